@@ -1,0 +1,199 @@
+//! The names of things, used by every room: devices, gateways, moments.
+//!
+//! May not touch any other room. A value of these types is always valid: their constructors refuse
+//! what cannot be.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name of a gateway, in bytes (contract, "General rules").
+pub const GATEWAY_NAME_LEN_MAX: usize = 32;
+
+/// A device's ID as printed on it and used on the wire. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct DeviceId(u32);
+
+impl DeviceId {
+    /// The ID with this number; `None` for 0, which no device has.
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Why a text or number names no device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a device ID; it is a whole number from 1 to 4294967295")]
+pub struct DeviceIdError(String);
+
+impl TryFrom<u32> for DeviceId {
+    type Error = DeviceIdError;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or_else(|| DeviceIdError(number.to_string()))
+    }
+}
+
+impl From<DeviceId> for u32 {
+    fn from(id: DeviceId) -> Self {
+        id.0
+    }
+}
+
+impl FromStr for DeviceId {
+    type Err = DeviceIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if decimal { text.parse().ok() } else { None };
+        number.and_then(Self::new).ok_or_else(|| DeviceIdError(text.to_owned()))
+    }
+}
+
+/// A gateway's name: a level of the topics and a label of the metrics.
+///
+/// `[a-z][a-z0-9]*(_[a-z0-9]+)*`, at most 32 bytes, not `bridge` nor `bridge_...`. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GatewayName(Arc<str>);
+
+impl GatewayName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is no gateway's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayNameError {
+    /// It is not of the form that topics and metrics need.
+    #[error(
+        "{0:?} is not a gateway name; it is lower-case letters and digits, begins with a letter, \
+         with single underscores between words, at most {GATEWAY_NAME_LEN_MAX} characters"
+    )]
+    Form(String),
+    /// It would collide with the bridge's own topics.
+    #[error(
+        "{0:?} is not a gateway name; \"bridge\" and what begins \"bridge_\" is the bridge's own"
+    )]
+    Reserved(String),
+}
+
+/// Whether a text is lower-case words of letters and digits joined by single underscores.
+#[must_use]
+pub fn is_snake_word(text: &str) -> bool {
+    let alnum = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.split('_').all(|word| !word.is_empty() && word.bytes().all(alnum))
+}
+
+impl FromStr for GatewayName {
+    type Err = GatewayNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !is_snake_word(text) || text.len() > GATEWAY_NAME_LEN_MAX {
+            return Err(GatewayNameError::Form(text.to_owned()));
+        }
+        if text == "bridge" || text.starts_with("bridge_") {
+            return Err(GatewayNameError::Reserved(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl TryFrom<String> for GatewayName {
+    type Error = GatewayNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<GatewayName> for String {
+    fn from(name: GatewayName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+/// A moment by the bridge's clock (or a gateway's, where said so): Unix time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(i64);
+
+impl Moment {
+    /// The moment this many milliseconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// The moment this many milliseconds later.
+    #[must_use]
+    pub const fn plus(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to here; never negative.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> i64 {
+        let span = self.0.saturating_sub(earlier.0);
+        if span < 0 { 0 } else { span }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_names_are_topic_levels() {
+        for good in ["lobby", "a", "a1_b2_3c", "floor_12"] {
+            assert_eq!(good.parse::<GatewayName>().unwrap().as_str(), good);
+        }
+        let long = "a".repeat(33);
+        for bad in
+            ["", "Lobby", "1a", "a__b", "_a", "a_", "a-b", "a/b", "a+", "bridge", "bridge_2", &long]
+        {
+            assert!(bad.parse::<GatewayName>().is_err(), "{bad:?}");
+        }
+        assert!("bridgehead".parse::<GatewayName>().is_ok());
+    }
+
+    #[test]
+    fn device_ids_are_decimal_and_not_zero() {
+        assert_eq!("544114231".parse::<DeviceId>().unwrap().get(), 544_114_231);
+        for bad in ["0", "", "-1", "+1", "4294967296", "0x10", "1.0"] {
+            assert!(bad.parse::<DeviceId>().is_err(), "{bad:?}");
+        }
+    }
+}
