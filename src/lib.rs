@@ -4,4 +4,6 @@
 
 pub mod fleet;
 pub mod ids;
+pub mod outbox;
+pub mod payload;
 pub mod proto;
