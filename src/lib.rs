@@ -4,6 +4,7 @@
 
 pub mod fleet;
 pub mod ids;
+pub mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod proto;

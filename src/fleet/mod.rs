@@ -169,6 +169,18 @@ impl Fleet {
         self.gateways.get(gateway.0).map(Gateway::view)
     }
 
+    /// Whether what is said of a gateway's devices holds.
+    #[must_use]
+    pub fn gateway_is_live(&self, gateway: GatewayIndex) -> bool {
+        self.gateways.get(gateway.0).is_some_and(|gateway| gateway.live)
+    }
+
+    /// Whether a gateway has been heard, or its loss established, since the start.
+    #[must_use]
+    pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {
+        self.gateways.get(gateway.0).is_some_and(Gateway::decided)
+    }
+
     /// A gateway's counts.
     #[must_use]
     pub fn counts(&self, gateway: GatewayIndex) -> Option<&GatewayCounts> {

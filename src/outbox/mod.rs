@@ -106,21 +106,20 @@ impl Outbox {
         dropped
     }
 
-    /// The next event to send, with how many before it were lost; it is in flight from now on.
-    pub fn next(&mut self) -> Option<(&Record, u64)> {
-        loop {
-            let subject = self.ready.pop_front()?;
-            let Some(queue) = self.queues.get_mut(&subject) else { continue };
-            if queue.in_flight || queue.records.is_empty() {
-                continue;
-            }
-            queue.in_flight = true;
-            break self
-                .queues
-                .get(&subject)
-                .and_then(|queue| queue.records.front())
-                .map(|pending| (&pending.record, pending.lost));
+    /// The next event that may go, with how many before it were lost; it is in flight from now on.
+    pub fn next(&mut self, may_go: impl Fn(&Subject) -> bool) -> Option<(&Record, u64)> {
+        let queues = &self.queues;
+        let sendable = |subject: &Subject| {
+            queues.get(subject).is_some_and(|queue| !queue.in_flight && !queue.records.is_empty())
+        };
+        while self.ready.front().is_some_and(|subject| !sendable(subject)) {
+            self.ready.pop_front();
         }
+        let at = self.ready.iter().position(|subject| sendable(subject) && may_go(subject))?;
+        let subject = self.ready.remove(at)?;
+        let queue = self.queues.get_mut(&subject)?;
+        queue.in_flight = true;
+        queue.records.front().map(|pending| (&pending.record, pending.lost))
     }
 
     /// The subject's event in flight was acknowledged; returns when it was read.
@@ -172,12 +171,6 @@ impl Outbox {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Whether an event can be sent now.
-    #[must_use]
-    pub fn has_next(&self) -> bool {
-        !self.ready.is_empty()
     }
 
     /// How many bytes of payload wait.
