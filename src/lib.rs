@@ -3,7 +3,9 @@
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
 pub mod fleet;
+pub mod http;
 pub mod ids;
+pub mod metrics;
 pub mod mqtt;
 pub mod outbox;
 pub mod payload;

@@ -84,6 +84,8 @@ pub struct DeviceMeasures {
     pub since: Option<Moment>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
+    /// What the list last told of it.
+    pub info: Option<DeviceInfo>,
     /// Events and failures.
     pub counts: Counts,
     /// Seconds observed and connected, read at one instant.
@@ -151,6 +153,7 @@ impl Gateway {
                 status: device.status.filter(|_| self.live),
                 since: device.known.map(|known| known.since),
                 managed: device.managed,
+                info: device.info,
                 counts: device.counts,
                 observed: device.seconds.read(until, connected),
             }
