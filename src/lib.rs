@@ -3,5 +3,6 @@
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
 pub mod fleet;
+pub mod gateway;
 pub mod ids;
 pub mod proto;
