@@ -3,6 +3,7 @@
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
 pub mod fleet;
+pub mod gateway;
 pub mod http;
 pub mod ids;
 pub mod metrics;
