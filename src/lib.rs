@@ -2,6 +2,7 @@
 //!
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
+pub mod config;
 pub mod fleet;
 pub mod gateway;
 pub mod http;
