@@ -5,14 +5,13 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use tokio_rustls::rustls;
 use tonic::{Code, Status};
 
 use crate::ids::GatewayName;
 
 use super::dial_error::DialError;
 use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
-use super::tls::wants_certificate;
+use super::tls::CERTIFICATE_ALERTS;
 
 /// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings.
 const TOO_MANY_PINGS: &str = "too_many_pings";
@@ -158,13 +157,12 @@ pub(super) fn is_too_many_pings(status: &Status) -> bool {
             || chain(status).any(|error| error.to_string().contains(TOO_MANY_PINGS)))
 }
 
-/// Whether the gateway closed the connection because it wants a certificate of ours.
+/// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS and
+/// here the alert is kept only as text, so its name is looked for.
 pub(super) fn is_certificate_wanted(status: &Status) -> bool {
-    chain(status).any(|error| {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(tls, Some(rustls::Error::AlertReceived(alert)) if wants_certificate(*alert))
-    })
+    let cause = root_cause(status);
+    is_transport(status)
+        && CERTIFICATE_ALERTS.iter().any(|alert| cause.ends_with(&format!("alert: {alert:?}")))
 }
 
 /// The innermost cause of a broken connection.

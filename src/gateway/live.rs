@@ -151,12 +151,13 @@ impl Live<'_> {
                     // What the stream told before the list came stands before it in the queue too.
                     let end = subscription.read_ready(&mut batch).await;
                     self.hand_on_changes(&mut batch)?;
-                    self.hand_on(match outcome {
-                        Ok(rows) => Observation::List(rows),
-                        Err(error) => Observation::ListFailed(LinkError::from(&error)),
-                    })?;
+                    let broken = self.hand_on_list(outcome)?;
                     if let Some(end) = end {
                         return Ok(end);
+                    }
+                    // A stopping server (GOAWAY) may leave the stream open and take no more calls.
+                    if let Some(lost) = broken {
+                        return Err(lost);
                     }
                 }
                 () = self.list_now.notified(), if idle => {
@@ -165,6 +166,18 @@ impl Live<'_> {
                     listing = Some(Box::pin(async move { client.device_list().await }));
                 }
                 lost = &mut keep_alive => return Err(lost),
+            }
+        }
+    }
+
+    /// Hands on the outcome of a list; gives the loss where the connection is of no use any more.
+    fn hand_on_list(&self, outcome: Result<Vec<Listed>, Error>) -> Result<Option<Lost>, Lost> {
+        match outcome {
+            Ok(rows) => self.hand_on(Observation::List(rows)).map(|()| None),
+            Err(error) => {
+                self.hand_on(Observation::ListFailed(LinkError::from(&error)))?;
+                let broken = matches!(error, Error::Broken { .. });
+                Ok(broken.then(|| Lost::by(&error)))
             }
         }
     }

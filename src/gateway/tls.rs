@@ -243,7 +243,7 @@ impl Case<'_> {
         match (tls, shown) {
             (TlsError::InvalidCertificate(cause), Some(shown)) => self.certificate(cause, shown),
             (TlsError::InvalidMessage(_), None) => DialFailure::NotTls,
-            (TlsError::AlertReceived(alert), _) if wants_certificate(*alert) => {
+            (TlsError::AlertReceived(alert), _) if CERTIFICATE_ALERTS.contains(alert) => {
                 DialFailure::ClientCertificateWanted
             }
             (TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_), _) => {
@@ -286,11 +286,9 @@ impl Case<'_> {
     }
 }
 
-/// Whether an alert says that the peer misses a certificate of ours. Go servers send the second
-/// with TLS 1.2.
-pub(super) const fn wants_certificate(alert: AlertDescription) -> bool {
-    matches!(alert, AlertDescription::CertificateRequired | AlertDescription::BadCertificate)
-}
+/// The alerts of a peer that misses a certificate of ours; Go servers send the second with TLS 1.2.
+pub(super) const CERTIFICATE_ALERTS: [AlertDescription; 2] =
+    [AlertDescription::CertificateRequired, AlertDescription::BadCertificate];
 
 fn now() -> Moment {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
