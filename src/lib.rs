@@ -1,7 +1,10 @@
 //! gsdk2mqtt: an event bridge from Suprema G-SDK gateways to MQTT and Prometheus.
 //!
-//! See `ARCHITECTURE.md` for the rooms and the one way through them.
+//! Data goes one way: `gateway` observes, `fleet` decides, `outbox` keeps, `mqtt` publishes;
+//! `bridge` is the loop that carries between them. `ARCHITECTURE.md` shows the rooms.
 
+pub mod bridge;
+pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod gateway;

@@ -9,7 +9,7 @@ use crate::ids::Moment;
 
 /// Turns instants into moments.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     began: Instant,
     began_at: Moment,
 }
@@ -17,7 +17,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now, by the wall's time.
     #[must_use]
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
         Self { began: Instant::now(), began_at: Moment::from_millis(millis) }
@@ -25,8 +25,9 @@ impl Clock {
 
     /// The moment of this instant.
     #[must_use]
-    pub fn at(&self, instant: Instant) -> Moment {
-        let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    pub(super) fn at(&self, instant: Instant) -> Moment {
+        let millis =
+            |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         match instant.checked_duration_since(self.began) {
             Some(after) => self.began_at.plus(millis(after)),
             None => self.began_at.plus(-millis(self.began - instant)),
@@ -35,13 +36,13 @@ impl Clock {
 
     /// The moment now.
     #[must_use]
-    pub fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.at(Instant::now())
     }
 
     /// The instant of a moment, for a timer.
     #[must_use]
-    pub fn instant(&self, moment: Moment) -> Instant {
+    pub(super) fn instant(&self, moment: Moment) -> Instant {
         let after = u64::try_from(moment.since(self.began_at)).unwrap_or(0);
         self.began + std::time::Duration::from_millis(after)
     }

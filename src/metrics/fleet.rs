@@ -151,6 +151,9 @@ fn info_labels(gateway: &GatewayMeasures, device: &DeviceMeasures) -> String {
 /// A gateway's samples of one family: labels beyond `gateway`, and the value in thousandths.
 type Samples = Vec<(String, Seconds)>;
 
+/// A family's samples of one gateway.
+type SamplesOf = fn(&GatewayMeasures) -> Samples;
+
 fn one(value: Seconds) -> Samples {
     vec![(String::new(), value)]
 }
@@ -160,7 +163,7 @@ fn maybe(value: Option<i64>) -> Samples {
 }
 
 #[rustfmt::skip]
-const GATEWAY_FAMILIES: [(Family, fn(&GatewayMeasures) -> Samples); 11] = [
+static GATEWAY_FAMILIES: [(Family, SamplesOf); 11] = [
     (Family { name: "gsdk_gateway_up", kind: "gauge",
         help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
         |gateway| one(whole(u64::from(gateway.state.live)))),

@@ -6,87 +6,20 @@
 //! outbox drains beside it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
-
-use bytes::Bytes;
 
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
+use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
-use crate::payload::{
-    BridgeInfo, DeviceStatePayload, Directory, GatewayInfo, LinkFacts, Subject, to_bytes,
-};
+use crate::payload::{GatewayEntry, Subject};
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
-const INFO_INTERVAL_MS: i64 = 10_000;
+pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 /// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
 const REFUSED_RETRY_MS: i64 = 2_000;
-/// Where states and events wait together, every so many-th message is a state.
-const STATE_TURN: u32 = 4;
-
-/// A message for the broker, QoS 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Comes back with the acknowledgement.
-    pub token: u64,
-    /// Where to.
-    pub topic: String,
-    /// What.
-    pub payload: Bytes,
-    /// Whether the broker keeps it.
-    pub retain: bool,
-    /// Whether it is JSON; otherwise plain text.
-    pub json: bool,
-}
-
-/// What kinds of message there are, as the metrics count them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Of a device, a gateway or the bridge.
-    Event,
-    /// A retained state.
-    State,
-    /// A retained info.
-    Info,
-}
-
-impl Kind {
-    /// Its name as a label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::State => "state",
-            Self::Info => "info",
-        }
-    }
-}
-
-/// What was acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
-    /// What kind of message.
-    pub kind: Kind,
-    /// For an event that was taken: when it had been read from the stream.
-    pub read_at: Option<Instant>,
-}
-
-/// Where the values are read at the moment of sending.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// What is true.
-    pub fleet: &'a Fleet,
-    /// How things are called.
-    pub directory: &'a Directory,
-    /// What the links know, by gateway.
-    pub links: &'a [LinkFacts],
-    /// The bridge itself.
-    pub bridge: &'a BridgeInfo<'a>,
-}
-
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -115,18 +48,18 @@ enum Phase {
 /// The order of what is published.
 #[derive(Debug)]
 pub struct Publisher {
-    topics: Topics,
+    pub(super) topics: Topics,
     phase: Phase,
     window: usize,
-    token: u64,
-    in_flight: BTreeMap<u64, Sent>,
-    changed: Changed,
-    cleared: VecDeque<String>,
-    gateways: Vec<GatewayDesk>,
-    bridge_info: Desk,
-    bridge_state: Option<&'static str>,
+    pub(super) token: u64,
+    pub(super) in_flight: BTreeMap<u64, Sent>,
+    pub(super) changed: Changed,
+    pub(super) cleared: VecDeque<String>,
+    pub(super) gateways: Vec<GatewayDesk>,
+    pub(super) bridge_info: Desk,
+    pub(super) bridge_state: Option<&'static str>,
     again: BTreeMap<Moment, Vec<Sent>>,
-    turn: u32,
+    pub(super) turn: u32,
     requests_wanted: bool,
 }
 
@@ -200,9 +133,14 @@ impl Publisher {
     }
 
     /// This device is no more.
-    pub fn device_forgotten(&mut self, gateway: GatewayIndex, device_id: DeviceId, view: &View) {
+    pub fn device_forgotten(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        entry: Option<&GatewayEntry>,
+    ) {
         self.changed.remove((gateway, device_id));
-        if let Some(entry) = view.directory.gateway(gateway) {
+        if let Some(entry) = entry {
             self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
         }
         self.info_changed(gateway);
@@ -361,10 +299,9 @@ impl Publisher {
     /// The full state is out when all that it consisted of has been sent and acknowledged.
     fn see_whether_filled(&mut self, view: &View) {
         let Phase::Filling { mark, last } = &mut self.phase else { return };
-        if mark.is_none() {
-            if view.fleet.gateways().all(|gateway| view.fleet.gateway_is_decided(gateway)) {
-                *mark = Some(self.changed.mark());
-            }
+        let decided = |gateway| view.fleet.gateway_is_decided(gateway);
+        if mark.is_none() && view.fleet.gateways().all(decided) {
+            *mark = Some(self.changed.mark());
         }
         let states_out = |desk: &GatewayDesk| !desk.state_dirty;
         if last.is_none()
@@ -382,134 +319,10 @@ impl Publisher {
             self.requests_wanted = true;
         }
     }
-
-    fn send(&mut self, sent: Sent, topic: String, payload: Bytes, json: bool) -> Outgoing {
-        self.token += 1;
-        let retain = !sent.is_event();
-        self.in_flight.insert(self.token, sent);
-        Outgoing { token: self.token, topic, payload, retain, json }
-    }
-
-    fn next_goodbye(&mut self, view: &View) -> Option<Outgoing> {
-        if let Some(at) = self.gateways.iter().position(|desk| desk.state_dirty) {
-            return self.send_gateway_state(GatewayIndex(at), "offline", view);
-        }
-        self.next_bridge_state()
-    }
-
-    fn next_bridge_state(&mut self) -> Option<Outgoing> {
-        let state = self.bridge_state.take()?;
-        let topic = self.topics.bridge_state();
-        Some(self.send(Sent::BridgeState, topic, Bytes::from_static(state.as_bytes()), false))
-    }
-
-    fn next_cleared(&mut self) -> Option<Outgoing> {
-        let topic = self.cleared.pop_front()?;
-        Some(self.send(Sent::Cleared(topic.clone()), topic, Bytes::new(), false))
-    }
-
-    /// A gateway whose view is not live says so before anything else.
-    fn next_offline(&mut self, view: &View) -> Option<Outgoing> {
-        let gone = |at: usize| !view.fleet.gateway_is_live(GatewayIndex(at));
-        let at = (0..self.gateways.len())
-            .find(|&at| self.gateways.get(at).is_some_and(|desk| desk.state_dirty) && gone(at))?;
-        self.send_gateway_state(GatewayIndex(at), "offline", view)
-    }
-
-    /// A gateway whose view is live says so once its devices' states are out.
-    fn next_online(&mut self, view: &View) -> Option<Outgoing> {
-        let passed = |desk: &GatewayDesk| desk.state_dirty && self.changed.has_passed(desk.mark);
-        let at = self.gateways.iter().position(passed)?;
-        self.send_gateway_state(GatewayIndex(at), "online", view)
-    }
-
-    fn send_gateway_state(
-        &mut self,
-        gateway: GatewayIndex,
-        state: &'static str,
-        view: &View,
-    ) -> Option<Outgoing> {
-        self.gateways.get_mut(gateway.0)?.state_dirty = false;
-        let topic = self.topics.gateway_state(&view.directory.gateway(gateway)?.name);
-        let payload = Bytes::from_static(state.as_bytes());
-        Some(self.send(Sent::GatewayState(gateway), topic, payload, false))
-    }
-
-    fn next_of_states_and_events(&mut self, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
-        self.turn = (self.turn + 1) % STATE_TURN;
-        if self.turn == 0 {
-            self.next_state(view).or_else(|| self.next_event(outbox, view))
-        } else {
-            self.next_event(outbox, view).or_else(|| self.next_state(view))
-        }
-    }
-
-    fn next_state(&mut self, view: &View) -> Option<Outgoing> {
-        while let Some((gateway, device_id)) = self.changed.take() {
-            let Some(state) = view.fleet.device(gateway, device_id) else { continue };
-            let entry = view.directory.gateway(gateway)?;
-            let payload = to_bytes(&DeviceStatePayload::new(view.directory, entry, &state));
-            let topic = self.topics.device_state(&entry.name, device_id);
-            return Some(self.send(Sent::Device(gateway, device_id), topic, payload, true));
-        }
-        None
-    }
-
-    fn next_event(&mut self, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
-        let gateways = &self.gateways;
-        // What happened to a gateway is told after the state that it led to.
-        let may_go = |subject: &Subject| match subject {
-            Subject::Gateway(name) => {
-                let at = view.directory.gateways.iter().position(|entry| entry.name == *name);
-                !at.and_then(|at| gateways.get(at)).is_some_and(|desk| desk.state_dirty)
-            }
-            Subject::Bridge | Subject::Device(..) => true,
-        };
-        let (record, lost) = outbox.next(may_go)?;
-        let topic = self.topics.event(&record.subject, record.event_type);
-        let payload = with_lost(&record.payload, lost);
-        let subject = record.subject.clone();
-        Some(self.send(Sent::Event(subject), topic, payload, true))
-    }
-
-    fn next_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        for at in 0..self.gateways.len() {
-            let gateway = GatewayIndex(at);
-            let desk = self.gateways.get_mut(at).map(|desk| &mut desk.info)?;
-            if !desk.is_due(now, INFO_INTERVAL_MS) {
-                continue;
-            }
-            let entry = view.directory.gateway(gateway)?;
-            let state = view.fleet.gateway(gateway)?;
-            let info = GatewayInfo::new(view.directory, entry, &state, view.links.get(at)?);
-            if let Some(payload) = desk.take(now, to_bytes(&info)) {
-                let topic = self.topics.gateway_info(&entry.name);
-                return Some(self.send(Sent::GatewayInfo(gateway), topic, payload, true));
-            }
-        }
-        if !self.bridge_info.is_due(now, INFO_INTERVAL_MS) {
-            return None;
-        }
-        let payload = self.bridge_info.take(now, to_bytes(view.bridge))?;
-        let topic = self.topics.bridge_info();
-        Some(self.send(Sent::BridgeInfo, topic, payload, true))
-    }
-}
-
-/// The payload, telling how many events of its subject were dropped before it.
-fn with_lost(payload: &Bytes, lost: u64) -> Bytes {
-    match payload.strip_suffix(b"}") {
-        Some(open) if lost > 0 => {
-            let mut told = open.to_vec();
-            told.extend_from_slice(format!(",\"lost\":{lost}}}").as_bytes());
-            told.into()
-        }
-        _ => payload.clone(),
-    }
 }
 
 impl Sent {
-    const fn is_event(&self) -> bool {
+    pub(super) const fn is_event(&self) -> bool {
         matches!(self, Self::Event(_))
     }
 }

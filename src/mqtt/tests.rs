@@ -84,15 +84,15 @@ impl Desk {
 
     fn next(&mut self) -> Option<Outgoing> {
         let info = BridgeInfo {
-            bridge: "bridge",
-            instance_id: "i1",
-            chain: "c1",
+            bridge: "bridge".to_owned(),
+            instance_id: "i1".to_owned(),
+            chain: "c1".to_owned(),
             version: "0",
             commit: "c",
             started_at: self.now,
-            base_topic: "gsdk",
-            gateways: vec!["lobby"],
-            commands_allowed: &[],
+            base_topic: "gsdk".to_owned(),
+            gateways: vec!["lobby".parse().unwrap()],
+            commands_allowed: vec![],
             outbox: OutboxInfo::default(),
         };
         let (fleet, directory, links) = (&self.fleet, &self.directory, &self.links[..]);

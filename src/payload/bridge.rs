@@ -5,30 +5,30 @@
 use serde::Serialize;
 
 use super::{Directory, time};
-use crate::ids::Moment;
+use crate::ids::{GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BridgeInfo<'a> {
+pub struct BridgeInfo {
     /// `bridge_name` of the configuration.
-    pub bridge: &'a str,
+    pub bridge: String,
     /// A random ID of this run of the process: two at once mean two bridges.
-    pub instance_id: &'a str,
+    pub instance_id: String,
     /// The chain that events are numbered in.
-    pub chain: &'a str,
+    pub chain: String,
     /// The version of the program.
-    pub version: &'a str,
+    pub version: &'static str,
     /// The commit it was built from, or `unknown`.
-    pub commit: &'a str,
+    pub commit: &'static str,
     /// When the process started.
     #[serde(serialize_with = "time::moment")]
     pub started_at: Moment,
     /// The topics' base.
-    pub base_topic: &'a str,
+    pub base_topic: String,
     /// The names of its gateways.
-    pub gateways: Vec<&'a str>,
+    pub gateways: Vec<GatewayName>,
     /// What `commands.allow` allows.
-    pub commands_allowed: &'a [String],
+    pub commands_allowed: Vec<String>,
     /// How the outbox stands.
     pub outbox: OutboxInfo,
 }

@@ -78,7 +78,7 @@ impl<'a> GatewayInfo<'a> {
             package: facts.package.as_deref(),
             last_error: facts.last_error.as_ref(),
             // Whole seconds: the wire tells no more, and an info that trembles is noise.
-            clock_skew_s: state.clock_skew_ms.map(|skew| (skew as f64 / 1000.0).round() as i64),
+            clock_skew_s: state.clock_skew_ms.map(|skew| (skew + 500).div_euclid(1000)),
             certificate_expires_at: facts.certificate_expires_at,
             accept_filter: facts.accept_filter,
         }

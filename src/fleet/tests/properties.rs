@@ -186,7 +186,10 @@ impl World {
                     self.wire.push_back(Message::Asked);
                 }
                 Output::Event(event) => self.link_of_the_chain(&event),
-                _ => {}
+                Output::GatewayEvent(..)
+                | Output::State { .. }
+                | Output::Forgotten { .. }
+                | Output::Gateway(_) => {}
             }
         }
     }
