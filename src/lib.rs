@@ -2,6 +2,8 @@
 //!
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
+pub mod cli;
 pub mod fleet;
 pub mod ids;
 pub mod proto;
+pub mod simulator;

@@ -1,0 +1,3 @@
+//! The command line's subcommands. May not decide anything that a room decides.
+
+pub mod simulate;
