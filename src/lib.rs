@@ -15,3 +15,4 @@ pub mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod proto;
+pub mod simulator;

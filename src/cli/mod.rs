@@ -5,6 +5,7 @@
 mod health;
 mod log;
 mod run;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Run(run::RunArgs),
+    /// Run a simulated G-SDK gateway
+    Simulate(simulate::SimulateArgs),
     /// Ask a running bridge whether it is alive
     Health(health::HealthArgs),
 }
@@ -41,6 +44,7 @@ impl Cli {
         log::start(self.log);
         let outcome = match self.command {
             Command::Run(args) => run::run(args).await,
+            Command::Simulate(args) => simulate::run(args, stop_signal()).await,
             Command::Health(args) => health::run(&args).await,
         };
         match outcome {
