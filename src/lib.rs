@@ -2,6 +2,7 @@
 //!
 //! See `ARCHITECTURE.md` for the rooms and the one way through them.
 
+pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod ids;
