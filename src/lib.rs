@@ -5,5 +5,11 @@
 pub mod cli;
 pub mod config;
 pub mod fleet;
+pub mod gateway;
+pub mod http;
 pub mod ids;
+pub mod metrics;
+pub mod mqtt;
+pub mod outbox;
+pub mod payload;
 pub mod proto;
