@@ -2,6 +2,7 @@
 //!
 //! May not hold logic: each command wires rooms together and says what came of it.
 
+mod check;
 mod health;
 mod log;
 mod run;
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Run(run::RunArgs),
+    /// Check the configuration and show where each value comes from
+    Check(check::Args),
     /// Run a simulated G-SDK gateway
     Simulate(simulate::SimulateArgs),
     /// Ask a running bridge whether it is alive
@@ -44,6 +47,11 @@ impl Cli {
         log::start(self.log);
         let outcome = match self.command {
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => {
+                let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err);
+                return code.map_or(ExitCode::FAILURE, ExitCode::from);
+            }
             Command::Simulate(args) => simulate::run(args, stop_signal()).await,
             Command::Health(args) => health::run(&args).await,
         };

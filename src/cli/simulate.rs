@@ -22,7 +22,7 @@ use crate::simulator::{
 /// some with SSL, some dialling in by themselves; none is managed until a client asks, as with a
 /// real gateway just started.
 #[derive(Args, Clone, Debug)]
-pub struct SimulateArgs {
+pub(super) struct SimulateArgs {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
@@ -106,7 +106,7 @@ impl SimulateArgs {
 /// # Errors
 ///
 /// When certificates cannot be kept or the port cannot be had.
-pub async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
+pub(super) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let simulator =
         Simulator::start(args.settings()).await.context("cannot start the simulated gateway")?;
     announce(&args, &simulator);

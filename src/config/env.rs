@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 use super::error::{Mistake, Origin};
-use super::keys::{self, Form, KEYS, Node};
+use super::keys::{self, KEYS, Node};
 use super::layers::{KeyPath, Layer, value_of_text};
 
 /// What our variables begin with.
@@ -117,9 +117,4 @@ fn nearest(rest: &str, path: &[String]) -> String {
 #[must_use]
 pub fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
-}
-
-/// Whether a form is one whose values may never be shown.
-pub(super) const fn is_secret(form: Form) -> bool {
-    matches!(form, Form::Secret)
 }

@@ -2,7 +2,7 @@
 //!
 //! May not judge values: a layer holds what was written, already known to be of the key's form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use figment::value::{Dict, Map, Value};
@@ -148,11 +148,6 @@ impl Raw {
         self.values.get(path).map(|(value, origin)| (value, origin))
     }
 
-    /// All values in the order of their paths.
-    pub(super) fn values(&self) -> impl Iterator<Item = (&KeyPath, &Value, &Origin)> {
-        self.values.iter().map(|(path, (value, origin))| (path, value, origin))
-    }
-
     /// The names below a table.
     pub(super) fn names(&self, table: &KeyPath) -> Vec<String> {
         let mut value = Some(&self.root);
@@ -174,33 +169,32 @@ impl Raw {
 
 /// The lowest layer: what every key, gateway and device has when nothing is said.
 fn defaults(layers: &[Layer]) -> Layer {
+    let names = |table: &KeyPath| {
+        let names = layers.iter().flat_map(|layer| layer.names_below(table));
+        names.collect::<BTreeSet<String>>().into_iter().collect()
+    };
     let mut lowest = Layer::new("defaults");
     for key in KEYS {
         let Some(value) = key.fallback.value() else { continue };
-        for path in instances(key.path, layers) {
+        for path in instances(key.path, names) {
             lowest.set(path, value.clone(), Origin::Default);
         }
     }
     lowest
 }
 
-/// The paths a pattern stands for, given the names that the layers use.
-fn instances(pattern: &str, layers: &[Layer]) -> Vec<KeyPath> {
-    let mut paths = vec![KeyPath(Vec::new())];
-    for part in pattern.split('.') {
-        let mut longer = Vec::new();
-        for path in &paths {
-            if part == "*" {
-                let names = layers.iter().flat_map(|layer| layer.names_below(path));
-                let names: std::collections::BTreeSet<String> = names.collect();
-                longer.extend(names.iter().map(|name| path.child(name)));
-            } else {
-                longer.push(path.child(part));
-            }
-        }
-        paths = longer;
-    }
-    paths
+/// The paths a pattern stands for, given the names below a table.
+pub(super) fn instances(
+    pattern: &str,
+    names_below: impl Fn(&KeyPath) -> Vec<String>,
+) -> Vec<KeyPath> {
+    pattern.split('.').fold(vec![KeyPath(Vec::new())], |paths, part| {
+        let longer = paths.iter().flat_map(|path| {
+            let names = if part == "*" { names_below(path) } else { vec![part.to_owned()] };
+            names.into_iter().map(|name| path.child(&name)).collect::<Vec<_>>()
+        });
+        longer.collect()
+    })
 }
 
 /// A value given as text (environment, command line), read by its key's form.

@@ -25,6 +25,7 @@ pub mod keys;
 mod layers;
 mod read;
 mod read_gateways;
+mod settings;
 mod values;
 
 use std::ffi::OsString;
@@ -36,9 +37,9 @@ pub use checked::{
 };
 pub use env::variable_of;
 pub use error::{Error, Mistake, Origin};
+pub use settings::Setting;
 pub use values::{Broker, HostPort, Rate};
 
-use figment::value::Value;
 use layers::Raw;
 use read::Reader;
 
@@ -89,21 +90,10 @@ pub struct Loaded {
     pub config: Config,
     /// What is odd but no mistake; for the log.
     pub warnings: Vec<String>,
-    /// Every key that has a value, where it came from, secrets hidden.
+    /// Every key, its value and where that came from, secrets hidden.
     pub settings: Vec<Setting>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-}
-
-/// A key's value and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The key, as in `gateways.lobby.address`.
-    pub key: String,
-    /// The value as TOML; `***` for a secret.
-    pub value: String,
-    /// Where it was set.
-    pub origin: Origin,
 }
 
 /// Loads the configuration: defaults, below the file, below `variables`, below `args`.
@@ -142,9 +132,9 @@ pub fn load(
         Reader { raw: &raw, read_secret: &read_secret, mistakes, warnings: environment.warnings };
     match (read::config(&mut reader), reader.mistakes.is_empty()) {
         (Some(config), true) => Ok(Loaded {
+            settings: settings::all(&raw, &config),
             config,
             warnings: reader.warnings,
-            settings: settings(&raw),
             file: text.map(|_| path),
         }),
         _ => Err(Error::new(reader.mistakes)),
@@ -188,29 +178,6 @@ fn read_secret(path: &Path) -> Result<String, String> {
         }
     }
     Ok(text)
-}
-
-fn settings(raw: &Raw) -> Vec<Setting> {
-    let shown = raw.values().map(|(path, value, origin)| {
-        let secret =
-            matches!(keys::lookup(&path.0), keys::Node::Leaf(key) if env::is_secret(key.form));
-        let value = if secret { "***".to_owned() } else { shown(value) };
-        Setting { key: path.to_string(), value, origin: origin.clone() }
-    });
-    shown.collect()
-}
-
-/// A value as it would stand in the file.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => format!("{text:?}"),
-        Value::Bool(_, truth) => truth.to_string(),
-        Value::Array(_, items) => {
-            let items: Vec<String> = items.iter().map(shown).collect();
-            format!("[{}]", items.join(", "))
-        }
-        other => other.to_i128().map_or_else(String::new, |number| number.to_string()),
-    }
 }
 
 #[cfg(test)]
