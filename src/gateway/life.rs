@@ -1,4 +1,4 @@
-//! The sign of life: when the last byte came from a gateway.
+//! The sign of life: when something last came from a gateway.
 //!
 //! May not interpret what comes: answers to HTTP/2 pings and TLS records count as much as messages.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// The moment of the last byte received on one connection, shared by socket and task.
+/// The moment of the last receipt on one connection, shared by socket and task.
 #[derive(Debug)]
 pub(super) struct Life {
     base: Instant,
@@ -30,7 +30,7 @@ impl Life {
         self.nanos.store(nanos, Ordering::Relaxed);
     }
 
-    /// When the last byte came; before the first one, when the connection was begun.
+    /// When something last came; before the first time, when the connection was begun.
     pub(super) fn last_sign(&self) -> Instant {
         self.base + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
@@ -41,7 +41,7 @@ impl Life {
     }
 }
 
-/// A socket that notes each receipt of bytes.
+/// A socket that notes each receipt: of bytes, of the connection's end, of its reset.
 #[derive(Debug)]
 pub(super) struct Living<S> {
     inner: S,
@@ -61,12 +61,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Living<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buf));
+        // Bytes, the end of the stream or a reset: each was sent by somebody who lived just now.
+        let sent = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        if read.as_ref().map_or_else(sent, |()| true) {
             this.life.sign();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(read)
     }
 }
 
@@ -106,7 +107,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn only_received_bytes_are_a_sign_of_life() {
+    async fn only_what_is_received_is_a_sign_of_life() {
         let (mut far, near) = tokio::io::duplex(64);
         let life = Life::begin();
         let mut near = Living::new(near, life.clone());
@@ -115,6 +116,10 @@ mod tests {
         assert_eq!(life.last_sign(), begun);
         far.write_all(b"!").await.unwrap();
         near.read_u8().await.unwrap();
-        assert!(life.last_sign() > begun);
+        let after_a_byte = life.last_sign();
+        assert!(after_a_byte > begun);
+        drop(far);
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        assert!(life.last_sign() > after_a_byte, "who hangs up is alive");
     }
 }

@@ -1,4 +1,6 @@
-//! The integration tests: one binary, a module for each room.
+//! The integration tests: one binary, a module for each room, and `bridge` for the whole.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bridge;
 mod gateway;
+mod harness;

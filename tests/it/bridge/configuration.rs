@@ -1,0 +1,124 @@
+//! Mistakes of those who install: each gets one clear line, and what can go on goes on.
+
+use std::process::Command;
+
+use gsdk2mqtt::simulator::{CertificateKind, Packages, Settings, Simulator};
+
+use crate::harness::bridge::{PROGRAM, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+
+/// What the bridge tells of a gateway whose certificate is of this kind.
+async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let settings = Settings { certificate: kind, ..Settings::fast(1) };
+    let wrong = Simulator::start(settings).await.unwrap();
+    let right = Simulator::start(Settings::fast(1)).await.unwrap();
+    let _bridge = Setup::new(broker.port, "")
+        .gateway("wrong", &wrong, extra)
+        .gateway("right", &right, "")
+        .start();
+    watcher.see_text("gsdk/right/state", "online").await;
+    let told = |seen: &crate::harness::watcher::Seen| {
+        seen.topic == "gsdk/wrong/info" && !seen.json()["last_error"].is_null()
+    };
+    watcher.see("the gateway's last error", told).await.json()["last_error"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_certificate_is_told_in_plain_words() {
+    for (kind, extra, words) in [
+        (CertificateKind::DnsOnly, "", "set gateways.wrong.server_name = \"gateway.local\""),
+        (CertificateKind::NoSan, "", "-cs"),
+        (CertificateKind::Expired, "", "expired"),
+        (CertificateKind::OtherCa, "", "ca_file"),
+        (CertificateKind::Both, "server_name = \"other.local\"", "other.local"),
+    ] {
+        let error = told_of(kind, extra).await;
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("gateway wrong: ") && message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_of_either_age_is_found_out() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let start = |packages| Simulator::start(Settings { packages, ..Settings::fast(1) });
+    let (old, new) = (start(Packages::Bare).await.unwrap(), start(Packages::Gsdk).await.unwrap());
+    let _bridge =
+        Setup::new(broker.port, "").gateway("old", &old, "").gateway("new", &new, "").start();
+    for (gateway, package) in [("old", "connect"), ("new", "gsdk.connect")] {
+        let topic = format!("gsdk/{gateway}/info");
+        let told = |seen: &crate::harness::watcher::Seen| {
+            seen.topic == topic && seen.json()["package"] == package
+        };
+        watcher.see(package, told).await;
+        watcher.see_text(&format!("gsdk/{gateway}/state"), "online").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_is_told_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("passwords");
+    let made = Command::new("mosquitto_passwd")
+        .args(["-b", "-c", file.to_str().unwrap(), "bridge", "right"])
+        .status();
+    assert!(made.unwrap().success());
+    let extra = "allow_anonymous false\npassword_file {dir}/passwords";
+    let broker = Mosquitto::start_in(dir, extra).await;
+    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let user = "username = \"bridge\"\npassword = \"wrong-secret\"";
+    let bridge = Setup::new(broker.port, user).gateway("lobby", &simulator, "").start();
+    let body = crate::harness::patiently("the refusal is told", async {
+        loop {
+            let (_, body) = bridge.get("/readyz").await;
+            if body.contains("refused") {
+                return body;
+            }
+        }
+    })
+    .await;
+    assert!(body.contains("mqtt.username"), "{body}");
+    let (status, log) = bridge.stop().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("mqtt.password_file"), "{log}");
+    assert!(!log.contains("wrong-secret") && !body.contains("wrong-secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_status_number_is_kept_and_told() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().tell(device, 0x203);
+    let topic = format!("gsdk/lobby/{device}/event/status_changed");
+    let event = watcher.see("the unknown status", |seen| seen.topic == topic).await.json();
+    assert_eq!(
+        (&event["status"], event["status_code"].as_i64()),
+        (&"unknown_0x203".into(), Some(0x203))
+    );
+    assert!(event["connected"].is_null());
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_and_every_mistake_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let text = "[mqtt]\nurl = \"mqtt://localhost\"\nbase_topic = \"a/#\"\nusernam = \"x\"\n\
+                [gateways.Lobby]\naddress = \"192.168.0.2:4000\"\nca_file = \"ca.crt\"\n";
+    std::fs::write(&path, text).unwrap();
+    for command in ["run", "check"] {
+        let out = Command::new(PROGRAM).arg(command).arg("--config").arg(&path).output().unwrap();
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{told}");
+        for words in ["config.toml:3", "mqtt.base_topic", "config.toml:4", "username", "Lobby"] {
+            assert!(told.contains(words), "{words} in {told}");
+        }
+    }
+}

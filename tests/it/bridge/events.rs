@@ -1,0 +1,115 @@
+//! What happens at the gateway arrives at the broker: events, states, their order, their chain.
+
+use serde_json::json;
+
+use gsdk2mqtt::simulator::{Settings, Simulator, Storm};
+
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Watcher, check_chain, retained};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_disconnects_and_connects_again() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let device = simulator.control().managed()[0].clone();
+    let topic = format!("gsdk/lobby/{}/state", device.device_id);
+    let first = watcher.find(|seen| seen.topic == topic).unwrap().json();
+    assert_eq!((&first["connected"], &first["seq"]), (&json!(true), &json!(0)));
+
+    assert!(simulator.control().power(device.device_id, false));
+    let id = device.device_id;
+    let at = |event: &str| format!("gsdk/lobby/{id}/event/{event}");
+    watcher.see("disconnected", |seen| seen.topic == at("disconnected")).await;
+    watcher.see("a failed try", |seen| seen.topic == at("connect_failed")).await;
+    simulator.control().power(id, true);
+    watcher.see("connected", |seen| seen.topic == at("connected")).await;
+
+    let events = watcher.events_of(id);
+    let types: Vec<_> = events.iter().map(|event| event["event_type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["disconnected", "connecting", "connect_failed", "connected"]);
+    check_chain(&events);
+    assert_eq!(events[0]["seq"], 1);
+    assert_eq!(events[0]["previous"], first["status"]);
+    assert_eq!(events[3]["duration_s"].is_number(), true, "{}", events[3]);
+    assert!(watcher.all().iter().all(|seen| !seen.topic.contains("/event/") || !seen.retained));
+
+    let last =
+        |seen: &crate::harness::watcher::Seen| seen.topic == topic && seen.json()["seq"] == 4;
+    watcher.see("the state of the last event", last).await;
+    let kept = retained(broker.port);
+    let state: serde_json::Value = serde_json::from_str(&kept[&topic]).unwrap();
+    assert_eq!((&state["connected"], &state["since_exact"]), (&json!(true), &json!(true)));
+    assert_eq!(kept["gsdk/lobby/state"], "online");
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_come_before_online_and_online_before_reachable() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(30)).await.unwrap();
+    let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.see("reachable", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    let all = watcher.all();
+    let last_state = all.iter().rposition(|seen| seen.topic.matches('/').count() == 3).unwrap();
+    let place = |topic, payload| watcher.place(topic, payload).unwrap();
+    let online = place("gsdk/lobby/state", "online");
+    assert!(all.iter().filter(|seen| seen.topic.ends_with("/state")).count() >= 32);
+    assert!(online < place("gsdk/bridge/state", "online"));
+    let reachable = all.iter().position(|seen| seen.topic.ends_with("reachable")).unwrap();
+    let first_states = all[..online].iter().filter(|seen| seen.topic.matches('/').count() == 3);
+    assert_eq!(first_states.count(), 30, "every device before its gateway; last {last_state}");
+    assert!(online < reachable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_20_000_changes_is_accounted_for_to_the_last() {
+    let broker = Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 100").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(200)).await.unwrap();
+    let gateway = "queue_size = 65536";
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, gateway).start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+
+    let report = simulator.control().storm(Storm::of(20_000)).await.unwrap();
+    assert_eq!(report.subscriptions.iter().map(|it| it.discarded).sum::<u64>(), 0);
+    assert_eq!(report.changes, 20_000);
+    let series = |status: &str| {
+        format!("gsdk_status_changes_total{{gateway=\"lobby\",status=\"{status}\"}}")
+    };
+    let mut accounted = 0.0;
+    crate::harness::patiently("every change is accounted for", async {
+        while accounted < 20_000.0 {
+            let (_, text) = bridge.get("/metrics").await;
+            let names = ["gsdk_status_changes_total{", "gsdk_repeated_status_total{"];
+            let samples =
+                text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            accounted =
+                samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+        }
+    })
+    .await;
+    assert_eq!(accounted, 20_000.0, "e.g. {:?}", bridge.metric(&series("disconnected")).await);
+    let repeated = bridge.metric("gsdk_repeated_status_total{gateway=\"lobby\"}").await.unwrap();
+
+    let events = || {
+        watcher
+            .all()
+            .iter()
+            .filter(|seen| seen.topic.contains("/event/") && seen.topic.matches('/').count() == 4)
+            .count()
+    };
+    crate::harness::eventually("every event arrives", || {
+        (events() as f64 + repeated >= 20_000.0).then_some(())
+    })
+    .await;
+    assert_eq!(events() as f64 + repeated, 20_000.0);
+    for device in simulator.control().building() {
+        check_chain(&watcher.events_of(device.id));
+    }
+}

@@ -1,0 +1,167 @@
+//! Gateways and brokers that go, come back, lie or vanish; and the bridge itself.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Watcher, publish, retained};
+use crate::harness::{eventually, patiently};
+
+const UNKNOWN_AFTER: &str = "unknown_after = \"2s\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let lobby = Simulator::start(Settings::fast(3)).await.unwrap();
+    let store = Simulator::start(Settings { seed: 2, ..Settings::fast(3) }).await.unwrap();
+    let bridge = Setup::new(broker.port, "")
+        .gateway("lobby", &lobby, UNKNOWN_AFTER)
+        .gateway("store", &store, UNKNOWN_AFTER)
+        .start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.see("reachable", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    watcher.clear();
+
+    lobby.control().stop_listening();
+    watcher.see_text("gsdk/lobby/state", "offline").await;
+    watcher.see("unreachable", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
+    let device = lobby.control().building()[0].id;
+    let topic = format!("gsdk/lobby/{device}/state");
+    let state = watcher.see("unknown", |seen| seen.topic == topic).await.json();
+    assert_eq!((&state["connected"], &state["status"]), (&json!(null), &json!("unknown")));
+    assert_eq!(state["last_known"]["connected"], true);
+    assert!(watcher.all().iter().all(|seen| !seen.topic.contains("/event/disconnected")));
+    assert_eq!(bridge.metric("gsdk_gateway_up{gateway=\"lobby\"}").await, Some(0.0));
+    assert_eq!(bridge.metric("gsdk_gateway_up{gateway=\"store\"}").await, Some(1.0));
+    let other = store.control().managed()[0].device_id;
+    let series = format!("gsdk_device_connected{{gateway=\"store\",device_id=\"{other}\"}}");
+    assert_eq!(bridge.metric(&series).await, Some(1.0));
+    let gone = format!("gsdk_device_connected{{gateway=\"lobby\",device_id=\"{device}\"}}");
+    assert_eq!(bridge.metric(&gone).await, None, "absent, not 0");
+
+    lobby.control().start_listening();
+    lobby.control().manage_all();
+    watcher.see("back", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    let online = watcher.place("gsdk/lobby/state", "online").unwrap();
+    let reachable = watcher.all().iter().position(|seen| seen.topic.ends_with("reachable"));
+    assert!(online < reachable.unwrap());
+    assert!(watcher.all().iter().all(|seen| !seen.topic.starts_with("gsdk/store/event")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_cut_shows_in_a_counter_only() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see("reachable", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    watcher.clear();
+    simulator.control().cut_connections();
+    let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
+    patiently("the link is made again", async {
+        while bridge.metric(series).await != Some(2.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let told = |seen: &crate::harness::watcher::Seen| {
+        seen.topic.contains("/event/") || seen.topic.ends_with("/state")
+    };
+    assert!(watcher.find(told).is_none(), "{:?}", watcher.all());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_restarted_empty_has_everything_again() {
+    let mut broker = Mosquitto::start("").await;
+    let simulator = Simulator::start(Settings::fast(25)).await.unwrap();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let before = retained(broker.port);
+    drop(watcher);
+    broker.kill();
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().drop_device(device);
+    broker.restart().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let disconnected = format!("gsdk/lobby/{device}/event/disconnected");
+    watcher.see("what happened meanwhile", |seen| seen.topic == disconnected).await;
+    let after = retained(broker.port);
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    assert_eq!(before.len(), 25 + 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_says_offline_and_ends_with_0() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.clear();
+    let (status, log) = bridge.stop().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    watcher.see_text("gsdk/bridge/state", "offline").await;
+    let place = |topic| watcher.place(topic, "offline").unwrap();
+    assert!(place("gsdk/lobby/state") < place("gsdk/bridge/state"));
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "a healthy run: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_answered() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    bridge.kill();
+    watcher.see_text("gsdk/bridge/state", "offline").await;
+    bridge.restart();
+    watcher.clear();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.clear();
+    // A last will that the broker sends late looks just like this.
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/state", "-m", "offline"]);
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    eventually("online is what is kept", || {
+        (retained(broker.port)["gsdk/bridge/state"] == "online").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
+    let mut broker = Mosquitto::start("").await;
+    broker.kill();
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    simulator.control().stop_listening();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, UNKNOWN_AFTER).start();
+    let reasons = patiently("it says why it is not ready", async {
+        loop {
+            let (status, body) = bridge.get("/readyz").await;
+            assert_eq!(status, 503);
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let reasons = body["reasons"].to_string();
+            if reasons.contains("nothing listens at mqtt://") {
+                return reasons;
+            }
+        }
+    })
+    .await;
+    assert!(reasons.contains("broker"), "{reasons}");
+    assert_eq!(bridge.get("/healthz").await.0, 200);
+    broker.restart().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see("unreachable", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    simulator.control().start_listening();
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    bridge.is_ready().await;
+}

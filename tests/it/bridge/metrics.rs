@@ -1,0 +1,104 @@
+//! `/metrics` as Prometheus reads it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+
+/// Everything the contract names, but what is absent until it is known.
+const NAMES: [&str; 36] = [
+    "gsdk_build_info",
+    "gsdk_corrections_total",
+    "gsdk_device_connect_failures_total",
+    "gsdk_device_connected",
+    "gsdk_device_connected_seconds_total",
+    "gsdk_device_connects_total",
+    "gsdk_device_disconnects_total",
+    "gsdk_device_info",
+    "gsdk_device_managed",
+    "gsdk_device_observed_seconds_total",
+    "gsdk_device_since_timestamp_seconds",
+    "gsdk_device_status",
+    "gsdk_event_delivery_seconds",
+    "gsdk_gateway_certificate_expiry_timestamp_seconds",
+    "gsdk_gateway_clock_skew_seconds",
+    "gsdk_gateway_devices",
+    "gsdk_gateway_last_list_timestamp_seconds",
+    "gsdk_gateway_since_timestamp_seconds",
+    "gsdk_gateway_stream_starts_total",
+    "gsdk_gateway_up",
+    "gsdk_mqtt_connected",
+    "gsdk_mqtt_connections_total",
+    "gsdk_mqtt_published_total",
+    "gsdk_outbox_bytes",
+    "gsdk_outbox_dropped_total",
+    "gsdk_outbox_events",
+    "gsdk_repeated_status_total",
+    "gsdk_rpc_duration_seconds",
+    "gsdk_rpcs_total",
+    "gsdk_status_changes_total",
+    "gsdk_store_ok",
+    "gsdk_stranger_status_total",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
+    let broker = Mosquitto::start("").await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let device = simulator.control().building()[0].id;
+    let name = format!("devices = {{ {device} = {{ name = 'the \"new\" \\ door' }} }}");
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &name).start();
+    bridge.is_ready().await;
+    simulator.control().drop_device(device);
+    let text = crate::harness::patiently("an event is delivered", async {
+        loop {
+            let (_, text) = bridge.get("/metrics").await;
+            if text.contains("gsdk_mqtt_published_total{kind=\"event\"} 2") {
+                return text;
+            }
+        }
+    })
+    .await;
+    for name in NAMES {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
+    }
+    assert!(text.contains(r#"name="the \"new\" \\ door""#), "{text}");
+
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool must be installed (apt-get install prometheus)");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let out = promtool.wait_with_output().unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_device_series_can_be_switched_off() {
+    let broker = Mosquitto::start("").await;
+    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let bridge = Setup::new(broker.port, "")
+        .lines("[metrics]\ndevice = [\"state\"]\n")
+        .gateway("lobby", &simulator, "")
+        .start();
+    bridge.is_ready().await;
+    let (_, text) = bridge.get("/metrics").await;
+    assert!(text.contains("gsdk_device_connected{"));
+    for name in [
+        "gsdk_device_info{",
+        "gsdk_device_connects_total{",
+        "_seconds_total{gateway=\"lobby\",device_id",
+    ] {
+        assert!(!text.contains(name), "{name}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The whole: real mosquitto, the simulated gateway, the bridge as a process, seen from outside.
+
+mod configuration;
+mod events;
+mod losses;
+mod metrics;

@@ -1,0 +1,154 @@
+//! The bridge as a process, as its users run it.
+//!
+//! May not outlive its test: dropping it kills it.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use gsdk2mqtt::simulator::Simulator;
+
+use super::mosquitto::free_port;
+use super::{eventually, patiently};
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_gsdk2mqtt");
+
+/// A running bridge.
+pub(crate) struct Bridge {
+    /// Where it serves metrics.
+    pub(crate) http_port: u16,
+    dir: TempDir,
+    child: Child,
+}
+
+/// What is in the configuration.
+pub(crate) struct Setup {
+    text: String,
+    dir: TempDir,
+    http_port: u16,
+}
+
+impl Setup {
+    /// For a broker on this port, with `extra` keys of `[mqtt]`.
+    pub(crate) fn new(mqtt_port: u16, extra: &str) -> Self {
+        let (dir, http_port) = (tempfile::tempdir().unwrap(), free_port());
+        let state = dir.path().join("state").display().to_string();
+        let text = format!(
+            "state_dir = {state:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt_port}\"\n{extra}\n\
+             [http]\nlisten = \"127.0.0.1:{http_port}\"\n"
+        );
+        Self { text, dir, http_port }
+    }
+
+    /// With this simulated gateway, and `extra` keys of its table.
+    pub(crate) fn gateway(mut self, name: &str, simulator: &Simulator, extra: &str) -> Self {
+        let ca_file = self.dir.path().join(format!("{name}-ca.crt"));
+        std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+        self.text += &format!(
+            "[gateways.{name}]\naddress = \"{}\"\nca_file = {:?}\n{extra}\n",
+            simulator.address(),
+            ca_file.display().to_string()
+        );
+        self
+    }
+
+    /// With these lines as they are.
+    pub(crate) fn lines(mut self, lines: &str) -> Self {
+        self.text += lines;
+        self
+    }
+
+    /// Writes the configuration and starts the bridge on it.
+    pub(crate) fn start(self) -> Bridge {
+        std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
+        let child = spawn(self.dir.path().join("config.toml"));
+        Bridge { http_port: self.http_port, dir: self.dir, child }
+    }
+}
+
+fn spawn(config: PathBuf) -> Child {
+    Command::new(PROGRAM)
+        .args(["run", "--config"])
+        .arg(config)
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+impl Bridge {
+    /// Sends SIGTERM and waits for its end; with what it logged.
+    pub(crate) async fn stop(mut self) -> (ExitStatus, String) {
+        self.signal("-TERM");
+        let status = eventually("the bridge ends", || self.child.try_wait().unwrap()).await;
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status, log)
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same configuration after [`Self::kill`].
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.dir.path().join("config.toml"));
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// GET on its web server: status and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        patiently("the web server answers", async {
+            let mut stream = loop {
+                match TcpStream::connect(("127.0.0.1", self.http_port)).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
+                }
+            };
+            let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            (status, body.to_owned())
+        })
+        .await
+    }
+
+    /// The value of one series, as it stands in the exposition.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
+        line.map(|value| value.parse().unwrap())
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub(crate) async fn is_ready(&self) {
+        patiently("the bridge is ready", async {
+            while self.get("/readyz").await.0 != 200 {
+                tokio::time::sleep(super::LOOK_EVERY).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // It may have been stopped or killed by the test already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,38 @@
+//! What the integration tests start and wait for.
+//!
+//! May not assert anything about the bridge.
+
+pub(crate) mod bridge;
+pub(crate) mod mosquitto;
+pub(crate) mod subscriber;
+pub(crate) mod watcher;
+
+use std::time::Duration;
+
+/// How long any condition may take before its test fails. Long, as machines may be busy; a test
+/// that passes does not wait for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits `work`, and fails the test with `what` when that takes too long.
+pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Between two looks at a condition that nothing announces.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks until `look` finds something, and fails the test with `what` when that takes too long.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    patiently(what, async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await
+}
