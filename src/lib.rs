@@ -4,4 +4,5 @@
 
 pub mod fleet;
 pub mod ids;
+pub mod mqtt;
 pub mod proto;
