@@ -1,9 +1,8 @@
-//! The integration tests: real brokers and gateways, as processes, seen from outside.
+//! The integration tests: one binary, a module for each room; `harness` starts what they need.
 //!
-//! One module a theme; `harness` starts what they need. May not sleep where a condition can be
-//! awaited.
+//! May not sleep where a condition can be awaited.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
-
+mod gateway;
 mod harness;
 mod mqtt_session;

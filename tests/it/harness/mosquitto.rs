@@ -17,9 +17,9 @@ use super::patiently;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A running (or killed) mosquitto.
-pub struct Mosquitto {
+pub(crate) struct Mosquitto {
     /// Its port on 127.0.0.1.
-    pub port: u16,
+    pub(crate) port: u16,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -27,13 +27,13 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts one with `extra` lines of configuration, which may name files under `{dir}`. They
     /// follow the `listener` line, so they may be the listener's.
-    pub async fn start(extra: &str) -> Self {
+    pub(crate) async fn start(extra: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::start_in(dir, extra).await
     }
 
     /// The same in a directory that already holds what the configuration names.
-    pub async fn start_in(dir: TempDir, extra: &str) -> Self {
+    pub(crate) async fn start_in(dir: TempDir, extra: &str) -> Self {
         let mut broker = Self { port: free_port(), dir, child: None };
         loop {
             broker.write_config(extra);
@@ -98,7 +98,7 @@ impl Mosquitto {
     }
 
     /// Kills it as `kill -9` does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -106,18 +106,18 @@ impl Mosquitto {
     }
 
     /// Starts it again on the same port after [`Self::kill`].
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.spawn();
         assert!(self.listens().await, "mosquitto did not start again: {}", self.log());
     }
 
     /// Stops it from running without ending it, as a frozen machine would.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// Lets it run on after [`Self::freeze`].
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
@@ -127,7 +127,7 @@ impl Mosquitto {
     }
 
     /// What it logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
@@ -139,6 +139,6 @@ impl Drop for Mosquitto {
 }
 
 /// A port of the loopback that nobody uses now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -14,16 +14,16 @@ use tokio::sync::{mpsc, watch};
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A subscriber and what it has seen.
-pub struct Subscriber {
+pub(crate) struct Subscriber {
     /// Topic and payload of every message, in the order of their arrival.
-    pub seen: mpsc::UnboundedReceiver<(String, Vec<u8>)>,
+    pub(crate) seen: mpsc::UnboundedReceiver<(String, Vec<u8>)>,
     /// How many times it has been subscribed: once for each life of the broker.
-    pub subscriptions: watch::Receiver<usize>,
+    pub(crate) subscriptions: watch::Receiver<usize>,
 }
 
 impl Subscriber {
     /// Subscribes to `filter` on 127.0.0.1, now and again whenever the connection is lost.
-    pub fn start(port: u16, filter: &str) -> Self {
+    pub(crate) fn start(port: u16, filter: &str) -> Self {
         let (messages, seen) = mpsc::unbounded_channel();
         let (lives, subscriptions) = watch::channel(0);
         let filter = filter.to_owned();

@@ -1,0 +1,67 @@
+//! A gateway's certificate, as far as messages and metrics need it.
+//!
+//! May not decide whether it is to be trusted: rustls does, in `tls.rs`.
+
+use std::net::IpAddr;
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509Name};
+
+use crate::ids::Moment;
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate {
+    /// Its subject alternative names that TLS can match: DNS names and IP addresses.
+    pub(super) names: Vec<String>,
+    /// Its subject's common name, or the whole subject where it has none.
+    pub(super) subject: String,
+    /// The same of the CA that signed it.
+    pub(super) issuer: String,
+    /// The first moment at which it is valid.
+    pub(super) not_before: Moment,
+    /// The last moment at which it is valid.
+    pub(super) not_after: Moment,
+    /// Whether it is a CA's certificate.
+    pub(super) is_ca: bool,
+}
+
+impl Certificate {
+    /// Reads a certificate; `None` where it is no X.509.
+    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        let mut names = Vec::new();
+        for extension in parsed.extensions() {
+            if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
+                names.extend(san.general_names.iter().filter_map(usable_name));
+            }
+        }
+        let moment = |seconds: i64| Moment::from_millis(seconds.saturating_mul(1000));
+        Some(Self {
+            names,
+            subject: common_name(parsed.subject()),
+            issuer: common_name(parsed.issuer()),
+            not_before: moment(parsed.validity().not_before.timestamp()),
+            not_after: moment(parsed.validity().not_after.timestamp()),
+            is_ca: parsed.is_ca(),
+        })
+    }
+}
+
+/// A name that TLS can match against what was dialled.
+fn usable_name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let ip = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            ip.ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn common_name(name: &X509Name<'_>) -> String {
+    let first = name.iter_common_name().next().and_then(|cn| cn.as_str().ok());
+    first.map_or_else(|| name.to_string(), str::to_owned)
+}

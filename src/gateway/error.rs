@@ -1,0 +1,181 @@
+//! What can go wrong between us and a gateway, in plain words and with a stable code.
+//!
+//! May not decide what follows from an error: the caller does.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::ids::GatewayName;
+
+use super::dial_error::DialError;
+use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
+use super::tls::CERTIFICATE_ALERTS;
+
+/// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings.
+const TOO_MANY_PINGS: &str = "too_many_pings";
+
+/// A failed call, or a failed connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection came about.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The gateway answered with an error.
+    #[error("gateway {gateway} answered {method} with {code}: {message}")]
+    Answered {
+        /// Which gateway.
+        gateway: GatewayName,
+        /// Which call, as on the wire.
+        method: &'static str,
+        /// The gRPC code in snake_case.
+        code: &'static str,
+        /// The gateway's own words.
+        message: String,
+    },
+    /// The gateway did not answer in time. What was asked for may have been done all the same.
+    #[error(
+        "gateway {gateway} did not answer {method} within {} s; whether it was done is not known",
+        deadline.as_secs_f32()
+    )]
+    Deadline {
+        /// Which gateway.
+        gateway: GatewayName,
+        /// Which call, as on the wire.
+        method: &'static str,
+        /// How long it was waited for.
+        deadline: Duration,
+    },
+    /// The connection broke. What was asked for may have been done all the same.
+    #[error(
+        "the connection to gateway {gateway} broke during {method} ({cause}); whether it was done \
+         is not known"
+    )]
+    Broken {
+        /// Which gateway.
+        gateway: GatewayName,
+        /// Which call, as on the wire.
+        method: &'static str,
+        /// What broke it.
+        cause: String,
+    },
+    /// Neither package's service is known at this address.
+    #[error(
+        "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so it \
+         is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
+         {PORT_DEFAULT}; port {PORT_MASTER} is a master gateway)"
+    )]
+    NotADeviceGateway {
+        /// Which gateway.
+        gateway: GatewayName,
+        /// What was dialled.
+        address: Address,
+    },
+    /// It takes TLS but asks for a client certificate afterwards (TLS 1.3).
+    #[error(
+        "gateway {gateway}: {address} asks for a client certificate, as a master gateway does (port \
+         {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port {PORT_DEFAULT})"
+    )]
+    ClientCertificateWanted {
+        /// Which gateway.
+        gateway: GatewayName,
+        /// What was dialled.
+        address: Address,
+    },
+}
+
+impl Error {
+    /// A stable word for the error in snake_case: the gRPC code for a call's, a dial error's own.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Dial(error) => error.code(),
+            Self::Answered { code, .. } => code,
+            Self::Deadline { .. } => "deadline_exceeded",
+            Self::Broken { .. } => "unavailable",
+            Self::NotADeviceGateway { .. } => "not_a_device_gateway",
+            Self::ClientCertificateWanted { .. } => "client_certificate_required",
+        }
+    }
+
+    /// Whether the outcome of what was asked for is not known.
+    #[must_use]
+    pub const fn outcome_unknown(&self) -> bool {
+        matches!(self, Self::Deadline { .. } | Self::Broken { .. })
+    }
+
+    /// Whether nobody listens at the address now, as while a gateway restarts.
+    pub(super) const fn is_absence(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_absence(),
+            Self::Broken { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// A gRPC code in snake_case, as in all payloads and metrics.
+#[must_use]
+pub const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// Whether a status was made here from a broken connection, not sent by the gateway.
+pub(super) fn is_transport(status: &Status) -> bool {
+    status.source().is_some() || status.code() == Code::Unknown && is_unready(status.message())
+}
+
+/// The words of the generated client when the channel itself is gone.
+fn is_unready(message: &str) -> bool {
+    message.starts_with("Service was not ready")
+}
+
+/// Whether the gateway closed the connection because of our HTTP/2 pings.
+pub(super) fn is_too_many_pings(status: &Status) -> bool {
+    is_transport(status)
+        && (status.code() == Code::ResourceExhausted
+            || status.message().contains(TOO_MANY_PINGS)
+            || chain(status).any(|error| error.to_string().contains(TOO_MANY_PINGS)))
+}
+
+/// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS and
+/// here the alert is kept only as text, so its name is looked for.
+pub(super) fn is_certificate_wanted(status: &Status) -> bool {
+    let cause = root_cause(status);
+    is_transport(status)
+        && CERTIFICATE_ALERTS.iter().any(|alert| cause.ends_with(&format!("alert: {alert:?}")))
+}
+
+/// The innermost cause of a broken connection.
+pub(super) fn root_cause(status: &Status) -> String {
+    match chain(status).last() {
+        Some(error) => error.to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+fn chain<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(status.source(), |error: &&'a (dyn StdError + 'static)| {
+        let error: &'a (dyn StdError + 'static) = *error;
+        error.source()
+    })
+}

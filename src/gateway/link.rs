@@ -1,0 +1,190 @@
+//! One task a gateway, which does nothing but read and hand on, for ever.
+//!
+//! May not decide about a device's state, nor when the list is read: it is told. Reading never waits
+//! for the reader of the queue: where the queue is full the stream is dropped, which is handed on as
+//! a lost link once there is room again, and the link is made anew. An error never ends the task.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::GatewayIndex;
+
+use super::channel::KeepAlive;
+use super::client::{GatewayClient, RpcObserver};
+use super::live::{Live, Lost};
+use super::observation::Observation;
+use super::options::GatewayOptions;
+use super::package::PackageMemory;
+use super::retry::{Retry, Told};
+use super::subscription::{NotEstablished, establish};
+
+/// The one queue of all gateways' observations.
+pub type Observations = mpsc::Sender<(GatewayIndex, Observation)>;
+
+/// A gateway's task, as seen by those who ask something of it.
+#[derive(Debug)]
+pub struct Link {
+    list_now: Arc<Notify>,
+    client: watch::Receiver<Option<GatewayClient>>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts the task. It ends when `stop` turns true or its sender is gone, or nobody reads the
+    /// queue any more.
+    #[must_use]
+    pub fn start(
+        index: GatewayIndex,
+        options: GatewayOptions,
+        queue: Observations,
+        observer: RpcObserver,
+        mut stop: watch::Receiver<bool>,
+    ) -> Self {
+        let list_now = Arc::new(Notify::new());
+        let (client_sender, client) = watch::channel(None);
+        let mut task = Task {
+            index,
+            queue,
+            observer,
+            list_now: list_now.clone(),
+            client: client_sender,
+            packages: PackageMemory::default(),
+            keep_alive: KeepAlive::Pings,
+            retry: Retry::new(options.timing),
+            told: Told::default(),
+            options,
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = task.run() => {}
+            }
+        });
+        Self { list_now, client, task }
+    }
+
+    /// Asks for the list. At most one is under way; asking again meanwhile gives one more after it.
+    /// While no link stands this does nothing: whoever sees `LinkUp` asks.
+    pub fn list_now(&self) {
+        self.list_now.notify_one();
+    }
+
+    /// The calls of this gateway beside its stream; `None` while no link stands.
+    #[must_use]
+    pub fn client(&self) -> Option<GatewayClient> {
+        self.client.borrow().clone()
+    }
+
+    /// The same to keep: always the present link's client. For those who do not hold the link.
+    #[must_use]
+    pub fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
+        self.client.clone()
+    }
+
+    /// Waits until the task has ended.
+    pub async fn ended(self) {
+        let _ = self.task.await;
+    }
+}
+
+struct Task {
+    index: GatewayIndex,
+    options: GatewayOptions,
+    queue: Observations,
+    observer: RpcObserver,
+    list_now: Arc<Notify>,
+    client: watch::Sender<Option<GatewayClient>>,
+    packages: PackageMemory,
+    keep_alive: KeepAlive,
+    retry: Retry,
+    told: Told,
+}
+
+/// How an attempt ended: before a link stood, or after.
+struct Ended {
+    lost: Lost,
+    /// Since when the link stood, and its last sign of life.
+    stood: Option<(Instant, Instant)>,
+}
+
+impl Task {
+    async fn run(&mut self) {
+        loop {
+            let Ended { lost, stood } = self.attempt().await;
+            self.client.send_replace(None);
+            if lost.pings_unwanted && self.keep_alive == KeepAlive::Pings {
+                self.keep_alive = KeepAlive::Calls;
+                let gateway = &self.options.name;
+                tracing::info!(%gateway, "it takes no HTTP/2 pings; a light call from now on");
+            } else {
+                self.told.failed(&self.options.name, &lost.error);
+            }
+            let observation = match stood {
+                None => Observation::AttemptFailed(lost.error),
+                Some((_, last)) => {
+                    let last_sign_of_life = last.into_std();
+                    Observation::LinkDown { last_sign_of_life, error: lost.error }
+                }
+            };
+            if self.queue.send((self.index, observation)).await.is_err() {
+                return;
+            }
+            if !lost.pings_unwanted {
+                let held = stood.map(|(since, last)| last.saturating_duration_since(since));
+                sleep(self.retry.pause(lost.absence, held.unwrap_or_default())).await;
+            }
+        }
+    }
+
+    /// Connects, subscribes, and reads until the link is lost.
+    async fn attempt(&mut self) -> Ended {
+        let (options, observer) = (&self.options, self.observer.clone());
+        let opened =
+            GatewayClient::open(options, self.keep_alive, self.packages.clone(), observer).await;
+        let client = match opened {
+            Ok(client) => client,
+            Err(error) => return Ended { lost: Lost::by(&error), stood: None },
+        };
+        let (subscription, package) = match establish(&client).await {
+            Ok(established) => established,
+            Err(NotEstablished::Stream(status)) => {
+                return Ended { lost: Lost::by_stream(&client, Err(status)), stood: None };
+            }
+            Err(NotEstablished::Call(error)) => {
+                return Ended { lost: Lost::by(&error), stood: None };
+            }
+        };
+        forget_permit(&self.list_now).await;
+        self.client.send_replace(Some(client.clone()));
+        let certificate_expires_at = client.certificate_expires_at();
+        let up = Observation::LinkUp { package, certificate_expires_at };
+        if self.queue.try_send((self.index, up)).is_err() {
+            return Ended { lost: Lost::by_overflow(&self.options.name), stood: None };
+        }
+        self.told.up(&self.options.name, package);
+        let since = Instant::now();
+        let live = Live {
+            index: self.index,
+            queue: &self.queue,
+            list_now: &self.list_now,
+            client: &client,
+            package,
+            keep_alive: self.keep_alive,
+        };
+        let lost = live.read_on(subscription).await;
+        Ended { lost, stood: Some((since, client.life().last_sign())) }
+    }
+}
+
+/// What was asked while no link stood is not carried over into a new one.
+async fn forget_permit(notify: &Notify) {
+    tokio::select! {
+        biased;
+        () = notify.notified() => {}
+        () = std::future::ready(()) => {}
+    }
+}

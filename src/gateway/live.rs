@@ -1,0 +1,231 @@
+//! A link that stands: reads the stream and the lists, and hands them on in their order.
+//!
+//! May not wait for room in the queue: without it the link is given up.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::{GatewayIndex, Listed};
+use crate::ids::GatewayName;
+use crate::proto::connect::StatusChange;
+
+use super::channel::KeepAlive;
+use super::client::{GatewayClient, Refusal};
+use super::convert;
+use super::error::{
+    Error, code_name, is_certificate_wanted, is_too_many_pings, is_transport, root_cause,
+};
+use super::link::Observations;
+use super::observation::{LinkError, Observation};
+use super::package::Package;
+use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription, light_call};
+
+/// Why a link is lost, or did not come to stand.
+pub(super) struct Lost {
+    pub(super) error: LinkError,
+    /// Whether nobody listens at the address now, as while a gateway restarts.
+    pub(super) absence: bool,
+    /// Whether the gateway closed the connection because of our HTTP/2 pings.
+    pub(super) pings_unwanted: bool,
+}
+
+impl Lost {
+    fn new(code: &'static str, message: String) -> Self {
+        let error = LinkError::new(code, message);
+        Self { error, absence: false, pings_unwanted: false }
+    }
+
+    pub(super) fn by(error: &Error) -> Self {
+        let absence = error.is_absence();
+        Self { error: LinkError::from(error), absence, pings_unwanted: false }
+    }
+
+    pub(super) fn by_overflow(gateway: &GatewayName) -> Self {
+        let message = format!(
+            "gateway {gateway}: more changes than can be taken up are waiting, so its stream was \
+             dropped; all states are read anew once there is room"
+        );
+        Self::new("overflow", message)
+    }
+
+    /// The end of the stream, in plain words.
+    pub(super) fn by_stream(client: &GatewayClient, end: StreamEnd) -> Self {
+        let options = client.options();
+        let gateway = &options.name;
+        let status = match end {
+            Ok(()) => {
+                let message = format!(
+                    "gateway {gateway} ended the status stream; it is probably stopping or \
+                     restarting"
+                );
+                return Self { absence: true, ..Self::new("stream_ended", message) };
+            }
+            Err(status) => status,
+        };
+        if is_certificate_wanted(&status) {
+            return Self::by(&client.error("SubscribeStatus", Refusal::Answer(status)));
+        }
+        if !is_transport(&status) {
+            let (code, message) = (code_name(status.code()), status.message());
+            let text = format!("gateway {gateway} refused or ended the status stream: {code}");
+            let text = if message.is_empty() { text } else { format!("{text} ({message})") };
+            let absence = code == "unavailable";
+            return Self { absence, ..Self::new(code, text) };
+        }
+        let silence = client.life().silence();
+        let cause = root_cause(&status);
+        let lost = if silence >= options.timing.keep_alive_timeout {
+            Self::by_silence(client)
+        } else {
+            let message =
+                format!("gateway {gateway}: the connection to {} broke ({cause})", options.address);
+            Self::new("connection_lost", message)
+        };
+        Self { absence: true, pings_unwanted: is_too_many_pings(&status), ..lost }
+    }
+
+    fn by_silence(client: &GatewayClient) -> Self {
+        let options = client.options();
+        let message = format!(
+            "gateway {}: nothing came from {} for {:.0} s, not even an answer to a sign of life; \
+             it hangs, or the network in between is cut",
+            options.name,
+            options.address,
+            client.life().silence().as_secs_f32()
+        );
+        Self { absence: true, ..Self::new("no_sign_of_life", message) }
+    }
+}
+
+type Listing = Pin<Box<dyn Future<Output = Result<Vec<Listed>, Error>> + Send>>;
+
+/// A link that stands.
+pub(super) struct Live<'a> {
+    pub(super) index: GatewayIndex,
+    pub(super) queue: &'a Observations,
+    pub(super) list_now: &'a Notify,
+    pub(super) client: &'a GatewayClient,
+    pub(super) package: Package,
+    pub(super) keep_alive: KeepAlive,
+}
+
+impl Live<'_> {
+    /// Reads until the link is lost.
+    pub(super) async fn read_on(&self, mut subscription: Subscription) -> Lost {
+        match self.read(&mut subscription).await {
+            Err(lost) => lost,
+            Ok(end) => Lost::by_stream(self.client, end),
+        }
+    }
+
+    async fn read(&self, subscription: &mut Subscription) -> Result<StreamEnd, Lost> {
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let mut listing: Option<Listing> = None;
+        let keep_alive = self.keep_alive_by_calls();
+        tokio::pin!(keep_alive);
+        loop {
+            let idle = listing.is_none();
+            let listed = async {
+                match listing.as_mut() {
+                    Some(listing) => listing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                end = subscription.read(&mut batch) => {
+                    let full = batch.len() >= BATCH_LEN_MAX;
+                    self.hand_on_changes(&mut batch)?;
+                    if let Some(end) = end {
+                        return Ok(end);
+                    }
+                    if full {
+                        // A stream that is always ready is not to starve the other tasks.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                outcome = listed => {
+                    listing = None;
+                    // What the stream told before the list came stands before it in the queue too.
+                    let end = subscription.read_ready(&mut batch).await;
+                    self.hand_on_changes(&mut batch)?;
+                    let broken = self.hand_on_list(outcome)?;
+                    if let Some(end) = end {
+                        return Ok(end);
+                    }
+                    // A stopping server (GOAWAY) may leave the stream open and take no more calls.
+                    if let Some(lost) = broken {
+                        return Err(lost);
+                    }
+                }
+                () = self.list_now.notified(), if idle => {
+                    self.hand_on(Observation::ListAsked)?;
+                    let client = self.client.clone();
+                    listing = Some(Box::pin(async move { client.device_list().await }));
+                }
+                lost = &mut keep_alive => return Err(lost),
+            }
+        }
+    }
+
+    /// Hands on the outcome of a list; gives the loss where the connection is of no use any more.
+    fn hand_on_list(&self, outcome: Result<Vec<Listed>, Error>) -> Result<Option<Lost>, Lost> {
+        match outcome {
+            Ok(rows) => self.hand_on(Observation::List(rows)).map(|()| None),
+            Err(error) => {
+                self.hand_on(Observation::ListFailed(LinkError::from(&error)))?;
+                let broken = matches!(error, Error::Broken { .. });
+                Ok(broken.then(|| Lost::by(&error)))
+            }
+        }
+    }
+
+    fn hand_on(&self, observation: Observation) -> Result<(), Lost> {
+        let handed = self.queue.try_send((self.index, observation));
+        handed.map_err(|_| Lost::by_overflow(&self.client.options().name))
+    }
+
+    fn hand_on_changes(&self, batch: &mut Vec<StatusChange>) -> Result<(), Lost> {
+        let received = Instant::now().into_std();
+        for change in batch.drain(..) {
+            match convert::status_change(change) {
+                None => self.client.warn_of_id_0("SubscribeStatus", 1),
+                Some((device_id, status, timestamp_s)) => {
+                    self.hand_on(Observation::Status { device_id, status, timestamp_s, received })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for a sign of life where HTTP/2 pings are not wanted; ends when none comes.
+    async fn keep_alive_by_calls(&self) -> Lost {
+        if self.keep_alive == KeepAlive::Pings {
+            return std::future::pending().await;
+        }
+        let timing = self.client.options().timing;
+        let client = self.client.with_deadline(timing.keep_alive_timeout);
+        loop {
+            let silence = client.life().silence();
+            if silence < timing.keep_alive_interval {
+                sleep(timing.keep_alive_interval - silence).await;
+                continue;
+            }
+            match light_call(&client, self.package).await {
+                // Any answer is a sign of life, an error too.
+                Ok(()) | Err(Refusal::NotADeviceGateway) => {}
+                Err(Refusal::Answer(status)) if is_transport(&status) => {
+                    return Lost::by_stream(&client, Err(status));
+                }
+                Err(Refusal::Answer(_)) => {}
+                Err(Refusal::Deadline(_)) => {
+                    if client.life().silence() >= timing.keep_alive_timeout {
+                        return Lost::by_silence(&client);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Certificates as gateways make them, and as they should not be.
+//!
+//! May not serve anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion, version::TLS12, version::TLS13,
+};
+
+/// A private CA and the folder in which its `ca.crt` lies.
+pub(super) struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+/// How a server shows itself.
+pub(super) struct Shown {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+fn named(common_name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+impl Ca {
+    pub(super) fn new() -> Self {
+        Self::called("G-SDK CA")
+    }
+
+    pub(super) fn called(common_name: &str) -> Self {
+        let mut params = named(common_name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages.push(KeyUsagePurpose::KeyCertSign);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("ca.crt"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// A certificate for these names.
+    pub(super) fn for_names(&self, names: &[&str]) -> Shown {
+        self.sign(named("gateway", names))
+    }
+
+    /// A certificate valid between the first days of two years.
+    pub(super) fn valid_between(&self, first: i32, last: i32) -> Shown {
+        let mut params = named("gateway", &["127.0.0.1"]);
+        params.not_before = date_time_ymd(first, 1, 1);
+        params.not_after = date_time_ymd(last, 1, 1);
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Shown {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Shown { chain: vec![certificate.der().clone()], key }
+    }
+
+    /// The CA's own certificate, used as a server's.
+    pub(super) fn itself(&self) -> Shown {
+        let key = PrivateKeyDer::try_from(self.issuer.key().serialize_der()).unwrap();
+        Shown { chain: vec![self.issuer.der().clone()], key }
+    }
+}
+
+impl Shown {
+    /// A server's TLS, as gateways have it: 1.2.
+    pub(super) fn tls(self) -> ServerConfig {
+        self.tls_of(&TLS12)
+    }
+
+    pub(super) fn tls_of(self, version: &'static SupportedProtocolVersion) -> ServerConfig {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+        let mut config = builder.with_single_cert(self.chain, self.key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+
+    /// TLS that asks for a client's certificate, as a master gateway does.
+    pub(super) fn mutual_tls(self, ca: &Ca, old: bool) -> ServerConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.issuer.der().clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[if old { &TLS12 } else { &TLS13 }])
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap());
+        let mut config = builder.with_single_cert(self.chain, self.key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+}

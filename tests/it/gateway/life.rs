@@ -1,0 +1,168 @@
+//! A gateway that is silent, and one that does not want to be asked whether it lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::gateway::Observation;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::certificates::Ca;
+use super::peer::{Peer, State};
+use super::proxy::Proxy;
+use super::{Observed, eventually, lobby, quick};
+
+/// Aim: a frozen gateway is noticed by its silence, and the moment of its last sign of life is told.
+/// Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle for
+/// several keep-alive intervals before, so that only answers to pings are a sign of life.
+#[tokio::test]
+async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_told() {
+    let ca = Ca::new();
+    for lazy_headers in [false, true] {
+        let state = State { lazy_headers, ..State::default() };
+        let peer = Peer::start(ca.for_names(&["127.0.0.1"]).tls(), state).await;
+        let proxy = Proxy::before(peer.address).await;
+        let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
+        observed.up().await;
+        let timing = quick();
+        // Idle: nothing is told, since answers to pings are a sign of life.
+        let idle = timing.keep_alive_interval * 4;
+        assert!(tokio::time::timeout(idle, observed.queue.recv()).await.is_err());
+        let frozen = Instant::now();
+        proxy.freeze(true);
+        let down = observed.next().await;
+        let noticed = frozen.elapsed();
+        let Observation::LinkDown { last_sign_of_life, error } = down else {
+            panic!("a loss, not {down:?}");
+        };
+        assert_eq!(error.code, "no_sign_of_life", "{error}");
+        assert!(error.to_string().contains("it hangs, or the network in between is cut"));
+        let longest = timing.keep_alive_interval + timing.keep_alive_timeout;
+        assert!(noticed <= longest + Duration::from_secs(1), "{noticed:?}");
+        // Bytes that were under way when it froze may still have come.
+        assert!(last_sign_of_life <= frozen + Duration::from_millis(50));
+        assert!(frozen.duration_since(last_sign_of_life.min(frozen)) <= longest);
+        proxy.freeze(false);
+        observed.up().await;
+        observed.stop().await;
+    }
+}
+
+/// What a peer of our own, written by hand, saw.
+#[derive(Default)]
+struct Seen {
+    pings: AtomicUsize,
+    calls_after_pings: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The end of a call: status 200, and a gRPC status at once.
+fn answer(stream: u32, grpc_status: &str) -> Vec<u8> {
+    let mut block = vec![0x88];
+    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", grpc_status)] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    frame(HEADERS, 0x5, stream, &block)
+}
+
+/// Closes as grpc-go and grpc-core do after the third ping that came too soon.
+fn too_many_pings(last_stream: u32) -> Vec<u8> {
+    let mut payload = last_stream.to_be_bytes().to_vec();
+    payload.extend(0xb_u32.to_be_bytes());
+    payload.extend(b"too_many_pings");
+    frame(7, 0, 0, &payload)
+}
+
+/// A server that sends no headers on a subscription, answers other calls, and takes two pings.
+async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen) -> std::io::Result<()> {
+    seen.connections.fetch_add(1, Ordering::SeqCst);
+    socket.read_exact(&mut [0; 24]).await?;
+    socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let (mut pings, mut subscription) = (0, None);
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        socket.read_exact(&mut payload).await?;
+        let (kind, flags) = (head[3], head[4]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        match kind {
+            SETTINGS if flags & ACK == 0 => {
+                socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
+            }
+            PING if flags & ACK == 0 => {
+                pings += 1;
+                seen.pings.fetch_add(1, Ordering::SeqCst);
+                if pings > 2 {
+                    socket.write_all(&too_many_pings(stream)).await?;
+                    return socket.shutdown().await;
+                }
+                socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
+            }
+            HEADERS if subscription.is_none() => subscription = Some(stream),
+            HEADERS => {
+                if seen.pings.load(Ordering::SeqCst) > 2 {
+                    seen.calls_after_pings.fetch_add(1, Ordering::SeqCst);
+                }
+                socket.write_all(&answer(stream, "0")).await?;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_takes_no_pings_is_kept_alive_by_calls() {
+    let ca = Ca::new();
+    let seen = Arc::new(Seen::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(ca.for_names(&["127.0.0.1"]).tls()));
+    let shared = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, seen) = (acceptor.clone(), shared.clone());
+            tokio::spawn(async move {
+                let socket = acceptor.accept(socket).await?;
+                strict(socket, &seen).await
+            });
+        }
+    });
+    let proxy = Proxy::before(address).await;
+    let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
+    observed.up().await;
+    let down = observed.next().await;
+    assert!(matches!(down, Observation::LinkDown { .. }), "{down:?}");
+    let up = observed.next().await;
+    assert!(matches!(up, Observation::LinkUp { .. }), "{up:?}");
+    let calls = || seen.calls_after_pings.load(Ordering::SeqCst);
+    eventually("calls instead of pings", || calls() >= 5).await;
+    assert_eq!(seen.pings.load(Ordering::SeqCst), 3);
+    assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+    // They notice a frozen gateway as pings do.
+    proxy.freeze(true);
+    let Observation::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    assert_eq!(error.code, "no_sign_of_life", "{error}");
+    observed.stop().await;
+}

@@ -1,0 +1,275 @@
+//! A link comes up, hands on in order, is lost and made anew; and the calls beside it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::fleet::Status as DeviceStatus;
+use gsdk2mqtt::gateway::{
+    AcceptFilter, Error, GatewayClient, LinkError, Observation, Package, Target,
+};
+use gsdk2mqtt::ids::DeviceId;
+use tonic::{Code, Status};
+
+use super::certificates::Ca;
+use super::peer::{Peer, State, device};
+use super::proxy::Proxy;
+use super::{Observed, eventually, lobby, recorder};
+
+async fn peer(ca: &Ca, state: State) -> Peer {
+    Peer::start(ca.for_names(&["127.0.0.1"]).tls(), state).await
+}
+
+fn id(number: u32) -> DeviceId {
+    DeviceId::new(number).unwrap()
+}
+
+#[tokio::test]
+async fn it_subscribes_first_and_hands_on_in_order() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    assert!(observed.link.client().is_none());
+    let Observation::LinkUp { package, certificate_expires_at } = observed.next().await else {
+        panic!("a link first");
+    };
+    assert_eq!(package, Package::Gsdk);
+    assert!(certificate_expires_at.is_some());
+    assert_eq!(peer.subscriptions(), 1);
+    assert_eq!(peer.state.queue_size.load(Ordering::Relaxed), 65_536);
+    observed.link.list_now();
+    assert!(matches!(observed.next().await, Observation::ListAsked));
+    let Observation::List(rows) = observed.next().await else { panic!("the list after its mark") };
+    assert_eq!(rows.iter().map(|row| row.device_id).collect::<Vec<_>>(), [id(7), id(9)]);
+    let before = Instant::now();
+    peer.tell(7, 0x203);
+    let Observation::Status { device_id, status, timestamp_s, received } = observed.next().await
+    else {
+        panic!("a status");
+    };
+    assert_eq!((device_id, status), (id(7), DeviceStatus::Unknown(0x203)));
+    assert_eq!(timestamp_s, 1_700_000_000);
+    assert!(received >= before && received <= Instant::now());
+    let filter = observed.link.client().unwrap().accept_filter().await.unwrap();
+    assert_eq!(filter, AcceptFilter::default());
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_gateway_is_found_out_and_remembered() {
+    let ca = Ca::new();
+    for lazy_headers in [false, true] {
+        let state = State { lazy_headers, ..State::default() };
+        let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), state).await;
+        let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+        let up = observed.next().await;
+        assert!(matches!(up, Observation::LinkUp { package: Package::Old, .. }), "{up:?}");
+        let client = observed.link.client().unwrap();
+        assert_eq!(client.package(), Some(Package::Old));
+        client.device_list().await.unwrap();
+        observed.stop().await;
+    }
+    let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), State::default()).await;
+    let (observer, seen) = recorder();
+    let options = lobby(&peer.address.to_string(), &ca.file());
+    let client = GatewayClient::dial(&options, observer).await.unwrap();
+    client.device_list().await.unwrap();
+    client.device_list().await.unwrap();
+    let list = "GetDeviceList";
+    assert_eq!(*seen.lock().unwrap(), [(list, "unimplemented"), (list, "ok"), (list, "ok")]);
+}
+
+#[tokio::test]
+async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State { lazy_headers: true, ..State::default() }).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    assert!(matches!(observed.next().await, Observation::LinkUp { package: Package::Gsdk, .. }));
+    observed.link.list_now();
+    assert!(matches!(observed.next().await, Observation::ListAsked));
+    assert!(matches!(observed.next().await, Observation::List(_)));
+    for number in [3, 4] {
+        peer.tell(number, 1);
+        let next = observed.next().await;
+        assert!(
+            matches!(next, Observation::Status { device_id, .. } if device_id == id(number)),
+            "{next:?}"
+        );
+    }
+    observed.stop().await;
+}
+
+async fn down(observed: &mut Observed) -> (Instant, LinkError) {
+    let down = observed.next_that(|next| matches!(next, Observation::LinkDown { .. })).await;
+    let Observation::LinkDown { last_sign_of_life, error } = down else { unreachable!() };
+    (last_sign_of_life, error)
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_is_a_lost_link() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    observed.up().await;
+    peer.end_streams();
+    let (_, error) = down(&mut observed).await;
+    assert_eq!(error.code, "stream_ended");
+    assert_eq!(
+        error.to_string(),
+        "gateway lobby ended the status stream; it is probably stopping or restarting"
+    );
+    observed.up().await;
+    eventually("a new subscription", || peer.subscriptions() == 1).await;
+    peer.fail_streams(&Status::aborted("queue gone"));
+    let (_, error) = down(&mut observed).await;
+    assert_eq!(error.code, "aborted");
+    assert_eq!(
+        error.to_string(),
+        "gateway lobby refused or ended the status stream: aborted (queue gone)"
+    );
+    observed.up().await;
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_list_leaves_the_link() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    observed.up().await;
+    *peer.state.refuse.lock().unwrap() = Some(Code::Internal);
+    observed.link.list_now();
+    assert!(matches!(observed.next().await, Observation::ListAsked));
+    let Observation::ListFailed(error) = observed.next().await else { panic!("a failed list") };
+    assert_eq!(error.code, "internal");
+    assert_eq!(
+        error.to_string(),
+        "gateway lobby answered GetDeviceList with internal: as the test wants it"
+    );
+    peer.tell(5, 1);
+    assert!(matches!(observed.next().await, Observation::Status { .. }));
+    observed.stop().await;
+}
+
+/// Aim: a gateway that stops in peace leaves no link that only looks alive. Method: GOAWAY without an
+/// end of the stream; the next list finds out.
+#[tokio::test]
+async fn a_connection_that_takes_no_more_calls_is_given_up() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    observed.up().await;
+    peer.stop_in_peace();
+    eventually("the connection takes no more calls", || {
+        observed.link.list_now();
+        observed.queue.len() > 1 && peer.subscriptions() == 0
+    })
+    .await;
+    let (_, error) = down(&mut observed).await;
+    assert_eq!(error.code, "unavailable", "{error}");
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn attempts_that_fail_are_told_until_one_succeeds() {
+    let ca = Ca::new();
+    let state = State::default();
+    *state.refuse.lock().unwrap() = Some(Code::PermissionDenied);
+    let peer = peer(&ca, state).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    for _ in 0..3 {
+        let Observation::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        assert_eq!(error.code, "permission_denied");
+    }
+    *peer.state.refuse.lock().unwrap() = None;
+    observed.up().await;
+    observed.stop().await;
+}
+
+/// Aim: a reader that does not read never holds up the stream. Method: a queue of ten and a hundred
+/// changes; the stream is dropped, and only what was in the queue and the loss are handed on.
+#[tokio::test]
+async fn a_full_queue_drops_the_stream_and_is_told() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 10);
+    eventually("a subscription", || peer.subscriptions() == 1).await;
+    for number in 1..=100 {
+        peer.tell(number, 1);
+    }
+    eventually("the stream is dropped", || peer.subscriptions() == 0).await;
+    assert!(matches!(observed.next().await, Observation::LinkUp { .. }));
+    for number in 1..=9 {
+        let next = observed.next().await;
+        assert!(
+            matches!(next, Observation::Status { device_id, .. } if device_id == id(number)),
+            "{next:?}"
+        );
+    }
+    let Observation::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    assert_eq!(error.code, "overflow");
+    observed.up().await;
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_told_with_its_cause() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let proxy = Proxy::before(peer.address).await;
+    let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
+    observed.up().await;
+    let client = observed.link.client().unwrap();
+    proxy.cut();
+    let (_, error) = down(&mut observed).await;
+    assert_eq!(error.code, "connection_lost");
+    let begin = format!("gateway lobby: the connection to {} broke (", proxy.address);
+    assert!(error.to_string().starts_with(&begin), "{error}");
+    let error = client.device_list().await.unwrap_err();
+    assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+    assert_eq!(error.code(), "unavailable");
+    assert!(error.outcome_unknown());
+    observed.up().await;
+    observed.link.client().unwrap().device_list().await.unwrap();
+    observed.stop().await;
+}
+
+/// A thousand failed devices in one trailer are far over the 16 KiB of headers that are usual.
+#[tokio::test]
+async fn failed_devices_are_read_from_both_places() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let (observer, _) = recorder();
+    let options = lobby(&peer.address.to_string(), &ca.file());
+    let client = GatewayClient::dial(&options, observer).await.unwrap();
+    let device_ids: BTreeSet<DeviceId> = (1..=2000).map(id).collect();
+    let from_details = client.enable_ssl_multi(&device_ids).await.unwrap();
+    let from_answer = client.disable_ssl_multi(&device_ids).await.unwrap();
+    assert_eq!(from_details.len(), 1000);
+    assert_eq!(from_details, from_answer);
+    assert_eq!((from_details[0].device_id, from_details[0].code), (id(1), "not_found"));
+    assert!(client.disable_ssl_multi(&BTreeSet::from([id(2)])).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn calls_have_deadlines_and_a_search_one_that_is_longer_than_itself() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let (observer, seen) = recorder();
+    let options = lobby(&peer.address.to_string(), &ca.file());
+    let client = GatewayClient::dial(&options, observer).await.unwrap();
+    assert_eq!(client.search(Duration::from_millis(100)).await.unwrap(), []);
+    let hasty = client.with_deadline(Duration::from_millis(50));
+    let error = hasty.search(Duration::from_secs(3600)).await.unwrap_err();
+    assert_eq!(error.code(), "deadline_exceeded");
+    assert!(error.outcome_unknown());
+    assert_eq!(
+        error.to_string(),
+        "gateway lobby did not answer SearchDevice within 0.05 s; whether it was done is not known"
+    );
+    let target = Target { ip: [10, 0, 0, 9].into(), port: 51_211, ssl: false };
+    assert_eq!(client.connect(target).await.unwrap(), id(51_211));
+    let calls = [("SearchDevice", "ok"), ("SearchDevice", "deadline_exceeded"), ("Connect", "ok")];
+    assert_eq!(*seen.lock().unwrap(), calls);
+}

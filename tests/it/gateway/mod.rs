@@ -1,0 +1,111 @@
+//! Room `gateway/` against small servers of our own over real TLS.
+//!
+//! May not use the simulator: what is tested here must not share its bugs, and some peers here are
+//! broken on purpose.
+
+mod certificates;
+mod life;
+mod link;
+mod peer;
+mod proxy;
+mod tls;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gsdk2mqtt::fleet::GatewayIndex;
+use gsdk2mqtt::gateway::{GatewayOptions, Link, Observation, Rpc, RpcObserver, Timing};
+use tokio::sync::{mpsc, watch};
+
+/// How long anything may take before a test gives up. Nothing is waited for without a condition.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Short times, so that a lost link is noticed and made anew within a test's patience.
+fn quick() -> Timing {
+    Timing {
+        dial: Duration::from_secs(5),
+        subscribe_grace: Duration::from_millis(50),
+        keep_alive_interval: Duration::from_millis(300),
+        keep_alive_timeout: Duration::from_millis(300),
+        retry_first: Duration::from_millis(20),
+        retry_absent_max: Duration::from_millis(100),
+        retry_max: Duration::from_millis(100),
+        ..Timing::default()
+    }
+}
+
+/// A gateway called `lobby`.
+fn lobby(address: &str, ca_file: &Path) -> GatewayOptions {
+    GatewayOptions {
+        name: "lobby".parse().unwrap(),
+        address: address.parse().unwrap(),
+        ca_file: ca_file.to_owned(),
+        server_name: None,
+        queue_size: 65_536,
+        timing: quick(),
+    }
+}
+
+/// Method and code of the calls that ended.
+type Calls = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
+
+/// An observer that keeps what it is told.
+fn recorder() -> (RpcObserver, Calls) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    let observer = move |rpc: &Rpc| kept.lock().unwrap().push((rpc.method, rpc.code));
+    (Arc::new(observer), seen)
+}
+
+/// A running link and what it hands on.
+struct Observed {
+    link: Link,
+    queue: mpsc::Receiver<(GatewayIndex, Observation)>,
+    stop: watch::Sender<bool>,
+}
+
+impl Observed {
+    fn start(options: GatewayOptions, capacity: usize) -> Self {
+        let (sender, queue) = mpsc::channel(capacity);
+        let (stop, stopped) = watch::channel(false);
+        let (observer, _) = recorder();
+        let link = Link::start(GatewayIndex(0), options, sender, observer, stopped);
+        Self { link, queue, stop }
+    }
+
+    /// The next observation.
+    async fn next(&mut self) -> Observation {
+        let next = tokio::time::timeout(PATIENCE, self.queue.recv()).await;
+        next.expect("an observation within the patience").expect("the task still runs").1
+    }
+
+    /// The next observation that fits; those before it are dropped.
+    async fn next_that(&mut self, fits: impl Fn(&Observation) -> bool) -> Observation {
+        loop {
+            let next = self.next().await;
+            if fits(&next) {
+                return next;
+            }
+        }
+    }
+
+    /// Waits until the link stands.
+    async fn up(&mut self) -> Observation {
+        self.next_that(|observation| matches!(observation, Observation::LinkUp { .. })).await
+    }
+
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        tokio::time::timeout(PATIENCE, self.link.ended()).await.expect("the task ends when told");
+    }
+}
+
+/// Waits until a condition holds.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
