@@ -133,6 +133,26 @@ pub enum Fault {
         /// Its reason.
         code: String,
     },
+    /// The broker closed the connection and said nothing.
+    #[error("broker {broker} closed the connection; see its log")]
+    Closed {
+        /// The broker's URL.
+        broker: String,
+    },
+    /// It did so again and again, right after it had accepted us.
+    #[error(
+        "broker {broker} accepted the connection {times} times and closed it soon after, as \
+         brokers do when another program uses the same client ID {client_id:?}; give each bridge \
+         its own bridge_name or mqtt.client_id, and see the broker's log"
+    )]
+    ClosedAgain {
+        /// The broker's URL.
+        broker: String,
+        /// The client ID that somebody else may use.
+        client_id: String,
+        /// How many times in a row.
+        times: u32,
+    },
     /// The connection broke.
     #[error("the connection to {broker} was lost ({why})")]
     Lost {
@@ -174,7 +194,7 @@ impl Fault {
             Self::Resolve { .. } | Self::Refused { .. } | Self::Unreachable { .. } => {
                 Ending::Absent
             }
-            Self::TakenOver { .. } => Ending::TakenOver,
+            Self::TakenOver { .. } | Self::ClosedAgain { .. } => Ending::TakenOver,
             Self::Deadline { .. }
             | Self::TlsFile { .. }
             | Self::Tls(_)
@@ -185,6 +205,7 @@ impl Fault {
             | Self::Declined { .. }
             | Self::ClosedEarly { .. }
             | Self::Ended { .. }
+            | Self::Closed { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
             | Self::Protocol { .. } => Ending::Dropped,

@@ -40,6 +40,9 @@ pub enum Protocol {
     V311,
 }
 
+/// Connections closed soon, one after the other, that are more than chance.
+const CLOSED_SOON_MAX: u32 = 3;
+
 /// What the broker publishes for us when we vanish, with QoS 1.
 #[derive(Clone, Debug)]
 pub struct Will {
@@ -271,6 +274,7 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut schedule = Schedule::new(settings.retry);
     let mut failures = Failures::default();
+    let mut closed_soon = 0;
     for number in 1.. {
         let generation = Generation(number);
         let mut line = Line::new(generation, events.clone(), Arc::clone(&stopping));
@@ -281,8 +285,10 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
             End::Fault(fault) => fault,
         };
         let since = line.connected_at();
-        let retry_in = schedule.wait(fault.ending(), since.map(|since| since.elapsed()));
-        let reason = in_full(&fault);
+        let lasted = since.map(|since| since.elapsed());
+        let fault = suspect(fault, lasted, &settings, &mut closed_soon);
+        let retry_in = schedule.wait(fault.ending(), lasted);
+        let reason = fault.to_string();
         let event = if since.is_some() {
             failures.lost(&reason, retry_in);
             let taken_over = fault.taken_over();
@@ -309,9 +315,25 @@ async fn attempt(settings: &Settings, line: &mut Line) -> End {
     }
 }
 
-/// A fault's text says its cause where that tells more; nothing is to be added from the chain.
-fn in_full(fault: &Fault) -> String {
-    fault.to_string()
+/// Many a broker (mosquitto 2.0.11 is one) ends a session that was taken over without a word. So
+/// one that takes us in and closes again, and again, is suspected of that, and given the same wait.
+fn suspect(
+    fault: Fault,
+    lasted: Option<Duration>,
+    settings: &Settings,
+    closed_soon: &mut u32,
+) -> Fault {
+    let soon = lasted.is_some_and(|lasted| lasted < settings.retry.stable);
+    if !(soon && matches!(fault, Fault::Closed { .. })) {
+        *closed_soon = 0;
+        return fault;
+    }
+    *closed_soon += 1;
+    if *closed_soon < CLOSED_SOON_MAX {
+        return fault;
+    }
+    let times = std::mem::take(closed_soon);
+    Fault::ClosedAgain { broker: settings.url(), client_id: settings.client_id.clone(), times }
 }
 
 /// Failures since the last connection, so that a thousand equal ones are one line.

@@ -164,7 +164,7 @@ impl Polled {
     fn fault(&self, error: ConnectionError) -> Fault {
         match error {
             ConnectionError::NetworkTimeout => self.words.no_connack(),
-            ConnectionError::FlushTimeout => self.words.closed("the broker takes nothing more"),
+            ConnectionError::FlushTimeout => self.words.lost("the broker takes nothing more"),
             ConnectionError::Io(error) => self.words.io(&error),
             ConnectionError::ConnectionRefused(code) => self.refused(code),
             ConnectionError::MqttState(state) => self.state_fault(state),
@@ -177,8 +177,8 @@ impl Polled {
             StateError::Io(error) | StateError::Deserialization(rumqttc_v4::Error::Io(error)) => {
                 self.words.io(&error)
             }
-            StateError::ConnectionAborted => self.words.closed("the broker closed it"),
-            StateError::AwaitPingResp => self.words.closed("no answer to a ping"),
+            StateError::ConnectionAborted => self.words.closed(),
+            StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
             other => self.words.protocol(&other),
         }
     }

@@ -198,8 +198,8 @@ impl Polled {
             StateError::Io(error) | StateError::Deserialization(rumqttc_v5::Error::Io(error)) => {
                 self.words.io(&error)
             }
-            StateError::ConnectionAborted => self.words.closed("the broker closed it"),
-            StateError::AwaitPingResp => self.words.closed("no answer to a ping"),
+            StateError::ConnectionAborted => self.words.closed(),
+            StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
             StateError::ConnFail { reason } => self.refused(reason),
             StateError::ServerDisconnect { reason_code, reason_string } => {
                 if reason_code == rumqttc_v5::DisconnectReasonCode::SessionTakenOver {
@@ -222,6 +222,9 @@ impl Polled {
             }
             ConnectReturnCode::RefusedProtocolVersion
             | ConnectReturnCode::UnsupportedProtocolVersion => self.words.version(),
+            ConnectReturnCode::RetainNotSupported => self.words.declined(
+                "it keeps no retained messages, which the bridge needs; allow them there",
+            ),
             other => self.words.declined(&format!("{other:?}")),
         }
     }

@@ -52,13 +52,20 @@ impl Words {
             Some(TlsError::AlertReceived(alert)) => {
                 Fault::Tls(tls::alert_words(&self.broker, *alert))
             }
-            _ => self.closed(&error.to_string()),
+            _ => self.lost(&error.to_string()),
         }
     }
 
-    pub(super) fn closed(&self, why: &str) -> Fault {
+    pub(super) fn lost(&self, why: &str) -> Fault {
         if self.connected {
             return Fault::Lost { broker: self.broker(), why: why.to_owned() };
+        }
+        self.closed()
+    }
+
+    pub(super) fn closed(&self) -> Fault {
+        if self.connected {
+            return Fault::Closed { broker: self.broker() };
         }
         if !self.tls && self.first.is_tls_alert() {
             return Fault::TlsExpected { broker: self.broker() };

@@ -1,6 +1,9 @@
-//! The integration tests: one binary, a module for each room, and `bridge` for the whole.
+//! The integration tests: one binary, a module for each room; `harness` starts what they need.
+//!
+//! May not sleep where a condition can be awaited.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;
 mod gateway;
 mod harness;
+mod mqtt_session;

@@ -1,0 +1,206 @@
+//! Brokers that refuse, freeze, or are not what the URL says.
+//!
+//! May not accept a fault without the words that mend it.
+
+use std::time::Duration;
+
+use gsdk2mqtt::mqtt::session::spawn;
+use gsdk2mqtt::mqtt::{Event, Protocol, Session, Settings};
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{acked, connected, publish, settings, wait_for};
+use crate::harness::mosquitto::{Mosquitto, free_port};
+
+/// Why it is not connected, in the session's words.
+async fn unreachable(session: &mut Session) -> String {
+    wait_for(session, "a failed attempt", |event| match event {
+        Event::Unreachable { reason, .. } => Some(reason),
+        Event::Connected(_) => panic!("connected, which must not be"),
+        _ => None,
+    })
+    .await
+}
+
+async fn disconnected(session: &mut Session) -> (String, bool, Duration) {
+    wait_for(session, "the end of the connection", |event| match event {
+        Event::Disconnected { reason, taken_over, retry_in, .. } => {
+            Some((reason, taken_over, retry_in))
+        }
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
+    let broker = Mosquitto::start("").await;
+    let keep_alive = Duration::from_secs(1);
+    let mut session = spawn(Settings { keep_alive, ..settings(broker.port, Protocol::V5) });
+    let mut connection = connected(&mut session).await.connection;
+    broker.freeze();
+    connection.publish(1, publish("t/a", "x")).unwrap();
+    let (reason, taken_over, _) = disconnected(&mut session).await;
+    assert!(reason.contains("said nothing for 1 s"), "{reason}");
+    assert!(!taken_over);
+    broker.thaw();
+    let mut connection = connected(&mut session).await.connection;
+    connection.publish(2, publish("t/a", "x")).unwrap();
+    assert_eq!(acked(&mut session, 2).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_where_nothing_listens_is_tried_until_a_broker_does() {
+    let port = free_port();
+    let mut session = spawn(settings(port, Protocol::V5));
+    let reason = unreachable(&mut session).await;
+    assert_eq!(
+        reason,
+        format!(
+            "nothing listens at mqtt://127.0.0.1:{port} (connection refused); start the broker, \
+             or correct host and port in mqtt.url"
+        )
+    );
+    assert!(unreachable(&mut session).await == reason, "the same words for the same fault");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let mut settings = settings(silent.local_addr().unwrap().port(), protocol);
+        settings.limits.connack_deadline = Duration::from_secs(1);
+        let reason = unreachable(&mut spawn(settings)).await;
+        assert!(reason.contains("did not answer within 1 s while answering CONNECT"), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_says_which_keys_to_check_and_does_not_show_it() {
+    let broker = Mosquitto::start("allow_anonymous false").await;
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let mut session = spawn(Settings {
+            username: Some("gsdk2mqtt".to_owned()),
+            password: Some(SecretString::from("hunter2")),
+            ..settings(broker.port, protocol)
+        });
+        let reason = unreachable(&mut session).await;
+        assert_eq!(
+            reason,
+            format!(
+                "broker mqtt://127.0.0.1:{} refused the user name or password; check \
+                 mqtt.username and mqtt.password_file",
+                broker.port
+            )
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_host_is_named() {
+    let mut settings = settings(1883, Protocol::V5);
+    settings.host = "broker.invalid".to_owned();
+    let reason = unreachable(&mut spawn(settings)).await;
+    assert!(
+        reason.starts_with("the host \"broker.invalid\" of the broker is not found"),
+        "{reason}"
+    );
+}
+
+/// A broker that accepts whoever comes and says right away that the session was taken over.
+async fn taking_over() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut connect = [0; 512];
+            let _ = client.read(&mut connect).await;
+            client.write_all(b"\x20\x03\x00\x00\x00\xe0\x02\x8e\x00").await.unwrap();
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_taken_over_is_told_and_given_a_minute() {
+    let mut session = spawn(settings(taking_over().await, Protocol::V5));
+    let (reason, taken_over, retry_in) = disconnected(&mut session).await;
+    assert!(taken_over, "{reason}");
+    assert!(reason.contains("two programs use the client ID \"gsdk2mqtt_test\""), "{reason}");
+    assert_eq!(retry_in, Duration::from_secs(60));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_of_one_id_are_suspected_where_the_broker_does_not_say() {
+    let broker = Mosquitto::start("").await;
+    let mut first = spawn(settings(broker.port, Protocol::V5));
+    let _first = connected(&mut first).await;
+    let mut second = spawn(settings(broker.port, Protocol::V5));
+    let told = |mut session: Session| async move {
+        loop {
+            let (reason, _, retry_in) = disconnected(&mut session).await;
+            if retry_in == Duration::from_secs(60) {
+                return reason;
+            }
+        }
+    };
+    let _second = connected(&mut second).await;
+    let reason = tokio::select! {
+        reason = told(first) => reason,
+        reason = told(second) => reason,
+    };
+    assert!(reason.contains("another program uses the same client ID"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), "topic readwrite t/allowed\n").unwrap();
+    let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl").await;
+    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut connection = connected(&mut session).await.connection;
+    connection.publish(1, publish("t/allowed", "x")).unwrap();
+    connection.publish(2, publish("t/other", "x")).unwrap();
+    connection.publish(3, publish("t/allowed", "x")).unwrap();
+    let mut answers = Vec::new();
+    while answers.len() < 3 {
+        let some = wait_for(&mut session, "answers", |event| match event {
+            Event::Acked { acks, .. } => Some(acks),
+            _ => None,
+        });
+        answers.extend(some.await);
+    }
+    let answers: Vec<_> =
+        answers.iter().map(|ack| (ack.token, ack.result.map_err(|why| why.as_str()))).collect();
+    assert_eq!(answers, [(1, Ok(())), (2, Err("not_authorized")), (3, Ok(()))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_would_end_the_connection_over_is_not_sent() {
+    let broker = Mosquitto::start("max_packet_size 1000").await;
+    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut connection = connected(&mut session).await.connection;
+    let error = connection.publish(1, publish("t/a", &"x".repeat(1000))).unwrap_err();
+    assert!(error.to_string().ends_with("and the broker takes at most 1000"), "{error}");
+    assert!(connection.publish(1, publish("t/+", "x")).is_err());
+    connection.publish(1, publish("t/a", &"x".repeat(900))).unwrap();
+    assert_eq!(acked(&mut session, 1).await, Ok(()), "the connection and the tokens are in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_retained_messages_is_told_what_to_allow() {
+    let broker = Mosquitto::start("retain_available false").await;
+    let reason = unreachable(&mut spawn(settings(broker.port, Protocol::V5))).await;
+    assert!(reason.contains("it keeps no retained messages"), "{reason}");
+    let mut settings = settings(broker.port, Protocol::V5);
+    settings.will.retain = false;
+    let mut session = spawn(settings);
+    let mut connection = connected(&mut session).await.connection;
+    let mut kept = publish("t/a", "x");
+    kept.retain = true;
+    let error = connection.publish(1, kept).unwrap_err();
+    assert!(error.to_string().starts_with("the broker keeps no retained messages"), "{error}");
+    connection.publish(2, publish("t/a", "x")).unwrap();
+    assert_eq!(acked(&mut session, 2).await, Ok(()), "the tokens are in order");
+}
