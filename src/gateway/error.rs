@@ -13,8 +13,9 @@ use super::dial_error::DialError;
 use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
 use super::tls::CERTIFICATE_ALERTS;
 
-/// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings.
-const TOO_MANY_PINGS: &str = "too_many_pings";
+/// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings, with blanks for its
+/// underscores: newer servers of grpc-core end the streams with these words before.
+const TOO_MANY_PINGS: &str = "too many pings";
 
 /// A failed call, or a failed connection.
 #[derive(Debug, thiserror::Error)]
@@ -151,10 +152,14 @@ fn is_unready(message: &str) -> bool {
 
 /// Whether the gateway closed the connection because of our HTTP/2 pings.
 pub(super) fn is_too_many_pings(status: &Status) -> bool {
-    is_transport(status)
-        && (status.code() == Code::ResourceExhausted
-            || status.message().contains(TOO_MANY_PINGS)
-            || chain(status).any(|error| error.to_string().contains(TOO_MANY_PINGS)))
+    let says_so = |text: &str| {
+        let text = text.to_ascii_lowercase().replace('_', " ");
+        text.contains(TOO_MANY_PINGS)
+    };
+    // tonic's code for a GOAWAY with ENHANCE_YOUR_CALM.
+    is_transport(status) && status.code() == Code::ResourceExhausted
+        || says_so(status.message())
+        || chain(status).any(|error| says_so(&error.to_string()))
 }
 
 /// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS and
@@ -178,4 +183,17 @@ fn chain<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn StdError + 'st
         let error: &'a (dyn StdError + 'static) = *error;
         error.source()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_servers_that_take_no_pings_are_known() {
+        // As grpc-core 1.85 ends the streams of such a connection.
+        assert!(is_too_many_pings(&Status::unavailable("Too many pings")));
+        assert!(is_too_many_pings(&Status::unknown("GOAWAY: too_many_pings")));
+        assert!(!is_too_many_pings(&Status::resource_exhausted("too many clients")));
+    }
 }

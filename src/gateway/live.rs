@@ -73,7 +73,8 @@ impl Lost {
             let text = format!("gateway {gateway} refused or ended the status stream: {code}");
             let text = if message.is_empty() { text } else { format!("{text} ({message})") };
             let absence = code == "unavailable";
-            return Self { absence, ..Self::new(code, text) };
+            let pings_unwanted = is_too_many_pings(&status);
+            return Self { absence, pings_unwanted, ..Self::new(code, text) };
         }
         let silence = client.life().silence();
         let cause = root_cause(&status);
