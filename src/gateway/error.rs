@@ -106,12 +106,14 @@ impl Error {
         matches!(self, Self::Deadline { .. } | Self::Broken { .. })
     }
 
-    /// Whether nobody listens at the address now, as while a gateway restarts.
+    /// Whether nobody answers at the address now, as while a gateway restarts or hangs.
     pub(super) const fn is_absence(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_absence(),
-            Self::Broken { .. } => true,
-            _ => false,
+            Self::Broken { .. } | Self::Deadline { .. } => true,
+            Self::Answered { .. }
+            | Self::NotADeviceGateway { .. }
+            | Self::ClientCertificateWanted { .. } => false,
         }
     }
 }
@@ -172,8 +174,10 @@ pub(super) fn is_certificate_wanted(status: &Status) -> bool {
 
 /// The innermost cause of a broken connection.
 pub(super) fn root_cause(status: &Status) -> String {
-    match chain(status).last() {
-        Some(error) => error.to_string(),
+    match chain(status).last().map(ToString::to_string) {
+        // What rustls says of every process that is killed, with a link to its manual.
+        Some(cause) if cause.contains("close_notify") => "the other side closed it".to_owned(),
+        Some(cause) => cause,
         None => status.message().to_owned(),
     }
 }

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, RpcObserver};
-use super::live::{Live, Lost};
+use super::live::Live;
+use super::lost::Lost;
 use super::observation::{GatewayIndex, Observation};
 use super::options::GatewayOptions;
 use super::package::PackageMemory;
