@@ -297,7 +297,10 @@ impl GatewayClient {
                 gateway,
                 method,
                 code: code_name(status.code()),
-                message: status.message().to_owned(),
+                message: match status.message() {
+                    "" => "no reason given".to_owned(),
+                    message => message.to_owned(),
+                },
             },
         }
     }

@@ -33,6 +33,7 @@ pub(super) enum DialFailure {
     ConnectTimeout(Duration),
     HandshakeTimeout(Duration),
     NotTls,
+    NotHttp2,
     HungUp(io::Error),
     NameMismatch { expected: String, names: Vec<String> },
     WithoutSan { expected: String, subject: String },
@@ -60,6 +61,7 @@ impl DialError {
             DialFailure::ConnectTimeout(_) => "connect_timeout",
             DialFailure::HandshakeTimeout(_) => "tls_timeout",
             DialFailure::NotTls => "not_tls",
+            DialFailure::NotHttp2 => "not_http2",
             DialFailure::HungUp(_) => "tls_closed",
             DialFailure::NameMismatch { .. } => "certificate_name_mismatch",
             DialFailure::WithoutSan { .. } => "certificate_without_san",
@@ -74,7 +76,7 @@ impl DialError {
         }
     }
 
-    /// Whether nobody listens at the address now, as while a gateway restarts.
+    /// Whether nobody answers at the address now, as while a gateway restarts or hangs.
     pub(super) const fn is_absence(&self) -> bool {
         matches!(
             self.failure,
@@ -82,6 +84,7 @@ impl DialError {
                 | DialFailure::Refused
                 | DialFailure::Unreachable(_)
                 | DialFailure::ConnectTimeout(_)
+                | DialFailure::HandshakeTimeout(_)
                 | DialFailure::HungUp(_)
         )
     }
@@ -100,29 +103,10 @@ impl fmt::Display for DialError {
                 "{name:?} is neither a host name nor an IP address, so no certificate can hold it; \
                  correct gateways.{gateway}.server_name"
             ),
-            DialFailure::HostNotFound(cause) => write!(
-                f,
-                "cannot find the host {:?} ({cause}); correct gateways.{gateway}.address, or ask \
-                 the name server",
-                address.host()
-            ),
-            DialFailure::Refused => write!(
-                f,
-                "{address} refused the connection; start the gateway, correct \
-                 gateways.{gateway}.address, or let the gateway listen on that address (by default \
-                 it listens on localhost only: rpc_server in its configuration)"
-            ),
-            DialFailure::Unreachable(cause) => write!(
-                f,
-                "cannot reach {address} ({cause}); check gateways.{gateway}.address and the network"
-            ),
-            DialFailure::ConnectTimeout(after) => write!(
-                f,
-                "{address} did not answer within {} s; check gateways.{gateway}.address, and that \
-                 no firewall drops port {}",
-                after.as_secs_f32(),
-                address.port()
-            ),
+            DialFailure::HostNotFound(_)
+            | DialFailure::Refused
+            | DialFailure::Unreachable(_)
+            | DialFailure::ConnectTimeout(_) => write_absence(f, gateway, address, failure),
             DialFailure::HandshakeTimeout(after) => write!(
                 f,
                 "{address} takes connections but did not answer the TLS handshake within {} s; \
@@ -134,6 +118,11 @@ impl fmt::Display for DialError {
                 "{address} does not speak TLS, as a gateway always does; correct the port in \
                  gateways.{gateway}.address (usually {PORT_DEFAULT}), or take away a proxy that \
                  ends TLS"
+            ),
+            DialFailure::NotHttp2 => write!(
+                f,
+                "{address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC port; correct \
+                 the port in gateways.{gateway}.address (usually {PORT_DEFAULT})"
             ),
             DialFailure::HungUp(cause) => write!(
                 f,
@@ -188,6 +177,40 @@ fn write_ca_file(
         DialFailure::CaUnusable { path, problem } => {
             write!(f, "the CA file {} {problem}; {remedy} again", path.display())
         }
+        _ => Ok(()),
+    }
+}
+
+fn write_absence(
+    f: &mut fmt::Formatter<'_>,
+    gateway: &GatewayName,
+    address: &Address,
+    failure: &DialFailure,
+) -> fmt::Result {
+    match failure {
+        DialFailure::HostNotFound(cause) => write!(
+            f,
+            "cannot find the host {:?} ({cause}); correct gateways.{gateway}.address, or ask \
+                 the name server",
+            address.host()
+        ),
+        DialFailure::Refused => write!(
+            f,
+            "{address} refused the connection; start the gateway, correct \
+                 gateways.{gateway}.address, or let the gateway listen on that address (by default \
+                 it listens on localhost only: rpc_server in its configuration)"
+        ),
+        DialFailure::Unreachable(cause) => write!(
+            f,
+            "cannot reach {address} ({cause}); check gateways.{gateway}.address and the network"
+        ),
+        DialFailure::ConnectTimeout(after) => write!(
+            f,
+            "{address} did not answer within {} s; check gateways.{gateway}.address, and that \
+                 no firewall drops port {}",
+            after.as_secs_f32(),
+            address.port()
+        ),
         _ => Ok(()),
     }
 }

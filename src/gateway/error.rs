@@ -13,8 +13,9 @@ use super::dial_error::DialError;
 use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
 use super::tls::CERTIFICATE_ALERTS;
 
-/// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings.
-const TOO_MANY_PINGS: &str = "too_many_pings";
+/// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings, with blanks for its
+/// underscores: newer servers of grpc-core end the streams with these words before.
+const TOO_MANY_PINGS: &str = "too many pings";
 
 /// A failed call, or a failed connection.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +106,14 @@ impl Error {
         matches!(self, Self::Deadline { .. } | Self::Broken { .. })
     }
 
-    /// Whether nobody listens at the address now, as while a gateway restarts.
+    /// Whether nobody answers at the address now, as while a gateway restarts or hangs.
     pub(super) const fn is_absence(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_absence(),
-            Self::Broken { .. } => true,
-            _ => false,
+            Self::Broken { .. } | Self::Deadline { .. } => true,
+            Self::Answered { .. }
+            | Self::NotADeviceGateway { .. }
+            | Self::ClientCertificateWanted { .. } => false,
         }
     }
 }
@@ -151,10 +154,14 @@ fn is_unready(message: &str) -> bool {
 
 /// Whether the gateway closed the connection because of our HTTP/2 pings.
 pub(super) fn is_too_many_pings(status: &Status) -> bool {
-    is_transport(status)
-        && (status.code() == Code::ResourceExhausted
-            || status.message().contains(TOO_MANY_PINGS)
-            || chain(status).any(|error| error.to_string().contains(TOO_MANY_PINGS)))
+    let says_so = |text: &str| {
+        let text = text.to_ascii_lowercase().replace('_', " ");
+        text.contains(TOO_MANY_PINGS)
+    };
+    // tonic's code for a GOAWAY with ENHANCE_YOUR_CALM.
+    is_transport(status) && status.code() == Code::ResourceExhausted
+        || says_so(status.message())
+        || chain(status).any(|error| says_so(&error.to_string()))
 }
 
 /// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS and
@@ -167,8 +174,10 @@ pub(super) fn is_certificate_wanted(status: &Status) -> bool {
 
 /// The innermost cause of a broken connection.
 pub(super) fn root_cause(status: &Status) -> String {
-    match chain(status).last() {
-        Some(error) => error.to_string(),
+    match chain(status).last().map(ToString::to_string) {
+        // What rustls says of every process that is killed, with a link to its manual.
+        Some(cause) if cause.contains("close_notify") => "the other side closed it".to_owned(),
+        Some(cause) => cause,
         None => status.message().to_owned(),
     }
 }
@@ -178,4 +187,17 @@ fn chain<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn StdError + 'st
         let error: &'a (dyn StdError + 'static) = *error;
         error.source()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_servers_that_take_no_pings_are_known() {
+        // As grpc-core 1.85 ends the streams of such a connection.
+        assert!(is_too_many_pings(&Status::unavailable("Too many pings")));
+        assert!(is_too_many_pings(&Status::unknown("GOAWAY: too_many_pings")));
+        assert!(!is_too_many_pings(&Status::resource_exhausted("too many clients")));
+    }
 }

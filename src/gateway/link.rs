@@ -14,7 +14,8 @@ use crate::fleet::GatewayIndex;
 
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, RpcObserver};
-use super::live::{Live, Lost};
+use super::live::Live;
+use super::lost::Lost;
 use super::observation::Observation;
 use super::options::GatewayOptions;
 use super::package::PackageMemory;
@@ -116,7 +117,8 @@ impl Task {
         loop {
             let Ended { lost, stood } = self.attempt().await;
             self.client.send_replace(None);
-            if lost.pings_unwanted && self.keep_alive == KeepAlive::Pings {
+            let changed = lost.pings_unwanted && self.keep_alive == KeepAlive::Pings;
+            if changed {
                 self.keep_alive = KeepAlive::Calls;
                 let gateway = &self.options.name;
                 tracing::info!(%gateway, "it takes no HTTP/2 pings; a light call from now on");
@@ -133,7 +135,7 @@ impl Task {
             if self.queue.send((self.index, observation)).await.is_err() {
                 return;
             }
-            if !lost.pings_unwanted {
+            if !changed {
                 let held = stood.map(|(since, last)| last.saturating_duration_since(since));
                 sleep(self.retry.pause(lost.absence, held.unwrap_or_default())).await;
             }

@@ -9,96 +9,17 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::{GatewayIndex, Listed};
-use crate::ids::GatewayName;
 use crate::proto::connect::StatusChange;
 
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, Refusal};
 use super::convert;
-use super::error::{
-    Error, code_name, is_certificate_wanted, is_too_many_pings, is_transport, root_cause,
-};
+use super::error::{Error, is_transport};
 use super::link::Observations;
+use super::lost::Lost;
 use super::observation::{LinkError, Observation};
 use super::package::Package;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription, light_call};
-
-/// Why a link is lost, or did not come to stand.
-pub(super) struct Lost {
-    pub(super) error: LinkError,
-    /// Whether nobody listens at the address now, as while a gateway restarts.
-    pub(super) absence: bool,
-    /// Whether the gateway closed the connection because of our HTTP/2 pings.
-    pub(super) pings_unwanted: bool,
-}
-
-impl Lost {
-    fn new(code: &'static str, message: String) -> Self {
-        let error = LinkError::new(code, message);
-        Self { error, absence: false, pings_unwanted: false }
-    }
-
-    pub(super) fn by(error: &Error) -> Self {
-        let absence = error.is_absence();
-        Self { error: LinkError::from(error), absence, pings_unwanted: false }
-    }
-
-    pub(super) fn by_overflow(gateway: &GatewayName) -> Self {
-        let message = format!(
-            "gateway {gateway}: more changes than can be taken up are waiting, so its stream was \
-             dropped; all states are read anew once there is room"
-        );
-        Self::new("overflow", message)
-    }
-
-    /// The end of the stream, in plain words.
-    pub(super) fn by_stream(client: &GatewayClient, end: StreamEnd) -> Self {
-        let options = client.options();
-        let gateway = &options.name;
-        let status = match end {
-            Ok(()) => {
-                let message = format!(
-                    "gateway {gateway} ended the status stream; it is probably stopping or \
-                     restarting"
-                );
-                return Self { absence: true, ..Self::new("stream_ended", message) };
-            }
-            Err(status) => status,
-        };
-        if is_certificate_wanted(&status) {
-            return Self::by(&client.error("SubscribeStatus", Refusal::Answer(status)));
-        }
-        if !is_transport(&status) {
-            let (code, message) = (code_name(status.code()), status.message());
-            let text = format!("gateway {gateway} refused or ended the status stream: {code}");
-            let text = if message.is_empty() { text } else { format!("{text} ({message})") };
-            let absence = code == "unavailable";
-            return Self { absence, ..Self::new(code, text) };
-        }
-        let silence = client.life().silence();
-        let cause = root_cause(&status);
-        let lost = if silence >= options.timing.keep_alive_timeout {
-            Self::by_silence(client)
-        } else {
-            let message =
-                format!("gateway {gateway}: the connection to {} broke ({cause})", options.address);
-            Self::new("connection_lost", message)
-        };
-        Self { absence: true, pings_unwanted: is_too_many_pings(&status), ..lost }
-    }
-
-    fn by_silence(client: &GatewayClient) -> Self {
-        let options = client.options();
-        let message = format!(
-            "gateway {}: nothing came from {} for {:.0} s, not even an answer to a sign of life; \
-             it hangs, or the network in between is cut",
-            options.name,
-            options.address,
-            client.life().silence().as_secs_f32()
-        );
-        Self { absence: true, ..Self::new("no_sign_of_life", message) }
-    }
-}
 
 type Listing = Pin<Box<dyn Future<Output = Result<Vec<Listed>, Error>> + Send>>;
 

@@ -12,6 +12,7 @@ mod error;
 mod life;
 mod link;
 mod live;
+mod lost;
 mod observation;
 mod options;
 mod package;

@@ -49,7 +49,7 @@ pub struct Timing {
     pub keep_alive_timeout: Duration,
     /// The first pause after a failure. To each pause up to as much again is added by chance.
     pub retry_first: Duration,
-    /// The longest pause while nobody listens at the address. One packet is all that asking again
+    /// The longest pause while nobody answers at the address. One packet is all that asking again
     /// costs there, and a gateway that restarts is to be back within seconds.
     pub retry_absent_max: Duration,
     /// The longest pause where something did answer, but not as it should: only a person mends that.

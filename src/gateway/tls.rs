@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
@@ -57,14 +57,15 @@ async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dial
         .map_err(|_| DialFailure::ServerName(expected.to_owned()))?;
     let trusted = Trusted::read(&options.ca_file).await?;
     let patience = options.timing.dial;
-    let socket = timeout(patience, connect_tcp(options))
+    let until = Instant::now() + patience;
+    let socket = timeout_at(until, connect_tcp(options))
         .await
         .map_err(|_| DialFailure::ConnectTimeout(patience))??;
     let verifier = Arc::new(trusted.verifier(&options.ca_file)?);
     let connector = TlsConnector::from(Arc::new(client_config(verifier.clone())?));
     let handshake = connector.connect(server_name, Living::new(socket, life.clone()));
     let outcome =
-        timeout(patience, handshake).await.map_err(|_| DialFailure::HandshakeTimeout(patience))?;
+        timeout_at(until, handshake).await.map_err(|_| DialFailure::HandshakeTimeout(patience))?;
     let certificate = verifier.shown();
     match outcome {
         Ok(socket) => Ok(Dialled { socket, certificate }),
@@ -246,6 +247,11 @@ impl Case<'_> {
             (TlsError::AlertReceived(alert), _) if CERTIFICATE_ALERTS.contains(alert) => {
                 DialFailure::ClientCertificateWanted
             }
+            (
+                TlsError::AlertReceived(AlertDescription::NoApplicationProtocol)
+                | TlsError::NoApplicationProtocol,
+                _,
+            ) => DialFailure::NotHttp2,
             (TlsError::AlertReceived(_) | TlsError::PeerIncompatible(_), _) => {
                 DialFailure::NoCommonTls(tls.to_string())
             }

@@ -73,10 +73,12 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The end of a call: status 200, and a gRPC status at once.
-fn answer(stream: u32, grpc_status: &str) -> Vec<u8> {
+/// The end of a call: HTTP status 200, and a gRPC status and its message at once.
+fn answer(stream: u32, status: &str, message: &str) -> Vec<u8> {
     let mut block = vec![0x88];
-    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", grpc_status)] {
+    let headers =
+        [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", message)];
+    for (name, value) in headers {
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());
@@ -94,8 +96,9 @@ fn too_many_pings(last_stream: u32) -> Vec<u8> {
     frame(7, 0, 0, &payload)
 }
 
-/// A server that sends no headers on a subscription, answers other calls, and takes two pings.
-async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen) -> std::io::Result<()> {
+/// A server that sends no headers on a subscription, answers other calls, and takes two pings. Newer
+/// servers of grpc-core say so on each stream before they close the connection.
+async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> std::io::Result<()> {
     seen.connections.fetch_add(1, Ordering::SeqCst);
     socket.read_exact(&mut [0; 24]).await?;
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -115,6 +118,10 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen) -> std::io::Resul
                 pings += 1;
                 seen.pings.fetch_add(1, Ordering::SeqCst);
                 if pings > 2 {
+                    if let Some(subscription) = subscription.filter(|_| newer) {
+                        let end = answer(subscription, "14", "Too many pings");
+                        socket.write_all(&end).await?;
+                    }
                     socket.write_all(&too_many_pings(stream)).await?;
                     return socket.shutdown().await;
                 }
@@ -125,7 +132,7 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen) -> std::io::Resul
                 if seen.pings.load(Ordering::SeqCst) > 2 {
                     seen.calls_after_pings.fetch_add(1, Ordering::SeqCst);
                 }
-                socket.write_all(&answer(stream, "0")).await?;
+                socket.write_all(&answer(stream, "0", "")).await?;
             }
             _ => {}
         }
@@ -134,6 +141,12 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen) -> std::io::Resul
 
 #[tokio::test]
 async fn a_gateway_that_takes_no_pings_is_kept_alive_by_calls() {
+    for newer in [false, true] {
+        takes_no_pings(newer).await;
+    }
+}
+
+async fn takes_no_pings(newer: bool) {
     let ca = Ca::new();
     let seen = Arc::new(Seen::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -145,7 +158,7 @@ async fn a_gateway_that_takes_no_pings_is_kept_alive_by_calls() {
             let (acceptor, seen) = (acceptor.clone(), shared.clone());
             tokio::spawn(async move {
                 let socket = acceptor.accept(socket).await?;
-                strict(socket, &seen).await
+                strict(socket, &seen, newer).await
             });
         }
     });

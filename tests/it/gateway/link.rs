@@ -224,8 +224,11 @@ async fn a_cut_connection_is_told_with_its_cause() {
     proxy.cut();
     let (_, error) = down(&mut observed).await;
     assert_eq!(error.code, "connection_lost");
-    let begin = format!("gateway lobby: the connection to {} broke (", proxy.address);
-    assert!(error.to_string().starts_with(&begin), "{error}");
+    let line = format!(
+        "gateway lobby: the connection to {} broke (the other side closed it)",
+        proxy.address
+    );
+    assert_eq!(error.to_string(), line);
     let error = client.device_list().await.unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error:?}");
     assert_eq!(error.code(), "unavailable");

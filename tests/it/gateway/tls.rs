@@ -1,17 +1,19 @@
 //! Every mistake of certificates and addresses gives its one clear line.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::gateway::{GatewayClient, GatewayOptions};
+use gsdk2mqtt::gateway::{GatewayClient, GatewayOptions, Observation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::certificates::Ca;
 use super::peer::{Peer, State};
-use super::{lobby, quick, recorder};
+use super::{Observed, lobby, quick, recorder};
 
 /// The code and the line with which a first call fails.
 async fn complaint(options: &GatewayOptions) -> (&'static str, String) {
@@ -246,6 +248,42 @@ async fn a_peer_without_tls_is_told() {
     let (code, line) = complaint(&lobby(&crude(b"").await, &ca.file())).await;
     assert_eq!(code, "tls_closed");
     assert!(line.contains("closed the connection during the TLS handshake"), "{line}");
+}
+
+/// A web server, say, that negotiates HTTP/1.1, or speaks it without negotiating.
+#[tokio::test]
+async fn a_peer_without_http2_is_told() {
+    let ca = Ca::new();
+    let mut tls = ca.for_names(&["127.0.0.1"]).tls();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let address = served(tls).await;
+    let (code, line) = complaint(&lobby(&address.to_string(), &ca.file())).await;
+    assert_eq!(code, "not_http2");
+    assert_eq!(
+        line,
+        format!(
+            "gateway lobby: {address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC \
+             port; correct the port in gateways.lobby.address (usually 4000)"
+        )
+    );
+    let mut tls = ca.for_names(&["127.0.0.1"]).tls();
+    tls.alpn_protocols.clear();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let mut socket = acceptor.accept(socket).await.unwrap();
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            let _ = socket.shutdown().await;
+        }
+    });
+    let mut observed = Observed::start(lobby(&address, &ca.file()), 10);
+    let Observation::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+    assert_eq!(error.code, "connection_lost");
+    let end = "before any answer; check that it is the gateway's gRPC port (usually 4000)";
+    assert!(error.to_string().ends_with(end), "{error}");
+    observed.stop().await;
 }
 
 #[tokio::test]
