@@ -1,0 +1,36 @@
+# What people and CI run; CI runs nothing else. `make` alone lists it.
+
+SHELL := /bin/sh
+.NOTPARALLEL:
+.PHONY: help tools fmt lint test demo advisories
+
+# Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
+
+help:
+	@echo "make test        installs what is missing, then lints and runs every test"
+	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
+	@echo "make fmt         formats the code"
+	@echo "make demo        broker, simulated gateway and bridge in one process"
+	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
+	@echo "make tools       installs what the tests need, and nothing if nothing is missing"
+
+tools:
+	@sh scripts/tools.sh
+
+fmt:
+	cargo fmt
+
+lint: tools
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo deny --locked check bans licenses sources
+
+test: lint
+	cargo test --locked
+
+demo:
+	cargo run --locked --release -- demo
+
+advisories: tools
+	cargo deny --locked check advisories

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
+# ring), mosquitto and its clients, promtool, cargo-deny. Asks nothing. Debian starts the services
+# it installs; this leaves none running that was not there before.
+set -eu
+
+PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"
+CARGO_DENY_VERSION=0.20 # pinned to a minor version: a new one may have new lints
+
+missing=""
+services=""
+need() { # need COMMAND PACKAGES [SERVICE]
+    command -v "$1" >/dev/null 2>&1 && return
+    missing="$missing $2"
+    services="$services ${3:-}"
+}
+need cc "gcc libc6-dev"
+need mosquitto mosquitto mosquitto
+need mosquitto_sub mosquitto-clients
+need promtool prometheus "prometheus prometheus-node-exporter"
+need curl curl
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install_packages() {
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "these are missing:$missing; install them as your system does, then try again" >&2
+        exit 1
+    fi
+    # Debian's own way to say "start nothing"; one that is there already is left alone.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'as_root rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    apt="apt-get -q -y -o DPkg::Lock::Timeout=120"
+    as_root $apt update
+    as_root env DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends $missing
+    # Nor at the next boot, where there is a systemd to ask.
+    if [ -d /run/systemd/system ]; then
+        for service in $services; do
+            as_root systemctl disable --now "$service" >/dev/null 2>&1 || true
+        done
+    fi
+}
+
+if [ -n "$missing" ]; then
+    install_packages
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "cargo is missing; install Rust with rustup, then try again" >&2
+    exit 1
+fi
+if ! command -v cargo-deny >/dev/null 2>&1; then
+    # Into target/, so that nothing of the user's own is touched; unoptimised, since it runs once.
+    cargo install --locked --debug --quiet --root target/tools cargo-deny \
+        --version "^$CARGO_DENY_VERSION"
+fi
