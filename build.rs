@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let commit = commit.ok().filter(|out| out.status.success());
     let commit = commit.and_then(|out| String::from_utf8(out.stdout).ok()).unwrap_or_default();
     let commit = if commit.trim().is_empty() { "unknown" } else { commit.trim() };
-    println!("cargo:rustc-env=GSDK2MQTT_COMMIT={commit}");
+    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs/heads");
     Ok(())

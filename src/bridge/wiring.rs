@@ -55,7 +55,7 @@ impl Bridge {
     /// When the metrics cannot be set up.
     pub fn start(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("GSDK2MQTT_COMMIT"));
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
         let metrics = Metrics::new(version, commit)?;
         let directory = directory(config);
         let info = BridgeInfo {

@@ -9,7 +9,7 @@ use crate::config::{self, Loaded};
 
 /// Arguments of `gsdk2mqtt check`.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub(super) config: config::Args,
@@ -25,7 +25,7 @@ const WRONG: u8 = 2;
 ///
 /// When `out` or `err` cannot be written.
 pub(super) fn run(
-    args: &Args,
+    args: &CheckArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -75,7 +75,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, text).unwrap();
-        let args = Args { config: config::Args { config: Some(file), set: Vec::new() } };
+        let args = CheckArgs { config: config::Args { config: Some(file), set: Vec::new() } };
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(&args, variables, &mut out, &mut err).unwrap();

@@ -31,7 +31,7 @@ enum Command {
     /// Run the service
     Run(run::RunArgs),
     /// Check the configuration and show where each value comes from
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Run a simulated G-SDK gateway
     Simulate(simulate::SimulateArgs),
     /// Ask a running bridge whether it is alive

@@ -14,7 +14,7 @@ async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
     let watcher = Watcher::start(broker.port).await;
     let settings = Settings { certificate: kind, ..Settings::fast(1) };
     let wrong = Simulator::start(settings).await.unwrap();
-    let right = Simulator::start(Settings::fast(1)).await.unwrap();
+    let right = crate::harness::simulator(1).await;
     let _bridge = Setup::new(broker.port, "")
         .gateway("wrong", &wrong, extra)
         .gateway("right", &right, "")
@@ -32,7 +32,7 @@ async fn every_wrong_certificate_is_told_in_plain_words() {
         (CertificateKind::DnsOnly, "", "set gateways.wrong.server_name = \"gateway.local\""),
         (CertificateKind::NoSan, "", "-cs"),
         (CertificateKind::Expired, "", "expired"),
-        (CertificateKind::OtherCa, "", "ca_file"),
+        (CertificateKind::OtherCa, "", "copy ca.crt"),
         (CertificateKind::Both, "server_name = \"other.local\"", "other.local"),
     ] {
         let error = told_of(kind, extra).await;
@@ -69,7 +69,7 @@ async fn a_refused_password_is_told_without_it() {
     assert!(made.unwrap().success());
     let extra = "allow_anonymous false\npassword_file {dir}/passwords";
     let broker = Mosquitto::start_in(dir, extra).await;
-    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let simulator = crate::harness::simulator(1).await;
     let user = "username = \"bridge\"\npassword = \"wrong-secret\"";
     let bridge = Setup::new(broker.port, user).gateway("lobby", &simulator, "").start();
     let body = crate::harness::patiently("the refusal is told", async {
@@ -92,7 +92,7 @@ async fn a_refused_password_is_told_without_it() {
 async fn an_unknown_status_number_is_kept_and_told() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let simulator = crate::harness::simulator(1).await;
     let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/lobby/state", "online").await;
     let device = simulator.control().managed()[0].device_id;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
-
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish, retained};
@@ -17,8 +15,8 @@ const UNKNOWN_AFTER: &str = "unknown_after = \"2s\"";
 async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let lobby = Simulator::start(Settings::fast(3)).await.unwrap();
-    let store = Simulator::start(Settings { seed: 2, ..Settings::fast(3) }).await.unwrap();
+    let lobby = crate::harness::simulator(3).await;
+    let store = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "")
         .gateway("lobby", &lobby, UNKNOWN_AFTER)
         .gateway("store", &store, UNKNOWN_AFTER)
@@ -48,7 +46,7 @@ async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() 
     lobby.control().manage_all();
     watcher.see("back", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
     let online = watcher.place("gsdk/lobby/state", "online").unwrap();
-    let reachable = watcher.all().iter().position(|seen| seen.topic.ends_with("reachable"));
+    let reachable = watcher.all().iter().position(|seen| seen.topic.ends_with("/reachable"));
     assert!(online < reachable.unwrap());
     assert!(watcher.all().iter().all(|seen| !seen.topic.starts_with("gsdk/store/event")));
 }
@@ -57,9 +55,10 @@ async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() 
 async fn a_short_cut_shows_in_a_counter_only() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see("reachable", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
     watcher.clear();
     simulator.control().cut_connections();
     let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
@@ -78,7 +77,7 @@ async fn a_short_cut_shows_in_a_counter_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_restarted_empty_has_everything_again() {
     let mut broker = Mosquitto::start("").await;
-    let simulator = Simulator::start(Settings::fast(25)).await.unwrap();
+    let simulator = crate::harness::simulator(25).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
     let watcher = Watcher::start(broker.port).await;
@@ -102,7 +101,7 @@ async fn a_broker_restarted_empty_has_everything_again() {
 async fn a_clean_stop_says_offline_and_ends_with_0() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
     watcher.clear();
@@ -118,7 +117,7 @@ async fn a_clean_stop_says_offline_and_ends_with_0() {
 async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_answered() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
     bridge.kill();
@@ -140,7 +139,7 @@ async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_answered() {
 async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
     let mut broker = Mosquitto::start("").await;
     broker.kill();
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     simulator.control().stop_listening();
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, UNKNOWN_AFTER).start();
     let reasons = patiently("it says why it is not ready", async {

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
-
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 
@@ -51,7 +49,7 @@ const NAMES: [&str; 36] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     let broker = Mosquitto::start("").await;
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     let device = simulator.control().building()[0].id;
     let name = format!("devices = {{ {device} = {{ name = 'the \"new\" \\ door' }} }}");
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &name).start();
@@ -86,7 +84,7 @@ async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_of_device_series_can_be_switched_off() {
     let broker = Mosquitto::start("").await;
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "")
         .lines("[metrics]\ndevice = [\"state\"]\n")
         .gateway("lobby", &simulator, "")

@@ -9,6 +9,8 @@ pub(crate) mod watcher;
 
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
 /// How long any condition may take before its test fails. Long, as machines may be busy; a test
 /// that passes does not wait for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,6 +21,18 @@ pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T
         Ok(done) => done,
         Err(_) => panic!("not within {PATIENCE:?}: {what}"),
     }
+}
+
+/// A simulated gateway with so many devices, all of them managed and connected.
+pub(crate) async fn simulator(count: usize) -> Simulator {
+    let simulator = Simulator::start(Settings::fast(count)).await.unwrap();
+    eventually("every device is connected", || {
+        let managed = simulator.control().managed();
+        let connected = managed.iter().filter(|device| matches!(device.status, 1 | 2)).count();
+        (connected == count).then_some(())
+    })
+    .await;
+    simulator
 }
 
 /// Between two looks at a condition that nothing announces.
