@@ -12,7 +12,8 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::simulator::{
-    CertificateKind, DEVICES_COUNT, Packages, Settings, Simulator, Timing, mixed_devices,
+    CertificateKind, DEVICES_COUNT, Mode, Packages, Scenario, ScenarioError, Settings, Simulator,
+    kind_name, mixed_devices,
 };
 
 /// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that come
@@ -29,6 +30,14 @@ pub(super) struct SimulateArgs {
     /// How many devices are in the gateway's subnet.
     #[arg(long, default_value_t = DEVICES_COUNT, value_name = "N")]
     pub devices: usize,
+    /// A building and what befalls it: `office`, `hospital`, `flapping`, or a TOML file
+    /// (docs/simulator.md). Takes the place of --devices.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "devices")]
+    pub scenario: Option<String>,
+    /// Where the control API for faults listens (HTTP and JSON, loopback only); without it there
+    /// is none.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub control: Option<SocketAddr>,
     /// Folder for ca.crt, the root that clients have to trust (and ca.key, so that a gateway
     /// started again is trusted as before).
     #[arg(long, default_value = "simulator-certs", value_name = "DIR")]
@@ -63,9 +72,9 @@ pub(super) struct SimulateArgs {
     /// Seconds until a dead device is noticed, at latest.
     #[arg(long, value_name = "SECONDS")]
     pub keep_alive: Option<f64>,
-    /// Decides all that is left to chance.
-    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
-    pub seed: u64,
+    /// Decides all that is left to chance; a scenario's own if absent, otherwise 1.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
 }
 
 /// Seconds as milliseconds; what is negative or no number is 0.
@@ -75,29 +84,34 @@ fn millis(seconds: f64) -> u64 {
 }
 
 impl SimulateArgs {
-    fn settings(&self) -> Settings {
-        let defaults = Timing::default();
-        let or = |given: Option<f64>, default| given.map_or(default, millis);
-        let timing = Timing {
-            reconnect_interval_ms: or(self.reconnect_interval, defaults.reconnect_interval_ms),
-            dial_interval_ms: or(self.dial_interval, defaults.dial_interval_ms).max(1),
-            keep_alive_ms: or(self.keep_alive, defaults.keep_alive_ms),
-            ..defaults
-        };
-        Settings {
+    fn settings(&self) -> Result<Settings, ScenarioError> {
+        let base = Settings {
             listen: self.listen,
             certificates_dir: Some(self.certs.clone()),
             certificate: self.certificate,
             certificate_addresses: self.san.clone(),
-            devices: mixed_devices(0, 0, self.devices),
-            managed: self.manage,
-            timing,
-            tells_tries: !self.no_try_status,
             packages: self.packages,
             lazy_headers: self.lazy_headers,
-            seed: self.seed,
+            control: self.control,
+            seed: 1,
             ..Settings::default()
+        };
+        let mut settings = match &self.scenario {
+            Some(name) => Scenario::load(name)?.settings(base),
+            None => Settings { devices: mixed_devices(0, 0, self.devices), ..base },
+        };
+        settings.managed |= self.manage;
+        settings.tells_tries &= !self.no_try_status;
+        settings.seed = self.seed.unwrap_or(settings.seed);
+        let timing = &mut settings.timing;
+        for (given, place) in [
+            (self.reconnect_interval, &mut timing.reconnect_interval_ms),
+            (self.dial_interval, &mut timing.dial_interval_ms),
+            (self.keep_alive, &mut timing.keep_alive_ms),
+        ] {
+            *place = given.map_or(*place, millis);
         }
+        Ok(settings)
     }
 }
 
@@ -108,7 +122,7 @@ impl SimulateArgs {
 /// When certificates cannot be kept or the port cannot be had.
 pub(super) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let simulator =
-        Simulator::start(args.settings()).await.context("cannot start the simulated gateway")?;
+        Simulator::start(args.settings()?).await.context("cannot start the simulated gateway")?;
     announce(&args, &simulator);
     shutdown.await;
     simulator.stop().await;
@@ -127,16 +141,21 @@ fn announce(args: &SimulateArgs, simulator: &Simulator) {
         println!(
             "  {} {} {}:{}{}{}",
             device.id,
-            crate::simulator::kind_name(device.kind),
+            kind_name(device.kind),
             device.ip,
             device.port,
             if device.ssl { ", SSL" } else { "" },
-            if device.mode == crate::simulator::Mode::DeviceToServer { ", dials in" } else { "" },
+            if device.mode == Mode::DeviceToServer { ", dials in" } else { "" },
         );
+    }
+    if let Some(api) = simulator.control_address() {
+        println!("faults on demand: curl http://{api}/");
+        println!("  curl http://{api}/fault -d '{{\"do\":\"drop\",\"devices\":{{\"random\":3}}}}'");
     }
     println!("a first call, from a clone of the source:");
     println!(
-        "  grpcurl -cacert {} -import-path proto -proto gsdk/connect.proto \\\n    -d '{{\"timeout\":1000}}' {address} gsdk.connect.Connect/SearchDevice",
+        "  grpcurl -cacert {} -import-path proto -proto gsdk/connect.proto \\\n    \
+         -d '{{\"timeout\":1000}}' {address} gsdk.connect.Connect/SearchDevice",
         ca.display()
     );
 }

@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use super::building::Device;
+use super::fault::Fault;
 use super::gateway::{Gateway, Millis};
 use super::hub::Hub;
 use super::queue::SubscriptionReport;
+use super::storm::{NothingManaged, StormReport};
 use super::wire::front::{CallFault, Front, Packages};
 use super::wire::valve::Valves;
 use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo};
@@ -226,6 +229,53 @@ impl Control {
     #[must_use]
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.0.front.calls()
+    }
+}
+
+/// What an ordered fault has done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// How many devices it befell (for faults of gateways: how many gateways).
+    pub affected: usize,
+    /// What a storm has done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<StormReport>,
+}
+
+/// Faults as data.
+impl Control {
+    /// Has a fault happen and waits for its end: a restart until the gateway is back, a storm
+    /// until it is over.
+    ///
+    /// # Errors
+    ///
+    /// A storm fails when the gateway manages no devices.
+    pub async fn order(&self, fault: &Fault) -> Result<Outcome, NothingManaged> {
+        if fault.is_of_devices() {
+            return Ok(Outcome { affected: self.0.hub.apply(fault), storm: None });
+        }
+        if let Some(storm) = fault.storm() {
+            let report = self.storm(storm).await?;
+            let affected = usize::try_from(report.changes).unwrap_or(usize::MAX);
+            return Ok(Outcome { affected, storm: Some(report) });
+        }
+        match fault {
+            Fault::ClientNetwork { up } => self.client_network(*up),
+            Fault::Freeze { on } => self.freeze(*on),
+            Fault::CutConnections => self.cut_connections(),
+            Fault::EndStreams { code } => self.end_streams(code.0),
+            Fault::Restart { down_s } => self.restart(Duration::from_secs((*down_s).into())).await,
+            Fault::Fail { method, code, message, times } => {
+                let message = message.clone().unwrap_or_else(|| "ordered by a fault".to_owned());
+                self.fail(method, CallFault { code: code.0, message, times: *times });
+            }
+            Fault::Heal => self.heal(),
+            Fault::Latency { ms } => self.latency(Duration::from_millis((*ms).into())),
+            Fault::Packages { serve } => self.packages(*serve),
+            Fault::LazyHeaders { on } => self.lazy_headers(*on),
+            _ => {}
+        }
+        Ok(Outcome { affected: self.0.hub.gateways_count(), storm: None })
     }
 }
 

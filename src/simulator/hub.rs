@@ -3,7 +3,7 @@
 //! May not know gRPC services or sockets. Everything happens under one lock that is never held
 //! across an await; one task, `drive`, wakes the gateways when something is due.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::fault::Fault;
 use super::gateway::{Clock, Gateway, Millis, Output, Refusal};
 use super::queue::{Queue, Subscription, SubscriptionReport};
 use crate::proto::connect::StatusChange;
@@ -21,8 +22,20 @@ type Waited = (usize, u64);
 /// How one `Connect` ended.
 type ConnectResult = Result<u32, Refusal>;
 
+/// A fault of devices that is to come, with its own chance so that no other disturbs it.
+struct Planned {
+    fault: Fault,
+    rng: fastrand::Rng,
+    every: Option<Millis>,
+    left: Option<u64>,
+}
+
 struct State {
     gateways: Vec<Gateway>,
+    /// What is to befall the gateways, by its moment and then by its order.
+    agenda: BTreeMap<(Millis, usize), Planned>,
+    /// Decides what faults ordered at run time leave to chance.
+    rng: fastrand::Rng,
     subscriptions: Vec<Arc<Queue<StatusChange>>>,
     subscriptions_made: u64,
     waiting: HashMap<Waited, oneshot::Sender<ConnectResult>>,
@@ -39,11 +52,13 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// A hub whose time begins now; `make` builds the gateways by that clock.
-    pub(crate) fn new(make: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, make: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
         let state = State {
             gateways: make(Clock { start_unix_ms, skew_ms: 0 }),
+            agenda: BTreeMap::new(),
+            rng: fastrand::Rng::with_seed(seed),
             subscriptions: Vec::new(),
             subscriptions_made: 0,
             waiting: HashMap::new(),
@@ -74,6 +89,7 @@ impl Hub {
     ) -> Option<R> {
         let now = self.now();
         let mut state = self.lock();
+        state.do_planned(now);
         let gateway = state.gateways.get_mut(place)?;
         gateway.advance(now);
         let result = act(gateway, now);
@@ -87,6 +103,7 @@ impl Hub {
     pub(crate) fn with_all<R>(&self, mut act: impl FnMut(&mut Gateway, Millis) -> R) -> Vec<R> {
         let now = self.now();
         let mut state = self.lock();
+        state.do_planned(now);
         let mut results = Vec::with_capacity(state.gateways.len());
         for place in 0..state.gateways.len() {
             let Some(gateway) = state.gateways.get_mut(place) else { continue };
@@ -97,6 +114,37 @@ impl Hub {
         let due = state.next_wake();
         self.wake_by(&state, due);
         results
+    }
+
+    /// Plans a fault of devices for `at`, and again each `every` until `times` have been.
+    ///
+    /// It befalls the gateways at exactly that moment of their time, however late the machine is:
+    /// the same plan gives the same history.
+    pub(crate) fn plan(
+        &self,
+        fault: Fault,
+        at: Millis,
+        every: Option<Millis>,
+        times: Option<u64>,
+        seed: u64,
+    ) {
+        let mut state = self.lock();
+        let order = state.agenda.len();
+        let rng = fastrand::Rng::with_seed(seed);
+        state.agenda.insert((at, order), Planned { fault, rng, every, left: times });
+        let due = state.next_wake();
+        self.wake_by(&state, due);
+    }
+
+    /// Applies a fault of devices now; how many devices it befell.
+    pub(crate) fn apply(&self, fault: &Fault) -> usize {
+        let now = self.now();
+        let mut state = self.lock();
+        state.do_planned(now);
+        let done = state.apply(fault, now, None);
+        let due = state.next_wake();
+        self.wake_by(&state, due);
+        done
     }
 
     fn wake_by(&self, state: &State, due: Option<Millis>) {
@@ -120,6 +168,7 @@ impl Hub {
         let attempt = {
             let now = self.now();
             let mut state = self.lock();
+            state.do_planned(now);
             let gateway = state.gateways.get_mut(place).ok_or_else(restarting)?;
             gateway.advance(now);
             let attempt = begin(gateway, now);
@@ -168,6 +217,7 @@ impl Hub {
             let next = {
                 let now = self.now();
                 let mut state = self.lock();
+                state.do_planned(now);
                 for place in 0..state.gateways.len() {
                     if let Some(gateway) = state.gateways.get_mut(place) {
                         gateway.advance(now);
@@ -190,7 +240,39 @@ impl Hub {
 
 impl State {
     fn next_wake(&self) -> Option<Millis> {
-        self.gateways.iter().filter_map(Gateway::next_wake).min()
+        let planned = self.agenda.keys().next().map(|(due, _)| *due);
+        self.gateways.iter().filter_map(Gateway::next_wake).chain(planned).min()
+    }
+
+    /// Brings all gateways to `now`, lets the fault befall them, and sends out what they say.
+    fn apply(&mut self, fault: &Fault, now: Millis, rng: Option<&mut fastrand::Rng>) -> usize {
+        for gateway in &mut self.gateways {
+            gateway.advance(now);
+        }
+        let rng = rng.unwrap_or(&mut self.rng);
+        let done = fault.apply(&mut self.gateways, now, rng);
+        for place in 0..self.gateways.len() {
+            self.send_out(place);
+        }
+        done
+    }
+
+    /// Does what was planned up to `now`, each at its own moment.
+    fn do_planned(&mut self, now: Millis) {
+        while let Some(entry) = self.agenda.first_entry() {
+            let (due, order) = *entry.key();
+            if due > now {
+                break;
+            }
+            let mut planned = entry.remove();
+            self.apply(&planned.fault, due, Some(&mut planned.rng));
+            planned.left = planned.left.map(|left| left.saturating_sub(1));
+            if let Some(every) = planned.every
+                && planned.left != Some(0)
+            {
+                self.agenda.insert((due + every.max(1), order), planned);
+            }
+        }
     }
 
     /// Hands what a gateway has said to subscriptions and waiting callers.

@@ -20,19 +20,21 @@
 mod building;
 mod certs;
 mod control;
+mod fault;
 mod gateway;
+mod http;
 mod hub;
 mod queue;
+mod scenario;
 mod settings;
 mod storm;
+mod timeline;
 mod wire;
-
-#[cfg(test)]
-mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,9 +42,11 @@ use tonic::transport::Server;
 
 pub use building::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
 pub use certs::{Authority, CertificateError, CertificateKind, Identity};
-pub use control::Control;
+pub use control::{Control, Outcome};
+pub use fault::{AllWord, Devices, Fault, GrpcCode, StatusCode};
 pub use gateway::Timing;
 pub use queue::SubscriptionReport;
+pub use scenario::{Group, Scenario, ScenarioError, Step};
 pub use settings::{DEVICES_COUNT, Settings};
 pub use storm::{NothingManaged, Pattern, Storm, StormReport};
 pub use wire::front::{CallFault, Packages};
@@ -74,6 +78,9 @@ pub enum SimulatorError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The control API has no password and may be on loopback only.
+    #[error("the control API may listen on loopback only, not on {0}")]
+    ControlAddress(SocketAddr),
 }
 
 /// A running simulated gateway. Dropping it ends it at once.
@@ -82,6 +89,7 @@ pub struct Simulator {
     address: SocketAddr,
     ca_pem: String,
     control: Control,
+    control_address: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<()>,
 }
@@ -99,9 +107,14 @@ impl Simulator {
         };
         let identity = authority.server(settings.certificate, &settings.named_addresses())?;
         let acceptor = tls(&identity, None)?;
-        let failed = |source| SimulatorError::Listen { address: settings.listen, source };
-        let socket = bind(settings.listen).map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
+        let (socket, address) = listen(settings.listen)?;
+        let api = match settings.control {
+            Some(asked) if !http::may_listen(asked) => {
+                return Err(SimulatorError::ControlAddress(asked));
+            }
+            Some(asked) => Some(listen(asked)?),
+            None => None,
+        };
 
         let hub = Self::hub(&settings);
         let front = Front::new(settings.packages, settings.lazy_headers);
@@ -131,24 +144,27 @@ impl Simulator {
             }
         });
         let control = Control::new(hub, front, valves, up, yielded.is_listening);
-        Ok(Self {
-            address,
-            ca_pem: authority.root_pem().to_owned(),
-            control,
-            stop: Some(stop),
-            tasks,
-        })
+        let control_address = api.as_ref().map(|(_, address)| *address);
+        if let Some((socket, _)) = api {
+            tasks.spawn(http::serve(control.clone(), socket));
+        }
+        for step in settings.steps.iter().filter(|step| !step.fault.is_of_devices()) {
+            tasks.spawn(timeline::play(control.clone(), step.clone()));
+        }
+        let ca_pem = authority.root_pem().to_owned();
+        Ok(Self { address, ca_pem, control, control_address, stop: Some(stop), tasks })
     }
 
     fn hub(settings: &Settings) -> Arc<Hub> {
         let rules = Rules { timing: settings.timing.clone(), tells_tries: settings.tells_tries };
-        let hub = Hub::new(|clock| {
+        let hub = Hub::new(settings.seed, |clock| {
             let devices = settings.devices.clone();
             vec![Gateway::new("gateway", rules, devices, clock, settings.seed)]
         });
         if settings.managed {
             hub.with_all(Gateway::manage_all);
         }
+        timeline::plan(&hub, &settings.steps, settings.seed);
         hub
     }
 
@@ -156,6 +172,12 @@ impl Simulator {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the control API listens, if it does.
+    #[must_use]
+    pub const fn control_address(&self) -> Option<SocketAddr> {
+        self.control_address
     }
 
     /// The root certificate that clients have to trust, as PEM.
@@ -178,3 +200,14 @@ impl Simulator {
         self.tasks.shutdown().await;
     }
 }
+
+/// A bound port and its address.
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SimulatorError> {
+    let failed = |source| SimulatorError::Listen { address, source };
+    let socket = bind(address).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}
+
+#[cfg(test)]
+mod tests;

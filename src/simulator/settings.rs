@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::building::{Device, mixed_devices};
 use super::certs::CertificateKind;
 use super::gateway::Timing;
+use super::scenario::Step;
 use super::wire::front::Packages;
 
 /// How many devices a gateway has when nothing else is said (contract, section 8).
@@ -42,6 +43,10 @@ pub struct Settings {
     pub gateway_address: Ipv4Addr,
     /// Decides all that is left to chance.
     pub seed: u64,
+    /// What befalls it in time.
+    pub steps: Vec<Step>,
+    /// Where the control API listens, a loopback address; `None`: nowhere.
+    pub control: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -59,6 +64,8 @@ impl Default for Settings {
             lazy_headers: false,
             gateway_address: Ipv4Addr::new(192, 168, 0, 2),
             seed: 1,
+            steps: Vec::new(),
+            control: None,
         }
     }
 }

@@ -197,3 +197,79 @@ async fn a_connect_whose_client_gives_up_is_given_up() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(simulator.control().managed().is_empty());
 }
+
+/// A plain HTTP/1.1 exchange: status line and body.
+async fn http(address: std::net::SocketAddr, head: &str, body: &str) -> (u16, serde_json::Value) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let request = format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_control_api_has_faults_happen() {
+    let control = Some("127.0.0.1:0".parse().unwrap());
+    let simulator = Simulator::start(Settings { control, ..Settings::fast(20) }).await.unwrap();
+    let api = simulator.control_address().unwrap();
+    let control = simulator.control();
+    eventually("all devices connected", || all_connected(&control)).await;
+    let post = "POST /fault HTTP/1.1\r\nHost: localhost";
+    let order = r#"{"do":"power_off","devices":{"random":4}}"#;
+    let (code, outcome) = http(api, post, order).await;
+    assert_eq!((code, &outcome["affected"]), (200, &4.into()));
+    assert_eq!(control.building().iter().filter(|device| !device.powered).count(), 4);
+    let (code, outcome) = http(api, post, r#"{"do":"storm","changes":1000}"#).await;
+    assert_eq!((code, &outcome["storm"]["changes"]), (200, &1000.into()));
+    let (code, state) = http(api, "GET /state HTTP/1.1\r\nHost: localhost", "").await;
+    assert_eq!((code, &state["devices"]), (200, &20.into()));
+    let (code, devices) = http(api, "GET /devices HTTP/1.1\r\nHost: 127.0.0.1:1", "").await;
+    assert_eq!((code, devices.as_array().unwrap().len()), (200, 20));
+    let (code, error) = http(api, post, r#"{"do":"explode"}"#).await;
+    assert_eq!(code, 400);
+    assert!(error["error"].as_str().unwrap().contains("explode"));
+    let foreign = "POST /fault HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example";
+    assert_eq!(http(api, foreign, r#"{"do":"heal"}"#).await.0, 403);
+    let rebound = "GET /state HTTP/1.1\r\nHost: evil.example";
+    assert_eq!(http(api, rebound, "").await.0, 403);
+}
+
+#[tokio::test]
+async fn the_control_api_is_for_loopback_only() {
+    let control = Some("0.0.0.0:0".parse().unwrap());
+    let error = Simulator::start(Settings { control, ..Settings::fast(1) }).await.unwrap_err();
+    assert!(matches!(error, SimulatorError::ControlAddress(_)));
+}
+
+/// Everything that a scenario's gateways say within this long, with the times of the clock.
+async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
+    let settings = Scenario::load(name).unwrap().settings(Settings::default());
+    let hub = Simulator::hub(&settings);
+    let mut stream = hub.subscribe(1 << 20).unwrap();
+    let driver = tokio::spawn(hub.clone().drive());
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    driver.abort();
+    let mut changes = Vec::new();
+    while let Ok(Some(Ok(change))) = tokio::time::timeout(Duration::ZERO, stream.next()).await {
+        changes.push(change);
+    }
+    changes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scenario_is_the_same_each_time() {
+    for name in ["office", "hospital", "flapping"] {
+        let strip = |changes: Vec<StatusChange>| -> Vec<(u32, i32)> {
+            changes.into_iter().map(|change| (change.device_id, change.status)).collect()
+        };
+        let first = strip(history(name, 600).await);
+        let second = strip(history(name, 600).await);
+        assert!(first.len() > 50, "{name}: {}", first.len());
+        assert_eq!(first, second, "{name}");
+    }
+}

@@ -1,0 +1,153 @@
+//! The control API: faults and a look inside, HTTP and JSON on loopback.
+//!
+//! May not do what `Control` cannot. It has no password, so it listens on loopback only, and
+//! refuses what a web page could send: requests with an `Origin`, or for another host's name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::building::{Device, kind_name};
+use super::control::Control;
+use super::fault::Fault;
+use crate::proto::connect::DeviceInfo;
+
+/// Serves the API until the task is ended.
+pub(crate) async fn serve(control: Control, listener: TcpListener) {
+    let routes = Router::new()
+        .route("/", get(help))
+        .route("/state", get(state))
+        .route("/devices", get(devices))
+        .route("/pending", get(pending))
+        .route("/fault", post(fault))
+        .layer(middleware::from_fn(guard))
+        .with_state(control);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::warn!(%error, "control API ended");
+    }
+}
+
+/// Whether the control API may listen here.
+pub(crate) fn may_listen(address: SocketAddr) -> bool {
+    address.ip().is_loopback()
+}
+
+fn is_local_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return true;
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+async fn guard(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if headers.contains_key(header::ORIGIN) || !is_local_host(headers) {
+        return refuse(StatusCode::FORBIDDEN, "requests of web pages are not taken");
+    }
+    next.run(request).await
+}
+
+fn refuse(code: StatusCode, message: impl Into<String>) -> Response {
+    (code, Json(json!({ "error": message.into() }))).into_response()
+}
+
+async fn help() -> Json<Value> {
+    Json(json!({
+        "GET /state": "counts, subscriptions with what was discarded, calls by method",
+        "GET /devices": "every device of the building, with what the gateway says of it",
+        "GET /pending": "devices that dial in and are refused",
+        "POST /fault": "have a fault happen: {\"do\": \"power_off\", \"devices\": [540092578]}",
+        "faults": [
+            "power_off", "power_on", "drop", "silent", "tell", "repeat", "device_network",
+            "clock_skew", "manage", "add_device", "remove_device", "storm", "client_network",
+            "freeze", "cut_connections", "end_streams", "restart", "fail", "heal", "latency",
+            "packages", "lazy_headers",
+        ],
+    }))
+}
+
+async fn state(State(control): State<Control>) -> Json<Value> {
+    let managed = control.managed();
+    let connected = managed.iter().filter(|one| matches!(one.status, 1 | 2)).count();
+    let filter = control.filter();
+    Json(json!({
+        "devices": control.building().len(),
+        "managed": managed.len(),
+        "connected": connected,
+        "pending": control.pending().len(),
+        "accept_filter": { "allow_all": filter.allow_all, "device_ids": filter.device_i_ds },
+        "connections": control.connections_count(),
+        "subscriptions": control.subscriptions(),
+        "calls": control.calls(),
+    }))
+}
+
+async fn devices(State(control): State<Control>) -> Json<Value> {
+    let mut building = control.building();
+    let managed = control.managed();
+    // A managed device that hangs on no wall is shown all the same.
+    let known: BTreeSet<u32> = building.iter().map(|device| device.id).collect();
+    let absent = managed.iter().filter(|info| !known.contains(&info.device_id));
+    let mut shown: Vec<Value> = absent.map(|info| described(None, Some(info))).collect();
+    let by_id: BTreeMap<u32, &DeviceInfo> =
+        managed.iter().map(|info| (info.device_id, info)).collect();
+    building.sort_unstable_by_key(|device| device.id);
+    let present = building.iter().map(|one| described(Some(one), by_id.get(&one.id).copied()));
+    shown.extend(present);
+    Json(shown.into())
+}
+
+fn described(device: Option<&Device>, info: Option<&DeviceInfo>) -> Value {
+    let physical = device.map(|device| {
+        json!({
+            "type": kind_name(device.kind), "ip": device.ip, "port": device.port,
+            "mode": device.mode, "ssl": device.ssl, "dhcp": device.dhcp,
+            "powered": device.powered,
+        })
+    });
+    let managed = info.map(|info| {
+        json!({
+            "status_code": info.status, "auto_reconnect": info.auto_reconnect,
+            "ip": info.ip_addr, "port": info.port, "ssl": info.use_ssl,
+        })
+    });
+    let id = device.map(|device| device.id).or(info.map(|info| info.device_id));
+    json!({ "device_id": id, "device": physical, "managed": managed })
+}
+
+async fn pending(State(control): State<Control>) -> Json<Value> {
+    let one = |info: crate::proto::connect::PendingDeviceInfo| {
+        json!({
+            "device_id": info.device_id, "ip": info.ip_addr, "last_try": info.last_try,
+            "type": kind_name(info.r#type),
+        })
+    };
+    Json(control.pending().into_iter().map(one).collect())
+}
+
+async fn fault(State(control): State<Control>, body: Bytes) -> Response {
+    let fault: Fault = match serde_json::from_slice(&body) {
+        Ok(fault) => fault,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    if let Some(mistake) = fault.mistake() {
+        return refuse(StatusCode::BAD_REQUEST, mistake);
+    }
+    match control.order(&fault).await {
+        Ok(outcome) => Json(outcome).into_response(),
+        Err(error) => refuse(StatusCode::CONFLICT, error.to_string()),
+    }
+}

@@ -1,0 +1,300 @@
+//! Scenario files: a building and what befalls it in time, in TOML, the same each time by a seed.
+//!
+//! May not start anything: a scenario becomes `Settings`. Three are shipped and known by name.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::building::{Device, Mode, address_of, kind_of_name};
+use super::fault::Fault;
+use super::gateway::Timing;
+use super::settings::Settings;
+
+/// The shipped scenarios.
+const SHIPPED: [(&str, &str); 3] = [
+    ("office", include_str!("scenarios/office.toml")),
+    ("hospital", include_str!("scenarios/hospital.toml")),
+    ("flapping", include_str!("scenarios/flapping.toml")),
+];
+
+/// Most devices of a scenario, all gateways together.
+const DEVICES_MAX: usize = 200_000;
+/// Most gateways of a master (wire, section 3).
+const GATEWAYS_MAX: usize = 100;
+
+/// A building, and what befalls it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// Decides all that is left to chance.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Whether all devices are managed from the start, as if a client had asked.
+    #[serde(default)]
+    pub managed: bool,
+    /// Whether the gateway tells `TRY_TO_CONNECT`.
+    #[serde(default = "default_true")]
+    pub tells_tries: bool,
+    /// With a number, a master gateway with so many device gateways, each with all the devices.
+    #[serde(default)]
+    pub gateways: Option<usize>,
+    /// How long things take.
+    #[serde(default)]
+    pub timing: Timing,
+    /// The devices, in groups of the same kind.
+    pub devices: Vec<Group>,
+    /// What befalls them.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+const fn default_seed() -> u64 {
+    1
+}
+
+const fn default_true() -> bool {
+    true
+}
+
+/// Devices of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// How many.
+    #[serde(default = "default_count")]
+    pub count: usize,
+    /// Their kind, as `bioentry_w2`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The first one's number, the others' follow; chosen if absent.
+    pub first_id: Option<u32>,
+    /// The first one's address, the others' follow; chosen if absent.
+    pub first_ip: Option<Ipv4Addr>,
+    /// Who dials.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether they speak TLS.
+    #[serde(default)]
+    pub ssl: bool,
+    /// Whether they are switched on at the start.
+    #[serde(default = "default_true")]
+    pub powered: bool,
+}
+
+const fn default_count() -> usize {
+    1
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Seconds after the start.
+    pub at_s: f64,
+    /// Again each so many seconds.
+    #[serde(default)]
+    pub every_s: Option<f64>,
+    /// So many times in all; without end if absent.
+    #[serde(default)]
+    pub times: Option<u64>,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// Why a scenario cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Neither shipped nor a file.
+    #[error("no scenario {name:?}: shipped are {shipped}, anything else is a file")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names of those shipped.
+        shipped: String,
+        /// What the system says of a file of this name.
+        source: std::io::Error,
+    },
+    /// Not a scenario's TOML.
+    #[error("cannot read scenario {name:?}")]
+    Form {
+        /// What was asked for.
+        name: String,
+        /// Where and what.
+        source: toml::de::Error,
+    },
+    /// Something in it cannot be.
+    #[error("scenario {name:?}: {what}")]
+    Content {
+        /// What was asked for.
+        name: String,
+        /// What cannot be.
+        what: String,
+    },
+}
+
+impl Scenario {
+    /// The shipped scenario of this name, or the one in the file of this path.
+    ///
+    /// # Errors
+    ///
+    /// When there is neither, or it is not a scenario.
+    pub fn load(name: &str) -> Result<Self, ScenarioError> {
+        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return Self::parse(name, text);
+        }
+        let text = std::fs::read_to_string(Path::new(name)).map_err(|source| {
+            let shipped = SHIPPED.map(|(name, _)| name).join(", ");
+            ScenarioError::Unknown { name: name.to_owned(), shipped, source }
+        })?;
+        Self::parse(name, &text)
+    }
+
+    /// The scenario in this text; `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a scenario.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text)
+            .map_err(|source| ScenarioError::Form { name: name.to_owned(), source })?;
+        match scenario.mistake() {
+            None => Ok(scenario),
+            Some(what) => Err(ScenarioError::Content { name: name.to_owned(), what }),
+        }
+    }
+
+    fn mistake(&self) -> Option<String> {
+        if let Some(gateways) = self.gateways
+            && !(1..=GATEWAYS_MAX).contains(&gateways)
+        {
+            return Some(format!("{gateways} gateways; a master has 1 to {GATEWAYS_MAX}"));
+        }
+        let each = self.devices.iter().fold(0_usize, |sum, group| sum.saturating_add(group.count));
+        let devices = each.saturating_mul(self.gateways.unwrap_or(1));
+        if devices > DEVICES_MAX {
+            return Some(format!("{devices} devices; {DEVICES_MAX} are the most"));
+        }
+        if let Some(group) = self.devices.iter().find(|group| kind_of_name(&group.kind).is_none()) {
+            return Some(format!("{:?} is no device type, as `bioentry_w2`", group.kind));
+        }
+        for (number, step) in self.steps.iter().enumerate() {
+            let wrong = |what: &str| Some(format!("step {}: {what}", number + 1));
+            if !step.at_s.is_finite() || step.at_s < 0.0 {
+                return wrong("`at_s` is no time from the start");
+            }
+            if step.every_s.is_some_and(|every| !every.is_finite() || every < 0.001) {
+                return wrong("`every_s` is at least 0.001");
+            }
+            if let Some(what) = step.fault.mistake() {
+                return wrong(&what);
+            }
+        }
+        let (mut ids, mut addresses) = (BTreeSet::from([0]), BTreeSet::new());
+        for device in self.devices_of(0) {
+            if !ids.insert(device.id) {
+                return Some(format!("{} is no device's ID, or two have it", device.id));
+            }
+            if !addresses.insert(device.ip) {
+                return Some(format!("two devices have the address {}", device.ip));
+            }
+        }
+        None
+    }
+
+    /// The devices of the gateway numbered `gateway`.
+    ///
+    /// Groups with given IDs keep them at the first gateway; further gateways count on from where
+    /// the fleet before them ended.
+    #[must_use]
+    pub fn devices_of(&self, gateway: usize) -> Vec<Device> {
+        let each: usize = self.devices.iter().map(|group| group.count).sum();
+        let mut devices = Vec::with_capacity(each);
+        for group in &self.devices {
+            let kind = kind_of_name(&group.kind).unwrap_or_default();
+            for number in 0..group.count {
+                let place = devices.len();
+                let overall = u32::try_from(gateway * each + place).unwrap_or(u32::MAX);
+                let number = u32::try_from(number).unwrap_or(u32::MAX);
+                let given = group.first_id.filter(|_| gateway == 0);
+                let id = given.map_or(600_000_001_u32.wrapping_add(overall), |first| {
+                    first.wrapping_add(number)
+                });
+                let ip = group.first_ip.map_or_else(
+                    || address_of(gateway, place),
+                    |first| Ipv4Addr::from(u32::from(first).wrapping_add(number)),
+                );
+                let base = Device::new(id, crate::proto::device::Type::Undefined, ip);
+                let (mode, ssl, powered) = (group.mode, group.ssl, group.powered);
+                devices.push(Device { kind, mode, ssl, powered, ..base });
+            }
+        }
+        devices
+    }
+
+    /// `settings` with this building and what befalls it.
+    #[must_use]
+    pub fn settings(&self, settings: Settings) -> Settings {
+        Settings {
+            devices: self.devices_of(0),
+            managed: self.managed,
+            timing: self.timing.clone(),
+            tells_tries: self.tells_tries,
+            seed: self.seed,
+            steps: self.steps.clone(),
+            ..settings
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_scenarios_are_sound() {
+        for (name, _) in SHIPPED {
+            let scenario = Scenario::load(name).unwrap();
+            assert!(!scenario.about.is_empty() && !scenario.steps.is_empty(), "{name}");
+        }
+        assert_eq!(Scenario::load("hospital").unwrap().devices_of(0).len(), 1_000);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, word) in [
+            ("devices = [{ type = 'toaster' }]", "toaster"),
+            ("devices = [{ type = 'xpass', cuont = 3 }]", "cuont"),
+            ("devices = [{ type = 'xpass', first_id = 5 }, { type = 'xpass', first_id = 5 }]", "5"),
+            ("devices = [{ type = 'xpass', first_id = 0 }]", "0"),
+            ("gateways = 101\ndevices = []", "101"),
+            ("devices = [{ type = 'xpass', count = 900000 }]", "900000"),
+            ("devices = []\nsteps = [{ at_s = -1, fault = { do = 'heal' } }]", "step 1"),
+            ("devices = []\nsteps = [{ at_s = 1, fault = { do = 'hael' } }]", "hael"),
+        ] {
+            let error = Scenario::parse("mine", text).unwrap_err();
+            let text = match &error {
+                ScenarioError::Form { source, .. } => source.to_string(),
+                ScenarioError::Unknown { .. } | ScenarioError::Content { .. } => error.to_string(),
+            };
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(Scenario::load("no such file").unwrap_err().to_string().contains("office"));
+    }
+
+    #[test]
+    fn further_gateways_have_devices_of_their_own() {
+        let text = "gateways = 2\ndevices = [{ type = 'xpass', count = 3, first_id = 7 }]";
+        let scenario = Scenario::parse("mine", text).unwrap();
+        let ids = |gateway| -> Vec<u32> {
+            scenario.devices_of(gateway).iter().map(|device| device.id).collect()
+        };
+        assert_eq!(ids(0), [7, 8, 9]);
+        assert!(ids(1).iter().all(|id| !ids(0).contains(id)));
+    }
+}
