@@ -14,7 +14,10 @@ use super::layers::{KeyPath, Layer};
 
 /// Reads a file's text.
 pub(super) fn read(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
-    let mut reader = Reader { path: path.into(), text, layer: Layer::new("file"), mistakes };
+    let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    let newlines = newlines.map(|(offset, _)| offset).collect();
+    let layer = Layer::new("file");
+    let mut reader = Reader { path: path.into(), text, newlines, layer, mistakes };
     let (table, errors) = DeTable::parse_recoverable(text);
     // What the parser makes of a broken file is guesswork, so it is looked at only where the
     // keys alone are at fault.
@@ -34,6 +37,8 @@ const DUPLICATE: &str = "duplicate key";
 struct Reader<'a> {
     path: Arc<Path>,
     text: &'a str,
+    /// Where each line ends, so that a key's line is found without reading the file again.
+    newlines: Vec<usize>,
     layer: Layer,
     mistakes: &'a mut Vec<Mistake>,
 }
@@ -44,8 +49,7 @@ impl Reader<'_> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        1 + self.newlines.partition_point(|newline| *newline < offset)
     }
 
     fn mistake(&mut self, offset: usize, key: &KeyPath, text: String) {

@@ -62,10 +62,12 @@ impl Layer {
     }
 
     /// The names that stand below `table` in this layer.
-    fn names_below(&self, table: &KeyPath) -> impl Iterator<Item = String> {
+    fn names_below(&self, table: &KeyPath) -> BTreeSet<String> {
         let depth = table.0.len();
-        let below = self.entries.keys().filter(move |path| path.0.starts_with(&table.0));
-        below.filter_map(move |path| path.0.get(depth).cloned())
+        // Paths are ordered, so those of a table stand together: 100,000 devices are walked once.
+        let below = self.entries.range(table..).map(|(path, _)| path);
+        let below = below.take_while(|path| path.0.starts_with(&table.0));
+        below.filter_map(|path| path.0.get(depth).cloned()).collect()
     }
 }
 

@@ -109,10 +109,10 @@ pub fn load(
 ) -> Result<Loaded, Error> {
     let mut mistakes = Vec::new();
     let environment = env::read(variables, &mut mistakes);
-    let named = args.config.clone().or_else(|| environment.config.map(PathBuf::from));
+    let named = args.config.clone().or_else(|| environment.config.clone().map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let text = match read_text(&path) {
-        Ok(text) => Some(text),
+    let file = match read_text(&path) {
+        Ok(text) => Some((path, text)),
         Err(Unread::Missing) if named.is_none() => None,
         Err(refusal) => {
             let origin = Origin::File { path: path.as_path().into(), line: 0 };
@@ -122,12 +122,34 @@ pub fn load(
             return Err(Error::new(mistakes));
         }
     };
-    let file = match &text {
-        Some(text) => file::read(&path, text, &mut mistakes),
+    assemble(file, environment, args, mistakes)
+}
+
+/// The configuration that is this TOML text over the defaults, whatever files and environment say:
+/// for the demo and for tests. Mistakes name `name` as their file.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn from_toml(name: impl Into<PathBuf>, text: impl Into<String>) -> Result<Loaded, Error> {
+    let mut mistakes = Vec::new();
+    let environment = env::read([], &mut mistakes);
+    assemble(Some((name.into(), text.into())), environment, &Args::default(), mistakes)
+}
+
+/// Merges the layers and reads what they make.
+fn assemble(
+    file: Option<(PathBuf, String)>,
+    environment: env::Environment,
+    args: &Args,
+    mut mistakes: Vec<Mistake>,
+) -> Result<Loaded, Error> {
+    let layer = match &file {
+        Some((path, text)) => file::read(path, text, &mut mistakes),
         None => layers::Layer::new("file"),
     };
     let flags = layers::of_flags(&args.set, &mut mistakes);
-    let raw = Raw::merge(&[environment.systemd, file, environment.layer, flags]);
+    let raw = Raw::merge(&[environment.systemd, layer, environment.layer, flags]);
     let mut reader =
         Reader { raw: &raw, read_secret: &read_secret, mistakes, warnings: environment.warnings };
     match (read::config(&mut reader), reader.mistakes.is_empty()) {
@@ -135,7 +157,7 @@ pub fn load(
             settings: settings::all(&raw, &config),
             config,
             warnings: reader.warnings,
-            file: text.map(|_| path),
+            file: file.map(|(path, _)| path),
         }),
         _ => Err(Error::new(reader.mistakes)),
     }

@@ -209,6 +209,22 @@ fn certificates_without_tls_are_a_warning() {
 }
 
 #[test]
+fn a_text_alone_is_a_configuration_too() {
+    let config = from_toml("demo", GATEWAY).unwrap().config;
+    assert_eq!(config.gateways.len(), 1);
+    let told = from_toml("demo", "x = 1").unwrap_err().to_string();
+    assert!(told.starts_with("demo:1: x: unknown key"), "{told}");
+}
+
+#[test]
+fn many_devices_are_read_in_one_walk() {
+    let devices = (1..=5_000).map(|id| format!("{id} = {{ name = \"Reader {id}\" }}\n"));
+    let text = format!("{GATEWAY}[gateways.lobby.devices]\n{}", devices.collect::<String>());
+    let config = from_toml("many", text).unwrap().config;
+    assert_eq!(config.gateways[&"lobby".parse().unwrap()].devices.len(), 5_000);
+}
+
+#[test]
 fn a_file_that_is_named_must_exist() {
     let args = Args { config: Some("/nonexistent/x.toml".into()), ..Args::default() };
     let told = load(&args, []).unwrap_err().to_string();

@@ -206,8 +206,8 @@ pub(super) fn broker(text: &str) -> Result<Broker, String> {
     }
     let parsed = text.split_once("://").and_then(|(scheme, rest)| {
         let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
-            "mqtt" | "tcp" => (false, MQTT_PORTS.0),
-            "mqtts" | "ssl" => (true, MQTT_PORTS.1),
+            "mqtt" => (false, MQTT_PORTS.0),
+            "mqtts" => (true, MQTT_PORTS.1),
             _ => return None,
         };
         let at = host_port(rest.strip_suffix('/').unwrap_or(rest), port)?;

@@ -72,6 +72,7 @@ fn arrows_that_may_be_are_let_by() {
         ("src/fleet/a.rs", "// crate::mqtt\n/* crate::mqtt */ let s = \"crate::mqtt\";"),
         ("src/fleet/a.rs", "let s = r#\"\"crate::mqtt\"#; let c = '\"'; let d = '\\'';"),
         ("src/fleet/a.rs", "use super::mqtt;"),
+        ("src/fleet/a.rs", "let ä = 'ö'; let r = \"größe\\\" crate::mqtt\"; let t = '\\u{1F}';"),
         ("src/fleet/a.rs", "#[cfg(test)]\nmod tests {\n use crate::mqtt;\n}"),
         ("src/fleet/tests.rs", "use crate::mqtt;"),
         ("src/cli/run.rs", "use crate::{config, simulator};"),
