@@ -6,6 +6,8 @@
 pub mod bridge;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod fleet;
 pub mod gateway;
 pub mod http;

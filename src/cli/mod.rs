@@ -3,6 +3,8 @@
 //! May not hold logic: each command wires rooms together and says what came of it.
 
 mod check;
+#[cfg(feature = "demo")]
+mod demo;
 mod health;
 mod log;
 mod run;
@@ -30,6 +32,9 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Run(run::RunArgs),
+    /// Try it out: a broker, a simulated gateway and the bridge in one process
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
     /// Run a simulated G-SDK gateway
@@ -47,6 +52,8 @@ impl Cli {
         log::start(self.log);
         let outcome = match self.command {
             Command::Run(args) => run::run(args).await,
+            #[cfg(feature = "demo")]
+            Command::Demo(args) => demo::run(args).await,
             Command::Check(args) => {
                 let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
                 let code = check::run(&args, std::env::vars_os(), &mut out, &mut err);
