@@ -1,9 +1,10 @@
-//! The names of things, used by every room: devices, gateways, moments.
+//! The names of things, used by every room: devices, gateways, hosts, moments.
 //!
 //! May not touch any other room. A value of these types is always valid: their constructors refuse
 //! what cannot be.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -139,6 +140,61 @@ impl From<GatewayName> for String {
     }
 }
 
+/// A host and its port, as given to a resolver.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// A DNS name or an IP address, without brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Reads `host`, `host:port` or `[v6]:port`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str, port_default: u16) -> Option<Self> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, port) = rest.split_once(']')?;
+            host.contains(':').then_some(())?;
+            (host, port)
+        } else {
+            text.split_at_checked(text.find(':').unwrap_or(text.len()))?
+        };
+        let decimal = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let port = match port.strip_prefix(':') {
+            Some(digits) if decimal(digits) => digits.parse().ok()?,
+            None if port.is_empty() => port_default,
+            _ => return None,
+        };
+        (Self::is_host(host) && port != 0).then(|| Self { host: host.to_owned(), port })
+    }
+
+    /// Whether a text can be a DNS name or an IP address.
+    #[must_use]
+    pub fn is_host(text: &str) -> bool {
+        if text.contains(':') {
+            return text.parse::<Ipv6Addr>().is_ok();
+        }
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(letter);
+        // What looks like an IPv4 address has to be one.
+        let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        text.len() <= 253
+            && text.trim_end_matches('.').split('.').all(label)
+            && (!numeric || text.parse::<Ipv4Addr>().is_ok())
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// A moment by the bridge's clock (or a gateway's, where said so): Unix time in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -187,6 +243,22 @@ mod tests {
             assert!(bad.parse::<GatewayName>().is_err(), "{bad:?}");
         }
         assert!("bridgehead".parse::<GatewayName>().is_ok());
+    }
+
+    #[test]
+    fn hosts_have_ports() {
+        for (text, shown) in [
+            ("192.168.0.2:4000", "192.168.0.2:4000"),
+            ("gateway.local", "gateway.local:4000"),
+            ("[fd00::2]:4001", "[fd00::2]:4001"),
+            ("[fd00::2]", "[fd00::2]:4000"),
+        ] {
+            assert_eq!(HostPort::parse(text, 4000).unwrap().to_string(), shown);
+        }
+        for bad in ["", ":4000", "a:", "a:0", "a:65536", "a b:1", "https://a:1", "fd00::2", "[a]:1"]
+        {
+            assert_eq!(HostPort::parse(bad, 4000), None, "{bad:?}");
+        }
     }
 
     #[test]

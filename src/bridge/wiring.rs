@@ -42,9 +42,6 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("setting up the metrics failed")]
     Metrics(#[from] prometheus::Error),
-    /// An address is none.
-    #[error(transparent)]
-    Address(#[from] crate::gateway::AddressError),
 }
 
 impl Bridge {
@@ -78,7 +75,7 @@ impl Bridge {
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
             let index = fleet.add_gateway(clock.now(), settings(gateway), &declared);
-            let options = options(name, gateway)?;
+            let options = options(name, gateway);
             let observer = count_rpcs(&metrics, name);
             let queue: Observations = observe.clone();
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
@@ -150,16 +147,16 @@ fn settings(gateway: &Gateway) -> GatewaySettings {
     }
 }
 
-fn options(name: &GatewayName, gateway: &Gateway) -> Result<GatewayOptions, StartError> {
+fn options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
     let named_otherwise = gateway.server_name != gateway.address.host;
-    Ok(GatewayOptions {
+    GatewayOptions {
         name: name.clone(),
-        address: gateway.address.to_string().parse()?,
+        address: gateway.address.clone(),
         ca_file: gateway.ca_file.clone(),
         server_name: named_otherwise.then(|| gateway.server_name.clone()),
         queue_size: gateway.queue_size,
         timing: Timing::default(),
-    })
+    }
 }
 
 fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gateway::RpcObserver {

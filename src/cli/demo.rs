@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::demo::{Demo, Listen};
 use crate::mqtt::{self, Event, Message};
 
-/// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to be
-/// installed, and nothing is left behind.
+/// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to
+/// be installed, and nothing is left behind.
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
     /// End after this long, as in 10s or 2m, instead of at Ctrl-C

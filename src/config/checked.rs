@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::values::{Broker, HostPort, Rate};
-use crate::ids::{DeviceId, GatewayName};
+use super::values::{Broker, Rate};
+use crate::ids::{DeviceId, GatewayName, HostPort};
 
 /// Everything a bridge is told.
 #[derive(Clone, Debug)]

@@ -38,7 +38,7 @@ pub use checked::{
 pub use env::variable_of;
 pub use error::{Error, Mistake, Origin};
 pub use settings::Setting;
-pub use values::{Broker, HostPort, Rate};
+pub use values::{Broker, Rate};
 
 use layers::Raw;
 use read::Reader;

@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::ids::HostPort;
+
 /// The longest prefix of topics we take, in bytes: leaves room for all that follows it.
 const TOPIC_LEN_MAX: usize = 128;
 /// The longest response prefix, in bytes (contract, "Commands").
@@ -112,70 +114,19 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
     })
 }
 
-/// A host and its port, as given to a resolver.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPort {
-    /// A DNS name or an IP address, without brackets.
-    pub host: String,
-    /// Never 0.
-    pub port: u16,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Whether a text can be a DNS name or an IP address.
-fn is_host(text: &str) -> bool {
-    if text.contains(':') {
-        return text.parse::<std::net::Ipv6Addr>().is_ok();
-    }
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(letter);
-    // What looks like an IPv4 address has to be one.
-    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    text.len() <= 253
-        && text.trim_end_matches('.').split('.').all(label)
-        && (!numeric || text.parse::<Ipv4Addr>().is_ok())
-}
-
-/// `host`, `host:port` or `[v6]:port`.
-fn host_port(text: &str, default_port: u16) -> Option<HostPort> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        host.contains(':').then_some(())?;
-        (host, port)
-    } else {
-        let colon = text.find(':').unwrap_or(text.len());
-        text.split_at_checked(colon)?
-    };
-    let port = match port.strip_prefix(':') {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
-        None if port.is_empty() => default_port,
-        _ => return None,
-    };
-    (is_host(host) && port != 0).then(|| HostPort { host: host.to_owned(), port })
-}
-
 /// A gateway's address: TLS always, so there is no scheme to choose.
 pub(super) fn gateway_address(text: &str) -> Result<HostPort, String> {
     if text.contains("://") {
         return Err(format!("{text:?} has a scheme; write only host:port, TLS is always used"));
     }
-    host_port(text, GATEWAY_PORT).ok_or_else(|| {
+    HostPort::parse(text, GATEWAY_PORT).ok_or_else(|| {
         format!("{text:?} is not an address; write host:port, as in \"192.168.0.2:4000\"")
     })
 }
 
 /// A name that a certificate may be made out to.
 pub(super) fn server_name(text: &str) -> Result<String, String> {
-    if is_host(text) {
+    if HostPort::is_host(text) {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a host name; write the name that the certificate holds"))
@@ -210,7 +161,7 @@ pub(super) fn broker(text: &str) -> Result<Broker, String> {
             "mqtts" => (true, MQTT_PORTS.1),
             _ => return None,
         };
-        let at = host_port(rest.strip_suffix('/').unwrap_or(rest), port)?;
+        let at = HostPort::parse(rest.strip_suffix('/').unwrap_or(rest), port)?;
         Some(Broker { tls, at })
     });
     parsed.ok_or_else(|| {

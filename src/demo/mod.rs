@@ -69,9 +69,9 @@ impl Demo {
             gateway: simulator.address(),
         };
         let config_file = dir.path().join("config.toml");
-        std::fs::write(&config_file, configuration(&dir, at, &simulator))?;
-        let args = config::Args { config: Some(config_file.clone()), ..config::Args::default() };
-        let loaded = config::load(&args, [])?;
+        let text = configuration(&dir, at, &simulator);
+        std::fs::write(&config_file, &text)?;
+        let loaded = config::from_toml(&config_file, &text)?;
         let bridge = Bridge::start(&loaded.config, http)?;
         let (stop_bridge, stopped) = oneshot::channel();
         // Dropping its other end is a stop as well.

@@ -19,8 +19,9 @@ const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// The same for all streams of a connection: a large list does not hold up the changes.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// The largest header list taken. A Multi error names each failed device in a trailer (wire, section
-/// 1): a thousand are 100 to 200 KiB, and hyper's default of 16 KiB would break the whole call.
+/// The largest header list taken. A Multi error names each failed device in a trailer (wire,
+/// section 1): a thousand are 100 to 200 KiB, and hyper's default of 16 KiB would break the whole
+/// call.
 const HEADER_LIST_LEN_MAX: u32 = 4 * 1024 * 1024;
 
 /// How a connection that is idle shows that it still lives.

@@ -7,15 +7,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ids::{GatewayName, Moment};
+use crate::ids::{GatewayName, HostPort, Moment};
 
-use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
+use super::options::{PORT_DEFAULT, PORT_MASTER};
 
 /// A failed attempt to connect to a gateway.
 #[derive(Debug)]
 pub struct DialError {
     pub(super) gateway: GatewayName,
-    pub(super) address: Address,
+    pub(super) address: HostPort,
     pub(super) failure: DialFailure,
 }
 
@@ -184,7 +184,7 @@ fn write_ca_file(
 fn write_absence(
     f: &mut fmt::Formatter<'_>,
     gateway: &GatewayName,
-    address: &Address,
+    address: &HostPort,
     failure: &DialFailure,
 ) -> fmt::Result {
     match failure {
@@ -192,7 +192,7 @@ fn write_absence(
             f,
             "cannot find the host {:?} ({cause}); correct gateways.{gateway}.address, or ask \
                  the name server",
-            address.host()
+            address.host
         ),
         DialFailure::Refused => write!(
             f,
@@ -209,7 +209,7 @@ fn write_absence(
             "{address} did not answer within {} s; check gateways.{gateway}.address, and that \
                  no firewall drops port {}",
             after.as_secs_f32(),
-            address.port()
+            address.port
         ),
         _ => Ok(()),
     }
@@ -218,7 +218,7 @@ fn write_absence(
 fn write_certificate(
     f: &mut fmt::Formatter<'_>,
     gateway: &GatewayName,
-    address: &Address,
+    address: &HostPort,
     failure: &DialFailure,
 ) -> fmt::Result {
     match failure {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::ids::GatewayName;
+use crate::ids::{GatewayName, HostPort};
 
 use super::dial_error::DialError;
-use super::options::{Address, PORT_DEFAULT, PORT_MASTER};
+use super::options::{PORT_DEFAULT, PORT_MASTER};
 use super::tls::CERTIFICATE_ALERTS;
 
 /// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings, with blanks for its
@@ -63,26 +63,26 @@ pub enum Error {
     },
     /// Neither package's service is known at this address.
     #[error(
-        "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so it \
-         is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
+        "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so \
+         it is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
          {PORT_DEFAULT}; port {PORT_MASTER} is a master gateway)"
     )]
     NotADeviceGateway {
         /// Which gateway.
         gateway: GatewayName,
         /// What was dialled.
-        address: Address,
+        address: HostPort,
     },
     /// It takes TLS but asks for a client certificate afterwards (TLS 1.3).
     #[error(
-        "gateway {gateway}: {address} asks for a client certificate, as a master gateway does (port \
-         {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port {PORT_DEFAULT})"
+        "gateway {gateway}: {address} asks for a client certificate, as a master gateway does \
+         (port {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port {PORT_DEFAULT})"
     )]
     ClientCertificateWanted {
         /// Which gateway.
         gateway: GatewayName,
         /// What was dialled.
-        address: Address,
+        address: HostPort,
     },
 }
 
@@ -164,8 +164,8 @@ pub(super) fn is_too_many_pings(status: &Status) -> bool {
         || chain(status).any(|error| says_so(&error.to_string()))
 }
 
-/// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS and
-/// here the alert is kept only as text, so its name is looked for.
+/// Whether the gateway closed the connection because it wants a certificate of ours. Between TLS
+/// and here the alert is kept only as text, so its name is looked for.
 pub(super) fn is_certificate_wanted(status: &Status) -> bool {
     let cause = root_cause(status);
     is_transport(status)

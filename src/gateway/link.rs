@@ -1,8 +1,9 @@
 //! One task a gateway, which does nothing but read and hand on, for ever.
 //!
-//! May not decide about a device's state, nor when the list is read: it is told. Reading never waits
-//! for the reader of the queue: where the queue is full the stream is dropped, which is handed on as
-//! a lost link once there is room again, and the link is made anew. An error never ends the task.
+//! May not decide about a device's state, nor when the list is read: it is told. Reading never
+//! waits for the reader of the queue: where the queue is full the stream is dropped, which is
+//! handed on as a lost link once there is room again, and the link is made anew. An error never
+//! ends the task.
 
 use std::sync::Arc;
 

@@ -26,8 +26,6 @@ pub use dial_error::DialError;
 pub use error::{Error, code_name};
 pub use link::{Link, Observations};
 pub use observation::{LinkError, Observation};
-pub use options::{
-    Address, AddressError, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
-};
+pub use options::{GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
 pub use package::Package;
 pub use types::{AcceptFilter, DEVICE_PORT_DEFAULT, DeviceError, Found, Pending, Slaves, Target};

@@ -2,12 +2,10 @@
 //!
 //! May not read the configuration file: `config/` fills these in.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::ids::GatewayName;
+use crate::ids::{GatewayName, HostPort};
 
 /// The port of a device gateway's gRPC service, where an address names none (wire, section 1).
 pub const PORT_DEFAULT: u16 = 4000;
@@ -24,7 +22,7 @@ pub struct GatewayOptions {
     /// Its name in topics, metrics and messages.
     pub name: GatewayName,
     /// Where it listens.
-    pub address: Address,
+    pub address: HostPort,
     /// The certificate of the private CA that signed its certificate (PEM), its `ca.crt`.
     pub ca_file: PathBuf,
     /// The name its certificate must hold, where that is not the address's host.
@@ -52,7 +50,8 @@ pub struct Timing {
     /// The longest pause while nobody answers at the address. One packet is all that asking again
     /// costs there, and a gateway that restarts is to be back within seconds.
     pub retry_absent_max: Duration,
-    /// The longest pause where something did answer, but not as it should: only a person mends that.
+    /// The longest pause where something did answer, but not as it should: only a person mends
+    /// that.
     pub retry_max: Duration,
     /// A link that held this long makes the pauses short again.
     pub stable: Duration,
@@ -69,91 +68,6 @@ impl Default for Timing {
             retry_absent_max: Duration::from_secs(2),
             retry_max: Duration::from_secs(15),
             stable: Duration::from_secs(60),
-        }
-    }
-}
-
-/// Where a gateway listens: `192.168.0.2:4000`, `gateway.local`, `[fd00::2]:4000`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    host: String,
-    port: u16,
-}
-
-impl Address {
-    /// The host's name or IP address, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The TCP port.
-    #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Why a text is no address of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a gateway's address; it is host:port, as in \"192.168.0.2:4000\"")]
-pub struct AddressError(String);
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-                match port {
-                    "" => (host, None),
-                    port => (host, Some(port.strip_prefix(':').ok_or_else(wrong)?)),
-                }
-            }
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
-        };
-        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if host.is_empty() || !host.chars().all(of_a_name) {
-            return Err(wrong());
-        }
-        let port = port.map_or(Ok(PORT_DEFAULT), str::parse).map_err(|_| wrong())?;
-        if port == 0 { Err(wrong()) } else { Ok(Self { host: host.to_owned(), port }) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_host_and_port() {
-        for (text, shown) in [
-            ("192.168.0.2:4000", "192.168.0.2:4000"),
-            ("gateway.local", "gateway.local:4000"),
-            ("[fd00::2]:4001", "[fd00::2]:4001"),
-            ("[fd00::2]", "[fd00::2]:4000"),
-        ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
-        }
-        for bad in ["", ":4000", "a:", "a:0", "a:65536", "a b:1", "https://a:1", "fd00::2", "[a]:1"]
-        {
-            assert!(bad.parse::<Address>().is_err(), "{bad:?}");
         }
     }
 }

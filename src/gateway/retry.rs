@@ -47,8 +47,8 @@ impl Retry {
     }
 }
 
-/// What the log was told since the last time a link stood. One line a distinct error: the same again
-/// is counted, and the count told with the recovery.
+/// What the log was told since the last time a link stood. One line a distinct error: the same
+/// again is counted, and the count told with the recovery.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     errors: Vec<String>,

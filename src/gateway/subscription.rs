@@ -1,7 +1,7 @@
 //! One subscription to a gateway's status changes: how it comes to stand, and how it is read.
 //!
-//! May not wait for an answer to the subscription: servers of grpc-go and grpc-core send the headers
-//! of a stream only with its first message, so that a quiet gateway does not answer at all.
+//! May not wait for an answer to the subscription: servers of grpc-go and grpc-core send the
+//! headers of a stream only with its first message, so that a quiet gateway does not answer at all.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -52,7 +52,7 @@ pub(super) async fn dial(options: &GatewayOptions, life: &Arc<Life>) -> Result<D
 }
 
 async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dialled, DialFailure> {
-    let expected = options.server_name.as_deref().unwrap_or_else(|| options.address.host());
+    let expected = options.server_name.as_deref().unwrap_or_else(|| &options.address.host);
     let server_name = ServerName::try_from(expected.to_owned())
         .map_err(|_| DialFailure::ServerName(expected.to_owned()))?;
     let trusted = Trusted::read(&options.ca_file).await?;
@@ -77,7 +77,7 @@ async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dial
 }
 
 async fn connect_tcp(options: &GatewayOptions) -> Result<TcpStream, DialFailure> {
-    let (host, port) = (options.address.host(), options.address.port());
+    let (host, port) = (options.address.host.as_str(), options.address.port);
     let candidates =
         tokio::net::lookup_host((host, port)).await.map_err(DialFailure::HostNotFound)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

@@ -1,7 +1,7 @@
 //! The fleet's series: of gateways and devices, written from copies, a family at a time.
 //!
-//! May not ask the core: it is given copies, a gateway's at a time, all of one instant. While nobody
-//! can know, `gsdk_device_connected` and `_status` are absent; the rest stays.
+//! May not ask the core: it is given copies, a gateway's at a time, all of one instant. While
+//! nobody can know, `gsdk_device_connected` and `_status` are absent; the rest stays.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! One connection from CONNECT to its end: keeps the MQTT library going and matches acknowledgements
-//! with the tokens of their publishes.
+//! One connection from CONNECT to its end: keeps the MQTT library going and matches
+//! acknowledgements with the tokens of their publishes.
 //!
 //! May not publish: this task polls, and a task that does both waits for itself. Tokens and packet
 //! IDs meet by order: the library numbers publishes in the order in which they were given to it.

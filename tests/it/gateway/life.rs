@@ -15,9 +15,9 @@ use super::peer::{Peer, State};
 use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, quick};
 
-/// Aim: a frozen gateway is noticed by its silence, and the moment of its last sign of life is told.
-/// Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle for
-/// several keep-alive intervals before, so that only answers to pings are a sign of life.
+/// Aim: a frozen gateway is noticed by its silence, and the moment of its last sign of life is
+/// told. Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle
+/// for several keep-alive intervals before, so that only answers to pings are a sign of life.
 #[tokio::test]
 async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_told() {
     let ca = Ca::new();
@@ -96,8 +96,8 @@ fn too_many_pings(last_stream: u32) -> Vec<u8> {
     frame(7, 0, 0, &payload)
 }
 
-/// A server that sends no headers on a subscription, answers other calls, and takes two pings. Newer
-/// servers of grpc-core say so on each stream before they close the connection.
+/// A server that sends no headers on a subscription, answers other calls, and takes two pings.
+/// Newer servers of grpc-core say so on each stream before they close the connection.
 async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> std::io::Result<()> {
     seen.connections.fetch_add(1, Ordering::SeqCst);
     socket.read_exact(&mut [0; 24]).await?;

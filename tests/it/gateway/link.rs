@@ -152,8 +152,8 @@ async fn a_failed_list_leaves_the_link() {
     observed.stop().await;
 }
 
-/// Aim: a gateway that stops in peace leaves no link that only looks alive. Method: GOAWAY without an
-/// end of the stream; the next list finds out.
+/// Aim: a gateway that stops in peace leaves no link that only looks alive. Method: GOAWAY without
+/// an end of the stream; the next list finds out.
 #[tokio::test]
 async fn a_connection_that_takes_no_more_calls_is_given_up() {
     let ca = Ca::new();

@@ -15,7 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gsdk2mqtt::fleet::GatewayIndex;
-use gsdk2mqtt::gateway::{GatewayOptions, Link, Observation, Rpc, RpcObserver, Timing};
+use gsdk2mqtt::gateway::{
+    GatewayOptions, Link, Observation, PORT_DEFAULT, Rpc, RpcObserver, Timing,
+};
+use gsdk2mqtt::ids::HostPort;
 use tokio::sync::{mpsc, watch};
 
 /// How long anything may take before a test gives up. Nothing is waited for without a condition.
@@ -39,7 +42,7 @@ fn quick() -> Timing {
 fn lobby(address: &str, ca_file: &Path) -> GatewayOptions {
     GatewayOptions {
         name: "lobby".parse().unwrap(),
-        address: address.parse().unwrap(),
+        address: HostPort::parse(address, PORT_DEFAULT).unwrap(),
         ca_file: ca_file.to_owned(),
         server_name: None,
         queue_size: 65_536,

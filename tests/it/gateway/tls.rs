@@ -122,7 +122,8 @@ async fn another_ca_is_told_with_its_name() {
         line,
         format!(
             "gateway lobby: its certificate was not signed by the CA in {} (\"Our CA\") but by \
-             \"Their CA\"; copy ca.crt from the folder of the certificates that the gateway uses now",
+             \"Their CA\"; copy ca.crt from the folder of the certificates that the gateway uses \
+             now",
             ours.file().display()
         )
     );
