@@ -1,3 +1,11 @@
-//! The program: arguments, logging, and the exit code. May not decide anything.
+//! The program: its arguments, its runtime, its exit code. May not decide anything.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use gsdk2mqtt::cli::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    Cli::parse().run().await
+}

@@ -10,11 +10,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::fleet::GatewayIndex;
+
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, RpcObserver};
 use super::live::Live;
 use super::lost::Lost;
-use super::observation::{GatewayIndex, Observation};
+use super::observation::Observation;
 use super::options::GatewayOptions;
 use super::package::PackageMemory;
 use super::retry::{Retry, Told};

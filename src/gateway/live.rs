@@ -8,7 +8,7 @@ use std::pin::Pin;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::fleet::Listed;
+use crate::fleet::{GatewayIndex, Listed};
 use crate::proto::connect::StatusChange;
 
 use super::channel::KeepAlive;
@@ -17,7 +17,7 @@ use super::convert;
 use super::error::{Error, is_transport};
 use super::link::Observations;
 use super::lost::Lost;
-use super::observation::{GatewayIndex, LinkError, Observation};
+use super::observation::{LinkError, Observation};
 use super::package::Package;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription, light_call};
 

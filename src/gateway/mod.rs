@@ -25,7 +25,7 @@ pub use client::{GatewayClient, Rpc, RpcObserver};
 pub use dial_error::DialError;
 pub use error::{Error, code_name};
 pub use link::{Link, Observations};
-pub use observation::{GatewayIndex, LinkError, Observation};
+pub use observation::{LinkError, Observation};
 pub use options::{
     Address, AddressError, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
 };

@@ -11,10 +11,6 @@ use crate::ids::{DeviceId, Moment};
 
 use super::package::Package;
 
-/// Which of the configured gateways an observation is of: its place in the caller's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GatewayIndex(pub usize);
-
 /// What was seen of a gateway, in the order in which it was seen.
 #[derive(Clone, Debug)]
 pub enum Observation {
@@ -84,6 +80,7 @@ impl fmt::Display for LinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::GatewayIndex;
 
     /// A million may wait in the queue.
     #[test]

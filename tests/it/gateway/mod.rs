@@ -14,9 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gsdk2mqtt::gateway::{
-    GatewayIndex, GatewayOptions, Link, Observation, Rpc, RpcObserver, Timing,
-};
+use gsdk2mqtt::fleet::GatewayIndex;
+use gsdk2mqtt::gateway::{GatewayOptions, Link, Observation, Rpc, RpcObserver, Timing};
 use tokio::sync::{mpsc, watch};
 
 /// How long anything may take before a test gives up. Nothing is waited for without a condition.

@@ -1,0 +1,139 @@
+//! The one loop: it waits, lets the core step, and carries out what the core wants.
+//!
+//! May not write topics or wire types, nor decide what is true. It owns all state, so there is no
+//! lock: the gateways' tasks, the broker's session and the web server talk to it over bounded
+//! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
+
+mod carry;
+mod clock;
+mod losses;
+mod wiring;
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::fleet::{Fleet, GatewayIndex, Output};
+use crate::gateway::{Link, Observation};
+use crate::http::Query;
+use crate::metrics::Metrics;
+use crate::mqtt::{Connection, Publisher, Session};
+use crate::outbox::Outbox;
+use crate::payload::{BridgeInfo, Directory, LinkFacts};
+use clock::Clock;
+use losses::Losses;
+
+/// Observations taken up in one turn: enough that a burst pays for few wake-ups.
+const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
+/// Broker events taken up in one turn.
+const BROKER_EVENTS_TAKEN_MAX: usize = 64;
+/// How long a clean stop waits for the outbox to drain.
+const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
+/// How long it then waits for the broker to take `offline`.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
+/// How long it then waits for the session to end. All three make a stop of less than 5 s.
+const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// The bridge, with everything it owns.
+#[derive(Debug)]
+pub struct Bridge {
+    clock: Clock,
+    fleet: Fleet,
+    outbox: Outbox,
+    publisher: Publisher,
+    directory: Directory,
+    info: BridgeInfo,
+    metrics: Metrics,
+    links: Vec<Link>,
+    facts: Vec<LinkFacts>,
+    observations: mpsc::Receiver<(GatewayIndex, Observation)>,
+    /// Keeps the queue open when the last gateway's task has ended.
+    _observe: mpsc::Sender<(GatewayIndex, Observation)>,
+    stop_links: watch::Sender<bool>,
+    session: Session,
+    connection: Option<Connection>,
+    /// Why there is no connection.
+    broker_fault: String,
+    queries: mpsc::Receiver<Query>,
+    losses: Losses,
+    /// Counts the events of bridge and gateways in this run.
+    numbered: u64,
+    republish_every: Option<Duration>,
+    republish_at: Option<Instant>,
+    out: Vec<Output>,
+    batch: Vec<(GatewayIndex, Observation)>,
+}
+
+impl Bridge {
+    /// Runs until `shutdown` is done; then says `offline`, flushes, and ends within 5 s.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = self.turn() => {}
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Waits for one thing, takes up what is ready with it, and publishes what follows.
+    ///
+    /// May be given up while waiting without losing anything.
+    async fn turn(&mut self) {
+        let due = self.due();
+        let due_or_never = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
+                self.take_up_observations();
+            }
+            event = self.session.next() => {
+                let mut next = event;
+                for _ in 0..BROKER_EVENTS_TAKEN_MAX {
+                    let Some(event) = next else { break };
+                    self.broker_said(event);
+                    next = self.session.try_next();
+                }
+            }
+            Some(query) = self.queries.recv() => self.answer(query),
+            () = due_or_never => {}
+        }
+        self.wake();
+        self.publish();
+    }
+
+    async fn stop(&mut self) {
+        tracing::info!("stopping");
+        self.stop_links.send_replace(true);
+        self.turn_until(DRAIN_DEADLINE, |bridge| bridge.outbox.is_empty()).await;
+        self.publisher.leave();
+        self.publish();
+        self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
+        if !self.outbox.is_empty() {
+            tracing::warn!(events = self.outbox.len(), "events not taken by the broker are lost");
+        }
+        if let Some(connection) = self.connection.take() {
+            connection.disconnect();
+            let ended = async { while self.session.next().await.is_some() {} };
+            if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
+                tracing::warn!("the broker did not let go in time");
+            }
+        }
+    }
+
+    async fn turn_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {
+        let turns = async {
+            while self.connection.is_some() && !done(self) {
+                self.turn().await;
+            }
+        };
+        // Past the deadline the stop goes on: it has to end in time whatever the broker does.
+        _ = timeout(deadline, turns).await;
+    }
+}

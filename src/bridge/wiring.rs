@@ -1,0 +1,232 @@
+//! A bridge made from its configuration: every room with what it is to know, and nothing more.
+//!
+//! May not decide anything beyond names and defaults: the configuration has been checked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::Bridge;
+use super::clock::Clock;
+use super::losses::Losses;
+use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol};
+use crate::fleet::{Fleet, GatewaySettings};
+use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
+use crate::http;
+use crate::ids::{DeviceId, GatewayName};
+use crate::metrics::{DeviceGroup, Metrics};
+use crate::mqtt::{self, Publisher, Session, Topics};
+use crate::outbox::{Limits, Outbox};
+use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
+
+/// Observations that may wait for the loop (design, decision 1). Beyond it a gateway's stream is
+/// dropped and its list read anew.
+const OBSERVATIONS_MAX: usize = 1_000_000;
+/// How often an idle connection to the broker is pinged.
+const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The letters of random IDs.
+const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// The length of a chain's ID: one of a million, and a chain begins rarely.
+const CHAIN_ID_LEN: usize = 4;
+/// The length of an instance's ID.
+const INSTANCE_ID_LEN: usize = 8;
+
+/// Why a bridge could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metrics could not be set up.
+    #[error("setting up the metrics failed")]
+    Metrics(#[from] prometheus::Error),
+    /// An address is none.
+    #[error(transparent)]
+    Address(#[from] crate::gateway::AddressError),
+}
+
+impl Bridge {
+    /// Starts the gateways' tasks, the broker's session and the web server on `listener`; the loop
+    /// turns with [`Bridge::run`]. Gateways and broker need not be there.
+    ///
+    /// # Errors
+    /// When the metrics cannot be set up.
+    pub fn start(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("GSDK2MQTT_COMMIT"));
+        let metrics = Metrics::new(version, commit)?;
+        let directory = directory(config);
+        let info = BridgeInfo {
+            bridge: directory.bridge.clone(),
+            instance_id: directory.instance_id.clone(),
+            chain: directory.chain.clone(),
+            version,
+            commit,
+            started_at: clock.now(),
+            base_topic: config.mqtt.base_topic.clone(),
+            gateways: config.gateways.keys().cloned().collect(),
+            commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
+            outbox: OutboxInfo::default(),
+        };
+
+        let (observe, observations) = mpsc::channel(OBSERVATIONS_MAX);
+        let (stop_links, stopped) = watch::channel(false);
+        let mut fleet = Fleet::default();
+        let mut links = Vec::new();
+        for (name, gateway) in &config.gateways {
+            let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
+            let index = fleet.add_gateway(clock.now(), settings(gateway), &declared);
+            let options = options(name, gateway)?;
+            let observer = count_rpcs(&metrics, name);
+            let queue: Observations = observe.clone();
+            links.push(Link::start(index, options, queue, observer, stopped.clone()));
+        }
+
+        let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
+        serve(config, listener, ask, &metrics, stopped);
+        let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
+        let session = session(config, &topics);
+        let republish_every = config.mqtt.republish_interval;
+        Ok(Self {
+            clock,
+            outbox: Outbox::new(limits(config)),
+            publisher: Publisher::new(topics, config.gateways.len()),
+            facts: vec![LinkFacts::default(); links.len()],
+            fleet,
+            directory,
+            info,
+            metrics,
+            links,
+            observations,
+            _observe: observe,
+            stop_links,
+            session,
+            connection: None,
+            broker_fault: "no attempt has ended yet".to_owned(),
+            queries,
+            losses: Losses::default(),
+            numbered: 0,
+            republish_every,
+            republish_at: republish_every.map(|every| Instant::now() + every),
+            out: Vec::new(),
+            batch: Vec::new(),
+        })
+    }
+}
+
+fn random_id(len: usize) -> String {
+    let letter = || char::from(fastrand::choice(ID_LETTERS).copied().unwrap_or(b'a'));
+    std::iter::repeat_with(letter).take(len).collect()
+}
+
+fn directory(config: &Config) -> Directory {
+    let gateways = config.gateways.iter().map(|(name, gateway)| GatewayEntry {
+        name: name.clone(),
+        address: gateway.address.to_string(),
+        devices: gateway
+            .devices
+            .iter()
+            .map(|(&device_id, device)| {
+                let kept = device.connect != Connect::Observe;
+                (device_id, DeviceEntry { name: device.name.clone(), kept })
+            })
+            .collect(),
+    });
+    Directory {
+        bridge: config.bridge_name.clone(),
+        instance_id: random_id(INSTANCE_ID_LEN),
+        chain: random_id(CHAIN_ID_LEN),
+        gateways: gateways.collect(),
+    }
+}
+
+fn settings(gateway: &Gateway) -> GatewaySettings {
+    let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    GatewaySettings {
+        audit_interval_ms: millis(gateway.audit_interval),
+        unknown_after_ms: millis(gateway.unknown_after),
+    }
+}
+
+fn options(name: &GatewayName, gateway: &Gateway) -> Result<GatewayOptions, StartError> {
+    let named_otherwise = gateway.server_name != gateway.address.host;
+    Ok(GatewayOptions {
+        name: name.clone(),
+        address: gateway.address.to_string().parse()?,
+        ca_file: gateway.ca_file.clone(),
+        server_name: named_otherwise.then(|| gateway.server_name.clone()),
+        queue_size: gateway.queue_size,
+        timing: Timing::default(),
+    })
+}
+
+fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gateway::RpcObserver {
+    let (metrics, gateway) = (metrics.clone(), gateway.clone());
+    Arc::new(move |rpc: &Rpc| metrics.rpc(gateway.as_str(), rpc.method, rpc.code, rpc.duration))
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
+        max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+fn session(config: &Config, topics: &Topics) -> Session {
+    let mqtt = &config.mqtt;
+    let credentials = mqtt.credentials.clone();
+    let tls = mqtt.broker.tls.then(|| mqtt::Tls {
+        ca_file: mqtt.ca_file.clone(),
+        cert_file: mqtt.identity.as_ref().map(|identity| identity.cert_file.clone()),
+        key_file: mqtt.identity.as_ref().map(|identity| identity.key_file.clone()),
+    });
+    mqtt::session::spawn(mqtt::Settings {
+        host: mqtt.broker.at.host.clone(),
+        port: mqtt.broker.at.port,
+        tls,
+        client_id: mqtt.client_id.clone(),
+        username: credentials.as_ref().map(|credentials| credentials.username.clone()),
+        password: credentials.and_then(|credentials| credentials.password),
+        protocol: match mqtt.protocol {
+            Protocol::V5 => mqtt::Protocol::V5,
+            Protocol::V311 => mqtt::Protocol::V311,
+        },
+        will: mqtt::Will {
+            topic: topics.bridge_state(),
+            payload: Bytes::from_static(b"offline"),
+            retain: true,
+        },
+        keep_alive: MQTT_KEEP_ALIVE,
+        limits: mqtt::Limits::default(),
+        retry: mqtt::Retry::default(),
+    })
+}
+
+fn serve(
+    config: &Config,
+    listener: TcpListener,
+    queries: mpsc::Sender<http::Query>,
+    metrics: &Metrics,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let groups: BTreeSet<DeviceGroup> = config
+        .metrics
+        .device
+        .iter()
+        .map(|series| match series {
+            DeviceSeries::State => DeviceGroup::State,
+            DeviceSeries::Seconds => DeviceGroup::Seconds,
+            DeviceSeries::Counts => DeviceGroup::Counts,
+            DeviceSeries::Info => DeviceGroup::Info,
+        })
+        .collect();
+    let settings = http::Settings { queries, metrics: metrics.clone(), groups };
+    let shutdown = async move { _ = stopped.wait_for(|stopped| *stopped).await };
+    tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, settings, shutdown).await {
+            tracing::error!(%error, "the web server has ended");
+        }
+    });
+}

@@ -1,0 +1,131 @@
+//! `gsdk2mqtt check`: is the configuration right, and where does every value come from?
+//!
+//! May not connect to anything, and prints no secret: `config` hands none out.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use crate::config::{self, Loaded};
+
+/// Arguments of `gsdk2mqtt check`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Args {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub(super) config: config::Args,
+}
+
+/// The exit code of a wrong configuration.
+const WRONG: u8 = 2;
+
+/// Checks the configuration: the settings to `out`, mistakes and warnings to `err`; the result is
+/// the exit code, 0 or 2.
+///
+/// # Errors
+///
+/// When `out` or `err` cannot be written.
+pub(super) fn run(
+    args: &Args,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    match config::load(&args.config, variables) {
+        Ok(loaded) => {
+            print(&loaded, out)?;
+            for warning in &loaded.warnings {
+                writeln!(err, "warning: {warning}")?;
+            }
+            Ok(0)
+        }
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            let count = error.mistakes().len();
+            writeln!(err, "{count} mistake{} to mend", if count == 1 { "" } else { "s" })?;
+            Ok(WRONG)
+        }
+    }
+}
+
+/// Every key as a line of TOML, its origin behind it; keys without a value as comments.
+fn print(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let line = |setting: &config::Setting| match &setting.value {
+        Some(value) => format!("{} = {value}", setting.key),
+        None => format!("# {} is not set", setting.key),
+    };
+    /// Longer lines than this push their own origin to the right, not everyone's.
+    const COLUMN_MAX: usize = 60;
+    let lines = || loaded.settings.iter().map(line);
+    let column = lines().map(|line| line.chars().count()).filter(|width| *width <= COLUMN_MAX);
+    let column = column.max().unwrap_or_default();
+    for (setting, line) in loaded.settings.iter().zip(lines()) {
+        match setting.value {
+            Some(_) => writeln!(out, "{line:column$}  # {}", setting.origin)?,
+            None => writeln!(out, "{line:column$}  # {}", setting.without)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str, variables: &[(&str, &str)]) -> (u8, String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, text).unwrap();
+        let args = Args { config: config::Args { config: Some(file), set: Vec::new() } };
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&args, variables, &mut out, &mut err).unwrap();
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    const RIGHT: &str = "[gateways.lobby]\naddress = \"gw\"\nca_file = \"/ca.crt\"\n";
+
+    #[test]
+    fn a_right_configuration_is_shown_with_the_origin_of_every_value() {
+        let variables = [
+            ("GSDK2MQTT_MQTT__USERNAME", "me"),
+            ("GSDK2MQTT_MQTT__PASSWORD", "hunter2"),
+            ("GSDK2MQTT_PORT", "1"),
+        ];
+        let (code, out, err) = checked(RIGHT, &variables);
+        assert_eq!(code, 0, "{err}");
+        for (key, value, origin) in [
+            ("mqtt.url", "\"mqtt://localhost:1883\"", "default"),
+            ("mqtt.password", "***", "environment GSDK2MQTT_MQTT__PASSWORD"),
+            ("mqtt.client_id", "\"gsdk2mqtt_gsdk_bridge\"", "default"),
+            ("gateways.lobby.address", "\"gw\"", "c.toml:2"),
+            ("gateways.lobby.server_name", "\"gw\"", "default"),
+        ] {
+            let line = out.lines().find(|line| line.starts_with(&format!("{key} = {value} ")));
+            let line = line.unwrap_or_else(|| panic!("no line of {key} in\n{out}"));
+            assert!(line.ends_with(origin), "{line}");
+        }
+        assert!(out.contains("# mqtt.ca_file is not set"), "{out}");
+        assert!(!out.contains("hunter2") && !err.contains("hunter2"));
+        assert!(err.starts_with("warning: environment GSDK2MQTT_PORT"), "{err}");
+    }
+
+    #[test]
+    fn what_is_shown_is_a_configuration_again() {
+        let (_, out, _) = checked(RIGHT, &[]);
+        let (code, again, err) = checked(&out, &[]);
+        assert_eq!(code, 0, "{err}");
+        let values = |text: &str| -> Vec<String> {
+            text.lines().map(|line| line.split("  #").next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(values(&out), values(&again));
+    }
+
+    #[test]
+    fn a_wrong_one_exits_with_2_and_tells_every_mistake() {
+        let (code, out, err) = checked("[mqtt]\nurll = \"x\"\nprotocol = \"4\"\n", &[]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert_eq!(err.lines().count(), 4, "{err}");
+        assert!(err.contains("c.toml:2: mqtt.urll: unknown key; did you mean mqtt.url?"), "{err}");
+        assert!(err.ends_with("3 mistakes to mend\n"), "{err}");
+    }
+}

@@ -1,0 +1,53 @@
+//! `gsdk2mqtt health`: asks a running bridge whether it is alive, for images without curl.
+//!
+//! May not need more of HTTP than one request and the first line of its answer.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config;
+
+/// Longer than the bridge itself waits for its loop.
+const DEADLINE: Duration = Duration::from_secs(12);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct HealthArgs {
+    #[command(flatten)]
+    config: config::Args,
+}
+
+pub(super) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let listen = config::load(&args.config, std::env::vars_os())?.config.http.listen;
+    let address = reachable(listen);
+    let answer = timeout(DEADLINE, ask(address))
+        .await
+        .with_context(|| format!("no answer from {address} within {} s", DEADLINE.as_secs()))?
+        .with_context(|| format!("cannot ask {address}; is the bridge running?"))?;
+    match answer.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => bail!("the bridge at {address} is not well: {}", answer.trim()),
+    }
+}
+
+/// A listener on all addresses is asked on loopback.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,89 @@
+//! The command line: one file a command.
+//!
+//! May not hold logic: each command wires rooms together and says what came of it.
+
+mod check;
+mod health;
+mod log;
+mod run;
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+
+/// Publishes connects and disconnects of Suprema devices, read from G-SDK gateways, to MQTT and
+/// Prometheus.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// How the log on stderr is written; RUST_LOG chooses what is in it
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log: log::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Run(run::RunArgs),
+    /// Check the configuration and show where each value comes from
+    Check(check::Args),
+    /// Run a simulated G-SDK gateway
+    Simulate(simulate::SimulateArgs),
+    /// Ask a running bridge whether it is alive
+    Health(health::HealthArgs),
+}
+
+/// Exit code for a wrong configuration; clap uses the same for wrong usage.
+const EXIT_WRONG: u8 = 2;
+
+impl Cli {
+    /// Does what the command line asks for: 0 done, 1 failed, 2 wrong usage or configuration.
+    pub async fn run(self) -> ExitCode {
+        log::start(self.log);
+        let outcome = match self.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Check(args) => {
+                let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err);
+                return code.map_or(ExitCode::FAILURE, ExitCode::from);
+            }
+            Command::Simulate(args) => simulate::run(args, stop_signal()).await,
+            Command::Health(args) => health::run(&args).await,
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<config::Error>() => {
+                say(&error.to_string());
+                ExitCode::from(EXIT_WRONG)
+            }
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The one place where an error reaches a person.
+#[expect(clippy::print_stderr, reason = "what failed belongs on stderr, log or no log")]
+fn say(message: &str) {
+    eprintln!("gsdk2mqtt: {message}");
+}
+
+/// Done at the first SIGTERM or Ctrl-C.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => _ = interrupt.await,
+    }
+}

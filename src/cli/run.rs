@@ -1,0 +1,37 @@
+//! `gsdk2mqtt run`: the service.
+//!
+//! May not do more than load, listen, and let the bridge run.
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::bridge::Bridge;
+use crate::config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: config::Args,
+}
+
+pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let loaded = config::load(&args.config, std::env::vars_os())?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.config;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; free the address or set another in http.listen")
+    })?;
+    let bridge = Bridge::start(&config, listener)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        gateways = config.gateways.len(),
+        broker = %config.mqtt.broker,
+        http = %listen,
+        "started"
+    );
+    bridge.run(super::stop_signal()).await;
+    Ok(())
+}

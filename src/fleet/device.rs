@@ -1,0 +1,242 @@
+//! One device: its chain of events, what is known of it and since when, its seconds.
+//!
+//! May not decide whether a list is to be believed (`compare` does) nor when a gateway is lost
+//! (`gateway` does). The one thing easily got wrong: a retry is not news. Within one value of
+//! `connected`, each status of a retry loop is told once; its repeats leave no trace but a count.
+
+use super::event::{EventType, Source};
+use super::listed::DeviceInfo;
+use super::seconds::Seconds;
+use super::status::Status;
+use crate::ids::Moment;
+
+/// All that the core remembers of one device.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    /// In the gateway's list.
+    pub(super) managed: bool,
+    /// In the configuration.
+    pub(super) declared: bool,
+    pub(super) info: Option<DeviceInfo>,
+    /// The status last told, the chain's; `None` until anything is known.
+    pub(super) status: Option<Status>,
+    /// The last event's number; 0 before the first.
+    pub(super) seq: u64,
+    /// The last known value of `connected`, and when it began.
+    pub(super) known: Option<Known>,
+    /// Statuses of a retry loop told since `connected` last changed.
+    told: Vec<Status>,
+    pub(super) seconds: Seconds,
+    pub(super) counts: Counts,
+    /// When a field of the state last changed.
+    pub(super) updated_at: Moment,
+    /// The gateway's input at which the stream last spoke of it.
+    pub(super) spoke_at: u64,
+    /// A difference seen in one list, not yet believed.
+    pub(super) suspect: Option<Suspect>,
+    /// The number of the last list that held it.
+    pub(super) listed_in: u64,
+}
+
+/// A known value of `connected`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) connected: bool,
+    /// When it began, or when the device was first seen.
+    pub(super) since: Moment,
+    /// Whether its beginning was seen on the stream.
+    pub(super) exact: bool,
+    /// Whether all of it, from its beginning, was observed.
+    pub(super) whole: bool,
+    /// The status last known within it.
+    pub(super) status: Status,
+}
+
+/// What a list said against what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suspect {
+    /// The list's status; `None` where the device was missing from it.
+    pub(super) listed: Option<Status>,
+    /// What had been heard of the gateway when that list came.
+    pub(super) seen_at: u64,
+    /// How an event from it would be marked.
+    pub(super) source: Source,
+}
+
+/// How often, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events `connected`.
+    pub connects: u64,
+    /// Events `disconnected`.
+    pub disconnects: u64,
+    /// Statuses `..._cannot_connect` and `..._not_allowed`, repeats among them.
+    pub connect_failures: u64,
+}
+
+/// A change that was made: what of an event the device itself knows.
+pub(super) struct Change {
+    pub(super) event_type: EventType,
+    pub(super) previous: Option<Status>,
+    pub(super) duration_ms: Option<i64>,
+}
+
+impl Device {
+    pub(super) fn new(now: Moment, declared: bool) -> Self {
+        Self {
+            managed: false,
+            declared,
+            info: None,
+            status: None,
+            seq: 0,
+            known: None,
+            told: Vec::new(),
+            seconds: Seconds::default(),
+            counts: Counts::default(),
+            updated_at: now,
+            spoke_at: 0,
+            suspect: None,
+            listed_in: 0,
+        }
+    }
+
+    /// A first look at a device is a state, not an event.
+    pub(super) fn first_seen(&mut self, now: Moment, status: Status) {
+        self.status = Some(status);
+        self.known = status.connected().map(|connected| Known {
+            connected,
+            since: now,
+            exact: false,
+            whole: false,
+            status,
+        });
+        self.remember_told(status);
+        self.updated_at = now;
+    }
+
+    /// Whether the stream's word of this status is no news.
+    pub(super) fn repeats(&self, status: Status) -> bool {
+        self.status == Some(status) || self.told.contains(&status)
+    }
+
+    /// Whether a list's word agrees with what is known; `None`: missing from the list.
+    pub(super) fn agrees(&self, listed: Option<Status>) -> bool {
+        match listed {
+            Some(status) => self.repeats(status),
+            None => self.status.and_then(Status::connected) == Some(false),
+        }
+    }
+
+    /// Takes a status that is news. `frozen_at`: the moment to which the time before was observed,
+    /// where that is not `at` itself.
+    pub(super) fn change(
+        &mut self,
+        at: Moment,
+        status: Status,
+        source: Source,
+        frozen_at: Option<Moment>,
+    ) -> Change {
+        let previous = self.status;
+        let event_type = EventType::of(previous, status);
+        let seen = source == Source::Stream;
+        let duration_ms = self
+            .known
+            .filter(|known| known.whole && seen && frozen_at.is_none())
+            .map(|known| at.since(known.since));
+
+        self.seconds.stop(frozen_at.unwrap_or(at), self.connected());
+        match status.connected() {
+            Some(connected) => self.know(at, connected, status, seen, frozen_at.is_some()),
+            None => {
+                self.observed_no_more();
+                self.told.clear();
+            }
+        }
+        self.seq += 1;
+        self.status = Some(status);
+        self.suspect = None;
+        self.remember_told(status);
+        self.count(event_type, status);
+        self.updated_at = at;
+        if status.connected().is_some() {
+            self.seconds.start(at);
+        }
+        Change { event_type, previous, duration_ms }
+    }
+
+    fn know(&mut self, at: Moment, connected: bool, status: Status, seen: bool, gap: bool) {
+        match &mut self.known {
+            Some(known) if known.connected == connected => {
+                known.status = status;
+                known.whole &= seen && !gap;
+            }
+            _ => {
+                self.known = Some(Known { connected, since: at, exact: seen, whole: seen, status });
+                self.told.clear();
+            }
+        }
+    }
+
+    fn remember_told(&mut self, status: Status) {
+        if is_retry(status) && !self.told.contains(&status) {
+            self.told.push(status);
+        }
+    }
+
+    fn count(&mut self, event_type: EventType, status: Status) {
+        match event_type {
+            EventType::Connected => self.counts.connects += 1,
+            EventType::Disconnected => self.counts.disconnects += 1,
+            EventType::Connecting
+            | EventType::ConnectFailed
+            | EventType::Refused
+            | EventType::StatusChanged => {}
+        }
+        self.count_failure(status);
+    }
+
+    /// Counts a failed attempt, be it news or not.
+    pub(super) fn count_failure(&mut self, status: Status) {
+        if is_failure(status) {
+            self.counts.connect_failures += 1;
+        }
+    }
+
+    /// The value of `connected` while its gateway's view is live.
+    pub(super) fn connected(&self) -> Option<bool> {
+        self.status.and_then(Status::connected)
+    }
+
+    /// The link broke before the view was live: what the stream began to tell ends here.
+    pub(super) fn stop_observing(&mut self, until: Moment) {
+        self.seconds.stop(until, self.connected());
+        self.observed_no_more();
+    }
+
+    /// The view is lost: the time up to `until` was observed, what follows is not.
+    pub(super) fn lose(&mut self, now: Moment, until: Moment) {
+        self.stop_observing(until);
+        self.suspect = None;
+        self.updated_at = now;
+    }
+
+    fn observed_no_more(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.whole = false;
+        }
+    }
+}
+
+const fn is_retry(status: Status) -> bool {
+    matches!(status, Status::TryToConnect) || is_failure(status)
+}
+
+const fn is_failure(status: Status) -> bool {
+    matches!(
+        status,
+        Status::TcpCannotConnect
+            | Status::TlsCannotConnect
+            | Status::TcpNotAllowed
+            | Status::TlsNotAllowed
+    )
+}

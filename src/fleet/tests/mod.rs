@@ -1,0 +1,117 @@
+//! Tests of the core: its rules one by one, and its invariants over random histories.
+//!
+//! May not use anything but the core's public face.
+
+mod properties;
+mod rules;
+
+use super::*;
+
+/// A core with one gateway, fed by hand.
+pub(super) struct Bench {
+    pub(super) fleet: Fleet,
+    pub(super) gateway: GatewayIndex,
+    pub(super) now: Moment,
+    pub(super) out: Vec<Output>,
+}
+
+pub(super) const AUDIT_MS: i64 = 60_000;
+pub(super) const UNKNOWN_MS: i64 = 10_000;
+
+pub(super) fn id(number: u32) -> DeviceId {
+    DeviceId::new(number).unwrap()
+}
+
+pub(super) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
+    Listed {
+        device_id: id(number),
+        status,
+        info: DeviceInfo {
+            device_type: DeviceType::from_code(0x0D),
+            ip: Some("192.168.0.104".parse().unwrap()),
+            port: 51211,
+            mode: Mode::ServerToDevice,
+            ssl: false,
+            auto_reconnect,
+        },
+    }
+}
+
+impl Bench {
+    pub(super) fn new(declared: &[u32]) -> Self {
+        let now = Moment::from_millis(1_790_000_000_000);
+        let mut fleet = Fleet::default();
+        let settings =
+            GatewaySettings { audit_interval_ms: AUDIT_MS, unknown_after_ms: UNKNOWN_MS };
+        let declared: Vec<_> = declared.iter().map(|&number| id(number)).collect();
+        let gateway = fleet.add_gateway(now, settings, &declared);
+        Self { fleet, gateway, now, out: Vec::new() }
+    }
+
+    /// With a link and this first list.
+    pub(super) fn online(rows: Vec<Listed>) -> Self {
+        let mut bench = Self::new(&[]);
+        bench.input(Input::LinkUp);
+        bench.list(rows);
+        bench.out.clear();
+        bench
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        self.fleet.step(self.now, self.gateway, input, &mut self.out);
+    }
+
+    pub(super) fn status(&mut self, number: u32, status: Status) {
+        let timestamp = Moment::from_millis(self.now.millis() / 1000 * 1000);
+        let received_at = self.now;
+        self.input(Input::Status { device_id: id(number), status, timestamp, received_at });
+    }
+
+    pub(super) fn list(&mut self, rows: Vec<Listed>) {
+        self.input(Input::ListAsked);
+        self.input(Input::List(rows));
+    }
+
+    pub(super) fn link_down(&mut self) {
+        self.input(Input::LinkDown { last_sign_of_life: self.now });
+    }
+
+    pub(super) fn pass(&mut self, millis: i64) {
+        let end = self.now.plus(millis);
+        while let Some(due) = self.fleet.wake_at().filter(|&due| due <= end) {
+            self.now = self.now.max(due);
+            let before = self.fleet.wake_at();
+            self.fleet.wake(self.now, &mut self.out);
+            assert_ne!(self.fleet.wake_at(), before, "what was due stays due");
+        }
+        self.now = end;
+    }
+
+    pub(super) fn events(&mut self) -> Vec<DeviceEvent> {
+        let out = std::mem::take(&mut self.out);
+        let event = |output| if let Output::Event(event) = output { Some(event) } else { None };
+        out.into_iter().filter_map(event).collect()
+    }
+
+    pub(super) fn gateway_events(&mut self) -> Vec<GatewayEvent> {
+        let out = std::mem::take(&mut self.out);
+        let event =
+            |output| if let Output::GatewayEvent(_, event) = output { Some(event) } else { None };
+        out.into_iter().filter_map(event).collect()
+    }
+
+    pub(super) fn asked_for_list(&mut self) -> bool {
+        let asked = self.out.contains(&Output::ListGateway(self.gateway));
+        self.out.clear();
+        asked
+    }
+
+    pub(super) fn device(&self, number: u32) -> DeviceState {
+        self.fleet.device(self.gateway, id(number)).unwrap()
+    }
+
+    pub(super) fn measures(&self, number: u32) -> DeviceMeasures {
+        let mut all = self.fleet.measures(self.gateway, self.now);
+        all.find(|device| device.device_id == id(number)).unwrap()
+    }
+}

@@ -1,0 +1,305 @@
+//! The core's invariants over random histories of a whole gateway: changes, a stream that loses,
+//! lists that overtake it or lag, links that break, devices that come and go.
+//!
+//! May not use anything but the core's public face. The model is the gateway's truth: statuses,
+//! a queue between gateway and bridge, lists taken at one moment and delivered at another.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The truth changes; the stream tells it, or loses it.
+    Change {
+        device: u32,
+        status: Status,
+        lost: bool,
+    },
+    /// The gateway says again what it said.
+    Repeat {
+        device: u32,
+    },
+    /// A device leaves the gateway's list, disconnected.
+    Leave {
+        device: u32,
+    },
+    /// So many messages arrive.
+    Deliver(usize),
+    /// The gateway makes the list that was asked for.
+    Snapshot,
+    Fail,
+    Cut,
+    Link,
+    Pass(i64),
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    prop_oneof![
+        8 => prop::sample::select(Status::KNOWN.to_vec()),
+        1 => Just(Status::Unknown(0x203)),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let device = 1..6u32;
+    prop_oneof![
+        6 => (device.clone(), status(), prop::bool::weighted(0.2))
+            .prop_map(|(device, status, lost)| Op::Change { device, status, lost }),
+        1 => device.clone().prop_map(|device| Op::Repeat { device }),
+        1 => device.prop_map(|device| Op::Leave { device }),
+        5 => (1..5usize).prop_map(Op::Deliver),
+        3 => Just(Op::Snapshot),
+        1 => Just(Op::Fail),
+        1 => Just(Op::Cut),
+        2 => Just(Op::Link),
+        4 => prop_oneof![1..3_000i64, 5_000..90_000i64].prop_map(Op::Pass),
+    ]
+}
+
+/// What is on its way from the gateway to the core, in order.
+#[derive(Debug)]
+enum Message {
+    Status(u32, Status),
+    Asked,
+    List(Vec<Listed>),
+    Failed,
+}
+
+struct World {
+    bench: Bench,
+    truth: BTreeMap<u32, Status>,
+    linked: bool,
+    asked: bool,
+    wire: VecDeque<Message>,
+    chain: BTreeMap<DeviceId, (u64, Option<Status>)>,
+    events: u64,
+    sent_to_core: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            bench: Bench::new(&[5]),
+            truth: BTreeMap::from([(1, Status::TlsConnected), (2, Status::Disconnected)]),
+            linked: false,
+            asked: false,
+            wire: VecDeque::new(),
+            chain: BTreeMap::new(),
+            events: 0,
+            sent_to_core: 0,
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Change { device, status, lost } => {
+                self.truth.insert(device, status);
+                self.say(device, status, lost);
+            }
+            Op::Repeat { device } => {
+                if let Some(&status) = self.truth.get(&device) {
+                    self.say(device, status, false);
+                }
+            }
+            Op::Leave { device } => {
+                if self.truth.remove(&device).is_some() {
+                    self.say(device, Status::Disconnected, false);
+                }
+            }
+            Op::Deliver(count) => (0..count).for_each(|_| self.deliver()),
+            Op::Snapshot if self.asked => {
+                self.asked = false;
+                self.wire.push_back(Message::List(self.listed()));
+            }
+            Op::Fail if self.asked => {
+                self.asked = false;
+                self.wire.push_back(Message::Failed);
+            }
+            Op::Snapshot | Op::Fail => {}
+            Op::Cut => self.cut(),
+            Op::Link => self.link(),
+            Op::Pass(millis) => {
+                self.bench.pass(millis);
+                self.settle();
+            }
+        }
+        self.check_states();
+    }
+
+    fn say(&mut self, device: u32, status: Status, lost: bool) {
+        if self.linked && !lost {
+            self.wire.push_back(Message::Status(device, status));
+        }
+    }
+
+    fn listed(&self) -> Vec<Listed> {
+        self.truth.iter().map(|(&device, &status)| row(device, status, device % 2 == 0)).collect()
+    }
+
+    fn link(&mut self) {
+        if !self.linked {
+            self.linked = true;
+            self.bench.input(Input::LinkUp);
+            self.settle();
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.linked {
+            // What was read before the cut is handed on before it.
+            while !self.wire.is_empty() {
+                self.deliver();
+            }
+            self.linked = false;
+            self.asked = false;
+            self.bench.link_down();
+            self.settle();
+        }
+    }
+
+    fn deliver(&mut self) {
+        match self.wire.pop_front() {
+            Some(Message::Status(device, status)) => {
+                self.sent_to_core += 1;
+                self.bench.status(device, status);
+            }
+            Some(Message::Asked) => {
+                self.bench.input(Input::ListAsked);
+                self.asked = true;
+            }
+            Some(Message::List(rows)) => self.bench.input(Input::List(rows)),
+            Some(Message::Failed) => self.bench.input(Input::ListFailed),
+            None => {}
+        }
+        self.settle();
+    }
+
+    /// Carries out what the core wants and holds the chain.
+    fn settle(&mut self) {
+        for output in std::mem::take(&mut self.bench.out) {
+            match output {
+                Output::ListGateway(_) => {
+                    assert!(self.linked, "a list asked for without a link");
+                    self.wire.push_back(Message::Asked);
+                }
+                Output::Event(event) => self.link_of_the_chain(&event),
+                Output::GatewayEvent(..)
+                | Output::State { .. }
+                | Output::Forgotten { .. }
+                | Output::Gateway(_) => {}
+            }
+        }
+    }
+
+    fn link_of_the_chain(&mut self, event: &DeviceEvent) {
+        self.events += u64::from(event.source == Source::Stream);
+        if let Some(&(seq, status)) = self.chain.get(&event.device_id) {
+            assert_eq!((event.seq, event.previous), (seq + 1, status), "{event:?}");
+        } else {
+            assert_eq!(event.seq, 1, "{event:?}");
+        }
+        assert_ne!(event.previous, Some(event.status), "{event:?}");
+        assert_eq!(event.event_type, EventType::of(event.previous, event.status));
+        assert!(event.duration_ms.is_none_or(|duration| duration >= 0));
+        self.chain.insert(event.device_id, (event.seq, Some(event.status)));
+    }
+
+    fn check_states(&self) {
+        let live = self.bench.fleet.gateway(self.bench.gateway).unwrap().live;
+        for measures in self.bench.fleet.measures(self.bench.gateway, self.bench.now) {
+            let device = self.bench.device(measures.device_id.get());
+            assert_eq!(device.seq, self.chain.get(&device.device_id).map_or(0, |link| link.0));
+            assert_eq!(device.status.is_some(), live);
+            assert!(live || device.connected.is_none(), "never says what it cannot know");
+            assert_eq!(device.since.is_none(), device.connected.is_none());
+            let passed = self.bench.now.since(Moment::from_millis(1_790_000_000_000));
+            let seconds = measures.observed;
+            assert!(0 <= seconds.connected_ms && seconds.connected_ms <= seconds.observed_ms);
+            assert!(seconds.observed_ms <= passed);
+        }
+    }
+
+    /// Linked, nothing more happens: within one audit the core's view is the gateway's list.
+    fn come_to_rest(&mut self) {
+        self.link();
+        for _ in 0..200 {
+            while !self.wire.is_empty() || self.asked {
+                self.deliver();
+                self.apply(Op::Snapshot);
+            }
+            self.apply(Op::Pass(1_000));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_chain_holds_and_the_view_ends_as_the_list(ops in prop::collection::vec(op(), 1..200)) {
+        let mut world = World::new();
+        for op in ops {
+            world.apply(op);
+        }
+        world.come_to_rest();
+        let counts = world.bench.fleet.counts(world.bench.gateway).unwrap().clone();
+        prop_assert_eq!(
+            world.sent_to_core,
+            world.events + counts.repeated + counts.strangers,
+            "every status is an event, a repeat or a stranger's"
+        );
+        for device_id in world.bench.fleet.device_ids(world.bench.gateway) {
+            let device = world.bench.device(device_id.get());
+            let truth = world.truth.get(&device_id.get()).copied();
+            prop_assert_eq!(device.managed, truth.is_some());
+            let truth = truth.unwrap_or(Status::Disconnected);
+            prop_assert_eq!(device.connected, truth.connected());
+            if truth.connected() != Some(false) {
+                prop_assert_eq!(device.status, Some(truth));
+            }
+        }
+        for &device in world.truth.keys() {
+            prop_assert!(world.bench.fleet.device(world.bench.gateway, id(device)).is_some());
+        }
+    }
+
+    #[test]
+    fn seconds_add_up_to_the_time_passed(
+        steps in prop::collection::vec((status(), 0..100_000i64), 1..50),
+        gaps in prop::collection::vec((0..50usize, 0..20_000i64), 0..5),
+    ) {
+        let mut bench = Bench::online(vec![row(7, Status::TcpConnected, true)]);
+        let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
+        let began = bench.now;
+        let mut present = Status::TcpConnected;
+        for (at, (status, millis)) in steps.into_iter().enumerate() {
+            // Links that break: back in time without a change counts as observed.
+            for &(_, gap) in gaps.iter().filter(|gap| gap.0 == at) {
+                bench.link_down();
+                bench.pass(gap);
+                bench.input(Input::LinkUp);
+                bench.list(vec![row(7, present, true)]);
+                match present.connected().filter(|_| gap < UNKNOWN_MS) {
+                    Some(true) => connected += gap,
+                    Some(false) => disconnected += gap,
+                    None => unknown += gap,
+                }
+            }
+            bench.status(7, status);
+            present = bench.device(7).status.unwrap();
+            bench.pass(millis);
+            match bench.device(7).connected {
+                Some(true) => connected += millis,
+                Some(false) => disconnected += millis,
+                None => unknown += millis,
+            }
+        }
+        let seconds = bench.measures(7).observed;
+        prop_assert_eq!(seconds.connected_ms, connected);
+        prop_assert_eq!(seconds.observed_ms, connected + disconnected);
+        prop_assert_eq!(bench.now.since(began), connected + disconnected + unknown);
+    }
+}

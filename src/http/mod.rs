@@ -1,0 +1,123 @@
+//! The web server: `/metrics`, `/healthz`, `/readyz` (contract, section 5).
+//!
+//! May not touch the loop's state: it asks, over a bounded channel, and writes down the answers.
+//! A loop that does not answer is what `/healthz` reports.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::fleet::GatewayIndex;
+use crate::metrics::{DeviceGroup, GatewayMeasures, Metrics, fleet_text};
+
+/// How long the loop may take to answer before it counts as stuck (contract, `/healthz`).
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Requests on their way to the loop; more than a handful at once means that it is stuck.
+pub const QUERIES_MAX: usize = 64;
+
+/// What the server asks the loop.
+#[derive(Debug)]
+pub enum Query {
+    /// Whether it turns.
+    Alive(oneshot::Sender<()>),
+    /// Why it is not ready; empty when it is.
+    Ready(oneshot::Sender<Vec<String>>),
+    /// The measures of one gateway; `None` past the last.
+    Measures(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+}
+
+/// What the server is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where its questions go.
+    pub queries: mpsc::Sender<Query>,
+    /// The bridge's own metrics.
+    pub metrics: Metrics,
+    /// Which device series are shown.
+    pub groups: BTreeSet<DeviceGroup>,
+}
+
+/// Serves on this listener until `shutdown` is done.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/", get(async || Html(INDEX)))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(settings));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+const INDEX: &str = "<!doctype html><title>gsdk2mqtt</title><h1>gsdk2mqtt</h1>\
+    <p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">healthz</a> \
+    <a href=\"/readyz\">readyz</a>";
+
+impl Settings {
+    /// The loop's answer; `None` when it gives none in time.
+    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.queries.send(query(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        timeout(ANSWER_DEADLINE, asked).await.ok().flatten()
+    }
+}
+
+async fn healthz(State(settings): State<Arc<Settings>>) -> Response {
+    match settings.ask(Query::Alive).await {
+        Some(()) => "ok\n".into_response(),
+        None => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the loop has not turned for 10 s\n").into_response()
+        }
+    }
+}
+
+async fn readyz(State(settings): State<Arc<Settings>>) -> Response {
+    let stuck = || vec!["the loop has not turned for 10 s".to_owned()];
+    let reasons = settings.ask(Query::Ready).await.unwrap_or_else(stuck);
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+}
+
+async fn metrics(State(settings): State<Arc<Settings>>) -> Response {
+    let mut gateways = Vec::new();
+    loop {
+        let index = GatewayIndex(gateways.len());
+        match settings.ask(|answer| Query::Measures(index, answer)).await {
+            Some(Some(measures)) => gateways.push(measures),
+            Some(None) => break,
+            None => return unavailable("the loop has not turned for 10 s\n"),
+        }
+    }
+    let Ok(own) = settings.metrics.text() else {
+        return unavailable("the bridge's own metrics cannot be written\n");
+    };
+    let parts = std::iter::once(own).chain(fleet_text(gateways, settings.groups.clone()));
+    let body = tokio_stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, Body::from_stream(body)).into_response()
+}
+
+fn unavailable(message: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}

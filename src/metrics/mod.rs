@@ -1,0 +1,13 @@
+//! The metrics (contract, section 5): the bridge's own in a registry, the fleet's from a snapshot.
+//!
+//! May not touch brokers or gateways, nor hold up the loop: it gives numbers in parts, a gateway at
+//! a time, and the text is written elsewhere. A registry that held ten series for each of 100,000
+//! devices would build a million objects a scrape; so the fleet's series are written as text, one
+//! family after the other, straight from compact copies.
+
+mod bridge;
+mod fleet;
+mod text;
+
+pub use bridge::Metrics;
+pub use fleet::{DeviceGroup, GatewayMeasures, fleet_text};

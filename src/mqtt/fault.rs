@@ -1,0 +1,193 @@
+//! What can be wrong between us and the broker, in words that say what to change.
+//!
+//! May not hold a secret: every variant is made of names, addresses and causes.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::backoff::Ending;
+
+/// Why there is no connection to the broker, or no longer one.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The broker's name has no address.
+    #[error("the host {host:?} of the broker is not found ({source}); check mqtt.url and the DNS")]
+    Resolve {
+        /// The name asked for.
+        host: String,
+        /// What the resolver said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing listens there.
+    #[error(
+        "nothing listens at {broker} (connection refused); start the broker, or correct host and \
+         port in mqtt.url"
+    )]
+    Refused {
+        /// The broker's URL.
+        broker: String,
+    },
+    /// The network has no way there.
+    #[error("no connection to {broker} ({source}); check the network and mqtt.url")]
+    Unreachable {
+        /// The broker's URL.
+        broker: String,
+        /// What the network said.
+        #[source]
+        source: io::Error,
+    },
+    /// A deadline passed.
+    #[error(
+        "{broker} did not answer within {} s while {doing}; check that mqtt.url names an MQTT \
+         broker and that no firewall swallows packets",
+        .after.as_secs()
+    )]
+    Deadline {
+        /// The broker's URL.
+        broker: String,
+        /// What was being done.
+        doing: &'static str,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// A file of the TLS settings cannot be used.
+    #[error("{key} {path:?} cannot be used: {why}")]
+    TlsFile {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The TLS handshake failed; the text says why and what mends it.
+    #[error("{0}")]
+    Tls(String),
+    /// We spoke plainly to a TLS port.
+    #[error("{broker} speaks TLS; write mqtts:// in mqtt.url")]
+    TlsExpected {
+        /// The broker's URL as configured.
+        broker: String,
+    },
+    /// User name or password are wrong, or this user may not connect.
+    #[error(
+        "broker {broker} refused the user name or password; check mqtt.username and \
+         mqtt.password_file"
+    )]
+    Credentials {
+        /// The broker's URL.
+        broker: String,
+    },
+    /// The broker does not take this client ID.
+    #[error("broker {broker} refused the client ID {client_id:?}; set another mqtt.client_id")]
+    ClientId {
+        /// The broker's URL.
+        broker: String,
+        /// The client ID we gave.
+        client_id: String,
+    },
+    /// The broker does not speak this version.
+    #[error("broker {broker} does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
+    Version {
+        /// The broker's URL.
+        broker: String,
+        /// The version we spoke.
+        ours: &'static str,
+        /// The version to try.
+        other: &'static str,
+    },
+    /// The broker refused for another reason.
+    #[error("broker {broker} refused the connection ({code}); see the broker's log")]
+    Declined {
+        /// The broker's URL.
+        broker: String,
+        /// Its reason.
+        code: String,
+    },
+    /// The connection was closed before the broker had answered.
+    #[error("{broker} closed the connection without an answer; {hint}, and see the broker's log")]
+    ClosedEarly {
+        /// The broker's URL.
+        broker: String,
+        /// What may be wrong.
+        hint: &'static str,
+    },
+    /// Another client uses our client ID.
+    #[error(
+        "another client took over the session: two programs use the client ID {client_id:?} on \
+         {broker}; give each bridge its own bridge_name or mqtt.client_id"
+    )]
+    TakenOver {
+        /// The broker's URL.
+        broker: String,
+        /// The client ID that both use.
+        client_id: String,
+    },
+    /// The broker ended the connection and said why.
+    #[error("broker {broker} ended the connection ({code})")]
+    Ended {
+        /// The broker's URL.
+        broker: String,
+        /// Its reason.
+        code: String,
+    },
+    /// The connection broke.
+    #[error("the connection to {broker} was lost ({why})")]
+    Lost {
+        /// The broker's URL.
+        broker: String,
+        /// What the network said.
+        why: String,
+    },
+    /// The broker fell silent.
+    #[error("{broker} said nothing for {} s, not even to a ping", .after.as_secs())]
+    Silent {
+        /// The broker's URL.
+        broker: String,
+        /// How long it was silent.
+        after: Duration,
+    },
+    /// What the broker sent is not MQTT as agreed.
+    #[error("{broker} does not keep to MQTT {version} ({why}); check that mqtt.url names a broker")]
+    Protocol {
+        /// The broker's URL.
+        broker: String,
+        /// The version spoken.
+        version: &'static str,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+impl Fault {
+    /// Whether another client uses our client ID.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        matches!(self, Self::TakenOver { .. })
+    }
+
+    /// How hard the broker may be asked again.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::Resolve { .. } | Self::Refused { .. } | Self::Unreachable { .. } => {
+                Ending::Absent
+            }
+            Self::TakenOver { .. } => Ending::TakenOver,
+            Self::Deadline { .. }
+            | Self::TlsFile { .. }
+            | Self::Tls(_)
+            | Self::TlsExpected { .. }
+            | Self::Credentials { .. }
+            | Self::ClientId { .. }
+            | Self::Version { .. }
+            | Self::Declined { .. }
+            | Self::ClosedEarly { .. }
+            | Self::Ended { .. }
+            | Self::Lost { .. }
+            | Self::Silent { .. }
+            | Self::Protocol { .. } => Ending::Dropped,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The broker's side: topics, what is published and in which order, the session that carries it.
+//!
+//! May not call gateways or decide what is true of a device.
+
+mod backoff;
+mod changed;
+mod connection;
+mod desk;
+mod dial;
+mod drive;
+mod fault;
+mod outgoing;
+mod publisher;
+mod sending;
+pub mod session;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod topics;
+mod v4;
+mod v5;
+mod words;
+
+pub use backoff::Retry;
+pub use connection::{Connection, Publish, PublishError, SubscribeError};
+pub use fault::Fault;
+pub use outgoing::{Acknowledged, Kind, Outgoing, View};
+pub use publisher::Publisher;
+pub use session::{
+    Ack, Connected, Event, Generation, Limits, Message, Protocol, Refusal, Session, Settings, Will,
+};
+pub use tls::Tls;
+pub use topics::Topics;

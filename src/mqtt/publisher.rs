@@ -1,0 +1,328 @@
+//! What is published next: the order and the pace of everything that goes to the broker. Pure.
+//!
+//! May not touch a socket or decide what is true: it is told what has changed and reads the values
+//! at the moment of sending. States are a set and events are a queue (design, decision 5). After
+//! every CONNACK the full state goes out and is acknowledged, then `online` (decision 6); the
+//! outbox drains beside it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::changed::Changed;
+use super::desk::{Desk, GatewayDesk};
+use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::topics::Topics;
+use crate::fleet::{Fleet, GatewayIndex};
+use crate::ids::{DeviceId, Moment};
+use crate::outbox::Outbox;
+use crate::payload::{GatewayEntry, Subject};
+
+/// The least time between two infos of one topic, in milliseconds (contract, section 1).
+pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
+/// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
+const REFUSED_RETRY_MS: i64 = 2_000;
+/// What is in flight, or has to be sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Event(Subject),
+    Device(GatewayIndex, DeviceId),
+    Cleared(String),
+    GatewayState(GatewayIndex),
+    GatewayInfo(GatewayIndex),
+    BridgeState,
+    BridgeInfo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No connection: nothing is sent.
+    Away,
+    /// The full state is on its way. `mark`: what it consists of, once every gateway is decided;
+    /// `last`: its last message, once that is sent.
+    Filling { mark: Option<u64>, last: Option<u64> },
+    /// `online` is the bridge's word.
+    Online,
+    /// A clean stop: `offline` for the gateways, then for the bridge.
+    Leaving,
+}
+
+/// The order of what is published.
+#[derive(Debug)]
+pub struct Publisher {
+    pub(super) topics: Topics,
+    phase: Phase,
+    window: usize,
+    pub(super) token: u64,
+    pub(super) in_flight: BTreeMap<u64, Sent>,
+    pub(super) changed: Changed,
+    pub(super) cleared: VecDeque<String>,
+    pub(super) gateways: Vec<GatewayDesk>,
+    pub(super) bridge_info: Desk,
+    pub(super) bridge_state: Option<&'static str>,
+    again: BTreeMap<Moment, Vec<Sent>>,
+    pub(super) turn: u32,
+    requests_wanted: bool,
+}
+
+impl Publisher {
+    /// For this many gateways, without a connection.
+    #[must_use]
+    pub fn new(topics: Topics, gateways: usize) -> Self {
+        Self {
+            topics,
+            phase: Phase::Away,
+            window: 0,
+            token: 0,
+            in_flight: BTreeMap::new(),
+            changed: Changed::default(),
+            cleared: VecDeque::new(),
+            gateways: vec![GatewayDesk::default(); gateways],
+            bridge_info: Desk::default(),
+            bridge_state: None,
+            again: BTreeMap::new(),
+            turn: 0,
+            requests_wanted: false,
+        }
+    }
+
+    /// The topics in use.
+    #[must_use]
+    pub const fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// A new connection, which takes this many unacknowledged messages: all is published again.
+    pub fn connected(&mut self, window: usize, fleet: &Fleet) {
+        self.phase = Phase::Filling { mark: None, last: None };
+        self.window = window.max(1);
+        self.in_flight.clear();
+        self.again.clear();
+        self.all_changed(fleet);
+        self.bridge_info.forget();
+        for desk in &mut self.gateways {
+            desk.info.forget();
+        }
+    }
+
+    /// The connection is lost, and with it all that was in flight.
+    pub fn disconnected(&mut self, outbox: &mut Outbox) {
+        self.phase = Phase::Away;
+        self.bridge_state = None;
+        self.requests_wanted = false;
+        self.in_flight.clear();
+        self.again.clear();
+        outbox.put_all_back();
+    }
+
+    /// Everything retained is to be published again.
+    pub fn all_changed(&mut self, fleet: &Fleet) {
+        for gateway in fleet.gateways() {
+            if fleet.gateway_is_decided(gateway) {
+                for device_id in fleet.device_ids(gateway) {
+                    self.changed.insert((gateway, device_id));
+                }
+            }
+            self.gateway_changed(gateway);
+        }
+        self.bridge_info.dirty = true;
+    }
+
+    /// This device's state has changed.
+    pub fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+        self.changed.insert((gateway, device_id));
+        self.info_changed(gateway);
+    }
+
+    /// This device is no more.
+    pub fn device_forgotten(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        entry: Option<&GatewayEntry>,
+    ) {
+        self.changed.remove((gateway, device_id));
+        if let Some(entry) = entry {
+            self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
+        }
+        self.info_changed(gateway);
+    }
+
+    /// This gateway's state has changed; what changed of its devices before goes out before it.
+    pub fn gateway_changed(&mut self, gateway: GatewayIndex) {
+        let mark = self.changed.mark();
+        if let Some(desk) = self.gateways.get_mut(gateway.0) {
+            desk.state_changed(mark);
+        }
+    }
+
+    /// Something in this gateway's info has changed.
+    pub fn info_changed(&mut self, gateway: GatewayIndex) {
+        if let Some(desk) = self.gateways.get_mut(gateway.0) {
+            desk.info.dirty = true;
+        }
+    }
+
+    /// Something in the bridge's info has changed.
+    pub const fn bridge_info_changed(&mut self) {
+        self.bridge_info.dirty = true;
+    }
+
+    /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
+    pub fn offline_seen(&mut self) {
+        if self.phase == Phase::Online {
+            self.bridge_state = Some("online");
+        }
+    }
+
+    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge.
+    pub fn leave(&mut self) {
+        if self.phase == Phase::Away {
+            return;
+        }
+        self.phase = Phase::Leaving;
+        self.bridge_state = Some("offline");
+        for desk in &mut self.gateways {
+            desk.state_changed(0);
+        }
+    }
+
+    /// Whether `offline` has been said and acknowledged, or nobody is there to hear it.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.phase == Phase::Away
+            || (self.phase == Phase::Leaving
+                && self.bridge_state.is_none()
+                && !self.in_flight.values().any(|sent| matches!(sent, Sent::BridgeState)))
+    }
+
+    /// Whether `online` is the bridge's word.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.phase == Phase::Online
+    }
+
+    /// Whether a connection stands.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.phase != Phase::Away
+    }
+
+    /// Once after each `online`: the requests are to be subscribed.
+    pub const fn take_requests_wanted(&mut self) -> bool {
+        std::mem::replace(&mut self.requests_wanted, false)
+    }
+
+    /// How many device states wait.
+    #[must_use]
+    pub fn states_waiting(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// When [`Publisher::next`] is to be asked again although nothing has changed.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Moment> {
+        if self.phase == Phase::Away {
+            return None;
+        }
+        let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
+        let info = infos.filter(|desk| desk.dirty).map(|desk| desk.next_at(INFO_INTERVAL_MS)).min();
+        let again = self.again.first_key_value().map(|(&at, _)| at);
+        info.into_iter().chain(again).min()
+    }
+
+    /// An acknowledgement, or a PUBACK with a failing reason; `None` for an unknown token.
+    pub fn acknowledged(
+        &mut self,
+        now: Moment,
+        token: u64,
+        taken: bool,
+        outbox: &mut Outbox,
+    ) -> Option<Acknowledged> {
+        let sent = self.in_flight.remove(&token)?;
+        let kind = match &sent {
+            Sent::Event(_) => Kind::Event,
+            Sent::GatewayInfo(_) | Sent::BridgeInfo => Kind::Info,
+            Sent::Device(..) | Sent::Cleared(_) | Sent::GatewayState(_) | Sent::BridgeState => {
+                Kind::State
+            }
+        };
+        let read_at = match &sent {
+            Sent::Event(subject) if taken => outbox.acknowledge(subject),
+            _ => None,
+        };
+        if !taken {
+            self.again.entry(now.plus(REFUSED_RETRY_MS)).or_default().push(sent);
+        }
+        Some(Acknowledged { kind, read_at })
+    }
+
+    /// The next message, if the window has room for one.
+    pub fn next(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
+        if self.phase == Phase::Away || self.in_flight.len() >= self.window {
+            return None;
+        }
+        self.take_up_again(now, outbox);
+        if self.phase == Phase::Leaving {
+            return self.next_goodbye(view);
+        }
+        self.see_whether_filled(view);
+        self.next_offline(view)
+            .or_else(|| self.next_bridge_state())
+            .or_else(|| self.next_cleared())
+            .or_else(|| self.next_of_states_and_events(outbox, view))
+            .or_else(|| self.next_online(view))
+            .or_else(|| self.next_info(now, view))
+    }
+
+    fn take_up_again(&mut self, now: Moment, outbox: &mut Outbox) {
+        while let Some(due) = self.again.first_entry().filter(|due| *due.key() <= now) {
+            for sent in due.remove() {
+                match sent {
+                    Sent::Event(subject) => outbox.put_back(&subject),
+                    Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
+                    Sent::Cleared(topic) => self.cleared.push_back(topic),
+                    Sent::GatewayState(gateway) => self.gateway_changed(gateway),
+                    Sent::GatewayInfo(gateway) => {
+                        if let Some(desk) = self.gateways.get_mut(gateway.0) {
+                            desk.info.forget();
+                        }
+                    }
+                    Sent::BridgeState if self.phase == Phase::Leaving => {
+                        self.bridge_state = Some("offline");
+                    }
+                    Sent::BridgeState => self.bridge_state = Some("online"),
+                    Sent::BridgeInfo => self.bridge_info.forget(),
+                }
+            }
+        }
+    }
+
+    /// The full state is out when all that it consisted of has been sent and acknowledged.
+    fn see_whether_filled(&mut self, view: &View) {
+        let Phase::Filling { mark, last } = &mut self.phase else { return };
+        let decided = |gateway| view.fleet.gateway_is_decided(gateway);
+        if mark.is_none() && view.fleet.gateways().all(decided) {
+            *mark = Some(self.changed.mark());
+        }
+        let states_out = |desk: &GatewayDesk| !desk.state_dirty;
+        if last.is_none()
+            && mark.is_some_and(|mark| self.changed.has_passed(mark))
+            && self.gateways.iter().all(states_out)
+        {
+            *last = Some(self.token);
+        }
+        let acknowledged = |last: u64| {
+            !self.in_flight.iter().any(|(&token, sent)| token <= last && !sent.is_event())
+        };
+        if last.is_some_and(acknowledged) {
+            self.phase = Phase::Online;
+            self.bridge_state = Some("online");
+            self.requests_wanted = true;
+        }
+    }
+}
+
+impl Sent {
+    pub(super) const fn is_event(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+}

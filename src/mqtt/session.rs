@@ -1,0 +1,354 @@
+//! The broker session: connects, hands the loop a connection, and begins again when it is lost.
+//!
+//! May not remember what was published. A lost connection ends its client with everything queued
+//! in it; what was not acknowledged, the loop sends again over the next one, so that nothing old
+//! can overtake something new. Every connection starts clean.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::backoff::{Retry, Schedule};
+use super::connection::Connection;
+use super::dial::dial;
+use super::drive::{End, Line, drive};
+use super::fault::Fault;
+use super::tls::Tls;
+use super::{v4, v5};
+
+/// Events that may wait for the loop. When full, nothing more is read from the broker until the
+/// loop has taken some; a message may be 256 KiB, so this bounds the memory too.
+const EVENTS_MAX: usize = 64;
+
+/// A failure that goes on is told again after this long, with its count.
+const REMIND_AFTER: Duration = Duration::from_secs(600);
+
+/// The version of MQTT spoken with the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 5.
+    #[default]
+    V5,
+    /// MQTT 3.1.1: no reasons, response topics, expiry nor retain handling.
+    V311,
+}
+
+/// What the broker publishes for us when we vanish, with QoS 1.
+#[derive(Clone, Debug)]
+pub struct Will {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// The limits of a session, named so that they can be told and tested.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Publishes under way at once, whatever the broker would take.
+    pub window_max: u16,
+    /// The largest packet taken from the broker, in bytes (MQTT 5, in which the broker is told and
+    /// withholds larger ones). Above the largest request by far, so that those can be answered.
+    pub incoming_max: u32,
+    /// The same for MQTT 3.1.1, where a larger one costs the connection.
+    pub incoming_max_v311: u32,
+    /// For name, TCP and TLS together.
+    pub connect_deadline: Duration,
+    /// For the broker's answer to CONNECT.
+    pub connack_deadline: Duration,
+    /// For what is under way when asked to disconnect.
+    pub disconnect_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window_max: 1000,
+            incoming_max: 256 * 1024,
+            incoming_max_v311: 16 * 1024 * 1024,
+            connect_deadline: Duration::from_secs(10),
+            connack_deadline: Duration::from_secs(10),
+            disconnect_deadline: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Everything a session needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The broker's host name or address.
+    pub host: String,
+    /// The broker's port.
+    pub port: u16,
+    /// TLS, where the URL is `mqtts://`.
+    pub tls: Option<Tls>,
+    /// Our client ID.
+    pub client_id: String,
+    /// The user name, if any.
+    pub username: Option<String>,
+    /// The password, if any.
+    pub password: Option<SecretString>,
+    /// The version to speak.
+    pub protocol: Protocol,
+    /// The last will.
+    pub will: Will,
+    /// A ping is sent when nothing else was for this long; at one and a half of it without a word
+    /// from the broker the connection counts as dead, as the broker's own rule has it.
+    pub keep_alive: Duration,
+    /// Sizes and deadlines.
+    pub limits: Limits,
+    /// The waits between attempts.
+    pub retry: Retry,
+}
+
+impl Settings {
+    /// The broker as a URL, without user and password: what messages call it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+/// Which connection of this session something belongs to; later ones are greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub(super) u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Why a broker did not take a publish or a subscription, as a word in lower snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal(pub(super) &'static str);
+
+impl Refusal {
+    /// The word, fit for a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// What the broker said to one publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The token the publish was given.
+    pub token: u64,
+    /// Whether the broker took it. A refusal is not an acknowledgement: back off, send again.
+    pub result: Result<(), Refusal>,
+}
+
+/// A message from the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The topic it was published to.
+    pub topic: String,
+    /// Its payload.
+    pub payload: Bytes,
+    /// Whether it is a retained one, or was published as one.
+    pub retain: bool,
+    /// Where its sender wants the answer (MQTT 5).
+    pub response_topic: Option<String>,
+    /// What its sender wants back with the answer (MQTT 5).
+    pub correlation_data: Option<Bytes>,
+    /// How long it was still good for when it arrived (MQTT 5).
+    pub expires_in: Option<Duration>,
+    /// When it arrived.
+    pub received: Instant,
+}
+
+/// A new connection, and what the broker grants on it.
+#[derive(Debug)]
+pub struct Connected {
+    /// The way to publish and subscribe.
+    pub connection: Connection,
+    /// How many publishes may be unacknowledged at once.
+    pub window: u16,
+    /// The largest packet the broker takes, in bytes.
+    pub packet_size_max: u32,
+    /// Whether the broker keeps retained messages at all.
+    pub retain_available: bool,
+}
+
+/// What the session tells the loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection stands: subscribe, and publish all that is not acknowledged.
+    Connected(Connected),
+    /// The broker's word on some publishes.
+    Acked {
+        /// The connection they went over.
+        generation: Generation,
+        /// In the order in which the broker answered.
+        acks: Vec<Ack>,
+    },
+    /// The broker's word on a subscription.
+    Subscribed {
+        /// The connection it went over.
+        generation: Generation,
+        /// The filters the broker refused, with its reasons; empty when all is well.
+        refused: Vec<(String, Refusal)>,
+    },
+    /// A message came in.
+    Message(Message),
+    /// The connection is gone, and with it all that was not acknowledged.
+    Disconnected {
+        /// The connection that ended.
+        generation: Generation,
+        /// Why, in plain words.
+        reason: String,
+        /// Whether another client uses our client ID.
+        taken_over: bool,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// An attempt to connect failed.
+    Unreachable {
+        /// Why, in plain words.
+        reason: String,
+        /// Failed attempts since the last connection.
+        attempts: u32,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+}
+
+/// The loop's end of the session. Dropping it ends the session at once, and the broker publishes
+/// the will; [`Connection::disconnect`] ends it in order.
+#[derive(Debug)]
+pub struct Session {
+    events: mpsc::Receiver<Event>,
+}
+
+impl Session {
+    /// The next event; `None` once the session has ended, after [`Connection::disconnect`]. May be
+    /// given up while waiting without losing anything.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// The next event if one is there.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+}
+
+/// Starts a session: it connects, and connects again, until it is dropped or disconnected.
+///
+/// Must be called within a tokio runtime.
+#[must_use]
+pub fn spawn(settings: Settings) -> Session {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(async move {
+        let ended = sender.clone();
+        tokio::select! {
+            () = ended.closed() => {}
+            () = run(settings, sender) => {}
+        }
+    });
+    Session { events }
+}
+
+async fn run(settings: Settings, events: mpsc::Sender<Event>) {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let mut schedule = Schedule::new(settings.retry);
+    let mut failures = Failures::default();
+    for number in 1.. {
+        let generation = Generation(number);
+        let mut line = Line::new(generation, events.clone(), Arc::clone(&stopping));
+        let end = attempt(&settings, &mut line).await;
+        let fault = match end {
+            _ if stopping.load(Ordering::Relaxed) => return,
+            End::Stopped => return,
+            End::Fault(fault) => fault,
+        };
+        let since = line.connected_at();
+        let retry_in = schedule.wait(fault.ending(), since.map(|since| since.elapsed()));
+        let reason = in_full(&fault);
+        let event = if since.is_some() {
+            failures.lost(&reason, retry_in);
+            let taken_over = fault.taken_over();
+            Event::Disconnected { generation, reason, taken_over, retry_in }
+        } else {
+            let attempts = failures.failed(&reason, retry_in);
+            Event::Unreachable { reason, attempts, retry_in }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(retry_in).await;
+    }
+}
+
+async fn attempt(settings: &Settings, line: &mut Line) -> End {
+    let socket = match dial(settings).await {
+        Ok(socket) => socket,
+        Err(fault) => return End::Fault(fault),
+    };
+    match settings.protocol {
+        Protocol::V5 => drive(v5::open(settings, socket), settings, line).await,
+        Protocol::V311 => drive(v4::open(settings, socket), settings, line).await,
+    }
+}
+
+/// A fault's text says its cause where that tells more; nothing is to be added from the chain.
+fn in_full(fault: &Fault) -> String {
+    fault.to_string()
+}
+
+/// Failures since the last connection, so that a thousand equal ones are one line.
+#[derive(Debug, Default)]
+struct Failures {
+    attempts: u32,
+    reason: String,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    fn lost(&mut self, reason: &str, retry_in: Duration) {
+        warn!(reason, ?retry_in, "the broker's connection is gone");
+        *self = Self::default();
+    }
+
+    fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
+        self.attempts = self.attempts.saturating_add(1);
+        let attempts = self.attempts;
+        let due = self.told.is_none_or(|told| told.elapsed() >= REMIND_AFTER);
+        if due || self.reason != reason {
+            warn!(reason, attempts, ?retry_in, "no connection to the broker");
+            reason.clone_into(&mut self.reason);
+            self.told = Some(Instant::now());
+        } else {
+            debug!(reason, attempts, ?retry_in, "no connection to the broker");
+        }
+        attempts
+    }
+}
+
+/// Told by `drive` once the broker has accepted us.
+pub(super) fn tell_connected(settings: &Settings, connected: &Connected) {
+    info!(
+        broker = settings.url(),
+        client_id = settings.client_id,
+        window = connected.window,
+        "connected to the broker"
+    );
+}

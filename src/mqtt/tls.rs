@@ -1,0 +1,168 @@
+//! TLS to the broker: the settings made from files, and its failures in plain words.
+//!
+//! May not connect anything; `dial` does. The files are read anew for every connection, so that a
+//! renewed certificate is used without a restart.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{
+    AlertDescription, CertificateError, ClientConfig, Error as TlsError, RootCertStore,
+};
+
+use super::fault::Fault;
+
+/// The files of a TLS connection to the broker.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// The authority that signed the broker's certificate; the system's roots where `None`.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, for brokers that want one; goes with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Reads the files and makes of them what a connection needs.
+    pub(super) fn load(&self) -> Result<Arc<ClientConfig>, Fault> {
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Fault::Tls(format!("TLS cannot be set up: {error}")))?
+            .with_root_certificates(self.roots()?);
+        let config = match (&self.cert_file, &self.key_file) {
+            (Some(cert), Some(key)) => {
+                let chain = certificates("mqtt.cert_file", cert)?;
+                let secret = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|error| unusable("mqtt.key_file", key, &error))?;
+                builder
+                    .with_client_auth_cert(chain, secret)
+                    .map_err(|error| unusable("mqtt.key_file", key, &error))?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Fault> {
+        let mut roots = RootCertStore::empty();
+        if let Some(path) = &self.ca_file {
+            for certificate in certificates("mqtt.ca_file", path)? {
+                roots.add(certificate).map_err(|error| unusable("mqtt.ca_file", path, &error))?;
+            }
+        } else {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                let why = "this system has no trusted certificates (package ca-certificates); \
+                           install them or set mqtt.ca_file";
+                return Err(Fault::Tls(why.to_owned()));
+            }
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(key, path, &error))?.collect();
+    let found = found.map_err(|error| unusable(key, path, &error))?;
+    if found.is_empty() {
+        return Err(unusable(key, path, &"it holds no certificate in PEM form"));
+    }
+    Ok(found)
+}
+
+fn unusable(key: &'static str, path: &Path, why: &dyn std::fmt::Display) -> Fault {
+    Fault::TlsFile { key, path: path.to_owned(), why: why.to_string() }
+}
+
+/// What a failed handshake means; `plain` is the same address without TLS.
+pub(super) fn handshake_fault(
+    settings: &Tls,
+    broker: &str,
+    host: &str,
+    plain: &str,
+    error: &io::Error,
+) -> Fault {
+    if let Some(cause) = tls_cause(error) {
+        return Fault::Tls(words(settings, broker, host, plain, cause));
+    }
+    Fault::Tls(format!(
+        "{broker} broke off the TLS handshake ({error}); if this port speaks plain MQTT, write \
+         {plain} in mqtt.url"
+    ))
+}
+
+/// The TLS library's own error, where one is inside.
+pub(super) fn tls_cause(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>())
+}
+
+fn words(settings: &Tls, broker: &str, host: &str, plain: &str, cause: &TlsError) -> String {
+    match cause {
+        TlsError::InvalidCertificate(what) => certificate_words(settings, broker, host, what),
+        TlsError::InvalidMessage(_) => format!(
+            "{broker} does not speak TLS; write {plain} in mqtt.url, or the broker's TLS port"
+        ),
+        TlsError::AlertReceived(alert) => alert_words(broker, *alert),
+        other => format!("the TLS handshake with {broker} failed: {other}"),
+    }
+}
+
+/// What a broker's alert means, in the handshake or right after it.
+pub(super) fn alert_words(broker: &str, alert: AlertDescription) -> String {
+    let wants_ours = "broker {} wants a client certificate";
+    match alert {
+        AlertDescription::CertificateRequired => {
+            format!("{}; set mqtt.cert_file and mqtt.key_file", wants_ours.replace("{}", broker))
+        }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied
+        | AlertDescription::HandshakeFailure => format!(
+            "broker {broker} refused the TLS handshake ({alert:?}); check mqtt.cert_file and \
+             mqtt.key_file"
+        ),
+        other => format!("broker {broker} refused the TLS handshake ({other:?})"),
+    }
+}
+
+fn certificate_words(settings: &Tls, broker: &str, host: &str, what: &CertificateError) -> String {
+    match what {
+        CertificateError::NotValidForNameContext { presented, .. } => format!(
+            "the certificate of {broker} is not for {host:?} but for {}; use one of these names \
+             in mqtt.url, or give the broker a certificate with its name",
+            if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
+        ),
+        CertificateError::NotValidForName => format!(
+            "the certificate of {broker} is not for {host:?}; use the name it was made for in \
+             mqtt.url"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
+            "the certificate of {broker} has expired (or this machine's clock is wrong); renew it \
+             on the broker"
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
+            "the certificate of {broker} is not valid yet; check the clocks of both machines"
+        ),
+        CertificateError::UnknownIssuer => match &settings.ca_file {
+            Some(path) => format!(
+                "the certificate of {broker} is not signed by the authority in mqtt.ca_file \
+                 {path:?}; put the CA certificate of that broker there"
+            ),
+            None => format!(
+                "the certificate of {broker} is signed by an authority this system does not \
+                 trust; set mqtt.ca_file to the CA certificate of that broker"
+            ),
+        },
+        other => format!("the certificate of {broker} cannot be accepted: {other:?}"),
+    }
+}

@@ -1,0 +1,85 @@
+//! The topics (contract, section 1): pure, one place for every topic's text.
+//!
+//! May not touch a broker. Names that become topic levels are valid by their types.
+
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::Subject;
+
+/// The topics of one bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    base: String,
+    bridge: String,
+}
+
+impl Topics {
+    /// For this base topic and bridge name, both as the configuration has checked them.
+    #[must_use]
+    pub fn new(base: impl Into<String>, bridge: impl Into<String>) -> Self {
+        Self { base: base.into(), bridge: bridge.into() }
+    }
+
+    /// `<base>/<bridge>/state`: retained, and the last will.
+    #[must_use]
+    pub fn bridge_state(&self) -> String {
+        format!("{}/{}/state", self.base, self.bridge)
+    }
+
+    /// `<base>/<bridge>/info`: retained.
+    #[must_use]
+    pub fn bridge_info(&self) -> String {
+        format!("{}/{}/info", self.base, self.bridge)
+    }
+
+    /// `<base>/<gw>/state`: retained.
+    #[must_use]
+    pub fn gateway_state(&self, gateway: &GatewayName) -> String {
+        format!("{}/{gateway}/state", self.base)
+    }
+
+    /// `<base>/<gw>/info`: retained.
+    #[must_use]
+    pub fn gateway_info(&self, gateway: &GatewayName) -> String {
+        format!("{}/{gateway}/info", self.base)
+    }
+
+    /// `<base>/<gw>/<id>/state`: retained.
+    #[must_use]
+    pub fn device_state(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
+        format!("{}/{gateway}/{device_id}/state", self.base)
+    }
+
+    /// `.../event/<type>` of the bridge, a gateway or a device: never retained.
+    #[must_use]
+    pub fn event(&self, subject: &Subject, event_type: &str) -> String {
+        let base = &self.base;
+        match subject {
+            Subject::Bridge => format!("{base}/{}/event/{event_type}", self.bridge),
+            Subject::Gateway(gateway) => format!("{base}/{gateway}/event/{event_type}"),
+            Subject::Device(gateway, device_id) => {
+                format!("{base}/{gateway}/{device_id}/event/{event_type}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_the_contracts() {
+        let topics = Topics::new("site/gsdk", "bridge_2");
+        let lobby: GatewayName = "lobby".parse().unwrap();
+        let device_id = DeviceId::new(7).unwrap();
+        assert_eq!(topics.bridge_state(), "site/gsdk/bridge_2/state");
+        assert_eq!(topics.bridge_info(), "site/gsdk/bridge_2/info");
+        assert_eq!(topics.gateway_state(&lobby), "site/gsdk/lobby/state");
+        assert_eq!(topics.gateway_info(&lobby), "site/gsdk/lobby/info");
+        assert_eq!(topics.device_state(&lobby, device_id), "site/gsdk/lobby/7/state");
+        let event = |subject| topics.event(&subject, "x");
+        assert_eq!(event(Subject::Bridge), "site/gsdk/bridge_2/event/x");
+        assert_eq!(event(Subject::Gateway(lobby.clone())), "site/gsdk/lobby/event/x");
+        assert_eq!(event(Subject::Device(lobby, device_id)), "site/gsdk/lobby/7/event/x");
+    }
+}

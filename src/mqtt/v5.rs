@@ -1,0 +1,275 @@
+//! MQTT 5: the library's client and its events, turned into ours.
+//!
+//! May not decide anything, and nothing but this file knows the library's MQTT 5 types.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rumqttc_v5::{
+    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, Event as LibraryEvent, EventLoop,
+    Incoming, IncomingPacketSizeLimit, LastWill, MqttOptions, Outgoing, PubAckReason,
+    Publish as Packet, PublishOptions, PublishProperties, QoS, Request, RetainForwardRule,
+    StateError, SubscribeFilter, SubscribeReasonCode,
+};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::connection::{Client as EitherClient, Granted, Publish, Tried};
+use super::dial::Socket;
+use super::drive::{Happening, Wire};
+use super::fault::Fault;
+use super::session::{Message, Refusal, Settings};
+use super::words::Words;
+
+/// The largest packet MQTT knows.
+const PACKET_SIZE_MAX: u32 = 268_435_460;
+/// The window where the broker names none.
+const RECEIVE_MAXIMUM_DEFAULT: u16 = u16::MAX;
+
+/// The publishing end.
+#[derive(Debug)]
+pub(super) struct Client(AsyncClient);
+
+impl Client {
+    pub(super) fn publish(&self, publish: Publish) -> Tried {
+        let properties = PublishProperties {
+            message_expiry_interval: publish.expires_in.map(whole_seconds),
+            response_topic: publish.response_topic,
+            correlation_data: publish.correlation_data,
+            content_type: publish.content_type.map(str::to_owned),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::at_least_once().retain(publish.retain).properties(properties);
+        tried(self.0.try_publish(publish.topic, publish.payload, options))
+    }
+
+    pub(super) fn subscribe(&self, filters: &[String]) -> Tried {
+        let filters = filters.iter().map(|filter| {
+            let mut filter = SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
+            filter.preserve_retain = true;
+            filter.retain_forward_rule = RetainForwardRule::Never;
+            filter
+        });
+        tried(self.0.try_subscribe_many(filters))
+    }
+
+    pub(super) fn disconnect(&self, deadline: Duration) {
+        // Where it fails there is no connection left to end.
+        drop(self.0.try_disconnect_with_timeout(deadline));
+    }
+}
+
+fn tried(result: Result<(), ClientError>) -> Tried {
+    match result {
+        Ok(()) => Tried::Queued,
+        Err(ClientError::RequestChannelFull(_)) => Tried::Full,
+        Err(ClientError::InvalidRequest(request)) => Tried::Invalid(topic_of(*request)),
+        Err(_) => Tried::Closed,
+    }
+}
+
+fn whole_seconds(span: Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn topic_of(request: Request) -> String {
+    match request {
+        Request::Publish(publish) => String::from_utf8_lossy(&publish.topic).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The polling end.
+pub(super) struct Polled {
+    client: AsyncClient,
+    events: EventLoop,
+    words: Words,
+    window_max: u16,
+}
+
+/// Makes a client for this socket; CONNECT is sent when it is first polled.
+pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
+    let limits = settings.limits;
+    let words = Words::new(settings, &socket);
+    let mut options =
+        MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
+    let will = &settings.will;
+    options
+        .set_clean_start(true)
+        .set_keep_alive(u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX))
+        .set_connect_timeout(limits.connack_deadline)
+        .set_last_will(LastWill::new(
+            will.topic.clone(),
+            will.payload.to_vec(),
+            QoS::AtLeastOnce,
+            will.retain,
+            None,
+        ))
+        .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(limits.incoming_max))
+        .set_outgoing_inflight_upper_limit(limits.window_max)
+        .set_max_request_batch(usize::from(limits.window_max));
+    match (&settings.username, &settings.password) {
+        (Some(user), Some(password)) => {
+            let secret = password.expose_secret().as_bytes().to_vec();
+            options.set_credentials(user.clone(), secret);
+        }
+        (Some(user), None) => {
+            options.set_username(user.clone());
+        }
+        (None, Some(password)) => {
+            options.set_password(password.expose_secret().as_bytes().to_vec());
+        }
+        (None, None) => {}
+    }
+    // The socket serves one connection; the library gets no second one to repeat itself on.
+    let once = Mutex::new(Some(socket));
+    options.set_socket_connector(move |_, _| {
+        let socket = once.lock().ok().and_then(|mut socket| socket.take());
+        async move { socket.ok_or_else(|| std::io::Error::other("this client had its connection")) }
+    });
+    let (client, events) =
+        AsyncClient::builder(options).capacity(usize::from(limits.window_max)).build();
+    Polled { client, events, words, window_max: limits.window_max }
+}
+
+impl Wire for Polled {
+    fn client(&self) -> EitherClient {
+        EitherClient::V5(Client(self.client.clone()))
+    }
+
+    async fn next(&mut self) -> Result<Happening, Fault> {
+        match self.events.poll().await {
+            Ok(event) => self.happening(event),
+            Err(error) => Err(self.fault(error)),
+        }
+    }
+
+    fn ready(&mut self) -> Option<Happening> {
+        let event = self.events.state.events.pop_front()?;
+        Some(self.happening(event).unwrap_or(Happening::Heard))
+    }
+}
+
+impl Polled {
+    fn happening(&mut self, event: LibraryEvent) -> Result<Happening, Fault> {
+        Ok(match event {
+            LibraryEvent::Outgoing(Outgoing::Publish(packet)) => Happening::Sent(packet),
+            LibraryEvent::Outgoing(Outgoing::Subscribe(packet)) => Happening::SubscribeSent(packet),
+            LibraryEvent::Outgoing(Outgoing::Disconnect) => Happening::Disconnected,
+            LibraryEvent::Outgoing(_) | LibraryEvent::Auth(_) => Happening::Quiet,
+            LibraryEvent::Incoming(Incoming::PubAck(ack)) => {
+                Happening::Acked(ack.pkid, acked(ack.reason))
+            }
+            LibraryEvent::Incoming(Incoming::Publish(publish)) => message(publish),
+            LibraryEvent::Incoming(Incoming::SubAck(ack)) => {
+                Happening::Subscribed(ack.pkid, ack.return_codes.iter().map(subscribed).collect())
+            }
+            LibraryEvent::Incoming(Incoming::ConnAck(ack)) => {
+                let granted = ack.properties.as_ref();
+                if granted.and_then(|granted| granted.max_qos) == Some(0) {
+                    return Err(self.words.declined("it allows only QoS 0, and QoS 1 is needed"));
+                }
+                self.words.connected = true;
+                let window = granted.and_then(|granted| granted.receive_max);
+                let size = granted.and_then(|granted| granted.max_packet_size);
+                let retain = granted.and_then(|granted| granted.retain_available);
+                Happening::Connected(Granted {
+                    window: window.unwrap_or(RECEIVE_MAXIMUM_DEFAULT).min(self.window_max).max(1),
+                    packet_size_max: size.unwrap_or(PACKET_SIZE_MAX),
+                    retain_available: retain != Some(0),
+                })
+            }
+            LibraryEvent::Incoming(_) => Happening::Heard,
+        })
+    }
+
+    fn fault(&self, error: ConnectionError) -> Fault {
+        match error {
+            ConnectionError::Timeout(_) => self.words.no_connack(),
+            ConnectionError::Io(error) => self.words.io(&error),
+            ConnectionError::ConnectionRefused(code) => self.refused(code),
+            ConnectionError::MqttState(state) => self.state_fault(state),
+            other => self.words.protocol(&other),
+        }
+    }
+
+    fn state_fault(&self, error: StateError) -> Fault {
+        match error {
+            StateError::Io(error) | StateError::Deserialization(rumqttc_v5::Error::Io(error)) => {
+                self.words.io(&error)
+            }
+            StateError::ConnectionAborted => self.words.closed("the broker closed it"),
+            StateError::AwaitPingResp => self.words.closed("no answer to a ping"),
+            StateError::ConnFail { reason } => self.refused(reason),
+            StateError::ServerDisconnect { reason_code, reason_string } => {
+                if reason_code == rumqttc_v5::DisconnectReasonCode::SessionTakenOver {
+                    return self.words.taken_over();
+                }
+                let said = reason_string.map(|said| format!(": {said}")).unwrap_or_default();
+                self.words.ended(format!("{reason_code:?}{said}"))
+            }
+            other => self.words.protocol(&other),
+        }
+    }
+
+    fn refused(&self, code: ConnectReturnCode) -> Fault {
+        match code {
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+                self.words.credentials()
+            }
+            ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
+                self.words.client_id()
+            }
+            ConnectReturnCode::RefusedProtocolVersion
+            | ConnectReturnCode::UnsupportedProtocolVersion => self.words.version(),
+            other => self.words.declined(&format!("{other:?}")),
+        }
+    }
+}
+
+fn message(publish: Packet) -> Happening {
+    // The library lets no other topic through; were it to, such a message could be for nobody.
+    let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return Happening::Heard };
+    let properties = publish.properties.unwrap_or_default();
+    Happening::Message(Message {
+        topic,
+        payload: publish.payload,
+        retain: publish.retain,
+        response_topic: properties.response_topic,
+        correlation_data: properties.correlation_data,
+        expires_in: properties
+            .message_expiry_interval
+            .map(|seconds| Duration::from_secs(u64::from(seconds))),
+        received: Instant::now(),
+    })
+}
+
+fn acked(reason: PubAckReason) -> Result<(), Refusal> {
+    match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+        PubAckReason::UnspecifiedError => Err(Refusal("unspecified")),
+        PubAckReason::ImplementationSpecificError => Err(Refusal("implementation_specific")),
+        PubAckReason::NotAuthorized => Err(Refusal("not_authorized")),
+        PubAckReason::TopicNameInvalid => Err(Refusal("topic_invalid")),
+        PubAckReason::PacketIdentifierInUse => Err(Refusal("packet_id_in_use")),
+        PubAckReason::QuotaExceeded => Err(Refusal("quota_exceeded")),
+        PubAckReason::PayloadFormatInvalid => Err(Refusal("payload_invalid")),
+    }
+}
+
+fn subscribed(code: &SubscribeReasonCode) -> Result<(), Refusal> {
+    match code {
+        SubscribeReasonCode::Success(_) => Ok(()),
+        SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified => {
+            Err(Refusal("unspecified"))
+        }
+        SubscribeReasonCode::ImplementationSpecific => Err(Refusal("implementation_specific")),
+        SubscribeReasonCode::NotAuthorized => Err(Refusal("not_authorized")),
+        SubscribeReasonCode::TopicFilterInvalid => Err(Refusal("topic_invalid")),
+        SubscribeReasonCode::PkidInUse => Err(Refusal("packet_id_in_use")),
+        SubscribeReasonCode::QuotaExceeded => Err(Refusal("quota_exceeded")),
+        SubscribeReasonCode::SharedSubscriptionsNotSupported
+        | SubscribeReasonCode::SubscriptionIdNotSupported
+        | SubscribeReasonCode::WildcardSubscriptionsNotSupported => Err(Refusal("not_supported")),
+    }
+}

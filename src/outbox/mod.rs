@@ -1,0 +1,223 @@
+//! The outbox: events from the moment they are told until the broker has acknowledged them.
+//!
+//! May not touch MQTT or gateways. Keeps each subject's order: at most one event of a subject is
+//! in flight. Bounded: when full the oldest is dropped, counted, and told by the next event of its
+//! subject (`lost`). In this version it lives in memory: what is pending when the process ends is
+//! lost, and a new process begins a new chain.
+
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::payload::Subject;
+use order::Order;
+
+/// An event on its way to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// Its name in the topic.
+    pub event_type: &'static str,
+    /// A JSON object.
+    pub payload: Bytes,
+    /// When it was read from the stream, for measuring its way to the broker.
+    pub read_at: Instant,
+}
+
+/// How much the outbox may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Events.
+    pub max_events: usize,
+    /// Bytes of payload.
+    pub max_bytes: usize,
+}
+
+/// Events waiting for the broker's acknowledgement.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: Limits,
+    queues: HashMap<Subject, Queue>,
+    /// Subjects with an event to send and none in flight.
+    ready: VecDeque<Subject>,
+    order: Order,
+    len: usize,
+    bytes: usize,
+    dropped: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    records: VecDeque<Pending>,
+    in_flight: bool,
+    /// Dropped before what comes next.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    record: Record,
+    lost: u64,
+}
+
+impl Outbox {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+            order: Order::default(),
+            len: 0,
+            bytes: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Takes an event. Where that makes it too many, the oldest are dropped; their subjects are
+    /// returned, one for each.
+    pub fn append(&mut self, record: Record) -> Vec<Subject> {
+        let subject = record.subject.clone();
+        let number = self.order.push(subject.clone());
+        self.len += 1;
+        self.bytes += record.payload.len();
+        let queue = self.queues.entry(subject.clone()).or_default();
+        let lost = std::mem::take(&mut queue.lost);
+        queue.records.push_back(Pending { number, record, lost });
+        if queue.records.len() == 1 {
+            self.ready.push_back(subject);
+        }
+        let mut dropped = Vec::new();
+        while self.len > self.limits.max_events || self.bytes > self.limits.max_bytes {
+            match self.drop_oldest() {
+                Some(subject) => dropped.push(subject),
+                None => break,
+            }
+        }
+        self.tidy_order();
+        dropped
+    }
+
+    /// The next event that may go, with how many before it were lost; it is in flight from now on.
+    pub fn next(&mut self, may_go: impl Fn(&Subject) -> bool) -> Option<(&Record, u64)> {
+        let queues = &self.queues;
+        let sendable = |subject: &Subject| {
+            queues.get(subject).is_some_and(|queue| !queue.in_flight && !queue.records.is_empty())
+        };
+        while self.ready.front().is_some_and(|subject| !sendable(subject)) {
+            self.ready.pop_front();
+        }
+        let at = self.ready.iter().position(|subject| sendable(subject) && may_go(subject))?;
+        let subject = self.ready.remove(at)?;
+        let queue = self.queues.get_mut(&subject)?;
+        queue.in_flight = true;
+        queue.records.front().map(|pending| (&pending.record, pending.lost))
+    }
+
+    /// The subject's event in flight was acknowledged; returns when it was read.
+    pub fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
+        let queue = self.queues.get_mut(subject)?;
+        if !std::mem::take(&mut queue.in_flight) {
+            return None;
+        }
+        let pending = queue.records.pop_front()?;
+        self.len -= 1;
+        self.bytes -= pending.record.payload.len();
+        if !queue.records.is_empty() {
+            self.ready.push_back(subject.clone());
+        } else if queue.lost == 0 {
+            self.queues.remove(subject);
+        }
+        Some(pending.record.read_at)
+    }
+
+    /// The subject's event in flight was not taken: it is the next of its subject again.
+    pub fn put_back(&mut self, subject: &Subject) {
+        if let Some(queue) = self.queues.get_mut(subject) {
+            queue.in_flight = false;
+            self.ready.push_back(subject.clone());
+        }
+    }
+
+    /// The broker is gone: nothing is in flight any more.
+    pub fn put_all_back(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.in_flight = false;
+        }
+        let mut subjects: Vec<_> = self
+            .queues
+            .iter()
+            .filter_map(|(subject, queue)| Some((queue.records.front()?.number, subject.clone())))
+            .collect();
+        subjects.sort_unstable();
+        self.ready = subjects.into_iter().map(|(_, subject)| subject).collect();
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes of payload wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many events were dropped.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn drop_oldest(&mut self) -> Option<Subject> {
+        let queues = &self.queues;
+        let droppable = |number: u64, subject: &Subject| {
+            let queue = queues.get(subject);
+            queue.is_some_and(|queue| queue.oldest_at_rest() == Some(number))
+        };
+        let subject = self.order.take_first(droppable)?;
+        let queue = self.queues.get_mut(&subject)?;
+        let at = usize::from(queue.in_flight);
+        let oldest = queue.records.remove(at)?;
+        let lost = oldest.lost + 1;
+        match queue.records.get_mut(at) {
+            Some(next) => next.lost += lost,
+            None => queue.lost += lost,
+        }
+        self.len -= 1;
+        self.bytes -= oldest.record.payload.len();
+        self.dropped += 1;
+        Some(subject)
+    }
+
+    fn tidy_order(&mut self) {
+        let queues = &self.queues;
+        self.order.tidy(self.len, |number, subject| {
+            let front = queues.get(subject).and_then(|queue| queue.records.front());
+            front.is_some_and(|front| front.number <= number)
+        });
+    }
+}
+
+impl Queue {
+    /// The number of the oldest event that is not in flight.
+    fn oldest_at_rest(&self) -> Option<u64> {
+        self.records.get(usize::from(self.in_flight)).map(|pending| pending.number)
+    }
+}

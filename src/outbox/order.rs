@@ -1,0 +1,42 @@
+//! In which order the events of all subjects came: needed only to find the oldest.
+//!
+//! May not hold events. Acknowledged ones stay until the next tidying, at most as many again.
+
+use std::collections::VecDeque;
+
+use crate::payload::Subject;
+
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    entries: VecDeque<(u64, Subject)>,
+    numbered: u64,
+}
+
+/// Below this many entries tidying is not worth its while.
+const TIDY_FROM: usize = 1_024;
+
+impl Order {
+    /// Enters an event and returns its number.
+    pub(super) fn push(&mut self, subject: Subject) -> u64 {
+        self.numbered += 1;
+        self.entries.push_back((self.numbered, subject));
+        self.numbered
+    }
+
+    /// Takes the first entry that may be taken out.
+    pub(super) fn take_first(
+        &mut self,
+        may_be_taken: impl Fn(u64, &Subject) -> bool,
+    ) -> Option<Subject> {
+        let at =
+            self.entries.iter().position(|(number, subject)| may_be_taken(*number, subject))?;
+        self.entries.remove(at).map(|(_, subject)| subject)
+    }
+
+    /// Drops entries of events that are no more, once they outnumber the living.
+    pub(super) fn tidy(&mut self, living: usize, lives: impl Fn(u64, &Subject) -> bool) {
+        if self.entries.len() > 2 * living + TIDY_FROM {
+            self.entries.retain(|(number, subject)| lives(*number, subject));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A device's state and its events as JSON (contract, sections 2 and 3).
+//!
+//! May not decide anything: every field is what the core or the configuration says.
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use super::{Directory, GatewayEntry, time};
+use crate::fleet::{DeviceEvent, DeviceState};
+use crate::ids::{DeviceId, Moment};
+
+/// `<base>/<gw>/<id>/state`, retained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceStatePayload<'a> {
+    bridge: &'a str,
+    gateway: &'a str,
+    device_id: DeviceId,
+    name: String,
+    connected: Option<bool>,
+    status: String,
+    status_code: Option<i32>,
+    #[serde(serialize_with = "time::moment_opt")]
+    since: Option<Moment>,
+    since_exact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_known: Option<LastKnownPayload>,
+    chain: &'a str,
+    seq: u64,
+    #[serde(rename = "type")]
+    device_type: Option<String>,
+    ip: Option<Ipv4Addr>,
+    port: Option<i32>,
+    mode: Option<String>,
+    ssl: Option<bool>,
+    auto_reconnect: Option<bool>,
+    managed: bool,
+    kept: Option<&'static str>,
+    #[serde(serialize_with = "time::moment")]
+    updated_at: Moment,
+}
+
+/// What was known of a device before its gateway was lost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastKnownPayload {
+    connected: bool,
+    status: String,
+    #[serde(serialize_with = "time::moment")]
+    since: Moment,
+}
+
+impl<'a> DeviceStatePayload<'a> {
+    /// The state as it is now.
+    #[must_use]
+    pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, state: &DeviceState) -> Self {
+        let info = state.info;
+        let device_id = state.device_id;
+        Self {
+            bridge: &directory.bridge,
+            gateway: gateway.name.as_str(),
+            device_id,
+            name: gateway.device_name(device_id, info.map(|info| info.device_type)),
+            connected: state.connected,
+            status: state.status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
+            status_code: state.status.map(crate::fleet::Status::code),
+            since: state.since,
+            since_exact: state.since_exact,
+            last_known: state.last_known.map(|last| LastKnownPayload {
+                connected: last.connected,
+                status: last.status.to_string(),
+                since: last.since,
+            }),
+            chain: &directory.chain,
+            seq: state.seq,
+            device_type: info.map(|info| info.device_type.to_string()),
+            ip: info.and_then(|info| info.ip),
+            port: info.map(|info| info.port),
+            mode: info.map(|info| info.mode.to_string()),
+            ssl: info.map(|info| info.ssl),
+            auto_reconnect: info.map(|info| info.auto_reconnect),
+            managed: state.managed,
+            kept: gateway.kept(device_id),
+            updated_at: state.updated_at,
+        }
+    }
+}
+
+/// `<base>/<gw>/<id>/event/<type>`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceEventPayload<'a> {
+    event_type: &'static str,
+    event_id: String,
+    chain: &'a str,
+    seq: u64,
+    bridge: &'a str,
+    gateway: &'a str,
+    device_id: DeviceId,
+    name: String,
+    #[serde(rename = "type")]
+    device_type: Option<String>,
+    connected: Option<bool>,
+    status: String,
+    status_code: i32,
+    previous: Option<String>,
+    #[serde(serialize_with = "time::moment")]
+    timestamp: Moment,
+    #[serde(serialize_with = "time::moment")]
+    received_at: Moment,
+    #[serde(serialize_with = "time::seconds_opt")]
+    duration_s: Option<i64>,
+    source: String,
+}
+
+impl<'a> DeviceEventPayload<'a> {
+    /// The event; its ID is unique for ever and the same on redelivery.
+    #[must_use]
+    pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
+        let DeviceEvent { device_id, seq, status, .. } = *event;
+        let (chain, name) = (&directory.chain, &gateway.name);
+        Self {
+            event_type: event.event_type.name(),
+            event_id: format!("{chain}-{name}-{device_id}-{seq}"),
+            chain,
+            seq,
+            bridge: &directory.bridge,
+            gateway: name.as_str(),
+            device_id,
+            name: gateway.device_name(device_id, event.device_type),
+            device_type: event.device_type.map(|device_type| device_type.to_string()),
+            connected: status.connected(),
+            status: status.to_string(),
+            status_code: status.code(),
+            previous: event.previous.map(|previous| previous.to_string()),
+            timestamp: event.timestamp,
+            received_at: event.received_at,
+            duration_s: event.duration_ms,
+            source: event.source.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fleet::*;
+    use crate::payload::{DeviceEntry, to_bytes};
+
+    fn directory() -> Directory {
+        let device_id = DeviceId::new(544_114_231).unwrap();
+        let entry = DeviceEntry { name: Some("Front door".to_owned()), kept: true };
+        Directory {
+            bridge: "bridge".to_owned(),
+            instance_id: "i1".to_owned(),
+            chain: "k7f3".to_owned(),
+            gateways: vec![GatewayEntry {
+                name: "lobby".parse().unwrap(),
+                address: "192.168.0.2:4000".to_owned(),
+                devices: [(device_id, entry)].into(),
+            }],
+        }
+    }
+
+    fn state() -> DeviceState {
+        DeviceState {
+            device_id: DeviceId::new(544_114_231).unwrap(),
+            connected: Some(true),
+            status: Some(Status::TlsConnected),
+            since: Some(Moment::from_millis(1_795_428_000_000)),
+            since_exact: true,
+            last_known: None,
+            seq: 17,
+            info: Some(DeviceInfo {
+                device_type: DeviceType::from_code(0x0D),
+                ip: Some(Ipv4Addr::new(192, 168, 0, 104)),
+                port: 51211,
+                mode: Mode::ServerToDevice,
+                ssl: true,
+                auto_reconnect: true,
+            }),
+            managed: true,
+            updated_at: Moment::from_millis(1_795_428_000_113),
+        }
+    }
+
+    fn as_json(payload: &impl Serialize) -> serde_json::Value {
+        serde_json::from_slice(&to_bytes(payload)).unwrap()
+    }
+
+    #[test]
+    fn a_state_is_the_contracts_example() {
+        let directory = directory();
+        let payload = DeviceStatePayload::new(&directory, &directory.gateways[0], &state());
+        let expected = json!({
+            "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231, "name": "Front door",
+            "connected": true, "status": "tls_connected", "status_code": 2,
+            "since": "2026-11-23T10:00:00.000Z", "since_exact": true, "chain": "k7f3", "seq": 17,
+            "type": "bioentry_w2", "ip": "192.168.0.104", "port": 51211,
+            "mode": "server_to_device", "ssl": true, "auto_reconnect": true, "managed": true,
+            "kept": "config", "updated_at": "2026-11-23T10:00:00.113Z"
+        });
+        assert_eq!(as_json(&payload), expected);
+    }
+
+    #[test]
+    fn what_nobody_can_know_is_null_and_the_last_known_is_kept() {
+        let directory = directory();
+        let last_known = Some(LastKnown {
+            connected: true,
+            status: Status::TlsConnected,
+            since: Moment::from_millis(1_795_428_000_000),
+        });
+        let unknown = DeviceState {
+            connected: None,
+            status: None,
+            since: None,
+            since_exact: false,
+            last_known,
+            ..state()
+        };
+        let json = as_json(&DeviceStatePayload::new(&directory, &directory.gateways[0], &unknown));
+        assert_eq!(json["connected"], json!(null));
+        assert_eq!((&json["status"], &json["status_code"]), (&json!("unknown"), &json!(null)));
+        let since = "2026-11-23T10:00:00.000Z";
+        let last = json!({"connected": true, "status": "tls_connected", "since": since});
+        assert_eq!(json["last_known"], last);
+        assert_eq!(json["seq"], json!(17));
+    }
+
+    #[test]
+    fn an_event_is_the_contracts_example() {
+        let directory = directory();
+        let event = DeviceEvent {
+            gateway: GatewayIndex(0),
+            device_id: DeviceId::new(544_114_231).unwrap(),
+            device_type: Some(DeviceType::from_code(0x0D)),
+            event_type: EventType::Disconnected,
+            seq: 18,
+            status: Status::Disconnected,
+            previous: Some(Status::TlsConnected),
+            timestamp: Moment::from_millis(1_795_431_600_000),
+            received_at: Moment::from_millis(1_795_431_600_120),
+            duration_ms: Some(3_600_000),
+            source: Source::Stream,
+        };
+        let payload = DeviceEventPayload::new(&directory, &directory.gateways[0], &event);
+        let expected = json!({
+            "event_type": "disconnected", "event_id": "k7f3-lobby-544114231-18", "chain": "k7f3",
+            "seq": 18, "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231,
+            "name": "Front door", "type": "bioentry_w2", "connected": false,
+            "status": "disconnected", "status_code": 0, "previous": "tls_connected",
+            "timestamp": "2026-11-23T11:00:00.000Z", "received_at": "2026-11-23T11:00:00.120Z",
+            "duration_s": 3600, "source": "stream"
+        });
+        assert_eq!(as_json(&payload), expected);
+    }
+
+    #[test]
+    fn a_name_is_never_missing() {
+        let entry = &directory().gateways[0];
+        let id = DeviceId::new(9).unwrap();
+        assert_eq!(entry.device_name(id, Some(DeviceType::from_code(0x0D))), "BioEntry W2 9");
+        assert_eq!(entry.device_name(id, None), "Device 9");
+    }
+}

@@ -1,0 +1,136 @@
+//! A gateway's info and events as JSON (contract, section 1).
+//!
+//! May not decide anything: every field is what the core, the link or the configuration says.
+
+use serde::Serialize;
+
+use super::{Directory, GatewayEntry, time};
+use crate::fleet::{GatewayEvent, GatewayState};
+use crate::ids::{DeviceId, Moment};
+
+/// `<base>/<gw>/info`, retained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GatewayInfo<'a> {
+    bridge: &'a str,
+    gateway: &'a str,
+    address: &'a str,
+    state: &'static str,
+    #[serde(serialize_with = "time::moment")]
+    since: Moment,
+    devices: usize,
+    connected: usize,
+    package: Option<&'a str>,
+    last_error: Option<&'a LastError>,
+    clock_skew_s: Option<i64>,
+    #[serde(serialize_with = "time::moment_opt")]
+    certificate_expires_at: Option<Moment>,
+    accept_filter: Option<AcceptFilterInfo>,
+}
+
+/// The last error of a gateway's link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// A gRPC code or one of the link's own, in snake case.
+    pub code: String,
+    /// What happened and what mends it.
+    pub message: String,
+}
+
+/// The accept filter in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AcceptFilterInfo {
+    /// Every device is accepted.
+    pub allow_all: bool,
+    /// How many are accepted by ID.
+    pub device_count: usize,
+}
+
+/// What the link, not the core, knows of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// The package name that it answers to: `gsdk.connect` or `connect`.
+    pub package: Option<String>,
+    /// Why the link was last down.
+    pub last_error: Option<LastError>,
+    /// When its certificate ends.
+    pub certificate_expires_at: Option<Moment>,
+    /// Its accept filter, when it was last read.
+    pub accept_filter: Option<AcceptFilterInfo>,
+}
+
+impl<'a> GatewayInfo<'a> {
+    /// The info as it is now.
+    #[must_use]
+    pub fn new(
+        directory: &'a Directory,
+        gateway: &'a GatewayEntry,
+        state: &GatewayState,
+        facts: &'a LinkFacts,
+    ) -> Self {
+        Self {
+            bridge: &directory.bridge,
+            gateway: gateway.name.as_str(),
+            address: &gateway.address,
+            state: state.state.name(),
+            since: state.since,
+            devices: state.devices,
+            connected: state.connected,
+            package: facts.package.as_deref(),
+            last_error: facts.last_error.as_ref(),
+            // Whole seconds: the wire tells no more, and an info that trembles is noise.
+            clock_skew_s: state.clock_skew_ms.map(|skew| (skew + 500).div_euclid(1000)),
+            certificate_expires_at: facts.certificate_expires_at,
+            accept_filter: facts.accept_filter,
+        }
+    }
+}
+
+/// `<base>/<gw>/event/<type>`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GatewayEventPayload<'a> {
+    event_type: &'static str,
+    event_id: String,
+    bridge: &'a str,
+    gateway: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<DeviceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(serialize_with = "time::moment")]
+    timestamp: Moment,
+    #[serde(serialize_with = "time::moment")]
+    received_at: Moment,
+}
+
+impl<'a> GatewayEventPayload<'a> {
+    /// The event, the `number`-th of its gateway in this run of the bridge.
+    #[must_use]
+    pub fn new(
+        directory: &'a Directory,
+        gateway: &'a GatewayEntry,
+        number: u64,
+        at: Moment,
+        event: &GatewayEvent,
+    ) -> Self {
+        let (device_id, status, count) = match event {
+            GatewayEvent::Reachable | GatewayEvent::Unreachable => (None, None, None),
+            GatewayEvent::Corrected { count } => (None, None, Some(*count)),
+            GatewayEvent::Stranger { device_id, status } => {
+                (Some(*device_id), Some(status.to_string()), None)
+            }
+        };
+        Self {
+            event_type: event.name(),
+            event_id: format!("{}-{}-{number}", directory.instance_id, gateway.name),
+            bridge: &directory.bridge,
+            gateway: gateway.name.as_str(),
+            device_id,
+            status,
+            count,
+            timestamp: at,
+            received_at: at,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Certificates as a gateway makes them: a private root, and a server certificate under it.
+//!
+//! May not touch the network. Facts from the wire's section 1: X.509 v3; the root has CA:TRUE,
+//! digitalSignature and keyCertSign, both EKUs; the server has digitalSignature, both EKUs, and a
+//! SAN that holds only what an operator typed. Keys are ECDSA P-256, which `ring` can make, where
+//! a real gateway has RSA-2048; `Authority::with_root_key` takes an RSA key from elsewhere.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use serde::{Deserialize, Serialize};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What stands in the server certificate's SAN, and what else is wrong with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "kebab-case")]
+pub enum CertificateKind {
+    /// The listening address and 127.0.0.1, and the names `localhost` and `gateway.local`.
+    #[default]
+    Both,
+    /// Only the addresses.
+    IpOnly,
+    /// Only the name `gateway.local`: a client that dials an address has to expect that name.
+    DnsOnly,
+    /// No SAN at all, the common name only: modern TLS stacks refuse it.
+    NoSan,
+    /// As `both`, but over since yesterday.
+    Expired,
+    /// As `both`, but signed by another root than the `ca.crt` that is handed out.
+    OtherCa,
+}
+
+/// Why certificates could not be made or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The certificate could not be made, or a kept one not be read.
+    #[error("cannot make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// A file could not be read or written.
+    #[error("cannot keep certificates: {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// Its private key, PKCS#8.
+    pub key_pem: String,
+}
+
+/// A private root.
+pub struct Authority {
+    root_pem: String,
+    root_key_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new root with a fresh key.
+    ///
+    /// # Errors
+    ///
+    /// When `ring` cannot make a key or a signature.
+    pub fn new(name: &str) -> Result<Self, CertificateError> {
+        Self::with_root_key(name, KeyPair::generate()?)
+    }
+
+    /// A new root with this key.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot sign.
+    pub fn with_root_key(name: &str, key: KeyPair) -> Result<Self, CertificateError> {
+        let mut params = params(name, 10 * 365);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+        let root_pem = params.self_signed(&key)?.pem();
+        let root_key_pem = key.serialize_pem();
+        Ok(Self { root_pem, root_key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// The root kept in this folder as `ca.crt` and `ca.key`; a new one is made and kept there
+    /// when there is none, so that a gateway started again is trusted as before.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written, or holds something else under these names.
+    pub fn kept_in(folder: &Path, name: &str) -> Result<Self, CertificateError> {
+        let (root_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
+        if root_path.exists() && key_path.exists() {
+            let (root_pem, root_key_pem) = (read(&root_path)?, read(&key_path)?);
+            let issuer = Issuer::from_ca_cert_pem(&root_pem, KeyPair::from_pem(&root_key_pem)?)?;
+            return Ok(Self { root_pem, root_key_pem, issuer });
+        }
+        let made = Self::new(name)?;
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        write_secret(&key_path, &made.root_key_pem)?;
+        std::fs::write(&root_path, &made.root_pem).map_err(at(&root_path))?;
+        Ok(made)
+    }
+
+    /// The root certificate: the `ca.crt` that clients trust.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// A server certificate for a gateway that is dialled at `addresses`.
+    ///
+    /// # Errors
+    ///
+    /// When `ring` cannot make a key or a signature.
+    pub fn server(
+        &self,
+        kind: CertificateKind,
+        addresses: &[IpAddr],
+    ) -> Result<Identity, CertificateError> {
+        let mut params = params("gateway", 2 * 365);
+        let ips = addresses.iter().copied().map(SanType::IpAddress);
+        let name = |name: &str| name.try_into().map(SanType::DnsName);
+        match kind {
+            CertificateKind::NoSan => {}
+            CertificateKind::IpOnly => params.subject_alt_names.extend(ips),
+            CertificateKind::DnsOnly => params.subject_alt_names.push(name("gateway.local")?),
+            CertificateKind::Both | CertificateKind::Expired | CertificateKind::OtherCa => {
+                params.subject_alt_names.extend(ips);
+                params.subject_alt_names.extend([name("localhost")?, name("gateway.local")?]);
+            }
+        }
+        if kind == CertificateKind::Expired {
+            params.not_before = (SystemTime::now() - 30 * DAY).into();
+            params.not_after = (SystemTime::now() - DAY).into();
+        }
+        if kind == CertificateKind::OtherCa {
+            return Self::new("another gateway's root")?.sign(params);
+        }
+        self.sign(params)
+    }
+
+    /// A client certificate, as a master gateway's tenants have; the tenant's ID is its
+    /// organization and its common name.
+    ///
+    /// # Errors
+    ///
+    /// When `ring` cannot make a key or a signature.
+    pub fn tenant(&self, tenant: &str) -> Result<Identity, CertificateError> {
+        let mut params = params(tenant, 2 * 365);
+        params.distinguished_name.push(DnType::OrganizationName, tenant);
+        self.sign(params)
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> Result<Identity, CertificateError> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+fn params(name: &str, days: u32) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    // A client whose clock is a little behind has to take it too.
+    params.not_before = (SystemTime::now() - DAY).into();
+    params.not_after = (SystemTime::now() + days * DAY).into();
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> CertificateError {
+    let path = path.display().to_string();
+    move |source| CertificateError::File { path, source }
+}
+
+fn read(path: &Path) -> Result<String, CertificateError> {
+    std::fs::read_to_string(path).map_err(at(path))
+}
+
+/// Writes a private key that its owner alone may read.
+pub(crate) fn write_secret(path: &Path, pem: &str) -> Result<(), CertificateError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path).map_err(at(path))?;
+    std::io::Write::write_all(&mut file, pem.as_bytes()).map_err(at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::*;
+
+    use super::*;
+
+    fn parsed<R>(pem: &str, look: impl FnOnce(&X509Certificate<'_>) -> R) -> R {
+        let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
+        look(&pem.parse_x509().unwrap())
+    }
+
+    #[test]
+    fn the_root_and_the_server_are_made_as_a_gateway_makes_them() {
+        let authority = Authority::new("G-SDK root").unwrap();
+        parsed(authority.root_pem(), |root| {
+            assert!(root.is_ca());
+            let usage = root.key_usage().unwrap().unwrap().value;
+            assert!(usage.digital_signature() && usage.key_cert_sign());
+            let extended = root.extended_key_usage().unwrap().unwrap().value;
+            assert!(extended.client_auth && extended.server_auth);
+            assert_eq!(root.version(), X509Version::V3);
+        });
+        let server = authority.server(CertificateKind::Both, &[[127, 0, 0, 1].into()]).unwrap();
+        parsed(&server.certificate_pem, |server| {
+            assert!(!server.is_ca());
+            let usage = server.key_usage().unwrap().unwrap().value;
+            assert!(usage.digital_signature() && !usage.key_cert_sign());
+            assert_eq!(
+                server.subject_alternative_name().unwrap().unwrap().value.general_names.len(),
+                3
+            );
+            assert!(server.validity().is_valid());
+        });
+    }
+
+    #[test]
+    fn the_awkward_variants_are_as_awkward_as_named() {
+        let authority = Authority::new("G-SDK root").unwrap();
+        let addresses = [[127, 0, 0, 1].into()];
+        let names = |kind| {
+            let server = authority.server(kind, &addresses).unwrap();
+            parsed(&server.certificate_pem, |server| {
+                server
+                    .subject_alternative_name()
+                    .unwrap()
+                    .map_or(0, |names| names.value.general_names.len())
+            })
+        };
+        assert_eq!(names(CertificateKind::NoSan), 0);
+        assert_eq!(names(CertificateKind::IpOnly), 1);
+        assert_eq!(names(CertificateKind::DnsOnly), 1);
+        let expired = authority.server(CertificateKind::Expired, &addresses).unwrap();
+        parsed(&expired.certificate_pem, |server| assert!(!server.validity().is_valid()));
+    }
+
+    #[test]
+    fn a_kept_root_is_the_same_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::kept_in(folder.path(), "G-SDK root").unwrap();
+        let second = Authority::kept_in(folder.path(), "G-SDK root").unwrap();
+        assert_eq!(first.root_pem(), second.root_pem());
+        second.server(CertificateKind::Both, &[]).unwrap();
+    }
+}

@@ -1,0 +1,270 @@
+//! The handle for faults and for looking inside, cloneable.
+//!
+//! May not be reached by the gateway's clients. Every method acts at once; what takes time is
+//! `async`. Methods on a device say `false` when there is no such device.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use super::building::Device;
+use super::gateway::{Gateway, Millis};
+use super::hub::Hub;
+use super::queue::SubscriptionReport;
+use super::wire::front::{CallFault, Front, Packages};
+use super::wire::valve::Valves;
+use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo};
+
+struct Parts {
+    hub: Arc<Hub>,
+    front: Arc<Front>,
+    valves: Arc<Valves>,
+    up: watch::Sender<bool>,
+    is_listening: watch::Receiver<bool>,
+}
+
+/// The handle for faults and for looking inside a running simulation.
+#[derive(Clone)]
+pub struct Control(Arc<Parts>);
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("connections", &self.connections_count()).finish()
+    }
+}
+
+/// Devices: power, connections, words.
+impl Control {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        front: Arc<Front>,
+        valves: Arc<Valves>,
+        up: watch::Sender<bool>,
+        is_listening: watch::Receiver<bool>,
+    ) -> Self {
+        Self(Arc::new(Parts { hub, front, valves, up, is_listening }))
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Acts on the gateway that has this device; `None` if none has.
+    fn on<R>(&self, id: u32, act: impl FnOnce(&mut Gateway, Millis) -> R) -> Option<R> {
+        let knows = |gateway: &mut Gateway, _| gateway.knows(id);
+        let place = (0..self.0.hub.gateways_count())
+            .find(|place| self.0.hub.with(*place, knows) == Some(true))?;
+        self.0.hub.with(place, act)
+    }
+
+    /// Switches a device on or off. A connected one that goes dark is noticed by the gateway's
+    /// keep-alive only (`Timing::keep_alive_ms`).
+    pub fn power(&self, id: u32, on: bool) -> bool {
+        self.on(id, |gateway, now| gateway.power(now, id, on)) == Some(true)
+    }
+
+    /// Switches every device on or off: a building that loses its power.
+    pub fn power_all(&self, on: bool) {
+        self.0.hub.with_all(|gateway, now| {
+            let ids: Vec<u32> = gateway.building().map(|device| device.id).collect();
+            for id in ids {
+                gateway.power(now, id, on);
+            }
+        });
+    }
+
+    /// Ends a device's connection at once; what follows depends on how it was made. `false` if it
+    /// had none.
+    pub fn drop_device(&self, id: u32) -> bool {
+        self.on(id, |gateway, now| gateway.drop_device(now, id)) == Some(true)
+    }
+
+    /// Changes a managed device's state without telling any stream: only `GetDeviceList` shows
+    /// it. A status that means no connection ends the connection, one that means a connection
+    /// makes it, any other number is only shown. `false` if not managed.
+    pub fn change_silently(&self, id: u32, status: i32) -> bool {
+        self.on(id, |gateway, now| gateway.change_silently(now, id, status)) == Some(true)
+    }
+
+    /// Tells the streams a status of any device, known or not, and any number, while the list
+    /// stays as it is.
+    pub fn tell(&self, id: u32, status: i32) {
+        let told = self.on(id, |gateway, now| gateway.tell_only(now, id, status));
+        if told.is_none() {
+            self.0.hub.with(0, |gateway, now| gateway.tell_only(now, id, status));
+        }
+    }
+
+    /// Tells a managed device's present status once more, as gateways before V1.9.1 do. `false`
+    /// if not managed.
+    pub fn repeat_status(&self, id: u32) -> bool {
+        self.on(id, |gateway, now| gateway.repeat_status(now, id)) == Some(true)
+    }
+
+    /// Hangs another device on the wall of the first gateway's building. `false` if its ID or
+    /// address is taken.
+    pub fn add_device(&self, device: Device) -> bool {
+        self.0.hub.with(0, |gateway, now| gateway.add_device(now, device)) == Some(true)
+    }
+
+    /// Takes a device off the wall; its connection ends.
+    pub fn remove_device(&self, id: u32) -> bool {
+        self.on(id, |gateway, now| gateway.remove_device(now, id)) == Some(true)
+    }
+
+    /// Does what a client would do to have all devices managed: registers those to be dialled as
+    /// asynchronous, and lets in those that dial.
+    pub fn manage_all(&self) {
+        self.0.hub.with_all(Gateway::manage_all);
+    }
+}
+
+/// The gateway: networks, connections, process.
+impl Control {
+    /// Takes away the gateway's network to its devices, or gives it back.
+    pub fn device_network(&self, up: bool) {
+        self.0.hub.with_all(|gateway, now| gateway.set_network(now, up));
+    }
+
+    /// Takes away the gateway's network to its clients, or gives it back: connections go silent
+    /// without an end, and new ones are refused.
+    pub fn client_network(&self, up: bool) {
+        self.0.valves.stall(!up);
+        self.0.up.send_replace(up);
+    }
+
+    /// Freezes the gateway towards its clients, or thaws it: it accepts connections and answers
+    /// nothing, not even HTTP/2 pings or a TLS handshake.
+    pub fn freeze(&self, frozen: bool) {
+        self.0.valves.stall(frozen);
+    }
+
+    /// Cuts all clients' connections by TCP reset. New ones are welcome.
+    pub fn cut_connections(&self) {
+        self.0.valves.cut();
+    }
+
+    /// Ends all status streams with this code (`Ok`: as if the gateway were done).
+    pub fn end_streams(&self, code: Code) {
+        let outcome = match code {
+            Code::Ok => Ok(()),
+            code => Err(Status::new(code, "the gateway ended the stream")),
+        };
+        self.0.hub.end_streams(&outcome);
+    }
+
+    /// Restarts the gateway: cuts everything, forgets what clients gave it, stays away for
+    /// `down`, and listens again on the same port when this returns.
+    pub async fn restart(&self, down: Duration) {
+        self.stop_listening();
+        self.listening(false).await;
+        tokio::time::sleep(down).await;
+        self.start_listening();
+        self.listening(true).await;
+    }
+
+    /// Waits until the port is listened on (or not).
+    async fn listening(&self, wanted: bool) {
+        // The error means that the gateway has been stopped: nothing more to wait for.
+        let _ = self.0.is_listening.clone().wait_for(|is| *is == wanted).await;
+    }
+
+    /// The first half of a restart: the gateway is gone, and everything forgotten.
+    pub fn stop_listening(&self) {
+        self.0.up.send_replace(false);
+        self.0.valves.cut();
+        self.0.hub.end_streams(&Ok(()));
+        self.0.hub.give_up_all();
+        self.0.hub.with_all(Gateway::restart);
+    }
+
+    /// The second half of a restart: the gateway begins anew, on the same port.
+    pub fn start_listening(&self) {
+        // What devices did meanwhile, they did without this gateway.
+        self.0.hub.with_all(Gateway::restart);
+        self.0.up.send_replace(true);
+    }
+
+    /// Moves the gateway's clock ahead of the truth (behind, if negative), in milliseconds.
+    pub fn clock_skew(&self, skew_ms: i64) {
+        self.0.hub.with_all(|gateway, _| gateway.set_clock_skew(skew_ms));
+    }
+}
+
+/// Calls: errors, latency, package ages.
+impl Control {
+    /// Answers calls of a method, named as in the interface definition (`GetDeviceList`; `*`: any
+    /// method), with an error.
+    pub fn fail(&self, method: &str, fault: CallFault) {
+        self.0.front.fail(method, fault);
+    }
+
+    /// Takes all ordered errors away.
+    pub fn heal(&self) {
+        self.0.front.heal();
+    }
+
+    /// Holds every call up for this long before the gateway looks at it.
+    pub fn latency(&self, latency: Duration) {
+        self.0.front.set_latency(latency);
+    }
+
+    /// Serves only these package names from now on.
+    pub fn packages(&self, packages: Packages) {
+        self.0.front.set_packages(packages);
+    }
+
+    /// Sends response headers of new streams only with the first message, or at once.
+    pub fn lazy_headers(&self, lazy: bool) {
+        self.0.front.set_lazy_headers(lazy);
+    }
+
+    /// How often each method was called, both package ages together.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.0.front.calls()
+    }
+}
+
+/// Looking inside.
+impl Control {
+    /// The managed devices, as `GetDeviceList` gives them.
+    #[must_use]
+    pub fn managed(&self) -> Vec<DeviceInfo> {
+        self.0.hub.with_all(|gateway, _| gateway.list()).concat()
+    }
+
+    /// The physical devices, managed or not, in order of their IDs within a gateway.
+    #[must_use]
+    pub fn building(&self) -> Vec<Device> {
+        let all = |gateway: &mut Gateway, _| gateway.building().cloned().collect::<Vec<_>>();
+        self.0.hub.with_all(all).concat()
+    }
+
+    /// The refused devices, as `GetPendingList` gives them.
+    #[must_use]
+    pub fn pending(&self) -> Vec<PendingDeviceInfo> {
+        self.0.hub.with_all(|gateway, _| gateway.pending()).concat()
+    }
+
+    /// The first gateway's accept filter.
+    #[must_use]
+    pub fn filter(&self) -> AcceptFilter {
+        self.0.hub.with(0, |gateway, _| gateway.filter()).unwrap_or_default()
+    }
+
+    /// What the living subscriptions have been given so far, and what was discarded.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<SubscriptionReport> {
+        self.0.hub.subscriptions()
+    }
+
+    /// How many client connections are open.
+    #[must_use]
+    pub fn connections_count(&self) -> usize {
+        self.0.valves.open_count()
+    }
+}

@@ -1,0 +1,89 @@
+//! What a simulated gateway is started with.
+//!
+//! May not touch anything running: what can be changed later is in `control`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::building::{Device, mixed_devices};
+use super::certs::CertificateKind;
+use super::gateway::Timing;
+use super::wire::front::Packages;
+
+/// How many devices a gateway has when nothing else is said (contract, section 8).
+pub const DEVICES_COUNT: usize = 20;
+
+/// What a simulated device gateway is started with. The default is a gateway on a free loopback
+/// port with twenty devices in its subnet, none of them managed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Keeps `ca.crt` and `ca.key` in this folder, and takes them from there if they exist; `None`
+    /// makes a new root in memory.
+    pub certificates_dir: Option<PathBuf>,
+    /// What is in the server certificate.
+    pub certificate: CertificateKind,
+    /// Further addresses for the certificate's SAN, besides the one listened on and 127.0.0.1.
+    pub certificate_addresses: Vec<IpAddr>,
+    /// The devices of its subnet.
+    pub devices: Vec<Device>,
+    /// Whether all devices are managed from the start, as if a client had asked.
+    pub managed: bool,
+    /// How long things take.
+    pub timing: Timing,
+    /// Whether it tells `TRY_TO_CONNECT`, as newer gateways do.
+    pub tells_tries: bool,
+    /// Which package names it serves.
+    pub packages: Packages,
+    /// Sends a stream's response headers only with its first message, as grpc-go does.
+    pub lazy_headers: bool,
+    /// The gateway's own address in its subnet, where devices in mode device-to-server dial.
+    pub gateway_address: Ipv4Addr,
+    /// Decides all that is left to chance.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            certificates_dir: None,
+            certificate: CertificateKind::Both,
+            certificate_addresses: Vec::new(),
+            devices: mixed_devices(0, 0, DEVICES_COUNT),
+            managed: false,
+            timing: Timing::default(),
+            tells_tries: true,
+            packages: Packages::Both,
+            lazy_headers: false,
+            gateway_address: Ipv4Addr::new(192, 168, 0, 2),
+            seed: 1,
+        }
+    }
+}
+
+impl Settings {
+    /// For tests: `count` mixed devices, all managed, and everything in a hurry.
+    #[must_use]
+    pub fn fast(count: usize) -> Self {
+        Self {
+            devices: mixed_devices(0, 0, count),
+            managed: true,
+            timing: Timing::fast(),
+            ..Self::default()
+        }
+    }
+
+    /// The addresses that a certificate names.
+    pub(crate) fn named_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+        if !self.listen.ip().is_unspecified() {
+            addresses.push(self.listen.ip());
+        }
+        addresses.extend(&self.certificate_addresses);
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+}
