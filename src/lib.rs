@@ -18,3 +18,4 @@ pub mod outbox;
 pub mod payload;
 pub mod proto;
 pub mod simulator;
+pub mod task;

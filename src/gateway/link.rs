@@ -12,12 +12,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::GatewayIndex;
+use crate::task::caught;
 
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, RpcObserver};
 use super::live::Live;
 use super::lost::Lost;
-use super::observation::Observation;
+use super::observation::{LinkError, Observation};
 use super::options::GatewayOptions;
 use super::package::PackageMemory;
 use super::retry::{Retry, Told};
@@ -47,23 +48,19 @@ impl Link {
     ) -> Self {
         let list_now = Arc::new(Notify::new());
         let (client_sender, client) = watch::channel(None);
-        let mut task = Task {
+        let ends = Ends {
             index,
             queue,
             observer,
             list_now: list_now.clone(),
             client: client_sender,
-            packages: PackageMemory::default(),
-            keep_alive: KeepAlive::Pings,
-            retry: Retry::new(options.timing),
-            told: Told::default(),
             options,
         };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = task.run() => {}
+                () = ends.run_on() => {}
             }
         });
         Self { list_now, client, task }
@@ -93,13 +90,20 @@ impl Link {
     }
 }
 
-struct Task {
+/// What a task is bound to for ever.
+#[derive(Clone)]
+struct Ends {
     index: GatewayIndex,
     options: GatewayOptions,
     queue: Observations,
     observer: RpcObserver,
     list_now: Arc<Notify>,
     client: watch::Sender<Option<GatewayClient>>,
+}
+
+/// What a task learns of its gateway, and forgets if it dies.
+struct Task {
+    ends: Ends,
     packages: PackageMemory,
     keep_alive: KeepAlive,
     retry: Retry,
@@ -113,18 +117,49 @@ struct Ended {
     stood: Option<(Instant, Instant)>,
 }
 
+impl Ends {
+    /// Runs for ever; a panic costs the link, not the task.
+    async fn run_on(&self) {
+        loop {
+            let mut task = Task::new(self.clone());
+            let Err(panic) = caught(async move { task.run().await }).await else { return };
+            let gateway = &self.options.name;
+            tracing::error!(%gateway, panic, "its task died of a mistake in this program");
+            self.client.send_replace(None);
+            let message = format!("gateway {gateway}: its task died of a mistake here: {panic}");
+            let error = LinkError::new("internal", message);
+            let last_sign_of_life = std::time::Instant::now();
+            let observation = Observation::LinkDown { last_sign_of_life, error };
+            if self.queue.send((self.index, observation)).await.is_err() {
+                return;
+            }
+            sleep(self.options.timing.retry_first).await;
+        }
+    }
+}
+
 impl Task {
+    fn new(ends: Ends) -> Self {
+        Self {
+            packages: PackageMemory::default(),
+            keep_alive: KeepAlive::Pings,
+            retry: Retry::new(ends.options.timing),
+            told: Told::default(),
+            ends,
+        }
+    }
+
     async fn run(&mut self) {
         loop {
             let Ended { lost, stood } = self.attempt().await;
-            self.client.send_replace(None);
+            self.ends.client.send_replace(None);
             let changed = lost.pings_unwanted && self.keep_alive == KeepAlive::Pings;
             if changed {
                 self.keep_alive = KeepAlive::Calls;
-                let gateway = &self.options.name;
+                let gateway = &self.ends.options.name;
                 tracing::info!(%gateway, "it takes no HTTP/2 pings; a light call from now on");
             } else {
-                self.told.failed(&self.options.name, &lost.error);
+                self.told.failed(&self.ends.options.name, &lost.error);
             }
             let observation = match stood {
                 None => Observation::AttemptFailed(lost.error),
@@ -133,7 +168,7 @@ impl Task {
                     Observation::LinkDown { last_sign_of_life, error: lost.error }
                 }
             };
-            if self.queue.send((self.index, observation)).await.is_err() {
+            if self.ends.queue.send((self.ends.index, observation)).await.is_err() {
                 return;
             }
             if !changed {
@@ -145,7 +180,7 @@ impl Task {
 
     /// Connects, subscribes, and reads until the link is lost.
     async fn attempt(&mut self) -> Ended {
-        let (options, observer) = (&self.options, self.observer.clone());
+        let (options, observer) = (&self.ends.options, self.ends.observer.clone());
         let opened =
             GatewayClient::open(options, self.keep_alive, self.packages.clone(), observer).await;
         let client = match opened {
@@ -161,19 +196,19 @@ impl Task {
                 return Ended { lost: Lost::by(&error), stood: None };
             }
         };
-        forget_permit(&self.list_now).await;
-        self.client.send_replace(Some(client.clone()));
+        forget_permit(&self.ends.list_now).await;
+        self.ends.client.send_replace(Some(client.clone()));
         let certificate_expires_at = client.certificate_expires_at();
         let up = Observation::LinkUp { package, certificate_expires_at };
-        if self.queue.try_send((self.index, up)).is_err() {
-            return Ended { lost: Lost::by_overflow(&self.options.name), stood: None };
+        if self.ends.queue.try_send((self.ends.index, up)).is_err() {
+            return Ended { lost: Lost::by_overflow(&self.ends.options.name), stood: None };
         }
-        self.told.up(&self.options.name, package);
+        self.told.up(&self.ends.options.name, package);
         let since = Instant::now();
         let live = Live {
-            index: self.index,
-            queue: &self.queue,
-            list_now: &self.list_now,
+            index: self.ends.index,
+            queue: &self.ends.queue,
+            list_now: &self.ends.list_now,
             client: &client,
             package,
             keep_alive: self.keep_alive,

@@ -22,6 +22,7 @@ use super::drive::{End, Line, drive};
 use super::fault::Fault;
 use super::tls::Tls;
 use super::{v4, v5};
+use crate::task::caught;
 
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
 /// loop has taken some; a message may be 256 KiB, so this bounds the memory too.
@@ -264,10 +265,30 @@ pub fn spawn(settings: Settings) -> Session {
         let ended = sender.clone();
         tokio::select! {
             () = ended.closed() => {}
-            () = run(settings, sender) => {}
+            () = run_on(settings, sender) => {}
         }
     });
     Session { events }
+}
+
+/// Runs until it is to stop; a panic costs the connection, not the session.
+async fn run_on(settings: Settings, events: mpsc::Sender<Event>) {
+    loop {
+        let Err(panic) = caught(run(settings.clone(), events.clone())).await else { return };
+        tracing::error!(panic, "the broker's session died of a mistake in this program");
+        let reason = format!("the session died of a mistake in this program: {panic}");
+        let retry_in = settings.retry.first;
+        let gone = Event::Disconnected {
+            generation: Generation::default(),
+            reason,
+            taken_over: false,
+            retry_in,
+        };
+        if events.send(gone).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(retry_in).await;
+    }
 }
 
 async fn run(settings: Settings, events: mpsc::Sender<Event>) {

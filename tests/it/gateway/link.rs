@@ -1,12 +1,13 @@
 //! A link comes up, hands on in order, is lost and made anew; and the calls beside it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gsdk2mqtt::fleet::Status as DeviceStatus;
 use gsdk2mqtt::gateway::{
-    AcceptFilter, Error, GatewayClient, LinkError, Observation, Package, Target,
+    AcceptFilter, Error, GatewayClient, LinkError, Observation, Package, Rpc, Target,
 };
 use gsdk2mqtt::ids::DeviceId;
 use tonic::{Code, Status};
@@ -275,4 +276,29 @@ async fn calls_have_deadlines_and_a_search_one_that_is_longer_than_itself() {
     assert_eq!(client.connect(target).await.unwrap(), id(51_211));
     let calls = [("SearchDevice", "ok"), ("SearchDevice", "deadline_exceeded"), ("Connect", "ok")];
     assert_eq!(*seen.lock().unwrap(), calls);
+}
+
+#[tokio::test]
+async fn a_panic_costs_the_link_and_not_the_task() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let died = Arc::new(AtomicBool::new(false));
+    let dies_once = died.clone();
+    let observer = move |rpc: &Rpc| {
+        let list = rpc.method == "GetDeviceList";
+        assert!(!list || dies_once.swap(true, Ordering::Relaxed), "made to die");
+    };
+    let options = lobby(&peer.address.to_string(), &ca.file());
+    let mut observed = Observed::start_with(options, 1000, Arc::new(observer));
+    observed.up().await;
+    observed.link.list_now();
+    let down = |observation: &Observation| matches!(observation, Observation::LinkDown { .. });
+    let Observation::LinkDown { error, .. } = observed.next_that(down).await else {
+        unreachable!("only those fit")
+    };
+    assert_eq!(error.code, "internal");
+    assert!(error.message.contains("made to die"), "{error}");
+    observed.up().await;
+    assert!(died.load(Ordering::Relaxed));
+    observed.stop().await;
 }

@@ -70,9 +70,12 @@ struct Observed {
 
 impl Observed {
     fn start(options: GatewayOptions, capacity: usize) -> Self {
+        Self::start_with(options, capacity, recorder().0)
+    }
+
+    fn start_with(options: GatewayOptions, capacity: usize, observer: RpcObserver) -> Self {
         let (sender, queue) = mpsc::channel(capacity);
         let (stop, stopped) = watch::channel(false);
-        let (observer, _) = recorder();
         let link = Link::start(GatewayIndex(0), options, sender, observer, stopped);
         Self { link, queue, stop }
     }
