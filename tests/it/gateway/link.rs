@@ -12,10 +12,10 @@ use gsdk2mqtt::gateway::{
 use gsdk2mqtt::ids::DeviceId;
 use tonic::{Code, Status};
 
-use super::certificates::Ca;
 use super::peer::{Peer, State, device};
 use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, recorder};
+use crate::harness::certificates::Ca;
 
 async fn peer(ca: &Ca, state: State) -> Peer {
     Peer::start(ca.for_names(&["127.0.0.1"]).tls(), state).await
