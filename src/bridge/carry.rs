@@ -15,8 +15,8 @@ use crate::metrics::GatewayMeasures;
 use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, View};
 use crate::outbox::Record;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload, LastError, Subject,
-    to_bytes,
+    AcceptFilterInfo, BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload,
+    LastError, Subject, to_bytes,
 };
 
 impl Bridge {
@@ -48,6 +48,11 @@ impl Bridge {
             Observation::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.step(gateway, Input::List(rows), StdInstant::now());
+            }
+            Observation::AcceptFilter(filter) => {
+                let device_count = filter.device_ids.len();
+                let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
+                self.fact(gateway, |facts| facts.accept_filter = Some(filter));
             }
             Observation::ListFailed(error) => {
                 tracing::warn!("{error}");

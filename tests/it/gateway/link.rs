@@ -90,6 +90,7 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     observed.link.list_now();
     assert!(matches!(observed.next().await, Observation::ListAsked));
     assert!(matches!(observed.next().await, Observation::List(_)));
+    assert!(matches!(observed.next().await, Observation::AcceptFilter(_)));
     for number in [3, 4] {
         peer.tell(number, 1);
         let next = observed.next().await;
