@@ -62,6 +62,15 @@ pub struct Identity {
     pub key_pem: String,
 }
 
+impl Identity {
+    /// Writes `<name>.crt` and `<name>.key`.
+    pub(crate) fn keep(&self, folder: &Path, name: &str) -> Result<(), CertificateError> {
+        let certificate = folder.join(name).with_extension("crt");
+        std::fs::write(&certificate, &self.certificate_pem).map_err(at(&certificate))?;
+        write_secret(&folder.join(name).with_extension("key"), &self.key_pem)
+    }
+}
+
 /// A private root.
 pub struct Authority {
     root_pem: String,

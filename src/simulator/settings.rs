@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::building::{Device, mixed_devices};
 use super::certs::CertificateKind;
 use super::gateway::Timing;
+use super::master::MasterSettings;
 use super::scenario::Step;
 use super::wire::front::Packages;
 
@@ -43,6 +44,9 @@ pub struct Settings {
     pub gateway_address: Ipv4Addr,
     /// Decides all that is left to chance.
     pub seed: u64,
+    /// Makes it a master gateway: mutual TLS, login, and these device gateways instead of
+    /// `devices`.
+    pub master: Option<MasterSettings>,
     /// What befalls it in time.
     pub steps: Vec<Step>,
     /// Where the control API listens, a loopback address; `None`: nowhere.
@@ -64,6 +68,7 @@ impl Default for Settings {
             lazy_headers: false,
             gateway_address: Ipv4Addr::new(192, 168, 0, 2),
             seed: 1,
+            master: None,
             steps: Vec::new(),
             control: None,
         }
