@@ -220,7 +220,9 @@ impl Publisher {
     /// When [`Publisher::next`] is to be asked again although nothing has changed.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        if self.phase == Phase::Away {
+        // Where the window is full, an acknowledgement wakes; who leaves says no infos.
+        let idle = matches!(self.phase, Phase::Away | Phase::Leaving);
+        if idle || self.in_flight.len() >= self.window {
             return None;
         }
         let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
