@@ -166,6 +166,11 @@ impl Publisher {
         self.bridge_info.dirty = true;
     }
 
+    /// The bridge's info is to be said again, be it the same.
+    pub fn bridge_info_again(&mut self) {
+        self.bridge_info.forget();
+    }
+
     /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
     pub fn offline_seen(&mut self) {
         if self.phase == Phase::Online {
