@@ -402,3 +402,45 @@ async fn a_scenario_is_the_same_each_time() {
         assert_eq!(first, second, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_stopped_gateway_says_why_its_streams_end() {
+    let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
+    let mut client = client(&simulator).await;
+    let request = SubscribeStatusRequest { queue_size: 9 };
+    let mut stream = client.subscribe_status(request).await.unwrap().into_inner();
+    drop(client);
+    let stopping = tokio::spawn(simulator.stop());
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status,
+            None => panic!("a stream ended in silence"),
+        }
+    };
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the gateway ended the stream"));
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_certificates_variants_are_met_by_a_real_client() {
+    for (kind, taken) in [
+        (CertificateKind::Both, true),
+        (CertificateKind::IpOnly, true),
+        (CertificateKind::DnsOnly, false),
+        (CertificateKind::NoSan, false),
+        (CertificateKind::Expired, false),
+        (CertificateKind::OtherCa, false),
+    ] {
+        let settings = Settings { certificate: kind, ..Settings::fast(1) };
+        let simulator = Simulator::start(settings).await.unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(simulator.ca_pem()));
+        let endpoint = Endpoint::from_shared(format!("https://{}", simulator.address())).unwrap();
+        let connected = endpoint.clone().tls_config(tls.clone()).unwrap().connect().await;
+        assert_eq!(connected.is_ok(), taken, "{kind:?}");
+        if kind == CertificateKind::DnsOnly {
+            let tls = tls.domain_name("gateway.local");
+            endpoint.tls_config(tls).unwrap().connect().await.unwrap();
+        }
+    }
+}
