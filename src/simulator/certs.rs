@@ -2,8 +2,8 @@
 //!
 //! May not touch the network. Facts from the wire's section 1: X.509 v3; the root has CA:TRUE,
 //! digitalSignature and keyCertSign, both EKUs; the server has digitalSignature, both EKUs, and a
-//! SAN that holds only what an operator typed. A real gateway's keys are RSA-2048, which `ring` cannot
-//! make: `Keys::Rsa` has the openssl program make them, and the default is ECDSA P-256.
+//! SAN that holds only what an operator typed. A real gateway's keys are RSA-2048, which `ring`
+//! cannot make: `Keys::Rsa` has the openssl program make them, and the default is ECDSA P-256.
 
 use std::net::IpAddr;
 use std::path::Path;
