@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::simulator::{
-    CertificateKind, DEVICES_COUNT, MasterSettings, Mode, Packages, Scenario, ScenarioError,
+    CertificateKind, DEVICES_COUNT, Keys, MasterSettings, Mode, Packages, Scenario, ScenarioError,
     Settings, Simulator, kind_name, mixed_devices,
 };
 
@@ -54,6 +54,9 @@ pub(super) struct SimulateArgs {
     /// gateway shows them.
     #[arg(long, value_enum, default_value = "both", value_name = "KIND")]
     pub certificate: CertificateKind,
+    /// What kind of keys the certificates have: RSA-2048 as a gateway's needs the openssl program.
+    #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND")]
+    pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub san: Vec<IpAddr>,
@@ -95,6 +98,7 @@ impl SimulateArgs {
     fn settings(&self) -> Result<Settings, ScenarioError> {
         let base = Settings {
             certificates_dir: Some(self.certs.clone()),
+            keys: self.keys,
             certificate: self.certificate,
             certificate_addresses: self.san.clone(),
             packages: self.packages,

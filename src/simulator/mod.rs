@@ -37,6 +37,7 @@ mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -46,7 +47,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 pub use building::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
-pub use certs::{Authority, CertificateError, CertificateKind, Identity};
+pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
 pub use control::{Control, Outcome};
 pub use fault::{AllWord, Devices, Fault, GrpcCode, StatusCode};
 pub use gateway::Timing;
@@ -72,6 +73,11 @@ use wire::front::{Front, FrontLayer};
 use wire::listen::{Listener, bind, tls};
 use wire::master::ConnectMasterService;
 use wire::valve::Valves;
+
+/// How long clients may take to close after their streams have ended.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often it is looked whether they have.
+const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// Why a simulated gateway could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +121,8 @@ impl Simulator {
     /// When its certificates cannot be made or kept, or its port cannot be had.
     pub async fn start(settings: Settings) -> Result<Self, SimulatorError> {
         let authority = match &settings.certificates_dir {
-            Some(folder) => Authority::kept_in(folder, "G-SDK gateway root")?,
-            None => Authority::new("G-SDK gateway root")?,
+            Some(folder) => Authority::kept_in(folder, "G-SDK gateway root", settings.keys)?,
+            None => Authority::new("G-SDK gateway root", settings.keys)?,
         };
         let identity = authority.server(settings.certificate, &settings.named_addresses())?;
         let clients = Clients::new(&authority, &settings)?;
@@ -218,12 +224,27 @@ impl Simulator {
         self.control.clone()
     }
 
-    /// Ends it: streams end with UNAVAILABLE, then connections and port close.
+    /// Ends it: streams end with UNAVAILABLE, then connections and port close. Clients have
+    /// `STOP_TIMEOUT` to take notice; a frozen gateway's never do.
     pub async fn stop(mut self) {
         self.control.end_streams(tonic::Code::Unavailable);
         drop(self.stop.take());
+        let closed = async {
+            while self.control.connections_count() > 0 {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        // Out of time: what is still open is cut.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, closed).await;
         self.control.cut_connections();
         self.tasks.shutdown().await;
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        // Connections have tasks of their own, which would outlive the others.
+        self.control.cut_connections();
     }
 }
 

@@ -129,6 +129,58 @@ async fn a_storm_is_counted_exactly_and_one_full_queue_disturbs_no_other() {
 }
 
 #[tokio::test]
+async fn storms_have_patterns_and_rates() {
+    let simulator = Simulator::start(Settings::fast(40)).await.unwrap();
+    let control = simulator.control();
+    eventually("all devices connected", || all_connected(&control)).await;
+    let mut client = client(&simulator).await;
+    let request = SubscribeStatusRequest { queue_size: 10_000 };
+    let mut stream = client.subscribe_status(request).await.unwrap().into_inner();
+    let mut told = async |pattern, per_second| {
+        let storm = Storm { changes: 400, per_second, pattern, seed: 3 };
+        let report = control.storm(storm).await.unwrap();
+        assert_eq!(report.changes, 400);
+        let mut seen = Vec::new();
+        for _ in 0..400 {
+            let change = stream.next().await.unwrap().unwrap();
+            seen.push((change.device_id, change.status));
+        }
+        (seen, report.duration_s)
+    };
+    let (repeated, _) = told(Pattern::Repeat, None).await;
+    assert!(repeated.iter().all(|(_, status)| *status != 0));
+    let (flapping, seconds) = told(Pattern::Flapping, Some(2_000)).await;
+    let ids: std::collections::BTreeSet<u32> = flapping.iter().map(|one| one.0).collect();
+    assert_eq!(ids.len(), 2, "one in twenty");
+    assert!(seconds > 0.15, "400 changes at 2,000 a second take a while: {seconds}");
+    let (random, _) = told(Pattern::Random, None).await;
+    assert!(random.iter().any(|(_, status)| *status == 0));
+    let nobody = Simulator::start(Settings { managed: false, ..Settings::fast(1) }).await.unwrap();
+    assert_eq!(nobody.control().storm(Storm::of(1)).await, Err(NothingManaged));
+}
+
+#[tokio::test]
+async fn a_gateway_without_its_client_network_is_silent_and_refuses() {
+    let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
+    let control = simulator.control();
+    let mut client = client(&simulator).await;
+    control.client_network(false);
+    let list = client.get_device_list(GetDeviceListRequest {});
+    assert!(tokio::time::timeout(Duration::from_millis(100), list).await.is_err());
+    let mut refused = false;
+    for _ in 0..400 {
+        refused = tokio::net::TcpStream::connect(simulator.address()).await.is_err();
+        if refused {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(refused);
+    control.client_network(true);
+    client.get_device_list(GetDeviceListRequest {}).await.unwrap();
+}
+
+#[tokio::test]
 async fn faults_of_calls_and_lazy_headers() {
     let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
     let control = simulator.control();
@@ -400,5 +452,47 @@ async fn a_scenario_is_the_same_each_time() {
         let second = strip(history(name, 600).await);
         assert!(first.len() > 50, "{name}: {}", first.len());
         assert_eq!(first, second, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_gateway_says_why_its_streams_end() {
+    let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
+    let mut client = client(&simulator).await;
+    let request = SubscribeStatusRequest { queue_size: 9 };
+    let mut stream = client.subscribe_status(request).await.unwrap().into_inner();
+    drop(client);
+    let stopping = tokio::spawn(simulator.stop());
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(status)) => break status,
+            None => panic!("a stream ended in silence"),
+        }
+    };
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the gateway ended the stream"));
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_certificates_variants_are_met_by_a_real_client() {
+    for (kind, taken) in [
+        (CertificateKind::Both, true),
+        (CertificateKind::IpOnly, true),
+        (CertificateKind::DnsOnly, false),
+        (CertificateKind::NoSan, false),
+        (CertificateKind::Expired, false),
+        (CertificateKind::OtherCa, false),
+    ] {
+        let settings = Settings { certificate: kind, ..Settings::fast(1) };
+        let simulator = Simulator::start(settings).await.unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(simulator.ca_pem()));
+        let endpoint = Endpoint::from_shared(format!("https://{}", simulator.address())).unwrap();
+        let connected = endpoint.clone().tls_config(tls.clone()).unwrap().connect().await;
+        assert_eq!(connected.is_ok(), taken, "{kind:?}");
+        if kind == CertificateKind::DnsOnly {
+            let tls = tls.domain_name("gateway.local");
+            endpoint.tls_config(tls).unwrap().connect().await.unwrap();
+        }
     }
 }
