@@ -61,6 +61,8 @@ pub struct Bridge {
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
+    /// Why it last refused a message; empty until it has.
+    broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
     losses: Losses,
     /// Counts the events of bridge and gateways in this run.

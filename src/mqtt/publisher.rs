@@ -20,6 +20,8 @@ use crate::payload::{GatewayEntry, Subject};
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 /// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
 const REFUSED_RETRY_MS: i64 = 2_000;
+/// As many refusals in a row double that time: to a minute.
+const REFUSALS_COUNTED_MAX: u32 = 5;
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -59,6 +61,8 @@ pub struct Publisher {
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
     again: BTreeMap<Moment, Vec<Sent>>,
+    /// In a row.
+    refusals: u32,
     pub(super) turn: u32,
     requests_wanted: bool,
 }
@@ -79,6 +83,7 @@ impl Publisher {
             bridge_info: Desk::default(),
             bridge_state: None,
             again: BTreeMap::new(),
+            refusals: 0,
             turn: 0,
             requests_wanted: false,
         }
@@ -97,10 +102,6 @@ impl Publisher {
         self.in_flight.clear();
         self.again.clear();
         self.all_changed(fleet);
-        self.bridge_info.forget();
-        for desk in &mut self.gateways {
-            desk.info.forget();
-        }
     }
 
     /// The connection is lost, and with it all that was in flight.
@@ -123,7 +124,13 @@ impl Publisher {
             }
             self.gateway_changed(gateway);
         }
-        self.bridge_info.dirty = true;
+        self.bridge_info.forget();
+        for desk in &mut self.gateways {
+            desk.info.forget();
+        }
+        if self.phase == Phase::Online {
+            self.bridge_state = Some("online");
+        }
     }
 
     /// This device's state has changed.
@@ -216,6 +223,12 @@ impl Publisher {
         std::mem::replace(&mut self.requests_wanted, false)
     }
 
+    /// How many retained states the broker has refused, and are to be sent again.
+    #[must_use]
+    pub fn states_refused(&self) -> usize {
+        self.again.values().flatten().filter(|sent| sent.is_state()).count()
+    }
+
     /// How many device states wait.
     #[must_use]
     pub fn states_waiting(&self) -> usize {
@@ -256,8 +269,12 @@ impl Publisher {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
-        if !taken {
-            self.again.entry(now.plus(REFUSED_RETRY_MS)).or_default().push(sent);
+        if taken {
+            self.refusals = 0;
+        } else {
+            let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
+            self.refusals += 1;
+            self.again.entry(now.plus(wait)).or_default().push(sent);
         }
         Some(Acknowledged { kind, read_at })
     }
@@ -275,14 +292,20 @@ impl Publisher {
         self.next_offline(view)
             .or_else(|| self.next_bridge_state())
             .or_else(|| self.next_cleared())
-            .or_else(|| self.next_of_states_and_events(outbox, view))
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
+            .or_else(|| self.next_of_states_and_events(outbox, view))
     }
 
     fn take_up_again(&mut self, now: Moment, outbox: &mut Outbox) {
         while let Some(due) = self.again.first_entry().filter(|due| *due.key() <= now) {
             for sent in due.remove() {
+                if let Phase::Filling { mark, last } = &mut self.phase
+                    && sent.is_state()
+                {
+                    // The full state is not out yet after all.
+                    (*mark, *last) = (None, None);
+                }
                 match sent {
                     Sent::Event(subject) => outbox.put_back(&subject),
                     Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
@@ -317,8 +340,11 @@ impl Publisher {
         {
             *last = Some(self.token);
         }
+        // What was refused is no more acknowledged than what is on its way.
+        let refused = self.again.values().flatten().any(Sent::is_state);
         let acknowledged = |last: u64| {
-            !self.in_flight.iter().any(|(&token, sent)| token <= last && !sent.is_event())
+            !refused
+                && !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_state())
         };
         if last.is_some_and(acknowledged) {
             self.phase = Phase::Online;
@@ -329,6 +355,13 @@ impl Publisher {
 }
 
 impl Sent {
+    const fn is_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Device(..) | Self::Cleared(_) | Self::GatewayState(_) | Self::BridgeState
+        )
+    }
+
     pub(super) const fn is_event(&self) -> bool {
         matches!(self, Self::Event(_))
     }
