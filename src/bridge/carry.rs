@@ -10,7 +10,7 @@ use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
 use crate::http::Query;
-use crate::ids::Moment;
+use crate::ids::{DeviceId, Moment};
 use crate::metrics::GatewayMeasures;
 use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, View};
 use crate::outbox::Record;
@@ -75,7 +75,20 @@ impl Bridge {
         }
     }
 
-    fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
+    /// Forgets devices; returns those that stay.
+    pub(super) fn forget_devices(
+        &mut self,
+        gateway: GatewayIndex,
+        ids: &[DeviceId],
+    ) -> Vec<DeviceId> {
+        let mut out = std::mem::take(&mut self.out);
+        let kept = self.fleet.forget(gateway, ids, &mut out);
+        self.carry_out(&mut out, StdInstant::now());
+        self.out = out;
+        kept
+    }
+
+    pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.step(self.clock.now(), gateway, input, &mut out);
         self.carry_out(&mut out, read_at);
@@ -217,6 +230,8 @@ impl Bridge {
     fn message(&mut self, message: &Message) {
         if message.topic == self.publisher.topics().bridge_state() && message.payload == "offline" {
             self.publisher.offline_seen();
+        } else {
+            self.requested(message);
         }
     }
 
@@ -266,6 +281,7 @@ impl Bridge {
                 payload: outgoing.payload,
                 retain: outgoing.retain,
                 content_type,
+                correlation_data: outgoing.correlation_data,
                 ..Publish::default()
             };
             let Err(error) = connection.publish(token, publish) else { continue };
@@ -283,7 +299,7 @@ impl Bridge {
         }
     }
 
-    pub(super) fn answer(&mut self, query: Query) {
+    pub(super) fn answer_query(&mut self, query: Query) {
         // Whoever asked may have gone meanwhile.
         match query {
             Query::Alive(answer) => _ = answer.send(()),

@@ -7,6 +7,9 @@
 mod carry;
 mod clock;
 mod losses;
+mod own;
+mod requests;
+mod running;
 mod wiring;
 
 use std::time::Duration;
@@ -23,6 +26,9 @@ use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use losses::Losses;
+use requests::Requests;
+
+pub use wiring::{StartError, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
@@ -56,6 +62,7 @@ pub struct Bridge {
     /// Why there is no connection.
     broker_fault: String,
     queries: mpsc::Receiver<Query>,
+    requests: Requests,
     losses: Losses,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
@@ -101,11 +108,13 @@ impl Bridge {
                     next = self.session.try_next();
                 }
             }
-            Some(query) = self.queries.recv() => self.answer(query),
+            Some(query) = self.queries.recv() => self.answer_query(query),
+            Some(finished) = self.requests.next() => self.finished(finished),
             () = due_or_never => {}
         }
         self.wake();
         self.publish();
+        self.subscribe_requests();
     }
 
     async fn stop(&mut self) {

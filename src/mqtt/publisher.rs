@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
@@ -20,6 +21,9 @@ use crate::payload::{GatewayEntry, Subject};
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 /// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
 const REFUSED_RETRY_MS: i64 = 2_000;
+/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
+/// it an answer is dropped, and counted.
+const ANSWERS_MAX: usize = 20_000;
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -30,6 +34,7 @@ pub(super) enum Sent {
     GatewayInfo(GatewayIndex),
     BridgeState,
     BridgeInfo,
+    Answer(Answer),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,7 @@ pub struct Publisher {
     again: BTreeMap<Moment, Vec<Sent>>,
     pub(super) turn: u32,
     requests_wanted: bool,
+    pub(super) answers: VecDeque<Answer>,
 }
 
 impl Publisher {
@@ -81,6 +87,7 @@ impl Publisher {
             again: BTreeMap::new(),
             turn: 0,
             requests_wanted: false,
+            answers: VecDeque::new(),
         }
     }
 
@@ -108,7 +115,12 @@ impl Publisher {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
-        self.in_flight.clear();
+        // The answers that nobody is known to have are given again, the earliest first.
+        for (_, sent) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            if let Sent::Answer(answer) = sent {
+                self.answers.push_front(answer);
+            }
+        }
         self.again.clear();
         outbox.put_all_back();
     }
@@ -164,6 +176,15 @@ impl Publisher {
     /// Something in the bridge's info has changed.
     pub const fn bridge_info_changed(&mut self) {
         self.bridge_info.dirty = true;
+    }
+
+    /// An answer to a request; false where so many wait that it is dropped.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        let room = self.answers.len() < ANSWERS_MAX;
+        if room {
+            self.answers.push_back(answer);
+        }
+        room
     }
 
     /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
@@ -244,15 +265,27 @@ impl Publisher {
             Sent::Device(..) | Sent::Cleared(_) | Sent::GatewayState(_) | Sent::BridgeState => {
                 Kind::State
             }
+            Sent::Answer(_) => Kind::Answer,
         };
         let read_at = match &sent {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
-        if !taken {
+        if let Sent::Answer(answer) = sent {
+            if !taken {
+                self.answer_otherwise(answer);
+            }
+        } else if !taken {
             self.again.entry(now.plus(REFUSED_RETRY_MS)).or_default().push(sent);
         }
         Some(Acknowledged { kind, read_at })
+    }
+
+    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
+    fn answer_otherwise(&mut self, answer: Answer) {
+        if let Some(topic) = answer.otherwise {
+            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
+        }
     }
 
     /// The next message, if the window has room for one.
@@ -291,6 +324,7 @@ impl Publisher {
                     }
                     Sent::BridgeState => self.bridge_state = Some("online"),
                     Sent::BridgeInfo => self.bridge_info.forget(),
+                    Sent::Answer(answer) => self.answers.push_back(answer),
                 }
             }
         }
@@ -311,7 +345,7 @@ impl Publisher {
             *last = Some(self.token);
         }
         let acknowledged = |last: u64| {
-            !self.in_flight.iter().any(|(&token, sent)| token <= last && !sent.is_event())
+            !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_retained())
         };
         if last.is_some_and(acknowledged) {
             self.phase = Phase::Online;
@@ -322,7 +356,7 @@ impl Publisher {
 }
 
 impl Sent {
-    pub(super) const fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_))
+    pub(super) const fn is_retained(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Answer(_))
     }
 }
