@@ -6,17 +6,20 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
+use super::rivals::{STEP_BACK, Verdict};
+use super::{BROKER_EVENTS_TAKEN_MAX, Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
 use crate::http::Query;
-use crate::ids::{DeviceId, Moment};
+use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
-use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, View};
+use crate::mqtt::{
+    self, Ack, Event, Generation, Kind, Message, Publish, PublishError, Session, View,
+};
 use crate::outbox::Record;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload, LastError, Subject,
-    to_bytes,
+    AcceptFilterInfo, BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload,
+    LastError, Subject, rfc3339, to_bytes,
 };
 
 impl Bridge {
@@ -49,6 +52,11 @@ impl Bridge {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.step(gateway, Input::List(rows), StdInstant::now());
             }
+            Observation::AcceptFilter(filter) => {
+                let device_count = filter.device_ids.len();
+                let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
+                self.fact(gateway, |facts| facts.accept_filter = Some(filter));
+            }
             Observation::ListFailed(error) => {
                 tracing::warn!("{error}");
                 self.failed(gateway, &error);
@@ -75,19 +83,6 @@ impl Bridge {
         }
     }
 
-    /// Forgets devices; returns those that stay.
-    pub(super) fn forget_devices(
-        &mut self,
-        gateway: GatewayIndex,
-        ids: &[DeviceId],
-    ) -> Vec<DeviceId> {
-        let mut out = std::mem::take(&mut self.out);
-        let kept = self.fleet.forget(gateway, ids, &mut out);
-        self.carry_out(&mut out, StdInstant::now());
-        self.out = out;
-        kept
-    }
-
     pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.step(self.clock.now(), gateway, input, &mut out);
@@ -105,6 +100,10 @@ impl Bridge {
         if let Some(kind) = self.losses.tell(now) {
             self.bridge_event(&kind);
         }
+        if self.session_again_at.is_some_and(|at| at <= now) {
+            self.session_again_at = None;
+            self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
+        }
         if self.republish_at.is_some_and(|at| at <= now) {
             self.publisher.all_changed(&self.fleet);
             self.republish_at = self.republish_every.map(|every| now + every);
@@ -116,10 +115,10 @@ impl Bridge {
         let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let losses = self.losses.due(Instant::now());
-        moments.chain(losses).chain(self.republish_at).min()
+        moments.chain(losses).chain(self.republish_at).chain(self.session_again_at).min()
     }
 
-    fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
+    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => self.device_event(&event, read_at),
@@ -193,7 +192,22 @@ impl Bridge {
         self.publisher.bridge_info_changed();
     }
 
-    pub(super) fn broker_said(&mut self, event: Event) {
+    /// Takes up an event of the broker's session, and what is ready behind it.
+    pub(super) fn take_up_broker_events(&mut self, mut next: Option<Event>) {
+        if next.is_none() {
+            // It has let go in order, as it was told to.
+            self.session = None;
+        }
+        for _ in 0..BROKER_EVENTS_TAKEN_MAX {
+            match next {
+                Some(event) => self.broker_said(event),
+                None => break,
+            }
+            next = self.session.as_mut().and_then(Session::try_next);
+        }
+    }
+
+    fn broker_said(&mut self, event: Event) {
         match event {
             Event::Connected(connected) => {
                 self.metrics.mqtt_connections.inc();
@@ -203,7 +217,9 @@ impl Bridge {
                 }
                 let mut connection = connected.connection;
                 // A last will that arrives late would stick: the bridge listens to its own topic.
-                let own = vec![self.publisher.topics().bridge_state()];
+                // So would a second bridge under this name: its info tells.
+                let topics = self.publisher.topics();
+                let own = vec![topics.bridge_state(), topics.bridge_info()];
                 if let Err(error) = connection.subscribe(own) {
                     tracing::warn!("{error}");
                 }
@@ -228,10 +244,38 @@ impl Bridge {
     }
 
     fn message(&mut self, message: &Message) {
-        if message.topic == self.publisher.topics().bridge_state() && message.payload == "offline" {
+        let topics = self.publisher.topics();
+        if message.topic == topics.bridge_state() && message.payload == "offline" {
             self.publisher.offline_seen();
+        } else if message.topic == topics.bridge_info() {
+            self.info_heard(&message.payload);
         } else {
             self.requested(message);
+        }
+    }
+
+    fn info_heard(&mut self, info: &[u8]) {
+        let started_at = rfc3339(self.info.started_at);
+        let ours = (self.info.instance_id.as_str(), started_at.as_str());
+        let now = Instant::now();
+        let verdict = self.rivals.heard(now, info, ours);
+        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
+            return;
+        };
+        tracing::error!("{reason}");
+        if verdict == Verdict::Stay {
+            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
+            self.publisher.bridge_info_again();
+        }
+        if verdict == Verdict::StepBack
+            && let Some(connection) = self.connection.take()
+        {
+            // Without a word: `offline` would be said in the name of the other, too.
+            connection.disconnect();
+            self.metrics.mqtt_connected.set(0);
+            self.publisher.disconnected(&mut self.outbox);
+            self.broker_fault = reason;
+            self.session_again_at = Some(now + STEP_BACK);
         }
     }
 
@@ -314,6 +358,7 @@ impl Bridge {
             let fault = &self.broker_fault;
             reasons.push(format!("the broker is not connected: {fault}"));
         }
+        reasons.extend(self.rivals.reason(Instant::now()));
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
             if !self.fleet.gateway_is_decided(gateway) {

@@ -9,6 +9,7 @@ mod clock;
 mod losses;
 mod own;
 mod requests;
+mod rivals;
 mod running;
 mod wiring;
 
@@ -21,12 +22,13 @@ use crate::fleet::{Fleet, GatewayIndex, Output};
 use crate::gateway::{Link, Observation};
 use crate::http::Query;
 use crate::metrics::Metrics;
-use crate::mqtt::{Connection, Publisher, Session};
+use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use losses::Losses;
 use requests::Requests;
+use rivals::Rivals;
 
 pub use wiring::{StartError, gateway_options};
 
@@ -57,7 +59,11 @@ pub struct Bridge {
     /// Keeps the queue open when the last gateway's task has ended.
     _observe: mpsc::Sender<(GatewayIndex, Observation)>,
     stop_links: watch::Sender<bool>,
-    session: Session,
+    /// `None` while we stay away from the broker.
+    session: Option<Session>,
+    session_settings: mqtt::Settings,
+    session_again_at: Option<Instant>,
+    rivals: Rivals,
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
@@ -100,14 +106,7 @@ impl Bridge {
             _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
                 self.take_up_observations();
             }
-            event = self.session.next() => {
-                let mut next = event;
-                for _ in 0..BROKER_EVENTS_TAKEN_MAX {
-                    let Some(event) = next else { break };
-                    self.broker_said(event);
-                    next = self.session.try_next();
-                }
-            }
+            event = next_event(&mut self.session) => self.take_up_broker_events(event),
             Some(query) = self.queries.recv() => self.answer_query(query),
             Some(finished) = self.requests.next() => self.finished(finished),
             () = due_or_never => {}
@@ -129,7 +128,12 @@ impl Bridge {
         }
         if let Some(connection) = self.connection.take() {
             connection.disconnect();
-            let ended = async { while self.session.next().await.is_some() {} };
+            let mut session = self.session.take();
+            let ended = async {
+                while let Some(session) = &mut session
+                    && session.next().await.is_some()
+                {}
+            };
             if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
                 tracing::warn!("the broker did not let go in time");
             }
@@ -144,5 +148,13 @@ impl Bridge {
         };
         // Past the deadline the stop goes on: it has to end in time whatever the broker does.
         _ = timeout(deadline, turns).await;
+    }
+}
+
+/// The session's next event; waits for ever while there is no session.
+async fn next_event(session: &mut Option<Session>) -> Option<mqtt::Event> {
+    match session {
+        Some(session) => session.next().await,
+        None => std::future::pending().await,
     }
 }

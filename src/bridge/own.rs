@@ -3,11 +3,13 @@
 //! May not touch gateways.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::Bridge;
 use crate::commands::{DeviceFailure, Failure, Outcome, Own, Refused, Response, transaction_of};
+use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt;
 
@@ -55,7 +57,10 @@ impl Bridge {
             ));
         };
         let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
-        let kept = self.forget_devices(crate::fleet::GatewayIndex(at), &ids);
+        let mut out = std::mem::take(&mut self.out);
+        let kept = self.fleet.forget(GatewayIndex(at), &ids, &mut out);
+        self.carry_out(&mut out, Instant::now());
+        self.out = out;
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
         let device_errors = kept.iter().map(|&device_id| DeviceFailure {
             device_id,

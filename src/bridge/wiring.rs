@@ -15,13 +15,14 @@ use super::Bridge;
 use super::clock::Clock;
 use super::losses::Losses;
 use super::requests::Requests;
+use super::rivals::Rivals;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
 use crate::http;
 use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::{DeviceGroup, Metrics};
-use crate::mqtt::{self, Publisher, Session, Topics};
+use crate::mqtt::{self, Publisher, Topics};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
 
@@ -85,7 +86,7 @@ impl Bridge {
         let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
         serve(config, listener, ask, &metrics, stopped);
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
-        let session = session(config, &topics);
+        let session_settings = session_settings(config, &topics);
         let republish_every = config.mqtt.republish_interval;
         Ok(Self {
             clock,
@@ -101,7 +102,10 @@ impl Bridge {
             observations,
             _observe: observe,
             stop_links,
-            session,
+            session: Some(mqtt::session::spawn(session_settings.clone())),
+            session_settings,
+            session_again_at: None,
+            rivals: Rivals::default(),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
             queries,
@@ -175,7 +179,7 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn session(config: &Config, topics: &Topics) -> Session {
+fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
     let mqtt = &config.mqtt;
     let credentials = mqtt.credentials.clone();
     let tls = mqtt.broker.tls.then(|| mqtt::Tls {
@@ -183,7 +187,7 @@ fn session(config: &Config, topics: &Topics) -> Session {
         cert_file: mqtt.identity.as_ref().map(|identity| identity.cert_file.clone()),
         key_file: mqtt.identity.as_ref().map(|identity| identity.key_file.clone()),
     });
-    mqtt::session::spawn(mqtt::Settings {
+    mqtt::Settings {
         host: mqtt.broker.at.host.clone(),
         port: mqtt.broker.at.port,
         tls,
@@ -202,7 +206,7 @@ fn session(config: &Config, topics: &Topics) -> Session {
         keep_alive: MQTT_KEEP_ALIVE,
         limits: mqtt::Limits::default(),
         retry: mqtt::Retry::default(),
-    })
+    }
 }
 
 fn serve(

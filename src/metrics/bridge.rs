@@ -147,6 +147,10 @@ impl Metrics {
     /// A call to a gateway has ended.
     pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Duration) {
         self.rpcs.with_label_values(&[gateway, method, code]).inc();
+        // A stream lasts as long as the link: that is no duration of a call.
+        if method == "SubscribeStatus" {
+            return;
+        }
         self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
     }
 

@@ -187,6 +187,11 @@ impl Publisher {
         room
     }
 
+    /// The bridge's info is to be said again, be it the same.
+    pub fn bridge_info_again(&mut self) {
+        self.bridge_info.forget();
+    }
+
     /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
     pub fn offline_seen(&mut self) {
         if self.phase == Phase::Online {
@@ -241,7 +246,9 @@ impl Publisher {
     /// When [`Publisher::next`] is to be asked again although nothing has changed.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        if self.phase == Phase::Away {
+        // Where the window is full, an acknowledgement wakes; who leaves says no infos.
+        let idle = matches!(self.phase, Phase::Away | Phase::Leaving);
+        if idle || self.in_flight.len() >= self.window {
             return None;
         }
         let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);

@@ -234,3 +234,16 @@ fn infos_are_said_at_most_every_ten_seconds_and_not_twice_the_same() {
     assert_eq!(desk.said(), Vec::<String>::new());
     assert_eq!(desk.publisher.wake_at(), Some(desk.now.plus(10_000)));
 }
+
+#[test]
+fn nothing_is_due_while_nothing_can_be_sent() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.publisher.wake_at(), None, "no connection");
+    desk.publisher.connected(1, &desk.fleet);
+    let sent = desk.next().unwrap();
+    assert_eq!(desk.publisher.wake_at(), None, "the window is full, and the infos have to wait");
+    desk.ack(sent.token, true);
+    assert!(desk.publisher.wake_at().is_some());
+    desk.publisher.leave();
+    assert_eq!(desk.publisher.wake_at(), None, "leaving says no infos");
+}

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod commands;
+mod demo;
 mod gateway;
 mod harness;
 mod mqtt_session;

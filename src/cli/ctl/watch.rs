@@ -73,7 +73,7 @@ impl Watch {
             Observation::AttemptFailed(error) | Observation::ListFailed(error) => {
                 vec![self.word(now, "no_link", Some(&error.to_string()))]
             }
-            Observation::ListAsked => Vec::new(),
+            Observation::ListAsked | Observation::AcceptFilter(_) => Vec::new(),
         }
     }
 
