@@ -87,7 +87,7 @@ impl Bridge {
         }
     }
 
-    fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
+    pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.step(self.clock.now(), gateway, input, &mut out);
         self.carry_out(&mut out, read_at);
@@ -125,7 +125,7 @@ impl Bridge {
         moments.chain(losses).chain(self.republish_at).chain(self.session_again_at).min()
     }
 
-    fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
+    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => self.device_event(&event, read_at),
@@ -257,6 +257,8 @@ impl Bridge {
             self.publisher.offline_seen();
         } else if message.topic == topics.bridge_info() {
             self.info_heard(&message.payload);
+        } else {
+            self.requested(message);
         }
     }
 
@@ -337,6 +339,7 @@ impl Bridge {
                 payload: outgoing.payload,
                 retain: outgoing.retain,
                 content_type,
+                correlation_data: outgoing.correlation_data,
                 ..Publish::default()
             };
             let Err(error) = connection.publish(token, publish) else { continue };
@@ -354,7 +357,7 @@ impl Bridge {
         }
     }
 
-    pub(super) fn answer(&mut self, query: Query) {
+    pub(super) fn answer_query(&mut self, query: Query) {
         // Whoever asked may have gone meanwhile.
         match query {
             Query::Alive(answer) => _ = answer.send(()),

@@ -7,7 +7,10 @@
 mod carry;
 mod clock;
 mod losses;
+mod own;
+mod requests;
 mod rivals;
+mod running;
 mod wiring;
 
 use std::time::Duration;
@@ -24,7 +27,10 @@ use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use losses::Losses;
+use requests::Requests;
 use rivals::Rivals;
+
+pub use wiring::{StartError, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
@@ -64,6 +70,7 @@ pub struct Bridge {
     /// Why it last refused a message; empty until it has.
     broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
+    requests: Requests,
     losses: Losses,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
@@ -102,11 +109,13 @@ impl Bridge {
                 self.take_up_observations();
             }
             event = next_event(&mut self.session) => self.take_up_broker_events(event),
-            Some(query) = self.queries.recv() => self.answer(query),
+            Some(query) = self.queries.recv() => self.answer_query(query),
+            Some(finished) = self.requests.next() => self.finished(finished),
             () = due_or_never => {}
         }
         self.wake();
         self.publish();
+        self.subscribe_requests();
     }
 
     async fn stop(&mut self) {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::clock::Clock;
 use super::losses::Losses;
+use super::requests::Requests;
 use super::rivals::Rivals;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol};
 use crate::fleet::{Fleet, GatewaySettings};
@@ -76,7 +77,7 @@ impl Bridge {
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
             let index = fleet.add_gateway(clock.now(), settings(gateway), &declared);
-            let options = options(name, gateway);
+            let options = gateway_options(name, gateway);
             let observer = count_rpcs(&metrics, name);
             let queue: Observations = observe.clone();
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
@@ -92,6 +93,7 @@ impl Bridge {
             outbox: Outbox::new(limits(config)),
             publisher: Publisher::new(topics, config.gateways.len()),
             facts: vec![LinkFacts::default(); links.len()],
+            requests: Requests::new(config, &links),
             fleet,
             directory,
             info,
@@ -152,7 +154,9 @@ fn settings(gateway: &Gateway) -> GatewaySettings {
     }
 }
 
-fn options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
+/// What a gateway's task, or whoever calls it, is told by the configuration.
+#[must_use]
+pub fn gateway_options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
     let named_otherwise = gateway.server_name != gateway.address.host;
     GatewayOptions {
         name: name.clone(),

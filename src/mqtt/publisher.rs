@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
@@ -22,6 +23,9 @@ pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 const REFUSED_RETRY_MS: i64 = 2_000;
 /// As many refusals in a row double that time: to a minute.
 const REFUSALS_COUNTED_MAX: u32 = 5;
+/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
+/// it an answer is dropped, and counted.
+const ANSWERS_MAX: usize = 20_000;
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -32,6 +36,7 @@ pub(super) enum Sent {
     GatewayInfo(GatewayIndex),
     BridgeState,
     BridgeInfo,
+    Answer(Answer),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +70,7 @@ pub struct Publisher {
     refusals: u32,
     pub(super) turn: u32,
     requests_wanted: bool,
+    pub(super) answers: VecDeque<Answer>,
 }
 
 impl Publisher {
@@ -86,6 +92,7 @@ impl Publisher {
             refusals: 0,
             turn: 0,
             requests_wanted: false,
+            answers: VecDeque::new(),
         }
     }
 
@@ -109,7 +116,12 @@ impl Publisher {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
-        self.in_flight.clear();
+        // The answers that nobody is known to have are given again, the earliest first.
+        for (_, sent) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            if let Sent::Answer(answer) = sent {
+                self.answers.push_front(answer);
+            }
+        }
         self.again.clear();
         outbox.put_all_back();
     }
@@ -171,6 +183,15 @@ impl Publisher {
     /// Something in the bridge's info has changed.
     pub const fn bridge_info_changed(&mut self) {
         self.bridge_info.dirty = true;
+    }
+
+    /// An answer to a request; false where so many wait that it is dropped.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        let room = self.answers.len() < ANSWERS_MAX;
+        if room {
+            self.answers.push_back(answer);
+        }
+        room
     }
 
     /// The bridge's info is to be said again, be it the same.
@@ -264,19 +285,30 @@ impl Publisher {
             Sent::Device(..) | Sent::Cleared(_) | Sent::GatewayState(_) | Sent::BridgeState => {
                 Kind::State
             }
+            Sent::Answer(_) => Kind::Answer,
         };
         let read_at = match &sent {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
-        if taken {
-            self.refusals = 0;
-        } else {
-            let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
-            self.refusals += 1;
-            self.again.entry(now.plus(wait)).or_default().push(sent);
+        match sent {
+            Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
+            Sent::Answer(_) => {}
+            _ if taken => self.refusals = 0,
+            sent => {
+                let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
+                self.refusals += 1;
+                self.again.entry(now.plus(wait)).or_default().push(sent);
+            }
         }
         Some(Acknowledged { kind, read_at })
+    }
+
+    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
+    fn answer_otherwise(&mut self, answer: Answer) {
+        if let Some(topic) = answer.otherwise {
+            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
+        }
     }
 
     /// The next message, if the window has room for one.
@@ -321,6 +353,7 @@ impl Publisher {
                     }
                     Sent::BridgeState => self.bridge_state = Some("online"),
                     Sent::BridgeInfo => self.bridge_info.forget(),
+                    Sent::Answer(answer) => self.answers.push_back(answer),
                 }
             }
         }
@@ -362,7 +395,7 @@ impl Sent {
         )
     }
 
-    pub(super) const fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_))
+    pub(super) const fn is_retained(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Answer(_))
     }
 }
