@@ -6,6 +6,7 @@
 //! lost, and a new process begins a new chain.
 
 mod order;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
