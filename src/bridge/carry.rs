@@ -2,12 +2,13 @@
 //!
 //! May not wait for anything.
 
+use std::borrow::Cow;
 use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
-use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output};
+use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
 use crate::http::Query;
 use crate::ids::Moment;
@@ -15,8 +16,7 @@ use crate::metrics::GatewayMeasures;
 use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, View};
 use crate::outbox::Record;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload, LastError, Subject,
-    to_bytes,
+    BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject, to_bytes,
 };
 
 impl Bridge {
@@ -103,20 +103,27 @@ impl Bridge {
         let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let losses = self.losses.due(Instant::now());
-        moments.chain(losses).chain(self.republish_at).min()
+        moments.chain(losses).chain(self.republish_at).chain(self.keeper.due()).min()
     }
 
     fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
         for output in out.drain(..) {
             match output {
-                Output::Event(event) => self.device_event(&event, read_at),
+                Output::Event(event) => {
+                    self.touched.insert((event.gateway, event.device_id));
+                    self.unwritten.push((event, read_at));
+                }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
+                    self.touched.insert((gateway, device_id));
                     self.publisher.device_changed(gateway, device_id);
                 }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
                     let gone = self.directory.gateway(gateway);
+                    if let Some(entry) = gone {
+                        self.outbox.forget(&entry.name, device_id);
+                    }
                     self.publisher.device_forgotten(gateway, device_id, gone);
                 }
                 Output::ListGateway(gateway) => {
@@ -126,14 +133,6 @@ impl Bridge {
                 }
             }
         }
-    }
-
-    fn device_event(&mut self, event: &DeviceEvent, read_at: StdInstant) {
-        let Some(entry) = self.directory.gateway(event.gateway) else { return };
-        let subject = Subject::Device(entry.name.clone(), event.device_id);
-        tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-        let payload = to_bytes(&DeviceEventPayload::new(&self.directory, entry, event));
-        self.append(subject, event.event_type.name(), payload, read_at);
     }
 
     fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
@@ -158,7 +157,7 @@ impl Bridge {
         self.append(subject, event.name(), payload, StdInstant::now());
     }
 
-    fn bridge_event(&mut self, kind: &BridgeEventKind) {
+    pub(super) fn bridge_event(&mut self, kind: &BridgeEventKind) {
         self.numbered += 1;
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
         tracing::warn!(?kind, "told by the bridge");
@@ -166,13 +165,14 @@ impl Bridge {
         self.append(Subject::Bridge, kind.name(), payload, StdInstant::now());
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         subject: Subject,
         event_type: &'static str,
         payload: bytes::Bytes,
         read_at: StdInstant,
     ) {
+        let (event_type, read_at) = (Cow::Borrowed(event_type), Some(read_at));
         for dropped in self.outbox.append(Record { subject, event_type, payload, read_at }) {
             self.metrics.outbox_dropped.inc();
             self.losses.add(dropped);
@@ -237,15 +237,18 @@ impl Bridge {
                     self.metrics.publish_failed(refusal.as_str());
                 }
             }
-            if let (Kind::Event, Some(read_at)) = (acknowledged.kind, acknowledged.read_at) {
+            if let Some(read_at) = acknowledged.read_at {
                 self.metrics.event_delivered(read_at.elapsed());
+            }
+            if acknowledged.kind == Kind::Event {
                 self.publisher.bridge_info_changed();
             }
         }
     }
 
-    /// Sends what there is to send, as far as the window goes.
+    /// Writes what there is to write, then sends what there is to send, as far as the window goes.
     pub(super) fn publish(&mut self) {
+        self.write_down();
         self.info.outbox.pending = self.outbox.len();
         self.info.outbox.dropped = self.outbox.dropped();
         self.metrics.outbox_events.set(gauge(self.outbox.len()));
@@ -298,6 +301,7 @@ impl Bridge {
             let fault = &self.broker_fault;
             reasons.push(format!("the broker is not connected: {fault}"));
         }
+        reasons.extend(self.keeper.fault().map(|fault| format!("the store: {fault}")));
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
             if !self.fleet.gateway_is_decided(gateway) {

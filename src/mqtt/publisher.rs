@@ -12,7 +12,7 @@ use super::desk::{Desk, GatewayDesk};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::outbox::Outbox;
 use crate::payload::{GatewayEntry, Subject};
 
@@ -108,8 +108,13 @@ impl Publisher {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
-        self.in_flight.clear();
-        self.again.clear();
+        let again = std::mem::take(&mut self.again).into_values().flatten();
+        for sent in std::mem::take(&mut self.in_flight).into_values().chain(again) {
+            // What is published anew on each connection is not among what is cleared.
+            if let Sent::Cleared(topic) = sent {
+                self.cleared.push_back(topic);
+            }
+        }
         outbox.put_all_back();
     }
 
@@ -144,6 +149,19 @@ impl Publisher {
             self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
         }
         self.info_changed(gateway);
+    }
+
+    /// This gateway, with these devices, is not configured any more.
+    pub fn gateway_gone(
+        &mut self,
+        gateway: &GatewayName,
+        device_ids: impl IntoIterator<Item = DeviceId>,
+    ) {
+        for device_id in device_ids {
+            self.cleared.push_back(self.topics.device_state(gateway, device_id));
+        }
+        self.cleared.push_back(self.topics.gateway_state(gateway));
+        self.cleared.push_back(self.topics.gateway_info(gateway));
     }
 
     /// This gateway's state has changed; what changed of its devices before goes out before it.

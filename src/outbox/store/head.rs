@@ -1,7 +1,7 @@
 //! The head: one small file that proves what a start may go on with.
 //!
-//! May not decide that (`verdict` does). Replaced as a whole: written beside, synced, renamed. Where
-//! it is missing, nothing is proven.
+//! May not decide that (`verdict` does). Replaced as a whole: written beside, synced, renamed.
+//! Where it is missing, nothing is proven.
 
 use std::fs::{self, File};
 use std::io::Write as _;

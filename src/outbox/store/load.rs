@@ -1,7 +1,7 @@
 //! Reading back what is there: events that wait, last values, and whether the log is whole.
 //!
-//! May not write but to cut a torn tail and to set a damaged file aside. What stands before a damage
-//! is true, and is taken; what stands behind it in that file is not.
+//! May not write but to mend: to cut a torn tail, to set a damaged file aside. What stands before a
+//! damage is true, and is taken; what stands behind it in that file is not.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -44,12 +44,25 @@ pub(super) struct Log {
     pub(super) chains: Vec<String>,
     /// What was wrong.
     pub(super) damage: Option<String>,
+    /// What is to be done about it.
+    mends: Vec<Mend>,
+}
+
+/// What has to be done to a file before the log may be written on.
+#[derive(Debug)]
+pub(super) enum Mend {
+    /// It is of the past, or nothing is in it.
+    Remove(PathBuf),
+    /// Its end is a batch that was never whole.
+    Cut(PathBuf, u64),
+    /// It is damaged.
+    SetAside(PathBuf),
 }
 
 impl Log {
-    /// Reads every segment from `first` on. `may_be_torn`: the process before was not stopped in
-    /// order, so that the last batch may be incomplete. `by_power`: the machine neither, so that
-    /// the end may be anything.
+    /// Reads every segment from `first` on, touching nothing. `may_be_torn`: the process before was
+    /// not stopped in order, so that the last batch may be incomplete. `by_power`: the machine
+    /// neither, so that the end may be anything.
     pub(super) fn read(
         dir: &Path,
         first: u64,
@@ -63,14 +76,20 @@ impl Log {
         for number in numbers {
             let path = segment_path(dir, number);
             if number < first {
-                fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
+                log.mends.push(Mend::Remove(path));
                 continue;
             }
             if before.replace(number).is_some_and(|before| before + 1 != number) {
-                log.damage
-                    .get_or_insert_with(|| format!("before {} one is missing", path.display()));
+                log.damaged(|| format!("before {} one is missing", path.display()));
             }
-            let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    log.damaged(|| format!("{} cannot be read: {error}", path.display()));
+                    log.mends.push(Mend::SetAside(path));
+                    continue;
+                }
+            };
             let (end, rest) = log.segment(number, &bytes);
             let is_last = Some(number) == last;
             let torn = match rest {
@@ -80,14 +99,55 @@ impl Log {
                 Rest::Torn => may_be_torn && is_last,
                 Rest::Damaged => by_power && is_last && !frame::any_whole_after(&bytes, end),
             };
-            if torn {
-                log.cut(&path, number, end)?;
+            if !torn {
+                log.damaged(|| format!("{} is damaged at byte {end}", path.display()));
+                log.mends.push(Mend::SetAside(path));
+            } else if end == 0 {
+                log.mends.push(Mend::Remove(path));
             } else {
-                log.set_aside(dir, &path, end)?;
-                log.segments.remove(&number);
+                log.segments.insert(number, end as u64);
+                log.mends.push(Mend::Cut(path, end as u64));
             }
         }
         Ok(log)
+    }
+
+    fn damaged(&mut self, what: impl FnOnce() -> String) {
+        self.damage.get_or_insert_with(what);
+    }
+
+    /// Does what the log needs before it may be written on.
+    pub(super) fn mend(&mut self, dir: &Path) -> Result<(), StoreError> {
+        if self.damage.is_some() {
+            // First the proof goes: a start that is killed from here on may not take the rest for
+            // all.
+            let head = dir.join(head::NAME);
+            match fs::remove_file(&head) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("removing", &head)(cause));
+                }
+                _ => {}
+            }
+        }
+        for mend in self.mends.drain(..) {
+            match mend {
+                Mend::Remove(path) => {
+                    fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
+                }
+                Mend::Cut(path, end) => {
+                    let file = OpenOptions::new().write(true).open(&path);
+                    let cut =
+                        file.and_then(|file| file.set_len(end).and_then(|()| file.sync_all()));
+                    cut.map_err(StoreError::io("cutting", &path))?;
+                }
+                Mend::SetAside(path) => {
+                    let aside = free_name(dir, &path);
+                    fs::rename(&path, &aside).map_err(StoreError::io("setting aside", &path))?;
+                    tracing::error!(file = %aside.display(), "a damaged file was set aside");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes a segment in as far as it is whole; returns how far that is.
@@ -144,35 +204,6 @@ impl Log {
             }
         }
         Some(())
-    }
-
-    fn cut(&mut self, path: &Path, number: u64, end: usize) -> Result<(), StoreError> {
-        if end == 0 {
-            return fs::remove_file(path).map_err(StoreError::io("removing", path));
-        }
-        let cut = OpenOptions::new().write(true).open(path).and_then(|file| {
-            file.set_len(end as u64)?;
-            file.sync_all()
-        });
-        cut.map_err(StoreError::io("cutting", path))?;
-        self.segments.insert(number, end as u64);
-        Ok(())
-    }
-
-    fn set_aside(&mut self, dir: &Path, path: &Path, at: usize) -> Result<(), StoreError> {
-        // First the proof goes: a start that is killed from here on may not take the rest for all.
-        match fs::remove_file(dir.join(head::NAME)) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("removing", &dir.join(head::NAME))(cause));
-            }
-            _ => {}
-        }
-        let aside = free_name(dir, path);
-        fs::rename(path, &aside).map_err(StoreError::io("setting aside", path))?;
-        self.damage.get_or_insert_with(|| {
-            format!("{} is damaged at byte {at}; set aside as {}", path.display(), aside.display())
-        });
-        Ok(())
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! May not know what events mean. A batch is handed to the kernel in one write, which outlives the
 //! process; another thread forces it to the disk. The log is cleaned from its oldest end: a segment
-//! in which nothing is live goes; when the dead outweigh the living, the oldest's living are written
-//! anew first. After any error nothing more is written to the same files.
+//! in which nothing is live goes; when the dead outweigh the living, the oldest's living are
+//! written anew first. After any error nothing more is written to the same files.
 
 mod code;
 mod error;
@@ -35,8 +35,8 @@ use load::segment_path;
 use record::{Change, Entry, entries};
 use sync::Syncer;
 
-/// A segment that has grown beyond this is followed by another, in bytes. Small enough that to write
-/// one's living anew is a few milliseconds.
+/// A segment that has grown beyond this is followed by another, in bytes. Small enough that to
+/// write one's living anew is a few milliseconds.
 const SEGMENT_MAX: u64 = 4 << 20;
 /// What the log may hold besides twice what is live before it is cleaned, in bytes.
 const SLACK: u64 = 2 * SEGMENT_MAX;

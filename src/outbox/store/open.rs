@@ -41,6 +41,62 @@ pub enum Verdict {
         /// Why; `None` where there was nothing.
         reason: Option<String>,
     },
+    /// Nothing can be written: a new one begins, in memory.
+    Unwritable {
+        /// The chain that ends; `None` where none is known.
+        from: Option<String>,
+        /// Why.
+        error: StoreError,
+    },
+}
+
+/// What an earlier process left, and what it proves.
+struct Left {
+    log: Log,
+    head: Option<Head>,
+    head_damaged: bool,
+    content: Content,
+    from: Option<String>,
+    unproven: Option<String>,
+}
+
+impl Left {
+    fn read(dir: &Path, boot: &str) -> Result<Self, StoreError> {
+        let (head, head_fault) = match Head::read(dir) {
+            Ok(head) => (head, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let clean = head.as_ref().is_some_and(|head| head.clean);
+        let same_boot = head.as_ref().is_some_and(|head| same_boot(&head.boot, boot));
+        let first = head.as_ref().map_or(0, |head| head.first);
+        let log = Log::read(dir, first, !clean, !clean && !same_boot)?;
+        let head_damaged = head_fault.is_some();
+        let mut unproven = head_fault.or_else(|| log.damage.clone());
+        let from = match &head {
+            Some(head) => Some(head.chain.clone()),
+            None => log.chains.last().cloned(),
+        };
+        let content = log.content(&mut unproven);
+        let unproven = unproven.or_else(|| unproven_by(head.as_ref(), &log, same_boot));
+        Ok(Self { log, head, head_damaged, content, from, unproven })
+    }
+
+    fn verdict(self, dir: &Path, mode: SyncMode, boot: &str) -> Result<Verdict, StoreError> {
+        let Self { mut log, head, head_damaged, from, unproven: reason, .. } = self;
+        log.mend(dir)?;
+        if head_damaged {
+            let path = dir.join(NAME);
+            let aside = free_name(dir, &path);
+            fs::rename(&path, &aside).map_err(StoreError::io("setting aside", &path))?;
+        }
+        let Some(head) = head.filter(|_| reason.is_none()) else {
+            return Ok(Verdict::Ends { from, reason });
+        };
+        let always = mode == SyncMode::Always;
+        let head = Head { boot: boot.to_owned(), clean: false, always, ..head };
+        let chain = head.chain.clone();
+        Ok(Verdict::GoesOn(chain, Box::new(Store::go_on(dir, head, log)?)))
+    }
 }
 
 /// What was found.
@@ -53,45 +109,37 @@ pub struct Found {
 }
 
 impl Store {
-    /// Opens what is in the directory.
-    ///
-    /// # Errors
-    /// When the directory cannot be read or written. Damage is no error: it ends the chain.
-    pub fn open(dir: &StateDir, mode: SyncMode) -> Result<Found, StoreError> {
+    /// Opens what is in the directory. Damage ends the chain; so does a directory that cannot be
+    /// written, but what is in it is read all the same.
+    #[must_use]
+    pub fn open(dir: &StateDir, mode: SyncMode) -> Found {
         Self::open_at(&dir.path, mode, &boot_id())
     }
 
-    pub(super) fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Result<Found, StoreError> {
-        let (head, head_fault) = match Head::read(dir) {
-            Ok(head) => (head, None),
-            Err(fault) => {
-                let path = dir.join(NAME);
-                let aside = free_name(dir, &path);
-                fs::rename(&path, &aside).map_err(StoreError::io("setting aside", &path))?;
-                (None, Some(fault))
+    /// Reads what is in a directory that cannot be held, for this reason.
+    #[must_use]
+    pub fn look(dir: &Path, error: StoreError) -> Found {
+        let (content, from) = match Left::read(dir, &boot_id()) {
+            Ok(left) => (left.content, left.from),
+            // There may be nothing at all.
+            Err(_) => (Content::default(), None),
+        };
+        Found { content, verdict: Verdict::Unwritable { from, error } }
+    }
+
+    pub(super) fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Found {
+        let mut left = match Left::read(dir, boot) {
+            Ok(left) => left,
+            Err(error) => {
+                let verdict = Verdict::Unwritable { from: None, error };
+                return Found { content: Content::default(), verdict };
             }
         };
-        let clean = head.as_ref().is_some_and(|head| head.clean);
-        let same_boot = head.as_ref().is_some_and(|head| same_boot(&head.boot, boot));
-        let first = head.as_ref().map_or(0, |head| head.first);
-        let log = Log::read(dir, first, !clean, !clean && !same_boot)?;
-        let mut unproven = head_fault.or_else(|| log.damage.clone());
-        let from = match &head {
-            Some(head) => Some(head.chain.clone()),
-            None => log.chains.last().cloned(),
-        };
-        let content = log.content(&mut unproven);
-        let unproven = unproven.or_else(|| unproven_by(head.as_ref(), &log, same_boot));
-        let verdict = match (head, unproven) {
-            (Some(head), None) => {
-                let always = mode == SyncMode::Always;
-                let boot = boot.to_owned();
-                let head = Head { boot, clean: false, always, ..head };
-                Verdict::GoesOn(head.chain.clone(), Box::new(Self::go_on(dir, head, log)?))
-            }
-            (_, reason) => Verdict::Ends { from, reason },
-        };
-        Ok(Found { content, verdict })
+        let content = std::mem::take(&mut left.content);
+        let from = left.from.clone();
+        let verdict = left.verdict(dir, mode, boot);
+        let verdict = verdict.unwrap_or_else(|error| Verdict::Unwritable { from, error });
+        Found { content, verdict }
     }
 
     fn go_on(dir: &Path, head: Head, log: Log) -> Result<Self, StoreError> {

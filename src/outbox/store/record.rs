@@ -145,11 +145,22 @@ impl Batch {
         }
     }
 
-    /// A device's last state.
-    pub fn device(&mut self, gateway: &GatewayName, device_id: DeviceId, device: &Remembered) {
+    /// A device's last state as it is kept.
+    pub(in crate::outbox) fn device_value(device: &Remembered) -> Vec<u8> {
         let mut value = Vec::with_capacity(80);
         value.put_remembered(device);
-        self.value(Key::Device(gateway.clone(), device_id), &value);
+        value
+    }
+
+    /// A device's last state.
+    #[cfg(test)]
+    pub(super) fn device(
+        &mut self,
+        gateway: &GatewayName,
+        device_id: DeviceId,
+        device: &Remembered,
+    ) {
+        self.value(Key::Device(gateway.clone(), device_id), &Self::device_value(device));
     }
 
     /// A device that is no more.
@@ -157,7 +168,7 @@ impl Batch {
         self.no_value(Key::Device(gateway.clone(), device_id));
     }
 
-    pub(super) fn value(&mut self, key: Key, value: &[u8]) {
+    pub(in crate::outbox) fn value(&mut self, key: Key, value: &[u8]) {
         let from = self.frame.len();
         self.frame.put(&[VALUE]);
         put_key(&mut self.frame, &key);

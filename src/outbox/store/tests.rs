@@ -72,7 +72,7 @@ fn fresh(dir: &Path) -> Store {
 }
 
 fn open(dir: &Path, boot: &str) -> Found {
-    Store::open_at(dir, SyncMode::Interval, boot).unwrap()
+    Store::open_at(dir, SyncMode::Interval, boot)
 }
 
 fn goes_on(dir: &Path) -> (Store, Held) {
@@ -83,7 +83,7 @@ fn goes_on(dir: &Path) -> (Store, Held) {
             assert_eq!(chain, "k7f3");
             (*store, held)
         }
-        Verdict::Ends { reason, .. } => panic!("{reason:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -91,7 +91,7 @@ fn ends(dir: &Path, boot: &str) -> (String, Held) {
     let found = open(dir, boot);
     match found.verdict {
         Verdict::Ends { reason, .. } => (reason.unwrap(), held(&found.content)),
-        Verdict::GoesOn(..) => panic!("the chain went on"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -152,7 +152,7 @@ fn another_boot_ends_the_chain_unless_it_was_stopped_or_always_synced() {
     store.stop().unwrap();
     assert!(matches!(open(dir.path(), "boot-2").verdict, Verdict::GoesOn(..)));
 
-    let found = Store::open_at(dir.path(), SyncMode::Always, "boot-2").unwrap();
+    let found = Store::open_at(dir.path(), SyncMode::Always, "boot-2");
     let Verdict::GoesOn(_, mut store) = found.verdict else { panic!("same boot") };
     write_event(&mut store, 4);
     drop(store);
@@ -232,6 +232,26 @@ fn a_store_that_was_given_up_proves_nothing() {
     let (reason, left) = ends(dir.path(), BOOT);
     assert!(reason.contains("head is missing"), "{reason}");
     assert_eq!(left.0.len(), 3);
+}
+
+#[test]
+fn what_waits_is_read_where_nothing_can_be_written() {
+    let (dir, _) = killed();
+    let (store, written) = goes_on(dir.path());
+    // As on a full disk: the next segment cannot be made.
+    std::fs::create_dir(load::segment_path(dir.path(), store.current + 1)).unwrap();
+    drop(store);
+    let found = open(dir.path(), BOOT);
+    assert_eq!(held(&found.content), written);
+    assert!(matches!(found.verdict, Verdict::Ends { .. }), "a directory is no segment");
+
+    let (dir, _) = killed();
+    let full = StoreError::Sync("the disk is full".to_owned());
+    let found = Store::look(dir.path(), full);
+    assert_eq!(held(&found.content).0.len(), 3);
+    let Verdict::Unwritable { from, .. } = found.verdict else { panic!("{:?}", found.verdict) };
+    assert_eq!(from.as_deref(), Some("k7f3"));
+    assert_eq!(goes_on(dir.path()).1.0.len(), 3, "nothing was touched");
 }
 
 #[test]

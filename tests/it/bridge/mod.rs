@@ -4,3 +4,4 @@ mod configuration;
 mod events;
 mod losses;
 mod metrics;
+mod restarts;
