@@ -1,25 +1,21 @@
-//! What one turn of the loop does: inputs into the core, outputs carried out, messages sent.
+//! What one turn of the loop does: inputs into the core, outputs carried out.
 //!
 //! May not wait for anything.
 
+use std::borrow::Cow;
 use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::rivals::{STEP_BACK, Verdict};
-use super::{BROKER_EVENTS_TAKEN_MAX, Bridge, OBSERVATIONS_TAKEN_MAX};
-use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output};
+use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
+use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
-use crate::http::Query;
 use crate::ids::Moment;
-use crate::metrics::GatewayMeasures;
-use crate::mqtt::{
-    self, Ack, Event, Generation, Kind, Message, Publish, PublishError, Session, View,
-};
+use crate::mqtt;
 use crate::outbox::Record;
 use crate::payload::{
-    AcceptFilterInfo, BridgeEvent, BridgeEventKind, DeviceEventPayload, GatewayEventPayload,
-    LastError, Subject, rfc3339, to_bytes,
+    AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
+    to_bytes,
 };
 
 impl Bridge {
@@ -122,20 +118,28 @@ impl Bridge {
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
-        moments.chain(losses).chain(self.republish_at).chain(self.session_again_at).min()
+        let others = [self.republish_at, self.session_again_at, self.keeper.due()];
+        moments.chain(losses).chain(others.into_iter().flatten()).min()
     }
 
     pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
         for output in out.drain(..) {
             match output {
-                Output::Event(event) => self.device_event(&event, read_at),
+                Output::Event(event) => {
+                    self.touched.insert((event.gateway, event.device_id));
+                    self.unwritten.push((event, read_at));
+                }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
+                    self.touched.insert((gateway, device_id));
                     self.publisher.device_changed(gateway, device_id);
                 }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
                     let gone = self.directory.gateway(gateway);
+                    if let Some(entry) = gone {
+                        self.outbox.forget(&entry.name, device_id);
+                    }
                     self.publisher.device_forgotten(gateway, device_id, gone);
                 }
                 Output::ListGateway(gateway) => {
@@ -145,14 +149,6 @@ impl Bridge {
                 }
             }
         }
-    }
-
-    fn device_event(&mut self, event: &DeviceEvent, read_at: StdInstant) {
-        let Some(entry) = self.directory.gateway(event.gateway) else { return };
-        let subject = Subject::Device(entry.name.clone(), event.device_id);
-        tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-        let payload = to_bytes(&DeviceEventPayload::new(&self.directory, entry, event));
-        self.append(subject, event.event_type.name(), payload, read_at);
     }
 
     fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
@@ -177,7 +173,7 @@ impl Bridge {
         self.append(subject, event.name(), payload, StdInstant::now());
     }
 
-    fn bridge_event(&mut self, kind: &BridgeEventKind) {
+    pub(super) fn bridge_event(&mut self, kind: &BridgeEventKind) {
         self.numbered += 1;
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
         tracing::warn!(?kind, "told by the bridge");
@@ -185,222 +181,18 @@ impl Bridge {
         self.append(Subject::Bridge, kind.name(), payload, StdInstant::now());
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         subject: Subject,
         event_type: &'static str,
         payload: bytes::Bytes,
         read_at: StdInstant,
     ) {
+        let (event_type, read_at) = (Cow::Borrowed(event_type), Some(read_at));
         for dropped in self.outbox.append(Record { subject, event_type, payload, read_at }) {
             self.metrics.outbox_dropped.inc();
             self.losses.add(dropped);
         }
         self.publisher.bridge_info_changed();
     }
-
-    /// Takes up an event of the broker's session, and what is ready behind it.
-    pub(super) fn take_up_broker_events(&mut self, mut next: Option<Event>) {
-        if next.is_none() {
-            // It has let go in order, as it was told to.
-            self.session = None;
-        }
-        for _ in 0..BROKER_EVENTS_TAKEN_MAX {
-            match next {
-                Some(event) => self.broker_said(event),
-                None => break,
-            }
-            next = self.session.as_mut().and_then(Session::try_next);
-        }
-    }
-
-    fn broker_said(&mut self, event: Event) {
-        match event {
-            Event::Connected(connected) => {
-                self.metrics.mqtt_connections.inc();
-                self.metrics.mqtt_connected.set(1);
-                if !connected.retain_available {
-                    tracing::warn!("the broker keeps no retained messages, so states are not seen");
-                }
-                let mut connection = connected.connection;
-                // A last will that arrives late would stick: the bridge listens to its own topic.
-                // So would a second bridge under this name: its info tells.
-                let topics = self.publisher.topics();
-                let own = vec![topics.bridge_state(), topics.bridge_info()];
-                if let Err(error) = connection.subscribe(own) {
-                    tracing::warn!("{error}");
-                }
-                self.connection = Some(connection);
-                self.rivals.connected();
-                self.publisher.connected(usize::from(connected.window), &self.fleet);
-            }
-            Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
-            Event::Subscribed { refused, .. } => {
-                for (filter, reason) in refused {
-                    tracing::warn!(filter, %reason, "the broker refused a subscription");
-                }
-            }
-            Event::Message(message) => self.message(&message),
-            Event::Disconnected { reason, .. } => {
-                self.metrics.mqtt_connected.set(0);
-                self.connection = None;
-                self.broker_fault = reason;
-                self.publisher.disconnected(&mut self.outbox);
-            }
-            Event::Unreachable { reason, .. } => self.broker_fault = reason,
-        }
-    }
-
-    fn message(&mut self, message: &Message) {
-        let topics = self.publisher.topics();
-        if message.topic == topics.bridge_state() && message.payload == "offline" {
-            self.publisher.offline_seen();
-        } else if message.topic == topics.bridge_info() {
-            self.info_heard(&message.payload);
-        } else {
-            self.requested(message);
-        }
-    }
-
-    fn info_heard(&mut self, info: &[u8]) {
-        let started_at = rfc3339(self.info.started_at);
-        let ours = (self.info.instance_id.as_str(), started_at.as_str());
-        let now = Instant::now();
-        let verdict = self.rivals.heard(now, info, ours);
-        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
-            return;
-        };
-        tracing::error!("{reason}");
-        if verdict == Verdict::Stay {
-            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
-            self.publisher.bridge_info_again();
-        }
-        if verdict == Verdict::StepBack
-            && let Some(connection) = self.connection.take()
-        {
-            // Without a word: `offline` would be said in the name of the other, too.
-            connection.disconnect();
-            self.metrics.mqtt_connected.set(0);
-            self.publisher.disconnected(&mut self.outbox);
-            self.broker_fault = reason;
-            self.session_again_at = Some(now + STEP_BACK);
-        }
-    }
-
-    fn acknowledged(&mut self, generation: Generation, acks: &[Ack]) {
-        let current = self.connection.as_ref().is_some_and(|it| it.generation() == generation);
-        if !current {
-            return;
-        }
-        let now = self.clock.now();
-        for ack in acks {
-            let taken = ack.result.is_ok();
-            let acknowledged = self.publisher.acknowledged(now, ack.token, taken, &mut self.outbox);
-            let Some(acknowledged) = acknowledged else { continue };
-            match ack.result {
-                Ok(()) => self.metrics.published(acknowledged.kind.name()),
-                Err(refusal) => {
-                    let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
-                    if refusal == self.broker_refusal {
-                        tracing::debug!(refusal, kind, "the broker did not take a message");
-                    } else {
-                        tracing::warn!(refusal, kind, "the broker did not take a message");
-                    }
-                    self.broker_refusal = refusal;
-                    self.metrics.publish_failed(refusal);
-                }
-            }
-            if let (Kind::Event, Some(read_at)) = (acknowledged.kind, acknowledged.read_at) {
-                self.metrics.event_delivered(read_at.elapsed());
-                self.publisher.bridge_info_changed();
-            }
-        }
-    }
-
-    /// Sends what there is to send, as far as the window goes.
-    pub(super) fn publish(&mut self) {
-        self.info.outbox.pending = self.outbox.len();
-        self.info.outbox.dropped = self.outbox.dropped();
-        self.metrics.outbox_events.set(gauge(self.outbox.len()));
-        self.metrics.outbox_bytes.set(gauge(self.outbox.bytes()));
-        let now = self.clock.now();
-        let Some(connection) = &mut self.connection else { return };
-        let view = View {
-            fleet: &self.fleet,
-            directory: &self.directory,
-            links: &self.facts,
-            bridge: &self.info,
-        };
-        while let Some(outgoing) = self.publisher.next(now, &mut self.outbox, &view) {
-            let token = outgoing.token;
-            let content_type = outgoing.json.then_some("application/json");
-            let publish = Publish {
-                topic: outgoing.topic,
-                payload: outgoing.payload,
-                retain: outgoing.retain,
-                content_type,
-                correlation_data: outgoing.correlation_data,
-                ..Publish::default()
-            };
-            let Err(error) = connection.publish(token, publish) else { continue };
-            let (reason, hopeless) = match &error {
-                // Its end is among the events that come; then all is sent again.
-                PublishError::Closed => break,
-                PublishError::Full { .. } => ("window_full", false),
-                PublishError::TooLarge { .. } => ("packet_too_large", true),
-                PublishError::RetainUnavailable => ("retain_unavailable", true),
-                PublishError::Topic { .. } => ("topic_invalid", true),
-            };
-            tracing::debug!("{error}");
-            self.metrics.publish_failed(reason);
-            self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
-        }
-    }
-
-    pub(super) fn answer_query(&mut self, query: Query) {
-        // Whoever asked may have gone meanwhile.
-        match query {
-            Query::Alive(answer) => _ = answer.send(()),
-            Query::Ready(answer) => _ = answer.send(self.not_ready()),
-            Query::Measures(gateway, answer) => _ = answer.send(self.measures(gateway)),
-        }
-    }
-
-    fn not_ready(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.connection.is_none() {
-            let fault = &self.broker_fault;
-            reasons.push(format!("the broker is not connected: {fault}"));
-        }
-        reasons.extend(self.rivals.reason(Instant::now()));
-        let refused = self.publisher.states_refused();
-        if refused > 0 {
-            reasons.push(format!(
-                "the broker refuses {refused} retained states ({}); allow the bridge to publish \
-                 below its base topic",
-                self.broker_refusal
-            ));
-        }
-        for gateway in self.fleet.gateways() {
-            let Some(entry) = self.directory.gateway(gateway) else { continue };
-            if !self.fleet.gateway_is_decided(gateway) {
-                reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
-            }
-        }
-        reasons
-    }
-
-    fn measures(&mut self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
-        Some(GatewayMeasures {
-            entry: self.directory.gateway(gateway)?.clone(),
-            state: self.fleet.gateway(gateway)?,
-            counts: self.fleet.counts(gateway)?.clone(),
-            certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
-            devices: self.fleet.measures(gateway, self.clock.now()).collect(),
-        })
-    }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

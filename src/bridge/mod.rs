@@ -4,28 +4,34 @@
 //! lock: the gateways' tasks, the broker's session and the web server talk to it over bounded
 //! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
 
+mod broker;
 mod carry;
 mod clock;
+mod keeping;
 mod losses;
 mod own;
+mod queries;
 mod requests;
 mod rivals;
 mod running;
 mod wiring;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::fleet::{Fleet, GatewayIndex, Output};
+use crate::fleet::{DeviceEvent, Fleet, GatewayIndex, Output};
 use crate::gateway::{Link, Observation};
 use crate::http::Query;
+use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
+use keeping::Keeper;
 use losses::Losses;
 use requests::Requests;
 use rivals::Rivals;
@@ -49,6 +55,11 @@ pub struct Bridge {
     clock: Clock,
     fleet: Fleet,
     outbox: Outbox,
+    keeper: Keeper,
+    /// Events of this turn, not yet written.
+    unwritten: Vec<(DeviceEvent, StdInstant)>,
+    /// Devices whose last state may have changed in this turn.
+    touched: BTreeSet<(GatewayIndex, DeviceId)>,
     publisher: Publisher,
     directory: Directory,
     info: BridgeInfo,
@@ -125,9 +136,6 @@ impl Bridge {
         self.publisher.leave();
         self.publish();
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
-        if !self.outbox.is_empty() {
-            tracing::warn!(events = self.outbox.len(), "events not taken by the broker are lost");
-        }
         if let Some(connection) = self.connection.take() {
             connection.disconnect();
             let mut session = self.session.take();
@@ -140,6 +148,7 @@ impl Bridge {
                 tracing::warn!("the broker did not let go in time");
             }
         }
+        self.stop_keeping();
     }
 
     async fn turn_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {

@@ -13,16 +13,18 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::Clock;
+use super::keeping::Keeper;
 use super::losses::Losses;
 use super::requests::Requests;
 use super::rivals::Rivals;
-use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol};
+use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
 use crate::http;
 use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
+use crate::outbox::store::{StoreError, SyncMode};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
 
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("setting up the metrics failed")]
     Metrics(#[from] prometheus::Error),
+    /// Another process has the state directory.
+    #[error(transparent)]
+    Held(StoreError),
 }
 
 impl Bridge {
@@ -51,11 +56,13 @@ impl Bridge {
     /// turns with [`Bridge::run`]. Gateways and broker need not be there.
     ///
     /// # Errors
-    /// When the metrics cannot be set up.
+    /// When the metrics cannot be set up, or another process has the state directory.
     pub fn start(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
         let clock = Clock::start();
         let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
         let metrics = Metrics::new(version, commit)?;
+        let mut keeper = Keeper::new(config.state_dir.clone(), sync_mode(config));
+        let found = keeper.open().map_err(StartError::Held)?;
         let directory = directory(config);
         let info = BridgeInfo {
             bridge: directory.bridge.clone(),
@@ -88,9 +95,12 @@ impl Bridge {
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
         let republish_every = config.mqtt.republish_interval;
-        Ok(Self {
+        let mut bridge = Self {
             clock,
             outbox: Outbox::new(limits(config)),
+            keeper,
+            unwritten: Vec::new(),
+            touched: BTreeSet::new(),
             publisher: Publisher::new(topics, config.gateways.len()),
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
@@ -116,8 +126,15 @@ impl Bridge {
             republish_at: republish_every.map(|every| Instant::now() + every),
             out: Vec::new(),
             batch: Vec::new(),
-        })
+        };
+        bridge.take_up(found);
+        Ok(bridge)
     }
+}
+
+/// The name of a new chain.
+pub(super) fn new_chain_id() -> String {
+    random_id(CHAIN_ID_LEN)
 }
 
 fn random_id(len: usize) -> String {
@@ -141,7 +158,7 @@ fn directory(config: &Config) -> Directory {
     Directory {
         bridge: config.bridge_name.clone(),
         instance_id: random_id(INSTANCE_ID_LEN),
-        chain: random_id(CHAIN_ID_LEN),
+        chain: new_chain_id(),
         gateways: gateways.collect(),
     }
 }
@@ -177,6 +194,13 @@ fn limits(config: &Config) -> Limits {
     Limits {
         max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
         max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+const fn sync_mode(config: &Config) -> SyncMode {
+    match config.outbox.sync {
+        Sync::Interval => SyncMode::Interval,
+        Sync::Always => SyncMode::Always,
     }
 }
 

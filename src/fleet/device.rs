@@ -40,16 +40,34 @@ pub(super) struct Device {
 
 /// A known value of `connected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) connected: bool,
+pub struct Known {
+    /// The value.
+    pub connected: bool,
     /// When it began, or when the device was first seen.
-    pub(super) since: Moment,
+    pub since: Moment,
     /// Whether its beginning was seen on the stream.
-    pub(super) exact: bool,
-    /// Whether all of it, from its beginning, was observed.
-    pub(super) whole: bool,
+    pub exact: bool,
+    /// Whether all of it, from its beginning, was observed; never across a restart.
+    pub whole: bool,
     /// The status last known within it.
-    pub(super) status: Status,
+    pub status: Status,
+}
+
+/// What of a device outlives the process: its place in the chain and what was last known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The last event's number; 0 before the first.
+    pub seq: u64,
+    /// The status last told.
+    pub status: Option<Status>,
+    /// The last known value of `connected`.
+    pub known: Option<Known>,
+    /// Statuses of a retry loop told since `connected` last changed.
+    pub told: Vec<Status>,
+    /// In the gateway's list.
+    pub managed: bool,
+    /// What the list last told of it.
+    pub info: Option<DeviceInfo>,
 }
 
 /// What a list said against what is known.
@@ -100,6 +118,29 @@ impl Device {
             suspect: None,
             listed_in: 0,
         }
+    }
+
+    /// What is to outlive the process.
+    pub(super) fn remember(&self) -> Remembered {
+        Remembered {
+            seq: self.seq,
+            status: self.status,
+            known: self.known.map(|known| Known { whole: false, ..known }),
+            told: self.told.clone(),
+            managed: self.managed,
+            info: self.info,
+        }
+    }
+
+    /// A device of an earlier process: known, but not observed since.
+    pub(super) fn restore(&mut self, remembered: Remembered) {
+        let Remembered { seq, status, known, told, managed, info } = remembered;
+        self.seq = seq;
+        self.status = status;
+        self.known = known.map(|known| Known { whole: false, ..known });
+        self.told = told;
+        self.managed = managed;
+        self.info = info;
     }
 
     /// A first look at a device is a state, not an event.

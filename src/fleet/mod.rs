@@ -18,7 +18,7 @@ mod strangers;
 mod tests;
 mod view;
 
-pub use device::Counts;
+pub use device::{Counts, Known, Remembered};
 pub use event::{DeviceEvent, EventType, GatewayEvent, Source};
 pub use gateway::{GatewayCounts, GatewaySettings, LinkState};
 pub use listed::{DeviceInfo, DeviceType, Listed};
@@ -109,6 +109,43 @@ impl Fleet {
         let index = GatewayIndex(self.gateways.len());
         self.gateways.push(Gateway::new(index, settings, declared, now));
         index
+    }
+
+    /// A device that an earlier process knew: to be called before the gateway's first input. What
+    /// its first list says otherwise continues the chain; nothing is said of it until then.
+    pub fn restore(
+        &mut self,
+        now: Moment,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        remembered: Remembered,
+    ) {
+        if let Some(gateway) = self.gateways.get_mut(gateway.0) {
+            let device = gateway.devices.entry(device_id);
+            device.or_insert_with(|| device::Device::new(now, false)).restore(remembered);
+        }
+    }
+
+    /// What is to outlive the process of a device; `None` for one that has no topics.
+    #[must_use]
+    pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
+        self.gateways.get(gateway.0)?.devices.get(&device_id).map(device::Device::remember)
+    }
+
+    /// A new chain begins: every device's next event has number 1 and, as `previous`, the status
+    /// last known. `unpublished` events, which nobody has seen, become the first of it.
+    pub fn new_chain<'a>(&mut self, unpublished: impl IntoIterator<Item = &'a mut DeviceEvent>) {
+        for device in self.gateways.iter_mut().flat_map(|gateway| gateway.devices.values_mut()) {
+            device.seq = 0;
+        }
+        for event in unpublished {
+            let gateway = self.gateways.get_mut(event.gateway.0);
+            let device = gateway.and_then(|gateway| gateway.devices.get_mut(&event.device_id));
+            if let Some(device) = device {
+                device.seq += 1;
+                event.seq = device.seq;
+            }
+        }
     }
 
     /// Takes one input of one gateway. An index that was never given out is ignored.

@@ -13,7 +13,7 @@ use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::outbox::Outbox;
 use crate::payload::{GatewayEntry, Subject};
 
@@ -116,13 +116,19 @@ impl Publisher {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
-        // The answers that nobody is known to have are given again, the earliest first.
+        // Answers that nobody is known to have, and topics not known to be cleared, go again.
         for (_, sent) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            if let Sent::Answer(answer) = sent {
-                self.answers.push_front(answer);
+            match sent {
+                Sent::Answer(answer) => self.answers.push_front(answer),
+                Sent::Cleared(topic) => self.cleared.push_front(topic),
+                _ => {}
             }
         }
-        self.again.clear();
+        for sent in std::mem::take(&mut self.again).into_values().flatten() {
+            if let Sent::Cleared(topic) = sent {
+                self.cleared.push_back(topic);
+            }
+        }
         outbox.put_all_back();
     }
 
@@ -163,6 +169,19 @@ impl Publisher {
             self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
         }
         self.info_changed(gateway);
+    }
+
+    /// This gateway, with these devices, is not configured any more.
+    pub fn gateway_gone(
+        &mut self,
+        gateway: &GatewayName,
+        device_ids: impl IntoIterator<Item = DeviceId>,
+    ) {
+        for device_id in device_ids {
+            self.cleared.push_back(self.topics.device_state(gateway, device_id));
+        }
+        self.cleared.push_back(self.topics.gateway_state(gateway));
+        self.cleared.push_back(self.topics.gateway_info(gateway));
     }
 
     /// This gateway's state has changed; what changed of its devices before goes out before it.

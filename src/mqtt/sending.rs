@@ -121,7 +121,7 @@ impl Publisher {
             Subject::Bridge | Subject::Device(..) => true,
         };
         let (record, lost) = outbox.next(may_go)?;
-        let topic = self.topics.event(&record.subject, record.event_type);
+        let topic = self.topics.event(&record.subject, &record.event_type);
         let payload = with_lost(&record.payload, lost);
         let subject = record.subject.clone();
         Some(self.send(Sent::Event(subject), topic, payload, true))

@@ -79,7 +79,8 @@ impl Desk {
     fn append(&mut self, gateway: &str, event_type: &'static str) {
         let subject = Subject::Gateway(gateway.parse().unwrap());
         let payload = bytes::Bytes::from_static(b"{\"a\":1}");
-        self.outbox.append(Record { subject, event_type, payload, read_at: Instant::now() });
+        let (event_type, read_at) = (event_type.into(), Some(Instant::now()));
+        self.outbox.append(Record { subject, event_type, payload, read_at });
     }
 
     fn next(&mut self) -> Option<Outgoing> {

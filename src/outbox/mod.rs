@@ -2,13 +2,15 @@
 //!
 //! May not touch MQTT or gateways. Keeps each subject's order: at most one event of a subject is
 //! in flight. Bounded: when full the oldest is dropped, counted, and told by the next event of its
-//! subject (`lost`). In this version it lives in memory: what is pending when the process ends is
-//! lost, and a new process begins a new chain.
+//! subject (`lost`). What it changes is gathered in a batch, which `commit` writes to the store.
 
+mod keep;
 mod order;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 
 use crate::payload::Subject;
 use order::Order;
+use store::{Batch, Store};
 
 /// An event on its way to the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +26,12 @@ pub struct Record {
     /// Whom it is about.
     pub subject: Subject,
     /// Its name in the topic.
-    pub event_type: &'static str,
+    pub event_type: Cow<'static, str>,
     /// A JSON object.
     pub payload: Bytes,
-    /// When it was read from the stream, for measuring its way to the broker.
-    pub read_at: Instant,
+    /// When it was read from the stream, for measuring its way to the broker; `None` where that
+    /// was in an earlier process.
+    pub read_at: Option<Instant>,
 }
 
 /// How much the outbox may hold.
@@ -50,6 +54,9 @@ pub struct Outbox {
     len: usize,
     bytes: usize,
     dropped: u64,
+    /// What has changed since the last commit.
+    batch: Batch,
+    store: Option<Store>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +88,8 @@ impl Outbox {
             len: 0,
             bytes: 0,
             dropped: 0,
+            batch: Batch::default(),
+            store: None,
         }
     }
 
@@ -93,6 +102,10 @@ impl Outbox {
         self.bytes += record.payload.len();
         let queue = self.queues.entry(subject.clone()).or_default();
         let lost = std::mem::take(&mut queue.lost);
+        if lost > 0 {
+            self.batch.lost_before_next(&subject, 0);
+        }
+        self.batch.event(number, lost, &subject, &record.event_type, &record.payload);
         queue.records.push_back(Pending { number, record, lost });
         if !queue.in_flight && !std::mem::replace(&mut queue.ready, true) {
             self.ready.push_back(subject);
@@ -122,13 +135,15 @@ impl Outbox {
         queue.records.front().map(|pending| (&pending.record, pending.lost))
     }
 
-    /// The subject's event in flight was acknowledged; returns when it was read.
+    /// The subject's event in flight was acknowledged; returns when it was read, if it was by this
+    /// process.
     pub fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
         let queue = self.queues.get_mut(subject)?;
         if !std::mem::take(&mut queue.in_flight) {
             return None;
         }
         let pending = queue.records.pop_front()?;
+        self.batch.gone(pending.number);
         self.len -= 1;
         self.bytes -= pending.record.payload.len();
         if !queue.records.is_empty() {
@@ -137,7 +152,7 @@ impl Outbox {
         } else if queue.lost == 0 {
             self.queues.remove(subject);
         }
-        Some(pending.record.read_at)
+        pending.record.read_at
     }
 
     /// The subject's event in flight was not taken: it is the next of its subject again.
@@ -203,9 +218,13 @@ impl Outbox {
         let at = usize::from(queue.in_flight);
         let oldest = queue.records.remove(at)?;
         let lost = oldest.lost + 1;
-        match queue.records.get_mut(at) {
-            Some(next) => next.lost += lost,
-            None => queue.lost += lost,
+        self.batch.gone(oldest.number);
+        if let Some(next) = queue.records.get_mut(at) {
+            next.lost += lost;
+            self.batch.lost(next.number, next.lost);
+        } else {
+            queue.lost += lost;
+            self.batch.lost_before_next(&subject, queue.lost);
         }
         self.len -= 1;
         self.bytes -= oldest.record.payload.len();

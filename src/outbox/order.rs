@@ -9,7 +9,7 @@ use crate::payload::Subject;
 #[derive(Debug, Default)]
 pub(super) struct Order {
     entries: VecDeque<(u64, Subject)>,
-    numbered: u64,
+    pub(super) numbered: u64,
 }
 
 /// Below this many entries tidying is not worth its while.
@@ -21,6 +21,12 @@ impl Order {
         self.numbered += 1;
         self.entries.push_back((self.numbered, subject));
         self.numbered
+    }
+
+    /// Enters an event that has its number; those before have smaller ones.
+    pub(super) fn enter(&mut self, number: u64, subject: Subject) {
+        self.numbered = self.numbered.max(number);
+        self.entries.push_back((number, subject));
     }
 
     /// Takes the first entry that may be taken out. Dead ones at the front are dropped on the way.

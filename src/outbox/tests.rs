@@ -16,9 +16,9 @@ fn subject(device: u32) -> Subject {
 fn record(device: u32, number: u64) -> Record {
     Record {
         subject: subject(device),
-        event_type: "connected",
+        event_type: "connected".into(),
         payload: Bytes::from(number.to_string()),
-        read_at: Instant::now(),
+        read_at: Some(Instant::now()),
     }
 }
 

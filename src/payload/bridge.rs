@@ -69,6 +69,20 @@ pub enum BridgeEventKind {
         /// Why.
         reason: String,
     },
+    /// A new chain has begun.
+    ChainReset {
+        /// The chain that has ended; `None` where it is not known.
+        from: Option<String>,
+        /// The chain that has begun.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// The store takes nothing: the bridge goes on in memory.
+    StoreFailed {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl BridgeEventKind {
@@ -77,6 +91,8 @@ impl BridgeEventKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::EventsLost { .. } => "events_lost",
+            Self::ChainReset { .. } => "chain_reset",
+            Self::StoreFailed { .. } => "store_failed",
         }
     }
 }

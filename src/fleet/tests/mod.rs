@@ -3,6 +3,7 @@
 //! May not use anything but the core's public face.
 
 mod properties;
+mod restarts;
 mod rules;
 
 use super::*;

@@ -4,4 +4,5 @@ mod configuration;
 mod events;
 mod losses;
 mod metrics;
+mod restarts;
 mod rivals;

@@ -63,6 +63,11 @@ impl Setup {
         self
     }
 
+    /// Where the bridge is to keep what it remembers.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     /// Writes the configuration and starts the bridge on it.
     pub(crate) fn start(self) -> Bridge {
         std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
@@ -84,6 +89,11 @@ fn spawn(config: PathBuf) -> Child {
 impl Bridge {
     /// Sends SIGTERM and waits for its end; with what it logged.
     pub(crate) async fn stop(mut self) -> (ExitStatus, String) {
+        self.terminate().await
+    }
+
+    /// The same, and [`Self::restart`] may follow.
+    pub(crate) async fn terminate(&mut self) -> (ExitStatus, String) {
         self.signal("-TERM");
         let status = eventually("the bridge ends", || self.child.try_wait().unwrap()).await;
         let mut log = String::new();
@@ -100,6 +110,38 @@ impl Bridge {
     /// Starts it again on the same configuration after [`Self::kill`].
     pub(crate) fn restart(&mut self) {
         self.child = spawn(self.dir.path().join("config.toml"));
+    }
+
+    /// Runs a second one on the same state directory; with what it logged.
+    pub(crate) async fn second(&self) -> (ExitStatus, String) {
+        let mut second = Command::new(PROGRAM)
+            .args(["run", "--set", "http.listen=127.0.0.1:0", "--config"])
+            .arg(self.dir.path().join("config.toml"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let status = eventually("the second one ends", || second.try_wait().unwrap()).await;
+        let mut log = String::new();
+        second.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status, log)
+    }
+
+    /// Takes a gateway, the last one, out of its configuration.
+    pub(crate) fn forget_gateway(&self, name: &str) {
+        let path = self.dir.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, _) = text.split_once(&format!("[gateways.{name}]")).unwrap();
+        std::fs::write(&path, before).unwrap();
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it keeps what it remembers.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     fn signal(&self, signal: &str) {

@@ -1,0 +1,177 @@
+//! What the broker says, and what is sent to it.
+//!
+//! May not wait, nor decide what goes next: the publisher does.
+
+use tokio::time::Instant;
+
+use super::rivals::{STEP_BACK, Verdict};
+use super::{BROKER_EVENTS_TAKEN_MAX, Bridge};
+use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, Session, View};
+use crate::payload::rfc3339;
+
+impl Bridge {
+    /// Takes up an event of the broker's session, and what is ready behind it.
+    pub(super) fn take_up_broker_events(&mut self, mut next: Option<Event>) {
+        if next.is_none() {
+            // It has let go in order, as it was told to.
+            self.session = None;
+        }
+        for _ in 0..BROKER_EVENTS_TAKEN_MAX {
+            match next {
+                Some(event) => self.broker_said(event),
+                None => break,
+            }
+            next = self.session.as_mut().and_then(Session::try_next);
+        }
+    }
+
+    fn broker_said(&mut self, event: Event) {
+        match event {
+            Event::Connected(connected) => {
+                self.metrics.mqtt_connections.inc();
+                self.metrics.mqtt_connected.set(1);
+                if !connected.retain_available {
+                    tracing::warn!("the broker keeps no retained messages, so states are not seen");
+                }
+                let mut connection = connected.connection;
+                // A last will that arrives late would stick: the bridge listens to its own topic.
+                // So would a second bridge under this name: its info tells.
+                let topics = self.publisher.topics();
+                let own = vec![topics.bridge_state(), topics.bridge_info()];
+                if let Err(error) = connection.subscribe(own) {
+                    tracing::warn!("{error}");
+                }
+                self.connection = Some(connection);
+                self.rivals.connected();
+                self.publisher.connected(usize::from(connected.window), &self.fleet);
+            }
+            Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
+            Event::Subscribed { refused, .. } => {
+                for (filter, reason) in refused {
+                    tracing::warn!(filter, %reason, "the broker refused a subscription");
+                }
+            }
+            Event::Message(message) => self.message(&message),
+            Event::Disconnected { reason, .. } => {
+                self.metrics.mqtt_connected.set(0);
+                self.connection = None;
+                self.broker_fault = reason;
+                self.publisher.disconnected(&mut self.outbox);
+            }
+            Event::Unreachable { reason, .. } => self.broker_fault = reason,
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        let topics = self.publisher.topics();
+        if message.topic == topics.bridge_state() && message.payload == "offline" {
+            self.publisher.offline_seen();
+        } else if message.topic == topics.bridge_info() {
+            self.info_heard(&message.payload);
+        } else {
+            self.requested(message);
+        }
+    }
+
+    fn info_heard(&mut self, info: &[u8]) {
+        let started_at = rfc3339(self.info.started_at);
+        let ours = (self.info.instance_id.as_str(), started_at.as_str());
+        let now = Instant::now();
+        let verdict = self.rivals.heard(now, info, ours);
+        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
+            return;
+        };
+        tracing::error!("{reason}");
+        if verdict == Verdict::Stay {
+            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
+            self.publisher.bridge_info_again();
+        }
+        if verdict == Verdict::StepBack
+            && let Some(connection) = self.connection.take()
+        {
+            // Without a word: `offline` would be said in the name of the other, too.
+            connection.disconnect();
+            self.metrics.mqtt_connected.set(0);
+            self.publisher.disconnected(&mut self.outbox);
+            self.broker_fault = reason;
+            self.session_again_at = Some(now + STEP_BACK);
+        }
+    }
+
+    fn acknowledged(&mut self, generation: Generation, acks: &[Ack]) {
+        let current = self.connection.as_ref().is_some_and(|it| it.generation() == generation);
+        if !current {
+            return;
+        }
+        let now = self.clock.now();
+        for ack in acks {
+            let taken = ack.result.is_ok();
+            let acknowledged = self.publisher.acknowledged(now, ack.token, taken, &mut self.outbox);
+            let Some(acknowledged) = acknowledged else { continue };
+            match ack.result {
+                Ok(()) => self.metrics.published(acknowledged.kind.name()),
+                Err(refusal) => {
+                    let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
+                    if refusal == self.broker_refusal {
+                        tracing::debug!(refusal, kind, "the broker did not take a message");
+                    } else {
+                        tracing::warn!(refusal, kind, "the broker did not take a message");
+                    }
+                    self.broker_refusal = refusal;
+                    self.metrics.publish_failed(refusal);
+                }
+            }
+            if let Some(read_at) = acknowledged.read_at {
+                self.metrics.event_delivered(read_at.elapsed());
+            }
+            if acknowledged.kind == Kind::Event {
+                self.publisher.bridge_info_changed();
+            }
+        }
+    }
+
+    /// Writes what there is to write, then sends what there is to send, as far as the window goes.
+    pub(super) fn publish(&mut self) {
+        self.write_down();
+        self.info.outbox.pending = self.outbox.len();
+        self.info.outbox.dropped = self.outbox.dropped();
+        self.metrics.outbox_events.set(gauge(self.outbox.len()));
+        self.metrics.outbox_bytes.set(gauge(self.outbox.bytes()));
+        let now = self.clock.now();
+        let Some(connection) = &mut self.connection else { return };
+        let view = View {
+            fleet: &self.fleet,
+            directory: &self.directory,
+            links: &self.facts,
+            bridge: &self.info,
+        };
+        while let Some(outgoing) = self.publisher.next(now, &mut self.outbox, &view) {
+            let token = outgoing.token;
+            let content_type = outgoing.json.then_some("application/json");
+            let publish = Publish {
+                topic: outgoing.topic,
+                payload: outgoing.payload,
+                retain: outgoing.retain,
+                content_type,
+                correlation_data: outgoing.correlation_data,
+                ..Publish::default()
+            };
+            let Err(error) = connection.publish(token, publish) else { continue };
+            let (reason, hopeless) = match &error {
+                // Its end is among the events that come; then all is sent again.
+                PublishError::Closed => break,
+                PublishError::Full { .. } => ("window_full", false),
+                PublishError::TooLarge { .. } => ("packet_too_large", true),
+                PublishError::RetainUnavailable => ("retain_unavailable", true),
+                PublishError::Topic { .. } => ("topic_invalid", true),
+            };
+            tracing::debug!("{error}");
+            self.metrics.publish_failed(reason);
+            self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,138 @@
+//! The outbox on the disk: what a turn has changed is written as one batch, and read back at start.
+//!
+//! May not decide what follows from a failure: its caller does. Without a store the outbox lives in
+//! memory alone.
+
+use bytes::Bytes;
+
+use super::store::{Batch, Event, Key, Store, StoreError};
+use super::{Outbox, Pending, Record};
+use crate::fleet::Remembered;
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::Subject;
+
+/// Batches of a store that begins anew are about this large, in bytes.
+const ANEW_BATCH_LEN: usize = 1 << 20;
+
+impl Outbox {
+    /// From now on in this store, which holds all that waits.
+    pub fn keep(&mut self, store: Store) {
+        self.batch.clear();
+        self.store = Some(store);
+    }
+
+    /// Whether it outlives the process.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Takes up what an earlier process left. To be called before anything else.
+    pub fn restore(&mut self, events: Vec<Event>, lost: Vec<(Subject, u64)>) {
+        for Event { number, lost, subject, event_type, payload } in events {
+            self.order.enter(number, subject.clone());
+            self.len += 1;
+            self.bytes += payload.len();
+            let queue = self.queues.entry(subject.clone()).or_default();
+            let event_type = event_type.into();
+            let record = Record { subject: subject.clone(), event_type, payload, read_at: None };
+            queue.records.push_back(Pending { number, record, lost });
+            if !std::mem::replace(&mut queue.ready, true) {
+                self.ready.push_back(subject);
+            }
+        }
+        for (subject, lost) in lost {
+            self.queues.entry(subject).or_default().lost = lost;
+        }
+    }
+
+    /// A device's last state, to be written with the events that led to it.
+    pub fn remember(&mut self, gateway: &GatewayName, device_id: DeviceId, device: &Remembered) {
+        let Some(store) = &self.store else { return };
+        let key = Key::Device(gateway.clone(), device_id);
+        let value = Batch::device_value(device);
+        if store.is_news(&key, &value) {
+            self.batch.value(key, &value);
+        }
+    }
+
+    /// A device is no more.
+    pub fn forget(&mut self, gateway: &GatewayName, device_id: DeviceId) {
+        self.batch.device_gone(gateway, device_id);
+    }
+
+    /// The number of the event appended last.
+    #[must_use]
+    pub const fn last_number(&self) -> u64 {
+        self.order.numbered
+    }
+
+    /// Gives an event that nobody has seen another payload. One that was dropped stays dropped.
+    pub fn rewrite(&mut self, subject: &Subject, number: u64, payload: Bytes) {
+        let queue = self.queues.get_mut(subject);
+        let pending = queue.and_then(|it| it.records.iter_mut().rfind(|it| it.number == number));
+        if let Some(pending) = pending {
+            self.bytes = self.bytes - pending.record.payload.len() + payload.len();
+            pending.record.payload = payload;
+        }
+    }
+
+    /// Writes all that has changed since the last time. Nothing of it may be published before.
+    ///
+    /// # Errors
+    /// When it could not be written: the store is given up, the outbox lives in memory.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &mut self.store else {
+            self.batch.clear();
+            return Ok(());
+        };
+        let written = store.write(&mut self.batch);
+        if written.is_err() {
+            self.batch.clear();
+            if let Some(store) = self.store.take() {
+                store.give_up();
+            }
+        }
+        written
+    }
+
+    /// All that waits, and these devices, for a store that begins anew.
+    pub fn anew<'a>(
+        &'a self,
+        devices: impl Iterator<Item = (&'a GatewayName, DeviceId, Remembered)> + 'a,
+    ) -> impl Iterator<Item = Batch> + 'a {
+        let mut events: Vec<&Pending> =
+            self.queues.values().flat_map(|queue| &queue.records).collect();
+        events.sort_unstable_by_key(|pending| pending.number);
+        let mut lost = self.queues.iter().filter(|(_, queue)| queue.lost > 0);
+        let (mut events, mut devices) = (events.into_iter(), devices);
+        std::iter::from_fn(move || {
+            let mut batch = Batch::default();
+            while batch.len() < ANEW_BATCH_LEN {
+                if let Some(Pending { number, record, lost }) = events.next() {
+                    let Record { subject, event_type, payload, .. } = record;
+                    batch.event(*number, *lost, subject, event_type, payload);
+                } else if let Some((subject, queue)) = lost.next() {
+                    batch.lost_before_next(subject, queue.lost);
+                } else if let Some((gateway, device_id, device)) = devices.next() {
+                    batch.value(
+                        Key::Device(gateway.clone(), device_id),
+                        &Batch::device_value(&device),
+                    );
+                } else {
+                    break;
+                }
+            }
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+
+    /// The process ends in order; what waits is there for the next.
+    ///
+    /// # Errors
+    /// When that could not be written.
+    pub fn stop(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        self.store.take().map_or(Ok(()), Store::stop)
+    }
+}

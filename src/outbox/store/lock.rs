@@ -1,0 +1,63 @@
+//! The state directory: made where it is missing, and held by one process at a time.
+//!
+//! May not touch what is kept in it. The lock ends with the process, however that ends.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::error::StoreError;
+
+/// Nobody but the service reads what it remembers.
+const MODE: u32 = 0o700;
+
+/// A state directory that this process holds.
+#[derive(Debug)]
+pub struct StateDir {
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes it where it is missing, and holds it.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be written.
+    pub fn hold(path: &Path) -> Result<Self, StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(MODE)
+            .create(path)
+            .map_err(StoreError::io("making", path))?;
+        let file = path.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)
+            .map_err(StoreError::io("opening", &file))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Without the number it still is another process.
+                _ = lock.read_to_string(&mut pid);
+                let holder = match pid.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(StoreError::Held { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(cause)) => {
+                return Err(StoreError::Io { doing: "locking", path: file, cause });
+            }
+        }
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .map_err(StoreError::io("writing", &file))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+}

@@ -1,0 +1,204 @@
+//! The bridge killed, stopped and started again: what an outside subscriber with a persistent
+//! session sees is one unbroken chain.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use gsdk2mqtt::simulator::{Simulator, Storm};
+
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Watcher, check_chain, retained};
+use crate::harness::{eventually, patiently};
+
+/// A broker that queues for a subscriber without a limit.
+const BROKER: &str = "max_queued_messages 0\nmax_inflight_messages 100";
+const KILLS: usize = 20;
+
+/// Aim: no instant at which a kill breaks the chain. Method: a storm that goes on all the while,
+/// and kills after random times, so that they hit the start, the first list and the storm itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_20_times_under_load_the_chain_is_unbroken() {
+    let broker = Mosquitto::start(BROKER).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let control = simulator.control();
+    let storm = Storm { per_second: Some(1_000), ..Storm::of(20_000) };
+    let storm = tokio::spawn(async move { control.storm(storm).await.unwrap() });
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..1_000))).await;
+        bridge.kill();
+        bridge.restart();
+    }
+    storm.await.unwrap();
+    bridge.is_ready().await;
+    ends_as_listed(&broker, &watcher, &simulator).await;
+    let mut events = 0;
+    for device in simulator.control().building() {
+        let of_device = watcher.events_of(device.id);
+        check_chain(&of_device);
+        events += of_device.len();
+    }
+    assert!(events > 1_000, "{events} events");
+    assert!(watcher.find(|seen| seen.topic.ends_with("/event/chain_reset")).is_none());
+    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
+}
+
+/// Waits until what the broker keeps is what the gateway lists, and the last event is its seq.
+async fn ends_as_listed(broker: &Mosquitto, watcher: &Watcher, simulator: &Simulator) {
+    eventually("the retained states are the list", || {
+        let kept = retained(broker.port);
+        let listed = simulator.control().managed();
+        let agrees = |id: u32, status: i32| {
+            let state: Value =
+                serde_json::from_str(&kept[&format!("gsdk/lobby/{id}/state")]).unwrap();
+            let last = watcher.events_of(id).pop();
+            state["status_code"] == status && last.is_none_or(|last| last["seq"] == state["seq"])
+        };
+        listed.iter().all(|device| agrees(device.device_id, device.status)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_and_start_continues_the_chain_and_finds_what_happened_meanwhile() {
+    let broker = Mosquitto::start(BROKER).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let ids: Vec<u32> = simulator.control().building().iter().map(|device| device.id).collect();
+    let state = |id: u32| -> Value {
+        serde_json::from_str(&retained(broker.port)[&format!("gsdk/lobby/{id}/state")]).unwrap()
+    };
+    assert!(simulator.control().power(ids[0], false));
+    let failed = format!("gsdk/lobby/{}/event/connect_failed", ids[0]);
+    watcher.see("a first event", |seen| seen.topic == failed).await;
+    let before = state(ids[1]);
+    let (status, log) = bridge.terminate().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+
+    simulator.control().power(ids[0], true);
+    eventually("it is connected again", || {
+        let managed = simulator.control().managed();
+        let device = managed.into_iter().find(|device| device.device_id == ids[0])?;
+        matches!(device.status, 1 | 2).then_some(())
+    })
+    .await;
+    bridge.restart();
+    let found = |seen: &crate::harness::watcher::Seen| {
+        seen.is_event_of(ids[0]) && seen.json()["source"] == "resync"
+    };
+    let resync = watcher.see("what happened meanwhile", found).await.json();
+    assert_eq!((&resync["event_type"], &resync["duration_s"]), (&json!("connected"), &json!(null)));
+    let events = watcher.events_of(ids[0]);
+    assert!(events.len() >= 4, "{events:?}");
+    check_chain(&events);
+    bridge.is_ready().await;
+    let after = state(ids[1]);
+    for key in ["since", "since_exact", "chain", "seq", "status"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    assert!(watcher.find(|seen| seen.topic.ends_with("/event/chain_reset")).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_not_configured_any_more_is_cleared_at_start() {
+    let broker = Mosquitto::start(BROKER).await;
+    let lobby = crate::harness::simulator(3).await;
+    let store = crate::harness::simulator(3).await;
+    let mut bridge = Setup::new(broker.port, "")
+        .gateway("lobby", &lobby, "")
+        .gateway("store", &store, "")
+        .start();
+    bridge.is_ready().await;
+    let of_store = |kept: &std::collections::BTreeMap<String, String>| {
+        kept.keys().filter(|topic| topic.starts_with("gsdk/store/")).count()
+    };
+    eventually("all is there", || (of_store(&retained(broker.port)) == 5).then_some(())).await;
+    bridge.terminate().await;
+    bridge.forget_gateway("store");
+    bridge.restart();
+    eventually("all is gone", || (of_store(&retained(broker.port)) == 0).then_some(())).await;
+    assert_eq!(retained(broker.port)["gsdk/lobby/state"], "online");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_the_same_directory_ends_with_1_and_names_the_first() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(3).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let (status, log) = bridge.second().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("process {}", bridge.pid())), "{log}");
+    bridge.is_ready().await;
+}
+
+/// A file where the directory should be is what root cannot write to either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_written_is_survived_told_and_healed() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let in_the_way = setup.state_dir();
+    std::fs::write(&in_the_way, "").unwrap();
+    let bridge = setup.start();
+    let told =
+        |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/event/store_failed";
+    let failed = watcher.see("store_failed", told).await.json();
+    assert!(failed["reason"].as_str().unwrap().contains("state"), "{failed}");
+    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(0.0));
+    let (status, body) = bridge.get("/readyz").await;
+    assert!(status == 503 && body.contains("the store: "), "{body}");
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().drop_device(device);
+    watcher.see("an event all the same", |seen| seen.is_event_of(device)).await;
+
+    std::fs::remove_file(&in_the_way).unwrap();
+    is_healed(&bridge).await;
+    bridge.is_ready().await;
+}
+
+async fn is_healed(bridge: &Bridge) {
+    patiently("the store is healed", async {
+        while bridge.metric("gsdk_store_ok").await != Some(1.0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+/// Aim: a write that fails in the middle of a storm costs the chain, and nothing else. Method: the
+/// name of the next segment is taken, so that the log cannot go on when the first is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_under_load_begins_a_new_chain_without_a_gap() {
+    let broker = Mosquitto::start(BROKER).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    std::fs::write(bridge.state_dir().join("log-0000000002"), "").unwrap();
+    simulator.control().storm(Storm::of(20_000)).await.unwrap();
+    let reset =
+        |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/event/chain_reset";
+    let reset = watcher.see("chain_reset", reset).await.json();
+    is_healed(&bridge).await;
+    bridge.kill();
+    bridge.restart();
+    ends_as_listed(&broker, &watcher, &simulator).await;
+    for device in simulator.control().building() {
+        let events = watcher.events_of(device.id);
+        let turn = events.iter().position(|event| event["chain"] == reset["to"]).unwrap();
+        let (old, new) = events.split_at(turn);
+        check_chain(old);
+        check_chain(new);
+        assert_eq!(new[0]["seq"], 1);
+        let last = old.last().unwrap();
+        assert_eq!((&last["chain"], &last["status"]), (&reset["from"], &new[0]["previous"]));
+    }
+}
