@@ -47,6 +47,10 @@ impl Bridge {
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { refused, .. } => {
+                // Its own info has to come back before another's is taken for a live one.
+                if !self.rivals.echoed() {
+                    self.publisher.bridge_info_again();
+                }
                 for (filter, reason) in refused {
                     tracing::warn!(filter, %reason, "the broker refused a subscription");
                 }

@@ -40,6 +40,11 @@ pub(super) enum Verdict {
 }
 
 impl Rivals {
+    /// Whether our own info has come back over this connection.
+    pub(super) const fn echoed(&self) -> bool {
+        self.echoed
+    }
+
     /// A new connection.
     pub(super) const fn connected(&mut self) {
         self.echoed = false;
