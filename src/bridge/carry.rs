@@ -58,7 +58,11 @@ impl Bridge {
                 self.fact(gateway, |facts| facts.accept_filter = Some(filter));
             }
             Observation::ListFailed(error) => {
-                tracing::warn!("{error}");
+                // Said once: as long as it fails alike, it is in the gateway's info.
+                let told = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
+                if told.is_none_or(|told| told.message != *error.message) {
+                    tracing::warn!("{error}");
+                }
                 self.failed(gateway, &error);
                 self.step(gateway, Input::ListFailed, StdInstant::now());
             }
@@ -97,7 +101,9 @@ impl Bridge {
         self.carry_out(&mut out, StdInstant::now());
         self.out = out;
         let now = Instant::now();
-        if let Some(kind) = self.losses.tell(now) {
+        // Into a full outbox it would only drop one more: it waits until somebody takes events.
+        let told = self.publisher.is_connected().then(|| self.losses.tell(now)).flatten();
+        if let Some(kind) = told {
             self.bridge_event(&kind);
         }
         if self.session_again_at.is_some_and(|at| at <= now) {
@@ -114,7 +120,8 @@ impl Bridge {
     pub(super) fn due(&self) -> Option<Instant> {
         let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
-        let losses = self.losses.due(Instant::now());
+        let connected = self.publisher.is_connected();
+        let losses = self.losses.due(Instant::now()).filter(|_| connected);
         moments.chain(losses).chain(self.republish_at).chain(self.session_again_at).min()
     }
 
@@ -160,7 +167,7 @@ impl Bridge {
                 tracing::warn!(gateway = %name, count, "an audit found what the stream had lost");
             }
             GatewayEvent::Stranger { device_id, status } => {
-                tracing::info!(gateway = %name, %device_id, %status, "a stranger");
+                tracing::debug!(gateway = %name, %device_id, %status, "a stranger");
             }
         }
         self.numbered += 1;
@@ -224,6 +231,7 @@ impl Bridge {
                     tracing::warn!("{error}");
                 }
                 self.connection = Some(connection);
+                self.rivals.connected();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
@@ -292,8 +300,14 @@ impl Bridge {
             match ack.result {
                 Ok(()) => self.metrics.published(acknowledged.kind.name()),
                 Err(refusal) => {
-                    tracing::debug!(%refusal, kind = acknowledged.kind.name(), "not taken");
-                    self.metrics.publish_failed(refusal.as_str());
+                    let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
+                    if refusal == self.broker_refusal {
+                        tracing::debug!(refusal, kind, "the broker did not take a message");
+                    } else {
+                        tracing::warn!(refusal, kind, "the broker did not take a message");
+                    }
+                    self.broker_refusal = refusal;
+                    self.metrics.publish_failed(refusal);
                 }
             }
             if let (Kind::Event, Some(read_at)) = (acknowledged.kind, acknowledged.read_at) {
@@ -359,6 +373,14 @@ impl Bridge {
             reasons.push(format!("the broker is not connected: {fault}"));
         }
         reasons.extend(self.rivals.reason(Instant::now()));
+        let refused = self.publisher.states_refused();
+        if refused > 0 {
+            reasons.push(format!(
+                "the broker refuses {refused} retained states ({}); allow the bridge to publish \
+                 below its base topic",
+                self.broker_refusal
+            ));
+        }
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
             if !self.fleet.gateway_is_decided(gateway) {
@@ -368,7 +390,7 @@ impl Bridge {
         reasons
     }
 
-    fn measures(&self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
+    fn measures(&mut self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
         Some(GatewayMeasures {
             entry: self.directory.gateway(gateway)?.clone(),
             state: self.fleet.gateway(gateway)?,

@@ -67,6 +67,8 @@ pub struct Bridge {
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
+    /// Why it last refused a message; empty until it has.
+    broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,

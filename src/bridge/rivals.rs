@@ -23,6 +23,8 @@ struct Identity {
 /// Who was heard under our name.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
+    /// Our own info has come back over this connection: what comes now is not the broker's memory.
+    echoed: bool,
     last: Option<(String, Instant)>,
 }
 
@@ -38,6 +40,11 @@ pub(super) enum Verdict {
 }
 
 impl Rivals {
+    /// A new connection.
+    pub(super) const fn connected(&mut self) {
+        self.echoed = false;
+    }
+
     /// Takes an info on our own topic; `ours` is what we say there ourselves.
     pub(super) fn heard(&mut self, now: Instant, info: &[u8], ours: (&str, &str)) -> Verdict {
         let Ok(theirs) = serde_json::from_slice::<Identity>(info) else {
@@ -45,6 +52,11 @@ impl Rivals {
         };
         let (instance_id, started_at) = ours;
         if theirs.instance_id == instance_id {
+            self.echoed = true;
+            return Verdict::Ourselves;
+        }
+        // A retained info of the run before us, which MQTT 3.1.1 cannot keep from being sent.
+        if !self.echoed {
             return Verdict::Ourselves;
         }
         // Times of the contract's form compare as text; the ID decides between equals.
@@ -78,7 +90,13 @@ mod tests {
         };
         let old = ("b", "2026-11-23T10:00:00.000Z");
         for young in [("a", "2026-11-23T10:00:00.001Z"), ("c", "2026-11-23T10:00:00.000Z")] {
-            let heard = |theirs, ours| Rivals::default().heard(now, info(theirs).as_bytes(), ours);
+            let heard = |theirs, ours| {
+                let mut rivals = Rivals::default();
+                let early = rivals.heard(now, info(theirs).as_bytes(), ours);
+                assert_eq!(early, Verdict::Ourselves, "the broker's memory is no rival");
+                rivals.heard(now, info(ours).as_bytes(), ours);
+                rivals.heard(now, info(theirs).as_bytes(), ours)
+            };
             assert_eq!(heard(old, young), Verdict::StepBack);
             assert_eq!(heard(young, old), Verdict::Stay);
             assert_eq!(heard(old, old), Verdict::Ourselves);

@@ -108,6 +108,7 @@ impl Bridge {
             rivals: Rivals::default(),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
+            broker_refusal: "",
             queries,
             losses: Losses::default(),
             numbered: 0,

@@ -75,12 +75,16 @@ impl Cli {
                 say(&error.to_string());
                 ExitCode::from(EXIT_WRONG)
             }
-            Err(error) => {
-                say(&format!("{error:#}"));
-                ExitCode::FAILURE
-            }
+            Err(error) => failed(&format!("{error:#}")),
         }
     }
+}
+
+/// Says why nothing could be done at all.
+#[must_use]
+pub fn failed(message: &str) -> ExitCode {
+    say(message);
+    ExitCode::FAILURE
 }
 
 /// The one place where an error reaches a person.

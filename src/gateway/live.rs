@@ -94,7 +94,7 @@ impl Live<'_> {
                     filtering = None;
                     // Beside the list it is a courtesy: one that cannot be had is no news.
                     if let Ok(filter) = outcome {
-                        self.hand_on(Observation::AcceptFilter(filter))?;
+                        self.hand_on(Observation::AcceptFilter(Box::new(filter)))?;
                     }
                 }
                 () = self.list_now.notified(), if idle => {

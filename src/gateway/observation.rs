@@ -40,7 +40,7 @@ pub enum Observation {
     /// The list could not be had; the link still stands.
     ListFailed(LinkError),
     /// Which devices that dial the gateway are let in, read after each list.
-    AcceptFilter(AcceptFilter),
+    AcceptFilter(Box<AcceptFilter>),
     /// The link is lost. Comes after each `LinkUp` once, and only then.
     LinkDown {
         /// When the last byte came from the gateway.

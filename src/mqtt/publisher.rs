@@ -21,6 +21,8 @@ use crate::payload::{GatewayEntry, Subject};
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 /// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
 const REFUSED_RETRY_MS: i64 = 2_000;
+/// As many refusals in a row double that time: to a minute.
+const REFUSALS_COUNTED_MAX: u32 = 5;
 /// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
 /// it an answer is dropped, and counted.
 const ANSWERS_MAX: usize = 20_000;
@@ -64,6 +66,8 @@ pub struct Publisher {
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
     again: BTreeMap<Moment, Vec<Sent>>,
+    /// In a row.
+    refusals: u32,
     pub(super) turn: u32,
     requests_wanted: bool,
     pub(super) answers: VecDeque<Answer>,
@@ -85,6 +89,7 @@ impl Publisher {
             bridge_info: Desk::default(),
             bridge_state: None,
             again: BTreeMap::new(),
+            refusals: 0,
             turn: 0,
             requests_wanted: false,
             answers: VecDeque::new(),
@@ -104,10 +109,6 @@ impl Publisher {
         self.in_flight.clear();
         self.again.clear();
         self.all_changed(fleet);
-        self.bridge_info.forget();
-        for desk in &mut self.gateways {
-            desk.info.forget();
-        }
     }
 
     /// The connection is lost, and with it all that was in flight.
@@ -135,7 +136,13 @@ impl Publisher {
             }
             self.gateway_changed(gateway);
         }
-        self.bridge_info.dirty = true;
+        self.bridge_info.forget();
+        for desk in &mut self.gateways {
+            desk.info.forget();
+        }
+        if self.phase == Phase::Online {
+            self.bridge_state = Some("online");
+        }
     }
 
     /// This device's state has changed.
@@ -237,6 +244,12 @@ impl Publisher {
         std::mem::replace(&mut self.requests_wanted, false)
     }
 
+    /// How many retained states the broker has refused, and are to be sent again.
+    #[must_use]
+    pub fn states_refused(&self) -> usize {
+        self.again.values().flatten().filter(|sent| sent.is_state()).count()
+    }
+
     /// How many device states wait.
     #[must_use]
     pub fn states_waiting(&self) -> usize {
@@ -278,12 +291,15 @@ impl Publisher {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
-        if let Sent::Answer(answer) = sent {
-            if !taken {
-                self.answer_otherwise(answer);
+        match sent {
+            Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
+            Sent::Answer(_) => {}
+            _ if taken => self.refusals = 0,
+            sent => {
+                let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
+                self.refusals += 1;
+                self.again.entry(now.plus(wait)).or_default().push(sent);
             }
-        } else if !taken {
-            self.again.entry(now.plus(REFUSED_RETRY_MS)).or_default().push(sent);
         }
         Some(Acknowledged { kind, read_at })
     }
@@ -308,14 +324,20 @@ impl Publisher {
         self.next_offline(view)
             .or_else(|| self.next_bridge_state())
             .or_else(|| self.next_cleared())
-            .or_else(|| self.next_of_states_and_events(outbox, view))
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
+            .or_else(|| self.next_of_states_and_events(outbox, view))
     }
 
     fn take_up_again(&mut self, now: Moment, outbox: &mut Outbox) {
         while let Some(due) = self.again.first_entry().filter(|due| *due.key() <= now) {
             for sent in due.remove() {
+                if let Phase::Filling { mark, last } = &mut self.phase
+                    && sent.is_state()
+                {
+                    // The full state is not out yet after all.
+                    (*mark, *last) = (None, None);
+                }
                 match sent {
                     Sent::Event(subject) => outbox.put_back(&subject),
                     Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
@@ -351,8 +373,11 @@ impl Publisher {
         {
             *last = Some(self.token);
         }
+        // What was refused is no more acknowledged than what is on its way.
+        let refused = self.again.values().flatten().any(Sent::is_state);
         let acknowledged = |last: u64| {
-            !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_retained())
+            !refused
+                && !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_state())
         };
         if last.is_some_and(acknowledged) {
             self.phase = Phase::Online;
@@ -363,6 +388,13 @@ impl Publisher {
 }
 
 impl Sent {
+    const fn is_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Device(..) | Self::Cleared(_) | Self::GatewayState(_) | Self::BridgeState
+        )
+    }
+
     pub(super) const fn is_retained(&self) -> bool {
         !matches!(self, Self::Event(_) | Self::Answer(_))
     }
