@@ -6,6 +6,7 @@
 
 mod carry;
 mod clock;
+mod heard;
 mod losses;
 mod own;
 mod requests;
@@ -120,6 +121,7 @@ impl Bridge {
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
+        self.requests.warn_of_interrupted();
         self.stop_links.send_replace(true);
         self.turn_until(DRAIN_DEADLINE, |bridge| bridge.outbox.is_empty()).await;
         self.publisher.leave();
