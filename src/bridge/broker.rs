@@ -2,12 +2,8 @@
 //!
 //! May not wait, nor decide what goes next: the publisher does.
 
-use tokio::time::Instant;
-
-use super::rivals::{STEP_BACK, Verdict};
 use super::{BROKER_EVENTS_TAKEN_MAX, Bridge};
-use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, Session, View};
-use crate::payload::rfc3339;
+use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Session, View};
 
 impl Bridge {
     /// Takes up an event of the broker's session, and what is ready behind it.
@@ -63,42 +59,6 @@ impl Bridge {
                 self.publisher.disconnected(&mut self.outbox);
             }
             Event::Unreachable { reason, .. } => self.broker_fault = reason,
-        }
-    }
-
-    fn message(&mut self, message: &Message) {
-        let topics = self.publisher.topics();
-        if message.topic == topics.bridge_state() && message.payload == "offline" {
-            self.publisher.offline_seen();
-        } else if message.topic == topics.bridge_info() {
-            self.info_heard(&message.payload);
-        } else {
-            self.requested(message);
-        }
-    }
-
-    fn info_heard(&mut self, info: &[u8]) {
-        let started_at = rfc3339(self.info.started_at);
-        let ours = (self.info.instance_id.as_str(), started_at.as_str());
-        let now = Instant::now();
-        let verdict = self.rivals.heard(now, info, ours);
-        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
-            return;
-        };
-        tracing::error!("{reason}");
-        if verdict == Verdict::Stay {
-            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
-            self.publisher.bridge_info_again();
-        }
-        if verdict == Verdict::StepBack
-            && let Some(connection) = self.connection.take()
-        {
-            // Without a word: `offline` would be said in the name of the other, too.
-            connection.disconnect();
-            self.metrics.mqtt_connected.set(0);
-            self.publisher.disconnected(&mut self.outbox);
-            self.broker_fault = reason;
-            self.session_again_at = Some(now + STEP_BACK);
         }
     }
 

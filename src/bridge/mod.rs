@@ -7,6 +7,7 @@
 mod broker;
 mod carry;
 mod clock;
+mod heard;
 mod keeping;
 mod losses;
 mod own;
@@ -131,6 +132,7 @@ impl Bridge {
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
+        self.requests.warn_of_interrupted();
         self.stop_links.send_replace(true);
         self.turn_until(DRAIN_DEADLINE, |bridge| bridge.outbox.is_empty()).await;
         self.publisher.leave();

@@ -77,6 +77,14 @@ impl Requests {
         self.finishing.recv().await
     }
 
+    /// At a stop: changes under way end where they are.
+    pub(super) fn warn_of_interrupted(&self) {
+        for desk in self.desks.iter().filter(|desk| desk.pool.is_changing()) {
+            let gateway = &desk.name;
+            tracing::warn!(%gateway, "a change is under way and is cut short; look at its devices");
+        }
+    }
+
     /// What forbids a request to whomever, if anything.
     pub(super) fn unfit(&self, request: &mqtt::Request) -> Option<Failure> {
         let size_max = self.settings.max_payload_bytes;
@@ -111,6 +119,12 @@ impl Requests {
             rate.per.as_secs()
         );
         Failure::new(code::RATE_LIMITED, message)
+    }
+
+    /// The transaction of a request that is refused, unless it is too large to be looked into.
+    fn transaction_of(&self, request: &mqtt::Request) -> Option<Value> {
+        let fits = request.payload.len() <= self.settings.max_payload_bytes;
+        fits.then(|| transaction_of(&request.payload)).flatten()
     }
 
     /// The typed request, if it may run.
@@ -182,11 +196,32 @@ impl Bridge {
             return self.asked_of_the_bridge(request);
         }
         let desk = |desk: &Desk| desk.name.as_str() == request.owner;
-        let Some(at) = self.requests.desks.iter().position(desk) else { return };
+        let Some(at) = self.requests.desks.iter().position(desk) else {
+            return self.asked_of_nobody(request);
+        };
         match self.requests.check(at, &request) {
             Ok(typed) => self.begin(at, typed, request),
             Err(refused) => self.refuse(&request.owner.clone(), refused, request),
         }
+    }
+
+    /// A gateway that is not configured; other bridges are asked by their names.
+    fn asked_of_nobody(&mut self, request: mqtt::Request) {
+        if request.owner.starts_with("bridge") {
+            return;
+        }
+        let failure = if self.requests.own.take(request.received) {
+            let known: Vec<_> = self.requests.desks.iter().map(|desk| desk.name.as_str()).collect();
+            Failure::invalid(format!(
+                "there is no gateway {:?}; there are {}",
+                request.owner,
+                known.join(", ")
+            ))
+        } else {
+            self.requests.too_many()
+        };
+        let transaction = self.requests.transaction_of(&request);
+        self.refuse(&request.owner.clone(), Refused { transaction, failure }, request);
     }
 
     fn begin(&mut self, at: usize, typed: Request, request: mqtt::Request) {
@@ -303,6 +338,10 @@ impl Bridge {
     /// Counts a request and hands its answer to the publisher.
     pub(super) fn answer_to(&mut self, owner: &str, response: &Response, reply_to: ReplyTo) {
         let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
+        let topics = self.publisher.topics();
+        let is_ours = topics.is_bridge(owner)
+            || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
+        let owner = if is_ours { owner } else { "unknown" };
         self.metrics.command(owner, known, response.word());
         if !self.publisher.answer(reply_to.answer(to_bytes(response))) {
             self.metrics.publish_failed("answers_full");

@@ -42,7 +42,10 @@ pub(super) struct Finished {
 /// Every change is one line, whatever came of it.
 pub(super) fn audit(gateway: &GatewayName, request: &Request, response: &Response) {
     let ids = request.command.device_ids();
-    let devices: Vec<String> = ids.iter().take(20).map(ToString::to_string).collect();
+    let devices: Vec<String> = match &request.command {
+        Command::Connect(target) => vec![target.ip.to_string()],
+        _ => ids.iter().take(20).map(ToString::to_string).collect(),
+    };
     let claimed = request.requested_by.as_deref().unwrap_or("nobody");
     tracing::info!(
         %gateway,

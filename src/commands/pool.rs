@@ -48,6 +48,12 @@ impl Default for Pool {
 }
 
 impl Pool {
+    /// Whether a change runs now.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.changing.available_permits() == 0
+    }
+
     /// A place for a command.
     ///
     /// # Errors
@@ -83,9 +89,10 @@ mod tests {
         let first = pool.enter(true).unwrap().turn().await;
         let mut second = std::pin::pin!(pool.enter(true).unwrap().turn());
         let beside = pool.enter(false).unwrap().turn().await;
-        assert!(futures_poll(second.as_mut()).await.is_none());
+        assert!(poll_once(second.as_mut()).await.is_none());
+        assert!(pool.is_changing());
         drop(first);
-        assert!(futures_poll(second.as_mut()).await.is_some());
+        assert!(poll_once(second.as_mut()).await.is_some());
         drop(beside);
     }
 
@@ -99,7 +106,7 @@ mod tests {
     }
 
     /// What a future gives without waiting.
-    async fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
         tokio::select! {
             biased;
             done = future => Some(done),

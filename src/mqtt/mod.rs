@@ -2,6 +2,7 @@
 //!
 //! May not call gateways or decide what is true of a device.
 
+mod answers;
 mod backoff;
 mod changed;
 mod connection;

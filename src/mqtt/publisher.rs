@@ -23,9 +23,6 @@ pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 const REFUSED_RETRY_MS: i64 = 2_000;
 /// As many refusals in a row double that time: to a minute.
 const REFUSALS_COUNTED_MAX: u32 = 5;
-/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
-/// it an answer is dropped, and counted.
-const ANSWERS_MAX: usize = 20_000;
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -204,15 +201,6 @@ impl Publisher {
         self.bridge_info.dirty = true;
     }
 
-    /// An answer to a request; false where so many wait that it is dropped.
-    pub fn answer(&mut self, answer: Answer) -> bool {
-        let room = self.answers.len() < ANSWERS_MAX;
-        if room {
-            self.answers.push_back(answer);
-        }
-        room
-    }
-
     /// The bridge's info is to be said again, be it the same.
     pub fn bridge_info_again(&mut self) {
         self.bridge_info.forget();
@@ -321,13 +309,6 @@ impl Publisher {
             }
         }
         Some(Acknowledged { kind, read_at })
-    }
-
-    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
-    fn answer_otherwise(&mut self, answer: Answer) {
-        if let Some(topic) = answer.otherwise {
-            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
-        }
     }
 
     /// The next message, if the window has room for one.

@@ -58,6 +58,10 @@ impl Request {
     #[must_use]
     pub fn of(topics: &Topics, response_prefix: &str, message: &Message) -> Option<Self> {
         let (owner, command) = topics.request(&message.topic)?;
+        // Nobody can be called so, and it would be said back in a topic.
+        if !is_plain(owner) {
+            return None;
+        }
         let wanted = message.response_topic.clone();
         let astray = wanted.as_ref().is_some_and(|topic| !may_answer_on(response_prefix, topic));
         let said_back = if is_plain(command) { command } else { "unknown" };

@@ -5,6 +5,9 @@
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
 
+/// The name of a bridge that shares its base topic with no other: the configuration's default.
+const BRIDGE_ONLY: &str = "bridge";
+
 /// The topics of one bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
@@ -49,15 +52,25 @@ impl Topics {
         format!("{}/{gateway}/{device_id}/state", self.base)
     }
 
-    /// The filters of all requests to these gateways and to the bridge itself.
+    /// The filters of the requests to these gateways and to the bridge itself. A bridge of the
+    /// default name is taken for the only one: it hears requests to gateways that nobody has, too.
     #[must_use]
     pub fn request_filters<'a>(
         &self,
         gateways: impl IntoIterator<Item = &'a GatewayName>,
     ) -> Vec<String> {
         let filter = |owner: &str| format!("{}/{owner}/request/#", self.base);
+        if self.is_the_only_bridge() {
+            return vec![filter("+")];
+        }
         let gateways = gateways.into_iter().map(|gateway| filter(gateway.as_str()));
         gateways.chain([filter(&self.bridge)]).collect()
+    }
+
+    /// Whether no other bridge is expected on this base topic.
+    #[must_use]
+    pub fn is_the_only_bridge(&self) -> bool {
+        self.bridge == BRIDGE_ONLY
     }
 
     /// Of whom and what a topic requests: `<base>/<owner>/request/<command>`.
@@ -110,6 +123,7 @@ mod tests {
         assert_eq!(topics.device_state(&lobby, device_id), "site/gsdk/lobby/7/state");
         let requests = topics.request_filters([&lobby]);
         assert_eq!(requests, ["site/gsdk/lobby/request/#", "site/gsdk/bridge_2/request/#"]);
+        assert_eq!(Topics::new("gsdk", "bridge").request_filters([&lobby]), ["gsdk/+/request/#"]);
         assert_eq!(topics.request("site/gsdk/lobby/request/ssl/enable").unwrap().1, "ssl/enable");
         for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {
             assert_eq!(topics.request(other), None);

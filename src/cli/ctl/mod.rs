@@ -64,7 +64,13 @@ struct Gateway {
 }
 
 pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
-    let gateway = gateway(&args)?;
+    let gateway = match gateway(&args) {
+        Ok(gateway) => gateway,
+        Err(wrong) => {
+            super::say(&format!("{wrong:#}"));
+            return Ok(ExitCode::from(super::EXIT_WRONG));
+        }
+    };
     let (name, mut fields) = match args.words.ask() {
         Asked::Watch => return watch::run(gateway, args.json).await,
         Asked::Command(name, fields) => (name, fields),
@@ -196,8 +202,11 @@ fn show(answer: &Response, json: bool) -> anyhow::Result<()> {
         writeln!(out, "{}", serde_json::to_string(answer)?)?;
         return Ok(());
     }
-    out.write_all(table::of(&answer.command, &answer.data).as_bytes())?;
-    out.flush()?;
+    // What failed as a whole has no data, but perhaps steps.
+    if answer.result != Verdict::Error || answer.data.get("steps").is_some() {
+        out.write_all(table::of(&answer.command, &answer.data).as_bytes())?;
+        out.flush()?;
+    }
     for warning in &answer.warnings {
         let device = warning.device_id.map(|id| format!("device {id}: ")).unwrap_or_default();
         super::say(&format!("warning: {device}{}", warning.message));

@@ -42,7 +42,11 @@ pub(super) fn of(command: &str, data: &Value) -> String {
         _ => ("steps", STEPS),
     };
     if let Some(rows) = data.get(key).and_then(Value::as_array) {
-        return if rows.is_empty() { "none\n".to_owned() } else { table(columns, rows) };
+        return match (rows.as_slice(), key) {
+            ([], "steps") => String::new(),
+            ([], _) => "none\n".to_owned(),
+            (rows, _) => table(columns, rows),
+        };
     }
     let Some(fields) = data.as_object().filter(|fields| !fields.is_empty()) else {
         return "done\n".to_owned();

@@ -2,8 +2,11 @@
 //!
 //! May not look into the bridge.
 
+mod acl;
 mod changing;
 mod contended;
+mod ctl;
+mod own;
 mod reading;
 mod refused;
 mod steps;
@@ -73,7 +76,10 @@ impl House {
 async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
     let reply = format!("gsdk-reply/{:x}", fastrand::u64(..));
     let mut command = Command::new("mosquitto_rr");
-    command.args(["-V", "5", "-q", "1", "-W", wait_s, "-e", &reply, "-p", &port.to_string()]);
+    command.args(["-V", "5", "-q", "1", "-W", wait_s, "-p", &port.to_string()]);
+    if !args.contains(&"-e") {
+        command.args(["-e", &reply]);
+    }
     command.args(args);
     let run = tokio::task::spawn_blocking(move || {
         command.output().expect("mosquitto_rr must be installed (mosquitto-clients)")

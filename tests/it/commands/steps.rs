@@ -73,6 +73,41 @@ async fn a_device_that_does_not_come_back_is_told_with_what_was_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_lost_on_the_way_is_told_with_what_to_do() {
+    let house = House::new(6, ALL).await;
+    let control = house.simulator.control();
+    let building = control.building();
+    for (at, method, words) in [
+        (0, "SetAcceptFilter", "not changed"),
+        (2, "SetConnectionModeMulti", "let in by the accept filter"),
+        (4, "DeleteAsyncConnection", "async/remove"),
+    ] {
+        control.latency(std::time::Duration::from_millis(200));
+        let before = control.calls().get(method).copied().unwrap_or_default();
+        let lost = async {
+            crate::harness::eventually("the call is made", || {
+                (control.calls().get(method).copied() > Some(before)).then_some(())
+            })
+            .await;
+            control.cut_connections();
+        };
+        let request = json!({"device_id": building[at].id, "mode": "device_to_server"});
+        let request = request.to_string();
+        let (answer, ()) = tokio::join!(house.ask("mode/set", &request), lost);
+        control.latency(std::time::Duration::ZERO);
+        assert_eq!(answer["result"], "error", "{method}: {answer}");
+        let message = answer["device_errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains("whether it was done is not known"), "{method}: {message}");
+        assert!(message.contains(words), "{method}: {message}");
+        house.bridge.is_ready().await;
+        crate::harness::patiently("the link is back", async {
+            while house.ask("pending", "{}").await["result"] != "ok" {}
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_configuration_declares_is_not_contradicted() {
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;

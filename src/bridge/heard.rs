@@ -1,0 +1,48 @@
+//! What the bridge hears on its own topics: late last wills, other bridges, requests.
+//!
+//! May not publish: the publisher is told.
+
+use tokio::time::Instant;
+
+use super::Bridge;
+use super::rivals::{STEP_BACK, Verdict};
+use crate::mqtt::Message;
+use crate::payload::rfc3339;
+
+impl Bridge {
+    pub(super) fn message(&mut self, message: &Message) {
+        let topics = self.publisher.topics();
+        if message.topic == topics.bridge_state() && message.payload == "offline" {
+            self.publisher.offline_seen();
+        } else if message.topic == topics.bridge_info() {
+            self.info_heard(&message.payload);
+        } else {
+            self.requested(message);
+        }
+    }
+
+    fn info_heard(&mut self, info: &[u8]) {
+        let started_at = rfc3339(self.info.started_at);
+        let ours = (self.info.instance_id.as_str(), started_at.as_str());
+        let now = Instant::now();
+        let verdict = self.rivals.heard(now, info, ours);
+        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
+            return;
+        };
+        tracing::error!("{reason}");
+        if verdict == Verdict::Stay {
+            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
+            self.publisher.bridge_info_again();
+        }
+        if verdict == Verdict::StepBack
+            && let Some(connection) = self.connection.take()
+        {
+            // Without a word: `offline` would be said in the name of the other, too.
+            connection.disconnect();
+            self.metrics.mqtt_connected.set(0);
+            self.publisher.disconnected(&mut self.outbox);
+            self.broker_fault = reason;
+            self.session_again_at = Some(now + STEP_BACK);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Answers that wait for the broker, and where one goes that it does not take.
+//!
+//! May not hold up events: `sending` gives answers their share.
+
+use super::publisher::Publisher;
+use super::requests::Answer;
+
+/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
+/// it an answer is dropped, and counted.
+const ANSWERS_MAX: usize = 20_000;
+
+impl Publisher {
+    /// An answer to a request; false where so many wait that it is dropped.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        let room = self.answers.len() < ANSWERS_MAX;
+        if room {
+            self.answers.push_back(answer);
+        }
+        room
+    }
+
+    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
+    pub(super) fn answer_otherwise(&mut self, answer: Answer) {
+        if let Some(topic) = answer.otherwise {
+            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
+        }
+    }
+}

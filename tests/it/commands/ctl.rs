@@ -1,0 +1,176 @@
+//! `gsdk2mqtt ctl` as people and scripts call it: the tutorial's session, exit codes, refusals.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
+use crate::harness::bridge::PROGRAM;
+use crate::harness::eventually;
+
+/// A gateway that manages nothing yet, and what is needed to talk to it.
+struct Desk {
+    simulator: Simulator,
+    dir: TempDir,
+}
+
+impl Desk {
+    async fn new(devices: usize) -> Self {
+        let settings = Settings { managed: false, ..Settings::fast(devices) };
+        let simulator = Simulator::start(settings).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let ca_file = dir.path().join("ca.crt");
+        std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+        let id = simulator.control().building()[0].id;
+        let text = format!(
+            "[gateways.lobby]\naddress = \"{}\"\nca_file = {:?}\n\
+             [gateways.lobby.devices]\n{id} = {{ name = \"Front door\" }}\n",
+            simulator.address(),
+            ca_file.display().to_string()
+        );
+        std::fs::write(dir.path().join("config.toml"), text).unwrap();
+        Self { simulator, dir }
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(["ctl", "--config"]).arg(self.dir.path().join("config.toml"));
+        command.args(words.split_whitespace()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end: exit code, stdout, stderr.
+    async fn run(&self, words: &str) -> (i32, String, String) {
+        ended(self.command(words)).await
+    }
+}
+
+async fn ended(mut command: Command) -> (i32, String, String) {
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let Output { status, stdout, stderr } = run.await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tutorials_session() {
+    let desk = Desk::new(10).await;
+    let control = desk.simulator.control();
+    let building = control.building();
+
+    let (code, out, err) = desk.run("search --wait 0.2").await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(out.lines().count(), 11, "{out}");
+    assert!(out.starts_with("ID "), "{out}");
+
+    let (code, out, _) = desk.run(&format!("connect {}", building[0].ip)).await;
+    assert_eq!((code, out), (0, format!("device_id: {}\n", building[0].id)));
+    let (_, out, _) = desk.run("devices").await;
+    assert!(out.contains("Front door") && out.contains("tcp_connected"), "{out}");
+    assert_eq!(desk.run(&format!("disconnect {}", building[0].id)).await.0, 0);
+
+    let [plain, ssl, dialling] = [0, 1, 3].map(|at| building[at].clone());
+    let (code, _, err) = desk.run(&format!("async add {}={}", plain.id, plain.ip)).await;
+    assert_eq!(code, 0);
+    assert!(err.contains("forgets"), "{err}");
+    assert_eq!(desk.run(&format!("async add {}={} --ssl", ssl.id, ssl.ip)).await.0, 0);
+    let (_, out, _) = desk.run("pending").await;
+    assert!(out.contains(&dialling.id.to_string()), "{out}");
+    let (_, out, _) = desk.run(&format!("accept-filter add {}", dialling.id)).await;
+    assert!(out.contains("allow_all: no"), "{out}");
+    eventually("all three are connected", || {
+        let managed = control.managed();
+        let up = managed.iter().filter(|row| matches!(row.status, 1 | 2)).count();
+        (up == 3).then_some(())
+    })
+    .await;
+    let (code, out, err) = desk.run(&format!("mode set device_to_server {}", plain.id)).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("mode_set") && out.contains("connected"), "{out}");
+    let (code, out, err) = desk.run(&format!("ssl disable {}", ssl.id)).await;
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, _) = desk.run("devices --json").await;
+    assert_eq!(code, 0);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let devices = answer["data"]["devices"].as_array().unwrap();
+    assert!(devices.iter().all(|device| device["connected"] == true), "{answer}");
+    assert_eq!(desk.run("disconnect-all --yes").await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_0_done_1_failed_2_wrong() {
+    let desk = Desk::new(3).await;
+    for (words, expected, told) in [
+        ("disconnect 7", 1, "not_found"),
+        ("disconnect 0", 2, "device ID"),
+        ("connect fd00::1", 2, "IPv4"),
+        ("mode set sideways 7", 2, "server_to_device"),
+        ("--gateway annex devices", 2, "there are lobby"),
+        ("disconnect-all", 1, "--yes"),
+        ("accept-filter allow-all", 1, "--yes"),
+        ("accept-filter set --allow-all", 1, "--yes"),
+        ("async add 7", 2, "544114231=192.168.0.104"),
+        ("reboot", 2, "reboot"),
+    ] {
+        let (code, out, err) = desk.run(words).await;
+        assert_eq!((code, out.as_str()), (expected, ""), "{words}: {err}");
+        assert!(err.contains(told), "{words}: {err}");
+    }
+    let calls = desk.simulator.control().calls();
+    assert!(!calls.contains_key("DisconnectAll") && !calls.contains_key("SetAcceptFilter"));
+    desk.simulator.control().stop_listening();
+    let (code, _, err) = desk.run("devices").await;
+    assert_eq!(code, 1);
+    assert!(err.contains("lobby"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_need_not_be_configured() {
+    let desk = Desk::new(3).await;
+    let mut command = Command::new(PROGRAM);
+    let address = desk.simulator.address().to_string();
+    command.args(["ctl", "--address", &address, "--ca-file"]).arg(desk.dir.path().join("ca.crt"));
+    command.args(["accept-filter", "get", "--json"]);
+    let (code, out, err) = ended(command).await;
+    assert_eq!(code, 0, "{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&answer["result"], &answer["data"]["allow_all"]), (&"ok".into(), &false.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_tells_changes_live() {
+    let desk = Desk::new(3).await;
+    let control = desk.simulator.control();
+    let mut child = desk.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel::<Value>();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let _ = sender.send(serde_json::from_str(&line).unwrap());
+        }
+    });
+    let linked = seen.recv().await.unwrap();
+    assert_eq!(linked["event"], "linked", "{linked}");
+    control.manage_all();
+    let id = control.building()[0].id;
+    crate::harness::patiently("its connection is told", async {
+        loop {
+            let line = seen.recv().await.unwrap();
+            if line["device_id"] == id && line["status"] == "tcp_connected" {
+                assert_eq!(
+                    (&line["name"], &line["connected"]),
+                    (&"Front door".into(), &true.into())
+                );
+                return;
+            }
+        }
+    })
+    .await;
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = eventually("it ends", || child.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(0));
+}

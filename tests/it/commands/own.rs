@@ -1,0 +1,49 @@
+//! What is asked of the bridge itself.
+
+use serde_json::json;
+
+use super::{ALL, House, refusal};
+use crate::harness::watcher::{Watcher, publish, retained};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn republish_gives_all_retained_topics_again() {
+    let house = House::new(3, "").await;
+    let id = house.simulator.control().managed()[0].device_id;
+    let topic = format!("gsdk/lobby/{id}/state");
+    let before = retained(house.broker.port)[&topic].clone();
+    publish(house.broker.port, &["-r", "-n", "-t", &topic]);
+    let answer = house.ask_of("bridge", "republish", r#"{"transaction":1}"#).await;
+    assert_eq!((&answer["result"], &answer["transaction"]), (&json!("ok"), &json!(1)));
+    let watcher = Watcher::start(house.broker.port).await;
+    watcher.see_text(&topic, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_forgotten_once_they_are_gone() {
+    let house = House::new(3, ALL).await;
+    let managed = house.simulator.control().managed();
+    let (gone, stays) = (managed[0].device_id, managed[1].device_id);
+    let request = json!({"gateway": "lobby", "device_ids": [gone, stays]}).to_string();
+    let answer = house.ask_of("bridge", "forget", &request).await;
+    assert_eq!((&answer["result"], &answer["data"]["device_ids"]), (&json!("partial"), &json!([])));
+    house.ask("async/remove", &json!({"device_id": gone}).to_string()).await;
+    let answer = crate::harness::patiently("it has left the list", async {
+        loop {
+            let answer = house.ask_of("bridge", "forget", &request).await;
+            if answer["data"]["device_ids"] == json!([gone]) {
+                return answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!(answer["device_errors"][0]["device_id"], stays);
+    let topic = format!("gsdk/lobby/{gone}/state");
+    assert!(!retained(house.broker.port).contains_key(&topic));
+    for (command, request, code) in [
+        ("forget", r#"{"gateway":"annex","device_id":7}"#, "not_found"),
+        ("forget", r#"{"device_id":7}"#, "invalid_request"),
+        ("devices", "{}", "unknown_command"),
+    ] {
+        assert_eq!(refusal(&house.ask_of("bridge", command, request).await).0, code);
+    }
+}
