@@ -28,6 +28,7 @@ lint: tools
 
 test: lint
 	cargo test --locked
+	target/tools/venv/bin/python tests/simulator/test_client.py
 
 demo:
 	cargo run --locked --release -- demo

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, promtool, cargo-deny. Asks nothing. Debian starts the services
+# ring), mosquitto and its clients, promtool, Python with grpcio, cargo-deny. Asks nothing. Debian starts the services
 # it installs; this leaves none running that was not there before.
 set -eu
 
@@ -19,6 +19,7 @@ need mosquitto mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need promtool prometheus "prometheus prometheus-node-exporter"
 need curl curl
+need python3 "python3 python3-venv"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -59,4 +60,20 @@ if ! command -v cargo-deny >/dev/null 2>&1; then
     # Into target/, so that nothing of the user's own is touched; unoptimised, since it runs once.
     cargo install --locked --debug --quiet --root target/tools cargo-deny \
         --version "^$CARGO_DENY_VERSION"
+fi
+
+# A client of another make for the simulator, in a folder of its own.
+venv=target/tools/venv
+if [ ! -x "$venv/bin/python" ]; then
+    # Debian's python3 comes without the means to make one.
+    python3 -m venv "$venv" || {
+        rm -rf "$venv"
+        missing=python3-venv services=""
+        install_packages
+        python3 -m venv "$venv"
+    }
+fi
+if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools" 2>/dev/null; then
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -r tests/simulator/requirements.txt
 fi

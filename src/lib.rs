@@ -5,6 +5,7 @@
 
 pub mod bridge;
 pub mod cli;
+pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -3,9 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gsdk2mqtt::cli::Cli;
+use gsdk2mqtt::cli::{self, Cli};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    Cli::parse().run().await
+fn main() -> ExitCode {
+    let arguments = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::failed(&format!("the system gives no threads: {error}")),
+    };
+    let code = runtime.block_on(arguments.run());
+    // A look-up of a name that nobody answers may still be under way: nobody waits for it.
+    runtime.shutdown_background();
+    code
 }

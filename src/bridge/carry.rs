@@ -7,16 +7,18 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
+use super::rivals::{STEP_BACK, Verdict};
+use super::{BROKER_EVENTS_TAKEN_MAX, Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
-use crate::http::Query;
 use crate::ids::Moment;
-use crate::metrics::GatewayMeasures;
-use crate::mqtt::{Ack, Event, Generation, Kind, Message, Publish, PublishError, View};
+use crate::mqtt::{
+    self, Ack, Event, Generation, Kind, Message, Publish, PublishError, Session, View,
+};
 use crate::outbox::Record;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject, to_bytes,
+    AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
+    rfc3339, to_bytes,
 };
 
 impl Bridge {
@@ -49,8 +51,17 @@ impl Bridge {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.step(gateway, Input::List(rows), StdInstant::now());
             }
+            Observation::AcceptFilter(filter) => {
+                let device_count = filter.device_ids.len();
+                let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
+                self.fact(gateway, |facts| facts.accept_filter = Some(filter));
+            }
             Observation::ListFailed(error) => {
-                tracing::warn!("{error}");
+                // Said once: as long as it fails alike, it is in the gateway's info.
+                let told = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
+                if told.is_none_or(|told| told.message != *error.message) {
+                    tracing::warn!("{error}");
+                }
                 self.failed(gateway, &error);
                 self.step(gateway, Input::ListFailed, StdInstant::now());
             }
@@ -75,7 +86,7 @@ impl Bridge {
         }
     }
 
-    fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
+    pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.step(self.clock.now(), gateway, input, &mut out);
         self.carry_out(&mut out, read_at);
@@ -89,8 +100,14 @@ impl Bridge {
         self.carry_out(&mut out, StdInstant::now());
         self.out = out;
         let now = Instant::now();
-        if let Some(kind) = self.losses.tell(now) {
+        // Into a full outbox it would only drop one more: it waits until somebody takes events.
+        let told = self.publisher.is_connected().then(|| self.losses.tell(now)).flatten();
+        if let Some(kind) = told {
             self.bridge_event(&kind);
+        }
+        if self.session_again_at.is_some_and(|at| at <= now) {
+            self.session_again_at = None;
+            self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
         }
         if self.republish_at.is_some_and(|at| at <= now) {
             self.publisher.all_changed(&self.fleet);
@@ -102,11 +119,13 @@ impl Bridge {
     pub(super) fn due(&self) -> Option<Instant> {
         let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
-        let losses = self.losses.due(Instant::now());
-        moments.chain(losses).chain(self.republish_at).chain(self.keeper.due()).min()
+        let connected = self.publisher.is_connected();
+        let losses = self.losses.due(Instant::now()).filter(|_| connected);
+        let others = [self.republish_at, self.session_again_at, self.keeper.due()];
+        moments.chain(losses).chain(others.into_iter().flatten()).min()
     }
 
-    fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
+    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
@@ -147,7 +166,7 @@ impl Bridge {
                 tracing::warn!(gateway = %name, count, "an audit found what the stream had lost");
             }
             GatewayEvent::Stranger { device_id, status } => {
-                tracing::info!(gateway = %name, %device_id, %status, "a stranger");
+                tracing::debug!(gateway = %name, %device_id, %status, "a stranger");
             }
         }
         self.numbered += 1;
@@ -180,7 +199,22 @@ impl Bridge {
         self.publisher.bridge_info_changed();
     }
 
-    pub(super) fn broker_said(&mut self, event: Event) {
+    /// Takes up an event of the broker's session, and what is ready behind it.
+    pub(super) fn take_up_broker_events(&mut self, mut next: Option<Event>) {
+        if next.is_none() {
+            // It has let go in order, as it was told to.
+            self.session = None;
+        }
+        for _ in 0..BROKER_EVENTS_TAKEN_MAX {
+            match next {
+                Some(event) => self.broker_said(event),
+                None => break,
+            }
+            next = self.session.as_mut().and_then(Session::try_next);
+        }
+    }
+
+    fn broker_said(&mut self, event: Event) {
         match event {
             Event::Connected(connected) => {
                 self.metrics.mqtt_connections.inc();
@@ -190,11 +224,14 @@ impl Bridge {
                 }
                 let mut connection = connected.connection;
                 // A last will that arrives late would stick: the bridge listens to its own topic.
-                let own = vec![self.publisher.topics().bridge_state()];
+                // So would a second bridge under this name: its info tells.
+                let topics = self.publisher.topics();
+                let own = vec![topics.bridge_state(), topics.bridge_info()];
                 if let Err(error) = connection.subscribe(own) {
                     tracing::warn!("{error}");
                 }
                 self.connection = Some(connection);
+                self.rivals.connected();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
@@ -215,8 +252,38 @@ impl Bridge {
     }
 
     fn message(&mut self, message: &Message) {
-        if message.topic == self.publisher.topics().bridge_state() && message.payload == "offline" {
+        let topics = self.publisher.topics();
+        if message.topic == topics.bridge_state() && message.payload == "offline" {
             self.publisher.offline_seen();
+        } else if message.topic == topics.bridge_info() {
+            self.info_heard(&message.payload);
+        } else {
+            self.requested(message);
+        }
+    }
+
+    fn info_heard(&mut self, info: &[u8]) {
+        let started_at = rfc3339(self.info.started_at);
+        let ours = (self.info.instance_id.as_str(), started_at.as_str());
+        let now = Instant::now();
+        let verdict = self.rivals.heard(now, info, ours);
+        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
+            return;
+        };
+        tracing::error!("{reason}");
+        if verdict == Verdict::Stay {
+            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
+            self.publisher.bridge_info_again();
+        }
+        if verdict == Verdict::StepBack
+            && let Some(connection) = self.connection.take()
+        {
+            // Without a word: `offline` would be said in the name of the other, too.
+            connection.disconnect();
+            self.metrics.mqtt_connected.set(0);
+            self.publisher.disconnected(&mut self.outbox);
+            self.broker_fault = reason;
+            self.session_again_at = Some(now + STEP_BACK);
         }
     }
 
@@ -233,8 +300,14 @@ impl Bridge {
             match ack.result {
                 Ok(()) => self.metrics.published(acknowledged.kind.name()),
                 Err(refusal) => {
-                    tracing::debug!(%refusal, kind = acknowledged.kind.name(), "not taken");
-                    self.metrics.publish_failed(refusal.as_str());
+                    let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
+                    if refusal == self.broker_refusal {
+                        tracing::debug!(refusal, kind, "the broker did not take a message");
+                    } else {
+                        tracing::warn!(refusal, kind, "the broker did not take a message");
+                    }
+                    self.broker_refusal = refusal;
+                    self.metrics.publish_failed(refusal);
                 }
             }
             if let Some(read_at) = acknowledged.read_at {
@@ -269,6 +342,7 @@ impl Bridge {
                 payload: outgoing.payload,
                 retain: outgoing.retain,
                 content_type,
+                correlation_data: outgoing.correlation_data,
                 ..Publish::default()
             };
             let Err(error) = connection.publish(token, publish) else { continue };
@@ -284,41 +358,6 @@ impl Bridge {
             self.metrics.publish_failed(reason);
             self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
         }
-    }
-
-    pub(super) fn answer(&mut self, query: Query) {
-        // Whoever asked may have gone meanwhile.
-        match query {
-            Query::Alive(answer) => _ = answer.send(()),
-            Query::Ready(answer) => _ = answer.send(self.not_ready()),
-            Query::Measures(gateway, answer) => _ = answer.send(self.measures(gateway)),
-        }
-    }
-
-    fn not_ready(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.connection.is_none() {
-            let fault = &self.broker_fault;
-            reasons.push(format!("the broker is not connected: {fault}"));
-        }
-        reasons.extend(self.keeper.fault().map(|fault| format!("the store: {fault}")));
-        for gateway in self.fleet.gateways() {
-            let Some(entry) = self.directory.gateway(gateway) else { continue };
-            if !self.fleet.gateway_is_decided(gateway) {
-                reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
-            }
-        }
-        reasons
-    }
-
-    fn measures(&self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
-        Some(GatewayMeasures {
-            entry: self.directory.gateway(gateway)?.clone(),
-            state: self.fleet.gateway(gateway)?,
-            counts: self.fleet.counts(gateway)?.clone(),
-            certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
-            devices: self.fleet.measures(gateway, self.clock.now()).collect(),
-        })
     }
 }
 

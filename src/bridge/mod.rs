@@ -8,6 +8,11 @@ mod carry;
 mod clock;
 mod keeping;
 mod losses;
+mod own;
+mod queries;
+mod requests;
+mod rivals;
+mod running;
 mod wiring;
 
 use std::collections::BTreeSet;
@@ -21,12 +26,16 @@ use crate::gateway::{Link, Observation};
 use crate::http::Query;
 use crate::ids::DeviceId;
 use crate::metrics::Metrics;
-use crate::mqtt::{Connection, Publisher, Session};
+use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use keeping::Keeper;
 use losses::Losses;
+use requests::Requests;
+use rivals::Rivals;
+
+pub use wiring::{StartError, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
@@ -60,11 +69,18 @@ pub struct Bridge {
     /// Keeps the queue open when the last gateway's task has ended.
     _observe: mpsc::Sender<(GatewayIndex, Observation)>,
     stop_links: watch::Sender<bool>,
-    session: Session,
+    /// `None` while we stay away from the broker.
+    session: Option<Session>,
+    session_settings: mqtt::Settings,
+    session_again_at: Option<Instant>,
+    rivals: Rivals,
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
+    /// Why it last refused a message; empty until it has.
+    broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
+    requests: Requests,
     losses: Losses,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
@@ -102,19 +118,14 @@ impl Bridge {
             _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
                 self.take_up_observations();
             }
-            event = self.session.next() => {
-                let mut next = event;
-                for _ in 0..BROKER_EVENTS_TAKEN_MAX {
-                    let Some(event) = next else { break };
-                    self.broker_said(event);
-                    next = self.session.try_next();
-                }
-            }
-            Some(query) = self.queries.recv() => self.answer(query),
+            event = next_event(&mut self.session) => self.take_up_broker_events(event),
+            Some(query) = self.queries.recv() => self.answer_query(query),
+            Some(finished) = self.requests.next() => self.finished(finished),
             () = due_or_never => {}
         }
         self.wake();
         self.publish();
+        self.subscribe_requests();
     }
 
     async fn stop(&mut self) {
@@ -126,7 +137,12 @@ impl Bridge {
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
         if let Some(connection) = self.connection.take() {
             connection.disconnect();
-            let ended = async { while self.session.next().await.is_some() {} };
+            let mut session = self.session.take();
+            let ended = async {
+                while let Some(session) = &mut session
+                    && session.next().await.is_some()
+                {}
+            };
             if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
                 tracing::warn!("the broker did not let go in time");
             }
@@ -142,5 +158,13 @@ impl Bridge {
         };
         // Past the deadline the stop goes on: it has to end in time whatever the broker does.
         _ = timeout(deadline, turns).await;
+    }
+}
+
+/// The session's next event; waits for ever while there is no session.
+async fn next_event(session: &mut Option<Session>) -> Option<mqtt::Event> {
+    match session {
+        Some(session) => session.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -15,13 +15,15 @@ use super::Bridge;
 use super::clock::Clock;
 use super::keeping::Keeper;
 use super::losses::Losses;
+use super::requests::Requests;
+use super::rivals::Rivals;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
 use crate::http;
 use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::{DeviceGroup, Metrics};
-use crate::mqtt::{self, Publisher, Session, Topics};
+use crate::mqtt::{self, Publisher, Topics};
 use crate::outbox::store::{StoreError, SyncMode};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
@@ -82,7 +84,7 @@ impl Bridge {
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
             let index = fleet.add_gateway(clock.now(), settings(gateway), &declared);
-            let options = options(name, gateway);
+            let options = gateway_options(name, gateway);
             let observer = count_rpcs(&metrics, name);
             let queue: Observations = observe.clone();
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
@@ -91,7 +93,7 @@ impl Bridge {
         let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
         serve(config, listener, ask, &metrics, stopped);
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
-        let session = session(config, &topics);
+        let session_settings = session_settings(config, &topics);
         let republish_every = config.mqtt.republish_interval;
         let mut bridge = Self {
             clock,
@@ -101,6 +103,7 @@ impl Bridge {
             touched: BTreeSet::new(),
             publisher: Publisher::new(topics, config.gateways.len()),
             facts: vec![LinkFacts::default(); links.len()],
+            requests: Requests::new(config, &links),
             fleet,
             directory,
             info,
@@ -109,9 +112,13 @@ impl Bridge {
             observations,
             _observe: observe,
             stop_links,
-            session,
+            session: Some(mqtt::session::spawn(session_settings.clone())),
+            session_settings,
+            session_again_at: None,
+            rivals: Rivals::default(),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
+            broker_refusal: "",
             queries,
             losses: Losses::default(),
             numbered: 0,
@@ -164,7 +171,9 @@ fn settings(gateway: &Gateway) -> GatewaySettings {
     }
 }
 
-fn options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
+/// What a gateway's task, or whoever calls it, is told by the configuration.
+#[must_use]
+pub fn gateway_options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
     let named_otherwise = gateway.server_name != gateway.address.host;
     GatewayOptions {
         name: name.clone(),
@@ -195,7 +204,7 @@ const fn sync_mode(config: &Config) -> SyncMode {
     }
 }
 
-fn session(config: &Config, topics: &Topics) -> Session {
+fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
     let mqtt = &config.mqtt;
     let credentials = mqtt.credentials.clone();
     let tls = mqtt.broker.tls.then(|| mqtt::Tls {
@@ -203,7 +212,7 @@ fn session(config: &Config, topics: &Topics) -> Session {
         cert_file: mqtt.identity.as_ref().map(|identity| identity.cert_file.clone()),
         key_file: mqtt.identity.as_ref().map(|identity| identity.key_file.clone()),
     });
-    mqtt::session::spawn(mqtt::Settings {
+    mqtt::Settings {
         host: mqtt.broker.at.host.clone(),
         port: mqtt.broker.at.port,
         tls,
@@ -222,7 +231,7 @@ fn session(config: &Config, topics: &Topics) -> Session {
         keep_alive: MQTT_KEEP_ALIVE,
         limits: mqtt::Limits::default(),
         retry: mqtt::Retry::default(),
-    })
+    }
 }
 
 fn serve(

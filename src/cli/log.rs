@@ -7,6 +7,10 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless RUST_LOG says otherwise. The MQTT library tells each refusal of each
+/// message; we tell them ourselves, once.
+const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum Format {
@@ -18,8 +22,9 @@ pub(super) enum Format {
 }
 
 pub(super) fn start(format: Format) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,mqtt5=warn"));
+    // An empty RUST_LOG, as compose files pass on, is none.
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
+    let filter = EnvFilter::new(wanted.as_deref().unwrap_or(DEFAULT));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => {

@@ -3,6 +3,7 @@
 //! May not hold logic: each command wires rooms together and says what came of it.
 
 mod check;
+mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
 mod health;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
+    /// Give commands straight to a gateway
+    Ctl(ctl::CtlArgs),
     /// Run a simulated G-SDK gateway
     Simulate(simulate::SimulateArgs),
     /// Ask a running bridge whether it is alive
@@ -59,6 +62,10 @@ impl Cli {
                 let code = check::run(&args, std::env::vars_os(), &mut out, &mut err);
                 return code.map_or(ExitCode::FAILURE, ExitCode::from);
             }
+            Command::Ctl(args) => match ctl::run(args).await {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            },
             Command::Simulate(args) => simulate::run(args, stop_signal()).await,
             Command::Health(args) => health::run(&args).await,
         };
@@ -68,12 +75,16 @@ impl Cli {
                 say(&error.to_string());
                 ExitCode::from(EXIT_WRONG)
             }
-            Err(error) => {
-                say(&format!("{error:#}"));
-                ExitCode::FAILURE
-            }
+            Err(error) => failed(&format!("{error:#}")),
         }
     }
+}
+
+/// Says why nothing could be done at all.
+#[must_use]
+pub fn failed(message: &str) -> ExitCode {
+    say(message);
+    ExitCode::FAILURE
 }
 
 /// The one place where an error reaches a person.

@@ -24,12 +24,13 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; free the address or set another in http.listen")
     })?;
+    let address = listener.local_addr()?;
     let bridge = Bridge::start(&config, listener)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         gateways = config.gateways.len(),
         broker = %config.mqtt.broker,
-        http = %listen,
+        http = %address,
         "started"
     );
     bridge.run(super::stop_signal()).await;

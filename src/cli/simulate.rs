@@ -12,8 +12,8 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::simulator::{
-    CertificateKind, DEVICES_COUNT, Mode, Packages, Scenario, ScenarioError, Settings, Simulator,
-    kind_name, mixed_devices,
+    CertificateKind, DEVICES_COUNT, Keys, MasterSettings, Mode, Packages, Scenario, ScenarioError,
+    Settings, Simulator, kind_name, mixed_devices,
 };
 
 /// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that come
@@ -24,10 +24,18 @@ use crate::simulator::{
 /// real gateway just started.
 #[derive(Args, Clone, Debug)]
 pub(super) struct SimulateArgs {
-    /// Where to listen; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:4000", value_name = "ADDRESS:PORT")]
-    pub listen: SocketAddr,
-    /// How many devices are in the gateway's subnet.
+    /// Where to listen; port 0 takes a free one. Default: 127.0.0.1:4000, a master 127.0.0.1:4010.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Be a master gateway with so many device gateways (gateway1, gateway2, ...), each with
+    /// --devices devices: mutual TLS, login and tokens. Client certificates go where ca.crt goes.
+    #[arg(long, value_name = "N", conflicts_with = "scenario",
+        value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub gateways: Option<u8>,
+    /// Seconds for which a master's token is good.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub token_lifetime: u32,
+    /// How many devices are in a gateway's subnet.
     #[arg(long, default_value_t = DEVICES_COUNT, value_name = "N")]
     pub devices: usize,
     /// A building and what befalls it: `office`, `hospital`, `flapping`, or a TOML file
@@ -46,6 +54,9 @@ pub(super) struct SimulateArgs {
     /// gateway shows them.
     #[arg(long, value_enum, default_value = "both", value_name = "KIND")]
     pub certificate: CertificateKind,
+    /// What kind of keys the certificates have: RSA-2048 as a gateway's needs the openssl program.
+    #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND")]
+    pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub san: Vec<IpAddr>,
@@ -86,8 +97,8 @@ fn millis(seconds: f64) -> u64 {
 impl SimulateArgs {
     fn settings(&self) -> Result<Settings, ScenarioError> {
         let base = Settings {
-            listen: self.listen,
             certificates_dir: Some(self.certs.clone()),
+            keys: self.keys,
             certificate: self.certificate,
             certificate_addresses: self.san.clone(),
             packages: self.packages,
@@ -100,6 +111,17 @@ impl SimulateArgs {
             Some(name) => Scenario::load(name)?.settings(base),
             None => Settings { devices: mixed_devices(0, 0, self.devices), ..base },
         };
+        if let Some(count) = self.gateways.map(usize::from) {
+            let devices = |number| mixed_devices(number, number * self.devices, self.devices);
+            let one = |number| (format!("gateway{}", number + 1), devices(number));
+            let gateways = (0..count).map(one).collect();
+            settings.master = Some(MasterSettings { gateways, ..MasterSettings::default() });
+        }
+        if let Some(master) = &mut settings.master {
+            master.token_lifetime = Duration::from_secs(self.token_lifetime.into());
+        }
+        let port = if settings.master.is_some() { 4010 } else { 4000 };
+        settings.listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         settings.managed |= self.manage;
         settings.tells_tries &= !self.no_try_status;
         settings.seed = self.seed.unwrap_or(settings.seed);
@@ -136,6 +158,11 @@ fn announce(args: &SimulateArgs, simulator: &Simulator) {
     println!("simulated G-SDK gateway on {address} (gRPC over TLS 1.2)");
     println!("root certificate: {}", ca.display());
     let building = simulator.control().building();
+    if simulator.tenant().is_some() {
+        let tenant = args.certs.join("tenant.crt");
+        println!("a master gateway; client certificate for Login: {}", tenant.display());
+        println!("administrator.crt beside it is for LoginAdmin; the keys are beside them");
+    }
     println!("{} devices in its subnet; the first few:", building.len());
     for device in building.iter().take(5) {
         println!(

@@ -9,7 +9,7 @@
 use super::Output;
 use super::device::{Device, Suspect};
 use super::event::{GatewayEvent, Source};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, SECOND_LOOK_MS};
 use super::listed::Listed;
 use super::status::Status;
 use crate::ids::{DeviceId, Moment};
@@ -119,12 +119,15 @@ impl Gateway {
         let believed = match device.suspect {
             _ if first && silent_since(asked_at) => Some(source),
             Some(before) if before.listed == listed && silent_since(before.seen_at) => {
+                if now.since(before.at) < SECOND_LOOK_MS {
+                    return 0;
+                }
                 Some(before.source)
             }
             _ => None,
         };
         let Some(source) = believed else {
-            device.suspect = Some(Suspect { listed, seen_at, source });
+            device.suspect = Some(Suspect { listed, at: now, seen_at, source });
             return 0;
         };
         let change = device.change(now, status, source, frozen_at);

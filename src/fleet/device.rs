@@ -75,6 +75,8 @@ pub struct Remembered {
 pub(super) struct Suspect {
     /// The list's status; `None` where the device was missing from it.
     pub(super) listed: Option<Status>,
+    /// When that list came.
+    pub(super) at: Moment,
     /// What had been heard of the gateway when that list came.
     pub(super) seen_at: u64,
     /// How an event from it would be marked.

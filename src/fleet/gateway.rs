@@ -17,7 +17,7 @@ use crate::ids::{DeviceId, Moment};
 /// gateway talk of strangers cannot make the bridge flood it.
 const LIST_INTERVAL_MIN_MS: i64 = 1_000;
 /// How long after a difference the second look is due, in milliseconds (design, decision 2).
-const SECOND_LOOK_MS: i64 = 2_000;
+pub(super) const SECOND_LOOK_MS: i64 = 2_000;
 /// How long after a failed list the next is tried, in milliseconds.
 const LIST_RETRY_MS: i64 = 2_000;
 /// Unknown status numbers that get a count of their own; later ones share one.
@@ -91,6 +91,8 @@ pub(super) struct Gateway {
     /// The last sign of life before the link broke, until the list is read again.
     pub(super) frozen_at: Option<Moment>,
     lost_at: Option<Moment>,
+    /// A link was made since the view was last read anew.
+    heard_again: bool,
     /// Counts the stream's statuses: an order between them and the lists.
     pub(super) heard: u64,
     /// The list is on its way, and was asked for at this count once the mark has come.
@@ -124,6 +126,7 @@ impl Gateway {
             synced: false,
             frozen_at: None,
             lost_at: Some(now.plus(settings.unknown_after_ms)),
+            heard_again: false,
             heard: 0,
             listing: None,
             list_wanted: false,
@@ -140,6 +143,10 @@ impl Gateway {
         self.linked = true;
         self.synced = false;
         self.counts.stream_starts += 1;
+        // A sign of life: time for the list. Only once, so that links without a list do not last.
+        if let Some(at) = self.lost_at.filter(|_| !std::mem::replace(&mut self.heard_again, true)) {
+            self.lost_at = Some(at.max(now.plus(self.settings.unknown_after_ms)));
+        }
         if !self.live {
             self.turn(now, LinkState::Syncing, out);
         }
@@ -161,6 +168,8 @@ impl Gateway {
         self.listing = None;
         self.list_due = None;
         self.frozen_at.get_or_insert(last_sign);
+        // What was said of strangers is of a time that ends here: their list will never come.
+        self.counts.strangers += self.strangers.drop_heard_until(u64::MAX).count;
         for device in self.devices.values_mut() {
             device.suspect = None;
             if !self.live {
@@ -267,6 +276,7 @@ impl Gateway {
     /// The first list of a link has been taken in: the view is live again.
     pub(super) fn come_alive(&mut self, now: Moment, out: &mut Vec<Output>) {
         self.synced = true;
+        self.heard_again = false;
         self.frozen_at = None;
         self.lost_at = None;
         let returned = !self.live;

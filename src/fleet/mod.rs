@@ -238,10 +238,11 @@ impl Fleet {
 
     /// What the metrics tell of a gateway's devices, in order of their IDs, all at `now`.
     pub fn measures(
-        &self,
+        &mut self,
         gateway: GatewayIndex,
         now: Moment,
     ) -> impl Iterator<Item = DeviceMeasures> {
-        self.gateways.get(gateway.0).into_iter().flat_map(move |gateway| gateway.measures(now))
+        let gateway = self.gateways.get_mut(gateway.0);
+        gateway.into_iter().flat_map(move |gateway| gateway.measures(now))
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::Moment;
 pub(super) struct Seconds {
     from: Option<Moment>,
     read: Observed,
+    shown: Observed,
 }
 
 /// Two sums read at one instant, in milliseconds.
@@ -41,5 +42,18 @@ impl Seconds {
             connected_ms: self.read.connected_ms + if connected { span } else { 0 },
             observed_ms: self.read.observed_ms + span,
         }
+    }
+
+    /// The sums at `until`, for whoever counts on them: never less than was shown before. What was
+    /// shown may have been too much (a gateway turns out to have been silent for a while, a change
+    /// was still in a queue); a counter then stands still until the truth has caught up, since one
+    /// that runs backwards counts for a restart.
+    pub(super) fn show(&mut self, until: Moment, connected: Option<bool>) -> Observed {
+        let read = self.read(until, connected);
+        self.shown = Observed {
+            connected_ms: self.shown.connected_ms.max(read.connected_ms),
+            observed_ms: self.shown.observed_ms.max(read.observed_ms),
+        };
+        self.shown
     }
 }

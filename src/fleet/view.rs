@@ -143,19 +143,20 @@ impl Gateway {
         &self.counts
     }
 
-    pub(super) fn measures(&self, now: Moment) -> impl Iterator<Item = DeviceMeasures> {
+    pub(super) fn measures(&mut self, now: Moment) -> impl Iterator<Item = DeviceMeasures> {
         let until = self.frozen_at.unwrap_or(now);
-        self.devices.iter().map(move |(&device_id, device)| {
+        let live = self.live;
+        self.devices.iter_mut().map(move |(&device_id, device)| {
             let connected = device.connected();
             DeviceMeasures {
                 device_id,
-                connected: connected.filter(|_| self.live),
-                status: device.status.filter(|_| self.live),
+                connected: connected.filter(|_| live),
+                status: device.status.filter(|_| live),
                 since: device.known.map(|known| known.since),
                 managed: device.managed,
                 info: device.info,
                 counts: device.counts,
-                observed: device.seconds.read(until, connected),
+                observed: device.seconds.show(until, connected),
             }
         })
     }

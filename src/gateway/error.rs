@@ -76,7 +76,8 @@ pub enum Error {
     /// It takes TLS but asks for a client certificate afterwards (TLS 1.3).
     #[error(
         "gateway {gateway}: {address} asks for a client certificate, as a master gateway does \
-         (port {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port {PORT_DEFAULT})"
+         (port {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port \
+         {PORT_DEFAULT})"
     )]
     ClientCertificateWanted {
         /// Which gateway.

@@ -20,8 +20,18 @@ use super::lost::Lost;
 use super::observation::{LinkError, Observation};
 use super::package::Package;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription, light_call};
+use super::types::AcceptFilter;
 
-type Listing = Pin<Box<dyn Future<Output = Result<Vec<Listed>, Error>> + Send>>;
+/// A call that has been made.
+type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// Its answer; waits for ever where none was made.
+async fn answered<T>(asked: &mut Option<Asked<T>>) -> Result<T, Error> {
+    match asked {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
+    }
+}
 
 /// A link that stands.
 pub(super) struct Live<'a> {
@@ -44,17 +54,12 @@ impl Live<'_> {
 
     async fn read(&self, subscription: &mut Subscription) -> Result<StreamEnd, Lost> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-        let mut listing: Option<Listing> = None;
+        let mut listing: Option<Asked<Vec<Listed>>> = None;
+        let mut filtering: Option<Asked<AcceptFilter>> = None;
         let keep_alive = self.keep_alive_by_calls();
         tokio::pin!(keep_alive);
         loop {
             let idle = listing.is_none();
-            let listed = async {
-                match listing.as_mut() {
-                    Some(listing) => listing.await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 end = subscription.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
@@ -67,8 +72,12 @@ impl Live<'_> {
                         tokio::task::yield_now().await;
                     }
                 }
-                outcome = listed => {
+                outcome = answered(&mut listing) => {
                     listing = None;
+                    if outcome.is_ok() && filtering.is_none() {
+                        let client = self.client.clone();
+                        filtering = Some(Box::pin(async move { client.accept_filter().await }));
+                    }
                     // What the stream told before the list came stands before it in the queue too.
                     let end = subscription.read_ready(&mut batch).await;
                     self.hand_on_changes(&mut batch)?;
@@ -79,6 +88,13 @@ impl Live<'_> {
                     // A stopping server (GOAWAY) may leave the stream open and take no more calls.
                     if let Some(lost) = broken {
                         return Err(lost);
+                    }
+                }
+                outcome = answered(&mut filtering) => {
+                    filtering = None;
+                    // Beside the list it is a courtesy: one that cannot be had is no news.
+                    if let Ok(filter) = outcome {
+                        self.hand_on(Observation::AcceptFilter(Box::new(filter)))?;
                     }
                 }
                 () = self.list_now.notified(), if idle => {

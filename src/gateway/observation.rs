@@ -10,6 +10,7 @@ use crate::fleet::{Listed, Status};
 use crate::ids::{DeviceId, Moment};
 
 use super::package::Package;
+use super::types::AcceptFilter;
 
 /// What was seen of a gateway, in the order in which it was seen.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub enum Observation {
     List(Vec<Listed>),
     /// The list could not be had; the link still stands.
     ListFailed(LinkError),
+    /// Which devices that dial the gateway are let in, read after each list.
+    AcceptFilter(Box<AcceptFilter>),
     /// The link is lost. Comes after each `LinkUp` once, and only then.
     LinkDown {
         /// When the last byte came from the gateway.

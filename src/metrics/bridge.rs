@@ -37,6 +37,7 @@ pub struct Metrics {
     pub store_ok: Gauge,
     rpc_duration: HistogramVec,
     rpcs: IntCounterVec,
+    commands: IntCounterVec,
 }
 
 impl Metrics {
@@ -94,6 +95,11 @@ impl Metrics {
                 "Calls to a gateway.",
                 &["gateway", "method", "code"],
             )?,
+            commands: counters(
+                "gsdk_commands_total",
+                "Requests by their result: ok, partial, or the error's code.",
+                &["gateway", "command", "result"],
+            )?,
         };
         metrics.register(version, commit)?;
         Ok(metrics)
@@ -117,6 +123,7 @@ impl Metrics {
         registry.register(Box::new(self.store_ok.clone()))?;
         registry.register(Box::new(self.rpc_duration.clone()))?;
         registry.register(Box::new(self.rpcs.clone()))?;
+        registry.register(Box::new(self.commands.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(())
@@ -140,7 +147,16 @@ impl Metrics {
     /// A call to a gateway has ended.
     pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Duration) {
         self.rpcs.with_label_values(&[gateway, method, code]).inc();
+        // A stream lasts as long as the link: that is no duration of a call.
+        if method == "SubscribeStatus" {
+            return;
+        }
         self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered; commands that there are not count as `unknown`.
+    pub fn command(&self, gateway: &str, command: &str, result: &str) {
+        self.commands.with_label_values(&[gateway, command, result]).inc();
     }
 
     /// The bridge's own series as Prometheus text.

@@ -4,6 +4,7 @@
 
 mod backoff;
 mod changed;
+mod clearing;
 mod connection;
 mod desk;
 mod dial;
@@ -11,6 +12,7 @@ mod drive;
 mod fault;
 mod outgoing;
 mod publisher;
+mod requests;
 mod sending;
 pub mod session;
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub use connection::{Connection, Publish, PublishError, SubscribeError};
 pub use fault::Fault;
 pub use outgoing::{Acknowledged, Kind, Outgoing, View};
 pub use publisher::Publisher;
+pub use requests::{Answer, ReplyTo, Request};
 pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Refusal, Session, Settings, Will,
 };

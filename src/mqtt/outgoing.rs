@@ -22,6 +22,8 @@ pub struct Outgoing {
     pub retain: bool,
     /// Whether it is JSON; otherwise plain text.
     pub json: bool,
+    /// What a requester wanted back with the answer (MQTT 5).
+    pub correlation_data: Option<Bytes>,
 }
 
 /// What kinds of message there are, as the metrics count them.
@@ -33,6 +35,8 @@ pub enum Kind {
     State,
     /// A retained info.
     Info,
+    /// An answer to a request.
+    Answer,
 }
 
 impl Kind {
@@ -43,6 +47,7 @@ impl Kind {
             Self::Event => "event",
             Self::State => "state",
             Self::Info => "info",
+            Self::Answer => "answer",
         }
     }
 }

@@ -10,16 +10,22 @@ use std::collections::{BTreeMap, VecDeque};
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
-use crate::payload::{GatewayEntry, Subject};
+use crate::payload::Subject;
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
 /// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
 const REFUSED_RETRY_MS: i64 = 2_000;
+/// As many refusals in a row double that time: to a minute.
+const REFUSALS_COUNTED_MAX: u32 = 5;
+/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
+/// it an answer is dropped, and counted.
+const ANSWERS_MAX: usize = 20_000;
 /// What is in flight, or has to be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -30,6 +36,7 @@ pub(super) enum Sent {
     GatewayInfo(GatewayIndex),
     BridgeState,
     BridgeInfo,
+    Answer(Answer),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +66,11 @@ pub struct Publisher {
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
     again: BTreeMap<Moment, Vec<Sent>>,
+    /// In a row.
+    refusals: u32,
     pub(super) turn: u32,
     requests_wanted: bool,
+    pub(super) answers: VecDeque<Answer>,
 }
 
 impl Publisher {
@@ -79,8 +89,10 @@ impl Publisher {
             bridge_info: Desk::default(),
             bridge_state: None,
             again: BTreeMap::new(),
+            refusals: 0,
             turn: 0,
             requests_wanted: false,
+            answers: VecDeque::new(),
         }
     }
 
@@ -97,10 +109,6 @@ impl Publisher {
         self.in_flight.clear();
         self.again.clear();
         self.all_changed(fleet);
-        self.bridge_info.forget();
-        for desk in &mut self.gateways {
-            desk.info.forget();
-        }
     }
 
     /// The connection is lost, and with it all that was in flight.
@@ -109,11 +117,19 @@ impl Publisher {
         self.bridge_state = None;
         self.requests_wanted = false;
         let again = std::mem::take(&mut self.again).into_values().flatten();
-        for sent in std::mem::take(&mut self.in_flight).into_values().chain(again) {
-            // What is published anew on each connection is not among what is cleared.
-            if let Sent::Cleared(topic) = sent {
-                self.cleared.push_back(topic);
+        let in_flight = std::mem::take(&mut self.in_flight).into_values();
+        let mut answers = Vec::new();
+        for sent in in_flight.chain(again) {
+            match sent {
+                // The answers that nobody is known to have are given again, the earliest first.
+                Sent::Answer(answer) => answers.push(answer),
+                Sent::Cleared(topic) => self.cleared.push_back(topic),
+                // The rest is published anew on each connection.
+                _ => {}
             }
+        }
+        for answer in answers.into_iter().rev() {
+            self.answers.push_front(answer);
         }
         outbox.put_all_back();
     }
@@ -128,40 +144,19 @@ impl Publisher {
             }
             self.gateway_changed(gateway);
         }
-        self.bridge_info.dirty = true;
+        self.bridge_info.forget();
+        for desk in &mut self.gateways {
+            desk.info.forget();
+        }
+        if self.phase == Phase::Online {
+            self.bridge_state = Some("online");
+        }
     }
 
     /// This device's state has changed.
     pub fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         self.changed.insert((gateway, device_id));
         self.info_changed(gateway);
-    }
-
-    /// This device is no more.
-    pub fn device_forgotten(
-        &mut self,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        entry: Option<&GatewayEntry>,
-    ) {
-        self.changed.remove((gateway, device_id));
-        if let Some(entry) = entry {
-            self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
-        }
-        self.info_changed(gateway);
-    }
-
-    /// This gateway, with these devices, is not configured any more.
-    pub fn gateway_gone(
-        &mut self,
-        gateway: &GatewayName,
-        device_ids: impl IntoIterator<Item = DeviceId>,
-    ) {
-        for device_id in device_ids {
-            self.cleared.push_back(self.topics.device_state(gateway, device_id));
-        }
-        self.cleared.push_back(self.topics.gateway_state(gateway));
-        self.cleared.push_back(self.topics.gateway_info(gateway));
     }
 
     /// This gateway's state has changed; what changed of its devices before goes out before it.
@@ -182,6 +177,20 @@ impl Publisher {
     /// Something in the bridge's info has changed.
     pub const fn bridge_info_changed(&mut self) {
         self.bridge_info.dirty = true;
+    }
+
+    /// An answer to a request; false where so many wait that it is dropped.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        let room = self.answers.len() < ANSWERS_MAX;
+        if room {
+            self.answers.push_back(answer);
+        }
+        room
+    }
+
+    /// The bridge's info is to be said again, be it the same.
+    pub fn bridge_info_again(&mut self) {
+        self.bridge_info.forget();
     }
 
     /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
@@ -229,6 +238,12 @@ impl Publisher {
         std::mem::replace(&mut self.requests_wanted, false)
     }
 
+    /// How many retained states the broker has refused, and are to be sent again.
+    #[must_use]
+    pub fn states_refused(&self) -> usize {
+        self.again.values().flatten().filter(|sent| sent.is_state()).count()
+    }
+
     /// How many device states wait.
     #[must_use]
     pub fn states_waiting(&self) -> usize {
@@ -238,7 +253,9 @@ impl Publisher {
     /// When [`Publisher::next`] is to be asked again although nothing has changed.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        if self.phase == Phase::Away {
+        // Where the window is full, an acknowledgement wakes; who leaves says no infos.
+        let idle = matches!(self.phase, Phase::Away | Phase::Leaving);
+        if idle || self.in_flight.len() >= self.window {
             return None;
         }
         let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
@@ -262,15 +279,30 @@ impl Publisher {
             Sent::Device(..) | Sent::Cleared(_) | Sent::GatewayState(_) | Sent::BridgeState => {
                 Kind::State
             }
+            Sent::Answer(_) => Kind::Answer,
         };
         let read_at = match &sent {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
-        if !taken {
-            self.again.entry(now.plus(REFUSED_RETRY_MS)).or_default().push(sent);
+        match sent {
+            Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
+            Sent::Answer(_) => {}
+            _ if taken => self.refusals = 0,
+            sent => {
+                let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
+                self.refusals += 1;
+                self.again.entry(now.plus(wait)).or_default().push(sent);
+            }
         }
         Some(Acknowledged { kind, read_at })
+    }
+
+    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
+    fn answer_otherwise(&mut self, answer: Answer) {
+        if let Some(topic) = answer.otherwise {
+            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
+        }
     }
 
     /// The next message, if the window has room for one.
@@ -286,14 +318,20 @@ impl Publisher {
         self.next_offline(view)
             .or_else(|| self.next_bridge_state())
             .or_else(|| self.next_cleared())
-            .or_else(|| self.next_of_states_and_events(outbox, view))
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
+            .or_else(|| self.next_of_states_and_events(outbox, view))
     }
 
     fn take_up_again(&mut self, now: Moment, outbox: &mut Outbox) {
         while let Some(due) = self.again.first_entry().filter(|due| *due.key() <= now) {
             for sent in due.remove() {
+                if let Phase::Filling { mark, last } = &mut self.phase
+                    && sent.is_state()
+                {
+                    // The full state is not out yet after all.
+                    (*mark, *last) = (None, None);
+                }
                 match sent {
                     Sent::Event(subject) => outbox.put_back(&subject),
                     Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
@@ -309,6 +347,7 @@ impl Publisher {
                     }
                     Sent::BridgeState => self.bridge_state = Some("online"),
                     Sent::BridgeInfo => self.bridge_info.forget(),
+                    Sent::Answer(answer) => self.answers.push_back(answer),
                 }
             }
         }
@@ -328,8 +367,11 @@ impl Publisher {
         {
             *last = Some(self.token);
         }
+        // What was refused is no more acknowledged than what is on its way.
+        let refused = self.again.values().flatten().any(Sent::is_state);
         let acknowledged = |last: u64| {
-            !self.in_flight.iter().any(|(&token, sent)| token <= last && !sent.is_event())
+            !refused
+                && !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_state())
         };
         if last.is_some_and(acknowledged) {
             self.phase = Phase::Online;
@@ -340,7 +382,14 @@ impl Publisher {
 }
 
 impl Sent {
-    pub(super) const fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_))
+    const fn is_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Device(..) | Self::Cleared(_) | Self::GatewayState(_) | Self::BridgeState
+        )
+    }
+
+    pub(super) const fn is_retained(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Answer(_))
     }
 }

@@ -14,13 +14,19 @@ use crate::payload::{DeviceStatePayload, GatewayInfo, Subject, to_bytes};
 
 /// Where states and events wait together, every so many-th message is a state.
 const STATE_TURN: u32 = 4;
+/// And one of so many an answer: a flood of requests holds up no event.
+const ANSWER_TURN: u32 = 2;
 
 impl Publisher {
     fn send(&mut self, sent: Sent, topic: String, payload: Bytes, json: bool) -> Outgoing {
         self.token += 1;
-        let retain = !sent.is_event();
+        let retain = sent.is_retained();
+        let correlation_data = match &sent {
+            Sent::Answer(answer) => answer.correlation_data.clone(),
+            _ => None,
+        };
         self.in_flight.insert(self.token, sent);
-        Outgoing { token: self.token, topic, payload, retain, json }
+        Outgoing { token: self.token, topic, payload, retain, json, correlation_data }
     }
 
     pub(super) fn next_goodbye(&mut self, view: &View) -> Option<Outgoing> {
@@ -74,11 +80,23 @@ impl Publisher {
         view: &View,
     ) -> Option<Outgoing> {
         self.turn = (self.turn + 1) % STATE_TURN;
-        if self.turn == 0 {
+        if self.turn == ANSWER_TURN
+            && let Some(answer) = self.next_answer()
+        {
+            return Some(answer);
+        }
+        let next = if self.turn == 0 {
             self.next_state(view).or_else(|| self.next_event(outbox, view))
         } else {
             self.next_event(outbox, view).or_else(|| self.next_state(view))
-        }
+        };
+        next.or_else(|| self.next_answer())
+    }
+
+    fn next_answer(&mut self) -> Option<Outgoing> {
+        let answer = self.answers.pop_front()?;
+        let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
+        Some(self.send(Sent::Answer(answer), topic, payload, true))
     }
 
     pub(super) fn next_state(&mut self, view: &View) -> Option<Outgoing> {

@@ -235,3 +235,66 @@ fn infos_are_said_at_most_every_ten_seconds_and_not_twice_the_same() {
     assert_eq!(desk.said(), Vec::<String>::new());
     assert_eq!(desk.publisher.wake_at(), Some(desk.now.plus(10_000)));
 }
+
+#[test]
+fn nothing_is_due_while_nothing_can_be_sent() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.publisher.wake_at(), None, "no connection");
+    desk.publisher.connected(1, &desk.fleet);
+    let sent = desk.next().unwrap();
+    assert_eq!(desk.publisher.wake_at(), None, "the window is full, and the infos have to wait");
+    desk.ack(sent.token, true);
+    assert!(desk.publisher.wake_at().is_some());
+    desk.publisher.leave();
+    assert_eq!(desk.publisher.wake_at(), None, "leaving says no infos");
+}
+
+#[test]
+fn online_does_not_wait_for_the_outbox() {
+    let mut desk = Desk::online((1..=5).map(|at| row(at, Status::TlsConnected)).collect());
+    desk.publisher.disconnected(&mut desk.outbox);
+    for _ in 0..500 {
+        desk.append("lobby", "corrected");
+        desk.append("store", "corrected");
+    }
+    desk.publisher.connected(20, &desk.fleet);
+    let said = desk.said();
+    let place = |text: &str| said.iter().position(|said| said == text).unwrap();
+    assert!(place("gsdk/lobby/state online") < 50, "{}", place("gsdk/lobby/state online"));
+    assert!(place("gsdk/bridge/state online") < 50);
+    assert!(said.len() > 1_000);
+}
+
+#[test]
+fn a_refused_state_holds_online_back() {
+    let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
+    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.connected(20, &desk.fleet);
+    for _ in 0..3 {
+        while let Some(message) = desk.next() {
+            assert_ne!(message.topic, "gsdk/bridge/state", "it was refused");
+            desk.ack(message.token, !message.topic.ends_with("/7/state"));
+        }
+        assert_eq!(desk.publisher.states_refused(), 1);
+        desk.now = desk.publisher.wake_at().unwrap();
+    }
+    let said = desk.said();
+    assert!(said.iter().any(|said| said.starts_with("gsdk/lobby/7/state")));
+    assert_eq!(said.last().unwrap(), "gsdk/bridge/state online");
+}
+
+#[test]
+fn everything_again_is_everything() {
+    let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
+    desk.publisher.all_changed(&desk.fleet);
+    let mut said = desk.said();
+    said.sort();
+    let all = [
+        "gsdk/bridge/info ...",
+        "gsdk/bridge/state online",
+        "gsdk/lobby/7/state ...",
+        "gsdk/lobby/info ...",
+        "gsdk/lobby/state online",
+    ];
+    assert_eq!(said, all);
+}

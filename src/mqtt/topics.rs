@@ -49,6 +49,37 @@ impl Topics {
         format!("{}/{gateway}/{device_id}/state", self.base)
     }
 
+    /// The filters of all requests to these gateways and to the bridge itself.
+    #[must_use]
+    pub fn request_filters<'a>(
+        &self,
+        gateways: impl IntoIterator<Item = &'a GatewayName>,
+    ) -> Vec<String> {
+        let filter = |owner: &str| format!("{}/{owner}/request/#", self.base);
+        let gateways = gateways.into_iter().map(|gateway| filter(gateway.as_str()));
+        gateways.chain([filter(&self.bridge)]).collect()
+    }
+
+    /// Of whom and what a topic requests: `<base>/<owner>/request/<command>`.
+    #[must_use]
+    pub fn request<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
+        let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
+        let (owner, rest) = inside.split_once('/')?;
+        Some((owner, rest.strip_prefix("request/")?))
+    }
+
+    /// Whether this is the bridge's own level of the topics.
+    #[must_use]
+    pub fn is_bridge(&self, owner: &str) -> bool {
+        owner == self.bridge
+    }
+
+    /// `<base>/<owner>/response/<command>`: never retained.
+    #[must_use]
+    pub fn response(&self, owner: &str, command: &str) -> String {
+        format!("{}/{owner}/response/{command}", self.base)
+    }
+
     /// `.../event/<type>` of the bridge, a gateway or a device: never retained.
     #[must_use]
     pub fn event(&self, subject: &Subject, event_type: &str) -> String {
@@ -77,6 +108,13 @@ mod tests {
         assert_eq!(topics.gateway_state(&lobby), "site/gsdk/lobby/state");
         assert_eq!(topics.gateway_info(&lobby), "site/gsdk/lobby/info");
         assert_eq!(topics.device_state(&lobby, device_id), "site/gsdk/lobby/7/state");
+        let requests = topics.request_filters([&lobby]);
+        assert_eq!(requests, ["site/gsdk/lobby/request/#", "site/gsdk/bridge_2/request/#"]);
+        assert_eq!(topics.request("site/gsdk/lobby/request/ssl/enable").unwrap().1, "ssl/enable");
+        for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {
+            assert_eq!(topics.request(other), None);
+        }
+        assert_eq!(topics.response("lobby", "connect"), "site/gsdk/lobby/response/connect");
         let event = |subject| topics.event(&subject, "x");
         assert_eq!(event(Subject::Bridge), "site/gsdk/bridge_2/event/x");
         assert_eq!(event(Subject::Gateway(lobby.clone())), "site/gsdk/lobby/event/x");

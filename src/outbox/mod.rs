@@ -63,6 +63,8 @@ pub struct Outbox {
 struct Queue {
     records: VecDeque<Pending>,
     in_flight: bool,
+    /// Its subject stands among the ready.
+    ready: bool,
     /// Dropped before what comes next.
     lost: u64,
 }
@@ -105,7 +107,7 @@ impl Outbox {
         }
         self.batch.event(number, lost, &subject, &record.event_type, &record.payload);
         queue.records.push_back(Pending { number, record, lost });
-        if queue.records.len() == 1 {
+        if !queue.in_flight && !std::mem::replace(&mut queue.ready, true) {
             self.ready.push_back(subject);
         }
         let mut dropped = Vec::new();
@@ -125,12 +127,10 @@ impl Outbox {
         let sendable = |subject: &Subject| {
             queues.get(subject).is_some_and(|queue| !queue.in_flight && !queue.records.is_empty())
         };
-        while self.ready.front().is_some_and(|subject| !sendable(subject)) {
-            self.ready.pop_front();
-        }
         let at = self.ready.iter().position(|subject| sendable(subject) && may_go(subject))?;
         let subject = self.ready.remove(at)?;
         let queue = self.queues.get_mut(&subject)?;
+        queue.ready = false;
         queue.in_flight = true;
         queue.records.front().map(|pending| (&pending.record, pending.lost))
     }
@@ -147,6 +147,7 @@ impl Outbox {
         self.len -= 1;
         self.bytes -= pending.record.payload.len();
         if !queue.records.is_empty() {
+            queue.ready = true;
             self.ready.push_back(subject.clone());
         } else if queue.lost == 0 {
             self.queues.remove(subject);
@@ -158,7 +159,9 @@ impl Outbox {
     pub fn put_back(&mut self, subject: &Subject) {
         if let Some(queue) = self.queues.get_mut(subject) {
             queue.in_flight = false;
-            self.ready.push_back(subject.clone());
+            if !std::mem::replace(&mut queue.ready, true) {
+                self.ready.push_back(subject.clone());
+            }
         }
     }
 
@@ -166,6 +169,7 @@ impl Outbox {
     pub fn put_all_back(&mut self) {
         for queue in self.queues.values_mut() {
             queue.in_flight = false;
+            queue.ready = !queue.records.is_empty();
         }
         let mut subjects: Vec<_> = self
             .queues
@@ -206,7 +210,10 @@ impl Outbox {
             let queue = queues.get(subject);
             queue.is_some_and(|queue| queue.oldest_at_rest() == Some(number))
         };
-        let subject = self.order.take_first(droppable)?;
+        let lives = |number: u64, subject: &Subject| {
+            queues.get(subject).is_some_and(|queue| queue.holds(number))
+        };
+        let subject = self.order.take_first(lives, droppable)?;
         let queue = self.queues.get_mut(&subject)?;
         let at = usize::from(queue.in_flight);
         let oldest = queue.records.remove(at)?;
@@ -228,13 +235,17 @@ impl Outbox {
     fn tidy_order(&mut self) {
         let queues = &self.queues;
         self.order.tidy(self.len, |number, subject| {
-            let front = queues.get(subject).and_then(|queue| queue.records.front());
-            front.is_some_and(|front| front.number <= number)
+            queues.get(subject).is_some_and(|queue| queue.holds(number))
         });
     }
 }
 
 impl Queue {
+    /// Whether the event of this number is still here; they go in order.
+    fn holds(&self, number: u64) -> bool {
+        self.records.front().is_some_and(|front| front.number <= number)
+    }
+
     /// The number of the oldest event that is not in flight.
     fn oldest_at_rest(&self) -> Option<u64> {
         self.records.get(usize::from(self.in_flight)).map(|pending| pending.number)

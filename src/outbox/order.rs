@@ -29,14 +29,23 @@ impl Order {
         self.entries.push_back((number, subject));
     }
 
-    /// Takes the first entry that may be taken out.
+    /// Takes the first entry that may be taken out. Dead ones at the front are dropped on the way.
     pub(super) fn take_first(
         &mut self,
+        lives: impl Fn(u64, &Subject) -> bool,
         may_be_taken: impl Fn(u64, &Subject) -> bool,
     ) -> Option<Subject> {
+        while self.entries.front().is_some_and(|(number, subject)| !lives(*number, subject)) {
+            self.entries.pop_front();
+        }
         let at =
             self.entries.iter().position(|(number, subject)| may_be_taken(*number, subject))?;
         self.entries.remove(at).map(|(_, subject)| subject)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Drops entries of events that are no more, once they outnumber the living.

@@ -68,6 +68,18 @@ fn a_subject_whose_only_event_was_dropped_tells_it_with_its_next() {
     assert_eq!(sent(&mut outbox), Some((subject(1), 2, 1)));
 }
 
+#[test]
+fn a_full_outbox_stays_small_and_quick_however_long_the_broker_is_away() {
+    let mut outbox = outbox(10);
+    for number in 0..10_000 {
+        for device in 1..=20 {
+            outbox.append(record(device, number));
+        }
+    }
+    assert_eq!(outbox.len(), 10);
+    assert!(outbox.ready.len() <= 20 && outbox.order.len() < 5_000);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Append(u32),

@@ -11,10 +11,9 @@ use crate::ids::Moment;
 /// Moments beyond the years that RFC 3339 can write are written as the nearest that it can.
 #[must_use]
 pub fn rfc3339(moment: Moment) -> String {
-    let limits = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
-    let millis =
-        moment.millis().clamp(limits.0.as_millisecond() + 1, limits.1.as_millisecond() - 1);
-    let timestamp = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+    let millis = moment.millis();
+    let nearest = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    let timestamp = jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest);
     format!("{timestamp:.3}")
 }
 
@@ -51,6 +50,6 @@ mod tests {
         let at = |millis| rfc3339(Moment::from_millis(millis));
         assert_eq!(at(1_795_428_000_000), "2026-11-23T10:00:00.000Z");
         assert_eq!(at(1_795_428_000_120), "2026-11-23T10:00:00.120Z");
-        assert!(at(i64::MAX).starts_with("9999-12-3"));
+        assert!(at(i64::MAX).starts_with("9999-12-3"), "{}", at(i64::MAX));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! May not touch the network. Facts from the wire's section 1: X.509 v3; the root has CA:TRUE,
 //! digitalSignature and keyCertSign, both EKUs; the server has digitalSignature, both EKUs, and a
-//! SAN that holds only what an operator typed. Keys are ECDSA P-256, which `ring` can make, where
-//! a real gateway has RSA-2048; `Authority::with_root_key` takes an RSA key from elsewhere.
+//! SAN that holds only what an operator typed. A real gateway's keys are RSA-2048, which `ring`
+//! cannot make: `Keys::Rsa` has the openssl program make them, and the default is ECDSA P-256.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -37,12 +37,39 @@ pub enum CertificateKind {
     OtherCa,
 }
 
+/// What kind of keys certificates have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keys {
+    /// ECDSA P-256: made at once, with nothing to install.
+    #[default]
+    Ecdsa,
+    /// RSA-2048, as a gateway makes them: needs the openssl program.
+    Rsa,
+}
+
+impl Keys {
+    fn make(self) -> Result<KeyPair, CertificateError> {
+        if self == Self::Ecdsa {
+            return Ok(KeyPair::generate()?);
+        }
+        let output = std::process::Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+            .stderr(std::process::Stdio::null())
+            .output()
+            .map_err(CertificateError::Openssl)?;
+        Ok(KeyPair::from_pem(&String::from_utf8_lossy(&output.stdout))?)
+    }
+}
+
 /// Why certificates could not be made or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The certificate could not be made, or a kept one not be read.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
+    /// The openssl program, which makes RSA keys, could not be run.
+    #[error("cannot run openssl, which makes RSA keys")]
+    Openssl(#[source] std::io::Error),
     /// A file could not be read or written.
     #[error("cannot keep certificates: {path}")]
     File {
@@ -62,10 +89,20 @@ pub struct Identity {
     pub key_pem: String,
 }
 
+impl Identity {
+    /// Writes `<name>.crt` and `<name>.key`.
+    pub(crate) fn keep(&self, folder: &Path, name: &str) -> Result<(), CertificateError> {
+        let certificate = folder.join(name).with_extension("crt");
+        std::fs::write(&certificate, &self.certificate_pem).map_err(at(&certificate))?;
+        write_secret(&folder.join(name).with_extension("key"), &self.key_pem)
+    }
+}
+
 /// A private root.
 pub struct Authority {
     root_pem: String,
     root_key_pem: String,
+    keys: Keys,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -74,23 +111,15 @@ impl Authority {
     ///
     /// # Errors
     ///
-    /// When `ring` cannot make a key or a signature.
-    pub fn new(name: &str) -> Result<Self, CertificateError> {
-        Self::with_root_key(name, KeyPair::generate()?)
-    }
-
-    /// A new root with this key.
-    ///
-    /// # Errors
-    ///
-    /// When the key cannot sign.
-    pub fn with_root_key(name: &str, key: KeyPair) -> Result<Self, CertificateError> {
+    /// When no key or signature can be made.
+    pub fn new(name: &str, keys: Keys) -> Result<Self, CertificateError> {
+        let key = keys.make()?;
         let mut params = params(name, 10 * 365);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
         let root_pem = params.self_signed(&key)?.pem();
         let root_key_pem = key.serialize_pem();
-        Ok(Self { root_pem, root_key_pem, issuer: Issuer::new(params, key) })
+        Ok(Self { root_pem, root_key_pem, keys, issuer: Issuer::new(params, key) })
     }
 
     /// The root kept in this folder as `ca.crt` and `ca.key`; a new one is made and kept there
@@ -99,14 +128,14 @@ impl Authority {
     /// # Errors
     ///
     /// When the folder cannot be written, or holds something else under these names.
-    pub fn kept_in(folder: &Path, name: &str) -> Result<Self, CertificateError> {
+    pub fn kept_in(folder: &Path, name: &str, keys: Keys) -> Result<Self, CertificateError> {
         let (root_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
         if root_path.exists() && key_path.exists() {
             let (root_pem, root_key_pem) = (read(&root_path)?, read(&key_path)?);
             let issuer = Issuer::from_ca_cert_pem(&root_pem, KeyPair::from_pem(&root_key_pem)?)?;
-            return Ok(Self { root_pem, root_key_pem, issuer });
+            return Ok(Self { root_pem, root_key_pem, keys, issuer });
         }
-        let made = Self::new(name)?;
+        let made = Self::new(name, keys)?;
         std::fs::create_dir_all(folder).map_err(at(folder))?;
         write_secret(&key_path, &made.root_key_pem)?;
         std::fs::write(&root_path, &made.root_pem).map_err(at(&root_path))?;
@@ -146,7 +175,7 @@ impl Authority {
             params.not_after = (SystemTime::now() - DAY).into();
         }
         if kind == CertificateKind::OtherCa {
-            return Self::new("another gateway's root")?.sign(params);
+            return Self::new("another gateway's root", self.keys)?.sign(params);
         }
         self.sign(params)
     }
@@ -166,7 +195,7 @@ impl Authority {
     fn sign(&self, mut params: CertificateParams) -> Result<Identity, CertificateError> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
+        let key = self.keys.make()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
@@ -219,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_root_and_the_server_are_made_as_a_gateway_makes_them() {
-        let authority = Authority::new("G-SDK root").unwrap();
+        let authority = Authority::new("G-SDK root", Keys::Ecdsa).unwrap();
         parsed(authority.root_pem(), |root| {
             assert!(root.is_ca());
             let usage = root.key_usage().unwrap().unwrap().value;
@@ -243,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_awkward_variants_are_as_awkward_as_named() {
-        let authority = Authority::new("G-SDK root").unwrap();
+        let authority = Authority::new("G-SDK root", Keys::Ecdsa).unwrap();
         let addresses = [[127, 0, 0, 1].into()];
         let names = |kind| {
             let server = authority.server(kind, &addresses).unwrap();
@@ -264,8 +293,8 @@ mod tests {
     #[test]
     fn a_kept_root_is_the_same_next_time() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Authority::kept_in(folder.path(), "G-SDK root").unwrap();
-        let second = Authority::kept_in(folder.path(), "G-SDK root").unwrap();
+        let first = Authority::kept_in(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
+        let second = Authority::kept_in(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
         assert_eq!(first.root_pem(), second.root_pem());
         second.server(CertificateKind::Both, &[]).unwrap();
     }

@@ -15,6 +15,7 @@ use super::building::Device;
 use super::fault::Fault;
 use super::gateway::{Gateway, Millis};
 use super::hub::Hub;
+use super::master::Master;
 use super::queue::SubscriptionReport;
 use super::storm::{NothingManaged, StormReport};
 use super::wire::front::{CallFault, Front, Packages};
@@ -23,6 +24,7 @@ use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo};
 
 struct Parts {
     hub: Arc<Hub>,
+    master: Option<Arc<Master>>,
     front: Arc<Front>,
     valves: Arc<Valves>,
     up: watch::Sender<bool>,
@@ -43,12 +45,13 @@ impl std::fmt::Debug for Control {
 impl Control {
     pub(crate) fn new(
         hub: Arc<Hub>,
+        master: Option<Arc<Master>>,
         front: Arc<Front>,
         valves: Arc<Valves>,
         up: watch::Sender<bool>,
         is_listening: watch::Receiver<bool>,
     ) -> Self {
-        Self(Arc::new(Parts { hub, front, valves, up, is_listening }))
+        Self(Arc::new(Parts { hub, master, front, valves, up, is_listening }))
     }
 
     pub(super) fn hub(&self) -> &Hub {
@@ -157,6 +160,9 @@ impl Control {
             code => Err(Status::new(code, "the gateway ended the stream")),
         };
         self.0.hub.end_streams(&outcome);
+        if let Some(master) = &self.0.master {
+            master.end_streams(&outcome);
+        }
     }
 
     /// Restarts the gateway: cuts everything, forgets what clients gave it, stays away for
@@ -179,16 +185,36 @@ impl Control {
     pub fn stop_listening(&self) {
         self.0.up.send_replace(false);
         self.0.valves.cut();
-        self.0.hub.end_streams(&Ok(()));
+        self.end_streams(Code::Ok);
         self.0.hub.give_up_all();
-        self.0.hub.with_all(Gateway::restart);
+        match &self.0.master {
+            // The device gateways are other processes and run on; what is stored is stored.
+            Some(master) => master.forget_tokens(),
+            None => drop(self.0.hub.with_all(Gateway::restart)),
+        }
     }
 
     /// The second half of a restart: the gateway begins anew, on the same port.
     pub fn start_listening(&self) {
         // What devices did meanwhile, they did without this gateway.
-        self.0.hub.with_all(Gateway::restart);
+        if self.0.master.is_none() {
+            self.0.hub.with_all(Gateway::restart);
+        }
         self.0.up.send_replace(true);
+    }
+
+    /// With a master: a device gateway loses its connection to it, with its own restart if it
+    /// `forgets`, or comes back. `false` if there is no such gateway, or no master.
+    pub fn gateway_link(&self, gateway: &str, up: bool, forgets: bool) -> bool {
+        let master = self.0.master.as_ref();
+        master.is_some_and(|master| master.set_link(gateway, up, forgets))
+    }
+
+    /// With a master: makes all its tokens worthless, as when their time has run out.
+    pub fn expire_tokens(&self) {
+        if let Some(master) = &self.0.master {
+            master.forget_tokens();
+        }
     }
 
     /// Moves the gateway's clock ahead of the truth (behind, if negative), in milliseconds.
@@ -273,6 +299,11 @@ impl Control {
             Fault::Latency { ms } => self.latency(Duration::from_millis((*ms).into())),
             Fault::Packages { serve } => self.packages(*serve),
             Fault::LazyHeaders { on } => self.lazy_headers(*on),
+            Fault::GatewayLink { gateway, up, forgets } => {
+                let affected = self.gateway_link(gateway, *up, *forgets).into();
+                return Ok(Outcome { affected, storm: None });
+            }
+            Fault::ExpireTokens => self.expire_tokens(),
             _ => {}
         }
         Ok(Outcome { affected: self.0.hub.gateways_count(), storm: None })

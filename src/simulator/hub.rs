@@ -32,6 +32,8 @@ struct Planned {
 
 struct State {
     gateways: Vec<Gateway>,
+    /// Which gateways the master hears; a device gateway on its own is always heard.
+    linked: Vec<bool>,
     /// What is to befall the gateways, by its moment and then by its order.
     agenda: BTreeMap<(Millis, usize), Planned>,
     /// Decides what faults ordered at run time leave to chance.
@@ -55,8 +57,10 @@ impl Hub {
     pub(crate) fn new(seed: u64, make: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
+        let gateways = make(Clock { start_unix_ms, skew_ms: 0 });
         let state = State {
-            gateways: make(Clock { start_unix_ms, skew_ms: 0 }),
+            linked: vec![true; gateways.len()],
+            gateways,
             agenda: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(seed),
             subscriptions: Vec::new(),
@@ -78,6 +82,46 @@ impl Hub {
     /// How many gateways there are.
     pub(crate) fn gateways_count(&self) -> usize {
         self.lock().gateways.len()
+    }
+
+    /// The place of the gateway with this ID.
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
+        self.lock().gateways.iter().position(|gateway| gateway.id() == id)
+    }
+
+    /// The IDs of all gateways.
+    pub(crate) fn gateway_ids(&self) -> Vec<String> {
+        self.lock().gateways.iter().map(|gateway| gateway.id().to_owned()).collect()
+    }
+
+    /// The place of the gateway that is heard and manages this device.
+    pub(crate) fn manager_of(&self, id: u32) -> Option<usize> {
+        let state = self.lock();
+        let mut all = state.gateways.iter().zip(&state.linked);
+        all.position(|(gateway, linked)| *linked && gateway.manages(id))
+    }
+
+    /// Whether the gateway at `place` is heard.
+    pub(crate) fn is_linked(&self, place: usize) -> bool {
+        self.lock().linked.get(place) == Some(&true)
+    }
+
+    /// Has the gateway at `place` heard or not from now on; whether it was before.
+    pub(crate) fn set_linked(&self, place: usize, linked: bool) -> bool {
+        let now = self.now();
+        let mut state = self.lock();
+        state.do_planned(now);
+        if let Some(gateway) = state.gateways.get_mut(place) {
+            gateway.advance(now);
+        }
+        state.send_out(place);
+        state.linked.get_mut(place).is_some_and(|place| std::mem::replace(place, linked))
+    }
+
+    /// What the first gateway's clock shows, in Unix seconds; with a master, the master's.
+    pub(crate) fn unix_seconds(&self) -> u32 {
+        let now = self.now();
+        self.lock().gateways.first().map_or(0, |gateway| gateway.unix_seconds(now))
     }
 
     /// Lets `act` act on the gateway at `place`, having brought it up to date, and sends out
@@ -292,7 +336,7 @@ impl State {
                 }
             }
         }
-        if !changes.is_empty() {
+        if !changes.is_empty() && self.linked.get(place) == Some(&true) {
             self.subscriptions.retain(|queue| queue.offer(&changes));
         }
     }

@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod befall;
 mod building;
 mod certs;
 mod control;
@@ -25,27 +26,32 @@ mod fault;
 mod gateway;
 mod http;
 mod hub;
+mod master;
 mod queue;
 mod scenario;
 mod settings;
 mod storm;
 mod timeline;
+mod token;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 pub use building::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
-pub use certs::{Authority, CertificateError, CertificateKind, Identity};
+pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
 pub use control::{Control, Outcome};
 pub use fault::{AllWord, Devices, Fault, GrpcCode, StatusCode};
 pub use gateway::Timing;
+pub use master::MasterSettings;
 pub use queue::SubscriptionReport;
 pub use scenario::{Group, Scenario, ScenarioError, Step};
 pub use settings::{DEVICES_COUNT, Settings};
@@ -54,13 +60,24 @@ pub use wire::front::{CallFault, Packages};
 pub use wire::listen::TlsError;
 
 use crate::proto::connect::connect_server::ConnectServer;
+use crate::proto::connect_master::connect_master_server::ConnectMasterServer;
+use crate::proto::gateway::gateway_server::GatewayServer;
+use crate::proto::login::login_server::LoginServer;
 use gateway::{Gateway, Rules};
 use hub::Hub;
+use master::Master;
 use wire::MESSAGE_SIZE_MAX;
+use wire::access::{GatewayService, LoginService};
 use wire::connect::ConnectService;
 use wire::front::{Front, FrontLayer};
 use wire::listen::{Listener, bind, tls};
+use wire::master::ConnectMasterService;
 use wire::valve::Valves;
+
+/// How long clients may take to close after their streams have ended.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often it is looked whether they have.
+const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// Why a simulated gateway could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +106,7 @@ pub enum SimulatorError {
 pub struct Simulator {
     address: SocketAddr,
     ca_pem: String,
+    clients: Option<Clients>,
     control: Control,
     control_address: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -103,11 +121,13 @@ impl Simulator {
     /// When its certificates cannot be made or kept, or its port cannot be had.
     pub async fn start(settings: Settings) -> Result<Self, SimulatorError> {
         let authority = match &settings.certificates_dir {
-            Some(folder) => Authority::kept_in(folder, "G-SDK gateway root")?,
-            None => Authority::new("G-SDK gateway root")?,
+            Some(folder) => Authority::kept_in(folder, "G-SDK gateway root", settings.keys)?,
+            None => Authority::new("G-SDK gateway root", settings.keys)?,
         };
         let identity = authority.server(settings.certificate, &settings.named_addresses())?;
-        let acceptor = tls(&identity, None)?;
+        let clients = Clients::new(&authority, &settings)?;
+        let client_root = clients.as_ref().map(|_| authority.root_pem());
+        let acceptor = tls(&identity, client_root)?;
         let (socket, address) = listen(settings.listen)?;
         let api = match settings.control {
             Some(asked) if !http::may_listen(asked) => {
@@ -122,16 +142,9 @@ impl Simulator {
         let valves = Arc::new(Valves::default());
         let (up, is_up) = watch::channel(true);
         let (listener, yielded) = Listener::new(address, acceptor, valves.clone(), is_up);
-        let service = ConnectService {
-            hub: hub.clone(),
-            place: 0,
-            front: front.clone(),
-            address: settings.gateway_address,
-        };
-        let service = ConnectServer::new(service)
-            .max_decoding_message_size(MESSAGE_SIZE_MAX)
-            .max_encoding_message_size(usize::MAX);
-        let server = Server::builder().layer(FrontLayer(front.clone())).add_service(service);
+        let master = settings.master.as_ref().map(|kept| Master::new(hub.clone(), kept));
+        let routes = routes(&hub, master.as_ref(), &front, settings.gateway_address);
+        let server = Server::builder().layer(FrontLayer(front.clone())).add_routes(routes);
         let (stop, stopped) = oneshot::channel::<()>();
 
         let mut tasks = JoinSet::new();
@@ -144,7 +157,7 @@ impl Simulator {
                 tracing::warn!(%error, "simulated gateway ended");
             }
         });
-        let control = Control::new(hub, front, valves, up, yielded.is_listening);
+        let control = Control::new(hub, master, front, valves, up, yielded.is_listening);
         let control_address = api.as_ref().map(|(_, address)| *address);
         if let Some((socket, _)) = api {
             tasks.spawn(http::serve(control.clone(), socket));
@@ -153,14 +166,20 @@ impl Simulator {
             tasks.spawn(timeline::play(control.clone(), step.clone()));
         }
         let ca_pem = authority.root_pem().to_owned();
-        Ok(Self { address, ca_pem, control, control_address, stop: Some(stop), tasks })
+        let stop = Some(stop);
+        Ok(Self { address, ca_pem, clients, control, control_address, stop, tasks })
     }
 
     fn hub(settings: &Settings) -> Arc<Hub> {
         let rules = Rules { timing: settings.timing.clone(), tells_tries: settings.tells_tries };
         let hub = Hub::new(settings.seed, |clock| {
-            let devices = settings.devices.clone();
-            vec![Gateway::new("gateway", rules, devices, clock, settings.seed)]
+            let alone = [("gateway".to_owned(), settings.devices.clone())];
+            let gateways = settings.master.as_ref().map_or(&alone[..], |one| &one.gateways);
+            let one = |(number, (id, devices)): (usize, &(String, Vec<Device>))| {
+                let seed = settings.seed.wrapping_add(number as u64);
+                Gateway::new(id.as_str(), rules.clone(), devices.clone(), clock, seed)
+            };
+            gateways.iter().enumerate().map(one).collect()
         });
         if settings.managed {
             hub.with_all(Gateway::manage_all);
@@ -187,19 +206,92 @@ impl Simulator {
         &self.ca_pem
     }
 
+    /// With a master: the client certificate of its tenant, for the connection and for `Login`.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Identity> {
+        self.clients.as_ref().map(|clients| &clients.tenant)
+    }
+
+    /// With a master: the client certificate of its administrator, for `LoginAdmin`.
+    #[must_use]
+    pub fn administrator(&self) -> Option<&Identity> {
+        self.clients.as_ref().map(|clients| &clients.administrator)
+    }
+
     /// The handle for faults and for looking inside; clone it freely.
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
     }
 
-    /// Ends it: streams end with UNAVAILABLE, then connections and port close.
+    /// Ends it: streams end with UNAVAILABLE, then connections and port close. Clients have
+    /// `STOP_TIMEOUT` to take notice; a frozen gateway's never do.
     pub async fn stop(mut self) {
         self.control.end_streams(tonic::Code::Unavailable);
         drop(self.stop.take());
+        let closed = async {
+            while self.control.connections_count() > 0 {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        // Out of time: what is still open is cut.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, closed).await;
         self.control.cut_connections();
         self.tasks.shutdown().await;
     }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        // Connections have tasks of their own, which would outlive the others.
+        self.control.cut_connections();
+    }
+}
+
+/// The client certificates of a master gateway.
+#[derive(Debug)]
+struct Clients {
+    tenant: Identity,
+    administrator: Identity,
+}
+
+impl Clients {
+    /// Those of a master, also kept as `tenant.crt`, `tenant.key`, `administrator.crt` and
+    /// `administrator.key` beside the root; `None` for a device gateway, which asks for none.
+    fn new(authority: &Authority, settings: &Settings) -> Result<Option<Self>, CertificateError> {
+        let Some(master) = &settings.master else { return Ok(None) };
+        let tenant = authority.tenant(&master.tenant)?;
+        let administrator = authority.tenant(master::ADMINISTRATOR)?;
+        if let Some(folder) = &settings.certificates_dir {
+            tenant.keep(folder, "tenant")?;
+            administrator.keep(folder, "administrator")?;
+        }
+        Ok(Some(Self { tenant, administrator }))
+    }
+}
+
+/// The services of a device gateway, or of a master.
+fn routes(
+    hub: &Arc<Hub>,
+    master: Option<&Arc<Master>>,
+    front: &Arc<Front>,
+    address: Ipv4Addr,
+) -> Routes {
+    let (hub, front) = (hub.clone(), front.clone());
+    let Some(master) = master.cloned() else {
+        let service = ConnectService { hub, place: 0, front, address };
+        let service = ConnectServer::new(service)
+            .max_decoding_message_size(MESSAGE_SIZE_MAX)
+            .max_encoding_message_size(usize::MAX);
+        return Routes::new(service);
+    };
+    let login = LoginServer::new(LoginService(master.clone()));
+    let gateway = GatewayService { master: master.clone(), front: front.clone() };
+    let connect = ConnectMasterService { hub, master, front, address };
+    let connect = ConnectMasterServer::new(connect)
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(usize::MAX);
+    Routes::new(login).add_service(GatewayServer::new(gateway)).add_service(connect)
 }
 
 /// A bound port and its address.

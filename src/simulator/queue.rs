@@ -48,7 +48,7 @@ pub(crate) struct Queue<T> {
     inner: Mutex<Inner<T>>,
 }
 
-impl<T: Copy> Queue<T> {
+impl<T: Clone> Queue<T> {
     /// A queue as a client asked for it, and its reading end.
     ///
     /// The gateway is a Go program and its queue a channel. So size 0 is a hand-over without a
@@ -79,7 +79,7 @@ impl<T: Copy> Queue<T> {
             return false;
         }
         let room = self.capacity.saturating_sub(inner.items.len()).min(changes.len());
-        inner.items.extend(&changes[..room]);
+        inner.items.extend(changes.iter().take(room).cloned());
         inner.report.offered += changes.len() as u64;
         inner.report.discarded += (changes.len() - room) as u64;
         let waker = if room > 0 { inner.waker.take() } else { None };
@@ -111,9 +111,9 @@ impl<T: Copy> Queue<T> {
 
 /// The reading end: the stream of one client. Dropping it ends the subscription.
 #[derive(Debug)]
-pub(crate) struct Subscription<T: Copy>(Arc<Queue<T>>);
+pub(crate) struct Subscription<T: Clone>(Arc<Queue<T>>);
 
-impl<T: Copy> Stream for Subscription<T> {
+impl<T: Clone> Stream for Subscription<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -132,7 +132,7 @@ impl<T: Copy> Stream for Subscription<T> {
     }
 }
 
-impl<T: Copy> Drop for Subscription<T> {
+impl<T: Clone> Drop for Subscription<T> {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.reader_gone = true;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::building::{Device, Mode, address_of, kind_of_name};
 use super::fault::Fault;
 use super::gateway::Timing;
+use super::master::MasterSettings;
 use super::settings::Settings;
 
 /// The shipped scenarios.
@@ -240,8 +241,15 @@ impl Scenario {
     /// `settings` with this building and what befalls it.
     #[must_use]
     pub fn settings(&self, settings: Settings) -> Settings {
+        let master = self.gateways.map(|count| MasterSettings {
+            gateways: (0..count)
+                .map(|number| (format!("gateway{}", number + 1), self.devices_of(number)))
+                .collect(),
+            ..MasterSettings::default()
+        });
         Settings {
-            devices: self.devices_of(0),
+            devices: if master.is_some() { Vec::new() } else { self.devices_of(0) },
+            master,
             managed: self.managed,
             timing: self.timing.clone(),
             tells_tries: self.tells_tries,

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::building::{Device, mixed_devices};
-use super::certs::CertificateKind;
+use super::certs::{CertificateKind, Keys};
 use super::gateway::Timing;
+use super::master::MasterSettings;
 use super::scenario::Step;
 use super::wire::front::Packages;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     /// Keeps `ca.crt` and `ca.key` in this folder, and takes them from there if they exist; `None`
     /// makes a new root in memory.
     pub certificates_dir: Option<PathBuf>,
+    /// What kind of keys the certificates have.
+    pub keys: Keys,
     /// What is in the server certificate.
     pub certificate: CertificateKind,
     /// Further addresses for the certificate's SAN, besides the one listened on and 127.0.0.1.
@@ -43,6 +46,9 @@ pub struct Settings {
     pub gateway_address: Ipv4Addr,
     /// Decides all that is left to chance.
     pub seed: u64,
+    /// Makes it a master gateway: mutual TLS, login, and these device gateways instead of
+    /// `devices`.
+    pub master: Option<MasterSettings>,
     /// What befalls it in time.
     pub steps: Vec<Step>,
     /// Where the control API listens, a loopback address; `None`: nowhere.
@@ -54,6 +60,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificates_dir: None,
+            keys: Keys::Ecdsa,
             certificate: CertificateKind::Both,
             certificate_addresses: Vec::new(),
             devices: mixed_devices(0, 0, DEVICES_COUNT),
@@ -64,6 +71,7 @@ impl Default for Settings {
             lazy_headers: false,
             gateway_address: Ipv4Addr::new(192, 168, 0, 2),
             seed: 1,
+            master: None,
             steps: Vec::new(),
             control: None,
         }

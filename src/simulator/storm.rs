@@ -60,7 +60,7 @@ impl Storm {
 /// What a storm has done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StormReport {
-    /// Changes told: as many as ordered, unless devices left the managed list meanwhile.
+    /// Changes told: as many as ordered, unless devices were lost meanwhile.
     pub changes: u64,
     /// How long it took.
     pub duration_s: f64,
@@ -68,7 +68,7 @@ pub struct StormReport {
     pub subscriptions: Vec<SubscriptionReport>,
 }
 
-/// A storm needs devices that the gateway manages.
+/// A storm needs devices that the gateway manages and that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway manages no devices: connect some, or start it with all managed")]
 pub struct NothingManaged;
@@ -124,7 +124,7 @@ impl Control {
     pub async fn storm(&self, storm: Storm) -> Result<StormReport, NothingManaged> {
         let before = self.subscriptions();
         let begun = Instant::now();
-        let ids = self.hub().with_all(|gateway, _| gateway.managed_ids());
+        let ids = self.hub().with_all(|gateway, _| gateway.flippable());
         let devices: Vec<(usize, u32)> = ids
             .into_iter()
             .enumerate()

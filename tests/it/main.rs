@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;
+mod commands;
+mod demo;
 mod gateway;
 mod harness;
 mod mqtt_session;

@@ -111,7 +111,7 @@ impl Bench {
         self.fleet.device(self.gateway, id(number)).unwrap()
     }
 
-    pub(super) fn measures(&self, number: u32) -> DeviceMeasures {
+    pub(super) fn measures(&mut self, number: u32) -> DeviceMeasures {
         let mut all = self.fleet.measures(self.gateway, self.now);
         all.find(|device| device.device_id == id(number)).unwrap()
     }

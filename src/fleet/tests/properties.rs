@@ -68,26 +68,34 @@ enum Message {
     Failed,
 }
 
+/// How long a gateway was silent before its link counts as lost.
+const SILENT_MS: i64 = 7_000;
+
 struct World {
     bench: Bench,
     truth: BTreeMap<u32, Status>,
     linked: bool,
+    linked_at: Moment,
     asked: bool,
     wire: VecDeque<Message>,
     chain: BTreeMap<DeviceId, (u64, Option<Status>)>,
+    shown: BTreeMap<DeviceId, Observed>,
     events: u64,
     sent_to_core: u64,
 }
 
 impl World {
     fn new() -> Self {
+        let bench = Bench::new(&[5]);
         Self {
-            bench: Bench::new(&[5]),
+            linked_at: bench.now,
+            bench,
             truth: BTreeMap::from([(1, Status::TlsConnected), (2, Status::Disconnected)]),
             linked: false,
             asked: false,
             wire: VecDeque::new(),
             chain: BTreeMap::new(),
+            shown: BTreeMap::new(),
             events: 0,
             sent_to_core: 0,
         }
@@ -142,6 +150,7 @@ impl World {
     fn link(&mut self) {
         if !self.linked {
             self.linked = true;
+            self.linked_at = self.bench.now;
             self.bench.input(Input::LinkUp);
             self.settle();
         }
@@ -155,7 +164,9 @@ impl World {
             }
             self.linked = false;
             self.asked = false;
-            self.bench.link_down();
+            let silent_ms = self.bench.now.since(self.linked_at).min(SILENT_MS);
+            let last_sign_of_life = self.bench.now.plus(-silent_ms);
+            self.bench.input(Input::LinkDown { last_sign_of_life });
             self.settle();
         }
     }
@@ -207,16 +218,20 @@ impl World {
         self.chain.insert(event.device_id, (event.seq, Some(event.status)));
     }
 
-    fn check_states(&self) {
+    fn check_states(&mut self) {
         let live = self.bench.fleet.gateway(self.bench.gateway).unwrap().live;
-        for measures in self.bench.fleet.measures(self.bench.gateway, self.bench.now) {
+        let all: Vec<_> = self.bench.fleet.measures(self.bench.gateway, self.bench.now).collect();
+        for measures in all {
+            let seconds = measures.observed;
+            let before = self.shown.insert(measures.device_id, seconds).unwrap_or_default();
+            assert!(before.connected_ms <= seconds.connected_ms, "a counter ran backwards");
+            assert!(before.observed_ms <= seconds.observed_ms, "a counter ran backwards");
             let device = self.bench.device(measures.device_id.get());
             assert_eq!(device.seq, self.chain.get(&device.device_id).map_or(0, |link| link.0));
             assert_eq!(device.status.is_some(), live);
             assert!(live || device.connected.is_none(), "never says what it cannot know");
             assert_eq!(device.since.is_none(), device.connected.is_none());
             let passed = self.bench.now.since(Moment::from_millis(1_790_000_000_000));
-            let seconds = measures.observed;
             assert!(0 <= seconds.connected_ms && seconds.connected_ms <= seconds.observed_ms);
             assert!(seconds.observed_ms <= passed);
         }

@@ -301,3 +301,68 @@ fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
     let skew = bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms.unwrap();
     assert!((skew - 3_600_000).abs() < 600, "{skew}");
 }
+
+#[test]
+fn a_counter_that_was_read_never_runs_backwards() {
+    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
+    bench.pass(20_000);
+    assert_eq!(bench.measures(7).observed.observed_ms, 20_000);
+    let last_sign_of_life = bench.now.plus(-15_000);
+    bench.input(Input::LinkDown { last_sign_of_life });
+    let seconds = bench.measures(7).observed;
+    assert_eq!((seconds.connected_ms, seconds.observed_ms), (20_000, 20_000));
+    bench.input(Input::LinkUp);
+    bench.list(vec![row(7, TlsConnected, true)]);
+    bench.pass(14_000);
+    assert_eq!(bench.measures(7).observed.observed_ms, 20_000, "until the truth has caught up");
+    bench.pass(2_000);
+    assert_eq!(bench.measures(7).observed.observed_ms, 21_000);
+}
+
+#[test]
+fn what_was_said_of_a_stranger_ends_with_its_link() {
+    let mut bench = Bench::online(vec![]);
+    bench.pass(5_000);
+    bench.status(9, TlsConnected);
+    bench.link_down();
+    bench.pass(3_600_000);
+    bench.input(Input::LinkUp);
+    bench.out.clear();
+    bench.list(vec![row(9, TlsConnected, true)]);
+    assert!(bench.events().is_empty());
+    assert_eq!((bench.device(9).seq, bench.device(9).since_exact), (0, false));
+    assert_eq!(bench.measures(9).observed.observed_ms, 0, "nobody watched");
+    assert_eq!(bench.fleet.counts(bench.gateway).unwrap().strangers, 1);
+}
+
+#[test]
+fn a_link_made_in_time_has_time_for_its_list_but_not_for_ever() {
+    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
+    bench.link_down();
+    bench.pass(9_500);
+    bench.input(Input::LinkUp);
+    bench.pass(1_000);
+    bench.list(vec![row(7, TlsConnected, true)]);
+    assert!(bench.gateway_events().is_empty(), "it was heard");
+    bench.link_down();
+    for _ in 0..4 {
+        bench.pass(5_000);
+        bench.input(Input::LinkUp);
+        bench.link_down();
+    }
+    assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable], "links without a list");
+}
+
+#[test]
+fn a_second_look_that_comes_at_once_is_none() {
+    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
+    bench.pass(AUDIT_MS);
+    bench.list(vec![row(7, Disconnected, true)]);
+    bench.input(Input::ListWanted);
+    bench.pass(1_000);
+    bench.list(vec![row(7, Disconnected, true)]);
+    assert!(bench.events().is_empty());
+    bench.pass(1_000);
+    bench.list(vec![row(7, Disconnected, true)]);
+    assert_eq!(bench.events().len(), 1);
+}

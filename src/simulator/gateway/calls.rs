@@ -39,6 +39,32 @@ fn not_managed(id: u32) -> Refusal {
     Refusal::new(Code::NotFound, format!("device {id} is not managed by this gateway"))
 }
 
+/// Whether connections can be registered as they are given.
+pub(crate) fn check_async(infos: &[AsyncConnectInfo]) -> Result<(), Refusal> {
+    for info in infos {
+        if info.device_id == 0 {
+            return Err(Refusal::new(Code::InvalidArgument, "deviceID 0 is no device"));
+        }
+        if !info.ip_addr.is_empty() {
+            checked_address(&info.ip_addr)?;
+        }
+        checked_port(info.port)?;
+    }
+    Ok(())
+}
+
+/// Whether a filter can be set as it is given.
+pub(crate) fn check_filter(filter: &AcceptFilter) -> Result<(), Refusal> {
+    for address in filter.ip_addrs.iter().chain(&filter.subnet_masks) {
+        let bare = address.split_once('/').map_or(address.as_str(), |(bare, _)| bare);
+        checked_address(bare)?;
+    }
+    if filter.device_i_ds.contains(&0) {
+        return Err(Refusal::new(Code::InvalidArgument, "deviceID 0 is no device"));
+    }
+    Ok(())
+}
+
 /// What to change in a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -88,15 +114,7 @@ impl Gateway {
         now: Millis,
         infos: &[AsyncConnectInfo],
     ) -> Result<(), Refusal> {
-        for info in infos {
-            if info.device_id == 0 {
-                return Err(Refusal::new(Code::InvalidArgument, "deviceID 0 is no device"));
-            }
-            if !info.ip_addr.is_empty() {
-                checked_address(&info.ip_addr)?;
-            }
-            checked_port(info.port)?;
-        }
+        check_async(infos)?;
         self.room_for(infos.len())?;
         for info in infos {
             let port = checked_port(info.port)?.into();
@@ -153,13 +171,7 @@ impl Gateway {
     /// is not even an IPv4 address is refused.
     pub(crate) fn set_filter(&mut self, filter: Option<AcceptFilter>) -> Result<(), Refusal> {
         let filter = filter.unwrap_or_default();
-        for address in filter.ip_addrs.iter().chain(&filter.subnet_masks) {
-            let bare = address.split_once('/').map_or(address.as_str(), |(bare, _)| bare);
-            checked_address(bare)?;
-        }
-        if filter.device_i_ds.contains(&0) {
-            return Err(Refusal::new(Code::InvalidArgument, "deviceID 0 is no device"));
-        }
+        check_filter(&filter)?;
         self.allowed = filter.device_i_ds.iter().copied().collect();
         self.filter = filter;
         Ok(())

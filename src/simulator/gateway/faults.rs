@@ -126,7 +126,7 @@ impl Gateway {
         if known && !means_connected(status) {
             self.unlink(now, id);
         } else if known && !self.is_connected(id) {
-            self.force_link(now, id);
+            self.force_link(id);
         }
         self.out.truncate(quiet_from);
         if let Some(entry) = self.managed.get_mut(&id) {
@@ -135,18 +135,24 @@ impl Gateway {
         true
     }
 
-    /// Connects a managed device whatever stands in the way, if it exists and is free.
-    fn force_link(&mut self, _now: Millis, id: u32) {
+    /// Connects a managed device without a word. `false` if no such device is on the wall, is
+    /// switched on and free.
+    fn force_link(&mut self, id: u32) -> bool {
         let (Some(machine), Some(entry)) = (self.machines.get_mut(&id), self.managed.get_mut(&id))
         else {
-            return;
+            return false;
         };
+        if machine.linked || !machine.device.powered {
+            return false;
+        }
         machine.linked = true;
         machine.dial_token = 0;
         entry.phase = Phase::Connected;
         entry.kind = machine.device.kind;
         entry.mode = machine.device.mode;
+        entry.dead_token = 0;
         self.pending.remove(&id);
+        true
     }
 
     /// Tells a status, of any device and any number, that changes nothing.
@@ -164,13 +170,29 @@ impl Gateway {
     }
 
     /// One word of a storm: the device's listed status flips between connected and
-    /// disconnected, and that is told. Its connection is not touched; see `settle`.
+    /// disconnected, and that is told; `settle` ends the connections of those left disconnected.
+    /// `false` if there is no such device to flip.
     pub(crate) fn flip(&mut self, now: Millis, id: u32) -> bool {
-        let natural = self.natural_status(id);
         let Some(entry) = self.managed.get(&id) else { return false };
-        let down = means_connected(entry.status);
-        self.tell(now, id, if down { Status::Disconnected as i32 } else { natural });
+        let (status, phase) = (entry.status, entry.phase);
+        if means_connected(status) {
+            self.tell(now, id, Status::Disconnected as i32);
+            return true;
+        }
+        if phase != Phase::Connected && !self.force_link(id) {
+            return false;
+        }
+        self.tell(now, id, self.natural_status(id));
         true
+    }
+
+    /// The managed devices that a storm can flip: those connected or free to be.
+    pub(crate) fn flippable(&self) -> Vec<u32> {
+        let free = |id: &&u32| {
+            self.is_connected(**id)
+                || self.machines.get(id).is_some_and(|one| !one.linked && one.device.powered)
+        };
+        self.managed.keys().filter(free).copied().collect()
     }
 
     /// After a storm: makes the connections what the list says, without a word.
@@ -180,8 +202,6 @@ impl Gateway {
             let (status, up) = (entry.status, entry.phase == Phase::Connected);
             if up && !means_connected(status) {
                 self.unlink(now, id);
-            } else if !up && means_connected(status) {
-                self.force_link(now, id);
             }
         }
     }

@@ -13,6 +13,8 @@ mod time;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -21,7 +23,7 @@ use serde::Serialize;
 
 use super::building::{Device, Mode};
 use crate::proto::connect::{AcceptFilter, SlaveDeviceInfo, Status, StatusChange};
-pub(crate) use calls::Change;
+pub(crate) use calls::{Change, check_async, check_filter};
 pub use time::Timing;
 pub(crate) use time::{Clock, Millis};
 use time::{Timers, Wake};
@@ -121,7 +123,6 @@ pub(crate) struct Rules {
 /// A simulated device gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    #[expect(dead_code, reason = "a master tells its gateways apart by it")]
     id: String,
     rules: Rules,
     clock: Clock,
@@ -174,6 +175,21 @@ impl Gateway {
             gateway.add_device(0, device);
         }
         gateway
+    }
+
+    /// The gateway's ID, by which a master knows it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the managed list has this device.
+    pub(crate) fn manages(&self, id: u32) -> bool {
+        self.managed.contains_key(&id)
+    }
+
+    /// What its clock shows at `now`, in Unix seconds.
+    pub(crate) fn unix_seconds(&self, now: Millis) -> u32 {
+        self.clock.unix_seconds(now)
     }
 
     /// What has been said since the last call.

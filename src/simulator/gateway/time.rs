@@ -102,6 +102,11 @@ impl Timers {
         self.heap.pop().map(|Reverse((due, _, wake))| (due, wake))
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.heap.clear();
     }

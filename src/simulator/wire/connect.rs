@@ -16,6 +16,7 @@ use crate::proto::connect::connect_server::Connect;
 use crate::proto::connect::*;
 use crate::simulator::gateway::{Change, Gateway, Millis};
 use crate::simulator::hub::Hub;
+use crate::simulator::queue::Subscription;
 
 /// The service of one device gateway.
 pub(crate) struct ConnectService {
@@ -27,10 +28,11 @@ pub(crate) struct ConnectService {
     pub(crate) address: Ipv4Addr,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+/// What a call is answered with.
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
 
 /// A stream of status changes, as tonic wants it.
-pub(crate) type StatusStream = Pin<Box<dyn Stream<Item = Result<StatusChange, Status>> + Send>>;
+pub(crate) type StatusStream = BoxStream<StatusChange>;
 
 impl ConnectService {
     fn ask<R>(&self, act: impl FnOnce(&mut Gateway, Millis) -> R) -> Result<R, Status> {
@@ -39,12 +41,17 @@ impl ConnectService {
     }
 }
 
-/// Opens a subscription to all that the hub's gateways say.
+/// A subscription's stream, as tonic wants it.
+pub(crate) type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers with a subscription's stream.
 ///
 /// grpc-go and Python servers send a stream's response headers only with its first message;
 /// with `lazy_headers` this one does so too, and the client's call does not return before.
-pub(crate) async fn subscribe(hub: &Hub, front: &Front, queue_size: i32) -> Answer<StatusStream> {
-    let mut stream = hub.subscribe(queue_size)?;
+pub(crate) async fn subscribe<T: Clone + Send + 'static>(
+    mut stream: Subscription<T>,
+    front: &Front,
+) -> Answer<BoxStream<T>> {
     if !front.lazy_headers() {
         return Ok(Response::new(Box::pin(stream)));
     }
@@ -218,6 +225,7 @@ impl Connect for ConnectService {
         &self,
         request: Request<SubscribeStatusRequest>,
     ) -> Answer<StatusStream> {
-        subscribe(&self.hub, &self.front, request.into_inner().queue_size).await
+        let stream = self.hub.subscribe(request.into_inner().queue_size)?;
+        subscribe(stream, &self.front).await
     }
 }

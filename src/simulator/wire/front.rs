@@ -187,6 +187,17 @@ fn modern_path(path: &str) -> (Option<String>, Package) {
     }
 }
 
+/// A request over the size limit is RESOURCE_EXHAUSTED at a gateway, which is written with
+/// grpc-go, where tonic says OUT_OF_RANGE; nothing else here does.
+fn as_grpc_go(mut response: http::Response<Body>) -> http::Response<Body> {
+    if let Some(code) = response.headers_mut().get_mut(Status::GRPC_STATUS)
+        && code == "11"
+    {
+        *code = http::HeaderValue::from_static("8");
+    }
+    response
+}
+
 impl<S> Service<http::Request<Body>> for FrontService<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
@@ -219,7 +230,7 @@ where
             }
             match error {
                 Some(status) => Ok(status.into_http()),
-                None => inner.call(request).await,
+                None => inner.call(request).await.map(as_grpc_go),
             }
         })
     }

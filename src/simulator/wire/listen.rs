@@ -81,7 +81,6 @@ pub(crate) struct Connection(TlsStream<Wire>);
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// The client's certificate in DER, where the listener asks for one.
-    #[expect(dead_code, reason = "a master tells its tenants apart by it")]
     pub(crate) certificate: Option<Arc<[u8]>>,
 }
 

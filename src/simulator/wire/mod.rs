@@ -3,10 +3,12 @@
 //! May not decide how a gateway behaves: that is `gateway`. Here messages are read, the gateway is
 //! asked under the hub's lock, and answers are written.
 
+pub(crate) mod access;
 pub(crate) mod connect;
 mod errors;
 pub(crate) mod front;
 pub(crate) mod listen;
+pub(crate) mod master;
 pub(crate) mod valve;
 
 /// The largest message a gateway reads: its default `max_recv_size` (wire, section 1).

@@ -52,9 +52,13 @@ async fn a_gateway_of_either_age_is_found_out() {
     for (gateway, package) in [("old", "connect"), ("new", "gsdk.connect")] {
         let topic = format!("gsdk/{gateway}/info");
         let told = |seen: &crate::harness::watcher::Seen| {
-            seen.topic == topic && seen.json()["package"] == package
+            let info = seen.topic == topic;
+            info && seen.json()["package"] == package && seen.json()["accept_filter"].is_object()
         };
-        watcher.see(package, told).await;
+        let info = watcher.see(package, told).await.json();
+        assert!(info["certificate_expires_at"].is_string(), "{info}");
+        let all = info["accept_filter"]["allow_all"].is_boolean();
+        assert!(all && info["accept_filter"]["device_count"].is_number(), "{info}");
         watcher.see_text(&format!("gsdk/{gateway}/state"), "online").await;
     }
 }

@@ -46,6 +46,9 @@ const NAMES: [&str; 36] = [
     "process_start_time_seconds",
 ];
 
+/// What is there once it has happened.
+const LATER: [&str; 2] = ["gsdk_mqtt_publish_failures_total", "gsdk_commands_total"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     let broker = Mosquitto::start("").await;
@@ -98,5 +101,33 @@ async fn groups_of_device_series_can_be_switched_off() {
         "_seconds_total{gateway=\"lobby\",device_id",
     ] {
         assert!(!text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn the_rules_that_ship_hold_what_they_say() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
+    for args in [["check", "rules", "gsdk2mqtt.rules.yml"], ["test", "rules", "gsdk2mqtt.test.yml"]]
+    {
+        let out = Command::new("promtool").args(args).current_dir(folder).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stdout));
+    }
+}
+
+/// Rules and documents name only what the bridge serves.
+#[test]
+fn rules_and_documents_name_no_metric_that_is_not_there() {
+    let known: Vec<&str> = NAMES.into_iter().chain(LATER).collect();
+    for file in ["deploy/prometheus/gsdk2mqtt.rules.yml", "docs/metrics.md", "README.md"] {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let of_a_name = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        let names = text.split(of_a_name).filter(|word| word.starts_with("gsdk_"));
+        let mut count = 0;
+        for name in names {
+            assert!(known.contains(&name), "{file} names {name}");
+            count += 1;
+        }
+        assert!(count > 0, "{file} names no metric at all");
     }
 }

@@ -5,3 +5,4 @@ mod events;
 mod losses;
 mod metrics;
 mod restarts;
+mod rivals;

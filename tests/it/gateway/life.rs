@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::certificates::Ca;
 use super::peer::{Peer, State};
 use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, quick};
+use crate::harness::certificates::Ca;
 
 /// Aim: a frozen gateway is noticed by its silence, and the moment of its last sign of life is
 /// told. Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle

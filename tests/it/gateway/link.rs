@@ -12,10 +12,10 @@ use gsdk2mqtt::gateway::{
 use gsdk2mqtt::ids::DeviceId;
 use tonic::{Code, Status};
 
-use super::certificates::Ca;
 use super::peer::{Peer, State, device};
 use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, recorder};
+use crate::harness::certificates::Ca;
 
 async fn peer(ca: &Ca, state: State) -> Peer {
     Peer::start(ca.for_names(&["127.0.0.1"]).tls(), state).await
@@ -90,6 +90,7 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     observed.link.list_now();
     assert!(matches!(observed.next().await, Observation::ListAsked));
     assert!(matches!(observed.next().await, Observation::List(_)));
+    assert!(matches!(observed.next().await, Observation::AcceptFilter(_)));
     for number in [3, 4] {
         peer.tell(number, 1);
         let next = observed.next().await;

@@ -3,7 +3,6 @@
 //! May not use the simulator: what is tested here must not share its bugs, and some peers here are
 //! broken on purpose.
 
-mod certificates;
 mod life;
 mod link;
 mod peer;

@@ -11,9 +11,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
-use super::certificates::Ca;
 use super::peer::{Peer, State};
 use super::{Observed, lobby, quick, recorder};
+use crate::harness::certificates::Ca;
 
 /// The code and the line with which a first call fails.
 async fn complaint(options: &GatewayOptions) -> (&'static str, String) {

@@ -151,22 +151,7 @@ impl Bridge {
 
     /// GET on its web server: status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        patiently("the web server answers", async {
-            let mut stream = loop {
-                match TcpStream::connect(("127.0.0.1", self.http_port)).await {
-                    Ok(stream) => break stream,
-                    Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
-                }
-            };
-            let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            (status, body.to_owned())
-        })
-        .await
+        get(self.http_port, path).await
     }
 
     /// The value of one series, as it stands in the exposition.
@@ -193,4 +178,24 @@ impl Drop for Bridge {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// GET on a web server of this machine, once it listens: status and body.
+pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
+    patiently("the web server answers", async {
+        let mut stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
+            }
+        };
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    })
+    .await
 }

@@ -3,6 +3,7 @@
 //! May not assert anything about the bridge.
 
 pub(crate) mod bridge;
+pub(crate) mod certificates;
 pub(crate) mod mosquitto;
 pub(crate) mod subscriber;
 pub(crate) mod watcher;

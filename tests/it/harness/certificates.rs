@@ -18,15 +18,15 @@ use tokio_rustls::rustls::{
 };
 
 /// A private CA and the folder in which its `ca.crt` lies.
-pub(super) struct Ca {
+pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// How a server shows itself.
-pub(super) struct Shown {
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+pub(crate) struct Shown {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 fn named(common_name: &str, names: &[&str]) -> CertificateParams {
@@ -39,12 +39,30 @@ fn named(common_name: &str, names: &[&str]) -> CertificateParams {
     params
 }
 
+/// A certificate to be signed.
+pub(crate) struct Certified(CertificateParams);
+
+impl Certified {
+    /// For these names.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        Self(named("broker", names))
+    }
+
+    /// The same, but expired.
+    pub(crate) fn expired(names: &[&str]) -> Self {
+        let mut params = named("broker", names);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        Self(params)
+    }
+}
+
 impl Ca {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::called("G-SDK CA")
     }
 
-    pub(super) fn called(common_name: &str) -> Self {
+    pub(crate) fn called(common_name: &str) -> Self {
         let mut params = named(common_name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages.push(KeyUsagePurpose::KeyCertSign);
@@ -54,25 +72,33 @@ impl Ca {
         Self { issuer, folder }
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
     /// A certificate for these names.
-    pub(super) fn for_names(&self, names: &[&str]) -> Shown {
+    pub(crate) fn for_names(&self, names: &[&str]) -> Shown {
         self.sign(named("gateway", names))
     }
 
     /// A certificate valid between the first days of two years.
-    pub(super) fn valid_between(&self, first: i32, last: i32) -> Shown {
+    pub(crate) fn valid_between(&self, first: i32, last: i32) -> Shown {
         let mut params = named("gateway", &["127.0.0.1"]);
         params.not_before = date_time_ymd(first, 1, 1);
         params.not_after = date_time_ymd(last, 1, 1);
         self.sign(params)
+    }
+
+    /// A certificate and its key as PEM files `NAME.crt` and `NAME.key` in a folder.
+    pub(crate) fn write(&self, folder: &Path, name: &str, certificate: Certified) {
+        let (params, key) = (certificate.0, KeyPair::generate().unwrap());
+        let signed = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.crt")), signed.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
     fn sign(&self, params: CertificateParams) -> Shown {
@@ -83,7 +109,7 @@ impl Ca {
     }
 
     /// The CA's own certificate, used as a server's.
-    pub(super) fn itself(&self) -> Shown {
+    pub(crate) fn itself(&self) -> Shown {
         let key = PrivateKeyDer::try_from(self.issuer.key().serialize_der()).unwrap();
         Shown { chain: vec![self.issuer.der().clone()], key }
     }
@@ -91,11 +117,11 @@ impl Ca {
 
 impl Shown {
     /// A server's TLS, as gateways have it: 1.2.
-    pub(super) fn tls(self) -> ServerConfig {
+    pub(crate) fn tls(self) -> ServerConfig {
         self.tls_of(&TLS12)
     }
 
-    pub(super) fn tls_of(self, version: &'static SupportedProtocolVersion) -> ServerConfig {
+    pub(crate) fn tls_of(self, version: &'static SupportedProtocolVersion) -> ServerConfig {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
         let mut config = builder.with_single_cert(self.chain, self.key).unwrap();
@@ -104,7 +130,7 @@ impl Shown {
     }
 
     /// TLS that asks for a client's certificate, as a master gateway does.
-    pub(super) fn mutual_tls(self, ca: &Ca, old: bool) -> ServerConfig {
+    pub(crate) fn mutual_tls(self, ca: &Ca, old: bool) -> ServerConfig {
         let mut roots = RootCertStore::empty();
         roots.add(ca.issuer.der().clone()).unwrap();
         let provider = Arc::new(ring::default_provider());

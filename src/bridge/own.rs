@@ -1,0 +1,74 @@
+//! What is asked of the bridge itself: `republish` and `forget`.
+//!
+//! May not touch gateways.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::Bridge;
+use crate::commands::{DeviceFailure, Failure, Outcome, Own, Refused, Response, transaction_of};
+use crate::fleet::GatewayIndex;
+use crate::ids::{DeviceId, GatewayName};
+use crate::mqtt;
+
+impl Bridge {
+    pub(super) fn asked_of_the_bridge(&mut self, request: mqtt::Request) {
+        let unfit = self.requests.unfit(&request);
+        let unfit = unfit.map(|failure| Refused { transaction: None, failure });
+        let refused = unfit.or_else(|| {
+            (!self.requests.own.take(request.received)).then(|| Refused {
+                transaction: transaction_of(&request.payload),
+                failure: self.requests.too_many(),
+            })
+        });
+        let read = match refused {
+            Some(refused) => Err(refused),
+            None => Own::read(&request.command, &request.payload),
+        };
+        let owner = request.owner.clone();
+        let (own, transaction) = match read {
+            Ok(read) => read,
+            Err(refused) => return self.refuse(&owner, refused, request),
+        };
+        tracing::info!(command = request.command, "asked of the bridge");
+        let (gateway, outcome) = match own {
+            Own::Republish => {
+                self.publisher.all_changed(&self.fleet);
+                (None, Outcome::done(json!({})))
+            }
+            Own::Forget { gateway, device_ids } => {
+                (Some(gateway.to_string()), self.forget(&gateway, &device_ids))
+            }
+        };
+        let took = request.received.elapsed();
+        let response =
+            Response::new(request.command, gateway, transaction, outcome, took, |_| Value::Null);
+        self.answer_to(&owner, &response, request.reply_to);
+    }
+
+    fn forget(&mut self, gateway: &GatewayName, device_ids: &BTreeSet<DeviceId>) -> Outcome {
+        let named = |entry: &crate::payload::GatewayEntry| entry.name == *gateway;
+        let Some(at) = self.directory.gateways.iter().position(named) else {
+            return Outcome::failed(Failure::new(
+                "not_found",
+                format!("this bridge has no gateway {gateway}; its info names those it has"),
+            ));
+        };
+        let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
+        let mut out = std::mem::take(&mut self.out);
+        let kept = self.fleet.forget(GatewayIndex(at), &ids, &mut out);
+        self.carry_out(&mut out, Instant::now());
+        self.out = out;
+        let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
+        let device_errors = kept.iter().map(|&device_id| DeviceFailure {
+            device_id,
+            code: "failed_precondition",
+            message: "it is in the gateway's list or in the configuration; take it out there first"
+                .to_owned(),
+        });
+        let device_errors = device_errors.collect();
+        Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
+    }
+}

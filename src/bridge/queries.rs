@@ -1,0 +1,56 @@
+//! What the web server asks the loop, answered.
+//!
+//! May not change anything that is published.
+
+use tokio::time::Instant;
+
+use super::Bridge;
+use crate::fleet::GatewayIndex;
+use crate::http::Query;
+use crate::metrics::GatewayMeasures;
+
+impl Bridge {
+    pub(super) fn answer_query(&mut self, query: Query) {
+        // Whoever asked may have gone meanwhile.
+        match query {
+            Query::Alive(answer) => _ = answer.send(()),
+            Query::Ready(answer) => _ = answer.send(self.not_ready()),
+            Query::Measures(gateway, answer) => _ = answer.send(self.measures(gateway)),
+        }
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.connection.is_none() {
+            let fault = &self.broker_fault;
+            reasons.push(format!("the broker is not connected: {fault}"));
+        }
+        reasons.extend(self.keeper.fault().map(|fault| format!("the store: {fault}")));
+        reasons.extend(self.rivals.reason(Instant::now()));
+        let refused = self.publisher.states_refused();
+        if refused > 0 {
+            reasons.push(format!(
+                "the broker refuses {refused} retained states ({}); allow the bridge to publish \
+                 below its base topic",
+                self.broker_refusal
+            ));
+        }
+        for gateway in self.fleet.gateways() {
+            let Some(entry) = self.directory.gateway(gateway) else { continue };
+            if !self.fleet.gateway_is_decided(gateway) {
+                reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
+            }
+        }
+        reasons
+    }
+
+    fn measures(&mut self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
+        Some(GatewayMeasures {
+            entry: self.directory.gateway(gateway)?.clone(),
+            state: self.fleet.gateway(gateway)?,
+            counts: self.fleet.counts(gateway)?.clone(),
+            certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
+            devices: self.fleet.measures(gateway, self.clock.now()).collect(),
+        })
+    }
+}

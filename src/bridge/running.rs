@@ -1,0 +1,99 @@
+//! A request's command on its way: waits for its turn, runs, and comes back to the loop.
+//!
+//! May not touch the loop's state: these are tasks beside it.
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
+use crate::fleet::GatewayIndex;
+use crate::gateway::GatewayClient;
+use crate::ids::GatewayName;
+use crate::mqtt::ReplyTo;
+
+/// Who asked, and when.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) reply_to: ReplyTo,
+    pub(super) received: Instant,
+}
+
+/// A command that has a place.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) gateway: GatewayIndex,
+    pub(super) request: Request,
+    pub(super) payload: Bytes,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) asked: Asked,
+}
+
+/// A command that ended.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) begun: Begun,
+    pub(super) outcome: Outcome,
+    /// Whether the gateway was asked at all.
+    pub(super) ran: bool,
+}
+
+/// Every change is one line, whatever came of it.
+pub(super) fn audit(gateway: &GatewayName, request: &Request, response: &Response) {
+    let ids = request.command.device_ids();
+    let devices: Vec<String> = ids.iter().take(20).map(ToString::to_string).collect();
+    let claimed = request.requested_by.as_deref().unwrap_or("nobody");
+    tracing::info!(
+        %gateway,
+        command = %request.name,
+        devices = devices.join(" "),
+        count = ids.len(),
+        requested_by = format!("{claimed:?} (a claim)"),
+        outcome = response.word(),
+        "a change was asked for"
+    );
+}
+
+/// Waits for the command's turn, runs it, and hands its outcome to the loop.
+pub(super) async fn finish(
+    begun: Begun,
+    place: Place,
+    clients: watch::Receiver<Option<GatewayClient>>,
+    finished: mpsc::Sender<Finished>,
+) {
+    let until = begun.request.timeout.map(|timeout| begun.asked.received + timeout);
+    let turn = place.turn().await;
+    let now = Instant::now();
+    let client = clients.borrow().clone();
+    let (outcome, ran) = match client {
+        _ if begun.expires_at.is_some_and(|at| at <= now) => {
+            let message = "the request's expiry ran out while it waited; nothing was done";
+            (Outcome::failed(Failure::new(code::EXPIRED, message)), false)
+        }
+        _ if until.is_some_and(|until| until <= now) => {
+            let message = "timeout_s ran out while other commands went first; nothing was done";
+            (Outcome::failed(Failure::new(code::TIMEOUT, message)), false)
+        }
+        None => {
+            let message = "the link to the gateway was lost; nothing was done, try again later";
+            (Outcome::failed(Failure::new(code::GATEWAY_UNAVAILABLE, message)), false)
+        }
+        Some(client) => (run(begun.request.command.clone(), Calls::new(client, until)).await, true),
+    };
+    drop(turn);
+    // At the end of the process nobody is there to be told.
+    let _ = finished.send(Finished { begun, outcome, ran }).await;
+}
+
+/// Runs a command; a panic costs its answer's good news, nothing else.
+async fn run(command: Command, calls: Calls) -> Outcome {
+    let task = tokio::spawn(async move { crate::commands::run(&command, &calls).await });
+    task.await.unwrap_or_else(|_| {
+        let message = "the command died of a mistake in this program; what was done is not known";
+        Outcome {
+            data: Data::Json(Value::Null),
+            ..Outcome::failed(Failure::new("internal", message))
+        }
+    })
+}

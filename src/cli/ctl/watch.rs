@@ -1,0 +1,113 @@
+//! `gsdk2mqtt ctl watch`: every change of a device's status as a line, live.
+//!
+//! May not decide what is news: it tells what the stream tells, repeats too.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::Gateway;
+use crate::fleet::{DeviceType, GatewayIndex, Status};
+use crate::gateway::{Link, Observation};
+use crate::ids::{DeviceId, Moment};
+use crate::payload::{GatewayEntry, rfc3339};
+
+/// Observations that may wait for the terminal; beyond it the link is made anew, and told so.
+const QUEUE_MAX: usize = 100_000;
+
+struct Watch {
+    entry: GatewayEntry,
+    types: BTreeMap<DeviceId, DeviceType>,
+    json: bool,
+}
+
+pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
+    let (queue, mut observations) = mpsc::channel(QUEUE_MAX);
+    let (_stop, stopped) = watch::channel(false);
+    let link = Link::start(GatewayIndex(0), gateway.options, queue, Arc::new(|_: &_| {}), stopped);
+    let mut watch = Watch { entry: gateway.entry, types: BTreeMap::new(), json };
+    let stop = super::super::stop_signal();
+    tokio::pin!(stop);
+    loop {
+        let observation = tokio::select! {
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
+            Some((_, observation)) = observations.recv() => observation,
+        };
+        let lines = watch.lines(observation, &link);
+        let mut out = std::io::stdout().lock();
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        out.flush()?;
+    }
+}
+
+impl Watch {
+    fn lines(&mut self, observation: Observation, link: &Link) -> Vec<String> {
+        let now = now();
+        match observation {
+            Observation::Status { device_id, status, timestamp_s, .. } => {
+                let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
+                vec![self.device(timestamp, device_id, status, "stream")]
+            }
+            Observation::LinkUp { .. } => {
+                link.list_now();
+                vec![self.word(now, "linked", None)]
+            }
+            Observation::List(rows) => {
+                let types = rows.iter().map(|row| (row.device_id, row.info.device_type));
+                self.types.extend(types);
+                let line = |row: &crate::fleet::Listed| {
+                    self.device(now, row.device_id, row.status, "list")
+                };
+                rows.iter().map(line).collect()
+            }
+            Observation::LinkDown { error, .. } => {
+                vec![self.word(now, "link_lost", Some(&error.to_string()))]
+            }
+            Observation::AttemptFailed(error) | Observation::ListFailed(error) => {
+                vec![self.word(now, "no_link", Some(&error.to_string()))]
+            }
+            Observation::ListAsked | Observation::AcceptFilter(_) => Vec::new(),
+        }
+    }
+
+    fn device(&self, at: Moment, id: DeviceId, status: Status, source: &str) -> String {
+        let name = self.entry.device_name(id, self.types.get(&id).copied());
+        let at = rfc3339(at);
+        if self.json {
+            let gateway = &self.entry.name;
+            return json!({
+                "timestamp": at, "gateway": gateway, "device_id": id, "name": name,
+                "status": status.to_string(), "status_code": status.code(),
+                "connected": status.connected(), "source": source,
+            })
+            .to_string();
+        }
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        let listed = if source == "list" { "  (listed)" } else { "" };
+        format!("{at}  {id:>10}  {:<18}  {name}{listed}", status.to_string())
+    }
+
+    fn word(&self, at: Moment, word: &str, message: Option<&str>) -> String {
+        let (at, gateway) = (rfc3339(at), &self.entry.name);
+        if self.json {
+            let message = message.map_or(Value::Null, Value::from);
+            return json!({
+                "timestamp": at, "gateway": gateway, "event": word, "message": message,
+            })
+            .to_string();
+        }
+        format!("{at}  gateway {gateway}: {word} {}", message.unwrap_or_default())
+    }
+}
+
+fn now() -> Moment {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Moment::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

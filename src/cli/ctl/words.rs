@@ -1,0 +1,245 @@
+//! The words of the command line, and the request that they make.
+//!
+//! May not check values: the request's own checks do, and their messages fit here too.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::commands::Name;
+
+/// What is asked for.
+#[derive(Debug, Subcommand)]
+pub(super) enum Words {
+    /// The managed devices and how they are connected
+    Devices,
+    /// Search the gateway's subnet for devices
+    Search {
+        /// How long the gateway listens for answers, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+        wait: f64,
+    },
+    /// Devices that dialled the gateway and were not let in
+    Pending,
+    /// Live: every change of a device's status, until Ctrl-C
+    Watch,
+    /// Connect a device for as long as its connection holds
+    Connect {
+        /// Its IPv4 address
+        ip: String,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Disconnect devices; registered ones come back
+    Disconnect {
+        #[command(flatten)]
+        devices: Devices,
+    },
+    /// Disconnect every device of the gateway
+    DisconnectAll,
+    /// Devices that the gateway dials, and keeps dialling
+    #[command(subcommand)]
+    Async(Async),
+    /// Which devices that dial the gateway are let in
+    #[command(subcommand)]
+    AcceptFilter(AcceptFilter),
+    /// Who dials whom
+    #[command(subcommand)]
+    Mode(Mode),
+    /// Encryption between gateway and device
+    #[command(subcommand)]
+    Ssl(Ssl),
+    /// Devices behind devices
+    #[command(subcommand)]
+    Slaves(Slaves),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct How {
+    /// Its port [default: 51211]
+    #[arg(long)]
+    port: Option<u64>,
+    /// With SSL, as is switched on at the device
+    #[arg(long)]
+    ssl: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Devices {
+    /// The devices' IDs
+    #[arg(value_name = "DEVICE", required = true)]
+    device_ids: Vec<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Change {
+    #[command(flatten)]
+    devices: Devices,
+    /// The bare call, without what belongs to it (filter, registration, connection)
+    #[arg(long)]
+    no_apply: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Async {
+    /// Register devices
+    Add {
+        /// ID and address, as in 544114231=192.168.0.104
+        #[arg(value_name = "DEVICE=IP", required = true, value_parser = address)]
+        devices: Vec<(u64, String)>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Take registrations back, and disconnect
+    Remove {
+        #[command(flatten)]
+        devices: Devices,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AcceptFilter {
+    /// Show it
+    Get,
+    /// Replace the whole filter
+    Set {
+        /// The devices to be let in
+        #[arg(value_name = "DEVICE")]
+        device_ids: Vec<u64>,
+        /// Let every device in
+        #[arg(long)]
+        allow_all: bool,
+    },
+    /// Let these devices in too
+    Add {
+        #[command(flatten)]
+        devices: Devices,
+    },
+    /// Let these devices in no more
+    Remove {
+        #[command(flatten)]
+        devices: Devices,
+    },
+    /// Let every device in, or (`off`) only those named
+    AllowAll {
+        /// on or off
+        #[arg(value_parser = ["on", "off"], default_value = "on")]
+        enabled: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Mode {
+    /// Set it, with all that belongs to it
+    Set {
+        /// server_to_device or device_to_server
+        mode: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ssl {
+    /// Switch it on, and connect again
+    Enable(Change),
+    /// Switch it off, and connect again
+    Disable(Change),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Slaves {
+    /// Show them
+    Get,
+    /// Set those behind one device
+    Set {
+        /// The device they hang on
+        device_id: u64,
+        /// Those on RS-485, with commas between
+        #[arg(long, value_delimiter = ',')]
+        rs485: Vec<u64>,
+        /// Those on Wiegand, with commas between
+        #[arg(long, value_delimiter = ',')]
+        wiegand: Vec<u64>,
+    },
+}
+
+fn address(text: &str) -> Result<(u64, String), String> {
+    let parsed = text.split_once('=').and_then(|(id, ip)| Some((id.parse().ok()?, ip.to_owned())));
+    parsed.ok_or_else(|| format!("{text:?} is not as in 544114231=192.168.0.104"))
+}
+
+/// What the words ask for.
+pub(super) enum Asked {
+    /// To watch.
+    Watch,
+    /// A command, and its request's fields.
+    Command(Name, Map<String, Value>),
+}
+
+impl Words {
+    pub(super) fn ask(self) -> Asked {
+        let (name, fields) = match self {
+            Self::Watch => return Asked::Watch,
+            Self::Devices => (Name::Devices, json!({})),
+            Self::Search { wait } => (Name::Search, json!({ "wait_s": wait })),
+            Self::Pending => (Name::Pending, json!({})),
+            Self::Connect { ip, how } => {
+                (Name::Connect, json!({ "ip": ip, "port": how.port, "ssl": how.ssl }))
+            }
+            Self::Disconnect { devices } => (Name::Disconnect, devices.fields()),
+            Self::DisconnectAll => (Name::DisconnectAll, json!({})),
+            Self::Async(Async::Add { devices, how: How { port, ssl } }) => {
+                let devices: Vec<Value> = devices
+                    .into_iter()
+                    .map(|(id, ip)| json!({ "device_id": id, "ip": ip, "port": port, "ssl": ssl }))
+                    .collect();
+                (Name::AsyncAdd, json!({ "devices": devices }))
+            }
+            Self::Async(Async::Remove { devices }) => (Name::AsyncRemove, devices.fields()),
+            Self::AcceptFilter(words) => words.ask(),
+            Self::Mode(Mode::Set { mode, change }) => {
+                let Change { devices, no_apply } = change;
+                let ids = devices.device_ids;
+                let fields = json!({ "mode": mode, "device_ids": ids, "apply": !no_apply });
+                (Name::ModeSet, fields)
+            }
+            Self::Ssl(Ssl::Enable(change)) => (Name::SslEnable, change.fields()),
+            Self::Ssl(Ssl::Disable(change)) => (Name::SslDisable, change.fields()),
+            Self::Slaves(Slaves::Get) => (Name::SlavesGet, json!({})),
+            Self::Slaves(Slaves::Set { device_id, rs485, wiegand }) => {
+                let row = json!({ "device_id": device_id, "rs485": rs485, "wiegand": wiegand });
+                (Name::SlavesSet, json!({ "slaves": [row] }))
+            }
+        };
+        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
+        Asked::Command(name, fields)
+    }
+}
+
+impl AcceptFilter {
+    fn ask(self) -> (Name, Value) {
+        match self {
+            Self::Get => (Name::FilterGet, json!({})),
+            Self::Set { device_ids, allow_all } => {
+                (Name::FilterSet, json!({ "device_ids": device_ids, "allow_all": allow_all }))
+            }
+            Self::Add { devices } => (Name::FilterAdd, devices.fields()),
+            Self::Remove { devices } => (Name::FilterRemove, devices.fields()),
+            Self::AllowAll { enabled } => {
+                (Name::FilterAllowAll, json!({ "enabled": enabled == "on" }))
+            }
+        }
+    }
+}
+
+impl Devices {
+    fn fields(self) -> Value {
+        json!({ "device_ids": self.device_ids })
+    }
+}
+
+impl Change {
+    fn fields(self) -> Value {
+        json!({ "device_ids": self.devices.device_ids, "apply": !self.no_apply })
+    }
+}

@@ -1,0 +1,257 @@
+//! Mode and SSL with all that belongs to them, in the order that leaves no device stranded.
+//!
+//! May not undo anything: where a step fails, it is said how the device is left and what to do.
+//! Prepare, change, connect, clean up (contract, section 4).
+
+use std::collections::BTreeSet;
+
+use tokio::time::{Instant, sleep};
+
+use super::calls::Calls;
+use super::failure::Failure;
+use super::filter;
+use super::response::{DeviceFailure, Outcome};
+use super::work::Work;
+use crate::fleet::{Listed, Mode, Status};
+use crate::gateway::{DEVICE_PORT_DEFAULT, DeviceError, Error, Target};
+use crate::ids::DeviceId;
+
+/// How long a device is dialled again that was connected synchronously.
+const DIAL_WAIT: std::time::Duration = std::time::Duration::from_secs(45);
+/// Between two attempts at that.
+const DIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+const NOT_CHANGED: &str = "The device was not changed; ask again";
+
+pub(super) async fn set_mode(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    mode: Mode,
+) -> Result<Outcome, Failure> {
+    let mut work = Work::begin(calls, ids).await?;
+    match mode {
+        Mode::DeviceToServer => to_dialling(&mut work).await,
+        Mode::ServerToDevice | Mode::Unknown(_) => to_dialled(&mut work).await,
+    }
+    Ok(work.end().await)
+}
+
+/// The devices will dial the gateway: let them in first, take registrations back last.
+async fn to_dialling(work: &mut Work<'_>) {
+    let ids = work.ids();
+    if ids.is_empty() {
+        return;
+    }
+    let added = filter::edit(work.calls, |now| now.device_ids.extend(&ids)).await;
+    work.outcome("filter_added", &ids, added.map(drop), NOT_CHANGED);
+    let state = "It is let in by the accept filter, so it can be reached in either mode; see its \
+                 mode with `devices`, and ask again";
+    change(work, "mode_set", state, Change::Mode(Mode::DeviceToServer)).await;
+    let state = "It was set to dial the gateway and is let in, but has not dialled; see that the \
+                 gateway's address is set in the device. A registration it had is still there; \
+                 take it back by async/remove once the device is connected";
+    let dialling = |row: &Listed| is_up(row) && row.info.mode == Mode::DeviceToServer;
+    work.wait(work.ids(), dialling, state).await;
+    let registered = work.ids_where(|row| row.info.auto_reconnect);
+    if registered.is_empty() {
+        return;
+    }
+    let removed = async { Ok(work.calls.next()?.async_remove(&registered).await?) }.await;
+    let state = "It dials the gateway and is connected; only its registration may be left, which \
+                 async/remove takes back";
+    work.outcome("async_removed", &registered, removed, state);
+    let state = "Its registration was taken back, which ended its connection, and it has not \
+                 dialled again yet; it is let in, so wait for it";
+    work.wait(registered, |row| dialling(row) && !row.info.auto_reconnect, state).await;
+}
+
+/// The gateway will dial the devices: their addresses first, their places in the filter last.
+async fn to_dialled(work: &mut Work<'_>) {
+    for id in work.ids_where(|row| row.info.ip.is_none()) {
+        let why = Failure::new("failed_precondition", "the gateway does not tell its address");
+        let state = "It was not changed; find its address by `search`, set the mode with \
+                     \"apply\":false, and give the address to async/add";
+        work.fail("address_known", id, &why, state);
+    }
+    let state = "If it changed, it waits to be dialled: see its mode with `search`, and give its \
+                 address to async/add; otherwise ask again";
+    change(work, "mode_set", state, Change::Mode(Mode::ServerToDevice)).await;
+    register(work, |row| Some(row.status == Status::TlsConnected)).await;
+    let state = "It was set to be dialled and is registered, and the gateway goes on dialling it; \
+                 see that it can be reached. Its ID is still in the accept filter, which does no \
+                 harm";
+    let dialled = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;
+    work.wait(work.ids(), dialled, state).await;
+    let ids = work.ids();
+    if ids.is_empty() {
+        return;
+    }
+    let removed =
+        filter::edit(work.calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await;
+    let state = "It is connected; only its ID may be left in the accept filter, which \
+                 accept_filter/remove takes out";
+    work.outcome("filter_removed", &ids, removed.map(drop), state);
+}
+
+pub(super) async fn set_ssl(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    enable: bool,
+) -> Result<Outcome, Failure> {
+    let mut work = Work::begin(calls, ids).await?;
+    let step = if enable { "ssl_enabled" } else { "ssl_disabled" };
+    let state = "See with `search` whether SSL is on at the device; if it changed, give its \
+                 address to async/add with that \"ssl\", otherwise ask again";
+    change(&mut work, step, state, Change::Ssl(enable)).await;
+    let server = |row: &Listed| row.info.mode == Mode::ServerToDevice;
+    let synchronous = work.ids_where(|row| server(row) && !row.info.auto_reconnect);
+    let others: Vec<DeviceId> = work.ids().difference(&synchronous).copied().collect();
+    register(&mut work, |row| row.info.auto_reconnect.then_some(enable)).await;
+    for id in synchronous {
+        connect_again(&mut work, id, enable).await;
+    }
+    let wanted = if enable { Status::TlsConnected } else { Status::TcpConnected };
+    let state = "SSL was changed at the device and the gateway was told; it has not come back yet. \
+                 If it does not, take it off by async/remove and add it by async/add with that \
+                 \"ssl\"";
+    work.wait(others.into_iter().collect(), |row| row.status == wanted, state).await;
+    Ok(work.end().await)
+}
+
+/// Registers the devices of the work for which `ssl` says whether with SSL.
+async fn register(work: &mut Work<'_>, ssl: impl Fn(&Listed) -> Option<bool>) {
+    let target = |row: &Listed| Some((row.device_id, target(row, ssl(row)?)?));
+    let targets: Vec<(DeviceId, Target)> = work.devices.values().filter_map(target).collect();
+    if targets.is_empty() {
+        return;
+    }
+    let added = async { Ok(work.calls.next()?.async_add(&targets).await?) }.await;
+    for (id, target) in targets {
+        let Target { ip, port, ssl } = target;
+        let state = format!(
+            "It was changed and nobody dials it: give {{\"device_id\":{id},\"ip\":\"{ip}\",\
+             \"port\":{port},\"ssl\":{ssl}}} to async/add"
+        );
+        work.outcome("async_added", &[id].into(), added.clone(), &state);
+    }
+}
+
+/// Where a device is, from its row; a device that dials in shows no port of its own.
+fn target(row: &Listed, ssl: bool) -> Option<Target> {
+    let port = u16::try_from(row.info.port).ok().filter(|port| *port != 0);
+    Some(Target { ip: row.info.ip?, port: port.unwrap_or(DEVICE_PORT_DEFAULT), ssl })
+}
+
+/// Connects a device again that was connected synchronously, as often as it takes.
+async fn connect_again(work: &mut Work<'_>, id: DeviceId, ssl: bool) {
+    let Some(target) = work.devices.get(&id).and_then(|row| target(row, ssl)) else { return };
+    let end = work.calls.end_of(DIAL_WAIT);
+    let connected = loop {
+        let connected = async { Ok(work.calls.next()?.connect(target).await?) }.await;
+        match connected {
+            Ok(_) => break Ok(()),
+            Err(failure) if Instant::now() + DIAL_PAUSE > end => break Err(failure),
+            Err(_) => sleep(DIAL_PAUSE).await,
+        }
+    };
+    let Target { ip, port, .. } = target;
+    let state = format!(
+        "SSL was changed at the device, and it is not connected: give {{\"ip\":\"{ip}\",\
+         \"port\":{port},\"ssl\":{ssl}}} to connect"
+    );
+    work.outcome("connected", &[id].into(), connected, &state);
+}
+
+fn is_up(row: &Listed) -> bool {
+    row.status.connected() == Some(true)
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Mode(Mode),
+    Ssl(bool),
+}
+
+/// The change itself, on all devices at once; `state` is how one is left where it may have failed.
+async fn change(work: &mut Work<'_>, step: &'static str, state: &str, change: Change) {
+    let ids = work.ids();
+    if ids.is_empty() {
+        return;
+    }
+    match call(work.calls, &ids, change).await {
+        Err(failure) => work.outcome(step, &ids, Err(failure), state),
+        Ok(errors) => {
+            for error in errors {
+                let why = Failure::new(error.code, format!("the gateway says: {}", error.message));
+                work.fail(step, error.device_id, &why, NOT_CHANGED);
+            }
+            work.done(step, &ids);
+        }
+    }
+}
+
+async fn call(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    change: Change,
+) -> Result<Vec<DeviceError>, Failure> {
+    let client = calls.next()?;
+    let errors = match change {
+        Change::Mode(mode) => client.set_mode_multi(ids, mode).await?,
+        Change::Ssl(true) => client.enable_ssl_multi(ids).await?,
+        Change::Ssl(false) => client.disable_ssl_multi(ids).await?,
+    };
+    Ok(errors)
+}
+
+/// The bare call, without anything that belongs to it.
+pub(super) async fn bare_mode(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    mode: Mode,
+) -> Result<Outcome, Failure> {
+    bare(calls, ids, Change::Mode(mode)).await
+}
+
+pub(super) async fn bare_ssl(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    enable: bool,
+) -> Result<Outcome, Failure> {
+    bare(calls, ids, Change::Ssl(enable)).await
+}
+
+async fn bare(calls: &Calls, ids: &BTreeSet<DeviceId>, change: Change) -> Result<Outcome, Failure> {
+    let client = calls.next()?;
+    let single = ids.iter().next().copied().filter(|_| ids.len() == 1);
+    let errors = match (single, change) {
+        (None, change) => call(calls, ids, change).await?,
+        (Some(id), Change::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
+        (Some(id), Change::Ssl(true)) => single_error(id, client.enable_ssl(id).await)?,
+        (Some(id), Change::Ssl(false)) => single_error(id, client.disable_ssl(id).await)?,
+    };
+    let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
+    let done: Vec<DeviceId> = ids.difference(&failed).copied().collect();
+    let error = errors.first().filter(|_| done.is_empty()).map(|first| {
+        Failure::new(first.code, format!("device {}: {}", first.device_id, first.message))
+    });
+    let device_errors = errors.into_iter().map(|error| DeviceFailure {
+        device_id: error.device_id,
+        code: error.code,
+        message: error.message,
+    });
+    let device_errors = device_errors.collect();
+    let data = serde_json::json!({ "device_ids": done, "steps": [] });
+    Ok(Outcome { device_errors, error, ..Outcome::done(data) })
+}
+
+/// What the gateway answered of one device is that device's error.
+fn single_error(id: DeviceId, called: Result<(), Error>) -> Result<Vec<DeviceError>, Failure> {
+    match called {
+        Ok(()) => Ok(Vec::new()),
+        Err(Error::Answered { code, message, .. }) => {
+            Ok(vec![DeviceError { device_id: id, code, message }])
+        }
+        Err(other) => Err(other.into()),
+    }
+}

@@ -1,0 +1,69 @@
+//! The answer to `devices`: the list read now, in the form of the devices' states.
+//!
+//! May not change a state: what the core holds is asked for, and where the list says something else
+//! the list is newer.
+
+use serde_json::{Value, json};
+
+use crate::fleet::{DeviceState, Listed};
+use crate::ids::{DeviceId, Moment};
+use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+
+/// The rows of a list as states; `known` is what the core holds of a device.
+pub fn device_states(
+    directory: &Directory,
+    gateway: &GatewayEntry,
+    rows: &[Listed],
+    now: Moment,
+    known: impl Fn(DeviceId) -> Option<DeviceState>,
+) -> Value {
+    let state = |row: &Listed| {
+        let state = read_now(row, now, known(row.device_id));
+        serde_json::to_value(DeviceStatePayload::new(directory, gateway, &state))
+            .unwrap_or_default()
+    };
+    rows.iter().map(state).collect()
+}
+
+/// The rows of a list for whoever has no core: what the gateway says, and no more.
+#[must_use]
+pub fn device_rows(gateway: &GatewayEntry, rows: &[Listed]) -> Value {
+    let row = |Listed { device_id, status, info }: &Listed| {
+        json!({
+            "device_id": device_id,
+            "name": gateway.device_name(*device_id, Some(info.device_type)),
+            "connected": status.connected(),
+            "status": status.to_string(),
+            "status_code": status.code(),
+            "type": info.device_type.to_string(),
+            "ip": info.ip,
+            "port": info.port,
+            "mode": info.mode.to_string(),
+            "ssl": info.ssl,
+            "auto_reconnect": info.auto_reconnect,
+        })
+    };
+    rows.iter().map(row).collect()
+}
+
+fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceState {
+    let connected = row.status.connected();
+    let (info, status) = (Some(row.info), Some(row.status));
+    match known {
+        Some(known) if known.connected == connected => {
+            DeviceState { status, info, managed: true, ..known }
+        }
+        known => DeviceState {
+            device_id: row.device_id,
+            connected,
+            status,
+            since: connected.map(|_| now),
+            since_exact: false,
+            last_known: None,
+            seq: known.map_or(0, |known| known.seq),
+            info,
+            managed: true,
+            updated_at: now,
+        },
+    }
+}

@@ -1,0 +1,180 @@
+//! What came of a request, as its requester reads it (contract, section 4).
+//!
+//! May not know how it gets there.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use crate::fleet::Listed;
+use crate::ids::DeviceId;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All was done.
+    Ok,
+    /// Some devices failed.
+    Partial,
+    /// It was not done, or not known to be.
+    Error,
+}
+
+/// What failed on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceFailure {
+    /// Which device.
+    pub device_id: DeviceId,
+    /// A gRPC code in snake case.
+    pub code: &'static str,
+    /// What failed and what to do.
+    pub message: String,
+}
+
+/// What the requester should know although nothing failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// Which device, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
+    /// `will_reconnect`, `kept_by_configuration` or `not_remembered`.
+    pub code: &'static str,
+    /// What it means.
+    pub message: String,
+}
+
+/// What a command gave.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// As it is to be read.
+    Json(Value),
+    /// The gateway's list: who answers knows how to say it.
+    Devices(Vec<Listed>),
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What it gave.
+    pub data: Data,
+    /// What failed on single devices.
+    pub device_errors: Vec<DeviceFailure>,
+    /// What is worth knowing.
+    pub warnings: Vec<Warning>,
+    /// Why it failed as a whole.
+    pub error: Option<Failure>,
+}
+
+impl Outcome {
+    /// All was done, and gave this.
+    #[must_use]
+    pub fn done(data: Value) -> Self {
+        Self {
+            data: Data::Json(data),
+            device_errors: Vec::new(),
+            warnings: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// It failed as a whole.
+    #[must_use]
+    pub fn failed(failure: Failure) -> Self {
+        Self { error: Some(failure), ..Self::done(json!({})) }
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        match (&self.error, self.device_errors.is_empty()) {
+            (Some(_), _) => Verdict::Error,
+            (None, true) => Verdict::Ok,
+            (None, false) => Verdict::Partial,
+        }
+    }
+}
+
+impl From<Result<Self, Failure>> for Outcome {
+    fn from(result: Result<Self, Failure>) -> Self {
+        result.unwrap_or_else(Self::failed)
+    }
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Response {
+    /// Which command, as asked for.
+    pub command: String,
+    /// Of which gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// The request's own name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Value>,
+    /// How it ended.
+    pub result: Verdict,
+    /// What it gave.
+    pub data: Value,
+    /// What failed on single devices.
+    pub device_errors: Vec<DeviceFailure>,
+    /// What is worth knowing.
+    pub warnings: Vec<Warning>,
+    /// How long it took.
+    #[serde(rename = "duration_s", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Whether this is an answer from memory.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+}
+
+impl Response {
+    /// The answer with this outcome; `say` puts a list of devices into words.
+    #[must_use]
+    pub fn new(
+        command: impl Into<String>,
+        gateway: Option<String>,
+        transaction: Option<Value>,
+        outcome: Outcome,
+        duration: Duration,
+        say: impl FnOnce(&[Listed]) -> Value,
+    ) -> Self {
+        Self {
+            command: command.into(),
+            gateway,
+            transaction,
+            result: outcome.verdict(),
+            data: match outcome.data {
+                Data::Json(data) => data,
+                Data::Devices(rows) => json!({ "devices": say(&rows) }),
+            },
+            device_errors: outcome.device_errors,
+            warnings: outcome.warnings,
+            duration,
+            error: outcome.error,
+            replayed: false,
+        }
+    }
+
+    /// How it ended, in one word: `ok`, `partial`, or the error's code.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (self.result, &self.error) {
+            (_, Some(error)) => error.code,
+            (Verdict::Ok, None) => "ok",
+            (Verdict::Partial, None) => "partial",
+            (Verdict::Error, None) => "error",
+        }
+    }
+}
+
+/// Seconds to the millisecond.
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    serializer.serialize_f64(f64::from(millis) / 1000.0)
+}

@@ -1,0 +1,107 @@
+//! Runs a typed command on its gateway.
+//!
+//! May not ask whether it is permitted: that is done.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::calls::Calls;
+use super::command::Command;
+use super::failure::{Failure, code};
+use super::response::{Data, Outcome, Verdict, Warning};
+use super::{apply, change, filter, show, work};
+
+/// Runs a command to its end.
+pub async fn run(command: &Command, calls: &Calls) -> Outcome {
+    let mut outcome = match dispatch(command, calls).await {
+        Ok(outcome) => outcome,
+        Err(failure) if failure.code == code::TIMEOUT && command.changes() => {
+            work::timed_out(calls, &command.device_ids(), failure).await
+        }
+        Err(failure) => Outcome::failed(failure),
+    };
+    if outcome.verdict() != Verdict::Error && is_forgotten(command) {
+        outcome.warnings.push(Warning {
+            device_id: None,
+            code: "not_remembered",
+            message: "a gateway forgets this when it restarts, and the bridge does not give it \
+                      again; ask again then"
+                .to_owned(),
+        });
+    }
+    outcome
+}
+
+async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> {
+    match command {
+        Command::Devices => devices(calls).await,
+        Command::Search { wait } => search(calls, *wait).await,
+        Command::Pending => Ok(rows("devices", &calls.next()?.pending().await?, show::pending)),
+        Command::FilterGet => {
+            Ok(Outcome::done(show::filter(&calls.next()?.accept_filter().await?)))
+        }
+        Command::SlavesGet => Ok(rows("slaves", &calls.next()?.slaves().await?, show::slaves)),
+        Command::Connect(target) => change::connect(calls, *target).await,
+        Command::Disconnect(ids) => change::disconnect(calls, ids).await,
+        Command::DisconnectAll => change::disconnect_all(calls).await,
+        Command::AsyncAdd(devices) => change::async_add(calls, devices).await,
+        Command::AsyncRemove(ids) => change::async_remove(calls, ids).await,
+        Command::FilterSet(wanted) => filter::set(calls, wanted).await,
+        Command::FilterAdd(ids) => filter::add(calls, ids).await,
+        Command::FilterRemove(ids) => filter::remove(calls, ids).await,
+        Command::FilterAllowAll(enabled) => filter::allow_all(calls, *enabled).await,
+        Command::ModeSet { device_ids, mode, apply: true } => {
+            apply::set_mode(calls, device_ids, *mode).await
+        }
+        Command::ModeSet { device_ids, mode, apply: false } => {
+            apply::bare_mode(calls, device_ids, *mode).await
+        }
+        Command::Ssl { device_ids, enable, apply: true } => {
+            apply::set_ssl(calls, device_ids, *enable).await
+        }
+        Command::Ssl { device_ids, enable, apply: false } => {
+            apply::bare_ssl(calls, device_ids, *enable).await
+        }
+        Command::SlavesSet(slaves) => change::slaves_set(calls, slaves).await,
+    }
+}
+
+/// Whether it leaves something at the gateway that a restart takes away.
+fn is_forgotten(command: &Command) -> bool {
+    match command {
+        Command::AsyncAdd(_)
+        | Command::FilterAdd(_)
+        | Command::FilterAllowAll(true)
+        | Command::SlavesSet(_)
+        | Command::ModeSet { apply: true, .. } => true,
+        Command::FilterSet(filter) => filter.allow_all || !filter.device_ids.is_empty(),
+        Command::Devices
+        | Command::Search { .. }
+        | Command::Pending
+        | Command::FilterGet
+        | Command::SlavesGet
+        | Command::Connect(_)
+        | Command::Disconnect(_)
+        | Command::DisconnectAll
+        | Command::AsyncRemove(_)
+        | Command::FilterRemove(_)
+        | Command::FilterAllowAll(false)
+        | Command::ModeSet { apply: false, .. }
+        | Command::Ssl { .. } => false,
+    }
+}
+
+/// An answer's rows under their name.
+fn rows<T>(name: &str, rows: &[T], show: fn(&T) -> Value) -> Outcome {
+    Outcome::done(json!({ name: rows.iter().map(show).collect::<Vec<_>>() }))
+}
+
+async fn devices(calls: &Calls) -> Result<Outcome, Failure> {
+    let rows = calls.next()?.device_list().await?;
+    Ok(Outcome { data: Data::Devices(rows), ..Outcome::done(Value::Null) })
+}
+
+async fn search(calls: &Calls, wait: Duration) -> Result<Outcome, Failure> {
+    Ok(rows("devices", &calls.next()?.search(wait).await?, show::found))
+}

@@ -1,0 +1,163 @@
+//! Random walks: any order of calls, faults and waiting keeps a gateway's invariants.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::proto::connect::{AsyncConnectInfo, ConnectInfo};
+use crate::proto::device::Type;
+
+/// Devices 1 to 8 hang on the wall; 9 and 10 exist only in requests.
+const IDS: std::ops::RangeInclusive<u32> = 1..=10;
+
+#[derive(Clone, Debug)]
+enum Act {
+    Connect(u32, bool),
+    AddAsync(Vec<(u32, u32, bool)>),
+    DeleteAsync(Vec<u32>),
+    Disconnect(Vec<u32>),
+    DisconnectAll,
+    Filter(bool, Vec<u32>),
+    Change(Vec<u32>, Change),
+    Power(u32, bool),
+    Drop(u32),
+    Network(bool),
+    Restart,
+    Remove(u32),
+    Slaves(u32),
+    Flip(u32),
+    Manage,
+}
+
+fn ids() -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(IDS, 0..4)
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let change = prop_oneof![(-1..3).prop_map(Change::Mode), any::<bool>().prop_map(Change::Ssl)];
+    prop_oneof![
+        (IDS, any::<bool>()).prop_map(|(id, ssl)| Act::Connect(id, ssl)),
+        prop::collection::vec((IDS, IDS, any::<bool>()), 0..4).prop_map(Act::AddAsync),
+        ids().prop_map(Act::DeleteAsync),
+        ids().prop_map(Act::Disconnect),
+        Just(Act::DisconnectAll),
+        (any::<bool>(), ids()).prop_map(|(all, ids)| Act::Filter(all, ids)),
+        (ids(), change).prop_map(|(ids, change)| Act::Change(ids, change)),
+        (IDS, any::<bool>()).prop_map(|(id, on)| Act::Power(id, on)),
+        IDS.prop_map(Act::Drop),
+        any::<bool>().prop_map(Act::Network),
+        Just(Act::Restart),
+        IDS.prop_map(Act::Remove),
+        IDS.prop_map(Act::Slaves),
+        IDS.prop_map(Act::Flip),
+        Just(Act::Manage),
+    ]
+}
+
+fn address(id: u32) -> String {
+    format!("10.0.0.{id}")
+}
+
+fn gateway(seed: u64) -> Gateway {
+    let device = |id: u32| {
+        let ip = Ipv4Addr::new(10, 0, 0, u8::try_from(id).unwrap());
+        let mut device = Device::new(id, Type::Xpass2, ip);
+        device.ssl = id.is_multiple_of(2);
+        device.mode = if id > 5 { Mode::DeviceToServer } else { Mode::ServerToDevice };
+        device
+    };
+    let rules = Rules { timing: Timing::default(), tells_tries: seed.is_multiple_of(2) };
+    let clock = Clock { start_unix_ms: 0, skew_ms: 0 };
+    Gateway::new("walk", rules, (1..=8).map(device).collect(), clock, seed)
+}
+
+fn info((id, at, ssl): (u32, u32, bool)) -> AsyncConnectInfo {
+    AsyncConnectInfo { device_id: id, ip_addr: address(at), port: 0, use_ssl: ssl }
+}
+
+/// Does one act; refusals are answers like any other.
+fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
+    match act {
+        Act::Connect(id, ssl) => {
+            let info = ConnectInfo { ip_addr: address(id), port: 51211, use_ssl: ssl };
+            let _ = gateway.connect(now, Some(&info));
+        }
+        Act::AddAsync(infos) => {
+            let infos: Vec<_> = infos.into_iter().map(info).collect();
+            let _ = gateway.add_async(now, &infos);
+        }
+        Act::DeleteAsync(ids) => drop(gateway.delete_async(now, &ids)),
+        Act::Disconnect(ids) => drop(gateway.disconnect(now, &ids)),
+        Act::DisconnectAll => gateway.disconnect_all(now),
+        Act::Filter(allow_all, device_i_ds) => {
+            let filter = AcceptFilter { allow_all, device_i_ds, ..AcceptFilter::default() };
+            let _ = gateway.set_filter(Some(filter));
+        }
+        Act::Change(ids, change) => drop(gateway.change_multi(now, &ids, change)),
+        Act::Power(id, on) => drop(gateway.power(now, id, on)),
+        Act::Drop(id) => drop(gateway.drop_device(now, id)),
+        Act::Network(up) => gateway.set_network(now, up),
+        Act::Restart => gateway.restart(now),
+        Act::Remove(id) => drop(gateway.remove_device(now, id)),
+        Act::Slaves(id) => {
+            let info = SlaveDeviceInfo { device_id: id, ..SlaveDeviceInfo::default() };
+            let _ = gateway.set_slaves(&[info]);
+        }
+        Act::Flip(id) => {
+            gateway.flip(now, id);
+            gateway.settle(now, &[id]);
+        }
+        Act::Manage => gateway.manage_all(now),
+    }
+}
+
+/// The last status told of each device.
+fn listen(gateway: &mut Gateway, last: &mut BTreeMap<u32, i32>) {
+    for output in gateway.take_outputs() {
+        if let Output::Status(change) = output {
+            last.insert(change.device_id, change.status);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn list_streams_and_pending_agree_whatever_happens(
+        seed: u64,
+        steps in prop::collection::vec((act(), 0_u64..45_000), 1..60),
+    ) {
+        let mut gateway = gateway(seed);
+        let mut last = BTreeMap::new();
+        let mut now = 0;
+        for (act, wait) in steps {
+            now += wait;
+            gateway.advance(now);
+            prop_assert_eq!(gateway.violations(), Vec::<String>::new());
+            listen(&mut gateway, &mut last);
+            let restarted = matches!(act, Act::Restart);
+            perform(&mut gateway, now, act);
+            prop_assert_eq!(gateway.violations(), Vec::<String>::new());
+            listen(&mut gateway, &mut last);
+            if restarted {
+                last.clear();
+            }
+        }
+        // Quiet is when what was just registered has had its first try.
+        gateway.advance(now + 4_000);
+        listen(&mut gateway, &mut last);
+        for entry in gateway.list() {
+            let told = last.get(&entry.device_id).copied().unwrap_or(0);
+            prop_assert_eq!(entry.status, told, "{}", entry.device_id);
+        }
+        for (id, status) in &last {
+            let listed = gateway.manages(*id);
+            prop_assert!(listed || !means_connected(*status), "{} told as {}", id, status);
+        }
+        for pending in gateway.pending() {
+            prop_assert!(!gateway.is_connected(pending.device_id));
+        }
+        prop_assert!(gateway.timers.len() < 1_000, "timers pile up");
+    }
+}

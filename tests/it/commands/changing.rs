@@ -1,0 +1,193 @@
+//! The commands that are one change, each seen at the gateway.
+
+use serde_json::{Value, json};
+
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
+use super::{ALL, House};
+use crate::harness::eventually;
+use crate::harness::mosquitto::Mosquitto;
+
+/// A house whose gateway manages nothing yet.
+async fn new_house(devices: usize) -> House {
+    let broker = Mosquitto::start("").await;
+    let settings = Settings { managed: false, ..Settings::fast(devices) };
+    let simulator = Simulator::start(settings).await.unwrap();
+    House::with(broker, simulator, ALL, "").await
+}
+
+fn codes(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|entry| entry["code"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_connected_and_disconnected() {
+    let house = new_house(3).await;
+    let control = house.simulator.control();
+    let device = control.building()[0].clone();
+    let answer = house.ask("connect", &format!("{{\"ip\":\"{}\"}}", device.ip)).await;
+    assert_eq!(answer["data"], json!({"device_id": device.id}), "{answer}");
+    assert_eq!(control.managed()[0].device_id, device.id);
+    let answer = house.ask("connect", r#"{"ip":"192.168.7.7"}"#).await;
+    assert_eq!(
+        (&answer["result"], &answer["error"]["code"]),
+        (&json!("error"), &json!("unavailable"))
+    );
+
+    let ids = format!("{{\"device_ids\":[{},7]}}", device.id);
+    let answer = house.ask("disconnect", &ids).await;
+    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!(answer["data"]["device_ids"], json!([device.id]));
+    assert_eq!(answer["device_errors"][0]["device_id"], 7);
+    assert_eq!(codes(&answer["device_errors"]), ["not_found"]);
+    assert_eq!(answer["warnings"], json!([]));
+    assert!(control.managed().is_empty());
+    let answer = house.ask("disconnect", r#"{"device_id":7}"#).await;
+    assert_eq!(answer["error"]["code"], "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registered_devices_come_and_go() {
+    let house = new_house(3).await;
+    let control = house.simulator.control();
+    let [plain, ssl] = [0, 1].map(|at| control.building()[at].clone());
+    let devices = json!({"devices": [
+        {"device_id": plain.id, "ip": plain.ip},
+        {"device_id": ssl.id, "ip": ssl.ip, "port": 51211, "ssl": true},
+    ]});
+    let answer = house.ask("async/add", &devices.to_string()).await;
+    assert_eq!(answer["data"], json!({"device_ids": [plain.id, ssl.id]}), "{answer}");
+    assert_eq!(codes(&answer["warnings"]), ["not_remembered"]);
+    eventually("both are connected", || {
+        let statuses: Vec<_> = control.managed().iter().map(|device| device.status).collect();
+        (statuses == [1, 2]).then_some(())
+    })
+    .await;
+
+    let answer = house.ask("disconnect_all", "{}").await;
+    assert_eq!(answer["result"], "ok");
+    assert_eq!(codes(&answer["warnings"]), ["will_reconnect", "will_reconnect"]);
+    let ids = format!("{{\"device_ids\":[{},7]}}", plain.id);
+    let answer = house.ask("disconnect", &ids).await;
+    assert_eq!(codes(&answer["warnings"]), ["will_reconnect"], "{answer}");
+    let answer = house.ask("async/remove", &ids).await;
+    assert_eq!(
+        (&answer["result"], &answer["data"]["device_ids"]),
+        (&json!("partial"), &json!([plain.id]))
+    );
+    let managed: Vec<u32> = control.managed().iter().map(|device| device.device_id).collect();
+    assert_eq!(managed, [ssl.id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_is_changed_and_read_back() {
+    let house = new_house(10).await;
+    let control = house.simulator.control();
+    let filter = |allow_all: bool, ids: &[u32]| {
+        let mut filter = json!({"ips": [], "subnets": []});
+        filter["allow_all"] = json!(allow_all);
+        filter["device_ids"] = json!(ids);
+        filter
+    };
+    for (command, request, allow_all, ids) in [
+        ("accept_filter/set", json!({"device_ids": [9, 8]}), false, &[8, 9][..]),
+        ("accept_filter/add", json!({"device_ids": [7, 8]}), false, &[7, 8, 9]),
+        ("accept_filter/remove", json!({"device_ids": [9, 1]}), false, &[7, 8]),
+        ("accept_filter/allow_all", json!({"enabled": true}), true, &[7, 8]),
+        ("accept_filter/allow_all", json!({"enabled": false}), false, &[7, 8]),
+        ("accept_filter/set", json!({"device_ids": []}), false, &[]),
+    ] {
+        let answer = house.ask(command, &request.to_string()).await;
+        assert_eq!(answer["data"], filter(allow_all, ids), "{answer}");
+        let now = control.filter();
+        assert_eq!((now.allow_all, now.device_i_ds.as_slice()), (allow_all, ids), "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slaves_are_set() {
+    let house = House::new(3, ALL).await;
+    let id = house.simulator.control().managed()[0].device_id;
+    let request = json!({"slaves": [{"device_id": id, "rs485": [7, 8]}]}).to_string();
+    let answer = house.ask("slaves/set", &request).await;
+    assert_eq!((&answer["result"], &answer["data"]), (&json!("ok"), &json!({})), "{answer}");
+    let answer = house.ask("slaves/get", "{}").await;
+    let slaves = json!({"slaves": [{"device_id": id, "rs485": [7, 8], "wiegand": []}]});
+    assert_eq!(answer["data"], slaves);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
+    let house = House::new(3, ALL).await;
+    let control = house.simulator.control();
+    let device = control.building()[0].clone();
+    let request = |mode: &str| json!({"device_id": device.id, "mode": mode}).to_string();
+    let steps = |answer: &Value| -> Vec<String> {
+        let steps = answer["data"]["steps"].as_array().unwrap().iter();
+        steps.map(|step| format!("{} {}", step["step"], step["result"]).replace('"', "")).collect()
+    };
+    let answer = house.ask("mode/set", &request("DEVICE_TO_SERVER")).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+    let expected =
+        ["filter_added ok", "mode_set ok", "connected ok", "async_removed ok", "connected ok"];
+    assert_eq!(steps(&answer), expected);
+    let row = |id: u32| control.managed().into_iter().find(|row| row.device_id == id).unwrap();
+    let now = row(device.id);
+    assert_eq!((now.connection_mode, now.auto_reconnect, now.status), (1, false, 1));
+    assert!(control.filter().device_i_ds.contains(&device.id));
+
+    let answer = house.ask("mode/set", &request("server_to_device")).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+    let expected = ["mode_set ok", "async_added ok", "connected ok", "filter_removed ok"];
+    assert_eq!(steps(&answer), expected);
+    let now = row(device.id);
+    assert_eq!((now.connection_mode, now.auto_reconnect, now.status), (0, true, 1));
+    assert!(!control.filter().device_i_ds.contains(&device.id));
+
+    let request = json!({"device_id": device.id, "mode": "device_to_server", "apply": false});
+    let answer = house.ask("mode/set", &request.to_string()).await;
+    assert_eq!(answer["data"], json!({"device_ids": [device.id], "steps": []}), "{answer}");
+    assert!(!control.filter().device_i_ds.contains(&device.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
+    let house = House::new(10, ALL).await;
+    let control = house.simulator.control();
+    let [registered, dialling, dialled] = [0, 3, 2].map(|at| control.building()[at].clone());
+    // One of them is connected by a plain `connect`.
+    let id = json!({"device_id": dialled.id}).to_string();
+    assert_eq!(house.ask("async/remove", &id).await["result"], "ok");
+    let connect = json!({"ip": dialled.ip}).to_string();
+    assert_eq!(house.ask("connect", &connect).await["result"], "ok");
+    let ids = [registered.id, dialled.id, dialling.id];
+    for (command, status) in [("ssl/enable", 2), ("ssl/disable", 1)] {
+        let request = json!({"device_ids": [ids[0], ids[1], ids[2], 7]}).to_string();
+        let answer = house.ask(command, &request).await;
+        assert_eq!(answer["result"], "partial", "{answer}");
+        assert_eq!(answer["data"]["device_ids"].as_array().unwrap().len(), 3, "{answer}");
+        assert_eq!(answer["device_errors"][0]["code"], "not_found", "{answer}");
+        for row in control.managed().iter().filter(|row| ids.contains(&row.device_id)) {
+            assert_eq!(row.status, status, "{command} {row:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_asked_for_twice_is_made_once() {
+    let house = House::new(3, ALL).await;
+    let request = r#"{"transaction":"42","requested_by":"Ann"}"#;
+    let first = house.ask("disconnect_all", request).await;
+    assert_eq!((&first["result"], first.get("replayed")), (&json!("ok"), None));
+    let second = house.ask("disconnect_all", request).await;
+    assert_eq!(second["replayed"], true);
+    assert_eq!((&second["data"], &second["duration_s"]), (&first["data"], &first["duration_s"]));
+    house.ask("disconnect_all", r#"{"transaction":"42" }"#).await;
+    assert_eq!(house.simulator.control().calls()["DisconnectAll"], 2);
+    let (_, log) = house.bridge.stop().await;
+    let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
+    for word in ["lobby", "disconnect_all", "Ann", "a claim", "ok"] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
+    assert!(log.contains("commands.allow lets every client"), "{log}");
+}

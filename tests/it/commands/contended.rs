@@ -1,0 +1,126 @@
+//! Many at once: clients that change the same filter, gateways that hang, requests that wait.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{ALL, House, refusal, rr};
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_add_to_the_filter_at_once_all_win() {
+    let house = House::new(3, ALL).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for id in 1..=8 {
+        let (port, request) = (house.broker.port, json!({"device_id": id}).to_string());
+        clients.spawn(async move {
+            rr(port, &["-t", "gsdk/lobby/request/accept_filter/add", "-m", &request], "20").await
+        });
+    }
+    for answer in clients.join_all().await {
+        let answer = answer.expect("each is answered");
+        assert_eq!(answer["result"], "ok", "{answer}");
+    }
+    let filter = house.simulator.control().filter().device_i_ds;
+    assert_eq!(filter, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_hangs_delays_neither_events_nor_another_gateway() {
+    let broker = Mosquitto::start("").await;
+    let (lobby, annex) = (crate::harness::simulator(3).await, crate::harness::simulator(3).await);
+    let setup = Setup::new(broker.port, "").lines(ALL);
+    let bridge = setup.gateway("lobby", &lobby, "").gateway("annex", &annex, "").start();
+    bridge.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let house = House { broker, simulator: lobby, bridge };
+    house.is_listening().await;
+    house.simulator.control().freeze(true);
+    let hung = tokio::spawn({
+        let port = house.broker.port;
+        async move { rr(port, &["-t", "gsdk/lobby/request/disconnect_all", "-n"], "20").await }
+    });
+    let device = annex.control().managed()[0].device_id;
+    annex.control().drop_device(device);
+    let topic = format!("gsdk/annex/{device}/event/disconnected");
+    watcher.see("the other gateway's event", |seen| seen.topic == topic).await;
+    assert_eq!(house.ask_of("annex", "devices", "{}").await["result"], "ok");
+    assert_eq!(house.ask_of("annex", "disconnect_all", "{}").await["result"], "ok");
+    assert!(!hung.is_finished(), "the hung one waits all this time");
+    house.simulator.control().freeze(false);
+    let answer = hung.await.unwrap().expect("it is answered in the end");
+    assert_eq!(answer["command"], "disconnect_all", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_too_long_is_not_run() {
+    let house = House::new(3, ALL).await;
+    let control = house.simulator.control();
+    control.latency(Duration::from_millis(1_500));
+    let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
+    let late = async {
+        crate::harness::eventually("the first one runs", || {
+            control.calls().contains_key("GetAcceptFilter").then_some(())
+        })
+        .await;
+        let topic = "gsdk/lobby/request/disconnect_all";
+        let expiry = ["-D", "publish", "message-expiry-interval", "1"];
+        let args = [&["-t", topic, "-n"][..], &expiry].concat();
+        let expired = house.rr(&args, "20");
+        let impatient = house.ask("disconnect_all", r#"{"timeout_s":0.5}"#);
+        let beside = house.ask("pending", "{}");
+        tokio::join!(expired, impatient, beside)
+    };
+    let (first, (expired, impatient, beside)) = tokio::join!(first, late);
+    assert_eq!(first["result"], "ok", "{first}");
+    assert_eq!(refusal(&expired.unwrap()).0, "expired");
+    assert_eq!(refusal(&impatient).0, "timeout");
+    assert_eq!(beside["result"], "ok");
+    assert!(beside["duration_s"].as_f64().unwrap() < 3.0, "{beside}");
+    assert_eq!(control.calls().get("DisconnectAll"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_without_an_answer_is_told_as_unknown() {
+    let house = House::new(3, ALL).await;
+    let control = house.simulator.control();
+    let id = control.managed()[0].device_id;
+    control.latency(Duration::from_millis(700));
+    let request = json!({"device_ids": [id], "timeout_s": 1}).to_string();
+    let answer = house.ask("disconnect", &request).await;
+    assert_eq!(refusal(&answer).0, "timeout");
+    let looked = &answer["data"]["steps"][0];
+    assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let simulator = crate::harness::simulator(3).await;
+    let house = House::with(broker, simulator, "[commands]\nrate = \"20/s\"\n", "").await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let count = 1_000;
+    let lines = "{}\n".repeat(count);
+    let port = house.broker.port.to_string();
+    let mut flood = std::process::Command::new("mosquitto_pub")
+        .args(["-q", "1", "-l", "-t", "gsdk/lobby/request/devices", "-p", &port])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(flood.stdin.as_mut().unwrap(), lines.as_bytes()).unwrap();
+    drop(flood.stdin.take());
+    let device = house.simulator.control().managed()[0].device_id;
+    house.simulator.control().drop_device(device);
+    let topic = format!("gsdk/lobby/{device}/event/disconnected");
+    watcher.see("an event amid the flood", |seen| seen.topic == topic).await;
+    crate::harness::eventually("every request is answered", || {
+        let is_answer =
+            |seen: &&crate::harness::watcher::Seen| seen.topic == "gsdk/lobby/response/devices";
+        (watcher.all().iter().filter(is_answer).count() == count).then_some(())
+    })
+    .await;
+    flood.wait().unwrap();
+}

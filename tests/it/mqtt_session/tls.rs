@@ -1,0 +1,96 @@
+//! TLS to a real mosquitto: what works, and every mistake in its own words.
+//!
+//! May not weaken verification: certificates are made right or wrong, the session stays as it is.
+
+use gsdk2mqtt::mqtt::session::spawn;
+use gsdk2mqtt::mqtt::{Event, Protocol, Settings, Tls};
+use tempfile::TempDir;
+
+use super::{settings, wait_for};
+use crate::harness::certificates::{Ca, Certified};
+use crate::harness::mosquitto::Mosquitto;
+
+/// A broker whose certificate is this one.
+async fn broker(ca: &Ca, certificate: Certified, extra: &str) -> Mosquitto {
+    let dir = TempDir::new().unwrap();
+    std::fs::copy(ca.file(), dir.path().join("ca.crt")).unwrap();
+    ca.write(dir.path(), "server", certificate);
+    let files = "cafile {dir}/ca.crt\ncertfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
+    Mosquitto::start_in(dir, &format!("{files}{extra}")).await
+}
+
+fn trusting(port: u16, ca: &Ca) -> Settings {
+    let tls = Some(Tls { ca_file: Some(ca.file()), ..Tls::default() });
+    Settings { tls, ..settings(port, Protocol::V5) }
+}
+
+/// Why there is no connection.
+async fn refused(settings: Settings) -> String {
+    let mut session = spawn(settings);
+    wait_for(&mut session, "a refusal", |event| match event {
+        Event::Unreachable { reason, .. } | Event::Disconnected { reason, .. } => Some(reason),
+        Event::Connected(_) => panic!("connected"),
+        _ => None,
+    })
+    .await
+}
+
+async fn connects(settings: Settings) {
+    let mut session = spawn(settings);
+    wait_for(&mut session, "a connection", |event| match event {
+        Event::Connected(_) => Some(()),
+        Event::Unreachable { reason, .. } => panic!("{reason}"),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broker_with_a_private_ca_is_trusted_by_its_file() {
+    let ca = Ca::new();
+    let broker = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
+    connects(trusting(broker.port, &ca)).await;
+    let v311 = Settings { protocol: Protocol::V311, ..trusting(broker.port, &ca) };
+    connects(v311).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_wrong_is_told_with_its_remedy() {
+    let (ca, other) = (Ca::new(), Ca::called("another CA"));
+    let right = Certified::of(&["127.0.0.1"]);
+    for (broker, trusted, words) in [
+        (broker(&other, right, "").await, &ca, "mqtt.ca_file"),
+        (broker(&ca, Certified::of(&["broker.lan"]), "").await, &ca, "broker.lan"),
+        (broker(&ca, Certified::expired(&["127.0.0.1"]), "").await, &ca, "expired"),
+    ] {
+        let reason = refused(trusting(broker.port, trusted)).await;
+        assert!(reason.contains(words), "{words} in {reason}");
+    }
+}
+
+#[tokio::test]
+async fn tls_and_plain_mixed_up_are_told() {
+    let ca = Ca::new();
+    let secure = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
+    let reason = refused(settings(secure.port, Protocol::V5)).await;
+    assert!(reason.contains("mqtts://"), "{reason}");
+    let plain = Mosquitto::start("").await;
+    let reason = refused(trusting(plain.port, &ca)).await;
+    assert!(reason.contains("mqtt://"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_broker_that_wants_our_certificate_gets_it_or_is_told() {
+    let ca = Ca::new();
+    let extra = "require_certificate true";
+    let broker = broker(&ca, Certified::of(&["127.0.0.1"]), extra).await;
+    let reason = refused(trusting(broker.port, &ca)).await;
+    assert!(reason.contains("mqtt.cert_file"), "{reason}");
+    ca.write(ca.folder(), "client", Certified::of(&["bridge"]));
+    let tls = Some(Tls {
+        ca_file: Some(ca.file()),
+        cert_file: Some(ca.folder().join("client.crt")),
+        key_file: Some(ca.folder().join("client.key")),
+    });
+    connects(Settings { tls, ..settings(broker.port, Protocol::V5) }).await;
+}
