@@ -5,6 +5,7 @@
 mod answers;
 mod backoff;
 mod changed;
+mod clearing;
 mod connection;
 mod desk;
 mod dial;
