@@ -22,7 +22,7 @@ use crate::commands::{
 };
 use crate::config::{self, Config};
 use crate::gateway::{GatewayClient, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
-use crate::ids::{GatewayName, HostPort};
+use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::payload::GatewayEntry;
 use words::{Asked, Words};
 
@@ -99,7 +99,7 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         begun.elapsed(),
         |rows| device_rows(&gateway.entry, rows),
     );
-    show(&answer, args.json)?;
+    show(&answer, &gateway.entry, args.json)?;
     Ok(match answer.result {
         Verdict::Ok => ExitCode::SUCCESS,
         Verdict::Error if answer.word() == code::INVALID_REQUEST => {
@@ -196,7 +196,7 @@ fn confirmed(command: &Command) -> anyhow::Result<bool> {
 }
 
 /// The answer: data to stdout, what went wrong to stderr.
-fn show(answer: &Response, json: bool) -> anyhow::Result<()> {
+fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string(answer)?)?;
@@ -204,7 +204,11 @@ fn show(answer: &Response, json: bool) -> anyhow::Result<()> {
     }
     // What failed as a whole has no data, but perhaps steps.
     if answer.result != Verdict::Error || answer.data.get("steps").is_some() {
-        out.write_all(table::of(&answer.command, &answer.data).as_bytes())?;
+        let name_of = |id: u64| {
+            let id = DeviceId::new(u32::try_from(id).ok()?)?;
+            entry.devices.get(&id)?.name.clone()
+        };
+        out.write_all(table::of(&answer.command, &answer.data, name_of).as_bytes())?;
         out.flush()?;
     }
     for warning in &answer.warnings {

@@ -19,6 +19,7 @@ const DEVICES: Columns = &[
 ];
 const FOUND: Columns = &[
     ("device_id", "ID"),
+    ("name", "NAME"),
     ("type", "TYPE"),
     ("ip", "ADDRESS"),
     ("port", "PORT"),
@@ -26,14 +27,19 @@ const FOUND: Columns = &[
     ("ssl", "SSL"),
     ("server", "SERVER"),
 ];
-const PENDING: Columns =
-    &[("device_id", "ID"), ("type", "TYPE"), ("ip", "ADDRESS"), ("last_try", "LAST TRY")];
+const PENDING: Columns = &[
+    ("device_id", "ID"),
+    ("name", "NAME"),
+    ("type", "TYPE"),
+    ("ip", "ADDRESS"),
+    ("last_try", "LAST TRY"),
+];
 const SLAVES: Columns = &[("device_id", "ID"), ("rs485", "RS-485"), ("wiegand", "WIEGAND")];
 const STEPS: Columns =
     &[("device_id", "ID"), ("step", "STEP"), ("result", "RESULT"), ("message", "")];
 
-/// An answer's data as text.
-pub(super) fn of(command: &str, data: &Value) -> String {
+/// An answer's data as text; `name_of` is what the configuration calls a device.
+pub(super) fn of(command: &str, data: &Value, name_of: impl Fn(u64) -> Option<String>) -> String {
     let (key, columns) = match command {
         "devices" => ("devices", DEVICES),
         "search" => ("devices", FOUND),
@@ -45,7 +51,7 @@ pub(super) fn of(command: &str, data: &Value) -> String {
         return match (rows.as_slice(), key) {
             ([], "steps") => String::new(),
             ([], _) => "none\n".to_owned(),
-            (rows, _) => table(columns, rows),
+            (rows, _) => table(columns, rows, name_of),
         };
     }
     let Some(fields) = data.as_object().filter(|fields| !fields.is_empty()) else {
@@ -54,10 +60,16 @@ pub(super) fn of(command: &str, data: &Value) -> String {
     fields.iter().map(|(key, value)| format!("{key}: {}\n", word(value))).collect()
 }
 
-fn table(columns: Columns, rows: &[Value]) -> String {
-    let cells = |row: &Value| -> Vec<String> {
-        columns.iter().map(|(key, _)| row.get(key).map(word).unwrap_or_default()).collect()
+fn table(columns: Columns, rows: &[Value], name_of: impl Fn(u64) -> Option<String>) -> String {
+    let cell = |row: &Value, key: &str| match (row.get(key), key) {
+        (Some(value), _) => word(value),
+        (None, "name") => {
+            let id = row.get("device_id").and_then(Value::as_u64);
+            id.and_then(&name_of).unwrap_or_else(|| "-".to_owned())
+        }
+        (None, _) => String::new(),
     };
+    let cells = |row: &Value| columns.iter().map(|(key, _)| cell(row, key)).collect();
     let head: Vec<String> = columns.iter().map(|(_, head)| (*head).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
     let width = |at: usize| {
@@ -97,7 +109,10 @@ mod tests {
             {"device_id": 544_114_231, "rs485": [], "wiegand": [1]},
         ]});
         let expected = "ID         RS-485  WIEGAND\n7          8,9     -\n544114231  -       1\n";
+        let of = |command: &str, data: &Value| of(command, data, |id| Some(format!("Door {id}")));
         assert_eq!(of("slaves/get", &data), expected);
+        let found = of("search", &json!({"devices": [{"device_id": 7}]}));
+        assert!(found.contains("\n7   Door 7"), "{found}");
         assert_eq!(of("pending", &json!({"devices": []})), "none\n");
         assert_eq!(of("disconnect_all", &json!({})), "done\n");
         assert_eq!(of("connect", &json!({"device_id": 7})), "device_id: 7\n");
