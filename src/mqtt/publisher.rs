@@ -13,9 +13,9 @@ use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
-use crate::payload::{GatewayEntry, Subject};
+use crate::payload::Subject;
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
@@ -152,33 +152,6 @@ impl Publisher {
     pub fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         self.changed.insert((gateway, device_id));
         self.info_changed(gateway);
-    }
-
-    /// This device is no more.
-    pub fn device_forgotten(
-        &mut self,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        entry: Option<&GatewayEntry>,
-    ) {
-        self.changed.remove((gateway, device_id));
-        if let Some(entry) = entry {
-            self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
-        }
-        self.info_changed(gateway);
-    }
-
-    /// This gateway, with these devices, is not configured any more.
-    pub fn gateway_gone(
-        &mut self,
-        gateway: &GatewayName,
-        device_ids: impl IntoIterator<Item = DeviceId>,
-    ) {
-        for device_id in device_ids {
-            self.cleared.push_back(self.topics.device_state(gateway, device_id));
-        }
-        self.cleared.push_back(self.topics.gateway_state(gateway));
-        self.cleared.push_back(self.topics.gateway_info(gateway));
     }
 
     /// This gateway's state has changed; what changed of its devices before goes out before it.
