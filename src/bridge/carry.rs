@@ -7,9 +7,10 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
+use super::desired::Report;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
-use crate::gateway::{LinkError, Observation};
+use crate::gateway::{Link, LinkError, Observation};
 use crate::ids::Moment;
 use crate::mqtt;
 use crate::outbox::Record;
@@ -41,11 +42,14 @@ impl Bridge {
                     facts.package = Some(package.to_string());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
+                self.desired.link_up(gateway);
                 self.step(gateway, Input::LinkUp, StdInstant::now());
             }
             Observation::ListAsked => self.step(gateway, Input::ListAsked, StdInstant::now()),
             Observation::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
+                let client = self.links.get(gateway.0).and_then(Link::client);
+                self.desired.listed(gateway, &rows, client);
                 self.step(gateway, Input::List(rows), StdInstant::now());
             }
             Observation::AcceptFilter(filter) => {
@@ -151,6 +155,12 @@ impl Bridge {
         }
     }
 
+    /// Something was added to a gateway: told, and its list is worth a look.
+    pub(super) fn restored(&mut self, (gateway, event): Report) {
+        self.gateway_event(gateway, &event);
+        self.step(gateway, Input::ListWanted, StdInstant::now());
+    }
+
     fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let name = &entry.name;
@@ -158,6 +168,9 @@ impl Bridge {
             GatewayEvent::Reachable => tracing::info!(gateway = %name, "its view is live"),
             GatewayEvent::Unreachable => {
                 tracing::warn!(gateway = %name, "lost: its devices are unknown from now on");
+            }
+            GatewayEvent::Restored { what, count } => {
+                tracing::info!(gateway = %name, what, count, "added what was wanted and missing");
             }
             GatewayEvent::Corrected { count } => {
                 tracing::warn!(gateway = %name, count, "an audit found what the stream had lost");

@@ -7,6 +7,7 @@
 mod broker;
 mod carry;
 mod clock;
+mod desired;
 mod heard;
 mod keeping;
 mod losses;
@@ -32,6 +33,7 @@ use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
+use desired::Desired;
 use keeping::Keeper;
 use losses::Losses;
 use requests::Requests;
@@ -76,6 +78,7 @@ pub struct Bridge {
     session_settings: mqtt::Settings,
     session_again_at: Option<Instant>,
     rivals: Rivals,
+    desired: Desired,
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
@@ -121,6 +124,7 @@ impl Bridge {
                 self.take_up_observations();
             }
             event = next_event(&mut self.session) => self.take_up_broker_events(event),
+            Some(report) = self.desired.reports.recv() => self.restored(report),
             Some(query) = self.queries.recv() => self.answer_query(query),
             Some(finished) = self.requests.next() => self.finished(finished),
             () = due_or_never => {}

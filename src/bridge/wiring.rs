@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::Clock;
+use super::desired::Desired;
 use super::keeping::Keeper;
 use super::losses::Losses;
 use super::requests::Requests;
@@ -116,6 +117,7 @@ impl Bridge {
             session_settings,
             session_again_at: None,
             rivals: Rivals::default(),
+            desired: Desired::new(config),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
             broker_refusal: "",

@@ -135,6 +135,14 @@ pub enum GatewayEvent {
         /// How many devices.
         count: u64,
     },
+    /// What the configuration wants and was missing has been added to it. Told by who adds it, not
+    /// by the core.
+    Restored {
+        /// `async_connections` or `accept_filter`.
+        what: &'static str,
+        /// How many entries.
+        count: u64,
+    },
     /// A status of a device that is neither listed nor configured.
     Stranger {
         /// Which device.
@@ -152,6 +160,7 @@ impl GatewayEvent {
             Self::Reachable => "reachable",
             Self::Unreachable => "unreachable",
             Self::Corrected { .. } => "corrected",
+            Self::Restored { .. } => "restored",
             Self::Stranger { .. } => "stranger",
         }
     }

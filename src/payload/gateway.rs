@@ -97,6 +97,8 @@ pub struct GatewayEventPayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
     #[serde(serialize_with = "time::moment")]
     timestamp: Moment,
@@ -114,8 +116,13 @@ impl<'a> GatewayEventPayload<'a> {
         at: Moment,
         event: &GatewayEvent,
     ) -> Self {
+        let what = match event {
+            GatewayEvent::Restored { what, .. } => Some(*what),
+            _ => None,
+        };
         let (device_id, status, count) = match event {
             GatewayEvent::Reachable | GatewayEvent::Unreachable => (None, None, None),
+            GatewayEvent::Restored { count, .. } => (None, None, Some(*count)),
             GatewayEvent::Corrected { count } => (None, None, Some(*count)),
             GatewayEvent::Stranger { device_id, status } => {
                 (Some(*device_id), Some(status.to_string()), None)
@@ -128,6 +135,7 @@ impl<'a> GatewayEventPayload<'a> {
             gateway: gateway.name.as_str(),
             device_id,
             status,
+            what,
             count,
             timestamp: at,
             received_at: at,

@@ -1,6 +1,7 @@
 //! The whole: real mosquitto, the simulated gateway, the bridge as a process, seen from outside.
 
 mod configuration;
+mod desired;
 mod events;
 mod losses;
 mod metrics;
