@@ -1,8 +1,8 @@
 //! What the configuration wants of a gateway, given to it at every new link.
 //!
-//! May not take anything away, nor narrow a filter: it only adds what is missing (design, decision 7).
-//! A restart of a gateway cannot be told from a cut, so nothing here tries to. It runs beside the
-//! loop, ends with the link, and holds up nobody.
+//! May not take anything away, nor narrow a filter: it only adds what is missing. A restart of a
+//! gateway cannot be told from a cut, so nothing here tries to. It runs beside the loop, ends with
+//! the link, and holds up nobody.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
