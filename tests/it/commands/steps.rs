@@ -54,10 +54,10 @@ async fn a_device_that_does_not_come_back_is_told_with_what_was_seen() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
     let id = control.building()[0].id;
-    // It takes the change and is gone.
+    // It has taken the change, and is gone.
     let gone = async {
-        crate::harness::eventually("it is asked to change", || {
-            control.calls().contains_key("EnableSSLMulti").then(|| control.power(id, false))
+        crate::harness::eventually("it has changed", || {
+            control.building()[0].ssl.then(|| control.power(id, false))
         })
         .await
     };
