@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod desired;
 pub mod fleet;
 pub mod gateway;
 pub mod http;

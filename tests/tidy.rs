@@ -21,12 +21,16 @@ const ARROWS: &[(&str, &str)] = &[
     ("mqtt", "ids fleet payload outbox task"),
     ("gateway", "ids fleet proto task"),
     ("commands", "ids fleet payload gateway"),
+    ("desired", "ids fleet gateway commands"),
     ("metrics", "ids fleet payload"),
     ("http", "ids fleet metrics"),
     ("homeassistant", "ids fleet payload"),
     ("config", "ids fleet"),
     ("simulator", "ids proto"),
-    ("bridge", "ids fleet payload outbox mqtt gateway commands metrics http homeassistant config"),
+    (
+        "bridge",
+        "ids fleet payload outbox mqtt gateway commands desired metrics http homeassistant config",
+    ),
     ("demo", "*"),
     ("cli", "*"),
 ];

@@ -97,6 +97,7 @@ impl Bridge {
     /// Writes what there is to write, then sends what there is to send, as far as the window goes.
     pub(super) fn publish(&mut self) {
         self.write_down();
+        self.requests.written_down();
         self.info.outbox.pending = self.outbox.len();
         self.info.outbox.dropped = self.outbox.dropped();
         self.metrics.outbox_events.set(gauge(self.outbox.len()));

@@ -7,10 +7,9 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::desired::Report;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
-use crate::gateway::{Link, LinkError, Observation};
+use crate::gateway::{LinkError, Observation};
 use crate::ids::Moment;
 use crate::mqtt;
 use crate::outbox::Record;
@@ -45,14 +44,17 @@ impl Bridge {
                 self.desired.link_up(gateway);
                 self.step(gateway, Input::LinkUp, StdInstant::now());
             }
-            Observation::ListAsked => self.step(gateway, Input::ListAsked, StdInstant::now()),
+            Observation::ListAsked => {
+                self.desired.list_asked(gateway);
+                self.step(gateway, Input::ListAsked, StdInstant::now());
+            }
             Observation::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
-                let client = self.links.get(gateway.0).and_then(Link::client);
-                self.desired.listed(gateway, &rows, client);
+                self.listed(gateway, &rows);
                 self.step(gateway, Input::List(rows), StdInstant::now());
             }
             Observation::AcceptFilter(filter) => {
+                self.filter_read(gateway, &filter);
                 let device_count = filter.device_ids.len();
                 let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
                 self.fact(gateway, |facts| facts.accept_filter = Some(filter));
@@ -106,6 +108,7 @@ impl Bridge {
         if let Some(kind) = told {
             self.bridge_event(&kind);
         }
+        self.give_again(now);
         if self.session_again_at.is_some_and(|at| at <= now) {
             self.session_again_at = None;
             self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
@@ -122,7 +125,8 @@ impl Bridge {
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
-        let others = [self.republish_at, self.session_again_at, self.keeper.due()];
+        let (giving, keeping) = (self.desired.due(), self.keeper.due());
+        let others = [self.republish_at, self.session_again_at, giving, keeping];
         moments.chain(losses).chain(others.into_iter().flatten()).min()
     }
 
@@ -140,10 +144,8 @@ impl Bridge {
                 }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
+                    self.touched.insert((gateway, device_id));
                     let gone = self.directory.gateway(gateway);
-                    if let Some(entry) = gone {
-                        self.outbox.forget(&entry.name, device_id);
-                    }
                     self.publisher.device_forgotten(gateway, device_id, gone);
                 }
                 Output::ListGateway(gateway) => {
@@ -155,13 +157,7 @@ impl Bridge {
         }
     }
 
-    /// Something was added to a gateway: told, and its list is worth a look.
-    pub(super) fn restored(&mut self, (gateway, event): Report) {
-        self.gateway_event(gateway, &event);
-        self.step(gateway, Input::ListWanted, StdInstant::now());
-    }
-
-    fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
+    pub(super) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let name = &entry.name;
         match event {
@@ -169,8 +165,11 @@ impl Bridge {
             GatewayEvent::Unreachable => {
                 tracing::warn!(gateway = %name, "lost: its devices are unknown from now on");
             }
-            GatewayEvent::Restored { what, count } => {
+            GatewayEvent::Restored { what, count, .. } => {
                 tracing::info!(gateway = %name, what, count, "added what was wanted and missing");
+            }
+            GatewayEvent::Withdrawn { what, count, .. } => {
+                tracing::warn!(gateway = %name, what, count, "another client took it away");
             }
             GatewayEvent::Corrected { count } => {
                 tracing::warn!(gateway = %name, count, "an audit found what the stream had lost");

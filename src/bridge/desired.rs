@@ -1,181 +1,325 @@
-//! What the configuration wants of a gateway, given to it at every new link.
+//! What gateways are to have: given at every new link, told of when another client takes it away.
 //!
-//! May not take anything away, nor narrow a filter: it only adds what is missing. A restart of a
-//! gateway cannot be told from a cut, so nothing here tries to. It runs beside the loop, ends with
-//! the link, and holds up nobody.
+//! May not decide what is missing (`desired` does) nor wait for a gateway: rounds run beside the
+//! loop, and a device that cannot be given is tried again, ever more rarely, while the link stands.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::Bridge;
+use super::giving::{Round, give};
+use crate::commands::Made;
 use crate::config::{Config, Connect, Gateway};
-use crate::fleet::{GatewayEvent, GatewayIndex, Listed};
-use crate::gateway::{Error, GatewayClient, Target};
-use crate::ids::DeviceId;
+use crate::desired::{Desired, Wish, Wishes, by_kind};
+use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
+use crate::gateway::{AcceptFilter, Link, Slaves, Target};
+use crate::ids::{DeviceId, GatewayName};
+use crate::outbox::store::Key;
 
-/// Registrations in one call.
-const LOT: usize = 100;
 /// The first pause after something could not be given; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Reports on their way to the loop. A full queue makes the one who gives wait, nobody else.
+/// Reports on their way to the loop. A full queue makes those who report wait, nobody else.
 const REPORTS_MAX: usize = 64;
 
-/// What was added to a gateway, to be told.
-pub(super) type Report = (GatewayIndex, GatewayEvent);
-
-/// What is wanted of each gateway.
+/// What came of something that was done beside the loop, at a gateway, on its so-manieth link.
 #[derive(Debug)]
-pub(super) struct Desired {
-    gateways: Vec<Wanted>,
+pub(super) struct Report {
+    gateway: GatewayIndex,
+    link: u64,
+    of: Done,
+}
+
+#[derive(Debug)]
+enum Done {
+    Round(Round),
+    Slaves(Vec<Slaves>),
+}
+
+/// What is wanted of each gateway, and how that goes.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    gateways: Vec<Giving>,
     report: mpsc::Sender<Report>,
     pub(super) reports: mpsc::Receiver<Report>,
 }
 
-#[derive(Clone, Debug)]
-struct Wanted {
-    registered: Vec<(DeviceId, Target)>,
-    accepted: BTreeSet<DeviceId>,
-    allow_all: bool,
-    /// A link has been made, and its list has not come yet.
-    due: bool,
-}
-
-impl Desired {
-    pub(super) fn new(config: &Config) -> Self {
-        let (report, reports) = mpsc::channel(REPORTS_MAX);
-        let gateways = config.gateways.values().map(Wanted::new).collect();
-        Self { gateways, report, reports }
-    }
-
-    /// A new link: once its list has come, what is missing is added.
-    pub(super) fn link_up(&mut self, gateway: GatewayIndex) {
-        if let Some(wanted) = self.gateways.get_mut(gateway.0) {
-            wanted.due = !wanted.is_empty();
-        }
-    }
-
-    /// The list of a link has come.
-    pub(super) fn listed(
-        &mut self,
-        gateway: GatewayIndex,
-        rows: &[Listed],
-        client: Option<GatewayClient>,
-    ) {
-        let Some(wanted) = self.gateways.get_mut(gateway.0) else { return };
-        let Some(client) = client.filter(|_| std::mem::take(&mut wanted.due)) else { return };
-        let registered: BTreeSet<DeviceId> =
-            rows.iter().filter(|row| row.info.auto_reconnect).map(|row| row.device_id).collect();
-        let mut missing = wanted.clone();
-        missing.registered.retain(|(device_id, _)| !registered.contains(device_id));
-        tokio::spawn(give(gateway, client, missing, self.report.clone()));
-    }
+#[derive(Debug)]
+struct Giving {
+    desired: Desired,
+    /// Counts the links: a report of an earlier one says nothing of this.
+    link: u64,
+    under_way: bool,
+    again_at: Option<Instant>,
+    pause: Duration,
+    /// What could not be given on this link, said once.
+    told: BTreeSet<Wish>,
 }
 
 impl Wanted {
-    fn new(gateway: &Gateway) -> Self {
-        let mut wanted = Self {
-            registered: Vec::new(),
-            accepted: BTreeSet::new(),
-            allow_all: gateway.accept_filter.allow_all,
-            due: false,
+    pub(super) fn new(config: &Config) -> Self {
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
+        let giving = |gateway: &Gateway| Giving {
+            desired: Desired::new(declared(gateway)),
+            link: 0,
+            under_way: false,
+            again_at: None,
+            pause: RETRY_FIRST,
+            told: BTreeSet::new(),
         };
-        for (&device_id, device) in &gateway.devices {
-            match device.connect {
-                Connect::Observe => {}
-                Connect::Accept => _ = wanted.accepted.insert(device_id),
-                Connect::Async { ip, port, ssl } => {
-                    wanted.registered.push((device_id, Target { ip, port, ssl }));
+        Self { gateways: config.gateways.values().map(giving).collect(), report, reports }
+    }
+
+    /// When the loop has to turn to try something again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.gateways.iter().filter_map(|giving| giving.again_at).min()
+    }
+
+    pub(super) fn list_asked(&mut self, gateway: GatewayIndex) {
+        if let Some(giving) = self.gateways.get_mut(gateway.0) {
+            giving.desired.list_asked();
+        }
+    }
+
+    pub(super) fn change_begins(&mut self, gateway: GatewayIndex) {
+        if let Some(giving) = self.gateways.get_mut(gateway.0) {
+            giving.desired.change_begins();
+        }
+    }
+
+    pub(super) fn link_up(&mut self, gateway: GatewayIndex) {
+        if let Some(giving) = self.gateways.get_mut(gateway.0) {
+            giving.desired.link_up();
+            giving.link += 1;
+            giving.under_way = false;
+            giving.again_at = None;
+            giving.pause = RETRY_FIRST;
+            giving.told.clear();
+        }
+    }
+
+    /// What is to outlive the process.
+    pub(super) fn note(&self, gateway: GatewayIndex) -> Option<Vec<u8>> {
+        let commanded = self.gateways.get(gateway.0)?.desired.commanded();
+        let some = *commanded != Wishes::default();
+        some.then(|| crate::payload::to_bytes(commanded).to_vec())
+    }
+}
+
+/// What the configuration declares.
+fn declared(gateway: &Gateway) -> Wishes {
+    let mut wishes = Wishes { allow_all: gateway.accept_filter.allow_all, ..Wishes::default() };
+    for (&device_id, device) in &gateway.devices {
+        match device.connect {
+            Connect::Observe => {}
+            Connect::Accept => _ = wishes.accepted.insert(device_id),
+            Connect::Async { ip, port, ssl } => {
+                wishes.registered.insert(device_id, Target { ip, port, ssl });
+            }
+        }
+    }
+    wishes
+}
+
+impl Bridge {
+    /// Takes up what the commands of earlier runs made.
+    pub(super) fn restore_desired(&mut self, kept: Vec<(GatewayName, Vec<u8>)>) {
+        for (name, note) in kept {
+            let at = self.directory.gateways.iter().position(|entry| entry.name == name);
+            let giving = at.and_then(|at| self.desired.gateways.get_mut(at));
+            let (Some(at), Some(giving)) = (at, giving) else {
+                self.outbox.note(Key::Desired(name), None);
+                continue;
+            };
+            match serde_json::from_slice::<Wishes>(&note) {
+                Ok(wishes) => {
+                    giving.desired.restore(wishes);
+                    self.keep_devices(GatewayIndex(at));
+                }
+                Err(error) => {
+                    let what = "what commands made there is forgotten";
+                    tracing::error!(gateway = %name, %error, what);
                 }
             }
         }
-        wanted
     }
 
-    fn is_empty(&self) -> bool {
-        self.registered.is_empty() && self.accepted.is_empty() && !self.allow_all
+    /// The gateway's list has come: what is missing is given, what was taken away is told.
+    pub(super) fn listed(&mut self, gateway: GatewayIndex, rows: &[Listed]) {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        let (first, withdrawn) = giving.desired.listed(rows);
+        if first {
+            self.give(gateway);
+        } else if giving.desired.wants_slaves() {
+            self.look_at_slaves(gateway);
+        }
+        self.withdrawn(gateway, withdrawn);
     }
-}
 
-/// Gives until everything is given or the link has ended.
-async fn give(
-    gateway: GatewayIndex,
-    client: GatewayClient,
-    mut missing: Wanted,
-    report: mpsc::Sender<Report>,
-) {
-    let mut pause = RETRY_FIRST;
-    loop {
-        let registered = register(&client, &mut missing.registered).await;
-        let accepted = accept(&client, &missing).await;
-        let added = registered.as_ref().map_or(0, |&count| count);
-        let filtered = accepted.as_ref().map_or(0, |&count| count);
-        for (what, count) in [("async_connections", added), ("accept_filter", filtered)] {
-            let event = GatewayEvent::Restored { what, count };
-            if count > 0 && report.send((gateway, event)).await.is_err() {
-                return;
+    pub(super) fn filter_read(&mut self, gateway: GatewayIndex, filter: &AcceptFilter) {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        let withdrawn = giving.desired.filter_read(filter);
+        self.withdrawn(gateway, withdrawn);
+    }
+
+    /// A command that changes something has ended, and made this.
+    pub(super) fn change_ended(&mut self, gateway: GatewayIndex, made: Vec<Made>) {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        if giving.desired.change_ends(made) {
+            self.note_desired(gateway);
+        }
+    }
+
+    /// What came of something done beside the loop.
+    pub(super) fn reported(&mut self, report: Report) {
+        let Report { gateway, link, of } = report;
+        let giving = self.desired.gateways.get_mut(gateway.0);
+        let Some(giving) = giving.filter(|giving| giving.link == link) else { return };
+        match of {
+            Done::Slaves(slaves) => {
+                let withdrawn = giving.desired.slaves_read(&slaves);
+                self.withdrawn(gateway, withdrawn);
             }
+            Done::Round(round) => self.round_ended(gateway, round),
         }
-        if accepted.is_ok() {
-            missing.accepted.clear();
-            missing.allow_all = false;
-        }
-        if missing.is_empty() {
-            return;
-        }
-        if [registered, accepted].iter().any(|done| matches!(done, Err(Error::Broken { .. }))) {
-            // The link has ended: the next one begins anew.
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MAX);
     }
-}
 
-/// Registers in lots; a lot that fails is tried one by one, so that one device that cannot be
-/// registered holds up no other. What could not be registered stays in `missing`.
-async fn register(
-    client: &GatewayClient,
-    missing: &mut Vec<(DeviceId, Target)>,
-) -> Result<u64, Error> {
-    let mut added = 0;
-    let mut left = Vec::new();
-    for lot in std::mem::take(missing).chunks(LOT) {
-        match client.async_add(lot).await {
-            Ok(()) => added += lot.len() as u64,
-            Err(error @ Error::Broken { .. }) => return Err(error),
-            Err(_) => {
-                for one in lot {
-                    match client.async_add(std::slice::from_ref(one)).await {
-                        Ok(()) => added += 1,
-                        Err(error @ Error::Broken { .. }) => return Err(error),
-                        Err(error) => {
-                            tracing::warn!(device = %one.0, "cannot be registered: {error}");
-                            left.push(*one);
-                        }
-                    }
-                }
+    /// Tries again what could not be given before.
+    pub(super) fn give_again(&mut self, now: Instant) {
+        for gateway in self.fleet.gateways() {
+            let giving = self.desired.gateways.get_mut(gateway.0);
+            let due = |giving: &mut Giving| giving.again_at.is_some_and(|at| at <= now);
+            if giving.is_some_and(due) {
+                self.give(gateway);
             }
         }
     }
-    *missing = left;
-    Ok(added)
+
+    fn give(&mut self, gateway: GatewayIndex) {
+        let Some(client) = self.links.get(gateway.0).and_then(Link::client) else { return };
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        giving.again_at = None;
+        let missing = giving.desired.missing();
+        if missing.is_empty() || giving.under_way {
+            return;
+        }
+        let Some(place) = self.requests.place(gateway) else {
+            giving.again_at = Some(Instant::now() + giving.pause);
+            return;
+        };
+        giving.under_way = true;
+        let (link, report) = (giving.link, self.desired.report.clone());
+        tokio::spawn(async move {
+            let round = tokio::spawn(give(missing, client, place)).await;
+            let round = round.unwrap_or_else(|_| {
+                tracing::error!(
+                    "giving a gateway what is wanted died of a mistake in this program"
+                );
+                Round::default()
+            });
+            // At the end of the process nobody is there to be told.
+            _ = report.send(Report { gateway, link, of: Done::Round(round) }).await;
+        });
+    }
+
+    fn round_ended(&mut self, gateway: GatewayIndex, round: Round) {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        let Round { added, found, failed } = round;
+        giving.under_way = false;
+        giving.desired.given(&added);
+        giving.desired.given(&found);
+        let mut news = Vec::new();
+        for (wishes, why) in failed {
+            let new: Vec<String> =
+                wishes.iter().filter(|wish| giving.told.insert(**wish)).map(named).collect();
+            if !new.is_empty() {
+                news.push((new.join(", "), why));
+            }
+        }
+        if !giving.desired.missing().is_empty() {
+            giving.again_at = Some(Instant::now() + giving.pause);
+            giving.pause = (giving.pause * 2).min(RETRY_MAX);
+        }
+        if let Some(entry) = self.directory.gateway(gateway) {
+            for (what, why) in news {
+                tracing::warn!(gateway = %entry.name, "cannot give it {what}, trying on: {why}");
+            }
+        }
+        if added.is_empty() {
+            return;
+        }
+        self.tell(gateway, added, |what, count, device_ids| GatewayEvent::Restored {
+            what,
+            count,
+            device_ids,
+        });
+        self.step(gateway, Input::ListWanted, StdInstant::now());
+    }
+
+    fn look_at_slaves(&self, gateway: GatewayIndex) {
+        let Some(client) = self.links.get(gateway.0).and_then(Link::client) else { return };
+        let Some(giving) = self.desired.gateways.get(gateway.0) else { return };
+        let (link, report) = (giving.link, self.desired.report.clone());
+        tokio::spawn(async move {
+            // Beside the list it is a courtesy: what cannot be had is no news.
+            if let Ok(slaves) = client.slaves().await {
+                _ = report.send(Report { gateway, link, of: Done::Slaves(slaves) }).await;
+            }
+        });
+    }
+
+    fn withdrawn(&mut self, gateway: GatewayIndex, wishes: BTreeSet<Wish>) {
+        if wishes.is_empty() {
+            return;
+        }
+        self.note_desired(gateway);
+        self.tell(gateway, wishes, |what, count, device_ids| GatewayEvent::Withdrawn {
+            what,
+            count,
+            device_ids,
+        });
+    }
+
+    fn tell(
+        &mut self,
+        gateway: GatewayIndex,
+        wishes: BTreeSet<Wish>,
+        event: impl Fn(&'static str, u64, BTreeSet<DeviceId>) -> GatewayEvent,
+    ) {
+        for (what, wishes) in by_kind(wishes) {
+            let device_ids = wishes.iter().filter_map(|wish| wish.device_id()).collect();
+            self.gateway_event(gateway, &event(what, wishes.len() as u64, device_ids));
+        }
+    }
+
+    /// The wishes that commands made are others now: kept, and seen in the devices' states.
+    fn note_desired(&mut self, gateway: GatewayIndex) {
+        let Some(entry) = self.directory.gateway(gateway) else { return };
+        let note = self.desired.note(gateway);
+        self.outbox.note(Key::Desired(entry.name.clone()), note.as_deref());
+        self.keep_devices(gateway);
+    }
+
+    fn keep_devices(&mut self, gateway: GatewayIndex) {
+        let Some(giving) = self.desired.gateways.get(gateway.0) else { return };
+        let kept = giving.desired.kept().collect();
+        let mut out = std::mem::take(&mut self.out);
+        self.fleet.keep(self.clock.now(), gateway, kept, &mut out);
+        self.carry_out(&mut out, StdInstant::now());
+        self.out = out;
+    }
 }
 
-/// Lets in who is wanted and not let in yet; gives how many entries were added.
-async fn accept(client: &GatewayClient, wanted: &Wanted) -> Result<u64, Error> {
-    if wanted.accepted.is_empty() && !wanted.allow_all {
-        return Ok(0);
+/// A wish in words.
+fn named(wish: &Wish) -> String {
+    match wish {
+        Wish::Registered(id) => format!("the registration of device {id}"),
+        Wish::Accepted(id) => format!("device {id} in its accept filter"),
+        Wish::AllowAll => "an accept filter that lets all in".to_owned(),
+        Wish::Slaves(id) => format!("the slaves of device {id}"),
     }
-    let mut filter = client.accept_filter().await?;
-    let before = (filter.allow_all, filter.device_ids.len());
-    filter.allow_all |= wanted.allow_all;
-    filter.device_ids.extend(&wanted.accepted);
-    let added = filter.device_ids.len() - before.1 + usize::from(filter.allow_all != before.0);
-    if added > 0 {
-        client.set_accept_filter(&filter).await?;
-    }
-    Ok(added as u64)
 }

@@ -13,7 +13,7 @@ use super::Bridge;
 use super::wiring::new_chain_id;
 use crate::fleet::{DeviceEvent, GatewayIndex, Remembered};
 use crate::ids::{DeviceId, GatewayName};
-use crate::outbox::store::{Found, StateDir, Store, StoreError, SyncMode, Verdict};
+use crate::outbox::store::{Content, Found, Key, StateDir, Store, StoreError, SyncMode, Verdict};
 use crate::payload::{BridgeEventKind, DeviceEventPayload, Subject, to_bytes};
 
 /// Between two attempts to begin the store anew after it failed (design, decision 4).
@@ -71,18 +71,21 @@ impl Bridge {
     /// Takes up what an earlier process left, before the first turn.
     pub(super) fn take_up(&mut self, found: Found) {
         let Found { content, verdict } = found;
-        let goes_on = matches!(verdict, Verdict::GoesOn(..));
-        self.outbox.restore(content.events, content.lost);
-        self.restore_devices(content.devices, goes_on);
         match verdict {
             Verdict::GoesOn(chain, store) => {
+                // First, so that what is found to be gone is taken out of it too.
                 self.turn_chain(chain);
                 self.outbox.keep(*store);
+                self.restore(content, true);
                 let (chain, events) = (&self.directory.chain, self.outbox.len());
                 tracing::info!(chain, events, "the chain goes on");
             }
-            Verdict::Unwritable { from, error } => self.store_failed(&error, from, &[]),
+            Verdict::Unwritable { from, error } => {
+                self.restore(content, false);
+                self.store_failed(&error, from, &[]);
+            }
             Verdict::Ends { from, reason } => {
+                self.restore(content, false);
                 if let Some(reason) = reason {
                     let to = self.directory.chain.clone();
                     self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
@@ -91,6 +94,23 @@ impl Bridge {
                     self.store_failed(&error, None, &[]);
                 }
             }
+        }
+    }
+
+    fn restore(&mut self, content: Content, goes_on: bool) {
+        self.outbox.restore(content.events, content.lost);
+        self.restore_devices(content.devices, goes_on);
+        self.restore_desired(content.desired);
+        self.tell_interrupted(content.intents);
+    }
+
+    /// Changes with steps that an earlier process had under way: told, and not resumed.
+    fn tell_interrupted(&mut self, intents: Vec<(GatewayName, Vec<u8>)>) {
+        for (gateway, note) in intents {
+            self.outbox.note(Key::Intent(gateway.clone()), None);
+            let Ok(intent) = serde_json::from_slice(&note) else { continue };
+            tracing::warn!(%gateway, ?intent, "a change was cut short; look at its devices");
+            self.bridge_event(&BridgeEventKind::CommandInterrupted { gateway, intent });
         }
     }
 
@@ -104,11 +124,18 @@ impl Bridge {
         for (name, device_id, device) in devices {
             let at = self.directory.gateways.iter().position(|entry| entry.name == name);
             if let Some(at) = at {
-                let seq = if goes_on { device.seq } else { 0 };
-                let device = Remembered { seq, ..device };
-                self.fleet.restore(now, GatewayIndex(at), device_id, device);
+                // Of a chain that has ended, a forgotten device's place says nothing.
+                if goes_on || !device.forgotten {
+                    let seq = if goes_on { device.seq } else { 0 };
+                    let device = Remembered { seq, ..device };
+                    self.fleet.restore(now, GatewayIndex(at), device_id, device);
+                }
                 continue;
             }
+            if device.forgotten {
+                continue;
+            }
+            self.outbox.remember(&name, device_id, &device.forget());
             match gone.last_mut().filter(|(known, _)| *known == name) {
                 Some((_, ids)) => ids.push(device_id),
                 None => gone.push((name, vec![device_id])),
@@ -116,9 +143,6 @@ impl Bridge {
         }
         for (gateway, ids) in gone {
             tracing::info!(%gateway, devices = ids.len(), "not configured any more: forgotten");
-            for &device_id in &ids {
-                self.outbox.forget(&gateway, device_id);
-            }
             self.publisher.gateway_gone(&gateway, ids);
         }
     }
@@ -127,9 +151,10 @@ impl Bridge {
     pub(super) fn write_down(&mut self) {
         let appended = self.append_unwritten();
         for (gateway, device_id) in std::mem::take(&mut self.touched) {
-            let device = self.fleet.remembered(gateway, device_id);
-            if let (Some(entry), Some(device)) = (self.directory.gateway(gateway), device) {
-                self.outbox.remember(&entry.name, device_id, &device);
+            let Some(entry) = self.directory.gateway(gateway) else { continue };
+            match self.fleet.remembered(gateway, device_id) {
+                Some(device) => self.outbox.remember(&entry.name, device_id, &device),
+                None => self.outbox.note(Key::Device(entry.name.clone(), device_id), None),
             }
         }
         if let Err(error) = self.outbox.commit() {
@@ -204,10 +229,16 @@ impl Bridge {
         let (fleet, directory) = (&self.fleet, &self.directory);
         let devices = fleet.gateways().filter_map(|gateway| {
             let name = &directory.gateway(gateway)?.name;
-            let ids = fleet.device_ids(gateway);
-            Some(ids.filter_map(move |id| Some((name, id, fleet.remembered(gateway, id)?))))
+            Some(fleet.all_remembered(gateway).map(move |(id, device)| (name, id, device)))
         });
-        let batches = self.outbox.anew(devices.flatten());
+        let desired = fleet.gateways().filter_map(|gateway| {
+            let name = directory.gateway(gateway)?.name.clone();
+            Some((Key::Desired(name), self.desired.note(gateway)?))
+        });
+        let intents = self.requests.intents();
+        let intents = intents
+            .map(|(gateway, intent)| (Key::Intent(gateway.clone()), to_bytes(intent).to_vec()));
+        let batches = self.outbox.anew(devices.flatten(), desired.chain(intents));
         let store = Store::fresh(dir, keeper.mode, &directory.chain, batches)?;
         self.outbox.keep(store);
         self.metrics.store_ok.set(1.0);

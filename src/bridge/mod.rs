@@ -4,10 +4,12 @@
 //! lock: the gateways' tasks, the broker's session and the web server talk to it over bounded
 //! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
 
+mod answers;
 mod broker;
 mod carry;
 mod clock;
 mod desired;
+mod giving;
 mod heard;
 mod keeping;
 mod losses;
@@ -33,7 +35,7 @@ use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
-use desired::Desired;
+use desired::Wanted;
 use keeping::Keeper;
 use losses::Losses;
 use requests::Requests;
@@ -78,7 +80,7 @@ pub struct Bridge {
     session_settings: mqtt::Settings,
     session_again_at: Option<Instant>,
     rivals: Rivals,
-    desired: Desired,
+    desired: Wanted,
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
@@ -124,9 +126,9 @@ impl Bridge {
                 self.take_up_observations();
             }
             event = next_event(&mut self.session) => self.take_up_broker_events(event),
-            Some(report) = self.desired.reports.recv() => self.restored(report),
+            Some(report) = self.desired.reports.recv() => self.reported(report),
             Some(query) = self.queries.recv() => self.answer_query(query),
-            Some(finished) = self.requests.next() => self.finished(finished),
+            Some(word) = self.requests.next() => self.commands_word(word),
             () = due_or_never => {}
         }
         self.wake();

@@ -65,8 +65,10 @@ impl Bridge {
         let device_errors = kept.iter().map(|&device_id| DeviceFailure {
             device_id,
             code: "failed_precondition",
-            message: "it is in the gateway's list or in the configuration; take it out there first"
-                .to_owned(),
+            message:
+                "it is in the gateway's list, in the configuration, or let in or registered by a \
+                      command; take it out there first"
+                    .to_owned(),
         });
         let device_errors = device_errors.collect();
         Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }

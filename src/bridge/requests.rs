@@ -1,47 +1,52 @@
 //! The door for requests from the broker: each is checked, run beside the loop, and answered.
 //!
-//! May not wait: a command runs in a task of its own, in its gateway's pool, and comes back as
-//! `Finished`. What may not run is answered at once. No request can hold up an event.
+//! May not wait: a command runs in a task of its own, in its gateway's pool, and `answers` takes up
+//! what comes back. What may not run is answered at once. No request can hold up an event.
 
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::running::{Asked, Begun, Finished, audit, finish};
+use super::answers::refusal;
+use super::running::{Asked, Begun, Word, finish};
 use crate::commands::{
-    Bucket, Declared, Failure, Memory, Name, Outcome, Place, Pool, Recalled, Refused, Request,
-    Response, code, device_states, transaction_of,
+    Bucket, Declared, Failure, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
+    transaction_of,
 };
 use crate::config::{self, Config, Connect, Protocol};
-use crate::fleet::{GatewayIndex, Input};
+use crate::fleet::GatewayIndex;
 use crate::gateway::{GatewayClient, Link};
 use crate::ids::GatewayName;
-use crate::mqtt::{self, Message, ReplyTo};
-use crate::payload::to_bytes;
+use crate::mqtt::{self, Message};
+use crate::payload::Intent;
 
-/// Commands that ended and wait for the loop. When full, those who ended wait, not the loop.
-const FINISHED_MAX: usize = 1_024;
+/// Words of commands on their way to the loop. When full, the commands wait, not the loop.
+const WORDS_MAX: usize = 1_024;
 
 /// What the door knows and remembers.
 #[derive(Debug)]
 pub(super) struct Requests {
     settings: config::Commands,
-    desks: Vec<Desk>,
+    pub(super) desks: Vec<Desk>,
     pub(super) own: Bucket,
-    memory: Memory<Asked>,
-    finished: mpsc::Sender<Finished>,
-    finishing: mpsc::Receiver<Finished>,
+    pub(super) memory: Memory<Asked>,
+    speak: mpsc::Sender<Word>,
+    words: mpsc::Receiver<Word>,
+    /// Changes that may begin once the turn is written down.
+    pub(super) may_begin: Vec<oneshot::Sender<()>>,
 }
 
 /// One gateway's requests.
 #[derive(Debug)]
-struct Desk {
-    name: GatewayName,
+pub(super) struct Desk {
+    pub(super) name: GatewayName,
     clients: watch::Receiver<Option<GatewayClient>>,
-    declared: Declared,
+    pub(super) declared: Declared,
     pool: Pool,
     bucket: Bucket,
+    /// The change with steps that is under way.
+    pub(super) intent: Option<Intent>,
 }
 
 impl Requests {
@@ -65,16 +70,35 @@ impl Requests {
             declared: declared(gateway),
             pool: Pool::default(),
             bucket: bucket.clone(),
+            intent: None,
         };
         let desks = config.gateways.iter().zip(links).map(desk).collect();
-        let (finished, finishing) = mpsc::channel(FINISHED_MAX);
-        let memory = Memory::default();
-        Self { settings, desks, own: bucket.clone(), memory, finished, finishing }
+        let (speak, words) = mpsc::channel(WORDS_MAX);
+        let (own, memory, may_begin) = (bucket.clone(), Memory::default(), Vec::new());
+        Self { settings, desks, own, memory, speak, words, may_begin }
     }
 
-    /// The next command that ended; may be given up while waiting.
-    pub(super) async fn next(&mut self) -> Option<Finished> {
-        self.finishing.recv().await
+    /// The next word of a command; may be given up while waiting.
+    pub(super) async fn next(&mut self) -> Option<Word> {
+        self.words.recv().await
+    }
+
+    /// All that has changed is written down: what waited for that may begin.
+    pub(super) fn written_down(&mut self) {
+        for may in self.may_begin.drain(..) {
+            // One that has been given up meanwhile does not begin.
+            _ = may.send(());
+        }
+    }
+
+    /// A place among the changes of a gateway, for the bridge itself.
+    pub(super) fn place(&self, gateway: GatewayIndex) -> Option<Place> {
+        self.desks.get(gateway.0)?.pool.enter(true).ok()
+    }
+
+    /// The changes with steps that are under way.
+    pub(super) fn intents(&self) -> impl Iterator<Item = (&GatewayName, &Intent)> {
+        self.desks.iter().filter_map(|desk| Some((&desk.name, desk.intent.as_ref()?)))
     }
 
     /// At a stop: changes under way end where they are.
@@ -264,7 +288,10 @@ impl Bridge {
         match memory.recall(Instant::now(), &name, &typed, &payload, asked) {
             Recalled::New(asked) => {
                 let begun = Begun { gateway, request: typed, payload, expires_at, asked };
-                tokio::spawn(finish(begun, place, clients, self.requests.finished.clone()));
+                if begun.request.command.changes() {
+                    self.desired.change_begins(gateway);
+                }
+                tokio::spawn(finish(begun, place, clients, self.requests.speak.clone()));
             }
             Recalled::Answered(response, asked) => self.answer(name.as_str(), &response, asked),
             Recalled::Waits => {}
@@ -277,86 +304,4 @@ impl Bridge {
             }
         }
     }
-
-    /// A command has ended: its gateway is looked at, and whoever asked is answered.
-    pub(super) fn finished(&mut self, finished: Finished) {
-        let Finished { begun, mut outcome, ran } = finished;
-        let Begun { gateway, request, payload, asked, .. } = begun;
-        let now = self.clock.now();
-        let Some(entry) = self.directory.gateway(gateway).cloned() else { return };
-        if ran && let Some(desk) = self.requests.desks.get(gateway.0) {
-            outcome.warnings.extend(desk.declared.warnings(&entry.name, &request.command));
-        }
-        let response = Response::new(
-            request.name.as_str(),
-            Some(entry.name.to_string()),
-            request.transaction.clone(),
-            outcome,
-            asked.received.elapsed(),
-            |rows| {
-                let known = |device_id| self.fleet.device(gateway, device_id);
-                device_states(&self.directory, &entry, rows, now, known)
-            },
-        );
-        if request.name.changes() {
-            audit(&entry.name, &request, &response);
-            if ran {
-                self.step(gateway, Input::ListWanted, std::time::Instant::now());
-            }
-        }
-        let memory = &mut self.requests.memory;
-        let waiting = memory.answered(&entry.name, &request, &payload, &response, ran);
-        self.answer(entry.name.as_str(), &response, asked);
-        let replayed = Response { replayed: ran, ..response };
-        for asked in waiting {
-            self.answer(entry.name.as_str(), &replayed, asked);
-        }
-    }
-
-    pub(super) fn refuse(&mut self, owner: &str, refused: Refused, request: mqtt::Request) {
-        let Refused { transaction, failure } = refused;
-        let (command, gateway) = (&request.command, owner);
-        if failure.code == code::RATE_LIMITED {
-            tracing::debug!(gateway, command, code = failure.code, "a request was refused");
-        } else {
-            let reason = failure.message.as_str();
-            tracing::info!(gateway, command, code = failure.code, reason, "a request was refused");
-        }
-        let outcome = Outcome::failed(failure);
-        let (command, owner_name) = (command.as_str(), Some(owner.to_owned()));
-        let took = request.received.elapsed();
-        let response =
-            Response::new(command, owner_name, transaction, outcome, took, |_| Value::Null);
-        let asked = Asked { reply_to: request.reply_to, received: request.received };
-        self.answer(owner, &response, asked);
-    }
-
-    fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
-        self.answer_to(owner, response, asked.reply_to);
-    }
-
-    /// Counts a request and hands its answer to the publisher.
-    pub(super) fn answer_to(&mut self, owner: &str, response: &Response, reply_to: ReplyTo) {
-        let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
-        let topics = self.publisher.topics();
-        let is_ours = topics.is_bridge(owner)
-            || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
-        let owner = if is_ours { owner } else { "unknown" };
-        self.metrics.command(owner, known, response.word());
-        if !self.publisher.answer(reply_to.answer(to_bytes(response))) {
-            self.metrics.publish_failed("answers_full");
-        }
-    }
-}
-
-fn refusal(
-    command: &str,
-    gateway: &GatewayName,
-    transaction: Option<Value>,
-    failure: Failure,
-) -> Response {
-    let (gateway, outcome) = (Some(gateway.to_string()), Outcome::failed(failure));
-    Response::new(command, gateway, transaction, outcome, std::time::Duration::ZERO, |_| {
-        Value::Null
-    })
 }

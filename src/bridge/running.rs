@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
@@ -12,6 +12,7 @@ use crate::fleet::GatewayIndex;
 use crate::gateway::GatewayClient;
 use crate::ids::GatewayName;
 use crate::mqtt::ReplyTo;
+use crate::payload::Intent;
 
 /// Who asked, and when.
 #[derive(Debug)]
@@ -39,6 +40,17 @@ pub(super) struct Finished {
     pub(super) ran: bool,
 }
 
+/// What a command's task tells the loop.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// A change with steps is about to begin, once that is written down.
+    Begins { gateway: GatewayIndex, intent: Intent, written: oneshot::Sender<()> },
+    /// So far these of its steps are done.
+    Steps { gateway: GatewayIndex, steps: Value },
+    /// A command has ended.
+    Finished(Box<Finished>),
+}
+
 /// Every change is one line, whatever came of it.
 pub(super) fn audit(gateway: &GatewayName, request: &Request, response: &Response) {
     let ids = request.command.device_ids();
@@ -63,7 +75,7 @@ pub(super) async fn finish(
     begun: Begun,
     place: Place,
     clients: watch::Receiver<Option<GatewayClient>>,
-    finished: mpsc::Sender<Finished>,
+    words: mpsc::Sender<Word>,
 ) {
     let until = begun.request.timeout.map(|timeout| begun.asked.received + timeout);
     let turn = place.turn().await;
@@ -82,15 +94,48 @@ pub(super) async fn finish(
             let message = "the link to the gateway was lost; nothing was done, try again later";
             (Outcome::failed(Failure::new(code::GATEWAY_UNAVAILABLE, message)), false)
         }
-        Some(client) => (run(begun.request.command.clone(), Calls::new(client, until)).await, true),
+        Some(client) => (run(&begun, Calls::new(client, until), &words).await, true),
     };
     drop(turn);
     // At the end of the process nobody is there to be told.
-    let _ = finished.send(Finished { begun, outcome, ran }).await;
+    _ = words.send(Word::Finished(Box::new(Finished { begun, outcome, ran }))).await;
 }
 
-/// Runs a command; a panic costs its answer's good news, nothing else.
-async fn run(command: Command, calls: Calls) -> Outcome {
+/// Runs a command; a change with steps is written down before it begins and as it goes.
+async fn run(begun: &Begun, calls: Calls, words: &mpsc::Sender<Word>) -> Outcome {
+    let command = begun.request.command.clone();
+    if !command.has_steps() {
+        return run_caught(command, calls).await;
+    }
+    let gateway = begun.gateway;
+    let intent = Intent {
+        command: begun.request.name.to_string(),
+        device_ids: command.device_ids(),
+        requested_by: begun.request.requested_by.clone(),
+        steps: Value::Array(Vec::new()),
+    };
+    let (written, is_written) = oneshot::channel();
+    _ = words.send(Word::Begins { gateway, intent, written }).await;
+    if is_written.await.is_err() {
+        let message = "the bridge is stopping; nothing was done, ask again when it is back";
+        return Outcome::failed(Failure::new(code::GATEWAY_UNAVAILABLE, message));
+    }
+    let (tell, mut told) = watch::channel(Value::Null);
+    let run = run_caught(command, calls.telling(tell));
+    tokio::pin!(run);
+    loop {
+        tokio::select! {
+            outcome = &mut run => return outcome,
+            Ok(()) = told.changed() => {
+                let steps = told.borrow_and_update().clone();
+                _ = words.send(Word::Steps { gateway, steps }).await;
+            }
+        }
+    }
+}
+
+/// A panic costs a command its answer's good news, nothing else.
+async fn run_caught(command: Command, calls: Calls) -> Outcome {
     let task = tokio::spawn(async move { crate::commands::run(&command, &calls).await });
     task.await.unwrap_or_else(|_| {
         let message = "the command died of a mistake in this program; what was done is not known";

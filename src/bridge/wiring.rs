@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::Clock;
-use super::desired::Desired;
+use super::desired::Wanted;
 use super::keeping::Keeper;
 use super::losses::Losses;
 use super::requests::Requests;
@@ -22,7 +22,7 @@ use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
 use crate::http;
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
 use crate::outbox::store::{StoreError, SyncMode};
@@ -32,6 +32,8 @@ use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts
 /// Observations that may wait for the loop (design, decision 1). Beyond it a gateway's stream is
 /// dropped and its list read anew.
 const OBSERVATIONS_MAX: usize = 1_000_000;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const COMMIT: &str = env!("BUILD_COMMIT");
 /// How often an idle connection to the broker is pinged.
 const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The letters of random IDs.
@@ -60,23 +62,11 @@ impl Bridge {
     /// When the metrics cannot be set up, or another process has the state directory.
     pub fn start(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT"));
-        let metrics = Metrics::new(version, commit)?;
+        let metrics = Metrics::new(VERSION, COMMIT)?;
         let mut keeper = Keeper::new(config.state_dir.clone(), sync_mode(config));
         let found = keeper.open().map_err(StartError::Held)?;
         let directory = directory(config);
-        let info = BridgeInfo {
-            bridge: directory.bridge.clone(),
-            instance_id: directory.instance_id.clone(),
-            chain: directory.chain.clone(),
-            version,
-            commit,
-            started_at: clock.now(),
-            base_topic: config.mqtt.base_topic.clone(),
-            gateways: config.gateways.keys().cloned().collect(),
-            commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
-            outbox: OutboxInfo::default(),
-        };
+        let info = info(config, &directory, clock.now());
 
         let (observe, observations) = mpsc::channel(OBSERVATIONS_MAX);
         let (stop_links, stopped) = watch::channel(false);
@@ -84,7 +74,8 @@ impl Bridge {
         let mut links = Vec::new();
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
-            let index = fleet.add_gateway(clock.now(), settings(gateway), &declared);
+            let index =
+                fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
             let options = gateway_options(name, gateway);
             let observer = count_rpcs(&metrics, name);
             let queue: Observations = observe.clone();
@@ -117,7 +108,7 @@ impl Bridge {
             session_settings,
             session_again_at: None,
             rivals: Rivals::default(),
-            desired: Desired::new(config),
+            desired: Wanted::new(config),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
             broker_refusal: "",
@@ -144,6 +135,21 @@ fn random_id(len: usize) -> String {
     std::iter::repeat_with(letter).take(len).collect()
 }
 
+fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInfo {
+    BridgeInfo {
+        bridge: directory.bridge.clone(),
+        instance_id: directory.instance_id.clone(),
+        chain: directory.chain.clone(),
+        version: VERSION,
+        commit: COMMIT,
+        started_at,
+        base_topic: config.mqtt.base_topic.clone(),
+        gateways: config.gateways.keys().cloned().collect(),
+        commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
+        outbox: OutboxInfo::default(),
+    }
+}
+
 fn directory(config: &Config) -> Directory {
     let gateways = config.gateways.iter().map(|(name, gateway)| GatewayEntry {
         name: name.clone(),
@@ -165,11 +171,12 @@ fn directory(config: &Config) -> Directory {
     }
 }
 
-fn settings(gateway: &Gateway) -> GatewaySettings {
+fn settings(gateway: &Gateway, forget_after: Option<Duration>) -> GatewaySettings {
     let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     GatewaySettings {
         audit_interval_ms: millis(gateway.audit_interval),
         unknown_after_ms: millis(gateway.unknown_after),
+        forget_after_ms: forget_after.map(millis),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::calls::Calls;
 use super::failure::Failure;
 use super::filter;
+use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use super::work::Work;
 use crate::fleet::{Listed, Mode, Status};
@@ -43,6 +44,9 @@ async fn to_dialling(work: &mut Work<'_>) {
         return;
     }
     let added = filter::edit(work.calls, |now| now.device_ids.extend(&ids)).await;
+    if added.is_ok() {
+        work.made.push(Made::LetIn(ids.clone()));
+    }
     work.outcome("filter_added", &ids, added.map(drop), NOT_CHANGED);
     let state = "It is let in by the accept filter, so it can be reached in either mode; see its \
                  mode with `devices`, and ask again";
@@ -57,6 +61,9 @@ async fn to_dialling(work: &mut Work<'_>) {
         return;
     }
     let removed = async { Ok(work.calls.next()?.async_remove(&registered).await?) }.await;
+    if removed.is_ok() {
+        work.made.push(Made::Unregistered(registered.clone()));
+    }
     let state = "It dials the gateway and is connected; only its registration may be left, which \
                  async/remove takes back";
     work.outcome("async_removed", &registered, removed, state);
@@ -90,6 +97,9 @@ async fn to_dialled(work: &mut Work<'_>) {
         filter::edit(work.calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await;
     let state = "It is connected; only its ID may be left in the accept filter, which \
                  accept_filter/remove takes out";
+    if removed.is_ok() {
+        work.made.push(Made::ShutOut(ids.clone()));
+    }
     work.outcome("filter_removed", &ids, removed.map(drop), state);
 }
 
@@ -126,6 +136,9 @@ async fn register(work: &mut Work<'_>, ssl: impl Fn(&Listed) -> Option<bool>) {
         return;
     }
     let added = async { Ok(work.calls.next()?.async_add(&targets).await?) }.await;
+    if added.is_ok() {
+        work.made.push(Made::Registered(targets.clone()));
+    }
     for (id, target) in targets {
         let Target { ip, port, ssl } = target;
         let state = format!(

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::failure::{Failure, code};
@@ -17,13 +19,28 @@ const LEAST: Duration = Duration::from_millis(1);
 pub struct Calls {
     client: GatewayClient,
     until: Option<Instant>,
+    /// Told of the steps of a change, as far as they are done.
+    steps: Option<watch::Sender<Value>>,
 }
 
 impl Calls {
     /// Over this client, until then; each call has its own deadline where there is no such moment.
     #[must_use]
     pub const fn new(client: GatewayClient, until: Option<Instant>) -> Self {
-        Self { client, until }
+        Self { client, until, steps: None }
+    }
+
+    /// Tells the steps of a change while they are done.
+    #[must_use]
+    pub fn telling(self, steps: watch::Sender<Value>) -> Self {
+        Self { steps: Some(steps), ..self }
+    }
+
+    /// So far these steps are done.
+    pub(super) fn tell(&self, steps: &impl serde::Serialize) {
+        if let (Some(told), Ok(steps)) = (&self.steps, serde_json::to_value(steps)) {
+            told.send_replace(steps);
+        }
     }
 
     /// The client for the next call.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::calls::Calls;
 use super::failure::Failure;
+use super::made::Made;
 use super::response::{DeviceFailure, Outcome, Warning};
 use crate::fleet::Listed;
 use crate::gateway::{Slaves, Target};
@@ -42,7 +43,7 @@ pub(super) async fn async_add(
 ) -> Result<Outcome, Failure> {
     calls.next()?.async_add(devices).await?;
     let ids: BTreeSet<DeviceId> = devices.iter().map(|(id, _)| *id).collect();
-    Ok(Outcome::done(json!({ "device_ids": ids })))
+    Ok(Outcome::done(json!({ "device_ids": ids })).made(Made::Registered(devices.to_vec())))
 }
 
 pub(super) async fn async_remove(
@@ -54,12 +55,13 @@ pub(super) async fn async_remove(
     let (rows, device_errors) = named(ids, &list, registered, "it is not registered (async/add)");
     let known = known(&rows, &device_errors)?;
     calls.next()?.async_remove(&known).await?;
-    Ok(Outcome { device_errors, ..Outcome::done(json!({ "device_ids": known })) })
+    let done = Outcome::done(json!({ "device_ids": known })).made(Made::Unregistered(known));
+    Ok(Outcome { device_errors, ..done })
 }
 
 pub(super) async fn slaves_set(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure> {
     calls.next()?.set_slaves(slaves).await?;
-    Ok(Outcome::done(json!({})))
+    Ok(Outcome::done(json!({})).made(Made::Slaves(slaves.to_vec())))
 }
 
 /// The rows of the devices named, and the errors of those that have none: the gateway would answer

@@ -109,6 +109,12 @@ impl Command {
         )
     }
 
+    /// Whether it is a change with steps, of which an end in between is to be told.
+    #[must_use]
+    pub const fn has_steps(&self) -> bool {
+        matches!(self, Self::ModeSet { apply: true, .. } | Self::Ssl { apply: true, .. })
+    }
+
     /// Reads the fields of this command, and leaves those that belong to all requests.
     pub(super) fn read(name: Name, fields: &mut Fields) -> Result<Self, Failure> {
         Ok(match name {

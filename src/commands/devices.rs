@@ -63,6 +63,7 @@ fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceStat
             seq: known.map_or(0, |known| known.seq),
             info,
             managed: true,
+            kept: known.is_some_and(|known| known.kept),
             updated_at: now,
         },
     }

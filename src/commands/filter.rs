@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::calls::Calls;
 use super::failure::Failure;
+use super::made::Made;
 use super::response::Outcome;
 use super::show;
 use crate::gateway::AcceptFilter;
@@ -17,23 +18,27 @@ use crate::ids::DeviceId;
 const ROUNDS_MAX: usize = 3;
 
 pub(super) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
-    edit(calls, |now| now.clone_from(filter)).await.map(shown)
+    let now = edit(calls, |now| now.clone_from(filter)).await?;
+    Ok(shown(&now, Made::Filter(filter.clone())))
 }
 
 pub(super) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
-    edit(calls, |now| now.device_ids.extend(ids)).await.map(shown)
+    let now = edit(calls, |now| now.device_ids.extend(ids)).await?;
+    Ok(shown(&now, Made::LetIn(ids.clone())))
 }
 
 pub(super) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
-    edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await.map(shown)
+    let now = edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await?;
+    Ok(shown(&now, Made::ShutOut(ids.clone())))
 }
 
 pub(super) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
-    edit(calls, |now| now.allow_all = enabled).await.map(shown)
+    let now = edit(calls, |now| now.allow_all = enabled).await?;
+    Ok(shown(&now, Made::AllowAll(enabled)))
 }
 
-fn shown(filter: AcceptFilter) -> Outcome {
-    Outcome::done(show::filter(&filter))
+fn shown(filter: &AcceptFilter, made: Made) -> Outcome {
+    Outcome::done(show::filter(filter)).made(made)
 }
 
 /// Makes a change and gives the filter as it is then.

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::made::Made;
 use crate::fleet::Listed;
 use crate::ids::DeviceId;
 
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub warnings: Vec<Warning>,
     /// Why it failed as a whole.
     pub error: Option<Failure>,
+    /// What of it a restart of the gateway takes away.
+    pub made: Vec<Made>,
 }
 
 impl Outcome {
@@ -77,6 +80,27 @@ impl Outcome {
             device_errors: Vec::new(),
             warnings: Vec::new(),
             error: None,
+            made: Vec::new(),
+        }
+    }
+
+    /// With what was made.
+    #[must_use]
+    pub(super) fn made(mut self, made: Made) -> Self {
+        self.made.push(made);
+        self
+    }
+
+    /// Warns that a restart of the gateway takes it away, if it does: `why` nobody gives it again.
+    pub fn warn_not_remembered(&mut self, why: &str) {
+        if self.made.iter().any(Made::adds) {
+            self.warnings.push(Warning {
+                device_id: None,
+                code: "not_remembered",
+                message: format!(
+                    "a gateway forgets this when it restarts, and {why}; ask again then"
+                ),
+            });
         }
     }
 

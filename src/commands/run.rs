@@ -9,28 +9,18 @@ use serde_json::{Value, json};
 use super::calls::Calls;
 use super::command::Command;
 use super::failure::{Failure, code};
-use super::response::{Data, Outcome, Verdict, Warning};
+use super::response::{Data, Outcome};
 use super::{apply, change, filter, show, work};
 
 /// Runs a command to its end.
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
-    let mut outcome = match dispatch(command, calls).await {
+    match dispatch(command, calls).await {
         Ok(outcome) => outcome,
         Err(failure) if failure.code == code::TIMEOUT && command.changes() => {
             work::timed_out(calls, &command.device_ids(), failure).await
         }
         Err(failure) => Outcome::failed(failure),
-    };
-    if outcome.verdict() != Verdict::Error && is_forgotten(command) {
-        outcome.warnings.push(Warning {
-            device_id: None,
-            code: "not_remembered",
-            message: "a gateway forgets this when it restarts, and the bridge does not give it \
-                      again; ask again then"
-                .to_owned(),
-        });
     }
-    outcome
 }
 
 async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> {
@@ -64,31 +54,6 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
             apply::bare_ssl(calls, device_ids, *enable).await
         }
         Command::SlavesSet(slaves) => change::slaves_set(calls, slaves).await,
-    }
-}
-
-/// Whether it leaves something at the gateway that a restart takes away.
-fn is_forgotten(command: &Command) -> bool {
-    match command {
-        Command::AsyncAdd(_)
-        | Command::FilterAdd(_)
-        | Command::FilterAllowAll(true)
-        | Command::SlavesSet(_)
-        | Command::ModeSet { apply: true, .. } => true,
-        Command::FilterSet(filter) => filter.allow_all || !filter.device_ids.is_empty(),
-        Command::Devices
-        | Command::Search { .. }
-        | Command::Pending
-        | Command::FilterGet
-        | Command::SlavesGet
-        | Command::Connect(_)
-        | Command::Disconnect(_)
-        | Command::DisconnectAll
-        | Command::AsyncRemove(_)
-        | Command::FilterRemove(_)
-        | Command::FilterAllowAll(false)
-        | Command::ModeSet { apply: false, .. }
-        | Command::Ssl { .. } => false,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::failure::{Failure, code};
+use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use crate::fleet::Listed;
 use crate::gateway::Error;
@@ -43,6 +44,7 @@ pub(super) struct Work<'a> {
     pub(super) devices: BTreeMap<DeviceId, Listed>,
     steps: Vec<Step>,
     errors: Vec<DeviceFailure>,
+    pub(super) made: Vec<Made>,
 }
 
 impl<'a> Work<'a> {
@@ -51,7 +53,8 @@ impl<'a> Work<'a> {
         let rows = calls.next()?.device_list().await?;
         let rows = rows.into_iter().map(|row| (row.device_id, row));
         let devices = rows.filter(|(id, _)| ids.contains(id)).collect();
-        let mut work = Self { calls, devices, steps: Vec::new(), errors: Vec::new() };
+        let mut work =
+            Self { calls, devices, steps: Vec::new(), errors: Vec::new(), made: Vec::new() };
         for &id in ids {
             let failure = match work.devices.get(&id) {
                 Some(row) if row.status.connected() == Some(false) => Failure::new(
@@ -87,6 +90,7 @@ impl<'a> Work<'a> {
     pub(super) fn done(&mut self, step: &'static str, ids: &BTreeSet<DeviceId>) {
         let done = |&device_id: &DeviceId| Step { device_id, step, result: "ok", message: None };
         self.steps.extend(ids.iter().filter(|id| self.devices.contains_key(id)).map(done));
+        self.calls.tell(&self.steps);
     }
 
     /// A step failed on this device; `state` says how the device is left and what to do by hand.
@@ -97,6 +101,7 @@ impl<'a> Work<'a> {
         let message = format!("{}. {state}", why.message);
         let told = Some(message.clone());
         self.steps.push(Step { device_id: id, step, result: "error", message: told });
+        self.calls.tell(&self.steps);
         self.errors.push(DeviceFailure { device_id: id, code: why.code, message });
     }
 
@@ -169,6 +174,7 @@ impl<'a> Work<'a> {
             outcome.error = Some(Failure::new(first.code, message));
         }
         outcome.device_errors = self.errors;
+        outcome.made = self.made;
         outcome
     }
 }

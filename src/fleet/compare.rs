@@ -29,6 +29,7 @@ impl Gateway {
         if first {
             self.come_alive(now, out);
         }
+        self.forget_absent(now, out);
         if corrected > 0 {
             self.counts.corrections += corrected;
             let event = GatewayEvent::Corrected { count: corrected };
@@ -49,10 +50,14 @@ impl Gateway {
         let Listed { device_id, status, info } = row;
         let number = self.list_number;
         let known = self.devices.contains_key(&device_id);
+        let past = if known { None } else { self.past.remove(&device_id) };
         let device = self.devices.entry(device_id).or_insert_with(|| Device::new(now, false));
+        if let Some(past) = past {
+            device.restore(now, past);
+        }
         device.listed_in = number;
         let told_before = (device.managed, device.info);
-        device.managed = true;
+        device.set_managed(now, true);
         device.info = Some(info);
         if told_before != (true, Some(info)) {
             device.updated_at = now;
@@ -81,7 +86,7 @@ impl Gateway {
             let Some(device) = self.devices.get_mut(&device_id) else { continue };
             // One that still counts as connected keeps its place until the second look.
             if device.managed && device.agrees(None) {
-                device.managed = false;
+                device.set_managed(now, false);
                 device.updated_at = now;
                 self.state_changed(device_id, out);
             }

@@ -17,6 +17,8 @@ pub(super) struct Device {
     pub(super) managed: bool,
     /// In the configuration.
     pub(super) declared: bool,
+    /// Since when it is in the gateway's list no more.
+    pub(super) left_at: Option<Moment>,
     pub(super) info: Option<DeviceInfo>,
     /// The status last told, the chain's; `None` until anything is known.
     pub(super) status: Option<Status>,
@@ -68,6 +70,10 @@ pub struct Remembered {
     pub managed: bool,
     /// What the list last told of it.
     pub info: Option<DeviceInfo>,
+    /// Since when it is in the list no more.
+    pub left_at: Option<Moment>,
+    /// It is no more, but for its place in the chain: should it come back, its events go on.
+    pub forgotten: bool,
 }
 
 /// What a list said against what is known.
@@ -101,11 +107,29 @@ pub(super) struct Change {
     pub(super) duration_ms: Option<i64>,
 }
 
+impl Remembered {
+    /// What stays of a device that is forgotten.
+    #[must_use]
+    pub fn forget(&self) -> Self {
+        Self {
+            seq: self.seq,
+            status: self.status,
+            known: None,
+            told: Vec::new(),
+            managed: false,
+            info: None,
+            left_at: None,
+            forgotten: true,
+        }
+    }
+}
+
 impl Device {
     pub(super) fn new(now: Moment, declared: bool) -> Self {
         Self {
             managed: false,
             declared,
+            left_at: None,
             info: None,
             status: None,
             seq: 0,
@@ -129,18 +153,27 @@ impl Device {
             told: self.told.clone(),
             managed: self.managed,
             info: self.info,
+            left_at: self.left_at,
+            forgotten: false,
         }
     }
 
     /// A device of an earlier process: known, but not observed since.
-    pub(super) fn restore(&mut self, remembered: Remembered) {
-        let Remembered { seq, status, known, told, managed, info } = remembered;
+    pub(super) fn restore(&mut self, now: Moment, remembered: Remembered) {
+        let Remembered { seq, status, known, told, managed, info, left_at, .. } = remembered;
         self.seq = seq;
         self.status = status;
         self.known = known.map(|known| Known { whole: false, ..known });
         self.told = told;
         self.managed = managed;
         self.info = info;
+        self.left_at = left_at.or_else(|| (!managed).then_some(now));
+    }
+
+    /// The gateway's list has it, or has it no more.
+    pub(super) fn set_managed(&mut self, now: Moment, managed: bool) {
+        self.managed = managed;
+        self.left_at = (!managed).then(|| self.left_at.unwrap_or(now));
     }
 
     /// A first look at a device is a state, not an event.

@@ -2,6 +2,7 @@
 //!
 //! May not touch JSON or topics: `payload` writes events down.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::GatewayIndex;
@@ -135,13 +136,23 @@ pub enum GatewayEvent {
         /// How many devices.
         count: u64,
     },
-    /// What the configuration wants and was missing has been added to it. Told by who adds it, not
-    /// by the core.
+    /// What is wanted and was missing has been added to it. Told by who adds it, not by the core.
     Restored {
-        /// `async_connections` or `accept_filter`.
+        /// `async_connections`, `accept_filter` or `slaves`.
         what: &'static str,
         /// How many entries.
         count: u64,
+        /// Of which devices, where they are of devices.
+        device_ids: BTreeSet<DeviceId>,
+    },
+    /// What is wanted was taken away by another client. Told by who compares, not by the core.
+    Withdrawn {
+        /// As in `Restored`.
+        what: &'static str,
+        /// How many entries.
+        count: u64,
+        /// Of which devices, where they are of devices.
+        device_ids: BTreeSet<DeviceId>,
     },
     /// A status of a device that is neither listed nor configured.
     Stranger {
@@ -161,6 +172,7 @@ impl GatewayEvent {
             Self::Unreachable => "unreachable",
             Self::Corrected { .. } => "corrected",
             Self::Restored { .. } => "restored",
+            Self::Withdrawn { .. } => "withdrawn",
             Self::Stranger { .. } => "stranger",
         }
     }

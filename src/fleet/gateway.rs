@@ -4,9 +4,9 @@
 //! got wrong: a link that breaks is not yet a loss. Until `unknown_after` past the last sign of
 //! life the view stands, its seconds frozen; a link that is back in time makes them good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::device::{Change, Device};
+use super::device::{Change, Device, Remembered};
 use super::event::{DeviceEvent, GatewayEvent, Source};
 use super::status::Status;
 use super::strangers::Strangers;
@@ -30,6 +30,8 @@ pub struct GatewaySettings {
     pub audit_interval_ms: i64,
     /// Milliseconds after the last sign of life until the view is lost.
     pub unknown_after_ms: i64,
+    /// Milliseconds after which a device that has left the list is forgotten; `None`: never.
+    pub forget_after_ms: Option<i64>,
 }
 
 /// How the bridge stands to a gateway.
@@ -78,8 +80,12 @@ pub struct GatewayCounts {
 #[derive(Debug)]
 pub(super) struct Gateway {
     pub(super) index: GatewayIndex,
-    settings: GatewaySettings,
+    pub(super) settings: GatewaySettings,
     pub(super) devices: BTreeMap<DeviceId, Device>,
+    /// Forgotten devices' places in the chain.
+    pub(super) past: BTreeMap<DeviceId, Remembered>,
+    /// Given to the gateway again because of a command, whether known here or not.
+    pub(super) kept: BTreeSet<DeviceId>,
     pub(super) strangers: Strangers,
     pub(super) state: LinkState,
     pub(super) state_since: Moment,
@@ -118,6 +124,8 @@ impl Gateway {
             index,
             settings,
             devices,
+            past: BTreeMap::new(),
+            kept: BTreeSet::new(),
             strangers: Strangers::default(),
             state: LinkState::Connecting,
             state_since: now,
@@ -357,22 +365,6 @@ impl Gateway {
             self.listing = Some(u64::MAX);
             out.push(Output::ListGateway(self.index));
         }
-    }
-
-    /// Forgets devices that are neither listed nor declared; returns those that stay.
-    pub(super) fn forget(&mut self, ids: &[DeviceId], out: &mut Vec<Output>) -> Vec<DeviceId> {
-        let mut kept = Vec::new();
-        for &device_id in ids {
-            match self.devices.get(&device_id) {
-                Some(device) if device.managed || device.declared => kept.push(device_id),
-                Some(_) => {
-                    self.devices.remove(&device_id);
-                    out.push(Output::Forgotten { gateway: self.index, device_id });
-                }
-                None => {}
-            }
-        }
-        kept
     }
 
     pub(super) fn wake(&mut self, now: Moment, out: &mut Vec<Output>) {

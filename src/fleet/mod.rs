@@ -8,6 +8,7 @@
 mod compare;
 mod device;
 mod event;
+mod forgetting;
 mod gateway;
 mod listed;
 mod seconds;
@@ -25,6 +26,8 @@ pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use seconds::Observed;
 pub use status::{Mode, Status};
 pub use view::{DeviceMeasures, DeviceState, GatewayState, LastKnown};
+
+use std::collections::BTreeSet;
 
 use crate::ids::{DeviceId, Moment};
 use gateway::Gateway;
@@ -120,23 +123,40 @@ impl Fleet {
         device_id: DeviceId,
         remembered: Remembered,
     ) {
-        if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            let device = gateway.devices.entry(device_id);
-            device.or_insert_with(|| device::Device::new(now, false)).restore(remembered);
+        let Some(gateway) = self.gateways.get_mut(gateway.0) else { return };
+        if remembered.forgotten && !gateway.devices.contains_key(&device_id) {
+            gateway.past.insert(device_id, remembered);
+            return;
         }
+        let device = gateway.devices.entry(device_id);
+        device.or_insert_with(|| device::Device::new(now, false)).restore(now, remembered);
     }
 
-    /// What is to outlive the process of a device; `None` for one that has no topics.
+    /// What is to outlive the process of a device; `None` for one that never had topics.
     #[must_use]
     pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
-        self.gateways.get(gateway.0)?.devices.get(&device_id).map(device::Device::remember)
+        let gateway = self.gateways.get(gateway.0)?;
+        let device = gateway.devices.get(&device_id).map(device::Device::remember);
+        device.or_else(|| gateway.past.get(&device_id).cloned())
+    }
+
+    /// What is to outlive the process of all devices of a gateway.
+    pub fn all_remembered(
+        &self,
+        gateway: GatewayIndex,
+    ) -> impl Iterator<Item = (DeviceId, Remembered)> {
+        self.gateways.get(gateway.0).into_iter().flat_map(|gateway| {
+            let devices = gateway.devices.iter().map(|(id, device)| (*id, device.remember()));
+            devices.chain(gateway.past.iter().map(|(id, past)| (*id, past.clone())))
+        })
     }
 
     /// A new chain begins: every device's next event has number 1 and, as `previous`, the status
     /// last known. `unpublished` events, which nobody has seen, become the first of it.
     pub fn new_chain<'a>(&mut self, unpublished: impl IntoIterator<Item = &'a mut DeviceEvent>) {
-        for device in self.gateways.iter_mut().flat_map(|gateway| gateway.devices.values_mut()) {
-            device.seq = 0;
+        for gateway in &mut self.gateways {
+            gateway.past.clear();
+            gateway.devices.values_mut().for_each(|device| device.seq = 0);
         }
         for event in unpublished {
             let gateway = self.gateways.get_mut(event.gateway.0);
@@ -170,8 +190,21 @@ impl Fleet {
         }
     }
 
-    /// Forgets devices that are neither in the list nor in the configuration; returns those of
-    /// `ids` that are, and so stay.
+    /// These devices of a gateway are given to it again because of a command.
+    pub fn keep(
+        &mut self,
+        now: Moment,
+        gateway: GatewayIndex,
+        kept: BTreeSet<DeviceId>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(gateway) = self.gateways.get_mut(gateway.0) {
+            gateway.keep(now, kept, out);
+        }
+    }
+
+    /// Forgets devices that are neither in the list, nor in the configuration, nor kept by a
+    /// command; returns those of `ids` that are, and so stay.
     pub fn forget(
         &mut self,
         gateway: GatewayIndex,
@@ -228,7 +261,7 @@ impl Fleet {
     #[must_use]
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
         let gateway = self.gateways.get(gateway.0)?;
-        gateway.devices.get(&device_id).map(|device| device.state(device_id, gateway.live))
+        gateway.devices.get(&device_id).map(|device| gateway.state_of(device_id, device))
     }
 
     /// The IDs of a gateway's devices, in order.

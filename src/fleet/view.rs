@@ -31,6 +31,8 @@ pub struct DeviceState {
     pub info: Option<DeviceInfo>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
+    /// Whether it is given to the gateway again because of a command.
+    pub kept: bool,
     /// When a field last changed.
     pub updated_at: Moment,
 }
@@ -93,7 +95,7 @@ pub struct DeviceMeasures {
 }
 
 impl Device {
-    pub(super) fn state(&self, device_id: DeviceId, live: bool) -> DeviceState {
+    fn state(&self, device_id: DeviceId, live: bool, kept: bool) -> DeviceState {
         let connected = self.connected().filter(|_| live);
         let known = self.known;
         DeviceState {
@@ -110,12 +112,17 @@ impl Device {
             seq: self.seq,
             info: self.info,
             managed: self.managed,
+            kept,
             updated_at: self.updated_at,
         }
     }
 }
 
 impl Gateway {
+    pub(super) fn state_of(&self, device_id: DeviceId, device: &Device) -> DeviceState {
+        device.state(device_id, self.live, self.kept.contains(&device_id))
+    }
+
     pub(super) fn view(&self) -> GatewayState {
         let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
         for device in self.devices.values() {

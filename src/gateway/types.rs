@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
@@ -12,7 +14,7 @@ use crate::ids::{DeviceId, Moment};
 pub const DEVICE_PORT_DEFAULT: u16 = 51_211;
 
 /// How the gateway is to reach a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The device's address; IPv4 is all that the wire knows.
     pub ip: Ipv4Addr,
@@ -70,7 +72,7 @@ pub struct Found {
 }
 
 /// A device and the slaves behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slaves {
     /// The device they hang on.
     pub device_id: DeviceId,

@@ -39,7 +39,11 @@ impl Desk {
     fn new() -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
         let mut fleet = Fleet::default();
-        let settings = GatewaySettings { audit_interval_ms: 60_000, unknown_after_ms: 10_000 };
+        let settings = GatewaySettings {
+            audit_interval_ms: 60_000,
+            unknown_after_ms: 10_000,
+            forget_after_ms: None,
+        };
         fleet.add_gateway(now, settings, &[]);
         let entry = GatewayEntry {
             name: "lobby".parse().unwrap(),

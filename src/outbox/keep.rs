@@ -56,9 +56,12 @@ impl Outbox {
         }
     }
 
-    /// A device is no more.
-    pub fn forget(&mut self, gateway: &GatewayName, device_id: DeviceId) {
-        self.batch.device_gone(gateway, device_id);
+    /// What is to outlive the process beside events and devices; `None`: nothing any more.
+    pub fn note(&mut self, key: Key, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.batch.value(key, value),
+            None => self.batch.no_value(key),
+        }
     }
 
     /// The number of the event appended last.
@@ -96,10 +99,11 @@ impl Outbox {
         written
     }
 
-    /// All that waits, and these devices, for a store that begins anew.
+    /// All that waits, with these devices and notes, for a store that begins anew.
     pub fn anew<'a>(
         &'a self,
         devices: impl Iterator<Item = (&'a GatewayName, DeviceId, Remembered)> + 'a,
+        mut notes: impl Iterator<Item = (Key, Vec<u8>)> + 'a,
     ) -> impl Iterator<Item = Batch> + 'a {
         let mut events: Vec<&Pending> =
             self.queues.values().flat_map(|queue| &queue.records).collect();
@@ -119,6 +123,8 @@ impl Outbox {
                         Key::Device(gateway.clone(), device_id),
                         &Batch::device_value(&device),
                     );
+                } else if let Some((key, value)) = notes.next() {
+                    batch.value(key, &value);
                 } else {
                     break;
                 }

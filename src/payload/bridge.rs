@@ -2,10 +2,13 @@
 //!
 //! May not decide anything: its callers say what is so.
 
-use serde::Serialize;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Directory, time};
-use crate::ids::{GatewayName, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,6 +59,19 @@ pub struct BridgeEvent<'a> {
     received_at: Moment,
 }
 
+/// A change with steps, as it is kept while it is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The command's name.
+    pub command: String,
+    /// The devices that it named.
+    pub device_ids: BTreeSet<DeviceId>,
+    /// Who asked, as claimed.
+    pub requested_by: Option<String>,
+    /// The steps known to be done or failed; one more may have been begun.
+    pub steps: Value,
+}
+
 /// What happened to the bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -78,6 +94,14 @@ pub enum BridgeEventKind {
         /// Why.
         reason: String,
     },
+    /// A change with steps was under way when an earlier process ended.
+    CommandInterrupted {
+        /// At which gateway.
+        gateway: GatewayName,
+        /// Which change.
+        #[serde(flatten)]
+        intent: Intent,
+    },
     /// The store takes nothing: the bridge goes on in memory.
     StoreFailed {
         /// Why.
@@ -92,6 +116,7 @@ impl BridgeEventKind {
         match self {
             Self::EventsLost { .. } => "events_lost",
             Self::ChainReset { .. } => "chain_reset",
+            Self::CommandInterrupted { .. } => "command_interrupted",
             Self::StoreFailed { .. } => "store_failed",
         }
     }

@@ -79,7 +79,7 @@ impl<'a> DeviceStatePayload<'a> {
             ssl: info.map(|info| info.ssl),
             auto_reconnect: info.map(|info| info.auto_reconnect),
             managed: state.managed,
-            kept: gateway.kept(device_id),
+            kept: gateway.kept(state),
             updated_at: state.updated_at,
         }
     }
@@ -180,6 +180,7 @@ mod tests {
                 auto_reconnect: true,
             }),
             managed: true,
+            kept: false,
             updated_at: Moment::from_millis(1_795_428_000_113),
         }
     }

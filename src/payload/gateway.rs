@@ -8,6 +8,9 @@ use super::{Directory, GatewayEntry, time};
 use crate::fleet::{GatewayEvent, GatewayState};
 use crate::ids::{DeviceId, Moment};
 
+/// Devices named in one event.
+const DEVICE_IDS_MAX: usize = 1_000;
+
 /// `<base>/<gw>/info`, retained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GatewayInfo<'a> {
@@ -100,6 +103,9 @@ pub struct GatewayEventPayload<'a> {
     what: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    /// The first few of many: the event has to fit a broker's largest packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_ids: Option<Vec<DeviceId>>,
     #[serde(serialize_with = "time::moment")]
     timestamp: Moment,
     #[serde(serialize_with = "time::moment")]
@@ -117,12 +123,23 @@ impl<'a> GatewayEventPayload<'a> {
         event: &GatewayEvent,
     ) -> Self {
         let what = match event {
-            GatewayEvent::Restored { what, .. } => Some(*what),
+            GatewayEvent::Restored { what, .. } | GatewayEvent::Withdrawn { what, .. } => {
+                Some(*what)
+            }
+            _ => None,
+        };
+        let device_ids = match event {
+            GatewayEvent::Restored { device_ids, .. }
+            | GatewayEvent::Withdrawn { device_ids, .. } => {
+                Some(device_ids.iter().copied().take(DEVICE_IDS_MAX).collect())
+            }
             _ => None,
         };
         let (device_id, status, count) = match event {
             GatewayEvent::Reachable | GatewayEvent::Unreachable => (None, None, None),
-            GatewayEvent::Restored { count, .. } => (None, None, Some(*count)),
+            GatewayEvent::Restored { count, .. } | GatewayEvent::Withdrawn { count, .. } => {
+                (None, None, Some(*count))
+            }
             GatewayEvent::Corrected { count } => (None, None, Some(*count)),
             GatewayEvent::Stranger { device_id, status } => {
                 (Some(*device_id), Some(status.to_string()), None)
@@ -137,6 +154,7 @@ impl<'a> GatewayEventPayload<'a> {
             status,
             what,
             count,
+            device_ids,
             timestamp: at,
             received_at: at,
         }

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, OutboxInfo};
+pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};
 pub use subject::Subject;
 pub use time::rfc3339;
 
-use crate::fleet::{DeviceType, GatewayIndex};
+use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 
 /// The names that go into payloads: the bridge's, the gateways', the devices'.
@@ -74,9 +74,9 @@ impl GatewayEntry {
         format!("{product} {device_id}")
     }
 
-    fn kept(&self, device_id: DeviceId) -> Option<&'static str> {
-        let kept = self.devices.get(&device_id).is_some_and(|entry| entry.kept);
-        kept.then_some("config")
+    fn kept(&self, state: &DeviceState) -> Option<&'static str> {
+        let declared = self.devices.get(&state.device_id).is_some_and(|entry| entry.kept);
+        declared.then_some("config").or_else(|| state.kept.then_some("command"))
     }
 }
 

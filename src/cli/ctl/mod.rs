@@ -122,7 +122,9 @@ async fn ask(
     {
         writeln!(std::io::stderr(), "searching for {} s ...", wait.as_secs_f32())?;
     }
-    Ok(run_on(&request.command, &Calls::new(client, until)).await)
+    let mut outcome = run_on(&request.command, &Calls::new(client, until)).await;
+    outcome.warn_not_remembered("this program does not stay to give it again");
+    Ok(outcome)
 }
 
 /// The gateway that was meant.

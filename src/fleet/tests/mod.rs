@@ -18,6 +18,7 @@ pub(super) struct Bench {
 
 pub(super) const AUDIT_MS: i64 = 60_000;
 pub(super) const UNKNOWN_MS: i64 = 10_000;
+pub(super) const FORGET_MS: i64 = 3_600_000;
 
 pub(super) fn id(number: u32) -> DeviceId {
     DeviceId::new(number).unwrap()
@@ -42,8 +43,11 @@ impl Bench {
     pub(super) fn new(declared: &[u32]) -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
         let mut fleet = Fleet::default();
-        let settings =
-            GatewaySettings { audit_interval_ms: AUDIT_MS, unknown_after_ms: UNKNOWN_MS };
+        let settings = GatewaySettings {
+            audit_interval_ms: AUDIT_MS,
+            unknown_after_ms: UNKNOWN_MS,
+            forget_after_ms: Some(FORGET_MS),
+        };
         let declared: Vec<_> = declared.iter().map(|&number| id(number)).collect();
         let gateway = fleet.add_gateway(now, settings, &declared);
         Self { fleet, gateway, now, out: Vec::new() }

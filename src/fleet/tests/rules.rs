@@ -366,3 +366,59 @@ fn a_second_look_that_comes_at_once_is_none() {
     bench.list(vec![row(7, Disconnected, true)]);
     assert_eq!(bench.events().len(), 1);
 }
+
+#[test]
+fn what_left_the_list_long_ago_is_forgotten_unless_a_command_keeps_it() {
+    let all = || vec![row(1, Status::TcpConnected, false), row(2, Status::TcpConnected, false)];
+    let mut bench = Bench::online(all());
+    bench.fleet.keep(bench.now, bench.gateway, [id(2)].into(), &mut bench.out);
+    assert!(bench.device(2).kept && !bench.device(1).kept);
+    for number in [1, 2] {
+        bench.status(number, Status::Disconnected);
+    }
+    bench.list(vec![]);
+    let left_at = bench.now;
+    bench.out.clear();
+    // A disconnect long before does not count: only having left does.
+    bench.pass(FORGET_MS - 1);
+    bench.list(vec![]);
+    assert!(bench.fleet.device(bench.gateway, id(1)).is_some());
+    let remembered = bench.fleet.remembered(bench.gateway, id(1)).unwrap();
+    assert_eq!(remembered.left_at, Some(left_at));
+    bench.pass(1);
+    bench.out.clear();
+    bench.list(vec![]);
+    let forgotten = Output::Forgotten { gateway: bench.gateway, device_id: id(1) };
+    assert!(bench.out.contains(&forgotten), "{:?}", bench.out);
+    assert!(bench.fleet.device(bench.gateway, id(2)).is_some());
+    // Back in the list its events go on where they were: an event's ID is unique for ever.
+    bench.out.clear();
+    bench.list(all());
+    bench.status(1, Status::TlsConnected);
+    let event = bench.events().pop().unwrap();
+    assert_eq!((event.seq, event.previous), (2, Some(Status::Disconnected)));
+}
+
+#[test]
+fn what_left_before_a_restart_is_forgotten_in_its_time_and_no_sooner() {
+    let mut bench = Bench::online(vec![row(1, Status::TcpConnected, false)]);
+    bench.status(1, Status::Disconnected);
+    bench.list(vec![]);
+    let remembered = bench.fleet.remembered(bench.gateway, id(1)).unwrap();
+    let mut bench = Bench::new(&[]);
+    bench.fleet.restore(bench.now, bench.gateway, id(1), remembered.clone());
+    bench.fleet.restore(
+        bench.now,
+        bench.gateway,
+        id(2),
+        Remembered { left_at: None, ..remembered },
+    );
+    bench.pass(FORGET_MS - 1);
+    bench.input(Input::LinkUp);
+    bench.list(vec![]);
+    assert!(bench.fleet.device(bench.gateway, id(1)).is_some());
+    bench.pass(1);
+    bench.list(vec![]);
+    let left: Vec<_> = bench.fleet.device_ids(bench.gateway).collect();
+    assert_eq!(left, [], "an unknown moment counts from the restart");
+}

@@ -113,6 +113,9 @@ impl<'a> Reader<'a> {
             },
             managed: self.flag()?,
             info: self.option(Self::info)?,
+            // The first version kept neither.
+            left_at: if self.is_empty() { None } else { self.option(Self::moment)? },
+            forgotten: if self.is_empty() { false } else { self.flag()? },
         };
         self.is_empty().then_some(remembered)
     }
@@ -190,6 +193,8 @@ pub(super) trait Write {
             it.put_flag(info.ssl);
             it.put_flag(info.auto_reconnect);
         });
+        self.put_option(device.left_at, |it, at| it.put_u64(at.millis().cast_unsigned()));
+        self.put_flag(device.forgotten);
     }
 }
 

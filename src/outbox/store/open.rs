@@ -27,6 +27,10 @@ pub struct Content {
     pub devices: Vec<(GatewayName, DeviceId, Remembered)>,
     /// Subjects of which events were dropped that nothing tells yet.
     pub lost: Vec<(Subject, u64)>,
+    /// What commands made at gateways, as it was given to be kept.
+    pub desired: Vec<(GatewayName, Vec<u8>)>,
+    /// Changes that were under way, likewise.
+    pub intents: Vec<(GatewayName, Vec<u8>)>,
 }
 
 /// Whether the chain goes on.
@@ -292,6 +296,8 @@ impl Log {
                 Key::Lost(subject) => {
                     content.lost.push((subject.clone(), Reader(value).u64().unwrap_or(1)));
                 }
+                Key::Desired(gateway) => content.desired.push((gateway.clone(), value.clone())),
+                Key::Intent(gateway) => content.intents.push((gateway.clone(), value.clone())),
             }
         }
         content

@@ -26,6 +26,10 @@ pub enum Key {
     Device(GatewayName, DeviceId),
     /// How many events of a subject were dropped before its next, where none waits to tell it.
     Lost(Subject),
+    /// What commands made at a gateway that is to be given to it again.
+    Desired(GatewayName),
+    /// A change with steps that is under way at a gateway.
+    Intent(GatewayName),
 }
 
 /// An event as it is kept.
@@ -177,7 +181,7 @@ impl Batch {
         self.changes.push(Change::Value { key, len, hash: hash_of(value) });
     }
 
-    fn no_value(&mut self, key: Key) {
+    pub(in crate::outbox) fn no_value(&mut self, key: Key) {
         self.frame.put(&[NO_VALUE]);
         put_key(&mut self.frame, &key);
         self.changes.push(Change::NoValue(key));
@@ -206,6 +210,14 @@ fn put_key(bytes: &mut Vec<u8>, key: &Key) {
             bytes.put(&[2]);
             bytes.put_subject(subject);
         }
+        Key::Desired(gateway) => {
+            bytes.put(&[3]);
+            bytes.put_subject(&Subject::Gateway(gateway.clone()));
+        }
+        Key::Intent(gateway) => {
+            bytes.put(&[4]);
+            bytes.put_subject(&Subject::Gateway(gateway.clone()));
+        }
     }
 }
 
@@ -213,6 +225,8 @@ fn key(reader: &mut Reader) -> Option<Key> {
     match (reader.u8()?, reader.subject()?) {
         (1, Subject::Device(gateway, device_id)) => Some(Key::Device(gateway, device_id)),
         (2, subject) => Some(Key::Lost(subject)),
+        (3, Subject::Gateway(gateway)) => Some(Key::Desired(gateway)),
+        (4, Subject::Gateway(gateway)) => Some(Key::Intent(gateway)),
         _ => None,
     }
 }

@@ -26,6 +26,8 @@ fn id(number: u32) -> DeviceId {
 
 fn device(seq: u64) -> Remembered {
     Remembered {
+        left_at: None,
+        forgotten: false,
         seq,
         status: Some(Status::TcpCannotConnect),
         known: Some(Known {

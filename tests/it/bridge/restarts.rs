@@ -124,6 +124,11 @@ async fn a_gateway_that_is_not_configured_any_more_is_cleared_at_start() {
     bridge.restart();
     eventually("all is gone", || (of_store(&retained(broker.port)) == 0).then_some(())).await;
     assert_eq!(retained(broker.port)["gsdk/lobby/state"], "online");
+    bridge.terminate().await;
+    bridge.restart();
+    bridge.is_ready().await;
+    let (_, log) = bridge.stop().await;
+    assert!(!log.contains("not configured any more"), "it has been cleared: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

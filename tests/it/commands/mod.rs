@@ -9,6 +9,7 @@ mod ctl;
 mod own;
 mod reading;
 mod refused;
+mod remembered;
 mod steps;
 
 use std::process::Command;

@@ -47,3 +47,31 @@ async fn devices_are_forgotten_once_they_are_gone() {
         assert_eq!(refusal(&house.ask_of("bridge", command, request).await).0, code);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place_in_the_chain() {
+    let broker = crate::harness::mosquitto::Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let setup = crate::harness::bridge::Setup::new(broker.port, "");
+    let setup = setup.lines(ALL).top("forget_after = \"1s\"");
+    let bridge = setup.gateway("lobby", &simulator, "audit_interval = \"1s\"").start();
+    let house = super::House { broker, simulator, bridge };
+    house.is_listening().await;
+    let device = house.simulator.control().managed()[0].clone();
+    let id = device.device_id;
+    house.ask("async/remove", &json!({"device_id": id}).to_string()).await;
+    let (state, gone) = (format!("gsdk/lobby/{id}/state"), "disconnected");
+    watcher.see(gone, |seen| seen.topic == format!("gsdk/lobby/{id}/event/{gone}")).await;
+    watcher
+        .see("its state is cleared", |seen| seen.topic == state && seen.payload.is_empty())
+        .await;
+    let before = watcher.events_of(id).len();
+    let add = json!({"devices": [{"device_id": id, "ip": device.ip_addr}]});
+    assert_eq!(house.ask("async/add", &add.to_string()).await["result"], "ok");
+    crate::harness::eventually("it has events again", || {
+        (watcher.events_of(id).len() > before).then_some(())
+    })
+    .await;
+    crate::harness::watcher::check_chain(&watcher.events_of(id));
+}

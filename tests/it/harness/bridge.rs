@@ -63,6 +63,12 @@ impl Setup {
         self
     }
 
+    /// With this line before all tables.
+    pub(crate) fn top(mut self, line: &str) -> Self {
+        self.text.insert_str(0, &format!("{line}\n"));
+        self
+    }
+
     /// Where the bridge is to keep what it remembers.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")

@@ -1,0 +1,131 @@
+//! What comes back from commands: steps and ends, told, kept, and answered.
+//!
+//! May not run anything. A change's list is read again, its line goes to the audit log, and whoever
+//! asked is answered, repeats too.
+
+use std::time::{Duration, Instant as StdInstant};
+
+use serde_json::Value;
+
+use super::Bridge;
+use super::running::{Asked, Begun, Finished, Word, audit};
+use crate::commands::{Failure, Name, Outcome, Refused, Response, code, device_states};
+use crate::fleet::{GatewayIndex, Input};
+use crate::ids::GatewayName;
+use crate::mqtt::{self, ReplyTo};
+use crate::outbox::store::Key;
+use crate::payload::{Intent, to_bytes};
+
+impl Bridge {
+    /// Takes up what a command's task tells.
+    pub(super) fn commands_word(&mut self, word: Word) {
+        match word {
+            Word::Begins { gateway, intent, written } => {
+                self.note_intent(gateway, Some(intent));
+                self.requests.may_begin.push(written);
+            }
+            Word::Steps { gateway, steps } => {
+                let intent = self.requests.desks.get_mut(gateway.0);
+                let intent = intent.and_then(|desk| desk.intent.take());
+                self.note_intent(gateway, intent.map(|intent| Intent { steps, ..intent }));
+            }
+            Word::Finished(finished) => self.finished(*finished),
+        }
+    }
+
+    fn note_intent(&mut self, gateway: GatewayIndex, intent: Option<Intent>) {
+        let Some(desk) = self.requests.desks.get_mut(gateway.0) else { return };
+        let note = intent.as_ref().map(to_bytes);
+        self.outbox.note(Key::Intent(desk.name.clone()), note.as_deref());
+        desk.intent = intent;
+    }
+
+    /// A command has ended: its gateway is looked at, and whoever asked is answered.
+    fn finished(&mut self, finished: Finished) {
+        let Finished { begun, mut outcome, ran } = finished;
+        let Begun { gateway, request, payload, asked, .. } = begun;
+        let now = self.clock.now();
+        let Some(entry) = self.directory.gateway(gateway).cloned() else { return };
+        if !self.outbox.is_kept() {
+            outcome.warn_not_remembered("the bridge keeps nothing now beyond its own end");
+        }
+        if ran && let Some(desk) = self.requests.desks.get(gateway.0) {
+            outcome.warnings.extend(desk.declared.warnings(&entry.name, &request.command));
+        }
+        if request.command.has_steps() {
+            self.note_intent(gateway, None);
+        }
+        if request.command.changes() {
+            self.change_ended(gateway, std::mem::take(&mut outcome.made));
+        }
+        let response = Response::new(
+            request.name.as_str(),
+            Some(entry.name.to_string()),
+            request.transaction.clone(),
+            outcome,
+            asked.received.elapsed(),
+            |rows| {
+                let known = |device_id| self.fleet.device(gateway, device_id);
+                device_states(&self.directory, &entry, rows, now, known)
+            },
+        );
+        if request.name.changes() {
+            audit(&entry.name, &request, &response);
+            if ran {
+                self.step(gateway, Input::ListWanted, StdInstant::now());
+            }
+        }
+        let memory = &mut self.requests.memory;
+        let waiting = memory.answered(&entry.name, &request, &payload, &response, ran);
+        self.answer(entry.name.as_str(), &response, asked);
+        let replayed = Response { replayed: ran, ..response };
+        for asked in waiting {
+            self.answer(entry.name.as_str(), &replayed, asked);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, owner: &str, refused: Refused, request: mqtt::Request) {
+        let Refused { transaction, failure } = refused;
+        let (command, gateway) = (&request.command, owner);
+        if failure.code == code::RATE_LIMITED {
+            tracing::debug!(gateway, command, code = failure.code, "a request was refused");
+        } else {
+            let reason = failure.message.as_str();
+            tracing::info!(gateway, command, code = failure.code, reason, "a request was refused");
+        }
+        let outcome = Outcome::failed(failure);
+        let (command, owner_name) = (command.as_str(), Some(owner.to_owned()));
+        let took = request.received.elapsed();
+        let response =
+            Response::new(command, owner_name, transaction, outcome, took, |_| Value::Null);
+        let asked = Asked { reply_to: request.reply_to, received: request.received };
+        self.answer(owner, &response, asked);
+    }
+
+    pub(super) fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
+        self.answer_to(owner, response, asked.reply_to);
+    }
+
+    /// Counts a request and hands its answer to the publisher.
+    pub(super) fn answer_to(&mut self, owner: &str, response: &Response, reply_to: ReplyTo) {
+        let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
+        let topics = self.publisher.topics();
+        let is_ours = topics.is_bridge(owner)
+            || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
+        let owner = if is_ours { owner } else { "unknown" };
+        self.metrics.command(owner, known, response.word());
+        if !self.publisher.answer(reply_to.answer(to_bytes(response))) {
+            self.metrics.publish_failed("answers_full");
+        }
+    }
+}
+
+pub(super) fn refusal(
+    command: &str,
+    gateway: &GatewayName,
+    transaction: Option<Value>,
+    failure: Failure,
+) -> Response {
+    let (gateway, outcome) = (Some(gateway.to_string()), Outcome::failed(failure));
+    Response::new(command, gateway, transaction, outcome, Duration::ZERO, |_| Value::Null)
+}

@@ -1,0 +1,59 @@
+//! Which devices are forgotten: those that are neither listed, declared nor kept by a command.
+//!
+//! May not lose a device's place in the chain: one that comes back goes on where it was.
+
+use std::collections::BTreeSet;
+
+use super::Output;
+use super::device::Device;
+use super::gateway::Gateway;
+use crate::ids::{DeviceId, Moment};
+
+impl Gateway {
+    pub(super) fn keep(&mut self, now: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
+        let before = std::mem::replace(&mut self.kept, kept);
+        let changed: Vec<DeviceId> = before.symmetric_difference(&self.kept).copied().collect();
+        for device_id in changed {
+            if let Some(device) = self.devices.get_mut(&device_id) {
+                device.updated_at = now;
+                self.state_changed(device_id, out);
+            }
+        }
+    }
+
+    /// Forgets devices that left the list long ago.
+    pub(super) fn forget_absent(&mut self, now: Moment, out: &mut Vec<Output>) {
+        let Some(after_ms) = self.settings.forget_after_ms else { return };
+        let long_gone = |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= now);
+        let ids: Vec<DeviceId> = self
+            .devices
+            .iter()
+            .filter(|(_, device)| long_gone(device))
+            .map(|(&device_id, _)| device_id)
+            .collect();
+        self.forget(&ids, out);
+    }
+
+    fn stays(&self, device_id: DeviceId, device: &Device) -> bool {
+        device.managed || device.declared || self.kept.contains(&device_id)
+    }
+
+    /// Forgets devices that are neither listed, declared nor kept; returns those that stay.
+    pub(super) fn forget(&mut self, ids: &[DeviceId], out: &mut Vec<Output>) -> Vec<DeviceId> {
+        let mut kept = Vec::new();
+        for &device_id in ids {
+            match self.devices.get(&device_id) {
+                Some(device) if self.stays(device_id, device) => kept.push(device_id),
+                Some(device) => {
+                    if device.seq > 0 {
+                        self.past.insert(device_id, device.remember().forget());
+                    }
+                    self.devices.remove(&device_id);
+                    out.push(Output::Forgotten { gateway: self.index, device_id });
+                }
+                None => {}
+            }
+        }
+        kept
+    }
+}

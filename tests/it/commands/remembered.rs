@@ -1,0 +1,212 @@
+//! What commands made at a gateway: given to it again, forgotten when another client takes it away,
+//! kept across the bridge's own end. Changes with steps that the bridge's end cuts short.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use gsdk2mqtt::simulator::{Settings, Simulator};
+
+use super::{ALL, House};
+use crate::harness::bridge::PROGRAM;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Seen, Watcher, retained};
+use crate::harness::{eventually, patiently};
+
+/// A house whose gateway manages nothing yet, listed every second.
+async fn new_house() -> (House, Watcher) {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator =
+        Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
+    let house = House::with(broker, simulator, ALL, "audit_interval = \"1s\"").await;
+    (house, watcher)
+}
+
+/// Another client of the gateway.
+fn another(house: &House, words: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.crt");
+    std::fs::write(&ca_file, house.simulator.ca_pem()).unwrap();
+    let address = house.simulator.address().to_string();
+    let mut command = Command::new(PROGRAM);
+    command.args(["ctl", "--address", &address, "--ca-file"]).arg(&ca_file).args(words);
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+}
+
+fn is(seen: &Seen, event: &str, what: &str) -> bool {
+    seen.topic == format!("gsdk/lobby/event/{event}") && seen.json()["what"] == what
+}
+
+async fn kept(house: &House, device: u32, by: &Value) {
+    let topic = format!("gsdk/lobby/{device}/state");
+    eventually("the state says why it is kept", || {
+        let kept = retained(house.broker.port);
+        let state: Value = serde_json::from_str(kept.get(&topic)?).unwrap();
+        (state["kept"] == *by).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_commands_made_is_given_again_also_by_the_next_process() {
+    let (mut house, watcher) = new_house().await;
+    let control = house.simulator.control();
+    let building = control.building();
+    let (dialled, dialling) = (&building[0], &building[3]);
+    let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
+    let answer = house.ask("async/add", &add.to_string()).await;
+    assert_eq!((&answer["result"], &answer["warnings"]), (&json!("ok"), &json!([])), "{answer}");
+    let ids = json!({"device_id": dialling.id}).to_string();
+    assert_eq!(house.ask("accept_filter/add", &ids).await["result"], "ok");
+    let slaves = json!({"slaves": [{"device_id": dialled.id, "rs485": [7]}]});
+    assert_eq!(house.ask("slaves/set", &slaves.to_string()).await["result"], "ok");
+    let all_there = || {
+        let managed = control.managed();
+        let up = |id: u32| managed.iter().any(|row| row.device_id == id && row.status > 0);
+        (up(dialled.id) && up(dialling.id)).then_some(())
+    };
+    eventually("both are connected", all_there).await;
+    kept(&house, dialled.id, &json!("command")).await;
+    kept(&house, dialling.id, &json!("command")).await;
+
+    control.restart(Duration::from_millis(100)).await;
+    eventually("both are connected again", all_there).await;
+    for what in ["async_connections", "accept_filter", "slaves"] {
+        let restored = watcher.see(what, |seen| is(seen, "restored", what)).await.json();
+        assert_eq!(restored["count"], 1, "{restored}");
+    }
+    let answer = house.ask("slaves/get", "{}").await;
+    assert_eq!(answer["data"]["slaves"][0]["rs485"], json!([7]), "{answer}");
+
+    house.bridge.kill();
+    control.restart(Duration::from_millis(100)).await;
+    assert!(control.managed().is_empty(), "a gateway forgets");
+    house.bridge.restart();
+    eventually("the next process gives it too", all_there).await;
+
+    // What is taken back by a command is not given any more.
+    house.is_listening().await;
+    assert_eq!(house.ask("accept_filter/remove", &ids).await["result"], "ok");
+    let ids = json!({"device_id": dialled.id}).to_string();
+    assert_eq!(house.ask("async/remove", &ids).await["result"], "ok");
+    kept(&house, dialled.id, &Value::Null).await;
+    let starts = house.bridge.metric("gsdk_gateway_stream_starts_total{gateway=\"lobby\"}").await;
+    watcher.clear();
+    control.restart(Duration::from_millis(100)).await;
+    patiently("the link is back", async {
+        let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
+        while house.bridge.metric(series).await == starts {}
+    })
+    .await;
+    house.bridge.is_ready().await;
+    // Two audits later nothing has been given.
+    let lists =
+        |control: &gsdk2mqtt::simulator::Control| control.calls().get("GetDeviceList").copied();
+    let before = lists(&control).unwrap();
+    eventually("two audits", || (lists(&control).unwrap() > before + 1).then_some(())).await;
+    assert!(control.managed().is_empty(), "{:?}", control.managed());
+    assert!(watcher.find(|seen| is(seen, "restored", "async_connections")).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_client_takes_away_is_told_and_forgotten() {
+    let (house, watcher) = new_house().await;
+    let control = house.simulator.control();
+    let (dialled, dialling) = (control.building()[0].clone(), control.building()[3].clone());
+    let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
+    assert_eq!(house.ask("async/add", &add.to_string()).await["result"], "ok");
+    let ids = json!({"device_id": dialling.id}).to_string();
+    assert_eq!(house.ask("accept_filter/add", &ids).await["result"], "ok");
+    kept(&house, dialled.id, &json!("command")).await;
+    // Seen at the gateway on this link: only then its absence means something.
+    let info = |seen: &Seen| {
+        seen.topic == "gsdk/lobby/info" && seen.json()["accept_filter"]["device_count"] == 1
+    };
+    watcher.see("the filter was read", info).await;
+
+    another(&house, &["async", "remove", &dialled.id.to_string()]);
+    another(&house, &["accept-filter", "remove", &dialling.id.to_string()]);
+    for (what, device) in [("async_connections", dialled.id), ("accept_filter", dialling.id)] {
+        let gone = watcher.see(what, |seen| is(seen, "withdrawn", what)).await.json();
+        assert_eq!((&gone["count"], &gone["device_ids"]), (&json!(1), &json!([device])), "{gone}");
+    }
+    kept(&house, dialled.id, &Value::Null).await;
+    assert!(control.managed().iter().all(|row| row.device_id != dialled.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let settings = Settings { managed: false, ..Settings::fast(3) };
+    let simulator = Simulator::start(settings).await.unwrap();
+    let device = simulator.control().building()[0].clone();
+    let lines = format!(
+        "audit_interval = \"1s\"\ndevices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
+        device.id, device.ip
+    );
+    let house = House::with(broker, simulator, ALL, &lines).await;
+    let control = house.simulator.control();
+    let there = || {
+        let managed = control.managed();
+        managed.iter().any(|row| row.device_id == device.id && row.status > 0).then_some(())
+    };
+    eventually("it is connected", there).await;
+    let connected = |seen: &Seen| {
+        seen.topic == format!("gsdk/lobby/{}/state", device.id)
+            && seen.json()["auto_reconnect"] == true
+    };
+    watcher.see("it was listed", connected).await;
+    another(&house, &["async", "remove", &device.id.to_string()]);
+    watcher.see("withdrawn", |seen| is(seen, "withdrawn", "async_connections")).await;
+    assert!(control.managed().is_empty(), "nothing is added while the link is up");
+    kept(&house, device.id, &json!("config")).await;
+    control.cut_connections();
+    eventually("it is given at the next link", there).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_the_bridges_end_cuts_short_is_told_by_the_next_process() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let mut house = House::with(broker, simulator, ALL, "").await;
+    let control = house.simulator.control();
+    let id = control.building()[0].id;
+    // Long enough that the bridge is killed while the gateway thinks.
+    control.latency(Duration::from_secs(3));
+    let before = control.calls().get("SetConnectionModeMulti").copied();
+    let request = json!({"device_id": id, "mode": "device_to_server", "requested_by": "me"});
+    crate::harness::watcher::publish(
+        house.broker.port,
+        &["-t", "gsdk/lobby/request/mode/set", "-m", &request.to_string()],
+    );
+    eventually("the change is asked for", || {
+        (control.calls().get("SetConnectionModeMulti").copied() > before).then_some(())
+    })
+    .await;
+    house.bridge.kill();
+    control.latency(Duration::ZERO);
+    house.bridge.restart();
+    let topic = "gsdk/bridge/event/command_interrupted";
+    let told = watcher.see(topic, |seen| seen.topic == topic).await.json();
+    assert_eq!(told["command"], "mode/set", "{told}");
+    assert_eq!(
+        (&told["gateway"], &told["device_ids"], &told["requested_by"]),
+        (&json!("lobby"), &json!([id]), &json!("me"))
+    );
+    let steps = told["steps"].as_array().unwrap();
+    assert_eq!((&steps[0]["step"], &steps[0]["result"]), (&json!("filter_added"), &json!("ok")));
+
+    // Once: the process after it has nothing to tell.
+    house.bridge.is_ready().await;
+    watcher.clear();
+    house.bridge.kill();
+    house.bridge.restart();
+    house.bridge.is_ready().await;
+    house.is_listening().await;
+    assert!(watcher.find(|seen| seen.topic == topic).is_none());
+}
