@@ -3,7 +3,7 @@
 //! May not wait, nor decide what goes next: the publisher does.
 
 use super::{BROKER_EVENTS_TAKEN_MAX, Bridge};
-use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Session, View};
+use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Retained, Session, View};
 
 impl Bridge {
     /// Takes up an event of the broker's session, and what is ready behind it.
@@ -29,22 +29,22 @@ impl Bridge {
                 if !connected.retain_available {
                     tracing::warn!("the broker keeps no retained messages, so states are not seen");
                 }
-                let mut connection = connected.connection;
+                let connection = self.connection.insert(connected.connection);
                 // A last will that arrives late would stick: the bridge listens to its own topic.
                 // So would a second bridge under this name: its info tells.
                 let topics = self.publisher.topics();
                 let own = vec![topics.bridge_state(), topics.bridge_info()];
-                if let Err(error) = connection.subscribe(own) {
+                if let Err(error) = connection.subscribe(own, Retained::Skipped) {
                     tracing::warn!("{error}");
                 }
-                self.connection = Some(connection);
+                self.ask_for_leftovers();
                 self.rivals.connected();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { refused, .. } => {
                 // Its own info has to come back before another's is taken for a live one.
-                if !self.rivals.echoed() {
+                if !self.rivals.echoed() || self.leftovers.is_wanted() {
                     self.publisher.bridge_info_again();
                 }
                 for (filter, reason) in refused {

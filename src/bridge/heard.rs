@@ -15,17 +15,21 @@ impl Bridge {
         if message.topic == topics.bridge_state() && message.payload == "offline" {
             self.publisher.offline_seen();
         } else if message.topic == topics.bridge_info() {
-            self.info_heard(&message.payload);
+            self.info_heard(message);
         } else {
+            self.leftover(message);
             self.requested(message);
         }
     }
 
-    fn info_heard(&mut self, info: &[u8]) {
+    fn info_heard(&mut self, message: &Message) {
         let started_at = rfc3339(self.info.started_at);
         let ours = (self.info.instance_id.as_str(), started_at.as_str());
         let now = Instant::now();
-        let verdict = self.rivals.heard(now, info, ours);
+        let verdict = self.rivals.heard(now, &message.payload, ours);
+        if self.rivals.echoed() && !message.retain {
+            self.leftovers_are_all();
+        }
         let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
             return;
         };

@@ -12,6 +12,7 @@ mod desired;
 mod giving;
 mod heard;
 mod keeping;
+mod leftovers;
 mod losses;
 mod own;
 mod queries;
@@ -37,6 +38,7 @@ use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use desired::Wanted;
 use keeping::Keeper;
+use leftovers::Leftovers;
 use losses::Losses;
 use requests::Requests;
 use rivals::Rivals;
@@ -89,6 +91,7 @@ pub struct Bridge {
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,
+    leftovers: Leftovers,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
     republish_every: Option<Duration>,

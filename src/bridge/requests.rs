@@ -18,7 +18,7 @@ use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
 use crate::gateway::{GatewayClient, Link};
 use crate::ids::GatewayName;
-use crate::mqtt::{self, Message};
+use crate::mqtt::{self, Message, Retained};
 use crate::payload::Intent;
 
 /// Words of commands on their way to the loop. When full, the commands wait, not the loop.
@@ -206,7 +206,7 @@ impl Bridge {
         let Some(connection) = &mut self.connection else { return };
         let names = self.requests.desks.iter().map(|desk| &desk.name);
         let filters = self.publisher.topics().request_filters(names);
-        if let Err(error) = connection.subscribe(filters) {
+        if let Err(error) = connection.subscribe(filters, Retained::Marked) {
             tracing::warn!("{error}");
         }
     }

@@ -15,6 +15,7 @@ use super::Bridge;
 use super::clock::Clock;
 use super::desired::Wanted;
 use super::keeping::Keeper;
+use super::leftovers::Leftovers;
 use super::losses::Losses;
 use super::requests::Requests;
 use super::rivals::Rivals;
@@ -114,6 +115,7 @@ impl Bridge {
             broker_refusal: "",
             queries,
             losses: Losses::default(),
+            leftovers: Leftovers::default(),
             numbered: 0,
             republish_every,
             republish_at: republish_every.map(|every| Instant::now() + every),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::demo::{Demo, Listen};
-use crate::mqtt::{self, Event, Message};
+use crate::mqtt::{self, Event, Message, Retained};
 
 /// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to
 /// be installed, and nothing is left behind.
@@ -95,7 +95,9 @@ async fn show_events(broker: SocketAddr) {
         match event {
             Event::Connected(connected) => {
                 let connection = connection.insert(connected.connection);
-                if let Err(error) = connection.subscribe(vec!["gsdk/#".to_owned()]) {
+                if let Err(error) =
+                    connection.subscribe(vec!["gsdk/#".to_owned()], Retained::Skipped)
+                {
                     tracing::warn!("{error}");
                 }
             }

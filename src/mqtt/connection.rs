@@ -81,6 +81,17 @@ pub enum PublishError {
     },
 }
 
+/// What a subscription does with retained messages. MQTT 3.1.1 always does as `Sent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// Those that are there are not sent. One that is published later is marked as retained.
+    Marked,
+    /// Those that are there are not sent, and none that is published later is marked.
+    Skipped,
+    /// Those that are there are sent, marked as retained; those published later are not marked.
+    Sent,
+}
+
 /// Why a subscription was not even tried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
@@ -181,16 +192,20 @@ impl Connection {
         }
     }
 
-    /// Subscribes with QoS 1: retained messages are not sent for it but are marked as such when
-    /// they come later, and our own come too. The answer is [`super::Event::Subscribed`].
+    /// Subscribes with QoS 1; our own messages come too. The answer is
+    /// [`super::Event::Subscribed`].
     ///
     /// # Errors
     ///
     /// The subscription was not given to the broker, and no answer will come.
-    pub fn subscribe(&mut self, filters: Vec<String>) -> Result<(), SubscribeError> {
+    pub fn subscribe(
+        &mut self,
+        filters: Vec<String>,
+        retained: Retained,
+    ) -> Result<(), SubscribeError> {
         let slot = self.filters.try_reserve().map_err(|_| SubscribeError::Closed)?;
         let tried = match &self.client {
-            Client::V5(client) => client.subscribe(&filters),
+            Client::V5(client) => client.subscribe(&filters, retained),
             Client::V4(client) => client.subscribe(&filters),
         };
         match tried {
@@ -200,6 +215,14 @@ impl Connection {
             }
             Tried::Full | Tried::Closed => Err(SubscribeError::Closed),
             Tried::Invalid(_) => Err(SubscribeError::Filter { filters }),
+        }
+    }
+
+    /// Takes subscriptions back; where the connection is gone they are gone with it.
+    pub fn unsubscribe(&mut self, filters: Vec<String>) {
+        match &self.client {
+            Client::V5(client) => client.unsubscribe(filters),
+            Client::V4(client) => client.unsubscribe(filters),
         }
     }
 

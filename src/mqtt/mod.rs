@@ -25,7 +25,7 @@ mod v5;
 mod words;
 
 pub use backoff::Retry;
-pub use connection::{Connection, Publish, PublishError, SubscribeError};
+pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError};
 pub use fault::Fault;
 pub use outgoing::{Acknowledged, Kind, Outgoing, View};
 pub use publisher::Publisher;
@@ -34,4 +34,4 @@ pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Refusal, Session, Settings, Will,
 };
 pub use tls::Tls;
-pub use topics::Topics;
+pub use topics::{Owner, Topics};

@@ -41,6 +41,11 @@ impl Client {
         tried(self.0.try_subscribe_many(filters))
     }
 
+    pub(super) fn unsubscribe(&self, filters: Vec<String>) {
+        // What is not taken back costs only the broker's and our time.
+        _ = self.0.try_unsubscribe_many(filters);
+    }
+
     pub(super) fn disconnect(&self, deadline: Duration) {
         // Where it fails there is no connection left to end.
         drop(self.0.try_disconnect_with_timeout(deadline));

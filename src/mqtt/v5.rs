@@ -14,7 +14,7 @@ use rumqttc_v5::{
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::connection::{Client as EitherClient, Granted, Publish, Tried};
+use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
 use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
@@ -43,14 +43,22 @@ impl Client {
         tried(self.0.try_publish(publish.topic, publish.payload, options))
     }
 
-    pub(super) fn subscribe(&self, filters: &[String]) -> Tried {
+    pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
         let filters = filters.iter().map(|filter| {
             let mut filter = SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
-            filter.preserve_retain = true;
-            filter.retain_forward_rule = RetainForwardRule::Never;
+            filter.preserve_retain = retained == Retained::Marked;
+            filter.retain_forward_rule = match retained {
+                Retained::Marked | Retained::Skipped => RetainForwardRule::Never,
+                Retained::Sent => RetainForwardRule::OnEverySubscribe,
+            };
             filter
         });
         tried(self.0.try_subscribe_many(filters))
+    }
+
+    pub(super) fn unsubscribe(&self, filters: Vec<String>) {
+        // What is not taken back costs only the broker's and our time.
+        _ = self.0.try_unsubscribe_many(filters);
     }
 
     pub(super) fn disconnect(&self, deadline: Duration) {

@@ -1,7 +1,6 @@
 //! What commands made at a gateway: given to it again, forgotten when another client takes it away,
 //! kept across the bridge's own end. Changes with steps that the bridge's end cuts short.
 
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use gsdk2mqtt::simulator::{Settings, Simulator};
 
 use super::{ALL, House};
-use crate::harness::bridge::PROGRAM;
+use crate::harness::bridge::another_client;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher, retained};
 use crate::harness::{eventually, patiently};
@@ -22,18 +21,6 @@ async fn new_house() -> (House, Watcher) {
         Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
     let house = House::with(broker, simulator, ALL, "audit_interval = \"1s\"").await;
     (house, watcher)
-}
-
-/// Another client of the gateway.
-fn another(house: &House, words: &[&str]) {
-    let dir = tempfile::tempdir().unwrap();
-    let ca_file = dir.path().join("ca.crt");
-    std::fs::write(&ca_file, house.simulator.ca_pem()).unwrap();
-    let address = house.simulator.address().to_string();
-    let mut command = Command::new(PROGRAM);
-    command.args(["ctl", "--address", &address, "--ca-file"]).arg(&ca_file).args(words);
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{out:?}");
 }
 
 fn is(seen: &Seen, event: &str, what: &str) -> bool {
@@ -127,8 +114,8 @@ async fn what_another_client_takes_away_is_told_and_forgotten() {
     };
     watcher.see("the filter was read", info).await;
 
-    another(&house, &["async", "remove", &dialled.id.to_string()]);
-    another(&house, &["accept-filter", "remove", &dialling.id.to_string()]);
+    another_client(&house.simulator, &["async", "remove", &dialled.id.to_string()]);
+    another_client(&house.simulator, &["accept-filter", "remove", &dialling.id.to_string()]);
     for (what, device) in [("async_connections", dialled.id), ("accept_filter", dialling.id)] {
         let gone = watcher.see(what, |seen| is(seen, "withdrawn", what)).await.json();
         assert_eq!((&gone["count"], &gone["device_ids"]), (&json!(1), &json!([device])), "{gone}");
@@ -160,7 +147,7 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
             && seen.json()["auto_reconnect"] == true
     };
     watcher.see("it was listed", connected).await;
-    another(&house, &["async", "remove", &device.id.to_string()]);
+    another_client(&house.simulator, &["async", "remove", &device.id.to_string()]);
     watcher.see("withdrawn", |seen| is(seen, "withdrawn", "async_connections")).await;
     assert!(control.managed().is_empty(), "nothing is added while the link is up");
     kept(&house, device.id, &json!("config")).await;

@@ -92,6 +92,18 @@ fn spawn(config: PathBuf) -> Child {
         .unwrap()
 }
 
+/// Another client of a gateway does something with it, past the bridge.
+pub(crate) fn another_client(simulator: &Simulator, words: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.crt");
+    std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+    let address = simulator.address().to_string();
+    let mut command = Command::new(PROGRAM);
+    command.args(["ctl", "--address", &address, "--ca-file"]).arg(&ca_file).args(words);
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+}
+
 impl Bridge {
     /// Sends SIGTERM and waits for its end; with what it logged.
     pub(crate) async fn stop(mut self) -> (ExitStatus, String) {
