@@ -35,18 +35,22 @@ impl Head {
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, String> {
         match fs::read_to_string(dir.join(NAME)) {
             Ok(text) => {
-                Self::parse(&text).map(Some).ok_or_else(|| "its head is damaged".to_owned())
+                let body = whole(&text);
+                body.and_then(Self::parse).map(Some).ok_or_else(|| {
+                    match body.and_then(|body| body.lines().next()) {
+                        Some(other) if other != FORMAT => format!(
+                            "another version wrote it ({other}, where this one has {FORMAT})"
+                        ),
+                        _ => "its head is damaged".to_owned(),
+                    }
+                })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("its head cannot be read: {error}")),
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let (body, check) = text.split_at_checked(text.rfind("crc ")?)?;
-        if check.trim_end() != check_line(body) {
-            return None;
-        }
+    fn parse(body: &str) -> Option<Self> {
         let mut lines = body.lines();
         (lines.next()? == FORMAT).then_some(())?;
         let mut value = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
@@ -90,6 +94,12 @@ impl Head {
             tracing::debug!(%error, "the store's head could not be taken away");
         }
     }
+}
+
+/// The text without its check, if that agrees.
+fn whole(text: &str) -> Option<&str> {
+    let (body, check) = text.split_at_checked(text.rfind("crc ")?)?;
+    (check.trim_end() == check_line(body)).then_some(body)
 }
 
 fn check_line(body: &str) -> String {

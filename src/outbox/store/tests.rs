@@ -9,6 +9,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::code::Reader;
 use super::*;
 use crate::fleet::{DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
@@ -220,6 +221,29 @@ fn an_empty_directory_is_no_reset() {
     let found = open(dir.path(), BOOT);
     let Verdict::Ends { from, reason } = found.verdict else { panic!("of what?") };
     assert_eq!((from, reason), (None, None));
+}
+
+#[test]
+fn another_versions_store_is_set_aside_and_named() {
+    let (dir, _) = killed();
+    let head = dir.path().join("head");
+    let text = std::fs::read_to_string(&head).unwrap().replace("store 1", "store 9");
+    let body = &text[..text.rfind("crc ").unwrap()];
+    let check = crc32fast::hash(body.as_bytes());
+    std::fs::write(&head, format!("{body}crc {check:08x}\n")).unwrap();
+    let (reason, _) = ends(dir.path(), BOOT);
+    assert!(reason.contains("another version wrote it (gsdk2mqtt store 9"), "{reason}");
+    assert!(dir.path().join("head.damaged-1").exists());
+}
+
+/// What the first builds wrote of a device ended before `left_at`.
+#[test]
+fn a_device_as_the_first_builds_wrote_it_is_read() {
+    let device = Remembered { left_at: Some(Moment::from_millis(9)), ..device(7) };
+    let value = Batch::device_value(&device);
+    assert_eq!(Reader(&value).remembered().unwrap(), device);
+    let older = &value[..value.len() - (1 + 8 + 1)];
+    assert_eq!(Reader(older).remembered().unwrap(), Remembered { left_at: None, ..device });
 }
 
 #[test]
