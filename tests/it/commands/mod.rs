@@ -11,6 +11,7 @@ mod reading;
 mod refused;
 mod remembered;
 mod steps;
+mod terminal;
 
 use std::process::Command;
 
