@@ -3,6 +3,7 @@
 //! May not look into the bridge.
 
 mod acl;
+mod bad_input;
 mod changing;
 mod contended;
 mod ctl;
