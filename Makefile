@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test demo advisories
+.PHONY: help tools fmt lint test nightly demo advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -10,6 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
+	@echo "make nightly     what takes too long for every change: a million inputs for the request parser"
 	@echo "make fmt         formats the code"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
@@ -29,6 +30,10 @@ lint: tools
 test: lint
 	cargo test --locked
 	target/tools/venv/bin/python tests/simulator/test_client.py
+
+# One line a check. Each is a test of `make test` too, there with fewer cases.
+nightly: tools
+	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
 
 demo:
 	cargo run --locked --release -- demo

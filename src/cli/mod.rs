@@ -8,6 +8,7 @@ mod ctl;
 mod demo;
 mod health;
 mod log;
+mod pages;
 mod run;
 mod simulate;
 
@@ -44,6 +45,10 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Ask a running bridge whether it is alive
     Health(health::HealthArgs),
+    /// Print what makes a shell complete these commands
+    Completions(pages::CompletionsArgs),
+    /// Print a manual page, or write all of them
+    Man(pages::ManArgs),
 }
 
 /// Exit code for a wrong configuration; clap uses the same for wrong usage.
@@ -68,6 +73,8 @@ impl Cli {
             },
             Command::Simulate(args) => simulate::run(args, stop_signal()).await,
             Command::Health(args) => health::run(&args).await,
+            Command::Completions(args) => pages::completions(&args),
+            Command::Man(args) => pages::man(&args),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -75,9 +82,16 @@ impl Cli {
                 say(&error.to_string());
                 ExitCode::from(EXIT_WRONG)
             }
+            // Whoever closed the pipe, as `head` does, has seen enough.
+            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => failed(&format!("{error:#}")),
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// Says why nothing could be done at all.

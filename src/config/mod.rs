@@ -76,10 +76,10 @@ pub const COMMANDS: [(&str, bool); 18] = [
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
     /// The configuration file [default: $GSDK2MQTT_CONFIG, else /etc/gsdk2mqtt/config.toml]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Sets one key over file and environment, as in --set mqtt.url=mqtt://broker
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
 }
 

@@ -21,6 +21,9 @@ use super::{COMMANDS, keys, read_gateways, values};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
+/// The most bytes that a request may be permitted to have: ten times what its most devices take,
+/// and half of what a session takes from the broker, so that a larger one can be answered.
+const MAX_PAYLOAD_MOST: u64 = 1 << 20;
 
 /// Reads a secret's file; the error is words that end a sentence.
 pub(super) type ReadSecret<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
@@ -248,7 +251,7 @@ fn commands(reader: &mut Reader<'_>, ours: &[String]) -> Option<Commands> {
         }
     }
     let max_payload =
-        reader.parse(&at("max_payload"), |text| values::size(text, 1 << 10, 16 << 20));
+        reader.parse(&at("max_payload"), |text| values::size(text, 1 << 10, MAX_PAYLOAD_MOST));
     let rate = reader.parse(&at("rate"), values::rate);
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
     let prefix_path = at("response_prefix");

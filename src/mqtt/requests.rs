@@ -11,8 +11,11 @@ use super::topics::Topics;
 
 /// The longest response topic that is answered on, in bytes (contract, section 4).
 const RESPONSE_TOPIC_LEN_MAX: usize = 256;
-/// The longest name of a command that is said back, in bytes; none of ours is half as long.
-const COMMAND_LEN_MAX: usize = 64;
+/// The longest name of a command or gateway that is said back, in bytes; none of ours is half as
+/// long.
+const NAME_LEN_MAX: usize = 64;
+/// What stands for a name that is not said back in a topic.
+const UNKNOWN: &str = "unknown";
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,23 +61,19 @@ impl Request {
     #[must_use]
     pub fn of(topics: &Topics, response_prefix: &str, message: &Message) -> Option<Self> {
         let (owner, command) = topics.request(&message.topic)?;
-        // Nobody can be called so, and it would be said back in a topic.
-        if !is_plain(owner) {
-            return None;
-        }
         let wanted = message.response_topic.clone();
         let astray = wanted.as_ref().is_some_and(|topic| !may_answer_on(response_prefix, topic));
-        let said_back = if is_plain(command) { command } else { "unknown" };
+        let said_back = |name| if is_plain(name) { name } else { UNKNOWN };
         Some(Self {
-            owner: owner.to_owned(),
-            command: command.to_owned(),
+            owner: cut(owner),
+            command: cut(command),
             payload: message.payload.clone(),
             retain: message.retain,
             expires_at: message.expires_in.and_then(|span| message.received.checked_add(span)),
             received: message.received,
             reply_to: ReplyTo {
                 wanted: wanted.filter(|_| !astray),
-                own: topics.response(owner, said_back),
+                own: topics.response(said_back(owner), said_back(command)),
                 correlation_data: message.correlation_data.clone(),
             },
             astray,
@@ -100,9 +99,15 @@ fn may_answer_on(prefix: &str, topic: &str) -> bool {
         && !topic.chars().any(|c| matches!(c, '+' | '#') || c.is_control())
 }
 
-fn is_plain(command: &str) -> bool {
+/// Whether a name can be said back in a topic as it is.
+fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'/' | b'-');
-    (1..=COMMAND_LEN_MAX).contains(&command.len()) && command.bytes().all(plain)
+    (1..=NAME_LEN_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// A name as it may be said back in an answer; one that is cut is nobody's.
+fn cut(name: &str) -> String {
+    name.chars().take(NAME_LEN_MAX).collect()
 }
 
 #[cfg(test)]
@@ -120,6 +125,10 @@ mod tests {
             received: Instant::now(),
         };
         Request::of(&Topics::new("gsdk", "bridge"), "gsdk-reply/", &message)
+    }
+
+    fn request_of(topic: &str) -> Request {
+        request(topic, None).unwrap()
     }
 
     #[test]
@@ -141,9 +150,16 @@ mod tests {
     #[test]
     fn names_that_are_no_commands_are_not_said_back_in_a_topic() {
         for odd in ["a b", "\u{7f}", &"a".repeat(65)] {
-            let request = request(&format!("gsdk/lobby/request/{odd}"), None).unwrap();
+            let request = request_of(&format!("gsdk/lobby/request/{odd}"));
             assert_eq!(request.reply_to.answer(Bytes::new()).topic, "gsdk/lobby/response/unknown");
+            let request = request_of(&format!("gsdk/{odd}/request/devices"));
+            assert_eq!(
+                request.reply_to.answer(Bytes::new()).topic,
+                "gsdk/unknown/response/devices"
+            );
         }
+        let long = request_of(&format!("gsdk/{0}/request/{0}", "é".repeat(30_000)));
+        assert_eq!((long.owner.chars().count(), long.command.chars().count()), (64, 64));
         assert!(request("gsdk/lobby/state", None).is_none());
     }
 }

@@ -61,7 +61,8 @@ pub struct Limits {
     /// Publishes under way at once, whatever the broker would take.
     pub window_max: u16,
     /// The largest packet taken from the broker, in bytes (MQTT 5, in which the broker is told and
-    /// withholds larger ones). Above the largest request by far, so that those can be answered.
+    /// withholds larger ones). Twice the largest request that a configuration can permit, so that
+    /// what is too large can be answered.
     pub incoming_max: u32,
     /// The same for MQTT 3.1.1, where a larger one costs the connection.
     pub incoming_max_v311: u32,
@@ -77,7 +78,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             window_max: 1000,
-            incoming_max: 256 * 1024,
+            incoming_max: 2 * 1024 * 1024,
             incoming_max_v311: 16 * 1024 * 1024,
             connect_deadline: Duration::from_secs(10),
             connack_deadline: Duration::from_secs(10),

@@ -105,7 +105,8 @@ impl Topics {
     pub fn request<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
         let (owner, rest) = inside.split_once('/')?;
-        Some((owner, rest.strip_prefix("request/")?))
+        // The filter matches the level above the commands too; a request there names none.
+        Some((owner, rest.strip_prefix("request/").or((rest == "request").then_some(""))?))
     }
 
     /// Whether this is the bridge's own level of the topics.
@@ -152,6 +153,7 @@ mod tests {
         assert_eq!(requests, ["site/gsdk/lobby/request/#", "site/gsdk/bridge_2/request/#"]);
         assert_eq!(Topics::new("gsdk", "bridge").request_filters([&lobby]), ["gsdk/+/request/#"]);
         assert_eq!(topics.request("site/gsdk/lobby/request/ssl/enable").unwrap().1, "ssl/enable");
+        assert_eq!(topics.request("site/gsdk/lobby/request"), Some(("lobby", "")));
         for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {
             assert_eq!(topics.request(other), None);
         }

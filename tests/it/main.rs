@@ -9,3 +9,4 @@ mod demo;
 mod gateway;
 mod harness;
 mod mqtt_session;
+mod pages;

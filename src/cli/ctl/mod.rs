@@ -3,6 +3,8 @@
 //! May not check or run a command itself: its words become a request, and `commands` does the rest,
 //! exactly as for one that came over MQTT.
 
+mod look;
+mod progress;
 mod table;
 mod watch;
 mod words;
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::bridge::gateway_options;
 use crate::commands::{
-    Calls, Command, Request, Response, Verdict, code, device_rows, run as run_on,
+    Calls, Command, Failure, Outcome, Request, Response, Verdict, code, device_rows, run as run_on,
 };
 use crate::config::{self, Config};
 use crate::gateway::{GatewayClient, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
@@ -32,16 +34,16 @@ pub(super) struct CtlArgs {
     #[command(flatten)]
     config: config::Args,
     /// Which gateway of the configuration; may be left out where there is only one
-    #[arg(long, value_name = "NAME", conflicts_with = "address")]
+    #[arg(long, global = true, value_name = "NAME")]
     gateway: Option<GatewayName>,
-    /// A gateway that need not be configured
-    #[arg(long, value_name = "HOST:PORT", requires = "ca_file")]
+    /// A gateway that need not be configured; with --ca-file
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     address: Option<String>,
     /// The `ca.crt` of the gateway at --address
-    #[arg(long, value_name = "FILE", requires = "address")]
+    #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// The name in the certificate of the gateway at --address, where it is another
-    #[arg(long, value_name = "NAME", requires = "address")]
+    #[arg(long, global = true, value_name = "NAME")]
     server_name: Option<String>,
     /// JSON instead of tables: one document, or one line an event
     #[arg(long, global = true)]
@@ -78,24 +80,19 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     if let Some(timeout) = args.timeout {
         fields.insert("timeout_s".to_owned(), json!(timeout));
     }
-    let request = match Request::read(name, Value::Object(fields).to_string().as_bytes()) {
-        Ok(request) => request,
-        Err(refused) => {
-            super::say(&refused.failure.message);
-            return Ok(ExitCode::from(super::EXIT_WRONG));
-        }
-    };
-    if !args.yes && !confirmed(&request.command)? {
-        super::say("nothing was done");
-        return Ok(ExitCode::FAILURE);
-    }
     let begun = Instant::now();
-    let response = ask(&gateway, &request, args.json).await?;
+    let outcome = match Request::read(name, Value::Object(fields).to_string().as_bytes()) {
+        Err(refused) => Outcome::failed(refused.failure),
+        Ok(request) => match confirmed(&request.command, args.yes)? {
+            Some(failure) => Outcome::failed(failure),
+            None => progress::during(&request.command, ask(&gateway, &request)).await,
+        },
+    };
     let answer = Response::new(
         name.as_str(),
         Some(gateway.entry.name.to_string()),
         None,
-        response,
+        outcome,
         begun.elapsed(),
         |rows| device_rows(&gateway.entry, rows),
     );
@@ -109,26 +106,43 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn ask(
-    gateway: &Gateway,
-    request: &Request,
-    json: bool,
-) -> anyhow::Result<crate::commands::Outcome> {
-    let client = GatewayClient::dial(&gateway.options, Arc::new(|_: &_| {})).await?;
+async fn ask(gateway: &Gateway, request: &Request) -> Outcome {
     let until = request.timeout.map(|timeout| Instant::now() + timeout);
-    if let Command::Search { wait } = &request.command
-        && !json
-        && std::io::stderr().is_terminal()
-    {
-        writeln!(std::io::stderr(), "searching for {} s ...", wait.as_secs_f32())?;
+    let dial = GatewayClient::dial(&gateway.options, Arc::new(|_: &_| {}));
+    let dialled = match until {
+        None => dial.await,
+        Some(until) => match tokio::time::timeout_at(until, dial).await {
+            Ok(dialled) => dialled,
+            Err(_) => {
+                let message = "no link to the gateway within --timeout; nothing was done";
+                return Outcome::failed(Failure::new(code::TIMEOUT, message));
+            }
+        },
+    };
+    match dialled {
+        Ok(client) => {
+            let mut outcome = run_on(&request.command, &Calls::new(client, until)).await;
+            outcome.warn_not_remembered("this program does not stay to give it again");
+            outcome
+        }
+        Err(error) => Outcome::failed(error.into()),
     }
-    let mut outcome = run_on(&request.command, &Calls::new(client, until)).await;
-    outcome.warn_not_remembered("this program does not stay to give it again");
-    Ok(outcome)
 }
 
 /// The gateway that was meant.
 fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
+    match (&args.address, &args.ca_file, &args.gateway) {
+        (Some(_), Some(_), Some(_)) => {
+            bail!("--gateway and --address both say which; leave one out")
+        }
+        (Some(_), None, _) => bail!(
+            "--address needs --ca-file, the ca.crt that the gateway made when it was installed"
+        ),
+        (None, ca_file, _) if ca_file.is_some() || args.server_name.is_some() => {
+            bail!("--ca-file and --server-name belong to --address; give that too")
+        }
+        _ => {}
+    }
     if let (Some(address), Some(ca_file)) = (&args.address, &args.ca_file) {
         let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
             format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
@@ -176,25 +190,27 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
     Ok(Gateway { options: gateway_options(name, gateway), entry })
 }
 
-/// Whether a command that concerns every device is really meant.
-fn confirmed(command: &Command) -> anyhow::Result<bool> {
+/// What stands against a command that concerns every device: nobody has said that it is meant.
+fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     let question = match command {
+        _ if yes => return Ok(None),
         Command::DisconnectAll => "This disconnects every device of the gateway.",
         Command::FilterAllowAll(true) => "This lets every device in that dials the gateway.",
         Command::FilterSet(filter) if filter.allow_all => {
             "This lets every device in that dials the gateway."
         }
-        _ => return Ok(true),
+        _ => return Ok(None),
     };
     let input = std::io::stdin();
     if !input.is_terminal() {
-        super::say(&format!("{question} Add --yes if that is meant"));
-        return Ok(false);
+        let message = format!("{question} Add --yes if that is meant; nothing was done");
+        return Ok(Some(Failure::new("cancelled", message)));
     }
     write!(std::io::stderr(), "{question} Go on? [y/N] ")?;
     let mut line = String::new();
     input.lock().read_line(&mut line)?;
-    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+    let meant = matches!(line.trim().to_lowercase().as_str(), "y" | "yes");
+    Ok((!meant).then(|| Failure::new("cancelled", "nothing was done")))
 }
 
 /// The answer: data to stdout, what went wrong to stderr.
@@ -204,24 +220,35 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
         writeln!(out, "{}", serde_json::to_string(answer)?)?;
         return Ok(());
     }
+    let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
     // What failed as a whole has no data, but perhaps steps.
     if answer.result != Verdict::Error || answer.data.get("steps").is_some() {
-        let name_of = |id: u64| {
-            let id = DeviceId::new(u32::try_from(id).ok()?)?;
-            entry.devices.get(&id)?.name.clone()
-        };
-        out.write_all(table::of(&answer.command, &answer.data, name_of).as_bytes())?;
+        let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
+        let look = look::Look::of_stdout();
+        let (text, left_out) = table::of(&answer.command, &answer.data, by_number, look);
+        out.write_all(text.as_bytes())?;
         out.flush()?;
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            super::say(&format!("no room for {left_out}; widen the terminal, or see --json"));
+        }
     }
+    let device = |id: DeviceId| {
+        let name = name_of(id).map(|name| format!(" ({})", table::plain(&name)));
+        format!("device {id}{}: ", name.unwrap_or_default())
+    };
     for warning in &answer.warnings {
-        let device = warning.device_id.map(|id| format!("device {id}: ")).unwrap_or_default();
-        super::say(&format!("warning: {device}{}", warning.message));
+        let device = warning.device_id.map(device).unwrap_or_default();
+        super::say(&format!("warning: {device}{}", table::plain(&warning.message)));
     }
     for error in &answer.device_errors {
-        super::say(&format!("device {}: {}: {}", error.device_id, error.code, error.message));
+        let device = device(error.device_id);
+        super::say(&format!("{device}{}: {}", error.code, table::plain(&error.message)));
     }
     match &answer.error {
-        Some(error) if answer.device_errors.is_empty() => super::say(&error.to_string()),
+        Some(error) if answer.device_errors.is_empty() => {
+            super::say(&table::plain(&error.to_string()));
+        }
         _ => {}
     }
     Ok(())

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::Gateway;
+use super::look::Look;
+use super::table::plain;
 use crate::fleet::{DeviceType, GatewayIndex, Status};
 use crate::gateway::{Link, Observation};
 use crate::ids::{DeviceId, Moment};
@@ -24,13 +26,15 @@ struct Watch {
     entry: GatewayEntry,
     types: BTreeMap<DeviceId, DeviceType>,
     json: bool,
+    look: Look,
 }
 
 pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
     let (queue, mut observations) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
     let link = Link::start(GatewayIndex(0), gateway.options, queue, Arc::new(|_: &_| {}), stopped);
-    let mut watch = Watch { entry: gateway.entry, types: BTreeMap::new(), json };
+    let look = Look::of_stdout();
+    let mut watch = Watch { entry: gateway.entry, types: BTreeMap::new(), json, look };
     let stop = super::super::stop_signal();
     tokio::pin!(stop);
     loop {
@@ -89,9 +93,10 @@ impl Watch {
             })
             .to_string();
         }
-        let name: String = name.chars().filter(|c| !c.is_control()).collect();
         let listed = if source == "list" { "  (listed)" } else { "" };
-        format!("{at}  {id:>10}  {:<18}  {name}{listed}", status.to_string())
+        let word = status.to_string();
+        let status = self.look.coloured(&word, format!("{word:<18}"));
+        format!("{at}  {id:>10}  {status}  {}{listed}", plain(&name))
     }
 
     fn word(&self, at: Moment, word: &str, message: Option<&str>) -> String {
@@ -103,7 +108,9 @@ impl Watch {
             })
             .to_string();
         }
-        format!("{at}  gateway {gateway}: {word} {}", message.unwrap_or_default())
+        let message = plain(message.unwrap_or_default());
+        let word = self.look.coloured(word, word.replace('_', " "));
+        format!("{at}  gateway {gateway}: {word}  {message}").trim_end().to_owned()
     }
 }
 

@@ -131,7 +131,8 @@ pub(super) enum AcceptFilter {
 pub(super) enum Mode {
     /// Set it, with all that belongs to it
     Set {
-        /// server_to_device or device_to_server
+        /// Who dials whom
+        #[arg(value_parser = ["server_to_device", "device_to_server"], ignore_case = true)]
         mode: String,
         #[command(flatten)]
         change: Change,

@@ -12,13 +12,13 @@ use crate::harness::bridge::PROGRAM;
 use crate::harness::eventually;
 
 /// A gateway that manages nothing yet, and what is needed to talk to it.
-struct Desk {
-    simulator: Simulator,
-    dir: TempDir,
+pub(super) struct Desk {
+    pub(super) simulator: Simulator,
+    pub(super) dir: TempDir,
 }
 
 impl Desk {
-    async fn new(devices: usize) -> Self {
+    pub(super) async fn new(devices: usize) -> Self {
         let settings = Settings { managed: false, ..Settings::fast(devices) };
         let simulator = Simulator::start(settings).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -43,7 +43,7 @@ impl Desk {
     }
 
     /// Runs it to its end: exit code, stdout, stderr.
-    async fn run(&self, words: &str) -> (i32, String, String) {
+    pub(super) async fn run(&self, words: &str) -> (i32, String, String) {
         ended(self.command(words)).await
     }
 }
@@ -67,7 +67,7 @@ async fn the_tutorials_session() {
     assert!(out.starts_with("ID "), "{out}");
 
     let (code, out, _) = desk.run(&format!("connect {}", building[0].ip)).await;
-    assert_eq!((code, out), (0, format!("device_id: {}\n", building[0].id)));
+    assert_eq!((code, out), (0, format!("device_id: {} (Front door)\n", building[0].id)));
     let (_, out, _) = desk.run("devices").await;
     assert!(out.contains("Front door") && out.contains("tcp_connected"), "{out}");
     assert_eq!(desk.run(&format!("disconnect {}", building[0].id)).await.0, 0);
@@ -113,18 +113,48 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("accept-filter allow-all", 1, "--yes"),
         ("accept-filter set --allow-all", 1, "--yes"),
         ("async add 7", 2, "544114231=192.168.0.104"),
+        ("devices --gateway annex", 2, "there are lobby"),
+        ("devices --address 127.0.0.1", 2, "--ca-file"),
+        ("devices --address 127.0.0.1 --ca-file x --gateway lobby", 2, "leave one out"),
+        ("devices --server-name x", 2, "belong to --address"),
+        ("search --wait 0", 2, "from 0.1 to 60"),
+        ("devices --timeout 0", 2, "timeout_s is 0"),
         ("reboot", 2, "reboot"),
     ] {
         let (code, out, err) = desk.run(words).await;
         assert_eq!((code, out.as_str()), (expected, ""), "{words}: {err}");
         assert!(err.contains(told), "{words}: {err}");
     }
+    // A script is told the same in a document.
+    for (words, expected, word) in [
+        ("disconnect 7 --json", 1, "not_found"),
+        ("disconnect 0 --json", 2, "invalid_request"),
+        ("disconnect-all --json", 1, "cancelled"),
+    ] {
+        let (code, out, err) = desk.run(words).await;
+        assert_eq!((code, err.as_str()), (expected, ""), "{words}: {out}");
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(answer["error"]["code"], word, "{words}: {out}");
+    }
     let calls = desk.simulator.control().calls();
     assert!(!calls.contains_key("DisconnectAll") && !calls.contains_key("SetAcceptFilter"));
     desk.simulator.control().stop_listening();
     let (code, _, err) = desk.run("devices").await;
     assert_eq!(code, 1);
-    assert!(err.contains("lobby"), "{err}");
+    assert!(err.contains("gateway_unavailable: gateway lobby: "), "{err}");
+    let (code, out, _) = desk.run("devices --json").await;
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["error"]["code"]), (1, &"gateway_unavailable".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let desk = Desk::new(3).await;
+    let mut command = desk.command("search --wait 0.5");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let out = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

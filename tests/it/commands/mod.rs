@@ -3,6 +3,7 @@
 //! May not look into the bridge.
 
 mod acl;
+mod bad_input;
 mod changing;
 mod contended;
 mod ctl;
@@ -11,6 +12,7 @@ mod reading;
 mod refused;
 mod remembered;
 mod steps;
+mod terminal;
 
 use std::process::Command;
 

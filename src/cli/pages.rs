@@ -1,0 +1,62 @@
+//! `gsdk2mqtt completions` and `gsdk2mqtt man`: both made from the command line itself.
+//!
+//! May not say anything of its own: what they tell is what clap parses.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{CommandFactory, ValueHint};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+const NAME: &str = "gsdk2mqtt";
+
+/// For bash: `gsdk2mqtt completions bash > /etc/bash_completion.d/gsdk2mqtt`
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionsArgs {
+    /// For which shell
+    shell: Shell,
+}
+
+/// To read one: `gsdk2mqtt man ctl | man -l -`
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// Of which command, as in `ctl mode set`; of the program if left out
+    words: Vec<String>,
+    /// Write the pages of all commands into this folder instead
+    #[arg(long, value_name = "DIR", conflicts_with = "words", value_hint = ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), NAME, &mut script);
+    print(&script)
+}
+
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
+    let mut program = super::Cli::command();
+    if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir)
+            .and_then(|()| clap_mangen::generate_to(program, dir))
+            .with_context(|| format!("cannot write manual pages into {}", dir.display()))?;
+        return Ok(());
+    }
+    program.build();
+    let mut command = &program;
+    for word in &args.words {
+        let Some(found) = command.find_subcommand(word) else {
+            let known: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+            bail!("there is no command {word:?} here; there are: {}", known.join(", "));
+        };
+        command = found;
+    }
+    let mut page = Vec::new();
+    Man::new(command.clone()).render(&mut page)?;
+    print(&page)
+}
+
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text).context("cannot write to stdout")
+}
