@@ -30,6 +30,7 @@ lint: tools
 test: lint
 	cargo test --locked
 	target/tools/venv/bin/python tests/simulator/test_client.py
+	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, promtool, Python with grpcio, cargo-deny. Asks nothing. Debian starts the services
-# it installs; this leaves none running that was not there before.
+# ring), mosquitto and its clients, Prometheus, Python with grpcio and Grafana's SDK, cargo-deny. Asks
+# nothing. Debian starts the services it installs; this leaves none running that was not there before.
 set -eu
 
 PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"
@@ -17,7 +17,7 @@ need() { # need COMMAND PACKAGES [SERVICE]
 need cc "gcc libc6-dev"
 need mosquitto mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
-need promtool prometheus "prometheus prometheus-node-exporter"
+need prometheus prometheus "prometheus prometheus-node-exporter"
 need curl curl
 need python3 "python3 python3-venv"
 
@@ -73,7 +73,8 @@ if [ ! -x "$venv/bin/python" ]; then
         python3 -m venv "$venv"
     }
 fi
-if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools" 2>/dev/null; then
+if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, grafana_foundation_sdk" \
+    2>/dev/null; then
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        -r tests/simulator/requirements.txt
+        -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt
 fi
