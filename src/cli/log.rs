@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 /// What is logged unless RUST_LOG says otherwise. The MQTT library tells each refusal of each
 /// message; we tell them ourselves, once.
-const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
+pub(super) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
+/// The same for a command that says by itself what happens.
+pub(super) const QUIET: &str = "error";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -21,10 +23,10 @@ pub(super) enum Format {
     Json,
 }
 
-pub(super) fn start(format: Format) {
+pub(super) fn start(format: Format, default: &str) {
     // An empty RUST_LOG, as compose files pass on, is none.
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
-    let filter = EnvFilter::new(wanted.as_deref().unwrap_or(DEFAULT));
+    let filter = EnvFilter::new(wanted.as_deref().unwrap_or(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         Format::Text => {

@@ -57,7 +57,8 @@ const EXIT_WRONG: u8 = 2;
 impl Cli {
     /// Does what the command line asks for: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
-        log::start(self.log);
+        let speaks = matches!(self.command, Command::Ctl(_));
+        log::start(self.log, if speaks { log::QUIET } else { log::DEFAULT });
         let outcome = match self.command {
             Command::Run(args) => run::run(args).await,
             #[cfg(feature = "demo")]

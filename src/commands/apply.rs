@@ -160,10 +160,15 @@ async fn connect_again(work: &mut Work<'_>, id: DeviceId, ssl: bool) {
     let Some(target) = work.devices.get(&id).and_then(|row| target(row, ssl)) else { return };
     let end = work.calls.end_of(DIAL_WAIT);
     let connected = loop {
-        let connected = async { Ok(work.calls.next()?.connect(target).await?) }.await;
-        match connected {
+        let client = match work.calls.next() {
+            Ok(client) => client,
+            Err(failure) => break Err(failure),
+        };
+        match client.connect(target).await {
             Ok(_) => break Ok(()),
-            Err(failure) if Instant::now() + DIAL_PAUSE > end => break Err(failure),
+            // This link does not come back.
+            Err(error @ Error::Broken { .. }) => break Err(error.into()),
+            Err(error) if Instant::now() + DIAL_PAUSE > end => break Err(error.into()),
             Err(_) => sleep(DIAL_PAUSE).await,
         }
     };

@@ -28,6 +28,9 @@ use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::payload::GatewayEntry;
 use words::{Asked, Words};
 
+/// What a gateway is called that is given by its address.
+const UNNAMED: &str = "gateway";
+
 /// Commands straight to a gateway: those of MQTT, `/` as a space and `_` as `-`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CtlArgs {
@@ -63,6 +66,8 @@ struct Gateway {
     options: GatewayOptions,
     /// How its devices are called.
     entry: GatewayEntry,
+    /// Whether it was given by its address.
+    unnamed: bool,
 }
 
 pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
@@ -125,8 +130,21 @@ async fn ask(gateway: &Gateway, request: &Request) -> Outcome {
             outcome.warn_not_remembered("this program does not stay to give it again");
             outcome
         }
+        Err(error) if gateway.unnamed => {
+            let Failure { code, message } = error.into();
+            Outcome::failed(Failure::new(code, by_its_option(&message)))
+        }
         Err(error) => Outcome::failed(error.into()),
     }
+}
+
+/// A gateway given by its address has options where a configured one has keys.
+fn by_its_option(message: &str) -> String {
+    [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
+        .iter()
+        .fold(message.to_owned(), |message, (key, option)| {
+            message.replace(&format!("gateways.{UNNAMED}.{key}"), option)
+        })
 }
 
 /// The gateway that was meant.
@@ -147,7 +165,7 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
         let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
             format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
         })?;
-        let name: GatewayName = "gateway".parse()?;
+        let name: GatewayName = UNNAMED.parse()?;
         let entry = GatewayEntry {
             name: name.clone(),
             address: address.to_string(),
@@ -161,9 +179,12 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
             queue_size: QUEUE_SIZE_DEFAULT,
             timing: Timing::default(),
         };
-        return Ok(Gateway { options, entry });
+        return Ok(Gateway { options, entry, unnamed: true });
     }
-    let config = config::load(&args.config, std::env::vars_os())?.config;
+    let config = match config::load(&args.config, std::env::vars_os()) {
+        Ok(loaded) => loaded.config,
+        Err(error) => bail!("{error}\n(or name a gateway with --address and --ca-file)"),
+    };
     configured(&config, args.gateway.as_ref())
 }
 
@@ -187,7 +208,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
         address: gateway.address.to_string(),
         devices: devices.collect(),
     };
-    Ok(Gateway { options: gateway_options(name, gateway), entry })
+    Ok(Gateway { options: gateway_options(name, gateway), entry, unnamed: false })
 }
 
 /// What stands against a command that concerns every device: nobody has said that it is meant.

@@ -66,7 +66,7 @@ pub(super) struct How {
 #[derive(Debug, Args)]
 pub(super) struct Devices {
     /// The devices' IDs
-    #[arg(value_name = "DEVICE", required = true)]
+    #[arg(value_name = "DEVICE", required = true, value_parser = device)]
     device_ids: Vec<u64>,
 }
 
@@ -103,7 +103,7 @@ pub(super) enum AcceptFilter {
     /// Replace the whole filter
     Set {
         /// The devices to be let in
-        #[arg(value_name = "DEVICE")]
+        #[arg(value_name = "DEVICE", value_parser = device)]
         device_ids: Vec<u64>,
         /// Let every device in
         #[arg(long)]
@@ -151,17 +151,23 @@ pub(super) enum Ssl {
 pub(super) enum Slaves {
     /// Show them
     Get,
-    /// Set those behind one device
+    /// Set those behind one device: all of them, or none
     Set {
         /// The device they hang on
+        #[arg(value_name = "DEVICE", value_parser = device)]
         device_id: u64,
         /// Those on RS-485, with commas between
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
         rs485: Vec<u64>,
         /// Those on Wiegand, with commas between
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
         wiegand: Vec<u64>,
     },
+}
+
+/// Whether the number is a device's ID, the request's own check says.
+fn device(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write the device's number, as in 544114231".to_owned())
 }
 
 fn address(text: &str) -> Result<(u64, String), String> {

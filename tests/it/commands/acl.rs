@@ -1,35 +1,82 @@
 //! The broker's access list as printed in the docs, with a real mosquitto.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use super::{ALL, rr};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::patiently;
+use crate::harness::{eventually, patiently};
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+const ACL: &str = include_str!("../../../deploy/mosquitto/acl");
+
+/// A client that subscribes to everything, and what topics it hears on.
+struct Spy {
+    child: Child,
+    topics: Arc<Mutex<Vec<String>>>,
+}
+
+impl Spy {
+    fn start(port: u16, user: &str) -> Self {
+        let mut child = client("mosquitto_sub", port, user)
+            .args(["-t", "#", "-F", "%t"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let topics: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (lines, into) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(&topics));
+        std::thread::spawn(move || {
+            lines.lines().map_while(Result::ok).for_each(|line| into.lock().unwrap().push(line));
+        });
+        Self { child, topics }
+    }
+
+    fn heard(&self, like: impl Fn(&str) -> bool) -> bool {
+        self.topics.lock().unwrap().iter().any(|topic| like(topic))
+    }
+
+    async fn hears(&self, topic: &str) {
+        eventually(&format!("{topic} is heard"), || self.heard(|t| t == topic).then_some(())).await;
+    }
+}
+
+impl Drop for Spy {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn client(program: &str, port: u16, user: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-V", "5", "-q", "1", "-p", &port.to_string()]);
+    if !user.is_empty() {
+        command.args(["-u", user]);
+    }
+    command
+}
+
+/// What the broker says to a message; nothing where it takes it.
+fn refusal(port: u16, user: &str, topic: &str) -> String {
+    let out = client("mosquitto_pub", port, user).args(["-t", topic, "-m", "{}"]).output().unwrap();
+    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dashboard_can_look_on_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let acl = include_str!("../../../deploy/mosquitto/acl");
-    std::fs::write(dir.path().join("acl"), acl).unwrap();
+    std::fs::write(dir.path().join("acl"), ACL).unwrap();
     let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
     let simulator = crate::harness::simulator(3).await;
     let setup = Setup::new(broker.port, "username = \"gsdk2mqtt\"").lines(ALL);
     let bridge = setup.gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
-    let port = broker.port.to_string();
-    let by = |program: &str, user: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(["-V", "5", "-q", "1", "-u", user, "-p", &port]).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    };
-    let spy = by("mosquitto_sub", "dashboard", &["-t", "#", "-W", "6", "-F", "%t"]);
-    let spy = { spy }.spawn().unwrap();
+    let (dashboard, commander) =
+        (Spy::start(broker.port, "dashboard"), Spy::start(broker.port, "commander"));
+    for spy in [&dashboard, &commander] {
+        spy.hears("gsdk/lobby/state").await;
+    }
     let mine = ["-u", "commander", "-e", "gsdk-reply/commander/1", "-n"];
     let ask = [&["-t", "gsdk/lobby/request/devices"][..], &mine].concat();
     let answer = patiently("the commander is answered", async {
@@ -41,18 +88,51 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     })
     .await;
     assert_eq!(answer["result"], "ok", "{answer}");
-    for topic in ["gsdk/lobby/request/disconnect_all", "gsdk/lobby/state", "gsdk-reply/commander/1"]
-    {
-        let out = by("mosquitto_pub", "dashboard", &["-t", topic, "-m", "{}"]).output().unwrap();
-        assert!(text(&out.stderr).contains("Not authorized"), "{topic}: {out:?}");
+    commander.hears("gsdk-reply/commander/1").await;
+    // An answer to somebody else, and one to all who command.
+    assert_eq!(refusal(broker.port, "gsdk2mqtt", "gsdk-reply/somebody/1"), "");
+    assert_eq!(refusal(broker.port, "commander", "gsdk/lobby/request/pending"), "");
+    commander.hears("gsdk/lobby/response/pending").await;
+
+    for topic in [
+        "gsdk/lobby/request/disconnect_all",
+        "gsdk/lobby/request/devices",
+        "gsdk/bridge/request/republish",
+        "gsdk/lobby/state",
+        "gsdk/lobby/7/state",
+        "gsdk/bridge/state",
+        "gsdk/lobby/7/event/disconnected",
+        "gsdk-reply/commander/1",
+    ] {
+        for user in ["dashboard", ""] {
+            let refused = refusal(broker.port, user, topic);
+            assert!(refused.contains("Not authorized"), "{user} {topic}: {refused}");
+        }
     }
-    let elsewhere = ["-t", "gsdk/annex/request/devices", "-n"];
-    let out = by("mosquitto_pub", "commander", &elsewhere).output().unwrap();
-    assert!(text(&out.stderr).contains("Not authorized"), "{out:?}");
+    // Who commands the lobby commands nothing else, and forges nothing either.
+    for topic in [
+        "gsdk/annex/request/devices",
+        "gsdk/bridge/request/forget",
+        "gsdk/lobby/state",
+        "gsdk/lobby/7/state",
+        "gsdk/lobby/response/devices",
+        "gsdk-reply/commander/1",
+    ] {
+        let refused = refusal(broker.port, "commander", topic);
+        assert!(refused.contains("Not authorized"), "{topic}: {refused}");
+    }
     assert_eq!(simulator.control().calls().get("DisconnectAll"), None);
-    let spied = tokio::task::spawn_blocking(|| spy.wait_with_output().unwrap()).await.unwrap();
-    let spied = text(&spied.stdout);
-    assert!(spied.lines().any(|topic| topic == "gsdk/lobby/state"), "{spied}");
-    let answers = |topic: &str| topic.contains("reply") || topic.contains("/response/");
-    assert!(!spied.lines().any(answers), "{spied}");
+
+    // What came until now they have heard once they hear what comes now.
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().drop_device(device);
+    dashboard.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
+    let secret = ["reply", "/response/", "/request/"];
+    assert!(!dashboard.heard(|topic| secret.iter().any(|level| topic.contains(level))));
+    assert!(!commander.heard(|topic| topic.contains("somebody") || topic.contains("/request/")));
+}
+
+#[test]
+fn the_list_is_printed_in_the_docs_as_it_is() {
+    assert!(include_str!("../../../docs/commands.md").contains(ACL));
 }

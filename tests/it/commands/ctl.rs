@@ -37,7 +37,7 @@ impl Desk {
 
     fn command(&self, words: &str) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(["ctl", "--config"]).arg(self.dir.path().join("config.toml"));
+        command.env("GSDK2MQTT_CONFIG", self.dir.path().join("config.toml")).arg("ctl");
         command.args(words.split_whitespace()).env_remove("RUST_LOG").stdin(Stdio::null());
         command
     }
@@ -116,6 +116,9 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("devices --gateway annex", 2, "there are lobby"),
         ("devices --address 127.0.0.1", 2, "--ca-file"),
         ("devices --address 127.0.0.1 --ca-file x --gateway lobby", 2, "leave one out"),
+        ("devices --address 127.0.0.1:1 --ca-file /none", 1, "or correct --ca-file"),
+        ("devices --config /none", 2, "--address and --ca-file"),
+        ("disconnect seven", 2, "as in 544114231"),
         ("devices --server-name x", 2, "belong to --address"),
         ("search --wait 0", 2, "from 0.1 to 60"),
         ("devices --timeout 0", 2, "timeout_s is 0"),
@@ -194,6 +197,23 @@ async fn watch_tells_changes_live() {
                     (&line["name"], &line["connected"]),
                     (&"Front door".into(), &true.into())
                 );
+                return;
+            }
+        }
+    })
+    .await;
+    // One that no list has named yet gets its name as soon as one does.
+    let mut later = gsdk2mqtt::simulator::mixed_devices(0, 3, 1).remove(0);
+    later.ip = [192, 168, 0, 200].into();
+    assert!(control.add_device(later.clone()));
+    let connect = desk.command(&format!("connect {}", later.ip));
+    assert_eq!(ended(connect).await.0, 0);
+    crate::harness::patiently("its type is in its name", async {
+        loop {
+            control.drop_device(later.id);
+            assert_eq!(ended(desk.command(&format!("connect {}", later.ip))).await.0, 0);
+            let line = seen.recv().await.unwrap();
+            if line["name"] == format!("BioEntry W2 {}", later.id) {
                 return;
             }
         }
