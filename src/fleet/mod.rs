@@ -215,6 +215,14 @@ impl Fleet {
         gateway.map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
     }
 
+    /// The wall's clock is from now on so far ahead of `now` (behind, if negative). What is shown
+    /// follows it; order and durations do not.
+    pub fn wall_is_ahead(&mut self, ms: i64) {
+        for gateway in &mut self.gateways {
+            gateway.ahead_ms = ms;
+        }
+    }
+
     /// Does what is due by now.
     pub fn wake(&mut self, now: Moment, out: &mut Vec<Output>) {
         for gateway in &mut self.gateways {
