@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, promtool, Python with grpcio, cargo-deny. Asks nothing. Debian starts the services
+# ring), mosquitto and its clients, promtool, faketime, Python with grpcio, cargo-deny. Asks nothing. Debian starts the services
 # it installs; this leaves none running that was not there before.
 set -eu
 
@@ -19,6 +19,7 @@ need mosquitto mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need promtool prometheus "prometheus prometheus-node-exporter"
 need curl curl
+need faketime faketime
 need python3 "python3 python3-venv"
 
 as_root() {
