@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, promtool, faketime, Python with grpcio, cargo-deny. Asks nothing. Debian starts the services
-# it installs; this leaves none running that was not there before.
+# ring), mosquitto and its clients, promtool, faketime, Python with grpcio, cargo-deny. Asks nothing.
+# Debian starts the services it installs; this leaves none running that was not there before.
 set -eu
 
 PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"

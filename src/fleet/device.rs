@@ -206,8 +206,8 @@ impl Device {
         }
     }
 
-    /// Takes a status that is news. `shown`: `at` by the wall's clock. `frozen_at`: the moment to which the time before was observed,
-    /// where that is not `at` itself.
+    /// Takes a status that is news. `shown`: `at` by the wall's clock. `frozen_at`: the moment to
+    /// which the time before was observed, where that is not `at` itself.
     pub(super) fn change(
         &mut self,
         at: Moment,

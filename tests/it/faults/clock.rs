@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ready, within};
+use super::{ready, skipped, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
@@ -23,8 +23,8 @@ fn library() -> Option<String> {
     paths.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// A change of a device as the bridge tells it: how far its `received_at` is from the true time, and
-/// its `duration_s`.
+/// A change of a device as the bridge tells it: how far its `received_at` is ahead of the true time,
+/// and its `duration_s`.
 async fn told(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
     watcher.clear();
     let device = simulator.control().managed()[0].device_id;
@@ -52,7 +52,7 @@ async fn observed_s(bridge: &Bridge) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
     let Some(library) = library() else {
-        eprintln!("SKIPPED: libfaketime is missing (apt-get install faketime): nothing was shown");
+        skipped("libfaketime is missing; apt-get install faketime");
         return;
     };
     let broker = Mosquitto::start("").await;

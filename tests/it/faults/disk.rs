@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{reads, ready, within};
+use super::{reads, ready, skipped, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
@@ -31,7 +31,7 @@ impl Disk {
         if run("mount", &["-t", "tmpfs", "-o", "size=8m", "gsdk2mqtt-test", shown]) {
             return Some(Self(path.to_owned()));
         }
-        eprintln!("SKIPPED: mounting is not permitted here (be root): nothing was shown");
+        skipped("mounting is not permitted here; be root");
         None
     }
 
@@ -45,9 +45,8 @@ impl Disk {
         use std::io::Write as _;
         let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
         let error = loop {
-            match ballast.write(&[b'x'; 4096]) {
-                Ok(_) => {}
-                Err(error) => break error,
+            if let Err(error) = ballast.write_all(&[b'x'; 64]) {
+                break error;
             }
         };
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

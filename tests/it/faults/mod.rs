@@ -23,8 +23,15 @@ use crate::harness::watcher::{Watcher, check_chain};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a line of the matrix was measured to be.
+#[expect(clippy::print_stdout, reason = "figures are for whoever asks for them")]
 fn measured(what: &str, value: impl std::fmt::Debug) {
     println!("measured: {what}: {value:.1?}");
+}
+
+/// Said where a test could not show anything.
+#[expect(clippy::print_stderr, reason = "a test that shows nothing has to say so")]
+fn skipped(why: &str) {
+    eprintln!("SKIPPED, nothing was shown: {why}");
 }
 
 /// Looks until `look` finds something, and fails the test with `what` beyond `bound`; with how
