@@ -23,8 +23,8 @@ fn library() -> Option<String> {
     paths.into_iter().find(|path| Path::new(path).exists())
 }
 
-/// A change of a device as the bridge tells it: how far its `received_at` is ahead of the true time,
-/// and its `duration_s`.
+/// A change of a device as the bridge tells it: how far `received_at` is ahead of the truth, and
+/// `duration_s`.
 async fn told(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
     watcher.clear();
     let device = simulator.control().managed()[0].device_id;
