@@ -10,9 +10,8 @@ use super::gateway::Gateway;
 use crate::ids::{DeviceId, Moment};
 
 impl Gateway {
-    pub(super) fn keep(&mut self, now: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
+    pub(super) fn keep(&mut self, shown: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.kept, kept);
-        let shown = self.shown(now);
         let changed: Vec<DeviceId> = before.symmetric_difference(&self.kept).copied().collect();
         for device_id in changed {
             if let Some(device) = self.devices.get_mut(&device_id) {

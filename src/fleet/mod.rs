@@ -190,16 +190,17 @@ impl Fleet {
         }
     }
 
-    /// These devices of a gateway are given to it again because of a command.
+    /// These devices of a gateway are given to it again because of a command. `shown`: the moment
+    /// by the wall's clock.
     pub fn keep(
         &mut self,
-        now: Moment,
+        shown: Moment,
         gateway: GatewayIndex,
         kept: BTreeSet<DeviceId>,
         out: &mut Vec<Output>,
     ) {
         if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            gateway.keep(now, kept, out);
+            gateway.keep(shown, kept, out);
         }
     }
 
