@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
-	@echo "make nightly     what takes too long for every change: a million inputs for the request parser"
+	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills"
 	@echo "make fmt         formats the code"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
@@ -35,6 +35,7 @@ test: lint
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
+	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
 
 demo:
 	cargo run --locked --release -- demo

@@ -67,7 +67,7 @@ impl Bridge {
         if !current {
             return;
         }
-        let now = self.clock.now();
+        let now = self.clock.steady();
         for ack in acks {
             let taken = ack.result.is_ok();
             let acknowledged = self.publisher.acknowledged(now, ack.token, taken, &mut self.outbox);
@@ -102,7 +102,7 @@ impl Bridge {
         self.info.outbox.dropped = self.outbox.dropped();
         self.metrics.outbox_events.set(gauge(self.outbox.len()));
         self.metrics.outbox_bytes.set(gauge(self.outbox.bytes()));
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let Some(connection) = &mut self.connection else { return };
         let view = View {
             fleet: &self.fleet,

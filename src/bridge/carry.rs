@@ -20,6 +20,7 @@ use crate::payload::{
 
 impl Bridge {
     pub(super) fn take_up_observations(&mut self) {
+        self.follow_the_wall();
         let mut batch = std::mem::take(&mut self.batch);
         for (gateway, observation) in batch.drain(..) {
             self.observed(gateway, observation);
@@ -89,17 +90,27 @@ impl Bridge {
         }
     }
 
+    /// The wall's clock may have been set, or the machine have slept: what is shown follows it.
+    fn follow_the_wall(&mut self) {
+        if let Some(by_ms) = self.clock.look() {
+            let by_s = by_ms / 1_000;
+            tracing::warn!(by_s, "the wall's clock jumped, or the machine slept: followed");
+            self.fleet.wall_is_ahead(self.clock.ahead_ms());
+        }
+    }
+
     pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
         let mut out = std::mem::take(&mut self.out);
-        self.fleet.step(self.clock.now(), gateway, input, &mut out);
+        self.fleet.step(self.clock.steady(), gateway, input, &mut out);
         self.carry_out(&mut out, read_at);
         self.out = out;
     }
 
     /// Does what is due by now.
     pub(super) fn wake(&mut self) {
+        self.follow_the_wall();
         let mut out = std::mem::take(&mut self.out);
-        self.fleet.wake(self.clock.now(), &mut out);
+        self.fleet.wake(self.clock.steady(), &mut out);
         self.carry_out(&mut out, StdInstant::now());
         self.out = out;
         let now = Instant::now();

@@ -50,7 +50,7 @@ impl Bridge {
             state: self.fleet.gateway(gateway)?,
             counts: self.fleet.counts(gateway)?.clone(),
             certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
-            devices: self.fleet.measures(gateway, self.clock.now()).collect(),
+            devices: self.fleet.measures(gateway, self.clock.steady()).collect(),
         })
     }
 }

@@ -48,19 +48,19 @@ impl Gateway {
         out: &mut Vec<Output>,
     ) -> u64 {
         let Listed { device_id, status, info } = row;
-        let number = self.list_number;
+        let (number, shown) = (self.list_number, self.shown(now));
         let known = self.devices.contains_key(&device_id);
         let past = if known { None } else { self.past.remove(&device_id) };
-        let device = self.devices.entry(device_id).or_insert_with(|| Device::new(now, false));
+        let device = self.devices.entry(device_id).or_insert_with(|| Device::new(shown, false));
         if let Some(past) = past {
-            device.restore(now, past);
+            device.restore(shown, past);
         }
         device.listed_in = number;
         let told_before = (device.managed, device.info);
-        device.set_managed(now, true);
+        device.set_managed(shown, true);
         device.info = Some(info);
         if told_before != (true, Some(info)) {
-            device.updated_at = now;
+            device.updated_at = shown;
             self.state_changed(device_id, out);
         }
         if !known {
@@ -71,7 +71,7 @@ impl Gateway {
 
     /// Devices that the list lacks: never seen ones are disconnected, the others have left it.
     fn missing(&mut self, now: Moment, asked_at: u64, first: bool, out: &mut Vec<Output>) -> u64 {
-        let number = self.list_number;
+        let (number, shown) = (self.list_number, self.shown(now));
         let missing = |device: &Device| device.listed_in != number;
         let settled = |device: &Device| !device.managed && device.agrees(None);
         let ids: Vec<DeviceId> = self
@@ -86,8 +86,8 @@ impl Gateway {
             let Some(device) = self.devices.get_mut(&device_id) else { continue };
             // One that still counts as connected keeps its place until the second look.
             if device.managed && device.agrees(None) {
-                device.set_managed(now, false);
-                device.updated_at = now;
+                device.set_managed(shown, false);
+                device.updated_at = shown;
                 self.state_changed(device_id, out);
             }
         }
@@ -104,11 +104,11 @@ impl Gateway {
         first: bool,
         out: &mut Vec<Output>,
     ) -> u64 {
-        let (frozen_at, seen_at) = (self.frozen_at, self.heard);
+        let (frozen_at, seen_at, shown) = (self.frozen_at, self.heard, self.shown(now));
         let Some(device) = self.devices.get_mut(&device_id) else { return 0 };
         let status = listed.unwrap_or(Status::Disconnected);
         if device.status.is_none() {
-            device.first_seen(now, status);
+            device.first_seen(shown, status);
             if self.live && device.connected().is_some() {
                 device.seconds.start(now);
             }
@@ -135,8 +135,8 @@ impl Gateway {
             device.suspect = Some(Suspect { listed, at: now, seen_at, source });
             return 0;
         };
-        let change = device.change(now, status, source, frozen_at);
-        self.tell(device_id, change, status, now, now, source, out);
+        let change = device.change(now, shown, status, source, frozen_at);
+        self.tell(device_id, change, status, shown, now, source, out);
         u64::from(source == Source::Audit)
     }
 
@@ -150,8 +150,8 @@ impl Gateway {
                 self.counts.repeated += 1;
                 continue;
             }
-            let change = device.change(word.received_at, word.status, Source::Stream, None);
-            let (status, source) = (word.status, Source::Stream);
+            let (status, source, at) = (word.status, Source::Stream, word.received_at);
+            let change = device.change(at, at.plus(self.ahead_ms), status, source, None);
             self.tell(device_id, change, status, word.timestamp, word.received_at, source, out);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Device {
     pub(super) seq: u64,
     /// The last known value of `connected`, and when it began.
     pub(super) known: Option<Known>,
+    /// When it began by the core's `now`, from which its duration is counted.
+    began: Moment,
     /// Statuses of a retry loop told since `connected` last changed.
     told: Vec<Status>,
     pub(super) seconds: Seconds,
@@ -134,6 +136,7 @@ impl Device {
             status: None,
             seq: 0,
             known: None,
+            began: now,
             told: Vec::new(),
             seconds: Seconds::default(),
             counts: Counts::default(),
@@ -177,17 +180,17 @@ impl Device {
     }
 
     /// A first look at a device is a state, not an event.
-    pub(super) fn first_seen(&mut self, now: Moment, status: Status) {
+    pub(super) fn first_seen(&mut self, shown: Moment, status: Status) {
         self.status = Some(status);
         self.known = status.connected().map(|connected| Known {
             connected,
-            since: now,
+            since: shown,
             exact: false,
             whole: false,
             status,
         });
         self.remember_told(status);
-        self.updated_at = now;
+        self.updated_at = shown;
     }
 
     /// Whether the stream's word of this status is no news.
@@ -203,11 +206,12 @@ impl Device {
         }
     }
 
-    /// Takes a status that is news. `frozen_at`: the moment to which the time before was observed,
-    /// where that is not `at` itself.
+    /// Takes a status that is news. `shown`: `at` by the wall's clock. `frozen_at`: the moment to
+    /// which the time before was observed, where that is not `at` itself.
     pub(super) fn change(
         &mut self,
         at: Moment,
+        shown: Moment,
         status: Status,
         source: Source,
         frozen_at: Option<Moment>,
@@ -218,11 +222,15 @@ impl Device {
         let duration_ms = self
             .known
             .filter(|known| known.whole && seen && frozen_at.is_none())
-            .map(|known| at.since(known.since));
+            .map(|_| at.since(self.began));
 
         self.seconds.stop(frozen_at.unwrap_or(at), self.connected());
         match status.connected() {
-            Some(connected) => self.know(at, connected, status, seen, frozen_at.is_some()),
+            Some(connected) => {
+                if self.know(shown, connected, status, seen, frozen_at.is_some()) {
+                    self.began = at;
+                }
+            }
             None => {
                 self.observed_no_more();
                 self.told.clear();
@@ -233,22 +241,33 @@ impl Device {
         self.suspect = None;
         self.remember_told(status);
         self.count(event_type, status);
-        self.updated_at = at;
+        self.updated_at = shown;
         if status.connected().is_some() {
             self.seconds.start(at);
         }
         Change { event_type, previous, duration_ms }
     }
 
-    fn know(&mut self, at: Moment, connected: bool, status: Status, seen: bool, gap: bool) {
+    /// Whether a new value of `connected` begins.
+    fn know(
+        &mut self,
+        shown: Moment,
+        connected: bool,
+        status: Status,
+        seen: bool,
+        gap: bool,
+    ) -> bool {
         match &mut self.known {
             Some(known) if known.connected == connected => {
                 known.status = status;
                 known.whole &= seen && !gap;
+                false
             }
             _ => {
-                self.known = Some(Known { connected, since: at, exact: seen, whole: seen, status });
+                let (since, exact, whole) = (shown, seen, seen);
+                self.known = Some(Known { connected, since, exact, whole, status });
                 self.told.clear();
+                true
             }
         }
     }
@@ -290,10 +309,10 @@ impl Device {
     }
 
     /// The view is lost: the time up to `until` was observed, what follows is not.
-    pub(super) fn lose(&mut self, now: Moment, until: Moment) {
+    pub(super) fn lose(&mut self, shown: Moment, until: Moment) {
         self.stop_observing(until);
         self.suspect = None;
-        self.updated_at = now;
+        self.updated_at = shown;
     }
 
     fn observed_no_more(&mut self) {

@@ -10,12 +10,12 @@ use super::gateway::Gateway;
 use crate::ids::{DeviceId, Moment};
 
 impl Gateway {
-    pub(super) fn keep(&mut self, now: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
+    pub(super) fn keep(&mut self, shown: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.kept, kept);
         let changed: Vec<DeviceId> = before.symmetric_difference(&self.kept).copied().collect();
         for device_id in changed {
             if let Some(device) = self.devices.get_mut(&device_id) {
-                device.updated_at = now;
+                device.updated_at = shown;
                 self.state_changed(device_id, out);
             }
         }
@@ -24,7 +24,8 @@ impl Gateway {
     /// Forgets devices that left the list long ago.
     pub(super) fn forget_absent(&mut self, now: Moment, out: &mut Vec<Output>) {
         let Some(after_ms) = self.settings.forget_after_ms else { return };
-        let long_gone = |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= now);
+        let shown = self.shown(now);
+        let long_gone = |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= shown);
         let ids: Vec<DeviceId> = self
             .devices
             .iter()

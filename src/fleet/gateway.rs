@@ -110,6 +110,8 @@ pub(super) struct Gateway {
     pub(super) last_list_at: Option<Moment>,
     pub(super) counts: GatewayCounts,
     pub(super) skew: super::skew::Skew,
+    /// How far the wall's clock is ahead of the core's `now`, in milliseconds.
+    pub(super) ahead_ms: i64,
 }
 
 impl Gateway {
@@ -144,6 +146,7 @@ impl Gateway {
             last_list_at: None,
             counts: GatewayCounts::default(),
             skew: super::skew::Skew::default(),
+            ahead_ms: 0,
         }
     }
 
@@ -204,6 +207,7 @@ impl Gateway {
     ) {
         self.heard += 1;
         self.skew.sample(timestamp, received_at);
+        let shown = self.shown(received_at);
         let Some(device) = self.devices.get_mut(&device_id) else {
             if !self.strangers.hold(device_id, status, timestamp, received_at, self.heard) {
                 self.counts.strangers += 1;
@@ -219,7 +223,7 @@ impl Gateway {
         let managed = device.managed;
         let auto_reconnect = device.info.is_some_and(|info| info.auto_reconnect);
         let was_connected = device.connected() == Some(true);
-        let change = device.change(received_at, status, Source::Stream, self.frozen_at);
+        let change = device.change(received_at, shown, status, Source::Stream, self.frozen_at);
         self.tell(device_id, change, status, timestamp, received_at, Source::Stream, out);
         let gone = was_connected && status.connected() != Some(true) && !auto_reconnect;
         if gone || !managed {
@@ -245,6 +249,7 @@ impl Gateway {
             None if known => _ = self.counts.status_changes.insert(status, 1),
             None => self.counts.status_changes_other += 1,
         }
+        let received_at = self.shown(received_at);
         let Some(device) = self.devices.get(&device_id) else { return };
         out.push(Output::Event(DeviceEvent {
             gateway: self.index,
@@ -276,7 +281,7 @@ impl Gateway {
     pub(super) fn turn(&mut self, now: Moment, state: LinkState, out: &mut Vec<Output>) {
         if self.state != state {
             self.state = state;
-            self.state_since = now;
+            self.state_since = self.shown(now);
             out.push(Output::Gateway(self.index));
         }
     }
@@ -287,14 +292,14 @@ impl Gateway {
         self.heard_again = false;
         self.frozen_at = None;
         self.lost_at = None;
-        let returned = !self.live;
+        let (returned, shown) = (!self.live, self.shown(now));
         self.live = true;
         for (device_id, device) in &mut self.devices {
             if device.connected().is_some() {
                 device.seconds.start(now);
             }
             if returned {
-                device.updated_at = now;
+                device.updated_at = shown;
                 out.push(Output::State { gateway: self.index, device_id: *device_id });
             }
         }
@@ -310,9 +315,9 @@ impl Gateway {
         }
         self.lost_at = None;
         self.live = false;
-        let until = self.frozen_at.take().unwrap_or(now);
+        let (until, shown) = (self.frozen_at.take().unwrap_or(now), self.shown(now));
         for (device_id, device) in &mut self.devices {
-            device.lose(now, until);
+            device.lose(shown, until);
             out.push(Output::State { gateway: self.index, device_id: *device_id });
         }
         let state = if self.linked { LinkState::Syncing } else { LinkState::Lost };
@@ -338,7 +343,7 @@ impl Gateway {
     /// The list has been taken in: when is the next due?
     pub(super) fn list_done(&mut self, now: Moment, look_again: bool, out: &mut Vec<Output>) {
         self.listing = None;
-        self.last_list_at = Some(now);
+        self.last_list_at = Some(self.shown(now));
         let wait = if look_again { SECOND_LOOK_MS } else { self.settings.audit_interval_ms };
         self.list_due = Some(now.plus(wait));
         self.ask_if_due(now, out);

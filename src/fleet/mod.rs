@@ -190,16 +190,17 @@ impl Fleet {
         }
     }
 
-    /// These devices of a gateway are given to it again because of a command.
+    /// These devices of a gateway are given to it again because of a command. `shown`: the moment
+    /// by the wall's clock.
     pub fn keep(
         &mut self,
-        now: Moment,
+        shown: Moment,
         gateway: GatewayIndex,
         kept: BTreeSet<DeviceId>,
         out: &mut Vec<Output>,
     ) {
         if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            gateway.keep(now, kept, out);
+            gateway.keep(shown, kept, out);
         }
     }
 
@@ -213,6 +214,14 @@ impl Fleet {
     ) -> Vec<DeviceId> {
         let gateway = self.gateways.get_mut(gateway.0);
         gateway.map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
+    }
+
+    /// The wall's clock is from now on so far ahead of `now` (behind, if negative). What is shown
+    /// follows it; order and durations do not.
+    pub fn wall_is_ahead(&mut self, ms: i64) {
+        for gateway in &mut self.gateways {
+            gateway.ahead_ms = ms;
+        }
     }
 
     /// Does what is due by now.

@@ -141,9 +141,14 @@ impl Gateway {
             connected,
             disconnected,
             unknown,
-            clock_skew_ms: self.skew.estimate_ms(),
+            clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.ahead_ms),
             last_list_at: self.last_list_at,
         }
+    }
+
+    /// What the wall's clock shows at this moment of the core's.
+    pub(super) const fn shown(&self, at: Moment) -> Moment {
+        at.plus(self.ahead_ms)
     }
 
     pub(super) fn counts(&self) -> &GatewayCounts {

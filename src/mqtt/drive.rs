@@ -105,7 +105,7 @@ pub(super) async fn drive(mut wire: impl Wire, settings: &Settings, line: &mut L
     let mut pairing = Pairing::new(usize::from(settings.limits.window_max));
     let mut silence = Silence::new(settings);
     loop {
-        let mut happening = match silence.watch(&mut wire, settings).await {
+        let mut happening = match silence.watch(&mut wire, pairing.owed_since, settings).await {
             Ok(happening) => happening,
             Err(fault) => return End::Fault(fault),
         };
@@ -138,6 +138,10 @@ struct Pairing {
     /// Handed out with the connection.
     senders: Option<(mpsc::Sender<u64>, mpsc::Sender<Vec<String>>)>,
     under_way: Vec<Option<u64>>,
+    /// How many acknowledgements the broker owes.
+    owed: usize,
+    /// Since when it owes some and has sent none.
+    owed_since: Option<Instant>,
     subscribing: Vec<(u16, Vec<String>)>,
     acks: Vec<Ack>,
 }
@@ -151,6 +155,8 @@ impl Pairing {
             filters,
             senders: Some((token_sender, filter_sender)),
             under_way: Vec::new(),
+            owed: 0,
+            owed_since: None,
             subscribing: Vec::new(),
             acks: Vec::new(),
         }
@@ -171,6 +177,7 @@ impl Pairing {
             Happening::Acked(packet, result) => {
                 let slot = self.under_way.get_mut(usize::from(packet));
                 if let Some(token) = slot.and_then(Option::take) {
+                    self.owed -= 1;
                     self.acks.push(Ack { token, result });
                 }
                 Ok(())
@@ -229,7 +236,11 @@ impl Pairing {
             self.under_way.resize(index + 1, None);
         }
         if let Some(slot) = self.under_way.get_mut(index) {
+            self.owed += usize::from(token.is_some() && slot.is_none());
             *slot = token;
+        }
+        if self.owed > 0 {
+            self.owed_since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -255,6 +266,7 @@ impl Pairing {
         if self.acks.is_empty() {
             return Ok(());
         }
+        self.owed_since = (self.owed > 0).then(Instant::now);
         let capacity = self.acks.len();
         let acks = std::mem::replace(&mut self.acks, Vec::with_capacity(capacity));
         tell(line, Event::Acked { generation: line.generation, acks }).await
@@ -265,8 +277,8 @@ async fn tell(line: &Line, event: Event) -> Result<(), Over> {
     line.events.send(event).await.map_err(|_| Over)
 }
 
-/// Watches for a broker that says nothing any more. The library's own check needs two pings, and
-/// only sends them when nothing else goes out.
+/// Watches for a broker that says nothing any more, or answers pings and acknowledges nothing. The
+/// library's own check needs two pings, and only sends them when nothing else goes out.
 struct Silence {
     limit: Duration,
     alarm: Pin<Box<Sleep>>,
@@ -285,6 +297,7 @@ impl Silence {
     async fn watch(
         &mut self,
         wire: &mut impl Wire,
+        owed_since: Option<Instant>,
         settings: &Settings,
     ) -> Result<Happening, Fault> {
         if self.broken {
@@ -297,10 +310,16 @@ impl Silence {
                 biased;
                 happening = &mut next => return happening,
                 () = self.alarm.as_mut() => {
-                    let due = self.heard + self.limit;
-                    if due <= Instant::now() {
-                        return Err(Fault::Silent { broker: settings.url(), after: self.limit });
+                    let (broker, after, now) = (settings.url(), self.limit, Instant::now());
+                    let silent_at = self.heard + self.limit;
+                    let overdue_at = owed_since.map(|since| since + self.limit);
+                    if silent_at <= now {
+                        return Err(Fault::Silent { broker, after });
                     }
+                    if overdue_at.is_some_and(|at| at <= now) {
+                        return Err(Fault::Unacknowledged { broker, after });
+                    }
+                    let due = overdue_at.map_or(silent_at, |at| at.min(silent_at));
                     self.alarm.as_mut().reset(due);
                 }
             }

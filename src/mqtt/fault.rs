@@ -169,6 +169,18 @@ pub enum Fault {
         /// How long it was silent.
         after: Duration,
     },
+    /// The broker takes what is published and acknowledges none of it.
+    #[error(
+        "{broker} has acknowledged nothing for {} s although it takes what is published; see its \
+         log, and whether its disk or its cluster hangs",
+        .after.as_secs()
+    )]
+    Unacknowledged {
+        /// The broker's URL.
+        broker: String,
+        /// How long nothing was acknowledged.
+        after: Duration,
+    },
     /// What the broker sent is not MQTT as agreed.
     #[error("{broker} does not keep to MQTT {version} ({why}); check that mqtt.url names a broker")]
     Protocol {
@@ -208,6 +220,7 @@ impl Fault {
             | Self::Closed { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
+            | Self::Unacknowledged { .. }
             | Self::Protocol { .. } => Ending::Dropped,
         }
     }

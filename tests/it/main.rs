@@ -6,6 +6,7 @@
 mod bridge;
 mod commands;
 mod demo;
+mod faults;
 mod gateway;
 mod harness;
 mod mqtt_session;

@@ -41,6 +41,36 @@ fn an_event_tells_how_long_the_value_before_lasted() {
     assert!(bench.device(7).since_exact);
 }
 
+/// A machine that slept, or learnt the time only after its start.
+#[test]
+fn what_is_shown_follows_the_walls_clock_and_durations_do_not() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut bench = Bench::online(vec![row(7, TcpConnected, true), row(8, TcpConnected, true)]);
+    bench.status(7, Disconnected);
+    let (since, skew) = (bench.device(7).since, bench.fleet.gateway(bench.gateway).unwrap());
+    bench.events();
+    for ahead_ms in [HOUR_MS, -HOUR_MS] {
+        bench.fleet.wall_is_ahead(ahead_ms);
+        bench.pass(5_000);
+        bench.status(7, TcpConnected);
+        bench.pass(5_000);
+        bench.status(7, Disconnected);
+        let events = bench.events();
+        let shown = bench.now.plus(ahead_ms);
+        assert_eq!((events[1].received_at, events[1].duration_ms), (shown, Some(5_000)));
+        let device = bench.device(7);
+        assert_eq!((device.since, device.updated_at), (Some(shown), shown));
+        let gateway = bench.fleet.gateway(bench.gateway).unwrap();
+        assert_eq!(gateway.clock_skew_ms, skew.clock_skew_ms.map(|skew| skew - ahead_ms));
+    }
+    assert_eq!(bench.device(8).since, since, "what was shown before stays");
+    assert_eq!(
+        bench.measures(8).observed.observed_ms,
+        20_000,
+        "an hour that was not is not counted"
+    );
+}
+
 #[test]
 fn an_absent_device_makes_two_events_not_thousands() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);

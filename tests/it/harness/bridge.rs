@@ -2,9 +2,10 @@
 //!
 //! May not outlive its test: dropping it kills it.
 
-use std::io::Read;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,7 @@ pub(crate) struct Bridge {
     /// Where it serves metrics.
     pub(crate) http_port: u16,
     dir: TempDir,
+    environment: Vec<(String, String)>,
     child: Child,
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct Setup {
     text: String,
     dir: TempDir,
     http_port: u16,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -42,18 +45,34 @@ impl Setup {
             "state_dir = {state:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt_port}\"\n{extra}\n\
              [http]\nlisten = \"127.0.0.1:{http_port}\"\n"
         );
-        Self { text, dir, http_port }
+        Self { text, dir, http_port, environment: Vec::new() }
     }
 
     /// With this simulated gateway, and `extra` keys of its table.
-    pub(crate) fn gateway(mut self, name: &str, simulator: &Simulator, extra: &str) -> Self {
+    pub(crate) fn gateway(self, name: &str, simulator: &Simulator, extra: &str) -> Self {
         let ca_file = self.dir.path().join(format!("{name}-ca.crt"));
         std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+        self.gateway_at(name, simulator.address(), &ca_file, extra)
+    }
+
+    /// With a gateway at this address.
+    pub(crate) fn gateway_at(
+        mut self,
+        name: &str,
+        address: SocketAddr,
+        ca_file: &Path,
+        extra: &str,
+    ) -> Self {
+        let ca_file = ca_file.display().to_string();
         self.text += &format!(
-            "[gateways.{name}]\naddress = \"{}\"\nca_file = {:?}\n{extra}\n",
-            simulator.address(),
-            ca_file.display().to_string()
+            "[gateways.{name}]\naddress = \"{address}\"\nca_file = {ca_file:?}\n{extra}\n"
         );
+        self
+    }
+
+    /// With this in the environment of every process that is started from it.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -77,17 +96,20 @@ impl Setup {
     /// Writes the configuration and starts the bridge on it.
     pub(crate) fn start(self) -> Bridge {
         std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
-        let child = spawn(self.dir.path().join("config.toml"));
-        Bridge { http_port: self.http_port, dir: self.dir, child }
+        let Self { dir, http_port, environment, .. } = self;
+        let child = spawn(dir.path(), &environment);
+        Bridge { http_port, dir, environment, child }
     }
 }
 
-fn spawn(config: PathBuf) -> Child {
+/// Logs into a file: a pipe that nobody reads would hold it up one day.
+fn spawn(dir: &Path, environment: &[(String, String)]) -> Child {
     Command::new(PROGRAM)
         .args(["run", "--config"])
-        .arg(config)
+        .arg(dir.join("config.toml"))
         .env_remove("RUST_LOG")
-        .stderr(Stdio::piped())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stderr(File::create(dir.join("log")).unwrap())
         .spawn()
         .unwrap()
 }
@@ -114,9 +136,12 @@ impl Bridge {
     pub(crate) async fn terminate(&mut self) -> (ExitStatus, String) {
         self.signal("-TERM");
         let status = eventually("the bridge ends", || self.child.try_wait().unwrap()).await;
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (status, log)
+        (status, self.log())
+    }
+
+    /// What this process has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// Kills it as `kill -9` does.
@@ -127,29 +152,32 @@ impl Bridge {
 
     /// Starts it again on the same configuration after [`Self::kill`].
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.dir.path().join("config.toml"));
+        self.child = spawn(self.dir.path(), &self.environment);
+    }
+
+    /// Changes the configuration for the next start.
+    pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.dir.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, change(text)).unwrap();
     }
 
     /// Runs a second one on the same state directory; with what it logged.
     pub(crate) async fn second(&self) -> (ExitStatus, String) {
+        let log = self.dir.path().join("second-log");
         let mut second = Command::new(PROGRAM)
             .args(["run", "--set", "http.listen=127.0.0.1:0", "--config"])
             .arg(self.dir.path().join("config.toml"))
-            .stderr(Stdio::piped())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let status = eventually("the second one ends", || second.try_wait().unwrap()).await;
-        let mut log = String::new();
-        second.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (status, log)
+        (status, std::fs::read_to_string(log).unwrap())
     }
 
     /// Takes a gateway, the last one, out of its configuration.
     pub(crate) fn forget_gateway(&self, name: &str) {
-        let path = self.dir.path().join("config.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let (before, _) = text.split_once(&format!("[gateways.{name}]")).unwrap();
-        std::fs::write(&path, before).unwrap();
+        self.configure(|text| text.split_once(&format!("[gateways.{name}]")).unwrap().0.to_owned());
     }
 
     /// The number of its process.
@@ -157,12 +185,20 @@ impl Bridge {
         self.child.id()
     }
 
+    /// The memory it has in use now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Where it keeps what it remembers.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
-    fn signal(&self, signal: &str) {
+    /// Sends it a signal, as `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
@@ -207,7 +243,7 @@ pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
                 Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
             }
         };
-        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -4,7 +4,9 @@
 
 pub(crate) mod bridge;
 pub(crate) mod certificates;
+pub(crate) mod gateway;
 pub(crate) mod mosquitto;
+pub(crate) mod proxy;
 pub(crate) mod subscriber;
 pub(crate) mod watcher;
 

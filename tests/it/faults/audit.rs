@@ -1,0 +1,92 @@
+//! What a gateway never told, or told while nobody listened: found by comparing with its list, and
+//! believed only when that is sure.
+//!
+//! May not look into the simulator's queue for the answer: what counts is its list.
+
+use std::time::Duration;
+
+use gsdk2mqtt::simulator::Storm;
+
+use super::{check_all, measured, ready, within};
+use crate::harness::bridge::Setup;
+use crate::harness::eventually;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Seen, Watcher, retained};
+
+const AUDIT_S: u64 = 10;
+/// One interval, the second look 2 s later, and as much again for busy machines.
+const FOUND_WITHIN: Duration = Duration::from_secs(2 * (AUDIT_S + 2));
+const AUDIT: &str = "audit_interval = \"10s\"\nqueue_size = 64";
+
+/// Whether what the broker keeps is what the gateway lists.
+fn is_as_listed(port: u16, simulator: &gsdk2mqtt::simulator::Simulator) -> bool {
+    let kept = retained(port);
+    simulator.control().managed().iter().all(|device| {
+        let state = kept.get(&format!("gsdk/lobby/{}/state", device.device_id));
+        let state: Option<serde_json::Value> = state.and_then(|it| serde_json::from_str(it).ok());
+        state.is_some_and(|state| state["status_code"] == device.status)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_stream_never_told_is_found_within_one_audit_and_a_second_look() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, AUDIT).start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let control = simulator.control();
+    let ids: Vec<u32> = control.managed().iter().map(|device| device.device_id).collect();
+    // A status that no device takes by itself stays until the audit comes.
+    assert!(control.change_silently(ids[0], 0x203));
+    let found = |seen: &Seen| seen.is_event_of(ids[0]) && seen.json()["source"] == "audit";
+    let ((), took) = within(FOUND_WITHIN, "never told: until the audit's event", async || {
+        watcher.find(found).map(drop)
+    })
+    .await;
+    assert!(took > Duration::from_secs(1), "never before the second look");
+    let corrected = |seen: &Seen| seen.topic == "gsdk/lobby/event/corrected";
+    assert_eq!(watcher.see("corrected", corrected).await.json()["count"], 1);
+    let series = "gsdk_corrections_total{gateway=\"lobby\"}";
+    assert_eq!(bridge.metric(series).await, Some(1.0));
+
+    // The same, but the stream speaks between the two looks: its word stands, no audit's event.
+    let lists = || control.calls().get("GetDeviceList").copied().unwrap_or_default();
+    assert!(control.change_silently(ids[1], 0x203));
+    let before = lists();
+    within(FOUND_WITHIN, "until the first look", async || (lists() > before).then_some(())).await;
+    control.tell(ids[1], 0x204);
+    let told = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["status_code"] == 0x204;
+    let told = watcher.see("the stream's word", told).await.json();
+    assert_eq!(told["source"], "stream");
+    let first = lists();
+    eventually("the second look", || (lists() > first).then_some(())).await;
+    bridge.get("/readyz").await;
+    let by_audit = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["source"] == "audit";
+    assert!(watcher.find(by_audit).is_none(), "the list's word was not believed yet");
+    check_all(&watcher);
+}
+
+/// Aim: what the gateway's queue discards is found. Method: a small queue, and a bridge that is
+/// stopped while a storm goes over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_gateways_queue_discarded_is_found() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, AUDIT).start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    bridge.signal("-STOP");
+    // An odd number of changes a device leaves every second one other than it was.
+    let report = simulator.control().storm(Storm::of(40 * 1_000 + 20)).await.unwrap();
+    let discarded: u64 = report.subscriptions.iter().map(|it| it.discarded).sum();
+    bridge.signal("-CONT");
+    measured("discarded by the gateway's queue", discarded);
+    assert!(discarded > 10_000, "{report:?}");
+    within(FOUND_WITHIN + Duration::from_secs(25), "discarded: until as listed", async || {
+        is_as_listed(broker.port, &simulator).then_some(())
+    })
+    .await;
+    ready(&bridge, FOUND_WITHIN, "discarded: until ready").await;
+    measured("discarded: events told all the same", check_all(&watcher));
+}

@@ -1,0 +1,176 @@
+//! The chain across everything: bridge, broker and gateway killed in any combination, under load.
+//!
+//! May not count on the broker's memory, which a kill takes: the witness is subscribed with QoS 0,
+//! so that the broker has written it a message before it acknowledges it, and the bridge is let
+//! through to a new broker only once the witness is back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{by_device, measured, ready, within};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::gateway::{Gateway, order};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::patiently;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::subscriber::Subscriber;
+use crate::harness::watcher::{check_chain, retained};
+
+/// How many kills, where the environment does not say otherwise.
+const KILLS: usize = 20;
+/// The longest wait between two attempts of the bridge to reach a broker that drops it is 30 s.
+const BACK_WITHIN: Duration = Duration::from_secs(90);
+
+const BRIDGE: u8 = 1;
+const BROKER: u8 = 2;
+const GATEWAY: u8 = 4;
+/// What is killed together; single ones come more often.
+const TOGETHER: [u8; 10] = [
+    BRIDGE,
+    BRIDGE,
+    BROKER,
+    GATEWAY,
+    GATEWAY,
+    BRIDGE | BROKER,
+    BRIDGE | GATEWAY,
+    BRIDGE | GATEWAY,
+    BROKER | GATEWAY,
+    BRIDGE | BROKER | GATEWAY,
+];
+
+/// Everything of one trial.
+struct Trial {
+    broker: Mosquitto,
+    proxy: Proxy,
+    gateway: Gateway,
+    bridge: Bridge,
+    witness: Subscriber,
+    lives: usize,
+}
+
+impl Trial {
+    async fn begin() -> Self {
+        let broker = Mosquitto::start("persistence true\nautosave_interval 1").await;
+        let proxy = Proxy::before(broker.port).await;
+        let mut witness = Subscriber::start(broker.port, "gsdk/#");
+        patiently("the witness is there", witness.subscriptions.wait_for(|n| *n >= 1))
+            .await
+            .unwrap();
+        let gateway = Gateway::start(40).await;
+        let bridge = Setup::new(proxy.port, "")
+            .gateway_at("lobby", gateway.address(), &gateway.ca_file(), "")
+            .start();
+        ready(&bridge, BACK_WITHIN, "the first start, until ready").await;
+        Self { broker, proxy, gateway, bridge, witness, lives: 1 }
+    }
+
+    async fn kill(&mut self, which: u8) {
+        if which & BROKER != 0 {
+            self.proxy.turn(Mode { refuses: true, ..Mode::default() });
+            self.broker.kill();
+        }
+        if which & GATEWAY != 0 {
+            self.gateway.kill();
+        }
+        if which & BRIDGE != 0 {
+            self.bridge.kill();
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..300))).await;
+        if which & GATEWAY != 0 {
+            self.gateway.restart();
+        }
+        if which & BRIDGE != 0 {
+            self.bridge.restart();
+        }
+        if which & BROKER != 0 {
+            self.broker.restart().await;
+            self.lives += 1;
+            let back = self.witness.subscriptions.wait_for(|lives| *lives >= self.lives);
+            patiently("the witness is back", back).await.unwrap();
+            self.proxy.turn(Mode::default());
+        }
+    }
+
+    /// Waits until what the broker keeps is what the gateway lists.
+    async fn ends_as_listed(&self) {
+        within(BACK_WITHIN, "after the last kill, until kept is what is listed", async || {
+            let statuses = self.gateway.statuses().await;
+            let kept = retained(self.broker.port);
+            let state = |id: u32| -> Option<Value> {
+                serde_json::from_str(kept.get(&format!("gsdk/lobby/{id}/state"))?).ok()
+            };
+            let agrees = |(&id, &status): (&u32, &i64)| {
+                state(id).is_some_and(|state| state["status_code"] == status)
+            };
+            (statuses.len() == 40 && statuses.iter().all(agrees)).then_some(())
+        })
+        .await;
+    }
+
+    /// Checks every device's chain over all that the witness saw; the last event is the state's.
+    async fn check(&mut self) -> BTreeMap<String, usize> {
+        let mut messages = Vec::new();
+        while let Ok(message) = self.witness.seen.try_recv() {
+            messages.push(message);
+        }
+        let told = |word: &str| messages.iter().any(|(topic, _)| topic.ends_with(word));
+        assert!(!told("/event/chain_reset") && !told("/event/store_failed"));
+        let mut counts = BTreeMap::new();
+        let events = by_device(messages);
+        let kept = retained(self.broker.port);
+        for (id, events) in events {
+            check_chain(&events);
+            let last = events.last().unwrap();
+            let state: Value =
+                serde_json::from_str(&kept[&format!("gsdk/lobby/{id}/state")]).unwrap();
+            assert_eq!(last["seq"], state["seq"], "nothing was left out: {last} {state}");
+            assert_eq!(events[0]["seq"], 1, "nor the first");
+            let mut before = None;
+            for event in &events {
+                let again = before == Some(&event["event_id"]);
+                let source = event["source"].as_str().unwrap();
+                let kind = if again { "sent again".to_owned() } else { source.to_owned() };
+                *counts.entry(kind).or_default() += 1;
+                before = Some(&event["event_id"]);
+            }
+        }
+        assert_eq!(self.bridge.metric("gsdk_store_ok").await, Some(1.0));
+        counts
+    }
+}
+
+/// Aim: no instant and no combination of kills breaks the chain. Method: a storm that goes on all
+/// the while; after each kill the next comes at once or after a while, so that starts, first lists,
+/// full publications and the storm itself are hit.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
+    let kills = std::env::var("FAULT_KILLS").ok().map_or(KILLS, |kills| kills.parse().unwrap());
+    let mut trial = Trial::begin().await;
+    let control = trial.gateway.control_port();
+    let load = tokio::spawn(async move {
+        let storm = r#"{"do":"storm","changes":400,"per_second":400,"pattern":"random"}"#;
+        loop {
+            // A gateway that is not there takes no orders.
+            if order(control, storm).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    for number in 1..=kills {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..1_000))).await;
+        let which = fastrand::choice(TOGETHER).unwrap();
+        trial.kill(which).await;
+        if number % 4 == 0 {
+            let what = format!("after kill {number} (of {which:03b}), until ready");
+            ready(&trial.bridge, BACK_WITHIN, &what).await;
+        }
+    }
+    load.abort();
+    let _ = load.await;
+    trial.ends_as_listed().await;
+    let counts = trial.check().await;
+    measured("events by source", &counts);
+    assert!(counts["stream"] > 20 * kills && counts.contains_key("resync"), "{counts:?}");
+}

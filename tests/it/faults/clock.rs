@@ -1,0 +1,93 @@
+//! The wall's clock jumps, by an hour forth and back: what is shown follows, nothing else notices.
+//!
+//! May not set the machine's clock: libfaketime gives one process a clock of its own. Where it is
+//! not installed the test says so loudly and shows nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{ready, skipped, within};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+use gsdk2mqtt::simulator::Simulator;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const HOUR_S: f64 = 3_600.0;
+
+fn library() -> Option<String> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
+    let paths = folders.map(|folder| format!("{folder}/faketime/libfaketime.so.1"));
+    paths.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// A change of a device as the bridge tells it: how far `received_at` is ahead of the truth, and
+/// `duration_s`.
+async fn told(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
+    watcher.clear();
+    let device = simulator.control().managed()[0].device_id;
+    assert!(simulator.control().drop_device(device));
+    let topic = format!("gsdk/lobby/{device}/event/disconnected");
+    let event = watcher.see("disconnected", |seen| seen.topic == topic).await.json();
+    // And back, so that the next drop ends a time that was seen from its beginning.
+    let topic = format!("gsdk/lobby/{device}/event/connected");
+    watcher.see("connected", |seen| seen.topic == topic).await;
+    (ahead_s(&event["received_at"]), event["duration_s"].as_f64())
+}
+
+fn ahead_s(shown: &Value) -> f64 {
+    let shown: jiff::Timestamp = shown.as_str().unwrap().parse().unwrap();
+    (shown.as_millisecond() - jiff::Timestamp::now().as_millisecond()) as f64 / 1_000.0
+}
+
+async fn observed_s(bridge: &Bridge) -> f64 {
+    let (_, text) = bridge.get("/metrics").await;
+    let family = "gsdk_device_observed_seconds_total{";
+    let line = text.lines().find(|line| line.starts_with(family)).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
+    let Some(library) = library() else {
+        skipped("libfaketime is missing; apt-get install faketime");
+        return;
+    };
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    let set = |text: &str| std::fs::write(&offset, text).unwrap();
+    set("+0");
+    let bridge = Setup::new(broker.port, "")
+        .gateway("lobby", &simulator, "audit_interval = \"10s\"")
+        .environment("LD_PRELOAD", &library)
+        .environment("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap())
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .environment("FAKETIME_NO_CACHE", "1")
+        .start();
+    ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    assert!(told(&watcher, &simulator).await.0.abs() < 10.0, "the truth at first");
+    let before = observed_s(&bridge).await;
+    for (text, jump_s) in [("+3600", HOUR_S), ("-3600", -HOUR_S), ("+0", 0.0)] {
+        set(text);
+        let what = format!("clock set to {text}: until it shows");
+        let ((), _) = within(PATIENCE, &what, async || {
+            let (ahead, duration) = told(&watcher, &simulator).await;
+            let duration = duration.expect("seen from its beginning");
+            assert!((0.0..600.0).contains(&duration), "{duration} s are no hour");
+            ((ahead - jump_s).abs() < 10.0).then_some(())
+        })
+        .await;
+        assert!(bridge.log().contains("jumped"), "said in the log");
+    }
+    let observed = observed_s(&bridge).await - before;
+    assert!((0.0..600.0).contains(&observed), "{observed} s observed are no hour");
+    let starts = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
+    assert_eq!(bridge.metric(starts).await, Some(1.0), "the link did not notice");
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
+}

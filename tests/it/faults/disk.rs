@@ -1,0 +1,196 @@
+//! Disks that are really full, really read-only, or give back other than what was written.
+//!
+//! May not run where mounting is forbidden: it then says so loudly and shows nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{reads, ready, skipped, within};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Watcher, check_chain};
+use gsdk2mqtt::simulator::{Simulator, Storm};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The store is tried again every 10 s.
+const HEALED_WITHIN: Duration = Duration::from_secs(45);
+
+fn run(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).status().is_ok_and(|status| status.success())
+}
+
+/// A small file system of its own, unmounted at the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`, and loudly, where mounting is not permitted.
+    fn mounted_on(path: &Path) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let shown = path.to_str().unwrap();
+        if run("mount", &["-t", "tmpfs", "-o", "size=8m", "gsdk2mqtt-test", shown]) {
+            return Some(Self(path.to_owned()));
+        }
+        skipped("mounting is not permitted here; be root");
+        None
+    }
+
+    /// Mounted anew, with these options.
+    fn remount(&self, options: &str) -> bool {
+        run("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()])
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        let error = loop {
+            if let Err(error) = ballast.write_all(&[b'x'; 64]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the bridge of a failed test may still have files open.
+        run("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+fn told(watcher: &Watcher, what: &str) -> Option<serde_json::Value> {
+    let topic = format!("gsdk/bridge/event/{what}");
+    watcher.find(|seen| seen.topic == topic).map(|seen| seen.json())
+}
+
+/// Something happens to a device, and is told; its event.
+async fn happens(watcher: &Watcher, simulator: &Simulator) -> serde_json::Value {
+    let connected = simulator.control().managed().into_iter().find(|it| it.status == 1);
+    let device = connected.unwrap().device_id;
+    let known = watcher.events_of(device).len();
+    assert!(simulator.control().drop_device(device));
+    let ((), _) = within(PATIENCE, "until an event is told all the same", async || {
+        (watcher.events_of(device).len() > known).then_some(())
+    })
+    .await;
+    watcher.events_of(device).swap_remove(known)
+}
+
+/// Killed and started again, it goes on with the chain that it has now.
+async fn goes_on(bridge: &mut Bridge, watcher: &Watcher, simulator: &Simulator) {
+    let chain = happens(watcher, simulator).await["chain"].clone();
+    bridge.kill();
+    bridge.restart();
+    ready(bridge, PATIENCE, "killed and started again, until ready").await;
+    assert_eq!(happens(watcher, simulator).await["chain"], chain, "the healed store is whole");
+}
+
+/// Within each chain every device's events are unbroken, and the next chain begins with 1.
+fn check_chains(watcher: &Watcher) {
+    let seen = watcher.all().into_iter().map(|seen| (seen.topic, seen.payload.into_bytes()));
+    for events in super::by_device(seen).values() {
+        for of_chain in events.chunk_by(|before, after| before["chain"] == after["chain"]) {
+            check_chain(of_chain);
+            assert_eq!(of_chain[0]["seq"], 1, "{}", of_chain[0]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let Some(disk) = Disk::mounted_on(&setup.state_dir()) else { return };
+    let mut bridge = setup.start();
+    ready(&bridge, PATIENCE, "full disk: the start, until ready").await;
+    disk.fill();
+    simulator.control().storm(Storm::of(2_000)).await.unwrap();
+    within(PATIENCE, "full disk: until store_failed is told", async || {
+        told(&watcher, "store_failed")
+    })
+    .await;
+    let reset = within(PATIENCE, "full disk: until chain_reset is told", async || {
+        told(&watcher, "chain_reset")
+    });
+    let (reset, _) = reset.await;
+    assert!(reset["reason"].as_str().unwrap().contains("No space left"), "{reset}");
+    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(0.0));
+    let (status, body) = bridge.get("/readyz").await;
+    assert!(status == 503 && body.contains("the store: "), "{body}");
+    assert_eq!(happens(&watcher, &simulator).await["chain"], reset["to"]);
+    // Longer than one attempt to begin anew: it fails as well, and costs nothing.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(happens(&watcher, &simulator).await["chain"], reset["to"]);
+    disk.make_room();
+    reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "full disk: room again, until healed")
+        .await;
+    goes_on(&mut bridge, &watcher, &simulator).await;
+    check_chains(&watcher);
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_read_only_at_the_start_is_survived_told_and_healed() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let Some(disk) = Disk::mounted_on(&setup.state_dir()) else { return };
+    let mut bridge = setup.start();
+    ready(&bridge, PATIENCE, "read-only: the first start, until ready").await;
+    let before = happens(&watcher, &simulator).await;
+    bridge.terminate().await;
+    assert!(disk.remount("ro"));
+    bridge.restart();
+    within(PATIENCE, "read-only: until store_failed is told", async || {
+        told(&watcher, "store_failed")
+    })
+    .await;
+    let reset = watcher.see("chain_reset", |seen| seen.topic == "gsdk/bridge/event/chain_reset");
+    let reset = reset.await.json();
+    assert_eq!((&reset["from"], before["chain"] == reset["to"]), (&before["chain"], false));
+    let after = happens(&watcher, &simulator).await;
+    assert_eq!((&after["chain"], &after["seq"]), (&reset["to"], &1.into()));
+    assert!(after["previous"].is_string(), "what was remembered is read all the same: {after}");
+    assert!(disk.remount("rw"));
+    reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "read-only: writable, until healed").await;
+    goes_on(&mut bridge, &watcher, &simulator).await;
+    check_chains(&watcher);
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_damaged_is_set_aside_and_a_new_chain_begins() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "damaged log: the first start, until ready").await;
+    let before = happens(&watcher, &simulator).await;
+    bridge.kill();
+    let log = bridge.state_dir().join("log-0000000001");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&log, bytes).unwrap();
+    bridge.restart();
+    let (reset, _) = within(PATIENCE, "damaged log: until chain_reset is told", async || {
+        told(&watcher, "chain_reset")
+    })
+    .await;
+    assert_eq!(reset["from"], before["chain"]);
+    ready(&bridge, PATIENCE, "damaged log: until ready").await;
+    let kept = std::fs::read_dir(bridge.state_dir()).unwrap();
+    let aside = |name: &str| name.contains(".damaged-");
+    assert!(kept.into_iter().any(|it| aside(it.unwrap().file_name().to_str().unwrap())));
+    goes_on(&mut bridge, &watcher, &simulator).await;
+    check_chains(&watcher);
+}

@@ -1,0 +1,84 @@
+//! The fault matrix (docs/reliability.md): real processes, real faults, a real mosquitto.
+//!
+//! May not assert a speed: only promised bounds. What was measured is printed (`--nocapture`).
+
+mod audit;
+mod chain;
+mod clock;
+mod disk;
+mod retained;
+mod shutdown;
+mod slow;
+mod still;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::bridge::Bridge;
+use crate::harness::watcher::{Watcher, check_chain};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a line of the matrix was measured to be.
+#[expect(clippy::print_stdout, reason = "figures are for whoever asks for them")]
+fn measured(what: &str, value: impl std::fmt::Debug) {
+    println!("measured: {what}: {value:.1?}");
+}
+
+/// Said where a test could not show anything.
+#[expect(clippy::print_stderr, reason = "a test that shows nothing has to say so")]
+fn skipped(why: &str) {
+    eprintln!("SKIPPED, nothing was shown: {why}");
+}
+
+/// Looks until `look` finds something, and fails the test with `what` beyond `bound`; with how
+/// long it took, which is also printed.
+async fn within<T>(
+    bound: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> (T, Duration) {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            let took = begun.elapsed();
+            measured(what, took);
+            return (found, took);
+        }
+        assert!(begun.elapsed() < bound, "not within {bound:?}: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until a series has this value.
+async fn reads(bridge: &Bridge, series: &str, value: f64, bound: Duration, what: &str) -> Duration {
+    within(bound, what, async || (bridge.metric(series).await == Some(value)).then_some(())).await.1
+}
+
+/// Waits until the bridge is ready.
+async fn ready(bridge: &Bridge, bound: Duration, what: &str) -> Duration {
+    within(bound, what, async || (bridge.get("/readyz").await.0 == 200).then_some(())).await.1
+}
+
+/// Every device's events in the order in which they came.
+fn by_device(messages: impl IntoIterator<Item = (String, Vec<u8>)>) -> BTreeMap<u64, Vec<Value>> {
+    let mut events: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+    for (topic, payload) in messages {
+        if topic.contains("/event/") && topic.matches('/').count() == 4 {
+            let event: Value = serde_json::from_slice(&payload).unwrap();
+            events.entry(event["device_id"].as_u64().unwrap()).or_default().push(event);
+        }
+    }
+    events
+}
+
+/// Checks the chain of every device that was seen; how many events there were.
+fn check_all(watcher: &Watcher) -> usize {
+    let messages = watcher.all().into_iter().map(|seen| (seen.topic, seen.payload.into_bytes()));
+    let events = by_device(messages);
+    events.values().for_each(|of_device| check_chain(of_device));
+    events.values().map(Vec::len).sum()
+}

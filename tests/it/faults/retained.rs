@@ -1,0 +1,81 @@
+//! Retained truth: all of it again on every connection, paced, so that live events do not wait.
+//!
+//! May not assert how fast the broker is: a live event is held against the whole publication.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::{measured, ready, within};
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::subscriber::Subscriber;
+
+const DEVICES: usize = 10_000;
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Aim: 10,000 states do not stall live events. Method: the connection is cut under a broker made
+/// slow, so that the publication takes long; meanwhile devices drop, and each event is timed from
+/// the drop to an outside subscriber.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_states_published_again_do_not_stall_live_events() {
+    let broker = Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 100").await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(DEVICES).await;
+    let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "10,000 devices: the first start, until ready").await;
+    let mut witness = Subscriber::start(broker.port, "gsdk/#");
+    // What is retained comes first; then nothing, since nothing happens.
+    within(PATIENCE, "10,000 devices: until all is kept", async || {
+        while let Ok((topic, payload)) = witness.seen.try_recv() {
+            if topic == "gsdk/bridge/state" && payload == b"online" {
+                return Some(());
+            }
+        }
+        None::<()>
+    })
+    .await;
+    proxy.turn(Mode { delay: Duration::from_micros(500), ..Mode::default() });
+    proxy.cut().await;
+    while witness.seen.try_recv().is_ok() {}
+
+    let ids: Vec<u32> = simulator.control().managed().iter().map(|it| it.device_id).collect();
+    let (mut states, mut latencies) = (HashSet::new(), Vec::new());
+    let (mut under_way, mut next): (Option<(u32, Instant)>, _) = (None, 0);
+    let mut begun: Option<Instant> = None;
+    let publication = loop {
+        let message = tokio::time::timeout(PATIENCE, witness.seen.recv()).await;
+        let (topic, payload) = message.expect("the publication goes on").unwrap();
+        if topic == "gsdk/bridge/state" {
+            match payload.as_slice() {
+                b"online" => break begun.expect("states first").elapsed(),
+                _ => continue,
+            }
+        }
+        if topic.ends_with("/state") {
+            begun.get_or_insert_with(Instant::now);
+            states.insert(topic.clone());
+        }
+        if let Some((id, dropped)) = under_way
+            && topic.starts_with(&format!("gsdk/lobby/{id}/event/"))
+        {
+            latencies.push(dropped.elapsed());
+            under_way = None;
+        }
+        if begun.is_some() && under_way.is_none() && states.len() < DEVICES * 9 / 10 {
+            // One that drops and is connected again at once may be hit: the next then.
+            if simulator.control().drop_device(ids[next]) {
+                under_way = Some((ids[next], Instant::now()));
+            }
+            next += 1;
+        }
+    };
+    let worst = latencies.iter().max().expect("live events came");
+    measured("10,000 devices: the whole publication again", publication);
+    measured("10,000 devices: live events meanwhile", latencies.len());
+    measured("10,000 devices: the slowest of them", worst);
+    let of_devices = states.iter().filter(|topic| topic.matches('/').count() == 3).count();
+    assert_eq!(of_devices, DEVICES, "online only after every state");
+    assert!(latencies.len() > 20, "{latencies:?}");
+    assert!(*worst < publication / 3, "{worst:?} of {publication:?}");
+}

@@ -1,0 +1,161 @@
+//! Slow parts: a broker that throttles, gateways that accept and do not answer, and the memory that
+//! all this may take.
+//!
+//! May not judge how fast anything is: only that the others are not held up and nothing is lost.
+
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::simulator::Storm;
+
+use super::{check_all, measured, reads, within};
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::watcher::{Seen, Watcher};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_one_message_at_a_time_and_slowly_gets_all_in_order() {
+    let broker = Mosquitto::start("max_inflight_messages 1\nmax_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    proxy.turn(Mode { delay: Duration::from_millis(5), ..Mode::default() });
+    let simulator = crate::harness::simulator(20).await;
+    let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    simulator.control().storm(Storm::of(400)).await.unwrap();
+    let what = "throttled broker: until 400 changes are told";
+    within(PATIENCE, what, async || (check_all(&watcher) >= 400).then_some(())).await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "throttled broker: until idle").await;
+    check_all(&watcher);
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0), "slow is not dead");
+}
+
+/// Three ways for a gateway to be there and say nothing; a healthy one beside them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_does_not_answer_is_lost_within_its_time_and_disturbs_nobody() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let healthy = crate::harness::simulator(5).await;
+    let (deaf, dead, mute) = (
+        crate::harness::simulator(5).await,
+        crate::harness::simulator(5).await,
+        crate::harness::simulator(5).await,
+    );
+    // Accepts, and never says a word; takes the stream, and never answers the call for the list.
+    let started = Instant::now();
+    deaf.control().freeze(true);
+    mute.control().latency(Duration::from_secs(3_600));
+    let bridge = Setup::new(broker.port, "")
+        .gateway("dead", &dead, "")
+        .gateway("deaf", &deaf, "")
+        .gateway("healthy", &healthy, "")
+        .gateway("mute", &mute, "")
+        .start();
+    let lost = |gateway: &str| {
+        let topic = format!("gsdk/{gateway}/event/unreachable");
+        watcher.find(|seen| seen.topic == topic).map(drop)
+    };
+    watcher.see_text("gsdk/dead/state", "online").await;
+    // The stream stays open and is dead: nothing comes, nothing ends.
+    dead.control().freeze(true);
+    let bound = Duration::from_secs(25) * 2;
+    let device = healthy.control().managed()[0].device_id;
+    let mut waiting = vec!["dead", "deaf", "mute"];
+    let mut told = 0;
+    let noticed = within(bound, "dead stream: until its devices are unknown", async || {
+        healthy.control().drop_device(device);
+        told = watcher.events_of(device).len();
+        waiting.retain(|gateway| {
+            let stays = lost(gateway).is_none();
+            if !stays {
+                measured(&format!("{gateway}: lost, after the start"), started.elapsed());
+            }
+            stays
+        });
+        waiting.is_empty().then_some(())
+    });
+    assert!(noticed.await.1 > Duration::from_secs(9), "not before unknown_after");
+    assert!(told > 5, "the healthy one was told meanwhile: {told} events");
+    let all = watcher.all();
+    let unreachable = all.iter().filter(|seen| seen.topic == "gsdk/dead/event/unreachable");
+    assert_eq!(unreachable.count(), 1, "one moment of loss");
+    let lie = |seen: &Seen| {
+        seen.topic.starts_with("gsdk/dead/") && seen.topic.ends_with("/event/disconnected")
+    };
+    assert!(!all.iter().any(lie), "never said disconnected because the gateway was lost");
+    assert_eq!(bridge.metric("gsdk_gateway_up{gateway=\"healthy\"}").await, Some(1.0));
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    for (gateway, simulator) in [("deaf", &deaf), ("dead", &dead)] {
+        watcher.clear();
+        simulator.control().freeze(false);
+        let topic = format!("gsdk/{gateway}/event/reachable");
+        let back = async || watcher.find(|seen| seen.topic == topic).map(drop);
+        within(PATIENCE, &format!("{gateway}: thawed, until reachable"), back).await;
+    }
+    watcher.clear();
+    mute.control().latency(Duration::ZERO);
+    let back = async || watcher.find(|seen| seen.topic == "gsdk/mute/event/reachable").map(drop);
+    within(PATIENCE, "mute: answers, until reachable", back).await;
+    check_all(&watcher);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_device_makes_two_events_however_often_it_is_tried() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().power(device, false);
+    let series =
+        format!("gsdk_device_connect_failures_total{{gateway=\"lobby\",device_id=\"{device}\"}}");
+    within(PATIENCE, "absent device: until it was tried 20 times", async || {
+        (bridge.metric(&series).await >= Some(20.0)).then_some(())
+    })
+    .await;
+    let events = watcher.events_of(device);
+    let types: Vec<_> = events.iter().map(|event| event["event_type"].clone()).collect();
+    assert_eq!(types, ["disconnected", "connecting", "connect_failed"]);
+}
+
+/// Aim: whatever waits, the memory has a bound. Method: no broker, an outbox that is full, and then
+/// ten times as much again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_outbox_takes_no_more_memory_however_much_comes() {
+    let mut broker = Mosquitto::start("max_queued_messages 0").await;
+    broker.kill();
+    let simulator = crate::harness::simulator(100).await;
+    let lines = "[outbox]\nmax_events = 10_000\n";
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").lines(lines).start();
+    let series = "gsdk_gateway_up{gateway=\"lobby\"}";
+    reads(&bridge, series, 1.0, PATIENCE, "no broker: until the gateway is up").await;
+    let control = simulator.control();
+    let mut most = Vec::new();
+    for round in 0..11 {
+        control.storm(Storm::of(12_000)).await.unwrap();
+        let told = f64::from(12_000 * (round + 1));
+        within(PATIENCE, &format!("no broker: round {round} taken up"), async || {
+            let (_, text) = bridge.get("/metrics").await;
+            let of = |family: &str| -> f64 {
+                let lines = text.lines().filter(|line| line.starts_with(family));
+                lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+            };
+            let taken = of("gsdk_status_changes_total{") + of("gsdk_repeated_status_total{");
+            (taken >= told).then_some(())
+        })
+        .await;
+        most.push(bridge.memory());
+    }
+    assert!(bridge.metric("gsdk_outbox_events").await <= Some(10_001.0));
+    let mebibytes: Vec<u64> = most.iter().map(|bytes| bytes >> 20).collect();
+    measured("no broker: memory after each 12,000 changes, MiB", &mebibytes);
+    assert!(most[10] < most[0] + (32 << 20), "{mebibytes:?}");
+    broker.restart().await;
+    let watcher = Watcher::start(broker.port).await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "broker back: until all is told").await;
+    let lost = watcher.all().iter().filter(|seen| seen.payload.contains("\"lost\":")).count();
+    assert!(lost > 0, "what was dropped is told");
+}

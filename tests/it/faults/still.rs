@@ -1,0 +1,110 @@
+//! What stands still without an end: a frozen broker, one that acknowledges nothing, a bridge that
+//! slept. Each is noticed within its stated time, and then nothing is lost.
+//!
+//! May not be impatient: MQTT's own rule gives a silent broker one and a half keep-alives, 45 s.
+
+use std::time::Duration;
+
+use super::{check_all, reads, ready, within};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::watcher::{Watcher, retained};
+use gsdk2mqtt::simulator::Simulator;
+
+/// One and a half keep-alives of 30 s.
+const NOTICED_WITHIN: Duration = Duration::from_secs(45);
+/// For the attempts that follow, the longest wait of which is 30 s, and for busy machines.
+const GRACE: Duration = Duration::from_secs(45);
+
+/// Drops a device that has a connection; its ID.
+fn drop_one(simulator: &Simulator) -> u32 {
+    let control = simulator.control();
+    let connected = control.managed().into_iter().find(|one| matches!(one.status, 1 | 2));
+    let device = connected.expect("one is connected").device_id;
+    assert!(control.drop_device(device));
+    device
+}
+
+/// Everything arrives, in an unbroken chain, and the bridge is `online` at last.
+async fn recovers(broker: &Mosquitto, watcher: &Watcher, bridge: &Bridge, what: &str) {
+    ready(bridge, GRACE, &format!("{what}: until ready again")).await;
+    reads(bridge, "gsdk_outbox_events", 0.0, GRACE, &format!("{what}: until all is told")).await;
+    within(GRACE, &format!("{what}: until online is kept"), async || {
+        (retained(broker.port).get("gsdk/bridge/state")? == "online").then_some(())
+    })
+    .await;
+    assert!(check_all(watcher) > 0);
+}
+
+async fn a_broker_that_is_frozen() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    broker.freeze();
+    drop_one(&simulator);
+    let bound = NOTICED_WITHIN + GRACE;
+    reads(&bridge, "gsdk_mqtt_connected", 0.0, bound, "frozen broker: until noticed").await;
+    assert_eq!(bridge.get("/healthz").await.0, 200, "the loop turns");
+    let device = drop_one(&simulator);
+    assert!(bridge.metric("gsdk_outbox_events").await > Some(0.0));
+    broker.thaw();
+    recovers(&broker, &watcher, &bridge, "frozen broker").await;
+    watcher.see("an event of the time of silence", |seen| seen.is_event_of(device)).await;
+}
+
+async fn a_broker_that_acknowledges_nothing() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
+    let device = drop_one(&simulator);
+    watcher.see("the first event, unacknowledged", |seen| seen.is_event_of(device)).await;
+    let bound = NOTICED_WITHIN + GRACE;
+    let what = "no acknowledgement: until noticed";
+    within(bound, what, async || {
+        let (status, body) = bridge.get("/readyz").await;
+        (status == 503 && body.contains("has acknowledged nothing for 45 s")).then_some(())
+    })
+    .await;
+    proxy.turn(Mode::default());
+    recovers(&broker, &watcher, &bridge, "no acknowledgement").await;
+    let events = watcher.events_of(device);
+    let again = events.windows(2).any(|pair| pair[0]["event_id"] == pair[1]["event_id"]);
+    assert!(again, "sent again under its own event_id: {events:?}");
+}
+
+/// A stopped process stands for a machine that sleeps; what its clocks do, `clock` tests.
+async fn a_bridge_that_sleeps_a_minute() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    bridge.signal("-STOP");
+    let device = drop_one(&simulator);
+    // The broker gives the sleeper up at one and a half keep-alives, and tells its last will.
+    within(NOTICED_WITHIN + GRACE, "sleeping bridge: until its last will", async || {
+        (retained(broker.port).get("gsdk/bridge/state")? == "offline").then_some(())
+    })
+    .await;
+    bridge.signal("-CONT");
+    recovers(&broker, &watcher, &bridge, "sleeping bridge").await;
+    watcher.see("what happened meanwhile", |seen| seen.is_event_of(device)).await;
+}
+
+/// Aim: what says nothing is noticed, and healed without loss. Method: three trials beside each
+/// other, since each takes most of a minute of waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_still_is_noticed_and_nothing_is_lost() {
+    tokio::join!(
+        Box::pin(a_broker_that_is_frozen()),
+        Box::pin(a_broker_that_acknowledges_nothing()),
+        Box::pin(a_bridge_that_sleeps_a_minute()),
+    );
+}
