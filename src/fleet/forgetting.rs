@@ -24,8 +24,9 @@ impl Gateway {
     /// Forgets devices that left the list long ago.
     pub(super) fn forget_absent(&mut self, now: Moment, out: &mut Vec<Output>) {
         let Some(after_ms) = self.settings.forget_after_ms else { return };
-        let before = self.shown(now).plus(-after_ms);
-        let long_gone = |device: &Device| device.left_at.is_some_and(|at| at <= before);
+        let shown = self.shown(now);
+        let long_gone =
+            |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= shown);
         let ids: Vec<DeviceId> = self
             .devices
             .iter()

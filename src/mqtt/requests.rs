@@ -112,6 +112,8 @@ fn cut(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn request(topic: &str, response_topic: Option<&str>) -> Option<Request> {
@@ -161,5 +163,36 @@ mod tests {
         let long = request_of(&format!("gsdk/{0}/request/{0}", "é".repeat(30_000)));
         assert_eq!((long.owner.chars().count(), long.command.chars().count()), (64, 64));
         assert!(request("gsdk/lobby/state", None).is_none());
+    }
+
+    /// Levels as people write them, and others.
+    fn levels() -> impl Strategy<Value = String> {
+        const WORDS: &[&str] =
+            &["gsdk", "gsdk-reply", "lobby", "request", "response", "state", "+", "#", ""];
+        let level = prop_oneof![
+            3 => proptest::sample::select(WORDS).prop_map(str::to_owned),
+            1 => any::<String>(),
+        ];
+        proptest::collection::vec(level, 0..6).prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        /// Whatever is asked for, the bridge publishes below the prefix or on a response topic.
+        #[test]
+        fn no_request_makes_the_bridge_publish_elsewhere(
+            below in levels(),
+            wanted in proptest::option::of(levels()),
+        ) {
+            for topic in [format!("gsdk/{below}"), format!("gsdk/lobby/request/{below}")] {
+                let Some(request) = request(&topic, wanted.as_deref()) else { continue };
+                let answer = request.reply_to.answer(Bytes::new());
+                for topic in [Some(answer.topic), answer.otherwise].into_iter().flatten() {
+                    let own = topic.starts_with("gsdk/") && topic.contains("/response/");
+                    prop_assert!(own || topic.starts_with("gsdk-reply/"), "{topic:?}");
+                    let odd = |c: char| matches!(c, '+' | '#') || c.is_control();
+                    prop_assert!(!topic.contains(odd), "{topic:?}");
+                }
+            }
+        }
     }
 }

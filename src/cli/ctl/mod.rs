@@ -90,7 +90,10 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
-            None => progress::during(&request.command, ask(&gateway, &request)).await,
+            None => tokio::select! {
+                outcome = progress::during(&request.command, ask(&gateway, &request)) => outcome,
+                () = super::stop_signal() => interrupted(&request.command),
+            },
         },
     };
     let answer = Response::new(
@@ -109,6 +112,16 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         }
         Verdict::Partial | Verdict::Error => ExitCode::FAILURE,
     })
+}
+
+/// Nobody waits for the answer any more; the gateway may go on with what it has been asked.
+fn interrupted(command: &Command) -> Outcome {
+    let message = if command.changes() {
+        "interrupted while the gateway was at it; what was done is not known: see `devices`"
+    } else {
+        "interrupted"
+    };
+    Outcome::failed(Failure::new("cancelled", message))
 }
 
 async fn ask(gateway: &Gateway, request: &Request) -> Outcome {

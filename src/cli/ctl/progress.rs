@@ -26,19 +26,25 @@ pub(super) async fn during<T>(command: &Command, work: impl Future<Output = T>) 
     let mut ticks = interval_at(first, EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut work = std::pin::pin!(work);
-    let mut shown = 0;
+    let mut shown = Shown(0);
     loop {
         tokio::select! {
-            done = &mut work => {
-                show(&format!("\r{:shown$}\r", ""));
-                return done;
-            }
+            done = &mut work => return done,
             _ = ticks.tick() => {
                 let line = line(searching, begun.elapsed());
                 show(&format!("\r{line}"));
-                shown = line.len();
+                shown.0 = line.len();
             }
         }
+    }
+}
+
+/// The length of the line on the screen: wiped when the command is done, or given up.
+struct Shown(usize);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        show(&format!("\r{:width$}\r", "", width = self.0));
     }
 }
 

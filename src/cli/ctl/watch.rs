@@ -73,8 +73,13 @@ impl Watch {
                 vec![self.word(now, "linked", None)]
             }
             Observation::List(rows) => {
-                let types = rows.iter().map(|row| (row.device_id, row.info.device_type));
-                self.types.extend(types);
+                for row in &rows {
+                    // A device that has not been connected yet has none.
+                    let device_type = row.info.device_type;
+                    if device_type.code() != 0 {
+                        self.types.insert(row.device_id, device_type);
+                    }
+                }
                 if std::mem::replace(&mut self.listed, true) {
                     return Vec::new();
                 }

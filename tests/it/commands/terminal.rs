@@ -127,6 +127,19 @@ async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_interrupted_is_told_as_unknown() {
+    let desk = Desk::new(3).await;
+    desk.simulator.control().latency(std::time::Duration::from_secs(60));
+    let ip = desk.simulator.control().building()[0].ip;
+    let mut terminal = Terminal::run(&desk, 100, "", &format!("connect {ip}"));
+    terminal.shows("waiting for the gateway: 1 s").await;
+    terminal.types("\x03");
+    let (code, shown) = terminal.ends().await;
+    assert_eq!(code, 1, "{shown}");
+    assert!(shown.contains("what was done is not known"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn colours_are_for_terminals_whose_user_wants_them() {
     let desk = Desk::new(3).await;
     let control = desk.simulator.control();
