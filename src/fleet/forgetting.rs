@@ -25,7 +25,8 @@ impl Gateway {
     pub(super) fn forget_absent(&mut self, now: Moment, out: &mut Vec<Output>) {
         let Some(after_ms) = self.settings.forget_after_ms else { return };
         let shown = self.shown(now);
-        let long_gone = |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= shown);
+        let long_gone =
+            |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= shown);
         let ids: Vec<DeviceId> = self
             .devices
             .iter()
