@@ -53,8 +53,8 @@ const BROKER_EVENTS_TAKEN_MAX: usize = 64;
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
-/// How long it then waits for the session to end. All three make a stop of less than 5 s.
-const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_500);
+/// How long it then waits for the session to end. All three leave the store a second of the 5 s.
+const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// The bridge, with everything it owns.
 #[derive(Debug)]

@@ -53,19 +53,13 @@ async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
 
 /// It answers pings, so it is not silent; and no publish is ever acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_acknowledges_nothing_is_noticed_and_one_that_is_slow_is_not() {
+async fn a_broker_that_acknowledges_nothing_is_noticed_and_served_again_when_it_does() {
     let broker = Mosquitto::start("").await;
     let proxy = Proxy::before(broker.port).await;
     for protocol in [Protocol::V5, Protocol::V311] {
         let keep_alive = Duration::from_secs(1);
         let mut session = spawn(Settings { keep_alive, ..settings(proxy.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
-        // Longer than the limit in all, but never without an acknowledgement for so long.
-        proxy.turn(Mode { delay: Duration::from_millis(700), ..Mode::default() });
-        for token in 1..=4 {
-            connection.publish(token, publish("t/a", "x")).unwrap();
-        }
-        assert_eq!(acked(&mut session, 4).await, Ok(()));
         proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
         connection.publish(5, publish("t/a", "x")).unwrap();
         let (reason, taken_over, _) = disconnected(&mut session).await;
