@@ -12,7 +12,7 @@ use crate::ids::DeviceId;
 /// Events older than this fire no automation: they come from a backlog (contract, section 6).
 const EVENT_AGE_MAX_S: u32 = 300;
 
-/// Components by their keys, which never change: they are part of what Home Assistant knows them by.
+/// Components by their keys. These never change: Home Assistant knows the components by them.
 type Components = Map<String, Value>;
 
 pub(super) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> Components {

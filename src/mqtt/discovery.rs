@@ -20,7 +20,7 @@ use crate::payload::{self, Directory, GatewayEntry};
 
 /// Between two messages, in milliseconds. Home Assistant takes tens of milliseconds for a new
 /// device, and brokers drop what a slow subscriber does not take.
-const PACE_MS: i64 = 20;
+const PACE_MS: i64 = 50;
 /// Unacknowledged messages, so that a small window is not filled with them.
 const IN_FLIGHT_MAX: usize = 4;
 /// Between parents and children, in milliseconds: Home Assistant sets up an entity's platform

@@ -2,6 +2,8 @@
 //!
 //! May not touch a socket: a made-up broker acknowledges.
 
+mod discovery;
+
 use std::time::Instant;
 
 use super::*;

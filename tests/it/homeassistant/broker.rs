@@ -112,11 +112,12 @@ async fn switched_off_it_is_cleared_also_where_the_store_is_new() {
     assert!(log.contains("Home Assistant discovery of what is no more: cleared"), "{log}");
 }
 
+/// With MQTT 3.1.1, which marks retained messages otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_more_is_cleared_and_controls_come_and_go() {
     let broker = Mosquitto::start("").await;
     let (lobby, store) = (simulator(2).await, simulator(2).await);
-    let mut bridge = Setup::new(broker.port, "")
+    let mut bridge = Setup::new(broker.port, "protocol = \"3.1.1\"")
         .lines("[commands]\nallow = [\"disconnect\", \"async/remove\"]\n")
         .lines(&format!("{ENABLED}controls = true\n"))
         .gateway("lobby", &lobby, "")

@@ -154,6 +154,18 @@ impl Hass {
         seen["entities"][unique_id].clone()
     }
 
+    /// When an automation last ran; `null` if it never did.
+    pub(super) async fn automation(&self, entity_id: &str) -> Value {
+        self.sees("itself", |_| true).await["automations"][entity_id].clone()
+    }
+
+    /// Waits until an automation has run; with when it did.
+    pub(super) async fn ran(&self, entity_id: &str) -> Value {
+        let ran = |seen: &Value| seen["automations"][entity_id].is_string();
+        let seen = self.sees(&format!("{entity_id} runs"), ran).await;
+        seen["automations"][entity_id].clone()
+    }
+
     /// What it logged.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.folder().join("output")).unwrap_or_default()

@@ -8,7 +8,7 @@ from homeassistant.helpers import area_registry, device_registry, entity_registr
 
 
 class Glass(HomeAssistantView):
-    """GET: every entity and device of MQTT. POST: calls a service."""
+    """GET: every entity and device of MQTT, and when automations ran. POST: calls a service."""
 
     url = "/glass"
     name = "glass"
@@ -30,7 +30,11 @@ class Glass(HomeAssistantView):
         shown = {
             ids[key]: self._device(device, ids, areas) for key, device in devices.items() if ids[key]
         }
-        return self.json({"entities": entities, "devices": shown})
+        ran = {
+            state.entity_id: state.attributes["last_triggered"]
+            for state in self.hass.states.async_all("automation")
+        }
+        return self.json({"entities": entities, "devices": shown, "automations": ran})
 
     async def post(self, request):
         """Calls a service and waits for it."""
