@@ -2,13 +2,14 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test nightly demo advisories
+.PHONY: help tools fmt lint test test-homeassistant nightly demo advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
+	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills"
 	@echo "make fmt         formats the code"
@@ -36,6 +37,11 @@ test: lint
 nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
 	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
+
+# No part of `make test`: it installs 1.6 GB, and needs root and Debian.
+test-homeassistant: tools
+	sh tests/homeassistant/setup.sh
+	cargo test --locked --test it homeassistant::real -- --ignored --nocapture --test-threads 1
 
 demo:
 	cargo run --locked --release -- demo

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod desired;
 pub mod fleet;
 pub mod gateway;
+pub mod homeassistant;
 pub mod http;
 pub mod ids;
 pub mod metrics;

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("fleet", "ids"),
     ("payload", "ids fleet"),
     ("outbox", "ids fleet payload"),
-    ("mqtt", "ids fleet payload outbox task"),
+    ("mqtt", "ids fleet payload outbox homeassistant task"),
     ("gateway", "ids fleet proto task"),
     ("commands", "ids fleet payload gateway"),
     ("desired", "ids fleet gateway commands"),

@@ -38,17 +38,24 @@ impl Bridge {
                     tracing::warn!("{error}");
                 }
                 self.ask_for_leftovers();
+                self.ask_for_discovery();
                 self.rivals.connected();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { refused, .. } => {
                 // Its own info has to come back before another's is taken for a live one.
-                if !self.rivals.echoed() || self.leftovers.is_wanted() {
+                let reading = self.leftovers.is_wanted() || self.discovery.is_reading();
+                if !self.rivals.echoed() || reading {
                     self.publisher.bridge_info_again();
                 }
                 for (filter, reason) in refused {
-                    tracing::warn!(filter, %reason, "the broker refused a subscription");
+                    let of_discovery = filter == self.publisher.discovery_filter();
+                    if of_discovery && !self.discovery.is_enabled() {
+                        tracing::debug!(filter, %reason, "the broker refused a subscription");
+                    } else {
+                        tracing::warn!(filter, %reason, "the broker refused a subscription");
+                    }
                 }
             }
             Event::Message(message) => self.message(&message),

@@ -120,6 +120,7 @@ impl Bridge {
             self.bridge_event(&kind);
         }
         self.give_again(now);
+        self.wake_discovery(now);
         if self.session_again_at.is_some_and(|at| at <= now) {
             self.session_again_at = None;
             self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
@@ -137,7 +138,8 @@ impl Bridge {
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (giving, keeping) = (self.desired.due(), self.keeper.due());
-        let others = [self.republish_at, self.session_again_at, giving, keeping];
+        let others =
+            [self.discovery.due(), self.republish_at, self.session_again_at, giving, keeping];
         moments.chain(losses).chain(others.into_iter().flatten()).min()
     }
 

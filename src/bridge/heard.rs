@@ -18,6 +18,7 @@ impl Bridge {
             self.info_heard(message);
         } else {
             self.leftover(message);
+            self.discovery_heard(message);
             self.requested(message);
         }
     }
@@ -29,6 +30,7 @@ impl Bridge {
         let verdict = self.rivals.heard(now, &message.payload, ours);
         if self.rivals.echoed() && !message.retain {
             self.leftovers_are_all();
+            self.discovery_is_read();
         }
         let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
             return;

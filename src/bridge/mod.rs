@@ -9,6 +9,7 @@ mod broker;
 mod carry;
 mod clock;
 mod desired;
+mod discovery;
 mod giving;
 mod heard;
 mod keeping;
@@ -37,6 +38,7 @@ use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use desired::Wanted;
+use discovery::Discovery;
 use keeping::Keeper;
 use leftovers::Leftovers;
 use losses::Losses;
@@ -92,6 +94,7 @@ pub struct Bridge {
     requests: Requests,
     losses: Losses,
     leftovers: Leftovers,
+    discovery: Discovery,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
     republish_every: Option<Duration>,

@@ -36,6 +36,7 @@ impl Bridge {
         let (gateway, outcome) = match own {
             Own::Republish => {
                 self.publisher.all_changed(&self.fleet);
+                self.publisher.discovery_again(&self.fleet);
                 (None, Outcome::done(json!({})))
             }
             Own::Forget { gateway, device_ids } => {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::clock::Clock;
 use super::desired::Wanted;
+use super::discovery::{self, Discovery};
 use super::keeping::Keeper;
 use super::leftovers::Leftovers;
 use super::losses::Losses;
@@ -94,7 +95,11 @@ impl Bridge {
             keeper,
             unwritten: Vec::new(),
             touched: BTreeSet::new(),
-            publisher: Publisher::new(topics, config.gateways.len()),
+            publisher: Publisher::new(
+                topics,
+                config.gateways.len(),
+                discovery::settings(config, VERSION),
+            ),
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
             fleet,
@@ -116,6 +121,7 @@ impl Bridge {
             queries,
             losses: Losses::default(),
             leftovers: Leftovers::default(),
+            discovery: Discovery::new(&config.home_assistant),
             numbered: 0,
             republish_every,
             republish_at: republish_every.map(|every| Instant::now() + every),
@@ -156,12 +162,14 @@ fn directory(config: &Config) -> Directory {
     let gateways = config.gateways.iter().map(|(name, gateway)| GatewayEntry {
         name: name.clone(),
         address: gateway.address.to_string(),
+        area: gateway.area.clone(),
         devices: gateway
             .devices
             .iter()
             .map(|(&device_id, device)| {
                 let kept = device.connect != Connect::Observe;
-                (device_id, DeviceEntry { name: device.name.clone(), kept })
+                let (name, area) = (device.name.clone(), device.area.clone());
+                (device_id, DeviceEntry { name, area, kept })
             })
             .collect(),
     });

@@ -20,9 +20,6 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let config = loaded.config;
-    if config.home_assistant.enabled {
-        tracing::warn!("home_assistant.enabled has no effect in this version");
-    }
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; free the address or set another in http.listen")

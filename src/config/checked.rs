@@ -207,6 +207,8 @@ pub struct Gateway {
     pub audit_interval: Duration,
     /// How long after the last sign of life its devices become unknown.
     pub unknown_after: Duration,
+    /// Where it is, for people.
+    pub area: Option<String>,
     /// What its accept filter is to let in.
     pub accept_filter: AcceptFilter,
     /// The devices we are told of.
@@ -225,6 +227,8 @@ pub struct AcceptFilter {
 pub struct Device {
     /// Its name for people.
     pub name: Option<String>,
+    /// Where it is, for people.
+    pub area: Option<String>,
     /// How it is to be connected.
     pub connect: Connect,
 }

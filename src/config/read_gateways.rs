@@ -86,6 +86,7 @@ fn gateway(
         reader.parse(&at("audit_interval"), |text| values::duration(text, SECOND, DAY));
     let unknown_after =
         reader.parse(&at("unknown_after"), |text| values::duration(text, SECOND, HOUR));
+    let area = reader.parse(&at("area"), values::label);
     let allow_all = reader.truth(&path.child("accept_filter").child("allow_all"));
     let devices = devices(reader, &path.child("devices"), dialled);
     Some(Gateway {
@@ -95,6 +96,7 @@ fn gateway(
         queue_size: queue_size.and_then(|size| i32::try_from(size).ok())?,
         audit_interval: audit_interval?,
         unknown_after: unknown_after?,
+        area,
         accept_filter: AcceptFilter { allow_all: allow_all.unwrap_or_default() },
         devices,
     })
@@ -156,6 +158,7 @@ fn device(reader: &mut Reader<'_>, path: &KeyPath) -> Option<Device> {
         [("observe", Way::Observe), ("async", Way::Async), ("accept", Way::Accept)];
     let before = reader.mistakes.len();
     let name = reader.parse(&path.child("name"), values::label);
+    let area = reader.parse(&path.child("area"), values::label);
     let way = reader.parse(&path.child("connect"), |text| values::word(text, &WAYS));
     let ip = reader.parse(&path.child("ip"), values::device_ip);
     let port = reader.within(&path.child("port"), 1, i128::from(u16::MAX));
@@ -179,5 +182,5 @@ fn device(reader: &mut Reader<'_>, path: &KeyPath) -> Option<Device> {
             if way == Way::Accept { Connect::Accept } else { Connect::Observe }
         }
     };
-    (reader.mistakes.len() == before).then_some(Device { name, connect })
+    (reader.mistakes.len() == before).then_some(Device { name, area, connect })
 }

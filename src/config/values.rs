@@ -226,11 +226,14 @@ pub(super) fn response_prefix(text: &str, ours: &[&str]) -> Result<String, Strin
     Ok(text.to_owned())
 }
 
-/// A name for people: not empty, no control characters, at most 64 characters.
+/// The longest name for people, in characters.
+const LABEL_MAX: usize = 255;
+
+/// A name for people: not empty, no control characters, not too long.
 pub(super) fn label(text: &str) -> Result<String, String> {
     let length = text.chars().count();
-    if text.trim().is_empty() || length > 64 || text.chars().any(char::is_control) {
-        return Err(format!("{text:?} is not a name; write 1 to 64 printable characters"));
+    if text.trim().is_empty() || length > LABEL_MAX || text.chars().any(char::is_control) {
+        return Err(format!("{text:?} is not a name; write 1 to {LABEL_MAX} printable characters"));
     }
     Ok(text.to_owned())
 }

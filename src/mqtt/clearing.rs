@@ -18,6 +18,7 @@ impl Publisher {
         self.changed.remove((gateway, device_id));
         if let Some(entry) = entry {
             self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
+            self.undiscover(gateway, device_id, entry);
         }
         self.info_changed(gateway);
     }

@@ -9,6 +9,7 @@ mod clearing;
 mod connection;
 mod desk;
 mod dial;
+mod discovery;
 mod drive;
 mod fault;
 mod outgoing;
@@ -26,6 +27,7 @@ mod words;
 
 pub use backoff::Retry;
 pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError};
+pub use discovery::DiscoverySettings;
 pub use fault::Fault;
 pub use outgoing::{Acknowledged, Kind, Outgoing, View};
 pub use publisher::Publisher;

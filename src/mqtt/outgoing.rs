@@ -37,6 +37,8 @@ pub enum Kind {
     Info,
     /// An answer to a request.
     Answer,
+    /// Discovery for Home Assistant.
+    Discovery,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::State => "state",
             Self::Info => "info",
             Self::Answer => "answer",
+            Self::Discovery => "discovery",
         }
     }
 }

@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
+use super::discovery::{DiscoveryDesk, DiscoverySettings};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
+use crate::homeassistant;
 use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
 use crate::payload::Subject;
@@ -34,6 +36,8 @@ pub(super) enum Sent {
     BridgeState,
     BridgeInfo,
     Answer(Answer),
+    Discovery(homeassistant::Subject),
+    Undiscovered(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +72,13 @@ pub struct Publisher {
     pub(super) turn: u32,
     requests_wanted: bool,
     pub(super) answers: VecDeque<Answer>,
+    pub(super) discovery: DiscoveryDesk,
 }
 
 impl Publisher {
     /// For this many gateways, without a connection.
     #[must_use]
-    pub fn new(topics: Topics, gateways: usize) -> Self {
+    pub fn new(topics: Topics, gateways: usize, discovery: DiscoverySettings) -> Self {
         Self {
             topics,
             phase: Phase::Away,
@@ -90,6 +95,7 @@ impl Publisher {
             turn: 0,
             requests_wanted: false,
             answers: VecDeque::new(),
+            discovery: DiscoveryDesk::new(discovery),
         }
     }
 
@@ -105,6 +111,7 @@ impl Publisher {
         self.window = window.max(1);
         self.in_flight.clear();
         self.again.clear();
+        self.discovery.connected(fleet);
         self.all_changed(fleet);
     }
 
@@ -160,6 +167,7 @@ impl Publisher {
         if let Some(desk) = self.gateways.get_mut(gateway.0) {
             desk.state_changed(mark);
         }
+        self.discovery.gateway_changed();
     }
 
     /// Something in this gateway's info has changed.
@@ -247,7 +255,8 @@ impl Publisher {
         let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
         let info = infos.filter(|desk| desk.dirty).map(|desk| desk.next_at(INFO_INTERVAL_MS)).min();
         let again = self.again.first_key_value().map(|(&at, _)| at);
-        info.into_iter().chain(again).min()
+        let discovery = self.is_online().then(|| self.discovery.wake_at()).flatten();
+        info.into_iter().chain(again).chain(discovery).min()
     }
 
     /// An acknowledgement, or a PUBACK with a failing reason; `None` for an unknown token.
@@ -266,7 +275,11 @@ impl Publisher {
                 Kind::State
             }
             Sent::Answer(_) => Kind::Answer,
+            Sent::Discovery(_) | Sent::Undiscovered(_) => Kind::Discovery,
         };
+        if kind == Kind::Discovery {
+            self.discovery.answered(now);
+        }
         let read_at = match &sent {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
@@ -299,6 +312,7 @@ impl Publisher {
             .or_else(|| self.next_cleared())
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
+            .or_else(|| self.next_discovery(now, view))
             .or_else(|| self.next_of_states_and_events(outbox, view))
     }
 
@@ -327,6 +341,9 @@ impl Publisher {
                     Sent::BridgeState => self.bridge_state = Some("online"),
                     Sent::BridgeInfo => self.bridge_info.forget(),
                     Sent::Answer(answer) => self.answers.push_back(answer),
+                    sent @ (Sent::Discovery(_) | Sent::Undiscovered(_)) => {
+                        self.discovery.again(sent);
+                    }
                 }
             }
         }

@@ -18,7 +18,13 @@ const STATE_TURN: u32 = 4;
 const ANSWER_TURN: u32 = 2;
 
 impl Publisher {
-    fn send(&mut self, sent: Sent, topic: String, payload: Bytes, json: bool) -> Outgoing {
+    pub(super) fn send(
+        &mut self,
+        sent: Sent,
+        topic: String,
+        payload: Bytes,
+        json: bool,
+    ) -> Outgoing {
         self.token += 1;
         let retain = sent.is_retained();
         let correlation_data = match &sent {
@@ -105,6 +111,7 @@ impl Publisher {
             let entry = view.directory.gateway(gateway)?;
             let payload = to_bytes(&DeviceStatePayload::new(view.directory, entry, &state));
             let topic = self.topics.device_state(&entry.name, device_id);
+            self.discovery.state_sent(gateway, &state);
             return Some(self.send(Sent::Device(gateway, device_id), topic, payload, true));
         }
         None

@@ -2,10 +2,13 @@
 //!
 //! May not touch a socket: a made-up broker acknowledges.
 
+mod discovery;
+
 use std::time::Instant;
 
 use super::*;
 use crate::fleet::*;
+use crate::homeassistant;
 use crate::ids::{DeviceId, Moment};
 use crate::outbox::{Limits, Outbox, Record};
 use crate::payload::*;
@@ -35,6 +38,11 @@ fn row(number: u32, status: Status) -> Listed {
     Listed { device_id: id(number), status, info }
 }
 
+fn discovery(enabled: bool) -> DiscoverySettings {
+    let discovery = homeassistant::Discovery::new("gsdk", "1", homeassistant::Controls::default());
+    DiscoverySettings { enabled, prefix: "homeassistant".to_owned(), discovery }
+}
+
 impl Desk {
     fn new() -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
@@ -48,12 +56,13 @@ impl Desk {
         let entry = GatewayEntry {
             name: "lobby".parse().unwrap(),
             address: "a:4000".to_owned(),
+            area: None,
             devices: Default::default(),
         };
         Self {
             fleet,
             outbox: Outbox::new(Limits { max_events: 1_000, max_bytes: 1 << 20 }),
-            publisher: Publisher::new(Topics::new("gsdk", "bridge"), 1),
+            publisher: Publisher::new(Topics::new("gsdk", "bridge"), 1, discovery(false)),
             directory: Directory {
                 bridge: "bridge".to_owned(),
                 instance_id: "i1".to_owned(),

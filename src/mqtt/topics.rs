@@ -100,6 +100,18 @@ impl Topics {
         self.bridge == BRIDGE_ONLY
     }
 
+    /// `<base>/<bridge>/request/<command>`.
+    #[must_use]
+    pub fn request_to_bridge(&self, command: &str) -> String {
+        format!("{}/{}/request/{command}", self.base, self.bridge)
+    }
+
+    /// `<base>/<gw>/request/<command>`.
+    #[must_use]
+    pub fn request_to(&self, gateway: &GatewayName, command: &str) -> String {
+        format!("{}/{gateway}/request/{command}", self.base)
+    }
+
     /// Of whom and what a topic requests: `<base>/<owner>/request/<command>`.
     #[must_use]
     pub fn request<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {

@@ -149,7 +149,7 @@ mod tests {
 
     fn directory() -> Directory {
         let device_id = DeviceId::new(544_114_231).unwrap();
-        let entry = DeviceEntry { name: Some("Front door".to_owned()), kept: true };
+        let entry = DeviceEntry { name: Some("Front door".to_owned()), kept: true, area: None };
         Directory {
             bridge: "bridge".to_owned(),
             instance_id: "i1".to_owned(),
@@ -157,6 +157,7 @@ mod tests {
             gateways: vec![GatewayEntry {
                 name: "lobby".parse().unwrap(),
                 address: "192.168.0.2:4000".to_owned(),
+                area: None,
                 devices: [(device_id, entry)].into(),
             }],
         }

@@ -42,6 +42,8 @@ pub struct GatewayEntry {
     pub name: GatewayName,
     /// Host and port, as configured.
     pub address: String,
+    /// Where it is, for people.
+    pub area: Option<String>,
     /// Its declared devices.
     pub devices: BTreeMap<DeviceId, DeviceEntry>,
 }
@@ -51,6 +53,8 @@ pub struct GatewayEntry {
 pub struct DeviceEntry {
     /// A name for people.
     pub name: Option<String>,
+    /// Where it is, for people.
+    pub area: Option<String>,
     /// Whether the configuration declares more than to observe it.
     pub kept: bool,
 }

@@ -9,5 +9,6 @@ mod demo;
 mod faults;
 mod gateway;
 mod harness;
+mod homeassistant;
 mod mqtt_session;
 mod pages;

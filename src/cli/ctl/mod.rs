@@ -182,6 +182,7 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
         let entry = GatewayEntry {
             name: name.clone(),
             address: address.to_string(),
+            area: None,
             devices: std::collections::BTreeMap::new(),
         };
         let options = GatewayOptions {
@@ -214,11 +215,12 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
     };
     let devices = gateway.devices.iter().map(|(&id, device)| {
         let kept = device.connect != config::Connect::Observe;
-        (id, crate::payload::DeviceEntry { name: device.name.clone(), kept })
+        (id, crate::payload::DeviceEntry { name: device.name.clone(), area: None, kept })
     });
     let entry = GatewayEntry {
         name: name.clone(),
         address: gateway.address.to_string(),
+        area: None,
         devices: devices.collect(),
     };
     Ok(Gateway { options: gateway_options(name, gateway), entry, unnamed: false })

@@ -180,6 +180,14 @@ impl Bridge {
         self.configure(|text| text.split_once(&format!("[gateways.{name}]")).unwrap().0.to_owned());
     }
 
+    /// Changes its configuration, for when it starts again.
+    pub(crate) fn change(&self, from: &str, to: &str) {
+        let path = self.dir.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
     /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

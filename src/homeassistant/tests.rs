@@ -1,0 +1,287 @@
+//! Tests of the payloads: whole, as Home Assistant gets them, and whose they are.
+//!
+//! May not touch a broker.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fleet::{DeviceInfo, GatewayIndex, Mode, Status};
+use crate::ids::Moment;
+use crate::payload::DeviceEntry;
+
+const ALL: Controls =
+    Controls { republish: true, disconnect: true, disconnect_all: true, allow_all: true };
+
+fn id() -> DeviceId {
+    DeviceId::new(544_114_231).unwrap()
+}
+
+fn directory(name: Option<&str>) -> Directory {
+    let entry = DeviceEntry {
+        name: name.map(str::to_owned),
+        area: Some("Lobby".to_owned()),
+        ..DeviceEntry::default()
+    };
+    Directory {
+        bridge: "bridge".to_owned(),
+        instance_id: "i1".to_owned(),
+        chain: "c1".to_owned(),
+        gateways: vec![GatewayEntry {
+            name: "lobby".parse().unwrap(),
+            address: "192.168.0.2:4000".to_owned(),
+            area: None,
+            devices: [(id(), entry)].into(),
+        }],
+    }
+}
+
+fn state(listed: bool) -> DeviceState {
+    let info = DeviceInfo {
+        device_type: DeviceType::from_code(0x0D),
+        ip: None,
+        port: 51211,
+        mode: Mode::ServerToDevice,
+        ssl: true,
+        auto_reconnect: true,
+    };
+    DeviceState {
+        device_id: id(),
+        connected: Some(true),
+        status: Some(Status::TlsConnected),
+        since: None,
+        since_exact: true,
+        last_known: None,
+        seq: 17,
+        info: listed.then_some(info),
+        managed: listed,
+        kept: false,
+        updated_at: Moment::from_millis(0),
+    }
+}
+
+fn topics() -> (BridgeTopics, GatewayTopics, DeviceTopics) {
+    let text = str::to_owned;
+    let bridge = BridgeTopics {
+        state: text("gsdk/bridge/state"),
+        info: text("gsdk/bridge/info"),
+        republish: text("gsdk/bridge/request/republish"),
+    };
+    let gateway = GatewayTopics {
+        bridge_state: text("gsdk/bridge/state"),
+        state: text("gsdk/lobby/state"),
+        info: text("gsdk/lobby/info"),
+        disconnect_all: text("gsdk/lobby/request/disconnect_all"),
+        allow_all: text("gsdk/lobby/request/accept_filter/allow_all"),
+    };
+    let device = DeviceTopics {
+        bridge_state: text("gsdk/bridge/state"),
+        gateway_state: text("gsdk/lobby/state"),
+        state: text("gsdk/lobby/544114231/state"),
+        events: text("gsdk/lobby/544114231/event/+"),
+        disconnect: text("gsdk/lobby/request/disconnect"),
+    };
+    (bridge, gateway, device)
+}
+
+/// What is published of the bridge, the gateway and the device.
+fn payloads(directory: &Directory, controls: Controls) -> [Value; 3] {
+    let discovery = Discovery::new("gsdk", "1.2.3", controls);
+    let (bridge, gateway, device) = topics();
+    let entry = &directory.gateways[0];
+    let payloads = [
+        discovery.bridge(directory, &bridge),
+        discovery.gateway(directory, entry, &gateway),
+        discovery.device(entry, &state(true), &device),
+    ];
+    payloads.map(|payload| serde_json::from_slice(&payload).unwrap())
+}
+
+#[test]
+fn a_device_is_told_whole() {
+    let [_, _, device] = payloads(&directory(Some("Front door")), Controls::default());
+    let statuses = [
+        "disconnected",
+        "tcp_connected",
+        "tls_connected",
+        "try_to_connect",
+        "tcp_cannot_connect",
+        "tcp_not_allowed",
+        "tls_cannot_connect",
+        "tls_not_allowed",
+    ];
+    let listed = format!("['{}']", statuses.join("', '"));
+    let expected = json!({
+        "device": {
+            "identifiers": ["gsdk_lobby_544114231"], "name": "Front door",
+            "manufacturer": "Suprema", "model": "BioEntry W2", "serial_number": "544114231",
+            "suggested_area": "Lobby", "via_device": "gsdk_lobby_gateway"
+        },
+        "origin": {
+            "name": "gsdk2mqtt", "sw_version": "1.2.3",
+            "support_url": "https://github.com/gsdk2mqtt/gsdk2mqtt"
+        },
+        "availability": [{"topic": "gsdk/bridge/state"}, {"topic": "gsdk/lobby/state"}],
+        "availability_mode": "all",
+        "components": {
+            "connection": {
+                "platform": "binary_sensor", "unique_id": "gsdk_lobby_544114231_connection",
+                "name": "Connection", "state_topic": "gsdk/lobby/544114231/state",
+                "value_template": "{{ value_json.connected }}",
+                "payload_on": "True", "payload_off": "False", "device_class": "connectivity"
+            },
+            "event": {
+                "platform": "event", "unique_id": "gsdk_lobby_544114231_event",
+                "name": "Connection event", "state_topic": "gsdk/lobby/544114231/event/+",
+                "event_types": ["connected", "disconnected", "refused"], "qos": 1,
+                "value_template": concat!(
+                    "{{ value if value_json.event_type in ['connected', 'disconnected', ",
+                    "'refused'] and as_timestamp(now()) - ",
+                    "as_timestamp(value_json.received_at, 0) < 300 }}"
+                ),
+                "icon": "mdi:connection"
+            },
+            "status": {
+                "platform": "sensor", "unique_id": "gsdk_lobby_544114231_status",
+                "name": "Status", "state_topic": "gsdk/lobby/544114231/state",
+                "value_template": format!(
+                    "{{{{ value_json.status if value_json.status in {listed} else none }}}}"
+                ),
+                "device_class": "enum", "entity_category": "diagnostic", "icon": "mdi:lan",
+                "options": statuses
+            },
+            "since": {
+                "platform": "sensor", "unique_id": "gsdk_lobby_544114231_since", "name": "Since",
+                "state_topic": "gsdk/lobby/544114231/state",
+                "value_template": "{{ value_json.since }}", "device_class": "timestamp",
+                "entity_category": "diagnostic", "enabled_by_default": false,
+                "icon": "mdi:timer-outline"
+            },
+            "disconnect": {"platform": "button"}
+        }
+    });
+    assert_eq!(device, expected);
+}
+
+#[test]
+fn readers_hang_on_the_gateway_and_the_gateway_on_the_bridge() {
+    let [bridge, gateway, device] = payloads(&directory(None), Controls::default());
+    assert_eq!(bridge["device"]["identifiers"], json!(["gsdk_bridge"]));
+    assert_eq!(bridge["device"].get("via_device"), None);
+    assert_eq!(gateway["device"]["identifiers"], json!(["gsdk_lobby_gateway"]));
+    assert_eq!(gateway["device"]["via_device"], "gsdk_bridge");
+    assert_eq!(device["device"]["via_device"], "gsdk_lobby_gateway");
+    // The bridge's connection has no availability: it would be absent where it is to say no.
+    assert_eq!(bridge.get("availability"), None);
+    assert_eq!(bridge["components"]["connection"].get("availability"), None);
+    assert_eq!(gateway["availability"], json!([{"topic": "gsdk/bridge/state"}]));
+    let live = json!([{"topic": "gsdk/bridge/state"}, {"topic": "gsdk/lobby/state"}]);
+    assert_eq!(gateway["components"]["connected_devices"]["availability"], live);
+}
+
+/// What Home Assistant's schema demands of every message, and what it would refuse.
+#[test]
+fn every_component_has_its_platform_and_a_unique_id_or_nothing_else() {
+    for controls in [Controls::default(), ALL] {
+        let mut unique = std::collections::BTreeSet::new();
+        for payload in payloads(&directory(None), controls) {
+            for root in payload.as_object().unwrap().keys() {
+                let known = ["device", "origin", "components", "availability", "availability_mode"];
+                assert!(known.contains(&root.as_str()), "{root} is refused at the root");
+            }
+            for (key, component) in payload["components"].as_object().unwrap() {
+                assert!(component["platform"].is_string(), "{key}");
+                assert_eq!(component.get("object_id"), None, "gone since 2026.4");
+                let alone = component.as_object().unwrap().len() == 1;
+                assert_eq!(alone, controls == Controls::default() && is_control(key), "{key}");
+                if !alone {
+                    let id = component["unique_id"].as_str().unwrap().to_owned();
+                    assert!(unique.insert(id), "{key}");
+                }
+            }
+        }
+    }
+}
+
+fn is_control(key: &str) -> bool {
+    ["republish", "disconnect", "disconnect_all", "allow_all"].contains(&key)
+}
+
+#[test]
+fn controls_ask_for_what_the_commands_take() {
+    let [bridge, gateway, device] = payloads(&directory(None), ALL);
+    let components = |payload: &Value, key: &str| payload["components"][key].clone();
+    let press = components(&device, "disconnect");
+    assert_eq!(press["command_topic"], "gsdk/lobby/request/disconnect");
+    let request: Value = serde_json::from_str(press["payload_press"].as_str().unwrap()).unwrap();
+    let expected = json!({"device_id": 544_114_231, "requested_by": "Home Assistant"});
+    assert_eq!(request, expected);
+    let switch = components(&gateway, "allow_all");
+    assert_eq!(switch["command_topic"], "gsdk/lobby/request/accept_filter/allow_all");
+    let request: Value = serde_json::from_str(switch["payload_off"].as_str().unwrap()).unwrap();
+    assert_eq!(request["enabled"], false);
+    let again = components(&bridge, "republish");
+    assert_eq!(again["command_topic"], "gsdk/bridge/request/republish");
+}
+
+#[test]
+fn names_are_taken_as_they_are() {
+    let long = "x".repeat(200);
+    for name in ["T\u{fc}r \"A\" 'B'", "\u{1f6aa}", "{{ 1 }}", "back\\slash", &long] {
+        let [_, _, device] = payloads(&directory(Some(name)), Controls::default());
+        assert_eq!(device["device"]["name"], name);
+        assert_eq!(device["device"]["identifiers"], json!(["gsdk_lobby_544114231"]));
+    }
+}
+
+#[test]
+fn a_device_never_listed_has_a_name_and_no_model() {
+    let directory = directory(None);
+    let discovery = Discovery::new("gsdk", "1.2.3", Controls::default());
+    let payload = discovery.device(&directory.gateways[0], &state(false), &topics().2);
+    let payload: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(payload["device"]["name"], "Device 544114231");
+    assert_eq!(payload["device"].get("model"), None);
+    assert_ne!(Shape::of(&state(false)), Shape::of(&state(true)), "so that it is told again");
+}
+
+#[test]
+fn what_is_ours_is_known_by_the_bridges_state() {
+    let [bridge, gateway, device] = payloads(&directory(None), ALL);
+    let ours = |payload: &Value, bridge: &str| {
+        let (state, id) = (format!("gsdk/{bridge}/state"), format!("gsdk_{bridge}"));
+        is_ours(payload.to_string().as_bytes(), &state, &id)
+    };
+    for payload in [&bridge, &gateway, &device] {
+        assert!(ours(payload, "bridge"), "{payload}");
+        assert!(!ours(payload, "bridge_2"), "another bridge's: {payload}");
+        let mut other = payload.clone();
+        other["origin"]["name"] = json!("zigbee2mqtt");
+        assert!(!ours(&other, "bridge"));
+    }
+    assert!(!is_ours(b"", "gsdk/bridge/state", "gsdk_bridge"));
+    assert!(!is_ours(b"{\"origin\":7}", "gsdk/bridge/state", "gsdk_bridge"));
+}
+
+#[test]
+fn an_id_leads_back_to_its_subject() {
+    let mut directory = directory(None);
+    // A gateway whose ID would be a device's, were it not for its last word.
+    let twin = GatewayEntry { name: "lobby_7".parse().unwrap(), ..directory.gateways[0].clone() };
+    directory.gateways.push(twin);
+    let discovery = Discovery::new("site/gsdk", "1", Controls::default());
+    let seven = DeviceId::new(7).unwrap();
+    let mut subjects = vec![(discovery.bridge_id("bridge"), Subject::Bridge)];
+    for (at, entry) in directory.gateways.iter().enumerate() {
+        let index = GatewayIndex(at);
+        subjects.push((discovery.gateway_id(&entry.name), Subject::Gateway(index)));
+        let device = discovery.device_id(&entry.name, seven);
+        subjects.push((device, Subject::Device(index, seven)));
+    }
+    assert_eq!(subjects[2].0, "site_gsdk_lobby_7");
+    for (id, subject) in subjects {
+        assert_eq!(discovery.subject(&directory, &id), Some(subject), "{id}");
+    }
+    for none in ["site_gsdk", "site_gsdk_attic_7", "site_gsdk_lobby_07", "gsdk_lobby_7", "x"] {
+        assert_eq!(discovery.subject(&directory, none), None, "{none}");
+    }
+}

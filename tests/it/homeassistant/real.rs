@@ -1,0 +1,252 @@
+//! What a real Home Assistant makes of discovery. Not part of `make test`: these need a Home
+//! Assistant, which `make test-homeassistant` installs.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use gsdk2mqtt::simulator::Simulator;
+
+use super::hass::Hass;
+use super::{ENABLED, id};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+
+/// A broker that keeps what it is given, however much.
+const BROKER: &str = "max_queued_messages 0";
+
+fn ids(simulator: &Simulator) -> Vec<u32> {
+    simulator.control().managed().iter().map(|device| device.device_id).collect()
+}
+
+/// Aim: right states through a disconnect, a gateway's loss, a bridge's and Home Assistant's own
+/// restart, and not a word of complaint. Method: each in turn, and what Home Assistant then shows.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Home Assistant: make test-homeassistant"]
+async fn states_are_right_whatever_goes_and_comes_back() {
+    let broker = Mosquitto::start(BROKER).await;
+    let mut hass = Hass::start(broker.port, "homeassistant");
+    hass.sees("itself", |_| true).await;
+    let simulator = crate::harness::simulator(3).await;
+    let ids = ids(&simulator);
+    let (door, other) = (id(ids[0], "connection"), id(ids[1], "connection"));
+    let devices = format!(
+        "[gateways.lobby.devices]\n{} = {{ name = \"Front door\", area = \"Lobby\" }}\n",
+        ids[0]
+    );
+    let mut bridge = Setup::new(broker.port, "")
+        .lines(ENABLED)
+        .gateway("lobby", &simulator, "unknown_after = \"1s\"\narea = \"Cellar\"")
+        .lines(&devices)
+        .start();
+    bridge.is_ready().await;
+    hass.state(&door, "on").await;
+    let seen = hass.state(&other, "on").await;
+    assert_eq!(seen["attributes"]["device_class"], "connectivity");
+    looks_as_documented(&hass, ids[0]).await;
+
+    // A disconnect, and the event for automations.
+    simulator.control().power(ids[0], false);
+    hass.state(&door, "off").await;
+    hass.state(&id(ids[0], "status"), "tcp_cannot_connect").await;
+    event_is(&hass, ids[0], "disconnected").await;
+    hass.ran("automation.a_door_has_disconnected").await;
+    assert!(hass.automation("automation.gateway_is_lost").await.is_null());
+    hass.state(&other, "on").await;
+    simulator.control().power(ids[0], true);
+    hass.state(&door, "on").await;
+    event_is(&hass, ids[0], "connected").await;
+
+    // A status that this version does not know: unknown, and no warning at each.
+    simulator.control().tell(ids[0], 0x203);
+    hass.state(&door, "unknown").await;
+    hass.state(&id(ids[0], "status"), "unknown").await;
+    simulator.control().drop_device(ids[0]);
+    hass.state(&door, "on").await;
+    let alert = hass.ran("automation.a_door_has_disconnected").await;
+
+    // A gateway that is lost: its devices are unavailable, never disconnected.
+    simulator.control().stop_listening();
+    hass.state(&door, "unavailable").await;
+    hass.state("gsdk_lobby_gateway_connection", "off").await;
+    hass.state("gsdk_lobby_gateway_connected_devices", "unavailable").await;
+    hass.ran("automation.gateway_is_lost").await;
+    hass.state("gsdk_bridge_connection", "on").await;
+    simulator.control().start_listening();
+    simulator.control().manage_all();
+    hass.state(&door, "on").await;
+    hass.state("gsdk_lobby_gateway_connection", "on").await;
+    hass.state("gsdk_lobby_gateway_connected_devices", "3").await;
+
+    // The bridge dies, and comes back.
+    bridge.kill();
+    hass.state("gsdk_bridge_connection", "off").await;
+    hass.state("gsdk_lobby_gateway_connection", "unavailable").await;
+    hass.state(&door, "unavailable").await;
+    bridge.restart();
+    hass.state(&door, "on").await;
+    hass.state("gsdk_bridge_connection", "on").await;
+
+    // Nothing of this was a disconnect of the door.
+    let now = hass.automation("automation.a_door_has_disconnected").await;
+    assert_eq!(now, alert);
+
+    // Home Assistant itself starts again.
+    hass.restart();
+    hass.sees("itself", |_| true).await;
+    hass.state(&door, "on").await;
+    hass.state("gsdk_lobby_gateway_connected_devices", "3").await;
+    assert_eq!(hass.complaints(), Vec::<String>::new());
+}
+
+async fn event_is(hass: &Hass, device: u32, event_type: &str) {
+    let key = id(device, "event");
+    let what = format!("the event {event_type}");
+    hass.sees(&what, |seen| {
+        seen["entities"][&key]["attributes"]["event_type"] == event_type
+            && seen["entities"][&key]["attributes"]["name"] == "Front door"
+    })
+    .await;
+}
+
+/// Names, areas, parents, categories: what docs/home-assistant.md says.
+async fn looks_as_documented(hass: &Hass, door: u32) {
+    hass.state("gsdk_lobby_gateway_devices", "3").await;
+    let seen = hass
+        .sees("the whole", |seen| seen["entities"].as_object().is_some_and(|all| all.len() == 18))
+        .await;
+    let device = |key: &str| seen["devices"][key].clone();
+    let reader = device(&format!("gsdk_lobby_{door}"));
+    assert_eq!((&reader["name"], &reader["area"]), (&json!("Front door"), &json!("Lobby")));
+    assert_eq!((&reader["manufacturer"], &reader["via"]), (&json!("Suprema"), &json!(GATEWAY)));
+    let gateway = device(GATEWAY);
+    assert_eq!((&gateway["area"], &gateway["via"]), (&json!("Cellar"), &json!("gsdk_bridge")));
+    assert_eq!(device("gsdk_bridge")["via"], Value::Null);
+    let entity = |key: &str| seen["entities"][&id(door, key)].clone();
+    assert_eq!(entity("connection")["entity_id"], "binary_sensor.front_door_connection");
+    assert_eq!(entity("connection")["category"], Value::Null);
+    assert_eq!(entity("event")["entity_id"], "event.front_door_connection_event");
+    assert_eq!(entity("status")["category"], "diagnostic");
+    let since = entity("since");
+    assert_eq!((&since["category"], &since["disabled"]), (&json!("diagnostic"), &json!(true)));
+}
+
+const GATEWAY: &str = "gsdk_lobby_gateway";
+
+/// Aim: names that break what is built carelessly, another prefix, controls that come and go, and
+/// nothing left when discovery is switched off. Method: the same bridge under four configurations.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Home Assistant: make test-homeassistant"]
+async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
+    let broker = Mosquitto::start(BROKER).await;
+    let hass = Hass::start(broker.port, "home/ha");
+    hass.sees("itself", |_| true).await;
+    let simulator = crate::harness::simulator(4).await;
+    let ids = ids(&simulator);
+    let names = ["T\u{fc}r \"A\" 'B' {{ 1 }}", "\u{1f6aa}\u{1f510}", &"x".repeat(200)];
+    let mut devices = "[gateways.lobby.devices]\n".to_owned();
+    for (id, name) in ids.iter().zip(names) {
+        devices += &format!("{id} = {{ name = {} }}\n", json!(name));
+    }
+    let mut bridge = Setup::new(broker.port, "")
+        .lines("[commands]\nallow = [\"*\"]\n[home_assistant]\nenabled = true\ncontrols = true\n")
+        .lines("discovery_prefix = \"home/ha\"\n")
+        .gateway("lobby", &simulator, "")
+        .lines(&devices)
+        .start();
+    bridge.is_ready().await;
+    for &id in &ids {
+        hass.state(&super::id(id, "connection"), "on").await;
+    }
+    let seen = hass.sees("names", |_| true).await;
+    for (id, name) in ids.iter().zip(names) {
+        assert_eq!(seen["devices"][format!("gsdk_lobby_{id}")]["name"], name);
+    }
+
+    // The controls do what they say.
+    let button = id(ids[0], "disconnect");
+    hass.state(&button, "unknown").await;
+    let watcher = Watcher::start(broker.port).await;
+    hass.call("button", "press", &button);
+    let gone = |seen: &crate::harness::watcher::Seen| {
+        seen.is_event_of(ids[0]) && seen.topic.ends_with("/disconnected")
+    };
+    watcher.see("the device is disconnected", gone).await;
+    let switch = "gsdk_lobby_gateway_allow_all";
+    hass.sees("the switch", |seen| {
+        ["on", "off"].iter().any(|state| seen["entities"][switch]["state"] == *state)
+    })
+    .await;
+    hass.call("switch", "turn_on", switch);
+    hass.state(switch, "on").await;
+    assert!(simulator.control().filter().allow_all);
+    hass.call("switch", "turn_off", switch);
+    hass.state(switch, "off").await;
+
+    // Controls off: they go, the rest stays.
+    restart(&mut bridge, "controls = true", "controls = false").await;
+    hass.sees("no button", |seen| {
+        seen["entities"].get(&button).is_none() && seen["entities"].get(switch).is_none()
+    })
+    .await;
+    hass.state(&id(ids[0], "connection"), "on").await;
+
+    // Discovery off: nothing stays.
+    assert_eq!(hass.complaints(), Vec::<String>::new());
+    restart(&mut bridge, "enabled = true", "enabled = false").await;
+    hass.sees("nothing", |seen| seen["entities"] == json!({}) && seen["devices"] == json!({}))
+        .await;
+    let mut complaints = hass.complaints();
+    // Where a device has a disabled entity, it clears the topic once more, and stumbles over that.
+    complaints.retain(|line| !line.contains("No device components to cleanup for gsdk_lobby_5"));
+    assert_eq!(complaints, Vec::<String>::new());
+}
+
+async fn restart(bridge: &mut Bridge, from: &str, to: &str) {
+    bridge.terminate().await;
+    bridge.change(from, to);
+    bridge.restart();
+    bridge.is_ready().await;
+}
+
+/// Aim: a thousand devices discovered at once are all there with right states, before and after
+/// Home Assistant starts again, and do not hold up an event. Method: 1,000 devices on a gateway,
+/// one of which goes while discovery is under way.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Home Assistant: make test-homeassistant"]
+async fn a_thousand_devices_are_discovered_at_once() {
+    const COUNT: usize = 1_000;
+    let broker = Mosquitto::start("").await;
+    let mut hass = Hass::start(broker.port, "homeassistant");
+    hass.sees("itself", |_| true).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(COUNT).await;
+    let ids = ids(&simulator);
+    let began = Instant::now();
+    let _bridge =
+        Setup::new(broker.port, "").lines(ENABLED).gateway("lobby", &simulator, "").start();
+    watcher.see("discovery", |seen| seen.topic.starts_with("homeassistant/device/")).await;
+    let dropped = Instant::now();
+    simulator.control().power(ids[COUNT - 1], false);
+    watcher.see("an event meanwhile", |seen| seen.is_event_of(ids[COUNT - 1])).await;
+    println!("an event during discovery after {:?}", dropped.elapsed());
+
+    let right = |seen: &Value| {
+        let shows = |(at, device): (usize, &u32)| {
+            let state = if at == COUNT - 1 { "off" } else { "on" };
+            seen["entities"][id(*device, "connection")]["state"] == state
+        };
+        ids.iter().enumerate().all(shows)
+    };
+    hass.sees("a thousand right states", right).await;
+    println!("{COUNT} devices shown after {:?}", began.elapsed());
+    let began = Instant::now();
+    hass.restart();
+    hass.sees("a thousand right states after a restart", right).await;
+    println!("and after its restart within {:?}", began.elapsed());
+    let mut complaints = hass.complaints();
+    // Its one thread reads a thousand messages before it sees that a subscription was acknowledged.
+    complaints.retain(|line| !line.contains("No ACK from MQTT server"));
+    assert_eq!(complaints, Vec::<String>::new());
+}
