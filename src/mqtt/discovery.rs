@@ -93,21 +93,26 @@ impl DiscoveryDesk {
     pub(super) fn connected(&mut self, fleet: &Fleet) {
         let settings = self.settings.clone();
         *self = Self::new(settings);
-        self.bridge_and_gateways(fleet);
+        self.all_due(fleet);
     }
 
-    fn bridge_and_gateways(&mut self, fleet: &Fleet) {
+    /// All that is known becomes due, unless discovery is switched off.
+    fn all_due(&mut self, fleet: &Fleet) {
         if self.settings.enabled {
             self.due.insert(Subject::Bridge);
             self.due.extend(fleet.gateways().map(Subject::Gateway));
+            self.due.extend(self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id)));
         }
     }
 
     /// A device's state goes out: its discovery follows, if it looks otherwise than before.
     pub(super) fn state_sent(&mut self, gateway: GatewayIndex, state: &DeviceState) {
+        if !self.settings.enabled {
+            return;
+        }
         let shape = Shape::of(state);
         let known = self.shapes.insert((gateway, state.device_id), shape);
-        if self.settings.enabled && known != Some(shape) {
+        if known != Some(shape) {
             self.due.insert(Subject::Device(gateway, state.device_id));
         }
     }
@@ -306,8 +311,7 @@ impl Publisher {
     pub fn discovery_again(&mut self, fleet: &Fleet) {
         let desk = &mut self.discovery;
         desk.told.values_mut().for_each(|hash| *hash = None);
-        desk.bridge_and_gateways(fleet);
-        desk.due.extend(desk.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id)));
+        desk.all_due(fleet);
     }
 
     /// Home Assistant has begun anew: all discovery, then all states.

@@ -141,6 +141,7 @@ fn switched_off_nothing_is_said_and_ours_is_cleared() {
     let directory = off.directory.clone();
     assert!(off.publisher.discovery_found(&directory, &message.topic, &message.payload));
     off.publisher.home_assistant_born(&off.fleet);
+    off.publisher.discovery_again(&off.fleet);
     off.publisher.discovery_memory_read();
     let said = discovered(&mut off, 10);
     assert_eq!(said, [(0, "homeassistant/device/gsdk_bridge/config ".to_owned())]);
