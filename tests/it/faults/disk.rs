@@ -158,7 +158,8 @@ async fn a_disk_that_is_read_only_at_the_start_is_survived_told_and_healed() {
     let reset = reset.await.json();
     assert_eq!((&reset["from"], before["chain"] == reset["to"]), (&before["chain"], false));
     let after = happens(&watcher, &simulator).await;
-    assert_eq!((&after["chain"], &after["seq"]), (&reset["to"], &1.into()));
+    // The first of the chain, unless the device was found connected again by the first list.
+    assert_eq!(after["chain"], reset["to"]);
     assert!(after["previous"].is_string(), "what was remembered is read all the same: {after}");
     assert!(disk.remount("rw"));
     reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "read-only: writable, until healed").await;
