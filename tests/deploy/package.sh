@@ -24,6 +24,7 @@ clean() {
     rm -rf "$root"
 }
 trap clean EXIT
+trap 'exit 1' INT TERM
 rm -rf "$root"
 cp -a "$work/base" "$root"
 mount -t proc proc "$root/proc"
