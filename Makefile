@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test test-homeassistant nightly demo advisories
+.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package nightly demo advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -13,6 +13,8 @@ help:
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills"
 	@echo "make fmt         formats the code"
+	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
+	@echo "make test-package  the Debian package in a fresh Debian (needs root and debootstrap)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
 	@echo "make tools       installs what the tests need, and nothing if nothing is missing"
@@ -32,6 +34,8 @@ test: lint
 	cargo test --locked
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
+	sh tests/deploy/lint.sh
+	target/tools/venv/bin/python tests/deploy/test_notify.py
 
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
@@ -42,6 +46,16 @@ nightly: tools
 test-homeassistant: tools
 	sh tests/homeassistant/setup.sh
 	cargo test --locked --test it homeassistant::real -- --ignored --nocapture --test-threads 1
+
+# Node-RED 4, since 5 needs a newer Node.js than Debian has.
+test-nodered: tools
+	cargo build --locked
+	npm install --prefix target/tools/node-red --no-audit --no-fund --silent node-red@^4.1
+	target/tools/venv/bin/python tests/deploy/test_nodered.py
+
+test-package:
+	cargo build --locked
+	sh tests/deploy/package.sh target/debug/gsdk2mqtt
 
 demo:
 	cargo run --locked --release -- demo

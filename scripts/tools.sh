@@ -21,6 +21,7 @@ need mosquitto_sub mosquitto-clients
 need prometheus prometheus "prometheus prometheus-node-exporter"
 need curl curl
 need faketime faketime
+need systemd-analyze systemd
 need python3 "python3 python3-venv"
 
 as_root() {
@@ -79,4 +80,9 @@ if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, grafana_founda
     2>/dev/null; then
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
         -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt
+fi
+if ! "$venv/bin/python" -c "import kubernetes_validate, yamllint" 2>/dev/null ||
+    [ ! -x "$venv/bin/hadolint" ]; then
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -r tests/deploy/requirements.txt
 fi

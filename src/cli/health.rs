@@ -22,7 +22,11 @@ pub(super) struct HealthArgs {
 }
 
 pub(super) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    let listen = config::load(&args.config, std::env::vars_os())?.config.http.listen;
+    well(config::load(&args.config, std::env::vars_os())?.config.http.listen).await
+}
+
+/// Whether the bridge that listens there is well.
+pub(super) async fn well(listen: SocketAddr) -> anyhow::Result<()> {
     let address = reachable(listen);
     let answer = timeout(DEADLINE, ask(address))
         .await

@@ -8,6 +8,7 @@ mod ctl;
 mod demo;
 mod health;
 mod log;
+mod notify;
 mod pages;
 mod run;
 mod simulate;

@@ -5,6 +5,7 @@
 use anyhow::Context;
 use tokio::net::TcpListener;
 
+use super::notify::Systemd;
 use crate::bridge::Bridge;
 use crate::config;
 
@@ -33,6 +34,15 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         http = %address,
         "started"
     );
-    bridge.run(super::stop_signal()).await;
+    let systemd = Systemd::from_environment();
+    systemd.tell("READY=1");
+    let shutdown = async {
+        super::stop_signal().await;
+        systemd.tell("STOPPING=1");
+    };
+    tokio::select! {
+        () = bridge.run(shutdown) => {}
+        () = systemd.keep_alive(address) => {}
+    }
     Ok(())
 }

@@ -1,0 +1,18 @@
+#!/bin/sh
+# What is deployed, checked by the programs that read it.
+set -eu
+
+bin=target/tools/venv/bin
+"$bin/yamllint" -s -c deploy/yamllint.yml deploy
+"$bin/hadolint" deploy/container/Containerfile
+for file in namespace service statefulset networkpolicy; do
+    "$bin/kubernetes-validate" --strict "deploy/kubernetes/$file.yaml" >/dev/null
+done
+promtool check config deploy/prometheus/prometheus.yml >/dev/null
+for script in deploy/debian/* tests/deploy/*.sh; do
+    case $script in */config) ;; *) sh -n "$script" ;; esac
+done
+for rule in $(sed -n 's/^ *- alert: //p' deploy/prometheus/gsdk2mqtt.rules.yml); do
+    grep -qw "$rule" deploy/prometheus/gsdk2mqtt.test.yml ||
+        { echo "no test of the alert $rule" >&2; exit 1; }
+done

@@ -1,0 +1,56 @@
+"""What systemd is told: ready, signs of life, stopping; by a socket that stands in for systemd."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+
+from programs import BRIDGE, PATIENCE_S, ROOT, free_port, running
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder, socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        folder = pathlib.Path(folder)
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(PATIENCE_S)
+        ca = folder / "certs/ca.crt"
+        with running(BRIDGE, "simulate", "--listen", "127.0.0.1:0", "--certs", folder / "certs",
+                     log=folder / "simulator.log") as simulator:
+            while not ca.exists():
+                assert simulator.poll() is None, (folder / "simulator.log").read_text()
+        told = os.environ | {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "300000"}
+        (folder / "config.toml").write_text(
+            f'state_dir = "{folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
+            f'[http]\nlisten = "127.0.0.1:{free_port()}"\n[gateways.lobby]\n'
+            f'address = "127.0.0.1:1"\nca_file = "{ca}"\n')
+        with running(BRIDGE, "run", "--config", folder / "config.toml", env=told,
+                     log=folder / "bridge.log") as bridge:
+            # Neither broker nor gateway is there: that is no reason to be started again.
+            assert manager.recv(99) == b"READY=1"
+            assert [manager.recv(99) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            bridge.terminate()
+            while (said := manager.recv(99)) != b"STOPPING=1":
+                assert said == b"WATCHDOG=1", said
+            assert bridge.wait(PATIENCE_S) == 0
+    print("notify: ready, alive, stopping")
+
+
+def unit():
+    file = ROOT / "deploy/systemd/gsdk2mqtt.service"
+    text = file.read_text()
+    for must in ("Type=notify", "WatchdogSec=", "StateDirectory=gsdk2mqtt"):
+        assert must in text, must
+    assert "\nProcSubset=pid" not in text, "it hides the boot ID, so that every crash ends a chain"
+    looked = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", file],
+        capture_output=True, text=True)
+    assert looked.returncode == 0 and "exposure level" in looked.stdout, (
+        looked.stdout[-500:] + looked.stderr)
+    print(looked.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    unit()
+    main()
