@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package nightly demo advisories
+.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -10,6 +10,8 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
+	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
+	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills"
 	@echo "make fmt         formats the code"
@@ -36,6 +38,7 @@ test: lint
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/lint.sh
 	target/tools/venv/bin/python tests/deploy/test_notify.py
+	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt
 
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
@@ -56,6 +59,18 @@ test-nodered: tools
 test-package:
 	cargo build --locked
 	sh tests/deploy/package.sh target/debug/gsdk2mqtt
+
+test-page:
+	@command -v chromium >/dev/null || { echo "chromium is missing; install it"; exit 1; }
+	npm install --silent --no-audit --no-fund --prefix target/tools/page playwright-core@1
+	cargo build --locked
+	node tests/page/page.test.mjs
+
+test-schema: tools
+	npm install --silent --no-audit --no-fund --prefix target/tools/asyncapi @asyncapi/specs@6
+	cargo build --locked
+	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt \
+		target/tools/asyncapi/node_modules/@asyncapi/specs
 
 demo:
 	cargo run --locked --release -- demo

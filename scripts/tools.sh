@@ -86,3 +86,7 @@ if ! "$venv/bin/python" -c "import kubernetes_validate, yamllint" 2>/dev/null ||
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
         -r tests/deploy/requirements.txt
 fi
+if ! "$venv/bin/python" -c "import jsonschema, rfc3339_validator" 2>/dev/null; then
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -r tests/schema/requirements.txt
+fi

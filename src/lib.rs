@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod desired;
+pub mod doctor;
 pub mod fleet;
 pub mod gateway;
 pub mod homeassistant;
@@ -20,5 +21,6 @@ pub mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod proto;
+pub mod schema;
 pub mod simulator;
 pub mod task;

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("commands", "ids fleet payload gateway"),
     ("desired", "ids fleet gateway commands"),
     ("metrics", "ids fleet payload"),
-    ("http", "ids fleet metrics"),
+    ("http", "ids fleet payload metrics"),
     ("homeassistant", "ids fleet payload"),
     ("config", "ids fleet"),
     ("simulator", "ids proto"),
@@ -31,6 +31,8 @@ const ARROWS: &[(&str, &str)] = &[
         "bridge",
         "ids fleet payload outbox mqtt gateway commands desired metrics http homeassistant config",
     ),
+    ("doctor", "ids fleet gateway mqtt outbox config bridge"),
+    ("schema", "config"),
     ("demo", "*"),
     ("cli", "*"),
 ];

@@ -121,6 +121,7 @@ impl Bridge {
         }
         self.give_again(now);
         self.wake_discovery(now);
+        self.keep_hours();
         if self.session_again_at.is_some_and(|at| at <= now) {
             self.session_again_at = None;
             self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
@@ -133,7 +134,8 @@ impl Bridge {
 
     /// When the loop has to turn although nothing comes in.
     pub(super) fn due(&self) -> Option<Instant> {
-        let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
+        let hour_ends = Some(self.hour_ends());
+        let moments = [self.fleet.wake_at(), self.publisher.wake_at(), hour_ends];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
@@ -148,11 +150,13 @@ impl Bridge {
             match output {
                 Output::Event(event) => {
                     self.touched.insert((event.gateway, event.device_id));
+                    self.page.device_event(&event);
                     self.unwritten.push((event, read_at));
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
                     self.touched.insert((gateway, device_id));
+                    self.page.changed(gateway, device_id);
                     self.publisher.device_changed(gateway, device_id);
                 }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
@@ -193,6 +197,7 @@ impl Bridge {
         }
         self.numbered += 1;
         let at = self.clock.now();
+        self.page.gateway_event(at, gateway, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append(subject, event.name(), payload, StdInstant::now());

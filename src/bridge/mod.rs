@@ -16,6 +16,7 @@ mod keeping;
 mod leftovers;
 mod losses;
 mod own;
+mod page;
 mod queries;
 mod requests;
 mod rivals;
@@ -42,10 +43,11 @@ use discovery::Discovery;
 use keeping::Keeper;
 use leftovers::Leftovers;
 use losses::Losses;
+use page::PageKeep;
 use requests::Requests;
 use rivals::Rivals;
 
-pub use wiring::{StartError, gateway_options};
+pub use wiring::{StartError, broker_settings, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
@@ -95,6 +97,7 @@ pub struct Bridge {
     losses: Losses,
     leftovers: Leftovers,
     discovery: Discovery,
+    page: PageKeep,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
     republish_every: Option<Duration>,

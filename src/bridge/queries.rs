@@ -15,11 +15,13 @@ impl Bridge {
         match query {
             Query::Alive(answer) => _ = answer.send(()),
             Query::Ready(answer) => _ = answer.send(self.not_ready()),
+            Query::Page(wanted, answer) => _ = answer.send(self.page(&wanted)),
+            Query::Changes(answer) => _ = answer.send(self.changes()),
             Query::Measures(gateway, answer) => _ = answer.send(self.measures(gateway)),
         }
     }
 
-    fn not_ready(&self) -> Vec<String> {
+    pub(super) fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.connection.is_none() {
             let fault = &self.broker_fault;

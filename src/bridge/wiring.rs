@@ -18,6 +18,7 @@ use super::discovery::{self, Discovery};
 use super::keeping::Keeper;
 use super::leftovers::Leftovers;
 use super::losses::Losses;
+use super::page::PageKeep;
 use super::requests::Requests;
 use super::rivals::Rivals;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
@@ -122,6 +123,7 @@ impl Bridge {
             losses: Losses::default(),
             leftovers: Leftovers::default(),
             discovery: Discovery::new(&config.home_assistant),
+            page: PageKeep::new(clock.now(), config.gateways.len()),
             numbered: 0,
             republish_every,
             republish_at: republish_every.map(|every| Instant::now() + every),
@@ -221,6 +223,12 @@ const fn sync_mode(config: &Config) -> SyncMode {
         Sync::Interval => SyncMode::Interval,
         Sync::Always => SyncMode::Always,
     }
+}
+
+/// What the session with the broker, or whoever tries one, is told by the configuration.
+#[must_use]
+pub fn broker_settings(config: &Config) -> mqtt::Settings {
+    session_settings(config, &Topics::new(&config.mqtt.base_topic, &config.bridge_name))
 }
 
 fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {

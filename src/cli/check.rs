@@ -1,11 +1,13 @@
 //! `gsdk2mqtt check`: is the configuration right, and where does every value come from?
 //!
-//! May not connect to anything, and prints no secret: `config` hands none out.
+//! May not print a secret: `config` hands none out. Connects only when asked: `doctor` does.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
+use crate::bridge::broker_settings;
 use crate::config::{self, Loaded};
+use crate::doctor;
 
 /// Arguments of `gsdk2mqtt check`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -13,18 +15,23 @@ pub(super) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub(super) config: config::Args,
+    /// Also try each gateway, the broker and the state directory, and say what mends what fails
+    #[arg(long)]
+    pub(super) connect: bool,
 }
 
 /// The exit code of a wrong configuration.
 const WRONG: u8 = 2;
+/// The exit code of a right one with which something does not work.
+const FAILED: u8 = 1;
 
 /// Checks the configuration: the settings to `out`, mistakes and warnings to `err`; the result is
-/// the exit code, 0 or 2.
+/// the exit code: 0, 1 where something that was tried failed, or 2.
 ///
 /// # Errors
 ///
 /// When `out` or `err` cannot be written.
-pub(super) fn run(
+pub(super) async fn run(
     args: &CheckArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     out: &mut dyn Write,
@@ -36,7 +43,7 @@ pub(super) fn run(
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {warning}")?;
             }
-            Ok(0)
+            if args.connect { connect(&loaded, out).await } else { Ok(0) }
         }
         Err(error) => {
             writeln!(err, "{error}")?;
@@ -45,6 +52,18 @@ pub(super) fn run(
             Ok(WRONG)
         }
     }
+}
+
+/// Tries what the bridge will need: a line each, and whether all of it works.
+async fn connect(loaded: &Loaded, out: &mut dyn Write) -> io::Result<u8> {
+    writeln!(out)?;
+    out.flush()?;
+    let findings = doctor::examine(loaded, broker_settings(&loaded.config)).await;
+    for finding in &findings {
+        writeln!(out, "{finding}")?;
+    }
+    let failed = findings.iter().any(|finding| finding.level == doctor::Level::Fail);
+    Ok(if failed { FAILED } else { 0 })
 }
 
 /// Every key as a line of TOML, its origin behind it; keys without a value as comments.
@@ -75,10 +94,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, text).unwrap();
-        let args = CheckArgs { config: config::Args { config: Some(file), set: Vec::new() } };
+        let config = config::Args { config: Some(file), set: Vec::new() };
+        let args = CheckArgs { config, connect: false };
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(&args, variables, &mut out, &mut err).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let code = runtime.block_on(run(&args, variables, &mut out, &mut err)).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

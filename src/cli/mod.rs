@@ -11,6 +11,7 @@ mod log;
 mod notify;
 mod pages;
 mod run;
+mod schema;
 mod simulate;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Ctl(ctl::CtlArgs),
     /// Run a simulated G-SDK gateway
     Simulate(simulate::SimulateArgs),
+    /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
+    Schema(schema::SchemaArgs),
     /// Ask a running bridge whether it is alive
     Health(health::HealthArgs),
     /// Print what makes a shell complete these commands
@@ -58,7 +61,7 @@ const EXIT_WRONG: u8 = 2;
 impl Cli {
     /// Does what the command line asks for: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
-        let speaks = matches!(self.command, Command::Ctl(_));
+        let speaks = matches!(self.command, Command::Ctl(_) | Command::Check(_));
         log::start(self.log, if speaks { log::QUIET } else { log::DEFAULT });
         let outcome = match self.command {
             Command::Run(args) => run::run(args).await,
@@ -66,7 +69,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Check(args) => {
                 let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err);
+                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
                 return code.map_or(ExitCode::FAILURE, ExitCode::from);
             }
             Command::Ctl(args) => match ctl::run(args).await {
@@ -74,6 +77,7 @@ impl Cli {
                 Err(error) => Err(error),
             },
             Command::Simulate(args) => simulate::run(args, stop_signal()).await,
+            Command::Schema(args) => schema::run(&args),
             Command::Health(args) => health::run(&args).await,
             Command::Completions(args) => pages::completions(&args),
             Command::Man(args) => pages::man(&args),

@@ -273,6 +273,35 @@ impl Fleet {
         gateway.devices.get(&device_id).map(|device| gateway.state_of(device_id, device))
     }
 
+    /// The states of a gateway's devices, in order of their IDs.
+    pub fn devices(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceState> {
+        self.gateways.get(gateway.0).into_iter().flat_map(|gateway| {
+            let devices = gateway.devices.iter();
+            devices.map(|(device_id, device)| gateway.state_of(*device_id, device))
+        })
+    }
+
+    /// How long each device of a gateway was observed and connected by `now`.
+    pub fn all_observed(
+        &self,
+        gateway: GatewayIndex,
+        now: Moment,
+    ) -> impl Iterator<Item = (DeviceId, Observed)> {
+        let gateway = self.gateways.get(gateway.0).into_iter();
+        gateway.flat_map(move |gateway| gateway.all_observed(now))
+    }
+
+    /// How long a device was observed and connected by `now`.
+    #[must_use]
+    pub fn observed(
+        &self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        now: Moment,
+    ) -> Option<Observed> {
+        self.gateways.get(gateway.0)?.observed(device_id, now)
+    }
+
     /// The IDs of a gateway's devices, in order.
     pub fn device_ids(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceId> {
         self.gateways.get(gateway.0).into_iter().flat_map(|gateway| gateway.devices.keys().copied())

@@ -151,6 +151,18 @@ impl Gateway {
         at.plus(self.ahead_ms)
     }
 
+    pub(super) fn observed(&self, device_id: DeviceId, now: Moment) -> Option<Observed> {
+        let until = self.frozen_at.unwrap_or(now);
+        let device = self.devices.get(&device_id)?;
+        Some(device.seconds.read(until, device.connected()))
+    }
+
+    pub(super) fn all_observed(&self, now: Moment) -> impl Iterator<Item = (DeviceId, Observed)> {
+        let until = self.frozen_at.unwrap_or(now);
+        let devices = self.devices.iter();
+        devices.map(move |(id, device)| (*id, device.seconds.read(until, device.connected())))
+    }
+
     pub(super) fn counts(&self) -> &GatewayCounts {
         &self.counts
     }

@@ -11,19 +11,19 @@ use crate::ids::Moment;
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub struct Certificate {
     /// Its subject alternative names that TLS can match: DNS names and IP addresses.
-    pub(super) names: Vec<String>,
+    pub names: Vec<String>,
     /// Its subject's common name, or the whole subject where it has none.
-    pub(super) subject: String,
+    pub subject: String,
     /// The same of the CA that signed it.
-    pub(super) issuer: String,
+    pub issuer: String,
     /// The first moment at which it is valid.
-    pub(super) not_before: Moment,
+    pub not_before: Moment,
     /// The last moment at which it is valid.
-    pub(super) not_after: Moment,
+    pub not_after: Moment,
     /// Whether it is a CA's certificate.
-    pub(super) is_ca: bool,
+    pub is_ca: bool,
 }
 
 impl Certificate {

@@ -18,6 +18,7 @@ use crate::proto::connect::StatusChange;
 use crate::proto::connect::SubscribeStatusRequest;
 use crate::proto::connect::connect_client::ConnectClient;
 
+use super::certificate::Certificate;
 use super::channel::{self, KeepAlive};
 use super::convert::{self, Read};
 use super::error::{Error, code_name, is_certificate_wanted, is_transport, root_cause};
@@ -62,7 +63,7 @@ struct Shared {
     channel: Channel,
     packages: PackageMemory,
     observer: RpcObserver,
-    certificate_expires_at: Option<Moment>,
+    certificate: Option<Certificate>,
     life: Arc<Life>,
     warned_of_id_0: AtomicBool,
 }
@@ -102,7 +103,7 @@ impl GatewayClient {
         packages.doubt();
         let life = Life::begin();
         let dialled = tls::dial(options, &life).await?;
-        let certificate_expires_at = dialled.certificate.as_ref().map(|shown| shown.not_after);
+        let certificate = dialled.certificate.clone();
         let channel = channel::open(dialled, options, keep_alive).await.map_err(|error| {
             let (gateway, cause) = (options.name.clone(), error.to_string());
             Error::Broken { gateway, method: "HTTP/2", cause }
@@ -112,7 +113,7 @@ impl GatewayClient {
             channel,
             packages,
             observer,
-            certificate_expires_at,
+            certificate,
             life,
             warned_of_id_0: AtomicBool::new(false),
         };
@@ -128,7 +129,13 @@ impl GatewayClient {
     /// When the gateway's certificate expires.
     #[must_use]
     pub fn certificate_expires_at(&self) -> Option<Moment> {
-        self.shared.certificate_expires_at
+        self.shared.certificate.as_ref().map(|shown| shown.not_after)
+    }
+
+    /// The gateway's certificate, where it could be read.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.shared.certificate.as_ref()
     }
 
     /// Under which package this gateway has answered on this connection; `None` before it has.

@@ -21,6 +21,7 @@ mod subscription;
 mod tls;
 mod types;
 
+pub use certificate::Certificate;
 pub use client::{GatewayClient, Rpc, RpcObserver};
 pub use dial_error::DialError;
 pub use error::{Error, code_name};

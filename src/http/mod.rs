@@ -1,7 +1,9 @@
-//! The web server: `/metrics`, `/healthz`, `/readyz` (contract, section 5).
+//! The web server: the status page, `/metrics`, `/healthz`, `/readyz` (contract, section 5).
 //!
 //! May not touch the loop's state: it asks, over a bounded channel, and writes down the answers.
 //! A loop that does not answer is what `/healthz` reports.
+
+pub mod page;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::fleet::GatewayIndex;
@@ -35,6 +37,19 @@ pub enum Query {
     Ready(oneshot::Sender<Vec<String>>),
     /// The measures of one gateway; `None` past the last.
     Measures(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+    /// A page of devices, with all that stands around it.
+    Page(page::Wanted, oneshot::Sender<page::Page>),
+    /// What the page has to be told since this was last asked.
+    Changes(oneshot::Sender<page::Changes>),
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+struct Served {
+    settings: Settings,
+    hub: page::Hub,
+    /// Whose page is being made.
+    turn: Semaphore,
 }
 
 /// What the server is told.
@@ -57,18 +72,28 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let served = Arc::new(Served { settings, hub: page::Hub::default(), turn: Semaphore::new(1) });
     let router = Router::new()
-        .route("/", get(async || Html(INDEX)))
+        .route("/", get(page::page))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/icon.svg", get(page::icon))
+        .route("/events", get(page::events))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Arc::new(settings));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+        .with_state(served.clone());
+    // Whoever watches is let go first: the server ends when nobody is being answered.
+    let (stop, mut stopped) = watch::channel(false);
+    let shutdown = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    let told = page::tell_on(served, async move { _ = stopped.wait_for(|stop| *stop).await });
+    let (served, ()) =
+        tokio::join!(axum::serve(listener, router).with_graceful_shutdown(shutdown), told);
+    served
 }
-
-const INDEX: &str = "<!doctype html><title>gsdk2mqtt</title><h1>gsdk2mqtt</h1>\
-    <p><a href=\"/metrics\">metrics</a> <a href=\"/healthz\">healthz</a> \
-    <a href=\"/readyz\">readyz</a>";
 
 impl Settings {
     /// The loop's answer; `None` when it gives none in time.
@@ -82,8 +107,8 @@ impl Settings {
     }
 }
 
-async fn healthz(State(settings): State<Arc<Settings>>) -> Response {
-    match settings.ask(Query::Alive).await {
+async fn healthz(State(served): State<Arc<Served>>) -> Response {
+    match served.settings.ask(Query::Alive).await {
         Some(()) => "ok\n".into_response(),
         None => {
             (StatusCode::SERVICE_UNAVAILABLE, "the loop has not turned for 10 s\n").into_response()
@@ -91,28 +116,28 @@ async fn healthz(State(settings): State<Arc<Settings>>) -> Response {
     }
 }
 
-async fn readyz(State(settings): State<Arc<Settings>>) -> Response {
+async fn readyz(State(served): State<Arc<Served>>) -> Response {
     let stuck = || vec!["the loop has not turned for 10 s".to_owned()];
-    let reasons = settings.ask(Query::Ready).await.unwrap_or_else(stuck);
+    let reasons = served.settings.ask(Query::Ready).await.unwrap_or_else(stuck);
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
-async fn metrics(State(settings): State<Arc<Settings>>) -> Response {
+async fn metrics(State(served): State<Arc<Served>>) -> Response {
     let mut gateways = Vec::new();
     loop {
         let index = GatewayIndex(gateways.len());
-        match settings.ask(|answer| Query::Measures(index, answer)).await {
+        match served.settings.ask(|answer| Query::Measures(index, answer)).await {
             Some(Some(measures)) => gateways.push(measures),
             Some(None) => break,
             None => return unavailable("the loop has not turned for 10 s\n"),
         }
     }
-    let Ok(own) = settings.metrics.text() else {
+    let Ok(own) = served.settings.metrics.text() else {
         return unavailable("the bridge's own metrics cannot be written\n");
     };
-    let parts = std::iter::once(own).chain(fleet_text(gateways, settings.groups.clone()));
+    let parts = std::iter::once(own).chain(fleet_text(gateways, served.settings.groups.clone()));
     let body = tokio_stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (content_type, Body::from_stream(body)).into_response()

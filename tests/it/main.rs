@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;
+mod check;
 mod commands;
 mod demo;
 mod faults;
 mod gateway;
 mod harness;
 mod homeassistant;
+mod http;
 mod mqtt_session;
 mod pages;

@@ -41,14 +41,7 @@ impl StateDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // Without the number it still is another process.
-                _ = lock.read_to_string(&mut pid);
-                let holder = match pid.trim() {
-                    "" => "another process".to_owned(),
-                    pid => format!("process {pid}"),
-                };
-                return Err(StoreError::Held { path: path.to_owned(), holder });
+                return Err(StoreError::Held { path: path.to_owned(), holder: named(lock) });
             }
             Err(TryLockError::Error(cause)) => {
                 return Err(StoreError::Io { doing: "locking", path: file, cause });
@@ -59,5 +52,24 @@ impl StateDir {
             .and_then(|()| lock.write_all(pid.as_bytes()))
             .map_err(StoreError::io("writing", &file))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Who holds it now, if anybody does. Makes nothing, and keeps nobody from holding it for
+    /// longer than the look.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<String> {
+        let lock = File::open(path.join("lock")).ok()?;
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| named(lock))
+    }
+}
+
+/// The process that holds a lock, by what it wrote there.
+fn named(mut lock: File) -> String {
+    let mut pid = String::new();
+    // Without the number it still is another process.
+    _ = lock.read_to_string(&mut pid);
+    match pid.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
     }
 }

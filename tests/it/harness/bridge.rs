@@ -188,6 +188,11 @@ impl Bridge {
         std::fs::write(&path, text.replace(from, to)).unwrap();
     }
 
+    /// Its configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
     /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

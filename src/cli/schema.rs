@@ -1,0 +1,31 @@
+//! `gsdk2mqtt schema`: what is published and what may be configured, for machines.
+//!
+//! May not load a configuration: both are needed before there is one.
+
+use std::io::Write as _;
+
+use crate::schema;
+
+/// The topics with their payloads as AsyncAPI 3, on stdout.
+#[derive(Debug, clap::Args)]
+pub(super) struct SchemaArgs {
+    /// The configuration's JSON Schema instead, for editors
+    #[arg(long)]
+    config: bool,
+    /// What topics begin with, where it is not the default
+    #[arg(long, value_name = "TOPIC", default_value = "gsdk")]
+    base_topic: String,
+    /// The bridge's name in topics, where it is not the default
+    #[arg(long, value_name = "NAME", default_value = "bridge")]
+    bridge_name: String,
+}
+
+pub(super) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
+    let text = if args.config {
+        format!("{:#}\n", schema::config_schema())
+    } else {
+        schema::async_api(&args.base_topic, &args.bridge_name)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The broker: does it take us in, what does it grant, does its access list let us do our work.
+//!
+//! May not publish where anybody listens for states or events: what is tried goes to topics of
+//! answers that nobody asked for, empty and not retained.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Finding;
+use crate::config::Config;
+use crate::mqtt::session::spawn;
+use crate::mqtt::{Connected, Connection, Event, Protocol, Publish, Session, Settings, Topics};
+
+/// How long it may take to take us in: longer than each of the session's own deadlines.
+const CONNECT: Duration = Duration::from_secs(25);
+/// How long it may take for each answer after that.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Smaller packets than this do not hold the list of a gateway with some hundred devices.
+const PACKET_SMALL: u32 = 64 * 1024;
+/// What our infos and states need at the least.
+const PACKET_MIN: u32 = 4 * 1024;
+
+pub(super) async fn examine(config: &Config, bridge: Settings) -> Vec<Finding> {
+    let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
+    let tried = topics.response(&config.bridge_name, "check");
+    let mut settings = bridge;
+    // Another one than the bridge's: a running bridge is not to be thrown out.
+    settings.client_id += &format!("_check_{}", std::process::id());
+    settings.will.topic.clone_from(&tried);
+    settings.will.payload = Bytes::new();
+    settings.will.retain = false;
+    let (broker, protocol) = (settings.url(), settings.protocol);
+    let mut session = spawn(settings);
+    let connected = match connected(&mut session).await {
+        Ok(connected) => connected,
+        Err(reason) => return vec![Finding::fail(format!("broker: {reason}")).about("mqtt.url")],
+    };
+    let version = match protocol {
+        Protocol::V5 => "5",
+        Protocol::V311 => "3.1.1",
+    };
+    let mut findings = vec![Finding::ok(format!("broker {broker}: takes us in (MQTT {version})"))];
+    findings.extend(granted(&connected));
+    let mut connection = connected.connection;
+    findings.extend(subscribes(config, &topics, &mut session, &mut connection).await);
+    findings.extend(publishes(config, &topics, protocol, &mut session, &mut connection).await);
+    connection.disconnect();
+    // Past the deadline it is dropped, and the broker publishes the will, which is empty.
+    _ = timeout(ANSWER, async { while session.next().await.is_some() {} }).await;
+    findings
+}
+
+async fn connected(session: &mut Session) -> Result<Connected, String> {
+    let first = timeout(CONNECT, async {
+        loop {
+            match session.next().await {
+                Some(Event::Connected(connected)) => return Ok(connected),
+                Some(Event::Unreachable { reason, .. } | Event::Disconnected { reason, .. }) => {
+                    return Err(reason);
+                }
+                Some(_) => {}
+                None => return Err("the session has ended".to_owned()),
+            }
+        }
+    });
+    first.await.unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT.as_secs())))
+}
+
+fn granted(connected: &Connected) -> Vec<Finding> {
+    let retain = if connected.retain_available {
+        Finding::ok("broker: keeps retained messages")
+    } else {
+        Finding::fail(
+            "broker: keeps no retained messages, so nobody sees states; allow them in the \
+             broker's configuration (mosquitto: retain_available true)",
+        )
+    };
+    let size = connected.packet_size_max;
+    let packet = match size {
+        u32::MAX => Finding::ok("broker: sets no limit to the size of a packet"),
+        _ if size < PACKET_MIN => Finding::fail(format!(
+            "broker: takes packets of {size} bytes at most, too little for states and infos; \
+             raise the limit to 1 MiB (mosquitto: max_packet_size)"
+        )),
+        _ if size < PACKET_SMALL => Finding::warn(format!(
+            "broker: takes packets of {size} bytes at most; answers that list many devices do not \
+             fit, raise the limit to 1 MiB (mosquitto: max_packet_size)"
+        )),
+        _ => Finding::ok(format!("broker: takes packets up to {size} bytes")),
+    };
+    vec![retain.about("mqtt.url"), packet.about("mqtt.url")]
+}
+
+/// Subscribes to what the bridge subscribes to. What comes in is not looked at.
+async fn subscribes(
+    config: &Config,
+    topics: &Topics,
+    session: &mut Session,
+    connection: &mut Connection,
+) -> Vec<Finding> {
+    let mut filters = vec![topics.bridge_state(), topics.bridge_info()];
+    if !config.commands.allow.is_empty() {
+        filters.extend(topics.request_filters(config.gateways.keys()));
+    }
+    if config.home_assistant.enabled {
+        filters.push(config.home_assistant.status_topic.clone());
+    }
+    if let Err(error) = connection.subscribe(filters.clone()) {
+        return vec![Finding::fail(format!("broker: {error}")).about("mqtt.url")];
+    }
+    let answered = timeout(ANSWER, async {
+        loop {
+            match session.next().await {
+                Some(Event::Subscribed { refused, .. }) => return Ok(refused),
+                Some(Event::Disconnected { reason, .. }) => return Err(reason),
+                Some(_) => {}
+                None => return Err("the session has ended".to_owned()),
+            }
+        }
+    });
+    let refused = match answered.await {
+        Ok(Ok(refused)) => refused,
+        Ok(Err(reason)) => return vec![not_permitted("subscribe", "", &reason)],
+        Err(_) => return vec![not_permitted("subscribe", "", "no answer")],
+    };
+    if refused.is_empty() {
+        return vec![Finding::ok(format!("broker: takes our subscriptions ({})", filters.len()))];
+    }
+    let refused = refused.iter();
+    refused.map(|(filter, why)| not_permitted("subscribe to", filter, why.as_str())).collect()
+}
+
+/// Publishes an empty answer to nobody below every level of topics that the bridge writes to.
+async fn publishes(
+    config: &Config,
+    topics: &Topics,
+    protocol: Protocol,
+    session: &mut Session,
+    connection: &mut Connection,
+) -> Vec<Finding> {
+    let gateways = config.gateways.keys().map(|name| topics.response(name.as_str(), "check"));
+    let mut tried = vec![topics.response(&config.bridge_name, "check")];
+    tried.extend(gateways);
+    if !config.commands.allow.is_empty() && protocol == Protocol::V5 {
+        tried.push(format!("{}check", config.commands.response_prefix));
+    }
+    let mut findings = Vec::new();
+    for (token, topic) in (0u64..).zip(&tried) {
+        let publish = Publish { topic: topic.clone(), ..Publish::default() };
+        if let Err(error) = connection.publish(token, publish) {
+            findings.push(not_permitted("publish to", topic, &error.to_string()));
+            break;
+        }
+        let answered = timeout(ANSWER, acknowledged(session, token)).await;
+        match answered.unwrap_or_else(|_| Err("no answer".to_owned())) {
+            Ok(()) => {}
+            Err(reason) => findings.push(not_permitted("publish to", topic, &reason)),
+        }
+    }
+    match (findings.is_empty(), protocol) {
+        (true, Protocol::V5) => findings
+            .push(Finding::ok(format!("broker: lets us publish (tried at {})", tried.join(", ")))),
+        (true, Protocol::V311) => findings.push(Finding::note(
+            "broker: takes what we publish, but MQTT 3.1.1 does not tell whether it passes it on; \
+             whether the access list permits it is seen with mqtt.protocol = \"5\"",
+        )),
+        (false, _) => {}
+    }
+    findings
+}
+
+async fn acknowledged(session: &mut Session, token: u64) -> Result<(), String> {
+    loop {
+        match session.next().await {
+            Some(Event::Acked { acks, .. }) => {
+                if let Some(ack) = acks.iter().find(|ack| ack.token == token) {
+                    return ack.result.map_err(|refusal| refusal.to_string());
+                }
+            }
+            Some(Event::Disconnected { reason, .. }) => return Err(reason),
+            Some(_) => {}
+            None => return Err("the session has ended".to_owned()),
+        }
+    }
+}
+
+fn not_permitted(what: &str, topic: &str, why: &str) -> Finding {
+    Finding::fail(format!(
+        "broker: we may not {what} {topic} ({why}); permit it to the bridge's user in the broker's \
+         access list, as deploy/mosquitto/acl does"
+    ))
+    .about("mqtt.username")
+}

@@ -1,0 +1,88 @@
+//! This machine: the state directory and the web server's address.
+//!
+//! May not make the state directory nor its lock: as another user's they would stop the service.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+
+use super::Finding;
+use crate::config::Config;
+use crate::outbox::store::StateDir;
+
+pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+    let holder = StateDir::holder(&config.state_dir);
+    let mut findings = Vec::new();
+    if let Some(holder) = &holder {
+        findings.push(Finding::note(format!(
+            "a bridge is running on {} ({holder}); it is left alone",
+            config.state_dir.display()
+        )));
+    }
+    findings.push(state_dir(&config.state_dir));
+    findings.push(listen(config, holder.is_some()).await);
+    findings
+}
+
+fn state_dir(path: &Path) -> Finding {
+    let shown = path.display();
+    let (meta, place) = match fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => {
+            let text = format!("state_dir {shown} is no directory; name another in state_dir");
+            return Finding::fail(text).about("state_dir");
+        }
+        Ok(meta) => (Some(meta), path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = path.ancestors().skip(1).find(|above| above.is_dir());
+            (None, above.unwrap_or(Path::new("/")))
+        }
+        Err(error) => return unwritable(path, &error),
+    };
+    if let Err(error) = try_to_write(place) {
+        return unwritable(path, &error);
+    }
+    let me = fs::metadata("/proc/self").map(|process| process.uid()).ok();
+    match (&meta, me) {
+        (Some(meta), Some(me)) if meta.uid() != me => Finding::warn(format!(
+            "state_dir {shown} belongs to the user {}, and this check runs as {me}; run the check \
+             as the user of the service, so that its rights are what is tried",
+            meta.uid()
+        ))
+        .about("state_dir"),
+        (Some(_), _) => Finding::ok(format!("state_dir {shown} can be written")),
+        (None, _) => Finding::ok(format!("state_dir {shown} will be made at the first start")),
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Finding {
+    let shown = path.display();
+    Finding::fail(format!(
+        "state_dir {shown} cannot be written ({error}); give it to the user of the service (chown, \
+         StateDirectory= under systemd), or name another in state_dir"
+    ))
+    .about("state_dir")
+}
+
+/// Makes a file and takes it away again.
+fn try_to_write(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".check-{}", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(&probe)
+}
+
+async fn listen(config: &Config, runs: bool) -> Finding {
+    let address = config.http.listen;
+    match TcpListener::bind(address).await {
+        Ok(_) => Finding::ok(format!("http.listen {address} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && runs => {
+            Finding::note(format!("http.listen {address} is in use, as by the running bridge"))
+        }
+        Err(error) => Finding::fail(format!(
+            "http.listen {address} cannot be listened on ({error}); free it or name another"
+        ))
+        .about("http.listen"),
+    }
+}

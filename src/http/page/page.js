@@ -1,0 +1,150 @@
+// Keeps the page live. Without it the page is whole, as of when it was loaded.
+"use strict";
+
+const ORDER = ["down", "unknown", "up"];
+const ROWS_MAX = 200;
+const FRESH_MS = 2500;
+const find = (selector, within = document) => within.querySelector(selector);
+const live = find("#live");
+const form = find("form");
+
+function span(seconds) {
+  const two = (unit, per, sub) =>
+    `${Math.floor(seconds / unit)} ${per}` +
+    (sub && Math.floor((seconds % unit) / sub[0]) ? ` ${Math.floor((seconds % unit) / sub[0])} ${sub[1]}` : "");
+  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
+  if (seconds < 3600) return two(60, "min");
+  if (seconds < 86400) return two(3600, "h", [60, "min"]);
+  return two(86400, "d", [3600, "h"]);
+}
+
+// Moments as the reader's own clock has them, lengths as they grow.
+function tellTimes() {
+  for (const time of document.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    if (time.className === "since") time.textContent = `for ${span((Date.now() - at) / 1000)}`;
+    else if (time.className === "clock") time.textContent = at.toLocaleTimeString();
+    else time.textContent = at.toLocaleString();
+    time.title = at.toLocaleString();
+  }
+}
+
+function condition(row) {
+  return ORDER.find((word) => row.classList.contains(word));
+}
+
+// Whether a row fits what is typed and chosen.
+function fits(row) {
+  const text = form.elements.q.value.trim().toLowerCase();
+  const show = form.elements.show.value;
+  const about = find("th", row).textContent.toLowerCase();
+  return (!show || show === condition(row)) && about.includes(text);
+}
+
+function filterRows() {
+  for (const row of document.querySelectorAll("tbody tr")) row.hidden = !fits(row);
+}
+
+function parsed(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content;
+}
+
+function placeRow({ id, html }) {
+  const body = find("tbody");
+  const row = parsed(html).firstElementChild;
+  const before = document.getElementById(id);
+  const stays = before && condition(before) === condition(row);
+  if (stays) {
+    before.replaceWith(row);
+  } else {
+    if (before) before.remove();
+    const later = new URLSearchParams(location.search).get("page");
+    if (!fits(row) || (!before && Number(later))) return;
+    const rank = ORDER.indexOf(condition(row));
+    const next = [...body.rows].find((other) => ORDER.indexOf(condition(other)) >= rank);
+    body.insertBefore(row, next ?? null);
+    if (body.rows.length > ROWS_MAX) body.rows[body.rows.length - 1].remove();
+    row.classList.add("fresh");
+    setTimeout(() => row.classList.remove("fresh"), FRESH_MS);
+  }
+  const nothing = find("#nothing");
+  if (nothing) nothing.hidden = body.rows.length > 0;
+  row.hidden = !fits(row);
+}
+
+// The whole page anew, but for the form, in which somebody may be typing.
+let asked = 0;
+async function refresh() {
+  const mine = ++asked;
+  const answer = await fetch(location.search || "./", { cache: "no-store" }).catch(() => null);
+  if (!answer?.ok || mine !== asked) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of ["#overview", "#list", "#events"]) {
+    find(part).replaceChildren(...find(part, page).childNodes);
+  }
+  filterRows();
+  tellTimes();
+}
+
+let typing;
+function narrow() {
+  filterRows();
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    const query = new URLSearchParams();
+    for (const [name, value] of new FormData(form)) if (value.trim()) query.set(name, value.trim());
+    history.replaceState(null, "", query.size ? `?${query}` : "./");
+    refresh();
+  }, 300);
+}
+
+// Too many changes at once are a new page, but not more often than this.
+const RELOAD_MS = 5000;
+let reloading = null;
+function reload() {
+  reloading ??= setTimeout(() => {
+    reloading = null;
+    refresh();
+  }, RELOAD_MS * Math.random());
+}
+
+function say(words, className) {
+  live.textContent = words;
+  live.className = className;
+}
+
+function listen() {
+  const source = new EventSource("events");
+  const on = (name, then) =>
+    source.addEventListener(name, (event) => {
+      then(JSON.parse(event.data || "null"));
+      tellTimes();
+    });
+  on("hello", () => {
+    say("live", "on");
+    refresh();
+  });
+  on("overview", (html) => find("#overview").replaceChildren(parsed(html)));
+  on("events", (html) => find("#events").replaceChildren(parsed(html)));
+  on("device", placeRow);
+  on("reload", reload);
+  source.onerror = () => {
+    say("not live: the bridge does not answer", "off");
+    // A refusal ends it for good; a lost connection is made again by the browser itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RELOAD_MS);
+  };
+}
+
+document.documentElement.classList.add("scripted");
+form.addEventListener("input", narrow);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  narrow();
+});
+tellTimes();
+setInterval(tellTimes, 1000);
+// The bars grow although nothing changes.
+setInterval(() => document.hidden || refresh(), 60_000);
+listen();

@@ -1,0 +1,255 @@
+//! `gsdk2mqtt check --connect`: what it finds, beside real brokers and simulated gateways.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use gsdk2mqtt::simulator::{CertificateKind, Settings, Simulator};
+use tempfile::TempDir;
+
+use crate::harness::bridge::{PROGRAM, Setup};
+use crate::harness::certificates::{Ca, Certified};
+use crate::harness::mosquitto::{Mosquitto, free_port};
+use crate::harness::watcher::{Watcher, retained};
+use crate::harness::{patiently, simulator};
+
+/// A configuration to be checked.
+struct Site {
+    dir: TempDir,
+    text: String,
+}
+
+/// What came of a check.
+struct Checked {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Site {
+    /// For this URL and further lines of `[mqtt]`.
+    fn new(url: &str, extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state").display().to_string();
+        let text = format!(
+            "state_dir = {state:?}\n[mqtt]\nurl = \"{url}\"\n{extra}\n[http]\n\
+             listen = \"127.0.0.1:0\"\n"
+        );
+        Self { dir, text }
+    }
+
+    fn plain(port: u16) -> Self {
+        Self::new(&format!("mqtt://127.0.0.1:{port}"), "")
+    }
+
+    fn gateway(mut self, simulator: &Simulator, extra: &str) -> Self {
+        let ca_file = self.dir.path().join("ca.crt");
+        std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+        let (address, ca_file) = (simulator.address(), ca_file.display().to_string());
+        writeln!(
+            self.text,
+            "[gateways.lobby]\naddress = \"{address}\"\nca_file = {ca_file:?}\n{extra}"
+        )
+        .unwrap();
+        self
+    }
+
+    async fn check(&self) -> Checked {
+        let file = self.dir.path().join("config.toml");
+        std::fs::write(&file, &self.text).unwrap();
+        check(file).await
+    }
+}
+
+async fn check(file: PathBuf) -> Checked {
+    let run = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["check", "--connect", "--config"]).arg(file).env_remove("RUST_LOG");
+        command.output().unwrap()
+    });
+    let Output { status, stdout, stderr } = run.await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Checked { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
+}
+
+impl Checked {
+    /// The one line that begins and goes on like this.
+    fn line(&self, level: &str, like: &str) -> &str {
+        let found = self
+            .out
+            .lines()
+            .find(|line| line.starts_with(&format!("{level} ")) && line.contains(like));
+        found.unwrap_or_else(|| panic!("no {level} with {like:?} in\n{}\n{}", self.out, self.err))
+    }
+
+    fn is_fine(&self) {
+        assert_eq!(self.code, 0, "{}\n{}", self.out, self.err);
+        assert!(!self.out.lines().any(|line| line.starts_with("fail ")), "{}", self.out);
+    }
+
+    fn fails(&self, words: &[&str], place: &str) {
+        let line = self.line("fail", words[0]);
+        for words in words {
+            assert!(line.contains(words), "{words:?} in {line}");
+        }
+        assert!(line.ends_with(&format!(": {place}]")), "{place} at the end of {line}");
+        assert_eq!(self.code, 1, "{}", self.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_bridge_is_a_note_and_does_not_notice() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(3).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let before = retained(broker.port);
+    let watcher = Watcher::start(broker.port).await;
+    watcher.clear();
+    let checked = check(bridge.config_file()).await;
+    checked.is_fine();
+    checked.line("note", &format!("process {}", bridge.pid()));
+    checked.line("note", "in use, as by the running bridge");
+    checked.line("ok", "takes us in (MQTT 5)");
+    checked.line("ok", "keeps retained messages");
+    checked.line("ok", "its list holds 3 devices");
+    let certificate = checked.line("ok", "its certificate names");
+    assert!(certificate.contains("127.0.0.1") && certificate.contains("valid from"));
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
+    assert_eq!(
+        bridge.metric("gsdk_gateway_stream_starts_total{gateway=\"lobby\"}").await,
+        Some(1.0)
+    );
+    let topics = |all: std::collections::BTreeMap<String, String>| -> Vec<String> {
+        all.into_keys().collect()
+    };
+    assert_eq!(topics(retained(broker.port)), topics(before));
+    let tried: Vec<String> = watcher.all().into_iter().map(|seen| seen.topic).collect();
+    assert!(tried.contains(&"gsdk/bridge/response/check".to_owned()), "{tried:?}");
+    let disturbs = |topic: &String| topic.contains("/event/") || topic.ends_with("/state");
+    assert!(!tried.iter().any(disturbs), "{tried:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_certificate_is_told_with_its_remedy_and_place() {
+    let broker = Mosquitto::start("").await;
+    let with = |certificate| Simulator::start(Settings { certificate, ..Settings::fast(1) });
+    let other = with(CertificateKind::OtherCa).await.unwrap();
+    let checked = Site::plain(broker.port).gateway(&other, "").check().await;
+    checked.fails(&["was not signed by the CA", "copy ca.crt"], "gateways.lobby.ca_file");
+    assert!(checked.out.contains("config.toml:9: gateways.lobby.ca_file"), "{}", checked.out);
+
+    let right = with(CertificateKind::Both).await.unwrap();
+    let named = "server_name = \"other.lan\"";
+    let checked = Site::plain(broker.port).gateway(&right, named).check().await;
+    checked.fails(&["names", "other.lan", "set gateways"], "gateways.lobby.server_name");
+
+    let expired = with(CertificateKind::Expired).await.unwrap();
+    let checked = Site::plain(broker.port).gateway(&expired, "").check().await;
+    checked.fails(&["expired on", "make a new server certificate"], "gateways.lobby.address");
+
+    right.control().stop_listening();
+    let checked = Site::plain(broker.port).gateway(&right, "").check().await;
+    checked.fails(&["refused the connection", "start the gateway"], "gateways.lobby.address");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_is_a_warning() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let control = gateway.control();
+    let id = control.building()[0].id;
+    for (skew, words) in [(120_000, "ahead of"), (-120_000, "behind")] {
+        control.clock_skew(skew);
+        let site = Site::plain(broker.port).gateway(&gateway, "");
+        let tells = async {
+            loop {
+                control.repeat_status(id);
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let checked = patiently("the check ends", async {
+            tokio::select! { checked = site.check() => checked, () = tells => unreachable!() }
+        });
+        let checked = checked.await;
+        checked.is_fine();
+        let line = checked.line("warn", words);
+        assert!(line.contains("NTP") && line.contains(" s "), "{line}");
+        let seconds: i64 =
+            line.split("is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!((117..=123).contains(&seconds), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_does_not_permit_is_told() {
+    let gateway = simulator(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), "user gsdk2mqtt\ntopic readwrite gsdk/bridge/#\n")
+        .unwrap();
+    let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let site = Site::new(&url, "username = \"gsdk2mqtt\"").gateway(&gateway, "");
+    let checked = site.check().await;
+    checked.fails(&["gsdk/lobby/response/check", "not_authorized", "access list"], "mqtt.username");
+
+    let closed = Mosquitto::start("allow_anonymous false").await;
+    let url = format!("mqtt://127.0.0.1:{}", closed.port);
+    let checked = Site::new(&url, "username = \"x\"\npassword = \"hunter2\"")
+        .gateway(&gateway, "")
+        .check()
+        .await;
+    checked.fails(&["refused the user name or password", "mqtt.password_file"], "mqtt.password");
+    assert!(!checked.out.contains("hunter2") && !checked.err.contains("hunter2"));
+
+    let strict = Mosquitto::start("retain_available false\nmax_packet_size 20000").await;
+    let checked = Site::plain(strict.port).gateway(&gateway, "").check().await;
+    checked.fails(&["keeps no retained messages", "retain_available"], "mqtt.url");
+    checked.line("warn", "packets of 20000 bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_there_or_not_trusted_is_told() {
+    let gateway = simulator(1).await;
+    let checked = Site::plain(free_port()).gateway(&gateway, "").check().await;
+    checked.fails(&["nothing listens", "start the broker"], "mqtt.url");
+    checked.line("ok", "its list holds 1 device");
+
+    let ca = Ca::new();
+    let dir = TempDir::new().unwrap();
+    std::fs::copy(ca.file(), dir.path().join("ca.crt")).unwrap();
+    ca.write(dir.path(), "server", Certified::expired(&["127.0.0.1"]));
+    let files = "cafile {dir}/ca.crt\ncertfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
+    let broker = Mosquitto::start_in(dir, files).await;
+    let url = format!("mqtts://127.0.0.1:{}", broker.port);
+    let trusted = format!("ca_file = {:?}", ca.file().display().to_string());
+    let checked = Site::new(&url, &trusted).gateway(&gateway, "").check().await;
+    checked.fails(&["expired"], "mqtt.url");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_cannot_be_had_fails_and_nothing_is_made() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let site = Site::plain(broker.port).gateway(&gateway, "");
+    let checked = site.check().await;
+    checked.is_fine();
+    checked.line("ok", "will be made at the first start");
+    assert!(!site.dir.path().join("state").exists());
+
+    let mut below_a_file = Site::plain(broker.port).gateway(&gateway, "");
+    let wrong = below_a_file.dir.path().join("ca.crt").join("state").display().to_string();
+    let first = below_a_file.text.lines().next().unwrap().to_owned();
+    below_a_file.text = below_a_file.text.replacen(&first, &format!("state_dir = {wrong:?}"), 1);
+    let checked = below_a_file.check().await;
+    checked.fails(&["cannot be written", "chown"], "state_dir");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_is_2_and_tries_nothing() {
+    let mut site = Site::plain(free_port());
+    site.text += "[gateways.lobby]\naddress = \"gw\"\n";
+    let checked = site.check().await;
+    assert_eq!(checked.code, 2, "{}", checked.out);
+    assert!(checked.err.contains("gateways.lobby.ca_file") && checked.out.is_empty());
+}

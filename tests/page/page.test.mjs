@@ -1,0 +1,166 @@
+// The status page in headless Chromium, beside the demo: `make test-page`. Screenshots go to
+// target/page, to be looked at.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createRequire } from "node:module";
+
+const require = createRequire(join(process.cwd(), "target/tools/page/"));
+const { chromium } = require("playwright-core");
+
+const PROGRAM = process.argv[2] ?? "target/debug/gsdk2mqtt";
+const SHOTS = "target/page";
+const PATIENCE_MS = 60_000;
+const EVIL = `<img src=x onerror=alert(1)> "quoted" 🚪 ${"long ".repeat(6)}`;
+
+// What is started is ended, whatever happens.
+const ends = [];
+
+function start(args) {
+  const child = spawn(PROGRAM, args, { stdio: ["ignore", "pipe", "inherit"] });
+  ends.push(async () => {
+    if (child.exitCode !== null) return;
+    child.kill("SIGTERM");
+    await new Promise((resolve) => child.on("exit", resolve));
+  });
+  return child;
+}
+
+// Waits for a line of its output that holds this, and gives what was matched.
+function says(child, pattern) {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    child.stdout.on("data", (data) => {
+      text += data;
+      const found = text.match(pattern);
+      if (found) resolve(found);
+    });
+    child.on("exit", () => reject(new Error(`it ended: ${text}`)));
+  });
+}
+
+const dir = mkdtempSync(join(tmpdir(), "page-"));
+ends.push(() => rmSync(dir, { recursive: true, force: true }));
+
+async function main() {
+  mkdirSync(SHOTS, { recursive: true });
+  const simulator = start(["simulate", "--manage", "--devices", "12", "--listen", "127.0.0.1:0",
+    "--control", "127.0.0.1:0", "--certs", join(dir, "certs"), "--reconnect-interval", "1",
+    "--dial-interval", "1", "--keep-alive", "1"]);
+  const [, gateway, ids, control] = await says(
+    simulator, /gateway on (\S+) [\s\S]*first few:\n([\s\S]*?)faults on demand: curl (\S+)\//);
+  const devices = [...ids.matchAll(/^ {2}(\d+) /gm)].map((match) => match[1]);
+  const fault = (body) =>
+    fetch(`${control}/fault`, { method: "POST", body: JSON.stringify(body) }).then((answer) => {
+      assert.ok(answer.ok, `fault ${JSON.stringify(body)}: ${answer.status}`);
+    });
+
+  // No broker: that this is told belongs to the page.
+  const http = 20_000 + Math.floor(Math.random() * 10_000);
+  const bridge = start(["run", "--set", `state_dir=${join(dir, "state")}`,
+    "--set", `http.listen=127.0.0.1:${http}`, "--set", "mqtt.url=mqtt://127.0.0.1:1",
+    "--set", `gateways.lobby.address=${gateway}`,
+    "--set", `gateways.lobby.ca_file=${join(dir, "certs/ca.crt")}`,
+    "--set", `gateways.lobby.devices.${devices[1]}.name=${EVIL.slice(0, 60)}`,
+    "--set", `gateways.lobby.devices.${devices[0]}.name=Front door`]);
+  bridge.stdout.resume();
+  const url = `http://127.0.0.1:${http}/`;
+  const until = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const text = await fetch(url).then((answer) => answer.text()).catch(() => "");
+    if (/12 of 12 connected/.test(text)) break;
+    assert.ok(Date.now() < until, `not all are connected: ${text}`);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+
+  const browser = await chromium.launch({
+    executablePath: "/usr/bin/chromium",
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+  ends.push(() => browser.close());
+  const complaints = [];
+  async function open(options, path = "") {
+    const context = await browser.newContext({ viewport: { width: 1100, height: 900 }, ...options });
+    const page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
+    page.on("console", (message) => {
+      if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => complaints.push(String(error)));
+    page.on("dialog", (dialog) => complaints.push(`a dialog: ${dialog.message()}`));
+    page.on("request", (request) => {
+      if (!request.url().startsWith(url)) complaints.push(`asked for ${request.url()}`);
+    });
+    await page.goto(url + path);
+    return page;
+  }
+
+  // Live: no reload between here and the end.
+  const page = await open({ colorScheme: "light" });
+  await page.locator("#live.on").waitFor();
+  await page.evaluate(() => { window.sameAsBefore = true; });
+  const row = page.locator(`#d-lobby-${devices[0]}`);
+  await page.locator(`#d-lobby-${devices[0]}.up`).waitFor();
+  await fault({ do: "power_off", devices: [Number(devices[0])] });
+  await page.locator(`#d-lobby-${devices[0]}.down`).waitFor();
+  assert.equal(await page.locator("tbody tr").first().getAttribute("id"), `d-lobby-${devices[0]}`);
+  assert.match(await row.innerText(), /Front door[\s\S]*not connected[\s\S]*for \d+ s/);
+  await page.locator("#events li", { hasText: "Front door" }).first().waitFor();
+  await page.locator(".counts .down b", { hasText: "1" }).waitFor();
+  assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
+  // What is no markup of ours is text.
+  assert.match(await page.locator(`#d-lobby-${devices[1]} .name`).innerText(), /^<img src=x/);
+  await page.waitForTimeout(2600);
+  await page.screenshot({ path: `${SHOTS}/light.png`, fullPage: true });
+
+  // The filter, as it is typed and as an address.
+  await page.locator("input[name=q]").fill("front");
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll("tbody tr")].filter((it) => !it.hidden).length === 1);
+  await page.waitForFunction(() => location.search === "?q=front");
+  await page.locator("input[name=q]").fill("");
+  await page.locator("select").selectOption("up");
+  await page.waitForFunction(() =>
+    document.querySelectorAll("tbody tr.up").length === 11 &&
+    document.querySelectorAll("tbody tr:not([hidden])").length === 11);
+  await fault({ do: "power_on", devices: [Number(devices[0])] });
+  await page.locator(`#d-lobby-${devices[0]}.up`).waitFor();
+  assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
+
+  await fault({ do: "power_off", devices: [Number(devices[2])] });
+  const dark = await open({ colorScheme: "dark" });
+  await dark.locator(`#d-lobby-${devices[2]}.down`).waitFor();
+  await dark.waitForTimeout(2600);
+  await dark.screenshot({ path: `${SHOTS}/dark.png`, fullPage: true });
+  for (const colorScheme of ["light", "dark"]) {
+    const phone = await open({ colorScheme, viewport: { width: 375, height: 800 } });
+    await phone.locator("#live.on").waitFor();
+    const wide = await phone.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= 375, `${wide} pixels wide on a phone`);
+    await phone.waitForTimeout(500);
+    await phone.screenshot({ path: `${SHOTS}/phone-${colorScheme}.png`, fullPage: true });
+  }
+
+  // Without script it is whole.
+  const plain = await open({ javaScriptEnabled: false }, "?show=down");
+  assert.equal(await plain.locator("tbody tr").count(), 1);
+  await plain.screenshot({ path: `${SHOTS}/without-script.png`, fullPage: true });
+
+  assert.deepEqual(complaints, []);
+}
+
+let failed = null;
+try {
+  await main();
+} catch (error) {
+  failed = error;
+}
+for (const end of ends.reverse()) await end();
+if (failed) {
+  console.error(failed);
+  process.exit(1);
+}
+console.log(`the page is well; look at ${SHOTS}/*.png`);
