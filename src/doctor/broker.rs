@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use super::Finding;
 use crate::config::Config;
 use crate::mqtt::session::spawn;
-use crate::mqtt::{Connected, Connection, Event, Protocol, Publish, Session, Settings, Topics};
+use crate::mqtt::{
+    Connected, Connection, Event, Protocol, Publish, Retained, Session, Settings, Topics,
+};
 
 /// How long it may take to take us in: longer than each of the session's own deadlines.
 const CONNECT: Duration = Duration::from_secs(25);
@@ -107,7 +109,7 @@ async fn subscribes(
     if config.home_assistant.enabled {
         filters.push(config.home_assistant.status_topic.clone());
     }
-    if let Err(error) = connection.subscribe(filters.clone()) {
+    if let Err(error) = connection.subscribe(filters.clone(), Retained::Skipped) {
         return vec![Finding::fail(format!("broker: {error}")).about("mqtt.url")];
     }
     let answered = timeout(ANSWER, async {
