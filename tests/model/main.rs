@@ -150,7 +150,9 @@ fn one_seed_in_this_process() {
     if std::env::var_os("MODEL_LOG").is_some() {
         eprintln!("{schedule:#?}");
     }
-    let shown = world::play(seed, &schedule);
+    // A thread of its own, since each begins with the same chance, whatever was before.
+    let played = std::thread::scope(|scope| scope.spawn(|| world::play(seed, &schedule)).join());
+    let shown = played.expect("the run ends");
     let verdict = oracle::judge(&schedule, &shown);
     if let Ok(path) = std::env::var("MODEL_TRACE") {
         let lines = shown.seen.iter().map(|seen| format!("{seen:?}\n"));
