@@ -18,6 +18,7 @@ pub mod http;
 pub mod ids;
 pub mod metrics;
 pub mod mqtt;
+pub mod net;
 pub mod outbox;
 pub mod payload;
 pub mod proto;

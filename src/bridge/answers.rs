@@ -3,11 +3,12 @@
 //! May not run anything. A change's list is read again, its line goes to the audit log, and whoever
 //! asked is answered, repeats too.
 
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Bridge;
+use super::clock::instant_now;
 use super::running::{Asked, Begun, Finished, Word, audit};
 use crate::commands::{Failure, Name, Outcome, Refused, Response, code, device_states};
 use crate::fleet::{GatewayIndex, Input};
@@ -72,7 +73,7 @@ impl Bridge {
         if request.name.changes() {
             audit(&entry.name, &request, &response);
             if ran {
-                self.step(gateway, Input::ListWanted, StdInstant::now());
+                self.step(gateway, Input::ListWanted, instant_now());
             }
         }
         let memory = &mut self.requests.memory;

@@ -2,6 +2,7 @@
 //!
 //! May not wait, nor decide what goes next: the publisher does.
 
+use super::clock::instant_now;
 use super::{BROKER_EVENTS_TAKEN_MAX, Bridge};
 use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Retained, Session, View};
 
@@ -93,7 +94,7 @@ impl Bridge {
                 }
             }
             if let Some(read_at) = acknowledged.read_at {
-                self.metrics.event_delivered(read_at.elapsed());
+                self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
             }
             if acknowledged.kind == Kind::Event {
                 self.publisher.bridge_info_changed();

@@ -7,6 +7,7 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
+use super::clock::instant_now;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
@@ -43,16 +44,16 @@ impl Bridge {
                     facts.certificate_expires_at = certificate_expires_at;
                 });
                 self.desired.link_up(gateway);
-                self.step(gateway, Input::LinkUp, StdInstant::now());
+                self.step(gateway, Input::LinkUp, instant_now());
             }
             Observation::ListAsked => {
                 self.desired.list_asked(gateway);
-                self.step(gateway, Input::ListAsked, StdInstant::now());
+                self.step(gateway, Input::ListAsked, instant_now());
             }
             Observation::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.listed(gateway, &rows);
-                self.step(gateway, Input::List(rows), StdInstant::now());
+                self.step(gateway, Input::List(rows), instant_now());
             }
             Observation::AcceptFilter(filter) => {
                 self.filter_read(gateway, &filter);
@@ -67,12 +68,12 @@ impl Bridge {
                     tracing::warn!("{error}");
                 }
                 self.failed(gateway, &error);
-                self.step(gateway, Input::ListFailed, StdInstant::now());
+                self.step(gateway, Input::ListFailed, instant_now());
             }
             Observation::LinkDown { last_sign_of_life, error } => {
                 self.failed(gateway, &error);
                 let last_sign_of_life = self.clock.at(last_sign_of_life);
-                self.step(gateway, Input::LinkDown { last_sign_of_life }, StdInstant::now());
+                self.step(gateway, Input::LinkDown { last_sign_of_life }, instant_now());
             }
             Observation::AttemptFailed(error) => self.failed(gateway, &error),
         }
@@ -111,7 +112,7 @@ impl Bridge {
         self.follow_the_wall();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.wake(self.clock.steady(), &mut out);
-        self.carry_out(&mut out, StdInstant::now());
+        self.carry_out(&mut out, instant_now());
         self.out = out;
         let now = Instant::now();
         // Into a full outbox it would only drop one more: it waits until somebody takes events.
@@ -200,7 +201,7 @@ impl Bridge {
         self.page.gateway_event(at, gateway, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
-        self.append(subject, event.name(), payload, StdInstant::now());
+        self.append(subject, event.name(), payload, instant_now());
         if *event == GatewayEvent::Reachable {
             self.clear_leftovers(gateway);
         }
@@ -211,7 +212,7 @@ impl Bridge {
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
         tracing::warn!(?kind, "told by the bridge");
         let payload = to_bytes(&event);
-        self.append(Subject::Bridge, kind.name(), payload, StdInstant::now());
+        self.append(Subject::Bridge, kind.name(), payload, instant_now());
     }
 
     pub(super) fn append(

@@ -5,15 +5,22 @@
 //! sleeps, and a machine without a clock of its own learns the time only after its start; so what
 //! is shown follows the wall (design, decision 10).
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::ids::Moment;
+use crate::net;
 
 /// A wall that is further than this from what is shown has jumped, in milliseconds. Less is noise,
 /// and what a time server slews is in the steady clock too.
 const JUMP_MIN_MS: i64 = 2_000;
 /// Two clocks that are read within this time are read together.
 const READ_WITHIN: Duration = Duration::from_millis(100);
+
+/// The instant now, by the clock that tokio's timers follow: a test can pause it.
+#[must_use]
+pub(super) fn instant_now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// Turns instants into moments.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +34,7 @@ impl Clock {
     /// A clock that begins now, by the wall's time.
     #[must_use]
     pub(super) fn start() -> Self {
-        Self::starting(Instant::now(), wall())
+        Self::starting(instant_now(), wall())
     }
 
     const fn starting(began: Instant, began_at: Moment) -> Self {
@@ -46,7 +53,7 @@ impl Clock {
     /// The steady moment now.
     #[must_use]
     pub(super) fn steady(&self) -> Moment {
-        self.at(Instant::now())
+        self.at(instant_now())
     }
 
     /// What is shown as now.
@@ -70,7 +77,7 @@ impl Clock {
 
     /// Looks at the wall; by how many milliseconds what is shown has jumped, if it has.
     pub(super) fn look(&mut self) -> Option<i64> {
-        let (before, wall, after) = (Instant::now(), wall(), Instant::now());
+        let (before, wall, after) = (instant_now(), wall(), instant_now());
         // Interrupted in between, it would show a jump that is none: the next look tells.
         (after.duration_since(before) < READ_WITHIN).then(|| self.compare(before, wall))?
     }
@@ -86,7 +93,7 @@ impl Clock {
 }
 
 fn wall() -> Moment {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = net::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment::from_millis(millis(since_epoch))
 }
 

@@ -4,12 +4,13 @@
 //! loop, and a device that cannot be given is tried again, ever more rarely, while the link stands.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Bridge;
+use super::clock::instant_now;
 use super::giving::{Round, give};
 use crate::commands::Made;
 use crate::config::{Config, Connect, Gateway};
@@ -257,7 +258,7 @@ impl Bridge {
             count,
             device_ids,
         });
-        self.step(gateway, Input::ListWanted, StdInstant::now());
+        self.step(gateway, Input::ListWanted, instant_now());
     }
 
     fn look_at_slaves(&self, gateway: GatewayIndex) {
@@ -309,7 +310,7 @@ impl Bridge {
         let kept = giving.desired.kept().collect();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.keep(self.clock.now(), gateway, kept, &mut out);
-        self.carry_out(&mut out, StdInstant::now());
+        self.carry_out(&mut out, instant_now());
         self.out = out;
     }
 }

@@ -3,11 +3,11 @@
 //! May not touch gateways.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::Bridge;
+use super::clock::instant_now;
 use crate::commands::{DeviceFailure, Failure, Outcome, Own, Refused, Response, transaction_of};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
@@ -60,7 +60,7 @@ impl Bridge {
         let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
         let mut out = std::mem::take(&mut self.out);
         let kept = self.fleet.forget(GatewayIndex(at), &ids, &mut out);
-        self.carry_out(&mut out, Instant::now());
+        self.carry_out(&mut out, instant_now());
         self.out = out;
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
         let device_errors = kept.iter().map(|&device_id| DeviceFailure {

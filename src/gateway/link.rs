@@ -128,7 +128,7 @@ impl Ends {
             self.client.send_replace(None);
             let message = format!("gateway {gateway}: its task died of a mistake here: {panic}");
             let error = LinkError::new("internal", message);
-            let last_sign_of_life = std::time::Instant::now();
+            let last_sign_of_life = Instant::now().into_std();
             let observation = Observation::LinkDown { last_sign_of_life, error };
             if self.queue.send((self.index, observation)).await.is_err() {
                 return;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -25,6 +24,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsConnector, rustls};
 
 use crate::ids::Moment;
+use crate::net::TcpStream;
 
 use super::certificate::Certificate;
 use super::dial_error::{DialError, DialFailure};
@@ -55,7 +55,7 @@ async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dial
     let expected = options.server_name.as_deref().unwrap_or_else(|| &options.address.host);
     let server_name = ServerName::try_from(expected.to_owned())
         .map_err(|_| DialFailure::ServerName(expected.to_owned()))?;
-    let trusted = Trusted::read(&options.ca_file).await?;
+    let trusted = Trusted::read(&options.ca_file)?;
     let patience = options.timing.dial;
     let until = Instant::now() + patience;
     let socket = timeout_at(until, connect_tcp(options))
@@ -118,9 +118,8 @@ struct Trusted {
 }
 
 impl Trusted {
-    async fn read(path: &Path) -> Result<Self, DialFailure> {
-        let bytes = tokio::fs::read(path)
-            .await
+    fn read(path: &Path) -> Result<Self, DialFailure> {
+        let bytes = std::fs::read(path)
             .map_err(|cause| DialFailure::CaUnreadable { path: path.to_owned(), cause })?;
         Self::parse(&bytes)
             .map_err(|problem| DialFailure::CaUnusable { path: path.to_owned(), problem })

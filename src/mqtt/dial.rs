@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,6 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::fault::Fault;
 use super::session::Settings;
 use super::tls;
+use crate::net::TcpStream;
 
 /// The first byte of a TLS alert, which no MQTT broker ever begins with.
 const TLS_ALERT: u8 = 0x15;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ pub(crate) struct Hub {
 impl Hub {
     /// A hub whose time begins now; `make` builds the gateways by that clock.
     pub(crate) fn new(seed: u64, make: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = crate::net::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
         let gateways = make(Clock { start_unix_ms, skew_ms: 0 });
         let state = State {

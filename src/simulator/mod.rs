@@ -39,7 +39,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -59,6 +58,7 @@ pub use storm::{NothingManaged, Pattern, Storm, StormReport};
 pub use wire::front::{CallFault, Packages};
 pub use wire::listen::TlsError;
 
+use crate::net;
 use crate::proto::connect::connect_server::ConnectServer;
 use crate::proto::connect_master::connect_master_server::ConnectMasterServer;
 use crate::proto::gateway::gateway_server::GatewayServer;
@@ -70,7 +70,7 @@ use wire::MESSAGE_SIZE_MAX;
 use wire::access::{GatewayService, LoginService};
 use wire::connect::ConnectService;
 use wire::front::{Front, FrontLayer};
-use wire::listen::{Listener, bind, tls};
+use wire::listen::{Listener, tls};
 use wire::master::ConnectMasterService;
 use wire::valve::Valves;
 
@@ -128,12 +128,14 @@ impl Simulator {
         let clients = Clients::new(&authority, &settings)?;
         let client_root = clients.as_ref().map(|_| authority.root_pem());
         let acceptor = tls(&identity, client_root)?;
-        let (socket, address) = listen(settings.listen)?;
+        let failed = |address| move |source| SimulatorError::Listen { address, source };
+        let socket = net::listen(settings.listen).map_err(failed(settings.listen))?;
+        let address = socket.local_addr().map_err(failed(settings.listen))?;
         let api = match settings.control {
             Some(asked) if !http::may_listen(asked) => {
                 return Err(SimulatorError::ControlAddress(asked));
             }
-            Some(asked) => Some(listen(asked)?),
+            Some(asked) => Some(net::bind(asked).map_err(failed(asked))?),
             None => None,
         };
 
@@ -158,8 +160,8 @@ impl Simulator {
             }
         });
         let control = Control::new(hub, master, front, valves, up, yielded.is_listening);
-        let control_address = api.as_ref().map(|(_, address)| *address);
-        if let Some((socket, _)) = api {
+        let control_address = api.as_ref().and_then(|socket| socket.local_addr().ok());
+        if let Some(socket) = api {
             tasks.spawn(http::serve(control.clone(), socket));
         }
         for step in settings.steps.iter().filter(|step| !step.fault.is_of_devices()) {
@@ -292,14 +294,6 @@ fn routes(
         .max_decoding_message_size(MESSAGE_SIZE_MAX)
         .max_encoding_message_size(usize::MAX);
     Routes::new(login).add_service(GatewayServer::new(gateway)).add_service(connect)
-}
-
-/// A bound port and its address.
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SimulatorError> {
-    let failed = |source| SimulatorError::Listen { address, source };
-    let socket = bind(address).map_err(failed)?;
-    let bound = socket.local_addr().map_err(failed)?;
-    Ok((socket, bound))
 }
 
 #[cfg(test)]

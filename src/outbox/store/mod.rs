@@ -139,7 +139,8 @@ impl Store {
     }
 
     /// Gives it up after an error: no start may take its files as proof.
-    pub fn give_up(self) {
+    pub fn give_up(mut self) {
+        self.syncer.let_go();
         Head::remove(&self.dir);
     }
 

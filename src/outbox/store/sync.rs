@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long written events may be unsynced.
@@ -13,10 +14,13 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How many events may be unsynced before the interval is over.
 const EVENTS_MAX: usize = 1_000;
 
-/// The loop's end of the thread. Dropping it ends the thread.
+/// The loop's end of the thread. Dropping it waits for the thread's end: whoever opens the store next
+/// is not to find files that are just being cleared away.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
+    /// `None` once nobody waits for it.
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,9 +49,10 @@ impl Shared {
 impl Syncer {
     pub(super) fn start() -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("store-sync".to_owned()).spawn(move || run(&thread))?;
-        Ok(Self { shared })
+        let theirs = Arc::clone(&shared);
+        let builder = std::thread::Builder::new().name("store-sync".to_owned());
+        let thread = Some(builder.spawn(move || run(&theirs))?);
+        Ok(Self { shared, thread })
     }
 
     /// This file has been written to; so many events are in what was.
@@ -89,6 +94,11 @@ impl Syncer {
         self.shared.desk().failed = Some("syncing the store failed: a test".to_owned());
     }
 
+    /// Nobody is to wait for its end: it may hang in a sync that never comes back.
+    pub(super) fn let_go(&mut self) {
+        self.thread = None;
+    }
+
     /// Why a sync failed, if one did.
     pub(super) fn failed(&self) -> Option<String> {
         self.shared.desk().failed.clone()
@@ -99,6 +109,10 @@ impl Drop for Syncer {
     fn drop(&mut self) {
         self.shared.desk().ended = true;
         self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It has told of what failed; a panic in it is told by its own words.
+            _ = thread.join();
+        }
     }
 }
 

@@ -294,6 +294,21 @@ fn one_process_at_a_time() {
 }
 
 #[test]
+fn a_store_that_was_dropped_clears_nothing_away_behind_the_next() {
+    let (dir, segment) = killed();
+    let (mut store, _) = goes_on(dir.path());
+    let mut batch = Batch::default();
+    (1..=3).for_each(|number| batch.gone(number));
+    batch.device(&lobby(), id(1), &device(9));
+    store.write(&mut batch).unwrap();
+    drop(store);
+    assert!(
+        !segment.exists(),
+        "nothing in it lives, so it is cleared away, and before the next opens"
+    );
+}
+
+#[test]
 fn a_million_in_and_out_leaves_little() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = fresh(dir.path());

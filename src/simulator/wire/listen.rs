@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -22,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::valve::{Valves, Wire};
+use crate::net::{self, TcpListener, TcpStream};
 use crate::simulator::certs::Identity;
 
 /// Connections that may be in their TLS handshake at once; more wait in the kernel.
@@ -32,8 +32,6 @@ const READY_MAX: usize = 128;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a port is tried that cannot be had.
 const REBIND_INTERVAL: Duration = Duration::from_millis(100);
-/// The kernel's queue of connections not yet accepted.
-const BACKLOG: u32 = 1_024;
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -134,14 +132,6 @@ pub(crate) struct Listener {
     handshakes: Arc<Semaphore>,
 }
 
-/// Binds a port, which a predecessor may have left a moment ago.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// What a listener yields.
 pub(crate) struct Connections {
     pub(crate) connections: mpsc::Receiver<io::Result<Connection>>,
@@ -178,7 +168,7 @@ impl Listener {
                 continue;
             }
             let Some(listening) = &socket else {
-                match bind(self.address) {
+                match net::listen(self.address) {
                     Ok(bound) => {
                         socket = Some(bound);
                         self.listening.send_replace(true);

@@ -1,0 +1,37 @@
+//! What the machine gives and a model of it can stand in for: TCP and the wall's clock.
+//!
+//! May not know what is sent. Without the feature `model`, which only our own tests switch on, these
+//! are tokio's sockets and the system's clock, and nothing else is compiled in.
+
+use std::io;
+use std::net::SocketAddr;
+
+#[cfg(feature = "model")]
+pub mod model;
+
+#[cfg(feature = "model")]
+pub(crate) use model::{TcpListener, TcpStream, listen, wall};
+#[cfg(not(feature = "model"))]
+pub(crate) use tokio::net::{TcpListener, TcpStream};
+
+/// The kernel's queue of connections not yet accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Binds a port, which a predecessor may have left a moment ago.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    use tokio::net::TcpSocket;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Listens on a port.
+#[cfg(not(feature = "model"))]
+pub(crate) use bind as listen;
+
+/// What the wall's clock shows.
+#[cfg(not(feature = "model"))]
+pub(crate) fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

@@ -1,0 +1,452 @@
+//! A network and a wall's clock inside one thread, on tokio's clock and by a seed.
+//!
+//! May not be in a released program: the feature `model` brings it in. A thread that has begun no
+//! [`Network`] gets the machine's own sockets and clock, so that all other tests run as ever.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: usize = 1_024;
+/// Bytes under way in one direction; more wait with their writer.
+const UNDER_WAY_MAX: usize = 64 * 1_024;
+
+thread_local! {
+    static NETWORK: RefCell<Option<Network>> = const { RefCell::new(None) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who dialled.
+    Client,
+    /// Who listened.
+    Server,
+}
+
+impl Side {
+    const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// The network of this thread.
+#[derive(Clone, Debug)]
+pub struct Network(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    began_at: SystemTime,
+    inner: Mutex<Inner>,
+    repaired: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rng: fastrand::Rng,
+    listeners: BTreeMap<SocketAddr, mpsc::Sender<TcpStream>>,
+    lines: Vec<Weak<Mutex<Line>>>,
+    /// Towards whom nothing gets through, and from which side.
+    held: BTreeSet<(SocketAddr, bool)>,
+}
+
+impl Network {
+    /// Begins a network for this thread; its wall's clock begins at `began_at`.
+    #[must_use]
+    pub fn begin(seed: u64, began_at: SystemTime) -> Self {
+        let inner = Inner {
+            rng: fastrand::Rng::with_seed(seed),
+            listeners: BTreeMap::new(),
+            lines: Vec::new(),
+            held: BTreeSet::new(),
+        };
+        let network = Self(Arc::new(Shared {
+            began: Instant::now(),
+            began_at,
+            inner: Mutex::new(inner),
+            repaired: Notify::new(),
+        }));
+        NETWORK.with(|place| place.replace(Some(network.clone())));
+        network
+    }
+
+    fn of_this_thread() -> Option<Self> {
+        NETWORK.with(|place| place.borrow().clone())
+    }
+
+    fn each_line(&self, address: SocketAddr, mut act: impl FnMut(&mut Line)) {
+        let mut inner = lock(&self.0.inner);
+        inner.lines.retain(|line| line.strong_count() > 0);
+        for line in inner.lines.iter().filter_map(Weak::upgrade) {
+            let mut line = lock(&line);
+            if line.address == address {
+                act(&mut line);
+                line.wake();
+            }
+        }
+    }
+
+    /// Lets nothing through that `from` sends on connections with this listener, or all again. TCP
+    /// sends again what was lost, so it arrives late and not never.
+    pub fn hold(&self, address: SocketAddr, from: Side, held: bool) {
+        let key = (address, from == Side::Client);
+        if held {
+            lock(&self.0.inner).held.insert(key);
+        } else {
+            lock(&self.0.inner).held.remove(&key);
+        }
+        self.each_line(address, |line| line.half(from).held = held);
+        self.0.repaired.notify_waiters();
+    }
+
+    /// Resets all connections with this listener.
+    pub fn cut(&self, address: SocketAddr) {
+        self.each_line(address, |line| line.reset = true);
+    }
+
+    /// One side's process is gone: it hears and says no more. What it had said is still delivered.
+    pub fn kill(&self, address: SocketAddr, side: Side) {
+        self.each_line(address, |line| {
+            line.half(side).closed = true;
+            line.half(side.other()).deaf = true;
+        });
+    }
+
+    fn latency(&self) -> Duration {
+        let rng = &mut lock(&self.0.inner).rng;
+        // Mostly a good network, with a hiccup now and then.
+        let micros =
+            if rng.u32(..200) == 0 { rng.u64(20_000..400_000) } else { rng.u64(100..3_000) };
+        Duration::from_micros(micros)
+    }
+
+    fn is_held(&self, address: SocketAddr) -> bool {
+        let held = &lock(&self.0.inner).held;
+        [true, false].iter().any(|from| held.contains(&(address, *from)))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        sleep(self.latency()).await;
+        while self.is_held(address) {
+            self.0.repaired.notified().await;
+        }
+        let mut inner = lock(&self.0.inner);
+        let listener = inner.listeners.get(&address).cloned();
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let listener = listener.ok_or_else(refused)?;
+        let line = Line { address, reset: false, halves: [Half::default(), Half::default()] };
+        let line = Arc::new(Mutex::new(line));
+        let end = |side| End { line: line.clone(), side, alarm: None, network: self.clone() };
+        listener.try_send(TcpStream::Model(end(Side::Server))).map_err(|_| refused())?;
+        inner.lines.push(Arc::downgrade(&line));
+        Ok(TcpStream::Model(end(Side::Client)))
+    }
+}
+
+/// What the wall's clock shows: in a model as far from its beginning as tokio's clock.
+pub(crate) fn wall() -> SystemTime {
+    let network = Network::of_this_thread();
+    network.map_or_else(SystemTime::now, |it| it.0.began_at + it.0.began.elapsed())
+}
+
+/// Listens on a port, in a model of the model.
+///
+/// # Errors
+/// When the port is taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let Some(network) = Network::of_this_thread() else {
+        return super::bind(address).map(TcpListener::Real);
+    };
+    let (sender, connections) = mpsc::channel(BACKLOG);
+    let listeners = &mut lock(&network.0.inner).listeners;
+    if listeners.get(&address).is_some_and(|there| !there.is_closed()) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    listeners.insert(address, sender);
+    Ok(TcpListener::Model { address, connections: tokio::sync::Mutex::new(connections) })
+}
+
+/// A port that is listened on.
+#[derive(Debug)]
+pub enum TcpListener {
+    /// The machine's.
+    Real(tokio::net::TcpListener),
+    /// The model's.
+    Model {
+        /// Where.
+        address: SocketAddr,
+        /// Who has dialled.
+        connections: tokio::sync::Mutex<mpsc::Receiver<TcpStream>>,
+    },
+}
+
+impl TcpListener {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As the machine's.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Real(listener) => {
+                listener.accept().await.map(|(stream, from)| (TcpStream::Real(stream), from))
+            }
+            Self::Model { address, connections } => {
+                let next = connections.lock().await.recv().await;
+                next.map(|stream| (stream, *address)).ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As the machine's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Real(listener) => listener.local_addr(),
+            Self::Model { address, .. } => Ok(*address),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub enum TcpStream {
+    /// The machine's.
+    Real(tokio::net::TcpStream),
+    /// The model's.
+    Model(End),
+}
+
+impl TcpStream {
+    /// Dials.
+    ///
+    /// # Errors
+    /// As the machine's; in a model when nobody listens.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        match Network::of_this_thread() {
+            Some(network) => network.connect(address).await,
+            None => tokio::net::TcpStream::connect(address).await.map(Self::Real),
+        }
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        match self {
+            Self::Real(stream) => stream.set_nodelay(on),
+            Self::Model(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
+        match self {
+            Self::Real(stream) => stream.set_zero_linger(),
+            Self::Model(end) => {
+                lock(&end.line).reset = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A connection, as both ends share it.
+#[derive(Debug)]
+struct Line {
+    address: SocketAddr,
+    reset: bool,
+    /// What the client sends, and what the server sends.
+    halves: [Half; 2],
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Half {
+    under_way: VecDeque<(Instant, VecDeque<u8>)>,
+    bytes: usize,
+    held: bool,
+    /// Nothing more is sent.
+    closed: bool,
+    /// Nobody listens any more.
+    deaf: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Line {
+    const fn half(&mut self, from: Side) -> &mut Half {
+        let [client, server] = &mut self.halves;
+        match from {
+            Side::Client => client,
+            Side::Server => server,
+        }
+    }
+
+    fn wake(&mut self) {
+        for half in &mut self.halves {
+            for waker in [half.reader.take(), half.writer.take()].into_iter().flatten() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// One end of a connection of the model.
+#[derive(Debug)]
+pub struct End {
+    line: Arc<Mutex<Line>>,
+    side: Side,
+    /// When what is under way arrives.
+    alarm: Option<Pin<Box<Sleep>>>,
+    network: Network,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut line = lock(&self.line);
+        line.half(self.side).closed = true;
+        line.half(self.side.other()).deaf = true;
+        line.wake();
+    }
+}
+
+impl End {
+    /// `Ready` once something has arrived; with the instant of the next arrival if one is known.
+    fn take(
+        &self,
+        cx: &Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Result<Poll<io::Result<()>>, Instant> {
+        let mut line = lock(&self.line);
+        if line.reset {
+            return Ok(Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())));
+        }
+        let half = line.half(self.side.other());
+        if half.deaf {
+            return Ok(Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())));
+        }
+        half.reader = Some(cx.waker().clone());
+        if half.held {
+            return Ok(Poll::Pending);
+        }
+        let now = Instant::now();
+        let Some((due, bytes)) = half.under_way.front_mut() else {
+            return Ok(if half.closed { Poll::Ready(Ok(())) } else { Poll::Pending });
+        };
+        if *due > now {
+            return Err(*due);
+        }
+        let count = bytes.len().min(buffer.remaining());
+        let taken: Vec<u8> = bytes.drain(..count).collect();
+        buffer.put_slice(&taken);
+        if bytes.is_empty() {
+            half.under_way.pop_front();
+        }
+        half.bytes -= count;
+        if let Some(writer) = half.writer.take() {
+            writer.wake();
+        }
+        Ok(Poll::Ready(Ok(())))
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let due = match self.take(cx, buffer) {
+                Ok(poll) => return poll,
+                Err(due) => due,
+            };
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            alarm.as_mut().reset(due);
+            ready!(alarm.as_mut().poll(cx));
+        }
+    }
+
+    fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let due = Instant::now() + self.network.latency();
+        let mut line = lock(&self.line);
+        let reset = line.reset;
+        let half = line.half(self.side);
+        if reset || half.deaf || half.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = UNDER_WAY_MAX.saturating_sub(half.bytes);
+        if room == 0 {
+            half.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let count = room.min(bytes.len());
+        // In order, whatever the hiccups.
+        let due = half.under_way.back().map_or(due, |(last, _)| due.max(*last));
+        half.under_way.push_back((due, bytes.iter().copied().take(count).collect()));
+        half.bytes += count;
+        if let Some(reader) = half.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn shut_down(&self) {
+        let mut line = lock(&self.line);
+        line.half(self.side).closed = true;
+        line.wake();
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Model(end) => end.read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Model(end) => end.write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Model(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Model(end) => {
+                end.shut_down();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What has to be true of a run, whatever befell it.
+//!
+//! May not know the schedule: it judges what a subscriber of everything saw, against the gateways'
+//! own lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use gsdk2mqtt::fleet::Status;
+use serde_json::Value;
+
+use crate::broker::Seen;
+use crate::schedule::Schedule;
+use crate::world::{BEGAN_AT_S, Shown, name_of};
+
+/// An event of a device, as a subscriber reads it.
+struct Told {
+    seq: u64,
+    status: String,
+    chain: String,
+    previous: Option<String>,
+}
+
+/// What a run amounts to, and what is wrong with it.
+pub(crate) struct Verdict {
+    pub(crate) events: usize,
+    pub(crate) repeats: usize,
+    pub(crate) wrong: Vec<String>,
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn read(payload: &[u8], topic: &str) -> Value {
+    serde_json::from_slice(payload).unwrap_or_else(|error| panic!("{topic}: {error}"))
+}
+
+/// Judges a run.
+pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
+    let mut wrong = shown.wrong.clone();
+    let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
+    let mut by_id: BTreeMap<String, &Seen> = BTreeMap::new();
+    let mut repeats = 0;
+    for seen in &shown.seen {
+        let Some((subject, _)) = seen.topic.split_once("/event/") else { continue };
+        let event = read(&seen.payload, &seen.topic);
+        if let Some(first) = by_id.get(text(&event, "event_id")) {
+            repeats += 1;
+            if (&first.payload, &first.topic) != (&seen.payload, &seen.topic) {
+                wrong.push(format!("a repeat differs: {first:?} {seen:?}"));
+            }
+            continue;
+        }
+        by_id.insert(text(&event, "event_id").to_owned(), seen);
+        if event.get("lost").is_some() {
+            wrong.push(format!("the outbox was never full: {seen:?}"));
+        }
+        if !event["seq"].is_u64() {
+            if text(&event, "event_type") == "chain_reset" {
+                wrong.push(format!("the store was never harmed: {seen:?}"));
+            }
+            continue;
+        }
+        not_while_deaf(&event, seen, shown, &mut wrong);
+        let one = Told {
+            seq: event["seq"].as_u64().unwrap_or_default(),
+            status: text(&event, "status").to_owned(),
+            chain: text(&event, "chain").to_owned(),
+            previous: event["previous"].as_str().map(str::to_owned),
+        };
+        let before = told.entry(subject.to_owned()).or_default();
+        if let Some(last) = before.last() {
+            let follows = last.chain == one.chain
+                && last.seq + 1 == one.seq
+                && one.previous.as_deref() == Some(&*last.status);
+            if !follows {
+                wrong.push(format!("does not follow {} ({}): {seen:?}", last.seq, last.status));
+            }
+        } else if one.seq != 1 {
+            wrong.push(format!("a chain begins with {}: {seen:?}", one.seq));
+        }
+        before.push(one);
+    }
+    let chains: BTreeSet<&str> = told.values().flatten().map(|one| one.chain.as_str()).collect();
+    if chains.len() > 1 {
+        wrong.push(format!("more than one chain: {chains:?}"));
+    }
+    not_too_many(schedule, &told, &mut wrong);
+    the_end(shown, &told, &mut wrong);
+    Verdict { events: by_id.len(), repeats, wrong }
+}
+
+/// What cannot be heard cannot be told.
+fn not_while_deaf(event: &Value, seen: &Seen, shown: &Shown, wrong: &mut Vec<String>) {
+    let received: jiff::Timestamp = text(event, "received_at").parse().unwrap();
+    let began_ms = i64::try_from(BEGAN_AT_S).unwrap() * 1_000;
+    let received = u64::try_from(received.as_millisecond() - began_ms).map(Duration::from_millis);
+    let Ok(received) = received else {
+        return wrong.push(format!("received before the run began: {seen:?}"));
+    };
+    for (gateway, since, until) in &shown.deaf {
+        // Half a second: what was under way when it fell silent.
+        let silent = *since + Duration::from_millis(500)..*until;
+        if text(event, "gateway") == name_of(*gateway) && silent.contains(&received) {
+            wrong.push(format!("told while nothing was heard ({silent:?}): {seen:?}"));
+        }
+    }
+}
+
+/// A device that is away and tried again and again makes no storm of events.
+fn not_too_many(schedule: &Schedule, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<String>) {
+    let storms: u64 = schedule
+        .steps
+        .iter()
+        .map(|(_, act)| match act {
+            crate::schedule::Act::Gateway(
+                _,
+                gsdk2mqtt::simulator::Fault::Storm { changes, .. },
+            ) => *changes,
+            _ => 0,
+        })
+        .sum();
+    let most = u64::try_from(schedule.steps.len()).unwrap_or(u64::MAX) * 6 + storms + 20;
+    for (subject, events) in told {
+        if events.len() as u64 > most {
+            wrong.push(format!("{} events of {subject}, at most {most} are true", events.len()));
+        }
+    }
+}
+
+/// In the end all is as the gateways' lists have it.
+fn the_end(shown: &Shown, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<String>) {
+    let retained = |topic: &str| shown.retained.get(topic).map(|payload| &payload[..]);
+    if retained("gsdk/bridge/state") != Some(b"online") {
+        wrong.push("gsdk/bridge/state is not online in the end".to_owned());
+    }
+    let info = retained("gsdk/bridge/info").map(|payload| read(payload, "gsdk/bridge/info"));
+    let waiting =
+        info.map(|info| (info["outbox"]["pending"].clone(), info["outbox"]["dropped"].clone()));
+    if waiting != Some((0.into(), 0.into())) {
+        wrong.push(format!("outbox (pending, dropped) in the end: {waiting:?}"));
+    }
+    for (at, list) in shown.lists.iter().enumerate() {
+        let name = name_of(at);
+        if retained(&format!("gsdk/{name}/state")) != Some(b"online") {
+            wrong.push(format!("{name} is not online in the end"));
+        }
+        let prefix = format!("gsdk/{name}/");
+        let mut listed: BTreeMap<String, i32> =
+            list.iter().map(|info| (info.device_id.to_string(), info.status)).collect();
+        for (topic, payload) in &shown.retained {
+            let id = topic.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix("/state"));
+            let Some(id) = id else { continue };
+            let state = read(payload, topic);
+            let code = listed.remove(id);
+            if let Some(lie) = lie(&state, code) {
+                wrong.push(format!("{lie} in the end, the list has {code:?}: {state}"));
+            }
+            let last = told.get(&format!("{prefix}{id}")).and_then(|events| events.last());
+            let (seq, status) = last.map_or((0, None), |last| (last.seq, Some(&*last.status)));
+            if state["seq"] != seq || status.is_some_and(|status| status != text(&state, "status"))
+            {
+                wrong.push(format!("the last event is {seq} ({status:?}), the state {state}"));
+            }
+        }
+        for id in listed.keys() {
+            wrong.push(format!("{prefix}{id} is in the list and has no state"));
+        }
+    }
+}
+
+/// What a state says that the list does not; `None` is a device that is not listed.
+fn lie(state: &Value, code: Option<i32>) -> Option<&'static str> {
+    let listed = code.map(Status::from_code);
+    let connected = listed.map_or(Some(false), Status::connected);
+    if state["managed"] != code.is_some() {
+        return Some("managed is wrong");
+    }
+    if state["connected"] != connected.map_or(Value::Null, Value::Bool) {
+        return Some("connected is wrong");
+    }
+    // While a device is away, its tries come and go.
+    let status = listed.filter(|listed| listed.connected() != Some(false));
+    (status.is_some_and(|status| status.to_string() != text(state, "status")))
+        .then_some("status is wrong")
+}

@@ -1,0 +1,347 @@
+//! One run: the bridge, its gateways and its broker in one thread on a paused clock.
+//!
+//! May not judge: `oracle` does.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use gsdk2mqtt::bridge::Bridge;
+use gsdk2mqtt::config::{self, Config};
+use gsdk2mqtt::net::model::{Network, Side};
+use gsdk2mqtt::proto::connect::DeviceInfo;
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Timing};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::broker::{Broker, Seen};
+use crate::schedule::{Act, Place, Schedule, Site};
+
+/// The wall's clock at the beginning of each run, in seconds.
+pub(crate) const BEGAN_AT_S: u64 = 1_795_428_000;
+/// After the faults are over all has to be true within this time: the bridge and the gateways try
+/// again at least every minute, and two audits are 80 s apart at most.
+const SETTLES_WITHIN: Duration = Duration::from_secs(240);
+
+/// What one run has shown.
+pub(crate) struct Shown {
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) retained: std::collections::BTreeMap<String, bytes::Bytes>,
+    /// The lists of the gateways at the end.
+    pub(crate) lists: Vec<Vec<DeviceInfo>>,
+    /// When nothing could be heard of which gateway.
+    pub(crate) deaf: Vec<(usize, Duration, Duration)>,
+    /// What was false while the run went on.
+    pub(crate) wrong: Vec<String>,
+}
+
+pub(crate) fn name_of(gateway: usize) -> String {
+    format!("gw{gateway}")
+}
+
+fn address_of(place: Place) -> SocketAddr {
+    match place {
+        Place::Gateway(at) => SocketAddr::from(([10, 0, 0, 1 + u8::try_from(at).unwrap()], 4_000)),
+        Place::Broker => SocketAddr::from(([10, 0, 0, 100], 1_883)),
+    }
+}
+
+/// Plays the schedule of a seed to its end.
+pub(crate) fn play(seed: u64, schedule: &Schedule) -> Shown {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let dir = tempfile::tempdir().unwrap();
+    fastrand::seed(seed);
+    runtime.unwrap().block_on(async {
+        let mut world = World::new(seed, schedule, dir.path()).await;
+        world.play(schedule).await
+    })
+}
+
+struct World {
+    began: Instant,
+    network: Network,
+    config: Config,
+    simulators: Vec<Simulator>,
+    broker: Broker,
+    bridge: Option<Running>,
+    watch: Watch,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// What is down, and since when.
+#[derive(Default)]
+struct Watch {
+    /// Since when bridge and broker have worked and heard each other.
+    well_since: Option<Duration>,
+    held: Vec<(Place, bool)>,
+    mood: [bool; 3],
+    frozen: Vec<bool>,
+    deaf_since: Vec<Option<Duration>>,
+    deaf: Vec<(usize, Duration, Duration)>,
+    wrong: Vec<String>,
+}
+
+impl World {
+    async fn new(seed: u64, schedule: &Schedule, dir: &Path) -> Self {
+        let network = Network::begin(seed, UNIX_EPOCH + Duration::from_secs(BEGAN_AT_S));
+        let began = Instant::now();
+        let broker = Broker::new(address_of(Place::Broker), schedule.window);
+        let mut simulators = Vec::new();
+        let mut text = format!(
+            "state_dir = {:?}\n[mqtt]\nurl = \"mqtt://{}\"\n",
+            dir.join("state").display().to_string(),
+            address_of(Place::Broker)
+        );
+        for (at, site) in schedule.sites.iter().enumerate() {
+            let simulator = Simulator::start(settings(at, site, seed)).await.unwrap();
+            let ca_file = dir.join(format!("{at}.crt"));
+            std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
+            text += &format!(
+                "[gateways.{}]\naddress = \"{}\"\nca_file = {:?}\nqueue_size = {}\n\
+                 audit_interval = \"{}s\"\n[gateways.{}.devices]\n{}",
+                name_of(at),
+                simulator.address(),
+                ca_file.display().to_string(),
+                site.queue_size,
+                site.audit_s,
+                name_of(at),
+                site.declared()
+            );
+            simulators.push(simulator);
+        }
+        let config = config::from_toml("model.toml", text).unwrap().config;
+        let count = simulators.len();
+        let frozen = vec![false; count];
+        let watch = Watch { frozen, deaf_since: vec![None; count], ..Watch::default() };
+        Self { began, network, config, simulators, broker, bridge: None, watch }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn play(&mut self, schedule: &Schedule) -> Shown {
+        for (at, act) in &schedule.steps {
+            self.wait_until(*at).await;
+            tracing::info!(?act, "** befalls");
+            self.act(act).await;
+        }
+        self.wait_until(schedule.healed_at).await;
+        tracing::info!("** heals");
+        self.heal().await;
+        self.wait_until(schedule.healed_at + SETTLES_WITHIN).await;
+        for at in 0..self.simulators.len() {
+            self.hears(at, true);
+        }
+        Shown {
+            seen: self.broker.seen(),
+            retained: self.broker.retained(),
+            lists: self.simulators.iter().map(|it| it.control().managed()).collect(),
+            deaf: std::mem::take(&mut self.watch.deaf),
+            wrong: std::mem::take(&mut self.watch.wrong),
+        }
+    }
+
+    /// Lets time pass, and looks once a second whether what is said can be true.
+    async fn wait_until(&mut self, at: Duration) {
+        while self.now() < at {
+            let next = at.min(self.now() + Duration::from_secs(1));
+            sleep_until(self.began + next).await;
+            if self.bridge.as_ref().is_some_and(|it| it.task.is_finished()) {
+                self.watch.wrong.push(format!("the bridge ended by itself at {:?}", self.now()));
+                self.bridge = None;
+            }
+            self.look();
+        }
+    }
+
+    async fn act(&mut self, act: &Act) {
+        match act {
+            Act::BridgeStarts => self.start_bridge().await,
+            Act::BridgeKilled => self.kill_bridge().await,
+            Act::BridgeStops => {
+                if let Some(Running { stop, task }) = self.bridge.take() {
+                    let asked = Instant::now();
+                    _ = stop.send(());
+                    _ = task.await;
+                    if asked.elapsed() > Duration::from_secs(5) {
+                        self.watch.wrong.push(format!("a stop took {:?}", asked.elapsed()));
+                    }
+                }
+            }
+            Act::BrokerStarts if self.broker.is_up() => {}
+            Act::BrokerStarts => self.broker.start(),
+            Act::BrokerKilled { forgets } => self.broker.kill(&self.network, *forgets).await,
+            Act::BrokerDeaf(on) => {
+                self.watch.mood[0] = *on;
+                self.broker.mood(|mood| mood.deaf = *on);
+            }
+            Act::BrokerMute(on) => {
+                self.watch.mood[1] = *on;
+                self.broker.mood(|mood| mood.mute = *on);
+            }
+            Act::BrokerRefuses(on) => {
+                self.watch.mood[2] = *on;
+                self.broker.mood(|mood| mood.refuses = *on);
+            }
+            Act::Republish => self.broker.publish("gsdk/bridge/request/republish", b"{}"),
+            Act::Hold(place, side, on) => {
+                self.network.hold(address_of(*place), *side, *on);
+                let key = (*place, *side == Side::Server);
+                self.watch.held.retain(|held| *held != key);
+                if *on {
+                    self.watch.held.push(key);
+                }
+            }
+            Act::Cut(place) => self.network.cut(address_of(*place)),
+            Act::Gateway(at, fault) => {
+                let (control, fault) = (self.simulators[*at].control(), fault.clone());
+                match fault {
+                    Fault::Freeze { on } | Fault::ClientNetwork { up: on } => {
+                        self.watch.frozen[*at] = on == matches!(fault, Fault::Freeze { .. });
+                    }
+                    _ => {}
+                }
+                tokio::spawn(async move { drop(control.order(&fault).await) });
+            }
+        }
+        self.look();
+    }
+
+    async fn heal(&mut self) {
+        let places = (0..self.simulators.len()).map(Place::Gateway).chain([Place::Broker]);
+        let holds = places.flat_map(|place| [Side::Client, Side::Server].map(|side| (place, side)));
+        for (place, side) in holds {
+            self.act(&Act::Hold(place, side, false)).await;
+        }
+        for mended in [Act::BrokerDeaf(false), Act::BrokerMute(false), Act::BrokerRefuses(false)] {
+            self.act(&mended).await;
+        }
+        for at in 0..self.simulators.len() {
+            for fault in [
+                Fault::Freeze { on: false },
+                Fault::ClientNetwork { up: true },
+                Fault::DeviceNetwork { up: true },
+                Fault::Heal,
+                Fault::Latency { ms: 0 },
+                Fault::PowerOn { devices: gsdk2mqtt::simulator::Devices::All },
+            ] {
+                self.act(&Act::Gateway(at, fault)).await;
+            }
+        }
+        self.act(&Act::BrokerStarts).await;
+        self.act(&Act::BridgeStarts).await;
+    }
+
+    async fn start_bridge(&mut self) {
+        if self.bridge.is_some() {
+            return;
+        }
+        // Nobody asks it in a model: a port of the machine will do.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bridge = match Bridge::start(&self.config, listener) {
+            Ok(bridge) => bridge,
+            Err(error) => {
+                self.watch.wrong.push(format!("the bridge did not start: {error}"));
+                return;
+            }
+        };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(bridge.run(async move {
+            if stopped.await.is_err() {
+                std::future::pending().await
+            }
+        }));
+        self.bridge = Some(Running { stop, task });
+    }
+
+    async fn kill_bridge(&mut self) {
+        let Some(Running { stop, task }) = self.bridge.take() else { return };
+        for place in (0..self.simulators.len()).map(Place::Gateway).chain([Place::Broker]) {
+            self.network.kill(address_of(place), Side::Client);
+        }
+        task.abort();
+        let ended = task.await;
+        assert!(ended.is_err_and(|end| end.is_cancelled()), "it was to be killed");
+        drop(stop);
+        // Its tasks are told of the end by their closed channels; a process that is gone says
+        // nothing meanwhile, since its connections are dead.
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    fn hears(&mut self, at: usize, hears: bool) {
+        let now = self.now();
+        match (hears, self.watch.deaf_since[at]) {
+            (true, Some(since)) => {
+                self.watch.deaf.push((at, since, now));
+                self.watch.deaf_since[at] = None;
+            }
+            (false, None) => self.watch.deaf_since[at] = Some(now),
+            _ => {}
+        }
+    }
+
+    fn look(&mut self) {
+        let now = self.now();
+        let held = |place, server| self.watch.held.contains(&(place, server));
+        let broker = Place::Broker;
+        let well = self.bridge.is_some()
+            && self.broker.is_up()
+            && self.watch.mood == [false; 3]
+            && !held(broker, true)
+            && !held(broker, false);
+        let deaf: Vec<bool> = (0..self.simulators.len())
+            .map(|at| held(Place::Gateway(at), true) || self.watch.frozen[at])
+            .collect();
+        let since = self.watch.well_since.filter(|_| well);
+        self.watch.well_since = well.then(|| since.unwrap_or(now));
+        for (at, deaf) in deaf.into_iter().enumerate() {
+            self.hears(at, !deaf);
+            self.look_at_lost(at);
+        }
+    }
+
+    /// A gateway that cannot be heard for long is lost, and of its devices nobody can know.
+    fn look_at_lost(&mut self, at: usize) {
+        let (now, patience) = (self.now(), Duration::from_secs(120));
+        let long = |since: Option<Duration>| since.is_some_and(|since| now - since >= patience);
+        if !long(self.watch.well_since) || !long(self.watch.deaf_since[at]) {
+            return;
+        }
+        let prefix = format!("gsdk/{}/", name_of(at));
+        for (topic, payload) in self.broker.retained() {
+            let Some(rest) = topic.strip_prefix(&prefix) else { continue };
+            let text = String::from_utf8_lossy(&payload);
+            let lies = match rest {
+                "state" => text != "offline",
+                _ => rest.ends_with("/state") && !text.contains("\"connected\":null"),
+            };
+            if lies {
+                self.watch.wrong.push(format!("{now:?}: {topic} of a lost gateway says {text}"));
+            }
+        }
+    }
+}
+
+fn settings(at: usize, site: &Site, seed: u64) -> Settings {
+    Settings {
+        listen: address_of(Place::Gateway(at)),
+        devices: site.devices.clone(),
+        managed: true,
+        lazy_headers: site.lazy_headers,
+        tells_tries: site.tells_tries,
+        timing: Timing {
+            reconnect_interval_ms: site.reconnect_ms,
+            keep_alive_ms: site.keep_alive_ms,
+            ..Timing::default()
+        },
+        seed,
+        ..Settings::default()
+    }
+}
