@@ -10,8 +10,8 @@ use rumqttc_v5::{AsyncClient, Event, EventLoop, MqttOptions, PublishOptions};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 /// What the bridge's messages weigh, in bytes.
-const STATE_LEN: usize = 440;
-const EVENT_LEN: usize = 450;
+const STATE_LEN: usize = 430;
+const EVENT_LEN: usize = 400;
 
 /// Runs as a child of the bench: reads until the stream ends.
 pub(crate) async fn pipe(gateway: &str, ca_file: &str, mqtt_port: u16) {

@@ -24,13 +24,9 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     let devices = (count * 1_000) as u64;
     let mut table = Table::new(name, format!("{devices} devices over {count} gateways"));
 
-    let empty = Setup::new(broker.port, "").start();
-    empty.is_ready().await;
-    let empty_mb = Process(empty.pid()).resident_mb();
-    drop(empty);
-
+    let empty_mb = empty_mb().await;
     let simulators = gateways(count, 1_000).await;
-    let alone = fill(&broker, devices).await;
+    let alone = fill(devices).await;
     let arrived = subscribe(broker.port);
     let begun = Instant::now();
     let subject = bridge(broker.port, &simulators, "", &arrived).await;
@@ -57,8 +53,18 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     table
 }
 
+/// A bridge with a single device: it does not start without a gateway.
+async fn empty_mb() -> f64 {
+    let broker = Mosquitto::start(BROKER).await;
+    let simulators = gateways(1, 1).await;
+    let empty = Setup::new(broker.port, "").gateway("lobby", &simulators[0], "").start();
+    empty.is_ready().await;
+    Process(empty.pid()).resident_mb()
+}
+
 /// The MQTT client alone, as many retained messages of a state's size: seconds.
-async fn fill(broker: &Mosquitto, devices: u64) -> f64 {
+async fn fill(devices: u64) -> f64 {
+    let broker = Mosquitto::start(BROKER).await;
     let begun = Instant::now();
     let program = std::env::current_exe().unwrap();
     let arguments = ["fill".to_owned(), devices.to_string(), broker.port.to_string()];
