@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo advisories
+.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -18,6 +18,7 @@ help:
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
 	@echo "make test-package  the Debian package in a fresh Debian (needs root and debootstrap)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
+	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
 	@echo "make tools       installs what the tests need, and nothing if nothing is missing"
 
@@ -74,6 +75,10 @@ test-schema: tools
 
 demo:
 	cargo run --locked --release -- demo
+
+bench: tools
+	cargo bench --locked --bench core -- --write
+	cargo bench --locked --bench bridge -- --write
 
 advisories: tools
 	cargo deny --locked check advisories

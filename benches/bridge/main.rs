@@ -1,0 +1,75 @@
+//! The bridge side by side with a floor: `make bench`, or `cargo bench --bench bridge -- burst`.
+//!
+//! May not judge by failing: it prints figures and their marks, and with `--write` puts them into
+//! docs/performance.md. Bridge and floor run as processes of their own; simulator and subscriber
+//! are in this one, the same for both.
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+#![allow(clippy::cast_possible_truncation, missing_docs)]
+
+mod counter;
+mod floor;
+#[path = "../../tests/it/harness/mod.rs"]
+#[allow(dead_code, reason = "the tests use all of it")]
+mod harness;
+mod limits;
+mod process;
+mod rounds;
+mod scale;
+mod source;
+mod tables;
+
+/// How much is measured.
+pub(crate) struct Sizes {
+    pub(crate) rounds: usize,
+    pub(crate) devices: usize,
+    pub(crate) burst: u64,
+    pub(crate) paced_seconds: u64,
+    pub(crate) far_seconds: u64,
+}
+
+const FULL: Sizes =
+    Sizes { rounds: 5, devices: 1_000, burst: 200_000, paced_seconds: 10, far_seconds: 60 };
+/// To see that it works.
+const QUICK: Sizes =
+    Sizes { rounds: 1, devices: 100, burst: 10_000, paced_seconds: 2, far_seconds: 2 };
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["floor", gateway, ca_file, port] => {
+            return floor::pipe(gateway, ca_file, port.parse().unwrap()).await;
+        }
+        ["fill", count, port] => {
+            return floor::fill(count.parse().unwrap(), port.parse().unwrap()).await;
+        }
+        // `cargo test --all-targets` runs benches too, to see that they run.
+        words if !words.contains(&"--bench") => return,
+        _ => {}
+    }
+    let has = |word: &str| words.contains(&word);
+    let named = words.iter().any(|word| !word.starts_with("--"));
+    let wanted = |name: &str| !named || has(name);
+    let (sizes, write) = (if has("--quick") { QUICK } else { FULL }, has("--write"));
+    if wanted("burst") {
+        rounds::burst(&sizes).await.tell(write);
+    }
+    if wanted("paced") {
+        rounds::paced(&sizes).await.tell(write);
+    }
+    if wanted("draining") {
+        limits::draining(&sizes).await.tell(write);
+    }
+    if wanted("far") {
+        limits::far(&sizes).await.tell(write);
+    }
+    for (name, gateways) in [("scale_1000", 1), ("scale_10000", 10), ("scale_100000", 100)] {
+        if wanted(name) {
+            scale::scale(name, gateways).await.tell(write);
+        }
+    }
+    if wanted("idle") {
+        scale::idle().await.tell(write);
+    }
+}

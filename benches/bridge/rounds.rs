@@ -1,0 +1,142 @@
+//! Bridge and floor in turn: a burst, and a steady stream.
+//!
+//! May not let one of them have the machine at a better time: they alternate, and medians count.
+
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::simulator::Simulator;
+
+use crate::Sizes;
+use crate::counter::{Arrived, subscribe};
+use crate::harness::mosquitto::Mosquitto;
+use crate::process::{median, quantile};
+use crate::source::{Subject, bridge, delays_ms, floor, gateways, tell, until};
+use crate::tables::{Row, Table};
+
+/// A broker that holds nothing back and logs nothing.
+pub(crate) const BROKER: &str =
+    "log_type none\nmax_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true";
+
+/// One run's figures.
+struct Run {
+    seconds: f64,
+    cpu_us: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    states: f64,
+    bytes: f64,
+    peak_mb: f64,
+}
+
+async fn run(
+    subject: &Subject,
+    arrived: &Arrived,
+    gateway: &Simulator,
+    changes: u64,
+    rate: Option<u64>,
+) -> Run {
+    let process = subject.process();
+    let states = arrived.states();
+    let bytes = arrived.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    arrived.times.lock().unwrap().clear();
+    let events = arrived.events();
+    process.forget_peak();
+    let cpu = process.cpu();
+    let begun = Instant::now();
+    let told = tell(&gateway.control(), changes, rate).await;
+    until("every event has arrived", || arrived.events() - events >= changes).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    // The last acknowledgements and the last states are part of the work.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(arrived.events() - events, changes, "each once");
+    let delays = delays_ms(&told, arrived);
+    Run {
+        seconds,
+        cpu_us: (process.cpu() - cpu).as_secs_f64() * 1e6 / changes as f64,
+        p50_ms: quantile(delays.clone(), 0.5),
+        p99_ms: quantile(delays, 0.99),
+        states: (arrived.states() - states) as f64,
+        bytes: (arrived.bytes.load(std::sync::atomic::Ordering::Relaxed) - bytes) as f64
+            / (changes + arrived.states() - states) as f64,
+        peak_mb: process.peak_mb(),
+    }
+}
+
+/// So many rounds of both, each with a fresh process: bridge's runs, floor's runs.
+async fn rounds(
+    sizes: &Sizes,
+    devices: usize,
+    changes: u64,
+    rate: Option<u64>,
+) -> (Vec<Run>, Vec<Run>) {
+    let broker = Mosquitto::start(BROKER).await;
+    let gateway = gateways(1, devices).await;
+    let (mut bridges, mut floors) = (Vec::new(), Vec::new());
+    for _ in 0..sizes.rounds {
+        let arrived = subscribe(broker.port);
+        let subject = bridge(broker.port, &gateway, "", &arrived).await;
+        bridges.push(run(&subject, &arrived, &gateway[0], changes, rate).await);
+        drop(subject);
+        let arrived = subscribe(broker.port);
+        let subject = floor(broker.port, &gateway[0]);
+        floors.push(run(&subject, &arrived, &gateway[0], changes, rate).await);
+    }
+    (bridges, floors)
+}
+
+fn of(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
+    median(runs.iter().map(value).collect())
+}
+
+/// As many changes as the gateway can tell.
+pub(crate) async fn burst(sizes: &Sizes) -> Table {
+    let changes = sizes.burst;
+    let (bridge, floor) = rounds(sizes, sizes.devices, changes, None).await;
+    let mut table = Table::new(
+        "burst",
+        format!(
+            "{changes} changes at once over {} devices, {} rounds",
+            sizes.devices, sizes.rounds
+        ),
+    );
+    let each = |runs: &[Run]| of(runs, |run| changes as f64 / run.seconds);
+    table.row(Row::ratio("events a second", each(&bridge), each(&floor)).at_least(0.8));
+    let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
+    table.row(Row::ratio("CPU a change, us", cpu(&bridge), cpu(&floor)).at_most(1.0));
+    table.row(Row::ratio(
+        "states published",
+        of(&bridge, |it| it.states),
+        of(&floor, |it| it.states),
+    ));
+    table.row(Row::ratio("bytes a payload", of(&bridge, |it| it.bytes), of(&floor, |it| it.bytes)));
+    table.row(Row::ratio(
+        "most memory, MB",
+        of(&bridge, |it| it.peak_mb),
+        of(&floor, |it| it.peak_mb),
+    ));
+    table
+}
+
+/// A stream at a steady rate.
+pub(crate) async fn paced(sizes: &Sizes) -> Table {
+    let rate = 2_000;
+    let changes = rate * sizes.paced_seconds;
+    let (bridge, floor) = rounds(sizes, sizes.devices, changes, Some(rate)).await;
+    let mut table = Table::new(
+        "paced",
+        format!(
+            "{rate} changes a second for {} s over {} devices, {} rounds",
+            sizes.paced_seconds, sizes.devices, sizes.rounds
+        ),
+    );
+    let p50 = |runs: &[Run]| of(runs, |run| run.p50_ms);
+    let p99 = |runs: &[Run]| of(runs, |run| run.p99_ms);
+    table.row(Row::ratio("p50 from stream to subscriber, ms", p50(&bridge), p50(&floor)));
+    table.row(
+        Row::ratio("p99 from stream to subscriber, ms", p99(&bridge), p99(&floor))
+            .at_most_over(1.0),
+    );
+    let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
+    table.row(Row::ratio("CPU a change, us", cpu(&bridge), cpu(&floor)).at_most(1.3));
+    table
+}

@@ -1,0 +1,155 @@
+//! 100,000 devices over 100 gateways, and the same at a hundredth and a tenth: the slope.
+//!
+//! May not measure the simulators: they are in this process, the bridge is not.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::counter::subscribe;
+use crate::harness::bridge::{Setup, get};
+use crate::harness::mosquitto::Mosquitto;
+use crate::process::{Process, quantile};
+use crate::rounds::BROKER;
+use crate::source::{Subject, bridge, delays_ms, gateways, scraping, tell, until};
+use crate::tables::{Row, Table};
+
+/// How long after a reconnect it is watched what is published.
+const RECONNECT_WATCH: Duration = Duration::from_secs(8);
+/// Changes a second while it is scraped.
+const CHANGES_PER_SECOND: u64 = 500;
+
+/// One size: so many gateways of 1,000 devices each.
+pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
+    let broker = Mosquitto::start(BROKER).await;
+    let devices = (count * 1_000) as u64;
+    let mut table = Table::new(name, format!("{devices} devices over {count} gateways"));
+
+    let empty_mb = empty_mb().await;
+    let simulators = gateways(count, 1_000).await;
+    let alone = fill(devices).await;
+    let arrived = subscribe(broker.port);
+    let begun = Instant::now();
+    let subject = bridge(broker.port, &simulators, "", &arrived).await;
+    until("every state is published", || arrived.states() >= devices).await;
+    let started = begun.elapsed().as_secs_f64();
+    let process = subject.process();
+    let resident_mb = process.resident_mb();
+    table.row(
+        Row::one("memory over the empty process's, MB", resident_mb - empty_mb).at_most(100.0),
+    );
+    table.row(Row::one("most memory while starting, MB", process.peak_mb()));
+    let ratio = Row::ratio("from start to all retained, s", started, alone).at_most(1.3);
+    table.row(ratio);
+    table.row(Row::one("CPU from start to all retained, s", process.cpu().as_secs_f64()));
+
+    let (states, events) = (arrived.states(), arrived.events());
+    simulators.iter().for_each(|one| one.control().cut_connections());
+    tokio::time::sleep(RECONNECT_WATCH).await;
+    let said = (arrived.states() - states) + (arrived.events() - events);
+    table
+        .row(Row::one("states and events said after all links were cut", said as f64).at_most(0.0));
+
+    scrape(&mut table, &subject, &simulators, &arrived).await;
+    table
+}
+
+/// A bridge with a single device: it does not start without a gateway.
+async fn empty_mb() -> f64 {
+    let broker = Mosquitto::start(BROKER).await;
+    let simulators = gateways(1, 1).await;
+    let empty = Setup::new(broker.port, "").gateway("lobby", &simulators[0], "").start();
+    empty.is_ready().await;
+    Process(empty.pid()).resident_mb()
+}
+
+/// The MQTT client alone, as many retained messages of a state's size: seconds.
+async fn fill(devices: u64) -> f64 {
+    let broker = Mosquitto::start(BROKER).await;
+    let begun = Instant::now();
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["fill".to_owned(), devices.to_string(), broker.port.to_string()];
+    let mut child = Command::new(program).args(arguments).spawn().unwrap();
+    let mut status = None;
+    until("all is filled", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert!(status.unwrap().success());
+    begun.elapsed().as_secs_f64()
+}
+
+async fn scrape(
+    table: &mut Table,
+    subject: &Subject,
+    simulators: &[gsdk2mqtt::simulator::Simulator],
+    arrived: &crate::counter::Arrived,
+) {
+    let Subject::Bridge(bridge) = subject else { return };
+    let (process, port) = (subject.process(), bridge.http_port);
+    // What the first scrape sets up is not a scrape's cost.
+    get(port, "/metrics").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.forget_peak();
+    let before_mb = process.resident_mb();
+    let mut times = Vec::new();
+    let (mut series, mut bytes) = (0, 0);
+    let cpu = process.cpu();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let (_, text) = get(port, "/metrics").await;
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        series = text.lines().filter(|line| line.starts_with("gsdk_device")).count();
+        bytes = text.len();
+    }
+    let cpu_ms = (process.cpu() - cpu).as_secs_f64() * 1e3 / 5.0;
+    table.row(Row::one("scrape, ms (median)", quantile(times, 0.5)).at_most(250.0));
+    table.row(Row::one("scrape, CPU ms", cpu_ms));
+    let extra = process.peak_mb() - before_mb;
+    table.row(Row::one("scrape, extra memory, MB", extra).at_most(10.0));
+    table.row(Row::one("scrape, MB of text", bytes as f64 / 1e6));
+    table.row(Row::one("device series", series as f64));
+
+    let control = simulators[0].control();
+    let changes = CHANGES_PER_SECOND * 4;
+    let mut p99 = Vec::new();
+    for scraped in [false, true] {
+        let events = arrived.events();
+        arrived.times.lock().unwrap().clear();
+        let scraper = scraped.then(|| scraping(port, Duration::from_millis(200)));
+        // The first telling of each round begins where the list stands.
+        let told = tell(&control, changes, Some(CHANGES_PER_SECOND)).await;
+        until("every event has arrived", || arrived.events() - events >= changes).await;
+        if let Some((stop, task)) = scraper {
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            task.await.unwrap();
+        }
+        p99.push(quantile(delays_ms(&told, arrived), 0.99));
+    }
+    table.row(Row::ratio("p99 of events while scraped, ms (floor: unscraped)", p99[1], p99[0]));
+}
+
+/// A quiet bridge with 1,000 devices.
+pub(crate) async fn idle() -> Table {
+    let broker = Mosquitto::start(BROKER).await;
+    let simulators = gateways(1, 1_000).await;
+    let arrived = subscribe(broker.port);
+    let begun = Instant::now();
+    let subject = bridge(broker.port, &simulators, "", &arrived).await;
+    let started = begun.elapsed().as_secs_f64();
+    let process = subject.process();
+    // What follows the start is not yet quiet: second infos, HTTP/2 settling.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let (cpu, wakes, since) = (process.cpu(), process.wake_ups(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let seconds = since.elapsed().as_secs_f64();
+    let mut table = Table::new("idle", "1,000 devices, nothing happens for 20 s".to_owned());
+    let cpu = (process.cpu() - cpu).as_secs_f64();
+    table.row(Row::one("CPU, % of a core", cpu * 100.0 / seconds));
+    table.row(Row::one("wake-ups a second", (process.wake_ups() - wakes) as f64 / seconds));
+    table.row(Row::one("memory, MB", process.resident_mb()));
+    table.row(Row::one("from start to online, s", started));
+    let size = std::fs::metadata(crate::harness::bridge::PROGRAM).unwrap().len();
+    table.row(Row::one("binary, MB", size as f64 / 1e6));
+    table
+}

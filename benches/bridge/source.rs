@@ -1,0 +1,181 @@
+//! Changes from simulated gateways, and what passes them on: the bridge or the floor.
+//!
+//! May not judge. Changes alternate between the two statuses of a connected device, so that each is
+//! an event and none makes the bridge read lists meanwhile.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::simulator::{Control, Settings, Simulator, mixed_devices};
+use tempfile::TempDir;
+
+use crate::counter::Arrived;
+use crate::harness::bridge::{Bridge, Setup};
+use crate::process::Process;
+
+/// Changes told before others get their turn.
+const LOT: u64 = 256;
+/// No measurement may hang for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What passes the changes on.
+pub(crate) enum Subject {
+    Bridge(Box<Bridge>),
+    /// And the folder of its root certificate.
+    Floor(Child, #[expect(dead_code, reason = "held until the child ends")] TempDir),
+}
+
+impl Subject {
+    pub(crate) fn process(&self) -> Process {
+        match self {
+            Self::Bridge(bridge) => Process(bridge.pid()),
+            Self::Floor(child, _) => Process(child.id()),
+        }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        if let Self::Floor(child, _) = self {
+            // The bridge does this by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A gateway with devices, all connected; several have devices of their own each.
+pub(crate) async fn gateways(count: usize, devices: usize) -> Vec<Simulator> {
+    let mut gateways = Vec::new();
+    for number in 0..count {
+        let settings = Settings {
+            devices: mixed_devices(number, number * devices, devices),
+            ..Settings::fast(devices)
+        };
+        gateways.push(Simulator::start(settings).await.unwrap());
+    }
+    for gateway in &gateways {
+        until("every device is connected", || {
+            let managed = gateway.control().managed();
+            managed.iter().filter(|one| matches!(one.status, 1 | 2)).count() == devices
+        })
+        .await;
+    }
+    gateways
+}
+
+/// A bridge on these gateways, online.
+pub(crate) async fn bridge(
+    mqtt_port: u16,
+    gateways: &[Simulator],
+    lines: &str,
+    arrived: &Arrived,
+) -> Subject {
+    let mut setup = Setup::new(mqtt_port, "");
+    for (number, gateway) in gateways.iter().enumerate() {
+        let name = if number == 0 { "lobby".to_owned() } else { format!("lobby{number}") };
+        let keys = "queue_size = 1000000\naudit_interval = \"1h\"";
+        setup = setup.gateway(&name, gateway, keys);
+    }
+    let bridge = setup.lines(lines).start();
+    until("the bridge is online", || arrived.is_online()).await;
+    Subject::Bridge(Box::new(bridge))
+}
+
+/// The floor on this gateway, reading.
+pub(crate) fn floor(mqtt_port: u16, gateway: &Simulator) -> Subject {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.crt");
+    std::fs::write(&ca_file, gateway.ca_pem()).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg("floor")
+        .arg(gateway.address().to_string())
+        .arg(&ca_file)
+        .arg(mqtt_port.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    Subject::Floor(child, dir)
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// When each device's changes were told, in order.
+pub(crate) type Told = HashMap<u32, Vec<Instant>>;
+
+/// Tells so many changes through all devices in turn, at this rate or at once.
+pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64>) -> Told {
+    let mut next: Vec<(u32, i32)> =
+        control.managed().iter().map(|one| (one.device_id, 3 - one.status)).collect();
+    let mut told = Told::new();
+    let begun = Instant::now();
+    let mut number = 0;
+    while number < changes {
+        let due = per_second.map_or(changes, |rate| {
+            (begun.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000 + 1
+        });
+        let until = due.min(changes).min(number + LOT);
+        if until <= number {
+            tokio::time::sleep(Duration::from_micros(500)).await;
+            continue;
+        }
+        while number < until {
+            let at = number as usize % next.len();
+            let (id, status) = &mut next[at];
+            if per_second.is_some() {
+                told.entry(*id).or_default().push(Instant::now());
+            }
+            control.tell(*id, *status);
+            *status = 3 - *status;
+            number += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    told
+}
+
+/// Milliseconds from telling to arrival, of every change.
+pub(crate) fn delays_ms(told: &Told, arrived: &Arrived) -> Vec<f64> {
+    let mut seen: HashMap<u32, usize> = HashMap::new();
+    let times = arrived.times.lock().unwrap();
+    times
+        .iter()
+        .filter_map(|(id, at)| {
+            let number = seen.entry(*id).or_default();
+            let told = told.get(id)?.get(*number)?;
+            *number += 1;
+            Some(at.duration_since(*told).as_secs_f64() * 1e3)
+        })
+        .collect()
+}
+
+/// Scrapes again and again until told to stop.
+pub(crate) fn scraping(
+    port: u16,
+    every: Duration,
+) -> (Arc<AtomicBool>, tokio::task::JoinHandle<()>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let task = tokio::spawn(async move {
+        while !stopped.load(Ordering::Relaxed) {
+            let (status, _) = crate::harness::bridge::get(port, "/metrics").await;
+            assert_eq!(status, 200);
+            tokio::time::sleep(every).await;
+        }
+    });
+    (stop, task)
+}
