@@ -30,7 +30,11 @@ fn main() {
     for devices in [1_000, 10_000, 100_000] {
         table += &measure(devices, "repeats", |_| Status::TlsConnected);
         let alternating = move |number: u32| {
-            if number / devices % 2 == 0 { Status::TcpConnected } else { Status::TlsConnected }
+            if (number / devices).is_multiple_of(2) {
+                Status::TcpConnected
+            } else {
+                Status::TlsConnected
+            }
         };
         table += &measure(devices, "changes", alternating);
     }
