@@ -13,7 +13,7 @@ help:
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
-	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills"
+	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
 	@echo "make test-package  the Debian package in a fresh Debian (needs root and debootstrap)"
@@ -44,6 +44,7 @@ test: lint
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
+	MODEL_SEEDS=5000 cargo test --locked --test model nothing_is_lost
 	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
 
 # No part of `make test`: it installs 1.6 GB, and needs root and Debian.

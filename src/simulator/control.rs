@@ -241,6 +241,11 @@ impl Control {
         self.0.front.set_latency(latency);
     }
 
+    /// Holds every answer back for this long once it is made, so that a list is old when it arrives.
+    pub fn late_answers(&self, lateness: Duration) {
+        self.0.front.set_lateness(lateness);
+    }
+
     /// Serves only these package names from now on.
     pub fn packages(&self, packages: Packages) {
         self.0.front.set_packages(packages);
@@ -297,6 +302,7 @@ impl Control {
             }
             Fault::Heal => self.heal(),
             Fault::Latency { ms } => self.latency(Duration::from_millis((*ms).into())),
+            Fault::LateAnswers { ms } => self.late_answers(Duration::from_millis((*ms).into())),
             Fault::Packages { serve } => self.packages(*serve),
             Fault::LazyHeaders { on } => self.lazy_headers(*on),
             Fault::GatewayLink { gateway, up, forgets } => {

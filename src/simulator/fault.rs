@@ -145,6 +145,11 @@ pub enum Fault {
         /// For so many milliseconds.
         ms: u32,
     },
+    /// Every answer is held back once it is made: a list is old when it arrives.
+    LateAnswers {
+        /// For so many milliseconds.
+        ms: u32,
+    },
     /// Only these package names are served.
     Packages {
         /// Which.

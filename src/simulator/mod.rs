@@ -1,6 +1,6 @@
 //! The simulated gateway: behaves as a G-SDK device gateway, with faults on demand.
 //!
-//! May not use anything of the bridge: it shares only `proto` and is built from the wire's facts,
+//! May not use anything of the bridge: it shares only `proto` and `net`'s sockets, and is built from the wire's facts,
 //! so that it cannot share the bridge's mistakes. A library for tests, and `gsdk2mqtt simulate` for
 //! people.
 //!

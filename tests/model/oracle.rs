@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::broker::Seen;
 use crate::schedule::Schedule;
-use crate::world::{BEGAN_AT_S, Shown, name_of};
+use crate::world::{BEGAN_AT_S, LOOKS_EVERY, Shown, name_of};
 
 /// An event of a device, as a subscriber reads it.
 struct Told {
@@ -19,6 +19,7 @@ struct Told {
     status: String,
     chain: String,
     previous: Option<String>,
+    received: Duration,
 }
 
 /// What a run amounts to, and what is wrong with it.
@@ -62,12 +63,17 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
             }
             continue;
         }
-        not_while_deaf(&event, seen, shown, &mut wrong);
+        let Some(received) = received(&event) else {
+            wrong.push(format!("received before the run began: {seen:?}"));
+            continue;
+        };
+        not_while_deaf(&event, received, seen, shown, &mut wrong);
         let one = Told {
             seq: event["seq"].as_u64().unwrap_or_default(),
             status: text(&event, "status").to_owned(),
             chain: text(&event, "chain").to_owned(),
             previous: event["previous"].as_str().map(str::to_owned),
+            received,
         };
         let before = told.entry(subject.to_owned()).or_default();
         if let Some(last) = before.last() {
@@ -80,6 +86,10 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
         } else if one.seq != 1 {
             wrong.push(format!("a chain begins with {}: {seen:?}", one.seq));
         }
+        let last = before.last().map_or(Duration::ZERO, |last| last.received);
+        if text(&event, "source") != "stream" && is_invented(&event, last, received, shown) {
+            wrong.push(format!("the list never showed this since {last:?}: {seen:?}"));
+        }
         before.push(one);
     }
     let chains: BTreeSet<&str> = told.values().flatten().map(|one| one.chain.as_str()).collect();
@@ -91,14 +101,45 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
     Verdict { events: by_id.len(), repeats, wrong }
 }
 
-/// What cannot be heard cannot be told.
-fn not_while_deaf(event: &Value, seen: &Seen, shown: &Shown, wrong: &mut Vec<String>) {
+/// When an event was received, since the run began.
+fn received(event: &Value) -> Option<Duration> {
     let received: jiff::Timestamp = text(event, "received_at").parse().unwrap();
     let began_ms = i64::try_from(BEGAN_AT_S).unwrap() * 1_000;
-    let received = u64::try_from(received.as_millisecond() - began_ms).map(Duration::from_millis);
-    let Ok(received) = received else {
-        return wrong.push(format!("received before the run began: {seen:?}"));
+    u64::try_from(received.as_millisecond() - began_ms).ok().map(Duration::from_millis)
+}
+
+/// Whether the list showed the contrary of what was found in it, all the while since the event
+/// before. Where that is less than a second nobody can say: lists are looked at now and then.
+fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -> bool {
+    let named = |at: &usize| name_of(*at) == text(event, "gateway");
+    let Some(at) = (0..shown.truth.len()).find(named) else { return true };
+    let id = u32::try_from(event["device_id"].as_u64().unwrap_or_default()).unwrap();
+    let listed = |list: &BTreeMap<u32, i32>| match list.get(&id) {
+        Some(code) => Status::from_code(*code).connected(),
+        None => Some(false),
     };
+    let truth = &shown.truth[at];
+    let first = truth.partition_point(|(from, _)| *from <= since).saturating_sub(1);
+    let last = truth.partition_point(|(from, _)| *from <= until + LOOKS_EVERY);
+    // What was shown just when the event before was received may have ended with it.
+    let first = if truth.get(first + 1).is_some_and(|(from, _)| *from <= since + LOOKS_EVERY) {
+        first + 1
+    } else {
+        first
+    };
+    let told = event["connected"].as_bool();
+    let whole_second = until.saturating_sub(since) >= Duration::from_secs(1);
+    whole_second && truth[first..last].iter().all(|(_, list)| listed(list) != told)
+}
+
+/// What cannot be heard cannot be told.
+fn not_while_deaf(
+    event: &Value,
+    received: Duration,
+    seen: &Seen,
+    shown: &Shown,
+    wrong: &mut Vec<String>,
+) {
     for (gateway, since, until) in &shown.deaf {
         // Half a second: what was under way when it fell silent.
         let silent = *since + Duration::from_millis(500)..*until;

@@ -194,7 +194,7 @@ impl Draft<'_> {
             8 => self.spell(at, Act::BrokerMute(true), Act::BrokerMute(false)),
             9 => self.spell(at, Act::BrokerRefuses(true), Act::BrokerRefuses(false)),
             10 => self.push(at, Act::Republish),
-            11..16 => self.of_network(at),
+            11..15 => self.of_network(at),
             _ => self.of_gateway(at),
         }
     }
@@ -221,7 +221,11 @@ impl Draft<'_> {
     fn of_gateway(&mut self, at: Duration) {
         let gateway = self.rng.usize(..self.sites.len());
         let act = |fault| Act::Gateway(gateway, fault);
-        match self.rng.u32(..8) {
+        match self.rng.u32(..12) {
+            8.. => {
+                let ms = self.rng.u32(1_500..9_000);
+                self.spell(at, act(Fault::LateAnswers { ms }), act(Fault::LateAnswers { ms: 0 }));
+            }
             0..3 => {
                 let down_s = self.rng.choice([0, 1, 5, 25]).unwrap();
                 self.push(at, act(Fault::Restart { down_s }));

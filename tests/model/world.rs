@@ -2,15 +2,17 @@
 //!
 //! May not judge: `oracle` does.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use gsdk2mqtt::bridge::Bridge;
 use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
 use gsdk2mqtt::proto::connect::DeviceInfo;
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Timing};
+use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator, Timing};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,13 +25,17 @@ pub(crate) const BEGAN_AT_S: u64 = 1_795_428_000;
 /// After the faults are over all has to be true within this time: the bridge and the gateways try
 /// again at least every minute, and two audits are 80 s apart at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(240);
+/// How exactly it is known what a list showed when.
+pub(crate) const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// What one run has shown.
 pub(crate) struct Shown {
     pub(crate) seen: Vec<Seen>,
-    pub(crate) retained: std::collections::BTreeMap<String, bytes::Bytes>,
+    pub(crate) retained: BTreeMap<String, bytes::Bytes>,
     /// The lists of the gateways at the end.
     pub(crate) lists: Vec<Vec<DeviceInfo>>,
+    /// What the gateways' lists showed, again and again: since when which statuses.
+    pub(crate) truth: Vec<Vec<(Duration, BTreeMap<u32, i32>)>>,
     /// When nothing could be heard of which gateway.
     pub(crate) deaf: Vec<(usize, Duration, Duration)>,
     /// What was false while the run went on.
@@ -64,6 +70,7 @@ struct World {
     network: Network,
     config: Config,
     simulators: Vec<Simulator>,
+    truth: Vec<Truth>,
     broker: Broker,
     bridge: Option<Running>,
     watch: Watch,
@@ -72,6 +79,28 @@ struct World {
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+}
+
+/// What a gateway's list showed, since when.
+type Truth = Arc<Mutex<Vec<(Duration, BTreeMap<u32, i32>)>>>;
+
+/// Looks at a gateway's list again and again, past all that befalls it.
+fn look_on(control: Control, began: Instant) -> Truth {
+    let truth = Truth::default();
+    let noted = truth.clone();
+    tokio::spawn(async move {
+        loop {
+            let list = control.managed().iter().map(|info| (info.device_id, info.status)).collect();
+            {
+                let mut noted = noted.lock().unwrap();
+                if noted.last().is_none_or(|(_, last)| *last != list) {
+                    noted.push((began.elapsed(), list));
+                }
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+    });
+    truth
 }
 
 /// What is down, and since when.
@@ -92,7 +121,7 @@ impl World {
         let network = Network::begin(seed, UNIX_EPOCH + Duration::from_secs(BEGAN_AT_S));
         let began = Instant::now();
         let broker = Broker::new(address_of(Place::Broker), schedule.window);
-        let mut simulators = Vec::new();
+        let (mut simulators, mut truth) = (Vec::new(), Vec::new());
         let mut text = format!(
             "state_dir = {:?}\n[mqtt]\nurl = \"mqtt://{}\"\n",
             dir.join("state").display().to_string(),
@@ -113,13 +142,14 @@ impl World {
                 name_of(at),
                 site.declared()
             );
+            truth.push(look_on(simulator.control(), began));
             simulators.push(simulator);
         }
         let config = config::from_toml("model.toml", text).unwrap().config;
         let count = simulators.len();
         let frozen = vec![false; count];
         let watch = Watch { frozen, deaf_since: vec![None; count], ..Watch::default() };
-        Self { began, network, config, simulators, broker, bridge: None, watch }
+        Self { began, network, config, simulators, truth, broker, bridge: None, watch }
     }
 
     fn now(&self) -> Duration {
@@ -143,6 +173,7 @@ impl World {
             seen: self.broker.seen(),
             retained: self.broker.retained(),
             lists: self.simulators.iter().map(|it| it.control().managed()).collect(),
+            truth: self.truth.iter().map(|truth| truth.lock().unwrap().clone()).collect(),
             deaf: std::mem::take(&mut self.watch.deaf),
             wrong: std::mem::take(&mut self.watch.wrong),
         }
@@ -230,6 +261,7 @@ impl World {
                 Fault::DeviceNetwork { up: true },
                 Fault::Heal,
                 Fault::Latency { ms: 0 },
+                Fault::LateAnswers { ms: 0 },
                 Fault::PowerOn { devices: gsdk2mqtt::simulator::Devices::All },
             ] {
                 self.act(&Act::Gateway(at, fault)).await;

@@ -79,6 +79,7 @@ pub struct CallFault {
 struct Orders {
     packages: Packages,
     latency: Duration,
+    lateness: Duration,
     lazy_headers: bool,
     faults: BTreeMap<String, CallFault>,
     calls: BTreeMap<String, u64>,
@@ -112,6 +113,10 @@ impl Front {
 
     pub(crate) fn set_latency(&self, latency: Duration) {
         self.lock().latency = latency;
+    }
+
+    pub(crate) fn set_lateness(&self, lateness: Duration) {
+        self.lock().lateness = lateness;
     }
 
     pub(crate) fn set_packages(&self, packages: Packages) {
@@ -224,13 +229,22 @@ where
         // The service that was polled ready is the one to call; its clone stays behind.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
+        let front = self.front.clone();
         Box::pin(async move {
             if !latency.is_zero() {
                 tokio::time::sleep(latency).await;
             }
             match error {
                 Some(status) => Ok(status.into_http()),
-                None => inner.call(request).await.map(as_grpc_go),
+                None => {
+                    let answer = inner.call(request).await.map(as_grpc_go);
+                    // Made already: what happens meanwhile is not in it.
+                    let lateness = front.lock().lateness;
+                    if !lateness.is_zero() {
+                        tokio::time::sleep(lateness).await;
+                    }
+                    answer
+                }
             }
         })
     }
