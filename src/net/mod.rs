@@ -1,7 +1,7 @@
 //! What the machine gives and a model of it can stand in for: TCP and the wall's clock.
 //!
-//! May not know what is sent. Without the feature `model`, which only our own tests switch on, these
-//! are tokio's sockets and the system's clock, and nothing else is compiled in.
+//! May not know what is sent. Without the feature `model`, which only our own tests switch on,
+//! these are tokio's sockets and the system's clock, and nothing else is compiled in.
 
 use std::io;
 use std::net::SocketAddr;

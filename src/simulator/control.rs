@@ -241,7 +241,7 @@ impl Control {
         self.0.front.set_latency(latency);
     }
 
-    /// Holds every answer back for this long once it is made, so that a list is old when it arrives.
+    /// Holds every answer back for this long once it is made: a list is old when it arrives.
     pub fn late_answers(&self, lateness: Duration) {
         self.0.front.set_lateness(lateness);
     }

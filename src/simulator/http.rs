@@ -73,8 +73,8 @@ async fn help() -> Json<Value> {
         "faults": [
             "power_off", "power_on", "drop", "silent", "tell", "repeat", "device_network",
             "clock_skew", "manage", "add_device", "remove_device", "storm", "client_network",
-            "freeze", "cut_connections", "end_streams", "restart", "fail", "heal", "latency", "late_answers",
-            "packages", "lazy_headers", "gateway_link", "expire_tokens",
+            "freeze", "cut_connections", "end_streams", "restart", "fail", "heal", "latency",
+            "late_answers", "packages", "lazy_headers", "gateway_link", "expire_tokens",
         ],
     }))
 }

@@ -1,8 +1,8 @@
 //! The simulated gateway: behaves as a G-SDK device gateway, with faults on demand.
 //!
-//! May not use anything of the bridge: it shares only `proto` and `net`'s sockets, and is built from the wire's facts,
-//! so that it cannot share the bridge's mistakes. A library for tests, and `gsdk2mqtt simulate` for
-//! people.
+//! May not use anything of the bridge: it shares only `proto` and `net`'s sockets, and is built
+//! from the wire's facts, so that it cannot share the bridge's mistakes. A library for tests, and
+//! `gsdk2mqtt simulate` for people.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -14,8 +14,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How many events may be unsynced before the interval is over.
 const EVENTS_MAX: usize = 1_000;
 
-/// The loop's end of the thread. Dropping it waits for the thread's end: whoever opens the store next
-/// is not to find files that are just being cleared away.
+/// The loop's end of the thread. Dropping it waits for the thread's end: whoever opens the store
+/// next is not to find files that are just being cleared away.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,

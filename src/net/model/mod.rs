@@ -3,23 +3,23 @@
 //! May not be in a released program: the feature `model` brings it in. A thread that has begun no
 //! [`Network`] gets the machine's own sockets and clock, so that all other tests run as ever.
 
+mod line;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
+
+pub use line::End;
+use line::Line;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: usize = 1_024;
-/// Bytes under way in one direction; more wait with their writer.
-const UNDER_WAY_MAX: usize = 64 * 1_024;
 
 thread_local! {
     static NETWORK: RefCell<Option<Network>> = const { RefCell::new(None) };
@@ -152,9 +152,8 @@ impl Network {
         let listener = inner.listeners.get(&address).cloned();
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let listener = listener.ok_or_else(refused)?;
-        let line = Line { address, reset: false, halves: [Half::default(), Half::default()] };
-        let line = Arc::new(Mutex::new(line));
-        let end = |side| End { line: line.clone(), side, alarm: None, network: self.clone() };
+        let line = Arc::new(Mutex::new(Line::between(address)));
+        let end = |side| End::of(&line, side, self);
         listener.try_send(TcpStream::Model(end(Side::Server))).map_err(|_| refused())?;
         inner.lines.push(Arc::downgrade(&line));
         Ok(TcpStream::Model(end(Side::Client)))
@@ -259,193 +258,8 @@ impl TcpStream {
         match self {
             Self::Real(stream) => stream.set_zero_linger(),
             Self::Model(end) => {
-                lock(&end.line).reset = true;
+                end.reset();
                 Ok(())
-            }
-        }
-    }
-}
-
-/// A connection, as both ends share it.
-#[derive(Debug)]
-struct Line {
-    address: SocketAddr,
-    reset: bool,
-    /// What the client sends, and what the server sends.
-    halves: [Half; 2],
-}
-
-/// One direction.
-#[derive(Debug, Default)]
-struct Half {
-    under_way: VecDeque<(Instant, VecDeque<u8>)>,
-    bytes: usize,
-    held: bool,
-    /// Nothing more is sent.
-    closed: bool,
-    /// Nobody listens any more.
-    deaf: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Line {
-    const fn half(&mut self, from: Side) -> &mut Half {
-        let [client, server] = &mut self.halves;
-        match from {
-            Side::Client => client,
-            Side::Server => server,
-        }
-    }
-
-    fn wake(&mut self) {
-        for half in &mut self.halves {
-            for waker in [half.reader.take(), half.writer.take()].into_iter().flatten() {
-                waker.wake();
-            }
-        }
-    }
-}
-
-/// One end of a connection of the model.
-#[derive(Debug)]
-pub struct End {
-    line: Arc<Mutex<Line>>,
-    side: Side,
-    /// When what is under way arrives.
-    alarm: Option<Pin<Box<Sleep>>>,
-    network: Network,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let mut line = lock(&self.line);
-        line.half(self.side).closed = true;
-        line.half(self.side.other()).deaf = true;
-        line.wake();
-    }
-}
-
-impl End {
-    /// `Ready` once something has arrived; with the instant of the next arrival if one is known.
-    fn take(
-        &self,
-        cx: &Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Result<Poll<io::Result<()>>, Instant> {
-        let mut line = lock(&self.line);
-        if line.reset {
-            return Ok(Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())));
-        }
-        let half = line.half(self.side.other());
-        if half.deaf {
-            return Ok(Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())));
-        }
-        half.reader = Some(cx.waker().clone());
-        if half.held {
-            return Ok(Poll::Pending);
-        }
-        let now = Instant::now();
-        let Some((due, bytes)) = half.under_way.front_mut() else {
-            return Ok(if half.closed { Poll::Ready(Ok(())) } else { Poll::Pending });
-        };
-        if *due > now {
-            return Err(*due);
-        }
-        let count = bytes.len().min(buffer.remaining());
-        let taken: Vec<u8> = bytes.drain(..count).collect();
-        buffer.put_slice(&taken);
-        if bytes.is_empty() {
-            half.under_way.pop_front();
-        }
-        half.bytes -= count;
-        if let Some(writer) = half.writer.take() {
-            writer.wake();
-        }
-        Ok(Poll::Ready(Ok(())))
-    }
-
-    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let due = match self.take(cx, buffer) {
-                Ok(poll) => return poll,
-                Err(due) => due,
-            };
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            alarm.as_mut().reset(due);
-            ready!(alarm.as_mut().poll(cx));
-        }
-    }
-
-    fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let due = Instant::now() + self.network.latency();
-        let mut line = lock(&self.line);
-        let reset = line.reset;
-        let half = line.half(self.side);
-        if reset || half.deaf || half.closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let room = UNDER_WAY_MAX.saturating_sub(half.bytes);
-        if room == 0 {
-            half.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let count = room.min(bytes.len());
-        // In order, whatever the hiccups.
-        let due = half.under_way.back().map_or(due, |(last, _)| due.max(*last));
-        half.under_way.push_back((due, bytes.iter().copied().take(count).collect()));
-        half.bytes += count;
-        if let Some(reader) = half.reader.take() {
-            reader.wake();
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn shut_down(&self) {
-        let mut line = lock(&self.line);
-        line.half(self.side).closed = true;
-        line.wake();
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Model(end) => end.read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Model(end) => end.write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Model(_) => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Model(end) => {
-                end.shut_down();
-                Poll::Ready(Ok(()))
             }
         }
     }
