@@ -1,24 +1,28 @@
 """The schemas against what is really said and taken: `test_schema.py PROGRAM [SPECS]`.
 
-A bridge runs beside the demo's broker and gateway; every message it sends has to fit its channel's
-schema. The example configurations have to fit the configuration's schema, and those with a value of
+A bridge runs beside a real broker and a simulated gateway; every message it sends has to fit its
+channel's schema. The example configurations have to fit the configuration's schema, and those with a value of
 the wrong form may not. SPECS is the folder of @asyncapi/specs, to check the document itself.
 """
 
+import contextlib
 import json
 import re
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 import tomllib
+import urllib.request
 from pathlib import Path
 
 import jsonschema
 
-PATIENCE_S = 60
-PROGRAM = sys.argv[1]
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests/deploy"))
+from programs import free_port, get, running, until  # noqa: E402
+
+PROGRAM = sys.argv[1]
 # Wrong by the form of a value or by an unknown key; the other bad ones a schema cannot see.
 WRONG_FORM = ["bad-wrong-form", "bad-table-expected", "bad-unknown-key", "bad-unknown-table",
               "bad-key-in-wrong-table", "bad-protocol", "bad-connect-word"]
@@ -57,44 +61,63 @@ def channels_of(document):
 
 
 def payloads_fit(document):
+    """A broker, a listener, and only then gateway and bridge: so the first events are heard too."""
     channels = channels_of(document)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    demo = subprocess.Popen([PROGRAM, "demo", "--for", f"{PATIENCE_S}s", "--mqtt",
-                             f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL)
-    spy = None
-    try:
-        until = time.monotonic() + PATIENCE_S
-        while socket.socket().connect_ex(("127.0.0.1", int(port))) != 0:
-            assert time.monotonic() < until, "the demo's broker does not listen"
-            time.sleep(0.1)
-        spy = subprocess.Popen(["mosquitto_sub", "-V", "5", "-p", port, "-t", "gsdk/#", "-F",
-                                "%t %p"], stdout=subprocess.PIPE, text=True)
-        asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "connect", "xx"]
-        wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
-                  "deviceState", "deviceEvent", "response", "bridgeResponse", "request"}
-        seen, answers = {}, set()
+    port, gateway, control, http = (str(free_port()) for _ in range(4))
+    asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "connect", "xx"]
+    wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
+              "deviceState", "deviceEvent", "response", "bridgeResponse", "request"}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        folder = Path(folder)
+
+        def start(name, *command):
+            stack.enter_context(running(*command, log=folder / f"{name}.log"))
+
+        (folder / "broker.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+        start("broker", "mosquitto", "-c", folder / "broker.conf")
+        until("the broker listens", lambda: socket.create_connection(("127.0.0.1", int(port))))
+        start("spied", "mosquitto_sub", "-V", "5", "-p", port, "-t", "#", "-F", "%t %p")
+        until("the listener listens", lambda: heard(port, folder / "spied.log"))
+        start("gateway", PROGRAM, "simulate", "--listen", f"127.0.0.1:{gateway}", "--control",
+              f"127.0.0.1:{control}", "--certs", folder, "--devices", "8", "--manage",
+              "--reconnect-interval", "1")
+        until("there is a certificate", (folder / "ca.crt").exists)
+        (folder / "config.toml").write_text(
+            f'state_dir = "{folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n'
+            f'[http]\nlisten = "127.0.0.1:{http}"\n[gateways.lobby]\n'
+            f'address = "127.0.0.1:{gateway}"\nca_file = "{folder}/ca.crt"\n')
+        start("bridge", PROGRAM, "run", "--config", folder / "config.toml")
+        until("the bridge is ready", lambda: get(f"http://127.0.0.1:{http}/readyz"))
+        urllib.request.urlopen(f"http://127.0.0.1:{control}/fault",
+                               data=b'{"do":"drop","devices":{"random":3}}')
         for command in asked:
-            publish(port, f"gsdk/demo/request/{command}", '{"transaction":{"n":1},"wait_s":0.2}')
+            publish(port, f"gsdk/lobby/request/{command}", '{"transaction":{"n":1},"wait_s":0.2}')
         publish(port, "gsdk/bridge/request/republish", "{}")
         publish(port, "gsdk/bridge/request/xx", "[]")
-        for line in spy.stdout:
-            topic, _, payload = line.rstrip("\n").partition(" ")
-            name = fits(channels, topic, payload)
-            seen[name] = seen.get(name, 0) + 1
-            if name == "response":
-                answers.add(topic.split("/response/")[1])
-            if wanted <= seen.keys() and answers >= set(asked):
-                break
-            assert time.monotonic() < until, f"not seen: {wanted - seen.keys()}, {answers}"
-        assert wanted <= seen.keys(), f"not seen: {wanted - seen.keys()}"
+        seen = until("every kind of message", lambda: all_kinds(
+            channels, (folder / "spied.log").read_text(), wanted, set(asked)))
         print("payloads fit:", ", ".join(f"{count} {name}" for name, count in seen.items()))
-    finally:
-        for process in (spy, demo):
-            if process:
-                process.terminate()
-                process.wait()
+
+
+def heard(port, log):
+    """Whether the listener hears what is published."""
+    publish(port, "probe", "x")
+    return "probe" in log.read_text()
+
+
+def all_kinds(channels, text, wanted, asked):
+    """How many of each kind there are, once there is one of each; every one has to fit."""
+    seen, answers = {}, set()
+    lines = text.split("\n")[:-1]
+    for line in lines:
+        topic, _, payload = line.partition(" ")
+        if topic == "probe":
+            continue
+        name = fits(channels, topic, payload)
+        seen[name] = seen.get(name, 0) + 1
+        if name == "response":
+            answers.add(topic.split("/response/")[1])
+    return seen if wanted <= seen.keys() and answers >= asked else None
 
 
 def publish(port, topic, payload):

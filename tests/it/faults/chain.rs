@@ -109,23 +109,41 @@ impl Trial {
         .await;
     }
 
-    /// Checks every device's chain over all that the witness saw; the last event is the state's.
-    async fn check(&mut self) -> BTreeMap<String, usize> {
+    /// All that the witness saw, once the last event of each device is its state's: the state may
+    /// come first.
+    async fn all_messages(&mut self) -> Vec<(String, Value)> {
         let mut messages = Vec::new();
-        while let Ok(message) = self.witness.seen.try_recv() {
-            messages.push(message);
-        }
+        let whole = async {
+            loop {
+                while let Ok(message) = self.witness.seen.try_recv() {
+                    messages.push(message);
+                }
+                let kept = retained(self.broker.port);
+                let is_last = |(id, events): (u32, Vec<Value>)| {
+                    let state = &kept[&format!("gsdk/lobby/{id}/state")];
+                    let state: Value = serde_json::from_str(state).unwrap();
+                    events.last().unwrap()["seq"] == state["seq"]
+                };
+                if by_device(messages.clone()).into_iter().all(is_last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        patiently("the last event of each device is its state's: nothing was left out", whole)
+            .await;
+        messages
+    }
+
+    /// Checks every device's chain over all that the witness saw.
+    async fn check(&mut self) -> BTreeMap<String, usize> {
+        let messages = self.all_messages().await;
         let told = |word: &str| messages.iter().any(|(topic, _)| topic.ends_with(word));
         assert!(!told("/event/chain_reset") && !told("/event/store_failed"));
         let mut counts = BTreeMap::new();
         let events = by_device(messages);
-        let kept = retained(self.broker.port);
-        for (id, events) in events {
+        for events in events.into_values() {
             check_chain(&events);
-            let last = events.last().unwrap();
-            let state: Value =
-                serde_json::from_str(&kept[&format!("gsdk/lobby/{id}/state")]).unwrap();
-            assert_eq!(last["seq"], state["seq"], "nothing was left out: {last} {state}");
             assert_eq!(events[0]["seq"], 1, "nor the first");
             let mut before = None;
             for event in &events {
