@@ -111,7 +111,7 @@ impl Trial {
 
     /// All that the witness saw, once the last event of each device is its state's: the state may
     /// come first.
-    async fn all_messages(&mut self) -> Vec<(String, Value)> {
+    async fn all_messages(&mut self) -> Vec<(String, Vec<u8>)> {
         let mut messages = Vec::new();
         let whole = async {
             loop {
