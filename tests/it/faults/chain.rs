@@ -119,7 +119,7 @@ impl Trial {
                     messages.push(message);
                 }
                 let kept = retained(self.broker.port);
-                let is_last = |(id, events): (u32, Vec<Value>)| {
+                let is_last = |(id, events): (u64, Vec<Value>)| {
                     let state = &kept[&format!("gsdk/lobby/{id}/state")];
                     let state: Value = serde_json::from_str(state).unwrap();
                     events.last().unwrap()["seq"] == state["seq"]
