@@ -206,7 +206,7 @@ impl Connection {
         let slot = self.filters.try_reserve().map_err(|_| SubscribeError::Closed)?;
         let tried = match &self.client {
             Client::V5(client) => client.subscribe(&filters, retained),
-            Client::V4(client) => client.subscribe(&filters, retained),
+            Client::V4(client) => client.subscribe(&filters),
         };
         match tried {
             Tried::Queued => {

@@ -138,8 +138,8 @@ struct Pairing {
     filters: mpsc::Receiver<Vec<String>>,
     /// Handed out with the connection.
     senders: Option<(mpsc::Sender<u64>, mpsc::Sender<Vec<String>>)>,
-    /// By packet ID, in the order in which they went out: the library may tell of a packet that goes
-    /// out under an ID before it tells of the acknowledgement that made the ID free.
+    /// By packet ID, in the order in which they went out: the library may tell of a packet under an
+    /// ID before it tells of the acknowledgement that made the ID free.
     under_way: Vec<VecDeque<u64>>,
     /// How many acknowledgements the broker owes.
     owed: usize,

@@ -13,7 +13,7 @@ use rumqttc_v4::{
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
+use super::connection::{Client as EitherClient, Granted, Publish, Tried};
 use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
@@ -35,13 +35,9 @@ impl Client {
         tried(self.0.try_publish(publish.topic, publish.payload, options))
     }
 
-    pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
-        // As in `v5`.
-        let qos = match retained {
-            Retained::Sent => QoS::AtMostOnce,
-            Retained::Marked | Retained::Skipped => QoS::AtLeastOnce,
-        };
-        let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), qos));
+    pub(super) fn subscribe(&self, filters: &[String]) -> Tried {
+        let filters =
+            filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
         tried(self.0.try_subscribe_many(filters))
     }
 

@@ -45,7 +45,7 @@ impl Client {
 
     pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
         let filters = filters.iter().map(|filter| {
-            let mut filter = SubscribeFilter::new(filter.clone(), qos(retained));
+            let mut filter = SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
             filter.preserve_retain = retained == Retained::Marked;
             filter.retain_forward_rule = match retained {
                 Retained::Marked | Retained::Skipped => RetainForwardRule::Never,
@@ -64,15 +64,6 @@ impl Client {
     pub(super) fn disconnect(&self, deadline: Duration) {
         // Where it fails there is no connection left to end.
         drop(self.0.try_disconnect_with_timeout(deadline));
-    }
-}
-
-/// Much at once, as what is retained, comes with QoS 0: while the library acknowledges a flood of
-/// messages it may leave what we publish unsent until its next ping.
-const fn qos(retained: Retained) -> QoS {
-    match retained {
-        Retained::Sent => QoS::AtMostOnce,
-        Retained::Marked | Retained::Skipped => QoS::AtLeastOnce,
     }
 }
 

@@ -103,6 +103,8 @@ async fn a_running_bridge_is_a_note_and_does_not_notice() {
     let gateway = simulator(3).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
     bridge.is_ready().await;
+    let online = || (retained(broker.port).get("gsdk/bridge/state")? == "online").then_some(());
+    crate::harness::eventually("all is published", online).await;
     let before = retained(broker.port);
     let watcher = Watcher::start(broker.port).await;
     watcher.clear();
