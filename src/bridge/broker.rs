@@ -2,24 +2,22 @@
 //!
 //! May not wait, nor decide what goes next: the publisher does.
 
+use super::Bridge;
 use super::clock::instant_now;
-use super::{BROKER_EVENTS_TAKEN_MAX, Bridge};
-use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Retained, Session, View};
+use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Retained, View};
 
 impl Bridge {
-    /// Takes up an event of the broker's session, and what is ready behind it.
-    pub(super) fn take_up_broker_events(&mut self, mut next: Option<Event>) {
-        if next.is_none() {
+    /// Takes up what the broker's session has told.
+    pub(super) fn take_up_broker_events(&mut self) {
+        let mut told = std::mem::take(&mut self.told);
+        if told.is_empty() {
             // It has let go in order, as it was told to.
             self.session = None;
         }
-        for _ in 0..BROKER_EVENTS_TAKEN_MAX {
-            match next {
-                Some(event) => self.broker_said(event),
-                None => break,
-            }
-            next = self.session.as_mut().and_then(Session::try_next);
+        for event in told.drain(..) {
+            self.broker_said(event);
         }
+        self.told = told;
     }
 
     fn broker_said(&mut self, event: Event) {

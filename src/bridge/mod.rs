@@ -81,6 +81,8 @@ pub struct Bridge {
     stop_links: watch::Sender<bool>,
     /// `None` while we stay away from the broker.
     session: Option<Session>,
+    /// What it has told in this turn.
+    told: Vec<mqtt::Event>,
     session_settings: mqtt::Settings,
     session_again_at: Option<Instant>,
     rivals: Rivals,
@@ -131,7 +133,7 @@ impl Bridge {
             _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
                 self.take_up_observations();
             }
-            event = next_event(&mut self.session) => self.take_up_broker_events(event),
+            () = next_events(&mut self.session, &mut self.told) => self.take_up_broker_events(),
             Some(report) = self.desired.reports.recv() => self.reported(report),
             Some(query) = self.queries.recv() => self.answer_query(query),
             Some(word) = self.requests.next() => self.commands_word(word),
@@ -176,10 +178,10 @@ impl Bridge {
     }
 }
 
-/// The session's next event; waits for ever while there is no session.
-async fn next_event(session: &mut Option<Session>) -> Option<mqtt::Event> {
+/// The session's next events, none at its end; waits for ever while there is no session.
+async fn next_events(session: &mut Option<Session>, told: &mut Vec<mqtt::Event>) {
     match session {
-        Some(session) => session.next().await,
+        Some(session) => session.next_many(told, BROKER_EVENTS_TAKEN_MAX).await,
         None => std::future::pending().await,
     }
 }

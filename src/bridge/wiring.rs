@@ -111,6 +111,7 @@ impl Bridge {
             _observe: observe,
             stop_links,
             session: Some(mqtt::session::spawn(session_settings.clone())),
+            told: Vec::new(),
             session_settings,
             session_again_at: None,
             rivals: Rivals::default(),

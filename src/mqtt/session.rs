@@ -250,9 +250,10 @@ impl Session {
         self.events.recv().await
     }
 
-    /// The next event if one is there.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
+    /// Takes up to `most` events that are ready, once there is one; none when the session has ended.
+    /// May be given up while waiting without losing any.
+    pub async fn next_many(&mut self, events: &mut Vec<Event>, most: usize) {
+        self.events.recv_many(events, most).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many at once: clients that change the same filter, gateways that hang, requests that wait.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -142,4 +143,37 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
         }
     })
     .await;
+}
+
+/// Aim: nothing that the broker hands over is left lying, however much of it is ready at once.
+/// Method: the bridge stands still while requests come in, so that it finds them all together.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_while_the_bridge_stood_still_is_answered_to_the_last() {
+    const REQUESTS: usize = 500;
+    let broker = Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 1000").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let house = House::with(broker, simulator, ALL, "").await;
+    for round in 0..4 {
+        house.bridge.signal("-STOP");
+        let topic = format!("gsdk/lobby/request/round_{round}");
+        let mut publisher = std::process::Command::new("mosquitto_pub")
+            .args(["-V", "5", "-q", "1", "-l", "-t", &topic, "-p", &house.broker.port.to_string()])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = publisher.stdin.take().unwrap();
+        for number in 0..REQUESTS {
+            writeln!(lines, "{{\"transaction\":{number}}}").unwrap();
+        }
+        drop(lines);
+        assert!(publisher.wait().unwrap().success());
+        house.bridge.signal("-CONT");
+        let answers = format!("gsdk/lobby/response/round_{round}");
+        crate::harness::eventually("each is answered", || {
+            let answered = watcher.all().into_iter().filter(|seen| seen.topic == answers).count();
+            (answered == REQUESTS).then_some(())
+        })
+        .await;
+    }
 }
