@@ -36,6 +36,7 @@ impl Bridge {
                 if let Err(error) = connection.subscribe(own, Retained::Skipped) {
                     tracing::warn!("{error}");
                 }
+                self.ask_for_leftovers();
                 self.ask_for_discovery();
                 self.rivals.connected();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
@@ -43,7 +44,7 @@ impl Bridge {
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { refused, .. } => {
                 // Its own info has to come back before another's is taken for a live one.
-                let reading = self.discovery.is_reading();
+                let reading = self.leftovers.is_wanted() || self.discovery.is_reading();
                 if !self.rivals.echoed() || reading {
                     self.publisher.bridge_info_again();
                 }

@@ -202,6 +202,9 @@ impl Bridge {
         let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append(subject, event.name(), payload, instant_now());
+        if *event == GatewayEvent::Reachable {
+            self.clear_leftovers(gateway);
+        }
     }
 
     pub(super) fn bridge_event(&mut self, kind: &BridgeEventKind) {

@@ -17,6 +17,7 @@ impl Bridge {
         } else if message.topic == topics.bridge_info() {
             self.info_heard(message);
         } else {
+            self.leftover(message);
             self.discovery_heard(message);
             self.requested(message);
         }
@@ -28,6 +29,7 @@ impl Bridge {
         let now = Instant::now();
         let verdict = self.rivals.heard(now, &message.payload, ours);
         if self.rivals.echoed() && !message.retain {
+            self.leftovers_are_all();
             self.discovery_is_read();
         }
         let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {

@@ -98,6 +98,9 @@ impl Bridge {
     }
 
     fn restore(&mut self, content: Content, goes_on: bool) {
+        if !goes_on {
+            self.leftovers.look();
+        }
         self.outbox.restore(content.events, content.lost);
         self.restore_devices(content.devices, goes_on);
         self.restore_desired(content.desired);

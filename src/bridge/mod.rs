@@ -13,6 +13,7 @@ mod discovery;
 mod giving;
 mod heard;
 mod keeping;
+mod leftovers;
 mod losses;
 mod own;
 mod page;
@@ -40,6 +41,7 @@ use clock::Clock;
 use desired::Wanted;
 use discovery::Discovery;
 use keeping::Keeper;
+use leftovers::Leftovers;
 use losses::Losses;
 use page::PageKeep;
 use requests::Requests;
@@ -95,6 +97,7 @@ pub struct Bridge {
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,
+    leftovers: Leftovers,
     discovery: Discovery,
     page: PageKeep,
     /// Counts the events of bridge and gateways in this run.

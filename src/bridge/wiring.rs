@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::desired::Wanted;
 use super::discovery::{self, Discovery};
 use super::keeping::Keeper;
+use super::leftovers::Leftovers;
 use super::losses::Losses;
 use super::page::PageKeep;
 use super::requests::Requests;
@@ -121,6 +122,7 @@ impl Bridge {
             broker_refusal: "",
             queries,
             losses: Losses::default(),
+            leftovers: Leftovers::default(),
             discovery: Discovery::new(&config.home_assistant),
             page: PageKeep::new(clock.now(), config.gateways.len()),
             numbered: 0,

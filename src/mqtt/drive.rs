@@ -4,7 +4,6 @@
 //! May not publish: this task polls, and a task that does both waits for itself. Tokens and packet
 //! IDs meet by order: the library numbers publishes in the order in which they were given to it.
 
-use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -138,9 +137,7 @@ struct Pairing {
     filters: mpsc::Receiver<Vec<String>>,
     /// Handed out with the connection.
     senders: Option<(mpsc::Sender<u64>, mpsc::Sender<Vec<String>>)>,
-    /// By packet ID, in the order in which they went out: the library may tell of a packet under an
-    /// ID before it tells of the acknowledgement that made the ID free.
-    under_way: Vec<VecDeque<u64>>,
+    under_way: Vec<Option<u64>>,
     /// How many acknowledgements the broker owes.
     owed: usize,
     /// Since when it owes some and has sent none.
@@ -179,7 +176,7 @@ impl Pairing {
             Happening::Sent(packet) => self.sent(packet).await,
             Happening::Acked(packet, result) => {
                 let slot = self.under_way.get_mut(usize::from(packet));
-                if let Some(token) = slot.and_then(VecDeque::pop_front) {
+                if let Some(token) = slot.and_then(Option::take) {
                     self.owed -= 1;
                     self.acks.push(Ack { token, result });
                 }
@@ -236,11 +233,11 @@ impl Pairing {
         };
         let index = usize::from(packet);
         if self.under_way.len() <= index {
-            self.under_way.resize(index + 1, VecDeque::new());
+            self.under_way.resize(index + 1, None);
         }
-        if let (Some(slot), Some(token)) = (self.under_way.get_mut(index), token) {
-            self.owed += 1;
-            slot.push_back(token);
+        if let Some(slot) = self.under_way.get_mut(index) {
+            self.owed += usize::from(token.is_some() && slot.is_none());
+            *slot = token;
         }
         if self.owed > 0 {
             self.owed_since.get_or_insert_with(Instant::now);

@@ -36,4 +36,4 @@ pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Refusal, Session, Settings, Will,
 };
 pub use tls::Tls;
-pub use topics::Topics;
+pub use topics::{Owner, Topics};

@@ -250,8 +250,8 @@ impl Session {
         self.events.recv().await
     }
 
-    /// Takes up to `most` events that are ready, once there is one; none when the session has ended.
-    /// May be given up while waiting without losing any.
+    /// Takes up to `most` events that are ready, once there is one; none when the session has
+    /// ended. May be given up while waiting without losing any.
     pub async fn next_many(&mut self, events: &mut Vec<Event>, most: usize) {
         self.events.recv_many(events, most).await;
     }

@@ -8,6 +8,15 @@ use crate::payload::Subject;
 /// The name of a bridge that shares its base topic with no other: the configuration's default.
 const BRIDGE_ONLY: &str = "bridge";
 
+/// Of whom a retained topic speaks: a gateway, or one of its devices.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Which gateway.
+    pub gateway: GatewayName,
+    /// Which device; `None`: the gateway itself.
+    pub device_id: Option<DeviceId>,
+}
+
 /// The topics of one bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
@@ -50,6 +59,24 @@ impl Topics {
     #[must_use]
     pub fn device_state(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
         format!("{}/{gateway}/{device_id}/state", self.base)
+    }
+
+    /// The filters of what bridges keep on this base topic, of gateways and devices.
+    #[must_use]
+    pub fn retained_filters(&self) -> Vec<String> {
+        vec![format!("{}/+/info", self.base), format!("{}/+/+/state", self.base)]
+    }
+
+    /// Of whom a topic of [`Self::retained_filters`] speaks; `None` for any other.
+    #[must_use]
+    pub fn owner(&self, topic: &str) -> Option<Owner> {
+        let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
+        let (gateway, rest) = inside.split_once('/')?;
+        let device_id = match rest {
+            "info" => None,
+            _ => Some(rest.strip_suffix("/state")?.parse().ok()?),
+        };
+        Some(Owner { gateway: gateway.parse().ok()?, device_id })
     }
 
     /// The filters of the requests to these gateways and to the bridge itself. A bridge of the
@@ -142,6 +169,11 @@ mod tests {
         for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {
             assert_eq!(topics.request(other), None);
         }
+        let owner = topics.owner("site/gsdk/lobby/7/state").unwrap();
+        assert_eq!((&owner.gateway, owner.device_id), (&lobby, Some(device_id)));
+        assert_eq!(topics.owner("site/gsdk/lobby/info").unwrap().device_id, None);
+        let others = ["lobby/x/state", "lobby/0/state", "bridge_2/info", "lobby/7/8/state"];
+        assert!(others.iter().all(|it| topics.owner(&format!("site/gsdk/{it}")).is_none()));
         assert_eq!(topics.response("lobby", "connect"), "site/gsdk/lobby/response/connect");
         let event = |subject| topics.event(&subject, "x");
         assert_eq!(event(Subject::Bridge), "site/gsdk/bridge_2/event/x");

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::{Simulator, Storm};
 
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::watcher::{Watcher, check_chain, retained};
+use crate::harness::watcher::{Watcher, check_chain, publish, retained};
 use crate::harness::{eventually, patiently};
 
 /// A broker that queues for a subscriber without a limit.
@@ -129,6 +129,41 @@ async fn a_gateway_that_is_not_configured_any_more_is_cleared_at_start() {
     bridge.is_ready().await;
     let (_, log) = bridge.stop().await;
     assert!(!log.contains("not configured any more"), "it has been cleared: {log}");
+}
+
+/// Aim: nothing that is gone stays true at the broker, though the store that knew it is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_run_left_is_cleared_even_without_its_store() {
+    let broker = Mosquitto::start(BROKER).await;
+    let lobby = crate::harness::simulator(3).await;
+    let store = crate::harness::simulator(3).await;
+    let mut bridge = Setup::new(broker.port, "")
+        .gateway("lobby", &lobby, "")
+        .gateway("store", &store, "")
+        .start();
+    bridge.is_ready().await;
+    let kept = || retained(broker.port);
+    eventually("all is there", || (kept().len() == 2 + 2 * 5).then_some(())).await;
+    bridge.kill();
+    std::fs::remove_dir_all(bridge.state_dir()).unwrap();
+    bridge.forget_gateway("store");
+    let gone = lobby.control().building()[0].id;
+    another_client(&lobby, &["async", "remove", &gone.to_string()]);
+    let another = |topic: &str, bridge: &str| {
+        let payload = json!({ "bridge": bridge, "gateway": "annex" }).to_string();
+        publish(broker.port, &["-r", "-t", topic, "-m", &payload]);
+    };
+    another("gsdk/annex/info", "bridge_2");
+    another("gsdk/annex/9/state", "bridge_2");
+    bridge.restart();
+    let topics = || kept().into_keys().collect::<Vec<_>>();
+    let expected = |topics: &[String]| {
+        let of = |start: &str| topics.iter().filter(|topic| topic.starts_with(start)).count();
+        of("gsdk/store/") == 0 && of("gsdk/lobby/") == 4 && of("gsdk/annex/") == 2
+    };
+    eventually("what is gone is cleared", || expected(&topics()).then_some(())).await;
+    assert!(!kept().contains_key(&format!("gsdk/lobby/{gone}/state")), "{:?}", topics());
+    assert_eq!(kept()["gsdk/bridge/state"], "online");
 }
 
 #[tokio::test(flavor = "multi_thread")]
