@@ -2,7 +2,7 @@
 //!
 //! May not decide what is news: it tells what the stream tells, repeats too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,8 +25,6 @@ const QUEUE_MAX: usize = 100_000;
 struct Watch {
     entry: GatewayEntry,
     types: BTreeMap<DeviceId, DeviceType>,
-    /// Told by the stream before any list did: the list was asked for its type once.
-    strangers: BTreeSet<DeviceId>,
     /// Whether the list of this link has been shown.
     listed: bool,
     json: bool,
@@ -38,8 +36,8 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
     let (_stop, stopped) = watch::channel(false);
     let link = Link::start(GatewayIndex(0), gateway.options, queue, Arc::new(|_: &_| {}), stopped);
     let look = Look::of_stdout();
-    let (types, strangers) = (BTreeMap::new(), BTreeSet::new());
-    let mut watch = Watch { entry: gateway.entry, types, strangers, listed: false, json, look };
+    let types = BTreeMap::new();
+    let mut watch = Watch { entry: gateway.entry, types, listed: false, json, look };
     let stop = super::super::stop_signal();
     tokio::pin!(stop);
     loop {
@@ -61,7 +59,8 @@ impl Watch {
         let now = now();
         match observation {
             Observation::Status { device_id, status, timestamp_s, .. } => {
-                if !self.types.contains_key(&device_id) && self.strangers.insert(device_id) {
+                // A connected one is in the list; by the time that comes it may be gone again.
+                if !self.types.contains_key(&device_id) && status.connected() == Some(true) {
                     link.list_now();
                 }
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
