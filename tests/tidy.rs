@@ -42,8 +42,13 @@ const ARROWS: &[(&str, &str)] = &[
 /// The core may not know these words, in code.
 const NOT_IN_FLEET: [&str; 3] = ["async", "tokio", "tonic"];
 /// Work is finished or it is an issue; split here so that this file may pass.
-const UNFINISHED: [&str; 5] =
-    [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("X", "XX"), "todo!", "unimplemented!"];
+const UNFINISHED: [&str; 5] = [
+    concat!("FIX", "ME"),
+    concat!("TO", "DO"),
+    concat!("X", "XX"),
+    concat!("to", "do!"),
+    concat!("unimple", "mented!"),
+];
 
 const COLUMNS_MAX: usize = 100;
 /// Lines of a file before its tests; 200 is the aim.
