@@ -19,14 +19,8 @@ pub(super) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> 
     let mut components = Components::new();
     let available = json!([{ "topic": topics.state }]);
     // Without availability: a bridge that is away is what it tells.
-    let connection = json!({
-        "name": "Connection",
-        "state_topic": topics.state,
-        "payload_on": "online",
-        "payload_off": "offline",
-        "device_class": "connectivity",
-        "entity_category": "diagnostic",
-    });
+    let mut connection = connection(&topics.state, "online", "offline");
+    connection["entity_category"] = Value::from("diagnostic");
     add(&mut components, id, "connection", "binary_sensor", connection);
     let waiting = json!({
         "name": "Waiting events",
@@ -55,13 +49,7 @@ pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -
     let mut components = Components::new();
     // What is said of its devices holds only while its view is live.
     let live = json!([{ "topic": topics.bridge_state }, { "topic": topics.state }]);
-    let connection = json!({
-        "name": "Connection",
-        "state_topic": topics.state,
-        "payload_on": "online",
-        "payload_off": "offline",
-        "device_class": "connectivity",
-    });
+    let connection = connection(&topics.state, "online", "offline");
     add(&mut components, id, "connection", "binary_sensor", connection);
     for (key, name, field, icon) in [
         ("devices", "Devices", "devices", "mdi:door"),
@@ -126,15 +114,9 @@ pub(super) fn of_device(
     controls: Controls,
 ) -> Components {
     let mut components = Components::new();
+    let mut connection = connection(&topics.state, "True", "False");
     // `null` is written None, which Home Assistant shows as unknown.
-    let connection = json!({
-        "name": "Connection",
-        "state_topic": topics.state,
-        "value_template": "{{ value_json.connected }}",
-        "payload_on": "True",
-        "payload_off": "False",
-        "device_class": "connectivity",
-    });
+    connection["value_template"] = Value::from("{{ value_json.connected }}");
     add(&mut components, id, "connection", "binary_sensor", connection);
     add(&mut components, id, "event", "event", connection_event(topics));
     let statuses: Vec<String> = Status::KNOWN.iter().map(ToString::to_string).collect();
@@ -173,6 +155,16 @@ pub(super) fn of_device(
     });
     control(&mut components, id, "disconnect", "button", disconnect, controls.disconnect);
     components
+}
+
+fn connection(state_topic: &str, on: &str, off: &str) -> Value {
+    json!({
+        "name": "Connection",
+        "state_topic": state_topic,
+        "payload_on": on,
+        "payload_off": off,
+        "device_class": "connectivity",
+    })
 }
 
 /// What happened, for automations: of the types that matter to one, and as it happens.

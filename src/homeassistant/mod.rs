@@ -15,10 +15,8 @@ pub use owner::{Subject, is_ours};
 
 use crate::fleet::{DeviceState, DeviceType};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::{Directory, GatewayEntry, to_bytes};
+use crate::payload::{BRIDGE_ONLY, Directory, GatewayEntry, to_bytes};
 
-/// The name of a bridge that shares its base topic with no other.
-const BRIDGE_ONLY: &str = "bridge";
 /// Who made these devices, and their gateways' software.
 const MANUFACTURER: &str = "Suprema";
 

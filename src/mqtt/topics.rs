@@ -3,10 +3,7 @@
 //! May not touch a broker. Names that become topic levels are valid by their types.
 
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::Subject;
-
-/// The name of a bridge that shares its base topic with no other: the configuration's default.
-const BRIDGE_ONLY: &str = "bridge";
+use crate::payload::{BRIDGE_ONLY, Subject};
 
 /// Of whom a retained topic speaks: a gateway, or one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -22,6 +22,9 @@ pub use time::rfc3339;
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 
+/// The name of a bridge that shares its base topic with no other: the configuration's default.
+pub const BRIDGE_ONLY: &str = "bridge";
+
 /// The names that go into payloads: the bridge's, the gateways', the devices'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
