@@ -92,6 +92,14 @@ pub enum Retained {
     Sent,
 }
 
+impl Retained {
+    /// Whether what comes is acknowledged. All that a broker keeps is not: of what it has to hear an
+    /// acknowledgement for, it queues only so much (mosquitto 1,000 messages) and drops the rest.
+    pub(super) fn is_acknowledged(self) -> bool {
+        self != Self::Sent
+    }
+}
+
 /// Why a subscription was not even tried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
@@ -192,7 +200,7 @@ impl Connection {
         }
     }
 
-    /// Subscribes with QoS 1; our own messages come too. The answer is
+    /// Subscribes, with QoS 1 but for [`Retained::Sent`]; our own messages come too. The answer is
     /// [`super::Event::Subscribed`].
     ///
     /// # Errors
@@ -206,7 +214,7 @@ impl Connection {
         let slot = self.filters.try_reserve().map_err(|_| SubscribeError::Closed)?;
         let tried = match &self.client {
             Client::V5(client) => client.subscribe(&filters, retained),
-            Client::V4(client) => client.subscribe(&filters),
+            Client::V4(client) => client.subscribe(&filters, retained),
         };
         match tried {
             Tried::Queued => {

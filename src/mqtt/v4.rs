@@ -13,7 +13,7 @@ use rumqttc_v4::{
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::connection::{Client as EitherClient, Granted, Publish, Tried};
+use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
 use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
@@ -35,9 +35,9 @@ impl Client {
         tried(self.0.try_publish(publish.topic, publish.payload, options))
     }
 
-    pub(super) fn subscribe(&self, filters: &[String]) -> Tried {
-        let filters =
-            filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+    pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
+        let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), qos));
         tried(self.0.try_subscribe_many(filters))
     }
 

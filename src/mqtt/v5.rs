@@ -44,8 +44,9 @@ impl Client {
     }
 
     pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
+        let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         let filters = filters.iter().map(|filter| {
-            let mut filter = SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce);
+            let mut filter = SubscribeFilter::new(filter.clone(), qos);
             filter.preserve_retain = retained == Retained::Marked;
             filter.retain_forward_rule = match retained {
                 Retained::Marked | Retained::Skipped => RetainForwardRule::Never,
