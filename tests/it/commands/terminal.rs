@@ -18,12 +18,14 @@ impl Terminal {
     /// Runs a `ctl` in a terminal of so many columns, with these variables.
     fn run(desk: &Desk, columns: u16, variables: &str, words: &str) -> Self {
         let config = desk.dir.path().join("config.toml");
+        // `exec`: Ctrl-C is for the program alone; some shells die of it and answer for it.
         let line = format!(
-            "stty rows 24 cols {columns}; {variables} {PROGRAM} ctl --config {} {words}",
+            "stty rows 24 cols {columns}; exec env {variables} {PROGRAM} ctl --config {} {words}",
             config.display()
         );
         let mut child = Command::new("script")
             .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .env("SHELL", "/bin/sh")
             .env("TERM", "xterm")
             .env_remove("NO_COLOR")
             .stdin(Stdio::piped())
