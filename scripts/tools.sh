@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, Prometheus, faketime, Python with grpcio and Grafana's SDK,
+# ring), mosquitto and its clients, Prometheus, curl, jq, faketime, Python with grpcio and Grafana's SDK,
 # cargo-deny. Asks nothing. Debian starts the services it installs; this leaves none running that was
 # not there before.
 set -eu
@@ -20,6 +20,8 @@ need mosquitto mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need prometheus prometheus "prometheus prometheus-node-exporter"
 need curl curl
+need jq jq
+need setpriv util-linux
 need faketime faketime
 need systemd-analyze systemd
 need python3 "python3 python3-venv"

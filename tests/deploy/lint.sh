@@ -4,12 +4,18 @@ set -eu
 
 bin=target/tools/venv/bin
 "$bin/yamllint" -s -c deploy/yamllint.yml deploy
-"$bin/hadolint" deploy/container/Containerfile
+"$bin/hadolint" deploy/container/Containerfile deploy/home-assistant-addon/Dockerfile
+# What Home Assistant's host reads the profile with; without loading it, which needs its kernel.
+if command -v apparmor_parser >/dev/null; then
+    apparmor_parser --skip-kernel-load --skip-cache deploy/home-assistant-addon/apparmor.txt
+else
+    echo "SKIPPED: the add-on's AppArmor profile (no apparmor_parser)"
+fi
 for file in namespace service statefulset networkpolicy; do
     "$bin/kubernetes-validate" --strict "deploy/kubernetes/$file.yaml" >/dev/null
 done
 promtool check config deploy/prometheus/prometheus.yml >/dev/null
-for script in deploy/debian/* tests/deploy/*.sh; do
+for script in deploy/debian/* deploy/home-assistant-addon/*.sh tests/deploy/*.sh; do
     case $script in */config) ;; *) sh -n "$script" ;; esac
 done
 for rule in $(sed -n 's/^ *- alert: //p' deploy/prometheus/gsdk2mqtt.rules.yml); do
