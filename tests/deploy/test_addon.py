@@ -37,17 +37,20 @@ TYPE = re.compile(r"(str|bool|port|password|int\(\d+,\d+\)|list\([^)]+\)|match\(
 
 
 def fits(kind, value, where):
-    """Whether a value is one that the Supervisor would take for this element of the schema."""
+    """Fails unless the Supervisor would take the value for this element of the schema."""
     if isinstance(kind, list):
         assert isinstance(value, list), where
-        return [fits(kind[0], one, where) for one in value]
+        for one in value:
+            fits(kind[0], one, where)
+        return
     if isinstance(kind, dict):
+        assert set(value) <= set(kind), f"{where}: {set(value) - set(kind)}"
         for key, inner in kind.items():
             if key in value:
                 fits(inner, value[key], f"{where}.{key}")
             else:
                 assert isinstance(inner, str) and inner.endswith("?"), f"{where}.{key} is missing"
-        return [] if set(value) <= set(kind) else [].index(f"{where}: {set(value) - set(kind)}")
+        return
     found = TYPE.match(kind)
     assert found, f"{where}: the Supervisor has no type {kind}"
     plain = kind.removesuffix("?")
@@ -61,7 +64,6 @@ def fits(kind, value, where):
     else:
         wanted = {"bool": bool, "port": int}.get(plain, str)
         assert type(value) is wanted, f"{where}: {value}"
-    return []
 
 
 def leaves(kind, path=()):
