@@ -4,7 +4,8 @@
 
 use super::Bridge;
 use super::clock::instant_now;
-use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, Retained, View};
+use super::memory::Memory;
+use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, View};
 
 impl Bridge {
     /// Takes up what the broker's session has told.
@@ -28,26 +29,16 @@ impl Bridge {
                 if !connected.retain_available {
                     tracing::warn!("the broker keeps no retained messages, so states are not seen");
                 }
-                let connection = self.connection.insert(connected.connection);
-                // A last will that arrives late would stick: the bridge listens to its own topic.
-                // So would a second bridge under this name: its info tells.
-                let topics = self.publisher.topics();
-                let own = vec![topics.bridge_state(), topics.bridge_info()];
-                if let Err(error) = connection.subscribe(own, Retained::Skipped) {
-                    tracing::warn!("{error}");
-                }
-                self.ask_for_leftovers();
-                self.ask_for_discovery();
+                self.connection = Some(connected.connection);
+                self.info.connected_at = Some(self.clock.now());
                 self.rivals.connected();
+                self.read_memory();
+                self.listen_for_home_assistant();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
-            Event::Subscribed { refused, .. } => {
-                // Its own info has to come back before another's is taken for a live one.
-                let reading = self.leftovers.is_wanted() || self.discovery.is_reading();
-                if !self.rivals.echoed() || reading {
-                    self.publisher.bridge_info_again();
-                }
+            Event::Subscribed { filters, refused, .. } => {
+                self.memory_answered(&filters, &refused);
                 for (filter, reason) in refused {
                     let of_discovery = filter == self.publisher.discovery_filter();
                     if of_discovery && !self.discovery.is_enabled() {
@@ -61,6 +52,7 @@ impl Bridge {
             Event::Disconnected { reason, .. } => {
                 self.metrics.mqtt_connected.set(0);
                 self.connection = None;
+                self.memory = Memory::default();
                 self.broker_fault = reason;
                 self.publisher.disconnected(&mut self.outbox);
             }
@@ -136,8 +128,20 @@ impl Bridge {
                 PublishError::RetainUnavailable => ("retain_unavailable", true),
                 PublishError::Topic { .. } => ("topic_invalid", true),
             };
-            tracing::debug!("{error}");
+            if !hopeless || reason == self.broker_refusal {
+                tracing::debug!("{error}");
+            } else {
+                tracing::warn!("{error}");
+                self.broker_refusal = reason;
+            }
             self.metrics.publish_failed(reason);
+            if let PublishError::TooLarge { .. } = error {
+                let lost = self.publisher.unfit(token, &self.directory, &mut self.outbox);
+                if let Some(subject) = lost {
+                    self.metrics.outbox_dropped.inc();
+                    self.losses.add_too_large(subject);
+                }
+            }
             self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
         }
     }

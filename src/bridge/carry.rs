@@ -121,6 +121,7 @@ impl Bridge {
             self.bridge_event(&kind);
         }
         self.give_again(now);
+        self.wake_memory(now);
         self.wake_discovery(now);
         self.keep_hours();
         if self.session_again_at.is_some_and(|at| at <= now) {
@@ -141,9 +142,9 @@ impl Bridge {
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (giving, keeping) = (self.desired.due(), self.keeper.due());
-        let others =
-            [self.discovery.due(), self.republish_at, self.session_again_at, giving, keeping];
-        moments.chain(losses).chain(others.into_iter().flatten()).min()
+        let broker = [self.memory.due(), self.discovery.due(), self.session_again_at];
+        let others = broker.into_iter().chain([self.republish_at, giving, keeping]);
+        moments.chain(losses).chain(others.flatten()).min()
     }
 
     pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {

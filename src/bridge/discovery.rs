@@ -23,7 +23,6 @@ const JITTER_MS: u64 = 5_000;
 pub(super) struct Discovery {
     enabled: bool,
     status_topic: String,
-    reading: bool,
     /// So many were found in this reading that are to be cleared.
     stale: usize,
     /// A broker sends a reader only so many at once: what is cleared makes room for others.
@@ -57,7 +56,6 @@ impl Discovery {
         Self {
             enabled: config.enabled,
             status_topic: config.status_topic.clone(),
-            reading: false,
             stale: 0,
             read_again: false,
             done: false,
@@ -65,9 +63,9 @@ impl Discovery {
         }
     }
 
-    /// Whether the broker's memory is being read.
-    pub(super) const fn is_reading(&self) -> bool {
-        self.reading
+    /// Whether it is to be known what the broker keeps of it.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.enabled || !self.done
     }
 
     /// Whether what cannot be subscribed to is worth a warning: many have no Home Assistant.
@@ -82,27 +80,13 @@ impl Discovery {
 }
 
 impl Bridge {
-    /// A new connection: listens for Home Assistant, and reads what the broker keeps.
-    pub(super) fn ask_for_discovery(&mut self) {
-        (self.discovery.read_again, self.discovery.reading) = (false, false);
-        if self.discovery.enabled {
-            let status = vec![self.discovery.status_topic.clone()];
-            self.subscribe_for_discovery(status, Retained::Skipped);
-        }
-        if self.discovery.enabled || !self.discovery.done {
-            self.read_discovery();
-        }
-    }
-
-    fn read_discovery(&mut self) {
-        (self.discovery.reading, self.discovery.stale) = (true, 0);
-        let filter = vec![self.publisher.discovery_filter()];
-        self.subscribe_for_discovery(filter, Retained::Sent);
-    }
-
-    fn subscribe_for_discovery(&mut self, filters: Vec<String>, retained: Retained) {
-        if let Some(connection) = &mut self.connection
-            && let Err(error) = connection.subscribe(filters, retained)
+    /// A new connection: listens for Home Assistant.
+    pub(super) fn listen_for_home_assistant(&mut self) {
+        (self.discovery.read_again, self.discovery.stale) = (false, 0);
+        let status = vec![(self.discovery.status_topic.clone(), Retained::Skipped)];
+        if self.discovery.enabled
+            && let Some(connection) = &mut self.connection
+            && let Err(error) = connection.subscribe(status)
         {
             tracing::warn!("{error}");
         }
@@ -115,24 +99,17 @@ impl Bridge {
         if live && message.topic == discovery.status_topic && message.payload == BIRTH {
             let jitter = Duration::from_millis(fastrand::u64(0..JITTER_MS));
             discovery.born_at.get_or_insert(Instant::now() + jitter);
-        } else if discovery.reading && message.retain {
+        } else if message.retain {
             let (topic, payload) = (&message.topic, &message.payload);
             let stale = self.publisher.discovery_found(&self.directory, topic, payload);
             discovery.stale += usize::from(stale);
         }
     }
 
-    /// What this connection published has come back: so has all that the broker kept before.
+    /// All that the broker keeps has come.
     pub(super) fn discovery_is_read(&mut self) {
-        if !std::mem::take(&mut self.discovery.reading) {
-            return;
-        }
-        let filter = self.publisher.discovery_filter();
-        if let Some(connection) = &mut self.connection {
-            connection.unsubscribe(vec![filter]);
-        }
         self.publisher.discovery_memory_read();
-        let stale = self.discovery.stale;
+        let stale = std::mem::take(&mut self.discovery.stale);
         (self.discovery.read_again, self.discovery.done) = (stale > 0, stale == 0);
         if stale > 0 {
             tracing::info!(count = stale, "Home Assistant discovery of what is no more: cleared");
@@ -148,7 +125,8 @@ impl Bridge {
         }
         if self.discovery.read_again && self.publisher.discovery_is_idle() {
             self.discovery.read_again = false;
-            self.read_discovery();
+            let filter = self.publisher.discovery_filter();
+            self.read(vec![(filter, Retained::Many)]);
         }
     }
 }

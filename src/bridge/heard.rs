@@ -5,6 +5,7 @@
 use tokio::time::Instant;
 
 use super::Bridge;
+use super::memory::Memory;
 use super::rivals::{STEP_BACK, Verdict};
 use crate::mqtt::Message;
 use crate::payload::rfc3339;
@@ -14,6 +15,8 @@ impl Bridge {
         let topics = self.publisher.topics();
         if message.topic == topics.bridge_state() && message.payload == "offline" {
             self.publisher.offline_seen();
+        } else if message.topic == topics.bridge_state() {
+            self.rivals.state_heard(message.retain && message.payload == "online");
         } else if message.topic == topics.bridge_info() {
             self.info_heard(message);
         } else {
@@ -27,24 +30,32 @@ impl Bridge {
         let started_at = rfc3339(self.info.started_at);
         let ours = (self.info.instance_id.as_str(), started_at.as_str());
         let now = Instant::now();
-        let verdict = self.rivals.heard(now, &message.payload, ours);
-        if self.rivals.echoed() && !message.retain {
-            self.leftovers_are_all();
-            self.discovery_is_read();
+        let known = self.rivals.reason(now).is_some();
+        let verdict = self.rivals.heard(now, message.retain, &message.payload, ours);
+        if verdict == Verdict::Ourselves {
+            if !message.retain {
+                self.own_info_heard();
+            }
+            return;
         }
-        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Ourselves) else {
+        let Some(reason) = self.rivals.reason(now).filter(|_| verdict != Verdict::Gone) else {
             return;
         };
         tracing::error!("{reason}");
         if verdict == Verdict::Stay {
-            // Retained messages are not sent to who subscribes as we do: it has not heard us yet.
+            // It takes our answer for what it is: alive.
             self.publisher.bridge_info_again();
+            if !known {
+                // Where both began at once, it may have spoken in our name.
+                self.publisher.all_changed(&self.fleet);
+            }
         }
         if verdict == Verdict::StepBack
             && let Some(connection) = self.connection.take()
         {
             // Without a word: `offline` would be said in the name of the other, too.
             connection.disconnect();
+            self.memory = Memory::default();
             self.metrics.mqtt_connected.set(0);
             self.publisher.disconnected(&mut self.outbox);
             self.broker_fault = reason;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Bridge;
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{Message, Owner, Retained};
+use crate::mqtt::{Message, Owner};
 
 /// Devices and gateways looked after at most; more are no leftovers of one bridge.
 const FOUND_MAX: usize = 1_000_000;
@@ -41,19 +41,6 @@ impl Leftovers {
 }
 
 impl Bridge {
-    /// A new connection: asks for what the broker keeps, where that is still to be known.
-    pub(super) fn ask_for_leftovers(&mut self) {
-        if !self.leftovers.wanted {
-            return;
-        }
-        let filters = self.publisher.topics().retained_filters();
-        if let Some(connection) = &mut self.connection
-            && let Err(error) = connection.subscribe(filters, Retained::Sent)
-        {
-            tracing::warn!("{error}");
-        }
-    }
-
     /// Takes note of a retained message, if it is of this bridge.
     pub(super) fn leftover(&mut self, message: &Message) {
         if !self.leftovers.wanted || !message.retain || self.leftovers.found.len() >= FOUND_MAX {
@@ -66,15 +53,10 @@ impl Bridge {
         }
     }
 
-    /// What this connection published has come back, unmarked: so all that the broker kept before
-    /// has come.
+    /// All that the broker keeps has come.
     pub(super) fn leftovers_are_all(&mut self) {
         if !std::mem::take(&mut self.leftovers.wanted) {
             return;
-        }
-        let filters = self.publisher.topics().retained_filters();
-        if let Some(connection) = &mut self.connection {
-            connection.unsubscribe(filters);
         }
         let configured: BTreeSet<&GatewayName> =
             self.directory.gateways.iter().map(|entry| &entry.name).collect();

@@ -1,4 +1,4 @@
-//! Events that a full outbox dropped, told at most once a minute.
+//! Events that nobody will see, told at most once a minute.
 //!
 //! May not drop anything: it only counts.
 
@@ -15,6 +15,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     count: u64,
+    /// Some of them for their size.
+    too_large: bool,
     subjects: HashSet<Subject>,
     told_at: Option<Instant>,
 }
@@ -23,6 +25,12 @@ impl Losses {
     pub(super) fn add(&mut self, subject: Subject) {
         self.count += 1;
         self.subjects.insert(subject);
+    }
+
+    /// One that the broker does not take for its size.
+    pub(super) fn add_too_large(&mut self, subject: Subject) {
+        self.too_large = true;
+        self.add(subject);
     }
 
     /// When the next telling is due.
@@ -36,7 +44,12 @@ impl Losses {
         self.due(now).filter(|&due| due <= now)?;
         self.told_at = Some(now);
         let devices = self.subjects.drain().count() as u64;
-        let reason = "the outbox was full, so its oldest events were dropped".to_owned();
+        let reason = if std::mem::take(&mut self.too_large) {
+            "the broker does not take packets so large; raise its maximum packet size"
+        } else {
+            "the outbox was full, so its oldest events were dropped"
+        };
+        let reason = reason.to_owned();
         Some(BridgeEventKind::EventsLost {
             count: std::mem::take(&mut self.count),
             devices,

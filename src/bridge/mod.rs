@@ -15,6 +15,7 @@ mod heard;
 mod keeping;
 mod leftovers;
 mod losses;
+mod memory;
 mod own;
 mod page;
 mod queries;
@@ -43,6 +44,7 @@ use discovery::Discovery;
 use keeping::Keeper;
 use leftovers::Leftovers;
 use losses::Losses;
+use memory::Memory;
 use page::PageKeep;
 use requests::Requests;
 use rivals::Rivals;
@@ -97,6 +99,7 @@ pub struct Bridge {
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,
+    memory: Memory,
     leftovers: Leftovers,
     discovery: Discovery,
     page: PageKeep,

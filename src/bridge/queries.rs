@@ -36,6 +36,13 @@ impl Bridge {
                 self.broker_refusal
             ));
         }
+        let unfit = self.publisher.states_unfit();
+        if unfit > 0 {
+            reasons.push(format!(
+                "the states of {unfit} devices are too large for the broker, so their topics are \
+                 empty; raise its maximum packet size"
+            ));
+        }
         reasons.extend(self.keeper.fault().map(|fault| format!("the store: {fault}")));
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };

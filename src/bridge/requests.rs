@@ -205,8 +205,9 @@ impl Bridge {
         }
         let Some(connection) = &mut self.connection else { return };
         let names = self.requests.desks.iter().map(|desk| &desk.name);
-        let filters = self.publisher.topics().request_filters(names);
-        if let Err(error) = connection.subscribe(filters, Retained::Marked) {
+        let filters = self.publisher.topics().request_filters(names).into_iter();
+        let filters = filters.map(|filter| (filter, Retained::Marked)).collect();
+        if let Err(error) = connection.subscribe(filters) {
             tracing::warn!("{error}");
         }
     }

@@ -10,64 +10,92 @@ use tokio::time::Instant;
 
 /// How long the later of two bridges stays away before it looks again (contract, section 1).
 pub(super) const STEP_BACK: Duration = Duration::from_secs(60);
-/// How long a rival that has not been heard again is still told of.
-const TOLD_FOR: Duration = Duration::from_secs(60);
+/// How long a rival that has not been heard again is still told of: until after its next look.
+const TOLD_FOR: Duration = Duration::from_secs(90);
 
 /// What a bridge's info says of who it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Eq)]
 struct Identity {
     instance_id: String,
     started_at: String,
+    /// Each connection of the same instance has another.
+    connected_at: Option<String>,
 }
 
 /// Who was heard under our name.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
-    /// Our own info has come back over this connection: what comes now is not the broker's memory.
-    echoed: bool,
+    /// What the broker kept of another's info when it was last read.
+    kept: Option<Identity>,
+    /// It has been read in this run: what is another's since has been published since.
+    read_before: bool,
+    /// On this connection: the broker keeps another's info, and `online`.
+    other_kept: bool,
+    online_kept: bool,
     last: Option<(String, Instant)>,
 }
 
-/// What is to be done about a rival.
+/// What is to be done about an info.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is no rival, but ourselves.
+    /// It is our own.
     Ourselves,
-    /// It started later: it will step back.
+    /// It is what a bridge left that is gone, for all we know.
+    Gone,
+    /// Its bridge started later: it will step back.
     Stay,
-    /// It was there before us.
+    /// Its bridge was there before us.
     StepBack,
 }
 
 impl Rivals {
-    /// Whether our own info has come back over this connection.
-    pub(super) const fn echoed(&self) -> bool {
-        self.echoed
-    }
-
     /// A new connection.
     pub(super) const fn connected(&mut self) {
-        self.echoed = false;
+        (self.other_kept, self.online_kept) = (false, false);
     }
 
-    /// Takes an info on our own topic; `ours` is what we say there ourselves.
-    pub(super) fn heard(&mut self, now: Instant, info: &[u8], ours: (&str, &str)) -> Verdict {
+    /// A word on our own state's topic; `kept`: the broker keeps `online`.
+    pub(super) const fn state_heard(&mut self, kept: bool) {
+        self.online_kept |= kept;
+    }
+
+    /// What the broker keeps has been read. Returns whether another bridge may yet answer to our
+    /// info: its `online` stands. One with our client ID cannot: our connection has ended its own,
+    /// and its will has been published.
+    pub(super) const fn memory_read(&mut self) -> bool {
+        self.read_before = true;
+        self.other_kept && self.online_kept
+    }
+
+    /// Takes an info on our own topic, `kept` by the broker or just published; `ours` is what we say
+    /// there ourselves.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        kept: bool,
+        info: &[u8],
+        ours: (&str, &str),
+    ) -> Verdict {
         let Ok(theirs) = serde_json::from_slice::<Identity>(info) else {
-            return Verdict::Ourselves;
+            return Verdict::Gone;
         };
         let (instance_id, started_at) = ours;
         if theirs.instance_id == instance_id {
-            self.echoed = true;
-            return Verdict::Ourselves;
-        }
-        // A retained info of the run before us, which MQTT 3.1.1 cannot keep from being sent.
-        if !self.echoed {
             return Verdict::Ourselves;
         }
         // Times of the contract's form compare as text; the ID decides between equals.
         let they_were_first =
             (theirs.started_at.as_str(), theirs.instance_id.as_str()) < (started_at, instance_id);
-        self.last = Some((theirs.instance_id, now));
+        let who = theirs.instance_id.clone();
+        if kept {
+            self.other_kept = true;
+            let is_news = self.kept.as_ref() != Some(&theirs);
+            self.kept = Some(theirs);
+            if !(is_news && self.read_before) {
+                return Verdict::Gone;
+            }
+        }
+        self.last = Some((who, now));
         if they_were_first { Verdict::StepBack } else { Verdict::Stay }
     }
 
@@ -95,17 +123,36 @@ mod tests {
         };
         let old = ("b", "2026-11-23T10:00:00.000Z");
         for young in [("a", "2026-11-23T10:00:00.001Z"), ("c", "2026-11-23T10:00:00.000Z")] {
-            let heard = |theirs, ours| {
-                let mut rivals = Rivals::default();
-                let early = rivals.heard(now, info(theirs).as_bytes(), ours);
-                assert_eq!(early, Verdict::Ourselves, "the broker's memory is no rival");
-                rivals.heard(now, info(ours).as_bytes(), ours);
-                rivals.heard(now, info(theirs).as_bytes(), ours)
-            };
+            let heard =
+                |theirs, ours| Rivals::default().heard(now, false, info(theirs).as_bytes(), ours);
             assert_eq!(heard(old, young), Verdict::StepBack);
             assert_eq!(heard(young, old), Verdict::Stay);
             assert_eq!(heard(old, old), Verdict::Ourselves);
         }
-        assert_eq!(Rivals::default().heard(now, b"not JSON", old), Verdict::Ourselves);
+        assert_eq!(Rivals::default().heard(now, false, b"not JSON", old), Verdict::Gone);
+    }
+
+    #[test]
+    fn what_the_broker_keeps_is_a_rivals_only_if_it_is_news() {
+        let now = Instant::now();
+        let ours = ("us", "2026-11-23T10:00:00.000Z");
+        let info = |connected_at: &str| {
+            let started_at = "2026-11-23T09:00:00.000Z";
+            format!(
+                "{{\"instance_id\":\"x\",\"started_at\":\"{started_at}\",\
+                 \"connected_at\":\"{connected_at}\"}}"
+            )
+        };
+        let mut rivals = Rivals::default();
+        let mut connect = |kept: &str, online| {
+            rivals.connected();
+            rivals.state_heard(online);
+            let verdict = rivals.heard(now, true, info(kept).as_bytes(), ours);
+            (verdict, rivals.memory_read(), rivals.reason(now).is_some())
+        };
+        assert_eq!(connect("1", false), (Verdict::Gone, false, false), "of the run before us");
+        assert_eq!(connect("1", true), (Verdict::Gone, true, false), "its answer is waited for");
+        assert_eq!(connect("2", false), (Verdict::StepBack, false, true), "it has connected since");
+        assert_eq!(connect("2", false), (Verdict::Gone, false, true));
     }
 }

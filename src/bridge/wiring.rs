@@ -18,6 +18,7 @@ use super::discovery::{self, Discovery};
 use super::keeping::Keeper;
 use super::leftovers::Leftovers;
 use super::losses::Losses;
+use super::memory::Memory;
 use super::page::PageKeep;
 use super::requests::Requests;
 use super::rivals::Rivals;
@@ -122,6 +123,7 @@ impl Bridge {
             broker_refusal: "",
             queries,
             losses: Losses::default(),
+            memory: Memory::default(),
             leftovers: Leftovers::default(),
             discovery: Discovery::new(&config.home_assistant),
             page: PageKeep::new(clock.now(), config.gateways.len()),
@@ -154,6 +156,7 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
         version: VERSION,
         commit: COMMIT,
         started_at,
+        connected_at: None,
         base_topic: config.mqtt.base_topic.clone(),
         gateways: config.gateways.keys().cloned().collect(),
         commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),

@@ -96,7 +96,7 @@ async fn show_events(broker: SocketAddr) {
             Event::Connected(connected) => {
                 let connection = connection.insert(connected.connection);
                 if let Err(error) =
-                    connection.subscribe(vec!["gsdk/#".to_owned()], Retained::Skipped)
+                    connection.subscribe(vec![("gsdk/#".to_owned(), Retained::Skipped)])
                 {
                     tracing::warn!("{error}");
                 }

@@ -109,7 +109,8 @@ async fn subscribes(
     if config.home_assistant.enabled {
         filters.push(config.home_assistant.status_topic.clone());
     }
-    if let Err(error) = connection.subscribe(filters.clone(), Retained::Skipped) {
+    let wanted = filters.iter().map(|filter| (filter.clone(), Retained::Skipped)).collect();
+    if let Err(error) = connection.subscribe(wanted) {
         return vec![Finding::fail(format!("broker: {error}")).about("mqtt.url")];
     }
     let answered = timeout(ANSWER, async {

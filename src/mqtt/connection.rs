@@ -90,13 +90,15 @@ pub enum Retained {
     Skipped,
     /// Those that are there are sent, marked as retained; those published later are not marked.
     Sent,
+    /// As `Sent`, for filters that match much.
+    Many,
 }
 
 impl Retained {
-    /// Whether what comes is acknowledged. All that a broker keeps is not: of what it has to hear an
-    /// acknowledgement for, it queues only so much (mosquitto 1,000 messages) and drops the rest.
+    /// Whether what comes is acknowledged. Where much is kept it is not: of what it has to hear an
+    /// acknowledgement for, a broker queues only so much (mosquitto 1,000) and drops the rest.
     pub(super) fn is_acknowledged(self) -> bool {
-        self != Self::Sent
+        self != Self::Many
     }
 }
 
@@ -200,22 +202,20 @@ impl Connection {
         }
     }
 
-    /// Subscribes, with QoS 1 but for [`Retained::Sent`]; our own messages come too. The answer is
-    /// [`super::Event::Subscribed`].
+    /// Subscribes to all of these in one packet, with QoS 1 but for [`Retained::Many`]; our own
+    /// messages come too. The answer is [`super::Event::Subscribed`]. A publish that is given later
+    /// may still go out before it: the library has a queue for each.
     ///
     /// # Errors
     ///
     /// The subscription was not given to the broker, and no answer will come.
-    pub fn subscribe(
-        &mut self,
-        filters: Vec<String>,
-        retained: Retained,
-    ) -> Result<(), SubscribeError> {
+    pub fn subscribe(&mut self, filters: Vec<(String, Retained)>) -> Result<(), SubscribeError> {
         let slot = self.filters.try_reserve().map_err(|_| SubscribeError::Closed)?;
         let tried = match &self.client {
-            Client::V5(client) => client.subscribe(&filters, retained),
-            Client::V4(client) => client.subscribe(&filters, retained),
+            Client::V5(client) => client.subscribe(&filters),
+            Client::V4(client) => client.subscribe(&filters),
         };
+        let filters = filters.into_iter().map(|(filter, _)| filter).collect();
         match tried {
             Tried::Queued => {
                 slot.send(filters);

@@ -38,6 +38,10 @@ impl Desk {
         self.said = None;
     }
 
+    pub(super) const fn is_said(&self) -> bool {
+        self.said.is_some()
+    }
+
     /// When it may be said next.
     pub(super) fn next_at(&self, interval_ms: i64) -> Moment {
         self.said.as_ref().map_or(Moment::from_millis(0), |(at, _)| at.plus(interval_ms))

@@ -255,11 +255,12 @@ impl Pairing {
             return Ok(());
         };
         let (_, filters) = self.subscribing.swap_remove(index);
-        let answered = filters.into_iter().zip(results);
+        let answered = filters.iter().zip(results);
         let refused = answered
-            .filter_map(|(filter, result)| result.err().map(|refusal| (filter, refusal)))
+            .filter_map(|(filter, result)| result.err().map(|refusal| (filter.clone(), refusal)))
             .collect();
-        tell(line, Event::Subscribed { generation: line.generation, refused }).await
+        let generation = line.generation;
+        tell(line, Event::Subscribed { generation, filters, refused }).await
     }
 
     async fn tell_acks(&mut self, line: &Line) -> Result<(), Over> {

@@ -13,6 +13,7 @@ mod discovery;
 mod drive;
 mod fault;
 mod outgoing;
+mod phase;
 mod publisher;
 mod requests;
 mod sending;

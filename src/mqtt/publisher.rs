@@ -5,12 +5,13 @@
 //! every CONNACK the full state goes out and is acknowledged, then `online` (decision 6); the
 //! outbox drains beside it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::discovery::{DiscoveryDesk, DiscoverySettings};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::phase::Phase;
 use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
@@ -40,25 +41,12 @@ pub(super) enum Sent {
     Undiscovered(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No connection: nothing is sent.
-    Away,
-    /// The full state is on its way. `mark`: what it consists of, once every gateway is decided;
-    /// `last`: its last message, once that is sent.
-    Filling { mark: Option<u64>, last: Option<u64> },
-    /// `online` is the bridge's word.
-    Online,
-    /// A clean stop: `offline` for the gateways, then for the bridge.
-    Leaving,
-}
-
 /// The order of what is published.
 #[derive(Debug)]
 pub struct Publisher {
     pub(super) topics: Topics,
-    phase: Phase,
-    window: usize,
+    pub(super) phase: Phase,
+    pub(super) window: usize,
     pub(super) token: u64,
     pub(super) in_flight: BTreeMap<u64, Sent>,
     pub(super) changed: Changed,
@@ -66,11 +54,13 @@ pub struct Publisher {
     pub(super) gateways: Vec<GatewayDesk>,
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
-    again: BTreeMap<Moment, Vec<Sent>>,
+    pub(super) again: BTreeMap<Moment, Vec<Sent>>,
+    /// Devices whose state the broker will never take.
+    pub(super) unfit: BTreeSet<(GatewayIndex, DeviceId)>,
     /// In a row.
     refusals: u32,
     pub(super) turn: u32,
-    requests_wanted: bool,
+    pub(super) requests_wanted: bool,
     pub(super) answers: VecDeque<Answer>,
     pub(super) discovery: DiscoveryDesk,
 }
@@ -91,6 +81,7 @@ impl Publisher {
             bridge_info: Desk::default(),
             bridge_state: None,
             again: BTreeMap::new(),
+            unfit: BTreeSet::new(),
             refusals: 0,
             turn: 0,
             requests_wanted: false,
@@ -103,16 +94,6 @@ impl Publisher {
     #[must_use]
     pub const fn topics(&self) -> &Topics {
         &self.topics
-    }
-
-    /// A new connection, which takes this many unacknowledged messages: all is published again.
-    pub fn connected(&mut self, window: usize, fleet: &Fleet) {
-        self.phase = Phase::Filling { mark: None, last: None };
-        self.window = window.max(1);
-        self.in_flight.clear();
-        self.again.clear();
-        self.discovery.connected(fleet);
-        self.all_changed(fleet);
     }
 
     /// The connection is lost, and with it all that was in flight.
@@ -187,46 +168,6 @@ impl Publisher {
         self.bridge_info.forget();
     }
 
-    /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
-    pub fn offline_seen(&mut self) {
-        if self.phase == Phase::Online {
-            self.bridge_state = Some("online");
-        }
-    }
-
-    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge.
-    pub fn leave(&mut self) {
-        if self.phase == Phase::Away {
-            return;
-        }
-        self.phase = Phase::Leaving;
-        self.bridge_state = Some("offline");
-        for desk in &mut self.gateways {
-            desk.state_changed(0);
-        }
-    }
-
-    /// Whether `offline` has been said and acknowledged, or nobody is there to hear it.
-    #[must_use]
-    pub fn has_left(&self) -> bool {
-        self.phase == Phase::Away
-            || (self.phase == Phase::Leaving
-                && self.bridge_state.is_none()
-                && !self.in_flight.values().any(|sent| matches!(sent, Sent::BridgeState)))
-    }
-
-    /// Whether `online` is the bridge's word.
-    #[must_use]
-    pub fn is_online(&self) -> bool {
-        self.phase == Phase::Online
-    }
-
-    /// Whether a connection stands.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.phase != Phase::Away
-    }
-
     /// Once after each `online`: the requests are to be subscribed.
     pub const fn take_requests_wanted(&mut self) -> bool {
         std::mem::replace(&mut self.requests_wanted, false)
@@ -236,6 +177,12 @@ impl Publisher {
     #[must_use]
     pub fn states_refused(&self) -> usize {
         self.again.values().flatten().filter(|sent| sent.is_state()).count()
+    }
+
+    /// Of how many devices the broker takes no state, however often it is sent.
+    #[must_use]
+    pub fn states_unfit(&self) -> usize {
+        self.unfit.len()
     }
 
     /// How many device states wait.
@@ -252,7 +199,9 @@ impl Publisher {
         if idle || self.in_flight.len() >= self.window {
             return None;
         }
-        let infos = self.gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
+        let looking = self.phase == Phase::Looking;
+        let gateways: &[GatewayDesk] = if looking { &[] } else { &self.gateways };
+        let infos = gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
         let info = infos.filter(|desk| desk.dirty).map(|desk| desk.next_at(INFO_INTERVAL_MS)).min();
         let again = self.again.first_key_value().map(|(&at, _)| at);
         let discovery = self.is_online().then(|| self.discovery.wake_at()).flatten();
@@ -303,8 +252,10 @@ impl Publisher {
             return None;
         }
         self.take_up_again(now, outbox);
-        if self.phase == Phase::Leaving {
-            return self.next_goodbye(view);
+        match self.phase {
+            Phase::Looking => return self.next_bridge_info(now, view),
+            Phase::Leaving => return self.next_goodbye(view),
+            _ => {}
         }
         self.see_whether_filled(view);
         self.next_offline(view)
@@ -348,37 +299,10 @@ impl Publisher {
             }
         }
     }
-
-    /// The full state is out when all that it consisted of has been sent and acknowledged.
-    fn see_whether_filled(&mut self, view: &View) {
-        let Phase::Filling { mark, last } = &mut self.phase else { return };
-        let decided = |gateway| view.fleet.gateway_is_decided(gateway);
-        if mark.is_none() && view.fleet.gateways().all(decided) {
-            *mark = Some(self.changed.mark());
-        }
-        let states_out = |desk: &GatewayDesk| !desk.state_dirty;
-        if last.is_none()
-            && mark.is_some_and(|mark| self.changed.has_passed(mark))
-            && self.gateways.iter().all(states_out)
-        {
-            *last = Some(self.token);
-        }
-        // What was refused is no more acknowledged than what is on its way.
-        let refused = self.again.values().flatten().any(Sent::is_state);
-        let acknowledged = |last: u64| {
-            !refused
-                && !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_state())
-        };
-        if last.is_some_and(acknowledged) {
-            self.phase = Phase::Online;
-            self.bridge_state = Some("online");
-            self.requests_wanted = true;
-        }
-    }
 }
 
 impl Sent {
-    const fn is_state(&self) -> bool {
+    pub(super) const fn is_state(&self) -> bool {
         matches!(
             self,
             Self::Device(..) | Self::Cleared(_) | Self::GatewayState(_) | Self::BridgeState

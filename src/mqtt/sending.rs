@@ -149,6 +149,10 @@ impl Publisher {
                 return Some(self.send(Sent::GatewayInfo(gateway), topic, payload, true));
             }
         }
+        self.next_bridge_info(now, view)
+    }
+
+    pub(super) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         if !self.bridge_info.is_due(now, INFO_INTERVAL_MS) {
             return None;
         }

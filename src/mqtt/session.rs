@@ -1,4 +1,4 @@
-//! The broker session: connects, hands the loop a connection, and begins again when it is lost.
+//! The broker session: connects, hands the loop a connection, begins again when it is lost.
 //!
 //! May not remember what was published. A lost connection ends its client with everything queued
 //! in it; what was not acknowledged, the loop sends again over the next one, so that nothing old
@@ -41,7 +41,7 @@ pub enum Protocol {
     V311,
 }
 
-/// Connections closed soon, one after the other, that are more than chance.
+/// Connections closed soon, one after another, that are no chance.
 const CLOSED_SOON_MAX: u32 = 3;
 
 /// What the broker publishes for us when we vanish, with QoS 1.
@@ -60,9 +60,8 @@ pub struct Will {
 pub struct Limits {
     /// Publishes under way at once, whatever the broker would take.
     pub window_max: u16,
-    /// The largest packet taken from the broker, in bytes (MQTT 5, in which the broker is told and
-    /// withholds larger ones). Twice the largest request that a configuration can permit, so that
-    /// what is too large can be answered.
+    /// The largest packet taken from the broker, in bytes (MQTT 5, whose brokers withhold larger
+    /// ones): twice the largest request that can be permitted, so that too large is answered.
     pub incoming_max: u32,
     /// The same for MQTT 3.1.1, where a larger one costs the connection.
     pub incoming_max_v311: u32,
@@ -196,7 +195,7 @@ pub struct Connected {
 /// What the session tells the loop.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection stands: subscribe, and publish all that is not acknowledged.
+    /// A connection stands: subscribe, publish all that is not acknowledged.
     Connected(Connected),
     /// The broker's word on some publishes.
     Acked {
@@ -209,7 +208,9 @@ pub enum Event {
     Subscribed {
         /// The connection it went over.
         generation: Generation,
-        /// The filters the broker refused, with its reasons; empty when all is well.
+        /// What was asked for.
+        filters: Vec<String>,
+        /// What was refused, with the broker's reasons.
         refused: Vec<(String, Refusal)>,
     },
     /// A message came in.

@@ -104,6 +104,7 @@ impl Desk {
             version: "0",
             commit: "c",
             started_at: self.now,
+            connected_at: Some(self.now),
             base_topic: "gsdk".to_owned(),
             gateways: vec!["lobby".parse().unwrap()],
             commands_allowed: vec![],
@@ -112,6 +113,13 @@ impl Desk {
         let (fleet, directory, links) = (&self.fleet, &self.directory, &self.links[..]);
         let view = View { fleet, directory, links, bridge: &info };
         self.publisher.next(self.now, &mut self.outbox, &view)
+    }
+
+    /// A connection on which nobody else is heard.
+    fn connect(&mut self, window: usize) {
+        self.publisher.connected(window, &self.fleet);
+        assert_eq!(self.next(), None, "first it is seen who else is there");
+        self.publisher.looked(&self.fleet);
     }
 
     fn ack(&mut self, token: u64, taken: bool) {
@@ -133,7 +141,7 @@ impl Desk {
 
     fn online(rows: Vec<Listed>) -> Self {
         let mut desk = Self::new();
-        desk.publisher.connected(20, &desk.fleet);
+        desk.connect(20);
         desk.input(Input::LinkUp);
         desk.input(Input::ListAsked);
         desk.input(Input::List(rows));
@@ -145,7 +153,7 @@ impl Desk {
 #[test]
 fn online_follows_the_full_state_and_waits_for_the_gateway() {
     let mut desk = Desk::new();
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     let said = desk.said();
     assert_eq!(said, ["gsdk/lobby/state offline", "gsdk/lobby/info ...", "gsdk/bridge/info ..."]);
     assert!(!desk.publisher.is_online(), "the gateway has not been heard");
@@ -169,7 +177,7 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
 fn online_waits_for_the_acknowledgements() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
     desk.publisher.disconnected(&mut desk.outbox);
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     let mut tokens = Vec::new();
     while let Some(message) = desk.next() {
         assert!(!message.topic.ends_with("bridge/state"), "{message:?}");
@@ -185,7 +193,7 @@ fn online_waits_for_the_acknowledgements() {
 fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
     let mut desk = Desk::online((1..=50).map(|at| row(at, Status::TlsConnected)).collect());
     desk.publisher.disconnected(&mut desk.outbox);
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     let sent: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
     assert_eq!(sent.len(), 20);
     let status = Status::Disconnected;
@@ -229,7 +237,7 @@ fn a_refused_message_is_sent_again_later_and_a_lost_one_with_the_next_connection
     let again = desk.next().unwrap();
     assert_eq!((again.topic, again.payload), (refused.topic.clone(), refused.payload));
     desk.publisher.disconnected(&mut desk.outbox);
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     assert!(desk.said().iter().any(|said| said.starts_with(&refused.topic)));
 }
 
@@ -253,7 +261,7 @@ fn infos_are_said_at_most_every_ten_seconds_and_not_twice_the_same() {
 fn nothing_is_due_while_nothing_can_be_sent() {
     let mut desk = Desk::new();
     assert_eq!(desk.publisher.wake_at(), None, "no connection");
-    desk.publisher.connected(1, &desk.fleet);
+    desk.connect(1);
     let sent = desk.next().unwrap();
     assert_eq!(desk.publisher.wake_at(), None, "the window is full, and the infos have to wait");
     desk.ack(sent.token, true);
@@ -270,7 +278,7 @@ fn online_does_not_wait_for_the_outbox() {
         desk.append("lobby", "corrected");
         desk.append("store", "corrected");
     }
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     let said = desk.said();
     let place = |text: &str| said.iter().position(|said| said == text).unwrap();
     assert!(place("gsdk/lobby/state online") < 50, "{}", place("gsdk/lobby/state online"));
@@ -282,7 +290,7 @@ fn online_does_not_wait_for_the_outbox() {
 fn a_refused_state_holds_online_back() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
     desk.publisher.disconnected(&mut desk.outbox);
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     for _ in 0..3 {
         while let Some(message) = desk.next() {
             assert_ne!(message.topic, "gsdk/bridge/state", "it was refused");

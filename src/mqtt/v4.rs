@@ -35,9 +35,11 @@ impl Client {
         tried(self.0.try_publish(publish.topic, publish.payload, options))
     }
 
-    pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
-        let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.clone(), qos));
+    pub(super) fn subscribe(&self, filters: &[(String, Retained)]) -> Tried {
+        let filters = filters.iter().map(|(filter, retained)| {
+            let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            SubscribeFilter::new(filter.clone(), qos)
+        });
         tried(self.0.try_subscribe_many(filters))
     }
 

@@ -43,14 +43,14 @@ impl Client {
         tried(self.0.try_publish(publish.topic, publish.payload, options))
     }
 
-    pub(super) fn subscribe(&self, filters: &[String], retained: Retained) -> Tried {
-        let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        let filters = filters.iter().map(|filter| {
+    pub(super) fn subscribe(&self, filters: &[(String, Retained)]) -> Tried {
+        let filters = filters.iter().map(|(filter, retained)| {
+            let qos = if retained.is_acknowledged() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
             let mut filter = SubscribeFilter::new(filter.clone(), qos);
-            filter.preserve_retain = retained == Retained::Marked;
+            filter.preserve_retain = *retained == Retained::Marked;
             filter.retain_forward_rule = match retained {
                 Retained::Marked | Retained::Skipped => RetainForwardRule::Never,
-                Retained::Sent => RetainForwardRule::OnEverySubscribe,
+                Retained::Sent | Retained::Many => RetainForwardRule::OnEverySubscribe,
             };
             filter
         });

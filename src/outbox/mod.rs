@@ -155,6 +155,19 @@ impl Outbox {
         pending.record.read_at
     }
 
+    /// The subject's event in flight will never be taken: it is dropped, and counts as lost.
+    pub fn give_up(&mut self, subject: &Subject) -> bool {
+        let given_up = self.queues.get_mut(subject).is_some_and(|queue| {
+            let in_flight = std::mem::take(&mut queue.in_flight);
+            in_flight && !std::mem::replace(&mut queue.ready, true)
+        });
+        if given_up {
+            self.ready.push_back(subject.clone());
+            self.drop_first_of(subject);
+        }
+        given_up
+    }
+
     /// The subject's event in flight was not taken: it is the next of its subject again.
     pub fn put_back(&mut self, subject: &Subject) {
         if let Some(queue) = self.queues.get_mut(subject) {
@@ -214,7 +227,13 @@ impl Outbox {
             queues.get(subject).is_some_and(|queue| queue.holds(number))
         };
         let subject = self.order.take_first(lives, droppable)?;
-        let queue = self.queues.get_mut(&subject)?;
+        self.drop_first_of(&subject)?;
+        Some(subject)
+    }
+
+    /// Drops the subject's oldest event that is not in flight; the next one tells.
+    fn drop_first_of(&mut self, subject: &Subject) -> Option<()> {
+        let queue = self.queues.get_mut(subject)?;
         let at = usize::from(queue.in_flight);
         let oldest = queue.records.remove(at)?;
         let lost = oldest.lost + 1;
@@ -224,12 +243,12 @@ impl Outbox {
             self.batch.lost(next.number, next.lost);
         } else {
             queue.lost += lost;
-            self.batch.lost_before_next(&subject, queue.lost);
+            self.batch.lost_before_next(subject, queue.lost);
         }
         self.len -= 1;
         self.bytes -= oldest.record.payload.len();
         self.dropped += 1;
-        Some(subject)
+        Some(())
     }
 
     fn tidy_order(&mut self) {

@@ -26,6 +26,9 @@ pub struct BridgeInfo {
     /// When the process started.
     #[serde(serialize_with = "time::moment")]
     pub started_at: Moment,
+    /// Since when the broker has accepted it.
+    #[serde(serialize_with = "time::moment_opt")]
+    pub connected_at: Option<Moment>,
     /// The topics' base.
     pub base_topic: String,
     /// The names of its gateways.

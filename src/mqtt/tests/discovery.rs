@@ -8,7 +8,7 @@ use super::*;
 fn desk(rows: Vec<Listed>) -> Desk {
     let mut desk = Desk::new();
     desk.publisher = Publisher::new(Topics::new("gsdk", "bridge"), 1, discovery(true));
-    desk.publisher.connected(20, &desk.fleet);
+    desk.connect(20);
     desk.input(Input::LinkUp);
     desk.input(Input::ListAsked);
     desk.input(Input::List(rows));

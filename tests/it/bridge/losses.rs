@@ -164,3 +164,49 @@ async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
     watcher.see_text("gsdk/lobby/state", "online").await;
     bridge.is_ready().await;
 }
+
+/// What a broker will never take is not counted as delivered, and leaves nothing false behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_the_broker_is_told() {
+    let broker = Mosquitto::start("max_packet_size 900").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let ids: Vec<u32> = simulator.control().managed().iter().map(|it| it.device_id).collect();
+    let device = |name: &str| {
+        format!("[gateways.lobby.devices.{}]\nconnect = \"observe\"\nname = {name:?}\n", ids[0])
+    };
+    let mut bridge =
+        Setup::new(broker.port, "").gateway("lobby", &simulator, "").lines(&device("door")).start();
+    let large = format!("gsdk/lobby/{}/state", ids[0]);
+    watcher.see("its state", |seen| seen.topic == large).await;
+    bridge.terminate().await;
+    bridge.change("door", &"🚪".repeat(200));
+    bridge.restart();
+    watcher
+        .see("its state is cleared", |seen| seen.topic == large && seen.payload.is_empty())
+        .await;
+    patiently("it is told", async {
+        while !bridge.get("/readyz").await.1.contains("the states of 1 devices are too large") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    for id in &ids[..2] {
+        simulator.control().power(*id, false);
+    }
+    let other = watcher.see("another's event", |seen| seen.is_event_of(ids[1])).await.json();
+    assert_eq!(other["seq"], 1);
+    let lost = |seen: &crate::harness::watcher::Seen| {
+        seen.topic == "gsdk/bridge/event/events_lost" && seen.json()["count"] == 1
+    };
+    let told = watcher.see("what is lost is told", lost).await.json();
+    assert!(told["reason"].as_str().unwrap().contains("maximum packet size"), "{told}");
+    assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(1.0));
+    // Once its name is short again, its next event tells what is missing.
+    bridge.terminate().await;
+    bridge.change(&"🚪".repeat(200), "door");
+    bridge.restart();
+    simulator.control().power(ids[0], true);
+    let next = watcher.see("its next event", |seen| seen.is_event_of(ids[0])).await.json();
+    assert_eq!((&next["seq"], &next["lost"]), (&json!(2), &json!(1)));
+}
