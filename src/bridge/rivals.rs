@@ -67,8 +67,8 @@ impl Rivals {
         self.other_kept && self.online_kept
     }
 
-    /// Takes an info on our own topic, `kept` by the broker or just published; `ours` is what we say
-    /// there ourselves.
+    /// Takes an info on our own topic, `kept` by the broker or just published; `ours` is what we
+    /// say there ourselves.
     pub(super) fn heard(
         &mut self,
         now: Instant,
