@@ -2,6 +2,8 @@
 //!
 //! May not do more than load, listen, and let the bridge run.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use tokio::net::TcpListener;
 
@@ -34,15 +36,17 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         http = %address,
         "started"
     );
-    let systemd = Systemd::from_environment();
+    let systemd = Arc::new(Systemd::from_environment());
     systemd.tell("READY=1");
-    let shutdown = async {
+    let to_tell = Arc::clone(&systemd);
+    let shutdown = async move {
         super::stop_signal().await;
-        systemd.tell("STOPPING=1");
+        to_tell.tell("STOPPING=1");
     };
+    // Beside the tasks that wake it: this thread would have to be woken by another each time.
+    let turning = tokio::spawn(bridge.run(shutdown));
     tokio::select! {
-        () = bridge.run(shutdown) => {}
-        () = systemd.keep_alive(address) => {}
+        ended = turning => ended.context("the loop died of a mistake in this program"),
+        () = systemd.keep_alive(address) => Ok(()),
     }
-    Ok(())
 }

@@ -58,11 +58,13 @@ impl Syncer {
     /// This file has been written to; so many events are in what was.
     pub(super) fn written(&self, file: &Arc<File>, events: usize) {
         let mut desk = self.shared.desk();
+        let idle = desk.unsynced.is_empty();
         if !desk.unsynced.iter().any(|known| Arc::ptr_eq(known, file)) {
             desk.unsynced.push(Arc::clone(file));
         }
         desk.events += events;
-        let wake = desk.events >= EVENTS_MAX || desk.unsynced.len() == 1;
+        // While the interval runs, it wakes by itself.
+        let wake = idle || desk.events >= EVENTS_MAX;
         drop(desk);
         if wake {
             self.shared.changed.notify_one();
