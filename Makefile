@@ -39,6 +39,7 @@ test: lint
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/lint.sh
 	target/tools/venv/bin/python tests/deploy/test_notify.py
+	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
 	target/tools/venv/bin/python tests/deploy/test_addon.py
 	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt
 

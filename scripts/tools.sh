@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, Prometheus, curl, jq, faketime, Python with grpcio and Grafana's SDK,
-# cargo-deny. Asks nothing. Debian starts the services it installs; this leaves none running that was
-# not there before.
+# ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, Python with
+# grpcio and Grafana's SDK, cargo-deny. Asks nothing. Debian starts the services it installs; this
+# leaves none running that was not there before.
 set -eu
 
 PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"
@@ -19,6 +19,7 @@ need cc "gcc libc6-dev"
 need mosquitto mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need prometheus prometheus "prometheus prometheus-node-exporter"
+need prometheus-alertmanager prometheus-alertmanager prometheus-alertmanager
 need curl curl
 need jq jq
 need setpriv util-linux
