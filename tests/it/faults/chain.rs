@@ -48,6 +48,8 @@ struct Trial {
     bridge: Bridge,
     witness: Subscriber,
     lives: usize,
+    /// What the witness has seen so far, by device.
+    events: BTreeMap<u64, Vec<Value>>,
 }
 
 impl Trial {
@@ -63,7 +65,7 @@ impl Trial {
             .gateway_at("lobby", gateway.address(), &gateway.ca_file(), "")
             .start();
         ready(&bridge, BACK_WITHIN, "the first start, until ready").await;
-        Self { broker, proxy, gateway, bridge, witness, lives: 1 }
+        Self { broker, proxy, gateway, bridge, witness, lives: 1, events: BTreeMap::new() }
     }
 
     async fn kill(&mut self, which: u8) {
@@ -109,22 +111,35 @@ impl Trial {
         .await;
     }
 
-    /// All that the witness saw, once the last event of each device is its state's: the state may
-    /// come first.
-    async fn all_messages(&mut self) -> Vec<(String, Vec<u8>)> {
+    /// Checks every device's chain over all that the witness has seen so far.
+    fn check_so_far(&mut self) {
         let mut messages = Vec::new();
+        while let Ok(message) = self.witness.seen.try_recv() {
+            let told = |word: &str| message.0.ends_with(word);
+            assert!(!told("/event/chain_reset") && !told("/event/store_failed"));
+            messages.push(message);
+        }
+        for (id, news) in by_device(messages) {
+            let events = self.events.entry(id).or_default();
+            let known = events.len().saturating_sub(1);
+            events.extend(news);
+            assert_eq!(events[0]["seq"], 1, "nor the first");
+            check_chain(&events[known..]);
+        }
+    }
+
+    /// Checks all, once the last event of each device is its state's: the state may come first.
+    async fn check(&mut self) -> BTreeMap<String, usize> {
         let whole = async {
             loop {
-                while let Ok(message) = self.witness.seen.try_recv() {
-                    messages.push(message);
-                }
+                self.check_so_far();
                 let kept = retained(self.broker.port);
-                let is_last = |(id, events): (u64, Vec<Value>)| {
+                let is_last = |(id, events): (&u64, &Vec<Value>)| {
                     let state = &kept[&format!("gsdk/lobby/{id}/state")];
                     let state: Value = serde_json::from_str(state).unwrap();
                     events.last().unwrap()["seq"] == state["seq"]
                 };
-                if by_device(messages.clone()).into_iter().all(is_last) {
+                if self.events.iter().all(is_last) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -132,21 +147,10 @@ impl Trial {
         };
         patiently("the last event of each device is its state's: nothing was left out", whole)
             .await;
-        messages
-    }
-
-    /// Checks every device's chain over all that the witness saw.
-    async fn check(&mut self) -> BTreeMap<String, usize> {
-        let messages = self.all_messages().await;
-        let told = |word: &str| messages.iter().any(|(topic, _)| topic.ends_with(word));
-        assert!(!told("/event/chain_reset") && !told("/event/store_failed"));
         let mut counts = BTreeMap::new();
-        let events = by_device(messages);
-        for events in events.into_values() {
-            check_chain(&events);
-            assert_eq!(events[0]["seq"], 1, "nor the first");
+        for events in self.events.values() {
             let mut before = None;
-            for event in &events {
+            for event in events {
                 let again = before == Some(&event["event_id"]);
                 let source = event["source"].as_str().unwrap();
                 let kind = if again { "sent again".to_owned() } else { source.to_owned() };
@@ -180,6 +184,7 @@ async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..1_000))).await;
         let which = fastrand::choice(TOGETHER).unwrap();
         trial.kill(which).await;
+        trial.check_so_far();
         if number % 4 == 0 {
             let what = format!("after kill {number} (of {which:03b}), until ready");
             ready(&trial.bridge, BACK_WITHIN, &what).await;
