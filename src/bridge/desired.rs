@@ -1,9 +1,10 @@
 //! What gateways are to have: given at every new link, told of when another client takes it away.
 //!
-//! May not decide what is missing (`desired` does) nor wait for a gateway: rounds run beside the
-//! loop, and a device that cannot be given is tried again, ever more rarely, while the link stands.
+//! May not decide what is missing (`desired` does) nor wait for a gateway: the steps of a round run
+//! beside the loop, each told as it ends, and a device that cannot be given is tried again, ever
+//! more rarely, while the link stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,8 +12,8 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::instant_now;
-use super::giving::{Round, give};
-use crate::commands::Made;
+use super::giving::{Given, Round, give};
+use crate::commands::{Failure, Made};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{Desired, Wish, Wishes, by_kind};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
@@ -26,6 +27,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Reports on their way to the loop. A full queue makes those who report wait, nobody else.
 const REPORTS_MAX: usize = 64;
+/// Things named in one line of the log; of more it is said how many.
+const NAMED_MAX: usize = 10;
 
 /// What came of something that was done beside the loop, at a gateway, on its so-manieth link.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(super) struct Report {
 
 #[derive(Debug)]
 enum Done {
-    Round(Round),
+    Step(Given),
     Slaves(Vec<Slaves>),
 }
 
@@ -54,11 +57,15 @@ struct Giving {
     desired: Desired,
     /// Counts the links: a report of an earlier one says nothing of this.
     link: u64,
+    round: Round,
     under_way: bool,
+    /// Whether the round has given anything so far.
+    has_given: bool,
     again_at: Option<Instant>,
     pause: Duration,
-    /// What could not be given on this link, said once.
-    told: BTreeSet<Wish>,
+    /// What could not be given on this link and was told, with the error's code and whether it
+    /// failed alone: told again when that is another.
+    told: BTreeMap<Wish, (&'static str, bool)>,
 }
 
 impl Wanted {
@@ -67,10 +74,12 @@ impl Wanted {
         let giving = |gateway: &Gateway| Giving {
             desired: Desired::new(declared(gateway)),
             link: 0,
+            round: Round::default(),
             under_way: false,
+            has_given: false,
             again_at: None,
             pause: RETRY_FIRST,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
         };
         Self { gateways: config.gateways.values().map(giving).collect(), report, reports }
     }
@@ -96,6 +105,7 @@ impl Wanted {
         if let Some(giving) = self.gateways.get_mut(gateway.0) {
             giving.desired.link_up();
             giving.link += 1;
+            giving.round = Round::default();
             giving.under_way = false;
             giving.again_at = None;
             giving.pause = RETRY_FIRST;
@@ -185,7 +195,7 @@ impl Bridge {
                 let withdrawn = giving.desired.slaves_read(&slaves);
                 self.withdrawn(gateway, withdrawn);
             }
-            Done::Round(round) => self.round_ended(gateway, round),
+            Done::Step(given) => self.step_ended(gateway, given),
         }
     }
 
@@ -200,65 +210,80 @@ impl Bridge {
         }
     }
 
+    /// Begins a round, if anything is missing.
     fn give(&mut self, gateway: GatewayIndex) {
-        let Some(client) = self.links.get(gateway.0).and_then(Link::client) else { return };
         let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
         giving.again_at = None;
         let missing = giving.desired.missing();
-        if missing.is_empty() || giving.under_way {
-            return;
+        if !missing.is_empty() && !giving.under_way {
+            giving.round.begin(&missing);
+            giving.has_given = false;
+            self.give_on(gateway);
         }
-        let Some(place) = self.requests.place(gateway) else {
-            giving.again_at = Some(Instant::now() + giving.pause);
-            return;
+    }
+
+    /// The round's next step, or its end.
+    fn give_on(&mut self, gateway: GatewayIndex) {
+        let client = self.links.get(gateway.0).and_then(Link::client);
+        let place = self.requests.place(gateway);
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        let step = giving.round.next(&giving.desired.missing());
+        let (Some(step), Some(client), Some(place)) = (step, client, place) else {
+            return self.round_ended(gateway);
         };
         giving.under_way = true;
         let (link, report) = (giving.link, self.desired.report.clone());
         tokio::spawn(async move {
-            let round = tokio::spawn(give(missing, client, place)).await;
-            let round = round.unwrap_or_else(|_| {
+            let given = tokio::spawn(give(step, client, place)).await;
+            let given = given.unwrap_or_else(|_| {
                 tracing::error!(
                     "giving a gateway what is wanted died of a mistake in this program"
                 );
-                Round::default()
+                Given::default()
             });
             // At the end of the process nobody is there to be told.
-            _ = report.send(Report { gateway, link, of: Done::Round(round) }).await;
+            _ = report.send(Report { gateway, link, of: Done::Step(given) }).await;
         });
     }
 
-    fn round_ended(&mut self, gateway: GatewayIndex, round: Round) {
+    fn step_ended(&mut self, gateway: GatewayIndex, given: Given) {
         let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
-        let Round { added, found, failed } = round;
-        giving.under_way = false;
-        giving.desired.given(&added);
-        giving.desired.given(&found);
-        let mut news = Vec::new();
-        for (wishes, why) in failed {
-            let new: Vec<String> =
-                wishes.iter().filter(|wish| giving.told.insert(**wish)).map(named).collect();
-            if !new.is_empty() {
-                news.push((new.join(", "), why));
+        let Given { added, found, failed } = given;
+        for there in [&added, &found] {
+            giving.desired.given(there);
+            giving.round.given(there);
+        }
+        giving.has_given |= !added.is_empty();
+        if let Some((wishes, why)) = failed {
+            let waiting = giving.round.failed(wishes, &why);
+            let news = giving.news(waiting, &why);
+            if let (Some(entry), Some(news)) = (self.directory.gateway(gateway), news) {
+                tracing::warn!(gateway = %entry.name, "cannot give it {news}, trying on: {why}");
             }
-        }
-        if !giving.desired.missing().is_empty() {
-            giving.again_at = Some(Instant::now() + giving.pause);
-            giving.pause = (giving.pause * 2).min(RETRY_MAX);
-        }
-        if let Some(entry) = self.directory.gateway(gateway) {
-            for (what, why) in news {
-                tracing::warn!(gateway = %entry.name, "cannot give it {what}, trying on: {why}");
-            }
-        }
-        if added.is_empty() {
-            return;
         }
         self.tell(gateway, added, |what, count, device_ids| GatewayEvent::Restored {
             what,
             count,
             device_ids,
         });
-        self.step(gateway, Input::ListWanted, instant_now());
+        self.give_on(gateway);
+    }
+
+    /// What is missing still is tried again later; what was given is looked at.
+    fn round_ended(&mut self, gateway: GatewayIndex) {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
+        giving.under_way = false;
+        let has_given = std::mem::take(&mut giving.has_given);
+        if has_given {
+            giving.pause = RETRY_FIRST;
+        }
+        if !giving.desired.missing().is_empty() {
+            giving.again_at = Some(Instant::now() + giving.pause);
+            giving.pause = (giving.pause * 2).min(RETRY_MAX);
+        }
+        if has_given {
+            self.step(gateway, Input::ListWanted, instant_now());
+        }
     }
 
     fn look_at_slaves(&self, gateway: GatewayIndex) {
@@ -312,6 +337,19 @@ impl Bridge {
         self.fleet.keep(self.clock.now(), gateway, kept, &mut out);
         self.carry_out(&mut out, instant_now());
         self.out = out;
+    }
+}
+
+impl Giving {
+    /// What of this has not been told, in words.
+    fn news(&mut self, wishes: BTreeSet<Wish>, why: &Failure) -> Option<String> {
+        let key = (why.code, wishes.len() == 1);
+        let mut new = wishes;
+        new.retain(|wish| self.told.insert(*wish, key) != Some(key));
+        let names: Vec<String> = new.iter().take(NAMED_MAX).map(named).collect();
+        let more = new.len() - names.len();
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        (!names.is_empty()).then(|| names.join(", ") + &more)
     }
 }
 

@@ -15,6 +15,7 @@ mod heard;
 mod keeping;
 mod leftovers;
 mod losses;
+mod lots;
 mod memory;
 mod own;
 mod page;

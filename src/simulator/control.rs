@@ -121,6 +121,12 @@ impl Control {
         self.on(id, |gateway, now| gateway.remove_device(now, id)) == Some(true)
     }
 
+    /// Answers `AddAsyncConnection` with INVALID_ARGUMENT where it names this device, all the
+    /// others in the call too; or takes it again.
+    pub fn refuse_registration(&self, id: u32, refused: bool) -> bool {
+        self.on(id, |gateway, _| gateway.refuse_registration(id, refused)).is_some()
+    }
+
     /// Does what a client would do to have all devices managed: registers those to be dialled as
     /// asynchronous, and lets in those that dial.
     pub fn manage_all(&self) {

@@ -116,6 +116,10 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         check_async(infos)?;
         self.room_for(infos.len())?;
+        if let Some(info) = infos.iter().find(|info| self.unwelcome.contains(&info.device_id)) {
+            let message = format!("device {} cannot be registered", info.device_id);
+            return Err(Refusal::new(Code::InvalidArgument, message));
+        }
         for info in infos {
             let port = checked_port(info.port)?.into();
             let ip: Box<str> = info.ip_addr.as_str().into();

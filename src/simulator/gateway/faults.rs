@@ -31,6 +31,15 @@ impl Gateway {
         true
     }
 
+    /// Takes no registration of this device from now on, or does again.
+    pub(crate) fn refuse_registration(&mut self, id: u32, refused: bool) {
+        if refused {
+            self.unwelcome.insert(id);
+        } else {
+            self.unwelcome.remove(&id);
+        }
+    }
+
     /// The building's devices, in order of their IDs.
     pub(crate) fn building(&self) -> impl Iterator<Item = &Device> {
         self.machines.values().map(|machine| &machine.device)

@@ -140,6 +140,8 @@ pub(crate) struct Gateway {
     timers: Timers,
     /// Whether the gateway's network to its devices works.
     network: bool,
+    /// Devices of which no registration is taken, by a fault.
+    unwelcome: BTreeSet<u32>,
     out: Vec<Output>,
 }
 
@@ -169,6 +171,7 @@ impl Gateway {
             attempts: BTreeMap::new(),
             timers: Timers::default(),
             network: true,
+            unwelcome: BTreeSet::new(),
             out: Vec::new(),
         };
         for device in devices {

@@ -1,21 +1,23 @@
 //! What the configuration wants is there at every new link, and nothing is taken away.
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use std::time::Duration;
 
+use serde_json::json;
+
+use gsdk2mqtt::simulator::{CallFault, Control, Settings, Simulator};
+
+use crate::commands::{ALL, rr};
 use crate::harness::bridge::Setup;
-use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
+use crate::harness::{eventually, patiently};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_forgot_is_given_everything_again() {
-    let broker = Mosquitto::start("").await;
-    let watcher = Watcher::start(broker.port).await;
-    let settings = Settings { managed: false, ..Settings::fast(10) };
+/// A gateway of so many devices that manages none, and lines that declare all of them.
+async fn forgetful(devices: usize) -> (Simulator, String) {
+    let settings = Settings { managed: false, ..Settings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
-    let control = simulator.control();
     let mut lines = String::from("[gateways.lobby.devices]\n");
-    for device in control.building() {
+    for device in simulator.control().building() {
         let (id, ip) = (device.id, device.ip);
         let dials = device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer;
         lines += &if dials {
@@ -24,6 +26,24 @@ async fn a_gateway_that_forgot_is_given_everything_again() {
             format!("{id} = {{ connect = \"async\", ip = \"{ip}\", ssl = {} }}\n", device.ssl)
         };
     }
+    (simulator, lines)
+}
+
+fn calls(control: &Control, method: &str) -> u64 {
+    control.calls().get(method).copied().unwrap_or_default()
+}
+
+/// How many registrations the gateway has.
+fn registered(control: &Control) -> usize {
+    control.managed().iter().filter(|row| row.auto_reconnect).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_forgot_is_given_everything_again() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let (simulator, lines) = forgetful(10).await;
+    let control = simulator.control();
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &lines).start();
     let all_connected = || {
         let managed = control.managed();
@@ -49,4 +69,84 @@ async fn a_gateway_that_forgot_is_given_everything_again() {
     eventually("every device is connected again", all_connected).await;
     assert_eq!(control.calls().get("AddAsyncConnection").copied(), calls.map(|count| count + 1));
     drop(bridge);
+}
+
+/// Aim: one device that cannot be registered holds up no other, is reported, and is tried again.
+/// Method: 250 devices, 200 of them to be registered, of which the gateway refuses one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_others() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let (simulator, lines) = forgetful(250).await;
+    let control = simulator.control();
+    let odd = control.building()[112].id;
+    control.refuse_registration(odd, true);
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &lines).start();
+    let told = format!("cannot give it the registration of device {odd}, trying on");
+    eventually("it is told", || bridge.log().contains(&told).then_some(())).await;
+    eventually("all others are registered", || (registered(&control) == 199).then_some(())).await;
+    let refused = calls(&control, "AddAsyncConnection");
+    assert!(refused <= 17, "{refused} calls");
+    eventually("it is tried again", || {
+        (calls(&control, "AddAsyncConnection") > refused).then_some(())
+    })
+    .await;
+    control.refuse_registration(odd, false);
+    eventually("it is registered too", || (registered(&control) == 200).then_some(())).await;
+    let restored = |seen: &crate::harness::watcher::Seen| {
+        seen.topic.ends_with("/event/restored") && seen.json()["device_ids"] == json!([odd])
+    };
+    watcher.see("it is told that it was", restored).await;
+    assert_eq!(bridge.log().matches("cannot give it").count(), 1, "{}", bridge.log());
+    let after = calls(&control, "AddAsyncConnection");
+
+    // With nobody refused, two lots of 100.
+    control.restart(Duration::from_millis(100)).await;
+    eventually("all are registered", || (registered(&control) == 200).then_some(())).await;
+    assert_eq!(calls(&control, "AddAsyncConnection"), after + 2);
+}
+
+/// Aim: a gateway that takes no registrations at all holds up neither the filter nor requests.
+/// Method: slow calls, each registration refused, by two kinds of errors.
+#[tokio::test(flavor = "multi_thread")]
+async fn registrations_that_all_fail_hold_up_neither_filter_nor_requests() {
+    for (code, most) in [(tonic::Code::Unavailable, 1), (tonic::Code::Internal, 10)] {
+        let broker = Mosquitto::start("").await;
+        let (simulator, lines) = forgetful(250).await;
+        let control = simulator.control();
+        let message = "out of luck".to_owned();
+        control.fail("AddAsyncConnection", CallFault { code, message, times: None });
+        control.latency(Duration::from_millis(500));
+        let setup = Setup::new(broker.port, "").lines(ALL);
+        let bridge = setup.gateway("lobby", &simulator, &lines).start();
+        eventually("the filter lets in", || {
+            (control.filter().device_i_ds.len() == 50).then_some(())
+        })
+        .await;
+        assert!(calls(&control, "AddAsyncConnection") <= 1, "the filter comes first");
+        eventually("it is under way", || (calls(&control, "AddAsyncConnection") > 0).then_some(()))
+            .await;
+        let first_round = async {
+            let is_told = || bridge.log().contains("more, trying on").then_some(());
+            eventually("it is told", is_told).await;
+            calls(&control, "AddAsyncConnection")
+        };
+        let topic = "gsdk/lobby/request/accept_filter/add";
+        let answer = patiently("a request is answered", async {
+            loop {
+                let args = ["-t", topic, "-m", "{\"device_id\":7}"];
+                if let Some(answer) = rr(broker.port, &args, "5").await {
+                    break answer;
+                }
+            }
+        });
+        let (so_far, answer) = tokio::join!(first_round, answer);
+        assert_eq!(answer["result"], "ok", "{answer}");
+        assert!(so_far <= most, "{code:?}: {so_far} calls in the first round");
+        assert!(bridge.log().contains("out of luck"));
+        control.latency(Duration::ZERO);
+        // The next round comes by itself.
+        control.heal();
+        eventually("all are registered", || (registered(&control) == 200).then_some(())).await;
+    }
 }

@@ -25,7 +25,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 
 /// Everything is permitted, and as fast as a test can ask.
-const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
+pub(crate) const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
 
 /// A broker, a gateway, and a bridge that takes requests.
 struct House {
@@ -76,7 +76,7 @@ impl House {
 }
 
 /// Asks with mosquitto_rr, which waits for the answer on a topic of its own.
-async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
+pub(crate) async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
     let reply = format!("gsdk-reply/{:x}", fastrand::u64(..));
     let mut command = Command::new("mosquitto_rr");
     command.args(["-V", "5", "-q", "1", "-W", wait_s, "-p", &port.to_string()]);
