@@ -50,14 +50,12 @@ impl Bridge {
         if !self.outbox.is_kept() {
             outcome.warn_not_remembered("the bridge keeps nothing now beyond its own end");
         }
-        if ran && let Some(desk) = self.requests.desks.get(gateway.0) {
-            outcome.warnings.extend(desk.declared.warnings(&entry.name, &request.command));
-        }
         if request.command.has_steps() {
             self.note_intent(gateway, None);
         }
         if request.command.changes() {
-            self.change_ended(gateway, std::mem::take(&mut outcome.made));
+            let made = std::mem::take(&mut outcome.made);
+            outcome.warnings.extend(self.change_ended(gateway, made));
         }
         let response = Response::new(
             request.name.as_str(),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::clock::instant_now;
 use super::giving::{Given, Round, give};
-use crate::commands::{Failure, Made};
+use crate::commands::{Failure, Made, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{Desired, Wish, Wishes, by_kind};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
@@ -177,12 +177,17 @@ impl Bridge {
         self.withdrawn(gateway, withdrawn);
     }
 
-    /// A command that changes something has ended, and made this.
-    pub(super) fn change_ended(&mut self, gateway: GatewayIndex, made: Vec<Made>) {
-        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return };
-        if giving.desired.change_ends(made) {
+    /// A command that changes something has ended, and made this. Warns of what it took away that
+    /// the configuration wants.
+    pub(super) fn change_ended(&mut self, gateway: GatewayIndex, made: Vec<Made>) -> Vec<Warning> {
+        let Some(giving) = self.desired.gateways.get_mut(gateway.0) else { return Vec::new() };
+        let ended = giving.desired.change_ends(made);
+        if ended.changed {
             self.note_desired(gateway);
         }
+        let Some(entry) = self.directory.gateway(gateway) else { return Vec::new() };
+        let warning = |wish: Wish| kept_by_configuration(&entry.name, wish.device_id());
+        ended.kept.into_iter().map(warning).collect()
     }
 
     /// What came of something done beside the loop.

@@ -42,20 +42,18 @@ impl Declared {
              start the bridge again"
         )))
     }
+}
 
-    /// What a command takes away that the configuration wants to be there.
-    #[must_use]
-    pub fn warnings(&self, gateway: &GatewayName, command: &Command) -> Vec<Warning> {
-        let Command::FilterRemove(ids) = command else { return Vec::new() };
-        let accepted = |id: &&DeviceId| self.0.get(id) == Some(&DeclaredAs::Accept);
-        let warning = |&id: &DeviceId| Warning {
-            device_id: Some(id),
-            code: "kept_by_configuration",
-            message: format!(
-                "the configuration wants it let in; change gateways.{gateway}.devices.{id}.connect \
-                 there too"
-            ),
-        };
-        ids.iter().filter(accepted).map(warning).collect()
-    }
+/// A command took away what the configuration wants: a device let in, or (`None`) all of them.
+#[must_use]
+pub fn kept_by_configuration(gateway: &GatewayName, device_id: Option<DeviceId>) -> Warning {
+    let (what, key) = match device_id {
+        Some(id) => ("it", format!("devices.{id}.connect")),
+        None => ("every device", "accept_filter.allow_all".to_owned()),
+    };
+    let message = format!(
+        "the configuration wants {what} let in, and the next link to the gateway does so again; \
+         change gateways.{gateway}.{key} there too"
+    );
+    Warning { device_id, code: "kept_by_configuration", message }
 }

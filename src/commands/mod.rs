@@ -27,7 +27,7 @@ mod work;
 
 pub use calls::Calls;
 pub use command::Command;
-pub use declared::{Declared, DeclaredAs};
+pub use declared::{Declared, DeclaredAs, kept_by_configuration};
 pub use devices::{device_rows, device_states};
 pub use failure::{Failure, code};
 pub use made::Made;

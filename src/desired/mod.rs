@@ -72,6 +72,15 @@ impl Missing {
     }
 }
 
+/// What a change of ours came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether the wishes of commands are others than before.
+    pub changed: bool,
+    /// What it took away though the configuration declares it: given again at the next link.
+    pub kept: BTreeSet<Wish>,
+}
+
 /// What one gateway is to have, and how that stands on the present link.
 #[derive(Debug)]
 pub struct Desired {
@@ -137,17 +146,26 @@ impl Desired {
         self.undisturbed = false;
     }
 
-    /// It has ended, and made this. Returns whether the wishes are others than before.
-    pub fn change_ends(&mut self, made: Vec<Made>) -> bool {
+    /// It has ended, and made this. What it took away is not missing on this link, nor did another
+    /// client take it.
+    pub fn change_ends(&mut self, made: Vec<Made>) -> Ended {
         self.changes = self.changes.saturating_sub(1);
         let before = self.commanded.clone();
+        let mut kept = BTreeSet::new();
         for made in made {
+            for wish in self.all().filter(|wish| wishes::takes(&made, *wish)).collect::<Vec<_>>() {
+                self.owed.remove(&wish);
+                self.seen.remove(&wish);
+                if self.declared.has(wish) {
+                    kept.insert(wish);
+                }
+            }
             self.commanded.take(made);
         }
         let Self { declared, commanded, owed, seen, .. } = self;
         owed.retain(|wish| declared.has(*wish) || commanded.has(*wish));
         seen.retain(|wish| declared.has(*wish) || commanded.has(*wish));
-        *commanded != before
+        Ended { changed: *commanded != before, kept }
     }
 
     /// The list has come. Returns whether it is the first of its link, after which what is missing
@@ -228,7 +246,10 @@ impl Desired {
             match there(wish) {
                 Some(true) => {
                     self.owed.remove(&wish);
-                    self.seen.insert(wish);
+                    // What a change of ours takes away may have been read just before.
+                    if self.undisturbed {
+                        self.seen.insert(wish);
+                    }
                 }
                 Some(false) if self.undisturbed && self.seen.remove(&wish) => {
                     self.commanded.drop(wish);

@@ -61,14 +61,14 @@ fn what_is_there_is_not_missing() {
 fn what_a_command_made_is_missing_at_the_next_link() {
     let mut desired = settled();
     desired.change_begins();
-    assert!(desired.change_ends(vec![Made::Registered(vec![(id(7), target())])]));
+    assert!(desired.change_ends(vec![Made::Registered(vec![(id(7), target())])]).changed);
     assert!(desired.missing().is_empty(), "its command has given it");
     desired.link_up();
     desired.list_asked();
     desired.listed(&[row(1)]);
     assert_eq!(desired.missing().registered, [(id(7), target())]);
     desired.change_begins();
-    assert!(desired.change_ends(vec![Made::Unregistered([id(7)].into())]));
+    assert!(desired.change_ends(vec![Made::Unregistered([id(7)].into())]).changed);
     assert!(desired.missing().registered.is_empty(), "nobody wants it any more");
 }
 
@@ -98,10 +98,54 @@ fn our_own_change_is_nobodys_withdrawal() {
     desired.list_asked();
     assert!(desired.listed(&[]).1.is_empty(), "a change is under way");
     desired.list_asked();
-    desired.change_ends(vec![Made::Unregistered([id(1)].into())]);
+    desired.change_ends(Vec::new());
     assert!(desired.listed(&[]).1.is_empty(), "the list was asked for before it had ended");
     desired.list_asked();
     assert_eq!(desired.listed(&[]).1, [Wish::Registered(id(1))].into());
+}
+
+#[test]
+fn what_a_command_of_ours_takes_away_is_not_withdrawn_and_given_at_the_next_link() {
+    let all = Wishes { allow_all: true, ..declared() };
+    let shut_out = Made::ShutOut([id(2)].into());
+    let closed = Made::AllowAll(false);
+    let emptied = Made::Filter(AcceptFilter::default());
+    let (two, everybody) = (Wish::Accepted(id(2)), Wish::AllowAll);
+    for (made, gone) in [
+        (shut_out, BTreeSet::from([two])),
+        (closed, BTreeSet::from([everybody])),
+        (emptied, BTreeSet::from([two, everybody])),
+    ] {
+        let mut desired = Desired::new(all.clone());
+        desired.link_up();
+        desired.list_asked();
+        let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
+        assert!(desired.filter_read(&there).is_empty());
+        desired.change_begins();
+        let ended = desired.change_ends(vec![made]);
+        assert_eq!(ended, Ended { changed: false, kept: gone.clone() });
+        // This was on its way when the change was made.
+        assert!(desired.filter_read(&there).is_empty());
+        desired.list_asked();
+        let now = AcceptFilter {
+            allow_all: !gone.contains(&everybody),
+            ..filter(if gone.contains(&two) { &[] } else { &[2] })
+        };
+        assert!(desired.filter_read(&now).is_empty(), "{gone:?}");
+        assert!(!desired.missing().accepted.contains(&id(2)) && !desired.missing().allow_all);
+        desired.link_up();
+        let missing = desired.missing();
+        assert!(missing.accepted.contains(&id(2)) && missing.allow_all);
+    }
+}
+
+#[test]
+fn what_a_command_takes_away_is_owed_no_more() {
+    let mut desired = Desired::new(declared());
+    desired.link_up();
+    desired.change_begins();
+    desired.change_ends(vec![Made::ShutOut([id(2)].into())]);
+    assert!(desired.missing().accepted.is_empty());
 }
 
 #[test]

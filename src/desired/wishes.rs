@@ -76,3 +76,16 @@ impl Wishes {
         }
     }
 }
+
+/// Whether this takes away from the gateway what a wish is for.
+pub(super) fn takes(made: &Made, wish: Wish) -> bool {
+    match (made, wish) {
+        (Made::Unregistered(ids), Wish::Registered(id))
+        | (Made::ShutOut(ids), Wish::Accepted(id)) => ids.contains(&id),
+        (Made::Filter(filter), Wish::Accepted(id)) => !filter.device_ids.contains(&id),
+        (Made::Filter(filter), Wish::AllowAll) => !filter.allow_all,
+        (Made::AllowAll(enabled), Wish::AllowAll) => !enabled,
+        // The slaves of a device are replaced, and what is wished for with them.
+        _ => false,
+    }
+}

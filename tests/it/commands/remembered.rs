@@ -148,11 +148,85 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
     };
     watcher.see("it was listed", connected).await;
     another_client(&house.simulator, &["async", "remove", &device.id.to_string()]);
+    let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
+    let added = calls("AddAsyncConnection");
     watcher.see("withdrawn", |seen| is(seen, "withdrawn", "async_connections")).await;
+    // Whatever a list makes the bridge do, it has done when it asks for the one after the next.
+    let lists = calls("GetDeviceList");
+    let later = || (calls("GetDeviceList") > lists + 2).then_some(());
+    eventually("three more lists", later).await;
     assert!(control.managed().is_empty(), "nothing is added while the link is up");
+    assert_eq!(calls("AddAsyncConnection"), added);
     kept(&house, device.id, &json!("config")).await;
     control.cut_connections();
     eventually("it is given at the next link", there).await;
+}
+
+/// Aim: what our own commands take away is not told as another client's doing; what is declared is
+/// warned of. Method: a device and everybody are declared to be let in, and taken out in every way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator =
+        Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
+    let control = simulator.control();
+    let id = control.building()[3].id;
+    let lines = format!(
+        "audit_interval = \"1s\"\naccept_filter = {{ allow_all = true }}\n\
+         devices = {{ {id} = {{ connect = \"accept\" }} }}"
+    );
+    let house = House::with(broker, simulator, ALL, &lines).await;
+    let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
+    // After each list the filter is read; what that says is told before the list after the next.
+    let listed = async || {
+        let lists = calls("GetDeviceList");
+        eventually("three lists", || (calls("GetDeviceList") > lists + 2).then_some(())).await;
+    };
+    let filter = || {
+        let filter = control.filter();
+        (filter.allow_all, filter.device_i_ds)
+    };
+    for (command, request, left, warned) in [
+        ("accept_filter/remove", json!({"device_id": id}), (true, vec![]), vec![json!(id)]),
+        (
+            "accept_filter/allow_all",
+            json!({"enabled": false}),
+            (false, vec![id]),
+            vec![Value::Null],
+        ),
+        (
+            "accept_filter/set",
+            json!({"device_ids": []}),
+            (false, vec![]),
+            vec![json!(id), Value::Null],
+        ),
+    ] {
+        // Given at a new link, and seen there.
+        control.restart(Duration::from_millis(100)).await;
+        let there = (true, vec![id]);
+        eventually("all are let in", || (filter() == there).then_some(())).await;
+        listed().await;
+        let answer = house.ask(command, &request.to_string()).await;
+        assert_eq!(answer["result"], "ok", "{answer}");
+        let warnings = answer["warnings"].as_array().unwrap();
+        let about: Vec<Value> =
+            warnings.iter().map(|warning| warning["device_id"].clone()).collect();
+        assert_eq!(about, warned, "{answer}");
+        for warning in warnings {
+            assert_eq!(warning["code"], "kept_by_configuration", "{answer}");
+            let key = match warning["device_id"].as_u64() {
+                Some(id) => format!("gateways.lobby.devices.{id}.connect"),
+                None => "gateways.lobby.accept_filter.allow_all".to_owned(),
+            };
+            assert!(warning["message"].as_str().unwrap().contains(&key), "{answer}");
+        }
+        listed().await;
+        assert!(watcher.find(|seen| is(seen, "withdrawn", "accept_filter")).is_none(), "{command}");
+        assert_eq!(filter(), left, "nothing is added while the link is up");
+    }
+    let (_, log) = house.bridge.stop().await;
+    assert!(!log.contains("another client took it away"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

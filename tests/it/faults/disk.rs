@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{reads, ready, skipped, within};
+use crate::commands::{ALL, rr};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
@@ -112,7 +113,7 @@ async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;
-    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let setup = Setup::new(broker.port, "").lines(ALL).gateway("lobby", &simulator, "");
     let Some(disk) = Disk::mounted_on(&setup.state_dir()) else { return };
     let mut bridge = setup.start();
     ready(&bridge, PATIENCE, "full disk: the start, until ready").await;
@@ -131,12 +132,23 @@ async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
     let (status, body) = bridge.get("/readyz").await;
     assert!(status == 503 && body.contains("the store: "), "{body}");
     happens(&watcher, &simulator, Some(&reset["to"])).await;
+    // What a command makes meanwhile does not outlive the bridge, and its answer says so.
+    let warnings = async |id: u32| {
+        let request = format!("{{\"device_id\":{id}}}");
+        let args = ["-t", "gsdk/lobby/request/accept_filter/add", "-m", &request];
+        let answer = rr(broker.port, &args, "20").await.unwrap();
+        assert_eq!(answer["result"], "ok", "{answer}");
+        answer["warnings"].clone()
+    };
+    let told = warnings(7).await;
+    assert_eq!(told[0]["code"], "not_remembered", "{told}");
     // Longer than one attempt to begin anew: it fails as well, and costs nothing.
     tokio::time::sleep(Duration::from_secs(11)).await;
     happens(&watcher, &simulator, Some(&reset["to"])).await;
     disk.make_room();
     reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "full disk: room again, until healed")
         .await;
+    assert_eq!(warnings(8).await, serde_json::json!([]));
     goes_on(&mut bridge, &watcher, &simulator).await;
     check_chains(&watcher);
     drop(bridge);
