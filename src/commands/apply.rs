@@ -5,22 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use tokio::time::{Instant, sleep};
-
 use super::calls::Calls;
+use super::dials::Dials;
 use super::failure::Failure;
 use super::filter;
 use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
-use super::work::Work;
+use super::work::{CONNECT_WAIT, Work};
 use crate::fleet::{Listed, Mode, Status};
 use crate::gateway::{DEVICE_PORT_DEFAULT, DeviceError, Error, Target};
 use crate::ids::DeviceId;
-
-/// How long a device is dialled again that was connected synchronously.
-const DIAL_WAIT: std::time::Duration = std::time::Duration::from_secs(45);
-/// Between two attempts at that.
-const DIAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 const NOT_CHANGED: &str = "The device was not changed; ask again";
 
@@ -40,22 +34,16 @@ pub(super) async fn set_mode(
 /// The devices will dial the gateway: let them in first, take registrations back last.
 async fn to_dialling(work: &mut Work<'_>) {
     let ids = work.ids();
-    if ids.is_empty() {
-        return;
-    }
-    let added = filter::edit(work.calls, |now| now.device_ids.extend(&ids)).await;
-    if added.is_ok() {
-        work.made.push(Made::LetIn(ids.clone()));
-    }
-    work.outcome("filter_added", &ids, added.map(drop), NOT_CHANGED);
+    add_to_filter(work, ids).await;
+    work.settle(|row| dials_in(row) && !row.info.auto_reconnect);
     let state = "It is let in by the accept filter, so it can be reached in either mode; see its \
                  mode with `devices`, and ask again";
     change(work, "mode_set", state, Change::Mode(Mode::DeviceToServer)).await;
     let state = "It was set to dial the gateway and is let in, but has not dialled; see that the \
                  gateway's address is set in the device. A registration it had is still there; \
                  take it back by async/remove once the device is connected";
-    let dialling = |row: &Listed| is_up(row) && row.info.mode == Mode::DeviceToServer;
-    work.wait(work.ids(), dialling, state).await;
+    let dialling = |row: &Listed| is_up(row) && dials_in(row);
+    work.wait(work.ids(), work.calls.end_of(CONNECT_WAIT), dialling, |_| state).await;
     let registered = work.ids_where(|row| row.info.auto_reconnect);
     if registered.is_empty() {
         return;
@@ -69,17 +57,28 @@ async fn to_dialling(work: &mut Work<'_>) {
     work.outcome("async_removed", &registered, removed, state);
     let state = "Its registration was taken back, which ended its connection, and it has not \
                  dialled again yet; it is let in, so wait for it";
-    work.wait(registered, |row| dialling(row) && !row.info.auto_reconnect, state).await;
+    let alone = |row: &Listed| dialling(row) && !row.info.auto_reconnect;
+    work.wait(registered, work.calls.end_of(CONNECT_WAIT), alone, |_| state).await;
+}
+
+/// Lets these in too, before anything is changed.
+async fn add_to_filter(work: &mut Work<'_>, ids: BTreeSet<DeviceId>) {
+    if ids.is_empty() {
+        return;
+    }
+    let added = filter::edit(work.calls, |now| now.device_ids.extend(&ids)).await;
+    if added.is_ok() {
+        work.made.push(Made::LetIn(ids.clone()));
+    }
+    work.outcome("filter_added", &ids, added.map(drop), NOT_CHANGED);
 }
 
 /// The gateway will dial the devices: their addresses first, their places in the filter last.
 async fn to_dialled(work: &mut Work<'_>) {
-    for id in work.ids_where(|row| row.info.ip.is_none()) {
-        let why = Failure::new("failed_precondition", "the gateway does not tell its address");
-        let state = "It was not changed; find its address by `search`, set the mode with \
-                     \"apply\":false, and give the address to async/add";
-        work.fail("address_known", id, &why, state);
-    }
+    work.settle(|row| row.info.mode == Mode::ServerToDevice);
+    let state = "It was not changed; find its address by `search`, set the mode with \
+                 \"apply\":false, and give the address to async/add";
+    need_address(work, |_| true, state);
     let state = "If it changed, it waits to be dialled: see its mode with `search`, and give its \
                  address to async/add; otherwise ask again";
     change(work, "mode_set", state, Change::Mode(Mode::ServerToDevice)).await;
@@ -88,7 +87,7 @@ async fn to_dialled(work: &mut Work<'_>) {
                  see that it can be reached. Its ID is still in the accept filter, which does no \
                  harm";
     let dialled = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;
-    work.wait(work.ids(), dialled, state).await;
+    work.wait(work.ids(), work.calls.end_of(CONNECT_WAIT), dialled, |_| state).await;
     let ids = work.ids();
     if ids.is_empty() {
         return;
@@ -103,29 +102,76 @@ async fn to_dialled(work: &mut Work<'_>) {
     work.outcome("filter_removed", &ids, removed.map(drop), state);
 }
 
+/// Whom the gateway is to dial afterwards has to have an address.
+fn need_address(work: &mut Work<'_>, like: impl Fn(&Listed) -> bool, state: &str) {
+    for id in work.ids_where(|row| row.info.ip.is_none() && like(row)) {
+        let why = Failure::new("failed_precondition", "the gateway does not tell its address");
+        work.fail("address_known", id, &why, state);
+    }
+}
+
 pub(super) async fn set_ssl(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
     enable: bool,
 ) -> Result<Outcome, Failure> {
     let mut work = Work::begin(calls, ids).await?;
-    let step = if enable { "ssl_enabled" } else { "ssl_disabled" };
-    let state = "See with `search` whether SSL is on at the device; if it changed, give its \
-                 address to async/add with that \"ssl\", otherwise ask again";
-    change(&mut work, step, state, Change::Ssl(enable)).await;
-    let server = |row: &Listed| row.info.mode == Mode::ServerToDevice;
-    let synchronous = work.ids_where(|row| server(row) && !row.info.auto_reconnect);
-    let others: Vec<DeviceId> = work.ids().difference(&synchronous).copied().collect();
-    register(&mut work, |row| row.info.auto_reconnect.then_some(enable)).await;
-    for id in synchronous {
-        connect_again(&mut work, id, enable).await;
-    }
     let wanted = if enable { Status::TlsConnected } else { Status::TcpConnected };
-    let state = "SSL was changed at the device and the gateway was told; it has not come back yet. \
-                 If it does not, take it off by async/remove and add it by async/add with that \
-                 \"ssl\"";
-    work.wait(others.into_iter().collect(), |row| row.status == wanted, state).await;
+    work.settle(|row| row.status == wanted && row.info.ssl == enable);
+    let by_connect = |row: &Listed| !dials_in(row) && !row.info.auto_reconnect;
+    let state = "It was not changed; find its address by `search`, change it with \
+                 \"apply\":false, and give the address and that \"ssl\" to connect";
+    need_address(&mut work, by_connect, state);
+    let_in_again(&mut work).await;
+    let step = if enable { "ssl_enabled" } else { "ssl_disabled" };
+    let state = "See with `search` whether SSL is on at the device. If it changed and the gateway \
+                 is to dial it, give its address to async/add with that \"ssl\"; otherwise ask \
+                 again";
+    change(&mut work, step, state, Change::Ssl(enable)).await;
+    register(&mut work, |row| row.info.auto_reconnect.then_some(enable)).await;
+    let synchronous = work.ids_where(by_connect);
+    let others = &work.ids() - &synchronous;
+    let targets = synchronous.iter().filter_map(|id| {
+        let row = work.devices.get(id)?;
+        Some((*id, target(row, enable)?))
+    });
+    let end = calls.end_of(CONNECT_WAIT);
+    let dials = Dials::begin(calls, targets, end);
+    work.wait(others, end, |row| row.status == wanted, |row| left_by_ssl(row, enable)).await;
+    dials.end(&mut work).await;
     Ok(work.end().await)
+}
+
+/// Devices that dial in have to be let in when they dial again: the filter may have changed since.
+async fn let_in_again(work: &mut Work<'_>) {
+    let dialling = work.ids_where(dials_in);
+    if dialling.is_empty() {
+        return;
+    }
+    let now = async { Ok(work.calls.next()?.accept_filter().await?) };
+    match now.await {
+        Ok(now) if now.allow_all => {}
+        Ok(now) => add_to_filter(work, &dialling - &now.device_ids).await,
+        Err(failure) => work.outcome("filter_added", &dialling, Err(failure), NOT_CHANGED),
+    }
+}
+
+/// How a device is left that has not come back after a change of SSL.
+fn left_by_ssl(row: &Listed, enable: bool) -> &'static str {
+    match (dials_in(row), enable) {
+        (false, _) => {
+            "SSL was changed at the device and the gateway was told; it has not come back yet. If \
+             it does not, take it off by async/remove and add it by async/add with that \"ssl\""
+        }
+        (true, true) => {
+            "SSL was switched on at the device and it is let in; it has not come back yet. See \
+             that it can reach the gateway's port for SSL (usually 51213), and wait for it"
+        }
+        (true, false) => {
+            "SSL was switched off at the device and it is let in; it has not come back yet. See \
+             that it can reach the gateway's port without SSL (usually 51212), and wait for it"
+        }
+    }
 }
 
 /// Registers the devices of the work for which `ssl` says whether with SSL.
@@ -155,33 +201,12 @@ fn target(row: &Listed, ssl: bool) -> Option<Target> {
     Some(Target { ip: row.info.ip?, port: port.unwrap_or(DEVICE_PORT_DEFAULT), ssl })
 }
 
-/// Connects a device again that was connected synchronously, as often as it takes.
-async fn connect_again(work: &mut Work<'_>, id: DeviceId, ssl: bool) {
-    let Some(target) = work.devices.get(&id).and_then(|row| target(row, ssl)) else { return };
-    let end = work.calls.end_of(DIAL_WAIT);
-    let connected = loop {
-        let client = match work.calls.next() {
-            Ok(client) => client,
-            Err(failure) => break Err(failure),
-        };
-        match client.connect(target).await {
-            Ok(_) => break Ok(()),
-            // This link does not come back.
-            Err(error @ Error::Broken { .. }) => break Err(error.into()),
-            Err(error) if Instant::now() + DIAL_PAUSE > end => break Err(error.into()),
-            Err(_) => sleep(DIAL_PAUSE).await,
-        }
-    };
-    let Target { ip, port, .. } = target;
-    let state = format!(
-        "SSL was changed at the device, and it is not connected: give {{\"ip\":\"{ip}\",\
-         \"port\":{port},\"ssl\":{ssl}}} to connect"
-    );
-    work.outcome("connected", &[id].into(), connected, &state);
-}
-
 fn is_up(row: &Listed) -> bool {
     row.status.connected() == Some(true)
+}
+
+fn dials_in(row: &Listed) -> bool {
+    row.info.mode == Mode::DeviceToServer
 }
 
 #[derive(Clone, Copy)]

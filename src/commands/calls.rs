@@ -61,6 +61,12 @@ impl Calls {
         &self.client
     }
 
+    /// The client for a call of a wait that ends then; `most` is for the call alone.
+    pub(super) fn within(&self, end: Instant, most: Duration) -> GatewayClient {
+        let left = end.saturating_duration_since(Instant::now()).max(LEAST);
+        self.client.with_deadline(left.min(most))
+    }
+
     /// The end of a wait of this length, or the command's own where that is sooner.
     pub(super) fn end_of(&self, wait: Duration) -> Instant {
         let end = Instant::now() + wait;

@@ -10,6 +10,7 @@ mod change;
 mod command;
 mod declared;
 mod devices;
+mod dials;
 mod failure;
 mod fields;
 mod filter;

@@ -18,9 +18,10 @@ use crate::fleet::Listed;
 use crate::gateway::Error;
 use crate::ids::DeviceId;
 
-/// How long a device may take to be connected again: a gateway dials a registered one every 30 s
-/// (wire, section 3), and a device that restarts its network needs some of its own.
-const CONNECT_WAIT: Duration = Duration::from_secs(75);
+/// How long the devices of a change may take to be connected again, all together: a gateway dials a
+/// registered one every 30 s (wire, section 3), and a device that restarts its network needs some
+/// of its own.
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// Between two looks at the list, at first and at most.
 const LOOK_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// For one look.
@@ -42,6 +43,8 @@ pub(super) struct Work<'a> {
     pub(super) calls: &'a Calls,
     /// The devices still in it, as they were listed before.
     pub(super) devices: BTreeMap<DeviceId, Listed>,
+    /// Those that were already as they should be.
+    settled: BTreeSet<DeviceId>,
     steps: Vec<Step>,
     errors: Vec<DeviceFailure>,
     pub(super) made: Vec<Made>,
@@ -53,8 +56,14 @@ impl<'a> Work<'a> {
         let rows = calls.next()?.device_list().await?;
         let rows = rows.into_iter().map(|row| (row.device_id, row));
         let devices = rows.filter(|(id, _)| ids.contains(id)).collect();
-        let mut work =
-            Self { calls, devices, steps: Vec::new(), errors: Vec::new(), made: Vec::new() };
+        let mut work = Self {
+            calls,
+            devices,
+            settled: BTreeSet::new(),
+            steps: Vec::new(),
+            errors: Vec::new(),
+            made: Vec::new(),
+        };
         for &id in ids {
             let failure = match work.devices.get(&id) {
                 Some(row) if row.status.connected() == Some(false) => Failure::new(
@@ -84,6 +93,14 @@ impl<'a> Work<'a> {
     /// The devices like this.
     pub(super) fn ids_where(&self, like: impl Fn(&Listed) -> bool) -> BTreeSet<DeviceId> {
         self.devices.values().filter(|row| like(row)).map(|row| row.device_id).collect()
+    }
+
+    /// The devices like this are as they should be: nothing more is done to them.
+    pub(super) fn settle(&mut self, like: impl Fn(&Listed) -> bool) {
+        let ids = self.ids_where(like);
+        self.done("already", &ids);
+        self.devices.retain(|id, _| !ids.contains(id));
+        self.settled.extend(ids);
     }
 
     /// A step was done on these.
@@ -123,15 +140,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Looks at the list until each of these is as it should be, or it has taken too long.
+    /// Looks at the list until each of these is as it should be, or it has taken too long; `state`
+    /// says how one is left that is not, by its row of before.
     pub(super) async fn wait(
         &mut self,
-        ids: BTreeSet<DeviceId>,
+        mut waiting: BTreeSet<DeviceId>,
+        end: Instant,
         good: impl Fn(&Listed) -> bool,
-        state: &str,
+        state: impl Fn(&Listed) -> &'static str,
     ) {
         const STEP: &str = "connected";
-        let (mut waiting, end) = (ids, self.calls.end_of(CONNECT_WAIT));
         waiting.retain(|id| self.devices.contains_key(id));
         let mut pause = LOOK_PAUSES.0;
         let mut failure = Failure::new(code::TIMEOUT, "it was not connected again in time");
@@ -157,7 +175,10 @@ impl<'a> Work<'a> {
             sleep(pause).await;
             pause = (pause * 2).min(LOOK_PAUSES.1);
         }
-        self.outcome(STEP, &waiting, if waiting.is_empty() { Ok(()) } else { Err(failure) }, state);
+        for id in waiting {
+            let state = self.devices.get(&id).map(&state).unwrap_or_default();
+            self.fail(STEP, id, &failure, state);
+        }
     }
 
     /// What came of it all.
@@ -167,7 +188,7 @@ impl<'a> Work<'a> {
         if !unknown.is_empty() {
             self.steps.extend(look(self.calls, &unknown).await);
         }
-        let ids = self.ids();
+        let ids = &self.ids() | &self.settled;
         let mut outcome = Outcome::done(json!({ "device_ids": ids, "steps": self.steps }));
         if let ([first, ..], true) = (self.errors.as_slice(), ids.is_empty()) {
             let message = format!("device {}: {}", first.device_id, first.message);

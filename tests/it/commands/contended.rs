@@ -13,6 +13,8 @@ use crate::harness::watcher::Watcher;
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_add_to_the_filter_at_once_all_win() {
     let house = House::new(3, ALL).await;
+    // Long enough between reading and setting that without turns they undo each other.
+    house.simulator.control().latency(Duration::from_millis(50));
     let mut clients = tokio::task::JoinSet::new();
     for id in 1..=8 {
         let (port, request) = (house.broker.port, json!({"device_id": id}).to_string());

@@ -2,7 +2,7 @@
 //! the device does not come back. The rest stops, and it is said how the device is left.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -27,9 +27,11 @@ enum Fate {
     GoneLate,
     /// The device is gone, and then the connection to the gateway.
     GoneAndLost,
+    /// The same, once its registration is taken back.
+    GoneLateAndLost,
 }
 
-use Fate::{Gone, GoneAndLost, GoneLate, Lost, Refused};
+use Fate::{Gone, GoneAndLost, GoneLate, GoneLateAndLost, Lost, Refused};
 
 /// How a device is connected before.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,11 +57,11 @@ impl Stage {
     }
 
     /// A device that nothing has befallen yet.
-    async fn device(&mut self, kind: Kind) -> Device {
+    async fn device(&mut self, kind: Kind, ssl: bool) -> Device {
         let dials = kind == Kind::DialsIn;
         let fits = |device: &Device| {
             (device.mode == Mode::DeviceToServer) == dials
-                && !device.ssl
+                && device.ssl == ssl
                 && !self.used.contains(&device.id)
         };
         let device = self.control().building().into_iter().find(fits).unwrap();
@@ -67,7 +69,7 @@ impl Stage {
         if kind == Kind::Synchronous {
             let id = json!({"device_id": device.id}).to_string();
             assert_eq!(self.house.ask("async/remove", &id).await["result"], "ok");
-            let ip = json!({"ip": device.ip}).to_string();
+            let ip = json!({"ip": device.ip, "ssl": ssl}).to_string();
             assert_eq!(self.house.ask("connect", &ip).await["result"], "ok");
         }
         device
@@ -106,13 +108,17 @@ impl Stage {
                 vanish(&changed).await;
                 cut_during("GetDeviceList").await;
             }
+            GoneLateAndLost => {
+                vanish(&|| changed() && !registered()).await;
+                cut_during("GetDeviceList").await;
+            }
         }
     }
 
     /// Asks for a change and lets its device meet its fate. All steps before the last are done; the
     /// last failed, and says what to do.
     async fn play(&mut self, kind: Kind, command: &str, fate: Fate, steps: &[&str], words: &str) {
-        let device = self.device(kind).await;
+        let device = self.device(kind, command == "ssl/disable").await;
         let control = self.control();
         let (command, mode) = command.split_once(' ').unwrap_or((command, ""));
         let mut request = json!({"device_id": device.id});
@@ -160,9 +166,9 @@ impl Stage {
                 assert_eq!(looked["step"], "looked", "{what}");
                 assert!(looked["message"].as_str().unwrap().contains("list"), "{what}");
             }
-            GoneAndLost => assert_ne!(error["code"], "timeout", "{what}"),
+            GoneAndLost | GoneLateAndLost => assert_ne!(error["code"], "timeout", "{what}"),
         }
-        if matches!(fate, Lost(_) | GoneAndLost) {
+        if matches!(fate, Lost(_) | GoneAndLost | GoneLateAndLost) {
             patiently("the link is back", async {
                 while self.house.ask("pending", "{}").await["result"] != "ok" {}
             })
@@ -189,9 +195,18 @@ async fn to_device_to_server() {
         (Refused("DeleteAsyncConnection"), removed, "async/remove"),
         (Lost("DeleteAsyncConnection"), removed, "async/remove"),
         (GoneLate, again, "wait for it"),
+        (GoneLateAndLost, again, "wait for it"),
     ] {
         let command = "mode/set device_to_server";
         stage.play(Kind::Registered, command, fate, steps, words).await;
+    }
+    for (fate, steps, words) in [
+        (Refused("SetConnectionModeMulti"), mode, "is let in"),
+        (Gone, connected, "gateway's address is set in the device"),
+        (GoneAndLost, connected, "gateway's address is set in the device"),
+    ] {
+        let command = "mode/set device_to_server";
+        stage.play(Kind::Synchronous, command, fate, steps, words).await;
     }
 }
 
@@ -226,6 +241,7 @@ async fn to_server_to_device() {
 #[tokio::test(flavor = "multi_thread")]
 async fn to_ssl() {
     let mut stage = Stage::new().await;
+    let filter = &["filter_added"][..];
     let enabled = &["ssl_enabled"][..];
     let added = &["ssl_enabled", "async_added"][..];
     let added_connected = &["ssl_enabled", "async_added", "connected"][..];
@@ -237,11 +253,120 @@ async fn to_ssl() {
         (Kind::Registered, Lost("AddAsyncConnection"), added, "\"ssl\":true"),
         (Kind::Registered, Gone, added_connected, "add it by async/add"),
         (Kind::Registered, GoneAndLost, added_connected, "add it by async/add"),
-        (Kind::DialsIn, Gone, connected, "not come back yet"),
+        (Kind::DialsIn, Refused("GetAcceptFilter"), filter, "not changed"),
+        (Kind::DialsIn, Lost("EnableSSLMulti"), enabled, "with `search`"),
+        (Kind::DialsIn, Gone, connected, "port for SSL"),
+        (Kind::DialsIn, GoneAndLost, connected, "port for SSL"),
         (Kind::Synchronous, Refused("Connect"), connected, "\"ssl\":true} to connect"),
         (Kind::Synchronous, Lost("Connect"), connected, "\"ssl\":true} to connect"),
     ] {
         stage.play(kind, "ssl/enable", fate, steps, words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_ssl() {
+    let mut stage = Stage::new().await;
+    let disabled = &["ssl_disabled"][..];
+    let added = &["ssl_disabled", "async_added"][..];
+    let added_connected = &["ssl_disabled", "async_added", "connected"][..];
+    let connected = &["ssl_disabled", "connected"][..];
+    for (kind, fate, steps, words) in [
+        (Kind::Registered, Refused("DisableSSLMulti"), disabled, "with `search`"),
+        (Kind::Registered, Lost("AddAsyncConnection"), added, "\"ssl\":false"),
+        (Kind::Registered, Gone, added_connected, "add it by async/add"),
+        (Kind::DialsIn, Gone, connected, "port without SSL"),
+        (Kind::Synchronous, Refused("Connect"), connected, "\"ssl\":false} to connect"),
+    ] {
+        stage.play(kind, "ssl/disable", fate, steps, words).await;
+    }
+}
+
+/// Aim: one that does not come back costs the others nothing. Method: of two devices connected by
+/// `connect` and two registered ones, the first of each is gone once it has taken the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_that_fails_holds_up_no_other() {
+    let mut stage = Stage::new().await;
+    let mut devices = Vec::new();
+    for kind in [Kind::Synchronous, Kind::Registered, Kind::Synchronous, Kind::Registered] {
+        devices.push(stage.device(kind, false).await);
+    }
+    let ids: Vec<u32> = devices.iter().map(|device| device.id).collect();
+    let (gone, back) = ids.split_at(2);
+    let request = json!({"device_ids": ids, "timeout_s": 6}).to_string();
+    let control = stage.control();
+    control.latency(LATENCY);
+    let the_others_come_back = async {
+        tokio::join!(stage.befall(&devices[0], Gone), stage.befall(&devices[1], Gone));
+        control.latency(Duration::ZERO);
+        let is_back =
+            |id: &u32| control.managed().iter().any(|row| row.device_id == *id && row.status == 2);
+        eventually("the others are back", || back.iter().all(is_back).then_some(())).await;
+        Instant::now()
+    };
+    let asked = stage.house.ask("ssl/enable", &request);
+    let (answer, came_back) = tokio::join!(asked, the_others_come_back);
+    assert!(came_back.elapsed() > Duration::from_secs(1), "not only when there was no time left");
+    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!(answer["data"]["device_ids"], json!(back), "{answer}");
+    let errors = answer["device_errors"].as_array().unwrap();
+    let failed: BTreeSet<u64> =
+        errors.iter().map(|error| error["device_id"].as_u64().unwrap()).collect();
+    assert_eq!(failed, gone.iter().map(|&id| id.into()).collect(), "{answer}");
+    assert!(answer["duration_s"].as_f64().unwrap() < 7.0, "{answer}");
+}
+
+/// The steps of an answer, in words.
+fn steps(answer: &Value) -> Vec<String> {
+    let steps = answer["data"]["steps"].as_array().unwrap().iter();
+    steps.map(|step| format!("{} {}", step["step"], step["result"]).replace('"', "")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_dials_in_is_let_in_before_its_ssl_is_changed() {
+    let mut stage = Stage::new().await;
+    let device = stage.device(Kind::DialsIn, false).await;
+    let control = stage.control();
+    let house = &stage.house;
+    let request = json!({"device_id": device.id}).to_string();
+    let emptied = house.ask("accept_filter/set", r#"{"device_ids":[]}"#).await;
+    assert_eq!(emptied["result"], "ok", "{emptied}");
+    let answer = house.ask("ssl/enable", &request).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+    assert_eq!(steps(&answer), ["filter_added ok", "ssl_enabled ok", "connected ok"]);
+    assert_eq!(control.filter().device_i_ds, [device.id]);
+    // Whom the filter lets in already is not added.
+    let answer = house.ask("ssl/disable", &request).await;
+    assert_eq!(steps(&answer), ["ssl_disabled ok", "connected ok"], "{answer}");
+    let open = r#"{"allow_all":true}"#;
+    assert_eq!(house.ask("accept_filter/set", open).await["result"], "ok");
+    let answer = house.ask("ssl/enable", &request).await;
+    assert_eq!(steps(&answer), ["ssl_enabled ok", "connected ok"], "{answer}");
+    assert!(control.filter().device_i_ds.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_already_so_is_left_as_it_is() {
+    let mut stage = Stage::new().await;
+    let by_connect = stage.device(Kind::Synchronous, false).await;
+    let dialling = stage.device(Kind::DialsIn, false).await;
+    let registered = stage.device(Kind::Registered, true).await;
+    let before = stage.control().managed();
+    let mode = |id: u32, mode: &str| json!({"device_id": id, "mode": mode}).to_string();
+    for (command, request, expected) in [
+        ("mode/set", mode(by_connect.id, "server_to_device"), &["already ok"][..]),
+        ("mode/set", mode(dialling.id, "device_to_server"), &["filter_added ok", "already ok"]),
+        ("ssl/enable", json!({"device_id": registered.id}).to_string(), &["already ok"]),
+        ("ssl/disable", json!({"device_id": by_connect.id}).to_string(), &["already ok"]),
+    ] {
+        let answer = stage.house.ask(command, &request).await;
+        assert_eq!(answer["result"], "ok", "{answer}");
+        assert_eq!(steps(&answer), expected, "{answer}");
+        assert_eq!(answer["data"]["device_ids"].as_array().unwrap().len(), 1, "{answer}");
+    }
+    assert_eq!(stage.control().managed(), before);
+    for method in ["SetConnectionModeMulti", "EnableSSLMulti", "DisableSSLMulti"] {
+        assert_eq!(stage.calls(method), 0, "{method}");
     }
 }
 
@@ -256,8 +381,10 @@ async fn what_the_configuration_declares_is_not_contradicted() {
     );
     let house = House::with(broker, simulator, ALL, &declared).await;
     let line = format!("gateways.lobby.devices.{}.connect", device.id);
-    for command in ["async/remove", "ssl/enable"] {
-        let answer = house.ask(command, &json!({"device_id": device.id}).to_string()).await;
+    let id = json!({"device_id": device.id});
+    let mode = json!({"device_id": device.id, "mode": "device_to_server"});
+    for (command, request) in [("async/remove", &id), ("ssl/enable", &id), ("mode/set", &mode)] {
+        let answer = house.ask(command, &request.to_string()).await;
         let (code, message) = super::refusal(&answer);
         assert_eq!(code, "invalid_request");
         assert!(message.contains(&line), "{message}");
