@@ -28,6 +28,8 @@ pub(super) fn start(format: Format, default: &str) {
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::new(wanted.as_deref().unwrap_or(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written would be told on the same stderr, and die of it.
+    let builder = builder.log_internal_errors(false);
     match format {
         Format::Text => {
             builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();

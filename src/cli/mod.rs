@@ -14,6 +14,7 @@ mod run;
 mod schema;
 mod simulate;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -88,13 +89,13 @@ impl Cli {
                 say(&error.to_string());
                 ExitCode::from(EXIT_WRONG)
             }
-            // Whoever closed the pipe, as `head` does, has seen enough.
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => failed(&format!("{error:#}")),
         }
     }
 }
 
+/// Whoever closed the pipe, as `head` does, has seen enough.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     kind == Some(std::io::ErrorKind::BrokenPipe)
@@ -107,10 +108,10 @@ pub fn failed(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The one place where an error reaches a person.
-#[expect(clippy::print_stderr, reason = "what failed belongs on stderr, log or no log")]
+/// The one place where an error reaches a person: what failed belongs on stderr, log or no log. A
+/// stderr that is closed or full changes nothing; the exit code still tells.
 fn say(message: &str) {
-    eprintln!("gsdk2mqtt: {message}");
+    _ = writeln!(std::io::stderr(), "gsdk2mqtt: {message}");
 }
 
 /// Done at the first SIGTERM or Ctrl-C.

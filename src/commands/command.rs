@@ -207,7 +207,7 @@ fn filter(fields: &mut Fields) -> Result<AcceptFilter, Failure> {
     if allow_all.is_none() && device_ids.is_none() {
         return Err(Failure::invalid(
             "the whole filter is replaced, so say what it is to be: give allow_all or device_ids \
-             (an empty list lets nobody in)",
+             (an empty list, at the shell --none, lets nobody in)",
         ));
     }
     Ok(AcceptFilter {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::bridge::gateway_options;
@@ -71,21 +71,30 @@ struct Gateway {
 }
 
 pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
-    let gateway = match gateway(&args) {
+    let begun = Instant::now();
+    let found = gateway(&args);
+    let asked = args.words.ask();
+    let gateway = match found {
         Ok(gateway) => gateway,
         Err(wrong) => {
-            super::say(&format!("{wrong:#}"));
+            if args.json {
+                let outcome = Outcome::failed(Failure::invalid(format!("{wrong:#}")));
+                let (name, gateway) = (asked.name(), args.gateway.map(|name| name.to_string()));
+                let took = begun.elapsed();
+                document(&Response::new(name, gateway, None, outcome, took, |_| Value::Null))?;
+            } else {
+                super::say(&format!("{wrong:#}"));
+            }
             return Ok(ExitCode::from(super::EXIT_WRONG));
         }
     };
-    let (name, mut fields) = match args.words.ask() {
+    let (name, mut fields) = match asked {
         Asked::Watch => return watch::run(gateway, args.json).await,
         Asked::Command(name, fields) => (name, fields),
     };
     if let Some(timeout) = args.timeout {
-        fields.insert("timeout_s".to_owned(), json!(timeout));
+        fields.insert("timeout_s".to_owned(), words::seconds(timeout));
     }
-    let begun = Instant::now();
     let outcome = match Request::read(name, Value::Object(fields).to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
@@ -104,14 +113,18 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         begun.elapsed(),
         |rows| device_rows(&gateway.entry, rows),
     );
-    show(&answer, &gateway.entry, args.json)?;
-    Ok(match answer.result {
+    let code = match answer.result {
         Verdict::Ok => ExitCode::SUCCESS,
         Verdict::Error if answer.word() == code::INVALID_REQUEST => {
             ExitCode::from(super::EXIT_WRONG)
         }
         Verdict::Partial | Verdict::Error => ExitCode::FAILURE,
-    })
+    };
+    match show(&answer, &gateway.entry, args.json) {
+        // What came of the command does not change because nobody reads it.
+        Err(error) if super::is_closed_pipe(&error) => Ok(code),
+        shown => shown.map(|()| code),
+    }
 }
 
 /// Nobody waits for the answer any more; the gateway may go on with what it has been asked.
@@ -143,21 +156,33 @@ async fn ask(gateway: &Gateway, request: &Request) -> Outcome {
             outcome.warn_not_remembered("this program does not stay to give it again");
             outcome
         }
-        Err(error) if gateway.unnamed => {
+        Err(error) => {
+            let wrong = is_own_mistake(error.code());
             let Failure { code, message } = error.into();
-            Outcome::failed(Failure::new(code, by_its_option(&message)))
+            let code = if wrong { code::INVALID_REQUEST } else { code };
+            Outcome::failed(Failure::new(code, gateway.in_its_words(&message)))
         }
-        Err(error) => Outcome::failed(error.into()),
     }
 }
 
-/// A gateway given by its address has options where a configured one has keys.
-fn by_its_option(message: &str) -> String {
-    [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
-        .iter()
-        .fold(message.to_owned(), |message, (key, option)| {
-            message.replace(&format!("gateways.{UNNAMED}.{key}"), option)
-        })
+/// Whether no gateway was asked at all, as what is needed to ask one is wrong.
+fn is_own_mistake(code: &str) -> bool {
+    matches!(code, "ca_file_unreadable" | "ca_file_invalid" | "server_name_invalid")
+}
+
+impl Gateway {
+    /// A gateway given by its address has options where a configured one has keys.
+    fn in_its_words(&self, message: &str) -> String {
+        if !self.unnamed {
+            return message.to_owned();
+        }
+        [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
+            .iter()
+            .fold(message.to_owned(), |message, (key, option)| {
+                let key = format!("gateways.{UNNAMED}.{key}");
+                message.replace(&format!("{key} ="), option).replace(&key, option)
+            })
+    }
 }
 
 /// The gateway that was meant.
@@ -249,21 +274,25 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     Ok((!meant).then(|| Failure::new("cancelled", "nothing was done")))
 }
 
-/// The answer: data to stdout, what went wrong to stderr.
+/// An answer as one document.
+fn document(answer: &Response) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(answer)?)?)
+}
+
+/// The answer: data to stdout, what went wrong to stderr, also where nobody reads the data.
 fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(answer)?)?;
-        return Ok(());
+        return document(answer);
     }
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
+    let mut shown = Ok(());
     // What failed as a whole has no data, but perhaps steps.
     if answer.result != Verdict::Error || answer.data.get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let look = look::Look::of_stdout();
         let (text, left_out) = table::of(&answer.command, &answer.data, by_number, look);
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        let mut out = std::io::stdout().lock();
+        shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         if !left_out.is_empty() {
             let left_out = left_out.join(", ");
             super::say(&format!("no room for {left_out}; widen the terminal, or see --json"));
@@ -287,5 +316,5 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
         }
         _ => {}
     }
-    Ok(())
+    Ok(shown?)
 }

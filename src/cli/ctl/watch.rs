@@ -17,14 +17,16 @@ use super::table::plain;
 use crate::fleet::{DeviceType, GatewayIndex, Status};
 use crate::gateway::{Link, Observation};
 use crate::ids::{DeviceId, Moment};
-use crate::payload::{GatewayEntry, rfc3339};
+use crate::payload::rfc3339;
 
 /// Observations that may wait for the terminal; beyond it the link is made anew, and told so.
 const QUEUE_MAX: usize = 100_000;
 
 struct Watch {
-    entry: GatewayEntry,
+    gateway: Gateway,
     types: BTreeMap<DeviceId, DeviceType>,
+    /// Whether there has been a link.
+    linked: bool,
     /// Whether the list of this link has been shown.
     listed: bool,
     json: bool,
@@ -34,10 +36,10 @@ struct Watch {
 pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
     let (queue, mut observations) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
-    let link = Link::start(GatewayIndex(0), gateway.options, queue, Arc::new(|_: &_| {}), stopped);
-    let look = Look::of_stdout();
-    let types = BTreeMap::new();
-    let mut watch = Watch { entry: gateway.entry, types, listed: false, json, look };
+    let options = gateway.options.clone();
+    let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
+    let (look, types) = (Look::of_stdout(), BTreeMap::new());
+    let mut watch = Watch { gateway, types, linked: false, listed: false, json, look };
     let stop = super::super::stop_signal();
     tokio::pin!(stop);
     loop {
@@ -45,16 +47,26 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
             () = &mut stop => return Ok(ExitCode::SUCCESS),
             Some((_, observation)) = observations.recv() => observation,
         };
+        let is_wrong = watch.never_comes(&observation);
         let lines = watch.lines(observation, &link);
         let mut out = std::io::stdout().lock();
         for line in lines {
             writeln!(out, "{line}")?;
         }
         out.flush()?;
+        if is_wrong {
+            return Ok(ExitCode::from(super::super::EXIT_WRONG));
+        }
     }
 }
 
 impl Watch {
+    /// Whether no gateway can be asked, with what was given for it.
+    fn never_comes(&self, observation: &Observation) -> bool {
+        let Observation::AttemptFailed(error) = observation else { return false };
+        !self.linked && super::is_own_mistake(error.code)
+    }
+
     fn lines(&mut self, observation: Observation, link: &Link) -> Vec<String> {
         let now = now();
         match observation {
@@ -67,7 +79,7 @@ impl Watch {
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
             Observation::LinkUp { .. } => {
-                self.listed = false;
+                (self.linked, self.listed) = (true, false);
                 link.list_now();
                 vec![self.word(now, "linked", None)]
             }
@@ -98,10 +110,10 @@ impl Watch {
     }
 
     fn device(&self, at: Moment, id: DeviceId, status: Status, source: &str) -> String {
-        let name = self.entry.device_name(id, self.types.get(&id).copied());
+        let name = self.gateway.entry.device_name(id, self.types.get(&id).copied());
         let at = rfc3339(at);
         if self.json {
-            let gateway = &self.entry.name;
+            let gateway = &self.gateway.entry.name;
             return json!({
                 "timestamp": at, "gateway": gateway, "device_id": id, "name": name,
                 "status": status.to_string(), "status_code": status.code(),
@@ -116,7 +128,8 @@ impl Watch {
     }
 
     fn word(&self, at: Moment, word: &str, message: Option<&str>) -> String {
-        let (at, gateway) = (rfc3339(at), &self.entry.name);
+        let (at, gateway) = (rfc3339(at), &self.gateway.entry.name);
+        let message = message.map(|message| self.gateway.in_its_words(message));
         if self.json {
             let message = message.map_or(Value::Null, Value::from);
             return json!({
@@ -124,7 +137,7 @@ impl Watch {
             })
             .to_string();
         }
-        let message = plain(message.unwrap_or_default());
+        let message = plain(&message.unwrap_or_default());
         let word = self.look.coloured(word, word.replace('_', " "));
         format!("{at}  gateway {gateway}: {word}  {message}").trim_end().to_owned()
     }

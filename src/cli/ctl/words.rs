@@ -108,6 +108,9 @@ pub(super) enum AcceptFilter {
         /// Let every device in
         #[arg(long)]
         allow_all: bool,
+        /// Let nobody in
+        #[arg(long, conflicts_with_all = ["device_ids", "allow_all"])]
+        none: bool,
     },
     /// Let these devices in too
     Add {
@@ -175,6 +178,11 @@ fn address(text: &str) -> Result<(u64, String), String> {
     parsed.ok_or_else(|| format!("{text:?} is not as in 544114231=192.168.0.104"))
 }
 
+/// Seconds for a request. JSON has no infinity, and what is left out would not be checked.
+pub(super) fn seconds(number: f64) -> Value {
+    if number.is_finite() { json!(number) } else { json!(number.to_string()) }
+}
+
 /// What the words ask for.
 pub(super) enum Asked {
     /// To watch.
@@ -183,12 +191,21 @@ pub(super) enum Asked {
     Command(Name, Map<String, Value>),
 }
 
+impl Asked {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Command(name, _) => name.as_str(),
+        }
+    }
+}
+
 impl Words {
     pub(super) fn ask(self) -> Asked {
         let (name, fields) = match self {
             Self::Watch => return Asked::Watch,
             Self::Devices => (Name::Devices, json!({})),
-            Self::Search { wait } => (Name::Search, json!({ "wait_s": wait })),
+            Self::Search { wait } => (Name::Search, json!({ "wait_s": seconds(wait) })),
             Self::Pending => (Name::Pending, json!({})),
             Self::Connect { ip, how } => {
                 (Name::Connect, json!({ "ip": ip, "port": how.port, "ssl": how.ssl }))
@@ -227,7 +244,10 @@ impl AcceptFilter {
     fn ask(self) -> (Name, Value) {
         match self {
             Self::Get => (Name::FilterGet, json!({})),
-            Self::Set { device_ids, allow_all } => {
+            Self::Set { device_ids, allow_all, none } => {
+                // What was not said is not sent: the request's own check asks for it.
+                let device_ids = (none || !device_ids.is_empty()).then_some(device_ids);
+                let allow_all = allow_all.then_some(true);
                 (Name::FilterSet, json!({ "device_ids": device_ids, "allow_all": allow_all }))
             }
             Self::Add { devices } => (Name::FilterAdd, devices.fields()),

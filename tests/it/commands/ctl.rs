@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use gsdk2mqtt::simulator::{Settings, Simulator};
 
 use crate::harness::bridge::PROGRAM;
-use crate::harness::eventually;
+use crate::harness::{eventually, patiently};
 
 /// A gateway that manages nothing yet, and what is needed to talk to it.
 pub(super) struct Desk {
@@ -116,12 +116,18 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("devices --gateway annex", 2, "there are lobby"),
         ("devices --address 127.0.0.1", 2, "--ca-file"),
         ("devices --address 127.0.0.1 --ca-file x --gateway lobby", 2, "leave one out"),
-        ("devices --address 127.0.0.1:1 --ca-file /none", 1, "or correct --ca-file"),
+        ("devices --address 127.0.0.1:1 --ca-file /none", 2, "or correct --ca-file"),
         ("devices --config /none", 2, "--address and --ca-file"),
         ("disconnect seven", 2, "as in 544114231"),
         ("devices --server-name x", 2, "belong to --address"),
         ("search --wait 0", 2, "from 0.1 to 60"),
+        ("search --wait inf", 2, "from 0.1 to 60"),
+        ("search --wait nan", 2, "from 0.1 to 60"),
         ("devices --timeout 0", 2, "timeout_s is 0"),
+        ("devices --timeout nan", 2, "timeout_s is \"NaN\""),
+        ("devices --timeout inf", 2, "timeout_s is \"inf\""),
+        ("accept-filter set", 2, "--none"),
+        ("accept-filter set --none 7", 2, "cannot be used with"),
         ("reboot", 2, "reboot"),
     ] {
         let (code, out, err) = desk.run(words).await;
@@ -133,6 +139,12 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("disconnect 7 --json", 1, "not_found"),
         ("disconnect 0 --json", 2, "invalid_request"),
         ("disconnect-all --json", 1, "cancelled"),
+        ("accept-filter set --json", 2, "invalid_request"),
+        ("search --wait nan --json", 2, "invalid_request"),
+        ("devices --gateway annex --json", 2, "invalid_request"),
+        ("watch --gateway annex --json", 2, "invalid_request"),
+        ("devices --config /none --json", 2, "invalid_request"),
+        ("devices --address 127.0.0.1:1 --ca-file /none --json", 2, "invalid_request"),
     ] {
         let (code, out, err) = desk.run(words).await;
         assert_eq!((code, err.as_str()), (expected, ""), "{words}: {out}");
@@ -158,6 +170,73 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     let out = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
     assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
+}
+
+/// Runs words of a shell, in which `$ctl` is the program.
+async fn in_a_shell(desk: &Desk, words: &str) -> (i32, String, String) {
+    let mut command = Command::new("bash");
+    command.env("GSDK2MQTT_CONFIG", desk.dir.path().join("config.toml")).env_remove("RUST_LOG");
+    command.env("ctl", format!("{PROGRAM} ctl")).args(["-c", words]).stdin(Stdio::null());
+    ended(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_is_the_commands_whoever_reads_what_it_says() {
+    let desk = Desk::new(3).await;
+    for (words, expected) in [
+        ("$ctl disconnect 7 2>&1 | true; exit ${PIPESTATUS[0]}", 1),
+        ("$ctl disconnect 7 2>/dev/full", 1),
+        ("$ctl disconnect 7 2>&-", 1),
+        ("$ctl disconnect 0 2>/dev/full", 2),
+        ("$ctl disconnect 7 --json | true; exit ${PIPESTATUS[0]}", 1),
+        ("$ctl disconnect 0 --json | true; exit ${PIPESTATUS[0]}", 2),
+        ("$ctl devices | true; exit ${PIPESTATUS[0]}", 0),
+        ("$ctl devices >/dev/full", 1),
+        ("RUST_LOG=trace $ctl devices 2>/dev/full", 0),
+    ] {
+        let (code, _, err) = in_a_shell(&desk, words).await;
+        assert_eq!(code, expected, "{words}: {err}");
+        assert!(!err.contains("panicked"), "{words}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_given_by_its_address_is_told_of_in_options() {
+    let certificate = gsdk2mqtt::simulator::CertificateKind::DnsOnly;
+    let simulator = Simulator::start(Settings { certificate, ..Settings::fast(3) }).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.crt"), simulator.ca_pem()).unwrap();
+    let ctl = |words: &str| {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(dir.path()).arg("ctl").args(words.split_whitespace());
+        ended(command)
+    };
+    let address = simulator.address();
+    let words = format!("devices --address {address} --ca-file ca.crt");
+    let (code, _, err) = ctl(&words).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("set --server-name \"gateway.local\""), "{err}");
+    assert_eq!(ctl(&format!("{words} --server-name gateway.local")).await.0, 0);
+    // `watch` tells the same, and ends where nothing but another option helps.
+    let words = format!("watch --address {address} --ca-file none.crt");
+    let (code, out, err) = patiently("it ends", ctl(&words)).await;
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(out.contains("no link  ") && out.contains("or correct --ca-file"), "{out}");
+    let (code, out, _) = patiently("it ends", ctl(&format!("{words} --json"))).await;
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &line["event"]), (2, &"no_link".into()), "{out}");
+    assert!(line["message"].as_str().unwrap().contains("--ca-file"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_is_emptied_only_where_that_is_said() {
+    let desk = Desk::new(3).await;
+    let control = desk.simulator.control();
+    assert_eq!(desk.run("accept-filter set 7 8").await.0, 0);
+    assert_eq!(desk.run("accept-filter set").await.0, 2);
+    assert_eq!(control.filter().device_i_ds, [7, 8]);
+    assert_eq!(desk.run("accept-filter set --none").await.0, 0);
+    assert!(control.filter().device_i_ds.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +268,7 @@ async fn watch_tells_changes_live() {
     assert_eq!(linked["event"], "linked", "{linked}");
     control.manage_all();
     let id = control.building()[0].id;
-    crate::harness::patiently("its connection is told", async {
+    patiently("its connection is told", async {
         loop {
             let line = seen.recv().await.unwrap();
             if line["device_id"] == id && line["status"] == "tcp_connected" {
@@ -208,7 +287,7 @@ async fn watch_tells_changes_live() {
     assert!(control.add_device(later.clone()));
     let connect = desk.command(&format!("connect {}", later.ip));
     assert_eq!(ended(connect).await.0, 0);
-    crate::harness::patiently("its type is in its name", async {
+    patiently("its type is in its name", async {
         loop {
             control.drop_device(later.id);
             assert_eq!(ended(desk.command(&format!("connect {}", later.ip))).await.0, 0);

@@ -166,3 +166,64 @@ async fn colours_are_for_terminals_whose_user_wants_them() {
     terminal.types("\x03");
     assert_eq!(terminal.ends().await.0, 0);
 }
+
+/// What a terminal shows of a line in the end: what came after the last return to its beginning.
+fn left_on_screen(line: &str) -> &str {
+    line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().trim_end()
+}
+
+/// A line with every moment as `<time>`.
+fn timeless(line: &str) -> String {
+    let is_moment = |word: &&str| word.len() == 24 && word.contains('T') && word.ends_with('Z');
+    let moment = line.split(' ').find(is_moment).map(ToOwned::to_owned);
+    moment.map_or_else(|| line.to_owned(), |moment| line.replace(&moment, "<time>"))
+}
+
+/// Aim: the session in docs/ctl.md is what a reader will see. Method: its configuration, its
+/// commands one after the other, each once the gateway has come to rest, in a terminal as wide as
+/// it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_in_the_documentation_is_what_happens() {
+    let desk = Desk::new(10).await;
+    let control = desk.simulator.control();
+    let text = std::fs::read_to_string("docs/ctl.md").unwrap();
+    let (_, section) = text.split_once("## The tutorial's session").unwrap();
+    let mut blocks = section.split("```").skip(1).step_by(2);
+    let config = blocks.next().unwrap().strip_prefix("toml\n").unwrap();
+    let ca_file = format!("{:?}", desk.dir.path().join("ca.crt"));
+    let config = config
+        .replace("\"127.0.0.1:4000\"", &format!("\"{}\"", desk.simulator.address()))
+        .replace("\"ca.crt\"", &ca_file);
+    std::fs::write(desk.dir.path().join("config.toml"), config).unwrap();
+    let session = blocks.next().unwrap().trim();
+    let steps: Vec<&str> = session.split("$ gsdk2mqtt ctl ").skip(1).collect();
+    assert!(steps.len() > 10, "{session}");
+    for step in steps {
+        let (words, expected) = step.split_once('\n').unwrap();
+        eventually("all devices are where they belong", || {
+            let (managed, pending) = (control.managed(), control.pending());
+            let at_rest = managed.iter().all(|row| matches!(row.status, 1 | 2));
+            let dialling = |device: &gsdk2mqtt::simulator::Device| {
+                device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer
+            };
+            let heard = |device: &gsdk2mqtt::simulator::Device| {
+                managed.iter().any(|row| row.device_id == device.id)
+                    || pending.iter().any(|row| row.device_id == device.id)
+                        && !control.filter().device_i_ds.contains(&device.id)
+            };
+            let mut building = control.building().into_iter();
+            (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
+        })
+        .await;
+        let mut terminal = Terminal::run(&desk, 100, "NO_COLOR=1", words);
+        if expected.contains("[y/N]") {
+            terminal.shows("[y/N]").await;
+            terminal.types("y\n");
+        }
+        let (_, shown) = terminal.ends().await;
+        let lines = |text: &str| -> Vec<String> {
+            text.lines().map(|line| timeless(left_on_screen(line))).collect()
+        };
+        assert_eq!(lines(&shown), lines(expected), "{words}");
+    }
+}
