@@ -86,8 +86,8 @@ async fn what_the_gateways_queue_discarded_is_found() {
     bridge.signal("-STOP");
     // An odd number of changes a device leaves every second one other than it was.
     let report = simulator.control().storm(Storm::of(40 * 1_000 + 20)).await.unwrap();
-    // Most devices tell the same again later, so that the stream itself makes it good. One does not:
-    // its change is as one whose word was discarded.
+    // Most devices tell the same again later, so that the stream itself makes it good. One does
+    // not: its change is as one whose word was discarded.
     let silent = simulator.control().managed()[30].device_id;
     assert!(simulator.control().change_silently(silent, 0x203));
     let discarded: u64 = report.subscriptions.iter().map(|it| it.discarded).sum();
