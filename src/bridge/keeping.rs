@@ -1,8 +1,9 @@
-//! What the bridge remembers: taken up at start, written in each turn, given up and begun anew.
+//! What the bridge remembers: written in each turn, given up and begun anew.
 //!
-//! May not publish. A turn's events and the states they lead to are one batch, written before any
-//! of it may be published (design, decision 4). Where that fails, what was in it has been seen by
-//! nobody, so it becomes the first of a new chain.
+//! May not publish, nor write over what nobody has read (`taking_up` reads it). A turn's events and
+//! the states they lead to are one batch, written before any of it may be published (design,
+//! decision 4). Where that fails, what was in it has been seen by nobody: it becomes the first of
+//! a new chain.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant as StdInstant};
@@ -11,9 +12,8 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::wiring::new_chain_id;
-use crate::fleet::{DeviceEvent, GatewayIndex, Remembered};
-use crate::ids::{DeviceId, GatewayName};
-use crate::outbox::store::{Content, Found, Key, StateDir, Store, StoreError, SyncMode, Verdict};
+use crate::fleet::DeviceEvent;
+use crate::outbox::store::{Found, Key, Late, Seen, StateDir, Store, StoreError, SyncMode};
 use crate::payload::{BridgeEventKind, DeviceEventPayload, Subject, to_bytes};
 
 /// Between two attempts to begin the store anew after it failed (design, decision 4).
@@ -25,13 +25,15 @@ pub(super) struct Keeper {
     path: PathBuf,
     mode: SyncMode,
     dir: Option<StateDir>,
+    /// What of the directory has been read; `None` where nothing could be.
+    pub(super) seen: Option<Seen>,
     fault: Option<String>,
     retry_at: Option<Instant>,
 }
 
 impl Keeper {
     pub(super) const fn new(path: PathBuf, mode: SyncMode) -> Self {
-        Self { path, mode, dir: None, fault: None, retry_at: None }
+        Self { path, mode, dir: None, seen: None, fault: None, retry_at: None }
     }
 
     /// Holds the state directory and opens what is in it.
@@ -39,11 +41,31 @@ impl Keeper {
     /// # Errors
     /// When another process holds it.
     pub(super) fn open(&mut self) -> Result<Found, StoreError> {
-        match hold(&mut self.dir, &self.path) {
-            Ok(dir) => Ok(Store::open(dir, self.mode)),
+        let mode = self.mode;
+        match self.hold().map(|dir| Store::open(dir, mode)) {
+            Ok(found) => Ok(found),
             Err(held @ StoreError::Held { .. }) => Err(held),
             Err(error) => Ok(Store::look(&self.path, error)),
         }
+    }
+
+    /// Holds the directory that is at its path now, which may be another than before.
+    fn hold(&mut self) -> Result<&StateDir, StoreError> {
+        if self.dir.as_ref().is_some_and(|held| !held.is_there()) {
+            (self.dir, self.seen) = (None, None);
+        }
+        match &mut self.dir {
+            Some(held) => Ok(held),
+            none => Ok(none.insert(StateDir::hold(&self.path)?)),
+        }
+    }
+
+    /// Reads the directory, unless it has been read.
+    pub(super) fn look_again(&mut self) -> Result<Option<Late>, StoreError> {
+        self.hold()?;
+        let Some(dir) = &self.dir else { return Ok(None) };
+        let seen = self.seen.as_ref().is_some_and(|seen| seen.is_of(dir));
+        if seen { Ok(None) } else { Store::late(dir).map(Some) }
     }
 
     /// Why nothing is kept, if nothing is.
@@ -57,99 +79,7 @@ impl Keeper {
     }
 }
 
-fn hold<'a>(
-    dir: &'a mut Option<StateDir>,
-    path: &std::path::Path,
-) -> Result<&'a StateDir, StoreError> {
-    match dir {
-        Some(held) => Ok(held),
-        None => Ok(dir.insert(StateDir::hold(path)?)),
-    }
-}
-
 impl Bridge {
-    /// Takes up what an earlier process left, before the first turn.
-    pub(super) fn take_up(&mut self, found: Found) {
-        let Found { content, verdict } = found;
-        match verdict {
-            Verdict::GoesOn(chain, store) => {
-                // First, so that what is found to be gone is taken out of it too.
-                self.turn_chain(chain);
-                self.outbox.keep(*store);
-                self.restore(content, true);
-                let (chain, events) = (&self.directory.chain, self.outbox.len());
-                tracing::info!(chain, events, "the chain goes on");
-            }
-            Verdict::Unwritable { from, error } => {
-                self.restore(content, false);
-                self.store_failed(&error, from, &[]);
-            }
-            Verdict::Ends { from, reason } => {
-                self.restore(content, false);
-                if let Some(reason) = reason {
-                    let to = self.directory.chain.clone();
-                    self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
-                }
-                if let Err(error) = self.begin_anew() {
-                    self.store_failed(&error, None, &[]);
-                }
-            }
-        }
-    }
-
-    fn restore(&mut self, content: Content, goes_on: bool) {
-        if !goes_on {
-            self.leftovers.look();
-        }
-        self.outbox.restore(content.events, content.lost);
-        self.restore_devices(content.devices, goes_on);
-        self.restore_desired(content.desired);
-        self.tell_interrupted(content.intents);
-    }
-
-    /// Changes with steps that an earlier process had under way: told, and not resumed.
-    fn tell_interrupted(&mut self, intents: Vec<(GatewayName, Vec<u8>)>) {
-        for (gateway, note) in intents {
-            self.outbox.note(Key::Intent(gateway.clone()), None);
-            let Ok(intent) = serde_json::from_slice(&note) else { continue };
-            tracing::warn!(%gateway, ?intent, "a change was cut short; look at its devices");
-            self.bridge_event(&BridgeEventKind::CommandInterrupted { gateway, intent });
-        }
-    }
-
-    fn restore_devices(
-        &mut self,
-        devices: Vec<(GatewayName, DeviceId, Remembered)>,
-        goes_on: bool,
-    ) {
-        let now = self.clock.now();
-        let mut gone: Vec<(GatewayName, Vec<DeviceId>)> = Vec::new();
-        for (name, device_id, device) in devices {
-            let at = self.directory.gateways.iter().position(|entry| entry.name == name);
-            if let Some(at) = at {
-                // Of a chain that has ended, a forgotten device's place says nothing.
-                if goes_on || !device.forgotten {
-                    let seq = if goes_on { device.seq } else { 0 };
-                    let device = Remembered { seq, ..device };
-                    self.fleet.restore(now, GatewayIndex(at), device_id, device);
-                }
-                continue;
-            }
-            if device.forgotten {
-                continue;
-            }
-            self.outbox.remember(&name, device_id, &device.forget());
-            match gone.last_mut().filter(|(known, _)| *known == name) {
-                Some((_, ids)) => ids.push(device_id),
-                None => gone.push((name, vec![device_id])),
-            }
-        }
-        for (gateway, ids) in gone {
-            tracing::info!(%gateway, devices = ids.len(), "not configured any more: forgotten");
-            self.publisher.gateway_gone(&gateway, ids);
-        }
-    }
-
     /// Writes what this turn has brought; nothing of it may be published before.
     pub(super) fn write_down(&mut self) {
         let appended = self.append_unwritten();
@@ -199,7 +129,7 @@ impl Bridge {
 
     /// Goes on in memory under a new chain. `from`: the chain that ends, if one was begun;
     /// `appended`: where this turn's events stand.
-    fn store_failed(
+    pub(super) fn store_failed(
         &mut self,
         error: &StoreError,
         from: Option<String>,
@@ -226,9 +156,11 @@ impl Bridge {
     }
 
     /// Begins the store anew, in fresh files, with all that is known.
-    fn begin_anew(&mut self) -> Result<(), StoreError> {
+    pub(super) fn begin_anew(&mut self) -> Result<(), StoreError> {
+        self.take_up_late()?;
         let keeper = &mut self.keeper;
-        let dir = hold(&mut keeper.dir, &keeper.path)?;
+        let (mode, seen) = (keeper.mode, keeper.seen.clone().unwrap_or_default());
+        let dir = keeper.hold()?;
         let (fleet, directory) = (&self.fleet, &self.directory);
         let devices = fleet.gateways().filter_map(|gateway| {
             let name = &directory.gateway(gateway)?.name;
@@ -242,7 +174,7 @@ impl Bridge {
         let intents = intents
             .map(|(gateway, intent)| (Key::Intent(gateway.clone()), to_bytes(intent).to_vec()));
         let batches = self.outbox.anew(devices.flatten(), desired.chain(intents));
-        let store = Store::fresh(dir, keeper.mode, &directory.chain, batches)?;
+        let store = Store::fresh(dir, mode, &directory.chain, &seen, batches)?;
         self.outbox.keep(store);
         self.metrics.store_ok.set(1.0);
         self.keeper.fault = None;
@@ -250,7 +182,7 @@ impl Bridge {
         Ok(())
     }
 
-    fn turn_chain(&mut self, chain: String) {
+    pub(super) fn turn_chain(&mut self, chain: String) {
         self.info.chain.clone_from(&chain);
         self.directory.chain = chain;
         self.publisher.bridge_info_changed();
@@ -259,14 +191,31 @@ impl Bridge {
     /// The last word to the store, once nothing more can be acknowledged.
     pub(super) fn stop_keeping(&mut self) {
         self.write_down();
-        let (events, kept) = (self.outbox.len(), self.outbox.is_kept());
+        let mut kept = self.outbox.is_kept() && self.stopped_in_order();
+        if !kept {
+            // All that is to be kept is still in memory: a last attempt.
+            kept = match self.begin_anew() {
+                Ok(()) => self.stopped_in_order(),
+                Err(error) => {
+                    tracing::error!(%error, "the store still fails");
+                    false
+                }
+            };
+        }
+        let events = self.outbox.len();
         if events > 0 && kept {
             tracing::info!(events, "not taken by the broker yet: kept for the next start");
         } else if events > 0 {
             tracing::warn!(events, "not taken by the broker, and not kept: lost");
         }
-        if let Err(error) = self.outbox.stop() {
-            tracing::error!(%error, "the store could not be stopped in order");
+    }
+
+    /// Whether all is on the disk. Where not, a new chain has begun.
+    fn stopped_in_order(&mut self) -> bool {
+        let stopped = self.outbox.stop();
+        if let Err(error) = &stopped {
+            self.store_failed(error, Some(self.directory.chain.clone()), &[]);
         }
+        stopped.is_ok()
     }
 }

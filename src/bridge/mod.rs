@@ -23,6 +23,7 @@ mod queries;
 mod requests;
 mod rivals;
 mod running;
+mod taking_up;
 mod wiring;
 
 use std::collections::BTreeSet;

@@ -111,9 +111,18 @@ impl Desired {
         }
     }
 
-    /// Takes up what the commands of earlier runs made, before the first link.
-    pub fn restore(&mut self, commanded: Wishes) {
-        self.commanded = commanded;
+    /// Takes up what the commands of earlier runs made. What this one's commands made stands.
+    pub fn restore(&mut self, earlier: Wishes) {
+        let Wishes { registered, accepted, allow_all, slaves } = earlier;
+        let ours = &mut self.commanded;
+        for (id, target) in registered {
+            ours.registered.entry(id).or_insert(target);
+        }
+        for (id, of_device) in slaves {
+            ours.slaves.entry(id).or_insert(of_device);
+        }
+        ours.accepted.extend(accepted);
+        ours.allow_all |= allow_all;
     }
 
     /// What commands made, to be kept.

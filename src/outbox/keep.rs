@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::order::Order;
 use super::store::{Batch, Event, Key, Store, StoreError};
 use super::{Outbox, Pending, Record};
 use crate::fleet::Remembered;
@@ -44,6 +45,40 @@ impl Outbox {
         for (subject, lost) in lost {
             self.queues.entry(subject).or_default().lost = lost;
         }
+    }
+
+    /// Takes up what an earlier process left and could not be read until now: it goes before all
+    /// that is not on its way yet. Its numbers and those of what is here become others.
+    pub fn restore_late(&mut self, events: Vec<Event>, lost: Vec<(Subject, u64)>) {
+        let (mut on_their_way, mut at_rest) = (Vec::new(), Vec::new());
+        for queue in self.queues.values_mut() {
+            at_rest.extend(queue.records.split_off(usize::from(queue.in_flight)));
+            on_their_way.extend(queue.records.drain(..));
+        }
+        at_rest.sort_unstable_by_key(|pending: &Pending| pending.number);
+        let late = events.into_iter().map(|event| {
+            let Event { number, lost, subject, event_type, payload } = event;
+            let record = Record { subject, event_type: event_type.into(), payload, read_at: None };
+            Pending { number, record, lost }
+        });
+        self.order = Order::default();
+        self.bytes = 0;
+        for pending in on_their_way.into_iter().chain(late).chain(at_rest) {
+            let subject = pending.record.subject.clone();
+            let number = self.order.push(subject.clone());
+            self.bytes += pending.record.payload.len();
+            let queue = self.queues.entry(subject).or_default();
+            queue.records.push_back(Pending { number, ..pending });
+        }
+        for (subject, lost) in lost {
+            let queue = self.queues.entry(subject).or_default();
+            match queue.records.get_mut(usize::from(queue.in_flight)) {
+                Some(next) => next.lost += lost,
+                None => queue.lost += lost,
+            }
+        }
+        self.len = self.queues.values().map(|queue| queue.records.len()).sum();
+        self.line_up();
     }
 
     /// A device's last state, to be written with the events that led to it.

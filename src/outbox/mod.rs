@@ -180,15 +180,18 @@ impl Outbox {
 
     /// The broker is gone: nothing is in flight any more.
     pub fn put_all_back(&mut self) {
-        for queue in self.queues.values_mut() {
-            queue.in_flight = false;
-            queue.ready = !queue.records.is_empty();
+        self.queues.values_mut().for_each(|queue| queue.in_flight = false);
+        self.line_up();
+    }
+
+    /// Whose oldest event came first is first among the ready.
+    fn line_up(&mut self) {
+        let mut subjects = Vec::new();
+        for (subject, queue) in &mut self.queues {
+            let first = queue.records.front().filter(|_| !queue.in_flight);
+            queue.ready = first.is_some();
+            subjects.extend(first.map(|first| (first.number, subject.clone())));
         }
-        let mut subjects: Vec<_> = self
-            .queues
-            .iter()
-            .filter_map(|(subject, queue)| Some((queue.records.front()?.number, subject.clone())))
-            .collect();
         subjects.sort_unstable();
         self.ready = subjects.into_iter().map(|(_, subject)| subject).collect();
     }

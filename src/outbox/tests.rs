@@ -80,6 +80,39 @@ fn a_full_outbox_stays_small_and_quick_however_long_the_broker_is_away() {
     assert!(outbox.ready.len() <= 20 && outbox.order.len() < 5_000);
 }
 
+/// What an earlier process left, as it is read.
+fn left(device: u32, number: u64) -> store::Event {
+    let payload = Bytes::from(number.to_string());
+    let (subject, event_type) = (subject(device), "connected".to_owned());
+    store::Event { number, lost: 0, subject, event_type, payload }
+}
+
+#[test]
+fn what_is_read_late_goes_before_all_that_is_not_on_its_way() {
+    let mut outbox = outbox(6);
+    for (device, number) in [(1, 101), (1, 102), (2, 101)] {
+        outbox.append(record(device, number));
+    }
+    assert_eq!(sent(&mut outbox), Some((subject(1), 101, 0)));
+    let late = vec![left(1, 1), left(2, 1), left(2, 2)];
+    outbox.restore_late(late, vec![(subject(3), 4), (subject(1), 2)]);
+    assert_eq!((outbox.len(), outbox.bytes()), (6, 12));
+    assert!(outbox.acknowledge(&subject(1)).is_some(), "it was on its way");
+    outbox.append(record(3, 101));
+    // One more than it may hold: the oldest that is left is the first of what came late.
+    assert_eq!(outbox.append(record(3, 102)), [subject(1)]);
+    let mut told = Vec::new();
+    while let Some(event) = sent(&mut outbox) {
+        outbox.acknowledge(&event.0);
+        told.push(event);
+    }
+    let of = |device| told.iter().filter(move |it| it.0 == subject(device)).map(|it| (it.1, it.2));
+    assert_eq!(of(1).collect::<Vec<_>>(), [(102, 3)], "those dropped are told");
+    assert_eq!(of(2).collect::<Vec<_>>(), [(1, 0), (2, 0), (101, 0)]);
+    assert_eq!(of(3).collect::<Vec<_>>(), [(101, 4), (102, 0)]);
+    assert!(outbox.is_empty());
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Append(u32),

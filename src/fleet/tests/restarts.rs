@@ -92,3 +92,41 @@ fn a_new_chain_begins_with_1_and_the_status_last_known() {
     bench.fleet.new_chain([]);
     assert_eq!(bench.device(1).seq, 0);
 }
+
+#[test]
+fn what_is_remembered_late_tells_since_when_and_contradicts_nothing() {
+    let before = left();
+    let mut bench = Bench::new(&[]);
+    bench.pass(3_600_000);
+    bench.input(Input::LinkUp);
+    bench.list(vec![row(1, Status::TlsConnected, true)]);
+    let (at, gateway) = (bench.now, bench.gateway);
+    assert_ne!(bench.device(1).since, before[0].1.known.map(|known| known.since));
+    for (number, remembered) in before.clone() {
+        bench.fleet.recall(at, gateway, id(number), remembered, &mut bench.out);
+    }
+    let state = bench.device(1);
+    assert_eq!(state.since, before[0].1.known.map(|known| known.since));
+    assert_eq!((state.since_exact, state.seq), (true, 0), "in the chain that is now");
+    assert!(bench.fleet.device(gateway, id(2)).is_none(), "the list has it no more");
+    // What was heard meanwhile stands.
+    bench.status(1, Status::Disconnected);
+    let heard = bench.device(1);
+    let (number, remembered) = before[0].clone();
+    bench.fleet.recall(at, gateway, id(number), remembered, &mut bench.out);
+    assert_eq!(bench.device(1), heard);
+}
+
+#[test]
+fn what_is_remembered_before_a_gateway_is_heard_is_as_at_a_start() {
+    let mut bench = Bench::new(&[]);
+    let (at, gateway) = (bench.now, bench.gateway);
+    for (number, remembered) in left() {
+        bench.fleet.recall(at, gateway, id(number), remembered, &mut bench.out);
+    }
+    assert_eq!(bench.device(1).connected, None, "nobody knows yet");
+    bench.input(Input::LinkUp);
+    bench.list(vec![row(1, Status::TlsConnected, true), row(2, Status::TcpCannotConnect, true)]);
+    assert_eq!(bench.events(), []);
+    assert_eq!((bench.device(1).connected, bench.device(1).seq), (Some(true), 0));
+}

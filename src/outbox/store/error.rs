@@ -30,6 +30,15 @@ pub enum StoreError {
     /// What was written before could not be synced, so nobody knows what is on the disk.
     #[error("{0}")]
     Sync(String),
+    /// It is not the file any more that was opened.
+    #[error(
+        "{} was removed or replaced while it was in use; what was kept there is known no more",
+        path.display()
+    )]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// A batch is larger than a frame can be.
     #[error("a batch of {0} bytes is more than the store takes at once")]
     TooLarge(usize),

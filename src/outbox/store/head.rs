@@ -28,6 +28,8 @@ pub(super) struct Head {
     pub(super) always: bool,
     /// The number of the first segment; those before it are of the past.
     pub(super) first: u64,
+    /// Another file says where the log ends. The first builds kept none.
+    pub(super) has_end: bool,
 }
 
 impl Head {
@@ -60,15 +62,18 @@ impl Head {
             clean: value("stopped")? == "clean",
             always: value("sync")? == "always",
             first: value("first")?.parse().ok()?,
+            has_end: value("end") == Some("kept"),
         })
     }
 
     fn text(&self) -> String {
         let stopped = if self.clean { "clean" } else { "no" };
         let sync = if self.always { "always" } else { "interval" };
+        let end = if self.has_end { "kept" } else { "none" };
         let Self { chain, boot, first, .. } = self;
         let body = format!(
-            "{FORMAT}\nchain {chain}\nboot {boot}\nstopped {stopped}\nsync {sync}\nfirst {first}\n"
+            "{FORMAT}\nchain {chain}\nboot {boot}\nstopped {stopped}\nsync {sync}\nfirst {first}\n\
+             end {end}\n"
         );
         format!("{body}{}\n", check_line(&body))
     }

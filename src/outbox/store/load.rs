@@ -3,11 +3,12 @@
 //! May not write but to mend: to cut a torn tail, to set a damaged file aside. What stands before a
 //! damage is true, and is taken; what stands behind it in that file is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::code::Reader;
+use super::end::End;
 use super::error::StoreError;
 use super::frame::{self, Next};
 use super::head::{self, FORMAT};
@@ -44,6 +45,8 @@ pub(super) struct Log {
     pub(super) chains: Vec<String>,
     /// What was wrong.
     pub(super) damage: Option<String>,
+    /// Segments that are not taken in whole.
+    pub(super) faulty: BTreeSet<u64>,
     /// What is to be done about it.
     mends: Vec<Mend>,
 }
@@ -62,12 +65,13 @@ pub(super) enum Mend {
 impl Log {
     /// Reads every segment from `first` on, touching nothing. `may_be_torn`: the process before was
     /// not stopped in order, so that the last batch may be incomplete. `by_power`: the machine
-    /// neither, so that the end may be anything.
+    /// neither, so that the end may be anything. `end`: how far it has to go at least.
     pub(super) fn read(
         dir: &Path,
         first: u64,
         may_be_torn: bool,
         by_power: bool,
+        end: Option<End>,
     ) -> Result<Self, StoreError> {
         let mut log = Self::default();
         let numbers = segment_numbers(dir)?;
@@ -86,7 +90,7 @@ impl Log {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     log.damaged(|| format!("{} cannot be read: {error}", path.display()));
-                    log.mends.push(Mend::SetAside(path));
+                    log.set_aside(number, path);
                     continue;
                 }
             };
@@ -101,7 +105,7 @@ impl Log {
             };
             if !torn {
                 log.damaged(|| format!("{} is damaged at byte {end}", path.display()));
-                log.mends.push(Mend::SetAside(path));
+                log.set_aside(number, path);
             } else if end == 0 {
                 log.mends.push(Mend::Remove(path));
             } else {
@@ -109,7 +113,45 @@ impl Log {
                 log.mends.push(Mend::Cut(path, end as u64));
             }
         }
+        if let Some(end) = end {
+            log.reaches(dir, end);
+        }
         Ok(log)
+    }
+
+    /// Whether all is there that was written: more may be, by a kill just after it was written.
+    fn reaches(&mut self, dir: &Path, end: End) {
+        let missing = |number| format!("{} is missing", segment_path(dir, number).display());
+        if self.segments.keys().next().is_some_and(|&lowest| lowest > end.oldest) {
+            self.damaged(|| missing(end.oldest));
+        }
+        match self.segments.get(&end.segment) {
+            Some(&len) if len >= end.len => {}
+            Some(&len) => {
+                let path = segment_path(dir, end.segment);
+                let (shown, written) = (path.display(), end.len);
+                self.damaged(|| {
+                    format!(
+                        "{shown} was cut: it is whole up to byte {len}, and {written} were written"
+                    )
+                });
+                self.segments.remove(&end.segment);
+                self.set_aside(end.segment, path);
+            }
+            None => {
+                self.damaged(|| missing(end.segment));
+                let path = segment_path(dir, end.segment);
+                if self.mends.iter().any(|mend| mend.path() == path) {
+                    self.set_aside(end.segment, path);
+                }
+            }
+        }
+    }
+
+    fn set_aside(&mut self, number: u64, path: PathBuf) {
+        self.mends.retain(|mend| mend.path() != path);
+        self.mends.push(Mend::SetAside(path));
+        self.faulty.insert(number);
     }
 
     fn damaged(&mut self, what: impl FnOnce() -> String) {
@@ -140,11 +182,7 @@ impl Log {
                         file.and_then(|file| file.set_len(end).and_then(|()| file.sync_all()));
                     cut.map_err(StoreError::io("cutting", &path))?;
                 }
-                Mend::SetAside(path) => {
-                    let aside = free_name(dir, &path);
-                    fs::rename(&path, &aside).map_err(StoreError::io("setting aside", &path))?;
-                    tracing::error!(file = %aside.display(), "a damaged file was set aside");
-                }
+                Mend::SetAside(path) => set_aside(dir, &path)?,
             }
         }
         Ok(())
@@ -211,6 +249,22 @@ enum Rest {
     Nothing,
     Torn,
     Damaged,
+}
+
+impl Mend {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Remove(path) | Self::Cut(path, _) | Self::SetAside(path) => path,
+        }
+    }
+}
+
+/// Puts a file where no start takes it for the store's, and whoever wants to can look at it.
+pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let aside = free_name(dir, path);
+    fs::rename(path, &aside).map_err(StoreError::io("setting aside", path))?;
+    tracing::error!(file = %aside.display(), "a damaged file was set aside");
+    Ok(())
 }
 
 /// `<file>.damaged-N` with the first N that is free.

@@ -6,37 +6,40 @@
 //! written anew first. After any error nothing more is written to the same files.
 
 mod code;
+mod end;
 mod error;
 mod frame;
+mod fresh;
 mod head;
 mod load;
 mod lock;
 mod open;
 mod record;
+mod segment;
 mod sync;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::StoreError;
 pub use lock::StateDir;
-pub use open::{Content, Found, Verdict};
+pub use open::{Content, Found, Late, Seen, Verdict};
 pub use record::{Batch, Event, Key};
 
-use code::Write as _;
-use frame::{FRAME_HEAD_LEN, Next};
-use head::{FORMAT, Head};
+use end::{End, EndFile};
+use frame::Next;
+use head::Head;
 use load::segment_path;
 use record::{Change, Entry, entries};
-use sync::Syncer;
+use segment::LogFile;
+use sync::{NextSegment, Syncer};
 
-/// A segment that has grown beyond this is followed by another, in bytes. Small enough that to
-/// write one's living anew is a few milliseconds.
+/// A segment that has grown beyond this is followed by another, in bytes, once that is made. Small
+/// enough that to write one's living anew is a few milliseconds.
 const SEGMENT_MAX: u64 = 4 << 20;
 /// What the log may hold besides twice what is live before it is cleaned, in bytes.
 const SLACK: u64 = 2 * SEGMENT_MAX;
@@ -55,12 +58,15 @@ pub enum SyncMode {
 pub struct Store {
     dir: PathBuf,
     head: Head,
-    file: Arc<File>,
+    end: EndFile,
+    file: Arc<LogFile>,
     current: u64,
     segments: BTreeMap<u64, Segment>,
     events: HashMap<u64, LiveEvent>,
     values: HashMap<Key, LiveValue>,
     syncer: Syncer,
+    /// The next segment is made by the other thread: nobody waits for the disk.
+    beside: bool,
     segment_max: u64,
 }
 
@@ -134,6 +140,7 @@ impl Store {
             let synced = File::open(&path).and_then(|file| file.sync_all());
             synced.map_err(StoreError::io("syncing", &path))?;
         }
+        self.end.sync()?;
         self.head.clean = true;
         self.head.write(&self.dir)
     }
@@ -145,22 +152,18 @@ impl Store {
     }
 
     fn append(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        if self.segments.get(&self.current).is_none_or(|it| it.len >= self.segment_max) {
-            self.next_segment()?;
-        }
+        self.turn_the_page()?;
         let len = batch.len();
         let frame = batch.sealed().ok_or(StoreError::TooLarge(len))?;
-        let path = || segment_path(&self.dir, self.current);
-        (&*self.file)
-            .write_all(frame)
-            .map_err(|cause| StoreError::io("writing", &path())(cause))?;
+        self.file.append(frame)?;
         if self.head.always {
-            self.file.sync_data().map_err(|cause| StoreError::io("syncing", &path())(cause))?;
+            self.file.sync_data()?;
         } else {
             self.syncer.written(&self.file, batch.events);
         }
-        self.segments.entry(self.current).or_default().len += len as u64;
         let segment = self.current;
+        self.segments.entry(segment).or_default().len += len as u64;
+        self.end.write(end_of(&self.segments))?;
         for change in batch.changes.drain(..) {
             self.book(segment, change);
         }
@@ -168,12 +171,30 @@ impl Store {
         Ok(())
     }
 
-    /// Opens a segment, with its first frame and its name synced.
-    fn next_segment(&mut self) -> Result<(), StoreError> {
+    /// Goes on in another segment where this one is full. One that is still being made, as on a
+    /// disk that hangs, is not waited for: this one grows meanwhile.
+    fn turn_the_page(&mut self) -> Result<(), StoreError> {
+        let len = self.segments.get(&self.current).map_or(0, |segment| segment.len);
         let number = self.current + 1;
-        let (file, len) = new_segment(&self.dir, number, &self.head.chain)?;
+        let (dir, chain) = (&self.dir, &self.head.chain);
+        if self.beside && len >= self.segment_max / 2 {
+            let next = || NextSegment { dir: dir.clone(), number, chain: chain.clone() };
+            self.syncer.prepare(next);
+        }
+        if len < self.segment_max {
+            return Ok(());
+        }
+        let (file, len) = if self.beside {
+            let Some(made) = self.syncer.take_next() else { return Ok(()) };
+            made
+        } else {
+            let (file, len) = LogFile::make(dir, number, chain)?;
+            let file = Arc::new(file);
+            self.syncer.goes_on_in(&file);
+            (file, len)
+        };
         // The last one may hold what is not synced yet: the thread has it still.
-        self.file = Arc::new(file);
+        self.file = file;
         self.current = number;
         self.segments.insert(number, Segment { len, ..Segment::default() });
         Ok(())
@@ -239,6 +260,8 @@ impl Store {
                 moved = true;
             }
             self.segments.remove(&oldest);
+            // Nobody is to miss it.
+            self.end.write(end_of(&self.segments))?;
             self.syncer.past(segment_path(&self.dir, oldest));
         }
         Ok(())
@@ -287,19 +310,9 @@ impl Store {
     }
 }
 
-fn new_segment(dir: &std::path::Path, number: u64, chain: &str) -> Result<(File, u64), StoreError> {
-    let path = segment_path(dir, number);
-    let mut frame = vec![0; FRAME_HEAD_LEN];
-    frame.put_bytes(FORMAT.as_bytes());
-    frame.put_bytes(chain.as_bytes());
-    frame::seal(&mut frame).ok_or(StoreError::TooLarge(frame.len()))?;
-    let make = || {
-        let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-        file.write_all(&frame)?;
-        file.sync_all()?;
-        File::open(dir)?.sync_all()?;
-        Ok(file)
-    };
-    let file = make().map_err(StoreError::io("making", &path))?;
-    Ok((file, frame.len() as u64))
+/// Where a log of these segments ends.
+fn end_of(segments: &BTreeMap<u64, Segment>) -> End {
+    let oldest = segments.keys().next().copied().unwrap_or_default();
+    let (segment, len) = segments.last_key_value().map_or((0, 0), |(&last, it)| (last, it.len));
+    End { oldest, segment, len }
 }

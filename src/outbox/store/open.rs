@@ -1,19 +1,21 @@
-//! Opening the store: what is there, whether the chain may go on, and beginning anew.
+//! Opening the store: what is there, and whether the chain may go on.
 //!
-//! May not choose a chain's name: its caller does.
+//! May not begin anew: `fresh` does, once its caller has chosen a chain's name.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::code::Reader;
+use super::end::{End, EndFile};
 use super::error::StoreError;
 use super::head::{Head, NAME, boot_id, same_boot};
-use super::load::{Log, free_name, segment_numbers, segment_path};
-use super::record::{Batch, Event, Key, hash_of};
+use super::load::{Log, set_aside};
+use super::record::{Event, Key, hash_of};
+use super::segment::LogFile;
 use super::sync::Syncer;
-use super::{LiveEvent, LiveValue, SEGMENT_MAX, Segment, StateDir, Store, SyncMode, new_segment};
+use super::{LiveEvent, LiveValue, SEGMENT_MAX, Segment, StateDir, Store, SyncMode, end_of};
 use crate::fleet::Remembered;
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
@@ -31,6 +33,27 @@ pub struct Content {
     pub desired: Vec<(GatewayName, Vec<u8>)>,
     /// Changes that were under way, likewise.
     pub intents: Vec<(GatewayName, Vec<u8>)>,
+}
+
+/// What of a directory has been read: only that may be written over.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Which directory, by the file system's numbers: its path may come to name another.
+    dir: Option<(u64, u64)>,
+    /// Segments that were not taken in whole.
+    pub(super) faulty: BTreeSet<u64>,
+}
+
+impl Seen {
+    /// Whether it is of this directory.
+    #[must_use]
+    pub fn is_of(&self, dir: &StateDir) -> bool {
+        self.dir.is_some() && self.dir == identity(&dir.path)
+    }
+}
+
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    dir.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Whether the chain goes on.
@@ -62,6 +85,7 @@ struct Left {
     content: Content,
     from: Option<String>,
     unproven: Option<String>,
+    seen: Seen,
 }
 
 impl Left {
@@ -73,31 +97,43 @@ impl Left {
         let clean = head.as_ref().is_some_and(|head| head.clean);
         let same_boot = head.as_ref().is_some_and(|head| same_boot(&head.boot, boot));
         let first = head.as_ref().map_or(0, |head| head.first);
-        let log = Log::read(dir, first, !clean, !clean && !same_boot)?;
+        // After a power cut it may be ahead of the log, unless that was always synced before it.
+        let holds = |head: &&Head| head.has_end && (same_boot || head.clean || head.always);
+        let (end, end_fault) = match head.as_ref().filter(holds).map(|_| End::read(dir)) {
+            Some(Ok(end)) => (Some(end), None),
+            Some(Err(fault)) => (None, Some(fault)),
+            None => (None, None),
+        };
+        let log = Log::read(dir, first, !clean, !clean && !same_boot, end)?;
         let head_damaged = head_fault.is_some();
-        let mut unproven = head_fault.or_else(|| log.damage.clone());
+        let mut unproven = head_fault.or_else(|| log.damage.clone()).or(end_fault);
         let from = match &head {
             Some(head) => Some(head.chain.clone()),
             None => log.chains.last().cloned(),
         };
         let content = log.content(&mut unproven);
         let unproven = unproven.or_else(|| unproven_by(head.as_ref(), &log, same_boot));
-        Ok(Self { log, head, head_damaged, content, from, unproven })
+        let seen = Seen { dir: identity(dir), faulty: log.faulty.clone() };
+        Ok(Self { log, head, head_damaged, content, from, unproven, seen })
     }
 
-    fn verdict(self, dir: &Path, mode: SyncMode, boot: &str) -> Result<Verdict, StoreError> {
-        let Self { mut log, head, head_damaged, from, unproven: reason, .. } = self;
-        log.mend(dir)?;
-        if head_damaged {
-            let path = dir.join(NAME);
-            let aside = free_name(dir, &path);
-            fs::rename(&path, &aside).map_err(StoreError::io("setting aside", &path))?;
+    /// Makes the files such that the log may be written on, or begun anew.
+    fn mend(&mut self, dir: &Path) -> Result<(), StoreError> {
+        self.log.mend(dir)?;
+        if std::mem::take(&mut self.head_damaged) {
+            set_aside(dir, &dir.join(NAME))?;
         }
+        Ok(())
+    }
+
+    fn verdict(mut self, dir: &Path, mode: SyncMode, boot: &str) -> Result<Verdict, StoreError> {
+        self.mend(dir)?;
+        let Self { log, head, from, unproven: reason, .. } = self;
         let Some(head) = head.filter(|_| reason.is_none()) else {
             return Ok(Verdict::Ends { from, reason });
         };
         let always = mode == SyncMode::Always;
-        let head = Head { boot: boot.to_owned(), clean: false, always, ..head };
+        let head = Head { boot: boot.to_owned(), clean: false, always, has_end: true, ..head };
         let chain = head.chain.clone();
         Ok(Verdict::GoesOn(chain, Box::new(Store::go_on(dir, head, log)?)))
     }
@@ -110,6 +146,19 @@ pub struct Found {
     pub content: Content,
     /// Whether its chain goes on.
     pub verdict: Verdict,
+    /// What has been read; `None` where nothing could be.
+    pub seen: Option<Seen>,
+}
+
+/// What was found where nothing could be read before.
+#[derive(Debug)]
+pub struct Late {
+    /// What an earlier process left.
+    pub content: Content,
+    /// Its chain; `None` where none is known.
+    pub from: Option<String>,
+    /// What has been read.
+    pub seen: Seen,
 }
 
 impl Store {
@@ -123,12 +172,23 @@ impl Store {
     /// Reads what is in a directory that cannot be held, for this reason.
     #[must_use]
     pub fn look(dir: &Path, error: StoreError) -> Found {
-        let (content, from) = match Left::read(dir, &boot_id()) {
-            Ok(left) => (left.content, left.from),
+        let (content, from, seen) = match Left::read(dir, &boot_id()) {
+            Ok(left) => (left.content, left.from, Some(left.seen)),
             // There may be nothing at all.
-            Err(_) => (Content::default(), None),
+            Err(_) => (Content::default(), None, None),
         };
-        Found { content, verdict: Verdict::Unwritable { from, error } }
+        Found { content, verdict: Verdict::Unwritable { from, error }, seen }
+    }
+
+    /// Reads what is in a directory that could not be read before. Its chain has ended; what is
+    /// damaged is set aside.
+    ///
+    /// # Errors
+    /// When it still cannot be read; then nothing was touched, or only what is damaged.
+    pub fn late(dir: &StateDir) -> Result<Late, StoreError> {
+        let mut left = Left::read(&dir.path, &boot_id())?;
+        left.mend(&dir.path)?;
+        Ok(Late { content: left.content, from: left.from, seen: left.seen })
     }
 
     pub(super) fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Found {
@@ -136,26 +196,28 @@ impl Store {
             Ok(left) => left,
             Err(error) => {
                 let verdict = Verdict::Unwritable { from: None, error };
-                return Found { content: Content::default(), verdict };
+                return Found { content: Content::default(), verdict, seen: None };
             }
         };
-        let content = std::mem::take(&mut left.content);
+        let (content, seen) = (std::mem::take(&mut left.content), Some(left.seen.clone()));
         let from = left.from.clone();
         let verdict = left.verdict(dir, mode, boot);
         let verdict = verdict.unwrap_or_else(|error| Verdict::Unwritable { from, error });
-        Found { content, verdict }
+        Found { content, verdict, seen }
     }
 
     fn go_on(dir: &Path, head: Head, log: Log) -> Result<Self, StoreError> {
         let current = log.segments.last_key_value().map_or(0, |(&last, _)| last) + 1;
-        let (file, len) = new_segment(dir, current, &head.chain)?;
-        head.write(dir)?;
+        let (file, len) = LogFile::make(dir, current, &head.chain)?;
         let mut segments: BTreeMap<u64, Segment> = log
             .segments
             .iter()
             .map(|(&number, &len)| (number, Segment { len, ..Segment::default() }))
             .collect();
         segments.insert(current, Segment { len, ..Segment::default() });
+        // First, so that what the head says of it is true.
+        let end = EndFile::begin(dir, end_of(&segments))?;
+        head.write(dir)?;
         let (mut events, mut values) = (HashMap::new(), HashMap::new());
         let mut count = |segment: u64, len: u64| {
             let segment = segments.entry(segment).or_default();
@@ -170,11 +232,14 @@ impl Store {
             count(segment, len);
             values.insert(key, LiveValue { segment, len, hash: hash_of(&value) });
         }
-        let syncer = Syncer::start().map_err(StoreError::io("starting a thread for", dir))?;
+        let file = Arc::new(file);
+        let syncer = Syncer::start(&file).map_err(StoreError::io("starting a thread for", dir))?;
         Ok(Self {
             dir: dir.to_owned(),
+            beside: !head.always,
             head,
-            file: Arc::new(file),
+            end,
+            file,
             current,
             segments,
             events,
@@ -182,84 +247,6 @@ impl Store {
             syncer,
             segment_max: SEGMENT_MAX,
         })
-    }
-
-    /// Begins anew under this chain, in fresh files, with what these batches hold; synced, and what
-    /// was there before is gone.
-    ///
-    /// # Errors
-    /// When it cannot be written; then what was there before still is.
-    pub fn fresh(
-        dir: &StateDir,
-        mode: SyncMode,
-        chain: &str,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        Self::fresh_at(&dir.path, mode, chain, &boot_id(), batches)
-    }
-
-    pub(super) fn fresh_at(
-        dir: &Path,
-        mode: SyncMode,
-        chain: &str,
-        boot: &str,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        let before = segment_numbers(dir)?;
-        let first = before.last().copied().unwrap_or(0) + 1;
-        let head = Head {
-            chain: chain.to_owned(),
-            boot: boot.to_owned(),
-            clean: false,
-            always: mode == SyncMode::Always,
-            first,
-        };
-        let written = Self::write_fresh(dir, &head, batches);
-        if written.is_err() {
-            // What was begun proves nothing, and would only take space.
-            for number in segment_numbers(dir).unwrap_or_default() {
-                if number >= first {
-                    _ = fs::remove_file(segment_path(dir, number));
-                }
-            }
-        }
-        let store = written?;
-        for number in before {
-            let path = segment_path(dir, number);
-            fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
-        }
-        Ok(store)
-    }
-
-    fn write_fresh(
-        dir: &Path,
-        head: &Head,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        let (file, len) = new_segment(dir, head.first, &head.chain)?;
-        let syncer = Syncer::start().map_err(StoreError::io("starting a thread for", dir))?;
-        let mut store = Self {
-            dir: dir.to_owned(),
-            head: Head { always: false, ..head.clone() },
-            file: Arc::new(file),
-            current: head.first,
-            segments: BTreeMap::from([(head.first, Segment { len, ..Segment::default() })]),
-            events: HashMap::new(),
-            values: HashMap::new(),
-            syncer,
-            segment_max: SEGMENT_MAX,
-        };
-        for mut batch in batches {
-            store.write(&mut batch)?;
-        }
-        for &number in store.segments.keys() {
-            let path = segment_path(dir, number);
-            let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-            synced.map_err(StoreError::io("syncing", &path))?;
-        }
-        store.head.always = head.always;
-        store.head.write(dir)?;
-        Ok(store)
     }
 }
 

@@ -1,0 +1,281 @@
+//! The state directory taken away, cut short, or out of reach for a while; and what it is to
+//! remember whatever happens.
+//!
+//! May not be root's only: files are moved rather than forbidden, as root may read them all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{by_device, check_all, measured, reads, ready, within};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::watcher::{Seen, Watcher, check_chain};
+use gsdk2mqtt::simulator::Storm;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const AWAY: Mode = Mode { refuses: true, withholds_acks: false, delay: Duration::ZERO };
+
+/// What the bridge says of itself.
+fn told(watcher: &Watcher, what: &str) -> Vec<Value> {
+    let topic = format!("gsdk/bridge/event/{what}");
+    let all = watcher.all();
+    all.iter().filter(|seen| seen.topic == topic).map(Seen::json).collect()
+}
+
+/// Waits until it is told.
+async fn tells(watcher: &Watcher, what: &str) -> Value {
+    let bound = format!("until {what} is told");
+    within(PATIENCE, &bound, async || told(watcher, what).pop()).await.0
+}
+
+/// How many events the bridge said it keeps for the next start.
+fn kept(log: &str) -> usize {
+    let said = log.split_once("kept for the next start").unwrap_or_else(|| panic!("{log}")).1;
+    let number = said.split_once("events=").unwrap().1;
+    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    number[..digits].parse().unwrap()
+}
+
+/// The device events of a chain, each told as often as it was but always the same.
+fn of_chain(watcher: &Watcher, chain: &Value) -> BTreeMap<String, String> {
+    let mut events = BTreeMap::new();
+    for seen in watcher.all() {
+        if seen.topic.contains("/event/") && seen.topic.matches('/').count() == 4 {
+            let event = seen.json();
+            let id = event["event_id"].as_str().unwrap().to_owned();
+            if event["chain"] == *chain {
+                let before = events.insert(id, seen.payload.clone());
+                assert!(before.is_none_or(|before| before == seen.payload), "{}", seen.payload);
+            }
+        }
+    }
+    events
+}
+
+/// No event's ID was ever told with two contents.
+fn check_ids(watcher: &Watcher) {
+    let mut by_id: BTreeMap<String, String> = BTreeMap::new();
+    for seen in watcher.all().into_iter().filter(|seen| seen.topic.contains("/event/")) {
+        let id = seen.json()["event_id"].as_str().unwrap().to_owned();
+        let before = by_id.insert(id, seen.payload.clone());
+        assert!(before.is_none_or(|before| before == seen.payload), "{}", seen.payload);
+    }
+}
+
+/// The same, and every chain is unbroken within itself.
+fn check_ids_and_chains(watcher: &Watcher) {
+    check_ids(watcher);
+    let messages = watcher.all().into_iter().map(|seen| (seen.topic, seen.payload.into_bytes()));
+    for events in by_device(messages).values() {
+        for of_chain in events.chunk_by(|before, after| before["chain"] == after["chain"]) {
+            check_chain(of_chain);
+        }
+    }
+}
+
+async fn is_healed(bridge: &Bridge) {
+    reads(bridge, "gsdk_store_ok", 1.0, PATIENCE, "until the store is healed").await;
+}
+
+/// Waits until so many changes of status have been taken up.
+async fn taken(bridge: &Bridge, changes: u32, what: &str) {
+    within(PATIENCE, what, async || {
+        let (_, text) = bridge.get("/metrics").await;
+        let of = |family: &str| -> f64 {
+            let lines = text.lines().filter(|line| line.starts_with(family));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        };
+        let taken = of("gsdk_status_changes_total{") + of("gsdk_repeated_status_total{");
+        (taken >= f64::from(changes)).then_some(())
+    })
+    .await;
+}
+
+/// Aim: healing destroys nothing that nobody has read. Method: events wait in a directory that is
+/// out of reach at the start, and there again a little later, as a disk that is mounted late.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_read_at_the_start_is_told_once_it_can() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "out of reach: the first start").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "out of reach: until it is told").await;
+    proxy.turn(AWAY);
+    simulator.control().storm(Storm::of(500)).await.unwrap();
+    within(PATIENCE, "out of reach: until events wait", async || {
+        (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
+    })
+    .await;
+    let (_, log) = bridge.terminate().await;
+    let kept = kept(&log);
+    let (dir, away) = (bridge.state_dir(), bridge.state_dir().with_extension("away"));
+    std::fs::rename(&dir, &away).unwrap();
+    std::fs::write(&dir, "").unwrap();
+    watcher.clear();
+    bridge.restart();
+    reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "out of reach: until that is noticed").await;
+    // Newer events of the same devices wait behind those that nobody has read.
+    reads(&bridge, "gsdk_gateway_up{gateway=\"lobby\"}", 1.0, PATIENCE, "until it is up").await;
+    simulator.control().storm(Storm::of(100)).await.unwrap();
+    std::fs::remove_file(&dir).unwrap();
+    std::fs::rename(&away, &dir).unwrap();
+    is_healed(&bridge).await;
+    proxy.turn(Mode::default());
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "out of reach: until all is told").await;
+    let first = told(&watcher, "chain_reset");
+    let late = first.iter().find(|reset| reset["from"].is_string()).unwrap();
+    assert_eq!(of_chain(&watcher, &late["from"]).len(), kept, "each of them, and no other");
+    assert!(!of_chain(&watcher, &late["to"]).is_empty());
+    check_ids_and_chains(&watcher);
+    for events in
+        by_device(watcher.all().into_iter().map(|it| (it.topic, it.payload.into()))).values()
+    {
+        let turns = events.chunk_by(|one, next| one["chain"] == next["chain"]).count();
+        assert!(turns <= 2, "the old before the new: {events:?}");
+    }
+    bridge.kill();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "out of reach: killed and started again").await;
+    assert!(bridge.log().contains("the chain goes on"), "{}", bridge.log());
+}
+
+/// Aim: a log that lost its end within one boot is not taken for whole. Method: cut after a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_ends_the_chain_and_no_event_id_is_used_twice() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "cut log: the first start").await;
+    simulator.control().storm(Storm::of(500)).await.unwrap();
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is told").await;
+    bridge.kill();
+    let log = bridge.state_dir().join("log-0000000001");
+    let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 900).unwrap();
+    bridge.restart();
+    let reset = tells(&watcher, "chain_reset").await;
+    assert!(reset["reason"].as_str().unwrap().contains("was cut"), "{reset}");
+    ready(&bridge, PATIENCE, "cut log: until ready").await;
+    simulator.control().storm(Storm::of(500)).await.unwrap();
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is told").await;
+    // That the broker has some of the old chain is forgotten with the end of the log: these come
+    // again, each as it was.
+    check_ids(&watcher);
+    let begun = of_chain(&watcher, &reset["to"]);
+    assert!(begun.values().any(|event| event.contains("\"seq\":1,")), "{begun:?}");
+    assert!(bridge.state_dir().join("log-0000000001.damaged-1").exists());
+}
+
+/// Aim: a state directory that is removed while it is in use is noticed, also when nothing happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_removed_under_the_bridge_is_noticed_told_and_made_anew() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "removed: the first start").await;
+    std::fs::remove_dir_all(bridge.state_dir()).unwrap();
+    let failed = reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "removed: until noticed");
+    failed.await;
+    let reason = tells(&watcher, "store_failed").await;
+    assert!(reason["reason"].as_str().unwrap().contains("removed or replaced"), "{reason}");
+    let reset = tells(&watcher, "chain_reset").await;
+    is_healed(&bridge).await;
+    bridge.kill();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "removed: killed and started again").await;
+    simulator.control().storm(Storm::of(100)).await.unwrap();
+    within(PATIENCE, "removed: until its chain goes on", async || {
+        (!of_chain(&watcher, &reset["to"]).is_empty()).then_some(())
+    })
+    .await;
+    check_ids_and_chains(&watcher);
+}
+
+/// Aim: what is said to be kept is kept. Method: the directory is removed while events wait, and
+/// the bridge is stopped at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_after_the_directory_was_removed_keeps_what_it_says_it_keeps() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "removed, then stopped: the first start").await;
+    proxy.turn(AWAY);
+    simulator.control().storm(Storm::of(500)).await.unwrap();
+    within(PATIENCE, "removed, then stopped: until events wait", async || {
+        (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
+    })
+    .await;
+    std::fs::remove_dir_all(bridge.state_dir()).unwrap();
+    let (_, log) = bridge.terminate().await;
+    let kept = kept(&log);
+    watcher.clear();
+    proxy.turn(Mode::default());
+    bridge.restart();
+    ready(&bridge, PATIENCE, "removed, then stopped: until ready").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until all is told").await;
+    let events = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
+    measured("kept, and told after the next start", (kept, events));
+    assert!(events >= kept, "{events} of {kept}");
+    check_ids_and_chains(&watcher);
+}
+
+/// Aim: memory has its bound also while nothing can be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_takes_no_more_memory_however_much_comes() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    proxy.turn(AWAY);
+    let simulator = crate::harness::simulator(100).await;
+    let lines = "[outbox]\nmax_events = 1_000\n";
+    let setup = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines);
+    std::fs::write(setup.state_dir(), "").unwrap();
+    let bridge = setup.start();
+    reads(&bridge, "gsdk_gateway_up{gateway=\"lobby\"}", 1.0, PATIENCE, "until it is up").await;
+    let mut most = Vec::new();
+    for round in 1..=6 {
+        simulator.control().storm(Storm::of(12_000)).await.unwrap();
+        taken(&bridge, 12_000 * round, &format!("no store: round {round} taken up")).await;
+        most.push(bridge.memory() >> 20);
+    }
+    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(0.0));
+    assert!(bridge.metric("gsdk_outbox_events").await <= Some(1_001.0));
+    measured("no store: memory after each 12,000 changes, MiB", &most);
+    assert!(most[5] < most[0] + 32, "{most:?}");
+    proxy.turn(Mode::default());
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "no store: until all is told").await;
+    tells(&watcher, "events_lost").await;
+    check_all(&watcher);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_dir_may_be_a_symbolic_link() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(5).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let real = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(real.path(), setup.state_dir()).unwrap();
+    let mut bridge = setup.start();
+    ready(&bridge, PATIENCE, "a link: the first start").await;
+    assert!(real.path().join("head").exists());
+    for _ in 0..2 {
+        simulator.control().storm(Storm::of(100)).await.unwrap();
+        reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "a link: until all is told").await;
+        bridge.kill();
+        bridge.restart();
+        ready(&bridge, PATIENCE, "a link: killed and started again").await;
+    }
+    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
+    assert!(check_all(&watcher) > 50);
+    assert!(told(&watcher, "chain_reset").is_empty());
+}
