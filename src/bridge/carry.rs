@@ -165,7 +165,8 @@ impl Bridge {
                 Output::Forgotten { gateway, device_id } => {
                     self.touched.insert((gateway, device_id));
                     let gone = self.directory.gateway(gateway);
-                    self.publisher.device_forgotten(gateway, device_id, gone);
+                    let outbox = &mut self.outbox;
+                    self.publisher.device_forgotten(gateway, device_id, gone, outbox);
                 }
                 Output::ListGateway(gateway) => {
                     if let Some(link) = self.links.get(gateway.0) {

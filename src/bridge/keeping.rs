@@ -29,11 +29,13 @@ pub(super) struct Keeper {
     pub(super) seen: Option<Seen>,
     fault: Option<String>,
     retry_at: Option<Instant>,
+    /// The store knows that the broker's memory is still to be looked through.
+    looking: bool,
 }
 
 impl Keeper {
     pub(super) const fn new(path: PathBuf, mode: SyncMode) -> Self {
-        Self { path, mode, dir: None, seen: None, fault: None, retry_at: None }
+        Self { path, mode, dir: None, seen: None, fault: None, retry_at: None, looking: false }
     }
 
     /// Holds the state directory and opens what is in it.
@@ -83,6 +85,10 @@ impl Bridge {
     /// Writes what this turn has brought; nothing of it may be published before.
     pub(super) fn write_down(&mut self) {
         let appended = self.append_unwritten();
+        let looking = self.leftovers.are_open();
+        if std::mem::replace(&mut self.keeper.looking, looking) != looking {
+            self.outbox.note(Key::Leftovers, looking.then_some(&[]));
+        }
         for (gateway, device_id) in std::mem::take(&mut self.touched) {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
             match self.fleet.remembered(gateway, device_id) {
@@ -173,9 +179,17 @@ impl Bridge {
         let intents = self.requests.intents();
         let intents = intents
             .map(|(gateway, intent)| (Key::Intent(gateway.clone()), to_bytes(intent).to_vec()));
-        let batches = self.outbox.anew(devices.flatten(), desired.chain(intents));
+        let gateways = directory.gateways.iter();
+        let gateways = gateways.map(|entry| (Key::Gateway(entry.name.clone()), Vec::new()));
+        let clearing = self.publisher.clearing();
+        let clearing = clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new()));
+        let looking = self.leftovers.are_open();
+        let looking_note = looking.then(|| (Key::Leftovers, Vec::new()));
+        let notes = desired.chain(intents).chain(gateways).chain(clearing).chain(looking_note);
+        let batches = self.outbox.anew(devices.flatten(), notes);
         let store = Store::fresh(dir, mode, &directory.chain, &seen, batches)?;
         self.outbox.keep(store);
+        self.keeper.looking = looking;
         self.metrics.store_ok.set(1.0);
         self.keeper.fault = None;
         self.keeper.retry_at = None;

@@ -34,6 +34,11 @@ impl Leftovers {
         self.wanted
     }
 
+    /// Whether something may still be found and cleared.
+    pub(super) fn are_open(&self) -> bool {
+        self.wanted || !self.found.is_empty()
+    }
+
     /// The store does not remember what was published: the broker is to be asked.
     pub(super) const fn look(&mut self) {
         self.wanted = true;
@@ -69,7 +74,7 @@ impl Bridge {
             let devices: Vec<DeviceId> = devices.filter_map(|owner| owner.device_id).collect();
             let count = devices.len();
             tracing::info!(gateway = %name, devices = count, "left by an earlier run: cleared");
-            self.publisher.gateway_gone(name, devices);
+            self.publisher.gateway_gone(name, devices, &mut self.outbox);
         }
         for gateway in self.fleet.gateways() {
             self.clear_leftovers(gateway);
@@ -90,7 +95,8 @@ impl Bridge {
             if self.fleet.device(gateway, device_id).is_none() {
                 let name = &entry.name;
                 tracing::info!(gateway = %name, %device_id, "left by an earlier run: cleared");
-                self.publisher.device_forgotten(gateway, device_id, Some(entry));
+                let outbox = &mut self.outbox;
+                self.publisher.device_forgotten(gateway, device_id, Some(entry), outbox);
             }
         }
     }

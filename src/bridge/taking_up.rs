@@ -70,14 +70,15 @@ impl Bridge {
     }
 
     fn restore(&mut self, content: Content, left: Left) {
-        if left == Left::Ended {
+        if left == Left::Ended || (left == Left::GoesOn && content.leftovers) {
             self.leftovers.look();
         }
         match left {
             Left::Late => self.outbox.restore_late(content.events, content.lost),
             Left::GoesOn | Left::Ended => self.outbox.restore(content.events, content.lost),
         }
-        self.restore_gateways(content.devices, left);
+        self.publisher.clear_still(content.clearing);
+        self.restore_gateways(content.gateways, content.devices, left);
         self.restore_desired(content.desired);
         self.tell_interrupted(content.intents);
     }
@@ -94,7 +95,12 @@ impl Bridge {
 
     /// What was known of configured gateways' devices goes on; what is at the broker of others is
     /// cleared.
-    fn restore_gateways(&mut self, devices: Vec<(GatewayName, DeviceId, Remembered)>, left: Left) {
+    fn restore_gateways(
+        &mut self,
+        published: Vec<GatewayName>,
+        devices: Vec<(GatewayName, DeviceId, Remembered)>,
+        left: Left,
+    ) {
         let mut gone: BTreeMap<GatewayName, Vec<DeviceId>> = BTreeMap::new();
         for (name, device_id, device) in devices {
             match self.directory.gateways.iter().position(|entry| entry.name == name) {
@@ -106,9 +112,18 @@ impl Bridge {
                 }
             }
         }
+        for name in published {
+            if !self.directory.gateways.iter().any(|entry| entry.name == name) {
+                self.outbox.note(Key::Gateway(name.clone()), None);
+                gone.entry(name).or_default();
+            }
+        }
         for (gateway, ids) in gone {
             tracing::info!(%gateway, devices = ids.len(), "not configured any more: forgotten");
-            self.publisher.gateway_gone(&gateway, ids);
+            self.publisher.gateway_gone(&gateway, ids, &mut self.outbox);
+        }
+        for entry in &self.directory.gateways {
+            self.outbox.note(Key::Gateway(entry.name.clone()), Some(&[]));
         }
     }
 

@@ -18,6 +18,7 @@ use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
 use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
+use crate::outbox::store::Key;
 use crate::payload::Subject;
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
@@ -233,6 +234,9 @@ impl Publisher {
             Sent::Event(subject) if taken => outbox.acknowledge(subject),
             _ => None,
         };
+        if let (Sent::Cleared(topic), true) = (&sent, taken) {
+            outbox.note(Key::Clearing(topic.clone()), None);
+        }
         match sent {
             Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
             Sent::Answer(_) => {}
@@ -260,7 +264,7 @@ impl Publisher {
         self.see_whether_filled(view);
         self.next_offline(view)
             .or_else(|| self.next_bridge_state())
-            .or_else(|| self.next_cleared())
+            .or_else(|| self.next_cleared(outbox, view))
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
             .or_else(|| self.next_discovery(now, view))

@@ -48,11 +48,6 @@ impl Publisher {
         Some(self.send(Sent::BridgeState, topic, Bytes::from_static(state.as_bytes()), false))
     }
 
-    pub(super) fn next_cleared(&mut self) -> Option<Outgoing> {
-        let topic = self.cleared.pop_front()?;
-        Some(self.send(Sent::Cleared(topic.clone()), topic, Bytes::new(), false))
-    }
-
     /// A gateway whose view is not live says so before anything else.
     pub(super) fn next_offline(&mut self, view: &View) -> Option<Outgoing> {
         let gone = |at: usize| !view.fleet.gateway_is_live(GatewayIndex(at));

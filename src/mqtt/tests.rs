@@ -2,6 +2,7 @@
 //!
 //! May not touch a socket: a made-up broker acknowledges.
 
+mod clearing;
 mod discovery;
 
 use std::time::Instant;

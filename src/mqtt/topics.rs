@@ -64,13 +64,13 @@ impl Topics {
         vec![format!("{}/+/info", self.base), format!("{}/+/+/state", self.base)]
     }
 
-    /// Of whom a topic of [`Self::retained_filters`] speaks; `None` for any other.
+    /// Of which gateway or device a topic tells what is retained; `None` for any other.
     #[must_use]
     pub fn owner(&self, topic: &str) -> Option<Owner> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
         let (gateway, rest) = inside.split_once('/')?;
         let device_id = match rest {
-            "info" => None,
+            "info" | "state" => None,
             _ => Some(rest.strip_suffix("/state")?.parse().ok()?),
         };
         Some(Owner { gateway: gateway.parse().ok()?, device_id })

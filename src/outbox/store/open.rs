@@ -33,6 +33,12 @@ pub struct Content {
     pub desired: Vec<(GatewayName, Vec<u8>)>,
     /// Changes that were under way, likewise.
     pub intents: Vec<(GatewayName, Vec<u8>)>,
+    /// Gateways of which topics are at the broker.
+    pub gateways: Vec<GatewayName>,
+    /// Topics of what is no more, not known to be cleared.
+    pub clearing: Vec<String>,
+    /// What the broker keeps of earlier runs is still to be looked through.
+    pub leftovers: bool,
 }
 
 /// What of a directory has been read: only that may be written over.
@@ -285,6 +291,9 @@ impl Log {
                 }
                 Key::Desired(gateway) => content.desired.push((gateway.clone(), value.clone())),
                 Key::Intent(gateway) => content.intents.push((gateway.clone(), value.clone())),
+                Key::Gateway(gateway) => content.gateways.push(gateway.clone()),
+                Key::Clearing(topic) => content.clearing.push(topic.clone()),
+                Key::Leftovers => content.leftovers = true,
             }
         }
         content

@@ -30,6 +30,12 @@ pub enum Key {
     Desired(GatewayName),
     /// A change with steps that is under way at a gateway.
     Intent(GatewayName),
+    /// A gateway of which topics are at the broker.
+    Gateway(GatewayName),
+    /// A topic of something that is no more, until the broker has cleared it.
+    Clearing(String),
+    /// What the broker keeps of earlier runs is still to be looked through.
+    Leftovers,
 }
 
 /// An event as it is kept.
@@ -218,15 +224,35 @@ fn put_key(bytes: &mut Vec<u8>, key: &Key) {
             bytes.put(&[4]);
             bytes.put_subject(&Subject::Gateway(gateway.clone()));
         }
+        Key::Gateway(gateway) => {
+            bytes.put(&[5]);
+            bytes.put_subject(&Subject::Gateway(gateway.clone()));
+        }
+        Key::Clearing(topic) => {
+            bytes.put(&[CLEARING]);
+            bytes.put_bytes(topic.as_bytes());
+        }
+        Key::Leftovers => bytes.put(&[LEFTOVERS]),
     }
 }
 
+/// The two kinds of key that are of no subject.
+const CLEARING: u8 = 6;
+const LEFTOVERS: u8 = 8;
+
 fn key(reader: &mut Reader) -> Option<Key> {
-    match (reader.u8()?, reader.subject()?) {
+    let kind = reader.u8()?;
+    match kind {
+        CLEARING => return Some(Key::Clearing(reader.text()?.to_owned())),
+        LEFTOVERS => return Some(Key::Leftovers),
+        _ => {}
+    }
+    match (kind, reader.subject()?) {
         (1, Subject::Device(gateway, device_id)) => Some(Key::Device(gateway, device_id)),
         (2, subject) => Some(Key::Lost(subject)),
         (3, Subject::Gateway(gateway)) => Some(Key::Desired(gateway)),
         (4, Subject::Gateway(gateway)) => Some(Key::Intent(gateway)),
+        (5, Subject::Gateway(gateway)) => Some(Key::Gateway(gateway)),
         _ => None,
     }
 }

@@ -166,3 +166,22 @@ fn what_could_not_be_read_is_set_aside_and_never_removed() {
     let another = tempfile::tempdir().unwrap();
     assert!(!seen.is_of(&StateDir::hold(another.path()).unwrap()));
 }
+
+#[test]
+fn the_new_keys_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = fresh(dir.path());
+    let mut batch = Batch::default();
+    batch.value(Key::Gateway(lobby()), &[]);
+    batch.value(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
+    batch.value(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
+    batch.value(Key::Leftovers, &[]);
+    store.write(&mut batch).unwrap();
+    batch.no_value(Key::Clearing("gsdk/annex/7/state".to_owned()));
+    store.write(&mut batch).unwrap();
+    drop(store);
+    let content = open(dir.path(), BOOT).content;
+    assert_eq!(content.gateways, [lobby()]);
+    assert_eq!(content.clearing, ["gsdk/annex/info"]);
+    assert!(content.leftovers);
+}
