@@ -85,6 +85,7 @@ impl Bridge {
     /// Writes what this turn has brought; nothing of it may be published before.
     pub(super) fn write_down(&mut self) {
         let appended = self.append_unwritten();
+        self.losses.write_down(&mut self.outbox);
         let looking = self.leftovers.are_open();
         if std::mem::replace(&mut self.keeper.looking, looking) != looking {
             self.outbox.note(Key::Leftovers, looking.then_some(&[]));
@@ -186,7 +187,7 @@ impl Bridge {
         let looking = self.leftovers.are_open();
         let looking_note = looking.then(|| (Key::Leftovers, Vec::new()));
         let notes = desired.chain(intents).chain(gateways).chain(clearing).chain(looking_note);
-        let batches = self.outbox.anew(devices.flatten(), notes);
+        let batches = self.outbox.anew(devices.flatten(), notes.chain(self.losses.notes()));
         let store = Store::fresh(dir, mode, &directory.chain, &seen, batches)?;
         self.outbox.keep(store);
         self.keeper.looking = looking;

@@ -77,6 +77,7 @@ impl Bridge {
             Left::Late => self.outbox.restore_late(content.events, content.lost),
             Left::GoesOn | Left::Ended => self.outbox.restore(content.events, content.lost),
         }
+        self.losses.restore(content.untold);
         self.publisher.clear_still(content.clearing);
         self.restore_gateways(content.gateways, content.devices, left);
         self.restore_desired(content.desired);

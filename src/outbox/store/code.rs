@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
         self.take(1)?.first().copied()
     }
 
-    fn flag(&mut self) -> Option<bool> {
+    pub(super) fn flag(&mut self) -> Option<bool> {
         match self.u8()? {
             0 => Some(false),
             1 => Some(true),

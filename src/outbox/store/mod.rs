@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use error::StoreError;
 pub use lock::StateDir;
 pub use open::{Content, Found, Late, Seen, Verdict};
-pub use record::{Batch, Event, Key};
+pub use record::{Batch, Event, Key, Untold};
 
 use end::{End, EndFile};
 use frame::Next;

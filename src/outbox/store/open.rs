@@ -12,7 +12,7 @@ use super::end::{End, EndFile};
 use super::error::StoreError;
 use super::head::{Head, NAME, boot_id, same_boot};
 use super::load::{Log, set_aside};
-use super::record::{Event, Key, hash_of};
+use super::record::{Event, Key, Untold, hash_of};
 use super::segment::LogFile;
 use super::sync::Syncer;
 use super::{LiveEvent, LiveValue, SEGMENT_MAX, Segment, StateDir, Store, SyncMode, end_of};
@@ -37,6 +37,8 @@ pub struct Content {
     pub gateways: Vec<GatewayName>,
     /// Topics of what is no more, not known to be cleared.
     pub clearing: Vec<String>,
+    /// What of whom was lost that `events_lost` has not told.
+    pub untold: Vec<(Subject, Untold)>,
     /// What the broker keeps of earlier runs is still to be looked through.
     pub leftovers: bool,
 }
@@ -293,6 +295,9 @@ impl Log {
                 Key::Intent(gateway) => content.intents.push((gateway.clone(), value.clone())),
                 Key::Gateway(gateway) => content.gateways.push(gateway.clone()),
                 Key::Clearing(topic) => content.clearing.push(topic.clone()),
+                Key::Untold(subject) => {
+                    content.untold.extend(Untold::read(value).map(|it| (subject.clone(), it)));
+                }
                 Key::Leftovers => content.leftovers = true,
             }
         }

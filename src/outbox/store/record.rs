@@ -34,8 +34,35 @@ pub enum Key {
     Gateway(GatewayName),
     /// A topic of something that is no more, until the broker has cleared it.
     Clearing(String),
+    /// What of a subject was lost that `events_lost` has not told.
+    Untold(Subject),
     /// What the broker keeps of earlier runs is still to be looked through.
     Leftovers,
+}
+
+/// Events of a subject that were lost and of which nobody was told yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// How many.
+    pub count: u64,
+    /// Some of them for their size.
+    pub too_large: bool,
+}
+
+impl Untold {
+    /// As it is kept.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.put_u64(self.count);
+        bytes.put_flag(self.too_large);
+        bytes
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        Some(Self { count: reader.u64()?, too_large: reader.flag()? })
+    }
 }
 
 /// An event as it is kept.
@@ -232,6 +259,10 @@ fn put_key(bytes: &mut Vec<u8>, key: &Key) {
             bytes.put(&[CLEARING]);
             bytes.put_bytes(topic.as_bytes());
         }
+        Key::Untold(subject) => {
+            bytes.put(&[7]);
+            bytes.put_subject(subject);
+        }
         Key::Leftovers => bytes.put(&[LEFTOVERS]),
     }
 }
@@ -253,6 +284,7 @@ fn key(reader: &mut Reader) -> Option<Key> {
         (3, Subject::Gateway(gateway)) => Some(Key::Desired(gateway)),
         (4, Subject::Gateway(gateway)) => Some(Key::Intent(gateway)),
         (5, Subject::Gateway(gateway)) => Some(Key::Gateway(gateway)),
+        (7, subject) => Some(Key::Untold(subject)),
         _ => None,
     }
 }

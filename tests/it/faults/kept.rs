@@ -228,6 +228,40 @@ async fn a_stop_after_the_directory_was_removed_keeps_what_it_says_it_keeps() {
     check_ids_and_chains(&watcher);
 }
 
+/// Aim: what was dropped is told by `events_lost`, though the process that dropped it has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_lost_tells_what_was_dropped_before_the_start_too() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let lines = "[outbox]\nmax_events = 20\n";
+    let mut bridge =
+        Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines).start();
+    ready(&bridge, PATIENCE, "dropped: the first start").await;
+    proxy.turn(AWAY);
+    simulator.control().storm(Storm::of(200)).await.unwrap();
+    taken(&bridge, 200, "dropped: until all is taken up").await;
+    let dropped = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
+    bridge.terminate().await;
+    let all = |watcher: &Watcher| -> u64 {
+        told(watcher, "events_lost").iter().map(|event| event["count"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(all(&watcher), 0, "nobody has been told");
+    bridge.restart();
+    proxy.turn(Mode::default());
+    ready(&bridge, PATIENCE, "dropped: started again").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "dropped: until all is told").await;
+    let event = tells(&watcher, "events_lost").await;
+    let since = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
+    let lost = all(&watcher);
+    measured("dropped before the start, after it, told by events_lost", (dropped, since, lost));
+    assert!(event["devices"].as_u64() > Some(5), "{event}");
+    assert!(dropped > 50.0);
+    // What goes after it was told is told a minute later.
+    assert!((dropped..=dropped + since).contains(&(lost as f64)));
+}
+
 /// Aim: memory has its bound also while nothing can be kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_takes_no_more_memory_however_much_comes() {

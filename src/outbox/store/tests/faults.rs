@@ -175,6 +175,8 @@ fn the_new_keys_are_read_back() {
     batch.value(Key::Gateway(lobby()), &[]);
     batch.value(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
     batch.value(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
+    let untold = Untold { count: 7, too_large: true };
+    batch.value(Key::Untold(subject(3)), &untold.bytes());
     batch.value(Key::Leftovers, &[]);
     store.write(&mut batch).unwrap();
     batch.no_value(Key::Clearing("gsdk/annex/7/state".to_owned()));
@@ -183,5 +185,6 @@ fn the_new_keys_are_read_back() {
     let content = open(dir.path(), BOOT).content;
     assert_eq!(content.gateways, [lobby()]);
     assert_eq!(content.clearing, ["gsdk/annex/info"]);
+    assert_eq!(content.untold, [(subject(3), untold)]);
     assert!(content.leftovers);
 }
