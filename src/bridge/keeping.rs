@@ -18,6 +18,9 @@ use crate::payload::{BridgeEventKind, DeviceEventPayload, Subject, to_bytes};
 
 /// Between two attempts to begin the store anew after it failed (design, decision 4).
 const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// How long it may stay unwritten that the broker has taken an event: a process that is killed
+/// meanwhile sends it again, and the events that come meanwhile are written with it in one go.
+const TAKEN_WAITS: Duration = Duration::from_millis(20);
 
 /// Where the store is, and how it stands.
 #[derive(Debug)]
@@ -29,13 +32,24 @@ pub(super) struct Keeper {
     pub(super) seen: Option<Seen>,
     fault: Option<String>,
     retry_at: Option<Instant>,
+    /// When what the broker has taken is to be written down.
+    write_at: Option<Instant>,
     /// The store knows that the broker's memory is still to be looked through.
     looking: bool,
 }
 
 impl Keeper {
     pub(super) const fn new(path: PathBuf, mode: SyncMode) -> Self {
-        Self { path, mode, dir: None, seen: None, fault: None, retry_at: None, looking: false }
+        Self {
+            path,
+            mode,
+            dir: None,
+            seen: None,
+            fault: None,
+            retry_at: None,
+            write_at: None,
+            looking: false,
+        }
     }
 
     /// Holds the state directory and opens what is in it.
@@ -75,9 +89,15 @@ impl Keeper {
         self.fault.as_deref()
     }
 
-    /// When the store is to be tried again.
-    pub(super) const fn due(&self) -> Option<Instant> {
-        self.retry_at
+    /// When there is something to do although nothing comes in.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.retry_at.into_iter().chain(self.write_at).min()
+    }
+
+    /// Whether what the broker has taken need not be written down yet.
+    fn waits(&mut self) -> bool {
+        let now = Instant::now();
+        *self.write_at.get_or_insert(now + TAKEN_WAITS) > now
     }
 }
 
@@ -97,6 +117,10 @@ impl Bridge {
                 None => self.outbox.note(Key::Device(entry.name.clone(), device_id), None),
             }
         }
+        if self.outbox.can_wait() && self.keeper.waits() {
+            return;
+        }
+        self.keeper.write_at = None;
         if let Err(error) = self.outbox.commit() {
             let from = self.directory.chain.clone();
             self.store_failed(&error, Some(from), &appended);
@@ -205,6 +229,7 @@ impl Bridge {
 
     /// The last word to the store, once nothing more can be acknowledged.
     pub(super) fn stop_keeping(&mut self) {
+        self.keeper.write_at = Some(Instant::now());
         self.write_down();
         let mut kept = self.outbox.is_kept() && self.stopped_in_order();
         if !kept {

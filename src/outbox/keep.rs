@@ -115,6 +115,13 @@ impl Outbox {
         }
     }
 
+    /// Whether there is something to write, and it may wait: what the broker has taken, as long as
+    /// nothing else is to be sent. So no more than a device's last event is ever sent again.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        !self.batch.is_empty() && self.batch.can_wait() && self.ready.is_empty()
+    }
+
     /// Writes all that has changed since the last time. Nothing of it may be published before.
     ///
     /// # Errors

@@ -106,11 +106,12 @@ pub struct Batch {
     frame: Vec<u8>,
     pub(super) changes: Vec<Change>,
     pub(super) events: usize,
+    gone: usize,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { frame: vec![0; FRAME_HEAD_LEN], changes: Vec::new(), events: 0 }
+        Self { frame: vec![0; FRAME_HEAD_LEN], changes: Vec::new(), events: 0, gone: 0 }
     }
 }
 
@@ -119,6 +120,13 @@ impl Batch {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// Whether nothing but what the broker has taken is in it: a kill before it is written makes
+    /// that be sent again, no more.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        self.gone == self.changes.len()
     }
 
     /// How many bytes it will take.
@@ -132,6 +140,7 @@ impl Batch {
         self.frame.truncate(FRAME_HEAD_LEN);
         self.frame.shrink_to(1 << 20);
         self.changes.clear();
+        self.gone = 0;
         self.changes.shrink_to(1 << 14);
         self.events = 0;
     }
@@ -162,6 +171,7 @@ impl Batch {
         self.frame.put(&[GONE]);
         self.frame.put_u64(number);
         self.changes.push(Change::Gone(number));
+        self.gone += 1;
     }
 
     /// So many were dropped before the event.
