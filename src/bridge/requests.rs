@@ -11,7 +11,7 @@ use super::Bridge;
 use super::answers::refusal;
 use super::running::{Asked, Begun, Word, finish};
 use crate::commands::{
-    Bucket, Declared, Failure, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
+    Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
     transaction_of,
 };
 use crate::config::{self, Config, Connect, Protocol};
@@ -93,7 +93,7 @@ impl Requests {
 
     /// A place among the changes of a gateway, for the bridge itself.
     pub(super) fn place(&self, gateway: GatewayIndex) -> Option<Place> {
-        self.desks.get(gateway.0)?.pool.enter(true).ok()
+        self.desks.get(gateway.0)?.pool.enter(Lane::Change).ok()
     }
 
     /// The changes with steps that are under way.
@@ -271,7 +271,7 @@ impl Bridge {
             let reason = error.map(|error| format!(" ({})", error.message)).unwrap_or_default();
             return Err(unavailable(&reason));
         }
-        desk.pool.enter(name.changes())
+        desk.pool.enter(name.lane())
     }
 
     fn run_or_recall(

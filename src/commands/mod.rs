@@ -35,7 +35,7 @@ pub use made::Made;
 pub use memory::{Memory, Recalled};
 pub use name::Name;
 pub use own::Own;
-pub use pool::{Place, Pool, Turn};
+pub use pool::{Lane, Place, Pool, Turn};
 pub use rate::Bucket;
 pub use request::{Refused, Request, transaction_of};
 pub use response::{Data, DeviceFailure, Outcome, Response, Verdict, Warning};

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::pool::Lane;
+
 /// A command by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Name {
@@ -114,6 +116,16 @@ impl Name {
             | Self::SslEnable
             | Self::SslDisable
             | Self::SlavesSet => true,
+        }
+    }
+
+    /// Among which others it waits for its turn.
+    #[must_use]
+    pub const fn lane(self) -> Lane {
+        match self {
+            Self::Search => Lane::Search,
+            name if name.changes() => Lane::Change,
+            _ => Lane::Look,
         }
     }
 }

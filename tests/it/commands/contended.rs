@@ -99,6 +99,72 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
 }
 
+/// Aim: a slow call delays nobody else, and the pool is bounded. Method: searches that last longer
+/// than the test, more of them than there are places.
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_delay_nobody_else_and_have_few_places() {
+    let house = House::new(3, ALL).await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let control = house.simulator.control();
+    publish_lines(house.broker.port, "search", &"{\"wait_s\":60}\n".repeat(64));
+    let refused = || {
+        let all = watcher.all().into_iter();
+        let answers = all.filter(|seen| seen.topic == "gsdk/lobby/response/search");
+        answers.map(|seen| seen.json()).collect::<Vec<_>>()
+    };
+    crate::harness::eventually("two run, four wait", || (refused().len() == 58).then_some(()))
+        .await;
+    for answer in refused() {
+        let (code, message) = refusal(&answer);
+        assert_eq!(code, "rate_limited");
+        assert!(message.contains("6 searches of this gateway run or wait"), "{message}");
+    }
+    for command in ["devices", "pending", "disconnect_all"] {
+        assert_eq!(house.ask(command, "{}").await["result"], "ok", "{command}");
+    }
+    let device = control.managed()[0].device_id;
+    control.drop_device(device);
+    let topic = format!("gsdk/lobby/{device}/event/disconnected");
+    watcher.see("an event meanwhile", |seen| seen.topic == topic).await;
+    assert_eq!(control.calls()["SearchDevice"], 2);
+    assert_eq!(refused().len(), 58, "all this time they search");
+}
+
+/// Many calls that hang at a gateway whose stream goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_the_door() {
+    let house = House::new(3, ALL).await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let control = house.simulator.control();
+    control.latency(Duration::from_secs(60));
+    publish_lines(house.broker.port, "disconnect_all", &"{}\n".repeat(33));
+    let answers = || {
+        let all = watcher.all().into_iter();
+        all.filter(|seen| seen.topic == "gsdk/lobby/response/disconnect_all").collect::<Vec<_>>()
+    };
+    let one_too_many = crate::harness::eventually("one is refused", || answers().pop()).await;
+    assert!(refusal(&one_too_many.json()).1.contains("32 changes"), "{one_too_many:?}");
+    let device = control.managed()[0].device_id;
+    control.drop_device(device);
+    let topic = format!("gsdk/lobby/{device}/event/disconnected");
+    watcher.see("an event meanwhile", |seen| seen.topic == topic).await;
+    assert_eq!(answers().len(), 1, "all this time they hang");
+}
+
+/// A request to the lobby for each line.
+fn publish_lines(port: u16, command: &str, lines: &str) {
+    let topic = format!("gsdk/lobby/request/{command}");
+    let mut publisher = std::process::Command::new("mosquitto_pub")
+        .args(["-V", "5", "-q", "1", "-l", "-t", &topic, "-p", &port.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = publisher.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
@@ -158,18 +224,8 @@ async fn what_came_while_the_bridge_stood_still_is_answered_to_the_last() {
     let house = House::with(broker, simulator, ALL, "").await;
     for round in 0..4 {
         house.bridge.signal("-STOP");
-        let topic = format!("gsdk/lobby/request/round_{round}");
-        let mut publisher = std::process::Command::new("mosquitto_pub")
-            .args(["-V", "5", "-q", "1", "-l", "-t", &topic, "-p", &house.broker.port.to_string()])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = publisher.stdin.take().unwrap();
-        for number in 0..REQUESTS {
-            writeln!(lines, "{{\"transaction\":{number}}}").unwrap();
-        }
-        drop(lines);
-        assert!(publisher.wait().unwrap().success());
+        let lines = (0..REQUESTS).map(|number| format!("{{\"transaction\":{number}}}\n"));
+        publish_lines(house.broker.port, &format!("round_{round}"), &lines.collect::<String>());
         house.bridge.signal("-CONT");
         let answers = format!("gsdk/lobby/response/round_{round}");
         crate::harness::eventually("each is answered", || {
