@@ -104,6 +104,12 @@ pub enum GatewayNameError {
     Reserved(String),
 }
 
+/// Whether a level of the topics belongs to bridges: `bridge`, or `bridge_<x>`.
+#[must_use]
+pub fn is_for_bridges(text: &str) -> bool {
+    text.strip_prefix("bridge").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 /// Whether a text is lower-case words of letters and digits joined by single underscores.
 #[must_use]
 pub fn is_snake_word(text: &str) -> bool {
@@ -119,7 +125,7 @@ impl FromStr for GatewayName {
         if !is_snake_word(text) || text.len() > GATEWAY_NAME_LEN_MAX {
             return Err(GatewayNameError::Form(text.to_owned()));
         }
-        if text == "bridge" || text.starts_with("bridge_") {
+        if is_for_bridges(text) {
             return Err(GatewayNameError::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))

@@ -3,16 +3,13 @@
 //! May not run anything. A change's list is read again, its line goes to the audit log, and whoever
 //! asked is answered, repeats too.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::Bridge;
 use super::clock::instant_now;
 use super::running::{Asked, Begun, Finished, Word, audit};
-use crate::commands::{Failure, Name, Outcome, Refused, Response, code, device_states};
+use crate::commands::{Name, Outcome, Refused, Response, code, device_states};
 use crate::fleet::{GatewayIndex, Input};
-use crate::ids::GatewayName;
 use crate::mqtt::{self, ReplyTo};
 use crate::outbox::store::Key;
 use crate::payload::{Intent, to_bytes};
@@ -77,27 +74,33 @@ impl Bridge {
         let memory = &mut self.requests.memory;
         let waiting = memory.answered(&entry.name, &request, &payload, &response, ran);
         self.answer(entry.name.as_str(), &response, asked);
-        let replayed = Response { replayed: ran, ..response };
+        let replayed = Response { replayed: true, ..response };
         for asked in waiting {
-            self.answer(entry.name.as_str(), &replayed, asked);
+            if ran {
+                self.answer(entry.name.as_str(), &replayed, asked);
+            } else {
+                // What kept the first from running, its expiry say, was its own.
+                self.begin(gateway, request.clone(), payload.clone(), asked);
+            }
         }
     }
 
-    pub(super) fn refuse(&mut self, owner: &str, refused: Refused, request: mqtt::Request) {
+    /// Answers a request that may not run.
+    pub(super) fn refuse(&mut self, request: &mqtt::Request, refused: Refused) {
+        self.refused(&request.owner, &request.command, refused, Asked::of(request));
+    }
+
+    pub(super) fn refused(&mut self, owner: &str, command: &str, refused: Refused, asked: Asked) {
         let Refused { transaction, failure } = refused;
-        let (command, gateway) = (&request.command, owner);
+        let (gateway, reason) = (owner, failure.message.as_str());
         if failure.code == code::RATE_LIMITED {
             tracing::debug!(gateway, command, code = failure.code, "a request was refused");
         } else {
-            let reason = failure.message.as_str();
             tracing::info!(gateway, command, code = failure.code, reason, "a request was refused");
         }
-        let outcome = Outcome::failed(failure);
-        let (command, owner_name) = (command.as_str(), Some(owner.to_owned()));
-        let took = request.received.elapsed();
-        let response =
-            Response::new(command, owner_name, transaction, outcome, took, |_| Value::Null);
-        let asked = Asked { reply_to: request.reply_to, received: request.received };
+        let (outcome, took) = (Outcome::failed(failure), asked.received.elapsed());
+        let gateway = Some(owner.to_owned());
+        let response = Response::new(command, gateway, transaction, outcome, took, |_| Value::Null);
         self.answer(owner, &response, asked);
     }
 
@@ -117,14 +120,4 @@ impl Bridge {
             self.metrics.publish_failed("answers_full");
         }
     }
-}
-
-pub(super) fn refusal(
-    command: &str,
-    gateway: &GatewayName,
-    transaction: Option<Value>,
-    failure: Failure,
-) -> Response {
-    let (gateway, outcome) = (Some(gateway.to_string()), Outcome::failed(failure));
-    Response::new(command, gateway, transaction, outcome, Duration::ZERO, |_| Value::Null)
 }

@@ -8,29 +8,16 @@ use serde_json::{Value, json};
 
 use super::Bridge;
 use super::clock::instant_now;
-use crate::commands::{DeviceFailure, Failure, Outcome, Own, Refused, Response, transaction_of};
+use crate::commands::{DeviceFailure, Failure, Outcome, Own, Response};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt;
 
 impl Bridge {
-    pub(super) fn asked_of_the_bridge(&mut self, request: mqtt::Request) {
-        let unfit = self.requests.unfit(&request);
-        let unfit = unfit.map(|failure| Refused { transaction: None, failure });
-        let refused = unfit.or_else(|| {
-            (!self.requests.own.take(request.received)).then(|| Refused {
-                transaction: transaction_of(&request.payload),
-                failure: self.requests.too_many(),
-            })
-        });
-        let read = match refused {
-            Some(refused) => Err(refused),
-            None => Own::read(&request.command, &request.payload),
-        };
-        let owner = request.owner.clone();
-        let (own, transaction) = match read {
+    pub(super) fn asked_of_the_bridge(&mut self, request: &mqtt::Request) {
+        let (own, transaction) = match Own::read(&request.command, &request.payload) {
             Ok(read) => read,
-            Err(refused) => return self.refuse(&owner, refused, request),
+            Err(refused) => return self.refuse(request, refused),
         };
         tracing::info!(command = request.command, "asked of the bridge");
         let (gateway, outcome) = match own {
@@ -45,8 +32,10 @@ impl Bridge {
         };
         let took = request.received.elapsed();
         let response =
-            Response::new(request.command, gateway, transaction, outcome, took, |_| Value::Null);
-        self.answer_to(&owner, &response, request.reply_to);
+            Response::new(request.command.as_str(), gateway, transaction, outcome, took, |_| {
+                Value::Null
+            });
+        self.answer_to(&request.owner, &response, request.reply_to.clone());
     }
 
     fn forget(&mut self, gateway: &GatewayName, device_ids: &BTreeSet<DeviceId>) -> Outcome {

@@ -3,12 +3,11 @@
 //! May not wait: a command runs in a task of its own, in its gateway's pool, and `answers` takes up
 //! what comes back. What may not run is answered at once. No request can hold up an event.
 
-use serde_json::Value;
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::answers::refusal;
 use super::running::{Asked, Begun, Word, finish};
 use crate::commands::{
     Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
@@ -17,7 +16,7 @@ use crate::commands::{
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
 use crate::gateway::{GatewayClient, Link};
-use crate::ids::GatewayName;
+use crate::ids::{GatewayName, is_for_bridges};
 use crate::mqtt::{self, Message, Retained};
 use crate::payload::Intent;
 
@@ -29,7 +28,7 @@ const WORDS_MAX: usize = 1_024;
 pub(super) struct Requests {
     settings: config::Commands,
     pub(super) desks: Vec<Desk>,
-    pub(super) own: Bucket,
+    own: Bucket,
     pub(super) memory: Memory<Asked>,
     speak: mpsc::Sender<Word>,
     words: mpsc::Receiver<Word>,
@@ -109,8 +108,22 @@ impl Requests {
         }
     }
 
+    /// Lets a request in, or says why not. Whoever it is asked of, it passes the rate first.
+    fn admit(&mut self, at: Option<usize>, request: &mqtt::Request) -> Result<(), Refused> {
+        let desk = at.and_then(|at| self.desks.get_mut(at));
+        let bucket = desk.map_or(&mut self.own, |desk| &mut desk.bucket);
+        let passes = bucket.take(request.received);
+        let failure = if passes { self.unfit(request) } else { Some(self.too_many()) };
+        let fits = request.payload.len() <= self.settings.max_payload_bytes;
+        failure.map_or(Ok(()), |failure| {
+            // One that is too large is not looked into.
+            let transaction = fits.then(|| transaction_of(&request.payload)).flatten();
+            Err(Refused { transaction, failure })
+        })
+    }
+
     /// What forbids a request to whomever, if anything.
-    pub(super) fn unfit(&self, request: &mqtt::Request) -> Option<Failure> {
+    fn unfit(&self, request: &mqtt::Request) -> Option<Failure> {
         let size_max = self.settings.max_payload_bytes;
         if request.retain {
             return Some(Failure::invalid(
@@ -135,7 +148,7 @@ impl Requests {
         })
     }
 
-    pub(super) fn too_many(&self) -> Failure {
+    fn too_many(&self) -> Failure {
         let rate = self.settings.rate;
         let message = format!(
             "more than {} requests in {} s (commands.rate); send fewer, or raise it",
@@ -145,41 +158,29 @@ impl Requests {
         Failure::new(code::RATE_LIMITED, message)
     }
 
-    /// The transaction of a request that is refused, unless it is too large to be looked into.
-    fn transaction_of(&self, request: &mqtt::Request) -> Option<Value> {
-        let fits = request.payload.len() <= self.settings.max_payload_bytes;
-        fits.then(|| transaction_of(&request.payload)).flatten()
+    /// Whether the configuration lets this command run.
+    pub(super) fn permit(&self, command: &str) -> Result<(), Failure> {
+        if self.settings.allow.permits(command) {
+            return Ok(());
+        }
+        let message = format!(
+            "the configuration does not permit it; whoever runs the bridge can add {command:?} to \
+             commands.allow"
+        );
+        Err(Failure::new(code::NOT_PERMITTED, message))
     }
 
     /// The typed request, if it may run.
-    fn check(&mut self, at: usize, request: &mqtt::Request) -> Result<Request, Refused> {
-        let refused = |failure| Refused { transaction: None, failure };
-        if let Some(failure) = self.unfit(request) {
-            return Err(refused(failure));
-        }
-        let with_transaction = |failure| {
-            let transaction = transaction_of(&request.payload);
-            Refused { transaction, failure }
-        };
-        let too_many = self.too_many();
-        let Some(desk) = self.desks.get_mut(at) else { return Err(refused(too_many)) };
-        if !desk.bucket.take(request.received) {
-            return Err(with_transaction(too_many));
-        }
+    fn check(&self, at: usize, request: &mqtt::Request) -> Result<Request, Refused> {
+        let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
         let name: Name = request.command.parse().map_err(|()| {
             let known: Vec<_> = Name::ALL.iter().map(|name| name.as_str()).collect();
             let message = format!("there is no such command; there are {}", known.join(", "));
-            with_transaction(Failure::new(code::UNKNOWN_COMMAND, message))
+            refused(Failure::new(code::UNKNOWN_COMMAND, message))
         })?;
-        if !self.settings.allow.permits(name.as_str()) {
-            let message = format!(
-                "the configuration does not permit it; whoever runs the bridge can add {:?} to \
-                 commands.allow",
-                name.as_str()
-            );
-            return Err(with_transaction(Failure::new(code::NOT_PERMITTED, message)));
-        }
+        self.permit(name.as_str()).map_err(refused)?;
         let typed = Request::read(name, &request.payload)?;
+        let Some(desk) = self.desks.get(at) else { return Ok(typed) };
         match desk.declared.check(&desk.name, &typed.command) {
             Ok(()) => Ok(typed),
             Err(failure) => Err(Refused { transaction: typed.transaction, failure }),
@@ -217,46 +218,75 @@ impl Bridge {
         let topics = self.publisher.topics();
         let prefix = &self.requests.settings.response_prefix;
         let Some(request) = mqtt::Request::of(topics, prefix, message) else { return };
-        if topics.is_bridge(&request.owner) {
-            return self.asked_of_the_bridge(request);
-        }
+        let of_the_bridge = topics.is_bridge(&request.owner);
         let desk = |desk: &Desk| desk.name.as_str() == request.owner;
-        let Some(at) = self.requests.desks.iter().position(desk) else {
-            return self.asked_of_nobody(request);
-        };
-        match self.requests.check(at, &request) {
-            Ok(typed) => self.begin(at, typed, request),
-            Err(refused) => self.refuse(&request.owner.clone(), refused, request),
-        }
-    }
-
-    /// A gateway that is not configured; other bridges are asked by their names.
-    fn asked_of_nobody(&mut self, request: mqtt::Request) {
-        if request.owner.starts_with("bridge") {
+        let at = self.requests.desks.iter().position(desk);
+        if at.is_none() && !of_the_bridge && is_for_bridges(&request.owner) {
+            // Other bridges are asked by their names.
             return;
         }
-        let failure = if self.requests.own.take(request.received) {
-            let known: Vec<_> = self.requests.desks.iter().map(|desk| desk.name.as_str()).collect();
-            Failure::invalid(format!(
-                "there is no gateway {:?}; there are {}",
-                request.owner,
-                known.join(", ")
-            ))
-        } else {
-            self.requests.too_many()
-        };
-        let transaction = self.requests.transaction_of(&request);
-        self.refuse(&request.owner.clone(), Refused { transaction, failure }, request);
+        if let Err(refused) = self.requests.admit(at, &request) {
+            return self.refuse(&request, refused);
+        }
+        match at {
+            Some(at) => match self.requests.check(at, &request) {
+                Ok(typed) => {
+                    let asked = Asked::of(&request);
+                    self.begin(GatewayIndex(at), typed, request.payload, asked);
+                }
+                Err(refused) => self.refuse(&request, refused),
+            },
+            None if of_the_bridge => self.asked_of_the_bridge(&request),
+            None => self.asked_of_nobody(&request),
+        }
     }
 
-    fn begin(&mut self, at: usize, typed: Request, request: mqtt::Request) {
-        let gateway = GatewayIndex(at);
-        let transaction = typed.transaction.clone();
-        let failure = match self.way_to(gateway, typed.name) {
-            Ok(place) => return self.run_or_recall(gateway, place, typed, request),
-            Err(failure) => failure,
+    /// A gateway that is not configured.
+    fn asked_of_nobody(&mut self, request: &mqtt::Request) {
+        let known: Vec<_> = self.requests.desks.iter().map(|desk| desk.name.as_str()).collect();
+        let (owner, known) = (&request.owner, known.join(", "));
+        let failure = Failure::invalid(format!("there is no gateway {owner:?}; there are {known}"));
+        let transaction = transaction_of(&request.payload);
+        self.refuse(request, Refused { transaction, failure });
+    }
+
+    /// Runs a request that may run, unless its answer is remembered or on its way: for that neither
+    /// a link nor a place is needed.
+    pub(super) fn begin(
+        &mut self,
+        gateway: GatewayIndex,
+        request: Request,
+        payload: Bytes,
+        asked: Asked,
+    ) {
+        let Some(desk) = self.requests.desks.get(gateway.0) else { return };
+        let (name, clients, now) = (desk.name.clone(), desk.clients.clone(), Instant::now());
+        let memory = &mut self.requests.memory;
+        let (asked, failure) = match memory.recall(now, &name, &request, &payload, asked) {
+            Recalled::Answered(response, asked) => {
+                return self.answer(name.as_str(), &response, asked);
+            }
+            Recalled::Waits => return,
+            Recalled::Full(asked) => {
+                let message = "the same request is under way, and many wait for its answer \
+                               already; wait for it too";
+                (asked, Failure::new(code::RATE_LIMITED, message))
+            }
+            Recalled::New(asked) => match self.way_to(gateway, request.name) {
+                Err(failure) => (asked, failure),
+                Ok(place) => {
+                    self.requests.memory.begins(now, &name, &request, &payload);
+                    if request.command.changes() {
+                        self.desired.change_begins(gateway);
+                    }
+                    let begun = Begun { gateway, request, payload, asked };
+                    tokio::spawn(finish(begun, place, clients, self.requests.speak.clone()));
+                    return;
+                }
+            },
         };
-        self.refuse(&request.owner.clone(), Refused { transaction, failure }, request);
+        let refused = Refused { transaction: request.transaction, failure };
+        self.refused(name.as_str(), request.name.as_str(), refused, asked);
     }
 
     /// A place in the gateway's pool, if there is one and the gateway is there.
@@ -272,37 +302,5 @@ impl Bridge {
             return Err(unavailable(&reason));
         }
         desk.pool.enter(name.lane())
-    }
-
-    fn run_or_recall(
-        &mut self,
-        gateway: GatewayIndex,
-        place: Place,
-        typed: Request,
-        request: mqtt::Request,
-    ) {
-        let Some(desk) = self.requests.desks.get(gateway.0) else { return };
-        let (name, clients) = (desk.name.clone(), desk.clients.clone());
-        let mqtt::Request { payload, expires_at, received, reply_to, .. } = request;
-        let asked = Asked { reply_to, received };
-        let memory = &mut self.requests.memory;
-        match memory.recall(Instant::now(), &name, &typed, &payload, asked) {
-            Recalled::New(asked) => {
-                let begun = Begun { gateway, request: typed, payload, expires_at, asked };
-                if begun.request.command.changes() {
-                    self.desired.change_begins(gateway);
-                }
-                tokio::spawn(finish(begun, place, clients, self.requests.speak.clone()));
-            }
-            Recalled::Answered(response, asked) => self.answer(name.as_str(), &response, asked),
-            Recalled::Waits => {}
-            Recalled::Full(asked) => {
-                let message = "the same request is under way, and many wait for its answer already";
-                let failure = Failure::new(code::RATE_LIMITED, message);
-                let command = typed.name.as_str();
-                let response = refusal(command, &name, typed.transaction, failure);
-                self.answer(name.as_str(), &response, asked);
-            }
-        }
     }
 }

@@ -11,14 +11,23 @@ use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Re
 use crate::fleet::GatewayIndex;
 use crate::gateway::GatewayClient;
 use crate::ids::GatewayName;
-use crate::mqtt::ReplyTo;
+use crate::mqtt::{self, ReplyTo};
 use crate::payload::Intent;
 
-/// Who asked, and when.
+/// Who asked, when, and until when it matters.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) reply_to: ReplyTo,
     pub(super) received: Instant,
+    pub(super) expires_at: Option<Instant>,
+}
+
+impl Asked {
+    /// Of a request that is not known yet.
+    pub(super) fn of(request: &mqtt::Request) -> Self {
+        let (reply_to, received) = (request.reply_to.clone(), request.received);
+        Self { reply_to, received, expires_at: request.expires_at }
+    }
 }
 
 /// A command that has a place.
@@ -27,7 +36,6 @@ pub(super) struct Begun {
     pub(super) gateway: GatewayIndex,
     pub(super) request: Request,
     pub(super) payload: Bytes,
-    pub(super) expires_at: Option<Instant>,
     pub(super) asked: Asked,
 }
 
@@ -82,7 +90,7 @@ pub(super) async fn finish(
     let now = Instant::now();
     let client = clients.borrow().clone();
     let (outcome, ran) = match client {
-        _ if begun.expires_at.is_some_and(|at| at <= now) => {
+        _ if begun.asked.expires_at.is_some_and(|at| at <= now) => {
             let message = "the request's expiry ran out while it waited; nothing was done";
             (Outcome::failed(Failure::new(code::EXPIRED, message)), false)
         }

@@ -61,7 +61,7 @@ impl<W> Default for Memory<W> {
 }
 
 impl<W> Memory<W> {
-    /// What is known of this request; a new one is remembered as running.
+    /// What is known of this request.
     pub fn recall(
         &mut self,
         now: Instant,
@@ -82,13 +82,22 @@ impl<W> Memory<W> {
                 Recalled::Waits
             }
             Some(Entry::Running(_)) => Recalled::Full(waiter),
-            None => {
-                self.bytes += payload.len();
-                self.order.push_back((now, key.clone()));
-                self.entries.insert(key, Entry::Running(Vec::new()));
-                Recalled::New(waiter)
-            }
+            None => Recalled::New(waiter),
         }
+    }
+
+    /// A new request begins: from now on its repeats wait for it.
+    pub fn begins(
+        &mut self,
+        now: Instant,
+        gateway: &GatewayName,
+        request: &Request,
+        payload: &Bytes,
+    ) {
+        let Some(key) = key(gateway, request, payload) else { return };
+        self.bytes += payload.len();
+        self.order.push_back((now, key.clone()));
+        self.entries.insert(key, Entry::Running(Vec::new()));
     }
 
     /// The request has been answered; gives who waited for it too. One that did not run is not
@@ -165,6 +174,7 @@ mod tests {
         let now = Instant::now();
         let (first, payload) = request(r#"{"transaction":"42"}"#);
         assert!(matches!(memory.recall(now, &gateway, &first, &payload, 1), Recalled::New(1)));
+        memory.begins(now, &gateway, &first, &payload);
         assert!(matches!(memory.recall(now, &gateway, &first, &payload, 2), Recalled::Waits));
         let (other, other_payload) = request(r#"{"transaction":"42" }"#);
         let recalled = memory.recall(now, &gateway, &other, &other_payload, 3);
@@ -188,6 +198,7 @@ mod tests {
             for _ in 0..2 {
                 let recalled = memory.recall(now, &gateway, &request, &payload, ());
                 assert!(matches!(recalled, Recalled::New(())));
+                memory.begins(now, &gateway, &request, &payload);
                 memory.answered(&gateway, &request, &payload, &response(), false);
             }
         }
@@ -201,6 +212,7 @@ mod tests {
         for number in 0..3_000 {
             let (request, payload) = request(&format!("{{\"transaction\":{number}}}"));
             memory.recall(now, &gateway, &request, &payload, ());
+            memory.begins(now, &gateway, &request, &payload);
             memory.answered(&gateway, &request, &payload, &response(), true);
         }
         assert_eq!(memory.entries.len(), REMEMBERED_MAX);

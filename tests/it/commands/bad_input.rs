@@ -100,6 +100,7 @@ async fn odd_topics_are_answered_or_stopped_by_the_broker() {
     let endless = "x".repeat(40_000);
     for (topic, code) in [
         ("gsdk/nobody/request/devices", "invalid_request"),
+        ("gsdk/bridgehead/request/devices", "invalid_request"),
         ("gsdk/T\u{fc}r 1/request/devices", "invalid_request"),
         ("gsdk//request/devices", "invalid_request"),
         ("gsdk/\u{202e}/request/devices", "invalid_request"),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{ALL, House, refusal, rr};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::watcher::Watcher;
+use crate::harness::watcher::{Watcher, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_add_to_the_filter_at_once_all_win() {
@@ -97,6 +97,34 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     assert_eq!(refusal(&answer).0, "timeout");
     let looked = &answer["data"]["steps"][0];
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
+    let house = House::new(3, ALL).await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let control = house.simulator.control();
+    control.latency(Duration::from_millis(1_500));
+    let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
+    let late = async {
+        crate::harness::eventually("the first one runs", || {
+            control.calls().contains_key("SetAcceptFilter").then_some(())
+        })
+        .await;
+        let topic = "gsdk/lobby/request/disconnect_all";
+        let request = ["-t", topic, "-m", r#"{"transaction":"w"}"#];
+        let expiry = ["-V", "5", "-D", "publish", "message-expiry-interval", "1"];
+        publish(house.broker.port, &[&request[..], &expiry].concat());
+        tokio::join!(house.rr(&request, "20"), house.rr(&request, "20"))
+    };
+    let (_, (second, third)) = tokio::join!(first, late);
+    let topic = "gsdk/lobby/response/disconnect_all";
+    let expired = watcher.see("the first is answered", |seen| seen.topic == topic).await;
+    assert_eq!(refusal(&expired.json()).0, "expired");
+    let answers = [second.unwrap(), third.unwrap()];
+    assert!(answers.iter().all(|answer| answer["result"] == "ok"), "{answers:?}");
+    let replayed = answers.iter().filter(|answer| answer["replayed"] == true).count();
+    assert_eq!((replayed, control.calls()["DisconnectAll"]), (1, 1));
 }
 
 /// Aim: a slow call delays nobody else, and the pool is bounded. Method: searches that last longer

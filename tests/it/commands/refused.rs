@@ -32,15 +32,17 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
     let watcher = Watcher::start(house.broker.port).await;
     let devices = "gsdk/lobby/request/devices";
     let response = "gsdk/lobby/response/devices";
-    publish(house.broker.port, &["-V", "5", "-t", devices, "-r", "-m", "{}"]);
+    publish(house.broker.port, &["-V", "5", "-t", devices, "-r", "-m", r#"{"transaction":7}"#]);
     let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
     assert!(refusal(&told.json()).1.contains("retain"), "{told:?}");
+    assert_eq!(told.json()["transaction"], 7);
     watcher.clear();
     let elsewhere = ["-D", "publish", "response-topic", "gsdk/lobby/state"];
-    let args = [&["-V", "5", "-t", devices, "-m", "{}"][..], &elsewhere].concat();
-    publish(house.broker.port, &args);
+    let request = ["-V", "5", "-t", devices, "-m", r#"{"transaction":"t"}"#];
+    publish(house.broker.port, &[&request[..], &elsewhere].concat());
     let told = watcher.see("an answer elsewhere is refused", |seen| seen.topic == response).await;
     assert!(refusal(&told.json()).1.contains("gsdk-reply/"), "{told:?}");
+    assert_eq!(told.json()["transaction"], "t");
 
     let count = |command: &str, result: &str| {
         format!(
@@ -72,6 +74,61 @@ async fn beyond_the_rate_it_is_refused() {
     }
     let answer = house.ask("devices", r#"{"transaction":"t"}"#).await;
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("rate_limited", &json!("t")));
+}
+
+/// Aim: nothing goes round the rate, whatever is wrong with it, and one gateway's flood costs
+/// another nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_passes_the_rate_of_its_gateway() {
+    let broker = Mosquitto::start("").await;
+    let setup = crate::harness::bridge::Setup::new(broker.port, "");
+    let mut setup = setup.lines("[commands]\nrate = \"2/h\"\n");
+    let mut simulators = Vec::new();
+    for name in ["lobby", "annex", "cellar", "store"] {
+        let simulator = crate::harness::simulator(1).await;
+        setup = setup.gateway(name, &simulator, "");
+        simulators.push(simulator);
+    }
+    let (bridge, simulator) = (setup.start(), simulators.remove(0));
+    bridge.is_ready().await;
+    let house = House { broker, simulator, bridge };
+    house.is_listening().await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let large = format!("{{{}}}", " ".repeat(70_000));
+    let elsewhere = ["-n", "-D", "publish", "response-topic", "nope/x"];
+    for (gateway, args, code) in [
+        ("lobby", &elsewhere[..], "invalid_request"),
+        ("annex", &["-m", "{}", "-r"], "invalid_request"),
+        ("cellar", &["-m", &large], "too_large"),
+    ] {
+        let topic = format!("gsdk/{gateway}/request/devices");
+        let request = [&["-V", "5", "-t", &topic][..], args].concat();
+        (0..3).for_each(|_| publish(house.broker.port, &request));
+        let response = format!("gsdk/{gateway}/response/devices");
+        let codes = crate::harness::eventually("each is answered", || {
+            let answers = watcher.all().into_iter().filter(|seen| seen.topic == response);
+            let codes: Vec<String> =
+                answers.map(|seen| refusal(&seen.json()).0.to_owned()).collect();
+            (codes.len() == 3).then_some(codes)
+        })
+        .await;
+        assert_eq!(codes, [code, code, "rate_limited"], "{gateway}");
+    }
+    assert_eq!(house.ask_of("store", "devices", "{}").await["result"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_answered_from_memory_while_the_gateway_is_away() {
+    let house = House::new(3, ALL).await;
+    let request = r#"{"transaction":"42"}"#;
+    assert_eq!(house.ask("disconnect_all", request).await["result"], "ok");
+    house.simulator.control().stop_listening();
+    crate::harness::patiently("the loss is noticed", async {
+        while refusal(&house.ask("disconnect_all", "{}").await).0 != "gateway_unavailable" {}
+    })
+    .await;
+    let answer = house.ask("disconnect_all", request).await;
+    assert_eq!((&answer["result"], &answer["replayed"]), (&json!("ok"), &json!(true)), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
