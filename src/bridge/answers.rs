@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Bridge;
 use super::clock::instant_now;
-use super::running::{Asked, Begun, Finished, Word, audit};
-use crate::commands::{Name, Outcome, Refused, Response, code, device_states};
+use super::running::{Asked, Begun, Finished, Word, audit, audited};
+use crate::commands::{Command, Name, Outcome, Refused, Response, code, device_states};
 use crate::fleet::{GatewayIndex, Input};
-use crate::mqtt::{self, ReplyTo};
+use crate::mqtt;
 use crate::outbox::store::Key;
 use crate::payload::{Intent, to_bytes};
 
@@ -66,7 +66,12 @@ impl Bridge {
             },
         );
         if request.name.changes() {
-            audit(&entry.name, &request, &response);
+            let ids = request.command.device_ids();
+            let devices = match &request.command {
+                Command::Connect(target) => target.ip.to_string(),
+                _ => audited(&ids),
+            };
+            audit(&response, &devices, ids.len(), request.requested_by.as_deref());
             if ran {
                 self.step(gateway, Input::ListWanted, instant_now());
             }
@@ -104,19 +109,15 @@ impl Bridge {
         self.answer(owner, &response, asked);
     }
 
-    pub(super) fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
-        self.answer_to(owner, response, asked.reply_to);
-    }
-
     /// Counts a request and hands its answer to the publisher.
-    pub(super) fn answer_to(&mut self, owner: &str, response: &Response, reply_to: ReplyTo) {
+    pub(super) fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
         let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
         let topics = self.publisher.topics();
         let is_ours = topics.is_bridge(owner)
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
         let owner = if is_ours { owner } else { "unknown" };
         self.metrics.command(owner, known, response.word());
-        if !self.publisher.answer(reply_to.answer(to_bytes(response))) {
+        if !self.publisher.answer(asked.reply_to.answer(to_bytes(response))) {
             self.metrics.publish_failed("answers_full");
         }
     }

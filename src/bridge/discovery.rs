@@ -37,8 +37,7 @@ pub(super) fn settings(config: &Config, version: &'static str) -> DiscoverySetti
     let HomeAssistant { enabled, discovery_prefix, controls, .. } = &config.home_assistant;
     let permitted = |command| *controls && config.commands.allow.permits(command);
     let controls = Controls {
-        // The bridge's own commands are heard wherever any is.
-        republish: *controls && !config.commands.allow.is_empty(),
+        republish: permitted("republish"),
         disconnect: permitted("disconnect"),
         disconnect_all: permitted("disconnect_all"),
         allow_all: permitted("accept_filter/allow_all"),

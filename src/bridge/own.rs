@@ -8,34 +8,51 @@ use serde_json::{Value, json};
 
 use super::Bridge;
 use super::clock::instant_now;
-use crate::commands::{DeviceFailure, Failure, Outcome, Own, Response};
+use super::running::{Asked, audit, audited};
+use crate::commands::{
+    DeviceFailure, Failure, Outcome, Own, OwnName, OwnRequest, Refused, Response, transaction_of,
+};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt;
 
 impl Bridge {
     pub(super) fn asked_of_the_bridge(&mut self, request: &mqtt::Request) {
-        let (own, transaction) = match Own::read(&request.command, &request.payload) {
+        let (name, typed) = match self.check_own(request) {
             Ok(read) => read,
             Err(refused) => return self.refuse(request, refused),
         };
-        tracing::info!(command = request.command, "asked of the bridge");
-        let (gateway, outcome) = match own {
+        let OwnRequest { own, transaction, requested_by } = typed;
+        let (gateway, devices, outcome) = match own {
             Own::Republish => {
                 self.publisher.all_changed(&self.fleet);
                 self.publisher.discovery_again(&self.fleet);
-                (None, Outcome::done(json!({})))
+                (None, BTreeSet::new(), Outcome::done(json!({})))
             }
             Own::Forget { gateway, device_ids } => {
-                (Some(gateway.to_string()), self.forget(&gateway, &device_ids))
+                let outcome = self.forget(&gateway, &device_ids);
+                (Some(gateway.to_string()), device_ids, outcome)
             }
         };
         let took = request.received.elapsed();
         let response =
-            Response::new(request.command.as_str(), gateway, transaction, outcome, took, |_| {
-                Value::Null
-            });
-        self.answer_to(&request.owner, &response, request.reply_to.clone());
+            Response::new(name.as_str(), gateway, transaction, outcome, took, |_| Value::Null);
+        if name.changes() {
+            audit(&response, &audited(&devices), devices.len(), requested_by.as_deref());
+        } else {
+            tracing::info!(command = name.as_str(), "asked of the bridge");
+        }
+        self.answer(&request.owner, &response, Asked::of(request));
+    }
+
+    fn check_own(&self, request: &mqtt::Request) -> Result<(OwnName, OwnRequest), Refused> {
+        let name: Result<OwnName, Failure> = request.command.parse();
+        let permitted = name.and_then(|name| self.requests.permit(name.as_str()).map(|()| name));
+        let name = permitted.map_err(|failure| Refused {
+            transaction: transaction_of(&request.payload),
+            failure,
+        })?;
+        Ok((name, OwnRequest::read(name, &request.payload)?))
     }
 
     fn forget(&mut self, gateway: &GatewayName, device_ids: &BTreeSet<DeviceId>) -> Outcome {

@@ -2,6 +2,8 @@
 //!
 //! May not touch the loop's state: these are tasks beside it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,9 +12,12 @@ use tokio::time::Instant;
 use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
 use crate::fleet::GatewayIndex;
 use crate::gateway::GatewayClient;
-use crate::ids::GatewayName;
+use crate::ids::DeviceId;
 use crate::mqtt::{self, ReplyTo};
 use crate::payload::Intent;
+
+/// How many devices an audit line names; it counts the others.
+const AUDITED_MAX: usize = 20;
 
 /// Who asked, when, and until when it matters.
 #[derive(Debug)]
@@ -60,22 +65,23 @@ pub(super) enum Word {
 }
 
 /// Every change is one line, whatever came of it.
-pub(super) fn audit(gateway: &GatewayName, request: &Request, response: &Response) {
-    let ids = request.command.device_ids();
-    let devices: Vec<String> = match &request.command {
-        Command::Connect(target) => vec![target.ip.to_string()],
-        _ => ids.iter().take(20).map(ToString::to_string).collect(),
-    };
-    let claimed = request.requested_by.as_deref().unwrap_or("nobody");
+pub(super) fn audit(response: &Response, devices: &str, count: usize, requested_by: Option<&str>) {
+    let claimed = requested_by.unwrap_or("nobody");
     tracing::info!(
-        %gateway,
-        command = %request.name,
-        devices = devices.join(" "),
-        count = ids.len(),
+        gateway = response.gateway,
+        command = response.command,
+        devices,
+        count,
         requested_by = format!("{claimed:?} (a claim)"),
         outcome = response.word(),
         "a change was asked for"
     );
+}
+
+/// Devices as the audit line names them: enough to find it by, not to fill the log.
+pub(super) fn audited(ids: &BTreeSet<DeviceId>) -> String {
+    let first: Vec<String> = ids.iter().take(AUDITED_MAX).map(ToString::to_string).collect();
+    first.join(" ")
 }
 
 /// Waits for the command's turn, runs it, and hands its outcome to the loop.

@@ -34,7 +34,7 @@ pub use failure::{Failure, code};
 pub use made::Made;
 pub use memory::{Memory, Recalled};
 pub use name::Name;
-pub use own::Own;
+pub use own::{Own, OwnName, OwnRequest};
 pub use pool::{Lane, Place, Pool, Turn};
 pub use rate::Bucket;
 pub use request::{Refused, Request, transaction_of};

@@ -65,8 +65,7 @@ fn read_fields(
     name: Name,
     mut fields: Fields,
 ) -> Result<(Command, Option<Duration>, Option<String>), Failure> {
-    let (least, most) = TIMEOUT_S;
-    let timeout = fields.seconds("timeout_s", least, most)?;
+    let timeout = timeout(&mut fields)?;
     let requested_by = requested_by(&mut fields)?;
     let command = Command::read(name, &mut fields)?;
     fields.finish()?;
@@ -113,6 +112,11 @@ pub(super) fn transaction(fields: &mut Fields) -> Result<Option<Value>, Failure>
         None => Ok(None),
         Some(_) => Err(Failure::invalid("transaction is neither a text nor a number; send one")),
     }
+}
+
+pub(super) fn timeout(fields: &mut Fields) -> Result<Option<Duration>, Failure> {
+    let (least, most) = TIMEOUT_S;
+    fields.seconds("timeout_s", least, most)
 }
 
 pub(super) fn requested_by(fields: &mut Fields) -> Result<Option<String>, Failure> {

@@ -134,7 +134,8 @@ impl Allow {
 
     /// The permitted commands that change something; worth a warning when there are any.
     pub fn changing(&self) -> impl Iterator<Item = &'static str> {
-        let changing = super::COMMANDS.iter().filter(|(_, changes)| *changes);
+        let all = super::COMMANDS.iter().chain(&super::OWN_COMMANDS);
+        let changing = all.filter(|(_, changes)| *changes);
         changing.map(|(name, _)| *name).filter(|name| self.permits(name))
     }
 }

@@ -72,6 +72,10 @@ pub const COMMANDS: [(&str, bool); 18] = [
     ("slaves/set", true),
 ];
 
+/// Every command of the contract that a client may ask the bridge itself for, and whether it takes
+/// something away.
+pub const OWN_COMMANDS: [(&str, bool); 2] = [("republish", false), ("forget", true)];
+
 /// The part of the command line that concerns the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {

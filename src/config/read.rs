@@ -17,7 +17,7 @@ use super::checked::{
 };
 use super::error::{Mistake, Origin};
 use super::layers::{KeyPath, Raw};
-use super::{COMMANDS, keys, read_gateways, values};
+use super::{COMMANDS, OWN_COMMANDS, keys, read_gateways, values};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -271,7 +271,7 @@ fn commands(reader: &mut Reader<'_>, ours: &[String]) -> Option<Commands> {
 
 /// Whether a text names a command, a group of them (`slaves/*`) or all (`*`).
 fn command_pattern(pattern: &str) -> Result<(), String> {
-    let names = || COMMANDS.iter().map(|(name, _)| *name);
+    let names = || COMMANDS.iter().chain(&OWN_COMMANDS).map(|(name, _)| *name);
     let known = match pattern.strip_suffix("/*") {
         Some(group) => names().any(|name| name.split_once('/').is_some_and(|(g, _)| g == group)),
         None => pattern == "*" || names().any(|name| name == pattern),

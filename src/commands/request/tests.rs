@@ -190,7 +190,7 @@ proptest! {
     ) {
         let read = Request::read(name, &payload);
         prop_assert_eq!(&read, &Request::read(name, &payload), "the same twice");
-        let own = crate::commands::Own::read("forget", &payload).map(|_| ());
+        let own = crate::commands::OwnRequest::read(crate::commands::OwnName::Forget, &payload);
         for failure in [read.as_ref().err(), own.as_ref().err()].into_iter().flatten() {
             prop_assert!((1..1_000).contains(&failure.failure.message.len()), "{failure:?}");
         }

@@ -12,7 +12,8 @@ async fn republish_gives_all_retained_topics_again() {
     let topic = format!("gsdk/lobby/{id}/state");
     let before = retained(house.broker.port)[&topic].clone();
     publish(house.broker.port, &["-r", "-n", "-t", &topic]);
-    let answer = house.ask_of("bridge", "republish", r#"{"transaction":1}"#).await;
+    let request = r#"{"transaction":1,"timeout_s":3,"requested_by":"Ann"}"#;
+    let answer = house.ask_of("bridge", "republish", request).await;
     assert_eq!((&answer["result"], &answer["transaction"]), (&json!("ok"), &json!(1)));
     let watcher = Watcher::start(house.broker.port).await;
     watcher.see_text(&topic, &before).await;
@@ -45,6 +46,34 @@ async fn devices_are_forgotten_once_they_are_gone() {
         ("devices", "{}", "unknown_command"),
     ] {
         assert_eq!(refusal(&house.ask_of("bridge", command, request).await).0, code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_the_log() {
+    let forget = r#"{"gateway":"lobby","device_ids":[8,7],"timeout_s":3,"requested_by":"Ann"}"#;
+    let house = House::new(3, "").await;
+    let answer = house.ask_of("bridge", "forget", forget).await;
+    let (code, message) = refusal(&answer);
+    assert_eq!(code, "not_permitted", "nothing that takes something away is there by default");
+    assert!(message.contains("\"forget\""), "{message}");
+
+    let broker = crate::harness::mosquitto::Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(3).await;
+    let setup = crate::harness::bridge::Setup::new(broker.port, "");
+    let setup = setup.lines("[commands]\nallow = [\"forget\"]\n");
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    let house = House { broker, simulator, bridge };
+    house.is_listening().await;
+    let request = r#"{"transaction":3}"#;
+    let answer = house.ask_of("bridge", "republish", request).await;
+    assert_eq!((refusal(&answer).0, &answer["transaction"]), ("not_permitted", &json!(3)));
+    let answer = house.ask_of("bridge", "forget", forget).await;
+    assert_eq!(answer["data"]["device_ids"], json!([7, 8]), "{answer}");
+    let (_, log) = house.bridge.stop().await;
+    let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
+    for words in ["gateway=lobby", "command=forget", "devices=\"7 8\"", "Ann", "outcome=\"ok\""] {
+        assert!(line.contains(words), "{words}: {line}");
     }
 }
 

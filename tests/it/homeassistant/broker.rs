@@ -118,7 +118,7 @@ async fn what_is_no_more_is_cleared_and_controls_come_and_go() {
     let broker = Mosquitto::start("").await;
     let (lobby, store) = (simulator(2).await, simulator(2).await);
     let mut bridge = Setup::new(broker.port, "protocol = \"3.1.1\"")
-        .lines("[commands]\nallow = [\"disconnect\", \"async/remove\"]\n")
+        .lines("[commands]\nallow = [\"disconnect\", \"async/remove\", \"forget\"]\n")
         .lines(&format!("{ENABLED}controls = true\n"))
         .gateway("lobby", &lobby, "")
         .gateway("store", &store, "")
