@@ -111,13 +111,27 @@ impl Bridge {
 
     /// Counts a request and hands its answer to the publisher.
     pub(super) fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
+        let answer = asked.reply_to.clone().answer(to_bytes(response));
+        let (size, size_max) = (answer.packet_size(), self.requests.answer_size_max);
+        let size_max = usize::try_from(size_max).unwrap_or(usize::MAX);
+        if size <= size_max {
+            return self.hand_over(owner, response, answer);
+        }
+        let command = response.command.as_str();
+        tracing::warn!(gateway = owner, command, size, size_max, "the broker takes no such answer");
+        let short = response.too_large(size, size_max);
+        let answer = asked.reply_to.answer(to_bytes(&short));
+        self.hand_over(owner, &short, answer);
+    }
+
+    fn hand_over(&mut self, owner: &str, response: &Response, answer: mqtt::Answer) {
         let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
         let topics = self.publisher.topics();
         let is_ours = topics.is_bridge(owner)
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
         let owner = if is_ours { owner } else { "unknown" };
         self.metrics.command(owner, known, response.word());
-        if !self.publisher.answer(asked.reply_to.answer(to_bytes(response))) {
+        if !self.publisher.answer(answer) {
             self.metrics.publish_failed("answers_full");
         }
     }

@@ -34,6 +34,7 @@ impl Bridge {
                 self.rivals.connected();
                 self.read_memory();
                 self.listen_for_home_assistant();
+                self.requests.answer_size_max = connected.packet_size_max;
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),

@@ -27,6 +27,8 @@ const WORDS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Requests {
     settings: config::Commands,
+    /// The largest packet that the broker takes, as it last said.
+    pub(super) answer_size_max: u32,
     pub(super) desks: Vec<Desk>,
     own: Bucket,
     pub(super) memory: Memory<Asked>,
@@ -74,7 +76,8 @@ impl Requests {
         let desks = config.gateways.iter().zip(links).map(desk).collect();
         let (speak, words) = mpsc::channel(WORDS_MAX);
         let (own, memory, may_begin) = (bucket.clone(), Memory::default(), Vec::new());
-        Self { settings, desks, own, memory, speak, words, may_begin }
+        let answer_size_max = u32::MAX;
+        Self { settings, answer_size_max, desks, own, memory, speak, words, may_begin }
     }
 
     /// The next word of a command; may be given up while waiting.

@@ -18,6 +18,8 @@ pub mod code {
     pub const RATE_LIMITED: &str = "rate_limited";
     /// The request is too large.
     pub const TOO_LARGE: &str = "too_large";
+    /// The answer is larger than the broker takes.
+    pub const ANSWER_TOO_LARGE: &str = "answer_too_large";
     /// The request's expiry ran out while it waited.
     pub const EXPIRED: &str = "expired";
     /// There is no link to the gateway.

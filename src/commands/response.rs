@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::failure::{Failure, code};
 use super::made::Made;
 use crate::fleet::Listed;
 use crate::ids::DeviceId;
@@ -183,6 +183,23 @@ impl Response {
             error: outcome.error,
             replayed: false,
         }
+    }
+
+    /// What is answered instead of this where it is larger than the broker takes.
+    #[must_use]
+    pub fn too_large(&self, size: usize, size_max: usize) -> Self {
+        let ended = self.word();
+        let message = format!(
+            "it ended with {ended}, but its answer has {size} bytes and the broker takes at most \
+             {size_max}; raise max_packet_size in the broker's configuration, or ask for fewer \
+             devices at once"
+        );
+        let outcome = Outcome::failed(Failure::new(code::ANSWER_TOO_LARGE, message));
+        let (gateway, transaction) = (self.gateway.clone(), self.transaction.clone());
+        let command = self.command.as_str();
+        let short =
+            Self::new(command, gateway, transaction, outcome, self.duration, |_| Value::Null);
+        Self { replayed: self.replayed, ..short }
     }
 
     /// How it ended, in one word: `ok`, `partial`, or the error's code.

@@ -2,12 +2,28 @@
 //!
 //! May not hold up events: `sending` gives answers their share.
 
+use super::connection::Publish;
 use super::publisher::Publisher;
 use super::requests::Answer;
 
 /// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
 /// it an answer is dropped, and counted.
 const ANSWERS_MAX: usize = 20_000;
+
+impl Answer {
+    /// A bound on the size of its packet, wherever it goes; at most a few bytes too large.
+    #[must_use]
+    pub fn packet_size(&self) -> usize {
+        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
+        let publish = Publish {
+            payload: self.payload.clone(),
+            content_type: Some("application/json"),
+            correlation_data: self.correlation_data.clone(),
+            ..Publish::default()
+        };
+        publish.size() + self.topic.len().max(otherwise)
+    }
+}
 
 impl Publisher {
     /// An answer to a request; false where so many wait that it is dropped.

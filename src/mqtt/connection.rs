@@ -38,7 +38,7 @@ pub struct Publish {
 
 impl Publish {
     /// A bound on the packet's size; at most a few bytes too large.
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         let property = |value: Option<usize>| value.map_or(0, |len| len + PROPERTY_OVERHEAD);
         self.topic.len()
             + self.payload.len()

@@ -118,6 +118,21 @@ async fn every_request_passes_the_rate_of_its_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_broker_does_not_take_is_a_small_one() {
+    let broker = Mosquitto::start("max_packet_size 2500").await;
+    let simulator = crate::harness::simulator(20).await;
+    let house = House::with(broker, simulator, ALL, "").await;
+    let answer = house.ask("search", r#"{"wait_s":0.1,"transaction":"t"}"#).await;
+    let (code, message) = refusal(&answer);
+    assert_eq!((code, &answer["transaction"]), ("answer_too_large", &json!("t")));
+    assert!(message.contains("ended with ok") && message.contains("max_packet_size"), "{message}");
+    let series =
+        "gsdk_commands_total{command=\"search\",gateway=\"lobby\",result=\"answer_too_large\"}";
+    assert_eq!(house.bridge.metric(series).await, Some(1.0));
+    assert_eq!(house.ask("pending", "{}").await["result"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_answered_from_memory_while_the_gateway_is_away() {
     let house = House::new(3, ALL).await;
     let request = r#"{"transaction":"42"}"#;
