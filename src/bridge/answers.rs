@@ -42,12 +42,19 @@ impl Bridge {
     fn finished(&mut self, finished: Finished) {
         let Finished { begun, mut outcome, ran } = finished;
         let Begun { gateway, request, payload, asked, .. } = begun;
+        self.requests.under_way = self.requests.under_way.saturating_sub(1);
         let now = self.clock.now();
         let Some(entry) = self.directory.gateway(gateway).cloned() else { return };
         if !self.outbox.is_kept() {
             outcome.warn_not_remembered("the bridge keeps nothing now beyond its own end");
         }
-        if request.command.has_steps() {
+        let cut_short = outcome.error.as_ref().is_some_and(|error| error.code == code::INTERRUPTED);
+        if cut_short && request.name.changes() {
+            let gateway = &entry.name;
+            tracing::warn!(%gateway, "a change was cut short by the stop; look at its devices");
+        }
+        // One that is cut short is told by the next process: it may be that nobody has the answer.
+        if request.command.has_steps() && ran && !cut_short {
             self.note_intent(gateway, None);
         }
         if request.command.changes() {

@@ -57,7 +57,7 @@ pub use wiring::{StartError, broker_settings, gateway_options};
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
 /// Broker events taken up in one turn.
 const BROKER_EVENTS_TAKEN_MAX: usize = 64;
-/// How long a clean stop waits for the outbox to drain.
+/// How long a clean stop waits for the outbox to drain, and for commands to end and be answered.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
@@ -154,9 +154,13 @@ impl Bridge {
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
-        self.requests.warn_of_interrupted();
+        self.requests.stop();
         self.stop_links.send_replace(true);
-        self.turn_until(DRAIN_DEADLINE, |bridge| bridge.outbox.is_empty()).await;
+        self.turn_until(DRAIN_DEADLINE, |bridge| {
+            let told = bridge.outbox.is_empty() && !bridge.publisher.has_answers();
+            !bridge.requests.are_under_way() && (told || bridge.connection.is_none())
+        })
+        .await;
         self.publisher.leave();
         self.publish();
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
@@ -177,7 +181,7 @@ impl Bridge {
 
     async fn turn_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {
         let turns = async {
-            while self.connection.is_some() && !done(self) {
+            while !done(self) {
                 self.turn().await;
             }
         };

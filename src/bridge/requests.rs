@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::running::{Asked, Begun, Word, finish};
+use super::running::{Asked, Begun, Word, finish, stopping};
 use crate::commands::{
     Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
     transaction_of,
@@ -34,6 +34,9 @@ pub(super) struct Requests {
     pub(super) memory: Memory<Asked>,
     speak: mpsc::Sender<Word>,
     words: mpsc::Receiver<Word>,
+    stop: watch::Sender<bool>,
+    /// Commands that run or wait.
+    pub(super) under_way: usize,
     /// Changes that may begin once the turn is written down.
     pub(super) may_begin: Vec<oneshot::Sender<()>>,
 }
@@ -76,8 +79,19 @@ impl Requests {
         let desks = config.gateways.iter().zip(links).map(desk).collect();
         let (speak, words) = mpsc::channel(WORDS_MAX);
         let (own, memory, may_begin) = (bucket.clone(), Memory::default(), Vec::new());
-        let answer_size_max = u32::MAX;
-        Self { settings, answer_size_max, desks, own, memory, speak, words, may_begin }
+        let (answer_size_max, under_way, stop) = (u32::MAX, 0, watch::Sender::new(false));
+        Self {
+            settings,
+            answer_size_max,
+            desks,
+            own,
+            memory,
+            speak,
+            words,
+            stop,
+            under_way,
+            may_begin,
+        }
     }
 
     /// The next word of a command; may be given up while waiting.
@@ -103,12 +117,14 @@ impl Requests {
         self.desks.iter().filter_map(|desk| Some((&desk.name, desk.intent.as_ref()?)))
     }
 
-    /// At a stop: changes under way end where they are.
-    pub(super) fn warn_of_interrupted(&self) {
-        for desk in self.desks.iter().filter(|desk| desk.pool.is_changing()) {
-            let gateway = &desk.name;
-            tracing::warn!(%gateway, "a change is under way and is cut short; look at its devices");
-        }
+    /// The bridge stops: nothing begins any more, and what is under way soon ends where it is.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Whether commands run or wait.
+    pub(super) const fn are_under_way(&self) -> bool {
+        self.under_way > 0
     }
 
     /// Lets a request in, or says why not. Whoever it is asked of, it passes the rate first.
@@ -283,7 +299,10 @@ impl Bridge {
                         self.desired.change_begins(gateway);
                     }
                     let begun = Begun { gateway, request, payload, asked };
-                    tokio::spawn(finish(begun, place, clients, self.requests.speak.clone()));
+                    let (speak, stop) =
+                        (self.requests.speak.clone(), self.requests.stop.subscribe());
+                    self.requests.under_way += 1;
+                    tokio::spawn(finish(begun, place, clients, speak, stop));
                     return;
                 }
             },
@@ -299,6 +318,9 @@ impl Bridge {
             Failure::new(code::GATEWAY_UNAVAILABLE, message)
         };
         let desk = self.requests.desks.get(gateway.0).ok_or_else(|| unavailable(""))?;
+        if *self.requests.stop.borrow() {
+            return Err(stopping());
+        }
         if desk.clients.borrow().is_none() {
             let error = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
             let reason = error.map(|error| format!(" ({})", error.message)).unwrap_or_default();

@@ -3,11 +3,13 @@
 //! May not touch the loop's state: these are tasks beside it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
 use crate::fleet::GatewayIndex;
@@ -16,6 +18,9 @@ use crate::ids::DeviceId;
 use crate::mqtt::{self, ReplyTo};
 use crate::payload::Intent;
 
+/// How long what runs may still take once the bridge is to stop. The drain is twice as long, so that
+/// an answer gets through.
+const GRACE: Duration = Duration::from_secs(1);
 /// How many devices an audit line names; it counts the others.
 const AUDITED_MAX: usize = 20;
 
@@ -84,31 +89,52 @@ pub(super) fn audited(ids: &BTreeSet<DeviceId>) -> String {
     first.join(" ")
 }
 
+/// Nothing begins any more.
+pub(super) fn stopping() -> Failure {
+    let message = "the bridge is stopping; nothing was done, ask again when it is back";
+    Failure::new(code::GATEWAY_UNAVAILABLE, message)
+}
+
+/// The bridge is stopping, and what runs has had time enough to end by itself.
+async fn cut_short(mut stop: watch::Receiver<bool>) {
+    // Without a sender the loop is gone already.
+    _ = stop.wait_for(|stop| *stop).await;
+    sleep(GRACE).await;
+}
+
 /// Waits for the command's turn, runs it, and hands its outcome to the loop.
 pub(super) async fn finish(
     begun: Begun,
     place: Place,
     clients: watch::Receiver<Option<GatewayClient>>,
     words: mpsc::Sender<Word>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let until = begun.request.timeout.map(|timeout| begun.asked.received + timeout);
-    let turn = place.turn().await;
+    let turn = tokio::select! {
+        turn = place.turn() => Some(turn),
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
     let now = Instant::now();
     let client = clients.borrow().clone();
+    let not_run = |code, message: &str| (Outcome::failed(Failure::new(code, message)), false);
     let (outcome, ran) = match client {
+        _ if turn.is_none() => (Outcome::failed(stopping()), false),
         _ if begun.asked.expires_at.is_some_and(|at| at <= now) => {
-            let message = "the request's expiry ran out while it waited; nothing was done";
-            (Outcome::failed(Failure::new(code::EXPIRED, message)), false)
+            let message =
+                "the request's expiry ran out while it waited; nothing was done, ask again";
+            not_run(code::EXPIRED, message)
         }
         _ if until.is_some_and(|until| until <= now) => {
-            let message = "timeout_s ran out while other commands went first; nothing was done";
-            (Outcome::failed(Failure::new(code::TIMEOUT, message)), false)
+            let message = "timeout_s ran out while other commands went first; nothing was done, ask \
+                           again or raise it";
+            not_run(code::EXPIRED, message)
         }
         None => {
             let message = "the link to the gateway was lost; nothing was done, try again later";
-            (Outcome::failed(Failure::new(code::GATEWAY_UNAVAILABLE, message)), false)
+            not_run(code::GATEWAY_UNAVAILABLE, message)
         }
-        Some(client) => (run(&begun, Calls::new(client, until), &words).await, true),
+        Some(client) => (run(&begun, Calls::new(client, until), &words, stop).await, true),
     };
     drop(turn);
     // At the end of the process nobody is there to be told.
@@ -116,27 +142,36 @@ pub(super) async fn finish(
 }
 
 /// Runs a command; a change with steps is written down before it begins and as it goes.
-async fn run(begun: &Begun, calls: Calls, words: &mpsc::Sender<Word>) -> Outcome {
+async fn run(
+    begun: &Begun,
+    calls: Calls,
+    words: &mpsc::Sender<Word>,
+    stop: watch::Receiver<bool>,
+) -> Outcome {
     let command = begun.request.command.clone();
+    let changes = command.changes();
     if !command.has_steps() {
-        return run_caught(command, calls).await;
+        return tokio::select! {
+            outcome = run_caught(command, calls) => outcome,
+            () = cut_short(stop) => interrupted(changes, json!({})),
+        };
     }
     let gateway = begun.gateway;
     let intent = Intent {
         command: begun.request.name.to_string(),
         device_ids: command.device_ids(),
         requested_by: begun.request.requested_by.clone(),
-        steps: Value::Array(Vec::new()),
+        steps: json!([]),
     };
     let (written, is_written) = oneshot::channel();
     _ = words.send(Word::Begins { gateway, intent, written }).await;
     if is_written.await.is_err() {
-        let message = "the bridge is stopping; nothing was done, ask again when it is back";
-        return Outcome::failed(Failure::new(code::GATEWAY_UNAVAILABLE, message));
+        return Outcome::failed(stopping());
     }
-    let (tell, mut told) = watch::channel(Value::Null);
+    let (tell, mut told) = watch::channel(json!([]));
     let run = run_caught(command, calls.telling(tell));
-    tokio::pin!(run);
+    let cut_short = cut_short(stop);
+    tokio::pin!(run, cut_short);
     loop {
         tokio::select! {
             outcome = &mut run => return outcome,
@@ -144,18 +179,33 @@ async fn run(begun: &Begun, calls: Calls, words: &mpsc::Sender<Word>) -> Outcome
                 let steps = told.borrow_and_update().clone();
                 _ = words.send(Word::Steps { gateway, steps }).await;
             }
+            () = &mut cut_short => {
+                let steps = told.borrow().clone();
+                return interrupted(changes, json!({ "device_ids": [], "steps": steps }));
+            }
         }
     }
 }
 
-/// A panic costs a command its answer's good news, nothing else.
+/// The bridge's stop came first.
+fn interrupted(changes: bool, data: Value) -> Outcome {
+    let message = if changes {
+        "the bridge stopped while the gateway was at it; what was done is not known: look at what it \
+         changes once the bridge is back, and ask again"
+    } else {
+        "the bridge stopped before the gateway answered; ask again when it is back"
+    };
+    let failure = Failure::new(code::INTERRUPTED, message);
+    Outcome { data: Data::Json(data), ..Outcome::failed(failure) }
+}
+
+/// A panic costs a command its answer's good news, nothing else. Given up, it is ended.
 async fn run_caught(command: Command, calls: Calls) -> Outcome {
-    let task = tokio::spawn(async move { crate::commands::run(&command, &calls).await });
-    task.await.unwrap_or_else(|_| {
-        let message = "the command died of a mistake in this program; what was done is not known";
-        Outcome {
-            data: Data::Json(Value::Null),
-            ..Outcome::failed(Failure::new("internal", message))
-        }
-    })
+    let mut task = JoinSet::new();
+    task.spawn(async move { crate::commands::run(&command, &calls).await });
+    if let Some(Ok(outcome)) = task.join_next().await {
+        return outcome;
+    }
+    let message = "the command died of a mistake in this program; what was done is not known";
+    Outcome { data: Data::Json(Value::Null), ..Outcome::failed(Failure::new("internal", message)) }
 }

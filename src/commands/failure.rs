@@ -24,6 +24,8 @@ pub mod code {
     pub const EXPIRED: &str = "expired";
     /// There is no link to the gateway.
     pub const GATEWAY_UNAVAILABLE: &str = "gateway_unavailable";
+    /// The bridge stopped while it ran: the outcome is not known.
+    pub const INTERRUPTED: &str = "interrupted";
     /// No answer in time: the outcome is not known.
     pub const TIMEOUT: &str = "timeout";
 }

@@ -94,12 +94,6 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Whether a change runs now.
-    #[must_use]
-    pub fn is_changing(&self) -> bool {
-        self.changes.running.available_permits() == 0
-    }
-
     /// A place for a command.
     ///
     /// # Errors

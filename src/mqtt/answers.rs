@@ -3,7 +3,7 @@
 //! May not hold up events: `sending` gives answers their share.
 
 use super::connection::Publish;
-use super::publisher::Publisher;
+use super::publisher::{Publisher, Sent};
 use super::requests::Answer;
 
 /// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
@@ -33,6 +33,13 @@ impl Publisher {
             self.answers.push_back(answer);
         }
         room
+    }
+
+    /// Whether answers wait, or are not acknowledged yet.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+            || self.in_flight.values().any(|sent| matches!(sent, Sent::Answer(_)))
     }
 
     /// An answer that the broker would not take where it was wanted goes on our own topic, once.

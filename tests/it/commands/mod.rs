@@ -12,6 +12,7 @@ mod reading;
 mod refused;
 mod remembered;
 mod steps;
+mod stopping;
 mod terminal;
 
 use std::process::Command;
