@@ -14,6 +14,7 @@ mod dials;
 mod failure;
 mod fields;
 mod filter;
+mod look;
 mod made;
 mod memory;
 mod name;

@@ -10,14 +10,14 @@ use super::calls::Calls;
 use super::command::Command;
 use super::failure::{Failure, code};
 use super::response::{Data, Outcome};
-use super::{apply, change, filter, show, work};
+use super::{apply, change, filter, look, show};
 
 /// Runs a command to its end.
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
     match dispatch(command, calls).await {
         Ok(outcome) => outcome,
         Err(failure) if failure.code == code::TIMEOUT && command.changes() => {
-            work::timed_out(calls, &command.device_ids(), failure).await
+            look::timed_out(calls, command, failure).await
         }
         Err(failure) => Outcome::failed(failure),
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::failure::{Failure, code};
+use super::look::{self, LOOK_DEADLINE};
 use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use crate::fleet::Listed;
@@ -24,17 +25,16 @@ use crate::ids::DeviceId;
 pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// Between two looks at the list, at first and at most.
 const LOOK_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// For one look.
-const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// One step on one device.
+/// One step, on one device where it is about one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Step {
-    device_id: DeviceId,
-    step: &'static str,
-    result: &'static str,
+pub(super) struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
+    pub(super) device_id: Option<DeviceId>,
+    pub(super) step: &'static str,
+    pub(super) result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
 }
 
 /// A change under way.
@@ -105,7 +105,7 @@ impl<'a> Work<'a> {
 
     /// A step was done on these.
     pub(super) fn done(&mut self, step: &'static str, ids: &BTreeSet<DeviceId>) {
-        let done = |&device_id: &DeviceId| Step { device_id, step, result: "ok", message: None };
+        let done = |&id: &DeviceId| Step { device_id: Some(id), step, result: "ok", message: None };
         self.steps.extend(ids.iter().filter(|id| self.devices.contains_key(id)).map(done));
         self.calls.tell(&self.steps);
     }
@@ -117,7 +117,7 @@ impl<'a> Work<'a> {
         }
         let message = format!("{}. {state}", why.message);
         let told = Some(message.clone());
-        self.steps.push(Step { device_id: id, step, result: "error", message: told });
+        self.steps.push(Step { device_id: Some(id), step, result: "error", message: told });
         self.calls.tell(&self.steps);
         self.errors.push(DeviceFailure { device_id: id, code: why.code, message });
     }
@@ -186,7 +186,7 @@ impl<'a> Work<'a> {
         let unknown = self.errors.iter().filter(|error| error.code == code::TIMEOUT);
         let unknown: BTreeSet<DeviceId> = unknown.map(|error| error.device_id).collect();
         if !unknown.is_empty() {
-            self.steps.extend(look(self.calls, &unknown).await);
+            self.steps.extend(look::devices(self.calls, &unknown).await);
         }
         let ids = &self.ids() | &self.settled;
         let mut outcome = Outcome::done(json!({ "device_ids": ids, "steps": self.steps }));
@@ -198,35 +198,4 @@ impl<'a> Work<'a> {
         outcome.made = self.made;
         outcome
     }
-}
-
-/// What the list says of devices of which the outcome is not known.
-async fn look(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step> {
-    let list = calls.beyond().with_deadline(LOOK_DEADLINE).device_list().await;
-    let step = |&device_id: &DeviceId| {
-        let (result, message) = match &list {
-            Err(error) => ("error", format!("looked what became of it: {error}")),
-            Ok(rows) => match rows.iter().find(|row| row.device_id == device_id) {
-                None => ("ok", "it is not in the gateway's list now".to_owned()),
-                Some(Listed { status, info, .. }) => {
-                    let (mode, ssl) = (info.mode, info.ssl);
-                    let kind = if info.auto_reconnect { "registered" } else { "not registered" };
-                    ("ok", format!("the list says {status}, mode {mode}, ssl {ssl}, {kind}"))
-                }
-            },
-        };
-        Step { device_id, step: "looked", result, message: Some(message) }
-    };
-    ids.iter().map(step).collect()
-}
-
-/// The outcome of a change that timed out: what the list says of its devices now.
-pub(super) async fn timed_out(
-    calls: &Calls,
-    ids: &BTreeSet<DeviceId>,
-    failure: Failure,
-) -> Outcome {
-    let steps = look(calls, ids).await;
-    let data = json!({ "device_ids": [], "steps": steps });
-    Outcome { error: Some(failure), ..Outcome::done(data) }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ALL, House, refusal, rr};
 use crate::harness::bridge::Setup;
@@ -99,6 +99,32 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     assert_eq!(refusal(&answer).0, "timeout");
     let looked = &answer["data"]["steps"][0];
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
+
+    // It is looked at what the command changes.
+    let ip = control.building()[0].ip;
+    for (command, request, device, words) in [
+        ("accept_filter/add", json!({"device_id": 7}), json!(7), "accept filter does not name it"),
+        ("accept_filter/set", json!({"allow_all": true}), Value::Null, "says allow_all false"),
+        ("accept_filter/allow_all", json!({"enabled": true}), Value::Null, "allow_all false"),
+        ("slaves/set", json!({"slaves": [{"device_id": id, "rs485": [7]}]}), json!(id), "slaves"),
+        ("connect", json!({"ip": ip}), json!(id), &format!("list has it at {ip}: tcp_connected")),
+        ("connect", json!({"ip": "192.168.7.7"}), Value::Null, "no device at 192.168.7.7"),
+        ("disconnect_all", json!({}), Value::Null, "of the 3 devices in the gateway's list"),
+    ] {
+        let mut request = request;
+        request["timeout_s"] = json!(0.5);
+        let answer = house.ask(command, &request.to_string()).await;
+        assert_eq!(refusal(&answer).0, "timeout", "{answer}");
+        let [looked] = answer["data"]["steps"].as_array().unwrap().as_slice() else {
+            panic!("{answer}")
+        };
+        assert_eq!(
+            (&looked["device_id"], &looked["step"]),
+            (&device, &json!("looked")),
+            "{answer}"
+        );
+        assert!(looked["message"].as_str().unwrap().contains(words), "{words}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
