@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::name::Name;
@@ -150,11 +149,13 @@ impl<W> Memory<W> {
 
 fn key(gateway: &GatewayName, request: &Request, payload: &Bytes) -> Option<Key> {
     let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
-    Some((gateway.clone(), request.name, Value::to_string(transaction), payload.clone()))
+    Some((gateway.clone(), request.name, transaction.to_string(), payload.clone()))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::commands::Outcome;
 

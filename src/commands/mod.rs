@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod run;
 mod show;
+mod transaction;
 mod work;
 
 pub use calls::Calls;
@@ -41,3 +42,4 @@ pub use rate::Bucket;
 pub use request::{Refused, Request, transaction_of};
 pub use response::{Data, DeviceFailure, Outcome, Response, Verdict, Warning};
 pub use run::run;
+pub use transaction::Transaction;

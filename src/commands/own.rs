@@ -5,11 +5,10 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use serde_json::Value;
-
 use super::failure::{Failure, code};
 use super::fields::Fields;
-use super::request::{Refused, object, requested_by, timeout, transaction};
+use super::request::{Refused, object, requested_by, timeout};
+use super::transaction::Transaction;
 use crate::ids::{DeviceId, GatewayName};
 
 /// A command of the bridge itself, by its name.
@@ -42,7 +41,7 @@ pub struct OwnRequest {
     /// What it is to do.
     pub own: Own,
     /// What the requester calls this request.
-    pub transaction: Option<Value>,
+    pub transaction: Option<Transaction>,
     /// Who asks, as claimed.
     pub requested_by: Option<String>,
 }
@@ -89,8 +88,8 @@ impl OwnRequest {
     pub fn read(name: OwnName, payload: &[u8]) -> Result<Self, Refused> {
         let map = object(payload).map_err(|failure| Refused { transaction: None, failure })?;
         let mut fields = Fields::new(map, "");
-        let transaction =
-            transaction(&mut fields).map_err(|failure| Refused { transaction: None, failure })?;
+        let transaction = Transaction::read(&mut fields, payload)
+            .map_err(|failure| Refused { transaction: None, failure })?;
         match read_fields(name, fields) {
             Ok((own, requested_by)) => Ok(Self { own, transaction, requested_by }),
             Err(failure) => Err(Refused { transaction, failure }),

@@ -10,11 +10,10 @@ use super::command::Command;
 use super::failure::Failure;
 use super::fields::Fields;
 use super::name::Name;
+use super::transaction::Transaction;
 
 /// The least and the most that a command may be given, in seconds.
 const TIMEOUT_S: (f64, f64) = (0.1, 600.0);
-/// The longest transaction, in bytes.
-const TRANSACTION_LEN_MAX: usize = 256;
 /// The longest name of who asks, in characters (contract, section 4).
 const REQUESTED_BY_LEN_MAX: usize = 64;
 
@@ -26,7 +25,7 @@ pub struct Request {
     /// The command with all it needs.
     pub command: Command,
     /// What the requester calls this request: a text or a number.
-    pub transaction: Option<Value>,
+    pub transaction: Option<Transaction>,
     /// How long it may take.
     pub timeout: Option<Duration>,
     /// Who asks, as claimed.
@@ -37,7 +36,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
     /// The request's transaction, where it could be read.
-    pub transaction: Option<Value>,
+    pub transaction: Option<Transaction>,
     /// Why.
     pub failure: Failure,
 }
@@ -50,8 +49,8 @@ impl Request {
     pub fn read(name: Name, payload: &[u8]) -> Result<Self, Refused> {
         let map = object(payload).map_err(|failure| Refused { transaction: None, failure })?;
         let mut fields = Fields::new(map, "");
-        let transaction =
-            transaction(&mut fields).map_err(|failure| Refused { transaction: None, failure })?;
+        let transaction = Transaction::read(&mut fields, payload)
+            .map_err(|failure| Refused { transaction: None, failure })?;
         match read_fields(name, fields) {
             Ok((command, timeout, requested_by)) => {
                 Ok(Self { name, command, transaction, timeout, requested_by })
@@ -82,9 +81,9 @@ fn read_fields(
 
 /// The transaction of a request that is not read any further, if it has a proper one.
 #[must_use]
-pub fn transaction_of(payload: &[u8]) -> Option<Value> {
+pub fn transaction_of(payload: &[u8]) -> Option<Transaction> {
     let mut fields = Fields::new(object(payload).ok()?, "");
-    transaction(&mut fields).ok().flatten()
+    Transaction::read(&mut fields, payload).ok().flatten()
 }
 
 pub(super) fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
@@ -100,17 +99,6 @@ pub(super) fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
         Err(error) => Err(Failure::invalid(format!(
             "the request cannot be read as JSON: {error}; send an object, as in {{\"wait_s\":5}}"
         ))),
-    }
-}
-
-pub(super) fn transaction(fields: &mut Fields) -> Result<Option<Value>, Failure> {
-    match fields.take("transaction") {
-        Some(Value::String(text)) if text.len() > TRANSACTION_LEN_MAX => Err(Failure::invalid(
-            format!("transaction is longer than {TRANSACTION_LEN_MAX} bytes; choose a shorter one"),
-        )),
-        Some(value @ (Value::String(_) | Value::Number(_))) => Ok(Some(value)),
-        None => Ok(None),
-        Some(_) => Err(Failure::invalid("transaction is neither a text nor a number; send one")),
     }
 }
 

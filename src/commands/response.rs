@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Failure, code};
 use super::made::Made;
+use super::transaction::Transaction;
 use crate::fleet::Listed;
 use crate::ids::DeviceId;
 
@@ -137,7 +138,7 @@ pub struct Response {
     pub gateway: Option<String>,
     /// The request's own name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub transaction: Option<Value>,
+    pub transaction: Option<Transaction>,
     /// How it ended.
     pub result: Verdict,
     /// What it gave.
@@ -163,7 +164,7 @@ impl Response {
     pub fn new(
         command: impl Into<String>,
         gateway: Option<String>,
-        transaction: Option<Value>,
+        transaction: Option<Transaction>,
         outcome: Outcome,
         duration: Duration,
         say: impl FnOnce(&[Listed]) -> Value,

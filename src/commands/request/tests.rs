@@ -19,7 +19,7 @@ fn requests_are_read() {
     assert_eq!(read(Name::Devices, "").command, Command::Devices);
     let search = read(Name::Search, r#"{"wait_s":2.5,"transaction":7,"timeout_s":30}"#);
     assert_eq!(search.command, Command::Search { wait: Duration::from_millis(2500) });
-    assert_eq!(search.transaction, Some(Value::from(7)));
+    assert_eq!(search.transaction.unwrap().to_string(), "7");
     assert_eq!(search.timeout, Some(Duration::from_secs(30)));
     let one = read(Name::Disconnect, r#"{"device_id":7,"requested_by":"Ann"}"#);
     let many = read(Name::Disconnect, r#"{"device_ids":[7,7]}"#);
@@ -88,9 +88,22 @@ fn every_refusal_names_the_field_and_the_remedy() {
 #[test]
 fn a_refused_request_keeps_its_transaction() {
     let refused = Request::read(Name::Connect, br#"{"transaction":"t","ip":1}"#).unwrap_err();
-    assert_eq!(refused.transaction, Some(Value::from("t")));
-    assert_eq!(transaction_of(br#"{"transaction":"t","any":1}"#), Some(Value::from("t")));
-    assert_eq!(transaction_of(b"?"), None);
+    assert_eq!(refused.transaction.unwrap().to_string(), "\"t\"");
+    for (sent, read) in [
+        (r#"{"transaction":"t","any":1}"#, Some("\"t\"")),
+        (r#"{"transaction":12345678901234567890123}"#, Some("12345678901234567890123")),
+        (r#"{"transaction":1.50}"#, Some("1.50")),
+        (r#"{"transaction":1,"transaction":2}"#, Some("2")),
+        (r#"{"transaction":null}"#, None),
+        (r#"{"transaction":true}"#, None),
+        ("?", None),
+    ] {
+        let transaction = transaction_of(sent.as_bytes()).map(|it| it.to_string());
+        assert_eq!(transaction.as_deref(), read, "{sent}");
+    }
+    let digits = |count: usize| format!("{{\"transaction\":{}}}", "7".repeat(count));
+    assert!(transaction_of(digits(256).as_bytes()).is_some());
+    assert!(transaction_of(digits(257).as_bytes()).is_none());
 }
 
 /// How many inputs the parser is given; `make nightly` asks for a million.

@@ -1,0 +1,63 @@
+//! What a requester calls its request: a text or a number, given back to the letter.
+//!
+//! May not be read as anything else: as a number it would lose what is beyond 17 digits.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::failure::Failure;
+use super::fields::Fields;
+
+/// The longest transaction, in bytes.
+const LEN_MAX: usize = 256;
+
+/// A text or a number, as JSON.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Transaction(Box<RawValue>);
+
+impl Transaction {
+    /// The transaction among the fields of this payload.
+    pub(super) fn read(fields: &mut Fields, payload: &[u8]) -> Result<Option<Self>, Failure> {
+        let Some(value) = fields.take("transaction") else { return Ok(None) };
+        let transaction = match &value {
+            Value::String(_) | Value::Number(_) => Self::verbatim(payload, &value),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        let transaction = transaction.ok_or_else(|| {
+            Failure::invalid("transaction is neither a text nor a number; send one")
+        })?;
+        let len = value.as_str().map_or(transaction.0.get().len(), str::len);
+        if len > LEN_MAX {
+            return Err(Failure::invalid(format!(
+                "transaction is longer than {LEN_MAX} bytes; choose a shorter one"
+            )));
+        }
+        Ok(Some(transaction))
+    }
+
+    fn verbatim(payload: &[u8], value: &Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Named {
+            transaction: Box<RawValue>,
+        }
+        // Where it is given twice the last one counts, which is not found this way.
+        let found = serde_json::from_slice(payload).ok().map(|named: Named| named.transaction);
+        found.or_else(|| RawValue::from_string(value.to_string()).ok()).map(Self)
+    }
+}
+
+impl PartialEq for Transaction {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get())
+    }
+}
