@@ -18,8 +18,8 @@ use crate::ids::DeviceId;
 use crate::mqtt::{self, ReplyTo};
 use crate::payload::Intent;
 
-/// How long what runs may still take once the bridge is to stop. The drain is twice as long, so that
-/// an answer gets through.
+/// How long what runs may still take once the bridge is to stop. The drain is twice as long, so
+/// that an answer gets through.
 const GRACE: Duration = Duration::from_secs(1);
 /// How many devices an audit line names; it counts the others.
 const AUDITED_MAX: usize = 20;
@@ -73,8 +73,8 @@ pub(super) enum Word {
 pub(super) fn audit(response: &Response, devices: &str, count: usize, requested_by: Option<&str>) {
     let claimed = requested_by.unwrap_or("nobody");
     tracing::info!(
-        gateway = response.gateway,
-        command = response.command,
+        gateway = response.gateway.as_deref().map(tracing::field::display),
+        command = %response.command,
         devices,
         count,
         requested_by = format!("{claimed:?} (a claim)"),
@@ -126,8 +126,8 @@ pub(super) async fn finish(
             not_run(code::EXPIRED, message)
         }
         _ if until.is_some_and(|until| until <= now) => {
-            let message = "timeout_s ran out while other commands went first; nothing was done, ask \
-                           again or raise it";
+            let message = "timeout_s ran out while others went first; nothing was done, ask again \
+                           or raise it";
             not_run(code::EXPIRED, message)
         }
         None => {
@@ -190,8 +190,8 @@ async fn run(
 /// The bridge's stop came first.
 fn interrupted(changes: bool, data: Value) -> Outcome {
     let message = if changes {
-        "the bridge stopped while the gateway was at it; what was done is not known: look at what it \
-         changes once the bridge is back, and ask again"
+        "the bridge stopped while the gateway was at it; what was done is not known: look at what \
+         it changes once the bridge is back, and ask again"
     } else {
         "the bridge stopped before the gateway answered; ask again when it is back"
     };

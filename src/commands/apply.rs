@@ -225,7 +225,7 @@ async fn change(work: &mut Work<'_>, step: &'static str, state: &str, change: Ch
         Err(failure) => work.outcome(step, &ids, Err(failure), state),
         Ok(errors) => {
             for error in errors {
-                let why = Failure::new(error.code, format!("the gateway says: {}", error.message));
+                let why = said(error.code, &error.message);
                 work.fail(step, error.device_id, &why, NOT_CHANGED);
             }
             work.done(step, &ids);
@@ -275,17 +275,25 @@ async fn bare(calls: &Calls, ids: &BTreeSet<DeviceId>, change: Change) -> Result
     };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done: Vec<DeviceId> = ids.difference(&failed).copied().collect();
-    let error = errors.first().filter(|_| done.is_empty()).map(|first| {
-        Failure::new(first.code, format!("device {}: {}", first.device_id, first.message))
-    });
-    let device_errors = errors.into_iter().map(|error| DeviceFailure {
-        device_id: error.device_id,
-        code: error.code,
-        message: error.message,
-    });
-    let device_errors = device_errors.collect();
+    let device_errors: Vec<DeviceFailure> = errors.into_iter().map(bare_error).collect();
+    let error = device_errors.first().filter(|_| done.is_empty()).map(DeviceFailure::as_whole);
     let data = serde_json::json!({ "device_ids": done, "steps": [] });
     Ok(Outcome { device_errors, error, ..Outcome::done(data) })
+}
+
+/// What the gateway says of one device, with what to do.
+fn bare_error(DeviceError { device_id, code, message }: DeviceError) -> DeviceFailure {
+    let remedy = match code {
+        "not_found" => "connect it first, or let it in",
+        "failed_precondition" => "connect it first",
+        _ => "see with `search` whether it was changed",
+    };
+    let Failure { code, message } = said(code, &message);
+    DeviceFailure { device_id, code, message: format!("{message}; {remedy}") }
+}
+
+fn said(code: &'static str, words: &str) -> Failure {
+    Failure::new(code, format!("the gateway says: {words}"))
 }
 
 /// What the gateway answered of one device is that device's error.

@@ -11,12 +11,26 @@ use super::failure::Failure;
 use super::made::Made;
 use super::response::{DeviceFailure, Outcome, Warning};
 use crate::fleet::Listed;
-use crate::gateway::{Slaves, Target};
+use crate::gateway::{Error, Slaves, Target};
 use crate::ids::DeviceId;
 
 pub(super) async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Failure> {
-    let device_id = calls.next()?.connect(target).await?;
+    let device_id = calls.next()?.connect(target).await.map_err(not_connected)?;
     Ok(Outcome::done(json!({ "device_id": device_id })))
+}
+
+/// The gateway's words, with what to do in the words of our requests.
+fn not_connected(error: Error) -> Failure {
+    let remedy = match &error {
+        Error::Answered { code: "unavailable", .. } => {
+            "; see with `search` that the device is there in mode server_to_device, and give the \
+             ip, port and ssl that it shows"
+        }
+        Error::Answered { code: "already_exists", .. } => "; `devices` shows it",
+        _ => "",
+    };
+    let Failure { code, message } = error.into();
+    Failure::new(code, message + remedy)
 }
 
 pub(super) async fn disconnect(
@@ -85,9 +99,7 @@ fn named<'a>(
 
 fn known(rows: &[&Listed], errors: &[DeviceFailure]) -> Result<BTreeSet<DeviceId>, Failure> {
     match (rows, errors) {
-        ([], [first, ..]) => {
-            Err(Failure::new(first.code, format!("device {}: {}", first.device_id, first.message)))
-        }
+        ([], [first, ..]) => Err(first.as_whole()),
         _ => Ok(rows.iter().map(|row| row.device_id).collect()),
     }
 }

@@ -64,6 +64,10 @@ impl From<Error> for Failure {
             | Error::NotADeviceGateway { .. }
             | Error::ClientCertificateWanted { .. } => error.code(),
         };
-        Self::new(code, error.to_string())
+        let remedy = match code {
+            "not_found" => "; `devices` shows what the gateway has",
+            _ => "",
+        };
+        Self::new(code, format!("{error}{remedy}"))
     }
 }

@@ -36,6 +36,21 @@ pub struct DeviceFailure {
     pub message: String,
 }
 
+impl DeviceFailure {
+    /// The failure of the whole where it failed on every device: the first one's, which it names.
+    #[must_use]
+    pub fn as_whole(&self) -> Failure {
+        let (id, said) = (self.device_id.to_string(), self.message.as_str());
+        // Gateways often name the device themselves.
+        let named = said
+            .split("device ")
+            .skip(1)
+            .any(|rest| rest.split(|c: char| !c.is_ascii_digit()).next() == Some(id.as_str()));
+        let message = if named { said.to_owned() } else { format!("device {id}: {said}") };
+        Failure::new(self.code, message)
+    }
+}
+
 /// What the requester should know although nothing failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Warning {

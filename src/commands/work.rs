@@ -191,8 +191,7 @@ impl<'a> Work<'a> {
         let ids = &self.ids() | &self.settled;
         let mut outcome = Outcome::done(json!({ "device_ids": ids, "steps": self.steps }));
         if let ([first, ..], true) = (self.errors.as_slice(), ids.is_empty()) {
-            let message = format!("device {}: {}", first.device_id, first.message);
-            outcome.error = Some(Failure::new(first.code, message));
+            outcome.error = Some(first.as_whole());
         }
         outcome.device_errors = self.errors;
         outcome.made = self.made;

@@ -20,7 +20,7 @@ use super::queue::SubscriptionReport;
 use super::storm::{NothingManaged, StormReport};
 use super::wire::front::{CallFault, Front, Packages};
 use super::wire::valve::Valves;
-use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo};
+use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo, SlaveDeviceInfo};
 
 struct Parts {
     hub: Arc<Hub>,
@@ -343,10 +343,22 @@ impl Control {
         self.0.hub.with_all(|gateway, _| gateway.pending()).concat()
     }
 
+    /// Replaces the first gateway's accept filter, as another client would. `false` if it is none.
+    pub fn set_filter(&self, filter: AcceptFilter) -> bool {
+        let set = self.0.hub.with(0, |gateway, _| gateway.set_filter(Some(filter)));
+        set.is_some_and(|set| set.is_ok())
+    }
+
     /// The first gateway's accept filter.
     #[must_use]
     pub fn filter(&self) -> AcceptFilter {
         self.0.hub.with(0, |gateway, _| gateway.filter()).unwrap_or_default()
+    }
+
+    /// The slaves behind each device, as `GetSlaveDevice` gives them.
+    #[must_use]
+    pub fn slaves(&self) -> Vec<SlaveDeviceInfo> {
+        self.0.hub.with_all(|gateway, _| gateway.slaves()).concat()
     }
 
     /// What the living subscriptions have been given so far, and what was discarded.

@@ -1,10 +1,13 @@
 //! The commands that are one change, each seen at the gateway.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use gsdk2mqtt::proto::connect::AcceptFilter;
+use gsdk2mqtt::simulator::{Mode, Settings, Simulator};
 
-use super::{ALL, House};
+use super::{ALL, House, refusal};
 use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 
@@ -29,10 +32,15 @@ async fn a_device_is_connected_and_disconnected() {
     assert_eq!(answer["data"], json!({"device_id": device.id}), "{answer}");
     assert_eq!(control.managed()[0].device_id, device.id);
     let answer = house.ask("connect", r#"{"ip":"192.168.7.7"}"#).await;
-    assert_eq!(
-        (&answer["result"], &answer["error"]["code"]),
-        (&json!("error"), &json!("unavailable"))
-    );
+    let (code, message) = refusal(&answer);
+    assert_eq!(code, "unavailable");
+    assert!(message.contains("`search`"), "{message}");
+    // It has SSL, which the gateway was not told.
+    let ssl = control.building()[1].clone();
+    let answer = house.ask("connect", &json!({"ip": ssl.ip}).to_string()).await;
+    let (code, message) = refusal(&answer);
+    assert_eq!(code, "unavailable");
+    assert!(message.contains("give the ip, port and ssl"), "{message}");
 
     let ids = format!("{{\"device_ids\":[{},7]}}", device.id);
     let answer = house.ask("disconnect", &ids).await;
@@ -114,6 +122,9 @@ async fn slaves_are_set() {
     let answer = house.ask("slaves/get", "{}").await;
     let slaves = json!({"slaves": [{"device_id": id, "rs485": [7, 8], "wiegand": []}]});
     assert_eq!(answer["data"], slaves);
+    let there = house.simulator.control().slaves();
+    assert_eq!((there.len(), there[0].device_id), (1, id));
+    assert_eq!(there[0].rs485_slave_device_i_ds, [7, 8]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,11 +154,76 @@ async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
     let now = row(device.id);
     assert_eq!((now.connection_mode, now.auto_reconnect, now.status), (0, true, 1));
     assert!(!control.filter().device_i_ds.contains(&device.id));
+}
 
-    let request = json!({"device_id": device.id, "mode": "device_to_server", "apply": false});
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bare_call_changes_the_device_and_nothing_else() {
+    let house = House::new(10, ALL).await;
+    let control = house.simulator.control();
+    let now = |at: usize| control.building()[at].clone();
+    let device = now(0);
+    let done = json!({"device_ids": [device.id], "steps": []});
+    for (ssl, command) in [(true, "ssl/enable"), (false, "ssl/disable")] {
+        eventually("it is connected", || {
+            let managed = control.managed();
+            managed.iter().any(|row| row.device_id == device.id && row.status > 0).then_some(())
+        })
+        .await;
+        let request = json!({"device_id": device.id, "apply": false}).to_string();
+        let answer = house.ask(command, &request).await;
+        assert_eq!((&answer["data"], now(0).ssl), (&done, ssl), "{answer}");
+        let row = control.managed().into_iter().find(|row| row.device_id == device.id).unwrap();
+        assert_eq!(row.use_ssl, !ssl, "the gateway is told nothing");
+        if ssl {
+            // Otherwise the gateway does not reach it any more.
+            let devices = json!([{"device_id": device.id, "ip": device.ip, "ssl": true}]);
+            let add = json!({"devices": devices}).to_string();
+            assert_eq!(house.ask("async/add", &add).await["result"], "ok");
+        }
+    }
+
+    // Of several devices some fail, told by the gateway as one error with details.
+    let [first, second] = [2, 5].map(now);
+    let ids = [first.id, second.id, 7];
+    let request = json!({"device_ids": ids, "mode": "device_to_server", "apply": false});
     let answer = house.ask("mode/set", &request.to_string()).await;
-    assert_eq!(answer["data"], json!({"device_ids": [device.id], "steps": []}), "{answer}");
-    assert!(!control.filter().device_i_ds.contains(&device.id));
+    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!(answer["data"]["device_ids"], json!([first.id, second.id]), "{answer}");
+    assert_eq!(codes(&answer["device_errors"]), ["not_found"]);
+    assert_eq!(answer["device_errors"][0]["device_id"], 7);
+    assert_eq!([now(2).mode, now(5).mode], [Mode::DeviceToServer; 2]);
+    let filter = control.filter().device_i_ds;
+    assert!(ids.iter().all(|id| !filter.contains(id)), "{filter:?}");
+
+    let request = json!({"device_id": 7, "mode": "device_to_server", "apply": false});
+    let answer = house.ask("mode/set", &request.to_string()).await;
+    let (code, message) = refusal(&answer);
+    assert_eq!((code, message.matches("device 7").count()), ("not_found", 1), "{message}");
+    assert!(message.contains("connect it first"), "{message}");
+}
+
+/// Aim: a client past the bridge that undoes a change is noticed. Method: one that undoes it all
+/// the time, while each call of the bridge takes a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
+    let house = House::new(3, ALL).await;
+    let control = house.simulator.control();
+    control.latency(Duration::from_millis(100));
+    let undoing = tokio::spawn({
+        let control = control.clone();
+        async move {
+            loop {
+                control.set_filter(AcceptFilter::default());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let answer = house.ask("accept_filter/add", r#"{"device_id":7}"#).await;
+    undoing.abort();
+    let (code, message) = refusal(&answer);
+    assert_eq!(code, "aborted");
+    assert!(message.contains("go through the bridge"), "{message}");
+    assert_eq!(control.calls()["SetAcceptFilter"], 3, "it was tried again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,10 +260,22 @@ async fn a_change_asked_for_twice_is_made_once() {
     assert_eq!((&second["data"], &second["duration_s"]), (&first["data"], &first["duration_s"]));
     house.ask("disconnect_all", r#"{"transaction":"42" }"#).await;
     assert_eq!(house.simulator.control().calls()["DisconnectAll"], 2);
+    let ids = (100..125).collect::<Vec<u32>>();
+    let request = json!({"device_ids": ids, "requested_by": "Bob"}).to_string();
+    assert_eq!(refusal(&house.ask("disconnect", &request).await).0, "not_found");
     let (_, log) = house.bridge.stop().await;
-    let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
-    for word in ["lobby", "disconnect_all", "Ann", "a claim", "ok"] {
-        assert!(line.contains(word), "{word}: {line}");
-    }
+    let mut lines = log.lines().filter(|line| line.contains("a change was asked for"));
+    let mut says = |words: &[&str]| {
+        let line = lines.next().unwrap();
+        for word in words {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    };
+    let claim = "\\\"Ann\\\" (a claim)";
+    says(&["gateway=lobby", "command=disconnect_all", claim, "outcome=\"ok\""]);
+    says(&["command=disconnect_all", "nobody", "outcome=\"ok\""]);
+    let devices: Vec<_> = (100..120).map(|id| id.to_string()).collect();
+    let devices = &format!("devices=\"{}\"", devices.join(" "));
+    says(&["command=disconnect", devices, "count=25", "Bob", "outcome=\"not_found\""]);
     assert!(log.contains("commands.allow lets every client"), "{log}");
 }
