@@ -38,6 +38,7 @@ test: lint
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/lint.sh
+	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_notify.py
 	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
 	target/tools/venv/bin/python tests/deploy/test_addon.py

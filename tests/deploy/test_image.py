@@ -1,0 +1,67 @@
+"""What the container image is built from, without building it.
+
+Copies what `.dockerignore` admits into an empty folder, as `COPY . .` does, and asks cargo there. Holds
+that the manifest is whole without the rest of the project, and that no file that the program takes in
+is left out. May not be told what the program needs: it reads that from the sources.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NEVER = {".git", "target"}
+
+
+def rules():
+    """The patterns, each with whether it admits what it matches; the last that matches decides."""
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#"):
+            yield line.lstrip("!"), line.startswith("!")
+
+
+def admitted(path, patterns):
+    """A pattern matches a path, and all that is below it; `*` does not go beyond a level."""
+    tops = [path, *path.parents][:-1]
+    decided = [admits for pattern, admits in patterns if any(
+        len(top.parts) == len(pathlib.PurePath(pattern).parts) and top.match(pattern) for top in tops)]
+    return not decided or decided[-1]
+
+
+def copy_into(folder):
+    patterns = list(rules())
+    for top in ROOT.iterdir():
+        for file in [] if top.name in NEVER else [top, *top.rglob("*")]:
+            path = file.relative_to(ROOT)
+            if file.is_file() and admitted(path, patterns):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, folder / path)
+
+
+def missing_of(folder):
+    """Files that sources of the program take in; a `tests.rs` is compiled for tests only."""
+    for source in [folder / "build.rs", *(folder / "src").rglob("*.rs")]:
+        for named in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):
+            if source.name != "tests.rs" and not (source.parent / named).is_file():
+                yield f"{source.relative_to(folder)} takes in {named}"
+
+
+def main():
+    copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
+    assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        copy_into(folder)
+        assert not (folder / "deploy").exists(), "all is admitted"
+        lacking = list(missing_of(folder))
+        assert not lacking, lacking
+        read = subprocess.run(["cargo", "metadata", "--locked", "--offline", "--format-version", "1"],
+                              cwd=folder, capture_output=True, text=True)
+        assert read.returncode == 0, read.stderr
+    print("the image's sources are whole")
+
+
+if __name__ == "__main__":
+    main()
