@@ -5,6 +5,7 @@ channel's schema. The example configurations have to fit the configuration's sch
 the wrong form may not. SPECS is the folder of @asyncapi/specs, to check the document itself.
 """
 
+import collections
 import contextlib
 import json
 import re
@@ -23,6 +24,7 @@ sys.path.append(str(ROOT / "tests/deploy"))
 from programs import free_port, get, running, until  # noqa: E402
 
 PROGRAM = sys.argv[1]
+CONNECTED = 'gsdk_gateway_devices{gateway="lobby",connected="true"}'
 # Wrong by the form of a value or by an unknown key; the other bad ones a schema cannot see.
 WRONG_FORM = ["bad-wrong-form", "bad-table-expected", "bad-unknown-key", "bad-unknown-table",
               "bad-key-in-wrong-table", "bad-protocol", "bad-connect-word"]
@@ -64,39 +66,88 @@ def payloads_fit(document):
     """A broker, a listener, and only then gateway and bridge: so the first events are heard too."""
     channels = channels_of(document)
     port, gateway, control, http = (str(free_port()) for _ in range(4))
-    asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "connect", "xx"]
+    asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "connect", "xx",
+             "ssl/enable"]
     wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
-              "deviceState", "deviceEvent", "response", "bridgeResponse", "request"}
+              "deviceState", "deviceEvent", "response", "bridgeResponse", "request",
+              "bridgeEvent", "gatewayEvent unreachable", "gatewayEvent reachable"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
 
         def start(name, *command):
             stack.enter_context(running(*command, log=folder / f"{name}.log"))
 
-        (folder / "broker.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-        start("broker", "mosquitto", "-c", folder / "broker.conf")
-        until("the broker listens", lambda: socket.create_connection(("127.0.0.1", int(port))))
-        start("spied", "mosquitto_sub", "-V", "5", "-p", port, "-t", "#", "-F", "%t %p")
+        control = f"http://127.0.0.1:{control}"
+        broker = stack.enter_context(contextlib.ExitStack())
+        start_broker(broker, port, folder)
+        # Its session outlives the broker, which keeps for it what comes before it is back.
+        start("spied", "mosquitto_sub", "-V", "5", "-p", port, "-t", "#", "-F", "%t %p", "-q", "1",
+              "-c", "-i", "spy", "-x", "3600")
         until("the listener listens", lambda: heard(port, folder / "spied.log"))
         start("gateway", PROGRAM, "simulate", "--listen", f"127.0.0.1:{gateway}", "--control",
-              f"127.0.0.1:{control}", "--certs", folder, "--devices", "8", "--manage",
+              control.removeprefix("http://"), "--certs", folder, "--devices", "8", "--manage",
               "--reconnect-interval", "1")
         until("there is a certificate", (folder / "ca.crt").exists)
         (folder / "config.toml").write_text(
             f'state_dir = "{folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n'
-            f'[http]\nlisten = "127.0.0.1:{http}"\n[gateways.lobby]\n'
+            f'[http]\nlisten = "127.0.0.1:{http}"\n[outbox]\nmax_events = 5\n'
+            f'[commands]\nallow = ["*"]\n[gateways.lobby]\nunknown_after = "1s"\n'
             f'address = "127.0.0.1:{gateway}"\nca_file = "{folder}/ca.crt"\n')
         start("bridge", PROGRAM, "run", "--config", folder / "config.toml")
         until("the bridge is ready", lambda: get(f"http://127.0.0.1:{http}/readyz"))
-        urllib.request.urlopen(f"http://127.0.0.1:{control}/fault",
-                               data=b'{"do":"drop","devices":{"random":3}}')
+        fault(control, {"do": "drop", "devices": {"random": 3}})
+        device = json.loads(get(f"{control}/devices"))[0]["device_id"]
         for command in asked:
-            publish(port, f"gsdk/lobby/request/{command}", '{"transaction":{"n":1},"wait_s":0.2}')
+            request = {"ssl/enable": {"device_ids": [device], "timeout_s": 30}}.get(
+                command, {"transaction": "1", "wait_s": 0.2})
+            publish(port, f"gsdk/lobby/request/{command}", json.dumps(request))
         publish(port, "gsdk/bridge/request/republish", "{}")
         publish(port, "gsdk/bridge/request/xx", "[]")
-        seen = until("every kind of message", lambda: all_kinds(
-            channels, (folder / "spied.log").read_text(), wanted, set(asked)))
+
+        def spied():
+            return all_kinds(channels, (folder / "spied.log").read_text())
+
+        until("every command is answered", lambda: set(asked) <= spied()["answers"])
+        broker.close()
+        until("the outbox is too full", lambda: one_more_is_dropped(control, http))
+        until("all are back", lambda: metric(http, CONNECTED) == 8)
+        start_broker(broker, port, folder)
+        until("the losses are told", lambda: {
+            "deviceEvent lost", "bridgeEvent events_lost"} <= spied()["seen"].keys())
+        fault(control, {"do": "restart", "down_s": 3})
+        until("every kind of message", lambda: wanted <= spied()["seen"].keys())
+        seen = spied()["seen"]
         print("payloads fit:", ", ".join(f"{count} {name}" for name, count in seen.items()))
+
+
+def start_broker(stack, port, folder):
+    """A broker that keeps sessions while it is away."""
+    (folder / "broker.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
+        f"persistence true\npersistence_location {folder}/\n")
+    stack.enter_context(running("mosquitto", "-c", folder / "broker.conf",
+                                log=folder / "broker.log"))
+    until("the broker listens", lambda: socket.create_connection(("127.0.0.1", int(port))))
+
+
+def fault(control, what):
+    urllib.request.urlopen(f"{control}/fault", data=json.dumps(what).encode())
+
+
+def metric(http, name):
+    lines = get(f"http://127.0.0.1:{http}/metrics").splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def one_more_is_dropped(control, http):
+    """Drops devices one at a time, so that what is told of the first loss is not lost itself."""
+    before = metric(http, "gsdk_outbox_events ")
+    if metric(http, "gsdk_outbox_dropped_total ") == 0:
+        fault(control, {"do": "drop", "devices": {"random": 1}})
+        until("it is recorded", lambda: metric(http, "gsdk_outbox_events ") > before
+              or metric(http, "gsdk_outbox_dropped_total ") > 0)
+        until("it is back", lambda: metric(http, CONNECTED) == 8)
+    return metric(http, "gsdk_outbox_dropped_total ") > 0
 
 
 def heard(port, log):
@@ -105,19 +156,24 @@ def heard(port, log):
     return "probe" in log.read_text()
 
 
-def all_kinds(channels, text, wanted, asked):
-    """How many of each kind there are, once there is one of each; every one has to fit."""
-    seen, answers = {}, set()
-    lines = text.split("\n")[:-1]
-    for line in lines:
+def all_kinds(channels, text):
+    """How many of each kind there are, and which commands were answered; every one has to fit."""
+    seen, answers = collections.Counter(), set()
+    for line in text.split("\n")[:-1]:
         topic, _, payload = line.partition(" ")
         if topic == "probe":
             continue
         name = fits(channels, topic, payload)
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
+        if name.endswith("Event"):
+            event = json.loads(payload)
+            seen[f"{name} {event['event_type']}"] += 1
+            seen[f"{name} lost"] += "lost" in event
         if name == "response":
             answers.add(topic.split("/response/")[1])
-    return seen if wanted <= seen.keys() and answers >= asked else None
+            answer = json.loads(payload)
+            assert "steps" in answer["data"] or answer["command"] != "ssl/enable", payload
+    return {"seen": +seen, "answers": answers}
 
 
 def publish(port, topic, payload):
@@ -143,6 +199,11 @@ def schemas_refuse(document):
         if name not in ("request", "bridgeRequest"):
             wrong = "maybe" if content_type == "text/plain" else {"event_type": "exploded"}
             assert list(schema.iter_errors(wrong)), f"{name} takes {wrong}"
+    answer = {"command": "devices", "result": "ok", "device_errors": [], "warnings": [],
+              "duration_s": 0.1}
+    for data in ({"door": 1}, {"steps": [{"step": "x"}]}, {"devices": [{}]}, None):
+        schema = next(schema for name, _, schema, _ in channels_of(document) if name == "response")
+        assert list(schema.iter_errors({**answer, "data": data})), f"an answer takes {data}"
 
 
 def configurations():
