@@ -71,6 +71,8 @@ pub struct GatewayState {
     pub clock_skew_ms: Option<i64>,
     /// When its list was last read.
     pub last_list_at: Option<Moment>,
+    /// How often it is to be read, in milliseconds.
+    pub audit_interval_ms: i64,
 }
 
 /// What the metrics tell of a device.
@@ -143,6 +145,7 @@ impl Gateway {
             unknown,
             clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.ahead_ms),
             last_list_at: self.last_list_at,
+            audit_interval_ms: self.settings.audit_interval_ms,
         }
     }
 

@@ -163,7 +163,7 @@ fn maybe(value: Option<i64>) -> Samples {
 }
 
 #[rustfmt::skip]
-static GATEWAY_FAMILIES: [(Family, SamplesOf); 11] = [
+static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
     (Family { name: "gsdk_gateway_up", kind: "gauge",
         help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
         |gateway| one(whole(u64::from(gateway.state.live)))),
@@ -185,6 +185,9 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf); 11] = [
     (Family { name: "gsdk_gateway_last_list_timestamp_seconds", kind: "gauge",
         help: "When the gateway's list was last read; absent until then." },
         |gateway| maybe(gateway.state.last_list_at.map(Moment::millis))),
+    (Family { name: "gsdk_gateway_audit_interval_seconds", kind: "gauge",
+        help: "How often the list is read, as configured; what is much older is stale." },
+        |gateway| one(Seconds(gateway.state.audit_interval_ms))),
     (Family { name: "gsdk_gateway_clock_skew_seconds", kind: "gauge",
         help: "The gateway's clock minus the bridge's, an estimate; absent until there is one." },
         |gateway| maybe(gateway.state.clock_skew_ms)),

@@ -7,7 +7,7 @@ use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 
 /// Everything the contract names, but what is absent until it is known.
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 37] = [
     "gsdk_build_info",
     "gsdk_corrections_total",
     "gsdk_device_connect_failures_total",
@@ -21,6 +21,7 @@ const NAMES: [&str; 36] = [
     "gsdk_device_since_timestamp_seconds",
     "gsdk_device_status",
     "gsdk_event_delivery_seconds",
+    "gsdk_gateway_audit_interval_seconds",
     "gsdk_gateway_certificate_expiry_timestamp_seconds",
     "gsdk_gateway_clock_skew_seconds",
     "gsdk_gateway_devices",
