@@ -163,14 +163,16 @@ def fleet():
     uptime = f"increase({up}{{{OF}}}[$__range]) / (increase({seen}{{{OF}}}[$__range]) > 0)"
     disconnects = f"increase(gsdk_device_disconnects_total{{{OF}}}[$__range])"
     since = f"gsdk_device_since_timestamp_seconds and {DEVICE} ({connected} == 0)"
+    # Who left the list is nobody's door any more, though not connected.
     managed = f"and {DEVICE} (gsdk_device_managed == 1)"
+    down = f"({connected} == bool 0) {managed}"
     unknown = f"gsdk_device_info{{{OF}}} unless {DEVICE} gsdk_device_connected"
     availability = f"sum(increase({up}{{{OF}}}[$__range])) / (sum(increase({seen}{{{OF}}}[$__range])) > 0)"
     count = lambda value: f'sum({devices}"{value}"}})'
     built = (
         built.with_row(dashboard.Row("Now"))
         .with_panel(number("Connected", count("true"), [(None, GREEN)]))
-        .with_panel(number("Disconnected", count("false"), [(None, GREEN), (1, RED)]))
+        .with_panel(number("Disconnected", f"sum({down})", [(None, GREEN), (1, RED)], says="Of those in their gateway's list."))
         .with_panel(
             number(
                 "Unknown",
@@ -253,7 +255,7 @@ def fleet():
         .with_panel(
             lines(
                 "Devices not connected",
-                [(f'{devices}"false"}}', "{{gateway}}"), (f'{devices}"unknown"}}', "{{gateway}}, unknown")],
+                [(f"sum by (instance, gateway) ({down})", "{{gateway}}"), (f'{devices}"unknown"}}', "{{gateway}}, unknown")],
             )
         )
     )

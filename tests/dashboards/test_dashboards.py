@@ -123,10 +123,17 @@ class Live(unittest.TestCase):
         control, _ = cls.controls["lobby"]
         cls.wait("a skew is estimated", lambda: cls.fault(control, {"do": "drop", "devices": {"random": 3}}))
         cls.fault(control, {"do": "power_off", "devices": {"random": 1}})
+        # Nobody's reader any more: not connected, and not down either.
+        gone = next(found["device_id"] for found in json.loads(get(f"http://127.0.0.1:{control}/devices"))
+                    if found["device"]["powered"])
+        subprocess.run(
+            [PROGRAM, "ctl", "--config", folder / "config.toml", "--gateway", "lobby", "async", "remove", str(gone)],
+            check=True, stdout=subprocess.DEVNULL,
+        )
         cls.controls["annex"][1].kill()
         cls.wait("a gateway is lost", lambda: cls.value("sum(gsdk_gateway_up)") == 1)
-        cls.wait("a device is down", lambda: cls.value('sum(gsdk_gateway_devices{connected="false"})') >= 1)
-        cls.wait("three scrapes of it", lambda: cls.value("min(count_over_time(up[4s]))") >= 3)
+        down = 'min_over_time(gsdk_gateway_devices{gateway="lobby",connected="false"}[4s])'
+        cls.wait("both are down for three scrapes", lambda: cls.value(down) == 2)
 
     @classmethod
     def tearDownClass(cls):
@@ -188,6 +195,14 @@ class Live(unittest.TestCase):
         self.assertRegex(down["metric"]["name"], r"\w+ \d+")
         self.assertEqual(down["metric"]["gateway"], "lobby")
         self.assertLess(abs(float(down["value"][1]) / 1000 - time.time()), PATIENCE_S)
+
+    def test_who_is_counted_as_disconnected_is_listed_as_down(self):
+        self.assertEqual(self.value('count(gsdk_device_managed == 0)'), 1)
+        [down] = [expr for _, title, expr in queries() if title.startswith("Down now")]
+        [count] = [expr for _, title, expr in queries() if title == "Disconnected"]
+        [lost, _] = [expr for _, title, expr in queries() if title == "Devices not connected"]
+        self.assertEqual(self.value(spelled_out(count)), len(self.ask(spelled_out(down))))
+        self.assertEqual(self.value(spelled_out(count)), self.value(f"sum({spelled_out(lost)})"))
 
     def test_the_lost_gateways_devices_are_unknown_not_down(self):
         [expr] = [expr for _, title, expr in queries() if title == "Unknown now"]
