@@ -63,6 +63,20 @@ fn refusal(port: u16, user: &str, topic: &str) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
+/// The user may ask for the devices, and reads the answer there.
+async fn is_answered(port: u16, user: &str, on: &str) {
+    let ask = ["-t", "gsdk/lobby/request/devices", "-u", user, "-e", on, "-n"];
+    let answer = patiently(&format!("{user} is answered"), async {
+        loop {
+            if let Some(answer) = rr(port, &ask, "1").await {
+                return answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dashboard_can_look_on_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,17 +91,7 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     for spy in [&dashboard, &commander] {
         spy.hears("gsdk/lobby/state").await;
     }
-    let mine = ["-u", "commander", "-e", "gsdk-reply/commander/1", "-n"];
-    let ask = [&["-t", "gsdk/lobby/request/devices"][..], &mine].concat();
-    let answer = patiently("the commander is answered", async {
-        loop {
-            if let Some(answer) = rr(broker.port, &ask, "1").await {
-                return answer;
-            }
-        }
-    })
-    .await;
-    assert_eq!(answer["result"], "ok", "{answer}");
+    is_answered(broker.port, "commander", "gsdk-reply/commander/1").await;
     commander.hears("gsdk-reply/commander/1").await;
     // An answer to somebody else, and one to all who command.
     assert_eq!(refusal(broker.port, "gsdk2mqtt", "gsdk-reply/somebody/1"), "");
@@ -130,6 +134,33 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     let secret = ["reply", "/response/", "/request/"];
     assert!(!dashboard.heard(|topic| secret.iter().any(|level| topic.contains(level))));
     assert!(!commander.heard(|topic| topic.contains("somebody") || topic.contains("/request/")));
+}
+
+/// Every topic that the shipped flow reads or writes; a broker that lets it read less is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_red_can_do_what_its_flow_does() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), ACL).unwrap();
+    let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
+    let simulator = crate::harness::simulator(1).await;
+    let setup = Setup::new(broker.port, "username = \"gsdk2mqtt\"").lines(ALL);
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let device = simulator.control().managed()[0].device_id;
+    let nodered = Spy::start(broker.port, "nodered");
+    for topic in ["gsdk/bridge/state", "gsdk/lobby/state", &format!("gsdk/lobby/{device}/state")] {
+        nodered.hears(topic).await;
+    }
+    simulator.control().drop_device(device);
+    nodered.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
+    is_answered(broker.port, "nodered", "gsdk-reply/nodered").await;
+    for topic in ["building/alert", "building/morning", "building/answer"] {
+        assert_eq!(refusal(broker.port, "nodered", topic), "", "{topic}");
+    }
+    for topic in ["gsdk/lobby/request/disconnect", "gsdk/lobby/state", "gsdk-reply/nodered"] {
+        let refused = refusal(broker.port, "nodered", topic);
+        assert!(refused.contains("Not authorized"), "{topic}: {refused}");
+    }
 }
 
 #[test]
