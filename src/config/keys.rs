@@ -3,7 +3,11 @@
 //! May not read anything: files, environment and the checks of values are beside it. The table is
 //! what unknown keys, environment names, `check` and `docs/configuration.md` are held against.
 
+use std::collections::BTreeSet;
+
 use figment::value::Value;
+
+use super::COMMANDS;
 
 /// How a key's value is written; a value of another form is a mistake before it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +134,32 @@ pub const KEYS: &[Key] = &[
     key("gateways.*.devices.*.port", Form::Whole, Fallback::Absent("51211")),
     key("gateways.*.devices.*.ssl", Form::Bool, Fallback::Absent("false")),
 ];
+
+/// How names and texts of one word are written, where a pattern can say it: for editors. What holds
+/// is beside this table; the pattern takes all that does.
+pub const PATTERNS: [(&str, &str); 3] = [
+    ("bridge_name", "^bridge(_[a-z0-9]+)*$"),
+    ("gateways.*", "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$"),
+    ("gateways.*.devices.*", "^[0-9]+$"),
+];
+
+/// The words that may stand in a list.
+#[must_use]
+pub fn words(path: &str) -> Vec<String> {
+    let names = COMMANDS.iter().map(|(name, _)| *name);
+    match KEYS.iter().find(|key| key.path == path) {
+        Some(Key { path: "commands.allow", .. }) => {
+            let groups = names.clone().filter_map(|name| name.split_once('/'));
+            let groups: BTreeSet<_> = groups.map(|(group, _)| format!("{group}/*")).collect();
+            names.map(str::to_owned).chain(groups).chain(["*".to_owned()]).collect()
+        }
+        // Metrics: all groups are shown by default.
+        Some(Key { fallback: Fallback::List(all), .. }) => {
+            all.iter().map(|word| (*word).to_owned()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug)]

@@ -25,9 +25,12 @@ from programs import free_port, get, running, until  # noqa: E402
 
 PROGRAM = sys.argv[1]
 CONNECTED = 'gsdk_gateway_devices{gateway="lobby",connected="true"}'
-# Wrong by the form of a value or by an unknown key; the other bad ones a schema cannot see.
+# Wrong by the form of a value, an unknown key or word, a name or a range; the other bad ones a
+# schema cannot see.
 WRONG_FORM = ["bad-wrong-form", "bad-table-expected", "bad-unknown-key", "bad-unknown-table",
-              "bad-key-in-wrong-table", "bad-protocol", "bad-connect-word"]
+              "bad-key-in-wrong-table", "bad-protocol", "bad-connect-word", "bad-command",
+              "bad-metrics-group", "bad-device-port", "bad-device-id", "bad-bridge-name",
+              "bad-gateway-name", "bad-gateway-named-bridge", "bad-out-of-range"]
 
 
 def printed(*args):
