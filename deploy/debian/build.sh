@@ -1,8 +1,12 @@
 #!/bin/sh
 # Makes a Debian package of a built binary: sh deploy/debian/build.sh BINARY FOLDER
-# Plain dpkg-deb: the package is one binary and a few files, so no further tool is needed.
+# Plain dpkg-deb, for the reasons in docs/decisions/0005-debian-package.md.
 set -eu
 
+for tool in dpkg-deb dpkg-shlibdeps strip; do
+    command -v "$tool" >/dev/null ||
+        { echo "$tool is missing; install it: apt-get install dpkg-dev binutils" >&2; exit 1; }
+done
 binary=$1
 folder=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,10 +39,16 @@ for script in postinst prerm postrm; do put 755 "$here/$script" "DEBIAN/$script"
 echo /etc/gsdk2mqtt/config.toml >"$tree/DEBIAN/conffiles"
 # The libraries it is linked with name the packages it needs.
 work=$(mktemp -d)
-mkdir "$work/debian" && printf 'Source: gsdk2mqtt\n\nPackage: gsdk2mqtt\nArchitecture: any\n' \
+trap 'rm -rf "$tree" "$work"' EXIT
+mkdir "$work/debian"
+printf 'Source: gsdk2mqtt\n\nPackage: gsdk2mqtt\nArchitecture: any\n' \
     >"$work/debian/control"
-depends=$(cd "$work" && dpkg-shlibdeps -O "$tree/usr/bin/gsdk2mqtt" 2>/dev/null |
-    sed -n 's/^shlibs:Depends=//p')
+depends=$(cd "$work" && dpkg-shlibdeps -O "$tree/usr/bin/gsdk2mqtt" 2>"$work/said") || {
+    cat "$work/said" >&2
+    echo "dpkg-shlibdeps cannot tell which packages $binary needs; see above" >&2
+    exit 1
+}
+depends=$(echo "$depends" | sed -n 's/^shlibs:Depends=//p')
 rm -r "$work"
 cat >"$tree/DEBIAN/control" <<END
 Package: gsdk2mqtt
