@@ -22,3 +22,10 @@ for rule in $(sed -n 's/^ *- alert: //p' deploy/prometheus/gsdk2mqtt.rules.yml);
     grep -qw "$rule" deploy/prometheus/gsdk2mqtt.test.yml ||
         { echo "no test of the alert $rule" >&2; exit 1; }
 done
+for code in $(sed -n 's/.*=> "\([a-z_0-9]*\)",$/\1/p; s/.*new("\([a-z_]*\)".*/\1/p' \
+    src/gateway/dial_error.rs src/gateway/lost.rs); do
+    grep -q "\`$code\`" docs/troubleshooting.md ||
+        { echo "docs/troubleshooting.md does not know $code" >&2; exit 1; }
+done
+if said=$(PATH=/nonexistent /bin/sh deploy/debian/build.sh none none 2>&1); then exit 1; fi
+case $said in *"is missing; install it"*) ;; *) echo "build.sh without tools: $said" >&2; exit 1 ;; esac

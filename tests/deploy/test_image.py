@@ -2,7 +2,8 @@
 
 Copies what `.dockerignore` admits into an empty folder, as `COPY . .` does, and asks cargo there. Holds
 that the manifest is whole without the rest of the project, and that no file that the program takes in
-is left out. May not be told what the program needs: it reads that from the sources.
+is left out. May not be told what the program needs: it reads that from the sources. And holds that the
+compose file is whole without what is only there to try it.
 """
 
 import pathlib
@@ -10,6 +11,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NEVER = {".git", "target"}
@@ -48,7 +51,19 @@ def missing_of(folder):
                 yield f"{source.relative_to(folder)} takes in {named}"
 
 
+def compose_without_profiles():
+    """What is always started may wait for nothing that is not, unless it says that it can do without."""
+    services = yaml.safe_load((ROOT / "deploy/container/compose.yml").read_text())["services"]
+    always = {name for name, service in services.items() if "profiles" not in service}
+    assert "gsdk2mqtt" in always and "simulator" not in always, always
+    for name in always:
+        waits = services[name].get("depends_on", {})
+        needed = {on for on in waits if isinstance(waits, list) or waits[on].get("required", True)}
+        assert needed <= always, f"{name} needs {needed - always}"
+
+
 def main():
+    compose_without_profiles()
     copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
     assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"
     with tempfile.TemporaryDirectory() as folder:
