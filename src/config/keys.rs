@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use figment::value::Value;
 
-use super::COMMANDS;
+use super::{COMMANDS, OWN_COMMANDS};
 
 /// How a key's value is written; a value of another form is a mistake before it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub const PATTERNS: [(&str, &str); 3] = [
 /// The words that may stand in a list.
 #[must_use]
 pub fn words(path: &str) -> Vec<String> {
-    let names = COMMANDS.iter().map(|(name, _)| *name);
+    let names = COMMANDS.iter().chain(&OWN_COMMANDS).map(|(name, _)| *name);
     match KEYS.iter().find(|key| key.path == path) {
         Some(Key { path: "commands.allow", .. }) => {
             let groups = names.clone().filter_map(|name| name.split_once('/'));
