@@ -30,6 +30,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fleet::{DeviceEvent, Fleet, GatewayIndex, Output};
@@ -61,7 +62,8 @@ const BROKER_EVENTS_TAKEN_MAX: usize = 64;
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
-/// How long it then waits for the session to end. All three leave the store a second of the 5 s.
+/// How long it then waits for the session to end, and for the web server to have said what it has
+/// begun to. All three leave the store a second of the 5 s.
 const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// The bridge, with everything it owns.
@@ -85,6 +87,7 @@ pub struct Bridge {
     /// Keeps the queue open when the last gateway's task has ended.
     _observe: mpsc::Sender<(GatewayIndex, Observation)>,
     stop_links: watch::Sender<bool>,
+    web: JoinHandle<()>,
     /// `None` while we stay away from the broker.
     session: Option<Session>,
     /// What it has told in this turn.
@@ -164,18 +167,14 @@ impl Bridge {
         self.publisher.leave();
         self.publish();
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
-        if let Some(connection) = self.connection.take() {
-            connection.disconnect();
-            let mut session = self.session.take();
-            let ended = async {
-                while let Some(session) = &mut session
-                    && session.next().await.is_some()
-                {}
-            };
-            if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
-                tracing::warn!("the broker did not let go in time");
-            }
-        }
+        let session = self.connection.take().map(Connection::disconnect);
+        let session = session.and_then(|()| self.session.take());
+        // From here on the loop answers nobody.
+        self.queries.close();
+        while self.queries.recv().await.is_some() {}
+        let web = timeout(DISCONNECT_DEADLINE, &mut self.web);
+        // A client that does not read is not waited for.
+        let (_, ()) = tokio::join!(web, end(session));
         self.stop_keeping();
     }
 
@@ -187,6 +186,15 @@ impl Bridge {
         };
         // Past the deadline the stop goes on: it has to end in time whatever the broker does.
         _ = timeout(deadline, turns).await;
+    }
+}
+
+/// Waits until the broker has taken our leave.
+async fn end(session: Option<Session>) {
+    let Some(mut session) = session else { return };
+    let ended = async { while session.next().await.is_some() {} };
+    if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
+        tracing::warn!("the broker did not let go in time");
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Bridge;
@@ -87,7 +88,7 @@ impl Bridge {
         }
 
         let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
-        serve(config, listener, ask, &metrics, stopped);
+        let web = serve(config, listener, ask, &metrics, stopped);
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
         let republish_every = config.mqtt.republish_interval;
@@ -112,6 +113,7 @@ impl Bridge {
             observations,
             _observe: observe,
             stop_links,
+            web,
             session: Some(mqtt::session::spawn(session_settings.clone())),
             told: Vec::new(),
             session_settings,
@@ -271,7 +273,7 @@ fn serve(
     queries: mpsc::Sender<http::Query>,
     metrics: &Metrics,
     mut stopped: watch::Receiver<bool>,
-) {
+) -> JoinHandle<()> {
     let groups: BTreeSet<DeviceGroup> = config
         .metrics
         .device
@@ -285,9 +287,5 @@ fn serve(
         .collect();
     let settings = http::Settings { queries, metrics: metrics.clone(), groups };
     let shutdown = async move { _ = stopped.wait_for(|stopped| *stopped).await };
-    tokio::spawn(async move {
-        if let Err(error) = http::serve(listener, settings, shutdown).await {
-            tracing::error!(%error, "the web server has ended");
-        }
-    });
+    tokio::spawn(http::serve(listener, settings, shutdown))
 }

@@ -3,6 +3,7 @@
 //! May not touch the loop's state: it asks, over a bounded channel, and writes down the answers.
 //! A loop that does not answer is what `/healthz` reports.
 
+mod connections;
 pub mod page;
 
 use std::collections::BTreeSet;
@@ -64,14 +65,11 @@ pub struct Settings {
 }
 
 /// Serves on this listener until `shutdown` is done.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     let served = Arc::new(Served { settings, hub: page::Hub::default(), turn: Semaphore::new(1) });
     let router = Router::new()
         .route("/", get(page::page))
@@ -90,35 +88,37 @@ pub async fn serve(
         stop.send_replace(true);
     };
     let told = page::tell_on(served, async move { _ = stopped.wait_for(|stop| *stop).await });
-    let (served, ()) =
-        tokio::join!(axum::serve(listener, router).with_graceful_shutdown(shutdown), told);
-    served
+    tokio::join!(connections::serve(listener, router, shutdown), told);
 }
 
 impl Settings {
-    /// The loop's answer; `None` when it gives none in time.
-    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    /// The loop's answer; otherwise why there is none.
+    async fn ask<T>(
+        &self,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
+    ) -> Result<T, &'static str> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.queries.send(query(answer)).await.ok()?;
             answered.await.ok()
         };
-        timeout(ANSWER_DEADLINE, asked).await.ok().flatten()
+        match timeout(ANSWER_DEADLINE, asked).await {
+            Ok(answer) => answer.ok_or("the bridge is stopping"),
+            Err(_) => Err("the loop has not turned for 10 s"),
+        }
     }
 }
 
 async fn healthz(State(served): State<Arc<Served>>) -> Response {
     match served.settings.ask(Query::Alive).await {
-        Some(()) => "ok\n".into_response(),
-        None => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the loop has not turned for 10 s\n").into_response()
-        }
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => unavailable(why),
     }
 }
 
 async fn readyz(State(served): State<Arc<Served>>) -> Response {
-    let stuck = || vec!["the loop has not turned for 10 s".to_owned()];
-    let reasons = served.settings.ask(Query::Ready).await.unwrap_or_else(stuck);
+    let reasons = served.settings.ask(Query::Ready).await;
+    let reasons = reasons.unwrap_or_else(|why| vec![why.to_owned()]);
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
@@ -129,13 +129,13 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
     loop {
         let index = GatewayIndex(gateways.len());
         match served.settings.ask(|answer| Query::Measures(index, answer)).await {
-            Some(Some(measures)) => gateways.push(measures),
-            Some(None) => break,
-            None => return unavailable("the loop has not turned for 10 s\n"),
+            Ok(Some(measures)) => gateways.push(measures),
+            Ok(None) => break,
+            Err(why) => return unavailable(why),
         }
     }
     let Ok(own) = served.settings.metrics.text() else {
-        return unavailable("the bridge's own metrics cannot be written\n");
+        return unavailable("the bridge's own metrics cannot be written");
     };
     let parts = std::iter::once(own).chain(fleet_text(gateways, served.settings.groups.clone()));
     let body = tokio_stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
@@ -144,5 +144,5 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
 }
 
 fn unavailable(message: &'static str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{message}\n")).into_response()
 }

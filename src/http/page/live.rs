@@ -80,7 +80,7 @@ async fn tell(served: &Served) {
         if served.hub.is_empty() {
             continue;
         }
-        let Some(changes) = served.settings.ask(Query::Changes).await else { continue };
+        let Ok(changes) = served.settings.ask(Query::Changes).await else { continue };
         let message = view::changes(&changes, &mut before);
         if !message.is_empty() {
             served.hub.send(&Bytes::from(message));

@@ -60,11 +60,13 @@ pub(super) async fn icon() -> Response {
 pub(super) async fn page(State(served): State<Arc<Served>>, RawQuery(query): RawQuery) -> Response {
     let wanted = wanted(query.as_deref().unwrap_or_default());
     // One at a time: looking for devices is the dearest thing that a browser can ask the loop.
-    let Ok(_turn) = served.turn.acquire().await else { return unavailable("stopping\n") };
+    let Ok(_turn) = served.turn.acquire().await else { return unavailable("stopping") };
     let asked = wanted.clone();
     let page = served.settings.ask(|answer| Query::Page(asked, answer)).await;
-    let Some(page) = page else { return unavailable("the loop has not turned for 10 s\n") };
-    guarded("text/html; charset=utf-8", view::page(&page, &wanted))
+    match page {
+        Ok(page) => guarded("text/html; charset=utf-8", view::page(&page, &wanted)),
+        Err(why) => unavailable(why),
+    }
 }
 
 pub(super) async fn events(State(served): State<Arc<Served>>) -> Response {

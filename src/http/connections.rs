@@ -1,0 +1,80 @@
+//! The web server's connections: how many at once, and how long one may say nothing.
+//!
+//! May not look at what is asked. Every connection is a file handle, and the links to gateways and
+//! broker need some too: clients of the page may never use up what those live on.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// Connections at once: twice the browsers that may watch, and few beside 1,024 file handles, the
+/// smallest limit that is common.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// How long the head of a request may take, and a connection be idle before it.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long nobody is accepted after the system refused to.
+const ACCEPT_REST: Duration = Duration::from_secs(1);
+/// What the one too many is told, if it listens.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
+                      retry-after: 10\r\nconnection: close\r\n\r\n";
+
+/// Serves until `stop` is done, and then what was begun.
+pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((socket, _)) if connections.len() < CONNECTIONS_MAX => {
+                connections.spawn(answer(socket, router.clone(), stopped.clone()));
+            }
+            // It is not waited for: whoever does not take the word finds the connection closed.
+            Ok((socket, _)) => _ = socket.try_write(BUSY),
+            Err(error) => {
+                tracing::warn!(%error, "the web server cannot accept a connection");
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = sleep(ACCEPT_REST) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    stopping.send_replace(true);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Answers one connection until it ends; after `stopped` only what it has asked already.
+async fn answer(socket: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let connection = http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = async { _ = stopped.wait_for(|stopped| *stopped).await } => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // Clients go as they like.
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the web server ended");
+    }
+}

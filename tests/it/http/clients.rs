@@ -1,0 +1,127 @@
+//! Clients of the web server that do not behave, and a stop amid those that do.
+//!
+//! May not look into the process: what counts is what other clients and the gateway get.
+
+use std::process::Command;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+use crate::harness::{eventually, patiently, simulator};
+
+/// The file handles of the process from now on.
+fn limit_handles(bridge: &Bridge, count: u32) {
+    let (pid, limit) = (bridge.pid().to_string(), format!("--nofile={count}"));
+    assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+}
+
+/// A connection that has begun to ask.
+async fn half_asked(bridge: &Bridge) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
+    // One that is refused may be closed before it says a word.
+    _ = stream.write_all(b"GET /hea").await;
+    stream
+}
+
+/// What comes until the other side has closed, however it does.
+async fn to_the_end(mut stream: TcpStream) -> String {
+    let mut all = Vec::new();
+    // A reset is an end too.
+    _ = stream.read_to_end(&mut all).await;
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    limit_handles(&bridge, 128);
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(half_asked(&bridge).await);
+    }
+    let before = gateway.control().connections_count();
+    assert!(before > 0);
+    gateway.control().cut_connections();
+    let links = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
+    // Those who never ask are let go, and others have a turn.
+    let ended = patiently("the idle are let go", async {
+        let mut ended = Vec::new();
+        for stream in idle {
+            ended.push(to_the_end(stream).await);
+        }
+        ended
+    });
+    let ended = ended.await;
+    let refused = ended.iter().filter(|answer| answer.starts_with("HTTP/1.1 503")).count();
+    assert!((1..=200 - 64).contains(&refused), "{refused}");
+    bridge.is_ready().await;
+    assert_eq!(bridge.metric(links).await, Some(2.0));
+    let lost = |topic: &str| topic.ends_with("/event/unreachable");
+    assert!(watcher.find(|seen| lost(&seen.topic)).is_none(), "{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_half_sent_and_an_idle_connection_are_closed_in_time() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let half = half_asked(&bridge).await;
+    let mut idle = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let silent = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
+    let (_, answer, _) = patiently("all three are closed", async {
+        tokio::join!(to_the_end(half), to_the_end(idle), to_the_end(silent))
+    })
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+}
+
+/// Aim: a stop never cuts an answer off. Many scrape without a pause while the bridge is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_while_shutting_down_is_whole_or_refused() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(450).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let mut scrapes = JoinSet::new();
+    let (tell, scraped) = tokio::sync::watch::channel(0);
+    for _ in 0..8 {
+        let (port, tell) = (bridge.http_port, tell.clone());
+        scrapes.spawn(async move {
+            let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
+                // One that was not accepted any more is refused as well.
+                if stream.write_all(request).await.is_err() {
+                    return;
+                }
+                let answer = to_the_end(stream).await;
+                if answer.is_empty() {
+                    return;
+                }
+                let whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n0\r\n\r\n");
+                let stopping = answer.starts_with("HTTP/1.1 503") && answer.contains("is stopping");
+                assert!(
+                    whole || stopping,
+                    "{} ... {}",
+                    &answer[..99],
+                    &answer[answer.len() - 99..]
+                );
+                tell.send_modify(|count| *count += 1);
+            }
+        });
+    }
+    eventually("they scrape", || (*scraped.borrow() > 16).then_some(())).await;
+    let (status, log) = bridge.terminate().await;
+    assert!(status.success(), "{log}");
+    assert!(!log.contains("WARN"), "{log}");
+    scrapes.join_all().await;
+}
