@@ -11,7 +11,7 @@ use super::Finding;
 use super::words::{count, day, days_until};
 use crate::fleet::GatewayIndex;
 use crate::gateway::{
-    Certificate, Error, GatewayClient, GatewayOptions, Link, LinkError, Observation,
+    Certificate, Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT,
 };
 
 /// How long its stream is listened to for a status, whose time tells of its clock.
@@ -27,12 +27,17 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     let name = options.name.clone();
     let client = match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
         Ok(client) => client,
+        Err(error @ Error::Broken { .. }) => return vec![unanswered(&options, &error)],
         Err(error) => return vec![failed(&options, &error)],
     };
     let mut findings = Vec::new();
     findings.extend(client.certificate().map(|shown| certificate(&options, shown)));
     let devices = match client.device_list().await {
         Ok(rows) => rows,
+        Err(error @ Error::Broken { .. }) if client.package().is_none() => {
+            findings.push(unanswered(&options, &error));
+            return findings;
+        }
         Err(error) => {
             findings.push(failed(&options, &error));
             return findings;
@@ -77,6 +82,16 @@ fn failed(options: &GatewayOptions, error: &Error) -> Finding {
         _ => "",
     };
     Finding::fail(format!("{text}{remedy}")).about(named(key))
+}
+
+/// It speaks TLS and has not said a word of gRPC.
+fn unanswered(options: &GatewayOptions, error: &Error) -> Finding {
+    Finding::fail(format!(
+        "{error}, before any answer; check that {} is the gateway's gRPC port (usually \
+         {PORT_DEFAULT})",
+        options.address
+    ))
+    .about(format!("gateways.{}.address", options.name))
 }
 
 fn certificate(options: &GatewayOptions, shown: &Certificate) -> Finding {

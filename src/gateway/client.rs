@@ -64,6 +64,8 @@ struct Shared {
     packages: PackageMemory,
     observer: RpcObserver,
     certificate: Option<Certificate>,
+    /// Whether it has asked for a certificate of ours.
+    ours_asked: bool,
     life: Arc<Life>,
     warned_of_id_0: AtomicBool,
 }
@@ -103,7 +105,7 @@ impl GatewayClient {
         packages.doubt();
         let life = Life::begin();
         let dialled = tls::dial(options, &life).await?;
-        let certificate = dialled.certificate.clone();
+        let (certificate, ours_asked) = (dialled.certificate.clone(), dialled.ours_asked);
         let channel = channel::open(dialled, options, keep_alive).await.map_err(|error| {
             let (gateway, cause) = (options.name.clone(), error.to_string());
             Error::Broken { gateway, method: "HTTP/2", cause }
@@ -114,6 +116,7 @@ impl GatewayClient {
             packages,
             observer,
             certificate,
+            ours_asked,
             life,
             warned_of_id_0: AtomicBool::new(false),
         };
@@ -143,6 +146,13 @@ impl GatewayClient {
     pub fn package(&self) -> Option<Package> {
         let (package, confirmed) = self.shared.packages.get();
         confirmed.then_some(package)
+    }
+
+    /// Whether the gateway closed the connection because it wants a certificate of ours: it says so,
+    /// or it has asked for one and then broken off before any answer.
+    pub(super) fn wants_certificate(&self, status: &Status) -> bool {
+        let unanswered = self.package().is_none() && is_transport(status);
+        is_certificate_wanted(status) || self.shared.ours_asked && unanswered
     }
 
     pub(super) fn packages(&self) -> &PackageMemory {
@@ -294,7 +304,7 @@ impl GatewayClient {
         match refusal {
             Refusal::Deadline(deadline) => Error::Deadline { gateway, method, deadline },
             Refusal::NotADeviceGateway => Error::NotADeviceGateway { gateway, address },
-            Refusal::Answer(status) if is_certificate_wanted(&status) => {
+            Refusal::Answer(status) if self.wants_certificate(&status) => {
                 Error::ClientCertificateWanted { gateway, address }
             }
             Refusal::Answer(status) if is_transport(&status) => {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::{GatewayName, HostPort, Moment};
+use crate::net::NO_HANDLES_REMEDY;
 
 use super::options::{PORT_DEFAULT, PORT_MASTER};
 
@@ -27,6 +28,7 @@ pub(super) enum DialFailure {
     CaUnreadable { path: PathBuf, cause: io::Error },
     CaUnusable { path: PathBuf, problem: String },
     ServerName(String),
+    NoHandles(io::Error),
     HostNotFound(io::Error),
     Refused,
     Unreachable(io::Error),
@@ -55,6 +57,7 @@ impl DialError {
             DialFailure::CaUnreadable { .. } => "ca_file_unreadable",
             DialFailure::CaUnusable { .. } => "ca_file_invalid",
             DialFailure::ServerName(_) => "server_name_invalid",
+            DialFailure::NoHandles(_) => "no_file_handles",
             DialFailure::HostNotFound(_) => "host_not_found",
             DialFailure::Refused => "connection_refused",
             DialFailure::Unreachable(_) => "unreachable",
@@ -103,6 +106,9 @@ impl fmt::Display for DialError {
                 "{name:?} is neither a host name nor an IP address, so no certificate can hold it; \
                  correct gateways.{gateway}.server_name"
             ),
+            DialFailure::NoHandles(cause) => {
+                write!(f, "{address} cannot be dialled ({cause}); {NO_HANDLES_REMEDY}")
+            }
             DialFailure::HostNotFound(_)
             | DialFailure::Refused
             | DialFailure::Unreachable(_)

@@ -7,9 +7,7 @@ use tonic::Status;
 use crate::ids::GatewayName;
 
 use super::client::{GatewayClient, Refusal};
-use super::error::{
-    Error, code_name, is_certificate_wanted, is_too_many_pings, is_transport, root_cause,
-};
+use super::error::{Error, code_name, is_too_many_pings, is_transport, root_cause};
 use super::observation::LinkError;
 use super::options::PORT_DEFAULT;
 use super::subscription::StreamEnd;
@@ -47,7 +45,7 @@ impl Lost {
     /// By the end of the stream.
     pub(super) fn by_stream(client: &GatewayClient, end: StreamEnd) -> Self {
         match end {
-            Err(status) if is_certificate_wanted(&status) => {
+            Err(status) if client.wants_certificate(&status) => {
                 Self::by(&client.error("SubscribeStatus", Refusal::Answer(status)))
             }
             Err(status) if is_transport(&status) => Self::by_break(client, &status),

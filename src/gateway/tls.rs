@@ -5,18 +5,20 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
+use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError,
     RootCertStore, SignatureScheme, version,
@@ -24,7 +26,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsConnector, rustls};
 
 use crate::ids::Moment;
-use crate::net::TcpStream;
+use crate::net::{TcpStream, no_handles_left};
 
 use super::certificate::Certificate;
 use super::dial_error::{DialError, DialFailure};
@@ -39,6 +41,8 @@ pub(super) struct Dialled {
     pub(super) socket: TlsStream<Living<TcpStream>>,
     /// The certificate the gateway showed, where it could be read.
     pub(super) certificate: Option<Certificate>,
+    /// Whether it has asked for one of ours.
+    pub(super) ours_asked: bool,
 }
 
 /// Connects to a gateway. The CA file is read anew each time, so that a mended one is taken up.
@@ -62,15 +66,19 @@ async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dial
         .await
         .map_err(|_| DialFailure::ConnectTimeout(patience))??;
     let verifier = Arc::new(trusted.verifier(&options.ca_file)?);
-    let connector = TlsConnector::from(Arc::new(client_config(verifier.clone())?));
+    let ours = Arc::new(Ours::default());
+    let config = client_config(verifier.clone(), ours.clone())?;
+    let connector = TlsConnector::from(Arc::new(config));
     let handshake = connector.connect(server_name, Living::new(socket, life.clone()));
     let outcome =
         timeout_at(until, handshake).await.map_err(|_| DialFailure::HandshakeTimeout(patience))?;
     let certificate = verifier.shown();
+    let ours_asked = ours.asked.load(Ordering::Relaxed);
     match outcome {
-        Ok(socket) => Ok(Dialled { socket, certificate }),
+        Ok(socket) => Ok(Dialled { socket, certificate, ours_asked }),
         Err(error) => {
-            let case = Case { expected, path: &options.ca_file, trusted: &trusted.subject };
+            let (path, trusted) = (options.ca_file.as_path(), trusted.subject.as_str());
+            let case = Case { expected, path, trusted, ours_asked };
             Err(case.explain(error, certificate))
         }
     }
@@ -78,8 +86,9 @@ async fn dial_or_fail(options: &GatewayOptions, life: &Arc<Life>) -> Result<Dial
 
 async fn connect_tcp(options: &GatewayOptions) -> Result<TcpStream, DialFailure> {
     let (host, port) = (options.address.host.as_str(), options.address.port);
-    let candidates =
-        tokio::net::lookup_host((host, port)).await.map_err(DialFailure::HostNotFound)?;
+    let candidates = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|cause| by_io(cause, DialFailure::HostNotFound))?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in candidates {
         match TcpStream::connect(candidate).await {
@@ -94,17 +103,22 @@ async fn connect_tcp(options: &GatewayOptions) -> Result<TcpStream, DialFailure>
     Err(match last.kind() {
         io::ErrorKind::ConnectionRefused => DialFailure::Refused,
         io::ErrorKind::NotFound => DialFailure::HostNotFound(last),
-        _ => DialFailure::Unreachable(last),
+        _ => by_io(last, DialFailure::Unreachable),
     })
 }
 
-fn client_config(verifier: Arc<Recorder>) -> Result<ClientConfig, DialFailure> {
+/// What failed, unless it only did so because nothing can be opened any more.
+fn by_io(cause: io::Error, failure: impl FnOnce(io::Error) -> DialFailure) -> DialFailure {
+    if no_handles_left(&cause) { DialFailure::NoHandles(cause) } else { failure(cause) }
+}
+
+fn client_config(verifier: Arc<Recorder>, ours: Arc<Ours>) -> Result<ClientConfig, DialFailure> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(|error| DialFailure::Tls(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_client_cert_resolver(ours);
     // A server that knows no ALPN ignores this, and HTTP/2 is spoken all the same.
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
@@ -119,8 +133,9 @@ struct Trusted {
 
 impl Trusted {
     fn read(path: &Path) -> Result<Self, DialFailure> {
-        let bytes = std::fs::read(path)
-            .map_err(|cause| DialFailure::CaUnreadable { path: path.to_owned(), cause })?;
+        let bytes = std::fs::read(path).map_err(|cause| {
+            by_io(cause, |cause| DialFailure::CaUnreadable { path: path.to_owned(), cause })
+        })?;
         Self::parse(&bytes)
             .map_err(|problem| DialFailure::CaUnusable { path: path.to_owned(), problem })
     }
@@ -228,17 +243,39 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
+/// Has no certificate of ours to show, and keeps whether one was asked for: the alert that says so
+/// may be overtaken by the end of the connection.
+#[derive(Debug, Default)]
+struct Ours {
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Ours {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
 /// What a failed handshake has to be compared with.
 struct Case<'a> {
     expected: &'a str,
     path: &'a Path,
     trusted: &'a str,
+    ours_asked: bool,
 }
 
 impl Case<'_> {
     fn explain(&self, error: io::Error, shown: Option<Certificate>) -> DialFailure {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
-            return DialFailure::HungUp(error);
+            return match self.ours_asked {
+                true => DialFailure::ClientCertificateWanted,
+                false => DialFailure::HungUp(error),
+            };
         };
         match (tls, shown) {
             (TlsError::InvalidCertificate(cause), Some(shown)) => self.certificate(cause, shown),

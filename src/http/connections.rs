@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
+
 /// Connections at once: twice the browsers that may watch, and few beside 1,024 file handles, the
 /// smallest limit that is common.
 pub(super) const CONNECTIONS_MAX: usize = 64;
@@ -43,7 +45,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
             // It is not waited for: whoever does not take the word finds the connection closed.
             Ok((socket, _)) => _ = socket.try_write(BUSY),
             Err(error) => {
-                tracing::warn!(%error, "the web server cannot accept a connection");
+                let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
+                tracing::warn!(%error, remedy, "the web server cannot accept a connection");
                 tokio::select! {
                     () = &mut stop => break,
                     () = sleep(ACCEPT_REST) => {}

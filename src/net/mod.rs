@@ -26,6 +26,16 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Whether this process, or the machine, has no file handles left.
+pub(crate) fn no_handles_left(error: &io::Error) -> bool {
+    /// ENFILE and EMFILE, which have these numbers on every system we are built for.
+    const NO_HANDLES: [i32; 2] = [23, 24];
+    error.raw_os_error().is_some_and(|number| NO_HANDLES.contains(&number))
+}
+
+/// What to do then; ends a sentence.
+pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles left: raise its limit (LimitNOFILE= under systemd, ulimit -n)";
+
 /// Listens on a port.
 #[cfg(not(feature = "model"))]
 pub(crate) use bind as listen;

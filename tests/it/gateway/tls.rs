@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gsdk2mqtt::gateway::{GatewayClient, GatewayOptions, Observation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -302,6 +302,42 @@ async fn a_master_gateway_that_wants_a_certificate_is_told() {
                  (port 4010); set gateways.lobby.address to a device gateway (port 4000)"
             )
         );
+    }
+}
+
+/// Before a server: hangs up as soon as the client has answered what that said, so that no alert
+/// comes through.
+async fn hanging_up_before(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = TcpStream::connect(server).await.unwrap();
+            let mut bytes = [0; 4096];
+            let count = near.read(&mut bytes).await.unwrap();
+            far.write_all(&bytes[..count]).await.unwrap();
+            let (mut near_read, mut near_write) = near.split();
+            tokio::select! {
+                _ = tokio::io::copy(&mut far, &mut near_write) => {}
+                _ = near_read.read(&mut bytes) => {}
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_master_gateway_that_hangs_up_without_an_alert_is_told_all_the_same() {
+    let ca = Ca::new();
+    for old in [true, false] {
+        let server = served(ca.for_names(&["127.0.0.1"]).mutual_tls(&ca, old)).await;
+        let options = lobby(&hanging_up_before(server).await.to_string(), &ca.file());
+        let (code, line) = complaint(&options).await;
+        assert_eq!(code, "client_certificate_required", "{line}");
+        let mut observed = Observed::start(options, 10);
+        let Observation::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        assert_eq!(error.code, "client_certificate_required", "{error}");
+        observed.stop().await;
     }
 }
 

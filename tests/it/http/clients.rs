@@ -13,9 +13,9 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 use crate::harness::{eventually, patiently, simulator};
 
-/// The file handles of the process from now on.
+/// The file handles of the process from now on; may be raised again.
 fn limit_handles(bridge: &Bridge, count: u32) {
-    let (pid, limit) = (bridge.pid().to_string(), format!("--nofile={count}"));
+    let (pid, limit) = (bridge.pid().to_string(), format!("--nofile={count}:"));
     assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
 }
 
@@ -124,4 +124,27 @@ async fn a_scrape_while_shutting_down_is_whole_or_refused() {
     assert!(status.success(), "{log}");
     assert!(!log.contains("WARN"), "{log}");
     scrapes.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_file_handles_says_that_and_comes_back_with_them() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    limit_handles(&bridge, 3);
+    gateway.control().cut_connections();
+    let info = watcher.see("why it is not dialled", |seen| {
+        seen.topic == "gsdk/lobby/info" && seen.json()["last_error"]["code"] == "no_file_handles"
+    });
+    let message = info.await.json()["last_error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("LimitNOFILE"), "{message}");
+    watcher.clear();
+    limit_handles(&bridge, 1024);
+    watcher
+        .see("it is back", |seen| {
+            seen.topic == "gsdk/lobby/info" && seen.json()["state"] == "online"
+        })
+        .await;
 }
