@@ -4,6 +4,7 @@
 //! `bridge` is the loop that carries between them. `ARCHITECTURE.md` shows the rooms.
 
 pub mod bridge;
+pub mod certificate;
 pub mod cli;
 pub mod commands;
 pub mod config;

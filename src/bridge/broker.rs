@@ -75,10 +75,17 @@ impl Bridge {
                 Ok(()) => self.metrics.published(acknowledged.kind.name()),
                 Err(refusal) => {
                     let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
+                    let topic = acknowledged.refused_at.unwrap_or_default();
                     if refusal == self.broker_refusal {
-                        tracing::debug!(refusal, kind, "the broker did not take a message");
+                        tracing::debug!(refusal, kind, topic, "the broker did not take a message");
                     } else {
-                        tracing::warn!(refusal, kind, "the broker did not take a message");
+                        let remedy = remedy(refusal);
+                        tracing::warn!(
+                            refusal,
+                            kind,
+                            topic,
+                            "the broker did not take a message; {remedy}"
+                        );
                     }
                     self.broker_refusal = refusal;
                     self.metrics.publish_failed(refusal);
@@ -145,6 +152,18 @@ impl Bridge {
             }
             self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
         }
+    }
+}
+
+/// What mends it that a broker does not take a message.
+fn remedy(refusal: &str) -> &'static str {
+    match refusal {
+        "not_authorized" => {
+            "permit it to the bridge's user in the broker's access list, as deploy/mosquitto/acl \
+             does"
+        }
+        "quota_exceeded" => "raise the broker's quota for the bridge's user",
+        _ => "see the broker's log",
     }
 }
 

@@ -43,7 +43,14 @@ pub(super) async fn run(
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {warning}")?;
             }
-            if args.connect { connect(&loaded, out).await } else { Ok(0) }
+            if args.connect {
+                return connect(&loaded, out).await;
+            }
+            let unreadable = loaded.unreadable();
+            for mistake in &unreadable {
+                writeln!(err, "{mistake}")?;
+            }
+            Ok(if unreadable.is_empty() { 0 } else { FAILED })
         }
         Err(error) => {
             writeln!(err, "{error}")?;
@@ -103,7 +110,21 @@ mod tests {
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
-    const RIGHT: &str = "[gateways.lobby]\naddress = \"gw\"\nca_file = \"/ca.crt\"\n";
+    /// The file that is named is there; it is not looked into.
+    const RIGHT: &str = "[gateways.lobby]\naddress = \"gw\"\nca_file = \"Cargo.toml\"\n";
+
+    #[test]
+    fn a_file_that_is_named_and_is_not_there_fails() {
+        let (code, out, err) = checked(&RIGHT.replace("Cargo.toml", "/nope/ca.crt"), &[]);
+        assert_eq!(code, 1, "{err}");
+        assert!(out.contains("gateways.lobby.ca_file"), "{out}");
+        let words = "c.toml:3: gateways.lobby.ca_file: the file /nope/ca.crt does not exist; put";
+        assert!(err.contains(words), "{err}");
+        let broker = "[mqtt]\nurl = \"mqtts://b\"\nca_file = \"/nope/b.crt\"\n";
+        let (code, _, err) = checked(&format!("{broker}{RIGHT}"), &[]);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("c.toml:3: mqtt.ca_file: the file /nope/b.crt"), "{err}");
+    }
 
     #[test]
     fn a_right_configuration_is_shown_with_the_origin_of_every_value() {

@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 
-use crate::schema;
+use crate::{config, schema};
 
 /// The topics with their payloads as AsyncAPI 3, on stdout.
 #[derive(Debug, clap::Args)]
@@ -13,10 +13,10 @@ pub(super) struct SchemaArgs {
     #[arg(long)]
     config: bool,
     /// What topics begin with, where it is not the default
-    #[arg(long, value_name = "TOPIC", default_value = "gsdk")]
+    #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = config::base_topic)]
     base_topic: String,
     /// The bridge's name in topics, where it is not the default
-    #[arg(long, value_name = "NAME", default_value = "bridge")]
+    #[arg(long, value_name = "NAME", default_value = "bridge", value_parser = config::bridge_name)]
     bridge_name: String,
 }
 

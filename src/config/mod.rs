@@ -21,6 +21,7 @@ mod checked;
 mod env;
 mod error;
 mod file;
+mod files;
 pub mod keys;
 mod layers;
 mod read;
@@ -120,13 +121,34 @@ pub fn load(
         Err(Unread::Missing) if named.is_none() => None,
         Err(refusal) => {
             let origin = Origin::File { path: path.as_path().into(), line: 0 };
-            let text = refusal.to_string();
+            let text = match refusal {
+                Unread::Missing => format!("{refusal}; name another with --config, or create it"),
+                refusal => refusal.to_string(),
+            };
             mistakes.push(Mistake { origin, key: String::new(), text });
             // Without its file every other mistake would be a consequence of this one.
             return Err(Error::new(mistakes));
         }
     };
     assemble(file, environment, args, mistakes)
+}
+
+/// A base topic as `mqtt.base_topic` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it, in words that end a sentence.
+pub fn base_topic(text: &str) -> Result<String, String> {
+    values::topic(text)
+}
+
+/// A bridge's name as `bridge_name` takes it.
+///
+/// # Errors
+///
+/// As [`base_topic`].
+pub fn bridge_name(text: &str) -> Result<String, String> {
+    read::bridge_name(text)
 }
 
 /// The configuration that is this TOML text over the defaults, whatever files and environment say:
@@ -170,11 +192,11 @@ fn assemble(
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 enum Unread {
-    #[error("the file does not exist; name another with --config, or create it")]
+    #[error("the file does not exist")]
     Missing,
     #[error("the file cannot be read: {0}; let the user of the service read it")]
     Io(std::io::Error),
-    #[error("the file is larger than 128 MiB; this is not a configuration")]
+    #[error("the file is larger than 128 MiB; this is not the right one")]
     TooLarge,
     #[error("the file is not UTF-8 text; save it as such")]
     NotText,
@@ -196,7 +218,12 @@ fn read_text(path: &Path) -> Result<String, Unread> {
 
 /// A secret's file, less the newline that editors leave at its end.
 fn read_secret(path: &Path) -> Result<String, String> {
-    let mut text = read_text(path).map_err(|refusal| format!("{}: {refusal}", path.display()))?;
+    let mut text = read_text(path).map_err(|refusal| match refusal {
+        Unread::Missing => {
+            format!("{}: {refusal}; name the right one, or create it", path.display())
+        }
+        refusal => format!("{}: {refusal}", path.display()),
+    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -56,6 +56,10 @@ impl Reader<'_> {
         self.raw.get(path).is_some()
     }
 
+    fn is_default(&self, path: &KeyPath) -> bool {
+        self.raw.get(path).is_none_or(|(_, origin)| *origin == Origin::Default)
+    }
+
     pub(super) fn text(&self, path: &KeyPath) -> Option<String> {
         self.raw.get(path).and_then(|(value, _)| value.as_str()).map(str::to_owned)
     }
@@ -134,7 +138,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Option<Config> {
 }
 
 /// `bridge` or `bridge_<x>`: told from a gateway's name in every topic.
-fn bridge_name(text: &str) -> Result<String, String> {
+pub(super) fn bridge_name(text: &str) -> Result<String, String> {
     let own = text == "bridge" || text.starts_with("bridge_");
     if own && crate::ids::is_snake_word(text) && text.len() <= crate::ids::GATEWAY_NAME_LEN_MAX {
         return Ok(text.to_owned());
@@ -317,12 +321,18 @@ fn apart(reader: &mut Reader<'_>, mqtt: Option<&Mqtt>, home: Option<&HomeAssista
         reader.wrong(&base, text);
     }
     if mqtt.base_topic.split('/').next() == home.discovery_prefix.split('/').next() {
+        let prefix = KeyPath::of(&["home_assistant", "discovery_prefix"]);
+        // The one that somebody set is the one to change.
+        let (key, value, other, instead) = if reader.is_default(&base) {
+            (prefix, &home.discovery_prefix, "mqtt.base_topic", "homeassistant")
+        } else {
+            let instead = if mqtt.base_topic.starts_with("gsdk") { "site" } else { "gsdk" };
+            (base, &mqtt.base_topic, "home_assistant.discovery_prefix", instead)
+        };
         let text = format!(
-            "{:?} shares its first level with home_assistant.discovery_prefix; \
-             choose another, as in \"gsdk\"",
-            mqtt.base_topic
+            "{value:?} shares its first level with {other}; choose another, as in {instead:?}"
         );
-        reader.wrong(&base, text);
+        reader.wrong(&key, text);
     }
 }
 

@@ -198,8 +198,9 @@ fn overlap(left: &str, right: &str) -> bool {
 /// reads, or a request could make the bridge forge its own states and requests.
 pub(super) fn response_prefix(text: &str, ours: &[&str]) -> Result<String, String> {
     let Some(levels) = text.strip_suffix('/') else {
+        let instead = topic(text).map_or("gsdk-reply".to_owned(), |tree| tree);
         return Err(format!(
-            "{text:?} does not end in /; write a tree of topics, as in \"{text}/\""
+            "{text:?} does not end in /; write a tree of topics, as in \"{instead}/\""
         ));
     };
     if text.len() > RESPONSE_PREFIX_LEN_MAX {
@@ -333,6 +334,11 @@ mod tests {
         let ours = ["gsdk", "homeassistant"];
         assert!(response_prefix("gsdk-reply/", &ours).is_ok());
         assert!(response_prefix("clients/node-red/", &ours).is_ok());
+        for (bad, instead) in [("", "gsdk-reply/"), ("a/#", "gsdk-reply/"), ("a/b", "a/b/")] {
+            let refusal = response_prefix(bad, &ours).unwrap_err();
+            assert!(refusal.ends_with(&format!("as in {instead:?}")), "{refusal}");
+            assert!(response_prefix(instead, &ours).is_ok());
+        }
         for bad in ["gsdk/", "gsdk/lobby/request/", "gsdk-reply", "/", "", "a/+/", "$x/"] {
             assert!(response_prefix(bad, &ours).is_err(), "{bad}");
         }

@@ -1,7 +1,8 @@
 //! The broker: does it take us in, what does it grant, does its access list let us do our work.
 //!
 //! May not publish where anybody listens for states or events: what is tried goes to topics of
-//! answers that nobody asked for, empty and not retained.
+//! answers that nobody asked for, and of discovery of a device that there is not; empty and not
+//! retained.
 
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub(super) async fn examine(config: &Config, bridge: Settings) -> Vec<Finding> {
         Protocol::V311 => "3.1.1",
     };
     let mut findings = vec![Finding::ok(format!("broker {broker}: takes us in (MQTT {version})"))];
+    findings.extend(connected.certificate.as_ref().map(|shown| {
+        let remedy = "give the broker a new certificate before it ends";
+        super::certificate("broker", shown, remedy).about("mqtt.url")
+    }));
     findings.extend(granted(&connected));
     let mut connection = connected.connection;
     findings.extend(subscribes(config, &topics, &mut session, &mut connection).await);
@@ -148,6 +153,11 @@ async fn publishes(
     tried.extend(gateways);
     if !config.commands.allow.is_empty() && protocol == Protocol::V5 {
         tried.push(format!("{}check", config.commands.response_prefix));
+    }
+    if config.home_assistant.enabled {
+        let (prefix, bridge) = (&config.home_assistant.discovery_prefix, &config.bridge_name);
+        // Without a payload it means a device that is to be taken away, and nobody has this one.
+        tried.push(format!("{prefix}/device/gsdk_{bridge}_check/config"));
     }
     let mut findings = Vec::new();
     for (token, topic) in (0u64..).zip(&tried) {

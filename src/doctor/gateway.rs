@@ -8,18 +8,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::Finding;
-use super::words::{count, day, days_until};
+use super::words::count;
+use crate::certificate::Certificate;
 use crate::fleet::GatewayIndex;
 use crate::gateway::{
-    Certificate, Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT,
+    Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT,
 };
 
 /// How long its stream is listened to for a status, whose time tells of its clock.
 const LISTEN: Duration = Duration::from_secs(3);
 /// Observations that may wait; what does not fit ends the stream, and that is told.
 const OBSERVATIONS_MAX: usize = 100_000;
-/// A certificate that ends within this many days is worth a warning.
-const EXPIRES_SOON_DAYS: i64 = 30;
 /// A clock this far off is worth a warning: the wire's times have whole seconds.
 const SKEW_WARN_MS: i128 = 3_000;
 
@@ -95,22 +94,9 @@ fn unanswered(options: &GatewayOptions, error: &Error) -> Finding {
 }
 
 fn certificate(options: &GatewayOptions, shown: &Certificate) -> Finding {
-    let days = days_until(shown.not_after);
-    let text = format!(
-        "gateway {}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
-        options.name,
-        shown.names.join(", "),
-        shown.issuer,
-        day(shown.not_before),
-        day(shown.not_after),
-        count(usize::try_from(days).unwrap_or(0), "day")
-    );
-    if days < EXPIRES_SOON_DAYS {
-        let remedy = "make a new server certificate before it ends (gateway option -cs)";
-        return Finding::warn(format!("{text}; {remedy}"))
-            .about(format!("gateways.{}.address", options.name));
-    }
-    Finding::ok(text)
+    let of = format!("gateway {}", options.name);
+    let remedy = "make a new server certificate before it ends (gateway option -cs)";
+    super::certificate(&of, shown, remedy).about(format!("gateways.{}.address", options.name))
 }
 
 /// Subscribes beside whoever else has, and compares the clocks by the first status that is told.

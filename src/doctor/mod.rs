@@ -12,8 +12,13 @@ use std::fmt;
 
 use tokio::task::JoinSet;
 
+use crate::certificate::Certificate;
 use crate::config::{Loaded, Origin};
 use crate::mqtt;
+use words::{count, day, days_until};
+
+/// A certificate that ends within this many days is worth a warning.
+const EXPIRES_SOON_DAYS: i64 = 30;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +88,23 @@ impl Finding {
         }
         self
     }
+}
+
+/// Whom a certificate names and how long it is good; a warning where it ends soon.
+fn certificate(of: &str, shown: &Certificate, remedy: &str) -> Finding {
+    let days = days_until(shown.not_after);
+    let text = format!(
+        "{of}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
+        shown.names.join(", "),
+        shown.issuer,
+        day(shown.not_before),
+        day(shown.not_after),
+        count(usize::try_from(days).unwrap_or(0), "day")
+    );
+    if days < EXPIRES_SOON_DAYS {
+        return Finding::warn(format!("{text}; {remedy}"));
+    }
+    Finding::ok(text)
 }
 
 impl fmt::Display for Finding {

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
+use crate::certificate::Certificate;
 use crate::ids::Moment;
 use crate::proto::connect::StatusChange;
 use crate::proto::connect::SubscribeStatusRequest;
 use crate::proto::connect::connect_client::ConnectClient;
 
-use super::certificate::Certificate;
 use super::channel::{self, KeepAlive};
 use super::convert::{self, Read};
 use super::error::{Error, code_name, is_certificate_wanted, is_transport, root_cause};
@@ -148,8 +148,8 @@ impl GatewayClient {
         confirmed.then_some(package)
     }
 
-    /// Whether the gateway closed the connection because it wants a certificate of ours: it says so,
-    /// or it has asked for one and then broken off before any answer.
+    /// Whether the gateway closed the connection because it wants a certificate of ours: it says
+    /// so, or it has asked for one and then broken off before any answer.
     pub(super) fn wants_certificate(&self, status: &Status) -> bool {
         let unanswered = self.package().is_none() && is_transport(status);
         is_certificate_wanted(status) || self.shared.ours_asked && unanswered

@@ -3,7 +3,6 @@
 //! May not touch MQTT nor decide about a device's state: `fleet/` does, from what is handed on.
 
 mod calls;
-mod certificate;
 mod channel;
 mod client;
 mod convert;
@@ -21,7 +20,6 @@ mod subscription;
 mod tls;
 mod types;
 
-pub use certificate::Certificate;
 pub use client::{GatewayClient, Rpc, RpcObserver};
 pub use dial_error::DialError;
 pub use error::{Error, code_name};

@@ -25,10 +25,10 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::{TlsConnector, rustls};
 
+use crate::certificate::Certificate;
 use crate::ids::Moment;
 use crate::net::{TcpStream, no_handles_left};
 
-use super::certificate::Certificate;
 use super::dial_error::{DialError, DialFailure};
 use super::life::{Life, Living};
 use super::options::GatewayOptions;

@@ -20,7 +20,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::fault::Fault;
 use super::session::Settings;
 use super::tls;
-use crate::net::TcpStream;
+use crate::certificate::Certificate;
+use crate::net::{TcpStream, no_handles_left};
 
 /// The first byte of a TLS alert, which no MQTT broker ever begins with.
 const TLS_ALERT: u8 = 0x15;
@@ -64,6 +65,9 @@ async fn connect_tcp(settings: &Settings, deadline: Instant) -> Result<TcpStream
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Fault::Refused { broker: settings.url() }
+            }
+            Ok(Err(source)) if no_handles_left(&source) => {
+                Fault::NoHandles { broker: settings.url(), source }
             }
             Ok(Err(source)) => Fault::Unreachable { broker: settings.url(), source },
             Err(_) => too_late(settings, "connecting"),
@@ -111,6 +115,14 @@ enum Io {
 }
 
 impl Socket {
+    /// The broker's certificate, with TLS.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        match &self.io {
+            Io::Plain(_) => None,
+            Io::Tls(tls) => Certificate::read(tls.get_ref().1.peer_certificates()?.first()?),
+        }
+    }
+
     /// The place where the first byte is kept.
     pub(super) fn first_byte(&self) -> FirstByte {
         self.first.clone()

@@ -14,9 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::{Client, Connection, Granted};
 use super::fault::Fault;
-use super::session::{
-    Ack, Connected, Event, Generation, Message, Refusal, Settings, tell_connected,
-};
+use super::session::{Ack, Connected, Event, Generation, Message, Refusal, Settings};
+use crate::certificate::Certificate;
 
 /// Subscriptions that may wait for their packet; the loop makes a handful on each connection.
 const FILTERS_MAX: usize = 64;
@@ -83,6 +82,8 @@ pub(super) struct Line {
     events: mpsc::Sender<Event>,
     stopping: Arc<AtomicBool>,
     connected_at: Option<Instant>,
+    /// The broker's, with TLS.
+    pub(super) certificate: Option<Certificate>,
 }
 
 impl Line {
@@ -91,7 +92,7 @@ impl Line {
         events: mpsc::Sender<Event>,
         stopping: Arc<AtomicBool>,
     ) -> Self {
-        Self { generation, events, stopping, connected_at: None }
+        Self { generation, events, stopping, connected_at: None, certificate: None }
     }
 
     /// When the broker accepted us, if it did.
@@ -220,6 +221,7 @@ impl Pairing {
             window: granted.window,
             packet_size_max: granted.packet_size_max,
             retain_available: granted.retain_available,
+            certificate: line.certificate.take(),
         };
         tell_connected(settings, &connected);
         tell(line, Event::Connected(connected)).await
@@ -272,6 +274,16 @@ impl Pairing {
         let acks = std::mem::replace(&mut self.acks, Vec::with_capacity(capacity));
         tell(line, Event::Acked { generation: line.generation, acks }).await
     }
+}
+
+/// The broker has accepted us.
+fn tell_connected(settings: &Settings, connected: &Connected) {
+    tracing::info!(
+        broker = settings.url(),
+        client_id = settings.client_id,
+        window = connected.window,
+        "connected to the broker"
+    );
 }
 
 async fn tell(line: &Line, event: Event) -> Result<(), Over> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backoff::Ending;
+use crate::net::NO_HANDLES_REMEDY;
 
 /// Why there is no connection to the broker, or no longer one.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,15 @@ pub enum Fault {
     Refused {
         /// The broker's URL.
         broker: String,
+    },
+    /// Nothing can be opened any more.
+    #[error("no connection to {broker} ({source}); {NO_HANDLES_REMEDY}")]
+    NoHandles {
+        /// The broker's URL.
+        broker: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The network has no way there.
     #[error("no connection to {broker} ({source}); check the network and mqtt.url")]
@@ -207,7 +217,8 @@ impl Fault {
                 Ending::Absent
             }
             Self::TakenOver { .. } | Self::ClosedAgain { .. } => Ending::TakenOver,
-            Self::Deadline { .. }
+            Self::NoHandles { .. }
+            | Self::Deadline { .. }
             | Self::TlsFile { .. }
             | Self::Tls(_)
             | Self::TlsExpected { .. }

@@ -56,12 +56,14 @@ impl Kind {
 }
 
 /// What was acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// What kind of message.
     pub kind: Kind,
     /// For an event that was taken: when it had been read from the stream.
     pub read_at: Option<Instant>,
+    /// For what was not taken: its topic, or a filter of topics like it.
+    pub refused_at: Option<String>,
 }
 
 /// Where the values are read at the moment of sending.

@@ -237,6 +237,7 @@ impl Publisher {
         if let (Sent::Cleared(topic), true) = (&sent, taken) {
             outbox.note(Key::Clearing(topic.clone()), None);
         }
+        let refused_at = (!taken).then(|| self.topics_of(&sent));
         match sent {
             Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
             Sent::Answer(_) => {}
@@ -247,7 +248,7 @@ impl Publisher {
                 self.again.entry(now.plus(wait)).or_default().push(sent);
             }
         }
-        Some(Acknowledged { kind, read_at })
+        Some(Acknowledged { kind, read_at, refused_at })
     }
 
     /// The next message, if the window has room for one.

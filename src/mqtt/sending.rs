@@ -35,6 +35,19 @@ impl Publisher {
         Outgoing { token: self.token, topic, payload, retain, json, correlation_data }
     }
 
+    /// A message's topic, or a filter of topics like it: for people.
+    pub(super) fn topics_of(&self, sent: &Sent) -> String {
+        match sent {
+            Sent::Answer(answer) => answer.topic.clone(),
+            Sent::Cleared(topic) | Sent::Undiscovered(topic) => topic.clone(),
+            Sent::Discovery(_) => self.discovery_filter(),
+            Sent::Event(subject) => self.topics.event(subject, "+"),
+            Sent::BridgeState => self.topics.bridge_state(),
+            Sent::BridgeInfo => self.topics.bridge_info(),
+            Sent::Device(..) | Sent::GatewayState(_) | Sent::GatewayInfo(_) => self.topics.all(),
+        }
+    }
+
     pub(super) fn next_goodbye(&mut self, view: &View) -> Option<Outgoing> {
         if let Some(at) = self.gateways.iter().position(|desk| desk.state_dirty) {
             return self.send_gateway_state(GatewayIndex(at), "offline", view);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::backoff::{Retry, Schedule};
 use super::connection::Connection;
@@ -22,6 +22,7 @@ use super::drive::{End, Line, drive};
 use super::fault::Fault;
 use super::tls::Tls;
 use super::{v4, v5};
+use crate::certificate::Certificate;
 use crate::task::caught;
 
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
@@ -190,6 +191,8 @@ pub struct Connected {
     pub packet_size_max: u32,
     /// Whether the broker keeps retained messages at all.
     pub retain_available: bool,
+    /// Its certificate, with TLS.
+    pub certificate: Option<Certificate>,
 }
 
 /// What the session tells the loop.
@@ -333,6 +336,7 @@ async fn attempt(settings: &Settings, line: &mut Line) -> End {
         Ok(socket) => socket,
         Err(fault) => return End::Fault(fault),
     };
+    line.certificate = socket.certificate();
     match settings.protocol {
         Protocol::V5 => drive(v5::open(settings, socket), settings, line).await,
         Protocol::V311 => drive(v4::open(settings, socket), settings, line).await,
@@ -387,14 +391,4 @@ impl Failures {
         }
         attempts
     }
-}
-
-/// Told by `drive` once the broker has accepted us.
-pub(super) fn tell_connected(settings: &Settings, connected: &Connected) {
-    info!(
-        broker = settings.url(),
-        client_id = settings.client_id,
-        window = connected.window,
-        "connected to the broker"
-    );
 }

@@ -7,13 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, Error as TlsError, RootCertStore,
 };
 
 use super::fault::Fault;
+use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
 
 /// The files of a TLS connection to the broker.
 #[derive(Clone, Debug, Default)]
@@ -38,10 +39,8 @@ impl Tls {
             (Some(cert), Some(key)) => {
                 let chain = certificates("mqtt.cert_file", cert)?;
                 let secret = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|error| unusable("mqtt.key_file", key, &error))?;
-                builder
-                    .with_client_auth_cert(chain, secret)
-                    .map_err(|error| unusable("mqtt.key_file", key, &error))?
+                    .map_err(|error| unread("mqtt.key_file", key, &error, "private key"))?;
+                builder.with_client_auth_cert(chain, secret).map_err(|error| unfit(key, &error))?
             }
             _ => builder.with_no_client_auth(),
         };
@@ -52,7 +51,10 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.ca_file {
             for certificate in certificates("mqtt.ca_file", path)? {
-                roots.add(certificate).map_err(|error| unusable("mqtt.ca_file", path, &error))?;
+                roots.add(certificate).map_err(|error| {
+                    let why = format!("{error}; put the CA certificate of the broker there");
+                    unusable("mqtt.ca_file", path, why)
+                })?;
             }
         } else {
             let found = rustls_native_certs::load_native_certs();
@@ -68,17 +70,49 @@ impl Tls {
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| unusable(key, path, &error))?.collect();
-    let found = found.map_err(|error| unusable(key, path, &error))?;
+    let unread = |error| unread(key, path, &error, "certificate");
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(unread)?.collect();
+    let found = found.map_err(unread)?;
     if found.is_empty() {
-        return Err(unusable(key, path, &"it holds no certificate in PEM form"));
+        return Err(unread(pem::Error::NoItemsFound));
     }
     Ok(found)
 }
 
-fn unusable(key: &'static str, path: &Path, why: &dyn std::fmt::Display) -> Fault {
-    Fault::TlsFile { key, path: path.to_owned(), why: why.to_string() }
+fn unusable(key: &'static str, path: &Path, why: String) -> Fault {
+    Fault::TlsFile { key, path: path.to_owned(), why }
+}
+
+/// A file that is not there, may not be read, or is not what it should be.
+fn unread(key: &'static str, path: &Path, error: &pem::Error, what: &str) -> Fault {
+    let why = match error {
+        pem::Error::Io(error) if no_handles_left(error) => format!("{error}; {NO_HANDLES_REMEDY}"),
+        pem::Error::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("it does not exist; put it there, or correct {key}")
+            }
+            io::ErrorKind::PermissionDenied => {
+                "it may not be read; let the user of the service read it".to_owned()
+            }
+            _ => format!("{error}; correct {key}"),
+        },
+        pem::Error::NoItemsFound => format!("it holds no {what} in PEM form; correct {key}"),
+        error => format!("{error}; put the {what} in PEM form there again"),
+    };
+    unusable(key, path, why)
+}
+
+/// A key that cannot be used with its certificate.
+fn unfit(key: &Path, error: &TlsError) -> Fault {
+    let why = match error {
+        TlsError::InconsistentKeys(_) => {
+            "it is not the key of the certificate in mqtt.cert_file; name the two that were made \
+             together"
+                .to_owned()
+        }
+        error => format!("{error}; make a new key and certificate (RSA of 2048 bits, or ECDSA)"),
+    };
+    unusable("mqtt.key_file", key, why)
 }
 
 /// What a failed handshake means; `plain` is the same address without TLS.
@@ -135,12 +169,25 @@ pub(super) fn alert_words(broker: &str, alert: AlertDescription) -> String {
     }
 }
 
+/// A name as people write it: rustls gives `DnsName("broker.lan")` and `IpAddress(10.0.0.1)`.
+fn bare(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inside.unwrap_or(name).trim_matches('"')
+}
+
 fn certificate_words(settings: &Tls, broker: &str, host: &str, what: &CertificateError) -> String {
     match what {
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            format!(
+                "the certificate of {broker} has no subject alternative name, and TLS takes no \
+                 other for a name; make the broker a certificate with the subject alternative \
+                 name {host}"
+            )
+        }
         CertificateError::NotValidForNameContext { presented, .. } => format!(
             "the certificate of {broker} is not for {host:?} but for {}; use one of these names \
              in mqtt.url, or give the broker a certificate with its name",
-            if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
+            presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
         ),
         CertificateError::NotValidForName => format!(
             "the certificate of {broker} is not for {host:?}; use the name it was made for in \

@@ -58,6 +58,12 @@ impl Topics {
         format!("{}/{gateway}/{device_id}/state", self.base)
     }
 
+    /// `<base>/#`: all of ours.
+    #[must_use]
+    pub fn all(&self) -> String {
+        format!("{}/#", self.base)
+    }
+
     /// The filters of what bridges keep on this base topic, of gateways and devices.
     #[must_use]
     pub fn retained_filters(&self) -> Vec<String> {

@@ -26,6 +26,10 @@ const PACKET_SIZE_MAX: u32 = 268_435_460;
 /// The window where the broker names none.
 const RECEIVE_MAXIMUM_DEFAULT: u16 = u16::MAX;
 
+/// A broker that would lose what it is told.
+const QOS_0_ONLY: &str =
+    "it allows only QoS 0, and QoS 1 is needed: raise it there (mosquitto: max_qos 1)";
+
 /// The publishing end.
 #[derive(Debug)]
 pub(super) struct Client(AsyncClient);
@@ -176,7 +180,7 @@ impl Polled {
             LibraryEvent::Incoming(Incoming::ConnAck(ack)) => {
                 let granted = ack.properties.as_ref();
                 if granted.and_then(|granted| granted.max_qos) == Some(0) {
-                    return Err(self.words.declined("it allows only QoS 0, and QoS 1 is needed"));
+                    return Err(self.words.declined(QOS_0_ONLY));
                 }
                 self.words.connected = true;
                 let window = granted.and_then(|granted| granted.receive_max);
@@ -234,6 +238,7 @@ impl Polled {
             ConnectReturnCode::RetainNotSupported => self.words.declined(
                 "it keeps no retained messages, which the bridge needs; allow them there",
             ),
+            ConnectReturnCode::QoSNotSupported => self.words.declined(QOS_0_ONLY),
             other => self.words.declined(&format!("{other:?}")),
         }
     }

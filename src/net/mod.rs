@@ -34,7 +34,8 @@ pub(crate) fn no_handles_left(error: &io::Error) -> bool {
 }
 
 /// What to do then; ends a sentence.
-pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles left: raise its limit (LimitNOFILE= under systemd, ulimit -n)";
+pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles left: raise its \
+                                            limit (LimitNOFILE= under systemd, ulimit -n)";
 
 /// Listens on a port.
 #[cfg(not(feature = "model"))]

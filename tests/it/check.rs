@@ -1,5 +1,7 @@
 //! `gsdk2mqtt check --connect`: what it finds, beside real brokers and simulated gateways.
 
+mod remedies;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};

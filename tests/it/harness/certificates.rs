@@ -48,6 +48,18 @@ impl Certified {
         Self(named("broker", names))
     }
 
+    /// The same, valid for so many days more.
+    pub(crate) fn ending_in(names: &[&str], days: i64) -> Self {
+        let end = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        let day = end.strftime("%Y-%m-%d").to_string();
+        let part = |at: usize| day.split('-').nth(at).unwrap().parse::<u16>().unwrap();
+        let small = |at: usize| u8::try_from(part(at)).unwrap();
+        let mut params = named("broker", names);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(part(0).into(), small(1), small(2));
+        Self(params)
+    }
+
     /// The same, but expired.
     pub(crate) fn expired(names: &[&str]) -> Self {
         let mut params = named("broker", names);

@@ -1,6 +1,6 @@
-//! A gateway's certificate, as far as messages and metrics need it.
+//! The certificate of a gateway or broker, as far as messages and metrics need it.
 //!
-//! May not decide whether it is to be trusted: rustls does, in `tls.rs`.
+//! May not decide whether it is to be trusted: rustls does, where they are dialled.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Certificate {
 
 impl Certificate {
     /// Reads a certificate; `None` where it is no X.509.
-    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let mut names = Vec::new();
         for extension in parsed.extensions() {
