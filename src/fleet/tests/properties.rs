@@ -254,6 +254,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
+    fn retries_make_one_event_of_each_status_however_many_they_are(
+        words in prop::collection::vec(
+            (
+                prop::sample::select(Status::KNOWN.to_vec()).prop_filter("an attempt", |status| {
+                    status.connected() != Some(true) && *status != Status::Disconnected
+                }),
+                0..60_000i64,
+            ),
+            1..400,
+        ),
+    ) {
+        let mut bench = World::new().bench;
+        bench.list(vec![row(7, Status::TlsConnected, true)]);
+        bench.status(7, Status::Disconnected);
+        let mut distinct = std::collections::HashSet::from([Status::Disconnected.code()]);
+        let mut told = bench.events().len();
+        for (status, after) in words {
+            bench.pass(after);
+            distinct.insert(status.code());
+            bench.status(7, status);
+            told += bench.events().len();
+        }
+        prop_assert!(told <= distinct.len(), "{} events of {} statuses", told, distinct.len());
+        prop_assert_eq!(bench.device(7).connected, Some(false));
+    }
+
+    #[test]
     fn the_chain_holds_and_the_view_ends_as_the_list(ops in prop::collection::vec(op(), 1..200)) {
         let mut world = World::new();
         for op in ops {
