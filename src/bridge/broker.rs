@@ -6,6 +6,7 @@ use super::Bridge;
 use super::clock::instant_now;
 use super::memory::Memory;
 use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, View};
+use crate::payload::rfc3339;
 
 impl Bridge {
     /// Takes up what the broker's session has told.
@@ -30,8 +31,8 @@ impl Bridge {
                     tracing::warn!("the broker keeps no retained messages, so states are not seen");
                 }
                 self.connection = Some(connected.connection);
-                self.info.connected_at = Some(self.clock.now());
-                self.rivals.connected();
+                let before = self.info.connected_at.replace(self.clock.now());
+                self.rivals.connected(before.map(rfc3339));
                 self.read_memory();
                 self.listen_for_home_assistant();
                 self.requests.answer_size_max = connected.packet_size_max;

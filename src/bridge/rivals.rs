@@ -14,7 +14,7 @@ pub(super) const STEP_BACK: Duration = Duration::from_secs(60);
 const TOLD_FOR: Duration = Duration::from_secs(90);
 
 /// What a bridge's info says of who it is.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize)]
 struct Identity {
     instance_id: String,
     started_at: String,
@@ -25,10 +25,8 @@ struct Identity {
 /// Who was heard under our name.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
-    /// What the broker kept of another's info when it was last read.
-    kept: Option<Identity>,
-    /// It has been read in this run: what is another's since has been published since.
-    read_before: bool,
+    /// When our connection before this one began; `None`: there was none.
+    connected_before: Option<String>,
     /// On this connection: the broker keeps another's info, and `online`.
     other_kept: bool,
     online_kept: bool,
@@ -49,8 +47,9 @@ pub(super) enum Verdict {
 }
 
 impl Rivals {
-    /// A new connection.
-    pub(super) const fn connected(&mut self) {
+    /// A new connection; `before`: when the last one began.
+    pub(super) fn connected(&mut self, before: Option<String>) {
+        self.connected_before = before;
         (self.other_kept, self.online_kept) = (false, false);
     }
 
@@ -62,8 +61,7 @@ impl Rivals {
     /// What the broker keeps has been read. Returns whether another bridge may yet answer to our
     /// info: its `online` stands. One with our client ID cannot: our connection has ended its own,
     /// and its will has been published.
-    pub(super) const fn memory_read(&mut self) -> bool {
-        self.read_before = true;
+    pub(super) const fn memory_read(&self) -> bool {
         self.other_kept && self.online_kept
     }
 
@@ -86,16 +84,15 @@ impl Rivals {
         // Times of the contract's form compare as text; the ID decides between equals.
         let they_were_first =
             (theirs.started_at.as_str(), theirs.instance_id.as_str()) < (started_at, instance_id);
-        let who = theirs.instance_id.clone();
         if kept {
             self.other_kept = true;
-            let is_news = self.kept.as_ref() != Some(&theirs);
-            self.kept = Some(theirs);
-            if !(is_news && self.read_before) {
+            // Who connected since we did is alive. Others may be anyone that the broker remembers:
+            // one that was killed remembers old ones.
+            if self.connected_before.is_none() || theirs.connected_at <= self.connected_before {
                 return Verdict::Gone;
             }
         }
-        self.last = Some((who, now));
+        self.last = Some((theirs.instance_id, now));
         if they_were_first { Verdict::StepBack } else { Verdict::Stay }
     }
 
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_keeps_is_a_rivals_only_if_it_is_news() {
+    fn what_the_broker_keeps_is_a_rivals_only_if_that_connected_since_we_did() {
         let now = Instant::now();
         let ours = ("us", "2026-11-23T10:00:00.000Z");
         let info = |connected_at: &str| {
@@ -144,15 +141,21 @@ mod tests {
             )
         };
         let mut rivals = Rivals::default();
-        let mut connect = |kept: &str, online| {
-            rivals.connected();
+        let mut connect = |before: Option<&str>, kept: &str, online| {
+            rivals.connected(before.map(str::to_owned));
             rivals.state_heard(online);
             let verdict = rivals.heard(now, true, info(kept).as_bytes(), ours);
             (verdict, rivals.memory_read(), rivals.reason(now).is_some())
         };
-        assert_eq!(connect("1", false), (Verdict::Gone, false, false), "of the run before us");
-        assert_eq!(connect("1", true), (Verdict::Gone, true, false), "its answer is waited for");
-        assert_eq!(connect("2", false), (Verdict::StepBack, false, true), "it has connected since");
-        assert_eq!(connect("2", false), (Verdict::Gone, false, true));
+        let (gone, back) = (Verdict::Gone, Verdict::StepBack);
+        assert_eq!(connect(None, "3", false), (gone, false, false), "of the run before us");
+        assert_eq!(connect(None, "3", true), (gone, true, false), "its answer is waited for");
+        assert_eq!(
+            connect(Some("4"), "2", false),
+            (gone, false, false),
+            "a broker that was killed"
+        );
+        assert_eq!(connect(Some("4"), "5", false), (back, false, true), "it has connected since");
+        assert_eq!(connect(Some("6"), "5", false), (gone, false, true));
     }
 }
