@@ -55,16 +55,18 @@ impl Publisher {
         }
     }
 
-    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge.
+    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge. Of the
+    /// bridge alone where another may be there: that one answers to it, but not for its gateways.
     pub fn leave(&mut self) {
         if self.phase == Phase::Away {
             return;
         }
+        let of_gateways = self.phase != Phase::Looking;
+        for desk in &mut self.gateways {
+            desk.state_dirty = of_gateways;
+        }
         self.phase = Phase::Leaving;
         self.bridge_state = Some("offline");
-        for desk in &mut self.gateways {
-            desk.state_changed(0);
-        }
     }
 
     /// Whether `offline` has been said and acknowledged, or nobody is there to hear it.

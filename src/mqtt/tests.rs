@@ -152,6 +152,16 @@ impl Desk {
 }
 
 #[test]
+fn who_leaves_before_it_knows_that_it_is_alone_says_nothing_of_the_gateways() {
+    let mut desk = Desk::new();
+    desk.publisher.gateway_changed(GatewayIndex(0));
+    desk.publisher.connected(20, &desk.fleet);
+    desk.publisher.leave();
+    assert_eq!(desk.said(), ["gsdk/bridge/state offline"], "another bridge says online to that");
+    assert!(desk.publisher.has_left());
+}
+
+#[test]
 fn online_follows_the_full_state_and_waits_for_the_gateway() {
     let mut desk = Desk::new();
     desk.connect(20);
