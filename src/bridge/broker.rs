@@ -5,7 +5,7 @@
 use super::Bridge;
 use super::clock::instant_now;
 use super::memory::Memory;
-use crate::mqtt::{Ack, Event, Generation, Kind, Publish, PublishError, View};
+use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, PublishError, View};
 use crate::payload::rfc3339;
 
 impl Bridge {
@@ -51,15 +51,18 @@ impl Bridge {
                 }
             }
             Event::Message(message) => self.message(&message),
-            Event::Disconnected { reason, .. } => {
-                self.metrics.mqtt_connected.set(0);
-                self.connection = None;
-                self.memory = Memory::default();
-                self.broker_fault = reason;
-                self.publisher.disconnected(&mut self.outbox);
-            }
+            Event::Disconnected { reason, .. } => _ = self.connection_ended(reason),
             Event::Unreachable { reason, .. } => self.broker_fault = reason,
         }
+    }
+
+    /// There is no connection any more, for this reason; gives the one there was.
+    pub(super) fn connection_ended(&mut self, reason: String) -> Option<Connection> {
+        self.metrics.mqtt_connected.set(0);
+        self.memory = Memory::default();
+        self.broker_fault = reason;
+        self.publisher.disconnected(&mut self.outbox);
+        self.connection.take()
     }
 
     fn acknowledged(&mut self, generation: Generation, acks: &[Ack]) {

@@ -5,7 +5,6 @@
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::memory::Memory;
 use super::rivals::{STEP_BACK, Verdict};
 use crate::mqtt::Message;
 use crate::payload::rfc3339;
@@ -51,14 +50,10 @@ impl Bridge {
             }
         }
         if verdict == Verdict::StepBack
-            && let Some(connection) = self.connection.take()
+            && let Some(connection) = self.connection_ended(reason)
         {
             // Without a word: `offline` would be said in the name of the other, too.
             connection.disconnect();
-            self.memory = Memory::default();
-            self.metrics.mqtt_connected.set(0);
-            self.publisher.disconnected(&mut self.outbox);
-            self.broker_fault = reason;
             self.session_again_at = Some(now + STEP_BACK);
         }
     }

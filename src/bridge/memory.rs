@@ -53,8 +53,8 @@ impl Bridge {
     pub(super) fn read_memory(&mut self) {
         self.memory = Memory { look_until: Some(Instant::now() + LOOK_MAX), ..Memory::default() };
         let topics = self.publisher.topics();
-        let own = [topics.bridge_state(), topics.bridge_info()];
-        let mut filters: Vec<_> = own.into_iter().map(|topic| (topic, Retained::Sent)).collect();
+        let own = topics.own().into_iter();
+        let mut filters: Vec<_> = own.map(|topic| (topic, Retained::Sent)).collect();
         if self.leftovers.is_wanted() {
             let left = topics.retained_filters();
             filters.extend(left.into_iter().map(|filter| (filter, Retained::Many)));
@@ -97,8 +97,7 @@ impl Bridge {
             return;
         }
         self.memory.stage = Stage::Read;
-        let topics = self.publisher.topics();
-        let own = [topics.bridge_state(), topics.bridge_info()];
+        let own = self.publisher.topics().own();
         let mut filters = std::mem::take(&mut self.memory.filters);
         filters.retain(|filter| !own.contains(filter));
         if let Some(connection) = &mut self.connection

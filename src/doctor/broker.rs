@@ -107,7 +107,7 @@ async fn subscribes(
     session: &mut Session,
     connection: &mut Connection,
 ) -> Vec<Finding> {
-    let mut filters = vec![topics.bridge_state(), topics.bridge_info()];
+    let mut filters = topics.own().to_vec();
     if !config.commands.allow.is_empty() {
         filters.extend(topics.request_filters(config.gateways.keys()));
     }

@@ -40,6 +40,12 @@ impl Topics {
         format!("{}/{}/info", self.base, self.bridge)
     }
 
+    /// The topics that the bridge has to itself, and listens to.
+    #[must_use]
+    pub fn own(&self) -> [String; 2] {
+        [self.bridge_state(), self.bridge_info()]
+    }
+
     /// `<base>/<gw>/state`: retained.
     #[must_use]
     pub fn gateway_state(&self, gateway: &GatewayName) -> String {

@@ -99,12 +99,7 @@ impl Store {
         for mut batch in batches {
             store.write(&mut batch)?;
         }
-        for &number in store.segments.keys() {
-            let path = segment_path(dir, number);
-            let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-            synced.map_err(StoreError::io("syncing", &path))?;
-        }
-        store.end.sync()?;
+        store.sync_all()?;
         store.head.always = head.always;
         store.head.write(dir)?;
         store.beside = !head.always;

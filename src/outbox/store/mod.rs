@@ -135,14 +135,19 @@ impl Store {
         if let Some(error) = self.failed() {
             return Err(StoreError::Sync(error));
         }
+        self.sync_all()?;
+        self.head.clean = true;
+        self.head.write(&self.dir)
+    }
+
+    /// Forces all of the log to the disk, and waits for it.
+    fn sync_all(&self) -> Result<(), StoreError> {
         for &number in self.segments.keys() {
             let path = segment_path(&self.dir, number);
             let synced = File::open(&path).and_then(|file| file.sync_all());
             synced.map_err(StoreError::io("syncing", &path))?;
         }
-        self.end.sync()?;
-        self.head.clean = true;
-        self.head.write(&self.dir)
+        self.end.sync()
     }
 
     /// Gives it up after an error: no start may take its files as proof.

@@ -58,6 +58,15 @@ async fn a_gateway_that_hangs_delays_neither_events_nor_another_gateway() {
     assert_eq!(answer["command"], "disconnect_all", "{answer}");
 }
 
+/// Waits until the gateway has been asked to set its accept filter.
+async fn first_runs(house: &House) {
+    let control = house.simulator.control();
+    crate::harness::eventually("the first one runs", || {
+        control.calls().contains_key("SetAcceptFilter").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_too_long_is_not_run() {
     let house = House::new(3, ALL).await;
@@ -65,10 +74,7 @@ async fn what_waits_too_long_is_not_run() {
     control.latency(Duration::from_millis(1_500));
     let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
     let late = async {
-        crate::harness::eventually("the first one runs", || {
-            control.calls().contains_key("SetAcceptFilter").then_some(())
-        })
-        .await;
+        first_runs(&house).await;
         let topic = "gsdk/lobby/request/disconnect_all";
         let expiry = ["-D", "publish", "message-expiry-interval", "1"];
         let args = [&["-t", topic, "-n"][..], &expiry].concat();
@@ -135,10 +141,7 @@ async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
     control.latency(Duration::from_millis(1_500));
     let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
     let late = async {
-        crate::harness::eventually("the first one runs", || {
-            control.calls().contains_key("SetAcceptFilter").then_some(())
-        })
-        .await;
+        first_runs(&house).await;
         let topic = "gsdk/lobby/request/disconnect_all";
         let request = ["-t", topic, "-m", r#"{"transaction":"w"}"#];
         let expiry = ["-V", "5", "-D", "publish", "message-expiry-interval", "1"];
