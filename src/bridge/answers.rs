@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Bridge;
 use super::clock::instant_now;
 use super::running::{Asked, Begun, Finished, Word, audit, audited};
-use crate::commands::{Command, Name, Outcome, Refused, Response, code, device_states};
+use crate::commands::{Command, Name, Outcome, OwnName, Refused, Response, code, device_states};
 use crate::fleet::{GatewayIndex, Input};
 use crate::mqtt;
 use crate::outbox::store::Key;
@@ -132,7 +132,9 @@ impl Bridge {
     }
 
     fn hand_over(&mut self, owner: &str, response: &Response, answer: mqtt::Answer) {
-        let known = response.command.parse::<Name>().map_or("unknown", Name::as_str);
+        let known = response.command.parse::<Name>().map(Name::as_str);
+        let own = || response.command.parse::<OwnName>().map(OwnName::as_str);
+        let known = known.or_else(|()| own()).unwrap_or("unknown");
         let topics = self.publisher.topics();
         let is_ours = topics.is_bridge(owner)
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);

@@ -55,8 +55,9 @@ impl Publisher {
         }
     }
 
-    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge. Of the
-    /// bridge alone where another may be there: that one answers to it, but not for its gateways.
+    /// A clean stop: from now on only `offline` is said, of the gateways, then of the bridge. Of
+    /// the bridge alone where another may be there: that one answers to it, but not for its
+    /// gateways.
     pub fn leave(&mut self) {
         if self.phase == Phase::Away {
             return;

@@ -70,6 +70,8 @@ async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_t
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("not_permitted", &json!(3)));
     let answer = house.ask_of("bridge", "forget", forget).await;
     assert_eq!(answer["data"]["device_ids"], json!([7, 8]), "{answer}");
+    let series = "gsdk_commands_total{command=\"forget\",gateway=\"bridge\",result=\"ok\"}";
+    assert_eq!(house.bridge.metric(series).await, Some(1.0));
     let (_, log) = house.bridge.stop().await;
     let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
     for words in ["gateway=lobby", "command=forget", "devices=\"7 8\"", "Ann", "outcome=\"ok\""] {
