@@ -1,4 +1,4 @@
-"""The shipped flow in a real Node-RED, with mosquitto, a simulated gateway and the bridge."""
+"""The shipped flows in a real Node-RED, with mosquitto, a simulated gateway and the bridge."""
 
 import contextlib
 import json
@@ -15,6 +15,26 @@ def post(url, body=b"{}"):
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read()
+
+
+def commands(mqtt):
+    """The flow of commands, as an import beside the other gives it IDs of its own; what it shows at
+    its end is published too."""
+    nodes = json.loads((ROOT / "deploy/node-red/commands.json").read_text())
+    text = json.dumps(nodes)
+    for node in nodes:
+        text = text.replace(f'"{node["id"]}"', f'"c_{node["id"]}"')
+    nodes = json.loads(text)
+    tab = next(node["id"] for node in nodes if node["type"] == "tab")
+    broker = next(node for node in nodes if node["type"] == "mqtt-broker")
+    broker["port"] = str(mqtt)
+    ends = next(node for node in nodes if node["type"] == "switch")
+    for at, word in enumerate(("done", "failed")):
+        out = {"id": f"c_{word}", "type": "mqtt out", "z": tab, "topic": f"building/{word}",
+               "qos": "1", "retain": "", "broker": broker["id"], "wires": []}
+        nodes.append(out)
+        ends["wires"][at].append(out["id"])
+    return nodes
 
 
 def main():
@@ -46,7 +66,7 @@ def main():
         flow = json.loads((ROOT / "deploy/node-red/flow.json").read_text())
         broker = next(node for node in flow if node["type"] == "mqtt-broker")
         broker["port"] = str(mqtt)
-        (folder / "flows.json").write_text(json.dumps(flow))
+        (folder / "flows.json").write_text(json.dumps(flow + commands(mqtt)))
         (folder / "settings.js").write_text(
             'module.exports = { flowFile: "flows.json", uiHost: "127.0.0.1", '
             f"uiPort: {red}, telemetry: {{ enabled: false }} }};\n")
@@ -74,6 +94,14 @@ def main():
         assert said.read_text().count("building/alert") == 1, "one disconnect is one alert"
         until("the morning check names it", lambda: says(
             "4 connected, 1 down: ", "gsdk_morning_go"))
+
+        until("a command of the other flow is answered", lambda: says(
+            '"command":"devices"', "c_gsdk_button"))
+        until("one that is not permitted is told apart", lambda: says(
+            "not_permitted", "c_gsdk_button_disconnect"))
+        lines = said.read_text().splitlines()
+        assert any("building/done" in line and '"devices"' in line for line in lines)
+        assert any("building/failed" in line and "not_permitted" in line for line in lines)
 
         post(f"{faults}/fault", b'{"do": "client_network", "up": false}')
         until("a lost gateway is told", lambda: says(

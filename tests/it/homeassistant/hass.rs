@@ -13,6 +13,8 @@ use crate::harness::mosquitto::free_port;
 
 /// Where its own files are.
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/homeassistant");
+/// Those that users are given.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/home-assistant/scripts.yaml");
 /// Where setup.sh installs it, unless told otherwise.
 const ROOT: &str = "/var/tmp/gsdk2mqtt-homeassistant";
 /// How long what is expected of it may take. It is slow to start, and paced while it discovers.
@@ -61,6 +63,7 @@ impl Hass {
         let text = fs::read_to_string(files.join("configuration.yaml")).unwrap();
         let text = text.replace("8123", &self.port.to_string());
         fs::write(folder.join("configuration.yaml"), text).unwrap();
+        fs::copy(SCRIPTS, folder.join("gsdk_scripts.yaml")).unwrap();
         // What its user interface writes when MQTT is added by hand.
         let entry = json!({
             "domain": "mqtt", "entry_id": "mqtt", "title": "MQTT", "source": "user",
@@ -116,14 +119,19 @@ impl Hass {
     pub(super) fn call(&self, domain: &str, service: &str, unique_id: &str) {
         let seen = self.look().unwrap();
         let entity_id = &seen["entities"][unique_id]["entity_id"];
-        let call = json!({"domain": domain, "service": service, "entity_id": entity_id});
+        self.call_with(domain, service, &json!({ "entity_id": entity_id }));
+    }
+
+    /// Calls a service with this, and waits for it.
+    pub(super) fn call_with(&self, domain: &str, service: &str, data: &Value) {
+        let call = json!({"domain": domain, "service": service, "data": data});
         let url = format!("http://127.0.0.1:{}/glass", self.port);
         let out = Command::new("curl")
-            .args(["-fsS", "-m", "20", "-H", "Content-Type: application/json", "-d"])
+            .args(["-fsS", "-m", "60", "-H", "Content-Type: application/json", "-d"])
             .args([&call.to_string(), &url])
             .output()
             .unwrap();
-        assert!(out.status.success(), "{call}: {out:?}");
+        assert!(out.status.success(), "{call}: {out:?}; the log:\n{}", self.log());
     }
 
     /// Waits until what it sees is as wanted.
@@ -141,7 +149,9 @@ impl Hass {
         match found.await {
             Ok(found) => found,
             Err(_) => {
-                let last = last.map(|seen| states(&seen)).unwrap_or_default();
+                let last = last
+                    .map(|seen| states(&seen) + &seen["notified"].to_string())
+                    .unwrap_or_default();
                 panic!("never seen: {what}; the log:\n{}\nthe last: {last}", self.log());
             }
         }

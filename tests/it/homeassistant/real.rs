@@ -203,6 +203,38 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
     assert_eq!(complaints, Vec::<String>::new());
 }
 
+/// Aim: the script that users are given asks, and shows the answer. Method: permitted, and not.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Home Assistant: make test-homeassistant"]
+async fn the_script_asks_and_shows_the_answer() {
+    let broker = Mosquitto::start(BROKER).await;
+    let hass = Hass::start(broker.port, "homeassistant");
+    let script = "script.gsdk_disconnect";
+    hass.sees("the script", |seen| seen["automations"].get(script).is_some()).await;
+    let simulator = crate::harness::simulator(2).await;
+    let mut bridge = Setup::new(broker.port, "")
+        .lines("[commands]\nallow = [\"disconnect\"]\n")
+        .gateway("lobby", &simulator, "")
+        .start();
+    bridge.is_ready().await;
+    let id = ids(&simulator)[0];
+    let asked = |hass: &Hass| {
+        hass.call_with("script", "gsdk_disconnect", &json!({ "device_id": id }));
+    };
+    asked(&hass);
+    assert_eq!(simulator.control().calls().get("Disconnect"), Some(&1));
+    let title = format!("Disconnect {id}");
+    hass.sees("that it is done", |seen| seen["notified"][&title] == "done").await;
+    restart(&mut bridge, "allow = [\"disconnect\"]", "allow = [\"devices\"]").await;
+    asked(&hass);
+    hass.sees("why it may not", |seen| {
+        seen["notified"][&title].as_str().is_some_and(|text| text.contains("does not permit"))
+    })
+    .await;
+    assert_eq!(simulator.control().calls().get("Disconnect"), Some(&1));
+    assert_eq!(hass.complaints(), Vec::<String>::new());
+}
+
 async fn restart(bridge: &mut Bridge, from: &str, to: &str) {
     bridge.terminate().await;
     bridge.change(from, to);

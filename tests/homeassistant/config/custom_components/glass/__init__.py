@@ -8,7 +8,8 @@ from homeassistant.helpers import area_registry, device_registry, entity_registr
 
 
 class Glass(HomeAssistantView):
-    """GET: every entity and device of MQTT, and when automations ran. POST: calls a service."""
+    """GET: MQTT's entities and devices, when automations and scripts ran, what was notified.
+    POST: calls a service."""
 
     url = "/glass"
     name = "glass"
@@ -32,15 +33,21 @@ class Glass(HomeAssistantView):
         }
         ran = {
             state.entity_id: state.attributes["last_triggered"]
-            for state in self.hass.states.async_all("automation")
+            for state in self.hass.states.async_all(("automation", "script"))
         }
-        return self.json({"entities": entities, "devices": shown, "automations": ran})
+        notified = self.hass.data.get("persistent_notification", {}).values()
+        return self.json({
+            "entities": entities,
+            "devices": shown,
+            "automations": ran,
+            "notified": {one["title"]: one["message"] for one in notified},
+        })
 
     async def post(self, request):
         """Calls a service and waits for it."""
         call = await request.json()
         await self.hass.services.async_call(
-            call["domain"], call["service"], {"entity_id": call["entity_id"]}, blocking=True
+            call["domain"], call["service"], call["data"], blocking=True
         )
         return self.json({})
 
