@@ -70,6 +70,17 @@ async fn search_pending_filter_and_slaves_are_as_the_gateway_has_them() {
     assert_eq!(answer["data"], json!({"slaves": []}));
 }
 
+/// Longer than any other command may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_may_take_as_long_as_it_was_asked_to() {
+    let house = House::new(3, "").await;
+    let args = ["-t", "gsdk/lobby/request/search", "-m", r#"{"wait_s":21}"#];
+    let answer = house.rr(&args, "40").await.expect("it is answered");
+    assert_eq!(answer["result"], "ok", "{answer}");
+    assert_eq!(answer["data"]["devices"].as_array().unwrap().len(), 3);
+    assert!(answer["duration_s"].as_f64().unwrap() >= 21.0, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_response_topic_the_answer_is_told_to_all() {
     let house = House::new(3, "").await;
