@@ -25,7 +25,11 @@ pub(crate) async fn pipe(gateway: &str, ca_file: &str, mqtt_port: u16) {
     let mut stream =
         ConnectClient::new(channel).subscribe_status(request).await.unwrap().into_inner();
     println!("ready");
-    while let Ok(Some(change)) = stream.message().await {
+    loop {
+        let change = match stream.message().await {
+            Ok(Some(change)) => change,
+            ended => panic!("the stream has ended: {ended:?}"),
+        };
         let id = change.device_id;
         let state = payload(id, change.status, STATE_LEN);
         let event = payload(id, change.status, EVENT_LEN);
@@ -64,7 +68,9 @@ fn client(mqtt_port: u16, name: &str) -> (AsyncClient, EventLoop) {
 }
 
 async fn poll(mut events: EventLoop) {
-    while events.poll().await.is_ok() {}
+    loop {
+        events.poll().await.expect("the broker stays");
+    }
 }
 
 fn payload(id: u32, status: i32, len: usize) -> String {

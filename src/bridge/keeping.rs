@@ -22,6 +22,12 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// meanwhile sends it again, and the events that come meanwhile are written with it in one go.
 const TAKEN_WAITS: Duration = Duration::from_millis(20);
 
+/// How long the disk may be at a sync before it is said to hang.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+
+const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhile would not \
+                     survive a power cut; look at the disk or the network file system";
+
 /// Where the store is, and how it stands.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -34,6 +40,8 @@ pub(super) struct Keeper {
     retry_at: Option<Instant>,
     /// When what the broker has taken is to be written down.
     write_at: Option<Instant>,
+    /// The disk does not answer.
+    hangs: bool,
     /// The store knows that the broker's memory is still to be looked through.
     looking: bool,
 }
@@ -48,6 +56,7 @@ impl Keeper {
             fault: None,
             retry_at: None,
             write_at: None,
+            hangs: false,
             looking: false,
         }
     }
@@ -84,9 +93,9 @@ impl Keeper {
         if seen { Ok(None) } else { Store::late(dir).map(Some) }
     }
 
-    /// Why nothing is kept, if nothing is.
+    /// Why what is written would not outlive everything, if it would not.
     pub(super) fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
+        self.fault.as_deref().or(self.hangs.then_some(HANGS))
     }
 
     /// When there is something to do although nothing comes in.
@@ -102,8 +111,26 @@ impl Keeper {
 }
 
 impl Bridge {
+    /// Says whether the disk answers.
+    fn watch_the_disk(&mut self) {
+        let hangs = self.outbox.disk_hangs(HANGS_AFTER);
+        if std::mem::replace(&mut self.keeper.hangs, hangs) != hangs {
+            if hangs {
+                tracing::error!(state_dir = %self.keeper.path.display(), "the store: {HANGS}");
+            } else {
+                tracing::info!("the disk answers again");
+            }
+            self.show_store();
+        }
+    }
+
+    fn show_store(&self) {
+        self.metrics.store_ok.set(if self.keeper.fault().is_none() { 1.0 } else { 0.0 });
+    }
+
     /// Writes what this turn has brought; nothing of it may be published before.
     pub(super) fn write_down(&mut self) {
+        self.watch_the_disk();
         let appended = self.append_unwritten();
         self.losses.write_down(&mut self.outbox);
         let looking = self.leftovers.are_open();
@@ -181,8 +208,8 @@ impl Bridge {
         let event = BridgeEventKind::ChainReset { from, to, reason: reason.clone() };
         self.bridge_event(&event);
         self.publisher.all_changed(&self.fleet);
-        self.metrics.store_ok.set(0.0);
         self.keeper.fault = Some(reason);
+        self.show_store();
         self.keeper.retry_at = Some(Instant::now() + RETRY_EVERY);
     }
 
@@ -215,8 +242,8 @@ impl Bridge {
         let store = Store::fresh(dir, mode, &directory.chain, &seen, batches)?;
         self.outbox.keep(store);
         self.keeper.looking = looking;
-        self.metrics.store_ok.set(1.0);
         self.keeper.fault = None;
+        self.show_store();
         self.keeper.retry_at = None;
         Ok(())
     }
@@ -231,6 +258,14 @@ impl Bridge {
     pub(super) fn stop_keeping(&mut self) {
         self.keeper.write_at = Some(Instant::now());
         self.write_down();
+        if self.keeper.hangs {
+            tracing::warn!(
+                events = self.outbox.len(),
+                "the disk does not answer: stopping as if killed"
+            );
+            self.outbox.let_go();
+            return;
+        }
         let mut kept = self.outbox.is_kept() && self.stopped_in_order();
         if !kept {
             // All that is to be kept is still in memory: a last attempt.

@@ -5,8 +5,9 @@
 use tokio::time::Instant;
 
 use super::Bridge;
-use crate::fleet::GatewayIndex;
-use crate::http::Query;
+use crate::fleet::{DeviceMeasures, GatewayIndex};
+use crate::http::{DEVICES_AT_ONCE, Query};
+use crate::ids::DeviceId;
 use crate::metrics::GatewayMeasures;
 
 impl Bridge {
@@ -17,7 +18,10 @@ impl Bridge {
             Query::Ready(answer) => _ = answer.send(self.not_ready()),
             Query::Page(wanted, answer) => _ = answer.send(self.page(&wanted)),
             Query::Changes(answer) => _ = answer.send(self.changes()),
-            Query::Measures(gateway, answer) => _ = answer.send(self.measures(gateway)),
+            Query::Gateway(gateway, answer) => _ = answer.send(self.measures(gateway)),
+            Query::Devices(gateway, after, answer) => {
+                _ = answer.send(self.devices(gateway, after));
+            }
         }
     }
 
@@ -53,13 +57,19 @@ impl Bridge {
         reasons
     }
 
-    fn measures(&mut self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
+    fn measures(&self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
         Some(GatewayMeasures {
             entry: self.directory.gateway(gateway)?.clone(),
             state: self.fleet.gateway(gateway)?,
             counts: self.fleet.counts(gateway)?.clone(),
             certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
-            devices: self.fleet.measures(gateway, self.clock.steady()).collect(),
         })
+    }
+
+    fn devices(&mut self, gateway: GatewayIndex, after: Option<DeviceId>) -> Vec<DeviceMeasures> {
+        let mut page = Vec::with_capacity(DEVICES_AT_ONCE);
+        let measures = self.fleet.measures(gateway, after, self.clock.steady());
+        page.extend(measures.take(DEVICES_AT_ONCE));
+        page
     }
 }

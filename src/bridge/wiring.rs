@@ -167,19 +167,18 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
 }
 
 fn directory(config: &Config) -> Directory {
-    let gateways = config.gateways.iter().map(|(name, gateway)| GatewayEntry {
-        name: name.clone(),
-        address: gateway.address.to_string(),
-        area: gateway.area.clone(),
-        devices: gateway
-            .devices
-            .iter()
-            .map(|(&device_id, device)| {
-                let kept = device.connect != Connect::Observe;
-                let (name, area) = (device.name.clone(), device.area.clone());
-                (device_id, DeviceEntry { name, area, kept })
-            })
-            .collect(),
+    let gateways = config.gateways.iter().map(|(name, gateway)| {
+        let devices = gateway.devices.iter().map(|(&device_id, device)| {
+            let kept = device.connect != Connect::Observe;
+            let (name, area) = (device.name.clone(), device.area.clone());
+            (device_id, DeviceEntry { name, area, kept })
+        });
+        GatewayEntry {
+            name: name.clone(),
+            address: gateway.address.to_string(),
+            area: gateway.area.clone(),
+            devices: Arc::new(devices.collect()),
+        }
     });
     Directory {
         bridge: config.bridge_name.clone(),

@@ -323,13 +323,15 @@ impl Fleet {
         self.gateways.get(gateway.0).into_iter().flat_map(|gateway| gateway.devices.keys().copied())
     }
 
-    /// What the metrics tell of a gateway's devices, in order of their IDs, all at `now`.
+    /// What the metrics tell of a gateway's devices, those after `after` in order of their IDs, all
+    /// at `now`.
     pub fn measures(
         &mut self,
         gateway: GatewayIndex,
+        after: Option<DeviceId>,
         now: Moment,
     ) -> impl Iterator<Item = DeviceMeasures> {
         let gateway = self.gateways.get_mut(gateway.0);
-        gateway.into_iter().flat_map(move |gateway| gateway.measures(now))
+        gateway.into_iter().flat_map(move |gateway| gateway.measures(after, now))
     }
 }

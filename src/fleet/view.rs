@@ -3,6 +3,8 @@
 //! May not change anything. What the view says of a device holds only while its gateway's view is
 //! live; otherwise `connected` is unknown and `last_known` keeps what was.
 
+use std::ops::Bound;
+
 use super::device::{Counts, Device};
 use super::gateway::{Gateway, GatewayCounts, LinkState};
 use super::listed::DeviceInfo;
@@ -170,10 +172,15 @@ impl Gateway {
         &self.counts
     }
 
-    pub(super) fn measures(&mut self, now: Moment) -> impl Iterator<Item = DeviceMeasures> {
+    pub(super) fn measures(
+        &mut self,
+        after: Option<DeviceId>,
+        now: Moment,
+    ) -> impl Iterator<Item = DeviceMeasures> {
         let until = self.frozen_at.unwrap_or(now);
         let live = self.live;
-        self.devices.iter_mut().map(move |(&device_id, device)| {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.devices.range_mut((from, Bound::Unbounded)).map(move |(&device_id, device)| {
             let connected = device.connected();
             DeviceMeasures {
                 device_id,

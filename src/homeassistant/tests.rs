@@ -2,6 +2,8 @@
 //!
 //! May not touch a broker.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -30,7 +32,7 @@ fn directory(name: Option<&str>) -> Directory {
             name: "lobby".parse().unwrap(),
             address: "192.168.0.2:4000".to_owned(),
             area: None,
-            devices: [(id(), entry)].into(),
+            devices: Arc::new([(id(), entry)].into()),
         }],
     }
 }

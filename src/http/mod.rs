@@ -4,6 +4,7 @@
 //! A loop that does not answer is what `/healthz` reports.
 
 mod connections;
+mod metrics;
 pub mod page;
 
 use std::collections::BTreeSet;
@@ -11,9 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -21,13 +21,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::fleet::GatewayIndex;
-use crate::metrics::{DeviceGroup, GatewayMeasures, Metrics, fleet_text};
+use crate::fleet::{DeviceMeasures, GatewayIndex};
+use crate::ids::DeviceId;
+use crate::metrics::{DeviceGroup, GatewayMeasures, Metrics};
 
 /// How long the loop may take to answer before it counts as stuck (contract, `/healthz`).
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests on their way to the loop; more than a handful at once means that it is stuck.
 pub const QUERIES_MAX: usize = 64;
+/// How many devices the loop copies for one answer.
+pub const DEVICES_AT_ONCE: usize = 1_000;
 
 /// What the server asks the loop.
 #[derive(Debug)]
@@ -37,7 +40,9 @@ pub enum Query {
     /// Why it is not ready; empty when it is.
     Ready(oneshot::Sender<Vec<String>>),
     /// The measures of one gateway; `None` past the last.
-    Measures(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+    Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+    /// The measures of a gateway's devices after this one, [`DEVICES_AT_ONCE`] at most.
+    Devices(GatewayIndex, Option<DeviceId>, oneshot::Sender<Vec<DeviceMeasures>>),
     /// A page of devices, with all that stands around it.
     Page(page::Wanted, oneshot::Sender<page::Page>),
     /// What the page has to be told since this was last asked.
@@ -77,7 +82,7 @@ pub async fn serve(
         .route("/page.js", get(page::script))
         .route("/icon.svg", get(page::icon))
         .route("/events", get(page::events))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(served.clone());
@@ -122,25 +127,6 @@ async fn readyz(State(served): State<Arc<Served>>) -> Response {
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
-}
-
-async fn metrics(State(served): State<Arc<Served>>) -> Response {
-    let mut gateways = Vec::new();
-    loop {
-        let index = GatewayIndex(gateways.len());
-        match served.settings.ask(|answer| Query::Measures(index, answer)).await {
-            Ok(Some(measures)) => gateways.push(measures),
-            Ok(None) => break,
-            Err(why) => return unavailable(why),
-        }
-    }
-    let Ok(own) = served.settings.metrics.text() else {
-        return unavailable("the bridge's own metrics cannot be written");
-    };
-    let parts = std::iter::once(own).chain(fleet_text(gateways, served.settings.groups.clone()));
-    let body = tokio_stream::iter(parts.map(Ok::<_, std::convert::Infallible>));
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, Body::from_stream(body)).into_response()
 }
 
 fn unavailable(message: &'static str) -> Response {

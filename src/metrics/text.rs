@@ -2,8 +2,6 @@
 //!
 //! May not know what is measured.
 
-use std::fmt::{Display, Write};
-
 /// A family of samples with one name.
 pub(super) struct Family {
     pub(super) name: &'static str,
@@ -13,45 +11,71 @@ pub(super) struct Family {
 
 impl Family {
     /// `# HELP` and `# TYPE`.
-    pub(super) fn head(&self, text: &mut String) {
+    pub(super) fn head(&self) -> String {
         let Self { name, kind, help } = self;
-        // Writing to a String cannot fail.
-        _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
     }
 }
 
-/// A sample: `labels` as written by [`label`], joined by commas.
-pub(super) fn sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
-    _ = writeln!(text, "{name}{{{labels}}} {value}");
+/// Starts a sample: its name and `labels` as written by [`label`], joined by commas; more labels
+/// may follow before [`end`].
+pub(super) fn begin(text: &mut String, name: &str, labels: &str) {
+    text.push_str(name);
+    text.push('{');
+    text.push_str(labels);
+}
+
+/// Ends a sample with its value.
+pub(super) fn end(text: &mut String, value: Thousandths) {
+    text.push_str("} ");
+    value.write(text);
+    text.push('\n');
 }
 
 /// `name="value"`, the value escaped as the format wants it.
-pub(super) fn label(name: &str, value: &str) -> String {
-    let mut text = String::with_capacity(name.len() + value.len() + 3);
+pub(super) fn label(text: &mut String, name: &str, value: &str) {
     text.push_str(name);
     text.push_str("=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            other => text.push(other),
-        }
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        let (plain, special) = rest.split_at(at);
+        text.push_str(plain);
+        text.push_str(match special.as_bytes()[0] {
+            b'\n' => "\\n",
+            b'"' => "\\\"",
+            _ => "\\\\",
+        });
+        rest = &special[1..];
     }
+    text.push_str(rest);
     text.push('"');
-    text
 }
 
-/// Milliseconds as seconds, without loss.
-pub(super) struct Seconds(pub(super) i64);
+/// A whole number, in its decimal digits.
+pub(super) fn number(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
+}
 
-impl Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let millis = self.0.unsigned_abs();
-        match millis % 1000 {
-            0 => write!(f, "{sign}{}", millis / 1000),
-            rest => write!(f, "{sign}{}.{rest:03}", millis / 1000),
+/// A value in thousandths, as times in milliseconds are; written without loss.
+#[derive(Clone, Copy)]
+pub(super) struct Thousandths(pub(super) i64);
+
+impl Thousandths {
+    pub(super) fn whole(number: u64) -> Self {
+        Self(i64::try_from(number).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
+    }
+
+    fn write(self, text: &mut String) {
+        if self.0 < 0 {
+            text.push('-');
+        }
+        let value = self.0.unsigned_abs();
+        number(text, value / 1000);
+        let rest = value % 1000;
+        if rest > 0 {
+            text.push('.');
+            // The leading 1 keeps the zeros after the point.
+            text.push_str(&itoa::Buffer::new().format(1000 + rest)[1..]);
         }
     }
 }
@@ -62,13 +86,17 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        assert_eq!(label("name", "a\"b\\c\nd"), r#"name="a\"b\\c\nd""#);
+        let mut text = String::new();
+        label(&mut text, "name", "a\"b\\c\nd");
+        assert_eq!(text, r#"name="a\"b\\c\nd""#);
     }
 
     #[test]
-    fn seconds_keep_their_milliseconds() {
-        for (millis, text) in [(0, "0"), (1_500, "1.500"), (-20, "-0.020"), (60_000, "60")] {
-            assert_eq!(Seconds(millis).to_string(), text);
+    fn values_keep_their_thousandths() {
+        for (value, expected) in [(0, "0"), (1_500, "1.500"), (-20, "-0.020"), (60_000, "60")] {
+            let mut text = String::new();
+            Thousandths(value).write(&mut text);
+            assert_eq!(text, expected);
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Publisher {
     refusals: u32,
     pub(super) turn: u32,
     pub(super) requests_wanted: bool,
+    /// A gateway's state has gone out, so its events may.
+    pub(super) gateway_said: bool,
     pub(super) answers: VecDeque<Answer>,
     pub(super) discovery: DiscoveryDesk,
 }
@@ -86,6 +88,7 @@ impl Publisher {
             refusals: 0,
             turn: 0,
             requests_wanted: false,
+            gateway_said: false,
             answers: VecDeque::new(),
             discovery: DiscoveryDesk::new(discovery),
         }

@@ -83,6 +83,7 @@ impl Publisher {
         view: &View,
     ) -> Option<Outgoing> {
         self.gateways.get_mut(gateway.0)?.state_dirty = false;
+        self.gateway_said = true;
         let topic = self.topics.gateway_state(&view.directory.gateway(gateway)?.name);
         let payload = Bytes::from_static(state.as_bytes());
         Some(self.send(Sent::GatewayState(gateway), topic, payload, false))
@@ -126,6 +127,9 @@ impl Publisher {
     }
 
     pub(super) fn next_event(&mut self, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
+        if std::mem::take(&mut self.gateway_said) {
+            outbox.release();
+        }
         let gateways = &self.gateways;
         // What happened to a gateway is told after the state that it led to.
         let may_go = |subject: &Subject| match subject {

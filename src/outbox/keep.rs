@@ -3,6 +3,8 @@
 //! May not decide what follows from a failure: its caller does. Without a store the outbox lives in
 //! memory alone.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::order::Order;
@@ -26,6 +28,19 @@ impl Outbox {
     #[must_use]
     pub const fn is_kept(&self) -> bool {
         self.store.is_some()
+    }
+
+    /// Whether the disk has not answered for this long.
+    #[must_use]
+    pub fn disk_hangs(&self, after: Duration) -> bool {
+        self.store.as_ref().is_some_and(|store| store.hangs(after))
+    }
+
+    /// Nothing more waits for the disk: the process ends, and the next goes on as after a kill.
+    pub fn let_go(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.let_go();
+        }
     }
 
     /// Takes up what an earlier process left. To be called before anything else.

@@ -50,6 +50,8 @@ pub struct Outbox {
     queues: HashMap<Subject, Queue>,
     /// Subjects with an event to send and none in flight.
     ready: VecDeque<Subject>,
+    /// So many of the first of them were told that they may not go yet: nobody asks again.
+    held: usize,
     order: Order,
     len: usize,
     bytes: usize,
@@ -84,6 +86,7 @@ impl Outbox {
             limits,
             queues: HashMap::new(),
             ready: VecDeque::new(),
+            held: 0,
             order: Order::default(),
             len: 0,
             bytes: 0,
@@ -122,17 +125,32 @@ impl Outbox {
     }
 
     /// The next event that may go, with how many before it were lost; it is in flight from now on.
+    /// One that may not is asked about again after [`Outbox::release`].
     pub fn next(&mut self, may_go: impl Fn(&Subject) -> bool) -> Option<(&Record, u64)> {
         let queues = &self.queues;
-        let sendable = |subject: &Subject| {
+        let waits = |subject: &Subject| {
             queues.get(subject).is_some_and(|queue| !queue.in_flight && !queue.records.is_empty())
         };
-        let at = self.ready.iter().position(|subject| sendable(subject) && may_go(subject))?;
+        let mut at = self.held;
+        loop {
+            let subject = self.ready.get(at)?;
+            match (waits(subject), at == self.held) {
+                (true, _) if may_go(subject) => break,
+                (true, true) => self.held += 1,
+                _ => {}
+            }
+            at += 1;
+        }
         let subject = self.ready.remove(at)?;
         let queue = self.queues.get_mut(&subject)?;
         queue.ready = false;
         queue.in_flight = true;
         queue.records.front().map(|pending| (&pending.record, pending.lost))
+    }
+
+    /// What was held may go now, or is to be asked about again.
+    pub const fn release(&mut self) {
+        self.held = 0;
     }
 
     /// The subject's event in flight was acknowledged; returns when it was read, if it was by this
@@ -193,6 +211,7 @@ impl Outbox {
             subjects.extend(first.map(|first| (first.number, subject.clone())));
         }
         subjects.sort_unstable();
+        self.held = 0;
         self.ready = subjects.into_iter().map(|(_, subject)| subject).collect();
     }
 

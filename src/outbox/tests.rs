@@ -48,6 +48,30 @@ fn one_event_of_a_subject_is_in_flight_at_a_time() {
 }
 
 #[test]
+fn what_may_not_go_is_asked_about_once_and_again_after_its_release() {
+    let mut outbox = outbox(10);
+    for device in 1..=5 {
+        outbox.append(record(device, 1));
+    }
+    let asked = std::cell::RefCell::new(Vec::new());
+    let next = |outbox: &mut Outbox, held: &[u32]| {
+        let record = outbox.next(|one| {
+            asked.borrow_mut().push(one.clone());
+            !held.iter().any(|held| *one == subject(*held))
+        });
+        (record.map(|(record, _)| record.subject.clone()), asked.take())
+    };
+    let of = |devices: &[u32]| devices.iter().copied().map(subject).collect::<Vec<_>>();
+    assert_eq!(next(&mut outbox, &[1, 2, 4]), (Some(subject(3)), of(&[1, 2, 3])));
+    assert_eq!(next(&mut outbox, &[1, 2, 4]), (Some(subject(5)), of(&[4, 5])));
+    assert_eq!(next(&mut outbox, &[1, 2, 4]), (None, of(&[])));
+    outbox.release();
+    assert_eq!(next(&mut outbox, &[1, 4]), (Some(subject(2)), of(&[1, 2])));
+    outbox.put_all_back();
+    assert_eq!(next(&mut outbox, &[]), (Some(subject(1)), of(&[1])), "a new connection asks anew");
+}
+
+#[test]
 fn a_full_outbox_drops_the_oldest_and_the_next_tells_it() {
     let mut outbox = outbox(3);
     for number in 1..=3 {

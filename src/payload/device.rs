@@ -141,6 +141,8 @@ impl<'a> DeviceEventPayload<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -158,7 +160,7 @@ mod tests {
                 name: "lobby".parse().unwrap(),
                 address: "192.168.0.2:4000".to_owned(),
                 area: None,
-                devices: [(device_id, entry)].into(),
+                devices: Arc::new([(device_id, entry)].into()),
             }],
         }
     }

@@ -10,6 +10,7 @@ mod subject;
 mod time;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -48,7 +49,7 @@ pub struct GatewayEntry {
     /// Where it is, for people.
     pub area: Option<String>,
     /// Its declared devices.
-    pub devices: BTreeMap<DeviceId, DeviceEntry>,
+    pub devices: Arc<BTreeMap<DeviceId, DeviceEntry>>,
 }
 
 /// What the configuration says of a device.

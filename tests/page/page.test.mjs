@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createRequire } from "node:module";
@@ -144,12 +145,49 @@ async function main() {
     await phone.screenshot({ path: `${SHOTS}/phone-${colorScheme}.png`, fullPage: true });
   }
 
+  await framed(http, browser, devices[2]);
+
   // Without script it is whole.
   const plain = await open({ javaScriptEnabled: false }, "?show=down");
   assert.equal(await plain.locator("tbody tr").count(), 1);
   await plain.screenshot({ path: `${SHOTS}/without-script.png`, fullPage: true });
 
   assert.deepEqual(complaints, []);
+}
+
+// As Home Assistant's ingress shows it: behind a path, in a frame of the same origin. Nobody else may.
+async function framed(http, browser, device) {
+  const prefix = "/api/hassio_ingress/token/";
+  const front = createServer((asked, answer) => {
+    if (!asked.url.startsWith(prefix)) {
+      answer.setHeader("content-type", "text/html");
+      answer.end(`<iframe src="http://127.0.0.1:${front.address().port}${prefix}"></iframe>`);
+      return;
+    }
+    const path = asked.url.slice(prefix.length - 1);
+    const passed = request({ port: http, path, headers: asked.headers }, (theirs) => {
+      answer.writeHead(theirs.statusCode, theirs.headers);
+      theirs.pipe(answer);
+    });
+    passed.on("error", () => answer.destroy());
+    answer.on("close", () => passed.destroy());
+    passed.end();
+  });
+  await new Promise((resolve) => front.listen(0, "127.0.0.1", resolve));
+  ends.push(() => front.close());
+  const port = front.address().port;
+  const context = await browser.newContext();
+  const same = await context.newPage();
+  await same.goto(`http://127.0.0.1:${port}/`);
+  const inner = same.frameLocator("iframe");
+  await inner.locator("#live.on").waitFor({ timeout: PATIENCE_MS });
+  await inner.locator(`#d-lobby-${device}.down`).waitFor();
+  const other = await context.newPage();
+  const refused = other.waitForEvent("console", {
+    predicate: (message) => /frame-ancestors/.test(message.text()), timeout: PATIENCE_MS,
+  });
+  await other.goto(`http://localhost:${port}/`);
+  await refused;
 }
 
 let failed = null;

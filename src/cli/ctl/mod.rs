@@ -208,7 +208,7 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
             name: name.clone(),
             address: address.to_string(),
             area: None,
-            devices: std::collections::BTreeMap::new(),
+            devices: Arc::default(),
         };
         let options = GatewayOptions {
             name,
@@ -246,7 +246,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
         name: name.clone(),
         address: gateway.address.to_string(),
         area: None,
-        devices: devices.collect(),
+        devices: Arc::new(devices.collect()),
     };
     Ok(Gateway { options: gateway_options(name, gateway), entry, unnamed: false })
 }

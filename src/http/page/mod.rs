@@ -27,7 +27,7 @@ use super::{Query, Served, unavailable};
 const TEXT_MAX: usize = 100;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
-     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
 
 /// What every answer that a browser may show is sent with.
 fn guarded(content_type: &'static str, body: impl Into<Body>) -> Response {

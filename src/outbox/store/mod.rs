@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::StoreError;
 pub use lock::StateDir;
@@ -115,6 +116,13 @@ impl Store {
         self.syncer.failed()
     }
 
+    /// Whether the disk has not answered for this long. What is written meanwhile outlives the
+    /// process, but not the machine.
+    #[must_use]
+    pub fn hangs(&self, after: Duration) -> bool {
+        self.syncer.busy().is_some_and(|busy| busy >= after)
+    }
+
     /// Whether this is not yet the device's last state in the log.
     #[must_use]
     pub fn is_news(&self, key: &Key, value: &[u8]) -> bool {
@@ -148,6 +156,11 @@ impl Store {
             synced.map_err(StoreError::io("syncing", &path))?;
         }
         self.end.sync()
+    }
+
+    /// The process ends, and nothing more waits for the disk: the next goes on as after a kill.
+    pub fn let_go(mut self) {
+        self.syncer.let_go();
     }
 
     /// Gives it up after an error: no start may take its files as proof.

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::StoreError;
 use super::segment::LogFile;
@@ -47,7 +47,8 @@ struct Desk {
     /// To be removed once everything before is synced.
     past: Vec<PathBuf>,
     failed: Option<String>,
-    busy: bool,
+    /// Since when the disk is being worked on.
+    busy: Option<Instant>,
     ended: bool,
 }
 
@@ -90,7 +91,7 @@ impl Syncer {
             next: Next::NotNeeded,
             past: Vec::new(),
             failed: None,
-            busy: false,
+            busy: None,
             ended: false,
         };
         let shared = Arc::new(Shared {
@@ -162,7 +163,7 @@ impl Syncer {
     pub(super) fn settle(&self) {
         loop {
             let desk = self.shared.desk();
-            if desk.is_idle() && !desk.busy {
+            if desk.is_idle() && desk.busy.is_none() {
                 return;
             }
             drop(desk);
@@ -194,6 +195,11 @@ impl Syncer {
     /// Nobody is to wait for its end: it may hang in a sync that never comes back.
     pub(super) fn let_go(&mut self) {
         self.thread = None;
+    }
+
+    /// How long the disk has been at what it was last asked for.
+    pub(super) fn busy(&self) -> Option<Duration> {
+        self.shared.desk().busy.map(|since| since.elapsed())
     }
 
     /// Why a sync failed, if one did.
@@ -242,13 +248,13 @@ fn run(shared: &Shared) {
         };
         let current = Arc::clone(&desk.current);
         desk.events = 0;
-        desk.busy = true;
+        desk.busy = Some(Instant::now());
         drop(desk);
         #[cfg(test)]
         drop(shared.disk.lock());
         let done = work(&current, &files, &past, next.as_ref());
         desk = shared.desk();
-        desk.busy = false;
+        desk.busy = None;
         match done {
             Ok(None) => {}
             Ok(Some((file, len))) => desk.next = Next::Made(file, len),

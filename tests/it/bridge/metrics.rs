@@ -85,6 +85,23 @@ async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
 }
 
+/// More than are copied for one answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_device_has_its_series_however_many_there_are() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(2_001).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let (_, text) = bridge.get("/metrics").await;
+    for name in NAMES.into_iter().filter(|name| name.starts_with("gsdk_device_")) {
+        let start = format!("{name}{{gateway=\"lobby\",device_id=\"");
+        let of = text.lines().filter_map(|line| line.strip_prefix(&start)?.split('"').next());
+        let devices: Vec<&str> = of.collect();
+        assert_eq!(devices.len(), 2_001, "{name}");
+        assert!(devices.is_sorted_by(|one, next| one < next), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_of_device_series_can_be_switched_off() {
     let broker = Mosquitto::start("").await;

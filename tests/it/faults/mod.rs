@@ -6,6 +6,7 @@ mod audit;
 mod chain;
 mod clock;
 mod disk;
+mod hang;
 mod kept;
 mod retained;
 mod shutdown;

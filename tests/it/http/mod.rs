@@ -70,7 +70,7 @@ async fn the_page_tells_who_is_down_first_and_is_live() {
     for header in [
         "content-type: text/html; charset=utf-8",
         "content-security-policy: default-src 'none'; style-src 'self'; script-src 'self'",
-        "frame-ancestors 'none'",
+        "frame-ancestors 'self'",
         "x-content-type-options: nosniff",
         "referrer-policy: no-referrer",
     ] {

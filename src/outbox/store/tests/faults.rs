@@ -2,6 +2,8 @@
 //!
 //! May not use the bridge.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Events that wait in `fixture/`, and the devices that it knows.
@@ -139,8 +141,13 @@ fn a_disk_that_hangs_holds_up_nobody_who_writes() {
         write_event(&mut store, number);
     }
     assert_eq!(store.segments.len(), 1, "nobody could make another");
+    while !store.hangs(Duration::ZERO) {
+        std::thread::yield_now();
+    }
+    assert!(!store.hangs(Duration::from_secs(3_600)));
     drop(hanging);
     store.syncer.settle();
+    assert!(!store.hangs(Duration::ZERO));
     write_event(&mut store, number + 1);
     assert_eq!(store.segments.len(), 2);
     store.syncer.settle();

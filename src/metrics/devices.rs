@@ -1,0 +1,194 @@
+//! The devices' series: their values first, then their text, family by family.
+//!
+//! May not ask the core. While nobody can know, `gsdk_device_connected` and `_status` are absent;
+//! the rest stays.
+
+use super::text::{Family, Thousandths, begin, end, label, number};
+use crate::fleet::DeviceMeasures;
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::GatewayEntry;
+
+/// Most families in a group.
+const FAMILIES_MAX: usize = 4;
+/// What a sample takes beside its gateway, for the most part; more only grows the text.
+const SAMPLE_BYTES: usize = 70;
+
+/// Groups of device series that can be switched off (`metrics.device`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceGroup {
+    /// Connected, status, managed, since.
+    State,
+    /// Connected and observed seconds.
+    Seconds,
+    /// Connects, disconnects, failures.
+    Counts,
+    /// Name, type, address.
+    Info,
+}
+
+/// A device's values of one group, as small as they can be kept for each of 100,000.
+#[derive(Clone, Copy, Debug)]
+pub struct Values {
+    device_id: DeviceId,
+    /// In the order of the group's families; [`ABSENT`] where there is nothing to say.
+    values: [i64; FAMILIES_MAX],
+}
+
+/// No value.
+const ABSENT: i64 = i64::MIN;
+
+/// One device series: its value, or nothing to say.
+struct DeviceFamily {
+    family: Family,
+    value: fn(&DeviceMeasures) -> Option<Thousandths>,
+}
+
+const fn device(
+    kind: &'static str,
+    name: &'static str,
+    help: &'static str,
+    value: fn(&DeviceMeasures) -> Option<Thousandths>,
+) -> DeviceFamily {
+    DeviceFamily { family: Family { name, kind, help }, value }
+}
+
+#[rustfmt::skip]
+static STATE: [DeviceFamily; 4] = [
+    device("gauge", "gsdk_device_connected",
+        "Whether the device is connected (1) or not (0); absent while nobody can know.",
+        |device| device.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
+    device("gauge", "gsdk_device_status",
+        "The device's status as its number on the wire; absent while nobody can know.",
+        |device| device.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
+    device("gauge", "gsdk_device_managed",
+        "Whether the device is in the gateway's list.",
+        |device| Some(Thousandths::whole(u64::from(device.managed)))),
+    device("gauge", "gsdk_device_since_timestamp_seconds",
+        "When the present or last known value of connected began, by the bridge's clock.",
+        |device| device.since.map(|since| Thousandths(since.millis()))),
+];
+
+#[rustfmt::skip]
+static SECONDS: [DeviceFamily; 2] = [
+    device("counter", "gsdk_device_connected_seconds_total",
+        "Of the observed time, how long the device was connected.",
+        |device| Some(Thousandths(device.observed.connected_ms))),
+    device("counter", "gsdk_device_observed_seconds_total",
+        "How long the device was observed.",
+        |device| Some(Thousandths(device.observed.observed_ms))),
+];
+
+#[rustfmt::skip]
+static COUNTS: [DeviceFamily; 3] = [
+    device("counter", "gsdk_device_connects_total",
+        "Events connected.",
+        |device| Some(Thousandths::whole(device.counts.connects))),
+    device("counter", "gsdk_device_disconnects_total",
+        "Events disconnected.",
+        |device| Some(Thousandths::whole(device.counts.disconnects))),
+    device("counter", "gsdk_device_connect_failures_total",
+        "Failed and refused attempts to connect, repeats among them.",
+        |device| Some(Thousandths::whole(device.counts.connect_failures))),
+];
+
+static INFO: Family = Family {
+    name: "gsdk_device_info",
+    kind: "gauge",
+    help: "Always 1; its labels tell what the device is.",
+};
+
+impl DeviceGroup {
+    fn values(self) -> &'static [DeviceFamily] {
+        match self {
+            Self::State => &STATE,
+            Self::Seconds => &SECONDS,
+            Self::Counts => &COUNTS,
+            Self::Info => &[],
+        }
+    }
+
+    /// What the group says of a device.
+    #[must_use]
+    pub fn of(self, device: &DeviceMeasures) -> Values {
+        let mut values = [ABSENT; FAMILIES_MAX];
+        for (value, family) in values.iter_mut().zip(self.values()) {
+            *value = (family.value)(device).map_or(ABSENT, |value| value.0);
+        }
+        Values { device_id: device.device_id, values }
+    }
+
+    /// The group's series that are written from [`Values`], in order.
+    pub fn columns(self) -> impl Iterator<Item = Column> {
+        self.values().iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
+    }
+}
+
+/// One series of all devices.
+pub struct Column {
+    at: usize,
+    family: &'static Family,
+}
+
+impl Column {
+    /// What comes before all samples.
+    #[must_use]
+    pub fn head(&self) -> String {
+        self.family.head()
+    }
+
+    /// The samples of these devices of a gateway.
+    #[must_use]
+    pub fn text(&self, gateway: &GatewayName, values: &[Values]) -> String {
+        let before = before_id(gateway);
+        let mut text = String::with_capacity(values.len() * (before.len() + SAMPLE_BYTES));
+        for Values { device_id, values } in values {
+            let Some(value) = values.get(self.at).filter(|value| **value != ABSENT) else {
+                continue;
+            };
+            begin(&mut text, self.family.name, &before);
+            number(&mut text, u64::from(device_id.get()));
+            text.push('"');
+            end(&mut text, Thousandths(*value));
+        }
+        text
+    }
+}
+
+/// A sample's labels up to the device's ID.
+fn before_id(gateway: &GatewayName) -> String {
+    let mut text = String::new();
+    label(&mut text, "gateway", gateway.as_str());
+    text.push_str(",device_id=\"");
+    text
+}
+
+/// What comes before the samples of `gsdk_device_info`.
+#[must_use]
+pub fn info_head() -> String {
+    INFO.head()
+}
+
+/// `gsdk_device_info` of these devices of a gateway.
+#[must_use]
+pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
+    let before = before_id(&gateway.name);
+    let mut text = String::with_capacity(devices.len() * (before.len() + 2 * SAMPLE_BYTES));
+    let told = |value: Option<String>| value.unwrap_or_default();
+    for DeviceMeasures { device_id, info, .. } in devices {
+        begin(&mut text, INFO.name, &before);
+        number(&mut text, u64::from(device_id.get()));
+        text.push('"');
+        for (name, value) in [
+            ("name", gateway.device_name(*device_id, info.map(|info| info.device_type))),
+            ("device_type", told(info.map(|info| info.device_type.to_string()))),
+            ("ip", told(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
+            ("mode", told(info.map(|info| info.mode.to_string()))),
+            ("ssl", told(info.map(|info| info.ssl.to_string()))),
+        ] {
+            text.push(',');
+            label(&mut text, name, &value);
+        }
+        end(&mut text, Thousandths::whole(1));
+    }
+    text
+}

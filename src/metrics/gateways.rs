@@ -1,0 +1,116 @@
+//! The gateways' series, written from copies, family by family.
+//!
+//! May not ask the core. While nobody can know of a gateway's devices, they are counted as unknown.
+
+use super::text::{Family, Thousandths, begin, end, label};
+use crate::fleet::{GatewayCounts, GatewayState, Status};
+use crate::ids::Moment;
+use crate::payload::GatewayEntry;
+
+/// What the metrics tell of one gateway, at one instant.
+#[derive(Clone, Debug)]
+pub struct GatewayMeasures {
+    /// What the configuration says of it.
+    pub entry: GatewayEntry,
+    /// How the bridge stands to it.
+    pub state: GatewayState,
+    /// Its counts.
+    pub counts: GatewayCounts,
+    /// When its certificate ends.
+    pub certificate_expires_at: Option<Moment>,
+}
+
+/// A gateway's samples of one family: a label beyond `gateway`, and the value.
+type Samples = Vec<(Option<(&'static str, String)>, Thousandths)>;
+
+/// A family's samples of one gateway.
+type SamplesOf = fn(&GatewayMeasures) -> Samples;
+
+fn one(value: Thousandths) -> Samples {
+    vec![(None, value)]
+}
+
+fn maybe(value: Option<i64>) -> Samples {
+    value.map(|value| (None, Thousandths(value))).into_iter().collect()
+}
+
+#[rustfmt::skip]
+static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
+    (Family { name: "gsdk_gateway_up", kind: "gauge",
+        help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
+        |gateway| one(Thousandths::whole(u64::from(gateway.state.live)))),
+    (Family { name: "gsdk_gateway_since_timestamp_seconds", kind: "gauge",
+        help: "When the gateway's present state began, by the bridge's clock." },
+        |gateway| one(Thousandths(gateway.state.since.millis()))),
+    (Family { name: "gsdk_gateway_devices", kind: "gauge",
+        help: "How many devices are connected, are not, or nobody can know of." },
+        |gateway| {
+            let count = |connected, count: usize| {
+                (Some(("connected", String::from(connected))), Thousandths::whole(count as u64))
+            };
+            let GatewayState { connected, disconnected, unknown, .. } = gateway.state;
+            vec![count("true", connected), count("false", disconnected), count("unknown", unknown)]
+        }),
+    (Family { name: "gsdk_gateway_stream_starts_total", kind: "counter",
+        help: "Links made to the gateway." },
+        |gateway| one(Thousandths::whole(gateway.counts.stream_starts))),
+    (Family { name: "gsdk_gateway_last_list_timestamp_seconds", kind: "gauge",
+        help: "When the gateway's list was last read; absent until then." },
+        |gateway| maybe(gateway.state.last_list_at.map(Moment::millis))),
+    (Family { name: "gsdk_gateway_audit_interval_seconds", kind: "gauge",
+        help: "How often the list is read, as configured; what is much older is stale." },
+        |gateway| one(Thousandths(gateway.state.audit_interval_ms))),
+    (Family { name: "gsdk_gateway_clock_skew_seconds", kind: "gauge",
+        help: "The gateway's clock minus the bridge's, an estimate; absent until there is one." },
+        |gateway| maybe(gateway.state.clock_skew_ms)),
+    (Family { name: "gsdk_gateway_certificate_expiry_timestamp_seconds", kind: "gauge",
+        help: "When the gateway's certificate ends; absent until it was seen." },
+        |gateway| maybe(gateway.certificate_expires_at.map(Moment::millis))),
+    (Family { name: "gsdk_status_changes_total", kind: "counter",
+        help: "Status changes that became events." }, status_changes),
+    (Family { name: "gsdk_repeated_status_total", kind: "counter",
+        help: "Statuses from the stream that were no news." },
+        |gateway| one(Thousandths::whole(gateway.counts.repeated))),
+    (Family { name: "gsdk_corrections_total", kind: "counter",
+        help: "Differences that audits found." },
+        |gateway| one(Thousandths::whole(gateway.counts.corrections))),
+    (Family { name: "gsdk_stranger_status_total", kind: "counter",
+        help: "Statuses of devices neither listed nor configured." },
+        |gateway| one(Thousandths::whole(gateway.counts.strangers))),
+];
+
+fn status_changes(gateway: &GatewayMeasures) -> Samples {
+    let counts = &gateway.counts.status_changes;
+    let known = Status::KNOWN.iter().map(|status| (*status, counts.get(status).copied()));
+    let unknown = counts.iter().filter(|(status, _)| matches!(status, Status::Unknown(_)));
+    let unknown = unknown.map(|(status, count)| (*status, Some(*count)));
+    let other = Some(gateway.counts.status_changes_other).filter(|count| *count > 0);
+    known
+        .chain(unknown)
+        .map(|(status, count)| (status.to_string(), count.unwrap_or(0)))
+        .chain(other.map(|count| ("unknown".to_owned(), count)))
+        .map(|(status, count)| (Some(("status", status)), Thousandths::whole(count)))
+        .collect()
+}
+
+/// All gateways' text, family by family.
+#[must_use]
+pub fn gateways_text(gateways: &[GatewayMeasures]) -> String {
+    let mut text = String::new();
+    for (family, samples) in &GATEWAY_FAMILIES {
+        text.push_str(&family.head());
+        for gateway in gateways {
+            let mut gateway_label = String::new();
+            label(&mut gateway_label, "gateway", gateway.entry.name.as_str());
+            for (more, value) in samples(gateway) {
+                begin(&mut text, family.name, &gateway_label);
+                if let Some((name, value)) = more {
+                    text.push(',');
+                    label(&mut text, name, &value);
+                }
+                end(&mut text, value);
+            }
+        }
+    }
+    text
+}
