@@ -20,6 +20,9 @@ pub(crate) async fn pipe(gateway: &str, ca_file: &str, mqtt_port: u16) {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(std::fs::read(ca_file).unwrap()));
     let endpoint = Endpoint::from_shared(format!("https://{gateway}")).unwrap();
+    // With windows of the usual size h2 ends the connection: changes wait unread in small frames.
+    let endpoint = endpoint.initial_stream_window_size(1 << 21);
+    let endpoint = endpoint.initial_connection_window_size(1 << 26);
     let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
     let request = SubscribeStatusRequest { queue_size: 1 << 20 };
     let mut stream =

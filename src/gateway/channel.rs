@@ -14,10 +14,14 @@ use super::tls::Dialled;
 
 /// How much of one stream may be under way unread. A full queue of 65,536 changes is 1.3 MB, so a
 /// gateway can hand over all of it without waiting for us.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 
-/// The same for all streams of a connection: a large list does not hold up the changes.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The same for all streams of a connection: a large list does not hold up the changes. It is as
+/// large as it is for what h2 makes of it: half of it is what small frames that wait unread may
+/// cost, at up to 256 bytes each, before h2 itself ends the connection (`too_many_data_frames`,
+/// since 0.4.16). A stream's window full of the smallest changes, 17 bytes in a frame each as
+/// grpc-go sends them, costs 28 MB.
+const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 
 /// The largest header list taken. A Multi error names each failed device in a trailer (wire,
 /// section 1): a thousand are 100 to 200 KiB, and hyper's default of 16 KiB would break the whole

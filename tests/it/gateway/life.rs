@@ -59,13 +59,13 @@ struct Seen {
     connections: AtomicUsize,
 }
 
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const ACK: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const ACK: u8 = 1;
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -74,7 +74,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The end of a call: HTTP status 200, and a gRPC status and its message at once.
-fn answer(stream: u32, status: &str, message: &str) -> Vec<u8> {
+pub(super) fn answer(stream: u32, status: &str, message: &str) -> Vec<u8> {
     let mut block = vec![0x88];
     let headers =
         [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", message)];

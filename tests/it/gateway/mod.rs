@@ -3,6 +3,7 @@
 //! May not use the simulator: what is tested here must not share its bugs, and some peers here are
 //! broken on purpose.
 
+mod flood;
 mod life;
 mod link;
 mod peer;

@@ -1,0 +1,105 @@
+//! A gateway that hands over its full queue at once, each change in a frame of its own, as servers
+//! of grpc-go do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gsdk2mqtt::gateway::Observation;
+use gsdk2mqtt::proto::connect::StatusChange;
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::life::{ACK, HEADERS, PING, SETTINGS, answer, frame};
+use super::{Observed, lobby};
+use crate::harness::certificates::Ca;
+
+/// The largest queue that a gateway is asked for by default.
+const CHANGES: u32 = 65_536;
+const DATA: u8 = 0;
+
+/// The changes, and what begins the answer to the subscription.
+fn flood(stream: u32) -> Vec<u8> {
+    let mut block = vec![0x88, 0, 12];
+    block.extend(b"content-type");
+    block.push(16);
+    block.extend(b"application/grpc");
+    let mut bytes = frame(HEADERS, 0x4, stream, &block);
+    for number in 1..=CHANGES {
+        let change = StatusChange { device_id: 540_000_001, status: 1, timestamp: number };
+        let message = change.encode_to_vec();
+        let mut payload = vec![0];
+        payload.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        payload.extend(message);
+        bytes.extend(frame(DATA, 0, stream, &payload));
+    }
+    bytes
+}
+
+/// Answers calls with nothing; the first answer is followed by the flood.
+async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
+    socket.read_exact(&mut [0; 24]).await?;
+    socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let (mut subscription, mut flooded) = (None, false);
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        socket.read_exact(&mut payload).await?;
+        let (kind, flags) = (head[3], head[4]);
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        match (kind, subscription) {
+            (SETTINGS, _) if flags & ACK == 0 => {
+                socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
+            }
+            (PING, _) if flags & ACK == 0 => {
+                socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
+            }
+            (HEADERS, None) => subscription = Some(stream),
+            (HEADERS, Some(subscription)) => {
+                socket.write_all(&answer(stream, "0", "")).await?;
+                if !std::mem::replace(&mut flooded, true) {
+                    socket.write_all(&flood(subscription)).await?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Aim: a full queue comes through whole. Method: all of it at once, written to an observer who is
+/// slow to begin. (h2 ends a connection with `too_many_data_frames` where small frames wait unread;
+/// how many it bears follows from the connection's window.)
+#[tokio::test]
+async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
+    let ca = Ca::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(ca.for_names(&["127.0.0.1"]).tls()));
+    let server = async move {
+        let (socket, _) = listener.accept().await?;
+        serve(acceptor.accept(socket).await?).await
+    };
+    let gateway = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    gateway.spawn(server);
+    let mut observed =
+        Observed::start(lobby(&address.to_string(), &ca.file()), 2 * CHANGES as usize);
+    observed.up().await;
+    // Nobody else runs meanwhile: what is sent waits in the sockets.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut expected = 1;
+    while expected <= CHANGES {
+        match observed.next().await {
+            Observation::Status { timestamp_s, .. } => {
+                assert_eq!(timestamp_s, expected);
+                expected += 1;
+            }
+            Observation::LinkDown { error, .. } => panic!("after {expected}: {error}"),
+            _ => {}
+        }
+    }
+    observed.stop().await;
+    gateway.shutdown_background();
+}
