@@ -32,7 +32,8 @@ ALLOWED = {
     "services": {"mqtt:want", "mqtt:need"},
 }
 KNOWN = {"name", "version", "slug", "description", "arch", "url", "stage", "startup", "timeout",
-         "services", "map", "tmpfs", "backup_exclude", "ports", "options", "schema"}
+         "services", "map", "tmpfs", "backup_exclude", "ports", "options", "schema",
+         "ingress", "ingress_port", "panel_icon", "panel_title"}
 TYPE = re.compile(r"(str|bool|port|password|int\(\d+,\d+\)|list\([^)]+\)|match\((?P<match>.+)\))\??$")
 
 
@@ -89,6 +90,9 @@ def descriptions():
     assert f"## {version}" in (ADDON / "CHANGELOG.md").read_text(), "CHANGELOG.md"
     profile = re.findall(r"^profile (\S+) ", (ADDON / "apparmor.txt").read_text(), re.M)
     assert profile == [CONFIG["slug"]], "the profile has the slug's name"
+
+    assert CONFIG["ingress"] is True and list(CONFIG["ports"]) == [f"{CONFIG['ingress_port']}/tcp"]
+    assert f'"0.0.0.0:{CONFIG["ingress_port"]}"' in (ADDON / "options.jq").read_text(), "listen"
 
     schema, defaults = CONFIG["schema"], CONFIG["options"]
     # What has a default may not be optional, and what is neither is asked for: nothing is here.
