@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("commands", "ids fleet payload gateway"),
     ("desired", "ids fleet gateway commands"),
     ("metrics", "ids fleet payload"),
-    ("http", "ids fleet payload metrics net"),
+    ("http", "ids fleet payload metrics net task"),
     ("homeassistant", "ids fleet payload"),
     ("config", "ids fleet"),
     ("simulator", "ids proto net"),

@@ -18,6 +18,8 @@ use crate::tables::{Row, Table};
 
 /// How long after a reconnect it is watched what is published.
 const RECONNECT_WATCH: Duration = Duration::from_secs(8);
+/// How long it is watched at rest.
+const REST: Duration = Duration::from_secs(20);
 /// Changes a second while it is scraped.
 const CHANGES_PER_SECOND: u64 = 500;
 
@@ -52,8 +54,48 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     table
         .row(Row::one("states and events said after all links were cut", said as f64).at_most(0.0));
 
+    rest(&mut table, process).await;
+    changes(&mut table, process, &simulators[0], &arrived).await;
     scrape(&mut table, &subject, &simulators, &arrived).await;
     table
+}
+
+/// Nothing happens.
+async fn rest(table: &mut Table, process: Process) {
+    let (cpu, wakes, since) = (process.cpu(), process.wake_ups(), Instant::now());
+    tokio::time::sleep(REST).await;
+    let seconds = since.elapsed().as_secs_f64();
+    let cpu = (process.cpu() - cpu).as_secs_f64();
+    table.row(Row::one("nothing happens: CPU, % of a core", cpu * 100.0 / seconds));
+    let wakes = (process.wake_ups() - wakes) as f64;
+    table.row(Row::one("nothing happens: wake-ups a second", wakes / seconds));
+}
+
+/// A steady stream and a burst of one gateway's devices, among all the others.
+async fn changes(
+    table: &mut Table,
+    process: Process,
+    simulator: &gsdk2mqtt::simulator::Simulator,
+    arrived: &crate::counter::Arrived,
+) {
+    for (changes, rate) in [(10_000, Some(2_000)), (100_000, None)] {
+        arrived.times.lock().unwrap().clear();
+        let (events, cpu, begun) = (arrived.events(), process.cpu(), Instant::now());
+        let told = tell(&simulator.control(), changes, rate).await;
+        until("every event has arrived", || arrived.events() - events >= changes).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        // The last acknowledgements and the last states are part of the work.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let cpu_us = (process.cpu() - cpu).as_secs_f64() * 1e6 / changes as f64;
+        if rate.is_some() {
+            table.row(Row::one("2,000 changes a second: CPU a change, us", cpu_us));
+            let p99 = quantile(delays_ms(&told, arrived), 0.99);
+            table.row(Row::one("2,000 changes a second: p99 to the subscriber, ms", p99));
+        } else {
+            table.row(Row::one("a burst: CPU a change, us", cpu_us));
+            table.row(Row::one("a burst: events a second", changes as f64 / seconds));
+        }
+    }
 }
 
 /// A bridge with a single device: it does not start without a gateway.
@@ -156,13 +198,8 @@ pub(crate) async fn idle() -> Table {
     let process = subject.process();
     // What follows the start is not yet quiet: second infos, HTTP/2 settling.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let (cpu, wakes, since) = (process.cpu(), process.wake_ups(), Instant::now());
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let seconds = since.elapsed().as_secs_f64();
-    let mut table = Table::new("idle", "1,000 devices, nothing happens for 20 s".to_owned());
-    let cpu = (process.cpu() - cpu).as_secs_f64();
-    table.row(Row::one("CPU, % of a core", cpu * 100.0 / seconds));
-    table.row(Row::one("wake-ups a second", (process.wake_ups() - wakes) as f64 / seconds));
+    let mut table = Table::new("idle", format!("1,000 devices, nothing happens for {REST:?}"));
+    rest(&mut table, process).await;
     table.row(Row::one("memory, MB", process.resident_mb()));
     table.row(Row::one("from start to online, s", started));
     let size = std::fs::metadata(crate::harness::bridge::PROGRAM).unwrap().len();

@@ -17,12 +17,13 @@ use super::{DEVICES_AT_ONCE, Query, Served, Settings, unavailable};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
 use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text};
+use crate::task::caught;
 
 /// Pieces that wait for the socket.
 const PIECES_MAX: usize = 2;
 
-/// A piece of the text; an error ends the answer so that nobody takes it for whole.
-type Piece = Result<String, &'static str>;
+/// A piece of the text; an error breaks the answer off, so that nobody takes it for whole.
+type Piece = Result<String, String>;
 
 pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
     let settings = &served.settings;
@@ -40,12 +41,19 @@ pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
     };
     first.push_str(&gateways_text(&gateways));
     let (pieces, written) = mpsc::channel(PIECES_MAX);
+    let last = pieces.clone();
     let writer = Writer { settings: served.settings.clone(), gateways, pieces };
     tokio::spawn(async move {
-        if let Err(Ended::Unanswered(why)) = writer.write().await {
-            // Whoever asked may have gone meanwhile.
-            _ = writer.pieces.send(Err(why)).await;
-        }
+        let why = match caught(async move { writer.write().await }).await {
+            Ok(Ok(()) | Err(Ended::Gone)) => return,
+            Ok(Err(Ended::Unanswered(why))) => why.to_owned(),
+            Err(panic) => {
+                tracing::error!(%panic, "writing the metrics failed");
+                panic
+            }
+        };
+        // Whoever asked may have gone meanwhile.
+        _ = last.send(Err(why)).await;
     });
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(written));
