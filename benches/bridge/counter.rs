@@ -37,7 +37,7 @@ impl Arrived {
     }
 }
 
-/// Subscribes to everything; the thread ends with the connection.
+/// Subscribes to everything, until nobody holds what has arrived.
 pub(crate) fn subscribe(port: u16) -> Arc<Arrived> {
     let arrived = Arc::new(Arrived::default());
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -49,19 +49,20 @@ pub(crate) fn subscribe(port: u16) -> Arc<Arrived> {
     packets.extend(connect);
     packets.extend(b"\x82\x06\x00\x01\x00\x01#\x00");
     socket.write_all(&packets).unwrap();
-    let ours = Arc::clone(&arrived);
+    let theirs = Arc::downgrade(&arrived);
     let (subscribed, is_subscribed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer: Vec<u8> = Vec::new();
         let mut part = vec![0; 1 << 18];
         while let Ok(read @ 1..) = socket.read(&mut part) {
             let now = Instant::now();
+            let Some(arrived) = theirs.upgrade() else { return };
             buffer.extend(&part[..read]);
             let mut at = 0;
             while let Some((kind, head, len)) = packet(&buffer[at..]) {
                 let body = &buffer[at + head..at + head + len];
                 match kind & 0xf0 {
-                    0x30 => ours.take(body, now),
+                    0x30 => arrived.take(body, now),
                     0x90 => _ = subscribed.send(()),
                     _ => {}
                 }

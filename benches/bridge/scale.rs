@@ -55,8 +55,9 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
         .row(Row::one("states and events said after all links were cut", said as f64).at_most(0.0));
 
     rest(&mut table, process).await;
-    changes(&mut table, process, &simulators[0], &arrived).await;
+    // Before anything that would leave free memory behind, of which a scrape would take its own.
     scrape(&mut table, &subject, &simulators, &arrived).await;
+    changes(&mut table, process, &simulators[0], &arrived).await;
     table
 }
 
@@ -143,7 +144,8 @@ async fn scrape(
     let cpu = process.cpu();
     for _ in 0..5 {
         let begun = Instant::now();
-        assert!(drain(port, "/metrics").await >= text.len());
+        // Not to the byte: the seconds go on.
+        assert!(drain(port, "/metrics").await > text.len() / 10 * 9);
         times.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     let cpu_ms = (process.cpu() - cpu).as_secs_f64() * 1e3 / 5.0;
