@@ -98,7 +98,7 @@ static INFO: Family = Family {
 };
 
 impl DeviceGroup {
-    fn values(self) -> &'static [DeviceFamily] {
+    fn families(self) -> &'static [DeviceFamily] {
         match self {
             Self::State => &STATE,
             Self::Seconds => &SECONDS,
@@ -111,7 +111,7 @@ impl DeviceGroup {
     #[must_use]
     pub fn of(self, device: &DeviceMeasures) -> Values {
         let mut values = [ABSENT; FAMILIES_MAX];
-        for (value, family) in values.iter_mut().zip(self.values()) {
+        for (value, family) in values.iter_mut().zip(self.families()) {
             *value = (family.value)(device).map_or(ABSENT, |value| value.0);
         }
         Values { device_id: device.device_id, values }
@@ -119,7 +119,7 @@ impl DeviceGroup {
 
     /// The group's series that are written from [`Values`], in order.
     pub fn columns(self) -> impl Iterator<Item = Column> {
-        self.values().iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
+        self.families().iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
     }
 }
 

@@ -134,10 +134,13 @@ impl Outbox {
         let mut at = self.held;
         loop {
             let subject = self.ready.get(at)?;
-            match (waits(subject), at == self.held) {
-                (true, _) if may_go(subject) => break,
-                (true, true) => self.held += 1,
-                _ => {}
+            if waits(subject) {
+                if may_go(subject) {
+                    break;
+                }
+                if at == self.held {
+                    self.held += 1;
+                }
             }
             at += 1;
         }
