@@ -18,17 +18,17 @@ pub(crate) const BROKER: &str =
     "log_type none\nmax_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true";
 
 /// One run's figures.
-struct Run {
-    seconds: f64,
-    cpu_us: f64,
+pub(crate) struct Run {
+    pub(crate) seconds: f64,
+    pub(crate) cpu_us: f64,
     p50_ms: f64,
-    p99_ms: f64,
+    pub(crate) p99_ms: f64,
     states: f64,
     bytes: f64,
     peak_mb: f64,
 }
 
-async fn run(
+pub(crate) async fn run(
     subject: &Subject,
     arrived: &Arrived,
     gateway: &Simulator,

@@ -5,14 +5,13 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
 use crate::counter::subscribe;
-use crate::harness::bridge::{Setup, get};
+use crate::harness::bridge::{Setup, ask, get};
 use crate::harness::mosquitto::Mosquitto;
 use crate::process::{Process, quantile};
-use crate::rounds::BROKER;
+use crate::rounds::{BROKER, run};
 use crate::source::{Subject, bridge, delays_ms, gateways, scraping, tell, until};
 use crate::tables::{Row, Table};
 
@@ -57,7 +56,7 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     rest(&mut table, process).await;
     // Before anything that would leave free memory behind, of which a scrape would take its own.
     scrape(&mut table, &subject, &simulators, &arrived).await;
-    changes(&mut table, process, &simulators[0], &arrived).await;
+    changes(&mut table, &subject, &simulators[0], &arrived).await;
     table
 }
 
@@ -75,28 +74,16 @@ async fn rest(table: &mut Table, process: Process) {
 /// A steady stream and a burst of one gateway's devices, among all the others.
 async fn changes(
     table: &mut Table,
-    process: Process,
+    subject: &Subject,
     simulator: &gsdk2mqtt::simulator::Simulator,
     arrived: &crate::counter::Arrived,
 ) {
-    for (changes, rate) in [(10_000, Some(2_000)), (100_000, None)] {
-        arrived.times.lock().unwrap().clear();
-        let (events, cpu, begun) = (arrived.events(), process.cpu(), Instant::now());
-        let told = tell(&simulator.control(), changes, rate).await;
-        until("every event has arrived", || arrived.events() - events >= changes).await;
-        let seconds = begun.elapsed().as_secs_f64();
-        // The last acknowledgements and the last states are part of the work.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let cpu_us = (process.cpu() - cpu).as_secs_f64() * 1e6 / changes as f64;
-        if rate.is_some() {
-            table.row(Row::one("2,000 changes a second: CPU a change, us", cpu_us));
-            let p99 = quantile(delays_ms(&told, arrived), 0.99);
-            table.row(Row::one("2,000 changes a second: p99 to the subscriber, ms", p99));
-        } else {
-            table.row(Row::one("a burst: CPU a change, us", cpu_us));
-            table.row(Row::one("a burst: events a second", changes as f64 / seconds));
-        }
-    }
+    let paced = run(subject, arrived, simulator, 10_000, Some(2_000)).await;
+    table.row(Row::one("2,000 changes a second: CPU a change, us", paced.cpu_us));
+    table.row(Row::one("2,000 changes a second: p99 to the subscriber, ms", paced.p99_ms));
+    let burst = run(subject, arrived, simulator, 100_000, None).await;
+    table.row(Row::one("a burst: CPU a change, us", burst.cpu_us));
+    table.row(Row::one("a burst: events a second", 100_000.0 / burst.seconds));
 }
 
 /// A bridge with a single device: it does not start without a gateway.
@@ -177,9 +164,7 @@ async fn scrape(
 
 /// GET, read and thrown away as it comes: how many bytes. What a client does with them is its own.
 async fn drain(port: u16, path: &str) -> usize {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = ask(port, path).await;
     let (mut buffer, mut bytes) = (vec![0; 1 << 16], 0);
     loop {
         match stream.read(&mut buffer).await.unwrap() {

@@ -73,7 +73,11 @@ fn told(watcher: &Watcher, what: &str) -> Option<Value> {
 }
 
 /// Something happens to a device and is told, in this chain if one is named; its event.
-async fn happens(watcher: &Watcher, simulator: &Simulator, chain: Option<&Value>) -> Value {
+pub(super) async fn happens(
+    watcher: &Watcher,
+    simulator: &Simulator,
+    chain: Option<&Value>,
+) -> Value {
     let connected = simulator.control().managed().into_iter().find(|it| it.status == 1);
     let device = connected.unwrap().device_id;
     let in_chain = || {

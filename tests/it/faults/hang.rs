@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::disk::happens;
 use super::{check_all, reads, ready, within};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
-use gsdk2mqtt::simulator::Simulator;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Syncs that wait as long as there is a file, and then succeed.
@@ -36,20 +36,11 @@ fn library(dir: &Path) -> String {
     library.display().to_string()
 }
 
-async fn happens(watcher: &Watcher, simulator: &Simulator) {
-    watcher.clear();
-    let device = simulator.control().managed()[0].device_id;
-    assert!(simulator.control().drop_device(device));
-    let topic = format!("gsdk/lobby/{device}/event/connected");
-    watcher.see("the device is back", |seen| seen.topic == topic).await;
-    check_all(watcher);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_hangs_is_told_holds_up_no_event_and_no_stop() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let simulator = crate::harness::simulator(1).await;
+    let simulator = crate::harness::simulator(10).await;
     let dir = tempfile::tempdir().unwrap();
     let hangs = dir.path().join("hangs");
     let mut bridge = Setup::new(broker.port, "")
@@ -60,18 +51,18 @@ async fn a_disk_that_hangs_is_told_holds_up_no_event_and_no_stop() {
     ready(&bridge, PATIENCE, "hanging disk: the start, until ready").await;
 
     std::fs::write(&hangs, "").unwrap();
-    happens(&watcher, &simulator).await;
+    happens(&watcher, &simulator, None).await;
     let what = "hanging disk: until it is told";
     reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, what).await;
     let (status, body) = bridge.get("/readyz").await;
     assert!(status == 503 && body.contains("the disk has not answered for 10 s"), "{body}");
-    happens(&watcher, &simulator).await;
+    happens(&watcher, &simulator, None).await;
     std::fs::remove_file(&hangs).unwrap();
     ready(&bridge, PATIENCE, "hanging disk: it answers, until ready").await;
     assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
 
     std::fs::write(&hangs, "").unwrap();
-    happens(&watcher, &simulator).await;
+    happens(&watcher, &simulator, None).await;
     reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, what).await;
     let ended = async || Some(bridge.terminate().await);
     let ((status, log), _) = within(PATIENCE, "hanging disk: until it has stopped", ended).await;
@@ -80,5 +71,6 @@ async fn a_disk_that_hangs_is_told_holds_up_no_event_and_no_stop() {
     // A start syncs before anything else, and waits.
     std::fs::remove_file(&hangs).unwrap();
     ready(&bridge, PATIENCE, "hanging disk: the next start, until ready").await;
-    happens(&watcher, &simulator).await;
+    happens(&watcher, &simulator, None).await;
+    check_all(&watcher);
 }

@@ -12,13 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::life::{ACK, HEADERS, PING, SETTINGS, answer, frame};
+use super::frames::{ACK, DATA, Frame, HEADERS, PING, SETTINGS, answer, frame};
 use super::{Observed, lobby};
 use crate::harness::certificates::Ca;
 
 /// The largest queue that a gateway is asked for by default.
 const CHANGES: u32 = 65_536;
-const DATA: u8 = 0;
 
 /// The changes, and what begins the answer to the subscription.
 fn flood(stream: u32) -> Vec<u8> {
@@ -44,12 +43,7 @@ async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     let (mut subscription, mut flooded) = (None, false);
     loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        socket.read_exact(&mut payload).await?;
-        let (kind, flags) = (head[3], head[4]);
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Frame { kind, flags, stream, payload } = Frame::read(&mut socket).await?;
         match (kind, subscription) {
             (SETTINGS, _) if flags & ACK == 0 => {
                 socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::{ACK, Frame, HEADERS, PING, SETTINGS, answer, frame};
 use super::peer::{Peer, State};
 use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, quick};
@@ -59,35 +60,6 @@ struct Seen {
     connections: AtomicUsize,
 }
 
-pub(super) const HEADERS: u8 = 1;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-pub(super) const ACK: u8 = 1;
-
-/// A frame of HTTP/2.
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// The end of a call: HTTP status 200, and a gRPC status and its message at once.
-pub(super) fn answer(stream: u32, status: &str, message: &str) -> Vec<u8> {
-    let mut block = vec![0x88];
-    let headers =
-        [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", message)];
-    for (name, value) in headers {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    frame(HEADERS, 0x5, stream, &block)
-}
-
 /// Closes as grpc-go and grpc-core do after the third ping that came too soon.
 fn too_many_pings(last_stream: u32) -> Vec<u8> {
     let mut payload = last_stream.to_be_bytes().to_vec();
@@ -104,12 +76,7 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> s
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     let (mut pings, mut subscription) = (0, None);
     loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        socket.read_exact(&mut payload).await?;
-        let (kind, flags) = (head[3], head[4]);
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let Frame { kind, flags, stream, payload } = Frame::read(&mut socket).await?;
         match kind {
             SETTINGS if flags & ACK == 0 => {
                 socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;

@@ -4,6 +4,7 @@
 //! broken on purpose.
 
 mod flood;
+mod frames;
 mod life;
 mod link;
 mod peer;

@@ -250,14 +250,7 @@ impl Drop for Bridge {
 /// GET on a web server of this machine, once it listens: status and body.
 pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
     patiently("the web server answers", async {
-        let mut stream = loop {
-            match TcpStream::connect(("127.0.0.1", port)).await {
-                Ok(stream) => break stream,
-                Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
-            }
-        };
-        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut stream = ask(port, path).await;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -265,4 +258,17 @@ pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
         (status, body.to_owned())
     })
     .await
+}
+
+/// The same, with the answer still to be read.
+pub(crate) async fn ask(port: u16, path: &str) -> TcpStream {
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(super::LOOK_EVERY).await,
+        }
+    };
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
