@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use super::stderr::Writer;
+
 /// What is logged unless RUST_LOG says otherwise. The MQTT library tells each refusal of each
 /// message; we tell them ourselves, once.
 pub(super) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
@@ -23,11 +25,16 @@ pub(super) enum Format {
     Json,
 }
 
-pub(super) fn start(format: Format, default: &str) {
+/// Logs from now on; call [`Writer::finish`] on what this gives before the program ends.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn start(format: Format, default: &str) -> std::io::Result<Writer> {
+    let stderr = Writer::start(std::io::stderr())?;
     // An empty RUST_LOG, as compose files pass on, is none.
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::new(wanted.as_deref().unwrap_or(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr.clone());
     // What cannot be written would be told on the same stderr, and die of it.
     let builder = builder.log_internal_errors(false);
     match format {
@@ -36,4 +43,5 @@ pub(super) fn start(format: Format, default: &str) {
         }
         Format::Json => builder.json().flatten_event(true).init(),
     }
+    Ok(stderr)
 }

@@ -13,6 +13,7 @@ mod pages;
 mod run;
 mod schema;
 mod simulate;
+mod stderr;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,28 +64,15 @@ impl Cli {
     /// Does what the command line asks for: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
         let speaks = matches!(self.command, Command::Ctl(_) | Command::Check(_));
-        log::start(self.log, if speaks { log::QUIET } else { log::DEFAULT });
-        let outcome = match self.command {
-            Command::Run(args) => run::run(args).await,
-            #[cfg(feature = "demo")]
-            Command::Demo(args) => demo::run(args).await,
-            Command::Check(args) => {
-                let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
-                return code.map_or(ExitCode::FAILURE, ExitCode::from);
-            }
-            Command::Ctl(args) => match ctl::run(args).await {
-                Ok(code) => return code,
-                Err(error) => Err(error),
-            },
-            Command::Simulate(args) => simulate::run(args, stop_signal()).await,
-            Command::Schema(args) => schema::run(&args),
-            Command::Health(args) => health::run(&args).await,
-            Command::Completions(args) => pages::completions(&args),
-            Command::Man(args) => pages::man(&args),
+        let default = if speaks { log::QUIET } else { log::DEFAULT };
+        let log = match log::start(self.log, default) {
+            Ok(log) => log,
+            Err(error) => return failed(&format!("the system gives no thread: {error}")),
         };
+        let outcome = Box::pin(self.command.run()).await;
+        log.finish();
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) if error.is::<config::Error>() => {
                 say(&error.to_string());
                 ExitCode::from(EXIT_WRONG)
@@ -92,6 +80,28 @@ impl Cli {
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => failed(&format!("{error:#}")),
         }
+    }
+}
+
+impl Command {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(args) => run::run(args).await?,
+            #[cfg(feature = "demo")]
+            Self::Demo(args) => demo::run(args).await?,
+            Self::Check(args) => {
+                let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
+                return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+            }
+            Self::Ctl(args) => return ctl::run(args).await,
+            Self::Simulate(args) => simulate::run(args, stop_signal()).await?,
+            Self::Schema(args) => schema::run(&args)?,
+            Self::Health(args) => health::run(&args).await?,
+            Self::Completions(args) => pages::completions(&args)?,
+            Self::Man(args) => pages::man(&args)?,
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

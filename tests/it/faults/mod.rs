@@ -8,6 +8,7 @@ mod clock;
 mod disk;
 mod hang;
 mod kept;
+mod log;
 mod retained;
 mod shutdown;
 mod slow;

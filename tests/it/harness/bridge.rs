@@ -93,6 +93,11 @@ impl Setup {
         self.dir.path().join("state")
     }
 
+    /// Where the bridge is to log to; what is there already is kept to.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
     /// Writes the configuration and starts the bridge on it.
     pub(crate) fn start(self) -> Bridge {
         std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
@@ -134,9 +139,14 @@ impl Bridge {
 
     /// The same, and [`Self::restart`] may follow.
     pub(crate) async fn terminate(&mut self) -> (ExitStatus, String) {
-        self.signal("-TERM");
-        let status = eventually("the bridge ends", || self.child.try_wait().unwrap()).await;
+        let status = self.end().await;
         (status, self.log())
+    }
+
+    /// The same, whatever has become of its log.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        eventually("the bridge ends", || self.child.try_wait().unwrap()).await
     }
 
     /// What this process has logged.
@@ -218,7 +228,24 @@ impl Bridge {
 
     /// GET on its web server: status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        get(self.http_port, path).await
+        let answer = tokio::time::timeout(super::PATIENCE, answer(self.http_port, path)).await;
+        answer.unwrap_or_else(|_| panic!("no answer to {path}; {}", self.stands()))
+    }
+
+    /// Where each of its threads is, and the end of its log: why it does not answer.
+    fn stands(&self) -> String {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let mut said = "its threads:\n".to_owned();
+        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let [name, at, call] = ["comm", "wchan", "syscall"].map(read);
+            said += &format!("{} in {at}, {}\n", name.trim(), call.trim());
+        }
+        let file = self.dir.path().join("log");
+        // A pipe would be read for ever.
+        let log = if file.is_file() { self.log() } else { String::new() };
+        let last: Vec<&str> = log.lines().rev().take(30).collect();
+        said + "the end of its log, last line first:\n" + &last.join("\n")
     }
 
     /// The value of one series, as it stands in the exposition.
@@ -249,15 +276,16 @@ impl Drop for Bridge {
 
 /// GET on a web server of this machine, once it listens: status and body.
 pub(crate) async fn get(port: u16, path: &str) -> (u16, String) {
-    patiently("the web server answers", async {
-        let mut stream = ask(port, path).await;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
-    })
-    .await
+    patiently("the web server answers", answer(port, path)).await
+}
+
+async fn answer(port: u16, path: &str) -> (u16, String) {
+    let mut stream = ask(port, path).await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
 }
 
 /// The same, with the answer still to be read.

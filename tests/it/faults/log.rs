@@ -1,0 +1,54 @@
+//! A log that nobody takes: stderr is a pipe that is full and that nobody reads.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use tokio::net::unix::pipe;
+
+use super::check_all;
+use super::disk::happens;
+use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::patiently;
+use crate::harness::watcher::Watcher;
+
+/// Writes until there is no room; how many bytes.
+fn fill(fifo: &Path) -> usize {
+    let sender = pipe::OpenOptions::new().open_sender(fifo).unwrap();
+    let mut file = File::from(sender.into_nonblocking_fd().unwrap());
+    let written = std::iter::from_fn(|| file.write(b"\n").ok()).sum();
+    assert!(written > 0, "there was no room before");
+    written
+}
+
+/// Aim: neither events nor `/readyz` nor a stop wait for whoever should read the log, and what was
+/// logged meanwhile is there for who reads on. Method: the pipe is full before the bridge starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_nothing() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let log = setup.log_file();
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    let reader = pipe::OpenOptions::new().open_receiver(&log).unwrap();
+    let filled = fill(&log);
+    let mut bridge = setup.start();
+    bridge.is_ready().await;
+    happens(&watcher, &simulator, None).await;
+
+    let mut read = Vec::new();
+    patiently("what was logged", async {
+        while !String::from_utf8_lossy(&read[filled.min(read.len())..]).contains("started") {
+            reader.readable().await.unwrap();
+            _ = reader.try_read_buf(&mut read);
+        }
+    })
+    .await;
+    fill(&log);
+    happens(&watcher, &simulator, None).await;
+    assert!(bridge.end().await.success());
+    check_all(&watcher);
+}
