@@ -128,7 +128,8 @@ fn a_device_is_told_whole() {
             "connection": {
                 "platform": "binary_sensor", "unique_id": "gsdk_lobby_544114231_connection",
                 "name": "Connection", "state_topic": "gsdk/lobby/544114231/state",
-                "value_template": "{{ value_json.connected if value_json is defined else none }}",
+                "value_template":
+                    "{{ value_json.connected if value_json is defined else none }}",
                 "payload_on": "True", "payload_off": "False", "device_class": "connectivity"
             },
             "event": {
@@ -155,7 +156,8 @@ fn a_device_is_told_whole() {
             "since": {
                 "platform": "sensor", "unique_id": "gsdk_lobby_544114231_since", "name": "Since",
                 "state_topic": "gsdk/lobby/544114231/state",
-                "value_template": "{{ value_json.since if value_json is defined else none }}", "device_class": "timestamp",
+                "value_template": "{{ value_json.since if value_json is defined else none }}",
+                "device_class": "timestamp",
                 "entity_category": "diagnostic", "enabled_by_default": false,
                 "icon": "mdi:timer-outline"
             },
