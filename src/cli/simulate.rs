@@ -4,6 +4,7 @@
 //! it is.
 
 use std::future::Future;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -145,27 +146,28 @@ impl SimulateArgs {
 pub(super) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let simulator =
         Simulator::start(args.settings()?).await.context("cannot start the simulated gateway")?;
-    announce(&args, &simulator);
+    // Whoever does not want to read it, or no more of it, has a gateway all the same.
+    _ = announce(&args, &simulator, &mut io::stdout());
     shutdown.await;
     simulator.stop().await;
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the subcommand's result is for stdout")]
-fn announce(args: &SimulateArgs, simulator: &Simulator) {
+fn announce(args: &SimulateArgs, simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
     let ca = args.certs.join("ca.crt");
     let address = simulator.address();
-    println!("simulated G-SDK gateway on {address} (gRPC over TLS 1.2)");
-    println!("root certificate: {}", ca.display());
+    writeln!(out, "simulated G-SDK gateway on {address} (gRPC over TLS 1.2)")?;
+    writeln!(out, "root certificate: {}", ca.display())?;
     let building = simulator.control().building();
     if simulator.tenant().is_some() {
         let tenant = args.certs.join("tenant.crt");
-        println!("a master gateway; client certificate for Login: {}", tenant.display());
-        println!("administrator.crt beside it is for LoginAdmin; the keys are beside them");
+        writeln!(out, "a master gateway; client certificate for Login: {}", tenant.display())?;
+        writeln!(out, "administrator.crt beside it is for LoginAdmin; the keys are beside them")?;
     }
-    println!("{} devices in its subnet; the first few:", building.len());
+    writeln!(out, "{} devices in its subnet; the first few:", building.len())?;
     for device in building.iter().take(5) {
-        println!(
+        writeln!(
+            out,
             "  {} {} {}:{}{}{}",
             device.id,
             kind_name(device.kind),
@@ -173,16 +175,21 @@ fn announce(args: &SimulateArgs, simulator: &Simulator) {
             device.port,
             if device.ssl { ", SSL" } else { "" },
             if device.mode == Mode::DeviceToServer { ", dials in" } else { "" },
-        );
+        )?;
     }
     if let Some(api) = simulator.control_address() {
-        println!("faults on demand: curl http://{api}/");
-        println!("  curl http://{api}/fault -d '{{\"do\":\"drop\",\"devices\":{{\"random\":3}}}}'");
+        writeln!(out, "faults on demand: curl http://{api}/")?;
+        writeln!(
+            out,
+            "  curl http://{api}/fault -d '{{\"do\":\"drop\",\"devices\":{{\"random\":3}}}}'"
+        )?;
     }
-    println!("a first call, from a clone of the source:");
-    println!(
+    writeln!(out, "a first call, from a clone of the source:")?;
+    writeln!(
+        out,
         "  grpcurl -cacert {} -import-path proto -proto gsdk/connect.proto \\\n    \
          -d '{{\"timeout\":1000}}' {address} gsdk.connect.Connect/SearchDevice",
         ca.display()
-    );
+    )?;
+    Ok(())
 }

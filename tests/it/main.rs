@@ -14,3 +14,4 @@ mod homeassistant;
 mod http;
 mod mqtt_session;
 mod pages;
+mod simulate;

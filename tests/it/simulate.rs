@@ -1,0 +1,36 @@
+//! `gsdk2mqtt simulate` as a process.
+//!
+//! May not test the simulated gateway itself: it has tests of its own.
+
+use std::process::{Command, Stdio};
+
+use crate::harness::bridge::PROGRAM;
+use crate::harness::eventually;
+use crate::harness::mosquitto::free_port;
+
+/// Aim: nobody has to read what it says at its start. Method: its stdout is a pipe that is closed
+/// already, and a call is made all the same.
+#[tokio::test]
+async fn it_serves_whoever_reads_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let (reader, stdout) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut simulate = Command::new(PROGRAM)
+        .args(["simulate", "--devices", "2", "--listen", &address, "--certs"])
+        .arg(dir.path())
+        .stdout(stdout)
+        .spawn()
+        .unwrap();
+    let mut ctl = Command::new(PROGRAM);
+    ctl.args(["ctl", "--address", &address, "--ca-file"]).arg(dir.path().join("ca.crt"));
+    ctl.arg("search").stdout(Stdio::null()).stderr(Stdio::null());
+    let answered = || {
+        assert!(simulate.try_wait().unwrap().is_none(), "it has ended");
+        ctl.status().unwrap().success().then_some(())
+    };
+    eventually("a search is answered", answered).await;
+    assert!(simulate.try_wait().unwrap().is_none(), "it has ended");
+    simulate.kill().unwrap();
+    simulate.wait().unwrap();
+}
