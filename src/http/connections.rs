@@ -1,4 +1,5 @@
-//! The web server's connections: how many at once, and how long one may say nothing.
+//! The web server's connections: how many at once, and how long one may say nothing. How long
+//! one may take nothing is `patient`'s.
 //!
 //! May not look at what is asked. Every connection is a file handle, and the links to gateways and
 //! broker need some too: clients of the page may never use up what those live on.
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::patient::Patient;
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
 
 /// Connections at once: twice the browsers that may watch, and few beside 1,024 file handles, the
@@ -63,7 +65,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
 async fn answer(socket: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-    let connection = http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    let connection =
+        http.serve_connection(TokioIo::new(Patient::new(socket)), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),

@@ -6,6 +6,7 @@
 mod connections;
 mod metrics;
 pub mod page;
+mod patient;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

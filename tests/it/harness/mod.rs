@@ -39,7 +39,7 @@ pub(crate) async fn simulator(count: usize) -> Simulator {
 }
 
 /// Between two looks at a condition that nothing announces.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Looks until `look` finds something, and fails the test with `what` when that takes too long.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

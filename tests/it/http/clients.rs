@@ -2,16 +2,17 @@
 //!
 //! May not look into the process: what counts is what other clients and the gateway get.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
-use crate::harness::{eventually, patiently, simulator};
+use crate::harness::{LOOK_EVERY, eventually, patiently, simulator};
 
 /// The file handles of the process from now on; may be raised again.
 fn limit_handles(bridge: &Bridge, count: u32) {
@@ -66,6 +67,50 @@ async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
     assert_eq!(bridge.metric(links).await, Some(2.0));
     let lost = |topic: &str| topic.ends_with("/event/unreachable");
     assert!(watcher.find(|seen| lost(&seen.topic)).is_none(), "{}", bridge.log());
+}
+
+/// A connection that has asked for much and reads nothing of it.
+async fn never_reading(bridge: &Bridge) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], bridge.http_port));
+    let mut stream = socket.connect(address).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50);
+    _ = stream.write_all(&request).await;
+    stream
+}
+
+/// Whether somebody else has a turn.
+async fn is_served(bridge: &Bridge) -> bool {
+    let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    _ = stream.write_all(request).await;
+    to_the_end(stream).await.starts_with("HTTP/1.1 200")
+}
+
+/// Aim: those who ask and never read cannot keep others out, the watchdog among them. Method: as
+/// many as the server takes at once, each with more asked for than the kernel holds for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_never_read_are_let_go() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(450).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let mut held = Vec::new();
+    patiently("others are refused", async {
+        while held.len() < 64 || is_served(&bridge).await {
+            held.push(never_reading(&bridge).await);
+        }
+    })
+    .await;
+    patiently("others have a turn", async {
+        while !is_served(&bridge).await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+    assert!(bridge.stop().await.0.success());
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
