@@ -12,7 +12,7 @@ use super::words::count;
 use crate::certificate::Certificate;
 use crate::fleet::GatewayIndex;
 use crate::gateway::{
-    Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT,
+    Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT, Package,
 };
 
 /// How long its stream is listened to for a status, whose time tells of its clock.
@@ -42,7 +42,11 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
             return findings;
         }
     };
-    let age = client.package().map_or_else(String::new, |package| format!(", {package}"));
+    let age = match client.package() {
+        Some(Package::Gsdk) => " as gateways from V1.5 on do (package gsdk.connect)",
+        Some(Package::Old) => " as gateways before V1.5 do (package connect), which is served too",
+        None => "",
+    };
     findings.push(Finding::ok(format!(
         "gateway {name}: answers at {}{age}; its list holds {}",
         options.address,

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use gsdk2mqtt::simulator::{CertificateKind, Settings, Simulator};
+use gsdk2mqtt::simulator::{CallFault, CertificateKind, Packages, Settings, Simulator};
 use tempfile::TempDir;
+use tonic::Code;
 
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::certificates::{Ca, Certified};
@@ -158,6 +159,30 @@ async fn a_gateways_certificate_is_told_with_its_remedy_and_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_age_and_what_it_does_not_permit_are_told() {
+    let broker = Mosquitto::start("").await;
+    for (packages, words) in [(Packages::Gsdk, "from V1.5 on"), (Packages::Bare, "before V1.5")] {
+        let gateway = Simulator::start(Settings { packages, ..Settings::fast(1) }).await.unwrap();
+        let site = Site::plain(broker.port).gateway(&gateway, "");
+        let checked = site.check().await;
+        checked.is_fine();
+        assert!(checked.line("ok", "answers at").contains(words), "{}", checked.out);
+
+        let code = Code::PermissionDenied;
+        let refused = || CallFault { code, message: "not you".to_owned(), times: None };
+        gateway.control().fail("GetAcceptFilter", refused());
+        let checked = site.check().await;
+        checked.is_fine();
+        let line = checked.line("warn", "what needs GetAcceptFilter will not work");
+        assert!(line.contains("not you"), "{line}");
+
+        gateway.control().fail("GetDeviceList", refused());
+        let remedy = "in the gateway's own configuration";
+        site.check().await.fails(&["not you", remedy], "gateways.lobby.address");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_wrong_is_a_warning() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(1).await;
@@ -247,6 +272,9 @@ async fn a_state_directory_that_cannot_be_had_fails_and_nothing_is_made() {
     below_a_file.text = below_a_file.text.replacen(&first, &format!("state_dir = {wrong:?}"), 1);
     let checked = below_a_file.check().await;
     checked.fails(&["cannot be written", "chown"], "state_dir");
+    let file = below_a_file.dir.path().join("ca.crt").display().to_string();
+    below_a_file.text = below_a_file.text.replacen(&wrong, &file, 1);
+    below_a_file.check().await.fails(&["is no directory", "name another"], "state_dir");
 }
 
 #[tokio::test(flavor = "multi_thread")]
