@@ -2,7 +2,8 @@
 //!
 //! May not decide what is logged: RUST_LOG does, and without it what is worth knowing.
 
-use std::io::IsTerminal;
+use std::backtrace::Backtrace;
+use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -25,12 +26,36 @@ pub(super) enum Format {
     Json,
 }
 
-/// Logs from now on; call [`Writer::finish`] on what this gives before the program ends.
+/// The log while it is kept; when this is dropped, what waits to be written is waited for.
+#[derive(Debug)]
+pub(super) struct Log(Writer);
+
+impl Log {
+    /// Says this whatever RUST_LOG says.
+    pub(super) fn say(&self, text: &str) {
+        // It takes everything, or counts it.
+        _ = (&self.0).write_all(format!("{text}\n").as_bytes());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Logs from now on, panics too.
 ///
 /// # Errors
 /// The system gives no thread.
-pub(super) fn start(format: Format, default: &str) -> std::io::Result<Writer> {
+pub(super) fn start(format: Format, default: &str) -> std::io::Result<Log> {
     let stderr = Writer::start(std::io::stderr())?;
+    let to_tell = Log(stderr.clone());
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        to_tell.say(&format!("thread '{name}' {panic}\n{}", Backtrace::capture()));
+    }));
     // An empty RUST_LOG, as compose files pass on, is none.
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::new(wanted.as_deref().unwrap_or(default));
@@ -43,5 +68,5 @@ pub(super) fn start(format: Format, default: &str) -> std::io::Result<Writer> {
         }
         Format::Json => builder.json().flatten_event(true).init(),
     }
-    Ok(stderr)
+    Ok(Log(stderr))
 }

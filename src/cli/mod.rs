@@ -70,15 +70,17 @@ impl Cli {
             Err(error) => return failed(&format!("the system gives no thread: {error}")),
         };
         let outcome = Box::pin(self.command.run()).await;
-        log.finish();
         match outcome {
             Ok(code) => code,
             Err(error) if error.is::<config::Error>() => {
-                say(&error.to_string());
+                log.say(&format!("gsdk2mqtt: {error}"));
                 ExitCode::from(EXIT_WRONG)
             }
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-            Err(error) => failed(&format!("{error:#}")),
+            Err(error) => {
+                log.say(&format!("gsdk2mqtt: {error:#}"));
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -111,15 +113,15 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// Says why nothing could be done at all.
+/// Says why there is not even a log.
 #[must_use]
 pub fn failed(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE
 }
 
-/// The one place where an error reaches a person: what failed belongs on stderr, log or no log. A
-/// stderr that is closed or full changes nothing; the exit code still tells.
+/// What a command at a shell has to say beside its result, in order with it. A stderr that is
+/// closed or full changes nothing; the exit code still tells.
 fn say(message: &str) {
     _ = writeln!(std::io::stderr(), "gsdk2mqtt: {message}");
 }

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 
 use super::notify::Systemd;
 use crate::bridge::Bridge;
 use crate::config;
+use crate::http;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -24,7 +24,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     let config = loaded.config;
     let listen = config.http.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| {
+    let listener = http::listen(listen).with_context(|| {
         format!("cannot listen on {listen}; free the address or set another in http.listen")
     })?;
     let address = listener.local_addr()?;

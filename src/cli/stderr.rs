@@ -14,6 +14,9 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the program waits for what is not yet written.
 const END_WITHIN: Duration = Duration::from_secs(1);
 
+/// Between two tries on a pipe that is full and does not wait.
+const REST: Duration = Duration::from_millis(10);
+
 /// Takes lines for a thread of its own to write.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Writer(Arc<Shared>);
@@ -29,7 +32,7 @@ struct Log {
     waiting: Vec<u8>,
     /// What the thread has taken is being written.
     writing: bool,
-    /// Lines that found no room, since the program's start.
+    /// Lines that found no room or could not be written, since the program's start.
     lost: u64,
 }
 
@@ -68,19 +71,39 @@ fn write_on(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut taken, &mut log.waiting);
         log.writing = true;
         drop(log);
-        // A stderr that is closed or full changes nothing.
-        _ = out.write_all(&taken);
+        let unwritten = lines(write(&mut out, &taken));
         let mut log = shared.log();
-        log.writing = false;
-        let lost = log.lost;
-        let caught_up = log.waiting.is_empty();
+        log.lost += unwritten;
+        let (lost, caught_up) = (log.lost, log.waiting.is_empty());
         drop(log);
-        shared.changed.notify_all();
-        if caught_up && lost > told {
+        // Only to a stderr that takes again; before `writing` ends, as that is what the end of the
+        // program waits for.
+        if unwritten == 0 && caught_up && lost > told {
             tracing::warn!(since_start = lost, "log lines are lost: stderr did not take them");
             told = lost;
         }
+        shared.log().writing = false;
+        shared.changed.notify_all();
     }
+}
+
+/// Writes for as long as it takes; what an error (it is closed, its disk is full) has left over.
+fn write<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => break,
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Whoever started us may have made the pipe such that it does not wait.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(REST),
+            Err(_) => break,
+        }
+    }
+    bytes
+}
+
+fn lines(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
 /// A line a call, as the log's formatters write.

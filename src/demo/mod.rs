@@ -10,12 +10,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::bridge::Bridge;
 use crate::config;
+use crate::http;
 use crate::simulator::{Scenario, Settings, Simulator};
 use broker::Broker;
 
@@ -60,8 +60,7 @@ impl Demo {
         let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
         let broker = Broker::start(listen.mqtt).await?;
         let simulator = simulator(&dir, listen.gateway).await?;
-        let http = TcpListener::bind(listen.http)
-            .await
+        let http = http::listen(listen.http)
             .with_context(|| format!("cannot listen on {}", listen.http))?;
         let at = Listen {
             mqtt: broker.address(),

@@ -4,13 +4,15 @@
 //! May not look at what is asked. Every connection is a file handle, and the links to gateways and
 //! broker need some too: clients of the page may never use up what those live on.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -25,9 +27,26 @@ pub(super) const CONNECTIONS_MAX: usize = 64;
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long nobody is accepted after the system refused to.
 const ACCEPT_REST: Duration = Duration::from_secs(1);
+/// What the kernel holds for a client. It tells of room only once a third of it is free, so whoever
+/// takes 8 kB a second is seen to take something within 10 s. Clients use no more memory either.
+const SEND_BUFFER_BYTES: u32 = 64 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// What the one too many is told, if it listens.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
                       retry-after: 10\r\nconnection: close\r\n\r\n";
+
+/// Listens, with little room for answers that are not yet taken: so a client that reads is seen to.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `stop` is done, and then what was begun.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {

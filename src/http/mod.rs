@@ -8,6 +8,8 @@ mod metrics;
 pub mod page;
 mod patient;
 
+pub use connections::listen;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use tokio::time::{Sleep, sleep};
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A socket on which a write fails with [`io::ErrorKind::TimedOut`] once the other side has taken
-/// nothing for [`TAKE_DEADLINE`].
+/// nothing (that the kernel tells of, see [`super::listen`]) for [`TAKE_DEADLINE`].
 #[derive(Debug)]
 pub(super) struct Patient {
     socket: TcpStream,

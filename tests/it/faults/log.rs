@@ -9,10 +9,10 @@ use tokio::net::unix::pipe;
 
 use super::check_all;
 use super::disk::happens;
-use crate::harness::bridge::Setup;
+use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::patiently;
 use crate::harness::watcher::Watcher;
+use crate::harness::{eventually, patiently};
 
 /// Writes until there is no room; how many bytes.
 fn fill(fifo: &Path) -> usize {
@@ -51,4 +51,23 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     happens(&watcher, &simulator, None).await;
     assert!(bridge.end().await.success());
     check_all(&watcher);
+}
+
+/// Aim: a service that cannot start ends, so that its supervisor sees it, also if nobody reads why.
+/// Method: a configuration that is not there, and a pipe that is full.
+#[tokio::test]
+async fn what_cannot_start_ends_whoever_reads_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let _reader = pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
+    fill(&fifo);
+    let mut run = Command::new(PROGRAM)
+        .args(["run", "--config"])
+        .arg(dir.path().join("none.toml"))
+        .stderr(File::options().write(true).open(&fifo).unwrap())
+        .spawn()
+        .unwrap();
+    let status = eventually("it ends", || run.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(2));
 }

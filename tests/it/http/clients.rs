@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -78,6 +79,25 @@ async fn never_reading(bridge: &Bridge) -> TcpStream {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50);
     _ = stream.write_all(&request).await;
     stream
+}
+
+/// Aim: who reads slowly gets it whole. Method: 32 kB a second through a small window, for longer
+/// than one may take nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_slowly_gets_all_of_it() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(450).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let mut stream = never_reading(&bridge).await;
+    let (mut read, begun) = (0, Instant::now());
+    let mut some = vec![0; 3_200];
+    while begun.elapsed() < Duration::from_secs(15) {
+        stream.read_exact(&mut some).await.expect("it is served as long as it reads");
+        read += some.len();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(read > 256 << 10, "more than the kernel holds: {read}");
 }
 
 /// Whether somebody else has a turn.
