@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Version, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -25,7 +25,7 @@ const PIECES_MAX: usize = 2;
 /// A piece of the text; an error breaks the answer off, so that nobody takes it for whole.
 type Piece = Result<String, String>;
 
-pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
+pub(super) async fn metrics(State(served): State<Arc<Served>>, version: Version) -> Response {
     let settings = &served.settings;
     let mut gateways = Vec::new();
     loop {
@@ -57,7 +57,16 @@ pub(super) async fn metrics(State(served): State<Arc<Served>>) -> Response {
     });
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(written));
-    (content_type, Body::from_stream(body)).into_response()
+    let body = Body::from_stream(body);
+    if version > Version::HTTP_10 {
+        return (content_type, body).into_response();
+    }
+    // Without pieces only the connection's end would tell the end, and hyper (1.12) leaves one in
+    // some hundreds open: such a client is told the length, for the memory that the whole takes.
+    match to_bytes(body, usize::MAX).await {
+        Ok(whole) => (content_type, whole).into_response(),
+        Err(_) => unavailable("the metrics could not be written; the log says why"),
+    }
 }
 
 /// Why the writing ended early.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, Setup, ask};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 use crate::harness::{LOOK_EVERY, eventually, patiently, simulator};
@@ -79,6 +79,22 @@ async fn never_reading(bridge: &Bridge) -> TcpStream {
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50);
     _ = stream.write_all(&request).await;
     stream
+}
+
+/// Aim: an answer in HTTP/1.0 has an end of its own; one that only the connection's end told was
+/// left open now and then, and its client waiting. Method: the length is told, and right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_in_http_1_0_is_told_its_length() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(450).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let answer =
+        patiently("the end", async { to_the_end(ask(bridge.http_port, "/metrics").await).await });
+    let answer = answer.await.to_lowercase();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    assert_eq!(length.unwrap().parse(), Ok(body.len()), "{head}");
 }
 
 /// Aim: who reads slowly gets it whole. Method: 32 kB a second through a small window, for longer
