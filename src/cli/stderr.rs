@@ -13,7 +13,6 @@ use tracing_subscriber::fmt::MakeWriter;
 const WAITING_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the program waits for what is not yet written.
 const END_WITHIN: Duration = Duration::from_secs(1);
-
 /// Between two tries on a pipe that is full and does not wait.
 const REST: Duration = Duration::from_millis(10);
 

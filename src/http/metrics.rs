@@ -61,8 +61,9 @@ pub(super) async fn metrics(State(served): State<Arc<Served>>, version: Version)
     if version > Version::HTTP_10 {
         return (content_type, body).into_response();
     }
-    // Without pieces only the connection's end would tell the end, and hyper (1.12) leaves one in
-    // some hundreds open: such a client is told the length, for the memory that the whole takes.
+    // HTTP/1.0 knows no chunks. Where only the connection's end tells the end, hyper 1.12 forgets
+    // to close it if all was flushed before the end came; so the length is told, for the memory
+    // that the whole takes.
     match to_bytes(body, usize::MAX).await {
         Ok(whole) => (content_type, whole).into_response(),
         Err(_) => unavailable("the metrics could not be written; the log says why"),

@@ -14,6 +14,13 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 use crate::harness::{eventually, patiently};
 
+/// A pipe that is full; its reader, and how many bytes are in it.
+fn full(fifo: &Path) -> (pipe::Receiver, usize) {
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    let reader = pipe::OpenOptions::new().open_receiver(fifo).unwrap();
+    (reader, fill(fifo))
+}
+
 /// Writes until there is no room; how many bytes.
 fn fill(fifo: &Path) -> usize {
     let sender = pipe::OpenOptions::new().open_sender(fifo).unwrap();
@@ -32,9 +39,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
     let simulator = crate::harness::simulator(10).await;
     let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
     let log = setup.log_file();
-    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
-    let reader = pipe::OpenOptions::new().open_receiver(&log).unwrap();
-    let filled = fill(&log);
+    let (reader, filled) = full(&log);
     let mut bridge = setup.start();
     bridge.is_ready().await;
     happens(&watcher, &simulator, None).await;
@@ -59,9 +64,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
 async fn what_cannot_start_ends_whoever_reads_why() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let _reader = pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
-    fill(&fifo);
+    let _reader = full(&fifo);
     let mut run = Command::new(PROGRAM)
         .args(["run", "--config"])
         .arg(dir.path().join("none.toml"))
