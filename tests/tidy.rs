@@ -198,13 +198,6 @@ fn check_head(file: &str, text: &str, findings: &mut Vec<Finding>) {
     if !text.starts_with("//! ") {
         findings.push(finding(file, 1, "a file opens with `//! ` and its job in a sentence"));
     }
-    let first = room_of(file).is_some_and(|room| {
-        file == format!("src/{room}.rs") || file == format!("src/{room}/mod.rs")
-    });
-    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
-    if first && !head.join(" ").to_lowercase().contains("may not") {
-        findings.push(finding(file, 1, "a room's head says what it may not touch (\"may not\")"));
-    }
 }
 
 fn check_size(file: &str, text: &str, findings: &mut Vec<Finding>) {

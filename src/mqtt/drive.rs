@@ -14,7 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::{Client, Connection, Granted};
 use super::fault::Fault;
-use super::session::{Ack, Connected, Event, Generation, Message, Refusal, Settings};
+use super::refusal::Refusal;
+use super::session::{Ack, Connected, Event, Generation, Message, Settings};
 use crate::certificate::Certificate;
 
 /// Subscriptions that may wait for their packet; the loop makes a handful on each connection.

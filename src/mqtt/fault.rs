@@ -210,6 +210,11 @@ impl Fault {
         matches!(self, Self::TakenOver { .. })
     }
 
+    /// Whether the broker closed the connection, with a DISCONNECT or without one.
+    pub(super) fn closed_by_broker(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::ClosedAgain { .. } | Self::Ended { .. })
+    }
+
     /// How hard the broker may be asked again.
     pub(super) fn ending(&self) -> Ending {
         match self {

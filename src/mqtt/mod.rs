@@ -15,6 +15,7 @@ mod fault;
 mod outgoing;
 mod phase;
 mod publisher;
+mod refusal;
 mod requests;
 mod sending;
 pub mod session;
@@ -32,9 +33,10 @@ pub use discovery::DiscoverySettings;
 pub use fault::Fault;
 pub use outgoing::{Acknowledged, Kind, Outgoing, View};
 pub use publisher::Publisher;
+pub use refusal::Refusal;
 pub use requests::{Answer, ReplyTo, Request};
 pub use session::{
-    Ack, Connected, Event, Generation, Limits, Message, Protocol, Refusal, Session, Settings, Will,
+    Ack, Connected, Event, Generation, Limits, Message, Protocol, Session, Settings, Will,
 };
 pub use tls::Tls;
 pub use topics::{Owner, Topics};

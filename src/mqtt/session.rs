@@ -20,6 +20,7 @@ use super::connection::Connection;
 use super::dial::dial;
 use super::drive::{End, Line, drive};
 use super::fault::Fault;
+use super::refusal::Refusal;
 use super::tls::Tls;
 use super::{v4, v5};
 use crate::certificate::Certificate;
@@ -134,24 +135,6 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Why a broker did not take a publish or a subscription, as a word in lower snake case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Refusal(pub(super) &'static str);
-
-impl Refusal {
-    /// The word, fit for a metric's label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
 /// What the broker said to one publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -226,6 +209,8 @@ pub enum Event {
         reason: String,
         /// Whether another client uses our client ID.
         taken_over: bool,
+        /// Whether the broker closed the connection, with a DISCONNECT or without one.
+        closed_by_broker: bool,
         /// When it is tried again.
         retry_in: Duration,
     },
@@ -288,6 +273,7 @@ async fn run_on(settings: Settings, events: mpsc::Sender<Event>) {
             generation: Generation::default(),
             reason,
             taken_over: false,
+            closed_by_broker: false,
             retry_in,
         };
         if events.send(gone).await.is_err() {
@@ -319,7 +305,8 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
         let event = if since.is_some() {
             failures.lost(&reason, retry_in);
             let taken_over = fault.taken_over();
-            Event::Disconnected { generation, reason, taken_over, retry_in }
+            let closed_by_broker = fault.closed_by_broker();
+            Event::Disconnected { generation, reason, taken_over, closed_by_broker, retry_in }
         } else {
             let attempts = failures.failed(&reason, retry_in);
             Event::Unreachable { reason, attempts, retry_in }

@@ -17,7 +17,8 @@ use super::connection::{Client as EitherClient, Granted, Publish, Retained, Trie
 use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
-use super::session::{Message, Refusal, Settings};
+use super::refusal::Refusal;
+use super::session::{Message, Settings};
 use super::words::Words;
 
 /// The largest packet MQTT knows.
@@ -221,6 +222,6 @@ fn message(publish: &Packet) -> Happening {
 fn subscribed(code: &SubscribeReasonCode) -> Result<(), Refusal> {
     match code {
         SubscribeReasonCode::Success(_) => Ok(()),
-        SubscribeReasonCode::Failure => Err(Refusal("unspecified")),
+        SubscribeReasonCode::Failure => Refusal::from_code(0x80),
     }
 }

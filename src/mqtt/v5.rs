@@ -18,7 +18,8 @@ use super::connection::{Client as EitherClient, Granted, Publish, Retained, Trie
 use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
-use super::session::{Message, Refusal, Settings};
+use super::refusal::Refusal;
+use super::session::{Message, Settings};
 use super::words::Words;
 
 /// The largest packet MQTT knows.
@@ -262,31 +263,29 @@ fn message(publish: Packet) -> Happening {
 }
 
 fn acked(reason: PubAckReason) -> Result<(), Refusal> {
-    match reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-        PubAckReason::UnspecifiedError => Err(Refusal("unspecified")),
-        PubAckReason::ImplementationSpecificError => Err(Refusal("implementation_specific")),
-        PubAckReason::NotAuthorized => Err(Refusal("not_authorized")),
-        PubAckReason::TopicNameInvalid => Err(Refusal("topic_invalid")),
-        PubAckReason::PacketIdentifierInUse => Err(Refusal("packet_id_in_use")),
-        PubAckReason::QuotaExceeded => Err(Refusal("quota_exceeded")),
-        PubAckReason::PayloadFormatInvalid => Err(Refusal("payload_invalid")),
-    }
+    Refusal::from_code(match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => 0x00,
+        PubAckReason::UnspecifiedError => 0x80,
+        PubAckReason::ImplementationSpecificError => 0x83,
+        PubAckReason::NotAuthorized => 0x87,
+        PubAckReason::TopicNameInvalid => 0x90,
+        PubAckReason::PacketIdentifierInUse => 0x91,
+        PubAckReason::QuotaExceeded => 0x97,
+        PubAckReason::PayloadFormatInvalid => 0x99,
+    })
 }
 
 fn subscribed(code: &SubscribeReasonCode) -> Result<(), Refusal> {
-    match code {
-        SubscribeReasonCode::Success(_) => Ok(()),
-        SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified => {
-            Err(Refusal("unspecified"))
-        }
-        SubscribeReasonCode::ImplementationSpecific => Err(Refusal("implementation_specific")),
-        SubscribeReasonCode::NotAuthorized => Err(Refusal("not_authorized")),
-        SubscribeReasonCode::TopicFilterInvalid => Err(Refusal("topic_invalid")),
-        SubscribeReasonCode::PkidInUse => Err(Refusal("packet_id_in_use")),
-        SubscribeReasonCode::QuotaExceeded => Err(Refusal("quota_exceeded")),
-        SubscribeReasonCode::SharedSubscriptionsNotSupported
-        | SubscribeReasonCode::SubscriptionIdNotSupported
-        | SubscribeReasonCode::WildcardSubscriptionsNotSupported => Err(Refusal("not_supported")),
-    }
+    Refusal::from_code(match code {
+        SubscribeReasonCode::Success(_) => 0x00,
+        SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified => 0x80,
+        SubscribeReasonCode::ImplementationSpecific => 0x83,
+        SubscribeReasonCode::NotAuthorized => 0x87,
+        SubscribeReasonCode::TopicFilterInvalid => 0x8F,
+        SubscribeReasonCode::PkidInUse => 0x91,
+        SubscribeReasonCode::QuotaExceeded => 0x97,
+        SubscribeReasonCode::SharedSubscriptionsNotSupported => 0x9E,
+        SubscribeReasonCode::SubscriptionIdNotSupported => 0xA1,
+        SubscribeReasonCode::WildcardSubscriptionsNotSupported => 0xA2,
+    })
 }
