@@ -339,7 +339,7 @@ impl Bridge {
         let Some(giving) = self.desired.gateways.get(gateway.0) else { return };
         let kept = giving.desired.kept().collect();
         let mut out = std::mem::take(&mut self.out);
-        self.fleet.keep(self.clock.now(), gateway, kept, &mut out);
+        self.fleet.keep(self.clock.steady(), gateway, kept, &mut out);
         self.carry_out(&mut out, instant_now());
         self.out = out;
     }

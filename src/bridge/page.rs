@@ -169,7 +169,7 @@ impl Bridge {
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
             for state in self.fleet.devices(gateway) {
-                let condition = Condition::of(state.connected);
+                let condition = Condition::of(&state);
                 let fits = wanted.only.is_none_or(|only| only == condition)
                     && (wanted.text.is_empty() || {
                         let kind = state.info.map(|info| info.device_type);

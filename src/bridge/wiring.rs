@@ -273,17 +273,12 @@ fn serve(
     metrics: &Metrics,
     mut stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let groups: BTreeSet<DeviceGroup> = config
-        .metrics
-        .device
-        .iter()
-        .map(|series| match series {
-            DeviceSeries::State => DeviceGroup::State,
-            DeviceSeries::Seconds => DeviceGroup::Seconds,
-            DeviceSeries::Counts => DeviceGroup::Counts,
-            DeviceSeries::Info => DeviceGroup::Info,
-        })
-        .collect();
+    let chosen = config.metrics.device.iter().map(|series| match series {
+        DeviceSeries::Seconds => DeviceGroup::Seconds,
+        DeviceSeries::Counts => DeviceGroup::Counts,
+    });
+    let always = [DeviceGroup::State, DeviceGroup::Info];
+    let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
     let settings = http::Settings { queries, metrics: metrics.clone(), groups };
     let shutdown = async move { _ = stopped.wait_for(|stopped| *stopped).await };
     tokio::spawn(http::serve(listener, settings, shutdown))

@@ -51,7 +51,7 @@ fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceStat
     let (info, status) = (Some(row.info), Some(row.status));
     match known {
         Some(known) if known.connected == connected => {
-            DeviceState { status, info, managed: true, ..known }
+            DeviceState { status, info, managed: true, expected: true, ..known }
         }
         known => DeviceState {
             device_id: row.device_id,
@@ -63,6 +63,7 @@ fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceStat
             seq: known.map_or(0, |known| known.seq),
             info,
             managed: true,
+            expected: true,
             kept: known.is_some_and(|known| known.kept),
             updated_at: now,
         },

@@ -176,21 +176,17 @@ pub enum Sync {
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
-    /// The groups of device series that are shown.
+    /// The groups of device series that are served beside state and info.
     pub device: BTreeSet<DeviceSeries>,
 }
 
 /// A group of device series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceSeries {
-    /// `connected`, `status`, `managed`, `since`.
-    State,
     /// Connected and observed seconds.
     Seconds,
     /// Connects, disconnects, failures.
     Counts,
-    /// Name, type, address and the like as labels.
-    Info,
 }
 
 /// One gateway.

@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
     key("outbox.max_events", Form::Whole, Fallback::Whole(1_000_000)),
     key("outbox.max_bytes", Form::Text, Fallback::Text("512MiB")),
     key("outbox.sync", Form::Text, Fallback::Text("interval")),
-    key("metrics.device", Form::List, Fallback::List(&["state", "seconds", "counts", "info"])),
+    key("metrics.device", Form::List, Fallback::List(&["seconds", "counts"])),
     key("gateways.*.address", Form::Text, Fallback::Required),
     key("gateways.*.ca_file", Form::Text, Fallback::Required),
     key("gateways.*.server_name", Form::Text, Fallback::Absent("the host of `address`")),
@@ -153,9 +153,9 @@ pub fn words(path: &str) -> Vec<String> {
             let groups: BTreeSet<_> = groups.map(|(group, _)| format!("{group}/*")).collect();
             names.map(str::to_owned).chain(groups).chain(["*".to_owned()]).collect()
         }
-        // Metrics: all groups are shown by default.
-        Some(Key { fallback: Fallback::List(all), .. }) => {
-            all.iter().map(|word| (*word).to_owned()).collect()
+        // The last two have no effect; builds made before version 2 had them.
+        Some(Key { path: "metrics.device", .. }) => {
+            ["seconds", "counts", "state", "info"].map(str::to_owned).into()
         }
         _ => Vec::new(),
     }

@@ -352,17 +352,18 @@ fn outbox(reader: &mut Reader<'_>) -> Option<Outbox> {
 }
 
 fn metrics(reader: &mut Reader<'_>) -> Option<Metrics> {
-    const GROUPS: [(&str, DeviceSeries); 4] = [
-        ("state", DeviceSeries::State),
-        ("seconds", DeviceSeries::Seconds),
-        ("counts", DeviceSeries::Counts),
-        ("info", DeviceSeries::Info),
+    // Builds made before version 2 knew the two that are always served now.
+    const GROUPS: [(&str, Option<DeviceSeries>); 4] = [
+        ("seconds", Some(DeviceSeries::Seconds)),
+        ("counts", Some(DeviceSeries::Counts)),
+        ("state", None),
+        ("info", None),
     ];
     let path = KeyPath::of(&["metrics", "device"]);
     let mut device = std::collections::BTreeSet::new();
     for group in reader.texts(&path) {
         match values::word(&group, &GROUPS) {
-            Ok(group) => _ = device.insert(group),
+            Ok(group) => device.extend(group),
             Err(refusal) => reader.wrong(&path, refusal),
         }
     }

@@ -54,7 +54,7 @@ fn the_contracts_example_is_read_in_full() {
     assert_eq!(config.commands.response_prefix, "gsdk-reply/");
     assert!(config.home_assistant.enabled && !config.home_assistant.controls);
     assert_eq!(config.outbox.max_bytes, 512 << 20);
-    assert_eq!(config.metrics.device.len(), 4);
+    assert_eq!(config.metrics.device.len(), 2);
     let lobby = &config.gateways[&"lobby".parse().unwrap()];
     assert_eq!(lobby.server_name, "gateway.local");
     assert_eq!(lobby.unknown_after, Duration::from_secs(10));

@@ -48,16 +48,21 @@ impl Gateway {
         out: &mut Vec<Output>,
     ) -> u64 {
         let Listed { device_id, status, info } = row;
-        let (number, shown) = (self.list_number, self.shown(now));
+        let (number, shown, live) = (self.list_number, self.shown(now), self.live);
         let known = self.devices.contains_key(&device_id);
         let past = if known { None } else { self.past.remove(&device_id) };
-        let device = self.devices.entry(device_id).or_insert_with(|| Device::new(shown, false));
+        let kept = self.kept.contains(&device_id);
+        let device = self.devices.entry(device_id);
+        let device = device.or_insert_with(|| Device::undeclared(shown, kept));
         if let Some(past) = past {
             device.restore(shown, past);
         }
         device.listed_in = number;
         let told_before = (device.managed, device.info);
         device.set_managed(shown, true);
+        if live {
+            device.start_observing(now);
+        }
         device.info = Some(info);
         if told_before != (true, Some(info)) {
             device.updated_at = shown;
@@ -71,7 +76,7 @@ impl Gateway {
 
     /// Devices that the list lacks: never seen ones are disconnected, the others have left it.
     fn missing(&mut self, now: Moment, asked_at: u64, first: bool, out: &mut Vec<Output>) -> u64 {
-        let (number, shown) = (self.list_number, self.shown(now));
+        let (number, shown, frozen_at) = (self.list_number, self.shown(now), self.frozen_at);
         let missing = |device: &Device| device.listed_in != number;
         let settled = |device: &Device| !device.managed && device.agrees(None);
         let ids: Vec<DeviceId> = self
@@ -87,6 +92,9 @@ impl Gateway {
             // One that still counts as connected keeps its place until the second look.
             if device.managed && device.agrees(None) {
                 device.set_managed(shown, false);
+                if !device.expected() {
+                    device.seconds.stop(frozen_at.unwrap_or(now), device.connected());
+                }
                 device.updated_at = shown;
                 self.state_changed(device_id, out);
             }
@@ -109,8 +117,8 @@ impl Gateway {
         let status = listed.unwrap_or(Status::Disconnected);
         if device.status.is_none() {
             device.first_seen(shown, status);
-            if self.live && device.connected().is_some() {
-                device.seconds.start(now);
+            if self.live {
+                device.start_observing(now);
             }
             self.state_changed(device_id, out);
             return 0;

@@ -17,6 +17,8 @@ pub(super) struct Device {
     pub(super) managed: bool,
     /// In the configuration.
     pub(super) declared: bool,
+    /// Given to the gateway again because of a command.
+    pub(super) kept: bool,
     /// Since when it is in the gateway's list no more.
     pub(super) left_at: Option<Moment>,
     pub(super) info: Option<DeviceInfo>,
@@ -127,10 +129,21 @@ impl Remembered {
 }
 
 impl Device {
-    pub(super) fn new(now: Moment, declared: bool) -> Self {
+    /// A device that the configuration declares.
+    pub(super) fn declared(now: Moment) -> Self {
+        Self::new(now, true, false)
+    }
+
+    /// A device that the configuration does not declare. `kept`: a command keeps it.
+    pub(super) fn undeclared(now: Moment, kept: bool) -> Self {
+        Self::new(now, false, kept)
+    }
+
+    fn new(now: Moment, declared: bool, kept: bool) -> Self {
         Self {
             managed: false,
             declared,
+            kept,
             left_at: None,
             info: None,
             status: None,
@@ -177,6 +190,18 @@ impl Device {
     pub(super) fn set_managed(&mut self, now: Moment, managed: bool) {
         self.managed = managed;
         self.left_at = (!managed).then(|| self.left_at.unwrap_or(now));
+    }
+
+    /// Whether it should be connected: it is listed, declared, or kept by a command.
+    pub(super) const fn expected(&self) -> bool {
+        self.managed || self.declared || self.kept
+    }
+
+    /// Starts the seconds at `now` if the device is expected and its `connected` is known.
+    pub(super) fn start_observing(&mut self, now: Moment) {
+        if self.expected() && self.connected().is_some() {
+            self.seconds.start(now);
+        }
     }
 
     /// A first look at a device is a state, not an event.
@@ -242,9 +267,7 @@ impl Device {
         self.remember_told(status);
         self.count(event_type, status);
         self.updated_at = shown;
-        if status.connected().is_some() {
-            self.seconds.start(at);
-        }
+        self.start_observing(at);
         Change { event_type, previous, duration_ms }
     }
 

@@ -1,4 +1,4 @@
-//! Which devices are forgotten: those that are neither listed, declared nor kept by a command.
+//! Which devices are kept by a command, and which are forgotten: those that are not expected.
 //!
 //! May not lose a device's place in the chain: one that comes back goes on where it was.
 
@@ -10,14 +10,20 @@ use super::gateway::Gateway;
 use crate::ids::{DeviceId, Moment};
 
 impl Gateway {
-    pub(super) fn keep(&mut self, shown: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
+    pub(super) fn keep(&mut self, now: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.kept, kept);
         let changed: Vec<DeviceId> = before.symmetric_difference(&self.kept).copied().collect();
+        let (shown, live) = (self.shown(now), self.live);
         for device_id in changed {
-            if let Some(device) = self.devices.get_mut(&device_id) {
-                device.updated_at = shown;
-                self.state_changed(device_id, out);
+            let Some(device) = self.devices.get_mut(&device_id) else { continue };
+            device.kept = self.kept.contains(&device_id);
+            if !device.expected() {
+                device.seconds.stop(self.frozen_at.unwrap_or(now), device.connected());
+            } else if live {
+                device.start_observing(now);
             }
+            device.updated_at = shown;
+            self.state_changed(device_id, out);
         }
     }
 
@@ -36,16 +42,12 @@ impl Gateway {
         self.forget(&ids, out);
     }
 
-    fn stays(&self, device_id: DeviceId, device: &Device) -> bool {
-        device.managed || device.declared || self.kept.contains(&device_id)
-    }
-
-    /// Forgets devices that are neither listed, declared nor kept; returns those that stay.
+    /// Forgets devices that are not expected; returns those that are, and so stay.
     pub(super) fn forget(&mut self, ids: &[DeviceId], out: &mut Vec<Output>) -> Vec<DeviceId> {
         let mut kept = Vec::new();
         for &device_id in ids {
             match self.devices.get(&device_id) {
-                Some(device) if self.stays(device_id, device) => kept.push(device_id),
+                Some(device) if device.expected() => kept.push(device_id),
                 Some(device) => {
                     if device.seq > 0 {
                         self.past.insert(device_id, device.remember().forget());

@@ -121,7 +121,7 @@ impl Gateway {
         declared: &[DeviceId],
         now: Moment,
     ) -> Self {
-        let devices = declared.iter().map(|&id| (id, Device::new(now, true))).collect();
+        let devices = declared.iter().map(|&id| (id, Device::declared(now))).collect();
         Self {
             index,
             settings,
@@ -295,9 +295,7 @@ impl Gateway {
         let (returned, shown) = (!self.live, self.shown(now));
         self.live = true;
         for (device_id, device) in &mut self.devices {
-            if device.connected().is_some() {
-                device.seconds.start(now);
-            }
+            device.start_observing(now);
             if returned {
                 device.updated_at = shown;
                 out.push(Output::State { gateway: self.index, device_id: *device_id });

@@ -27,7 +27,8 @@ impl Gateway {
                 true
             }
             None if may_be_listed => {
-                let mut device = Device::new(now, false);
+                let kept = self.kept.contains(&device_id);
+                let mut device = Device::undeclared(now, kept);
                 device.restore(shown, Remembered { seq: 0, ..remembered });
                 self.devices.insert(device_id, device);
                 true

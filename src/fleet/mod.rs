@@ -130,7 +130,8 @@ impl Fleet {
             return;
         }
         let device = gateway.devices.entry(device_id);
-        device.or_insert_with(|| device::Device::new(now, false)).restore(now, remembered);
+        let kept = gateway.kept.contains(&device_id);
+        device.or_insert_with(|| device::Device::undeclared(now, kept)).restore(now, remembered);
     }
 
     /// A device that an earlier process knew, told while this one is at work: what has been heard
@@ -206,17 +207,16 @@ impl Fleet {
         }
     }
 
-    /// These devices of a gateway are given to it again because of a command. `shown`: the moment
-    /// by the wall's clock.
+    /// These devices of a gateway are given to it again because of a command.
     pub fn keep(
         &mut self,
-        shown: Moment,
+        now: Moment,
         gateway: GatewayIndex,
         kept: BTreeSet<DeviceId>,
         out: &mut Vec<Output>,
     ) {
         if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            gateway.keep(shown, kept, out);
+            gateway.keep(now, kept, out);
         }
     }
 

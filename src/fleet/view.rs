@@ -33,6 +33,8 @@ pub struct DeviceState {
     pub info: Option<DeviceInfo>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
+    /// Whether it should be connected: it is listed, declared, or kept by a command.
+    pub expected: bool,
     /// Whether it is given to the gateway again because of a command.
     pub kept: bool,
     /// When a field last changed.
@@ -61,13 +63,11 @@ pub struct GatewayState {
     pub live: bool,
     /// Whether it has been heard or its loss established since the bridge started.
     pub decided: bool,
-    /// How many devices have a state.
-    pub devices: usize,
-    /// How many of them are connected.
+    /// How many devices are connected.
     pub connected: usize,
-    /// How many of them are not.
+    /// How many are expected and not connected.
     pub disconnected: usize,
-    /// Of how many nobody can know.
+    /// How many are expected and cannot be known.
     pub unknown: usize,
     /// The gateway's clock minus the bridge's, in milliseconds, once there is an estimate.
     pub clock_skew_ms: Option<i64>,
@@ -75,6 +75,14 @@ pub struct GatewayState {
     pub last_list_at: Option<Moment>,
     /// How often it is to be read, in milliseconds.
     pub audit_interval_ms: i64,
+}
+
+impl GatewayState {
+    /// How many devices are counted: those that are expected or connected.
+    #[must_use]
+    pub const fn devices(&self) -> usize {
+        self.connected + self.disconnected + self.unknown
+    }
 }
 
 /// What the metrics tell of a device.
@@ -90,6 +98,8 @@ pub struct DeviceMeasures {
     pub since: Option<Moment>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
+    /// Whether it should be connected.
+    pub expected: bool,
     /// What the list last told of it.
     pub info: Option<DeviceInfo>,
     /// Events and failures.
@@ -99,7 +109,7 @@ pub struct DeviceMeasures {
 }
 
 impl Device {
-    fn state(&self, device_id: DeviceId, live: bool, kept: bool) -> DeviceState {
+    fn state(&self, device_id: DeviceId, live: bool) -> DeviceState {
         let connected = self.connected().filter(|_| live);
         let known = self.known;
         DeviceState {
@@ -116,7 +126,8 @@ impl Device {
             seq: self.seq,
             info: self.info,
             managed: self.managed,
-            kept,
+            expected: self.expected(),
+            kept: self.kept,
             updated_at: self.updated_at,
         }
     }
@@ -124,7 +135,7 @@ impl Device {
 
 impl Gateway {
     pub(super) fn state_of(&self, device_id: DeviceId, device: &Device) -> DeviceState {
-        device.state(device_id, self.live, self.kept.contains(&device_id))
+        device.state(device_id, self.live)
     }
 
     pub(super) fn view(&self) -> GatewayState {
@@ -132,8 +143,8 @@ impl Gateway {
         for device in self.devices.values() {
             match device.connected().filter(|_| self.live) {
                 Some(true) => connected += 1,
-                Some(false) => disconnected += 1,
-                None => unknown += 1,
+                Some(false) => disconnected += usize::from(device.expected()),
+                None => unknown += usize::from(device.expected()),
             }
         }
         GatewayState {
@@ -141,7 +152,6 @@ impl Gateway {
             since: self.state_since,
             live: self.live,
             decided: self.decided(),
-            devices: self.devices.len(),
             connected,
             disconnected,
             unknown,
@@ -188,6 +198,7 @@ impl Gateway {
                 status: device.status.filter(|_| live),
                 since: device.known.map(|known| known.since),
                 managed: device.managed,
+                expected: device.expected(),
                 info: device.info,
                 counts: device.counts,
                 observed: device.seconds.show(until, connected),

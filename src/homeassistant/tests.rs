@@ -56,6 +56,7 @@ fn state(listed: bool) -> DeviceState {
         seq: 17,
         info: listed.then_some(info),
         managed: listed,
+        expected: listed,
         kept: false,
         updated_at: Moment::from_millis(0),
     }

@@ -111,7 +111,7 @@ impl Writer {
     async fn values(&self, group: DeviceGroup) -> Result<(), Ended> {
         let mut all = Vec::with_capacity(self.gateways.len());
         for (at, gateway) in self.gateways.iter().enumerate() {
-            let mut values = Vec::with_capacity(gateway.state.devices);
+            let mut values = Vec::with_capacity(gateway.state.devices());
             let mut pages = self.pages(at);
             while let Some(page) = pages.next().await? {
                 values.extend(page.iter().map(|device| group.of(device)));

@@ -9,14 +9,14 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
 
 /// Most families in a group.
-const FAMILIES_MAX: usize = 4;
+const FAMILIES_MAX: usize = 5;
 /// What a sample takes beside its gateway, for the most part; more only grows the text.
 const SAMPLE_BYTES: usize = 70;
 
-/// Groups of device series that can be switched off (`metrics.device`).
+/// Groups of device series, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeviceGroup {
-    /// Connected, status, managed, since.
+    /// Connected, status, managed, expected, since.
     State,
     /// Connected and observed seconds.
     Seconds,
@@ -53,7 +53,7 @@ const fn device(
 }
 
 #[rustfmt::skip]
-static STATE: [DeviceFamily; 4] = [
+static STATE: [DeviceFamily; 5] = [
     device("gauge", "gsdk_device_connected",
         "Whether the device is connected (1) or not (0); absent while nobody can know.",
         |device| device.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
@@ -63,6 +63,9 @@ static STATE: [DeviceFamily; 4] = [
     device("gauge", "gsdk_device_managed",
         "Whether the device is in the gateway's list.",
         |device| Some(Thousandths::whole(u64::from(device.managed)))),
+    device("gauge", "gsdk_device_expected",
+        "Whether the device should be connected: it is listed, configured, or kept by a command.",
+        |device| Some(Thousandths::whole(u64::from(device.expected)))),
     device("gauge", "gsdk_device_since_timestamp_seconds",
         "When the present or last known value of connected began, by the bridge's clock.",
         |device| device.since.map(|since| Thousandths(since.millis()))),

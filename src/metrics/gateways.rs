@@ -43,7 +43,7 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
         help: "When the gateway's present state began, by the bridge's clock." },
         |gateway| one(Thousandths(gateway.state.since.millis()))),
     (Family { name: "gsdk_gateway_devices", kind: "gauge",
-        help: "How many devices are connected, are not, or nobody can know of." },
+        help: "Devices that are connected, or expected and not connected, or unknown." },
         |gateway| {
             let count = |connected, count: usize| {
                 (Some(("connected", String::from(connected))), Thousandths::whole(count as u64))

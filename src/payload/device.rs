@@ -35,6 +35,7 @@ pub struct DeviceStatePayload<'a> {
     ssl: Option<bool>,
     auto_reconnect: Option<bool>,
     managed: bool,
+    expected: bool,
     kept: Option<&'static str>,
     #[serde(serialize_with = "time::moment")]
     updated_at: Moment,
@@ -79,6 +80,7 @@ impl<'a> DeviceStatePayload<'a> {
             ssl: info.map(|info| info.ssl),
             auto_reconnect: info.map(|info| info.auto_reconnect),
             managed: state.managed,
+            expected: state.expected,
             kept: gateway.kept(state),
             updated_at: state.updated_at,
         }
@@ -183,6 +185,7 @@ mod tests {
                 auto_reconnect: true,
             }),
             managed: true,
+            expected: true,
             kept: false,
             updated_at: Moment::from_millis(1_795_428_000_113),
         }
@@ -202,7 +205,7 @@ mod tests {
             "since": "2026-11-23T10:00:00.000Z", "since_exact": true, "chain": "k7f3", "seq": 17,
             "type": "bioentry_w2", "ip": "192.168.0.104", "port": 51211,
             "mode": "server_to_device", "ssl": true, "auto_reconnect": true, "managed": true,
-            "kept": "config", "updated_at": "2026-11-23T10:00:00.113Z"
+            "expected": true, "kept": "config", "updated_at": "2026-11-23T10:00:00.113Z"
         });
         assert_eq!(as_json(&payload), expected);
     }

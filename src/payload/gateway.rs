@@ -76,7 +76,7 @@ impl<'a> GatewayInfo<'a> {
             address: &gateway.address,
             state: state.state.name(),
             since: state.since,
-            devices: state.devices,
+            devices: state.devices(),
             connected: state.connected,
             package: facts.package.as_deref(),
             last_error: facts.last_error.as_ref(),

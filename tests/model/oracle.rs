@@ -218,6 +218,12 @@ fn lie(state: &Value, code: Option<i32>) -> Option<&'static str> {
     if state["managed"] != code.is_some() {
         return Some("managed is wrong");
     }
+    // Those that the configuration declares are named D0, D1 and so on.
+    let number = text(state, "name").strip_prefix('D');
+    let declared = number.is_some_and(|number| number.parse::<usize>().is_ok());
+    if state["expected"] != (code.is_some() || declared || !state["kept"].is_null()) {
+        return Some("expected is wrong");
+    }
     if state["connected"] != connected.map_or(Value::Null, Value::Bool) {
         return Some("connected is wrong");
     }

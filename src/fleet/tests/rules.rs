@@ -398,6 +398,32 @@ fn a_second_look_that_comes_at_once_is_none() {
 }
 
 #[test]
+fn seconds_run_only_while_a_device_is_expected() {
+    let mut bench = Bench::new(&[2]);
+    bench.input(Input::LinkUp);
+    bench.list(vec![row(1, TcpConnected, false), row(2, TcpConnected, false)]);
+    for number in [1, 2] {
+        bench.status(number, Disconnected);
+    }
+    bench.list(vec![]);
+    assert_eq!((bench.device(1).managed, bench.device(1).expected), (false, false));
+    assert_eq!((bench.device(2).managed, bench.device(2).expected), (false, true));
+    let counted = bench.fleet.gateway(bench.gateway).unwrap();
+    assert_eq!((counted.devices(), counted.disconnected), (1, 1));
+    bench.pass(5_000);
+    let observed_ms = |bench: &mut Bench, number| bench.measures(number).observed.observed_ms;
+    assert_eq!((observed_ms(&mut bench, 1), observed_ms(&mut bench, 2)), (0, 5_000));
+    bench.fleet.keep(bench.now, bench.gateway, [id(1)].into(), &mut bench.out);
+    bench.pass(1_000);
+    assert_eq!((observed_ms(&mut bench, 1), observed_ms(&mut bench, 2)), (1_000, 6_000));
+    bench.fleet.keep(bench.now, bench.gateway, [].into(), &mut bench.out);
+    bench.pass(1_000);
+    bench.list(vec![row(1, TcpConnected, false)]);
+    bench.pass(2_000);
+    assert_eq!((observed_ms(&mut bench, 1), observed_ms(&mut bench, 2)), (3_000, 9_000));
+}
+
+#[test]
 fn what_left_the_list_long_ago_is_forgotten_unless_a_command_keeps_it() {
     let all = || vec![row(1, Status::TcpConnected, false), row(2, Status::TcpConnected, false)];
     let mut bench = Bench::online(all());

@@ -25,25 +25,31 @@ pub struct Wanted {
     pub page: usize,
 }
 
-/// How a device is, in the order in which they are listed.
+/// The condition of a device, in the order in which devices are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// Not connected.
+    /// Expected and not connected.
     Down,
-    /// Nobody can know.
+    /// Expected, and its state cannot be known.
     Unknown,
     /// Connected.
     Up,
+    /// Neither expected nor connected.
+    Absent,
 }
 
 impl Condition {
-    /// Of a device with this `connected`.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Down, Self::Unknown, Self::Up, Self::Absent];
+
+    /// The condition of a device with this state.
     #[must_use]
-    pub const fn of(connected: Option<bool>) -> Self {
-        match connected {
+    pub const fn of(state: &DeviceState) -> Self {
+        match state.connected {
+            Some(true) => Self::Up,
+            _ if !state.expected => Self::Absent,
             Some(false) => Self::Down,
             None => Self::Unknown,
-            Some(true) => Self::Up,
         }
     }
 
@@ -54,6 +60,7 @@ impl Condition {
             Self::Down => "down",
             Self::Unknown => "unknown",
             Self::Up => "up",
+            Self::Absent => "absent",
         }
     }
 }

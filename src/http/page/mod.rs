@@ -85,8 +85,8 @@ fn wanted(query: &str) -> Wanted {
         match name {
             "q" => wanted.text = value.trim().to_lowercase().chars().take(TEXT_MAX).collect(),
             "show" => {
-                let all = [Condition::Down, Condition::Unknown, Condition::Up];
-                wanted.only = all.into_iter().find(|condition| condition.word() == value);
+                let named = |condition: &Condition| condition.word() == value;
+                wanted.only = Condition::ALL.into_iter().find(named);
             }
             "page" => wanted.page = value.parse().unwrap_or(0),
             _ => {}

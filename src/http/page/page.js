@@ -1,7 +1,7 @@
 // Keeps the page live. Without it the page is whole, as of when it was loaded.
 "use strict";
 
-const ORDER = ["down", "unknown", "up"];
+const ORDER = ["down", "unknown", "up", "absent"];
 const ROWS_MAX = 200;
 const FRESH_MS = 2500;
 const find = (selector, within = document) => within.querySelector(selector);

@@ -133,7 +133,7 @@ fn gateway_card(gateway: &GatewayRow, html: &mut Html) {
     html.raw("</span> ");
     since(state.since, html);
     html.raw("<span class=\"sub\">").text(&gateway.address).raw(" · ");
-    html.text(state.connected).raw(" of ").text(state.devices).raw(" connected</span>");
+    html.text(state.connected).raw(" of ").text(state.devices()).raw(" connected</span>");
     if let Some(error) = &gateway.last_error {
         html.raw("<span class=\"sub error\">").text(error).raw("</span>");
     }
@@ -151,6 +151,7 @@ fn form(wanted: &Wanted, html: &mut Html) {
         (Some(Condition::Down), "down", "not connected"),
         (Some(Condition::Unknown), "unknown", "unknown"),
         (Some(Condition::Up), "up", "connected"),
+        (Some(Condition::Absent), "absent", "not expected"),
     ];
     for (only, value, word) in options {
         let chosen = if only == wanted.only { " selected" } else { "" };
@@ -201,7 +202,7 @@ fn row_id(device: &DeviceRow) -> String {
 
 fn row(device: &DeviceRow, html: &mut Html) {
     let DeviceRow { gateway, name, state, day } = device;
-    let condition = Condition::of(state.connected);
+    let condition = Condition::of(state);
     let info = state.info;
     let kind = info.map_or_else(String::new, |info| format!(" · {}", info.device_type));
     let ip = info.and_then(|info| info.ip).map_or_else(String::new, |ip| format!(" · {ip}"));
@@ -214,6 +215,7 @@ fn row(device: &DeviceRow, html: &mut Html) {
         Condition::Down => "not connected",
         Condition::Unknown => "unknown",
         Condition::Up => "connected",
+        Condition::Absent => "not expected",
     });
     html.raw("</span><span class=\"sub\">");
     match (state.status, state.last_known) {

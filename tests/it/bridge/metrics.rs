@@ -7,7 +7,7 @@ use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 
 /// Everything the contract names, but what is absent until it is known.
-const NAMES: [&str; 37] = [
+const NAMES: [&str; 38] = [
     "gsdk_build_info",
     "gsdk_corrections_total",
     "gsdk_device_connect_failures_total",
@@ -15,6 +15,7 @@ const NAMES: [&str; 37] = [
     "gsdk_device_connected_seconds_total",
     "gsdk_device_connects_total",
     "gsdk_device_disconnects_total",
+    "gsdk_device_expected",
     "gsdk_device_info",
     "gsdk_device_managed",
     "gsdk_device_observed_seconds_total",
@@ -103,23 +104,21 @@ async fn every_device_has_its_series_however_many_there_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_of_device_series_can_be_switched_off() {
+async fn groups_of_device_series_can_be_switched_off_but_not_those_that_alerts_need() {
     let broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "")
-        .lines("[metrics]\ndevice = [\"state\"]\n")
+        .lines("[metrics]\ndevice = [\"counts\", \"state\"]\n")
         .gateway("lobby", &simulator, "")
         .start();
     bridge.is_ready().await;
     let (_, text) = bridge.get("/metrics").await;
-    assert!(text.contains("gsdk_device_connected{"));
-    for name in [
-        "gsdk_device_info{",
-        "gsdk_device_connects_total{",
-        "_seconds_total{gateway=\"lobby\",device_id",
-    ] {
-        assert!(!text.contains(name), "{name}");
+    let groups =
+        ["connected{", "expected{", "since_timestamp_seconds{", "info{", "connects_total{"];
+    for name in groups {
+        assert!(text.contains(&format!("gsdk_device_{name}")), "{name}");
     }
+    assert!(!text.contains("_seconds_total{gateway=\"lobby\",device_id"), "switched off");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod clearing;
 mod configuration;
 mod desired;
 mod events;
+mod expected;
 mod losses;
 mod metrics;
 mod restarts;

@@ -1,0 +1,111 @@
+//! A door that should be there and is not: in states, series, counts and on the status page.
+
+use std::time::Duration;
+
+use gsdk2mqtt::simulator::{Mode, Settings, Simulator};
+use serde_json::{Value, json};
+
+use crate::harness::bridge::{Bridge, Setup, another_client};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::patiently;
+use crate::harness::watcher::{Seen, Watcher};
+
+/// Waits for the state of a device that has these fields.
+async fn state(watcher: &Watcher, device: u32, fields: Value) -> Value {
+    let topic = format!("gsdk/lobby/{device}/state");
+    let has = |seen: &Seen| {
+        let fits = |state: Value| fields.as_object().unwrap().iter().all(|(k, v)| state[k] == *v);
+        seen.topic == topic && fits(seen.json())
+    };
+    watcher.see(&fields.to_string(), has).await.json()
+}
+
+async fn device_metric(bridge: &Bridge, name: &str, device: u32) -> Option<f64> {
+    bridge.metric(&format!("{name}{{gateway=\"lobby\",device_id=\"{device}\"}}")).await
+}
+
+async fn counted(bridge: &Bridge) -> [f64; 3] {
+    let mut counts = [0.0; 3];
+    for (count, value) in counts.iter_mut().zip(["true", "false", "unknown"]) {
+        let series = format!("gsdk_gateway_devices{{gateway=\"lobby\",connected=\"{value}\"}}");
+        *count = bridge.metric(&series).await.unwrap();
+    }
+    counts
+}
+
+/// A gateway whose list is empty, with a device that dials in and one that is to be dialled.
+async fn two_doors() -> (Simulator, u32, (u32, String)) {
+    let settings = Settings { managed: false, ..Settings::fast(20) };
+    let simulator = Simulator::start(settings).await.unwrap();
+    let doors = simulator.control().building();
+    let accepted = doors.iter().find(|door| door.mode == Mode::DeviceToServer).unwrap();
+    let dialled =
+        |door: &&gsdk2mqtt::simulator::Device| door.mode == Mode::ServerToDevice && !door.ssl;
+    let dialled = doors.iter().find(dialled).unwrap();
+    (simulator, accepted.id, (dialled.id, dialled.ip.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_door_whose_accepted_connection_drops_is_expected_and_counts_as_down() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let (simulator, door, _) = two_doors().await;
+    let lines = format!("devices = {{ {door} = {{ name = \"Gate\", connect = \"accept\" }} }}");
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &lines).start();
+    bridge.is_ready().await;
+    state(&watcher, door, json!({"connected": true, "managed": true, "expected": true})).await;
+    watcher.clear();
+    assert!(simulator.control().power(door, false));
+    let gone = json!({"connected": false, "managed": false});
+    let state = state(&watcher, door, gone).await;
+    assert_eq!(state["expected"], true, "{state}");
+    assert_eq!(device_metric(&bridge, "gsdk_device_managed", door).await, Some(0.0));
+    assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(1.0));
+    assert_eq!(counted(&bridge).await, [0.0, 1.0, 0.0]);
+    let (_, page) = bridge.get("/?show=down").await;
+    assert!(page.contains("<b>1</b> not connected"), "{page}");
+    assert!(page.contains("Gate") && page.contains("not in the gateway's list"), "{page}");
+    let observed = "gsdk_device_observed_seconds_total";
+    let before = device_metric(&bridge, observed, door).await;
+    patiently("its observed time runs on", async {
+        while device_metric(&bridge, observed, door).await <= before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_list() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let (simulator, _, (door, ip)) = two_doors().await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    another_client(&simulator, &["connect", &ip]);
+    state(&watcher, door, json!({"connected": true, "managed": true, "expected": true})).await;
+    watcher.clear();
+    assert!(simulator.control().power(door, false));
+    state(&watcher, door, json!({"connected": false, "managed": false, "expected": false})).await;
+    assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(0.0));
+    assert_eq!(device_metric(&bridge, "gsdk_device_connected", door).await, Some(0.0));
+    assert_eq!(counted(&bridge).await, [0.0, 0.0, 0.0]);
+    let (_, page) = bridge.get("/?show=down").await;
+    assert!(page.contains("<b>0</b> not connected"), "{page}");
+    assert!(!page.contains(&format!("id=\"d-lobby-{door}\"")), "{page}");
+    let (_, page) = bridge.get("/").await;
+    assert!(page.contains("not expected"), "it can still be found: {page}");
+    let observed = "gsdk_device_observed_seconds_total";
+    let before = device_metric(&bridge, observed, door).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(device_metric(&bridge, observed, door).await, before, "its time stands still");
+    assert!(simulator.control().power(door, true));
+    another_client(&simulator, &["connect", &ip]);
+    patiently("its observed time runs again", async {
+        while device_metric(&bridge, observed, door).await <= before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(1.0));
+}
