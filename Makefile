@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
+.PHONY: help tools fmt mixin lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -15,6 +15,7 @@ help:
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
+	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
 	@echo "make test-package  the Debian package in a fresh Debian (needs root and debootstrap)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
@@ -27,6 +28,9 @@ tools:
 
 fmt:
 	cargo fmt
+
+mixin: tools
+	target/tools/venv/bin/python -B deploy/mixin/generate.py
 
 lint: tools
 	cargo fmt --check
@@ -42,6 +46,7 @@ test: lint
 	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_notify.py
 	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
+	target/tools/venv/bin/python tests/deploy/test_alerts.py
 	target/tools/venv/bin/python tests/deploy/test_addon.py
 	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt
 

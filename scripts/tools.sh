@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
 # ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, Python with
-# grpcio and Grafana's SDK, cargo-deny. Asks nothing. Debian starts the services it installs; this
+# grpcio and jsonnet, cargo-deny. Asks nothing. Debian starts the services it installs; this
 # leaves none running that was not there before.
 set -eu
 
@@ -79,8 +79,7 @@ if [ ! -x "$venv/bin/python" ]; then
         python3 -m venv "$venv"
     }
 fi
-if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, grafana_foundation_sdk" \
-    2>/dev/null; then
+if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, _jsonnet" 2>/dev/null; then
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
         -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt
 fi

@@ -18,9 +18,16 @@ promtool check config deploy/prometheus/prometheus.yml >/dev/null
 for script in deploy/debian/* deploy/home-assistant-addon/*.sh tests/deploy/*.sh; do
     case $script in */config) ;; *) sh -n "$script" ;; esac
 done
-for rule in $(sed -n 's/^ *- alert: //p' deploy/prometheus/gsdk2mqtt.rules.yml); do
+rules=$(sed -n 's/^ *- alert: "\(.*\)"/\1/p' deploy/prometheus/gsdk2mqtt.rules.yml)
+test -n "$rules"
+for rule in $rules; do
     grep -qw "$rule" deploy/prometheus/gsdk2mqtt.test.yml ||
         { echo "no test of the alert $rule" >&2; exit 1; }
+    grep -qx "## $rule" docs/alerts.md ||
+        { echo "docs/alerts.md does not explain the alert $rule" >&2; exit 1; }
+    runbook="docs/alerts.md#$(echo "$rule" | tr '[:upper:]' '[:lower:]')\""
+    grep -qF "$runbook" deploy/prometheus/gsdk2mqtt.rules.yml ||
+        { echo "the alert $rule has no runbook_url" >&2; exit 1; }
 done
 for code in $(sed -n 's/.*=> "\([a-z_0-9]*\)",$/\1/p; s/.*new("\([a-z_]*\)".*/\1/p' \
     src/gateway/dial_error.rs src/gateway/lost.rs); do

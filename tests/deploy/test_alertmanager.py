@@ -1,5 +1,5 @@
-"""The inhibition of deploy/prometheus in a real Alertmanager: a lost gateway silences the alerts of
-its own devices and no others."""
+"""The inhibition of deploy/prometheus in a real Alertmanager: a lost bridge or gateway silences its own
+alerts and no others."""
 
 import json
 import pathlib
@@ -12,24 +12,50 @@ from programs import ROOT, free_port, get, running, until
 CONFIG = ROOT / "deploy/prometheus/alertmanager.yml"
 
 
-def alert(name, gateway, instance="bridge:9925", **labels):
-    return {"labels": {"alertname": name, "gateway": gateway, "instance": instance, **labels}}
+def alert(name, gateway=None, instance="bridge:9925", job="gsdk2mqtt", **labels):
+    labels |= {"alertname": name, "gateway": gateway, "instance": instance, "job": job}
+    return {"labels": {label: value for label, value in labels.items() if value}}
 
 
 class Inhibition(unittest.TestCase):
     def test_a_lost_gateway_silences_its_own_devices(self):
-        silenced = [
-            alert("GsdkDeviceDown", "lobby", device_id="1"),
-            alert("GsdkDeviceFlapping", "lobby", device_id="2"),
-            alert("GsdkManyDevicesLost", "lobby"),
-            alert("GsdkViewStale", "lobby"),
-        ]
-        loud = [
-            alert("GsdkGatewayUnreachable", "lobby"),
-            alert("GsdkDeviceDown", "annex", device_id="3"),
-            alert("GsdkDeviceDown", "lobby", instance="other:9925", device_id="4"),
-            {"labels": {"alertname": "GsdkBrokerDown", "instance": "bridge:9925"}},
-        ]
+        self.inhibits(
+            silenced=[
+                alert("GsdkDeviceDown", "lobby", device_id="1"),
+                alert("GsdkDeviceFlapping", "lobby", device_id="2"),
+                alert("GsdkManyDevicesLost", "lobby"),
+                alert("GsdkViewStale", "lobby"),
+            ],
+            loud=[
+                alert("GsdkGatewayUnreachable", "lobby"),
+                alert("GsdkDeviceDown", "annex", device_id="3"),
+                alert("GsdkDeviceDown", "lobby", instance="other:9925", device_id="4"),
+                alert("GsdkBrokerDown"),
+            ])
+
+    def test_a_bridge_that_is_down_silences_what_it_reported(self):
+        self.inhibits(
+            silenced=[
+                alert("GsdkDeviceDown", "lobby", device_id="1"),
+                alert("GsdkGatewayUnreachable", "annex"),
+                alert("GsdkBrokerDown"),
+            ],
+            loud=[
+                alert("GsdkBridgeDown"),
+                alert("GsdkDeviceDown", "lobby", instance="other:9925", device_id="4"),
+                alert("NodeDown"),
+            ])
+
+    def test_the_absence_of_all_bridges_silences_what_they_reported(self):
+        self.inhibits(
+            silenced=[alert("GsdkDeviceDown", "lobby", device_id="1"), alert("GsdkBrokerDown")],
+            loud=[
+                alert("GsdkBridgeAbsent", instance=None),
+                alert("GsdkBrokerDown", job="other"),
+                alert("NodeDown"),
+            ])
+
+    def inhibits(self, silenced, loud):
         with tempfile.TemporaryDirectory() as folder:
             port = free_port()
             url = f"http://127.0.0.1:{port}/api/v2/alerts"
@@ -49,7 +75,7 @@ class Inhibition(unittest.TestCase):
                     told = json.loads(get(url))
                     told = [(one["labels"], one["status"]["state"]) for one in told]
                     # Each is looked at once it is dispatched.
-                    ready = len(told) == 8 and all(state != "unprocessed" for _, state in told)
+                    ready = len(told) == len(silenced + loud) and all(state != "unprocessed" for _, state in told)
                     return told if ready else None
 
                 told = until("all are processed", states)
