@@ -8,11 +8,16 @@ use serde_json::Value;
 use super::Bridge;
 use super::clock::instant_now;
 use super::running::{Asked, Begun, Finished, Word, audit, audited};
-use crate::commands::{Command, Name, Outcome, OwnName, Refused, Response, code, device_states};
+use crate::commands::{
+    AnswerLimit, Command, Name, Outcome, OwnName, Refused, Response, code, device_states,
+};
 use crate::fleet::{GatewayIndex, Input};
 use crate::mqtt;
 use crate::outbox::store::Key;
 use crate::payload::{Intent, to_bytes};
+
+/// Answers of this size and above carry a short one, for a broker that refuses them as too large.
+const SHORT_FROM: usize = 1_024;
 
 impl Bridge {
     /// Takes up what a command's task tells.
@@ -119,14 +124,16 @@ impl Bridge {
     /// Counts a request and hands its answer to the publisher.
     pub(super) fn answer(&mut self, owner: &str, response: &Response, asked: Asked) {
         let answer = asked.reply_to.clone().answer(to_bytes(response));
-        let (size, size_max) = (answer.packet_size(), self.requests.answer_size_max);
-        let size_max = usize::try_from(size_max).unwrap_or(usize::MAX);
-        if size <= size_max {
+        let size = answer.packet_size();
+        let limit = self.requests.answer_limit(self.publisher.answers_close_from());
+        if size <= limit.size_max() {
+            let short = || to_bytes(&response.too_large(size, AnswerLimit::Refused));
+            let answer = if size < SHORT_FROM { answer } else { answer.or_short(short()) };
             return self.hand_over(owner, response, answer);
         }
-        let command = response.command.as_str();
-        tracing::warn!(gateway = owner, command, size, size_max, "the broker takes no such answer");
-        let short = response.too_large(size, size_max);
+        let (command, size_max) = (response.command.as_str(), limit.size_max());
+        tracing::warn!(gateway = owner, command, size, size_max, "answer too large, not sent");
+        let short = response.too_large(size, limit);
         let answer = asked.reply_to.answer(to_bytes(&short));
         self.hand_over(owner, &short, answer);
     }
@@ -140,8 +147,10 @@ impl Bridge {
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
         let owner = if is_ours { owner } else { "unknown" };
         self.metrics.command(owner, known, response.word());
-        if !self.publisher.answer(answer) {
-            self.metrics.publish_failed("answers_full");
+        if let Err(dropped) = self.publisher.answer(answer) {
+            let (command, reason) = (response.command.as_str(), dropped.as_str());
+            tracing::debug!(gateway = owner, command, reason, "answer dropped");
+            self.metrics.publish_failed(reason);
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::Bridge;
 use super::clock::instant_now;
 use super::memory::Memory;
-use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, PublishError, View};
+use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, PublishError, Refusal, View};
 use crate::payload::rfc3339;
 
 impl Bridge {
@@ -30,12 +30,12 @@ impl Bridge {
                 if !connected.retain_available {
                     tracing::warn!("the broker keeps no retained messages, so states are not seen");
                 }
+                self.requests.broker_announced(connected.announced_packet_size());
                 self.connection = Some(connected.connection);
                 let before = self.info.connected_at.replace(self.clock.now());
                 self.rivals.connected(before.map(rfc3339));
                 self.read_memory();
                 self.listen_for_home_assistant();
-                self.requests.answer_size_max = connected.packet_size_max;
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
@@ -51,17 +51,23 @@ impl Bridge {
                 }
             }
             Event::Message(message) => self.message(&message),
-            Event::Disconnected { reason, .. } => _ = self.connection_ended(reason),
+            Event::Disconnected { reason, closed_by_broker, .. } => {
+                _ = self.connection_ended(reason, closed_by_broker);
+            }
             Event::Unreachable { reason, .. } => self.broker_fault = reason,
         }
     }
 
     /// There is no connection any more, for this reason; gives the one there was.
-    pub(super) fn connection_ended(&mut self, reason: String) -> Option<Connection> {
+    pub(super) fn connection_ended(
+        &mut self,
+        reason: String,
+        closed_by_broker: bool,
+    ) -> Option<Connection> {
         self.metrics.mqtt_connected.set(0);
         self.memory = Memory::default();
         self.broker_fault = reason;
-        self.publisher.disconnected(&mut self.outbox);
+        self.publisher.disconnected(closed_by_broker, &mut self.outbox);
         self.connection.take()
     }
 
@@ -72,8 +78,8 @@ impl Bridge {
         }
         let now = self.clock.steady();
         for ack in acks {
-            let taken = ack.result.is_ok();
-            let acknowledged = self.publisher.acknowledged(now, ack.token, taken, &mut self.outbox);
+            let outbox = &mut self.outbox;
+            let acknowledged = self.publisher.acknowledged(now, ack.token, ack.result, outbox);
             let Some(acknowledged) = acknowledged else { continue };
             match ack.result {
                 Ok(()) => self.metrics.published(acknowledged.kind.name()),
@@ -154,7 +160,8 @@ impl Bridge {
                     self.losses.add_too_large(subject);
                 }
             }
-            self.publisher.acknowledged(now, token, hopeless, &mut self.outbox);
+            let result = if hopeless { Ok(()) } else { Err(Refusal::RECEIVE_MAXIMUM_EXCEEDED) };
+            self.publisher.acknowledged(now, token, result, &mut self.outbox);
         }
     }
 }

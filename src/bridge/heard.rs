@@ -50,7 +50,7 @@ impl Bridge {
             }
         }
         if verdict == Verdict::StepBack
-            && let Some(connection) = self.connection_ended(reason)
+            && let Some(connection) = self.connection_ended(reason, false)
         {
             // Without a word: `offline` would be said in the name of the other, too.
             connection.disconnect();

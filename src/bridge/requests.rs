@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::running::{Asked, Begun, Word, finish, stopping};
 use crate::commands::{
-    Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused, Request, code,
-    transaction_of,
+    AnswerLimit, Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused,
+    Request, code, transaction_of,
 };
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
@@ -27,8 +27,10 @@ const WORDS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Requests {
     settings: config::Commands,
-    /// The largest packet that the broker takes, as it last said.
-    pub(super) answer_size_max: u32,
+    /// The limit of answers on this connection.
+    answer_limit: AnswerLimit,
+    /// `mqtt.max_answer`.
+    answer_size_max: usize,
     pub(super) desks: Vec<Desk>,
     own: Bucket,
     pub(super) memory: Memory<Asked>,
@@ -79,9 +81,11 @@ impl Requests {
         let desks = config.gateways.iter().zip(links).map(desk).collect();
         let (speak, words) = mpsc::channel(WORDS_MAX);
         let (own, memory, may_begin) = (bucket.clone(), Memory::default(), Vec::new());
-        let (answer_size_max, under_way, stop) = (u32::MAX, 0, watch::Sender::new(false));
+        let answer_size_max = config.mqtt.max_answer_bytes;
+        let (under_way, stop) = (0, watch::Sender::new(false));
         Self {
             settings,
+            answer_limit: AnswerLimit::Setting(answer_size_max),
             answer_size_max,
             desks,
             own,
@@ -91,6 +95,22 @@ impl Requests {
             stop,
             under_way,
             may_begin,
+        }
+    }
+
+    /// A new connection, with the packet size that its broker has announced, if it has.
+    pub(super) fn broker_announced(&mut self, packet_size: Option<u32>) {
+        let announced = packet_size.and_then(|size| usize::try_from(size).ok());
+        let setting = AnswerLimit::Setting(self.answer_size_max);
+        self.answer_limit = announced.map_or(setting, AnswerLimit::Announced);
+    }
+
+    /// The limit of answers now; `closes_from`: the size from which on the broker has closed the
+    /// connection.
+    pub(super) fn answer_limit(&self, closes_from: Option<usize>) -> AnswerLimit {
+        match closes_from {
+            Some(size) if size <= self.answer_limit.size_max() => AnswerLimit::Closes(size),
+            _ => self.answer_limit,
         }
     }
 

@@ -40,6 +40,6 @@ pub use own::{Own, OwnName, OwnRequest};
 pub use pool::{Lane, Place, Pool, Turn};
 pub use rate::Bucket;
 pub use request::{Refused, Request, transaction_of};
-pub use response::{Data, DeviceFailure, Outcome, Response, Verdict, Warning};
+pub use response::{AnswerLimit, Data, DeviceFailure, Outcome, Response, Verdict, Warning};
 pub use run::run;
 pub use transaction::Transaction;

@@ -2,6 +2,7 @@
 //!
 //! May not know how it gets there.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -143,6 +144,49 @@ impl From<Result<Self, Failure>> for Outcome {
     }
 }
 
+/// The limit that an answer is too large for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerLimit {
+    /// The packet size that the broker has announced.
+    Announced(usize),
+    /// `mqtt.max_answer`, where the broker has announced none.
+    Setting(usize),
+    /// The broker has closed the connection over answers of this size.
+    Closes(usize),
+    /// The broker has refused the answer.
+    Refused,
+}
+
+impl AnswerLimit {
+    /// The largest packet within it.
+    #[must_use]
+    pub const fn size_max(self) -> usize {
+        match self {
+            Self::Announced(size) | Self::Setting(size) => size,
+            Self::Closes(size) => size.saturating_sub(1),
+            Self::Refused => 0,
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Setting(_) => "raise mqtt.max_answer if the broker takes more",
+            _ => "raise max_packet_size in the broker's configuration",
+        }
+    }
+}
+
+impl fmt::Display for AnswerLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Announced(size) => write!(f, "the broker takes at most {size}"),
+            Self::Setting(size) => write!(f, "mqtt.max_answer allows {size}"),
+            Self::Closes(size) => write!(f, "the broker closes the connection over {size}"),
+            Self::Refused => f.write_str("the broker refused it as too large"),
+        }
+    }
+}
+
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Response {
@@ -201,14 +245,13 @@ impl Response {
         }
     }
 
-    /// What is answered instead of this where it is larger than the broker takes.
+    /// The short answer in place of this one, whose packet of `size` bytes is beyond `limit`.
     #[must_use]
-    pub fn too_large(&self, size: usize, size_max: usize) -> Self {
-        let ended = self.word();
+    pub fn too_large(&self, size: usize, limit: AnswerLimit) -> Self {
+        let (ended, remedy) = (self.word(), limit.remedy());
         let message = format!(
-            "it ended with {ended}, but its answer has {size} bytes and the broker takes at most \
-             {size_max}; raise max_packet_size in the broker's configuration, or ask for fewer \
-             devices at once"
+            "it ended with {ended}, but its answer has {size} bytes and {limit}; {remedy}, or ask \
+             for fewer devices at once"
         );
         let outcome = Outcome::failed(Failure::new(code::ANSWER_TOO_LARGE, message));
         let (gateway, transaction) = (self.gateway.clone(), self.transaction.clone());

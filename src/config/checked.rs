@@ -55,6 +55,8 @@ pub struct Mqtt {
     pub protocol: Protocol,
     /// Our name as a client.
     pub client_id: String,
+    /// The largest answer, in bytes of its packet, where the broker announces no limit.
+    pub max_answer_bytes: usize,
     /// How often all retained topics are published again; `None` never.
     pub republish_interval: Option<Duration>,
 }

@@ -103,6 +103,8 @@ pub const KEYS: &[Key] = &[
     key("mqtt.base_topic", Form::Text, Fallback::Text("gsdk")),
     key("mqtt.protocol", Form::Text, Fallback::Text("5")),
     key("mqtt.client_id", Form::Text, Fallback::Absent("gsdk2mqtt_<base_topic>_<bridge_name>")),
+    // Brokers without an announced limit take this much; 1,000 devices have it.
+    key("mqtt.max_answer", Form::Text, Fallback::Text("256KiB")),
     // Mends what a broker lost without telling; at 100,000 devices 28 messages a second.
     key("mqtt.republish_interval", Form::Text, Fallback::Text("1h")),
     key("http.listen", Form::Text, Fallback::Text("127.0.0.1:9925")),

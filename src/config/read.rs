@@ -163,6 +163,7 @@ fn mqtt(reader: &mut Reader<'_>, bridge_name: Option<&str>) -> Option<Mqtt> {
         let base = base_topic.as_deref().map(|base| base.replace('/', "_"));
         base.zip(bridge_name).map(|(base, bridge)| format!("gsdk2mqtt_{base}_{bridge}"))
     };
+    let max_answer = reader.parse(&at("max_answer"), |text| values::size(text, 1 << 10, 256 << 20));
     let republish_interval = reader.parse(&at("republish_interval"), |text| {
         values::duration_or_never(text, 10 * SECOND, 30 * DAY)
     });
@@ -181,6 +182,7 @@ fn mqtt(reader: &mut Reader<'_>, bridge_name: Option<&str>) -> Option<Mqtt> {
         base_topic: base_topic?,
         protocol: protocol?,
         client_id: client_id?,
+        max_answer_bytes: usize::try_from(max_answer?).ok()?,
         republish_interval: republish_interval?,
     })
 }

@@ -1,17 +1,48 @@
-//! Answers that wait for the broker, and where one goes that it does not take.
-//!
-//! May not hold up events: `sending` gives answers their share.
+//! The queue of answers to requests, from the moment they are ready until the broker has
+//! acknowledged them. Bounded by number and by bytes; it ends with its connection.
+
+use std::collections::VecDeque;
 
 use super::connection::Publish;
-use super::publisher::{Publisher, Sent};
+use super::refusal::Refusal;
 use super::requests::Answer;
 
-/// Answers that may wait for the broker: more than a flood of requests at its rate makes. Beyond
-/// it an answer is dropped, and counted.
-const ANSWERS_MAX: usize = 20_000;
+/// Answers waiting or in flight.
+const ANSWERS_MAX: usize = 10_000;
+/// Bytes of them. One answer alone may be larger: its packet is limited by `mqtt.max_answer`, or
+/// by what the broker announced.
+const ANSWERS_BYTES_MAX: usize = 8 << 20;
+/// What an answer takes in memory beside its packet.
+const ANSWER_OVERHEAD: usize = 256;
+/// Answers in flight: large ones must not fill the connection ahead of events.
+const IN_FLIGHT_MAX: usize = 4;
+/// So often the broker has to close the connection while an answer is in flight before the size
+/// of that answer is taken for its limit.
+const CLOSED_MIN: u32 = 2;
+
+/// Why an answer is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerDropped {
+    /// There is no connection. The requester has to ask again.
+    NotConnected,
+    /// Too many answers wait, or too many bytes of them: this newest one is dropped.
+    QueueFull,
+}
+
+impl AnswerDropped {
+    /// Its name as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConnected => "answer_not_connected",
+            Self::QueueFull => "answers_full",
+        }
+    }
+}
 
 impl Answer {
-    /// A bound on the size of its packet, wherever it goes; at most a few bytes too large.
+    /// A bound on the size of its packet, whichever topic it goes to; at most a few bytes too
+    /// large.
     #[must_use]
     pub fn packet_size(&self) -> usize {
         let otherwise = self.otherwise.as_ref().map_or(0, String::len);
@@ -23,29 +54,190 @@ impl Answer {
         };
         publish.size() + self.topic.len().max(otherwise)
     }
+
+    /// With a short answer, sent in place of this one if the broker refuses it as too large.
+    #[must_use]
+    pub fn or_short(self, short: bytes::Bytes) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    fn memory(&self) -> usize {
+        let short = self.short.as_ref().map_or(0, bytes::Bytes::len);
+        self.packet_size() + short + ANSWER_OVERHEAD
+    }
+
+    /// The answer to send after a refusal, once for each: the short one, then the same on the
+    /// bridge's own response topic.
+    fn after(self, refusal: Refusal) -> Option<Self> {
+        let too_large = refusal.code() == Refusal::PACKET_TOO_LARGE.code();
+        match (self.short, self.otherwise) {
+            (Some(short), otherwise) if too_large => {
+                Some(Self { payload: short, short: None, otherwise, ..self })
+            }
+            (short, Some(topic)) => Some(Self { topic, otherwise: None, short, ..self }),
+            (_, None) => None,
+        }
+    }
 }
 
-impl Publisher {
-    /// An answer to a request; false where so many wait that it is dropped.
-    pub fn answer(&mut self, answer: Answer) -> bool {
-        let room = self.answers.len() < ANSWERS_MAX;
-        if room {
-            self.answers.push_back(answer);
+/// The answers of one connection.
+#[derive(Debug, Default)]
+pub(super) struct AnswerQueue {
+    waiting: VecDeque<Answer>,
+    in_flight: Vec<usize>,
+    memory: usize,
+    limit: SizeLimit,
+}
+
+impl AnswerQueue {
+    pub(super) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
+        let memory = self.memory + answer.memory();
+        let full =
+            self.waiting.len() + self.in_flight.len() >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX;
+        if full && !self.is_empty() {
+            return Err(AnswerDropped::QueueFull);
         }
-        room
+        self.memory = memory;
+        self.waiting.push_back(answer);
+        Ok(())
     }
 
-    /// Whether answers wait, or are not acknowledged yet.
-    #[must_use]
-    pub fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
-            || self.in_flight.values().any(|sent| matches!(sent, Sent::Answer(_)))
+    /// The next to be sent; it is in flight from now on.
+    pub(super) fn take(&mut self) -> Option<Answer> {
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let answer = self.waiting.pop_front()?;
+        self.in_flight.push(answer.packet_size());
+        Some(answer)
     }
 
-    /// An answer that the broker would not take where it was wanted goes on our own topic, once.
-    pub(super) fn answer_otherwise(&mut self, answer: Answer) {
-        if let Some(topic) = answer.otherwise {
-            self.answers.push_back(Answer { topic, otherwise: None, ..answer });
+    /// The broker has acknowledged an answer, or refused it; then another may go in its place.
+    pub(super) fn answered(&mut self, answer: Answer, result: Result<(), Refusal>) {
+        let size = answer.packet_size();
+        if let Some(at) = self.in_flight.iter().position(|in_flight| *in_flight == size) {
+            self.in_flight.swap_remove(at);
+            self.memory = self.memory.saturating_sub(answer.memory());
         }
+        match result {
+            Ok(()) => self.limit.taken(size),
+            Err(refusal) => {
+                if let Some(next) = answer.after(refusal) {
+                    // The queue has just lost a larger one.
+                    self.memory += next.memory();
+                    self.waiting.push_back(next);
+                }
+            }
+        }
+    }
+
+    /// The connection has ended, and the answers with it.
+    pub(super) fn disconnected(&mut self, closed_by_broker: bool) {
+        if let Some(largest) = self.in_flight.iter().max().filter(|_| closed_by_broker) {
+            self.limit.closed(*largest);
+        }
+        self.waiting.clear();
+        self.in_flight.clear();
+        self.memory = 0;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// The size from which on the broker closes the connection, where it has shown one.
+    pub(super) fn closes_from(&self) -> Option<usize> {
+        self.limit.closes_from()
+    }
+}
+
+/// The limit of a broker that announces none and closes the connection over larger packets.
+#[derive(Debug, Default)]
+struct SizeLimit {
+    taken_max: usize,
+    closed_min: usize,
+    times: u32,
+}
+
+impl SizeLimit {
+    fn taken(&mut self, size: usize) {
+        self.taken_max = self.taken_max.max(size);
+    }
+
+    fn closed(&mut self, size: usize) {
+        if self.times == 0 || size < self.closed_min {
+            self.closed_min = size;
+        }
+        self.times = self.times.saturating_add(1);
+    }
+
+    fn closes_from(&self) -> Option<usize> {
+        (self.times >= CLOSED_MIN && self.closed_min > self.taken_max).then_some(self.closed_min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn answer(len: usize) -> Answer {
+        Answer {
+            topic: "gsdk-reply/1".to_owned(),
+            otherwise: Some("gsdk/lobby/response/devices".to_owned()),
+            payload: vec![b' '; len].into(),
+            short: None,
+            correlation_data: None,
+        }
+    }
+
+    #[test]
+    fn answers_are_bounded_by_bytes_and_one_alone_always_fits() {
+        let mut queue = AnswerQueue::default();
+        let taken = (0..100).filter(|_| queue.push(answer(1 << 20)).is_ok()).count();
+        assert_eq!(taken, 7, "the bound of 8 MiB, less what each takes beside its payload");
+        queue.disconnected(false);
+        assert!(queue.is_empty());
+        assert_eq!(queue.push(answer(20 << 20)), Ok(()));
+        assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull));
+        let sent = queue.take().unwrap();
+        assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull), "it counts in flight too");
+        queue.answered(sent, Ok(()));
+        assert_eq!((queue.push(answer(1)), queue.memory), (Ok(()), answer(1).memory()));
+    }
+
+    #[test]
+    fn an_answer_refused_as_too_large_is_replaced_by_its_short_one() {
+        let mut queue = AnswerQueue::default();
+        queue.push(answer(5_000).or_short(Bytes::from_static(b"short"))).unwrap();
+        let sent = queue.take().unwrap();
+        queue.answered(sent, Err(Refusal::PACKET_TOO_LARGE));
+        let short = queue.take().unwrap();
+        assert_eq!((&short.payload[..], short.topic.as_str()), (&b"short"[..], "gsdk-reply/1"));
+        queue.answered(short, Err(Refusal::PACKET_TOO_LARGE));
+        let own = queue.take().unwrap();
+        assert_eq!(own.topic, "gsdk/lobby/response/devices");
+        queue.answered(own, Err(Refusal::PACKET_TOO_LARGE));
+        assert!(queue.is_empty());
+        assert_eq!(queue.memory, 0);
+    }
+
+    #[test]
+    fn a_size_over_which_the_broker_closes_twice_is_its_limit_unless_it_took_one_as_large() {
+        let close = |queue: &mut AnswerQueue, len: usize| {
+            queue.push(answer(len)).unwrap();
+            queue.take();
+            queue.disconnected(true);
+        };
+        let mut queue = AnswerQueue::default();
+        close(&mut queue, 9_000);
+        assert_eq!(queue.closes_from(), None, "once is a broker that was restarted");
+        close(&mut queue, 6_000);
+        assert_eq!(queue.closes_from(), Some(answer(6_000).packet_size()));
+        queue.push(answer(8_000)).unwrap();
+        let sent = queue.take().unwrap();
+        queue.answered(sent, Ok(()));
+        assert_eq!(queue.closes_from(), None);
     }
 }

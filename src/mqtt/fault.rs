@@ -163,6 +163,15 @@ pub enum Fault {
         /// How many times in a row.
         times: u32,
     },
+    /// The connection was reset: brokers do so too when they close it over a packet that they have
+    /// not read to its end.
+    #[error("the connection to {broker} was reset ({why}); see the broker's log")]
+    Reset {
+        /// The broker's URL.
+        broker: String,
+        /// What the network said.
+        why: String,
+    },
     /// The connection broke.
     #[error("the connection to {broker} was lost ({why})")]
     Lost {
@@ -210,9 +219,15 @@ impl Fault {
         matches!(self, Self::TakenOver { .. })
     }
 
-    /// Whether the broker closed the connection, with a DISCONNECT or without one.
+    /// Whether the broker closed the connection, with a DISCONNECT, without one or by a reset.
     pub(super) fn closed_by_broker(&self) -> bool {
-        matches!(self, Self::Closed { .. } | Self::ClosedAgain { .. } | Self::Ended { .. })
+        matches!(
+            self,
+            Self::Closed { .. }
+                | Self::Reset { .. }
+                | Self::ClosedAgain { .. }
+                | Self::Ended { .. }
+        )
     }
 
     /// How hard the broker may be asked again.
@@ -234,6 +249,7 @@ impl Fault {
             | Self::ClosedEarly { .. }
             | Self::Ended { .. }
             | Self::Closed { .. }
+            | Self::Reset { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
             | Self::Unacknowledged { .. }

@@ -27,6 +27,7 @@ mod v4;
 mod v5;
 mod words;
 
+pub use answers::AnswerDropped;
 pub use backoff::Retry;
 pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError};
 pub use discovery::DiscoverySettings;

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::answers::{AnswerDropped, AnswerQueue};
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::discovery::{DiscoveryDesk, DiscoverySettings};
 use super::outgoing::{Acknowledged, Kind, Outgoing, View};
 use super::phase::Phase;
+use super::refusal::Refusal;
 use super::requests::Answer;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
@@ -64,7 +66,7 @@ pub struct Publisher {
     pub(super) requests_wanted: bool,
     /// A gateway's state has gone out, so its events may.
     pub(super) gateway_said: bool,
-    pub(super) answers: VecDeque<Answer>,
+    pub(super) answers: AnswerQueue,
     pub(super) discovery: DiscoveryDesk,
 }
 
@@ -89,7 +91,7 @@ impl Publisher {
             turn: 0,
             requests_wanted: false,
             gateway_said: false,
-            answers: VecDeque::new(),
+            answers: AnswerQueue::default(),
             discovery: DiscoveryDesk::new(discovery),
         }
     }
@@ -100,17 +102,16 @@ impl Publisher {
         &self.topics
     }
 
-    /// The connection is lost, and with it all that was in flight.
-    pub fn disconnected(&mut self, outbox: &mut Outbox) {
+    /// The connection has ended, and with it all that was in flight. Answers end with it; topics
+    /// not known to be cleared are cleared on the next one.
+    pub fn disconnected(&mut self, closed_by_broker: bool, outbox: &mut Outbox) {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
-        // Answers that nobody is known to have, and topics not known to be cleared, go again.
+        self.answers.disconnected(closed_by_broker);
         for (_, sent) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            match sent {
-                Sent::Answer(answer) => self.answers.push_front(answer),
-                Sent::Cleared(topic) => self.cleared.push_front(topic),
-                _ => {}
+            if let Sent::Cleared(topic) = sent {
+                self.cleared.push_front(topic);
             }
         }
         for sent in std::mem::take(&mut self.again).into_values().flatten() {
@@ -212,15 +213,39 @@ impl Publisher {
         info.into_iter().chain(again).chain(discovery).min()
     }
 
+    /// An answer to a request; it is sent on the connection that there is now, or not at all.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn answer(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
+        if self.phase == Phase::Away {
+            return Err(AnswerDropped::NotConnected);
+        }
+        self.answers.push(answer)
+    }
+
+    /// Whether answers wait, or are not acknowledged yet.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// The size of answers from which on the broker closes the connection, where it has shown one.
+    #[must_use]
+    pub fn answers_close_from(&self) -> Option<usize> {
+        self.answers.closes_from()
+    }
+
     /// An acknowledgement, or a PUBACK with a failing reason; `None` for an unknown token.
     pub fn acknowledged(
         &mut self,
         now: Moment,
         token: u64,
-        taken: bool,
+        result: Result<(), Refusal>,
         outbox: &mut Outbox,
     ) -> Option<Acknowledged> {
         let sent = self.in_flight.remove(&token)?;
+        let taken = result.is_ok();
         let kind = match &sent {
             Sent::Event(_) => Kind::Event,
             Sent::GatewayInfo(_) | Sent::BridgeInfo => Kind::Info,
@@ -242,8 +267,7 @@ impl Publisher {
         }
         let refused_at = (!taken).then(|| self.topics_of(&sent));
         match sent {
-            Sent::Answer(answer) if !taken => self.answer_otherwise(answer),
-            Sent::Answer(_) => {}
+            Sent::Answer(answer) => self.answers.answered(answer, result),
             _ if taken => self.refusals = 0,
             sent => {
                 let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
@@ -299,7 +323,7 @@ impl Publisher {
                     }
                     Sent::BridgeState => self.bridge_state = Some("online"),
                     Sent::BridgeInfo => self.bridge_info.forget(),
-                    Sent::Answer(answer) => self.answers.push_back(answer),
+                    Sent::Answer(_) => {}
                     sent @ (Sent::Discovery(_) | Sent::Undiscovered(_)) => {
                         self.discovery.again(sent);
                     }

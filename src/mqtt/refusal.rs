@@ -8,6 +8,11 @@ use std::fmt;
 pub struct Refusal(u8);
 
 impl Refusal {
+    /// More publishes are unacknowledged than the broker allows.
+    pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
+    /// The packet is larger than the broker takes.
+    pub const PACKET_TOO_LARGE: Self = Self(0x95);
+
     /// The result that a reason code stands for: below 0x80 it is a success.
     pub(super) const fn from_code(code: u8) -> Result<(), Self> {
         if code < 0x80 { Ok(()) } else { Err(Self(code)) }

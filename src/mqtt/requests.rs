@@ -53,6 +53,8 @@ pub struct Answer {
     /// Where it goes if the broker does not take it there.
     pub(super) otherwise: Option<String>,
     pub(super) payload: Bytes,
+    /// Sent instead if the broker refuses it as too large.
+    pub(super) short: Option<Bytes>,
     pub(super) correlation_data: Option<Bytes>,
 }
 
@@ -86,10 +88,11 @@ impl ReplyTo {
     #[must_use]
     pub fn answer(self, payload: Bytes) -> Answer {
         let Self { wanted, own, correlation_data } = self;
-        match wanted {
-            Some(topic) => Answer { topic, otherwise: Some(own), payload, correlation_data },
-            None => Answer { topic: own, otherwise: None, payload, correlation_data },
-        }
+        let (topic, otherwise) = match wanted {
+            Some(topic) => (topic, Some(own)),
+            None => (own, None),
+        };
+        Answer { topic, otherwise, payload, short: None, correlation_data }
     }
 }
 

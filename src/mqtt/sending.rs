@@ -108,8 +108,9 @@ impl Publisher {
         next.or_else(|| self.next_answer())
     }
 
+    /// Answers wait until the full state is out.
     fn next_answer(&mut self) -> Option<Outgoing> {
-        let answer = self.answers.pop_front()?;
+        let answer = if self.is_online() { self.answers.take()? } else { return None };
         let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
         Some(self.send(Sent::Answer(answer), topic, payload, true))
     }

@@ -43,6 +43,9 @@ pub enum Protocol {
     V311,
 }
 
+/// The largest packet MQTT knows.
+pub(super) const PACKET_SIZE_MAX: u32 = 268_435_460;
+
 /// Connections closed soon, one after another, that are no chance.
 const CLOSED_SOON_MAX: u32 = 3;
 
@@ -176,6 +179,15 @@ pub struct Connected {
     pub retain_available: bool,
     /// Its certificate, with TLS.
     pub certificate: Option<Certificate>,
+}
+
+impl Connected {
+    /// The largest packet that the broker has announced to take, in bytes; `None` where it has
+    /// announced no limit below that of MQTT itself.
+    #[must_use]
+    pub fn announced_packet_size(&self) -> Option<u32> {
+        Some(self.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
+    }
 }
 
 /// What the session tells the loop.

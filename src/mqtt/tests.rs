@@ -14,6 +14,9 @@ use crate::ids::{DeviceId, Moment};
 use crate::outbox::{Limits, Outbox, Record};
 use crate::payload::*;
 
+/// A refusal after which the same message may be accepted.
+const QUOTA_EXCEEDED: u8 = 0x97;
+
 struct Desk {
     fleet: Fleet,
     outbox: Outbox,
@@ -123,9 +126,15 @@ impl Desk {
         self.publisher.looked(&self.fleet);
     }
 
+    /// The broker's PUBACK with this reason code.
+    fn answer(&mut self, token: u64, code: u8) -> Acknowledged {
+        let result = Refusal::from_code(code);
+        self.publisher.acknowledged(self.now, token, result, &mut self.outbox).unwrap()
+    }
+
     fn ack(&mut self, token: u64, taken: bool) {
-        let known = self.publisher.acknowledged(self.now, token, taken, &mut self.outbox);
-        assert!(known.is_some());
+        let code = if taken { 0x00 } else { QUOTA_EXCEEDED };
+        self.answer(token, code);
     }
 
     /// Everything there is to say, acknowledged one by one.
@@ -187,7 +196,7 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
 #[test]
 fn online_waits_for_the_acknowledgements() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
-    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.disconnected(false, &mut desk.outbox);
     desk.connect(20);
     let mut tokens = Vec::new();
     while let Some(message) = desk.next() {
@@ -203,7 +212,7 @@ fn online_waits_for_the_acknowledgements() {
 #[test]
 fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
     let mut desk = Desk::online((1..=50).map(|at| row(at, Status::TlsConnected)).collect());
-    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.disconnected(false, &mut desk.outbox);
     desk.connect(20);
     let sent: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
     assert_eq!(sent.len(), 20);
@@ -247,7 +256,7 @@ fn a_refused_message_is_sent_again_later_and_a_lost_one_with_the_next_connection
     desk.now = desk.publisher.wake_at().unwrap();
     let again = desk.next().unwrap();
     assert_eq!((again.topic, again.payload), (refused.topic.clone(), refused.payload));
-    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.disconnected(false, &mut desk.outbox);
     desk.connect(20);
     assert!(desk.said().iter().any(|said| said.starts_with(&refused.topic)));
 }
@@ -284,7 +293,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
 #[test]
 fn online_does_not_wait_for_the_outbox() {
     let mut desk = Desk::online((1..=5).map(|at| row(at, Status::TlsConnected)).collect());
-    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.disconnected(false, &mut desk.outbox);
     for _ in 0..500 {
         desk.append("lobby", "corrected");
         desk.append("store", "corrected");
@@ -300,7 +309,7 @@ fn online_does_not_wait_for_the_outbox() {
 #[test]
 fn a_refused_state_holds_online_back() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
-    desk.publisher.disconnected(&mut desk.outbox);
+    desk.publisher.disconnected(false, &mut desk.outbox);
     desk.connect(20);
     for _ in 0..3 {
         while let Some(message) = desk.next() {

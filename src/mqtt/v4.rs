@@ -18,11 +18,9 @@ use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
 use super::refusal::Refusal;
-use super::session::{Message, Settings};
+use super::session::{Message, PACKET_SIZE_MAX, Settings};
 use super::words::Words;
 
-/// The largest packet MQTT knows.
-const PACKET_SIZE_MAX: u32 = 268_435_460;
 /// MQTT 3.1.1 has no receive maximum; brokers' own limits are rarely below this.
 const WINDOW_MAX: u16 = 100;
 

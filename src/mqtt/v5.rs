@@ -19,11 +19,9 @@ use super::dial::Socket;
 use super::drive::{Happening, Wire};
 use super::fault::Fault;
 use super::refusal::Refusal;
-use super::session::{Message, Settings};
+use super::session::{Message, PACKET_SIZE_MAX, Settings};
 use super::words::Words;
 
-/// The largest packet MQTT knows.
-const PACKET_SIZE_MAX: u32 = 268_435_460;
 /// The window where the broker names none.
 const RECEIVE_MAXIMUM_DEFAULT: u16 = u16::MAX;
 

@@ -52,6 +52,9 @@ impl Words {
             Some(TlsError::AlertReceived(alert)) => {
                 Fault::Tls(tls::alert_words(&self.broker, *alert))
             }
+            _ if self.connected && is_reset(error) => {
+                Fault::Reset { broker: self.broker(), why: error.to_string() }
+            }
             _ => self.lost(&error.to_string()),
         }
     }
@@ -126,4 +129,9 @@ impl Words {
     fn broker(&self) -> String {
         self.broker.clone()
     }
+}
+
+/// The other side has closed the connection with data of ours unread.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

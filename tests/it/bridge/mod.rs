@@ -1,5 +1,6 @@
 //! The whole: real mosquitto, the simulated gateway, the bridge as a process, seen from outside.
 
+mod answers;
 mod clearing;
 mod configuration;
 mod desired;

@@ -1,0 +1,122 @@
+//! Answers that the broker does not take: what they cost, and what the requester learns.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::watcher::{Watcher, publish};
+use crate::harness::{eventually, patiently};
+
+/// Enough for an answer that is larger than [`LIMIT`].
+const DEVICES: usize = 30;
+/// Packets that every state, info and event fits, and an answer for all devices does not.
+const LIMIT: &str = "4096";
+const REQUEST: &str = "gsdk/lobby/request/devices";
+const RESPONSE: &str = "gsdk/lobby/response/devices";
+
+/// The bridge has made this many connections, is ready on the last one, and takes requests.
+async fn ready_on_connection(bridge: &Bridge, port: u16, number: u32) {
+    patiently(&format!("connection {number}"), async {
+        while bridge.metric("gsdk_mqtt_connections_total").await < Some(f64::from(number)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    bridge.is_ready().await;
+    let watcher = Watcher::start(port).await;
+    eventually("requests are answered", || {
+        publish(port, &["-t", "gsdk/lobby/request/slaves/get", "-m", "{}"]);
+        watcher.find(|seen| seen.topic == "gsdk/lobby/response/slaves/get")
+    })
+    .await;
+    let connections = bridge.metric("gsdk_mqtt_connections_total").await;
+    assert_eq!(connections, Some(f64::from(number)));
+}
+
+fn error_code(answer: &Value) -> &str {
+    answer["error"]["code"].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_over_which_a_3_1_1_broker_closes_is_not_sent_on_the_next_connection() {
+    let broker = Mosquitto::start(&format!("max_packet_size {LIMIT}")).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(DEVICES).await;
+    let setup = Setup::new(broker.port, "protocol = \"3.1.1\"");
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    let ask = || publish(broker.port, &["-t", REQUEST, "-m", "{\"transaction\":7}"]);
+    ready_on_connection(&bridge, broker.port, 1).await;
+    ask();
+    ready_on_connection(&bridge, broker.port, 2).await;
+    let device = simulator.control().managed()[0].device_id;
+    simulator.control().drop_device(device);
+    watcher.see("events go on", |seen| seen.is_event_of(device)).await;
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(2.0));
+    // Asked again, the broker closes again, and the bridge knows the size.
+    ask();
+    ready_on_connection(&bridge, broker.port, 3).await;
+    assert!(watcher.find(|seen| seen.topic == RESPONSE).is_none());
+    ask();
+    let told = watcher.see("a short answer", |seen| seen.topic == RESPONSE).await.json();
+    assert_eq!((error_code(&told), &told["transaction"]), ("answer_too_large", &json!(7)));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("max_packet_size"), "{message}");
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(3.0));
+    assert_eq!(bridge.get("/readyz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_beyond_max_answer_is_not_tried_where_the_broker_announces_no_limit() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(DEVICES).await;
+    let setup = Setup::new(broker.port, "max_answer = \"4KiB\"");
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    ready_on_connection(&bridge, broker.port, 1).await;
+    publish(broker.port, &["-t", REQUEST, "-m", "{}"]);
+    let told = watcher.see("an answer", |seen| seen.topic == RESPONSE).await.json();
+    assert_eq!(error_code(&told), "answer_too_large", "{told}");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("mqtt.max_answer allows 4096"), "{message}");
+}
+
+/// 20 requests a second, whose answers the broker does not acknowledge.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_a_slow_broker_does_not_take_do_not_grow_the_memory() {
+    const REQUESTS: u32 = 300;
+    let broker = Mosquitto::start("").await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(1_000).await;
+    let setup = Setup::new(proxy.port, "max_answer = \"1MiB\"");
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    ready_on_connection(&bridge, broker.port, 1).await;
+    let answered = "gsdk_commands_total{command=\"devices\",gateway=\"lobby\",result=\"ok\"}";
+    let asked = async |count: u32| {
+        patiently(&format!("{count} answers are ready"), async {
+            while bridge.metric(answered).await < Some(f64::from(count)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    publish(broker.port, &["-t", REQUEST, "-m", "{}"]);
+    asked(1).await;
+    proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
+    let before = bridge.memory();
+    for _ in 0..REQUESTS {
+        let args = ["-t", REQUEST, "-m", "{}"].map(str::to_owned);
+        let port = broker.port;
+        let ask = tokio::task::spawn_blocking(move || {
+            publish(port, &args.each_ref().map(|it| it.as_str()))
+        });
+        tokio::join!(tokio::time::sleep(Duration::from_millis(50)), ask).1.unwrap();
+    }
+    asked(REQUESTS).await;
+    let grown = bridge.memory().saturating_sub(before) >> 20;
+    assert!(grown < 32, "{grown} MiB for {REQUESTS} answers");
+    let dropped = "gsdk_mqtt_publish_failures_total{reason=\"answers_full\"}";
+    assert!(bridge.metric(dropped).await > Some(0.0), "what does not fit is counted");
+}
