@@ -222,11 +222,14 @@ impl Gateway {
         }
         let managed = device.managed;
         let auto_reconnect = device.info.is_some_and(|info| info.auto_reconnect);
+        let type_unknown = device.info.is_some_and(|info| info.device_type.is_undefined());
         let was_connected = device.connected() == Some(true);
         let change = device.change(received_at, shown, status, Source::Stream, self.frozen_at);
         self.tell(device_id, change, status, timestamp, received_at, Source::Stream, out);
         let gone = was_connected && status.connected() != Some(true) && !auto_reconnect;
-        if gone || !managed {
+        // A gateway learns a device's type when the device connects, and only the list carries it.
+        let type_to_read = type_unknown && status.connected() == Some(true);
+        if gone || !managed || type_to_read {
             self.want_list(received_at, out);
         }
     }

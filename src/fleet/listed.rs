@@ -58,6 +58,12 @@ impl DeviceType {
         TYPES.iter().find(|row| row.0 == self.0)
     }
 
+    /// Whether the gateway does not know the type (yet).
+    #[must_use]
+    pub const fn is_undefined(self) -> bool {
+        self.0 == 0
+    }
+
     /// The product's name for people: `BioEntry W2`.
     #[must_use]
     pub fn product_name(self) -> String {

@@ -186,7 +186,7 @@ impl Discovery {
             "serial_number": device_id.to_string(),
             "via_device": self.gateway_id(&gateway.name),
         });
-        if let Some(device_type) = device_type {
+        if let Some(device_type) = device_type.filter(|known| !known.is_undefined()) {
             device["model"] = Value::from(device_type.product_name());
         }
         suggest_area(&mut device, entry.and_then(|entry| entry.area.as_deref()));

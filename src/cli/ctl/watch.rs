@@ -87,7 +87,7 @@ impl Watch {
                 for row in &rows {
                     // A device that has not been connected yet has none.
                     let device_type = row.info.device_type;
-                    if device_type.code() != 0 {
+                    if !device_type.is_undefined() {
                         self.types.insert(row.device_id, device_type);
                     }
                 }

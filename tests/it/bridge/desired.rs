@@ -150,3 +150,26 @@ async fn registrations_that_all_fail_hold_up_neither_filter_nor_requests() {
         eventually("all are registered", || (registered(&control) == 200).then_some(())).await;
     }
 }
+
+/// A gateway learns a device's type when the device connects, and the stream does not carry it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_connects_for_the_first_time_has_its_type_before_the_next_audit() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let (simulator, lines) = forgetful(1).await;
+    let device = simulator.control().building()[0].clone();
+    simulator.control().power(device.id, false);
+    let extra = format!("audit_interval = \"1h\"\n{lines}");
+    let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &extra).start();
+    let topic = format!("gsdk/lobby/{}/state", device.id);
+    let state = |seen: &crate::harness::watcher::Seen| {
+        if seen.topic == topic { seen.json() } else { json!(null) }
+    };
+    watcher.see("not reachable", |seen| state(seen)["status"] == "tcp_cannot_connect").await;
+    simulator.control().power(device.id, true);
+    let kind = gsdk2mqtt::simulator::kind_name(device.kind);
+    let connected = |seen: &crate::harness::watcher::Seen| {
+        state(seen)["connected"] == true && state(seen)["type"] == kind
+    };
+    watcher.see("connected, with its type", connected).await;
+}
