@@ -176,7 +176,9 @@ impl Bridge {
                         let name = entry.device_name(state.device_id, kind).to_lowercase();
                         let ip = state.info.and_then(|info| info.ip).map(|ip| ip.to_string());
                         let id = state.device_id.to_string();
-                        let kind = kind.map_or_else(String::new, |kind| kind.to_string());
+                        let kind = kind.map_or_else(String::new, |kind| {
+                            format!("{kind} {}", kind.product_name().to_lowercase())
+                        });
                         let texts = [&name, &id, &kind, ip.as_ref().unwrap_or(&id)];
                         texts.iter().any(|text| text.contains(&wanted.text))
                             || entry.name.as_str().contains(&wanted.text)

@@ -204,9 +204,11 @@ fn row(device: &DeviceRow, html: &mut Html) {
     let DeviceRow { gateway, name, state, day } = device;
     let condition = Condition::of(state);
     let info = state.info;
-    let kind = info.map_or_else(String::new, |info| format!(" · {}", info.device_type));
+    let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());
+    let product =
+        device_type.map_or_else(String::new, |known| format!(" · {}", known.product_name()));
     let ip = info.and_then(|info| info.ip).map_or_else(String::new, |ip| format!(" · {ip}"));
-    let about = format!("{gateway} · {}{kind}{ip}", state.device_id);
+    let about = format!("{gateway} · {}{product}{ip}", state.device_id);
     html.raw("<tr id=\"").text(row_id(device)).raw("\" class=\"").text(condition.word());
     html.raw("\"><th scope=\"row\"><span class=\"name\">").text(name);
     html.raw("</span><span class=\"sub\">").text(about).raw("</span></th><td class=\"state\">");
