@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint test test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
+.PHONY: help tools fmt mixin lint test test-demo-clients test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -10,6 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
+	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
@@ -41,6 +42,7 @@ lint: tools
 test: lint
 	RUST_TEST_THREADS=3 cargo test --locked
 	target/tools/venv/bin/python tests/simulator/test_client.py
+	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/lint.sh
 	target/tools/venv/bin/python tests/deploy/test_image.py
@@ -59,7 +61,13 @@ nightly: tools
 # No part of `make test`: it installs 1.6 GB, and needs root and Debian.
 test-homeassistant: tools
 	sh tests/homeassistant/setup.sh
-	cargo test --locked --test it homeassistant::real -- --ignored --nocapture --test-threads 1
+	cargo test --locked --test it homeassistant -- --ignored --nocapture --test-threads 1
+
+# paho and mosquitto are a part of `make test`; this one needs npm.
+test-demo-clients:
+	npm install --silent --no-audit --no-fund --prefix target/tools/demo-clients mqtt@^5.16
+	cargo build --locked
+	node tests/demo/mqttjs.test.mjs
 
 # Node-RED 4, since 5 needs a newer Node.js than Debian has.
 test-nodered: tools

@@ -92,3 +92,7 @@ if ! "$venv/bin/python" -c "import jsonschema, rfc3339_validator" 2>/dev/null; t
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
         -r tests/schema/requirements.txt
 fi
+if ! "$venv/bin/python" -c "import paho.mqtt" 2>/dev/null; then
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -r tests/demo/requirements.txt
+fi

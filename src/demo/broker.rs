@@ -1,12 +1,14 @@
-//! The demo's MQTT broker: in memory, on loopback, for MQTT 3.1.1 and 5.
-//!
-//! May not write to the disk, nor serve anyone but this machine: it lets everybody in.
+//! The demo's MQTT broker: in memory, for MQTT 3.1.1 and 5, without login (decision record 6).
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use mqtt5::broker::config::{BrokerConfig, StorageBackend, StorageConfig};
 use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
+
+/// The largest packet that the broker accepts, announced to MQTT 5 clients. The crate's default is
+/// 268,435,456, one more than the largest value that paho-mqtt accepts: it ends the connection.
+const PACKET_SIZE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A running broker.
 pub(super) struct Broker {
@@ -21,13 +23,14 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Starts one; it is listening when this returns.
+    /// Starts a broker; it listens when this returns.
     pub(super) async fn start(listen: SocketAddr) -> anyhow::Result<Self> {
         let storage =
             StorageConfig::new().with_backend(StorageBackend::Memory).with_persistence(true);
         let config = BrokerConfig::new()
             .with_bind_address(listen)
             .with_storage(storage)
+            .with_max_packet_size(PACKET_SIZE_MAX_BYTES)
             .with_sys_topics_enabled(false);
         let cannot = || format!("cannot listen for MQTT on {listen}");
         let mut broker = MqttBroker::with_config(config).await.with_context(cannot)?;
@@ -35,13 +38,13 @@ impl Broker {
         let shutdown = broker.shutdown_handle();
         tokio::spawn(async move {
             if let Err(error) = broker.run().await {
-                tracing::error!(%error, "the demo's broker has ended");
+                tracing::error!(%error, "the demo's broker failed");
             }
         });
         Ok(Self { address, shutdown })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }

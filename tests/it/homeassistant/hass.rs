@@ -36,13 +36,18 @@ pub(super) struct Hass {
 }
 
 impl Hass {
-    /// One that is connected to this broker, and discovers below this prefix.
+    /// One that is connected to this broker with MQTT 5, and discovers below this prefix.
     pub(super) fn start(mqtt_port: u16, prefix: &str) -> Self {
+        Self::start_with(mqtt_port, prefix, "5")
+    }
+
+    /// The same with this version of MQTT.
+    pub(super) fn start_with(mqtt_port: u16, prefix: &str, protocol: &str) -> Self {
         let root = PathBuf::from(std::env::var("HOMEASSISTANT_ROOT").unwrap_or(ROOT.to_owned()));
         assert!(root.join("ha/bin/hass").exists(), "run tests/homeassistant/setup.sh first");
         let port = free_port();
         let mut hass = Self { port, root, config: format!("/config-{port}"), child: None };
-        hass.write_config(mqtt_port, prefix);
+        hass.write_config(mqtt_port, prefix, protocol);
         hass.run();
         hass
     }
@@ -51,7 +56,7 @@ impl Hass {
         self.root.join(self.config.trim_start_matches('/'))
     }
 
-    fn write_config(&self, mqtt_port: u16, prefix: &str) {
+    fn write_config(&self, mqtt_port: u16, prefix: &str, protocol: &str) {
         let folder = self.folder();
         let glass = "custom_components/glass";
         fs::create_dir_all(folder.join(glass)).unwrap();
@@ -71,7 +76,7 @@ impl Hass {
             "pref_disable_new_entities": false, "pref_disable_polling": false,
             "discovery_keys": {}, "subentries": [],
             "created_at": "2026-01-01T00:00:00+00:00", "modified_at": "2026-01-01T00:00:00+00:00",
-            "data": {"broker": "127.0.0.1", "port": mqtt_port, "protocol": "5"},
+            "data": {"broker": "127.0.0.1", "port": mqtt_port, "protocol": protocol},
             "options": {"discovery": true, "discovery_prefix": prefix}
         });
         let done = ["user", "core_config", "analytics", "integration"];

@@ -2,6 +2,7 @@
 //! Assistant.
 
 mod broker;
+mod demo;
 mod hass;
 mod real;
 
