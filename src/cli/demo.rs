@@ -1,8 +1,8 @@
-//! `gsdk2mqtt demo`: everything in one process, to look at.
-//!
-//! May not start anything but the demo: it prints what an outside MQTT client is told.
+//! `gsdk2mqtt demo`: starts the demo, prints what to try with it, then the events.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +18,13 @@ pub(super) struct DemoArgs {
     /// End after this long, as in 10s or 2m, instead of at Ctrl-C
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     runs_for: Option<Duration>,
-    /// Where the broker listens; port 0 takes a free one
+    /// Address of the MQTT broker; port 0 takes a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     mqtt: SocketAddr,
-    /// Where metrics are served
+    /// Address of the status page and of the metrics
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     http: SocketAddr,
-    /// Where the simulated gateway listens
+    /// Address of the simulated gateway
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     gateway: SocketAddr,
 }
@@ -56,22 +56,47 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 
 fn greeting(demo: &Demo) -> String {
     let Listen { mqtt, http, gateway } = demo.at;
+    let program = program();
+    let program = quoted(&program);
+    let config = demo.config_file.to_string_lossy();
+    let config = quoted(&config);
+    let broker = format!("-h {} -p {}", mqtt.ip(), mqtt.port());
     format!(
-        "broker    mqtt://{mqtt}\n\
-         metrics   http://{http}/metrics\n\
-         gateway   {gateway} (simulated, eight doors)\n\
-         config    {}\n\n\
-         Try, in another terminal:\n  \
-         mosquitto_sub -h {} -p {} -v -t 'gsdk/#'\n  \
+        "status page  http://{http}/\n\
+         metrics      http://{http}/metrics\n\
+         broker       mqtt://{mqtt} (MQTT 3.1.1 and 5, no login)\n\
+         gateway      {gateway} (simulated, eight doors)\n\n\
+         Commands to try in another terminal:\n  \
+         {program} ctl --config {config} devices\n  \
+         {program} ctl --config {config} watch\n  \
+         {program} check --config {config} --connect\n\n\
+         With the mosquitto clients and curl installed:\n  \
+         mosquitto_sub {broker} -v -t 'gsdk/#'\n  \
+         mosquitto_rr {broker} -V 5 -t gsdk/demo/request/devices -e gsdk-reply/me -m '{{}}'\n  \
          curl -s http://{http}/metrics | grep gsdk_device\n\n\
-         What happens at the doors (Ctrl-C ends it):\n",
-        demo.config_file.display(),
-        mqtt.ip(),
-        mqtt.port(),
+         Events of the doors (Ctrl-C stops the demo):\n",
     )
 }
 
-/// Subscribes to the broker as anyone would, and prints the events.
+/// How a shell finds this program: as it was typed where the shell searched for it, else its path,
+/// as under `cargo run`.
+fn program() -> String {
+    let typed = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let searched = typed.components().count() == 1;
+    let program = if searched { Ok(typed.clone()) } else { std::env::current_exe() };
+    program.unwrap_or(typed).to_string_lossy().into_owned()
+}
+
+/// The text as one word of a POSIX shell.
+fn quoted(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', "'\\''")))
+}
+
+/// Subscribes to the broker as an outside client does, and prints the events.
 async fn show_events(broker: SocketAddr) {
     let mut session = mqtt::session::spawn(mqtt::Settings {
         host: broker.ip().to_string(),
@@ -110,7 +135,7 @@ async fn show_events(broker: SocketAddr) {
     }
 }
 
-/// An event as a line; nothing for other messages.
+/// An event as a line; `None` for other messages.
 fn line(message: &Message) -> Option<String> {
     if !message.topic.contains("/event/") {
         return None;
@@ -131,6 +156,6 @@ fn line(message: &Message) -> Option<String> {
 
 fn print(text: &str) {
     use std::io::Write;
-    // Whoever closed the pipe has seen enough; the demo goes on for other clients.
+    // A closed pipe does not stop the demo: other clients may use it.
     _ = std::io::stdout().write_all(text.as_bytes());
 }

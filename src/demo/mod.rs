@@ -1,7 +1,6 @@
 //! The demo: an MQTT broker, a simulated gateway and the bridge in one process, on loopback.
 //!
-//! May not be needed by the service: a packager leaves it out with its feature, and the broker with
-//! it. Nothing outlives it but what it printed.
+//! The packaged service is built without this feature and without the broker.
 
 mod broker;
 
@@ -19,14 +18,14 @@ use crate::http;
 use crate::simulator::{Scenario, Settings, Simulator};
 use broker::Broker;
 
-/// The building: eight doors that come and go.
-const SCENARIO: &str = include_str!("building.toml");
+/// The simulated site: eight doors, one of which loses its connection now and then.
+const SITE: &str = include_str!("site.toml");
 
-/// What its doors are called.
+/// The doors' names, in the order of the site's devices.
 const DOORS: [&str; 8] =
-    ["Front door", "Back door", "Lift", "Garage", "Server room", "Store", "Workshop", "Roof"];
+    ["Front door", "Back door", "Garage", "Lift", "Server room", "Warehouse", "Workshop", "Roof"];
 
-/// Where the demo listens; port 0 is any free one.
+/// The addresses that the demo listens on; port 0 is any free port.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen {
     /// The broker.
@@ -40,9 +39,9 @@ pub struct Listen {
 /// A running demo.
 #[derive(Debug)]
 pub struct Demo {
-    /// Where it listens.
+    /// The addresses that it listens on.
     pub at: Listen,
-    /// The configuration that the bridge runs with.
+    /// The configuration file of the bridge, in a temporary folder.
     pub config_file: PathBuf,
     broker: Broker,
     simulator: Simulator,
@@ -52,12 +51,15 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts all three; they listen when this returns.
+    /// Starts broker, gateway and bridge; they listen when this returns.
     ///
     /// # Errors
-    /// When a port cannot be had or the temporary folder cannot be written.
+    /// When an address is in use or the temporary folder cannot be written.
     pub async fn start(listen: Listen) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let dir = tempfile::Builder::new()
+            .prefix("gsdk2mqtt-demo-")
+            .tempdir()
+            .context("cannot create a temporary folder")?;
         let broker = Broker::start(listen.mqtt).await?;
         let simulator = simulator(&dir, listen.gateway).await?;
         let http = http::listen(listen.http)
@@ -73,14 +75,14 @@ impl Demo {
         let loaded = config::from_toml(&config_file, &text)?;
         let bridge = Bridge::start(&loaded.config, http)?;
         let (stop_bridge, stopped) = oneshot::channel();
-        // Dropping its other end is a stop as well.
+        // The bridge also stops when the sender is dropped.
         let bridge = tokio::spawn(bridge.run(async { _ = stopped.await }));
         Ok(Self { at, config_file, broker, simulator, bridge, stop_bridge, _dir: dir })
     }
 
-    /// Stops the bridge in order, then the others.
+    /// Stops the bridge cleanly, then the gateway and the broker.
     pub async fn stop(self) {
-        // The bridge may have ended by itself, which its task's end tells as well.
+        // Fails where the bridge has stopped already.
         _ = self.stop_bridge.send(());
         _ = self.bridge.await;
         self.simulator.stop().await;
@@ -89,8 +91,8 @@ impl Demo {
 }
 
 async fn simulator(dir: &TempDir, listen: SocketAddr) -> anyhow::Result<Simulator> {
-    let scenario = dir.path().join("building.toml");
-    std::fs::write(&scenario, SCENARIO)?;
+    let scenario = dir.path().join("site.toml");
+    std::fs::write(&scenario, SITE)?;
     let base = Settings {
         listen,
         certificates_dir: Some(dir.path().join("gateway")),
@@ -104,6 +106,7 @@ fn configuration(dir: &TempDir, at: Listen, simulator: &Simulator) -> String {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let mut text = format!(
         "state_dir = {:?}\n\n[mqtt]\nurl = \"mqtt://{}\"\n\n[http]\nlisten = \"{}\"\n\n\
+         [home_assistant]\nenabled = true\n\n\
          [gateways.demo]\naddress = \"{}\"\nca_file = {:?}\n\n[gateways.demo.devices]\n",
         path("state"),
         at.mqtt,

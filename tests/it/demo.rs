@@ -1,13 +1,14 @@
-//! `gsdk2mqtt demo` as a new user meets it: outside clients of its broker and its metrics.
-//!
-//! May not help it: ports are given only so that the test knows them.
+//! `gsdk2mqtt demo` as a new user sees it: what it prints, and outside clients of its servers.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::harness::bridge::{PROGRAM, get};
-use crate::harness::eventually;
 use crate::harness::mosquitto::free_port;
 use crate::harness::watcher::{Watcher, retained};
+use crate::harness::{eventually, patiently};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
@@ -32,7 +33,8 @@ async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
     assert!(event["name"].is_string() && event["source"] == "stream", "{event}");
     let kept = retained(mqtt);
     assert_eq!(kept["gsdk/demo/state"], "online");
-    assert_eq!(kept.keys().filter(|topic| topic.matches('/').count() == 3).count(), 8);
+    let device_states: Vec<_> = kept.keys().filter(|topic| is_device_state(topic)).collect();
+    assert_eq!(device_states.len(), 8, "{device_states:?}");
     let old = Command::new("mosquitto_sub")
         .args(["-V", "311", "-t", "gsdk/bridge/state", "-C", "1", "-p", &mqtt.to_string()])
         .output()
@@ -44,10 +46,139 @@ async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
     let status = eventually("it ends by itself", || demo.try_wait().unwrap()).await;
     assert!(status.success());
     let mut printed = String::new();
-    std::io::Read::read_to_string(&mut demo.stdout.take().unwrap(), &mut printed).unwrap();
-    for words in ["mosquitto_sub -h 127.0.0.1", "/metrics", "Front door", "disconnected"] {
-        assert!(printed.contains(words), "{words} in {printed}");
+    demo.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    for text in ["Front door", "disconnected"] {
+        assert!(printed.contains(text), "{text} in {printed}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     watcher.see_text("gsdk/bridge/state", "offline").await;
+}
+
+fn is_device_state(topic: &str) -> bool {
+    topic.starts_with("gsdk/") && topic.ends_with("/state") && topic.matches('/').count() == 3
+}
+
+/// A demo on free ports, and what it has printed before the first event.
+fn start_demo(folder: &Path) -> (Child, String) {
+    let mut demo = Command::new(PROGRAM)
+        .args(["demo", "--for", "60s"])
+        .env("TMPDIR", folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    let mut printed = String::new();
+    while !printed.contains("Ctrl-C") {
+        assert_ne!(lines.read_line(&mut printed).unwrap(), 0, "{printed}");
+    }
+    // Read on, as a full pipe would stop the demo.
+    std::thread::spawn(move || _ = std::io::copy(&mut lines, &mut std::io::sink()));
+    (demo, printed)
+}
+
+/// Runs a line as a shell does, in another folder, until it prints a line like this.
+async fn prints(line: &str, expected: &str) {
+    let mut shell = Command::new("sh")
+        .args(["-c", line])
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(shell.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (mut all, expected_text) = (Vec::new(), expected.to_owned());
+    let reading = tokio::task::spawn_blocking(move || {
+        for line in lines {
+            let found = line.contains(&expected_text);
+            all.push(line);
+            if found {
+                return Ok(());
+            }
+        }
+        Err(all)
+    });
+    let found = patiently(&format!("{expected} from {line}"), reading).await.unwrap();
+    let group = format!("-{}", shell.id());
+    _ = Command::new("kill").args(["-TERM", "--", &group]).stderr(Stdio::null()).status();
+    shell.wait().unwrap();
+    assert_eq!(found, Ok(()), "{expected} from {line}");
+}
+
+/// The status page comes first, and each printed command works as it is, from any folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_prints_comes_in_order_and_works_when_pasted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("it's a folder");
+    std::fs::create_dir(&folder).unwrap();
+    let (mut demo, printed) = start_demo(&folder);
+    let expected = [
+        ("status page", ""),
+        ("metrics", ""),
+        ("broker", ""),
+        (" ctl --config ", "Front door"),
+        (" watch", "disconnected"),
+        (" check --config ", "gateway demo: streams status changes"),
+        ("mosquitto_sub ", "gsdk/demo/state online"),
+        ("mosquitto_rr ", "\"result\":\"ok\""),
+        ("curl ", "gsdk_device_"),
+    ];
+    let mut rest = printed.as_str();
+    for (text, _) in expected {
+        let at = rest.find(text).unwrap_or_else(|| panic!("{text} in its place in {printed}"));
+        rest = &rest[at + text.len()..];
+    }
+    let commands: Vec<_> = printed.lines().filter(|line| line.starts_with("  ")).collect();
+    let outputs = expected.iter().filter(|(_, output)| !output.is_empty());
+    assert_eq!(commands.len(), outputs.clone().count(), "{printed}");
+    for (command, (_, output)) in commands.into_iter().zip(outputs) {
+        prints(command, output).await;
+    }
+    let page = printed.lines().next().unwrap().rsplit("http://").next().unwrap().to_owned();
+    // The page shows product names; the filter finds them and the names on the wire.
+    for query in ["", "?q=BioStation+3", "?q=biostation_3"] {
+        let url = format!("http://{page}{query}");
+        let page = Command::new("curl").args(["-fsS", &url]).output().unwrap();
+        let page = String::from_utf8(page.stdout).unwrap();
+        assert!(page.contains("Front door") && page.contains("BioStation 3"), "{query}: {page}");
+    }
+    Command::new("kill").arg(demo.id().to_string()).status().unwrap();
+    let status = eventually("the demo stops", || demo.try_wait().unwrap()).await;
+    assert!(status.success());
+}
+
+/// Types as on the wire in `state`, products' names for Home Assistant.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_doors_have_names_and_types_soon_after_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut demo, printed) = start_demo(folder.path());
+    let port = printed.split("mqtt://127.0.0.1:").nth(1).unwrap().split(' ').next().unwrap();
+    let watcher = Watcher::start(port.parse().unwrap()).await;
+    let doors = [
+        ("Front door", "biostation_3", "BioStation 3"),
+        ("Back door", "bioentry_w2", "BioEntry W2"),
+        ("Garage", "xstation_2_qr", "X-Station 2 QR"),
+        ("Lift", "biolite_n2", "BioLite N2"),
+        ("Server room", "facestation_f2", "FaceStation F2"),
+        ("Warehouse", "xpass_d2", "XPass D2"),
+        ("Workshop", "biostation_2a", "BioStation 2a"),
+        ("Roof", "xpass2", "XPass 2"),
+    ];
+    for (name, device_type, product) in doors {
+        let state = |seen: &crate::harness::watcher::Seen| {
+            is_device_state(&seen.topic)
+                && (&seen.json()["name"], &seen.json()["type"])
+                    == (&name.into(), &device_type.into())
+        };
+        watcher.see(&format!("{name}, a {device_type}"), state).await;
+        let discovery = |seen: &crate::harness::watcher::Seen| {
+            seen.topic.starts_with("homeassistant/device/")
+                && (&seen.json()["device"]["name"], &seen.json()["device"]["model"])
+                    == (&name.into(), &product.into())
+        };
+        watcher.see(&format!("discovery of {name}, a {product}"), discovery).await;
+    }
+    Command::new("kill").arg(demo.id().to_string()).status().unwrap();
+    eventually("the demo stops", || demo.try_wait().unwrap()).await;
 }
