@@ -12,7 +12,8 @@ use clap_mangen::Man;
 
 const NAME: &str = "gsdk2mqtt";
 
-/// For bash: `gsdk2mqtt completions bash > /etc/bash_completion.d/gsdk2mqtt`
+/// For bash, after `mkdir -p ~/.local/share/bash-completion/completions`:
+/// `gsdk2mqtt completions bash > ~/.local/share/bash-completion/completions/gsdk2mqtt`
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArgs {
     /// For which shell
