@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::packet_log::topic_hash;
 use super::session::Generation;
 use super::{v4, v5};
 
@@ -140,6 +141,14 @@ pub(super) struct Granted {
     pub(super) retain_available: bool,
 }
 
+/// A publish that was given to the library.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentToken {
+    pub(super) token: u64,
+    /// The topic's hash, compared with what was written under the packet identifier.
+    pub(super) topic: u32,
+}
+
 /// One connection to the broker. Not to be cloned: the order of its publishes is the order of the
 /// calls, and tokens are matched with packets by it.
 #[derive(Debug)]
@@ -147,7 +156,7 @@ pub struct Connection {
     pub(super) generation: Generation,
     pub(super) client: Client,
     pub(super) granted: Granted,
-    pub(super) tokens: mpsc::Sender<u64>,
+    pub(super) tokens: mpsc::Sender<SentToken>,
     pub(super) filters: mpsc::Sender<Vec<String>>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) disconnect_deadline: Duration,
@@ -177,7 +186,7 @@ impl Connection {
         if u32::try_from(size).is_ok_and(|size| size > size_max) || u32::try_from(size).is_err() {
             return Err(PublishError::TooLarge { size, size_max });
         }
-        // The library would drop it in silence, and every later token would be off by one.
+        // The library drops it without an error.
         if publish.retain && !self.granted.retain_available {
             return Err(PublishError::RetainUnavailable);
         }
@@ -187,13 +196,14 @@ impl Connection {
             Err(mpsc::error::TrySendError::Full(())) => return Err(full),
             Err(mpsc::error::TrySendError::Closed(())) => return Err(PublishError::Closed),
         };
+        let topic = topic_hash(publish.topic.as_bytes());
         let tried = match &self.client {
             Client::V5(client) => client.publish(publish),
             Client::V4(client) => client.publish(publish),
         };
         match tried {
             Tried::Queued => {
-                slot.send(token);
+                slot.send(SentToken { token, topic });
                 Ok(())
             }
             Tried::Full => Err(full),

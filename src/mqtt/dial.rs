@@ -6,8 +6,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,9 +21,6 @@ use super::tls;
 use crate::certificate::Certificate;
 use crate::net::{TcpStream, no_handles_left};
 
-/// The first byte of a TLS alert, which no MQTT broker ever begins with.
-const TLS_ALERT: u8 = 0x15;
-
 /// Opens the socket to the broker, TLS included.
 pub(super) async fn dial(settings: &Settings) -> Result<Socket, Fault> {
     let deadline = Instant::now() + settings.limits.connect_deadline;
@@ -34,7 +29,7 @@ pub(super) async fn dial(settings: &Settings) -> Result<Socket, Fault> {
     tcp.set_nodelay(true)
         .map_err(|source| Fault::Unreachable { broker: settings.url(), source })?;
     let Some(files) = &settings.tls else {
-        return Ok(Socket { io: Io::Plain(tcp), first: FirstByte::default() });
+        return Ok(Socket(Io::Plain(tcp)));
     };
     let connector = TlsConnector::from(files.load()?);
     let name = ServerName::try_from(settings.host.clone()).map_err(|_| {
@@ -46,7 +41,7 @@ pub(super) async fn dial(settings: &Settings) -> Result<Socket, Fault> {
         let plain = format!("mqtt://{}:<plain port>", settings.host);
         tls::handshake_fault(files, &settings.url(), &settings.host, &plain, &error)
     })?;
-    Ok(Socket { io: Io::Tls(Box::new(tls)), first: FirstByte::default() })
+    Ok(Socket(Io::Tls(Box::new(tls))))
 }
 
 async fn connect_tcp(settings: &Settings, deadline: Instant) -> Result<TcpStream, Fault> {
@@ -90,23 +85,9 @@ fn too_late(settings: &Settings, doing: &'static str) -> Fault {
     Fault::Deadline { broker: settings.url(), doing, after }
 }
 
-/// The first byte the broker sent on a plain socket, kept to recognise a TLS port.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FirstByte(Arc<AtomicU8>);
-
-impl FirstByte {
-    /// Whether the answer to our plain words was a TLS alert.
-    pub(super) fn is_tls_alert(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == TLS_ALERT
-    }
-}
-
 /// An open socket to the broker.
 #[derive(Debug)]
-pub(super) struct Socket {
-    io: Io,
-    first: FirstByte,
-}
+pub(super) struct Socket(Io);
 
 #[derive(Debug)]
 enum Io {
@@ -117,15 +98,10 @@ enum Io {
 impl Socket {
     /// The broker's certificate, with TLS.
     pub(super) fn certificate(&self) -> Option<Certificate> {
-        match &self.io {
+        match &self.0 {
             Io::Plain(_) => None,
             Io::Tls(tls) => Certificate::read(tls.get_ref().1.peer_certificates()?.first()?),
         }
-    }
-
-    /// The place where the first byte is kept.
-    pub(super) fn first_byte(&self) -> FirstByte {
-        self.first.clone()
     }
 }
 
@@ -135,18 +111,10 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let this = &mut *self;
-        let done = match &mut this.io {
+        match &mut self.0 {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
             Io::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
-        };
-        if this.first.0.load(Ordering::Relaxed) == 0
-            && let Some(byte) = buffer.filled().get(before)
-        {
-            this.first.0.store(*byte, Ordering::Relaxed);
         }
-        done
     }
 }
 
@@ -156,21 +124,21 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        match &mut self.0 {
             Io::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
             Io::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        match &mut self.0 {
             Io::Plain(tcp) => Pin::new(tcp).poll_flush(context),
             Io::Tls(tls) => Pin::new(tls).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        match &mut self.0 {
             Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
             Io::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }

@@ -1,8 +1,10 @@
 //! One connection from CONNECT to its end: keeps the MQTT library going and matches
 //! acknowledgements with the tokens of their publishes.
 //!
-//! May not publish: this task polls, and a task that does both waits for itself. Tokens and packet
-//! IDs meet by order: the library numbers publishes in the order in which they were given to it.
+//! This task only polls: a task that also publishes would wait for itself. A token meets its packet
+//! identifier by order, as the library numbers publishes in the order in which they were given to
+//! it. Before an acknowledgement counts, the topic written under the identifier is compared with
+//! the token's; a mismatch ends the connection rather than mark the wrong event as delivered.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -12,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connection::{Client, Connection, Granted};
+use super::connection::{Client, Connection, Granted, SentToken};
 use super::fault::Fault;
-use super::refusal::Refusal;
+use super::packet_log::PacketLog;
 use super::session::{Ack, Connected, Event, Generation, Message, Settings};
 use crate::certificate::Certificate;
 
@@ -23,17 +25,17 @@ const FILTERS_MAX: usize = 64;
 
 /// What the library did or heard.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum MqttEvent {
     /// The broker accepted us.
     Connected(Granted),
     /// The next publish went out under this packet ID.
     Sent(u16),
-    /// The broker answered a publish.
-    Acked(u16, Result<(), Refusal>),
+    /// The broker answered a publish; the result is in the packet log.
+    Acked(u16),
     /// The next subscription went out under this packet ID.
     SubscribeSent(u16),
-    /// The broker answered a subscription, filter by filter.
-    Subscribed(u16, Vec<Result<(), Refusal>>),
+    /// The broker answered a subscription; the results are in the packet log.
+    Subscribed(u16),
     /// A message came.
     Message(Message),
     /// Something else came from the broker: it lives.
@@ -44,12 +46,12 @@ pub(super) enum Happening {
     Disconnected,
 }
 
-impl Happening {
+impl MqttEvent {
     fn is_from_broker(&self) -> bool {
         match self {
             Self::Connected(_)
-            | Self::Acked(..)
-            | Self::Subscribed(..)
+            | Self::Acked(_)
+            | Self::Subscribed(_)
             | Self::Message(_)
             | Self::Heard => true,
             Self::Sent(_) | Self::SubscribeSent(_) | Self::Quiet | Self::Disconnected => false,
@@ -61,10 +63,12 @@ impl Happening {
 pub(super) trait Wire: Send {
     /// The publishing end that goes with it; taken once.
     fn client(&self) -> Client;
+    /// What its packets said.
+    fn log(&self) -> PacketLog;
     /// The next thing that happens. Not to be given up half-way: the library would lose packets.
-    fn next(&mut self) -> impl Future<Output = Result<Happening, Fault>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<MqttEvent, Fault>> + Send;
     /// The next thing that has already happened.
-    fn ready(&mut self) -> Option<Happening>;
+    fn ready(&mut self) -> Option<MqttEvent>;
 }
 
 /// How a connection ended.
@@ -78,22 +82,36 @@ pub(super) enum End {
 
 /// The bridge's side of one connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct SessionHandle {
     generation: Generation,
     events: mpsc::Sender<Event>,
     stopping: Arc<AtomicBool>,
     connected_at: Option<Instant>,
     /// The broker's, with TLS.
     pub(super) certificate: Option<Certificate>,
+    /// Publishes without an acknowledgement when the connection ended.
+    pub(super) unacknowledged: usize,
 }
 
-impl Line {
+impl SessionHandle {
     pub(super) fn new(
         generation: Generation,
         events: mpsc::Sender<Event>,
         stopping: Arc<AtomicBool>,
     ) -> Self {
-        Self { generation, events, stopping, connected_at: None, certificate: None }
+        Self {
+            generation,
+            events,
+            stopping,
+            connected_at: None,
+            certificate: None,
+            unacknowledged: 0,
+        }
+    }
+
+    /// Set when a DISCONNECT is asked for.
+    pub(super) fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
     }
 
     /// When the broker accepted us, if it did.
@@ -103,43 +121,47 @@ impl Line {
 }
 
 /// Runs one connection to its end.
-pub(super) async fn drive(mut wire: impl Wire, settings: &Settings, line: &mut Line) -> End {
-    let mut pairing = Pairing::new(usize::from(settings.limits.window_max));
+pub(super) async fn drive(
+    mut wire: impl Wire,
+    settings: &Settings,
+    line: &mut SessionHandle,
+) -> End {
+    let mut tracker = AckTracker::new(usize::from(settings.limits.window_max), wire.log());
     let mut silence = Silence::new(settings);
     loop {
-        let mut happening = match silence.watch(&mut wire, pairing.owed_since, settings).await {
-            Ok(happening) => happening,
-            Err(fault) => return End::Fault(fault),
+        let mut event = match silence.watch(&mut wire, tracker.owed_since, settings).await {
+            Ok(event) => event,
+            Err(fault) => {
+                line.unacknowledged = tracker.owed;
+                return End::Fault(fault);
+            }
         };
         loop {
-            if happening.is_from_broker() {
+            if event.is_from_broker() {
                 silence.broken = true;
             }
-            match pairing.take(happening, &wire, settings, line).await {
-                Ok(()) => {}
-                Err(Over) => return End::Stopped,
+            if let Err(end) = tracker.take(event, &wire, settings, line).await {
+                return end;
             }
             match wire.ready() {
-                Some(next) => happening = next,
+                Some(next) => event = next,
                 None => break,
             }
         }
-        if pairing.tell_acks(line).await.is_err() {
-            return End::Stopped;
+        if let Err(end) = tracker.tell_acks(line).await {
+            return end;
         }
     }
 }
 
-/// The connection is over by our own will.
-struct Over;
-
 /// Which token and which filters belong to which packet ID.
-struct Pairing {
-    tokens: mpsc::Receiver<u64>,
+struct AckTracker {
+    log: PacketLog,
+    tokens: mpsc::Receiver<SentToken>,
     filters: mpsc::Receiver<Vec<String>>,
     /// Handed out with the connection.
-    senders: Option<(mpsc::Sender<u64>, mpsc::Sender<Vec<String>>)>,
-    under_way: Vec<Option<u64>>,
+    senders: Option<(mpsc::Sender<SentToken>, mpsc::Sender<Vec<String>>)>,
+    under_way: Vec<Option<SentToken>>,
     /// How many acknowledgements the broker owes.
     owed: usize,
     /// Since when it owes some and has sent none.
@@ -148,11 +170,12 @@ struct Pairing {
     acks: Vec<Ack>,
 }
 
-impl Pairing {
-    fn new(window_max: usize) -> Self {
+impl AckTracker {
+    fn new(window_max: usize, log: PacketLog) -> Self {
         let (token_sender, tokens) = mpsc::channel(window_max.max(1));
         let (filter_sender, filters) = mpsc::channel(FILTERS_MAX);
         Self {
+            log,
             tokens,
             filters,
             senders: Some((token_sender, filter_sender)),
@@ -166,35 +189,28 @@ impl Pairing {
 
     async fn take(
         &mut self,
-        happening: Happening,
+        happening: MqttEvent,
         wire: &impl Wire,
         settings: &Settings,
-        line: &mut Line,
-    ) -> Result<(), Over> {
+        line: &mut SessionHandle,
+    ) -> Result<(), End> {
         match happening {
-            Happening::Connected(granted) => {
+            MqttEvent::Connected(granted) => {
                 self.connect(granted, wire.client(), settings, line).await
             }
-            Happening::Sent(packet) => self.sent(packet).await,
-            Happening::Acked(packet, result) => {
-                let slot = self.under_way.get_mut(usize::from(packet));
-                if let Some(token) = slot.and_then(Option::take) {
-                    self.owed -= 1;
-                    self.acks.push(Ack { token, result });
-                }
-                Ok(())
-            }
-            Happening::SubscribeSent(packet) => {
-                let filters = self.filters.recv().await.ok_or(Over)?;
+            MqttEvent::Sent(packet) => self.sent(packet).await,
+            MqttEvent::Acked(packet) => self.acked(packet, settings),
+            MqttEvent::SubscribeSent(packet) => {
+                let filters = self.filters.recv().await.ok_or(End::Stopped)?;
                 self.subscribing.push((packet, filters));
                 Ok(())
             }
-            Happening::Subscribed(packet, results) => self.subscribed(packet, results, line).await,
-            Happening::Message(message) => tell(line, Event::Message(message)).await,
-            Happening::Heard | Happening::Quiet => Ok(()),
-            Happening::Disconnected => {
+            MqttEvent::Subscribed(packet) => self.subscribed(packet, settings, line).await,
+            MqttEvent::Message(message) => tell(line, Event::Message(message)).await,
+            MqttEvent::Heard | MqttEvent::Quiet => Ok(()),
+            MqttEvent::Disconnected => {
                 self.tell_acks(line).await?;
-                Err(Over)
+                Err(End::Stopped)
             }
         }
     }
@@ -204,8 +220,8 @@ impl Pairing {
         granted: Granted,
         client: Client,
         settings: &Settings,
-        line: &mut Line,
-    ) -> Result<(), Over> {
+        line: &mut SessionHandle,
+    ) -> Result<(), End> {
         let Some((tokens, filters)) = self.senders.take() else { return Ok(()) };
         line.connected_at = Some(Instant::now());
         let connection = Connection {
@@ -229,7 +245,7 @@ impl Pairing {
     }
 
     /// The token is sent right after its publish was queued: it is there, or a moment away.
-    async fn sent(&mut self, packet: u16) -> Result<(), Over> {
+    async fn sent(&mut self, packet: u16) -> Result<(), End> {
         let token = match self.tokens.try_recv() {
             Ok(token) => Some(token),
             Err(_) => self.tokens.recv().await,
@@ -248,12 +264,25 @@ impl Pairing {
         Ok(())
     }
 
+    fn acked(&mut self, packet: u16, settings: &Settings) -> Result<(), End> {
+        let slot = self.under_way.get_mut(usize::from(packet)).and_then(Option::take);
+        match (slot, self.log.puback(packet)) {
+            (Some(sent), Some((result, written))) if sent.topic == written => {
+                self.owed -= 1;
+                self.acks.push(Ack { token: sent.token, result });
+                Ok(())
+            }
+            _ => Err(mismatch(settings, packet)),
+        }
+    }
+
     async fn subscribed(
         &mut self,
         packet: u16,
-        results: Vec<Result<(), Refusal>>,
-        line: &Line,
-    ) -> Result<(), Over> {
+        settings: &Settings,
+        line: &SessionHandle,
+    ) -> Result<(), End> {
+        let results = self.log.suback(packet).ok_or_else(|| mismatch(settings, packet))?;
         let Some(index) = self.subscribing.iter().position(|(sent, _)| *sent == packet) else {
             return Ok(());
         };
@@ -266,7 +295,7 @@ impl Pairing {
         tell(line, Event::Subscribed { generation, filters, refused }).await
     }
 
-    async fn tell_acks(&mut self, line: &Line) -> Result<(), Over> {
+    async fn tell_acks(&mut self, line: &SessionHandle) -> Result<(), End> {
         if self.acks.is_empty() {
             return Ok(());
         }
@@ -277,7 +306,10 @@ impl Pairing {
     }
 }
 
-/// The broker has accepted us.
+fn mismatch(settings: &Settings, packet: u16) -> End {
+    End::Fault(Fault::AckMismatch { broker: settings.url(), packet })
+}
+
 fn tell_connected(settings: &Settings, connected: &Connected) {
     tracing::info!(
         broker = settings.url(),
@@ -287,8 +319,8 @@ fn tell_connected(settings: &Settings, connected: &Connected) {
     );
 }
 
-async fn tell(line: &Line, event: Event) -> Result<(), Over> {
-    line.events.send(event).await.map_err(|_| Over)
+async fn tell(line: &SessionHandle, event: Event) -> Result<(), End> {
+    line.events.send(event).await.map_err(|_| End::Stopped)
 }
 
 /// Watches for a broker that says nothing any more, or answers pings and acknowledges nothing. The
@@ -313,7 +345,7 @@ impl Silence {
         wire: &mut impl Wire,
         owed_since: Option<Instant>,
         settings: &Settings,
-    ) -> Result<Happening, Fault> {
+    ) -> Result<MqttEvent, Fault> {
         if self.broken {
             self.broken = false;
             self.heard = Instant::now();
@@ -338,5 +370,45 @@ impl Silence {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::packet_log::topic_hash;
+    use crate::mqtt::session::{Limits, Protocol, Will};
+
+    fn settings() -> Settings {
+        Settings {
+            host: "broker".to_owned(),
+            port: 1883,
+            tls: None,
+            client_id: "test".to_owned(),
+            username: None,
+            password: None,
+            protocol: Protocol::V5,
+            will: Will { topic: "t".to_owned(), payload: "".into(), retain: true },
+            keep_alive: Duration::from_secs(30),
+            limits: Limits::default(),
+            retry: crate::mqtt::Retry::default(),
+        }
+    }
+
+    /// The library drops the first of two publishes in silence, and writes the second under packet
+    /// identifier 1.
+    #[test]
+    fn an_acknowledgement_of_another_message_than_noted_ends_the_connection() {
+        let log = PacketLog::default();
+        let mut tracker = AckTracker::new(10, log.clone());
+        let noted = [(7, b"t/a"), (8, b"t/b")]
+            .map(|(token, topic)| SentToken { token, topic: topic_hash(topic) });
+        tracker.under_way = vec![None, Some(noted[0]), Some(noted[1])];
+        tracker.owed = 2;
+        log.sent(b"\x32\x08\x00\x03t/b\x00\x01x").unwrap();
+        log.received(4, &mut [0, 1], Protocol::V5, 30);
+        let end = tracker.acked(1, &settings());
+        assert!(matches!(end, Err(End::Fault(Fault::AckMismatch { packet: 1, .. }))), "{end:?}");
+        assert!(tracker.acks.is_empty(), "no message counts as delivered");
     }
 }

@@ -62,6 +62,18 @@ pub enum Fault {
         /// How long it was given.
         after: Duration,
     },
+    /// No answer to a CONNECT of MQTT 5.
+    #[error(
+        "{broker} did not answer within {} s while answering CONNECT; check that mqtt.url names an \
+         MQTT broker, and if the broker knows only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\"",
+        .after.as_secs()
+    )]
+    NoConnack {
+        /// The broker's URL.
+        broker: String,
+        /// How long it was given.
+        after: Duration,
+    },
     /// A file of the TLS settings cannot be used.
     #[error("{key} {path:?} cannot be used: {why}")]
     TlsFile {
@@ -83,20 +95,61 @@ pub enum Fault {
     },
     /// User name or password are wrong, or this user may not connect.
     #[error(
-        "broker {broker} refused the user name or password; check mqtt.username and \
+        "broker {broker} refused the user name or password{said}; check mqtt.username and \
          mqtt.password_file"
     )]
     Credentials {
         /// The broker's URL.
         broker: String,
+        /// The broker's own words, behind a colon; may be empty.
+        said: String,
     },
     /// The broker does not take this client ID.
-    #[error("broker {broker} refused the client ID {client_id:?}; set another mqtt.client_id")]
+    #[error(
+        "broker {broker} refused the client ID {client_id:?}{said}; set another mqtt.client_id"
+    )]
     ClientId {
         /// The broker's URL.
         broker: String,
         /// The client ID we gave.
         client_id: String,
+        /// The broker's own words, behind a colon; may be empty.
+        said: String,
+    },
+    /// The same of MQTT 3.1.1, where some brokers say so of a keep-alive above their limit.
+    #[error(
+        "broker {broker} refused the client ID {client_id:?}; set another mqtt.client_id, or raise \
+         the broker's longest keep-alive to {keep_alive} s (mosquitto: max_keepalive)"
+    )]
+    ClientIdOrKeepAlive {
+        /// The broker's URL.
+        broker: String,
+        /// The client ID we gave.
+        client_id: String,
+        /// Our keep-alive in seconds.
+        keep_alive: u16,
+    },
+    /// No state or event fits into the packets that the broker takes.
+    #[error(
+        "broker {broker} takes packets of at most {size} bytes, and states and events are larger; \
+         raise its limit (mosquitto: max_packet_size)"
+    )]
+    PacketLimit {
+        /// The broker's URL.
+        broker: String,
+        /// Its limit in bytes.
+        size: u32,
+    },
+    /// An acknowledgement does not belong to what was sent.
+    #[error(
+        "{broker} acknowledged packet {packet}, under which another message was sent than noted; \
+         the connection is closed so that no message is lost. Please report this"
+    )]
+    AckMismatch {
+        /// The broker's URL.
+        broker: String,
+        /// The packet identifier.
+        packet: u16,
     },
     /// The broker does not speak this version.
     #[error("broker {broker} does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
@@ -172,6 +225,20 @@ pub enum Fault {
         /// What the network said.
         why: String,
     },
+    /// It did so before it had acknowledged what was sent, again and again.
+    #[error(
+        "broker {broker} closed the connection {times} times before it had acknowledged what was \
+         sent; it may refuse one of the messages (access list, size limit, quota), or another \
+         program uses the client ID {client_id:?}: see the broker's log"
+    )]
+    ClosedOnMessage {
+        /// The broker's URL.
+        broker: String,
+        /// The client ID that another program may use.
+        client_id: String,
+        /// How many times in a row.
+        times: u32,
+    },
     /// The connection broke.
     #[error("the connection to {broker} was lost ({why})")]
     Lost {
@@ -226,6 +293,7 @@ impl Fault {
             Self::Closed { .. }
                 | Self::Reset { .. }
                 | Self::ClosedAgain { .. }
+                | Self::ClosedOnMessage { .. }
                 | Self::Ended { .. }
         )
     }
@@ -237,13 +305,18 @@ impl Fault {
                 Ending::Absent
             }
             Self::TakenOver { .. } | Self::ClosedAgain { .. } => Ending::TakenOver,
-            Self::NoHandles { .. }
+            Self::ClosedOnMessage { .. }
+            | Self::NoHandles { .. }
             | Self::Deadline { .. }
             | Self::TlsFile { .. }
             | Self::Tls(_)
             | Self::TlsExpected { .. }
             | Self::Credentials { .. }
             | Self::ClientId { .. }
+            | Self::ClientIdOrKeepAlive { .. }
+            | Self::PacketLimit { .. }
+            | Self::AckMismatch { .. }
+            | Self::NoConnack { .. }
             | Self::Version { .. }
             | Self::Declined { .. }
             | Self::ClosedEarly { .. }

@@ -11,14 +11,18 @@ mod desk;
 mod dial;
 mod discovery;
 mod drive;
+mod failures;
 mod fault;
 mod outgoing;
+mod packet_log;
+mod packets;
 mod phase;
 mod publisher;
 mod refusal;
 mod requests;
 mod sending;
 pub mod session;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -13,14 +13,14 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use super::backoff::{Retry, Schedule};
 use super::connection::Connection;
 use super::dial::dial;
-use super::drive::{End, Line, drive};
-use super::fault::Fault;
+use super::drive::{End, SessionHandle, drive};
+use super::failures::{ClosedSoon, Failures};
 use super::refusal::Refusal;
+use super::tap::PacketTap;
 use super::tls::Tls;
 use super::{v4, v5};
 use crate::certificate::Certificate;
@@ -29,9 +29,6 @@ use crate::task::caught;
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
 /// loop has taken some; a message may be 256 KiB, so this bounds the memory too.
 const EVENTS_MAX: usize = 64;
-
-/// A failure that goes on is told again after this long, with its count.
-const REMIND_AFTER: Duration = Duration::from_secs(600);
 
 /// The version of MQTT spoken with the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,9 +42,6 @@ pub enum Protocol {
 
 /// The largest packet MQTT knows.
 pub(super) const PACKET_SIZE_MAX: u32 = 268_435_460;
-
-/// Connections closed soon, one after another, that are no chance.
-const CLOSED_SOON_MAX: u32 = 3;
 
 /// What the broker publishes for us when we vanish, with QoS 1.
 #[derive(Clone, Debug)]
@@ -125,6 +119,11 @@ impl Settings {
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
         format!("{scheme}://{}:{}", self.host, self.port)
+    }
+
+    /// The keep-alive as the broker is told it, in seconds.
+    pub(super) fn keep_alive_secs(&self) -> u16 {
+        u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
 }
 
@@ -299,10 +298,10 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut schedule = Schedule::new(settings.retry);
     let mut failures = Failures::default();
-    let mut closed_soon = 0;
+    let mut closed_soon = ClosedSoon::default();
     for number in 1.. {
         let generation = Generation(number);
-        let mut line = Line::new(generation, events.clone(), Arc::clone(&stopping));
+        let mut line = SessionHandle::new(generation, events.clone(), Arc::clone(&stopping));
         let end = attempt(&settings, &mut line).await;
         let fault = match end {
             _ if stopping.load(Ordering::Relaxed) => return,
@@ -311,11 +310,12 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
         };
         let since = line.connected_at();
         let lasted = since.map(|since| since.elapsed());
-        let fault = suspect(fault, lasted, &settings, &mut closed_soon);
+        let fault = closed_soon.explain(fault, &line, &settings);
         let retry_in = schedule.wait(fault.ending(), lasted);
         let reason = fault.to_string();
         let event = if since.is_some() {
-            failures.lost(&reason, retry_in);
+            let stable = lasted.is_some_and(|lasted| lasted >= settings.retry.stable);
+            failures.lost(&reason, retry_in, stable);
             let taken_over = fault.taken_over();
             let closed_by_broker = fault.closed_by_broker();
             Event::Disconnected { generation, reason, taken_over, closed_by_broker, retry_in }
@@ -330,64 +330,16 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     }
 }
 
-async fn attempt(settings: &Settings, line: &mut Line) -> End {
+async fn attempt(settings: &Settings, line: &mut SessionHandle) -> End {
     let socket = match dial(settings).await {
         Ok(socket) => socket,
         Err(fault) => return End::Fault(fault),
     };
     line.certificate = socket.certificate();
+    let keep_alive = settings.keep_alive_secs();
+    let tap = PacketTap::new(socket, settings.protocol, keep_alive, line.stopping());
     match settings.protocol {
-        Protocol::V5 => drive(v5::open(settings, socket), settings, line).await,
-        Protocol::V311 => drive(v4::open(settings, socket), settings, line).await,
-    }
-}
-
-/// Many a broker (mosquitto 2.0.11 is one) ends a session that was taken over without a word. So
-/// one that takes us in and closes again, and again, is suspected of that, and given the same wait.
-fn suspect(
-    fault: Fault,
-    lasted: Option<Duration>,
-    settings: &Settings,
-    closed_soon: &mut u32,
-) -> Fault {
-    let soon = lasted.is_some_and(|lasted| lasted < settings.retry.stable);
-    if !(soon && matches!(fault, Fault::Closed { .. })) {
-        *closed_soon = 0;
-        return fault;
-    }
-    *closed_soon += 1;
-    if *closed_soon < CLOSED_SOON_MAX {
-        return fault;
-    }
-    let times = std::mem::take(closed_soon);
-    Fault::ClosedAgain { broker: settings.url(), client_id: settings.client_id.clone(), times }
-}
-
-/// Failures since the last connection, so that a thousand equal ones are one line.
-#[derive(Debug, Default)]
-struct Failures {
-    attempts: u32,
-    reason: String,
-    told: Option<Instant>,
-}
-
-impl Failures {
-    fn lost(&mut self, reason: &str, retry_in: Duration) {
-        warn!(reason, ?retry_in, "the broker's connection is gone");
-        *self = Self::default();
-    }
-
-    fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
-        self.attempts = self.attempts.saturating_add(1);
-        let attempts = self.attempts;
-        let due = self.told.is_none_or(|told| told.elapsed() >= REMIND_AFTER);
-        if due || self.reason != reason {
-            warn!(reason, attempts, ?retry_in, "no connection to the broker");
-            reason.clone_into(&mut self.reason);
-            self.told = Some(Instant::now());
-        } else {
-            debug!(reason, attempts, ?retry_in, "no connection to the broker");
-        }
-        attempts
+        Protocol::V5 => drive(v5::open(settings, tap), settings, line).await,
+        Protocol::V311 => drive(v4::open(settings, tap), settings, line).await,
     }
 }

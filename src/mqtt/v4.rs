@@ -6,19 +6,20 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rumqttc_v4::{
-    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, Event as LibraryEvent, EventLoop,
-    Incoming, LastWill, MqttOptions, Outgoing, Publish as Packet, PublishOptions, QoS, Request,
-    StateError, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ClientError, ConnectionError, Event as LibraryEvent, EventLoop, Incoming,
+    LastWill, MqttOptions, Outgoing, Publish as Packet, PublishOptions, QoS, Request, StateError,
+    SubscribeFilter,
 };
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
 use super::dial::Socket;
-use super::drive::{Happening, Wire};
+use super::drive::{MqttEvent, Wire};
 use super::fault::Fault;
-use super::refusal::Refusal;
+use super::packet_log::PacketLog;
 use super::session::{Message, PACKET_SIZE_MAX, Settings};
+use super::tap::PacketTap;
 use super::words::Words;
 
 /// MQTT 3.1.1 has no receive maximum; brokers' own limits are rarely below this.
@@ -70,7 +71,7 @@ fn topic_of(request: Request) -> String {
 }
 
 /// The polling end.
-pub(super) struct Polled {
+pub(super) struct Poller {
     client: AsyncClient,
     events: EventLoop,
     words: Words,
@@ -78,10 +79,10 @@ pub(super) struct Polled {
 }
 
 /// Makes a client for this socket; CONNECT is sent when it is first polled.
-pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
+pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
     let limits = settings.limits;
     let window = limits.window_max.min(WINDOW_MAX);
-    let words = Words::new(settings, &socket);
+    let words = Words::new(settings, socket.log());
     let mut options =
         MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
     let will = &settings.will;
@@ -89,7 +90,7 @@ pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
     let outgoing_max = usize::try_from(PACKET_SIZE_MAX).unwrap_or(usize::MAX);
     options
         .set_clean_session(true)
-        .set_keep_alive(u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX))
+        .set_keep_alive(settings.keep_alive_secs())
         .set_last_will(LastWill::new(
             will.topic.clone(),
             will.payload.to_vec(),
@@ -122,91 +123,79 @@ pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
     let mut network = events.network_options();
     network.set_connection_timeout(limits.connack_deadline.as_secs());
     events.set_network_options(network);
-    Polled { client, events, words, window }
+    Poller { client, events, words, window }
 }
 
-impl Wire for Polled {
+impl Wire for Poller {
     fn client(&self) -> EitherClient {
         EitherClient::V4(Client(self.client.clone()))
     }
 
-    async fn next(&mut self) -> Result<Happening, Fault> {
+    fn log(&self) -> PacketLog {
+        self.words.log().clone()
+    }
+
+    async fn next(&mut self) -> Result<MqttEvent, Fault> {
         match self.events.poll().await {
-            Ok(event) => Ok(self.happening(event)),
+            Ok(event) => Ok(self.event(event)),
             Err(error) => Err(self.fault(error)),
         }
     }
 
-    fn ready(&mut self) -> Option<Happening> {
+    fn ready(&mut self) -> Option<MqttEvent> {
         let event = self.events.state.events.pop_front()?;
-        Some(self.happening(event))
+        Some(self.event(event))
     }
 }
 
-impl Polled {
-    fn happening(&mut self, event: LibraryEvent) -> Happening {
+impl Poller {
+    fn event(&mut self, event: LibraryEvent) -> MqttEvent {
         match event {
-            LibraryEvent::Outgoing(Outgoing::Publish(packet)) => Happening::Sent(packet),
-            LibraryEvent::Outgoing(Outgoing::Subscribe(packet)) => Happening::SubscribeSent(packet),
-            LibraryEvent::Outgoing(Outgoing::Disconnect) => Happening::Disconnected,
-            LibraryEvent::Outgoing(_) => Happening::Quiet,
-            LibraryEvent::Incoming(Incoming::PubAck(ack)) => Happening::Acked(ack.pkid, Ok(())),
+            LibraryEvent::Outgoing(Outgoing::Publish(packet)) => MqttEvent::Sent(packet),
+            LibraryEvent::Outgoing(Outgoing::Subscribe(packet)) => MqttEvent::SubscribeSent(packet),
+            LibraryEvent::Outgoing(Outgoing::Disconnect) => MqttEvent::Disconnected,
+            LibraryEvent::Outgoing(_) => MqttEvent::Quiet,
+            LibraryEvent::Incoming(Incoming::PubAck(ack)) => MqttEvent::Acked(ack.pkid),
             LibraryEvent::Incoming(Incoming::Publish(publish)) => message(&publish),
-            LibraryEvent::Incoming(Incoming::SubAck(ack)) => {
-                Happening::Subscribed(ack.pkid, ack.return_codes.iter().map(subscribed).collect())
-            }
+            LibraryEvent::Incoming(Incoming::SubAck(ack)) => MqttEvent::Subscribed(ack.pkid),
             LibraryEvent::Incoming(Incoming::ConnAck(_)) => {
                 self.words.connected = true;
-                Happening::Connected(Granted {
+                MqttEvent::Connected(Granted {
                     window: self.window.max(1),
                     packet_size_max: PACKET_SIZE_MAX,
                     retain_available: true,
                 })
             }
-            LibraryEvent::Incoming(_) => Happening::Heard,
+            LibraryEvent::Incoming(_) => MqttEvent::Heard,
         }
     }
 
     fn fault(&self, error: ConnectionError) -> Fault {
+        if let Some(fault) = self.words.broker_reason() {
+            return fault;
+        }
         match error {
             ConnectionError::NetworkTimeout => self.words.no_connack(),
             ConnectionError::FlushTimeout => self.words.lost("the broker takes nothing more"),
             ConnectionError::Io(error) => self.words.io(&error),
-            ConnectionError::ConnectionRefused(code) => self.refused(code),
-            ConnectionError::MqttState(state) => self.state_fault(state),
+            ConnectionError::MqttState(state) => match state {
+                StateError::Io(error)
+                | StateError::Deserialization(rumqttc_v4::Error::Io(error)) => {
+                    self.words.io(&error)
+                }
+                StateError::ConnectionAborted => self.words.closed(),
+                StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
+                other => self.words.protocol(&other),
+            },
             other => self.words.protocol(&other),
-        }
-    }
-
-    fn state_fault(&self, error: StateError) -> Fault {
-        match error {
-            StateError::Io(error) | StateError::Deserialization(rumqttc_v4::Error::Io(error)) => {
-                self.words.io(&error)
-            }
-            StateError::ConnectionAborted => self.words.closed(),
-            StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
-            other => self.words.protocol(&other),
-        }
-    }
-
-    fn refused(&self, code: ConnectReturnCode) -> Fault {
-        match code {
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                self.words.credentials()
-            }
-            ConnectReturnCode::BadClientId => self.words.client_id(),
-            ConnectReturnCode::RefusedProtocolVersion => self.words.version(),
-            ConnectReturnCode::Success | ConnectReturnCode::ServiceUnavailable => {
-                self.words.declined(&format!("{code:?}"))
-            }
         }
     }
 }
 
-fn message(publish: &Packet) -> Happening {
+fn message(publish: &Packet) -> MqttEvent {
     // The library lets no other topic through; were it to, such a message could be for nobody.
-    let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return Happening::Heard };
-    Happening::Message(Message {
+    let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return MqttEvent::Heard };
+    MqttEvent::Message(Message {
         topic,
         payload: publish.payload.clone(),
         retain: publish.retain,
@@ -215,11 +204,4 @@ fn message(publish: &Packet) -> Happening {
         expires_in: None,
         received: Instant::now(),
     })
-}
-
-fn subscribed(code: &SubscribeReasonCode) -> Result<(), Refusal> {
-    match code {
-        SubscribeReasonCode::Success(_) => Ok(()),
-        SubscribeReasonCode::Failure => Refusal::from_code(0x80),
-    }
 }

@@ -6,28 +6,26 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rumqttc_v5::{
-    AsyncClient, ClientError, ConnectReturnCode, ConnectionError, Event as LibraryEvent, EventLoop,
-    Incoming, IncomingPacketSizeLimit, LastWill, MqttOptions, Outgoing, PubAckReason,
-    Publish as Packet, PublishOptions, PublishProperties, QoS, Request, RetainForwardRule,
-    StateError, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ClientError, ConnectionError, Event as LibraryEvent, EventLoop, Incoming,
+    IncomingPacketSizeLimit, LastWill, MqttOptions, Outgoing, Publish as Packet, PublishOptions,
+    PublishProperties, QoS, Request, RetainForwardRule, StateError, SubscribeFilter,
 };
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
 use super::dial::Socket;
-use super::drive::{Happening, Wire};
+use super::drive::{MqttEvent, Wire};
 use super::fault::Fault;
-use super::refusal::Refusal;
+use super::packet_log::PacketLog;
 use super::session::{Message, PACKET_SIZE_MAX, Settings};
-use super::words::Words;
+use super::tap::PacketTap;
+use super::words::{QOS_0_ONLY, Words};
 
+/// The least that a broker has to take: a device's state or event has some 500 bytes.
+const PACKET_SIZE_NEEDED: u32 = 512;
 /// The window where the broker names none.
 const RECEIVE_MAXIMUM_DEFAULT: u16 = u16::MAX;
-
-/// A broker that would lose what it is told.
-const QOS_0_ONLY: &str =
-    "it allows only QoS 0, and QoS 1 is needed: raise it there (mosquitto: max_qos 1)";
 
 /// The publishing end.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ fn topic_of(request: Request) -> String {
 }
 
 /// The polling end.
-pub(super) struct Polled {
+pub(super) struct Poller {
     client: AsyncClient,
     events: EventLoop,
     words: Words,
@@ -100,15 +98,15 @@ pub(super) struct Polled {
 }
 
 /// Makes a client for this socket; CONNECT is sent when it is first polled.
-pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
+pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
     let limits = settings.limits;
-    let words = Words::new(settings, &socket);
+    let words = Words::new(settings, socket.log());
     let mut options =
         MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
     let will = &settings.will;
     options
         .set_clean_start(true)
-        .set_keep_alive(u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX))
+        .set_keep_alive(settings.keep_alive_secs())
         .set_connect_timeout(limits.connack_deadline)
         .set_last_will(LastWill::new(
             will.topic.clone(),
@@ -141,113 +139,89 @@ pub(super) fn open(settings: &Settings, socket: Socket) -> Polled {
     });
     let (client, events) =
         AsyncClient::builder(options).capacity(usize::from(limits.window_max)).build();
-    Polled { client, events, words, window_max: limits.window_max }
+    Poller { client, events, words, window_max: limits.window_max }
 }
 
-impl Wire for Polled {
+impl Wire for Poller {
     fn client(&self) -> EitherClient {
         EitherClient::V5(Client(self.client.clone()))
     }
 
-    async fn next(&mut self) -> Result<Happening, Fault> {
+    fn log(&self) -> PacketLog {
+        self.words.log().clone()
+    }
+
+    async fn next(&mut self) -> Result<MqttEvent, Fault> {
         match self.events.poll().await {
-            Ok(event) => self.happening(event),
+            Ok(event) => self.event(event),
             Err(error) => Err(self.fault(error)),
         }
     }
 
-    fn ready(&mut self) -> Option<Happening> {
+    fn ready(&mut self) -> Option<MqttEvent> {
         let event = self.events.state.events.pop_front()?;
-        Some(self.happening(event).unwrap_or(Happening::Heard))
+        Some(self.event(event).unwrap_or(MqttEvent::Heard))
     }
 }
 
-impl Polled {
-    fn happening(&mut self, event: LibraryEvent) -> Result<Happening, Fault> {
+impl Poller {
+    fn event(&mut self, event: LibraryEvent) -> Result<MqttEvent, Fault> {
         Ok(match event {
-            LibraryEvent::Outgoing(Outgoing::Publish(packet)) => Happening::Sent(packet),
-            LibraryEvent::Outgoing(Outgoing::Subscribe(packet)) => Happening::SubscribeSent(packet),
-            LibraryEvent::Outgoing(Outgoing::Disconnect) => Happening::Disconnected,
-            LibraryEvent::Outgoing(_) | LibraryEvent::Auth(_) => Happening::Quiet,
-            LibraryEvent::Incoming(Incoming::PubAck(ack)) => {
-                Happening::Acked(ack.pkid, acked(ack.reason))
-            }
+            LibraryEvent::Outgoing(Outgoing::Publish(packet)) => MqttEvent::Sent(packet),
+            LibraryEvent::Outgoing(Outgoing::Subscribe(packet)) => MqttEvent::SubscribeSent(packet),
+            LibraryEvent::Outgoing(Outgoing::Disconnect) => MqttEvent::Disconnected,
+            LibraryEvent::Outgoing(_) | LibraryEvent::Auth(_) => MqttEvent::Quiet,
+            LibraryEvent::Incoming(Incoming::PubAck(ack)) => MqttEvent::Acked(ack.pkid),
             LibraryEvent::Incoming(Incoming::Publish(publish)) => message(publish),
-            LibraryEvent::Incoming(Incoming::SubAck(ack)) => {
-                Happening::Subscribed(ack.pkid, ack.return_codes.iter().map(subscribed).collect())
-            }
+            LibraryEvent::Incoming(Incoming::SubAck(ack)) => MqttEvent::Subscribed(ack.pkid),
             LibraryEvent::Incoming(Incoming::ConnAck(ack)) => {
                 let granted = ack.properties.as_ref();
                 if granted.and_then(|granted| granted.max_qos) == Some(0) {
                     return Err(self.words.declined(QOS_0_ONLY));
                 }
-                self.words.connected = true;
                 let window = granted.and_then(|granted| granted.receive_max);
                 let size = granted.and_then(|granted| granted.max_packet_size);
+                if let Some(size) = size.filter(|size| *size < PACKET_SIZE_NEEDED) {
+                    return Err(self.words.packet_limit(size));
+                }
+                self.words.connected = true;
                 let retain = granted.and_then(|granted| granted.retain_available);
-                Happening::Connected(Granted {
+                MqttEvent::Connected(Granted {
                     window: window.unwrap_or(RECEIVE_MAXIMUM_DEFAULT).min(self.window_max).max(1),
                     packet_size_max: size.unwrap_or(PACKET_SIZE_MAX),
                     retain_available: retain != Some(0),
                 })
             }
-            LibraryEvent::Incoming(_) => Happening::Heard,
+            LibraryEvent::Incoming(_) => MqttEvent::Heard,
         })
     }
 
     fn fault(&self, error: ConnectionError) -> Fault {
+        if let Some(fault) = self.words.broker_reason() {
+            return fault;
+        }
         match error {
             ConnectionError::Timeout(_) => self.words.no_connack(),
             ConnectionError::Io(error) => self.words.io(&error),
-            ConnectionError::ConnectionRefused(code) => self.refused(code),
-            ConnectionError::MqttState(state) => self.state_fault(state),
-            other => self.words.protocol(&other),
-        }
-    }
-
-    fn state_fault(&self, error: StateError) -> Fault {
-        match error {
-            StateError::Io(error) | StateError::Deserialization(rumqttc_v5::Error::Io(error)) => {
-                self.words.io(&error)
-            }
-            StateError::ConnectionAborted => self.words.closed(),
-            StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
-            StateError::ConnFail { reason } => self.refused(reason),
-            StateError::ServerDisconnect { reason_code, reason_string } => {
-                if reason_code == rumqttc_v5::DisconnectReasonCode::SessionTakenOver {
-                    return self.words.taken_over();
+            ConnectionError::MqttState(state) => match state {
+                StateError::Io(error)
+                | StateError::Deserialization(rumqttc_v5::Error::Io(error)) => {
+                    self.words.io(&error)
                 }
-                let said = reason_string.map(|said| format!(": {said}")).unwrap_or_default();
-                self.words.ended(format!("{reason_code:?}{said}"))
-            }
+                StateError::ConnectionAborted => self.words.closed(),
+                StateError::AwaitPingResp => self.words.lost("no answer to a ping"),
+                other => self.words.protocol(&other),
+            },
             other => self.words.protocol(&other),
-        }
-    }
-
-    fn refused(&self, code: ConnectReturnCode) -> Fault {
-        match code {
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                self.words.credentials()
-            }
-            ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-                self.words.client_id()
-            }
-            ConnectReturnCode::RefusedProtocolVersion
-            | ConnectReturnCode::UnsupportedProtocolVersion => self.words.version(),
-            ConnectReturnCode::RetainNotSupported => self.words.declined(
-                "it keeps no retained messages, which the bridge needs; allow them there",
-            ),
-            ConnectReturnCode::QoSNotSupported => self.words.declined(QOS_0_ONLY),
-            other => self.words.declined(&format!("{other:?}")),
         }
     }
 }
 
-fn message(publish: Packet) -> Happening {
+fn message(publish: Packet) -> MqttEvent {
     // The library lets no other topic through; were it to, such a message could be for nobody.
-    let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return Happening::Heard };
+    let Ok(topic) = String::from_utf8(publish.topic.to_vec()) else { return MqttEvent::Heard };
     let properties = publish.properties.unwrap_or_default();
-    Happening::Message(Message {
+    MqttEvent::Message(Message {
         topic,
         payload: publish.payload,
         retain: publish.retain,
@@ -257,33 +231,5 @@ fn message(publish: Packet) -> Happening {
             .message_expiry_interval
             .map(|seconds| Duration::from_secs(u64::from(seconds))),
         received: Instant::now(),
-    })
-}
-
-fn acked(reason: PubAckReason) -> Result<(), Refusal> {
-    Refusal::from_code(match reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => 0x00,
-        PubAckReason::UnspecifiedError => 0x80,
-        PubAckReason::ImplementationSpecificError => 0x83,
-        PubAckReason::NotAuthorized => 0x87,
-        PubAckReason::TopicNameInvalid => 0x90,
-        PubAckReason::PacketIdentifierInUse => 0x91,
-        PubAckReason::QuotaExceeded => 0x97,
-        PubAckReason::PayloadFormatInvalid => 0x99,
-    })
-}
-
-fn subscribed(code: &SubscribeReasonCode) -> Result<(), Refusal> {
-    Refusal::from_code(match code {
-        SubscribeReasonCode::Success(_) => 0x00,
-        SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified => 0x80,
-        SubscribeReasonCode::ImplementationSpecific => 0x83,
-        SubscribeReasonCode::NotAuthorized => 0x87,
-        SubscribeReasonCode::TopicFilterInvalid => 0x8F,
-        SubscribeReasonCode::PkidInUse => 0x91,
-        SubscribeReasonCode::QuotaExceeded => 0x97,
-        SubscribeReasonCode::SharedSubscriptionsNotSupported => 0x9E,
-        SubscribeReasonCode::SubscriptionIdNotSupported => 0xA1,
-        SubscribeReasonCode::WildcardSubscriptionsNotSupported => 0xA2,
     })
 }

@@ -8,10 +8,20 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::Error as TlsError;
 
-use super::dial::{FirstByte, Socket};
 use super::fault::Fault;
+use super::packet_log::{PacketLog, Reason};
+use super::refusal::Refusal;
 use super::session::{Protocol, Settings};
 use super::tls;
+
+/// Characters of a broker's own reason that are shown.
+const REASON_MAX: usize = 200;
+/// A broker on which states would be lost.
+const RETAIN_NEEDED: &str = "it keeps no retained messages, which the bridge needs; allow them \
+                             there (mosquitto: retain_available true)";
+/// A broker that would lose messages.
+pub(super) const QOS_0_ONLY: &str =
+    "it allows only QoS 0, and QoS 1 is needed: raise it there (mosquitto: max_qos 1)";
 
 /// What is needed to put a fault into words.
 #[derive(Debug)]
@@ -20,30 +30,32 @@ pub(super) struct Words {
     client_id: String,
     protocol: Protocol,
     tls: bool,
-    first: FirstByte,
+    log: PacketLog,
     connack_deadline: Duration,
+    keep_alive: u16,
     /// Whether the broker has accepted us.
     pub(super) connected: bool,
 }
 
 impl Words {
-    pub(super) fn new(settings: &Settings, socket: &Socket) -> Self {
+    pub(super) fn new(settings: &Settings, log: PacketLog) -> Self {
         Self {
             broker: settings.url(),
             client_id: settings.client_id.clone(),
             protocol: settings.protocol,
             tls: settings.tls.is_some(),
-            first: socket.first_byte(),
+            log,
             connack_deadline: settings.limits.connack_deadline,
+            keep_alive: settings.keep_alive_secs(),
             connected: false,
         }
     }
 
     pub(super) fn no_connack(&self) -> Fault {
-        Fault::Deadline {
-            broker: self.broker(),
-            doing: "answering CONNECT",
-            after: self.connack_deadline,
+        let (broker, after) = (self.broker(), self.connack_deadline);
+        match self.protocol {
+            Protocol::V5 => Fault::NoConnack { broker, after },
+            Protocol::V311 => Fault::Deadline { broker, doing: "answering CONNECT", after },
         }
     }
 
@@ -70,7 +82,7 @@ impl Words {
         if self.connected {
             return Fault::Closed { broker: self.broker() };
         }
-        if !self.tls && self.first.is_tls_alert() {
+        if !self.tls && self.log.is_tls_alert() {
             return Fault::TlsExpected { broker: self.broker() };
         }
         let hint = match (self.tls, self.protocol) {
@@ -85,38 +97,68 @@ impl Words {
     }
 
     pub(super) fn protocol(&self, why: &dyn fmt::Display) -> Fault {
-        if !self.connected && !self.tls && self.first.is_tls_alert() {
+        if !self.connected && !self.tls && self.log.is_tls_alert() {
             return Fault::TlsExpected { broker: self.broker() };
         }
         Fault::Protocol { broker: self.broker(), version: self.ours(), why: why.to_string() }
     }
 
-    pub(super) fn credentials(&self) -> Fault {
-        Fault::Credentials { broker: self.broker() }
+    /// What the packets of the connection said.
+    pub(super) fn log(&self) -> &PacketLog {
+        &self.log
     }
 
-    pub(super) fn client_id(&self) -> Fault {
-        Fault::ClientId { broker: self.broker(), client_id: self.client_id.clone() }
+    /// The reason that the broker gave itself, in its CONNACK or DISCONNECT.
+    pub(super) fn broker_reason(&self) -> Option<Fault> {
+        if let Some(reason) = self.log.disconnect() {
+            return Some(self.ended(&reason));
+        }
+        Some(self.refused(&self.log.connack()?))
     }
 
-    pub(super) fn version(&self) -> Fault {
-        let other = match self.protocol {
-            Protocol::V5 => "3.1.1",
-            Protocol::V311 => "5",
-        };
-        Fault::Version { broker: self.broker(), ours: self.ours(), other }
+    /// The CONNACK refused: MQTT 5, section 3.2.2.2; MQTT 3.1.1, section 3.2.2.3.
+    fn refused(&self, reason: &Reason) -> Fault {
+        let broker = self.broker();
+        let said = said(reason);
+        match (self.protocol, reason.code) {
+            // A broker that knows only MQTT 3.1.1 answers in it.
+            (_, 0x01 | 0x84) => {
+                let other = match self.protocol {
+                    Protocol::V5 => "3.1.1",
+                    Protocol::V311 => "5",
+                };
+                Fault::Version { broker, ours: self.ours(), other }
+            }
+            (_, 0x02) => {
+                let client_id = self.client_id.clone();
+                Fault::ClientIdOrKeepAlive { broker, client_id, keep_alive: self.keep_alive }
+            }
+            (Protocol::V5, 0x85) => {
+                Fault::ClientId { broker, client_id: self.client_id.clone(), said }
+            }
+            (_, 0x04 | 0x05 | 0x86 | 0x87) => Fault::Credentials { broker, said },
+            (_, 0x9A) => self.declined(RETAIN_NEEDED),
+            (_, 0x9B) => self.declined(QOS_0_ONLY),
+            (Protocol::V311, 0x03) => self.declined("server_unavailable (0x03)"),
+            _ => self.declined(&code_words(reason)),
+        }
+    }
+
+    /// The broker's DISCONNECT.
+    fn ended(&self, reason: &Reason) -> Fault {
+        let broker = self.broker();
+        if reason.code == 0x8E {
+            return Fault::TakenOver { broker, client_id: self.client_id.clone() };
+        }
+        Fault::Ended { broker, code: code_words(reason) }
     }
 
     pub(super) fn declined(&self, code: &str) -> Fault {
         Fault::Declined { broker: self.broker(), code: code.to_owned() }
     }
 
-    pub(super) fn ended(&self, code: String) -> Fault {
-        Fault::Ended { broker: self.broker(), code }
-    }
-
-    pub(super) fn taken_over(&self) -> Fault {
-        Fault::TakenOver { broker: self.broker(), client_id: self.client_id.clone() }
+    pub(super) fn packet_limit(&self, size: u32) -> Fault {
+        Fault::PacketLimit { broker: self.broker(), size }
     }
 
     fn ours(&self) -> &'static str {
@@ -134,4 +176,20 @@ impl Words {
 /// The other side has closed the connection with data of ours unread.
 fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// A reason code as text, with the broker's own words.
+fn code_words(reason: &Reason) -> String {
+    let name = match Refusal::from_code(reason.code) {
+        Err(refusal) => refusal.to_string(),
+        Ok(()) => format!("0x{:02X}", reason.code),
+    };
+    name + &said(reason)
+}
+
+/// The broker's own words, behind a colon.
+fn said(reason: &Reason) -> String {
+    let Some(text) = &reason.text else { return String::new() };
+    let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    format!(": {text:?}")
 }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod kill;
+mod scripted;
 mod tls;
 
 use std::time::Duration;

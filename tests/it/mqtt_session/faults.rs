@@ -15,7 +15,7 @@ use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::proxy::{Mode, Proxy};
 
 /// Why it is not connected, in the session's words.
-async fn unreachable(session: &mut Session) -> String {
+pub(super) async fn unreachable(session: &mut Session) -> String {
     wait_for(session, "a failed attempt", |event| match event {
         Event::Unreachable { reason, .. } => Some(reason),
         Event::Connected(_) => panic!("connected, which must not be"),
@@ -24,7 +24,7 @@ async fn unreachable(session: &mut Session) -> String {
     .await
 }
 
-async fn disconnected(session: &mut Session) -> (String, bool, Duration) {
+pub(super) async fn disconnected(session: &mut Session) -> (String, bool, Duration) {
     wait_for(session, "the end of the connection", |event| match event {
         Event::Disconnected { reason, taken_over, retry_in, .. } => {
             Some((reason, taken_over, retry_in))

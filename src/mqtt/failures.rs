@@ -1,0 +1,127 @@
+//! Failures of several connections in a row: what they mean together, how often they are logged.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::drive::SessionHandle;
+use super::fault::Fault;
+use super::session::Settings;
+
+/// A failure that repeats is logged again after this long, with its count.
+const REMIND_AFTER: Duration = Duration::from_secs(600);
+
+/// Connections closed soon, one after another, that are no chance.
+const CLOSED_SOON_MAX: u32 = 3;
+
+/// Connections that the broker closed soon, one after another, without giving a reason.
+#[derive(Debug, Default)]
+pub(super) struct ClosedSoon {
+    times: u32,
+    /// In how many of them something was not acknowledged yet.
+    unacknowledged: u32,
+}
+
+impl ClosedSoon {
+    /// Names what is likely once the broker has closed several connections. One that closes on a
+    /// message (its access list, a size limit, a quota) leaves that message unacknowledged each
+    /// time; many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
+    pub(super) fn explain(
+        &mut self,
+        fault: Fault,
+        handle: &SessionHandle,
+        settings: &Settings,
+    ) -> Fault {
+        let soon = handle.connected_at().is_some_and(|at| at.elapsed() < settings.retry.stable);
+        let on_message = handle.unacknowledged > 0;
+        let closed = match fault {
+            Fault::Closed { .. } => true,
+            Fault::Reset { .. } => on_message,
+            _ => false,
+        };
+        if !(soon && closed) {
+            *self = Self::default();
+            return fault;
+        }
+        self.times += 1;
+        self.unacknowledged += u32::from(on_message);
+        if self.times < CLOSED_SOON_MAX {
+            return fault;
+        }
+        let Self { times, unacknowledged } = std::mem::take(self);
+        let (broker, client_id) = (settings.url(), settings.client_id.clone());
+        if unacknowledged == times {
+            Fault::ClosedOnMessage { broker, client_id, times }
+        } else {
+            Fault::ClosedAgain { broker, client_id, times }
+        }
+    }
+}
+
+/// What went wrong lately, so that a thousand equal failures are a few lines.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    /// Failed attempts since the last connection.
+    attempts: u32,
+    attempt: Reminder,
+    disconnect: Reminder,
+}
+
+impl Failures {
+    /// A connection has ended. One that lasted is news again.
+    pub(super) fn lost(&mut self, reason: &str, retry_in: Duration, lasted: bool) {
+        self.attempts = 0;
+        self.attempt = Reminder::default();
+        if lasted {
+            self.disconnect = Reminder::default();
+        }
+        let times = self.disconnect.count(reason);
+        if self.disconnect.is_due() {
+            warn!(reason, times, ?retry_in, "disconnected from the broker; retrying");
+        } else {
+            debug!(reason, times, ?retry_in, "disconnected from the broker; retrying");
+        }
+    }
+
+    /// An attempt has failed; gives how many have since the last connection.
+    pub(super) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
+        self.attempts = self.attempts.saturating_add(1);
+        let attempts = self.attempts;
+        self.attempt.count(reason);
+        if self.attempt.is_due() {
+            warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
+        } else {
+            debug!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
+        }
+        attempts
+    }
+}
+
+/// A failure that is logged when it is new, and again after [`REMIND_AFTER`].
+#[derive(Debug, Default)]
+struct Reminder {
+    reason: String,
+    times: u32,
+    logged_at: Option<Instant>,
+}
+
+impl Reminder {
+    /// Counts this failure; gives how often it has come in a row.
+    fn count(&mut self, reason: &str) -> u32 {
+        if self.reason != reason {
+            *self = Self { reason: reason.to_owned(), ..Self::default() };
+        }
+        self.times = self.times.saturating_add(1);
+        self.times
+    }
+
+    /// Whether it is to be logged now; it then counts as logged.
+    fn is_due(&mut self) -> bool {
+        let due = self.logged_at.is_none_or(|at| at.elapsed() >= REMIND_AFTER);
+        if due {
+            self.logged_at = Some(Instant::now());
+        }
+        due
+    }
+}
