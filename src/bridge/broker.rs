@@ -2,10 +2,16 @@
 //!
 //! May not wait, nor decide what goes next: the publisher does.
 
+use tokio::time::Instant;
+
 use super::Bridge;
 use super::clock::instant_now;
 use super::memory::Memory;
-use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, PublishError, Refusal, View};
+use super::own_state::OwnState;
+use super::request_subscription::RequestSubscription;
+use crate::mqtt::{
+    Ack, Acknowledged, Connection, Event, Generation, Kind, Publish, PublishError, Refusal, View,
+};
 use crate::payload::rfc3339;
 
 impl Bridge {
@@ -27,9 +33,7 @@ impl Bridge {
             Event::Connected(connected) => {
                 self.metrics.mqtt_connections.inc();
                 self.metrics.mqtt_connected.set(1);
-                if !connected.retain_available {
-                    tracing::warn!("the broker keeps no retained messages, so states are not seen");
-                }
+                self.health.retain_unavailable = !connected.retain_available;
                 self.requests.broker_announced(connected.announced_packet_size());
                 self.connection = Some(connected.connection);
                 let before = self.info.connected_at.replace(self.clock.now());
@@ -41,6 +45,8 @@ impl Bridge {
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { filters, refused, .. } => {
                 self.memory_answered(&filters, &refused);
+                let now = Instant::now();
+                self.requests.subscription.acknowledged(now, &filters, &refused);
                 for (filter, reason) in refused {
                     let of_discovery = filter == self.publisher.discovery_filter();
                     if of_discovery && !self.discovery.is_enabled() {
@@ -66,6 +72,8 @@ impl Bridge {
     ) -> Option<Connection> {
         self.metrics.mqtt_connected.set(0);
         self.memory = Memory::default();
+        self.health.own_state = OwnState::default();
+        self.requests.subscription = RequestSubscription::default();
         self.broker_fault = reason;
         self.publisher.disconnected(closed_by_broker, &mut self.outbox);
         self.connection.take()
@@ -83,23 +91,7 @@ impl Bridge {
             let Some(acknowledged) = acknowledged else { continue };
             match ack.result {
                 Ok(()) => self.metrics.published(acknowledged.kind.name()),
-                Err(refusal) => {
-                    let (kind, refusal) = (acknowledged.kind.name(), refusal.as_str());
-                    let topic = acknowledged.refused_at.unwrap_or_default();
-                    if refusal == self.broker_refusal {
-                        tracing::debug!(refusal, kind, topic, "the broker did not take a message");
-                    } else {
-                        let remedy = remedy(refusal);
-                        tracing::warn!(
-                            refusal,
-                            kind,
-                            topic,
-                            "the broker did not take a message; {remedy}"
-                        );
-                    }
-                    self.broker_refusal = refusal;
-                    self.metrics.publish_failed(refusal);
-                }
+                Err(refusal) => self.message_refused(&acknowledged, refusal),
             }
             if let Some(read_at) = acknowledged.read_at {
                 self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
@@ -108,6 +100,31 @@ impl Bridge {
                 self.publisher.bridge_info_changed();
             }
         }
+    }
+
+    fn message_refused(&mut self, acknowledged: &Acknowledged, refusal: Refusal) {
+        let topic = acknowledged.refused_at.clone().unwrap_or_default();
+        let (kind, name) = (acknowledged.kind.name(), refusal.as_str());
+        if name == self.broker_refusal {
+            tracing::debug!(refusal = name, kind, topic, "the broker did not take a message");
+        } else {
+            let remedy = remedy(name);
+            tracing::warn!(
+                refusal = name,
+                kind,
+                topic,
+                "the broker did not take a message; {remedy}"
+            );
+        }
+        self.broker_refusal = name;
+        self.metrics.publish_failed(name);
+        let refusals = match acknowledged.kind {
+            Kind::Discovery => &mut self.health.discovery_refusals,
+            Kind::Event | Kind::State | Kind::Info => &mut self.health.refusals,
+            // Where an answer goes is the requester's choice.
+            Kind::Answer => return,
+        };
+        refusals.add(Instant::now(), topic, refusal);
     }
 
     /// Writes what there is to write, then sends what there is to send, as far as the window goes.
@@ -132,7 +149,8 @@ impl Bridge {
             let publish = Publish {
                 topic: outgoing.topic,
                 payload: outgoing.payload,
-                retain: outgoing.retain,
+                // Where nothing is kept, those who listen now still see it.
+                retain: outgoing.retain && !self.health.retain_unavailable,
                 content_type,
                 correlation_data: outgoing.correlation_data,
                 ..Publish::default()

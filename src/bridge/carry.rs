@@ -123,6 +123,8 @@ impl Bridge {
         self.give_again(now);
         self.wake_memory(now);
         self.wake_discovery(now);
+        self.wake_health(now);
+        self.requests.subscription.wake(now);
         self.keep_hours();
         if self.session_again_at.is_some_and(|at| at <= now) {
             self.session_again_at = None;
@@ -143,7 +145,9 @@ impl Bridge {
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (giving, keeping) = (self.desired.due(), self.keeper.due());
         let broker = [self.memory.due(), self.discovery.due(), self.session_again_at];
-        let others = broker.into_iter().chain([self.republish_at, giving, keeping]);
+        let subscription = self.requests.subscription.due();
+        let others = [self.republish_at, giving, keeping, subscription];
+        let others = broker.into_iter().chain(others).chain(self.health_due());
         moments.chain(losses).chain(others.flatten()).min()
     }
 

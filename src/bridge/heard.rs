@@ -13,8 +13,18 @@ impl Bridge {
     pub(super) fn message(&mut self, message: &Message) {
         let topics = self.publisher.topics();
         if message.topic == topics.bridge_state() && message.payload == "offline" {
-            self.publisher.offline_seen();
+            self.health.own_state.received(
+                &message.payload,
+                message.retain,
+                self.publisher.is_online(),
+            );
+            self.publisher.state_again();
         } else if message.topic == topics.bridge_state() {
+            self.health.own_state.received(
+                &message.payload,
+                message.retain,
+                self.publisher.is_online(),
+            );
             self.rivals.state_heard(message.retain && message.payload == "online");
         } else if message.topic == topics.bridge_info() {
             self.info_heard(message);

@@ -11,6 +11,7 @@ mod clock;
 mod desired;
 mod discovery;
 mod giving;
+mod health;
 mod heard;
 mod keeping;
 mod leftovers;
@@ -18,8 +19,11 @@ mod losses;
 mod lots;
 mod memory;
 mod own;
+mod own_state;
 mod page;
 mod queries;
+mod refusals;
+mod request_subscription;
 mod requests;
 mod rivals;
 mod running;
@@ -44,6 +48,7 @@ use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use clock::Clock;
 use desired::Wanted;
 use discovery::Discovery;
+use health::HealthFacts;
 use keeping::Keeper;
 use leftovers::Leftovers;
 use losses::Losses;
@@ -99,6 +104,7 @@ pub struct Bridge {
     connection: Option<Connection>,
     /// Why there is no connection.
     broker_fault: String,
+    health: HealthFacts,
     /// Why it last refused a message; empty until it has.
     broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
@@ -153,6 +159,7 @@ impl Bridge {
         self.wake();
         self.publish();
         self.subscribe_requests();
+        self.show_degraded();
     }
 
     async fn stop(&mut self) {

@@ -247,7 +247,7 @@ impl Bridge {
             version: self.info.version,
             started_at: self.info.started_at,
             now: self.clock.now(),
-            reasons: self.not_ready(),
+            reasons: self.problems(),
             pending: self.outbox.len(),
             gateways: gateways.collect(),
         }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::Bridge;
+use super::request_subscription::RequestSubscription;
 use super::running::{Asked, Begun, Word, finish, stopping};
 use crate::commands::{
     AnswerLimit, Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused,
@@ -16,7 +17,7 @@ use crate::commands::{
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
 use crate::gateway::{GatewayClient, Link};
-use crate::ids::{GatewayName, is_for_bridges};
+use crate::ids::GatewayName;
 use crate::mqtt::{self, Message, Retained};
 use crate::payload::Intent;
 
@@ -32,6 +33,8 @@ pub(super) struct Requests {
     /// `mqtt.max_answer`.
     answer_size_max: usize,
     pub(super) desks: Vec<Desk>,
+    pub(super) subscription: RequestSubscription,
+    is_v311: bool,
     own: Bucket,
     pub(super) memory: Memory<Asked>,
     speak: mpsc::Sender<Word>,
@@ -88,6 +91,8 @@ impl Requests {
             answer_limit: AnswerLimit::Setting(answer_size_max),
             answer_size_max,
             desks,
+            subscription: RequestSubscription::default(),
+            is_v311: config.mqtt.protocol == Protocol::V311,
             own,
             memory,
             speak,
@@ -140,6 +145,11 @@ impl Requests {
     /// The bridge stops: nothing begins any more, and what is under way soon ends where it is.
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Why requests may not arrive; `None` where all is subscribed, or no command is allowed.
+    pub(super) fn subscription_fault(&self) -> Option<String> {
+        if self.settings.allow.is_empty() { None } else { self.subscription.fault() }
     }
 
     /// Whether commands run or wait.
@@ -238,15 +248,16 @@ fn declared(gateway: &config::Gateway) -> Declared {
 }
 
 impl Bridge {
-    /// Subscribes to the requests, once `online` is the bridge's word.
+    /// Subscribes to the requests, once `online` is published.
     pub(super) fn subscribe_requests(&mut self) {
-        if !self.publisher.take_requests_wanted() || self.requests.settings.allow.is_empty() {
-            return;
+        if self.publisher.take_requests_wanted() && !self.requests.settings.allow.is_empty() {
+            let names = self.requests.desks.iter().map(|desk| &desk.name);
+            let filters = self.publisher.topics().request_filters(names);
+            self.requests.subscription.start(&filters);
         }
         let Some(connection) = &mut self.connection else { return };
-        let names = self.requests.desks.iter().map(|desk| &desk.name);
-        let filters = self.publisher.topics().request_filters(names).into_iter();
-        let filters = filters.map(|filter| (filter, Retained::Marked)).collect();
+        let Some(filters) = self.requests.subscription.next_packet() else { return };
+        let filters = filters.into_iter().map(|filter| (filter, Retained::Marked)).collect();
         if let Err(error) = connection.subscribe(filters) {
             tracing::warn!("{error}");
         }
@@ -260,8 +271,12 @@ impl Bridge {
         let of_the_bridge = topics.is_bridge(&request.owner);
         let desk = |desk: &Desk| desk.name.as_str() == request.owner;
         let at = self.requests.desks.iter().position(desk);
-        if at.is_none() && !of_the_bridge && is_for_bridges(&request.owner) {
-            // Other bridges are asked by their names.
+        if at.is_none() && !of_the_bridge {
+            // Not subscribed to; another bridge may have this gateway.
+            return;
+        }
+        if self.requests.is_v311 && request.payload.is_empty() {
+            tracing::debug!(topic = message.topic, "an empty message is no request in MQTT 3.1.1");
             return;
         }
         if let Err(refused) = self.requests.admit(at, &request) {
@@ -275,18 +290,8 @@ impl Bridge {
                 }
                 Err(refused) => self.refuse(&request, refused),
             },
-            None if of_the_bridge => self.asked_of_the_bridge(&request),
-            None => self.asked_of_nobody(&request),
+            None => self.asked_of_the_bridge(&request),
         }
-    }
-
-    /// A gateway that is not configured.
-    fn asked_of_nobody(&mut self, request: &mqtt::Request) {
-        let known: Vec<_> = self.requests.desks.iter().map(|desk| desk.name.as_str()).collect();
-        let (owner, known) = (&request.owner, known.join(", "));
-        let failure = Failure::invalid(format!("there is no gateway {owner:?}; there are {known}"));
-        let transaction = transaction_of(&request.payload);
-        self.refuse(request, Refused { transaction, failure });
     }
 
     /// Runs a request that may run, unless its answer is remembered or on its way: for that neither

@@ -16,6 +16,7 @@ use super::Bridge;
 use super::clock::Clock;
 use super::desired::Wanted;
 use super::discovery::{self, Discovery};
+use super::health::HealthFacts;
 use super::keeping::Keeper;
 use super::leftovers::Leftovers;
 use super::losses::Losses;
@@ -122,6 +123,7 @@ impl Bridge {
             desired: Wanted::new(config),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
+            health: HealthFacts::default(),
             broker_refusal: "",
             queries,
             losses: Losses::default(),

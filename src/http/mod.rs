@@ -19,7 +19,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -27,6 +26,7 @@ use tokio::time::timeout;
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
 use crate::metrics::{DeviceGroup, GatewayMeasures, Metrics};
+use crate::payload::Health;
 
 /// How long the loop may take to answer before it counts as stuck (contract, `/healthz`).
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -40,8 +40,8 @@ pub const DEVICES_AT_ONCE: usize = 1_000;
 pub enum Query {
     /// Whether it turns.
     Alive(oneshot::Sender<()>),
-    /// Why it is not ready; empty when it is.
-    Ready(oneshot::Sender<Vec<String>>),
+    /// Whether it is ready, and in what it is degraded.
+    Ready(oneshot::Sender<Health>),
     /// The measures of one gateway; `None` past the last.
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
     /// The measures of a gateway's devices after this one, [`DEVICES_AT_ONCE`] at most.
@@ -125,11 +125,14 @@ async fn healthz(State(served): State<Arc<Served>>) -> Response {
 }
 
 async fn readyz(State(served): State<Arc<Served>>) -> Response {
-    let reasons = served.settings.ask(Query::Ready).await;
-    let reasons = reasons.unwrap_or_else(|why| vec![why.to_owned()]);
-    let ready = reasons.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+    let health = served.settings.ask(Query::Ready).await;
+    let health = health.unwrap_or_else(|why| Health {
+        ready: false,
+        reasons: vec![why.to_owned()],
+        degraded: Vec::new(),
+    });
+    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
 }
 
 fn unavailable(message: &'static str) -> Response {

@@ -9,6 +9,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::payload::DegradedReason;
+
 /// Stream to PUBACK, in seconds: the path is a millisecond when well, minutes when the broker is
 /// away.
 const DELIVERY_BUCKETS: [f64; 12] =
@@ -38,6 +40,7 @@ pub struct Metrics {
     rpc_duration: HistogramVec,
     rpcs: IntCounterVec,
     commands: IntCounterVec,
+    degraded: IntGaugeVec,
 }
 
 impl Metrics {
@@ -100,6 +103,10 @@ impl Metrics {
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
             )?,
+            degraded: IntGaugeVec::new(
+                Opts::new("gsdk_degraded", "Whether the bridge is degraded for this reason (1)."),
+                &["reason"],
+            )?,
         };
         metrics.register(version, commit)?;
         Ok(metrics)
@@ -110,6 +117,7 @@ impl Metrics {
         let build_info = IntGaugeVec::new(opts, &["version", "commit"])?;
         build_info.with_label_values(&[version, commit]).set(1);
         self.store_ok.set(1.0);
+        DegradedReason::ALL.into_iter().for_each(|reason| self.degraded(reason, false));
         let registry = &self.registry;
         registry.register(Box::new(build_info))?;
         registry.register(Box::new(self.mqtt_connected.clone()))?;
@@ -124,6 +132,7 @@ impl Metrics {
         registry.register(Box::new(self.rpc_duration.clone()))?;
         registry.register(Box::new(self.rpcs.clone()))?;
         registry.register(Box::new(self.commands.clone()))?;
+        registry.register(Box::new(self.degraded.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(())
@@ -157,6 +166,11 @@ impl Metrics {
     /// A request was answered; commands that there are not count as `unknown`.
     pub fn command(&self, gateway: &str, command: &str, result: &str) {
         self.commands.with_label_values(&[gateway, command, result]).inc();
+    }
+
+    /// Whether the bridge is degraded for this reason.
+    pub fn degraded(&self, reason: DegradedReason, lasts: bool) {
+        self.degraded.with_label_values(&[reason.as_str()]).set(i64::from(lasts));
     }
 
     /// The bridge's own series as Prometheus text.

@@ -48,8 +48,9 @@ impl Publisher {
         }
     }
 
-    /// `offline` was seen on the bridge's own topic: a late last will, unless we are leaving.
-    pub fn offline_seen(&mut self) {
+    /// `online` is to be published again, if it is what the bridge says now: `offline`, as of a
+    /// late last will, was seen on its topic, or `online` did not come back.
+    pub fn state_again(&mut self) {
         if self.phase == Phase::Online {
             self.bridge_state = Some("online");
         }

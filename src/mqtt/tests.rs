@@ -237,11 +237,11 @@ fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
 #[test]
 fn a_late_last_will_is_answered_with_online_unless_leaving() {
     let mut desk = Desk::online(vec![]);
-    desk.publisher.offline_seen();
+    desk.publisher.state_again();
     assert_eq!(desk.said(), ["gsdk/bridge/state online"]);
     desk.publisher.leave();
     assert!(!desk.publisher.has_left());
-    desk.publisher.offline_seen();
+    desk.publisher.state_again();
     assert_eq!(desk.said(), ["gsdk/lobby/state offline", "gsdk/bridge/state offline"]);
     assert!(desk.publisher.has_left());
 }

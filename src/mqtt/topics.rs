@@ -3,7 +3,7 @@
 //! May not touch a broker. Names that become topic levels are valid by their types.
 
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::{BRIDGE_ONLY, Subject};
+use crate::payload::Subject;
 
 /// Of whom a retained topic speaks: a gateway, or one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,25 +88,15 @@ impl Topics {
         Some(Owner { gateway: gateway.parse().ok()?, device_id })
     }
 
-    /// The filters of the requests to these gateways and to the bridge itself. A bridge of the
-    /// default name is taken for the only one: it hears requests to gateways that nobody has, too.
+    /// The filters of the requests to these gateways and to the bridge itself.
     #[must_use]
     pub fn request_filters<'a>(
         &self,
         gateways: impl IntoIterator<Item = &'a GatewayName>,
     ) -> Vec<String> {
         let filter = |owner: &str| format!("{}/{owner}/request/#", self.base);
-        if self.is_the_only_bridge() {
-            return vec![filter("+")];
-        }
         let gateways = gateways.into_iter().map(|gateway| filter(gateway.as_str()));
         gateways.chain([filter(&self.bridge)]).collect()
-    }
-
-    /// Whether no other bridge is expected on this base topic.
-    #[must_use]
-    pub fn is_the_only_bridge(&self) -> bool {
-        self.bridge == BRIDGE_ONLY
     }
 
     /// `<base>/<bridge>/request/<command>`.
@@ -172,7 +162,6 @@ mod tests {
         assert_eq!(topics.device_state(&lobby, device_id), "site/gsdk/lobby/7/state");
         let requests = topics.request_filters([&lobby]);
         assert_eq!(requests, ["site/gsdk/lobby/request/#", "site/gsdk/bridge_2/request/#"]);
-        assert_eq!(Topics::new("gsdk", "bridge").request_filters([&lobby]), ["gsdk/+/request/#"]);
         assert_eq!(topics.request("site/gsdk/lobby/request/ssl/enable").unwrap().1, "ssl/enable");
         assert_eq!(topics.request("site/gsdk/lobby/request"), Some(("lobby", "")));
         for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {

@@ -6,6 +6,7 @@
 mod bridge;
 mod device;
 mod gateway;
+mod health;
 mod subject;
 mod time;
 
@@ -17,13 +18,14 @@ use serde::Serialize;
 pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};
+pub use health::{Degraded, DegradedReason, Health};
 pub use subject::Subject;
 pub use time::rfc3339;
 
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 
-/// The name of a bridge that shares its base topic with no other: the configuration's default.
+/// The default of `bridge_name`.
 pub const BRIDGE_ONLY: &str = "bridge";
 
 /// The names that go into payloads: the bridge's, the gateways', the devices'.

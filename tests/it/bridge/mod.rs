@@ -8,5 +8,7 @@ mod events;
 mod expected;
 mod losses;
 mod metrics;
+mod own_requests;
+mod readiness;
 mod restarts;
 mod rivals;

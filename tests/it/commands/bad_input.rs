@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ALL, House, refusal};
 use crate::harness::eventually;
-use crate::harness::watcher::publish;
+use crate::harness::watcher::{Watcher, publish};
 
 /// The answer to any bytes on any topic, and the correlation data that came with it. (mosquitto_rr
 /// sends nothing of what it is given as a file.)
@@ -95,32 +95,31 @@ async fn every_bad_payload_is_answered_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_topics_are_answered_or_stopped_by_the_broker() {
+async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
     let house = House::new(3, ALL).await;
     let endless = "x".repeat(40_000);
-    for (topic, code) in [
-        ("gsdk/nobody/request/devices", "invalid_request"),
-        ("gsdk/bridgehead/request/devices", "invalid_request"),
-        ("gsdk/T\u{fc}r 1/request/devices", "invalid_request"),
-        ("gsdk//request/devices", "invalid_request"),
-        ("gsdk/\u{202e}/request/devices", "invalid_request"),
-        ("gsdk/lobby/request", "unknown_command"),
-        ("gsdk/lobby/request/", "unknown_command"),
-        ("gsdk/lobby/request/\u{1f6aa}", "unknown_command"),
-        (&format!("gsdk/lobby/request/{endless}"), "unknown_command"),
-        (&format!("gsdk/{endless}/request/devices"), "invalid_request"),
+    for topic in [
+        "gsdk/lobby/request",
+        "gsdk/lobby/request/",
+        "gsdk/lobby/request/\u{1f6aa}",
+        &format!("gsdk/lobby/request/{endless}"),
     ] {
         let answer = ask(&house, topic, b"{\"transaction\":5}").await;
-        assert_eq!(refusal(&answer).0, code, "{answer}");
+        assert_eq!(refusal(&answer).0, "unknown_command", "{answer}");
         assert_eq!(answer["transaction"], 5, "{answer}");
         assert!(answer.to_string().len() < 2_000, "{answer}");
     }
-    for series in [
-        "gsdk_commands_total{command=\"devices\",gateway=\"unknown\",result=\"invalid_request\"}",
-        "gsdk_commands_total{command=\"unknown\",gateway=\"lobby\",result=\"unknown_command\"}",
-    ] {
-        assert!(house.bridge.metric(series).await.unwrap() >= 4.0, "{series}");
+    let series =
+        "gsdk_commands_total{command=\"unknown\",gateway=\"lobby\",result=\"unknown_command\"}";
+    assert!(house.bridge.metric(series).await.unwrap() >= 4.0, "{series}");
+    let watcher = Watcher::start(house.broker.port).await;
+    for owner in ["nobody", "bridgehead", "T\u{fc}r 1", "", "\u{202e}", &endless] {
+        publish(house.broker.port, &["-t", &format!("gsdk/{owner}/request/devices"), "-m", "{}"]);
     }
+    // Answered later than those would be.
+    assert_eq!(house.ask("devices", "{}").await["result"], "ok");
+    let answer = watcher.find(|seen| seen.topic.contains("/response/"));
+    assert!(answer.is_none(), "no bridge has these gateways: {answer:?}");
     // Bytes that are no UTF-8 in a topic: this broker ends the connection, and none reaches us.
     let mut socket = TcpStream::connect(("127.0.0.1", house.broker.port)).unwrap();
     socket.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01z").unwrap();

@@ -1,0 +1,145 @@
+//! What the bridge says of its own health: whether it is ready, and in what it is degraded.
+
+use tokio::time::Instant;
+
+use super::Bridge;
+use super::own_state::OwnState;
+use super::refusals::Refusals;
+use crate::payload::{Degraded, DegradedReason, Health};
+
+/// What `/readyz` needs beside the state of the other components.
+#[derive(Debug, Default)]
+pub(super) struct HealthFacts {
+    pub(super) own_state: OwnState,
+    pub(super) refusals: Refusals,
+    pub(super) discovery_refusals: Refusals,
+    /// The broker keeps no retained messages, as its CONNACK said.
+    pub(super) retain_unavailable: bool,
+    /// What the metrics show, by reason.
+    shown: [bool; DegradedReason::ALL.len()],
+}
+
+impl Bridge {
+    /// The answer of `/readyz`.
+    pub(super) fn current_health(&self) -> Health {
+        let reasons = self.not_ready();
+        let degraded = DegradedReason::ALL.into_iter().filter_map(|reason| {
+            let message = self.degraded(reason)?;
+            Some(Degraded { reason, message })
+        });
+        Health { ready: reasons.is_empty(), reasons, degraded: degraded.collect() }
+    }
+
+    /// Does what is due by now.
+    pub(super) fn wake_health(&mut self, now: Instant) {
+        self.health.refusals.expire(now);
+        self.health.discovery_refusals.expire(now);
+        if self.health.own_state.wake(now, self.publisher.is_online()) {
+            self.publisher.state_again();
+        }
+    }
+
+    /// When there is something to do although nothing comes in.
+    pub(super) fn health_due(&self) -> [Option<Instant>; 3] {
+        [
+            self.health.own_state.due(),
+            self.health.refusals.due(),
+            self.health.discovery_refusals.due(),
+        ]
+    }
+
+    /// Everything that is wrong, in sentences.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let Health { mut reasons, degraded, .. } = self.current_health();
+        reasons.extend(degraded.into_iter().map(|it| it.message));
+        reasons
+    }
+
+    /// Shows in the metrics, and logs, what has begun or ended to be wrong.
+    pub(super) fn show_degraded(&mut self) {
+        for (at, reason) in DegradedReason::ALL.into_iter().enumerate() {
+            let message = self.degraded(reason);
+            let Some(shown) = self.health.shown.get_mut(at) else { continue };
+            let was = std::mem::replace(shown, message.is_some());
+            if was == message.is_some() {
+                continue;
+            }
+            self.metrics.degraded(reason, message.is_some());
+            match message {
+                Some(message) => tracing::warn!(reason = reason.as_str(), message, "degraded"),
+                None => tracing::info!(reason = reason.as_str(), "no longer degraded"),
+            }
+        }
+    }
+
+    /// What is wrong for this reason, and what to do; `None` where nothing is.
+    fn degraded(&self, reason: DegradedReason) -> Option<String> {
+        match reason {
+            DegradedReason::MessagesRefused => self.messages_refused(),
+            DegradedReason::RetainedNotKept => {
+                let lost = self.connection.is_some() && self.health.retain_unavailable;
+                lost.then(|| {
+                    "the broker keeps no retained messages, so clients that subscribe later do \
+                     not see states; allow them in its configuration"
+                        .to_owned()
+                })
+            }
+            DegradedReason::DiscoveryRefused => {
+                let topics = self.health.discovery_refusals.summary()?;
+                Some(format!(
+                    "the broker refuses discovery for Home Assistant, {topics}; permit it in the \
+                     broker's access list, as deploy/mosquitto/acl does"
+                ))
+            }
+            DegradedReason::StoreInMemory => {
+                self.keeper.fault().map(|fault| format!("the store: {fault}"))
+            }
+            DegradedReason::AnotherInstance => self.rivals.reason(Instant::now()),
+            DegradedReason::FileMissing => None,
+        }
+    }
+
+    fn messages_refused(&self) -> Option<String> {
+        let refused = self.health.refusals.summary().map(|topics| {
+            format!(
+                "the broker refuses {topics}; permit it in the broker's access list or raise its \
+                 limits"
+            )
+        });
+        let unfit = self.publisher.states_unfit();
+        let unfit = (unfit > 0).then(|| {
+            format!(
+                "the states of {unfit} devices are too large for the broker, so their topics are \
+                 empty; raise its maximum packet size"
+            )
+        });
+        let all: Vec<String> = refused.into_iter().chain(unfit).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Why the bridge is useless now; empty when it is ready (contract, section 5).
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.connection.is_none() {
+            let fault = &self.broker_fault;
+            reasons.push(format!("the broker is not connected: {fault}"));
+        } else {
+            if !self.health.own_state.is_seen() {
+                reasons.push(format!(
+                    "\"online\" has not come back from {} yet; if this lasts, permit the bridge's \
+                     user to publish and to read its own topics in the broker's access list, as \
+                     deploy/mosquitto/acl does",
+                    self.publisher.topics().bridge_state()
+                ));
+            }
+            reasons.extend(self.requests.subscription_fault());
+        }
+        for gateway in self.fleet.gateways() {
+            let Some(entry) = self.directory.gateway(gateway) else { continue };
+            if !self.fleet.gateway_is_decided(gateway) {
+                reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
+            }
+        }
+        reasons
+    }
+}

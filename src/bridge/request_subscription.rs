@@ -1,0 +1,124 @@
+//! The subscription to requests: a few filters a packet, one packet after another, and again after
+//! a while for what the broker refuses.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::mqtt::Refusal;
+
+/// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
+const FILTERS_PER_PACKET: usize = 8;
+/// The time after which refused filters are subscribed again.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// How far the subscription is on this connection.
+#[derive(Debug, Default)]
+pub(super) struct RequestSubscription {
+    /// Packets not sent yet.
+    waiting: VecDeque<Vec<String>>,
+    /// The packet whose acknowledgement is awaited.
+    sent: Option<Vec<String>>,
+    refused: Vec<(String, Refusal)>,
+    retry_at: Option<Instant>,
+    is_complete: bool,
+}
+
+impl RequestSubscription {
+    /// Starts with these filters.
+    pub(super) fn start(&mut self, filters: &[String]) {
+        let waiting = filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec).collect();
+        *self = Self { waiting, ..Self::default() };
+    }
+
+    /// The filters of the next packet, unless an acknowledgement is awaited.
+    pub(super) fn next_packet(&mut self) -> Option<Vec<String>> {
+        if self.sent.is_none() {
+            self.sent = self.waiting.pop_front();
+            return self.sent.clone();
+        }
+        None
+    }
+
+    /// The broker has acknowledged these filters, and refused some of them.
+    pub(super) fn acknowledged(
+        &mut self,
+        now: Instant,
+        filters: &[String],
+        refused: &[(String, Refusal)],
+    ) {
+        if self.sent.as_deref() != Some(filters) {
+            return;
+        }
+        self.sent = None;
+        self.refused.extend_from_slice(refused);
+        if self.waiting.is_empty() {
+            self.is_complete = self.refused.is_empty();
+            self.retry_at = (!self.is_complete).then(|| now + RETRY_AFTER);
+        }
+    }
+
+    /// Subscribes again to what was refused, once it is time.
+    pub(super) fn wake(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            let refused = std::mem::take(&mut self.refused).into_iter();
+            let filters: Vec<String> = refused.map(|(filter, _)| filter).collect();
+            self.start(&filters);
+        }
+    }
+
+    /// When refused filters are subscribed again.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Why requests may not arrive; `None` once the broker has accepted all filters.
+    pub(super) fn fault(&self) -> Option<String> {
+        if self.is_complete {
+            return None;
+        }
+        let Some((filter, refusal)) = self.refused.first() else {
+            return Some("the broker has not acknowledged the subscription to requests yet".into());
+        };
+        let others = match self.refused.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        Some(format!(
+            "the broker refuses the subscription to requests, {filter}{others} ({refusal}); \
+             permit it in the broker's access list, as deploy/mosquitto/acl does"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filters(count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("gsdk/gateway_{number}/request/#")).collect()
+    }
+
+    #[test]
+    fn many_gateways_are_subscribed_in_packets_of_eight_one_after_another() {
+        let (mut subscription, all, now) = (RequestSubscription::default(), filters(20), now());
+        subscription.start(&all);
+        let mut sent = Vec::new();
+        while let Some(packet) = subscription.next_packet() {
+            assert!(packet.len() <= FILTERS_PER_PACKET);
+            assert_eq!(subscription.next_packet(), None, "one packet at a time");
+            assert!(subscription.fault().is_some());
+            subscription.acknowledged(now, &filters(3), &[]);
+            assert_eq!(subscription.next_packet(), None, "that was another subscription");
+            subscription.acknowledged(now, &packet, &[]);
+            sent.extend(packet);
+        }
+        assert_eq!(sent, all);
+        assert_eq!((subscription.fault(), subscription.due()), (None, None));
+    }
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+}

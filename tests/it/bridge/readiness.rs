@@ -1,0 +1,112 @@
+//! `/readyz`: 503 while the bridge is useless, and 200 with `degraded` for everything else.
+
+use serde_json::Value;
+
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::{patiently, simulator};
+
+const USER: &str = "username = \"gsdk2mqtt\"";
+
+/// A broker whose access list gives the bridge's user these rights.
+async fn broker_with(acl: &str) -> Mosquitto {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), format!("user gsdk2mqtt\n{acl}")).unwrap();
+    Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await
+}
+
+/// Status and body of `/readyz`.
+async fn readyz(bridge: &Bridge) -> (u16, Value) {
+    let (status, body) = bridge.get("/readyz").await;
+    (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+}
+
+/// Waits until `/readyz` answers with this status and says these words.
+async fn says(bridge: &Bridge, status: u16, words: &str) -> Value {
+    let what = format!("/readyz {status} with {words:?}");
+    patiently(&what, async {
+        loop {
+            let (now, body) = readyz(bridge).await;
+            if now == status && body.to_string().contains(words) {
+                return body;
+            }
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await
+}
+
+/// Waits until the bridge is ready and degraded for this reason, in `/readyz` and in `/metrics`.
+async fn is_ready_but(bridge: &Bridge, reason: &str) -> String {
+    let body = says(bridge, 200, &format!("\"reason\":\"{reason}\"")).await;
+    assert_eq!((&body["ready"], &body["reasons"]), (&true.into(), &Value::Array(Vec::new())));
+    let series = format!("gsdk_degraded{{reason=\"{reason}\"}}");
+    assert_eq!(bridge.metric(&series).await, Some(1.0));
+    let degraded = body["degraded"].as_array().unwrap();
+    let found = degraded.iter().find(|it| it["reason"] == reason).unwrap();
+    found["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_bridge_is_ready_and_not_degraded() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(2).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let (_, body) = readyz(&bridge).await;
+    assert_eq!(body, serde_json::json!({"ready": true, "reasons": [], "degraded": []}));
+    for reason in [
+        "messages_refused",
+        "retained_not_kept",
+        "discovery_refused",
+        "store_in_memory",
+        "another_instance",
+        "file_missing",
+    ] {
+        let series = format!("gsdk_degraded{{reason=\"{reason}\"}}");
+        assert_eq!(bridge.metric(&series).await, Some(0.0), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_right_at_the_broker_the_bridge_is_not_ready() {
+    for protocol in ["3.1.1", "5"] {
+        let broker = broker_with("topic read nothing\n").await;
+        let gateway = simulator(2).await;
+        let mqtt = format!("{USER}\nprotocol = \"{protocol}\"");
+        let bridge = Setup::new(broker.port, &mqtt).gateway("lobby", &gateway, "").start();
+        let up = "gsdk_gateway_up{gateway=\"lobby\"}";
+        patiently("the list is read", async { while bridge.metric(up).await != Some(1.0) {} })
+            .await;
+        let body = says(&bridge, 503, "gsdk/bridge/state").await;
+        assert!(body["reasons"].to_string().contains("access list"), "{protocol}: {body}");
+        // Nothing else becomes true a little later.
+        tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+        assert_eq!(readyz(&bridge).await.0, 503, "{protocol}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_the_broker_refuses_are_named_and_the_bridge_is_ready() {
+    let rights = "topic readwrite gsdk/bridge/#\ntopic readwrite gsdk/lobby/state\n\
+                  topic readwrite gsdk/lobby/info\ntopic readwrite gsdk/lobby/+/state\n";
+    let broker = broker_with(rights).await;
+    let gateway = simulator(2).await;
+    let bridge = Setup::new(broker.port, USER).gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    gateway.control().drop_device(gateway.control().managed()[0].device_id);
+    let message = is_ready_but(&bridge, "messages_refused").await;
+    for words in ["gsdk/lobby/", "/event/", "not_authorized"] {
+        assert!(message.contains(words), "{words} in {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovery_that_the_broker_refuses_is_named_and_the_bridge_is_ready() {
+    let broker = broker_with("topic readwrite gsdk/#\n").await;
+    let gateway = simulator(2).await;
+    let setup = Setup::new(broker.port, USER).gateway("lobby", &gateway, "");
+    let bridge = setup.lines("[home_assistant]\nenabled = true\n").start();
+    let message = is_ready_but(&bridge, "discovery_refused").await;
+    assert!(message.contains("homeassistant/device/"), "{message}");
+}
