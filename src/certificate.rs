@@ -5,7 +5,9 @@
 use std::net::IpAddr;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509Name};
+use x509_parser::prelude::{
+    FromDer, GeneralName, ParsedExtension, X509Certificate, X509Name, X509Version,
+};
 
 use crate::ids::Moment;
 
@@ -24,6 +26,8 @@ pub struct Certificate {
     pub not_after: Moment,
     /// Whether it is a CA's certificate.
     pub is_ca: bool,
+    /// Whether it is of X.509 version 1, which has no subject alternative names.
+    pub is_version_1: bool,
 }
 
 impl Certificate {
@@ -44,6 +48,7 @@ impl Certificate {
             not_before: moment(parsed.validity().not_before.timestamp()),
             not_after: moment(parsed.validity().not_after.timestamp()),
             is_ca: parsed.is_ca(),
+            is_version_1: parsed.version() == X509Version::V1,
         })
     }
 }

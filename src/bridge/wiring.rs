@@ -24,13 +24,14 @@ use super::memory::Memory;
 use super::page::PageKeep;
 use super::requests::Requests;
 use super::rivals::Rivals;
-use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
+use crate::config::{self, Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
 use crate::http;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
+use crate::net::TlsFiles;
 use crate::outbox::store::{StoreError, SyncMode};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
@@ -241,7 +242,7 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
 fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
     let mqtt = &config.mqtt;
     let credentials = mqtt.credentials.clone();
-    let tls = mqtt.broker.tls.then(|| mqtt::Tls {
+    let tls = mqtt.broker.tls.then(|| TlsFiles {
         ca_file: mqtt.ca_file.clone(),
         cert_file: mqtt.identity.as_ref().map(|identity| identity.cert_file.clone()),
         key_file: mqtt.identity.as_ref().map(|identity| identity.key_file.clone()),
@@ -252,7 +253,12 @@ fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
         tls,
         client_id: mqtt.client_id.clone(),
         username: credentials.as_ref().map(|credentials| credentials.username.clone()),
-        password: credentials.and_then(|credentials| credentials.password),
+        password: credentials.and_then(|credentials| credentials.password).map(|password| {
+            match password {
+                config::Password::Value(password) => mqtt::Password::Value(password),
+                config::Password::File(path) => mqtt::Password::File(path),
+            }
+        }),
         protocol: match mqtt.protocol {
             Protocol::V5 => mqtt::Protocol::V5,
             Protocol::V311 => mqtt::Protocol::V311,

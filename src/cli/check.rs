@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use crate::bridge::broker_settings;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Mistake};
 use crate::doctor;
+use crate::net;
 
 /// Arguments of `gsdk2mqtt check`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -46,11 +47,11 @@ pub(super) async fn run(
             if args.connect {
                 return connect(&loaded, out).await;
             }
-            let unreadable = loaded.unreadable();
-            for mistake in &unreadable {
+            let unusable = unusable_files(&loaded).await;
+            for mistake in &unusable {
                 writeln!(err, "{mistake}")?;
             }
-            Ok(if unreadable.is_empty() { 0 } else { FAILED })
+            Ok(if unusable.is_empty() { 0 } else { FAILED })
         }
         Err(error) => {
             writeln!(err, "{error}")?;
@@ -59,6 +60,26 @@ pub(super) async fn run(
             Ok(WRONG)
         }
     }
+}
+
+/// The files that cannot be read. They are read at once, so that one deadline is enough for all.
+async fn unusable_files(loaded: &Loaded) -> Vec<Mistake> {
+    let files = loaded.files().into_iter();
+    let reads = files.map(|file| {
+        let (path, is_password) = (file.path.to_owned(), file.is_password);
+        (file, tokio::spawn(async move { net::file_problem(&path, is_password).await }))
+    });
+    let mut unusable = Vec::new();
+    for (file, read) in reads.collect::<Vec<_>>() {
+        if let Ok(Some(problem)) = read.await {
+            let text = format!(
+                "the file {} {problem}; put it there, or name the right one",
+                file.path.display()
+            );
+            unusable.push(loaded.mistake(&file.key, text));
+        }
+    }
+    unusable
 }
 
 /// Tries what the bridge will need: a line each, and whether all of it works.
@@ -105,7 +126,7 @@ mod tests {
         let args = CheckArgs { config, connect: false };
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let code = runtime.block_on(run(&args, variables, &mut out, &mut err)).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }

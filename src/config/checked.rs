@@ -67,7 +67,16 @@ pub struct Credentials {
     /// Never empty.
     pub username: String,
     /// From `password` or `password_file`.
-    pub password: Option<SecretString>,
+    pub password: Option<Password>,
+}
+
+/// Where a password comes from.
+#[derive(Clone, Debug)]
+pub enum Password {
+    /// From the configuration itself.
+    Value(SecretString),
+    /// From this file, read at each connection.
+    File(PathBuf),
 }
 
 /// A client certificate.

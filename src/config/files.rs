@@ -1,52 +1,53 @@
-//! The files that the configuration names for later: whether they can be read now, for `check`.
-//!
-//! May not read what is in them, nor keep the bridge from starting: a file that is missing now may
-//! be there when it is needed, and is then taken up.
+//! The files that the configuration names and that are read at each connection.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use super::Loaded;
+use super::checked::Password;
 use super::error::{Mistake, Origin};
 
+/// A file that the configuration names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile<'a> {
+    /// The key that names it.
+    pub key: String,
+    /// Where it is.
+    pub path: &'a Path,
+    /// Whether it holds a password.
+    pub is_password: bool,
+}
+
 impl Loaded {
-    /// Every named file that cannot be read, with its remedy.
+    /// Every file that the bridge needs for its connections.
     #[must_use]
-    pub fn unreadable(&self) -> Vec<Mistake> {
+    pub fn files(&self) -> Vec<NamedFile<'_>> {
+        let file = |key: String, path| NamedFile { key, path, is_password: false };
         let gateways = self.config.gateways.iter();
-        let mut files: Vec<(String, &Path)> = gateways
-            .map(|(name, gateway)| (format!("gateways.{name}.ca_file"), gateway.ca_file.as_path()))
+        let mut files: Vec<NamedFile<'_>> = gateways
+            .map(|(name, gateway)| file(format!("gateways.{name}.ca_file"), &*gateway.ca_file))
             .collect();
         let mqtt = &self.config.mqtt;
+        let password = mqtt.credentials.as_ref().and_then(|it| it.password.as_ref());
+        if let Some(Password::File(path)) = password {
+            let key = "mqtt.password_file".to_owned();
+            files.push(NamedFile { key, path, is_password: true });
+        }
         if mqtt.broker.tls {
             let ca_file = mqtt.ca_file.as_deref().map(|path| ("mqtt.ca_file", path));
             let identity = mqtt.identity.iter().flat_map(|it| {
                 [("mqtt.cert_file", &*it.cert_file), ("mqtt.key_file", &*it.key_file)]
             });
             let named = ca_file.into_iter().chain(identity);
-            files.extend(named.map(|(key, path)| (key.to_owned(), path)));
+            files.extend(named.map(|(key, path)| file(key.to_owned(), path)));
         }
-        let unread = |(key, path): (String, &Path)| {
-            let error = File::open(path).err()?;
-            Some(self.mistake(key, path, &error))
-        };
-        files.into_iter().filter_map(unread).collect()
+        files
     }
 
-    fn mistake(&self, key: String, path: &Path, error: &io::Error) -> Mistake {
-        let path = path.display();
-        let text = match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!("the file {path} does not exist; put it there, or name the right one")
-            }
-            io::ErrorKind::PermissionDenied => {
-                format!("the file {path} may not be read; let the user of the service read it")
-            }
-            _ => format!("the file {path} cannot be opened ({error}); name the right one"),
-        };
+    /// A mistake about a key, with the place where the key was set.
+    #[must_use]
+    pub fn mistake(&self, key: &str, text: String) -> Mistake {
         let setting = self.settings.iter().find(|setting| setting.key == key);
         let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
-        Mistake { origin, key, text }
+        Mistake { origin, key: key.to_owned(), text }
     }
 }

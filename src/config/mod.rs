@@ -34,10 +34,11 @@ use std::path::{Path, PathBuf};
 
 pub use checked::{
     AcceptFilter, Allow, Commands, Config, Connect, Credentials, Device, DeviceSeries, Gateway,
-    HomeAssistant, Http, Identity, Metrics, Mqtt, Outbox, Protocol, Sync,
+    HomeAssistant, Http, Identity, Metrics, Mqtt, Outbox, Password, Protocol, Sync,
 };
 pub use env::variable_of;
 pub use error::{Error, Mistake, Origin};
+pub use files::NamedFile;
 pub use settings::Setting;
 pub use values::{Broker, Rate};
 
@@ -176,8 +177,7 @@ fn assemble(
     };
     let flags = layers::of_flags(&args.set, &mut mistakes);
     let raw = Raw::merge(&[environment.systemd, layer, environment.layer, flags]);
-    let mut reader =
-        Reader { raw: &raw, read_secret: &read_secret, mistakes, warnings: environment.warnings };
+    let mut reader = Reader { raw: &raw, mistakes, warnings: environment.warnings };
     match (read::config(&mut reader), reader.mistakes.is_empty()) {
         (Some(config), true) => Ok(Loaded {
             settings: settings::all(&raw, &config),
@@ -214,23 +214,6 @@ fn read_text(path: &Path) -> Result<String, Unread> {
         return Err(Unread::TooLarge);
     }
     String::from_utf8(bytes).map_err(|_| Unread::NotText)
-}
-
-/// A secret's file, less the newline that editors leave at its end.
-fn read_secret(path: &Path) -> Result<String, String> {
-    let mut text = read_text(path).map_err(|refusal| match refusal {
-        Unread::Missing => {
-            format!("{}: {refusal}; name the right one, or create it", path.display())
-        }
-        refusal => format!("{}: {refusal}", path.display()),
-    })?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

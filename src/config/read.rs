@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use super::checked::{
     Allow, Commands, Config, Credentials, DeviceSeries, HomeAssistant, Http, Identity, Metrics,
-    Mqtt, Outbox, Protocol, Sync,
+    Mqtt, Outbox, Password, Protocol, Sync,
 };
 use super::error::{Mistake, Origin};
 use super::layers::{KeyPath, Raw};
@@ -25,13 +25,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// and half of what a session takes from the broker, so that a larger one can be answered.
 const MAX_PAYLOAD_MOST: u64 = 1 << 20;
 
-/// Reads a secret's file; the error is words that end a sentence.
-pub(super) type ReadSecret<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
-
 /// What reads, and what it found wrong on the way.
 pub(super) struct Reader<'a> {
     pub(super) raw: &'a Raw,
-    pub(super) read_secret: ReadSecret<'a>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
 }
@@ -193,7 +189,7 @@ fn credentials(reader: &mut Reader<'_>) -> Option<Option<Credentials>> {
     let at = |name: &str| KeyPath::of(&["mqtt", name]);
     let before = reader.mistakes.len();
     let username = reader.parse(&at("username"), values::plain);
-    let password = secret(reader, &at("password"), &at("password_file"));
+    let password = password(reader, &at("password"), &at("password_file"));
     let has_username = reader.is_set(&at("username"));
     for key in [at("password"), at("password_file")] {
         if reader.is_set(&key) && !has_username {
@@ -206,24 +202,18 @@ fn credentials(reader: &mut Reader<'_>) -> Option<Option<Credentials>> {
     Some(username.map(|username| Credentials { username, password }))
 }
 
-/// A secret, given itself or in a file.
-fn secret(reader: &mut Reader<'_>, direct: &KeyPath, file: &KeyPath) -> Option<SecretString> {
+/// A password, given itself or in a file, which is read at each connection.
+fn password(reader: &mut Reader<'_>, direct: &KeyPath, file: &KeyPath) -> Option<Password> {
     if reader.is_set(direct) && reader.is_set(file) {
         reader.wrong(direct, format!("is set, and so is {file}; keep one of them"));
         return None;
     }
-    let path = if reader.is_set(file) { file } else { direct };
-    let read_secret = reader.read_secret;
-    let text = if path == file {
-        let name = reader.file(file)?;
-        let read = read_secret(&name);
-        read.map_err(|refusal| reader.wrong(file, refusal)).ok()?
-    } else {
-        reader.text(direct)?
-    };
+    if reader.is_set(file) {
+        return reader.file(file).map(Password::File);
+    }
     // The refusals of `plain` do not quote the text.
-    let plain = values::plain(&text).map_err(|refusal| reader.wrong(path, refusal));
-    plain.ok().map(SecretString::from)
+    let text = reader.parse(direct, values::plain)?;
+    Some(Password::Value(SecretString::from(text)))
 }
 
 fn identity(reader: &mut Reader<'_>) -> Option<Identity> {

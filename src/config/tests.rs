@@ -38,18 +38,15 @@ fn origin_of(loaded: &Loaded, key: &str) -> String {
 
 #[test]
 fn the_contracts_example_is_read_in_full() {
-    let dir = tempfile::tempdir().unwrap();
-    let secret = dir.path().join("mqtt");
-    std::fs::write(&secret, "s3cret\n").unwrap();
     let text = include_str!("../../tests/config/good-full.toml");
-    let file = format!("mqtt.password_file={}", secret.display());
-    let loaded = loaded(text, &[], &[&file]).unwrap();
+    let loaded = loaded(text, &[], &[]).unwrap();
     let config = &loaded.config;
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/gsdk2mqtt"));
     assert_eq!(config.forget_after, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(config.mqtt.broker.to_string(), "mqtts://broker.lan:8883");
     let credentials = config.mqtt.credentials.as_ref().unwrap();
-    assert_eq!(credentials.password.as_ref().unwrap().expose_secret(), "s3cret");
+    let file = Path::new("/run/secrets/mqtt");
+    assert!(matches!(&credentials.password, Some(Password::File(path)) if path == file));
     assert_eq!(config.commands.max_payload_bytes, 65_536);
     assert_eq!(config.commands.response_prefix, "gsdk-reply/");
     assert!(config.home_assistant.enabled && !config.home_assistant.controls);
@@ -135,7 +132,8 @@ fn later_layers_win_and_say_where_from() {
 fn a_password_of_digits_stays_a_password_and_is_never_shown() {
     let environment = [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", " 0123 ")];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
-    let password = loaded.config.mqtt.credentials.clone().unwrap().password.unwrap();
+    let password = loaded.config.mqtt.credentials.clone().unwrap().password;
+    let Some(Password::Value(password)) = password else { panic!("{password:?}") };
     assert_eq!(password.expose_secret(), " 0123 ");
     assert!(!format!("{loaded:?}").contains("0123"));
     let shown = loaded.settings.iter().find(|setting| setting.key == "mqtt.password").unwrap();
@@ -143,19 +141,12 @@ fn a_password_of_digits_stays_a_password_and_is_never_shown() {
 }
 
 #[test]
-fn one_newline_is_cut_from_a_secrets_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let secret = dir.path().join("secret");
-    let file = format!("mqtt.password_file={}", secret.display());
-    for (text, password) in [("a\n\n", "a\n"), ("a", "a"), ("a\r\n", "a"), (" a ", " a ")] {
-        std::fs::write(&secret, text).unwrap();
-        let loaded = loaded(GATEWAY, &[], &[&file, "mqtt.username=me"]).unwrap();
-        let read = loaded.config.mqtt.credentials.unwrap().password.unwrap();
-        assert_eq!(read.expose_secret(), password, "{text:?}");
-    }
-    std::fs::remove_file(&secret).unwrap();
-    let told = mistakes(loaded(GATEWAY, &[], &[&file, "mqtt.username=me"]));
-    assert!(told[0].contains("the file does not exist"), "{told:?}");
+fn a_passwords_file_is_not_read_when_the_configuration_is() {
+    let set = ["mqtt.password_file=/nope", "mqtt.username=me"];
+    let password = loaded(GATEWAY, &[], &set).unwrap().config.mqtt.credentials.unwrap().password;
+    assert!(matches!(password, Some(Password::File(path)) if path == Path::new("/nope")));
+    let told = mistakes(loaded(GATEWAY, &[], &["mqtt.password_file=/nope"]));
+    assert!(told[0].contains("is set without mqtt.username"), "{told:?}");
 }
 
 #[test]
@@ -285,9 +276,7 @@ proptest::proptest! {
         let mut mistakes = Vec::new();
         let file = file::read(Path::new("f"), &text, &mut mistakes);
         let raw = Raw::merge(&[file]);
-        let read_secret = |_: &Path| Err(String::new());
-        let mut reader =
-            Reader { raw: &raw, read_secret: &read_secret, mistakes, warnings: Vec::new() };
+        let mut reader = Reader { raw: &raw, mistakes, warnings: Vec::new() };
         let config = read::config(&mut reader);
         proptest::prop_assert!(config.is_some() || !reader.mistakes.is_empty());
     }

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
 use super::options::GatewayOptions;
-use super::tls::Dialled;
+use crate::net::Stream;
 
 /// How much of one stream may be under way unread. A full queue of 65,536 changes is 1.3 MB, so a
 /// gateway can hand over all of it without waiting for us.
@@ -38,9 +38,9 @@ pub(super) enum KeepAlive {
     Calls,
 }
 
-/// Begins HTTP/2 on a dialled connection.
+/// Starts HTTP/2 on an open connection.
 pub(super) async fn open(
-    dialled: Dialled,
+    stream: Box<dyn Stream>,
     options: &GatewayOptions,
     keep_alive: KeepAlive,
 ) -> Result<Channel, tonic::transport::Error> {
@@ -61,7 +61,7 @@ pub(super) async fn open(
             .keep_alive_while_idle(true),
         KeepAlive::Calls => endpoint,
     };
-    let only = Arc::new(Mutex::new(Some(TokioIo::new(dialled.socket))));
+    let only = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = tower::service_fn(move |_| {
         let socket = only.lock().unwrap_or_else(PoisonError::into_inner).take();
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");

@@ -15,6 +15,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::certificate::Certificate;
 use crate::ids::Moment;
+use crate::net::{self, ActivityClock, Dialed};
 use crate::proto::connect::StatusChange;
 use crate::proto::connect::SubscribeStatusRequest;
 use crate::proto::connect::connect_client::ConnectClient;
@@ -22,10 +23,8 @@ use crate::proto::connect::connect_client::ConnectClient;
 use super::channel::{self, KeepAlive};
 use super::convert::{self, Read};
 use super::error::{Error, code_name, is_certificate_wanted, is_transport, root_cause};
-use super::life::Life;
 use super::options::GatewayOptions;
 use super::package::{Package, PackageMemory, Packaged};
-use super::tls;
 use super::types::DeviceError;
 
 /// The largest message taken: what a gateway itself takes by default (wire, section 1).
@@ -65,8 +64,8 @@ struct Shared {
     observer: RpcObserver,
     certificate: Option<Certificate>,
     /// Whether it has asked for a certificate of ours.
-    ours_asked: bool,
-    life: Arc<Life>,
+    certificate_requested: bool,
+    activity: Arc<ActivityClock>,
     warned_of_id_0: AtomicBool,
 }
 
@@ -103,10 +102,9 @@ impl GatewayClient {
         observer: RpcObserver,
     ) -> Result<Self, Error> {
         packages.doubt();
-        let life = Life::begin();
-        let dialled = tls::dial(options, &life).await?;
-        let (certificate, ours_asked) = (dialled.certificate.clone(), dialled.ours_asked);
-        let channel = channel::open(dialled, options, keep_alive).await.map_err(|error| {
+        let dialed = net::dial(&options.target()).await?;
+        let Dialed { stream, certificate, certificate_requested, activity } = dialed;
+        let channel = channel::open(stream, options, keep_alive).await.map_err(|error| {
             let (gateway, cause) = (options.name.clone(), error.to_string());
             Error::Broken { gateway, method: "HTTP/2", cause }
         })?;
@@ -116,8 +114,8 @@ impl GatewayClient {
             packages,
             observer,
             certificate,
-            ours_asked,
-            life,
+            certificate_requested,
+            activity,
             warned_of_id_0: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared), deadline: None })
@@ -152,15 +150,16 @@ impl GatewayClient {
     /// so, or it has asked for one and then broken off before any answer.
     pub(super) fn wants_certificate(&self, status: &Status) -> bool {
         let unanswered = self.package().is_none() && is_transport(status);
-        is_certificate_wanted(status) || self.shared.ours_asked && unanswered
+        is_certificate_wanted(status) || self.shared.certificate_requested && unanswered
     }
 
     pub(super) fn packages(&self) -> &PackageMemory {
         &self.shared.packages
     }
 
-    pub(super) fn life(&self) -> &Life {
-        &self.shared.life
+    /// When something last came over the connection.
+    pub(super) fn activity(&self) -> &ActivityClock {
+        &self.shared.activity
     }
 
     pub(super) fn options(&self) -> &GatewayOptions {

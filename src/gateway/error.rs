@@ -8,10 +8,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::ids::{GatewayName, HostPort};
+use crate::net::{CERTIFICATE_ALERTS, DialError, MASTER_PORT};
 
-use super::dial_error::DialError;
-use super::options::{PORT_DEFAULT, PORT_MASTER};
-use super::tls::CERTIFICATE_ALERTS;
+use super::options::PORT_DEFAULT;
 
 /// What grpc-go and grpc-core put into the GOAWAY that answers frequent pings, with blanks for its
 /// underscores: newer servers of grpc-core end the streams with these words before.
@@ -65,7 +64,7 @@ pub enum Error {
     #[error(
         "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so \
          it is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
-         {PORT_DEFAULT}; port {PORT_MASTER} is a master gateway)"
+         {PORT_DEFAULT}; port {MASTER_PORT} is a master gateway)"
     )]
     NotADeviceGateway {
         /// Which gateway.
@@ -76,7 +75,7 @@ pub enum Error {
     /// It takes TLS but asks for a client certificate afterwards (TLS 1.3).
     #[error(
         "gateway {gateway}: {address} asks for a client certificate, as a master gateway does \
-         (port {PORT_MASTER}); set gateways.{gateway}.address to a device gateway (port \
+         (port {MASTER_PORT}); set gateways.{gateway}.address to a device gateway (port \
          {PORT_DEFAULT})"
     )]
     ClientCertificateWanted {
@@ -108,7 +107,7 @@ impl Error {
     }
 
     /// Whether nobody answers at the address now, as while a gateway restarts or hangs.
-    pub(super) const fn is_absence(&self) -> bool {
+    pub(super) fn is_absence(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_absence(),
             Self::Broken { .. } | Self::Deadline { .. } => true,

@@ -214,7 +214,7 @@ impl Task {
             keep_alive: self.keep_alive,
         };
         let lost = live.read_on(subscription).await;
-        Ended { lost, stood: Some((since, client.life().last_sign())) }
+        Ended { lost, stood: Some((since, client.activity().last_activity())) }
     }
 }
 

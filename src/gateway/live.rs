@@ -145,7 +145,7 @@ impl Live<'_> {
         let timing = self.client.options().timing;
         let client = self.client.with_deadline(timing.keep_alive_timeout);
         loop {
-            let silence = client.life().silence();
+            let silence = client.activity().idle_for();
             if silence < timing.keep_alive_interval {
                 sleep(timing.keep_alive_interval - silence).await;
                 continue;
@@ -158,7 +158,7 @@ impl Live<'_> {
                 }
                 Err(Refusal::Answer(_)) => {}
                 Err(Refusal::Deadline(_)) => {
-                    if client.life().silence() >= timing.keep_alive_timeout {
+                    if client.activity().idle_for() >= timing.keep_alive_timeout {
                         return Lost::by_silence(&client);
                     }
                 }

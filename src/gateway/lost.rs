@@ -73,7 +73,7 @@ impl Lost {
 
     fn by_break(client: &GatewayClient, status: &Status) -> Self {
         let options = client.options();
-        if client.life().silence() >= options.timing.keep_alive_timeout {
+        if client.activity().idle_for() >= options.timing.keep_alive_timeout {
             return Self::by_silence(client);
         }
         let message = format!(
@@ -101,7 +101,7 @@ impl Lost {
              it hangs, or the network in between is cut",
             options.name,
             options.address,
-            client.life().silence().as_secs_f32()
+            client.activity().idle_for().as_secs_f32()
         );
         Self { absence: true, ..Self::new("no_sign_of_life", message) }
     }

@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::{GatewayName, HostPort};
+use crate::net::{GATEWAY_PORT, Peer, Target, Tls, TlsFiles};
 
-/// The port of a device gateway's gRPC service, where an address names none (wire, section 1).
-pub const PORT_DEFAULT: u16 = 4000;
-
-/// The port of a master gateway's gRPC service, named in messages (wire, section 1).
-pub(super) const PORT_MASTER: u16 = 4010;
+/// The port of a device gateway's gRPC service, where an address names none.
+pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
 
 /// The entries asked for in the gateway's queue of status changes, where nothing is configured.
 pub const QUEUE_SIZE_DEFAULT: i32 = 65_536;
@@ -31,6 +29,19 @@ pub struct GatewayOptions {
     pub queue_size: i32,
     /// How long to wait for what.
     pub timing: Timing,
+}
+
+impl GatewayOptions {
+    /// What to dial. Device gateways ask for no client certificate.
+    pub(super) fn target(&self) -> Target {
+        let files = TlsFiles { ca_file: Some(self.ca_file.clone()), ..TlsFiles::default() };
+        Target {
+            peer: Peer::Gateway(self.name.clone()),
+            address: self.address.clone(),
+            tls: Some(Tls { files, server_name: self.server_name.clone(), alpn: &["h2"] }),
+            deadline: self.timing.dial,
+        }
+    }
 }
 
 /// How long a gateway's task waits for what.

@@ -2,52 +2,17 @@
 //!
 //! May not hold a secret: every variant is made of names, addresses and causes.
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backoff::Ending;
-use crate::net::NO_HANDLES_REMEDY;
+use crate::net::{DialError, is_file_missing};
 
 /// Why there is no connection to the broker, or no longer one.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The broker's name has no address.
-    #[error("the host {host:?} of the broker is not found ({source}); check mqtt.url and the DNS")]
-    Resolve {
-        /// The name asked for.
-        host: String,
-        /// What the resolver said.
-        #[source]
-        source: io::Error,
-    },
-    /// Nothing listens there.
-    #[error(
-        "nothing listens at {broker} (connection refused); start the broker, or correct host and \
-         port in mqtt.url"
-    )]
-    Refused {
-        /// The broker's URL.
-        broker: String,
-    },
-    /// Nothing can be opened any more.
-    #[error("no connection to {broker} ({source}); {NO_HANDLES_REMEDY}")]
-    NoHandles {
-        /// The broker's URL.
-        broker: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The network has no way there.
-    #[error("no connection to {broker} ({source}); check the network and mqtt.url")]
-    Unreachable {
-        /// The broker's URL.
-        broker: String,
-        /// What the network said.
-        #[source]
-        source: io::Error,
-    },
+    /// No connection came about.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// A deadline passed.
     #[error(
         "{broker} did not answer within {} s while {doing}; check that mqtt.url names an MQTT \
@@ -74,19 +39,6 @@ pub enum Fault {
         /// How long it was given.
         after: Duration,
     },
-    /// A file of the TLS settings cannot be used.
-    #[error("{key} {path:?} cannot be used: {why}")]
-    TlsFile {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The TLS handshake failed; the text says why and what mends it.
-    #[error("{0}")]
-    Tls(String),
     /// We spoke plainly to a TLS port.
     #[error("{broker} speaks TLS; write mqtts:// in mqtt.url")]
     TlsExpected {
@@ -298,18 +250,20 @@ impl Fault {
         )
     }
 
+    /// Whether a file that the configuration names is missing or cannot be read.
+    #[must_use]
+    pub fn file_missing(&self) -> bool {
+        matches!(self, Self::Dial(error) if is_file_missing(error.code()))
+    }
+
     /// How hard the broker may be asked again.
     pub(super) fn ending(&self) -> Ending {
         match self {
-            Self::Resolve { .. } | Self::Refused { .. } | Self::Unreachable { .. } => {
-                Ending::Absent
-            }
+            Self::Dial(error) if error.is_absence() => Ending::Absent,
             Self::TakenOver { .. } | Self::ClosedAgain { .. } => Ending::TakenOver,
             Self::ClosedOnMessage { .. }
-            | Self::NoHandles { .. }
+            | Self::Dial(_)
             | Self::Deadline { .. }
-            | Self::TlsFile { .. }
-            | Self::Tls(_)
             | Self::TlsExpected { .. }
             | Self::Credentials { .. }
             | Self::ClientId { .. }

@@ -25,7 +25,6 @@ pub mod session;
 mod tap;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod topics;
 mod v4;
 mod v5;
@@ -34,6 +33,7 @@ mod words;
 pub use answers::AnswerDropped;
 pub use backoff::Retry;
 pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError};
+pub use dial::Password;
 pub use discovery::DiscoverySettings;
 pub use fault::Fault;
 pub use outgoing::{Acknowledged, Kind, Outgoing, View};
@@ -43,5 +43,4 @@ pub use requests::{Answer, ReplyTo, Request};
 pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Session, Settings, Will,
 };
-pub use tls::Tls;
 pub use topics::{Owner, Topics};

@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backoff::{Retry, Schedule};
 use super::connection::Connection;
-use super::dial::dial;
+use super::dial::{Password, dial};
 use super::drive::{End, SessionHandle, drive};
 use super::failures::{ClosedSoon, Failures};
 use super::refusal::Refusal;
 use super::tap::PacketTap;
-use super::tls::Tls;
 use super::{v4, v5};
 use crate::certificate::Certificate;
+use crate::ids::HostPort;
+use crate::net::TlsFiles;
 use crate::task::caught;
 
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
@@ -93,13 +93,13 @@ pub struct Settings {
     /// The broker's port.
     pub port: u16,
     /// TLS, where the URL is `mqtts://`.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     /// Our client ID.
     pub client_id: String,
     /// The user name, if any.
     pub username: Option<String>,
     /// The password, if any.
-    pub password: Option<SecretString>,
+    pub password: Option<Password>,
     /// The version to speak.
     pub protocol: Protocol,
     /// The last will.
@@ -118,7 +118,8 @@ impl Settings {
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
-        format!("{scheme}://{}:{}", self.host, self.port)
+        let address = HostPort { host: self.host.clone(), port: self.port };
+        format!("{scheme}://{address}")
     }
 
     /// The keep-alive as the broker is told it, in seconds.
@@ -331,15 +332,15 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
 }
 
 async fn attempt(settings: &Settings, line: &mut SessionHandle) -> End {
-    let socket = match dial(settings).await {
-        Ok(socket) => socket,
+    let (stream, opened) = match dial(settings).await {
+        Ok(dialed) => dialed,
         Err(fault) => return End::Fault(fault),
     };
-    line.certificate = socket.certificate();
+    line.certificate = opened.certificate.clone();
     let keep_alive = settings.keep_alive_secs();
-    let tap = PacketTap::new(socket, settings.protocol, keep_alive, line.stopping());
+    let tap = PacketTap::new(stream, settings.protocol, keep_alive, line.stopping());
     match settings.protocol {
-        Protocol::V5 => drive(v5::open(settings, tap), settings, line).await,
-        Protocol::V311 => drive(v4::open(settings, tap), settings, line).await,
+        Protocol::V5 => drive(v5::open(settings, &opened, tap), settings, line).await,
+        Protocol::V311 => drive(v4::open(settings, &opened, tap), settings, line).await,
     }
 }

@@ -14,13 +14,14 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
-use super::dial::Socket;
+use super::dial::Opened;
 use super::drive::{MqttEvent, Wire};
 use super::fault::Fault;
 use super::packet_log::PacketLog;
 use super::session::{Message, PACKET_SIZE_MAX, Settings};
 use super::tap::PacketTap;
 use super::words::Words;
+use crate::net::Stream;
 
 /// MQTT 3.1.1 has no receive maximum; brokers' own limits are rarely below this.
 const WINDOW_MAX: u16 = 100;
@@ -79,10 +80,14 @@ pub(super) struct Poller {
 }
 
 /// Makes a client for this socket; CONNECT is sent when it is first polled.
-pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
+pub(super) fn open(
+    settings: &Settings,
+    opened: &Opened,
+    socket: PacketTap<Box<dyn Stream>>,
+) -> Poller {
     let limits = settings.limits;
     let window = limits.window_max.min(WINDOW_MAX);
-    let words = Words::new(settings, socket.log());
+    let words = Words::new(settings, opened, socket.log());
     let mut options =
         MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
     let will = &settings.will;
@@ -102,7 +107,7 @@ pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
         .set_max_request_batch(usize::from(window));
     // MQTT 3.1.1 has no password without a user name.
     if let Some(user) = &settings.username {
-        match &settings.password {
+        match &opened.password {
             Some(password) => {
                 let secret = password.expose_secret().as_bytes().to_vec();
                 options.set_credentials(user.clone(), secret);

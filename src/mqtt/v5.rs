@@ -14,13 +14,14 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::connection::{Client as EitherClient, Granted, Publish, Retained, Tried};
-use super::dial::Socket;
+use super::dial::Opened;
 use super::drive::{MqttEvent, Wire};
 use super::fault::Fault;
 use super::packet_log::PacketLog;
 use super::session::{Message, PACKET_SIZE_MAX, Settings};
 use super::tap::PacketTap;
 use super::words::{QOS_0_ONLY, Words};
+use crate::net::Stream;
 
 /// The least that a broker has to take: a device's state or event has some 500 bytes.
 const PACKET_SIZE_NEEDED: u32 = 512;
@@ -98,9 +99,13 @@ pub(super) struct Poller {
 }
 
 /// Makes a client for this socket; CONNECT is sent when it is first polled.
-pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
+pub(super) fn open(
+    settings: &Settings,
+    opened: &Opened,
+    socket: PacketTap<Box<dyn Stream>>,
+) -> Poller {
     let limits = settings.limits;
-    let words = Words::new(settings, socket.log());
+    let words = Words::new(settings, opened, socket.log());
     let mut options =
         MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
     let will = &settings.will;
@@ -118,7 +123,7 @@ pub(super) fn open(settings: &Settings, socket: PacketTap<Socket>) -> Poller {
         .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(limits.incoming_max))
         .set_outgoing_inflight_upper_limit(limits.window_max)
         .set_max_request_batch(usize::from(limits.window_max));
-    match (&settings.username, &settings.password) {
+    match (&settings.username, &opened.password) {
         (Some(user), Some(password)) => {
             let secret = password.expose_secret().as_bytes().to_vec();
             options.set_credentials(user.clone(), secret);

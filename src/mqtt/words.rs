@@ -6,13 +6,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use tokio_rustls::rustls::Error as TlsError;
-
+use super::dial::Opened;
 use super::fault::Fault;
 use super::packet_log::{PacketLog, Reason};
 use super::refusal::Refusal;
 use super::session::{Protocol, Settings};
-use super::tls;
+use crate::net::{Target, late_alert};
 
 /// Characters of a broker's own reason that are shown.
 const REASON_MAX: usize = 200;
@@ -29,7 +28,8 @@ pub(super) struct Words {
     broker: String,
     client_id: String,
     protocol: Protocol,
-    tls: bool,
+    target: Target,
+    certificate_requested: bool,
     log: PacketLog,
     connack_deadline: Duration,
     keep_alive: u16,
@@ -38,12 +38,13 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn new(settings: &Settings, log: PacketLog) -> Self {
+    pub(super) fn new(settings: &Settings, opened: &Opened, log: PacketLog) -> Self {
         Self {
             broker: settings.url(),
             client_id: settings.client_id.clone(),
             protocol: settings.protocol,
-            tls: settings.tls.is_some(),
+            target: opened.target.clone(),
+            certificate_requested: opened.certificate_requested,
             log,
             connack_deadline: settings.limits.connack_deadline,
             keep_alive: settings.keep_alive_secs(),
@@ -60,14 +61,12 @@ impl Words {
     }
 
     pub(super) fn io(&self, error: &io::Error) -> Fault {
-        match tls::tls_cause(error) {
-            Some(TlsError::AlertReceived(alert)) => {
-                Fault::Tls(tls::alert_words(&self.broker, *alert))
-            }
-            _ if self.connected && is_reset(error) => {
+        match late_alert(&self.target, self.certificate_requested, error) {
+            Some(error) => error.into(),
+            None if self.connected && is_reset(error) => {
                 Fault::Reset { broker: self.broker(), why: error.to_string() }
             }
-            _ => self.lost(&error.to_string()),
+            None => self.lost(&error.to_string()),
         }
     }
 
@@ -82,10 +81,10 @@ impl Words {
         if self.connected {
             return Fault::Closed { broker: self.broker() };
         }
-        if !self.tls && self.log.is_tls_alert() {
+        if self.is_plain_to_tls_port() {
             return Fault::TlsExpected { broker: self.broker() };
         }
-        let hint = match (self.tls, self.protocol) {
+        let hint = match (self.target.tls.is_some(), self.protocol) {
             (true, _) => "it may want a client certificate (mqtt.cert_file)",
             (false, Protocol::V5) => {
                 "if this port speaks TLS, write mqtts:// in mqtt.url; if the broker knows only \
@@ -97,7 +96,7 @@ impl Words {
     }
 
     pub(super) fn protocol(&self, why: &dyn fmt::Display) -> Fault {
-        if !self.connected && !self.tls && self.log.is_tls_alert() {
+        if !self.connected && self.is_plain_to_tls_port() {
             return Fault::TlsExpected { broker: self.broker() };
         }
         Fault::Protocol { broker: self.broker(), version: self.ours(), why: why.to_string() }
@@ -159,6 +158,11 @@ impl Words {
 
     pub(super) fn packet_limit(&self, size: u32) -> Fault {
         Fault::PacketLimit { broker: self.broker(), size }
+    }
+
+    /// Whether the answer to our plain CONNECT was a TLS alert.
+    fn is_plain_to_tls_port(&self) -> bool {
+        self.target.tls.is_none() && self.log.is_tls_alert()
     }
 
     fn ours(&self) -> &'static str {

@@ -1,13 +1,28 @@
-//! What the machine gives and a model of it can stand in for: TCP and the wall's clock.
+//! Connections to gateways and brokers, dialed in one way; TCP and the wall clock.
 //!
 //! May not know what is sent. Without the feature `model`, which only our own tests switch on,
-//! these are tokio's sockets and the system's clock, and nothing else is compiled in.
+//! TCP and the clock are tokio's and the system's, and nothing else is compiled in.
 
 use std::io;
 use std::net::SocketAddr;
 
+mod activity;
+mod dial;
+mod error;
+mod explain;
+mod file;
 #[cfg(feature = "model")]
 pub mod model;
+mod remedy;
+mod tls;
+
+pub(crate) use activity::ActivityClock;
+pub(crate) use dial::{Dialed, Stream, Target, Tls, dial};
+pub use error::{DialError, Peer, is_file_missing};
+pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
+pub(crate) use file::{file_problem, read_secret};
+pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
+pub use tls::TlsFiles;
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, listen, wall};

@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod demo;
 mod faults;
+mod files;
 mod gateway;
 mod harness;
 mod homeassistant;

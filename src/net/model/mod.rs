@@ -166,6 +166,23 @@ pub(crate) fn wall() -> SystemTime {
     network.map_or_else(SystemTime::now, |it| it.0.began_at + it.0.began.elapsed())
 }
 
+/// Whether this thread has a model network.
+pub(crate) fn is_active() -> bool {
+    Network::of_this_thread().is_some()
+}
+
+static NAMES: Mutex<BTreeMap<String, Vec<SocketAddr>>> = Mutex::new(BTreeMap::new());
+
+/// Gives a host name these addresses, in this order, for the whole process.
+pub fn name_host(host: &str, addresses: Vec<SocketAddr>) {
+    lock(&NAMES).insert(host.to_owned(), addresses);
+}
+
+/// The addresses of a host that a test has named.
+pub(crate) fn addresses_of(host: &str) -> Option<Vec<SocketAddr>> {
+    lock(&NAMES).get(host).cloned()
+}
+
 /// Listens on a port, in a model of the model.
 ///
 /// # Errors

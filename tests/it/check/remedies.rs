@@ -74,7 +74,7 @@ async fn a_brokers_certificate_is_shown_and_its_mistakes_have_remedies() {
 
     let broker = secure(&ca, Certified::of(&["broker.lan"]), "").await;
     let checked = site(&broker, &ca.file(), "").gateway(&gateway, "").check().await;
-    checked.fails(&["not for \"127.0.0.1\" but for broker.lan; use one"], "mqtt.url");
+    checked.fails(&["names \"broker.lan\", not 127.0.0.1; use one"], "mqtt.url");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,10 @@ async fn files_that_are_missing_or_do_not_fit_have_remedies() {
     assert!(checked.line("fail", "client certificate").contains("mqtt.cert_file"));
 
     let checked = site(&broker, Path::new("/nope.crt"), "").gateway(&gateway, "").check().await;
-    checked.fails(&["does not exist; put it there, or correct mqtt.ca_file"], "mqtt.ca_file");
+    checked.fails(
+        &["does not exist; put the CA certificate of the broker there, or correct mqtt.ca_file"],
+        "mqtt.ca_file",
+    );
 
     for name in ["one", "other"] {
         ca.write(ca.folder(), name, Certified::of(&["bridge"]));
@@ -97,7 +100,10 @@ async fn files_that_are_missing_or_do_not_fit_have_remedies() {
         format!("cert_file = {:?}\nkey_file = {:?}", path(cert), path(key))
     };
     for (key, words) in [
-        ("nope.key", "does not exist; put it there, or correct mqtt.key_file"),
+        (
+            "nope.key",
+            "does not exist; put the private key in PEM form there, or correct mqtt.key_file",
+        ),
         ("one.crt", "holds no private key in PEM form"),
         ("other.key", "not the key of the certificate in mqtt.cert_file"),
     ] {

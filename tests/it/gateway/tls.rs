@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gsdk2mqtt::gateway::{GatewayClient, GatewayOptions, Observation};
+use gsdk2mqtt::net::model::name_host;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -13,7 +14,8 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::peer::{Peer, State};
 use super::{Observed, lobby, quick, recorder};
-use crate::harness::certificates::Ca;
+use crate::harness::BlackHole;
+use crate::harness::certificates::{Ca, tls_with_version_1, version_1};
 
 /// The code and the line with which a first call fails.
 async fn complaint(options: &GatewayOptions) -> (&'static str, String) {
@@ -150,6 +152,18 @@ async fn a_ca_as_a_server_certificate_is_told() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
+    let ca_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca_file.path(), version_1::CA).unwrap();
+    let address = served(tls_with_version_1()).await;
+    let (code, line) = complaint(&lobby(&address.to_string(), ca_file.path())).await;
+    assert_eq!(code, "certificate_v1", "{line}");
+    for words in ["X.509 version 1", "subject alternative name 127.0.0.1", "-cs"] {
+        assert!(line.contains(words), "{words} in {line}");
+    }
+}
+
+#[tokio::test]
 async fn a_useless_ca_file_is_told_and_taken_up_once_mended() {
     let ca = Ca::new();
     let address = served(ca.for_names(&["127.0.0.1"]).tls()).await;
@@ -176,12 +190,12 @@ async fn a_useless_ca_file_is_told_and_taken_up_once_mended() {
             line,
             format!(
                 "gateway lobby: the CA file {shown} {problem}; copy ca.crt from the folder of the \
-                 gateway's certificates again"
+                 gateway's certificates there again, or correct gateways.lobby.ca_file"
             )
         );
     }
     let (_, line) = complaint(&lobby(&address.to_string(), ca.folder())).await;
-    assert!(line.contains("cannot read the CA file"), "{line}");
+    assert!(line.contains("is a directory, not a file; correct gateways.lobby.ca_file"), "{line}");
     std::fs::copy(ca.file(), &path).unwrap();
     works(&options).await;
 }
@@ -212,6 +226,21 @@ async fn an_address_where_no_gateway_answers_is_told() {
     assert_eq!(code, "host_not_found");
     assert!(line.contains("cannot find the host \"no-such-host.invalid\""), "{line}");
     assert!(line.ends_with("correct gateways.lobby.address, or ask the name server"), "{line}");
+}
+
+#[tokio::test]
+async fn an_address_that_swallows_packets_leaves_time_for_the_next_one_of_its_name() {
+    let (ca, hole) = (Ca::new(), BlackHole::open().await);
+    let right = served(ca.for_names(&["two-addresses.test"]).tls()).await;
+    name_host("two-addresses.test", vec![hole.address, right]);
+    let mut options = lobby("two-addresses.test:4000", &ca.file());
+    options.timing.dial = Duration::from_secs(2);
+    works(&options).await;
+    name_host("no-address-answers.test", vec![hole.address, hole.address]);
+    options.address.host = "no-address-answers.test".to_owned();
+    let (code, line) = complaint(&options).await;
+    assert_eq!(code, "connect_timeout");
+    assert!(line.contains("no-address-answers.test:4000 did not answer within 2 s"), "{line}");
 }
 
 /// A peer that answers the first bytes with these, and closes.

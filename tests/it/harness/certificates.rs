@@ -11,8 +11,10 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion, version::TLS12, version::TLS13,
 };
@@ -125,6 +127,27 @@ impl Ca {
         let key = PrivateKeyDer::try_from(self.issuer.key().serialize_der()).unwrap();
         Shown { chain: vec![self.issuer.der().clone()], key }
     }
+}
+
+/// A certificate of X.509 version 1 with its CA and key: made by `openssl x509 -req` without an
+/// extension file, which rcgen cannot do. Valid for 100 years.
+pub(crate) mod version_1 {
+    pub(crate) const CA: &str = include_str!("x509v1/ca.crt");
+    pub(crate) const CERTIFICATE: &str = include_str!("x509v1/server.crt");
+    pub(crate) const KEY: &str = include_str!("x509v1/server.key");
+}
+
+/// A server that shows the certificate of version 1; rustls itself refuses to be given it.
+pub(crate) fn tls_with_version_1() -> ServerConfig {
+    let chain = vec![CertificateDer::from_pem_slice(version_1::CERTIFICATE.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(version_1::KEY.as_bytes()).unwrap();
+    let key = ring::sign::any_supported_type(&key).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(&[&TLS13]).unwrap().with_no_client_auth();
+    let shown = Arc::new(CertifiedKey::new(chain, key));
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }
 
 impl Shown {

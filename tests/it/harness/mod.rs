@@ -11,9 +11,11 @@ pub(crate) mod scripted_broker;
 pub(crate) mod subscriber;
 pub(crate) mod watcher;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gsdk2mqtt::simulator::{Settings, Simulator};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// How long any condition may take before its test fails. Long, as machines may be busy; a test
 /// that passes does not wait for it.
@@ -37,6 +39,27 @@ pub(crate) async fn simulator(count: usize) -> Simulator {
     })
     .await;
     simulator
+}
+
+/// An address where every attempt to connect stays unanswered: a listener whose backlog is full.
+pub(crate) struct BlackHole {
+    pub(crate) address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub(crate) async fn open() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+        let answered = || tokio::time::timeout(LOOK_EVERY * 20, TcpStream::connect(address));
+        while let Ok(connected) = answered().await {
+            waiting.push(connected.unwrap());
+        }
+        Self { address, _listener: listener, _waiting: waiting }
+    }
 }
 
 /// Between two looks at a condition that nothing announces.

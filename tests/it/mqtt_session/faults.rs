@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Session, Settings};
+use gsdk2mqtt::mqtt::{Event, Password, Protocol, Session, Settings};
+use gsdk2mqtt::net::model::name_host;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{acked, connected, publish, settings, wait_for};
+use crate::harness::BlackHole;
 use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::proxy::{Mode, Proxy};
 
@@ -104,7 +106,7 @@ async fn a_refused_password_says_which_keys_to_check_and_does_not_show_it() {
     for protocol in [Protocol::V5, Protocol::V311] {
         let mut session = spawn(Settings {
             username: Some("gsdk2mqtt".to_owned()),
-            password: Some(SecretString::from("hunter2")),
+            password: Some(Password::Value(SecretString::from("hunter2"))),
             ..settings(broker.port, protocol)
         });
         let reason = unreachable(&mut session).await;
@@ -124,10 +126,17 @@ async fn an_unknown_host_is_named() {
     let mut settings = settings(1883, Protocol::V5);
     settings.host = "broker.invalid".to_owned();
     let reason = unreachable(&mut spawn(settings)).await;
-    assert!(
-        reason.starts_with("the host \"broker.invalid\" of the broker is not found"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("cannot find the host \"broker.invalid\""), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_swallows_packets_leaves_time_for_the_next_one_of_its_name() {
+    let (broker, hole) = (Mosquitto::start("").await, BlackHole::open().await);
+    name_host("two-brokers.test", vec![hole.address, ([127, 0, 0, 1], broker.port).into()]);
+    let mut settings = settings(1883, Protocol::V5);
+    settings.host = "two-brokers.test".to_owned();
+    settings.limits.connect_deadline = Duration::from_secs(2);
+    connected(&mut spawn(settings)).await;
 }
 
 /// A broker that accepts whoever comes and says right away that the session was taken over.

@@ -3,11 +3,12 @@
 //! May not weaken verification: certificates are made right or wrong, the session stays as it is.
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Settings, Tls};
+use gsdk2mqtt::mqtt::{Event, Protocol, Settings};
+use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 
 use super::{settings, wait_for};
-use crate::harness::certificates::{Ca, Certified};
+use crate::harness::certificates::{Ca, Certified, version_1};
 use crate::harness::mosquitto::Mosquitto;
 
 /// A broker whose certificate is this one.
@@ -20,7 +21,7 @@ async fn broker(ca: &Ca, certificate: Certified, extra: &str) -> Mosquitto {
 }
 
 fn trusting(port: u16, ca: &Ca) -> Settings {
-    let tls = Some(Tls { ca_file: Some(ca.file()), ..Tls::default() });
+    let tls = Some(TlsFiles { ca_file: Some(ca.file()), ..TlsFiles::default() });
     Settings { tls, ..settings(port, Protocol::V5) }
 }
 
@@ -69,6 +70,23 @@ async fn a_certificate_that_is_wrong_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
+    let dir = TempDir::new().unwrap();
+    let ca_file = dir.path().join("ca.crt");
+    std::fs::write(&ca_file, version_1::CA).unwrap();
+    std::fs::write(dir.path().join("server.crt"), version_1::CERTIFICATE).unwrap();
+    std::fs::write(dir.path().join("server.key"), version_1::KEY).unwrap();
+    let files = "certfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
+    let broker = Mosquitto::start_in(dir, files).await;
+    let tls = Some(TlsFiles { ca_file: Some(ca_file), ..TlsFiles::default() });
+    let reason = refused(Settings { tls, ..settings(broker.port, Protocol::V5) }).await;
+    for words in ["X.509 version 1", "subject alternative name 127.0.0.1"] {
+        assert!(reason.contains(words), "{words} in {reason}");
+    }
+    assert!(!reason.contains("OtherError"), "{reason}");
+}
+
+#[tokio::test]
 async fn tls_and_plain_mixed_up_are_told() {
     let ca = Ca::new();
     let secure = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
@@ -87,7 +105,7 @@ async fn a_broker_that_wants_our_certificate_gets_it_or_is_told() {
     let reason = refused(trusting(broker.port, &ca)).await;
     assert!(reason.contains("mqtt.cert_file"), "{reason}");
     ca.write(ca.folder(), "client", Certified::of(&["bridge"]));
-    let tls = Some(Tls {
+    let tls = Some(TlsFiles {
         ca_file: Some(ca.file()),
         cert_file: Some(ca.folder().join("client.crt")),
         key_file: Some(ca.folder().join("client.key")),

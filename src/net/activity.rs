@@ -1,6 +1,6 @@
-//! The sign of life: when something last came from a gateway.
+//! When something last came from a peer.
 //!
-//! May not interpret what comes: answers to HTTP/2 pings and TLS records count as much as messages.
+//! Works below TLS: answers to HTTP/2 pings and TLS records count as much as messages.
 
 use std::io;
 use std::pin::Pin;
@@ -12,49 +12,49 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// The moment of the last receipt on one connection, shared by socket and task.
+/// The activity on one connection, shared by its socket and its user.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(crate) struct ActivityClock {
     base: Instant,
     nanos: AtomicU64,
 }
 
-impl Life {
-    /// A life that begins now.
-    pub(super) fn begin() -> Arc<Self> {
+impl ActivityClock {
+    /// A clock for a connection that starts now.
+    pub(crate) fn start() -> Arc<Self> {
         Arc::new(Self { base: Instant::now(), nanos: AtomicU64::new(0) })
     }
 
-    fn sign(&self) {
+    fn touch(&self) {
         let nanos = u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.nanos.store(nanos, Ordering::Relaxed);
     }
 
-    /// When something last came; before the first time, when the connection was begun.
-    pub(super) fn last_sign(&self) -> Instant {
+    /// When something last came; before the first time, when the connection was started.
+    pub(crate) fn last_activity(&self) -> Instant {
         self.base + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
     /// How long nothing has come.
-    pub(super) fn silence(&self) -> Duration {
-        self.last_sign().elapsed()
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.last_activity().elapsed()
     }
 }
 
-/// A socket that notes each receipt: of bytes, of the connection's end, of its reset.
+/// A socket that records each receipt: of bytes, of the connection's end, of its reset.
 #[derive(Debug)]
-pub(super) struct Living<S> {
+pub(crate) struct TrackedStream<S> {
     inner: S,
-    life: Arc<Life>,
+    clock: Arc<ActivityClock>,
 }
 
-impl<S> Living<S> {
-    pub(super) fn new(inner: S, life: Arc<Life>) -> Self {
-        Self { inner, life }
+impl<S> TrackedStream<S> {
+    pub(crate) fn new(inner: S, clock: Arc<ActivityClock>) -> Self {
+        Self { inner, clock }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Living<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -62,16 +62,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Living<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buf));
-        // Bytes, the end of the stream or a reset: each was sent by somebody who lived just now.
+        // Bytes, the end of the stream or a reset: the peer was there to send each of them.
         let sent = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
         if read.as_ref().map_or_else(sent, |()| true) {
-            this.life.sign();
+            this.clock.touch();
         }
         Poll::Ready(read)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Living<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,19 +107,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn only_what_is_received_is_a_sign_of_life() {
+    async fn only_what_is_received_counts_as_activity() {
         let (mut far, near) = tokio::io::duplex(64);
-        let life = Life::begin();
-        let mut near = Living::new(near, life.clone());
-        let begun = life.last_sign();
+        let clock = ActivityClock::start();
+        let mut near = TrackedStream::new(near, clock.clone());
+        let started = clock.last_activity();
         near.write_all(b"?").await.unwrap();
-        assert_eq!(life.last_sign(), begun);
+        assert_eq!(clock.last_activity(), started);
         far.write_all(b"!").await.unwrap();
         near.read_u8().await.unwrap();
-        let after_a_byte = life.last_sign();
-        assert!(after_a_byte > begun);
+        let after_a_byte = clock.last_activity();
+        assert!(after_a_byte > started);
         drop(far);
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
-        assert!(life.last_sign() > after_a_byte, "who hangs up is alive");
+        assert!(clock.last_activity() > after_a_byte, "a closing peer was there");
     }
 }

@@ -1,0 +1,131 @@
+//! Opens a connection to a gateway or a broker: DNS, TCP, TLS, within one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::activity::{ActivityClock, TrackedStream};
+use super::error::{DialError, Failure, Peer};
+use super::tls::{Handshake, TlsFiles};
+use super::{TcpStream, no_handles_left};
+use crate::certificate::Certificate;
+use crate::ids::HostPort;
+
+/// What to connect to, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Who it is, for messages.
+    pub(crate) peer: Peer,
+    /// Where it listens.
+    pub(crate) address: HostPort,
+    /// TLS, unless the connection is plain.
+    pub(crate) tls: Option<Tls>,
+    /// For DNS, TCP and TLS together; reading files has a deadline of its own.
+    pub(crate) deadline: Duration,
+}
+
+/// How TLS is spoken with the peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    /// The files that authenticate both sides.
+    pub(crate) files: TlsFiles,
+    /// The name that the certificate must hold, where that is not the address's host.
+    pub(crate) server_name: Option<String>,
+    /// The protocols offered (ALPN).
+    pub(crate) alpn: &'static [&'static str],
+}
+
+/// A bidirectional stream, TLS or plain.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// An open connection.
+pub(crate) struct Dialed {
+    pub(crate) stream: Box<dyn Stream>,
+    /// The certificate the peer presented, where it could be read.
+    pub(crate) certificate: Option<Certificate>,
+    /// Whether the peer asked for a client certificate.
+    pub(crate) certificate_requested: bool,
+    /// When something last came.
+    pub(crate) activity: Arc<ActivityClock>,
+}
+
+/// Connects. Files are read at each call, so that a renewed or repaired one is used at once.
+///
+/// # Errors
+/// When a file is of no use, the peer does not answer in time, or its certificate is refused.
+pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
+    dial_or_fail(target).await.map_err(|failure| DialError::new(target, failure))
+}
+
+async fn dial_or_fail(target: &Target) -> Result<Dialed, Failure> {
+    let handshake = match &target.tls {
+        Some(tls) => Some(Handshake::prepare(tls, &target.address.host).await?),
+        None => None,
+    };
+    let until = Instant::now() + target.deadline;
+    let tcp = connect_tcp(&target.address, until, target.deadline).await?;
+    // Small messages must not wait for more to send.
+    tcp.set_nodelay(true).map_err(Failure::from_io)?;
+    let activity = ActivityClock::start();
+    let tcp = TrackedStream::new(tcp, activity.clone());
+    let Some(mut handshake) = handshake else {
+        let stream: Box<dyn Stream> = Box::new(tcp);
+        return Ok(Dialed { stream, certificate: None, certificate_requested: false, activity });
+    };
+    let connector = TlsConnector::from(handshake.config());
+    let connecting = connector.connect(handshake.server_name(), tcp);
+    let outcome = timeout_at(until, connecting)
+        .await
+        .map_err(|_| Failure::HandshakeTimeout(target.deadline))?;
+    match outcome {
+        Ok(stream) => Ok(Dialed {
+            stream: Box::new(stream),
+            certificate: handshake.presented(),
+            certificate_requested: handshake.certificate_requested(),
+            activity,
+        }),
+        Err(error) => Err(handshake.explain(error)),
+    }
+}
+
+async fn connect_tcp(
+    address: &HostPort,
+    until: Instant,
+    deadline: Duration,
+) -> Result<TcpStream, Failure> {
+    let addresses = timeout_at(until, lookup(address))
+        .await
+        .map_err(|_| Failure::LookupTimeout(deadline))?
+        .map_err(|error| match no_handles_left(&error) {
+            true => Failure::NoHandles(error),
+            false => Failure::HostNotFound(error),
+        })?;
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = Failure::HostNotFound(none);
+    for (tried, address) in (0u32..).zip(addresses) {
+        // A dead address (an unrouted IPv6, say) must not use up the time of those after it.
+        let share = until.saturating_duration_since(Instant::now()) / (count - tried).max(1);
+        last = match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => Failure::from_io(error),
+            Err(_) => Failure::ConnectTimeout(deadline),
+        };
+    }
+    Err(last)
+}
+
+async fn lookup(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    #[cfg(feature = "model")]
+    if let Some(addresses) = super::model::addresses_of(&address.host) {
+        return Ok(addresses);
+    }
+    let name = (address.host.as_str(), address.port);
+    Ok(tokio::net::lookup_host(name).await?.collect())
+}

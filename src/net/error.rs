@@ -1,0 +1,288 @@
+//! Why no connection came about, in the words of the person who can fix it.
+//!
+//! One enum for gateways and brokers: the causes are the same, only keys and remedies differ.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_rustls::rustls::AlertDescription;
+
+use super::dial::Target;
+use super::file::{ReadError, SecretError};
+use super::{no_handles_left, remedy};
+use crate::ids::{GatewayName, HostPort, Moment};
+
+/// The other side of a connection, as messages and configuration keys name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A gateway of this name.
+    Gateway(GatewayName),
+    /// The broker at this URL.
+    Broker {
+        /// Without user and password.
+        url: String,
+    },
+}
+
+impl Peer {
+    /// A key of its table in the configuration.
+    pub(crate) fn key(&self, name: &str) -> String {
+        match self {
+            Self::Gateway(gateway) => format!("gateways.{gateway}.{name}"),
+            Self::Broker { .. } => format!("mqtt.{name}"),
+        }
+    }
+
+    /// The key that says where it is.
+    pub(crate) fn address_key(&self) -> String {
+        self.key(if matches!(self, Self::Gateway(_)) { "address" } else { "url" })
+    }
+}
+
+/// A failed attempt to connect.
+#[derive(Debug)]
+pub struct DialError {
+    pub(super) peer: Peer,
+    pub(super) address: HostPort,
+    pub(super) failure: Box<Failure>,
+}
+
+impl std::error::Error for DialError {}
+
+/// What failed. The texts are made by [`DialError`], which knows the peer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    File(FileFailure),
+    NoSystemRoots(String),
+    ServerName(String),
+    NoHandles(io::Error),
+    HostNotFound(io::Error),
+    LookupTimeout(Duration),
+    Refused,
+    Unreachable(io::Error),
+    ConnectTimeout(Duration),
+    HandshakeTimeout(Duration),
+    NotTls,
+    NoCommonProtocol,
+    HungUp(io::Error),
+    NameMismatch { expected: String, names: Vec<String> },
+    WithoutSan { expected: String, subject: String },
+    Version1 { expected: String },
+    Expired { not_after: Moment, now: Moment },
+    NotYetValid { not_before: Moment, now: Moment },
+    UnknownIssuer { issuer: String, trusted: Option<(PathBuf, String)> },
+    IsCa { subject: String },
+    NotForServers,
+    WeakSignature,
+    Unacceptable(String),
+    ClientCertificateWanted,
+    ClientCertificateRefused(AlertDescription),
+    NoCommonTls(String),
+    Tls(String),
+}
+
+impl Failure {
+    /// Of a system call that was to connect.
+    pub(super) fn from_io(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ if no_handles_left(&error) => Self::NoHandles(error),
+            _ => Self::Unreachable(error),
+        }
+    }
+}
+
+/// Which file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Ca,
+    Certificate,
+    Key,
+    Password,
+}
+
+impl FileKind {
+    /// Its key, and the codes of a file that cannot be read and of one that is of no use.
+    const fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Ca => ("ca_file", "ca_file_unreadable", "ca_file_invalid"),
+            Self::Certificate => ("cert_file", "cert_file_unreadable", "cert_file_invalid"),
+            Self::Key => ("key_file", "key_file_unreadable", "key_file_invalid"),
+            Self::Password => {
+                ("password_file", "password_file_unreadable", "password_file_invalid")
+            }
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Ca => "CA file",
+            Self::Certificate => "certificate file",
+            Self::Key => "key file",
+            Self::Password => "password file",
+        }
+    }
+}
+
+/// Whether an error of this code is about a file that is missing or cannot be read.
+#[must_use]
+pub fn is_file_missing(code: &str) -> bool {
+    let kinds = [FileKind::Ca, FileKind::Certificate, FileKind::Key, FileKind::Password];
+    kinds.iter().any(|kind| kind.names().1 == code)
+}
+
+/// A file that cannot be used.
+#[derive(Debug)]
+pub(super) struct FileFailure {
+    kind: FileKind,
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug)]
+enum Problem {
+    Unread(ReadError),
+    Unusable(String),
+    KeyMismatch,
+}
+
+impl FileFailure {
+    pub(super) fn unread(kind: FileKind, path: &Path, error: ReadError) -> Self {
+        Self { kind, path: path.to_owned(), problem: Problem::Unread(error) }
+    }
+
+    pub(super) fn unusable(kind: FileKind, path: &Path, problem: String) -> Self {
+        Self { kind, path: path.to_owned(), problem: Problem::Unusable(problem) }
+    }
+
+    pub(super) fn key_mismatch(path: &Path) -> Self {
+        Self { kind: FileKind::Key, path: path.to_owned(), problem: Problem::KeyMismatch }
+    }
+}
+
+impl From<FileFailure> for Failure {
+    fn from(failure: FileFailure) -> Self {
+        Self::File(failure)
+    }
+}
+
+impl DialError {
+    pub(super) fn new(target: &Target, failure: Failure) -> Self {
+        let (peer, address) = (target.peer.clone(), target.address.clone());
+        Self { peer, address, failure: Box::new(failure) }
+    }
+
+    /// A password that cannot be had from its file.
+    pub(crate) fn password(target: &Target, path: &Path, error: SecretError) -> Self {
+        let failure = match error {
+            SecretError::Unread(error) => FileFailure::unread(FileKind::Password, path, error),
+            error => FileFailure::unusable(FileKind::Password, path, error.to_string()),
+        };
+        Self::new(target, failure.into())
+    }
+
+    /// A stable word for the failure, in snake_case.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match &*self.failure {
+            Failure::File(FileFailure { kind, problem: Problem::Unread(_), .. }) => kind.names().1,
+            Failure::File(FileFailure { kind, .. }) => kind.names().2,
+            Failure::NoSystemRoots(_) => "no_system_roots",
+            Failure::ServerName(_) => "server_name_invalid",
+            Failure::NoHandles(_) => "no_file_handles",
+            Failure::HostNotFound(_) => "host_not_found",
+            Failure::LookupTimeout(_) => "lookup_timeout",
+            Failure::Refused => "connection_refused",
+            Failure::Unreachable(_) => "unreachable",
+            Failure::ConnectTimeout(_) => "connect_timeout",
+            Failure::HandshakeTimeout(_) => "tls_timeout",
+            Failure::NotTls => "not_tls",
+            Failure::NoCommonProtocol => "not_http2",
+            Failure::HungUp(_) => "tls_closed",
+            Failure::NameMismatch { .. } => "certificate_name_mismatch",
+            Failure::WithoutSan { .. } => "certificate_without_san",
+            Failure::Version1 { .. } => "certificate_v1",
+            Failure::Expired { .. } => "certificate_expired",
+            Failure::NotYetValid { .. } => "certificate_not_yet_valid",
+            Failure::UnknownIssuer { .. } => "certificate_unknown_issuer",
+            Failure::IsCa { .. } => "certificate_is_ca",
+            Failure::NotForServers | Failure::WeakSignature | Failure::Unacceptable(_) => {
+                "certificate_invalid"
+            }
+            Failure::ClientCertificateWanted => "client_certificate_required",
+            Failure::ClientCertificateRefused(_) => "client_certificate_refused",
+            Failure::NoCommonTls(_) => "tls_incompatible",
+            Failure::Tls(_) => "tls_failed",
+        }
+    }
+
+    /// Whether nothing answers at the address now, as while a peer restarts or hangs.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(
+            *self.failure,
+            Failure::HostNotFound(_)
+                | Failure::LookupTimeout(_)
+                | Failure::Refused
+                | Failure::Unreachable(_)
+                | Failure::ConnectTimeout(_)
+                | Failure::HandshakeTimeout(_)
+                | Failure::HungUp(_)
+        )
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Peer::Gateway(gateway) = &self.peer {
+            write!(f, "gateway {gateway}: ")?;
+        }
+        match &*self.failure {
+            Failure::File(failure) => self.write_file(f, failure),
+            _ => remedy::write(self, f),
+        }
+    }
+}
+
+impl DialError {
+    fn write_file(&self, f: &mut fmt::Formatter<'_>, failure: &FileFailure) -> fmt::Result {
+        let FileFailure { kind, path, problem } = failure;
+        let (key, path) = (self.peer.key(kind.names().0), path.display());
+        let source = match (&self.peer, kind) {
+            (Peer::Gateway(_), FileKind::Ca) => {
+                "copy ca.crt from the folder of the gateway's certificates"
+            }
+            (Peer::Broker { .. }, FileKind::Ca) => "put the CA certificate of the broker",
+            (_, FileKind::Certificate) => "put the client certificate in PEM form",
+            (_, FileKind::Key) => "put the private key in PEM form",
+            (_, FileKind::Password) => "put the password",
+        };
+        let noun = kind.noun();
+        match problem {
+            Problem::Unread(error @ ReadError::Missing) => {
+                write!(f, "the {noun} {path} {error}; {source} there, or correct {key}")
+            }
+            Problem::Unread(error @ ReadError::Forbidden) if *kind == FileKind::Ca => write!(
+                f,
+                "the {noun} {path} {error}; give it the right (chmod a+r; the file is no secret), \
+                 or correct {key}"
+            ),
+            Problem::Unread(error @ ReadError::Forbidden) => write!(
+                f,
+                "the {noun} {path} {error}; give it the right (chgrp and chmod g+r), or correct \
+                 {key}"
+            ),
+            Problem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
+            Problem::Unusable(problem) => {
+                write!(f, "the {noun} {path} {problem}; {source} there again, or correct {key}")
+            }
+            Problem::KeyMismatch => write!(
+                f,
+                "the {noun} {path} is not the key of the certificate in {}; name the two that \
+                 were made together there and in {key}",
+                self.peer.key("cert_file")
+            ),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What an error of the TLS library means: which of our failures it is.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+use super::dial::Target;
+use super::error::{DialError, Failure};
+use crate::certificate::Certificate;
+use crate::ids::Moment;
+
+/// The alerts of a peer that misses a client certificate; Go servers send the second with TLS 1.2.
+pub(crate) const CERTIFICATE_ALERTS: [AlertDescription; 2] =
+    [AlertDescription::CertificateRequired, AlertDescription::BadCertificate];
+
+/// The alerts of a peer that refuses the client certificate it got.
+const REFUSAL_ALERTS: [AlertDescription; 6] = [
+    AlertDescription::UnknownCA,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::AccessDenied,
+];
+
+/// What a failed handshake has to be compared with.
+pub(super) struct Facts {
+    /// The name that the certificate must hold.
+    pub(super) expected: String,
+    /// The CA file and the name of its first authority.
+    pub(super) ca: Option<(PathBuf, String)>,
+    /// Whether we have a client certificate.
+    pub(super) certificate_given: bool,
+}
+
+impl Facts {
+    pub(super) fn explain(
+        &self,
+        error: io::Error,
+        presented: Option<Certificate>,
+        requested: bool,
+    ) -> Failure {
+        let Some(tls) = tls_error(&error) else {
+            return match requested && !self.certificate_given {
+                true => Failure::ClientCertificateWanted,
+                false => Failure::HungUp(error),
+            };
+        };
+        match (tls, presented) {
+            (TlsError::InvalidCertificate(cause), Some(presented)) => {
+                self.certificate(cause, presented)
+            }
+            (TlsError::InvalidMessage(_), None) => Failure::NotTls,
+            (TlsError::AlertReceived(alert), _) => {
+                of_alert(*alert, requested, self.certificate_given)
+            }
+            (TlsError::NoApplicationProtocol, _) => Failure::NoCommonProtocol,
+            (TlsError::PeerIncompatible(_), _) => Failure::NoCommonTls(tls.to_string()),
+            _ => Failure::Tls(tls.to_string()),
+        }
+    }
+
+    fn certificate(&self, cause: &CertificateError, presented: Certificate) -> Failure {
+        let (expected, now) = (self.expected.clone(), now());
+        match cause {
+            _ if presented.is_version_1 => Failure::Version1 { expected },
+            CertificateError::Expired | CertificateError::ExpiredContext { .. }
+                if presented.not_after < now =>
+            {
+                Failure::Expired { not_after: presented.not_after, now }
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+                if presented.not_before > now =>
+            {
+                Failure::NotYetValid { not_before: presented.not_before, now }
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                if presented.names.is_empty() {
+                    Failure::WithoutSan { expected, subject: presented.subject }
+                } else {
+                    Failure::NameMismatch { expected, names: presented.names }
+                }
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature
+                if !presented.is_ca =>
+            {
+                Failure::UnknownIssuer { issuer: presented.issuer, trusted: self.ca.clone() }
+            }
+            _ if presented.is_ca => Failure::IsCa { subject: presented.subject },
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Failure::NotForServers
+            }
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                Failure::WeakSignature
+            }
+            // Its own text would be `Other(OtherError(...))`.
+            CertificateError::Other(inner) => Failure::Unacceptable(inner.0.to_string()),
+            other => Failure::Unacceptable(other.to_string()),
+        }
+    }
+}
+
+fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> Failure {
+    let of_client = CERTIFICATE_ALERTS.contains(&alert)
+        || requested && (REFUSAL_ALERTS.contains(&alert) || certificate_given);
+    match alert {
+        AlertDescription::NoApplicationProtocol => Failure::NoCommonProtocol,
+        _ if of_client && certificate_given => Failure::ClientCertificateRefused(alert),
+        _ if of_client => Failure::ClientCertificateWanted,
+        _ => Failure::NoCommonTls(TlsError::AlertReceived(alert).to_string()),
+    }
+}
+
+fn now() -> Moment {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Moment::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The TLS library's own error, where one is inside.
+fn tls_error(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// What an alert means that came after the handshake, as a missing client certificate's does with
+/// TLS 1.3; `None` where the error is no alert.
+pub(crate) fn late_alert(target: &Target, requested: bool, error: &io::Error) -> Option<DialError> {
+    let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
+    let given = target.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some());
+    Some(DialError::new(target, of_alert(*alert, requested, given)))
+}

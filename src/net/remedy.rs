@@ -1,0 +1,295 @@
+//! The texts of dial errors: what failed, to what, and what fixes it.
+
+use std::fmt::{Formatter, Result};
+
+use super::NO_HANDLES_REMEDY;
+use super::error::{DialError, Failure, Peer};
+use crate::ids::Moment;
+
+/// The port of a gateway's gRPC service, where an address names none (wire, section 1).
+pub(crate) const GATEWAY_PORT: u16 = 4000;
+/// The port of a master gateway's gRPC service, named in messages (wire, section 1).
+pub(crate) const MASTER_PORT: u16 = 4010;
+
+/// What differs between a gateway and a broker, in words.
+struct Words<'a> {
+    /// What was dialled.
+    address: String,
+    key: String,
+    noun: &'static str,
+    /// The port that was meant.
+    port: &'static str,
+    certificate: String,
+    /// How a new certificate is made.
+    how: &'static str,
+    peer: &'a Peer,
+}
+
+impl<'a> Words<'a> {
+    fn of(error: &'a DialError) -> Self {
+        let (peer, key) = (&error.peer, error.peer.address_key());
+        match peer {
+            Peer::Gateway(_) => Self {
+                address: error.address.to_string(),
+                key,
+                noun: "gateway",
+                port: "gateway's gRPC port (usually 4000)",
+                certificate: "its certificate".to_owned(),
+                how: " (gateway option -cs)",
+                peer,
+            },
+            Peer::Broker { url } => Self {
+                address: url.clone(),
+                key,
+                noun: "broker",
+                port: "broker's TLS port (usually 8883)",
+                certificate: format!("the certificate of {url}"),
+                how: "",
+                peer,
+            },
+        }
+    }
+
+    fn is_gateway(&self) -> bool {
+        matches!(self.peer, Peer::Gateway(_))
+    }
+}
+
+/// What is wrong, and what fixes it.
+pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
+    let words = Words::of(error);
+    let Words { address, key, peer, .. } = &words;
+    match &*error.failure {
+        Failure::NoSystemRoots(why) => write!(
+            f,
+            "the certificates that this system trusts cannot be had ({why}); install the package \
+             ca-certificates, or set {}",
+            peer.key("ca_file")
+        ),
+        Failure::ServerName(name) => write!(
+            f,
+            "{name:?} is neither a host name nor an IP address, so no certificate can hold it; \
+             correct {}",
+            if words.is_gateway() { peer.key("server_name") } else { key.clone() }
+        ),
+        Failure::NoHandles(cause) => {
+            write!(f, "{address} cannot be dialled ({cause}); {NO_HANDLES_REMEDY}")
+        }
+        Failure::HostNotFound(cause) => write!(
+            f,
+            "cannot find the host {:?} ({cause}); correct {key}, or ask the name server",
+            error.address.host
+        ),
+        Failure::LookupTimeout(after) => write!(
+            f,
+            "the name server did not answer for {:?} within {} s; check the network and the name \
+             server, or write an IP address into {key}",
+            error.address.host,
+            after.as_secs_f32()
+        ),
+        Failure::Refused if words.is_gateway() => write!(
+            f,
+            "{address} refused the connection; start the gateway, correct {key}, or let the \
+             gateway listen on that address (by default it listens on localhost only: rpc_server \
+             in its configuration)"
+        ),
+        Failure::Refused => write!(
+            f,
+            "nothing listens at {address} (connection refused); start the broker, or correct host \
+             and port in {key}"
+        ),
+        Failure::Unreachable(cause) => {
+            write!(f, "cannot reach {address} ({cause}); check {key} and the network")
+        }
+        Failure::ConnectTimeout(after) => write!(
+            f,
+            "{address} did not answer within {} s; check {key}, and that no firewall drops port {}",
+            after.as_secs_f32(),
+            error.address.port
+        ),
+        _ => write_handshake(error, &words, f),
+    }
+}
+
+/// What is wrong with the TLS handshake.
+fn write_handshake(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
+    let Words { address, key, noun, port, peer, .. } = words;
+    match &*error.failure {
+        Failure::HandshakeTimeout(after) => write!(
+            f,
+            "{address} takes connections but did not answer the TLS handshake within {} s; it \
+             hangs, or it is not the {port}",
+            after.as_secs_f32()
+        ),
+        Failure::NotTls if words.is_gateway() => write!(
+            f,
+            "{address} does not speak TLS, as a gateway always does; correct the port in {key} \
+             (usually {GATEWAY_PORT}), or take away a proxy that ends TLS"
+        ),
+        Failure::NotTls => write!(
+            f,
+            "{address} does not speak TLS; write mqtt://{} in {key}, or the {port}",
+            error.address
+        ),
+        Failure::NoCommonProtocol => write!(
+            f,
+            "{address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC port; correct the \
+             port in {key} (usually {GATEWAY_PORT})"
+        ),
+        Failure::HungUp(cause) => {
+            write!(
+                f,
+                "{address} closed the connection during the TLS handshake ({cause}); the {noun} \
+                 is just starting or stopping, or it is not the {port}"
+            )?;
+            match words.is_gateway() {
+                true => Ok(()),
+                false => write!(f, ": if it speaks plain MQTT, write mqtt:// in {key}"),
+            }
+        }
+        Failure::ClientCertificateWanted if words.is_gateway() => write!(
+            f,
+            "{address} asks for a client certificate, as a master gateway does (port \
+             {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT})"
+        ),
+        Failure::ClientCertificateWanted => write!(
+            f,
+            "{address} wants a client certificate; set {} and {}",
+            peer.key("cert_file"),
+            peer.key("key_file")
+        ),
+        Failure::ClientCertificateRefused(alert) => write!(
+            f,
+            "{address} refused the client certificate (alert {alert:?}); put one there that its \
+             authority signed and that has not expired: {} and {}",
+            peer.key("cert_file"),
+            peer.key("key_file")
+        ),
+        Failure::NoCommonTls(cause) => write!(
+            f,
+            "no common version or cipher of TLS with {address} ({cause}); it must offer TLS 1.2 \
+             or 1.3 with ECDHE"
+        ),
+        Failure::Tls(cause) => write!(f, "the TLS handshake with {address} failed ({cause})"),
+        _ => write_certificate(error, words, f),
+    }
+}
+
+/// What is wrong with the peer's certificate.
+fn write_certificate(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
+    let Words { noun, certificate, how, .. } = words;
+    match &*error.failure {
+        Failure::NameMismatch { expected, names } => write_names(words, expected, names, f),
+        Failure::WithoutSan { expected, subject } => write!(
+            f,
+            "{certificate} has no subject alternative name (only the subject {subject:?}), and \
+             TLS no longer takes the subject for a name; make a new server certificate with the \
+             subject alternative name {expected}{how}"
+        ),
+        Failure::Version1 { expected } => write!(
+            f,
+            "{certificate} is of X.509 version 1, which TLS no longer takes (as `openssl x509 \
+             -req` makes without -extfile); make a new server certificate of version 3 with the \
+             subject alternative name {expected}{how}"
+        ),
+        Failure::Expired { not_after, now } => write!(
+            f,
+            "{certificate} expired on {} and this machine's clock says {}; make a new server \
+             certificate{how}, or set the clock if it is wrong",
+            day(*not_after),
+            minute(*now)
+        ),
+        Failure::NotYetValid { not_before, now } => write!(
+            f,
+            "{certificate} is valid only from {}, and this machine's clock says {}; compare the \
+             clocks of the {noun}'s machine and of this one",
+            minute(*not_before),
+            minute(*now)
+        ),
+        _ => write_issuer(error, words, f),
+    }
+}
+
+/// What is wrong with how the peer's certificate is signed.
+fn write_issuer(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
+    let Words { noun, certificate, how, peer, .. } = words;
+    match &*error.failure {
+        Failure::UnknownIssuer { issuer, trusted: None } => write!(
+            f,
+            "{certificate} is signed by {issuer:?}, an authority that this system does not trust; \
+             set {} to the CA certificate of that {noun}",
+            peer.key("ca_file")
+        ),
+        Failure::UnknownIssuer { issuer, trusted: Some((path, trusted)) } => write!(
+            f,
+            "{certificate} was not signed by the CA in {} ({trusted:?}) but by {}; {}",
+            path.display(),
+            match issuer == trusted {
+                true => "another one of the same name".to_owned(),
+                false => format!("{issuer:?}"),
+            },
+            match peer {
+                Peer::Gateway(_) =>
+                    "copy ca.crt from the folder of the certificates that the gateway uses now",
+                Peer::Broker { .. } => "put the CA certificate of that broker into mqtt.ca_file",
+            }
+        ),
+        Failure::IsCa { subject } => write!(
+            f,
+            "it shows a CA's certificate ({subject:?}) as its own; make a server certificate \
+             signed by that CA{how} and let the {noun} use that one"
+        ),
+        Failure::NotForServers => write!(
+            f,
+            "{certificate} is not one for servers (its extended key usage lacks serverAuth); make \
+             a new server certificate{how}"
+        ),
+        Failure::WeakSignature => write!(
+            f,
+            "{certificate} is signed in a way that TLS no longer takes (SHA-1, MD5, or RSA below \
+             2048 bits); make a new one with SHA-256 and RSA of 2048 bits or ECDSA{how}"
+        ),
+        Failure::Unacceptable(cause) => write!(
+            f,
+            "the certificate of {} is not acceptable ({cause}); make a new server certificate{how}",
+            words.address
+        ),
+        other => write!(f, "{other:?}"),
+    }
+}
+
+fn write_names(
+    words: &Words<'_>,
+    expected: &str,
+    names: &[String],
+    f: &mut Formatter<'_>,
+) -> Result {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    write!(f, "{} names {}, not {expected}; ", words.certificate, quoted.join(" and "))?;
+    let usable = names.iter().find(|name| !name.starts_with('*'));
+    match (usable, words.is_gateway()) {
+        (Some(name), true) => write!(f, "set {} = {name:?}", words.peer.key("server_name")),
+        (None, true) => write!(f, "set {} to a name that fits", words.peer.key("server_name")),
+        (_, false) => write!(
+            f,
+            "use one of these names in {}, or give the broker a certificate with the name \
+             {expected}",
+            words.key
+        ),
+    }
+}
+
+fn day(moment: Moment) -> String {
+    shown(moment, "%Y-%m-%d")
+}
+
+fn minute(moment: Moment) -> String {
+    shown(moment, "%Y-%m-%d %H:%M UTC")
+}
+
+fn shown(moment: Moment, format: &str) -> String {
+    match jiff::Timestamp::from_millisecond(moment.millis()) {
+        Ok(timestamp) => timestamp.strftime(format).to_string(),
+        Err(_) => "an impossible date".to_owned(),
+    }
+}

@@ -1,0 +1,285 @@
+//! TLS to a peer: the files that authenticate both sides, and what a failed handshake means.
+//!
+//! rustls decides whether a certificate is trusted; here it is only kept for the explanation.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
+
+use super::dial::Tls;
+use super::error::{Failure, FileFailure, FileKind};
+use super::explain::Facts;
+use super::file::{off_runtime, read};
+use crate::certificate::Certificate;
+
+/// The files of a TLS connection.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// The authority that signed the peer's certificate; the system's roots where `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate, for peers that want one; goes with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// A TLS handshake to come, or just done.
+pub(super) struct Handshake {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+    verifier: Arc<RecordingVerifier>,
+    client: Arc<ClientCertificate>,
+    facts: Facts,
+}
+
+impl Handshake {
+    /// Reads the files and builds the settings.
+    pub(super) async fn prepare(tls: &Tls, host: &str) -> Result<Self, Failure> {
+        let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
+        let server_name = ServerName::try_from(expected.clone())
+            .map_err(|_| Failure::ServerName(expected.clone()))?;
+        let provider = Arc::new(ring::default_provider());
+        let trusted = match &tls.files.ca_file {
+            Some(path) => Trusted::read(path).await?,
+            None => Trusted::of_system().await?,
+        };
+        let key = match (&tls.files.cert_file, &tls.files.key_file) {
+            (Some(cert), Some(key)) => Some(client_key(cert, key, &provider).await?),
+            _ => None,
+        };
+        let roots = Arc::new(trusted.roots);
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .build()
+            .map_err(|error| Failure::Tls(error.to_string()))?;
+        let verifier = Arc::new(RecordingVerifier { inner, presented: Mutex::new(None) });
+        let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::Tls(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_client_cert_resolver(client.clone());
+        // A server that knows no ALPN ignores this, and the protocol is spoken all the same.
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let facts = Facts {
+            expected,
+            ca: tls.files.ca_file.clone().zip(trusted.subject),
+            certificate_given: client.key.is_some(),
+        };
+        Ok(Self { config: Arc::new(config), server_name, verifier, client, facts })
+    }
+
+    pub(super) fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
+    pub(super) fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+
+    /// The certificate that the peer presented.
+    pub(super) fn presented(&mut self) -> Option<Certificate> {
+        self.verifier.presented.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the peer asked for a client certificate. The alert that says so may be overtaken by
+    /// the end of the connection.
+    pub(super) fn certificate_requested(&self) -> bool {
+        self.client.requested.load(Ordering::Relaxed)
+    }
+
+    /// Why the handshake failed.
+    pub(super) fn explain(mut self, error: io::Error) -> Failure {
+        let (presented, requested) = (self.presented(), self.certificate_requested());
+        self.facts.explain(error, presented, requested)
+    }
+}
+
+/// The authorities whose signature is accepted.
+struct Trusted {
+    roots: RootCertStore,
+    /// The first one's name, for messages.
+    subject: Option<String>,
+}
+
+impl Trusted {
+    async fn read(path: &Path) -> Result<Self, Failure> {
+        let bytes =
+            read(path).await.map_err(|error| FileFailure::unread(FileKind::Ca, path, error))?;
+        Self::parse(&bytes)
+            .map_err(|problem| FileFailure::unusable(FileKind::Ca, path, problem).into())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        let mut subject = None;
+        for der in certificates(bytes)? {
+            let certificate =
+                Certificate::read(&der).ok_or("holds a certificate that is damaged")?;
+            roots
+                .add(der)
+                .map_err(|error| format!("holds a certificate that cannot be used ({error})"))?;
+            subject.get_or_insert(certificate.subject);
+        }
+        Ok(Self { roots, subject })
+    }
+
+    /// The roots that this system trusts.
+    async fn of_system() -> Result<Self, Failure> {
+        let load = || {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        };
+        let roots = off_runtime(Path::new("system roots"), load).await;
+        match roots {
+            Ok(roots) if roots.is_empty() => Err(Failure::NoSystemRoots("it has none".to_owned())),
+            Ok(roots) => Ok(Self { roots, subject: None }),
+            Err(error) => Err(Failure::NoSystemRoots(format!("their files: {error}"))),
+        }
+    }
+}
+
+/// The certificates of a PEM file: at least one.
+fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    if bytes.trim_ascii().is_empty() {
+        return Err("is empty".to_owned());
+    }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let found = found.map_err(|error| format!("is damaged ({error})"))?;
+    if found.is_empty() { Err(what_instead(bytes)) } else { Ok(found) }
+}
+
+/// What a file without a PEM certificate holds.
+fn what_instead(bytes: &[u8]) -> String {
+    let contains = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    if bytes.first() == Some(&0x30) {
+        // The first byte of every DER certificate: a sequence.
+        "is in DER form, not PEM (openssl x509 -inform der -in F -out ca.crt turns it)".to_owned()
+    } else if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        "is UTF-16 text; save it as UTF-8 or ASCII".to_owned()
+    } else if contains(b"PRIVATE KEY-----") {
+        "holds a private key, not a certificate".to_owned()
+    } else {
+        "holds no certificate (no line \"-----BEGIN CERTIFICATE-----\")".to_owned()
+    }
+}
+
+async fn client_key(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, Failure> {
+    let unread = |kind, path, error| FileFailure::unread(kind, path, error);
+    let bytes = read(cert).await.map_err(|error| unread(FileKind::Certificate, cert, error))?;
+    let chain = certificates(&bytes)
+        .map_err(|problem| FileFailure::unusable(FileKind::Certificate, cert, problem))?;
+    let bytes = read(key).await.map_err(|error| unread(FileKind::Key, key, error))?;
+    let unusable = |problem: String| FileFailure::unusable(FileKind::Key, key, problem);
+    let secret = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => unusable("holds no private key in PEM form".to_owned()),
+        // The parser quotes the file in some of its errors, and the file is a secret.
+        _ => unusable("is damaged".to_owned()),
+    })?;
+    let certified = CertifiedKey::from_der(chain, secret, provider);
+    certified.map(Arc::new).map_err(|error| match error {
+        TlsError::InconsistentKeys(_) => FileFailure::key_mismatch(key).into(),
+        error => unusable(format!("cannot be used with its certificate ({error})")).into(),
+    })
+}
+
+/// Decides as rustls does, and keeps the certificate that was presented.
+#[derive(Debug)]
+struct RecordingVerifier {
+    inner: Arc<WebPkiServerVerifier>,
+    presented: Mutex<Option<Certificate>>,
+}
+
+impl ServerCertVerifier for RecordingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let presented = Certificate::read(end_entity);
+        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// The client certificate, if there is one, and whether the peer asked for it.
+#[derive(Debug)]
+struct ClientCertificate {
+    key: Option<Arc<CertifiedKey>>,
+    requested: AtomicBool,
+}
+
+impl ResolvesClientCert for ClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.requested.store(true, Ordering::Relaxed);
+        self.key.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_useless_ca_file_is_explained() {
+        let problem = |bytes: &[u8]| Trusted::parse(bytes).err().unwrap();
+        assert_eq!(problem(b""), "is empty");
+        assert_eq!(problem(b" \n"), "is empty");
+        assert!(problem(b"garbage").starts_with("holds no certificate"));
+        assert!(problem(&[0x30, 0x82, 1, 2]).starts_with("is in DER form"));
+        assert!(problem(b"\xff\xfe-\0-\0").starts_with("is UTF-16 text"));
+        let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(problem(key), "holds a private key, not a certificate");
+        let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert!(problem(cut).starts_with("is damaged"), "{}", problem(cut));
+        let rubbish = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(problem(rubbish), "holds a certificate that is damaged");
+    }
+}

@@ -1,0 +1,201 @@
+//! Files that the configuration names: missing, replaced, blocking, endless, with a BOM.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use gsdk2mqtt::simulator::Simulator;
+use tempfile::TempDir;
+
+use crate::harness::bridge::{Bridge, PROGRAM, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::Watcher;
+use crate::harness::{PATIENCE, patiently, simulator};
+
+/// A file that no read comes back from: a named pipe without a writer.
+fn named_pipe(dir: &Path) -> PathBuf {
+    let path = dir.join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+/// Files that cannot be a CA file, with words of the message about each.
+fn unusable_files(dir: &TempDir) -> Vec<(PathBuf, &'static str)> {
+    let large = dir.path().join("large");
+    std::fs::write(&large, vec![b'x'; 2 << 20]).unwrap();
+    vec![
+        (named_pipe(dir.path()), "is a named pipe"),
+        ("/dev/zero".into(), "is a device"),
+        (dir.path().to_owned(), "is a directory"),
+        (large, "is larger than 1 MiB"),
+    ]
+}
+
+/// Runs the program to its end, and fails where that takes too long.
+fn run(args: &[&str]) -> Output {
+    let begun = Instant::now();
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE.as_secs().to_string()).arg(PROGRAM).args(args).env_remove("RUST_LOG");
+    let out = command.output().unwrap();
+    assert!(begun.elapsed() < PATIENCE, "{args:?} hangs");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_that_blocks_or_has_no_end_is_an_error_and_the_rest_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let right = simulator(1).await;
+    let files = unusable_files(&dir);
+    let mut setup = Setup::new(broker.port, "").gateway("right", &right, "");
+    for (number, (file, _)) in files.iter().enumerate() {
+        let address = ([127, 0, 0, 1], 9_000 + u16::try_from(number).unwrap()).into();
+        setup = setup.gateway_at(&format!("wrong{number}"), address, file, "");
+    }
+    let _bridge = setup.start();
+    watcher.see_text("gsdk/right/state", "online").await;
+    for (number, (file, words)) in files.iter().enumerate() {
+        let topic = format!("gsdk/wrong{number}/info");
+        let info = watcher
+            .see("the error", |seen| seen.topic == topic && !seen.json()["last_error"].is_null())
+            .await;
+        let message = info.json()["last_error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(words), "{words} in {message}");
+        assert!(message.contains(&file.display().to_string()), "{message}");
+        assert!(message.contains(&format!("gateways.wrong{number}.ca_file")), "{message}");
+    }
+}
+
+#[test]
+fn check_names_a_file_that_blocks_or_has_no_end_and_exits_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, words) in unusable_files(&dir) {
+        let config = dir.path().join("config.toml");
+        let text = format!("[gateways.lobby]\naddress = \"127.0.0.1\"\nca_file = {file:?}\n");
+        std::fs::write(&config, text).unwrap();
+        let out = run(&["check", "--config", config.to_str().unwrap()]);
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(told.contains("config.toml:3: gateways.lobby.ca_file: "), "{told}");
+        assert!(told.contains(words), "{words} in {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_with_a_byte_order_mark_is_used() {
+    let broker = Mosquitto::start("").await;
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = simulator(1).await;
+    let file = dir.path().join("ca.crt");
+    std::fs::write(&file, format!("\u{feff}{}", gateway.ca_pem())).unwrap();
+    let setup = Setup::new(broker.port, "");
+    let bridge = setup.gateway_at("lobby", gateway.address(), &file, "").start();
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    bridge.is_ready().await;
+}
+
+/// A broker that asks for a user's password, and the folder of its password file.
+async fn broker_with_password(password: &str) -> (Mosquitto, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_owned();
+    set_password(&folder, password);
+    let extra = "allow_anonymous false\npassword_file {dir}/passwords";
+    (Mosquitto::start_in(dir, extra).await, folder)
+}
+
+fn set_password(folder: &Path, password: &str) {
+    let mut command = Command::new("mosquitto_passwd");
+    command.args(["-b", "-c"]).arg(folder.join("passwords")).args(["gsdk2mqtt", password]);
+    assert!(command.output().unwrap().status.success());
+}
+
+/// A bridge whose password is in this file.
+fn bridge_with(broker: &Mosquitto, file: &Path, gateway: &Simulator) -> Bridge {
+    let keys = format!("username = \"gsdk2mqtt\"\npassword_file = {file:?}");
+    Setup::new(broker.port, &keys).gateway("lobby", gateway, "").start()
+}
+
+/// What `/readyz` says once it names this.
+async fn not_ready(bridge: &Bridge, words: &str) -> String {
+    patiently(words, async {
+        loop {
+            let (status, body) = bridge.get("/readyz").await;
+            if status == 503 && body.contains(words) {
+                return body;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_password_file_is_used_at_the_next_connection() {
+    let (mut broker, folder) = broker_with_password("old-secret").await;
+    let (dir, gateway) = (tempfile::tempdir().unwrap(), simulator(1).await);
+    let file = dir.path().join("password");
+    // Three forms of one password: as it is, with a newline, with a byte order mark.
+    std::fs::write(&file, "old-secret").unwrap();
+    let bridge = bridge_with(&broker, &file, &gateway);
+    bridge.is_ready().await;
+    for (password, text) in
+        [("second-secret", "second-secret\n"), ("third-secret", "\u{feff}third-secret\r\n")]
+    {
+        broker.kill();
+        set_password(&folder, password);
+        broker.restart().await;
+        not_ready(&bridge, "refused the user name or password").await;
+        std::fs::write(&file, text).unwrap();
+        bridge.is_ready().await;
+    }
+    let (_, log) = bridge.stop().await;
+    assert!(!log.contains("-secret"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_password_file_is_waited_for_and_nothing_connects_without_it() {
+    // This broker would take a client without a password.
+    let broker = Mosquitto::start("allow_anonymous true").await;
+    let (dir, gateway) = (tempfile::tempdir().unwrap(), simulator(1).await);
+    let file = dir.path().join("password");
+    let bridge = bridge_with(&broker, &file, &gateway);
+    for _ in 0..3 {
+        let told = not_ready(&bridge, "mqtt.password_file").await;
+        assert!(told.contains(&file.display().to_string()), "{told}");
+        assert!(told.contains("does not exist"), "{told}");
+    }
+    let config = bridge.config_file();
+    let out = run(&["check", "--config", config.to_str().unwrap()]);
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{told}");
+    assert!(told.contains("mqtt.password_file: the file"), "{told}");
+    assert!(!broker.log().contains("gsdk2mqtt_gsdk_bridge"), "{}", broker.log());
+    std::fs::write(&file, "secret\n").unwrap();
+    bridge.is_ready().await;
+}
+
+#[test]
+fn check_names_a_password_file_that_holds_no_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, file) = (dir.path().join("config.toml"), dir.path().join("password"));
+    let text = format!(
+        "[mqtt]\nusername = \"u\"\npassword_file = {file:?}\n[gateways.lobby]\n\
+         address = \"127.0.0.1\"\nca_file = \"Cargo.toml\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    for (content, words) in [
+        (&b""[..], "is empty"),
+        (b"\xef\xbb\xbf\n", "is empty"),
+        (b"\xff\xfes\0e\0c\0", "is not UTF-8"),
+        (b"a\0b", "NUL"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let out = run(&["check", "--config", config.to_str().unwrap()]);
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(told.contains("config.toml:3: mqtt.password_file: "), "{told}");
+        assert!(told.contains(words), "{words} in {told}");
+    }
+}
