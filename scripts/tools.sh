@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
 # ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, Python with
-# grpcio and jsonnet, cargo-deny. Asks nothing. Debian starts the services it installs; this
+# grpcio, paho-mqtt and jsonnet, cargo-deny. Asks nothing. Debian starts the services it installs; this
 # leaves none running that was not there before.
 set -eu
 
