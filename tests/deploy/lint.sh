@@ -30,7 +30,7 @@ for rule in $rules; do
         { echo "the alert $rule has no runbook_url" >&2; exit 1; }
 done
 for code in $(sed -n 's/.*=> "\([a-z_0-9]*\)",$/\1/p; s/.*new("\([a-z_]*\)".*/\1/p' \
-    src/gateway/dial_error.rs src/gateway/lost.rs); do
+    src/gateway/dial_error.rs src/gateway/lost.rs src/payload/health.rs); do
     grep -q "\`$code\`" docs/troubleshooting.md ||
         { echo "docs/troubleshooting.md does not know $code" >&2; exit 1; }
 done
