@@ -6,7 +6,9 @@ mod check;
 mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
+mod escape;
 mod health;
+mod journal;
 mod log;
 mod notify;
 mod pages;
@@ -78,7 +80,7 @@ impl Cli {
             }
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                log.say(&format!("gsdk2mqtt: {error:#}"));
+                log.say(&log::in_one_line(&format!("gsdk2mqtt: {error:#}")));
                 ExitCode::FAILURE
             }
         }

@@ -15,4 +15,5 @@ mod homeassistant;
 mod http;
 mod mqtt_session;
 mod pages;
+mod service;
 mod simulate;

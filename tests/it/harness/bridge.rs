@@ -25,6 +25,7 @@ pub(crate) struct Bridge {
     pub(crate) http_port: u16,
     dir: TempDir,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     child: Child,
 }
 
@@ -34,6 +35,7 @@ pub(crate) struct Setup {
     dir: TempDir,
     http_port: u16,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 impl Setup {
@@ -45,7 +47,7 @@ impl Setup {
             "state_dir = {state:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt_port}\"\n{extra}\n\
              [http]\nlisten = \"127.0.0.1:{http_port}\"\n"
         );
-        Self { text, dir, http_port, environment: Vec::new() }
+        Self { text, dir, http_port, environment: Vec::new(), arguments: Vec::new() }
     }
 
     /// With this simulated gateway, and `extra` keys of its table.
@@ -76,6 +78,12 @@ impl Setup {
         self
     }
 
+    /// With these arguments of every process that is started from it.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
     /// With these lines as they are.
     pub(crate) fn lines(mut self, lines: &str) -> Self {
         self.text += lines;
@@ -101,18 +109,23 @@ impl Setup {
     /// Writes the configuration and starts the bridge on it.
     pub(crate) fn start(self) -> Bridge {
         std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
-        let Self { dir, http_port, environment, .. } = self;
-        let child = spawn(dir.path(), &environment);
-        Bridge { http_port, dir, environment, child }
+        let Self { dir, http_port, environment, arguments, .. } = self;
+        let child = spawn(dir.path(), &environment, &arguments);
+        Bridge { http_port, dir, environment, arguments, child }
     }
 }
 
 /// Logs into a file: a pipe that nobody reads would hold it up one day.
-fn spawn(dir: &Path, environment: &[(String, String)]) -> Child {
-    Command::new(PROGRAM)
+fn spawn(dir: &Path, environment: &[(String, String)], arguments: &[String]) -> Child {
+    let mut command = Command::new(PROGRAM);
+    // The tests themselves may run under a service manager.
+    for name in ["RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"] {
+        command.env_remove(name);
+    }
+    command
         .args(["run", "--config"])
         .arg(dir.join("config.toml"))
-        .env_remove("RUST_LOG")
+        .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stderr(File::create(dir.join("log")).unwrap())
         .spawn()
@@ -162,7 +175,7 @@ impl Bridge {
 
     /// Starts it again on the same configuration after [`Self::kill`].
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.environment);
+        self.child = spawn(self.dir.path(), &self.environment, &self.arguments);
     }
 
     /// Changes the configuration for the next start.
