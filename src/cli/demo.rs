@@ -37,7 +37,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let listen = Listen { mqtt: args.mqtt, http: args.http, gateway: args.gateway };
-    let demo = Demo::start(listen).await?;
+    let stop = super::stop_signal();
+    tokio::pin!(stop);
+    let demo = tokio::select! {
+        started = Demo::start(listen) => started?,
+        () = &mut stop => return Ok(()),
+    };
     print(&greeting(&demo));
     let over = async {
         match args.runs_for {
@@ -46,7 +51,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = super::stop_signal() => {}
+        () = stop => {}
         () = over => {}
         () = show_events(demo.at.mqtt) => {}
     }

@@ -14,6 +14,7 @@ mod notify;
 mod pages;
 mod run;
 mod schema;
+mod signals;
 mod simulate;
 mod stderr;
 
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config;
+use signals::stop_signal;
 
 /// Publishes connects and disconnects of Suprema devices, read from G-SDK gateways, to MQTT and
 /// Prometheus.
@@ -126,17 +128,4 @@ pub fn failed(message: &str) -> ExitCode {
 /// closed or full changes nothing; the exit code still tells.
 fn say(message: &str) {
     _ = writeln!(std::io::stderr(), "gsdk2mqtt: {message}");
-}
-
-/// Done at the first SIGTERM or Ctrl-C.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupt = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        },
-        Err(_) => _ = interrupt.await,
-    }
 }

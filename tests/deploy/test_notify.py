@@ -1,7 +1,8 @@
-"""What systemd is told: ready, signs of life, stopping; by a socket that stands in for systemd."""
+"""Notifications to systemd: ready, alive, stopping; a socket stands in for systemd."""
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import tempfile
@@ -15,6 +16,10 @@ def main():
         folder = pathlib.Path(folder)
         manager.bind(str(folder / "notify"))
         manager.settimeout(PATIENCE_S)
+
+        def notified():
+            return manager.recv(99).rstrip(b"\n")
+
         ca = folder / "certs/ca.crt"
         with running(BRIDGE, "simulate", "--listen", "127.0.0.1:0", "--certs", folder / "certs",
                      log=folder / "simulator.log") as simulator:
@@ -28,10 +33,13 @@ def main():
         with running(BRIDGE, "run", "--config", folder / "config.toml", env=told,
                      log=folder / "bridge.log") as bridge:
             # Neither broker nor gateway is there: that is no reason to be started again.
-            assert manager.recv(99) == b"READY=1"
-            assert [manager.recv(99) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            assert notified() == b"READY=1"
+            assert [notified() for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            # systemctl kill -s HUP, or an old reload: neither ends it.
+            bridge.send_signal(signal.SIGHUP)
+            assert [notified() for _ in range(3)] == [b"WATCHDOG=1"] * 3
             bridge.terminate()
-            while (said := manager.recv(99)) != b"STOPPING=1":
+            while (said := notified()) != b"STOPPING=1":
                 assert said == b"WATCHDOG=1", said
             assert bridge.wait(PATIENCE_S) == 0
     print("notify: ready, alive, stopping")
@@ -40,8 +48,9 @@ def main():
 def unit():
     file = ROOT / "deploy/systemd/gsdk2mqtt.service"
     text = file.read_text()
-    for must in ("Type=notify", "WatchdogSec=", "StateDirectory=gsdk2mqtt"):
+    for must in ("Type=notify", "WatchdogSec=", "StateDirectory=gsdk2mqtt", "Restart=always"):
         assert must in text, must
+    assert "\nExecReload" not in text, "there is no reload"
     assert "\nProcSubset=pid" not in text, "it hides the boot ID, so that every crash ends a chain"
     looked = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=15", file],

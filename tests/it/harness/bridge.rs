@@ -159,6 +159,11 @@ impl Bridge {
     /// The same, whatever has become of its log.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         self.signal("-TERM");
+        self.ends().await
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
         eventually("the bridge ends", || self.child.try_wait().unwrap()).await
     }
 
