@@ -1,8 +1,62 @@
-//! Tasks that die of a panic are noticed: their owner is told, and may begin anew.
+//! Tasks that end in a panic or hang are noticed.
 //!
 //! May not decide what follows, nor touch any other room.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// The longest time between two beats of a loop that has nothing else to do.
+const BEAT_INTERVAL: Duration = Duration::from_secs(4);
+/// From this age on a heartbeat counts as stopped (contract, `/healthz`).
+const STOPPED_AFTER: Duration = Duration::from_secs(10);
+
+/// Shows that a loop runs: the loop beats, everyone else reads.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    started: Instant,
+    /// Milliseconds after `started`.
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Heartbeat {
+    /// A heartbeat that has just beaten.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { started: Instant::now(), last_ms: Arc::default() }
+    }
+
+    /// Called once in each iteration of the loop.
+    pub fn beat(&self) {
+        let millis = self.started.elapsed().as_millis();
+        self.last_ms.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The loop's next beat is due then at the latest.
+    #[must_use]
+    pub fn next_due(&self) -> Instant {
+        self.last() + BEAT_INTERVAL
+    }
+
+    /// Time since the last beat.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.last().elapsed()
+    }
+
+    /// Whether the loop runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.age() < STOPPED_AFTER
+    }
+
+    fn last(&self) -> Instant {
+        self.started + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+}
 
 /// Runs `work` as a task of its own and waits for it; giving up the wait ends it.
 ///
@@ -37,5 +91,17 @@ mod tests {
         let number = 3;
         let died = caught(async move { assert_eq!(number, 4, "not four") }).await;
         assert!(died.unwrap_err().contains("not four"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_is_alive_for_ten_seconds_after_its_last_beat() {
+        let heartbeat = Heartbeat::start();
+        tokio::time::advance(STOPPED_AFTER - Duration::from_millis(1)).await;
+        assert!(heartbeat.is_alive());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!heartbeat.is_alive());
+        heartbeat.beat();
+        assert!(heartbeat.is_alive());
+        assert_eq!(heartbeat.next_due(), Instant::now() + BEAT_INTERVAL);
     }
 }

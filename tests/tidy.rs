@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "bridge",
         "ids fleet payload outbox mqtt gateway commands desired metrics http homeassistant config \
-         net",
+         net task",
     ),
     ("doctor", "ids certificate fleet gateway mqtt outbox config bridge net"),
     ("schema", "config"),

@@ -146,7 +146,8 @@ impl Bridge {
         let (giving, keeping) = (self.desired.due(), self.keeper.due());
         let broker = [self.memory.due(), self.discovery.due(), self.session_again_at];
         let subscription = self.requests.subscription.due();
-        let others = [self.republish_at, giving, keeping, subscription];
+        let heartbeat = Some(self.heartbeat.next_due());
+        let others = [self.republish_at, giving, keeping, subscription, heartbeat];
         let others = broker.into_iter().chain(others).chain(self.health_due());
         moments.chain(losses).chain(others.flatten()).min()
     }

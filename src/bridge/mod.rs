@@ -45,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::{self, Connection, Publisher, Session};
 use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
+use crate::task::Heartbeat;
 use clock::Clock;
 use desired::Wanted;
 use discovery::Discovery;
@@ -75,6 +76,7 @@ const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 #[derive(Debug)]
 pub struct Bridge {
     clock: Clock,
+    heartbeat: Heartbeat,
     fleet: Fleet,
     outbox: Outbox,
     keeper: Keeper,
@@ -123,6 +125,12 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// The heartbeat of [`Bridge::run`].
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
     /// Runs until `shutdown` is done; then says `offline`, flushes, and ends within 5 s.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
@@ -139,6 +147,7 @@ impl Bridge {
     ///
     /// May be given up while waiting without losing anything.
     async fn turn(&mut self) {
+        self.heartbeat.beat();
         let due = self.due();
         let due_or_never = async {
             match due {
@@ -176,13 +185,22 @@ impl Bridge {
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
         let session = self.connection.take().map(Connection::disconnect);
         let session = session.and_then(|()| self.session.take());
-        // From here on the loop answers nobody.
-        self.queries.close();
-        while self.queries.recv().await.is_some() {}
-        let web = timeout(DISCONNECT_DEADLINE, &mut self.web);
         // A client that does not read is not waited for.
+        let web = timeout(DISCONNECT_DEADLINE, self.answer_web());
         let (_, ()) = tokio::join!(web, end(session));
+        self.queries.close();
         self.stop_keeping();
+    }
+
+    /// Answers the web server until it has ended, so that a stop cuts no scrape off.
+    async fn answer_web(&mut self) {
+        loop {
+            tokio::select! {
+                // It ended, or it died: both are its end.
+                _ = &mut self.web => return,
+                Some(query) = self.queries.recv() => self.answer_query(query),
+            }
+        }
     }
 
     async fn turn_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {

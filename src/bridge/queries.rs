@@ -12,7 +12,6 @@ impl Bridge {
     pub(super) fn answer_query(&mut self, query: Query) {
         // Whoever asked may have gone meanwhile.
         match query {
-            Query::Alive(answer) => _ = answer.send(()),
             Query::Ready(answer) => _ = answer.send(self.current_health()),
             Query::Page(wanted, answer) => _ = answer.send(self.page(&wanted)),
             Query::Changes(answer) => _ = answer.send(self.changes()),

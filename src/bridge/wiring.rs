@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Bridge;
@@ -35,6 +35,7 @@ use crate::net::TlsFiles;
 use crate::outbox::store::{StoreError, SyncMode};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
+use crate::task::Heartbeat;
 
 /// Observations that may wait for the loop (design, decision 1). Beyond it a gateway's stream is
 /// dropped and its list read anew.
@@ -62,12 +63,13 @@ pub enum StartError {
 }
 
 impl Bridge {
-    /// Starts the gateways' tasks, the broker's session and the web server on `listener`; the loop
-    /// turns with [`Bridge::run`]. Gateways and broker need not be there.
+    /// Starts the gateways' tasks, the broker's session and the web server on `listener`, which is
+    /// of the runtime `web`; the loop turns with [`Bridge::run`]. Gateways and broker need not be
+    /// there.
     ///
     /// # Errors
     /// When the metrics cannot be set up, or another process has the state directory.
-    pub fn start(config: &Config, listener: TcpListener) -> Result<Self, StartError> {
+    pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Self, StartError> {
         let clock = Clock::start();
         let metrics = Metrics::new(VERSION, COMMIT)?;
         let mut keeper = Keeper::new(config.state_dir.clone(), sync_mode(config));
@@ -90,21 +92,21 @@ impl Bridge {
         }
 
         let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
-        let web = serve(config, listener, ask, &metrics, stopped);
+        let heartbeat = Heartbeat::start();
+        let web =
+            web.spawn(serve(listener, web_settings(config, ask, &metrics, &heartbeat), stopped));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
         let republish_every = config.mqtt.republish_interval;
+        let home_assistant = discovery::settings(config, VERSION);
         let mut bridge = Self {
             clock,
+            heartbeat,
             outbox: Outbox::new(limits(config)),
             keeper,
             unwritten: Vec::new(),
             touched: BTreeSet::new(),
-            publisher: Publisher::new(
-                topics,
-                config.gateways.len(),
-                discovery::settings(config, VERSION),
-            ),
+            publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
             fleet,
@@ -274,20 +276,31 @@ fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
     }
 }
 
-fn serve(
+fn web_settings(
     config: &Config,
-    listener: TcpListener,
     queries: mpsc::Sender<http::Query>,
     metrics: &Metrics,
-    mut stopped: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+    heartbeat: &Heartbeat,
+) -> http::Settings {
     let chosen = config.metrics.device.iter().map(|series| match series {
         DeviceSeries::Seconds => DeviceGroup::Seconds,
         DeviceSeries::Counts => DeviceGroup::Counts,
     });
     let always = [DeviceGroup::State, DeviceGroup::Info];
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
-    let settings = http::Settings { queries, metrics: metrics.clone(), groups };
+    http::Settings {
+        queries,
+        metrics: metrics.clone(),
+        heartbeat: heartbeat.clone(),
+        groups,
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    settings: http::Settings,
+    mut stopped: watch::Receiver<bool>,
+) {
     let shutdown = async move { _ = stopped.wait_for(|stopped| *stopped).await };
-    tokio::spawn(http::serve(listener, settings, shutdown))
+    http::serve(listener, settings, shutdown).await;
 }

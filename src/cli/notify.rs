@@ -1,21 +1,20 @@
-//! What systemd is told: that the bridge is ready, alive, and stopping.
+//! Notifications to the service manager: ready, alive, stopping. Without one nothing is sent.
 //!
-//! May not judge by itself: it asks `/healthz` as anyone would, so that a loop that hangs gets no
-//! sign of life sent and the process is started again. Does nothing where systemd did not ask.
+//! The socket never waits, as those of the usual libraries do: a manager that reads nothing holds
+//! up neither the loop nor the web server.
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::health;
+use crate::task::Heartbeat;
 
 /// The service manager's socket, if there is one.
 #[derive(Debug)]
 pub(super) struct Systemd {
     socket: Option<UnixDatagram>,
-    /// A third of the time after which systemd loses patience: one answer may come late.
+    /// A third of the watchdog's time: one ping may be late.
     every: Option<Duration>,
 }
 
@@ -27,26 +26,29 @@ impl Systemd {
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             });
-            connected.inspect_err(|error| tracing::warn!(%error, "systemd cannot be told")).ok()
+            let warn = |error: &_| tracing::warn!(%error, "cannot notify the service manager");
+            connected.inspect_err(warn).ok()
         });
         Self { socket, every: every(std::env::var("WATCHDOG_USEC").ok().as_deref()) }
     }
 
-    pub(super) fn tell(&self, state: &str) {
-        // A full or vanished socket is systemd's to notice: its patience runs out.
+    pub(super) fn notify(&self, state: &str) {
+        // A full or vanished socket is for the manager to notice: its watchdog runs out.
         _ = self.socket.as_ref().map(|socket| socket.send(state.as_bytes()));
     }
 
-    /// Never ends: a sign of life for each answer of `/healthz`.
-    pub(super) async fn keep_alive(&self, http: SocketAddr) {
-        let Some(every) = self.every else { return std::future::pending().await };
+    /// Pings the watchdog, where there is one, for as long as the event loop runs.
+    pub(super) async fn watchdog(&self, heartbeat: &Heartbeat) {
+        let Some(every) = self.every else { return };
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match health::well(http).await {
-                Ok(()) => self.tell("WATCHDOG=1"),
-                Err(error) => tracing::error!("{error:#}"),
+            if heartbeat.is_alive() {
+                self.notify("WATCHDOG=1");
+            } else {
+                let age_s = heartbeat.age().as_secs();
+                tracing::error!(age_s, "event loop hangs; the watchdog gets no ping");
             }
         }
     }
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_watchdog_no_sign_of_life_is_due() {
+    fn without_a_watchdog_no_ping_is_due() {
         assert_eq!(every(None), None);
         assert_eq!(every(Some("0")), None);
         assert_eq!(every(Some("60000000")), Some(Duration::from_secs(20)));

@@ -24,11 +24,15 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     let config = loaded.config;
     let listen = config.http.listen;
-    let listener = http::listen(listen).with_context(|| {
-        format!("cannot listen on {listen}; free the address or set another in http.listen")
-    })?;
+    let web = http::start_runtime().context("the system gives no thread for the web server")?;
+    let listener = {
+        let _of_its_runtime = web.enter();
+        http::listen(listen).with_context(|| {
+            format!("cannot listen on {listen}; free the address or set another in http.listen")
+        })?
+    };
     let address = listener.local_addr()?;
-    let bridge = Bridge::start(&config, listener)?;
+    let bridge = Bridge::start(&config, listener, &web)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         gateways = config.gateways.len(),
@@ -36,17 +40,17 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         http = %address,
         "started"
     );
+    let (stop, heartbeat) = (super::stop_signal(), bridge.heartbeat());
     let systemd = Arc::new(Systemd::from_environment());
-    systemd.tell("READY=1");
-    let to_tell = Arc::clone(&systemd);
+    systemd.notify("READY=1");
+    let watchdog = Arc::clone(&systemd);
+    // Apart from the loop's runtime, so that a loop that hangs is logged.
+    web.spawn(async move { watchdog.watchdog(&heartbeat).await });
     let shutdown = async move {
-        super::stop_signal().await;
-        to_tell.tell("STOPPING=1");
+        stop.await;
+        systemd.notify("STOPPING=1");
     };
     // Beside the tasks that wake it: this thread would have to be woken by another each time.
     let turning = tokio::spawn(bridge.run(shutdown));
-    tokio::select! {
-        ended = turning => ended.context("the loop died of a mistake in this program"),
-        () = systemd.keep_alive(address) => Ok(()),
-    }
+    turning.await.context("the loop died of a mistake in this program")
 }

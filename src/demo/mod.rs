@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -73,7 +74,7 @@ impl Demo {
         let text = configuration(&dir, at, &simulator);
         std::fs::write(&config_file, &text)?;
         let loaded = config::from_toml(&config_file, &text)?;
-        let bridge = Bridge::start(&loaded.config, http)?;
+        let bridge = Bridge::start(&loaded.config, http, &Handle::current())?;
         let (stop_bridge, stopped) = oneshot::channel();
         // The bridge also stops when the sender is dropped.
         let bridge = tokio::spawn(bridge.run(async { _ = stopped.await }));

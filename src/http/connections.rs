@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::overload::Overload;
 use super::patient::Patient;
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
+use crate::task::Heartbeat;
 
 /// Connections at once: twice the browsers that may watch, and few beside 1,024 file handles, the
 /// smallest limit that is common.
@@ -32,9 +34,6 @@ const ACCEPT_REST: Duration = Duration::from_secs(1);
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// What the one too many is told, if it listens.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
-                      retry-after: 10\r\nconnection: close\r\n\r\n";
 
 /// Listens, with little room for answers that are not yet taken: so a client that reads is seen to.
 ///
@@ -49,9 +48,15 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `stop` is done, and then what was begun.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    heartbeat: Heartbeat,
+    stop: impl Future<Output = ()>,
+) {
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let mut overload = Overload::new(heartbeat);
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -63,8 +68,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
             Ok((socket, _)) if connections.len() < CONNECTIONS_MAX => {
                 connections.spawn(answer(socket, router.clone(), stopped.clone()));
             }
-            // It is not waited for: whoever does not take the word finds the connection closed.
-            Ok((socket, _)) => _ = socket.try_write(BUSY),
+            Ok((socket, _)) => overload.answer(socket),
             Err(error) => {
                 let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
                 tracing::warn!(%error, remedy, "the web server cannot accept a connection");
@@ -78,6 +82,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
     drop(listener);
     stopping.send_replace(true);
     while connections.join_next().await.is_some() {}
+    overload.end().await;
 }
 
 /// Answers one connection until it ends; after `stopped` only what it has asked already.

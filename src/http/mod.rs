@@ -1,10 +1,11 @@
 //! The web server: the status page, `/metrics`, `/healthz`, `/readyz` (contract, section 5).
 //!
-//! May not touch the loop's state: it asks, over a bounded channel, and writes down the answers.
-//! A loop that does not answer is what `/healthz` reports.
+//! May not touch the loop's state: it asks over a bounded channel. Only `/healthz` asks nothing: it
+//! reads the loop's heartbeat.
 
 mod connections;
 mod metrics;
+mod overload;
 pub mod page;
 mod patient;
 
@@ -20,6 +21,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -27,8 +29,9 @@ use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
 use crate::metrics::{DeviceGroup, GatewayMeasures, Metrics};
 use crate::payload::Health;
+use crate::task::Heartbeat;
 
-/// How long the loop may take to answer before it counts as stuck (contract, `/healthz`).
+/// How long the loop may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests on their way to the loop; more than a handful at once means that it is stuck.
 pub const QUERIES_MAX: usize = 64;
@@ -38,8 +41,6 @@ pub const DEVICES_AT_ONCE: usize = 1_000;
 /// What the server asks the loop.
 #[derive(Debug)]
 pub enum Query {
-    /// Whether it turns.
-    Alive(oneshot::Sender<()>),
     /// Whether it is ready, and in what it is degraded.
     Ready(oneshot::Sender<Health>),
     /// The measures of one gateway; `None` past the last.
@@ -70,6 +71,23 @@ pub struct Settings {
     pub metrics: Metrics,
     /// Which device series are shown.
     pub groups: BTreeSet<DeviceGroup>,
+    /// The loop's sign of life.
+    pub heartbeat: Heartbeat,
+}
+
+/// Starts a runtime of one thread for the web server. In the runtime of the event loop, a loop that
+/// hangs can take the server with it: tokio has one task wait for all sockets and timers, and the
+/// worker that has it next may be the one that hangs. A scrape also takes no time from the loop's
+/// workers.
+///
+/// # Errors
+/// The system gives no thread or no file handle.
+pub fn start_runtime() -> std::io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let serve_on = move || runtime.block_on(std::future::pending::<()>());
+    std::thread::Builder::new().name("http".to_owned()).spawn(serve_on)?;
+    Ok(handle)
 }
 
 /// Serves on this listener until `shutdown` is done.
@@ -78,6 +96,7 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
+    let heartbeat = settings.heartbeat.clone();
     let served = Arc::new(Served { settings, hub: page::Hub::default(), turn: Semaphore::new(1) });
     let router = Router::new()
         .route("/", get(page::page))
@@ -96,7 +115,7 @@ pub async fn serve(
         stop.send_replace(true);
     };
     let told = page::tell_on(served, async move { _ = stopped.wait_for(|stop| *stop).await });
-    tokio::join!(connections::serve(listener, router, shutdown), told);
+    tokio::join!(connections::serve(listener, router, heartbeat, shutdown), told);
 }
 
 impl Settings {
@@ -118,9 +137,10 @@ impl Settings {
 }
 
 async fn healthz(State(served): State<Arc<Served>>) -> Response {
-    match served.settings.ask(Query::Alive).await {
-        Ok(()) => "ok\n".into_response(),
-        Err(why) => unavailable(why),
+    if served.settings.heartbeat.is_alive() {
+        "ok\n".into_response()
+    } else {
+        unavailable("the event loop has not run for 10 s")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The bridge as a service manager runs it: notifications, signals and the journal.
 
+mod heartbeat;
 mod journal;
 mod signals;
 

@@ -13,6 +13,7 @@ use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
 use gsdk2mqtt::proto::connect::DeviceInfo;
 use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator, Timing};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -277,7 +278,7 @@ impl World {
         }
         // Nobody asks it in a model: a port of the machine will do.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bridge = match Bridge::start(&self.config, listener) {
+        let bridge = match Bridge::start(&self.config, listener, &Handle::current()) {
             Ok(bridge) => bridge,
             Err(error) => {
                 self.watch.wrong.push(format!("the bridge did not start: {error}"));

@@ -119,12 +119,12 @@ async fn a_client_that_reads_slowly_gets_all_of_it() {
 /// Whether somebody else has a turn.
 async fn is_served(bridge: &Bridge) -> bool {
     let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
-    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     _ = stream.write_all(request).await;
     to_the_end(stream).await.starts_with("HTTP/1.1 200")
 }
 
-/// Aim: those who ask and never read cannot keep others out, the watchdog among them. Method: as
+/// Aim: those who ask and never read cannot keep others out. Method: as
 /// many as the server takes at once, each with more asked for than the kernel holds for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_never_read_are_let_go() {
