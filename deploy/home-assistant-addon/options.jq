@@ -25,6 +25,8 @@ def twice: group_by(.)[] | select(length > 1) | first;
   (.mqtt_ca_file | file | set("ca_file")),
   "[http]",
   (if .status_page then "0.0.0.0:9925" else "127.0.0.1:9925" end | set("listen")),
+  # Ingress passes on whatever name the browser has for Home Assistant.
+  (["*"] | set("hosts")),
   "[commands]",
   (.commands | set("allow")),
   "[home_assistant]",

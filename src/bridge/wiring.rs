@@ -293,6 +293,7 @@ fn web_settings(
         metrics: metrics.clone(),
         heartbeat: heartbeat.clone(),
         groups,
+        hosts: http::Hosts::new(&config.http.hosts),
     }
 }
 

@@ -102,6 +102,8 @@ pub enum Protocol {
 pub struct Http {
     /// Where it listens; port 0 is any free one.
     pub listen: SocketAddr,
+    /// Names with a dot that it answers to, in lower case; `*` is any.
+    pub hosts: BTreeSet<String>,
 }
 
 /// What clients may ask for.

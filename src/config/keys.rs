@@ -108,6 +108,7 @@ pub const KEYS: &[Key] = &[
     // Mends what a broker lost without telling; at 100,000 devices 28 messages a second.
     key("mqtt.republish_interval", Form::Text, Fallback::Text("1h")),
     key("http.listen", Form::Text, Fallback::Text("127.0.0.1:9925")),
+    key("http.hosts", Form::List, Fallback::List(&[])),
     key("commands.allow", Form::List, Fallback::List(READ_ONLY)),
     key("commands.max_payload", Form::Text, Fallback::Text("64KiB")),
     // No person clicks faster, and a gateway answers a call in tens of milliseconds.
@@ -288,7 +289,7 @@ mod tests {
             ("mqttt", "did you mean mqtt?"),
             ("url", "did you mean mqtt.url?"),
             ("gateways.lobby.adress", "did you mean gateways.lobby.address?"),
-            ("http.colour", "the keys here are listen"),
+            ("http.colour", "the keys here are listen, hosts"),
         ] {
             assert_eq!(suggestion(&path(wrong)), words, "{wrong}");
         }

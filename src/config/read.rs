@@ -233,7 +233,15 @@ fn http(reader: &mut Reader<'_>) -> Option<Http> {
             format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
         })
     });
-    Some(Http { listen: listen? })
+    let path = KeyPath::of(&["http", "hosts"]);
+    let mut hosts = std::collections::BTreeSet::new();
+    for host in reader.texts(&path) {
+        match values::host_name(&host) {
+            Ok(host) => _ = hosts.insert(host),
+            Err(refusal) => reader.wrong(&path, refusal),
+        }
+    }
+    Some(Http { listen: listen?, hosts })
 }
 
 fn commands(reader: &mut Reader<'_>, ours: &[String]) -> Option<Commands> {

@@ -124,6 +124,18 @@ pub(super) fn gateway_address(text: &str) -> Result<HostPort, String> {
     })
 }
 
+/// A host's name as `Host` has it, in lower case, or `*`.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text == "*" || !text.is_empty() && text.chars().all(part) {
+        return Ok(text.to_lowercase());
+    }
+    Err(format!(
+        "{text:?} is not a host name; write it as in \"doors.example.com\", without scheme, port \
+         and path"
+    ))
+}
+
 /// A name that a certificate may be made out to.
 pub(super) fn server_name(text: &str) -> Result<String, String> {
     if HostPort::is_host(text) {

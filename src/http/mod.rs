@@ -4,12 +4,14 @@
 //! reads the loop's heartbeat.
 
 mod connections;
+mod host;
 mod metrics;
 mod overload;
 pub mod page;
 mod patient;
 
 pub use connections::listen;
+pub use host::Hosts;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub groups: BTreeSet<DeviceGroup>,
     /// The loop's sign of life.
     pub heartbeat: Heartbeat,
+    /// The names under which the server is reached.
+    pub hosts: Hosts,
 }
 
 /// Starts a runtime of one thread for the web server. In the runtime of the event loop, a loop that
@@ -96,7 +101,7 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let heartbeat = settings.heartbeat.clone();
+    let (heartbeat, hosts) = (settings.heartbeat.clone(), settings.hosts.clone());
     let served = Arc::new(Served { settings, hub: page::Hub::default(), turn: Semaphore::new(1) });
     let router = Router::new()
         .route("/", get(page::page))
@@ -107,7 +112,8 @@ pub async fn serve(
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(served.clone());
+        .with_state(served.clone())
+        .layer(from_fn_with_state(hosts, host::check));
     // Whoever watches is let go first: the server ends when nobody is being answered.
     let (stop, mut stopped) = watch::channel(false);
     let shutdown = async move {

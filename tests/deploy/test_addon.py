@@ -235,6 +235,7 @@ def options_become_a_configuration():
             assert code == 0, said
             assert f'url = "{scheme}://core-mosquitto:1883"\nusername = "addons"' in machine.made()
             assert 'listen = "127.0.0.1:9925"' in machine.made()
+            assert 'hosts = ["*"]' in machine.made()
             assert SECRET not in said + machine.made() and password.read_text() == SECRET
         answer |= {"password": "", "username": ""}
         assert machine.check(plain)[0] == 0 and "password_file" not in machine.made()

@@ -84,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// With these keys of `[http]`.
+    pub(crate) fn http(mut self, keys: &str) -> Self {
+        self.text = self.text.replace("[http]\n", &format!("[http]\n{keys}\n"));
+        self
+    }
+
     /// With these lines as they are.
     pub(crate) fn lines(mut self, lines: &str) -> Self {
         self.text += lines;

@@ -1,6 +1,7 @@
 //! The status page as an HTTP client without script sees it; `make test-page` looks with a browser.
 
 mod clients;
+mod hosts;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
