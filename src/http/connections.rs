@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -16,7 +16,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tower::Layer;
 
+use super::ending::Broken;
 use super::overload::Overload;
 use super::patient::Patient;
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
@@ -34,6 +36,8 @@ const ACCEPT_REST: Duration = Duration::from_secs(1);
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
+/// What the HTTP library holds of a request's head or of an answer, a piece of it more at most.
+const HTTP_BUFFER_BYTES: usize = 64 << 10;
 
 /// Listens, with little room for answers that are not yet taken: so a client that reads is seen to.
 ///
@@ -88,9 +92,13 @@ pub(super) async fn serve(
 /// Answers one connection until it ends; after `stopped` only what it has asked already.
 async fn answer(socket: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-    let connection =
-        http.serve_connection(TokioIo::new(Patient::new(socket)), TowerToHyperService::new(router));
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(HTTP_BUFFER_BYTES);
+    let broken = Broken::default();
+    let service = TowerToHyperService::new(Extension(broken.clone()).layer(router));
+    let connection = http.serve_connection(TokioIo::new(Patient::new(socket, broken)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),

@@ -1,72 +1,92 @@
-//! `/metrics`: the loop's answers, asked for and written a piece at a time.
+//! `/metrics`: the loop's answers, asked for and written a piece at a time, for a few at once.
 //!
 //! May not hold more of the fleet than one group of series at once. Each gateway, and each group of
 //! a device's series, is of one instant; the whole is of the time that it took to write.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::Extension;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Version, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::ending::Broken;
 use super::{DEVICES_AT_ONCE, Query, Served, Settings, unavailable};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
 use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text};
 use crate::task::caught;
 
+/// Scrapes at once: Prometheus, and its twin or a person.
+pub(super) const SCRAPES_MAX: usize = 2;
+/// How long a scrape may take. Prometheus itself waits for 10 s.
+const SCRAPE_DEADLINE: Duration = Duration::from_secs(10);
+/// When a scrape beyond the limit may come again, in seconds.
+const RETRY_AFTER_S: &str = "10";
 /// Pieces that wait for the socket.
 const PIECES_MAX: usize = 2;
 
 /// A piece of the text; an error breaks the answer off, so that nobody takes it for whole.
 type Piece = Result<String, String>;
 
-pub(super) async fn metrics(State(served): State<Arc<Served>>, version: Version) -> Response {
+pub(super) async fn metrics(
+    State(served): State<Arc<Served>>,
+    Extension(broken): Extension<Broken>,
+) -> Response {
+    let Ok(permit) = Arc::clone(&served.scrapes).try_acquire_owned() else {
+        let retry = [(header::RETRY_AFTER, RETRY_AFTER_S)];
+        let text = "two scrapes are under way already\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, retry, text).into_response();
+    };
+    let deadline = Instant::now() + SCRAPE_DEADLINE;
     let settings = &served.settings;
-    let mut gateways = Vec::new();
-    loop {
-        let index = GatewayIndex(gateways.len());
-        match settings.ask(|answer| Query::Gateway(index, answer)).await {
-            Ok(Some(measures)) => gateways.push(measures),
-            Ok(None) => break,
-            Err(why) => return unavailable(why),
-        }
-    }
+    let gateways = match timeout_at(deadline, gateways(settings)).await {
+        Ok(Ok(gateways)) => gateways,
+        Ok(Err(why)) => return unavailable(why),
+        Err(_) => return unavailable("the loop is too slow"),
+    };
     let Ok(mut first) = settings.metrics.text() else {
         return unavailable("the bridge's own metrics cannot be written");
     };
     first.push_str(&gateways_text(&gateways));
     let (pieces, written) = mpsc::channel(PIECES_MAX);
     let last = pieces.clone();
-    let writer = Writer { settings: served.settings.clone(), gateways, pieces };
+    let writer = Writer { settings: settings.clone(), gateways, pieces };
     tokio::spawn(async move {
-        let why = match caught(async move { writer.write().await }).await {
-            Ok(Ok(()) | Err(Ended::Gone)) => return,
-            Ok(Err(Ended::Unanswered(why))) => why.to_owned(),
-            Err(panic) => {
-                tracing::error!(%panic, "writing the metrics failed");
-                panic
-            }
+        let ended = caught(async move { timeout_at(deadline, writer.write()).await }).await;
+        // Before the answer ends, so that its client may ask again at once.
+        drop(permit);
+        let why = match ended {
+            Ok(Ok(Ok(()) | Err(Ended::Gone))) => return,
+            Ok(Ok(Err(Ended::Unanswered(why)))) => why.to_owned(),
+            Ok(Err(_)) => "the scrape took longer than 10 s".to_owned(),
+            Err(panic) => panic,
         };
-        // Whoever asked may have gone meanwhile.
+        tracing::warn!(why, "scrape broken off");
+        broken.set();
+        // The client may be gone.
         _ = last.send(Err(why)).await;
     });
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(written));
-    let body = Body::from_stream(body);
-    if version > Version::HTTP_10 {
-        return (content_type, body).into_response();
-    }
-    // HTTP/1.0 knows no chunks. Where only the connection's end tells the end, hyper 1.12 forgets
-    // to close it if all was flushed before the end came; so the length is told, for the memory
-    // that the whole takes.
-    match to_bytes(body, usize::MAX).await {
-        Ok(whole) => (content_type, whole).into_response(),
-        Err(_) => unavailable("the metrics could not be written; the log says why"),
+    (content_type, Body::from_stream(body)).into_response()
+}
+
+/// The measures of all gateways.
+async fn gateways(settings: &Settings) -> Result<Vec<GatewayMeasures>, &'static str> {
+    let mut gateways = Vec::new();
+    loop {
+        let index = GatewayIndex(gateways.len());
+        match settings.ask(|answer| Query::Gateway(index, answer)).await? {
+            Some(measures) => gateways.push(measures),
+            None => return Ok(gateways),
+        }
     }
 }
 

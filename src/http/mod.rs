@@ -4,6 +4,7 @@
 //! reads the loop's heartbeat.
 
 mod connections;
+mod ending;
 mod host;
 mod metrics;
 mod overload;
@@ -20,13 +21,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
@@ -63,6 +66,8 @@ struct Served {
     hub: page::Hub,
     /// Whose page is being made.
     turn: Semaphore,
+    /// A permit for each scrape under way.
+    scrapes: Arc<Semaphore>,
 }
 
 /// What the server is told.
@@ -102,7 +107,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (heartbeat, hosts) = (settings.heartbeat.clone(), settings.hosts.clone());
-    let served = Arc::new(Served { settings, hub: page::Hub::default(), turn: Semaphore::new(1) });
+    let served = Arc::new(Served {
+        settings,
+        hub: page::Hub::default(),
+        turn: Semaphore::new(1),
+        scrapes: Arc::new(Semaphore::new(metrics::SCRAPES_MAX)),
+    });
+    // The fastest level makes a tenth of the metrics' text; the best takes five times as long.
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest);
     let router = Router::new()
         .route("/", get(page::page))
         .route("/page.css", get(page::style))
@@ -113,6 +125,9 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(served.clone())
+        // The last is the first to see a request.
+        .layer(compression)
+        .layer(from_fn(ending::close_in_http_1_0))
         .layer(from_fn_with_state(hosts, host::check));
     // Whoever watches is let go first: the server ends when nobody is being answered.
     let (stop, mut stopped) = watch::channel(false);

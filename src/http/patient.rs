@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::ending::Broken;
+
 /// How long a client may take nothing of what it has asked for. Without an end to that, a few who
 /// ask and never read would keep all others out, the watchdog among them.
 const TAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -22,11 +24,12 @@ pub(super) struct Patient {
     socket: TcpStream,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    broken: Broken,
 }
 
 impl Patient {
-    pub(super) const fn new(socket: TcpStream) -> Self {
-        Self { socket, waiting: None }
+    pub(super) const fn new(socket: TcpStream, broken: Broken) -> Self {
+        Self { socket, waiting: None, broken }
     }
 
     /// What came of a write, once it has waited for long enough.
@@ -41,7 +44,18 @@ impl Patient {
         }
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(TAKE_DEADLINE)));
         ready!(waiting.as_mut().poll(cx));
+        self.broken.set();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+    }
+}
+
+impl Drop for Patient {
+    /// Resets the connection where an answer is not whole.
+    fn drop(&mut self) {
+        if self.broken.is_set() {
+            // A socket that is closed already needs no reset.
+            _ = self.socket.set_zero_linger();
+        }
     }
 }
 

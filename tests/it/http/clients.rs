@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::harness::bridge::{Bridge, Setup, ask};
+use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 use crate::harness::{LOOK_EVERY, eventually, patiently, simulator};
@@ -81,24 +81,8 @@ async fn never_reading(bridge: &Bridge) -> TcpStream {
     stream
 }
 
-/// Aim: an answer in HTTP/1.0 has an end of its own; one that only the connection's end told was
-/// left open now and then, and its client waiting. Method: the length is told, and right.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scrape_in_http_1_0_is_told_its_length() {
-    let broker = Mosquitto::start("").await;
-    let gateway = simulator(450).await;
-    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
-    bridge.is_ready().await;
-    let answer =
-        patiently("the end", async { to_the_end(ask(bridge.http_port, "/metrics").await).await });
-    let answer = answer.await.to_lowercase();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    assert_eq!(length.unwrap().parse(), Ok(body.len()), "{head}");
-}
-
-/// Aim: who reads slowly gets it whole. Method: 32 kB a second through a small window, for longer
-/// than one may take nothing.
+/// Aim: who reads slowly gets it whole. Method: each scrape within the 10 s that it may take, at
+/// 100 kB a second through a small window, for longer than one may take nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_slowly_gets_all_of_it() {
     let broker = Mosquitto::start("").await;
@@ -107,7 +91,7 @@ async fn a_client_that_reads_slowly_gets_all_of_it() {
     bridge.is_ready().await;
     let mut stream = never_reading(&bridge).await;
     let (mut read, begun) = (0, Instant::now());
-    let mut some = vec![0; 3_200];
+    let mut some = vec![0; 10_000];
     while begun.elapsed() < Duration::from_secs(15) {
         stream.read_exact(&mut some).await.expect("it is served as long as it reads");
         read += some.len();
@@ -175,7 +159,8 @@ async fn a_scrape_while_shutting_down_is_whole_or_refused() {
     bridge.is_ready().await;
     let mut scrapes = JoinSet::new();
     let (tell, scraped) = tokio::sync::watch::channel(0);
-    for _ in 0..8 {
+    // As many as are served at once.
+    for _ in 0..2 {
         let (port, tell) = (bridge.http_port, tell.clone());
         scrapes.spawn(async move {
             let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

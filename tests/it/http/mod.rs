@@ -2,6 +2,7 @@
 
 mod clients;
 mod hosts;
+mod scrapes;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
