@@ -33,6 +33,7 @@ impl Bridge {
             Event::Connected(connected) => {
                 self.metrics.mqtt_connections.inc();
                 self.metrics.mqtt_connected.set(1);
+                self.health.broker_file = None;
                 self.health.retain_unavailable = !connected.retain_available;
                 self.requests.broker_announced(connected.announced_packet_size());
                 self.connection = Some(connected.connection);
@@ -60,7 +61,10 @@ impl Bridge {
             Event::Disconnected { reason, closed_by_broker, .. } => {
                 _ = self.connection_ended(reason, closed_by_broker);
             }
-            Event::Unreachable { reason, .. } => self.broker_fault = reason,
+            Event::Unreachable { reason, file_missing, .. } => {
+                self.health.broker_file = file_missing.then(|| reason.clone());
+                self.broker_fault = reason;
+            }
         }
     }
 

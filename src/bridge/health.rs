@@ -5,7 +5,11 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::own_state::OwnState;
 use super::refusals::Refusals;
+use crate::net::is_file_missing;
 use crate::payload::{Degraded, DegradedReason, Health};
+
+/// Missing files that `/readyz` names at once.
+const FILES_NAMED_MAX: usize = 10;
 
 /// What `/readyz` needs beside the state of the other components.
 #[derive(Debug, Default)]
@@ -15,6 +19,8 @@ pub(super) struct HealthFacts {
     pub(super) discovery_refusals: Refusals,
     /// The broker keeps no retained messages, as its CONNACK said.
     pub(super) retain_unavailable: bool,
+    /// The broker cannot be dialed because of a file: its name, and what to do.
+    pub(super) broker_file: Option<String>,
     /// What the metrics show, by reason.
     shown: [bool; DegradedReason::ALL.len()],
 }
@@ -95,8 +101,20 @@ impl Bridge {
                 self.keeper.fault().map(|fault| format!("the store: {fault}"))
             }
             DegradedReason::AnotherInstance => self.rivals.reason(Instant::now()),
-            DegradedReason::FileMissing => None,
+            DegradedReason::FileMissing => self.files_missing(),
         }
+    }
+
+    /// The files that connections wait for, each with its name and what to do.
+    fn files_missing(&self) -> Option<String> {
+        let errors = self.facts.iter().filter_map(|facts| facts.last_error.as_ref());
+        let of_gateways = errors.filter(|error| is_file_missing(&error.code));
+        let all: Vec<&str> = of_gateways
+            .map(|error| error.message.as_str())
+            .chain(self.health.broker_file.as_deref())
+            .take(FILES_NAMED_MAX)
+            .collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn messages_refused(&self) -> Option<String> {

@@ -31,7 +31,7 @@ use crate::http;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
-use crate::net::TlsFiles;
+use crate::net::{BackoffPolicy, TlsFiles};
 use crate::outbox::store::{StoreError, SyncMode};
 use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
@@ -272,7 +272,7 @@ fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
         },
         keep_alive: MQTT_KEEP_ALIVE,
         limits: mqtt::Limits::default(),
-        retry: mqtt::Retry::default(),
+        retry: BackoffPolicy::default(),
     }
 }
 

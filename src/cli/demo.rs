@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::demo::{Demo, Listen};
 use crate::mqtt::{self, Event, Message, Retained};
+use crate::net::BackoffPolicy;
 
 /// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to
 /// be installed, and nothing is left behind.
@@ -118,7 +119,7 @@ async fn show_events(broker: SocketAddr) {
         },
         keep_alive: Duration::from_secs(30),
         limits: mqtt::Limits::default(),
-        retry: mqtt::Retry::default(),
+        retry: BackoffPolicy::default(),
     });
     let mut connection = None;
     while let Some(event) = session.next().await {

@@ -12,16 +12,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::GatewayIndex;
+use crate::net::Backoff;
 use crate::task::caught;
 
 use super::channel::KeepAlive;
 use super::client::{GatewayClient, RpcObserver};
+use super::failures::Told;
 use super::live::Live;
 use super::lost::Lost;
 use super::observation::{LinkError, Observation};
 use super::options::GatewayOptions;
 use super::package::PackageMemory;
-use super::retry::{Retry, Told};
 use super::subscription::{NotEstablished, establish};
 
 /// The one queue of all gateways' observations.
@@ -106,7 +107,7 @@ struct Task {
     ends: Ends,
     packages: PackageMemory,
     keep_alive: KeepAlive,
-    retry: Retry,
+    backoff: Backoff,
     told: Told,
 }
 
@@ -133,7 +134,7 @@ impl Ends {
             if self.queue.send((self.index, observation)).await.is_err() {
                 return;
             }
-            sleep(self.options.timing.retry_first).await;
+            sleep(self.options.timing.retry.first).await;
         }
     }
 }
@@ -143,7 +144,7 @@ impl Task {
         Self {
             packages: PackageMemory::default(),
             keep_alive: KeepAlive::Pings,
-            retry: Retry::new(ends.options.timing),
+            backoff: Backoff::new(ends.options.timing.retry),
             told: Told::default(),
             ends,
         }
@@ -173,7 +174,7 @@ impl Task {
             }
             if !changed {
                 let held = stood.map(|(since, last)| last.saturating_duration_since(since));
-                sleep(self.retry.pause(lost.absence, held.unwrap_or_default())).await;
+                sleep(self.backoff.next(lost.absence, held)).await;
             }
         }
     }

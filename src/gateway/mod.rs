@@ -7,13 +7,13 @@ mod channel;
 mod client;
 mod convert;
 mod error;
+mod failures;
 mod link;
 mod live;
 mod lost;
 mod observation;
 mod options;
 mod package;
-mod retry;
 mod subscription;
 mod types;
 

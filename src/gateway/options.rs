@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::{GatewayName, HostPort};
-use crate::net::{GATEWAY_PORT, Peer, Target, Tls, TlsFiles};
+use crate::net::{BackoffPolicy, GATEWAY_PORT, Peer, Target, Tls, TlsFiles};
 
 /// The port of a device gateway's gRPC service, where an address names none.
 pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
@@ -56,16 +56,8 @@ pub struct Timing {
     pub keep_alive_interval: Duration,
     /// Asked, and nothing received for this long: the link is lost.
     pub keep_alive_timeout: Duration,
-    /// The first pause after a failure. To each pause up to as much again is added by chance.
-    pub retry_first: Duration,
-    /// The longest pause while nobody answers at the address. One packet is all that asking again
-    /// costs there, and a gateway that restarts is to be back within seconds.
-    pub retry_absent_max: Duration,
-    /// The longest pause where something did answer, but not as it should: only a person mends
-    /// that.
-    pub retry_max: Duration,
-    /// A link that held this long makes the pauses short again.
-    pub stable: Duration,
+    /// The waits between attempts.
+    pub retry: BackoffPolicy,
 }
 
 impl Default for Timing {
@@ -75,10 +67,7 @@ impl Default for Timing {
             subscribe_grace: Duration::from_millis(300),
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(5),
-            retry_first: Duration::from_millis(500),
-            retry_absent_max: Duration::from_secs(2),
-            retry_max: Duration::from_secs(15),
-            stable: Duration::from_secs(60),
+            retry: BackoffPolicy::default(),
         }
     }
 }

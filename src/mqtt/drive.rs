@@ -391,7 +391,7 @@ mod tests {
             will: Will { topic: "t".to_owned(), payload: "".into(), retain: true },
             keep_alive: Duration::from_secs(30),
             limits: Limits::default(),
-            retry: crate::mqtt::Retry::default(),
+            retry: crate::net::BackoffPolicy::default(),
         }
     }
 

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::backoff::Ending;
 use crate::net::{DialError, is_file_missing};
 
 /// Why there is no connection to the broker, or no longer one.
@@ -256,31 +255,13 @@ impl Fault {
         matches!(self, Self::Dial(error) if is_file_missing(error.code()))
     }
 
-    /// How hard the broker may be asked again.
-    pub(super) fn ending(&self) -> Ending {
-        match self {
-            Self::Dial(error) if error.is_absence() => Ending::Absent,
-            Self::TakenOver { .. } | Self::ClosedAgain { .. } => Ending::TakenOver,
-            Self::ClosedOnMessage { .. }
-            | Self::Dial(_)
-            | Self::Deadline { .. }
-            | Self::TlsExpected { .. }
-            | Self::Credentials { .. }
-            | Self::ClientId { .. }
-            | Self::ClientIdOrKeepAlive { .. }
-            | Self::PacketLimit { .. }
-            | Self::AckMismatch { .. }
-            | Self::NoConnack { .. }
-            | Self::Version { .. }
-            | Self::Declined { .. }
-            | Self::ClosedEarly { .. }
-            | Self::Ended { .. }
-            | Self::Closed { .. }
-            | Self::Reset { .. }
-            | Self::Lost { .. }
-            | Self::Silent { .. }
-            | Self::Unacknowledged { .. }
-            | Self::Protocol { .. } => Ending::Dropped,
-        }
+    /// Whether another client seems to use our client ID, so that this one steps back.
+    pub(super) fn steps_back(&self) -> bool {
+        matches!(self, Self::TakenOver { .. } | Self::ClosedAgain { .. })
+    }
+
+    /// Whether trying again costs the broker nothing.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_absence())
     }
 }

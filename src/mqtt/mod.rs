@@ -3,7 +3,6 @@
 //! May not call gateways or decide what is true of a device.
 
 mod answers;
-mod backoff;
 mod changed;
 mod clearing;
 mod connection;
@@ -31,7 +30,6 @@ mod v5;
 mod words;
 
 pub use answers::AnswerDropped;
-pub use backoff::Retry;
 pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError};
 pub use dial::Password;
 pub use discovery::DiscoverySettings;

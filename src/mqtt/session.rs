@@ -13,7 +13,6 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::backoff::{Retry, Schedule};
 use super::connection::Connection;
 use super::dial::{Password, dial};
 use super::drive::{End, SessionHandle, drive};
@@ -23,7 +22,7 @@ use super::tap::PacketTap;
 use super::{v4, v5};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
-use crate::net::TlsFiles;
+use crate::net::{Backoff, BackoffPolicy, TlsFiles};
 use crate::task::caught;
 
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
@@ -70,6 +69,8 @@ pub struct Limits {
     pub connack_deadline: Duration,
     /// For what is under way when asked to disconnect.
     pub disconnect_deadline: Duration,
+    /// The wait after another client took the session over.
+    pub taken_over_wait: Duration,
 }
 
 impl Default for Limits {
@@ -81,6 +82,7 @@ impl Default for Limits {
             connect_deadline: Duration::from_secs(10),
             connack_deadline: Duration::from_secs(10),
             disconnect_deadline: Duration::from_secs(2),
+            taken_over_wait: Duration::from_secs(60),
         }
     }
 }
@@ -110,7 +112,7 @@ pub struct Settings {
     /// Sizes and deadlines.
     pub limits: Limits,
     /// The waits between attempts.
-    pub retry: Retry,
+    pub retry: BackoffPolicy,
 }
 
 impl Settings {
@@ -230,6 +232,8 @@ pub enum Event {
     Unreachable {
         /// Why, in plain words.
         reason: String,
+        /// Whether a file that the configuration names is missing or cannot be read.
+        file_missing: bool,
         /// Failed attempts since the last connection.
         attempts: u32,
         /// When it is tried again.
@@ -297,7 +301,7 @@ async fn run_on(settings: Settings, events: mpsc::Sender<Event>) {
 
 async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     let stopping = Arc::new(AtomicBool::new(false));
-    let mut schedule = Schedule::new(settings.retry);
+    let mut backoff = Backoff::new(settings.retry);
     let mut failures = Failures::default();
     let mut closed_soon = ClosedSoon::default();
     for number in 1.. {
@@ -312,7 +316,9 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
         let since = line.connected_at();
         let lasted = since.map(|since| since.elapsed());
         let fault = closed_soon.explain(fault, &line, &settings);
-        let retry_in = schedule.wait(fault.ending(), lasted);
+        let wait = backoff.next(fault.is_absence(), lasted);
+        // Two bridges that both wait less than all of it would only meet sooner.
+        let retry_in = if fault.steps_back() { settings.limits.taken_over_wait } else { wait };
         let reason = fault.to_string();
         let event = if since.is_some() {
             let stable = lasted.is_some_and(|lasted| lasted >= settings.retry.stable);
@@ -322,7 +328,8 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
             Event::Disconnected { generation, reason, taken_over, closed_by_broker, retry_in }
         } else {
             let attempts = failures.failed(&reason, retry_in);
-            Event::Unreachable { reason, attempts, retry_in }
+            let file_missing = fault.file_missing();
+            Event::Unreachable { reason, file_missing, attempts, retry_in }
         };
         if events.send(event).await.is_err() {
             return;

@@ -218,11 +218,13 @@ impl DialError {
         }
     }
 
-    /// Whether nothing answers at the address now, as while a peer restarts or hangs.
+    /// Whether trying again costs the peer nothing: nothing answers at the address now, as while it
+    /// restarts or hangs, or a file of ours is missing.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(
             *self.failure,
-            Failure::HostNotFound(_)
+            Failure::File(FileFailure { problem: Problem::Unread(_), .. })
+                | Failure::HostNotFound(_)
                 | Failure::LookupTimeout(_)
                 | Failure::Refused
                 | Failure::Unreachable(_)

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 mod activity;
+mod backoff;
 mod dial;
 mod error;
 mod explain;
@@ -17,6 +18,8 @@ mod remedy;
 mod tls;
 
 pub(crate) use activity::ActivityClock;
+pub(crate) use backoff::Backoff;
+pub use backoff::BackoffPolicy;
 pub(crate) use dial::{Dialed, Stream, Target, Tls, dial};
 pub use error::{DialError, Peer, is_file_missing};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gsdk2mqtt::simulator::Simulator;
 use tempfile::TempDir;
@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
-use crate::harness::{PATIENCE, patiently, simulator};
+use crate::harness::{LOOK_EVERY, PATIENCE, patiently, simulator};
+
+const FILE_MISSING: &str = "gsdk_degraded{reason=\"file_missing\"}";
 
 /// A file that no read comes back from: a named pipe without a writer.
 fn named_pipe(dir: &Path) -> PathBuf {
@@ -125,7 +127,7 @@ async fn not_ready(bridge: &Bridge, words: &str) -> String {
             if status == 503 && body.contains(words) {
                 return body;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     })
     .await
@@ -172,8 +174,36 @@ async fn a_missing_password_file_is_waited_for_and_nothing_connects_without_it()
     assert_eq!(out.status.code(), Some(1), "{told}");
     assert!(told.contains("mqtt.password_file: the file"), "{told}");
     assert!(!broker.log().contains("gsdk2mqtt_gsdk_bridge"), "{}", broker.log());
+    assert_eq!(bridge.metric(FILE_MISSING).await, Some(1.0));
     std::fs::write(&file, "secret\n").unwrap();
     bridge.is_ready().await;
+    assert_eq!(bridge.metric(FILE_MISSING).await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_missing_ca_file_is_named_in_readyz_until_it_is_there() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.crt");
+    let setup = Setup::new(broker.port, "");
+    let bridge = setup.gateway_at("lobby", gateway.address(), &file, "").start();
+    bridge.is_ready().await;
+    let (_, body) = bridge.get("/readyz").await;
+    let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let degraded = &told["degraded"][0];
+    assert_eq!(degraded["reason"], "file_missing", "{body}");
+    let message = degraded["message"].as_str().unwrap();
+    for words in ["gateways.lobby.ca_file", file.to_str().unwrap(), "does not exist"] {
+        assert!(message.contains(words), "{words} in {message}");
+    }
+    assert_eq!(bridge.metric(FILE_MISSING).await, Some(1.0));
+    std::fs::write(&file, gateway.ca_pem()).unwrap();
+    patiently("the file is used", async {
+        while bridge.metric(FILE_MISSING).await != Some(0.0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
 }
 
 #[test]

@@ -13,8 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
-    Connected, Event, Limits, Message, Protocol, Publish, Retained, Retry, Session, Settings, Will,
+    Connected, Event, Limits, Message, Protocol, Publish, Retained, Session, Settings, Will,
 };
+use gsdk2mqtt::net::BackoffPolicy;
 
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
@@ -36,11 +37,11 @@ fn settings(port: u16, protocol: Protocol) -> Settings {
         },
         keep_alive: Duration::from_secs(30),
         limits: Limits::default(),
-        retry: Retry {
+        retry: BackoffPolicy {
             first: Duration::from_millis(20),
             absent_max: Duration::from_millis(100),
             max: Duration::from_millis(200),
-            ..Retry::default()
+            ..BackoffPolicy::default()
         },
     }
 }

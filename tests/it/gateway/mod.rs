@@ -20,6 +20,7 @@ use gsdk2mqtt::gateway::{
     GatewayOptions, Link, Observation, PORT_DEFAULT, Rpc, RpcObserver, Timing,
 };
 use gsdk2mqtt::ids::HostPort;
+use gsdk2mqtt::net::BackoffPolicy;
 use tokio::sync::{mpsc, watch};
 
 /// How long anything may take before a test gives up. Nothing is waited for without a condition.
@@ -32,10 +33,12 @@ fn quick() -> Timing {
         subscribe_grace: Duration::from_millis(50),
         keep_alive_interval: Duration::from_millis(300),
         keep_alive_timeout: Duration::from_millis(300),
-        retry_first: Duration::from_millis(20),
-        retry_absent_max: Duration::from_millis(100),
-        retry_max: Duration::from_millis(100),
-        ..Timing::default()
+        retry: BackoffPolicy {
+            first: Duration::from_millis(40),
+            absent_max: Duration::from_millis(200),
+            max: Duration::from_millis(200),
+            ..BackoffPolicy::default()
+        },
     }
 }
 

@@ -81,7 +81,7 @@ async fn kill_under_load(protocol: Protocol) {
     let mut subscriber = Subscriber::start(broker.port, "t/+");
     let mut settings = settings(broker.port, protocol);
     // Killed and back within milliseconds, it looks like one that throws us out.
-    settings.retry.taken_over = settings.retry.max;
+    settings.limits.taken_over_wait = settings.retry.max;
     let mut session = spawn(settings);
     let mut outbox = Outbox::new();
     let mut connection: Option<Connection> = None;
