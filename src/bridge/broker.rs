@@ -9,9 +9,7 @@ use super::clock::instant_now;
 use super::memory::Memory;
 use super::own_state::OwnState;
 use super::request_subscription::RequestSubscription;
-use crate::mqtt::{
-    Ack, Acknowledged, Connection, Event, Generation, Kind, Publish, PublishError, Refusal, View,
-};
+use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, Refusal, Rejected, View};
 use crate::payload::rfc3339;
 
 impl Bridge {
@@ -79,7 +77,11 @@ impl Bridge {
         self.health.own_state = OwnState::default();
         self.requests.subscription = RequestSubscription::default();
         self.broker_fault = reason;
-        self.publisher.disconnected(closed_by_broker, &mut self.outbox);
+        let outbox = &mut self.outbox;
+        let set_aside = self.publisher.disconnected(closed_by_broker, &self.directory, outbox);
+        if let Some(rejected) = set_aside {
+            self.message_rejected(rejected);
+        }
         self.connection.take()
     }
 
@@ -88,47 +90,42 @@ impl Bridge {
         if !current {
             return;
         }
-        let now = self.clock.steady();
-        for ack in acks {
-            let outbox = &mut self.outbox;
-            let acknowledged = self.publisher.acknowledged(now, ack.token, ack.result, outbox);
-            let Some(acknowledged) = acknowledged else { continue };
-            match ack.result {
-                Ok(()) => self.metrics.published(acknowledged.kind.name()),
-                Err(refusal) => self.message_refused(&acknowledged, refusal),
-            }
-            if let Some(read_at) = acknowledged.read_at {
-                self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
-            }
-            if acknowledged.kind == Kind::Event {
-                self.publisher.bridge_info_changed();
-            }
+        acks.iter().for_each(|ack| self.answered(ack.token, ack.result));
+    }
+
+    /// The broker has answered a message, or is known to refuse it.
+    fn answered(&mut self, token: u64, result: Result<(), Refusal>) {
+        let (now, outbox) = (self.clock.steady(), &mut self.outbox);
+        let acknowledged = self.publisher.acknowledged(now, token, result, &self.directory, outbox);
+        let Some(acknowledged) = acknowledged else { return };
+        match acknowledged.rejected {
+            None => self.metrics.published(acknowledged.kind.name()),
+            Some(rejected) => self.message_rejected(rejected),
+        }
+        if let Some(read_at) = acknowledged.read_at {
+            self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
+        }
+        if acknowledged.kind == Kind::Event {
+            self.publisher.bridge_info_changed();
         }
     }
 
-    fn message_refused(&mut self, acknowledged: &Acknowledged, refusal: Refusal) {
-        let topic = acknowledged.refused_at.clone().unwrap_or_default();
-        let (kind, name) = (acknowledged.kind.name(), refusal.as_str());
-        if name == self.broker_refusal {
-            tracing::debug!(refusal = name, kind, topic, "the broker did not take a message");
+    /// A message was not accepted: counts it, names it, and reports an event that is lost.
+    fn message_rejected(&mut self, rejected: Rejected) {
+        let Rejected { kind, topic, rejection, is_new, lost } = rejected;
+        let (kind, reason) = (kind.name(), rejection.as_str());
+        self.metrics.publish_failed(reason);
+        if is_new {
+            let remedy = rejection.remedy();
+            tracing::warn!(kind, topic, reason, "message refused by the broker; {remedy}");
         } else {
-            let remedy = remedy(name);
-            tracing::warn!(
-                refusal = name,
-                kind,
-                topic,
-                "the broker did not take a message; {remedy}"
-            );
+            tracing::debug!(kind, topic, reason, "message refused by the broker");
         }
-        self.broker_refusal = name;
-        self.metrics.publish_failed(name);
-        let refusals = match acknowledged.kind {
-            Kind::Discovery => &mut self.health.discovery_refusals,
-            Kind::Event | Kind::State | Kind::Info => &mut self.health.refusals,
-            // Where an answer goes is the requester's choice.
-            Kind::Answer => return,
-        };
-        refusals.add(Instant::now(), topic, refusal);
+        if let Some(subject) = lost {
+            self.metrics.outbox_dropped.inc();
+            self.losses.add_refused(subject);
+            self.publisher.bridge_info_changed();
+        }
     }
 
     /// Writes what there is to write, then sends what there is to send, as far as the window goes.
@@ -139,8 +136,22 @@ impl Bridge {
         self.info.outbox.dropped = self.outbox.dropped();
         self.metrics.outbox_events.set(gauge(self.outbox.len()));
         self.metrics.outbox_bytes.set(gauge(self.outbox.bytes()));
+        // What is refused without being sent may be followed by other messages.
+        loop {
+            let refused = self.send_all();
+            if refused.is_empty() {
+                break;
+            }
+            refused.into_iter().for_each(|(token, refusal)| self.answered(token, Err(refusal)));
+        }
+    }
+
+    /// Sends what there is to send, as far as the window goes; returns what was not sent, as the
+    /// broker is known to refuse it.
+    fn send_all(&mut self) -> Vec<(u64, Refusal)> {
+        let mut refused = Vec::new();
         let now = self.clock.steady();
-        let Some(connection) = &mut self.connection else { return };
+        let Some(connection) = &mut self.connection else { return refused };
         let view = View {
             fleet: &self.fleet,
             directory: &self.directory,
@@ -159,44 +170,14 @@ impl Bridge {
                 correlation_data: outgoing.correlation_data,
                 ..Publish::default()
             };
-            let Err(error) = connection.publish(token, publish) else { continue };
-            let (reason, hopeless) = match &error {
-                // Its end is among the events that come; then all is sent again.
-                PublishError::Closed => break,
-                PublishError::Full { .. } => ("window_full", false),
-                PublishError::TooLarge { .. } => ("packet_too_large", true),
-                PublishError::RetainUnavailable => ("retain_unavailable", true),
-                PublishError::Topic { .. } => ("topic_invalid", true),
-            };
-            if !hopeless || reason == self.broker_refusal {
+            if let Err(error) = connection.publish(token, publish) {
                 tracing::debug!("{error}");
-            } else {
-                tracing::warn!("{error}");
-                self.broker_refusal = reason;
+                // Without a refusal the connection has ended, which is among the events that come.
+                let Some(refusal) = error.refusal() else { break };
+                refused.push((token, refusal));
             }
-            self.metrics.publish_failed(reason);
-            if let PublishError::TooLarge { .. } = error {
-                let lost = self.publisher.unfit(token, &self.directory, &mut self.outbox);
-                if let Some(subject) = lost {
-                    self.metrics.outbox_dropped.inc();
-                    self.losses.add_too_large(subject);
-                }
-            }
-            let result = if hopeless { Ok(()) } else { Err(Refusal::RECEIVE_MAXIMUM_EXCEEDED) };
-            self.publisher.acknowledged(now, token, result, &mut self.outbox);
         }
-    }
-}
-
-/// What mends it that a broker does not take a message.
-fn remedy(refusal: &str) -> &'static str {
-    match refusal {
-        "not_authorized" => {
-            "permit it to the bridge's user in the broker's access list, as deploy/mosquitto/acl \
-             does"
-        }
-        "quota_exceeded" => "raise the broker's quota for the bridge's user",
-        _ => "see the broker's log",
+        refused
     }
 }
 

@@ -148,7 +148,7 @@ impl Bridge {
         let subscription = self.requests.subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
         let others = [self.republish_at, giving, keeping, subscription, heartbeat];
-        let others = broker.into_iter().chain(others).chain(self.health_due());
+        let others = broker.into_iter().chain(others).chain([self.health_due()]);
         moments.chain(losses).chain(others.flatten()).min()
     }
 

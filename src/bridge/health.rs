@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::own_state::OwnState;
-use super::refusals::Refusals;
+use crate::mqtt::Rejection;
 use crate::net::is_file_missing;
 use crate::payload::{Degraded, DegradedReason, Health};
 
@@ -15,8 +15,6 @@ const FILES_NAMED_MAX: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct HealthFacts {
     pub(super) own_state: OwnState,
-    pub(super) refusals: Refusals,
-    pub(super) discovery_refusals: Refusals,
     /// The broker keeps no retained messages, as its CONNACK said.
     pub(super) retain_unavailable: bool,
     /// The broker cannot be dialed because of a file: its name, and what to do.
@@ -38,20 +36,14 @@ impl Bridge {
 
     /// Does what is due by now.
     pub(super) fn wake_health(&mut self, now: Instant) {
-        self.health.refusals.expire(now);
-        self.health.discovery_refusals.expire(now);
         if self.health.own_state.wake(now, self.publisher.is_online()) {
             self.publisher.state_again();
         }
     }
 
     /// When there is something to do although nothing comes in.
-    pub(super) fn health_due(&self) -> [Option<Instant>; 3] {
-        [
-            self.health.own_state.due(),
-            self.health.refusals.due(),
-            self.health.discovery_refusals.due(),
-        ]
+    pub(super) fn health_due(&self) -> Option<Instant> {
+        self.health.own_state.due()
     }
 
     /// Everything that is wrong, in sentences.
@@ -81,7 +73,7 @@ impl Bridge {
     /// What is wrong for this reason, and what to do; `None` where nothing is.
     fn degraded(&self, reason: DegradedReason) -> Option<String> {
         match reason {
-            DegradedReason::MessagesRefused => self.messages_refused(),
+            DegradedReason::MessagesRefused => refused(self.publisher.refused()),
             DegradedReason::RetainedNotKept => {
                 let lost = self.connection.is_some() && self.health.retain_unavailable;
                 lost.then(|| {
@@ -90,13 +82,8 @@ impl Bridge {
                         .to_owned()
                 })
             }
-            DegradedReason::DiscoveryRefused => {
-                let topics = self.health.discovery_refusals.summary()?;
-                Some(format!(
-                    "the broker refuses discovery for Home Assistant, {topics}; permit it in the \
-                     broker's access list, as deploy/mosquitto/acl does"
-                ))
-            }
+            DegradedReason::DiscoveryRefused => refused(self.publisher.discovery_refused())
+                .map(|refused| format!("discovery for Home Assistant: {refused}")),
             DegradedReason::StoreInMemory => {
                 self.keeper.fault().map(|fault| format!("the store: {fault}"))
             }
@@ -114,24 +101,6 @@ impl Bridge {
             .chain(self.health.broker_file.as_deref())
             .take(FILES_NAMED_MAX)
             .collect();
-        (!all.is_empty()).then(|| all.join("; "))
-    }
-
-    fn messages_refused(&self) -> Option<String> {
-        let refused = self.health.refusals.summary().map(|topics| {
-            format!(
-                "the broker refuses {topics}; permit it in the broker's access list or raise its \
-                 limits"
-            )
-        });
-        let unfit = self.publisher.states_unfit();
-        let unfit = (unfit > 0).then(|| {
-            format!(
-                "the states of {unfit} devices are too large for the broker, so their topics are \
-                 empty; raise its maximum packet size"
-            )
-        });
-        let all: Vec<String> = refused.into_iter().chain(unfit).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -160,4 +129,12 @@ impl Bridge {
         }
         reasons
     }
+}
+
+/// Which messages the broker refuses, why, and what to do; `None` where it refuses none.
+fn refused<'a>(mut topics: impl Iterator<Item = (&'a str, Rejection)>) -> Option<String> {
+    let (topic, rejection) = topics.next()?;
+    let (more, remedy) = (topics.count(), rejection.remedy());
+    let more = if more > 0 { format!(" and {more} or more others") } else { String::new() };
+    Some(format!("the broker refuses {topic} ({rejection}){more}; {remedy}"))
 }

@@ -25,12 +25,12 @@ pub(super) struct Losses {
 
 impl Losses {
     pub(super) fn add(&mut self, subject: Subject) {
-        self.more(subject, Untold { count: 1, too_large: false });
+        self.more(subject, Untold { count: 1, refused: false });
     }
 
-    /// One that the broker does not take for its size.
-    pub(super) fn add_too_large(&mut self, subject: Subject) {
-        self.more(subject, Untold { count: 1, too_large: true });
+    /// One that the broker will never accept.
+    pub(super) fn add_refused(&mut self, subject: Subject) {
+        self.more(subject, Untold { count: 1, refused: true });
     }
 
     /// What an earlier process lost and did not tell.
@@ -41,7 +41,7 @@ impl Losses {
     fn more(&mut self, subject: Subject, more: Untold) {
         let known = self.untold.entry(subject.clone()).or_default();
         known.count += more.count;
-        known.too_large |= more.too_large;
+        known.refused |= more.refused;
         self.unwritten.insert(subject);
     }
 
@@ -71,8 +71,9 @@ impl Losses {
         self.due(now).filter(|&due| due <= now)?;
         self.told_at = Some(now);
         let told = std::mem::take(&mut self.untold);
-        let reason = if told.values().any(|untold| untold.too_large) {
-            "the broker does not take packets so large; raise its maximum packet size"
+        let reason = if told.values().any(|untold| untold.refused) {
+            "the broker does not accept them; see the bridge's log, and raise the broker's maximum \
+             packet size if they are too large"
         } else {
             "the outbox was full, so its oldest events were dropped"
         };

@@ -22,7 +22,6 @@ mod own;
 mod own_state;
 mod page;
 mod queries;
-mod refusals;
 mod request_subscription;
 mod requests;
 mod rivals;
@@ -107,8 +106,6 @@ pub struct Bridge {
     /// Why there is no connection.
     broker_fault: String,
     health: HealthFacts,
-    /// Why it last refused a message; empty until it has.
-    broker_refusal: &'static str,
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,

@@ -127,7 +127,6 @@ impl Bridge {
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
             health: HealthFacts::default(),
-            broker_refusal: "",
             queries,
             losses: Losses::default(),
             memory: Memory::default(),

@@ -33,7 +33,7 @@ pub struct Metrics {
     pub outbox_events: IntGauge,
     /// Bytes of them.
     pub outbox_bytes: IntGauge,
-    /// Events dropped because the outbox was full, or too large for the broker.
+    /// Events dropped because the outbox was full, or not accepted by the broker.
     pub outbox_dropped: IntCounter,
     /// Whether the store takes what is written.
     pub store_ok: Gauge,
@@ -83,7 +83,7 @@ impl Metrics {
             outbox_bytes: IntGauge::new("gsdk_outbox_bytes", "Bytes of the events waiting.")?,
             outbox_dropped: IntCounter::new(
                 "gsdk_outbox_dropped_total",
-                "Events dropped because the outbox was full, or too large for the broker.",
+                "Events dropped because the outbox was full, or not accepted by the broker.",
             )?,
             store_ok: Gauge::new(
                 "gsdk_store_ok",

@@ -1,17 +1,18 @@
-//! Topics of what is no more, or cannot be said: an empty retained message clears them.
+//! Topics of what is no more: an empty retained message clears them.
 //!
 //! May not decide what is gone: the core and the configuration do. Until the broker has taken it,
 //! the store remembers a topic that is to be cleared: the process may end before.
 
 use bytes::Bytes;
 
-use super::outgoing::{Outgoing, View};
-use super::publisher::{Publisher, Sent};
+use super::outgoing::{Draft, View};
+use super::publisher::Publisher;
+use super::sent::Sent;
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::outbox::Outbox;
 use crate::outbox::store::Key;
-use crate::payload::{Directory, GatewayEntry, Subject};
+use crate::payload::GatewayEntry;
 
 impl Publisher {
     /// This device is no more.
@@ -23,36 +24,12 @@ impl Publisher {
         outbox: &mut Outbox,
     ) {
         self.changed.remove((gateway, device_id));
-        self.unfit.remove(&(gateway, device_id));
+        self.refusals.remove(&Sent::Device(gateway, device_id));
         if let Some(entry) = entry {
             self.clear(self.topics.device_state(&entry.name, device_id), outbox);
             self.undiscover(gateway, device_id, entry);
         }
         self.info_changed(gateway);
-    }
-
-    /// The broker takes no message so large as this one. A state's topic is cleared: what stands
-    /// there is not true any more. An event is lost; then its subject is returned.
-    pub fn unfit(
-        &mut self,
-        token: u64,
-        directory: &Directory,
-        outbox: &mut Outbox,
-    ) -> Option<Subject> {
-        match self.in_flight.get(&token)? {
-            Sent::Event(subject) => {
-                let subject = subject.clone();
-                self.in_flight.remove(&token);
-                outbox.give_up(&subject).then_some(subject)
-            }
-            &Sent::Device(gateway, device_id) => {
-                self.unfit.insert((gateway, device_id));
-                let entry = directory.gateway(gateway)?;
-                self.cleared.push_back(self.topics.device_state(&entry.name, device_id));
-                None
-            }
-            _ => None,
-        }
     }
 
     /// This gateway, with these devices, is not configured any more.
@@ -76,7 +53,8 @@ impl Publisher {
 
     /// What is to be cleared, and not known to be.
     pub fn clearing(&self) -> impl Iterator<Item = &String> {
-        let sent = self.in_flight.values().chain(self.again.values().flatten());
+        let waiting = self.refusals.waiting().chain(self.isolation.held());
+        let sent = self.in_flight.values().chain(waiting);
         let sent = sent.filter_map(|sent| match sent {
             Sent::Cleared(topic) => Some(topic),
             _ => None,
@@ -89,11 +67,12 @@ impl Publisher {
         self.cleared.push_back(topic);
     }
 
-    pub(super) fn next_cleared(&mut self, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_cleared(&mut self, outbox: &mut Outbox, view: &View) -> Option<Draft> {
         loop {
             let topic = self.cleared.pop_front()?;
             if !self.is_in_use(&topic, view) {
-                return Some(self.send(Sent::Cleared(topic.clone()), topic, Bytes::new(), false));
+                let (sent, payload) = (Sent::Cleared(topic.clone()), Bytes::new());
+                return Some(Draft { sent, topic, payload, json: false });
             }
             outbox.note(Key::Clearing(topic), None);
         }
@@ -105,10 +84,7 @@ impl Publisher {
         let mut entries = view.directory.gateways.iter();
         let Some(at) = entries.position(|entry| entry.name == owner.gateway) else { return false };
         let gateway = GatewayIndex(at);
-        let there = |device_id| {
-            let device = view.fleet.device(gateway, device_id);
-            device.is_some() && !self.unfit.contains(&(gateway, device_id))
-        };
+        let there = |device_id| view.fleet.device(gateway, device_id).is_some();
         owner.device_id.is_none_or(there)
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::packet_log::topic_hash;
+use super::refusal::Refusal;
 use super::session::Generation;
 use super::{v4, v5};
 
@@ -80,6 +81,21 @@ pub enum PublishError {
         /// The topic.
         topic: String,
     },
+}
+
+impl PublishError {
+    /// The reason code with which the broker would have refused it; `None` where the connection is
+    /// gone.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Closed => None,
+            Self::Full { .. } => Some(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
+            Self::TooLarge { .. } => Some(Refusal::PACKET_TOO_LARGE),
+            Self::RetainUnavailable => Some(Refusal::RETAIN_NOT_SUPPORTED),
+            Self::Topic { .. } => Some(Refusal::TOPIC_INVALID),
+        }
+    }
 }
 
 /// What a subscription does with retained messages. MQTT 3.1.1 always does as `Sent`.

@@ -10,8 +10,9 @@ use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
-use super::outgoing::{Outgoing, View};
-use super::publisher::{Publisher, Sent};
+use super::outgoing::{Draft, View};
+use super::publisher::Publisher;
+use super::sent::Sent;
 use super::topics::Topics;
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
 use crate::homeassistant::{self, BridgeTopics, DeviceTopics, GatewayTopics, Shape, Subject};
@@ -129,6 +130,11 @@ impl DiscoveryDesk {
             Subject::Gateway(gateway) => discovery.gateway_id(name(gateway)?),
             Subject::Device(gateway, device_id) => discovery.device_id(name(gateway)?, device_id),
         })
+    }
+
+    /// The topic of a subject's discovery.
+    pub(super) fn topic_of(&self, directory: &Directory, subject: Subject) -> String {
+        self.topic(self.id_of(directory, subject).as_deref().unwrap_or("+"))
     }
 
     fn payload(&self, topics: &Topics, view: &View, subject: Subject) -> Option<Bytes> {
@@ -353,7 +359,7 @@ impl Publisher {
         }
     }
 
-    pub(super) fn next_discovery(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_discovery(&mut self, now: Moment, view: &View) -> Option<Draft> {
         if !self.is_online() {
             return None;
         }
@@ -375,6 +381,6 @@ impl Publisher {
         }
         let (sent, topic, payload) = self.discovery.take(now, &self.topics, view)?;
         let json = !payload.is_empty();
-        Some(self.send(sent, topic, payload, json))
+        Some(Draft { sent, topic, payload, json })
     }
 }

@@ -12,14 +12,17 @@ mod discovery;
 mod drive;
 mod failures;
 mod fault;
+mod isolation;
 mod outgoing;
 mod packet_log;
 mod packets;
 mod phase;
 mod publisher;
 mod refusal;
+mod refusals;
 mod requests;
 mod sending;
+mod sent;
 pub mod session;
 mod tap;
 #[cfg(test)]
@@ -34,9 +37,10 @@ pub use connection::{Connection, Publish, PublishError, Retained, SubscribeError
 pub use dial::Password;
 pub use discovery::DiscoverySettings;
 pub use fault::Fault;
-pub use outgoing::{Acknowledged, Kind, Outgoing, View};
+pub use outgoing::{Acknowledged, Kind, Outgoing, Rejected, View};
 pub use publisher::Publisher;
 pub use refusal::Refusal;
+pub use refusals::Rejection;
 pub use requests::{Answer, ReplyTo, Request};
 pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Session, Settings, Will,

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::refusals::Rejection;
+use super::sent::Sent;
 use crate::fleet::Fleet;
-use crate::payload::{BridgeInfo, Directory, LinkFacts};
+use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
 
 /// A message for the broker, QoS 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,22 @@ pub struct Outgoing {
     pub json: bool,
     /// What a requester wanted back with the answer (MQTT 5).
     pub correlation_data: Option<Bytes>,
+}
+
+/// A message that is to be sent, made of the values of now.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) sent: Sent,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    /// Whether it is JSON; otherwise plain text, or empty.
+    pub(super) json: bool,
+}
+
+impl Draft {
+    pub(super) fn size(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
 }
 
 /// What kinds of message there are, as the metrics count them.
@@ -55,15 +73,30 @@ impl Kind {
     }
 }
 
-/// What was acknowledged.
+/// A message that was acknowledged or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// What kind of message.
     pub kind: Kind,
-    /// For an event that was taken: when it had been read from the stream.
+    /// For an event that was accepted: when it had been read from the stream.
     pub read_at: Option<Instant>,
-    /// For what was not taken: its topic, or a filter of topics like it.
-    pub refused_at: Option<String>,
+    /// For a message that was refused: what follows.
+    pub rejected: Option<Rejected>,
+}
+
+/// A message that is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// What kind of message.
+    pub kind: Kind,
+    /// Its topic.
+    pub topic: String,
+    /// Why.
+    pub rejection: Rejection,
+    /// Whether it deserves a warning: it is refused for the first time.
+    pub is_new: bool,
+    /// Whose event is lost, as the broker will never accept it.
+    pub lost: Option<Subject>,
 }
 
 /// Where the values are read at the moment of sending.

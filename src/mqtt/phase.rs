@@ -4,7 +4,8 @@
 
 use super::desk::{Desk, GatewayDesk};
 use super::outgoing::View;
-use super::publisher::{Publisher, Sent};
+use super::publisher::Publisher;
+use super::sent::Sent;
 use crate::fleet::Fleet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,6 @@ impl Publisher {
         self.phase = Phase::Looking;
         self.window = window.max(1);
         self.in_flight.clear();
-        self.again.clear();
-        self.unfit.clear();
         self.bridge_info = Desk::default();
         self.discovery.connected(fleet);
     }
@@ -92,7 +91,7 @@ impl Publisher {
         self.phase != Phase::Away
     }
 
-    /// The full state is out when all that it consisted of has been sent and acknowledged.
+    /// The full state is out when all that it consisted of has been sent and answered.
     pub(super) fn see_whether_filled(&mut self, view: &View) {
         let Phase::Filling { mark, last } = &mut self.phase else { return };
         let decided = |gateway| view.fleet.gateway_is_decided(gateway);
@@ -106,13 +105,14 @@ impl Publisher {
         {
             *last = Some(self.token);
         }
-        // What was refused is no more acknowledged than what is on its way.
-        let refused = self.again.values().flatten().any(Sent::is_state);
-        let acknowledged = |last: u64| {
-            !refused
-                && !self.in_flight.iter().any(|(&token, sent)| token <= last && sent.is_state())
+        // A refusal is an answer too, once the topic is emptied: its old value is not true.
+        let emptied = |sent: &Sent| matches!(sent, Sent::Emptied(_));
+        let answered = |last: u64| {
+            let mut in_flight = self.in_flight.iter();
+            !in_flight.any(|(&token, sent)| emptied(sent) || (token <= last && sent.is_state()))
         };
-        if last.is_some_and(acknowledged) {
+        let waits = self.refusals.has_to_empty() || self.isolation.has_states();
+        if !waits && last.is_some_and(answered) {
             self.phase = Phase::Online;
             self.bridge_state = Some("online");
             self.requests_wanted = true;

@@ -5,44 +5,29 @@
 //! every CONNACK the full state goes out and is acknowledged, then `online` (decision 6); the
 //! outbox drains beside it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use super::answers::{AnswerDropped, AnswerQueue};
 use super::changed::Changed;
 use super::desk::{Desk, GatewayDesk};
 use super::discovery::{DiscoveryDesk, DiscoverySettings};
-use super::outgoing::{Acknowledged, Kind, Outgoing, View};
+use super::isolation::{Admission, Isolation};
+use super::outgoing::{Acknowledged, Draft, Outgoing, Rejected, View};
 use super::phase::Phase;
 use super::refusal::Refusal;
+use super::refusals::{Refusals, Rejection};
 use super::requests::Answer;
+use super::sent::Sent;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::homeassistant;
 use crate::ids::{DeviceId, Moment};
 use crate::outbox::Outbox;
 use crate::outbox::store::Key;
-use crate::payload::Subject;
+use crate::payload::Directory;
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
-/// How long after a PUBACK with a failing reason the message is sent again, in milliseconds.
-const REFUSED_RETRY_MS: i64 = 2_000;
-/// As many refusals in a row double that time: to a minute.
-const REFUSALS_COUNTED_MAX: u32 = 5;
-/// What is in flight, or has to be sent again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Event(Subject),
-    Device(GatewayIndex, DeviceId),
-    Cleared(String),
-    GatewayState(GatewayIndex),
-    GatewayInfo(GatewayIndex),
-    BridgeState,
-    BridgeInfo,
-    Answer(Answer),
-    Discovery(homeassistant::Subject),
-    Undiscovered(String),
-}
 
 /// The order of what is published.
 #[derive(Debug)]
@@ -57,11 +42,8 @@ pub struct Publisher {
     pub(super) gateways: Vec<GatewayDesk>,
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
-    pub(super) again: BTreeMap<Moment, Vec<Sent>>,
-    /// Devices whose state the broker will never take.
-    pub(super) unfit: BTreeSet<(GatewayIndex, DeviceId)>,
-    /// In a row.
-    refusals: u32,
+    pub(super) refusals: Refusals,
+    pub(super) isolation: Isolation,
     pub(super) turn: u32,
     pub(super) requests_wanted: bool,
     /// A gateway's state has gone out, so its events may.
@@ -85,9 +67,8 @@ impl Publisher {
             gateways: vec![GatewayDesk::default(); gateways],
             bridge_info: Desk::default(),
             bridge_state: None,
-            again: BTreeMap::new(),
-            unfit: BTreeSet::new(),
-            refusals: 0,
+            refusals: Refusals::default(),
+            isolation: Isolation::default(),
             turn: 0,
             requests_wanted: false,
             gateway_said: false,
@@ -103,23 +84,40 @@ impl Publisher {
     }
 
     /// The connection has ended, and with it all that was in flight. Answers end with it; topics
-    /// not known to be cleared are cleared on the next one.
-    pub fn disconnected(&mut self, closed_by_broker: bool, outbox: &mut Outbox) {
+    /// not known to be cleared are cleared on the next one. Returns the message that is set aside,
+    /// where the broker has shown that it closes the connection over it.
+    pub fn disconnected(
+        &mut self,
+        closed_by_broker: bool,
+        directory: &Directory,
+        outbox: &mut Outbox,
+    ) -> Option<Rejected> {
         self.phase = Phase::Away;
         self.bridge_state = None;
         self.requests_wanted = false;
         self.answers.disconnected(closed_by_broker);
-        for (_, sent) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            if let Sent::Cleared(topic) = sent {
-                self.cleared.push_front(topic);
-            }
-        }
-        for sent in std::mem::take(&mut self.again).into_values().flatten() {
+        let waiting = self.isolation.held().cloned().chain(self.refusals.disconnected());
+        let waiting: Vec<Sent> = waiting.collect();
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let numbered: Vec<_> =
+            in_flight.values().map(|sent| (sent, number(sent, outbox))).collect();
+        let set_aside = self.isolation.disconnected(&numbered, closed_by_broker);
+        let rejected = set_aside.map(|sent| {
+            let topic = self.topic_of(&sent, directory, outbox);
+            let lost = match &sent {
+                Sent::Event(subject) => outbox.give_up(subject).then(|| subject.clone()),
+                _ => None,
+            };
+            let rejection = Rejection::ClosesConnection;
+            Rejected { kind: sent.kind(), topic, rejection, is_new: true, lost }
+        });
+        for sent in in_flight.into_values().chain(waiting) {
             if let Sent::Cleared(topic) = sent {
                 self.cleared.push_back(topic);
             }
         }
         outbox.put_all_back();
+        rejected
     }
 
     /// Everything retained is to be published again.
@@ -178,18 +176,6 @@ impl Publisher {
         std::mem::replace(&mut self.requests_wanted, false)
     }
 
-    /// How many retained states the broker has refused, and are to be sent again.
-    #[must_use]
-    pub fn states_refused(&self) -> usize {
-        self.again.values().flatten().filter(|sent| sent.is_state()).count()
-    }
-
-    /// Of how many devices the broker takes no state, however often it is sent.
-    #[must_use]
-    pub fn states_unfit(&self) -> usize {
-        self.unfit.len()
-    }
-
     /// How many device states wait.
     #[must_use]
     pub fn states_waiting(&self) -> usize {
@@ -201,14 +187,15 @@ impl Publisher {
     pub fn wake_at(&self) -> Option<Moment> {
         // Where the window is full, an acknowledgement wakes; who leaves says no infos.
         let idle = matches!(self.phase, Phase::Away | Phase::Leaving);
-        if idle || self.in_flight.len() >= self.window {
+        let in_flight = self.in_flight.len();
+        if idle || in_flight >= self.window || self.isolation.blocks(in_flight) {
             return None;
         }
         let looking = self.phase == Phase::Looking;
         let gateways: &[GatewayDesk] = if looking { &[] } else { &self.gateways };
         let infos = gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
         let info = infos.filter(|desk| desk.dirty).map(|desk| desk.next_at(INFO_INTERVAL_MS)).min();
-        let again = self.again.first_key_value().map(|(&at, _)| at);
+        let again = self.refusals.wake_at();
         let discovery = self.is_online().then(|| self.discovery.wake_at()).flatten();
         info.into_iter().chain(again).chain(discovery).min()
     }
@@ -236,54 +223,115 @@ impl Publisher {
         self.answers.closes_from()
     }
 
-    /// An acknowledgement, or a PUBACK with a failing reason; `None` for an unknown token.
+    /// The broker's answer to a message; `None` for an unknown token. Below 0x80 it is accepted; a
+    /// message with another code is sent again later, or set aside where that cannot succeed.
     pub fn acknowledged(
         &mut self,
         now: Moment,
         token: u64,
         result: Result<(), Refusal>,
+        directory: &Directory,
         outbox: &mut Outbox,
     ) -> Option<Acknowledged> {
         let sent = self.in_flight.remove(&token)?;
-        let taken = result.is_ok();
-        let kind = match &sent {
-            Sent::Event(_) => Kind::Event,
-            Sent::GatewayInfo(_) | Sent::BridgeInfo => Kind::Info,
-            Sent::Device(..) | Sent::Cleared(_) | Sent::GatewayState(_) | Sent::BridgeState => {
-                Kind::State
+        let kind = sent.kind();
+        self.isolation.answered(&sent);
+        let (mut read_at, mut rejected) = (None, None);
+        match result {
+            Ok(()) => read_at = self.accepted(now, sent, outbox),
+            Err(refusal) => {
+                let topic = self.topic_of(&sent, directory, outbox);
+                rejected = Some(self.rejected(now, sent, topic, refusal.into(), outbox));
             }
-            Sent::Answer(_) => Kind::Answer,
-            Sent::Discovery(_) | Sent::Undiscovered(_) => Kind::Discovery,
-        };
-        if kind == Kind::Discovery {
-            self.discovery.answered(now);
         }
-        let read_at = match &sent {
-            Sent::Event(subject) if taken => outbox.acknowledge(subject),
-            _ => None,
-        };
-        if let (Sent::Cleared(topic), true) = (&sent, taken) {
-            outbox.note(Key::Clearing(topic.clone()), None);
-        }
-        let refused_at = (!taken).then(|| self.topics_of(&sent));
+        Some(Acknowledged { kind, read_at, rejected })
+    }
+
+    fn accepted(&mut self, now: Moment, sent: Sent, outbox: &mut Outbox) -> Option<Instant> {
+        self.refusals.remove(&sent);
         match sent {
-            Sent::Answer(answer) => self.answers.answered(answer, result),
-            _ if taken => self.refusals = 0,
-            sent => {
-                let wait = REFUSED_RETRY_MS << self.refusals.min(REFUSALS_COUNTED_MAX);
-                self.refusals += 1;
-                self.again.entry(now.plus(wait)).or_default().push(sent);
+            Sent::Event(subject) => return outbox.acknowledge(&subject),
+            Sent::Cleared(topic) => outbox.note(Key::Clearing(topic), None),
+            Sent::Answer(answer) => self.answers.answered(answer, Ok(())),
+            Sent::Discovery(_) | Sent::Undiscovered(_) => self.discovery.answered(now),
+            // A value that was accepted meanwhile has been overwritten.
+            Sent::Emptied(of) if !self.refusals.contains(&of) => self.send_again(*of, outbox),
+            _ => {}
+        }
+        None
+    }
+
+    fn rejected(
+        &mut self,
+        now: Moment,
+        sent: Sent,
+        topic: String,
+        rejection: Rejection,
+        outbox: &mut Outbox,
+    ) -> Rejected {
+        let kind = sent.kind();
+        let mut rejected = Rejected { kind, topic, rejection, is_new: false, lost: None };
+        match (&sent, rejection) {
+            (Sent::Event(subject), _) if rejection.is_permanent() => {
+                rejected.lost = outbox.give_up(subject).then(|| subject.clone());
+            }
+            (Sent::Cleared(topic), _) if rejection.is_permanent() => {
+                outbox.note(Key::Clearing(topic.clone()), None);
+            }
+            (Sent::Discovery(_) | Sent::Undiscovered(_), _) => self.discovery.answered(now),
+            _ => {}
+        }
+        match (sent, rejection) {
+            (Sent::Answer(answer), Rejection::Refused(refusal)) => {
+                self.answers.answered(answer, Err(refusal));
+            }
+            (Sent::Emptied(of), _) => self.refusals.not_emptied(now, *of, rejection),
+            (sent, _) => {
+                let topic = rejected.topic.clone();
+                rejected.is_new = self.refusals.add(now, sent, topic, rejection);
             }
         }
-        Some(Acknowledged { kind, read_at, refused_at })
+        rejected
+    }
+
+    /// The topics of states, infos and events that are not accepted, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, Rejection)> {
+        self.refusals.of(false)
+    }
+
+    /// The topics of discovery that are not accepted, and why.
+    pub fn discovery_refused(&self) -> impl Iterator<Item = (&str, Rejection)> {
+        self.refusals.of(true)
     }
 
     /// The next message, if the window has room for one.
     pub fn next(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
-        if self.phase == Phase::Away || self.in_flight.len() >= self.window {
+        let in_flight = self.in_flight.len();
+        let full = in_flight >= self.window || self.isolation.blocks(in_flight);
+        if self.phase == Phase::Away || full {
             return None;
         }
-        self.take_up_again(now, outbox);
+        while let Some(sent) = self.refusals.take_due(now) {
+            self.send_again(sent, outbox);
+        }
+        while !self.isolation.turn_is_due() {
+            let Some(draft) = self.draft(now, outbox, view) else { break };
+            let number = number(&draft.sent, outbox);
+            match self.isolation.admit(draft, number) {
+                Admission::Send(draft) => return Some(self.send(draft)),
+                Admission::Held => {}
+                Admission::SetAside(Draft { sent, topic, .. }) => {
+                    self.rejected(now, sent, topic, Rejection::ClosesConnection, outbox);
+                }
+            }
+        }
+        // A suspect goes out alone.
+        let draft = if in_flight == 0 { self.isolation.take()? } else { return None };
+        Some(self.send(draft))
+    }
+
+    /// The next message by its kind.
+    fn draft(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Draft> {
         match self.phase {
             Phase::Looking => return self.next_bridge_info(now, view),
             Phase::Leaving => return self.next_goodbye(view),
@@ -292,6 +340,7 @@ impl Publisher {
         self.see_whether_filled(view);
         self.next_offline(view)
             .or_else(|| self.next_bridge_state())
+            .or_else(|| self.next_emptied())
             .or_else(|| self.next_cleared(outbox, view))
             .or_else(|| self.next_online(view))
             .or_else(|| self.next_info(now, view))
@@ -299,49 +348,34 @@ impl Publisher {
             .or_else(|| self.next_of_states_and_events(outbox, view))
     }
 
-    fn take_up_again(&mut self, now: Moment, outbox: &mut Outbox) {
-        while let Some(due) = self.again.first_entry().filter(|due| *due.key() <= now) {
-            for sent in due.remove() {
-                if let Phase::Filling { mark, last } = &mut self.phase
-                    && sent.is_state()
-                {
-                    // The full state is not out yet after all.
-                    (*mark, *last) = (None, None);
-                }
-                match sent {
-                    Sent::Event(subject) => outbox.put_back(&subject),
-                    Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
-                    Sent::Cleared(topic) => self.cleared.push_back(topic),
-                    Sent::GatewayState(gateway) => self.gateway_changed(gateway),
-                    Sent::GatewayInfo(gateway) => {
-                        if let Some(desk) = self.gateways.get_mut(gateway.0) {
-                            desk.info.forget();
-                        }
-                    }
-                    Sent::BridgeState if self.phase == Phase::Leaving => {
-                        self.bridge_state = Some("offline");
-                    }
-                    Sent::BridgeState => self.bridge_state = Some("online"),
-                    Sent::BridgeInfo => self.bridge_info.forget(),
-                    Sent::Answer(_) => {}
-                    sent @ (Sent::Discovery(_) | Sent::Undiscovered(_)) => {
-                        self.discovery.again(sent);
-                    }
+    /// This message is to be sent again.
+    fn send_again(&mut self, sent: Sent, outbox: &mut Outbox) {
+        match sent {
+            Sent::Event(subject) => outbox.put_back(&subject),
+            Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
+            Sent::Cleared(topic) => self.cleared.push_back(topic),
+            Sent::Emptied(of) => self.refusals.empty_again(*of),
+            Sent::GatewayState(gateway) => self.gateway_changed(gateway),
+            Sent::GatewayInfo(gateway) => {
+                if let Some(desk) = self.gateways.get_mut(gateway.0) {
+                    desk.info.forget();
                 }
             }
+            Sent::BridgeState if self.phase == Phase::Leaving => {
+                self.bridge_state = Some("offline");
+            }
+            Sent::BridgeState => self.bridge_state = Some("online"),
+            Sent::BridgeInfo => self.bridge_info.forget(),
+            Sent::Answer(_) => {}
+            sent @ (Sent::Discovery(_) | Sent::Undiscovered(_)) => self.discovery.again(sent),
         }
     }
 }
 
-impl Sent {
-    pub(super) const fn is_state(&self) -> bool {
-        matches!(
-            self,
-            Self::Device(..) | Self::Cleared(_) | Self::GatewayState(_) | Self::BridgeState
-        )
-    }
-
-    pub(super) const fn is_retained(&self) -> bool {
-        !matches!(self, Self::Event(_) | Self::Answer(_))
+/// Tells an event from the others of its subject.
+fn number(sent: &Sent, outbox: &Outbox) -> u64 {
+    match sent {
+        Sent::Event(subject) => outbox.first_of(subject).map_or(0, |(number, _)| number),
+        _ => 0,
     }
 }

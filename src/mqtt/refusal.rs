@@ -8,6 +8,10 @@ use std::fmt;
 pub struct Refusal(u8);
 
 impl Refusal {
+    /// The topic is not one that can be published to.
+    pub const TOPIC_INVALID: Self = Self(0x90);
+    /// The broker keeps no retained messages.
+    pub const RETAIN_NOT_SUPPORTED: Self = Self(0x9A);
     /// More publishes are unacknowledged than the broker allows.
     pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
     /// The packet is larger than the broker takes.

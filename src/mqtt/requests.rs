@@ -47,7 +47,7 @@ pub struct ReplyTo {
 }
 
 /// An answer on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer {
     pub(super) topic: String,
     /// Where it goes if the broker does not take it there.

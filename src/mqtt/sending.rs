@@ -5,12 +5,13 @@
 use bytes::Bytes;
 
 use super::desk::GatewayDesk;
-use super::outgoing::{Outgoing, View};
-use super::publisher::{INFO_INTERVAL_MS, Publisher, Sent};
+use super::outgoing::{Draft, Outgoing, View};
+use super::publisher::{INFO_INTERVAL_MS, Publisher};
+use super::sent::Sent;
 use crate::fleet::GatewayIndex;
-use crate::ids::Moment;
+use crate::ids::{GatewayName, Moment};
 use crate::outbox::Outbox;
-use crate::payload::{DeviceStatePayload, GatewayInfo, Subject, to_bytes};
+use crate::payload::{DeviceStatePayload, Directory, GatewayInfo, Subject, to_bytes};
 
 /// Where states and events wait together, every so many-th message is a state.
 const STATE_TURN: u32 = 4;
@@ -18,13 +19,8 @@ const STATE_TURN: u32 = 4;
 const ANSWER_TURN: u32 = 2;
 
 impl Publisher {
-    pub(super) fn send(
-        &mut self,
-        sent: Sent,
-        topic: String,
-        payload: Bytes,
-        json: bool,
-    ) -> Outgoing {
+    pub(super) fn send(&mut self, draft: Draft) -> Outgoing {
+        let Draft { sent, topic, payload, json } = draft;
         self.token += 1;
         let retain = sent.is_retained();
         let correlation_data = match &sent {
@@ -35,34 +31,53 @@ impl Publisher {
         Outgoing { token: self.token, topic, payload, retain, json, correlation_data }
     }
 
-    /// A message's topic, or a filter of topics like it: for people.
-    pub(super) fn topics_of(&self, sent: &Sent) -> String {
+    /// A message's topic.
+    pub(super) fn topic_of(&self, sent: &Sent, directory: &Directory, outbox: &Outbox) -> String {
+        let topics = &self.topics;
+        let of_gateway = |gateway: &GatewayIndex, topic: &dyn Fn(&GatewayName) -> String| {
+            directory.gateway(*gateway).map_or_else(|| topics.all(), |entry| topic(&entry.name))
+        };
         match sent {
             Sent::Answer(answer) => answer.topic.clone(),
             Sent::Cleared(topic) | Sent::Undiscovered(topic) => topic.clone(),
-            Sent::Discovery(_) => self.discovery_filter(),
-            Sent::Event(subject) => self.topics.event(subject, "+"),
-            Sent::BridgeState => self.topics.bridge_state(),
-            Sent::BridgeInfo => self.topics.bridge_info(),
-            Sent::Device(..) | Sent::GatewayState(_) | Sent::GatewayInfo(_) => self.topics.all(),
+            Sent::Emptied(of) => self.topic_of(of, directory, outbox),
+            Sent::Discovery(subject) => self.discovery.topic_of(directory, *subject),
+            Sent::Event(subject) => {
+                topics.event(subject, outbox.first_of(subject).map_or("+", |(_, name)| name))
+            }
+            Sent::BridgeState => topics.bridge_state(),
+            Sent::BridgeInfo => topics.bridge_info(),
+            Sent::Device(gateway, id) => {
+                of_gateway(gateway, &|name| topics.device_state(name, *id))
+            }
+            Sent::GatewayState(gateway) => of_gateway(gateway, &|name| topics.gateway_state(name)),
+            Sent::GatewayInfo(gateway) => of_gateway(gateway, &|name| topics.gateway_info(name)),
         }
     }
 
-    pub(super) fn next_goodbye(&mut self, view: &View) -> Option<Outgoing> {
+    /// An empty message for the topic of a state that is refused.
+    pub(super) fn next_emptied(&mut self) -> Option<Draft> {
+        let (of, topic) = self.refusals.take_to_empty()?;
+        let sent = Sent::Emptied(Box::new(of));
+        Some(Draft { sent, topic, payload: Bytes::new(), json: false })
+    }
+
+    pub(super) fn next_goodbye(&mut self, view: &View) -> Option<Draft> {
         if let Some(at) = self.gateways.iter().position(|desk| desk.state_dirty) {
             return self.send_gateway_state(GatewayIndex(at), "offline", view);
         }
         self.next_bridge_state()
     }
 
-    pub(super) fn next_bridge_state(&mut self) -> Option<Outgoing> {
+    pub(super) fn next_bridge_state(&mut self) -> Option<Draft> {
         let state = self.bridge_state.take()?;
         let topic = self.topics.bridge_state();
-        Some(self.send(Sent::BridgeState, topic, Bytes::from_static(state.as_bytes()), false))
+        let payload = Bytes::from_static(state.as_bytes());
+        Some(Draft { sent: Sent::BridgeState, topic, payload, json: false })
     }
 
     /// A gateway whose view is not live says so before anything else.
-    pub(super) fn next_offline(&mut self, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_offline(&mut self, view: &View) -> Option<Draft> {
         let gone = |at: usize| !view.fleet.gateway_is_live(GatewayIndex(at));
         let at = (0..self.gateways.len())
             .find(|&at| self.gateways.get(at).is_some_and(|desk| desk.state_dirty) && gone(at))?;
@@ -70,7 +85,10 @@ impl Publisher {
     }
 
     /// A gateway whose view is live says so once its devices' states are out.
-    pub(super) fn next_online(&mut self, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_online(&mut self, view: &View) -> Option<Draft> {
+        if self.isolation.has_states() {
+            return None;
+        }
         let passed = |desk: &GatewayDesk| desk.state_dirty && self.changed.has_passed(desk.mark);
         let at = self.gateways.iter().position(passed)?;
         self.send_gateway_state(GatewayIndex(at), "online", view)
@@ -81,19 +99,19 @@ impl Publisher {
         gateway: GatewayIndex,
         state: &'static str,
         view: &View,
-    ) -> Option<Outgoing> {
+    ) -> Option<Draft> {
         self.gateways.get_mut(gateway.0)?.state_dirty = false;
         self.gateway_said = true;
         let topic = self.topics.gateway_state(&view.directory.gateway(gateway)?.name);
         let payload = Bytes::from_static(state.as_bytes());
-        Some(self.send(Sent::GatewayState(gateway), topic, payload, false))
+        Some(Draft { sent: Sent::GatewayState(gateway), topic, payload, json: false })
     }
 
     pub(super) fn next_of_states_and_events(
         &mut self,
         outbox: &mut Outbox,
         view: &View,
-    ) -> Option<Outgoing> {
+    ) -> Option<Draft> {
         self.turn = (self.turn + 1) % STATE_TURN;
         if self.turn == ANSWER_TURN
             && let Some(answer) = self.next_answer()
@@ -109,25 +127,30 @@ impl Publisher {
     }
 
     /// Answers wait until the full state is out.
-    fn next_answer(&mut self) -> Option<Outgoing> {
+    fn next_answer(&mut self) -> Option<Draft> {
         let answer = if self.is_online() { self.answers.take()? } else { return None };
         let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
-        Some(self.send(Sent::Answer(answer), topic, payload, true))
+        Some(Draft { sent: Sent::Answer(answer), topic, payload, json: true })
     }
 
-    pub(super) fn next_state(&mut self, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_state(&mut self, view: &View) -> Option<Draft> {
         while let Some((gateway, device_id)) = self.changed.take() {
             let Some(state) = view.fleet.device(gateway, device_id) else { continue };
             let entry = view.directory.gateway(gateway)?;
             let payload = to_bytes(&DeviceStatePayload::new(view.directory, entry, &state));
             let topic = self.topics.device_state(&entry.name, device_id);
             self.discovery.state_sent(gateway, &state);
-            return Some(self.send(Sent::Device(gateway, device_id), topic, payload, true));
+            return Some(Draft {
+                sent: Sent::Device(gateway, device_id),
+                topic,
+                payload,
+                json: true,
+            });
         }
         None
     }
 
-    pub(super) fn next_event(&mut self, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_event(&mut self, outbox: &mut Outbox, view: &View) -> Option<Draft> {
         if std::mem::take(&mut self.gateway_said) {
             outbox.release();
         }
@@ -144,10 +167,10 @@ impl Publisher {
         let topic = self.topics.event(&record.subject, &record.event_type);
         let payload = with_lost(&record.payload, lost);
         let subject = record.subject.clone();
-        Some(self.send(Sent::Event(subject), topic, payload, true))
+        Some(Draft { sent: Sent::Event(subject), topic, payload, json: true })
     }
 
-    pub(super) fn next_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_info(&mut self, now: Moment, view: &View) -> Option<Draft> {
         for at in 0..self.gateways.len() {
             let gateway = GatewayIndex(at);
             let desk = self.gateways.get_mut(at).map(|desk| &mut desk.info)?;
@@ -159,19 +182,24 @@ impl Publisher {
             let info = GatewayInfo::new(view.directory, entry, &state, view.links.get(at)?);
             if let Some(payload) = desk.take(now, to_bytes(&info)) {
                 let topic = self.topics.gateway_info(&entry.name);
-                return Some(self.send(Sent::GatewayInfo(gateway), topic, payload, true));
+                return Some(Draft {
+                    sent: Sent::GatewayInfo(gateway),
+                    topic,
+                    payload,
+                    json: true,
+                });
             }
         }
         self.next_bridge_info(now, view)
     }
 
-    pub(super) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+    pub(super) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Draft> {
         if !self.bridge_info.is_due(now, INFO_INTERVAL_MS) {
             return None;
         }
         let payload = self.bridge_info.take(now, to_bytes(view.bridge))?;
         let topic = self.topics.bridge_info();
-        Some(self.send(Sent::BridgeInfo, topic, payload, true))
+        Some(Draft { sent: Sent::BridgeInfo, topic, payload, json: true })
     }
 }
 

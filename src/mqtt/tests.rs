@@ -126,10 +126,16 @@ impl Desk {
         self.publisher.looked(&self.fleet);
     }
 
+    /// The connection ends.
+    fn cut(&mut self, closed_by_broker: bool) -> Option<Rejected> {
+        self.publisher.disconnected(closed_by_broker, &self.directory, &mut self.outbox)
+    }
+
     /// The broker's PUBACK with this reason code.
     fn answer(&mut self, token: u64, code: u8) -> Acknowledged {
         let result = Refusal::from_code(code);
-        self.publisher.acknowledged(self.now, token, result, &mut self.outbox).unwrap()
+        let (directory, outbox) = (&self.directory, &mut self.outbox);
+        self.publisher.acknowledged(self.now, token, result, directory, outbox).unwrap()
     }
 
     fn ack(&mut self, token: u64, taken: bool) {
@@ -196,7 +202,7 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
 #[test]
 fn online_waits_for_the_acknowledgements() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     desk.connect(20);
     let mut tokens = Vec::new();
     while let Some(message) = desk.next() {
@@ -212,7 +218,7 @@ fn online_waits_for_the_acknowledgements() {
 #[test]
 fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
     let mut desk = Desk::online((1..=50).map(|at| row(at, Status::TlsConnected)).collect());
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     desk.connect(20);
     let sent: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
     assert_eq!(sent.len(), 20);
@@ -256,7 +262,7 @@ fn a_refused_message_is_sent_again_later_and_a_lost_one_with_the_next_connection
     desk.now = desk.publisher.wake_at().unwrap();
     let again = desk.next().unwrap();
     assert_eq!((again.topic, again.payload), (refused.topic.clone(), refused.payload));
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     desk.connect(20);
     assert!(desk.said().iter().any(|said| said.starts_with(&refused.topic)));
 }
@@ -293,7 +299,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
 #[test]
 fn online_does_not_wait_for_the_outbox() {
     let mut desk = Desk::online((1..=5).map(|at| row(at, Status::TlsConnected)).collect());
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     for _ in 0..500 {
         desk.append("lobby", "corrected");
         desk.append("store", "corrected");
@@ -307,21 +313,124 @@ fn online_does_not_wait_for_the_outbox() {
 }
 
 #[test]
-fn a_refused_state_holds_online_back() {
+fn a_refused_state_is_emptied_named_and_tried_again_and_online_does_not_wait_for_it() {
     let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     desk.connect(20);
-    for _ in 0..3 {
+    let mut seen = Vec::new();
+    let refuse = |desk: &mut Desk, seen: &mut Vec<String>| {
         while let Some(message) = desk.next() {
-            assert_ne!(message.topic, "gsdk/bridge/state", "it was refused");
-            desk.ack(message.token, !message.topic.ends_with("/7/state"));
+            let refused = message.topic.ends_with("/7/state") && !message.payload.is_empty();
+            desk.ack(message.token, !refused);
+            seen.push(format!("{} {}", message.topic, message.payload.len().min(9)));
         }
-        assert_eq!(desk.publisher.states_refused(), 1);
-        desk.now = desk.publisher.wake_at().unwrap();
+    };
+    refuse(&mut desk, &mut seen);
+    let place = |text: &str| seen.iter().position(|seen| seen == text).unwrap();
+    assert!(place("gsdk/lobby/7/state 9") < place("gsdk/lobby/7/state 0"));
+    assert!(place("gsdk/lobby/7/state 0") < place("gsdk/bridge/state 6"), "{seen:?}");
+    let named: Vec<_> = desk.publisher.refused().map(|(topic, _)| topic.to_owned()).collect();
+    assert_eq!(named, ["gsdk/lobby/7/state"]);
+    desk.now = desk.publisher.wake_at().unwrap();
+    seen.clear();
+    refuse(&mut desk, &mut seen);
+    assert_eq!(seen, ["gsdk/lobby/7/state 9"], "it is empty already");
+    desk.now = desk.publisher.wake_at().unwrap();
+    assert_eq!(desk.said(), ["gsdk/lobby/7/state ..."]);
+    assert_eq!(desk.publisher.refused().count(), 0);
+}
+
+#[test]
+fn an_event_refused_for_good_is_lost_and_told_by_the_next_of_its_subject() {
+    let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
+    for code in [0x90, 0x95, 0x99] {
+        desk.append("lobby", "corrected");
+        let refused = desk.next().unwrap();
+        let rejected = desk.answer(refused.token, code).rejected.unwrap();
+        assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+        assert_eq!(rejected.topic, "gsdk/lobby/event/corrected");
     }
-    let said = desk.said();
-    assert!(said.iter().any(|said| said.starts_with("gsdk/lobby/7/state")));
-    assert_eq!(said.last().unwrap(), "gsdk/bridge/state online");
+    desk.append("lobby", "corrected");
+    let next = desk.next().unwrap();
+    assert_eq!(&next.payload[..], br#"{"a":1,"lost":3}"#);
+}
+
+#[test]
+fn all_other_codes_are_no_loss_and_hold_up_no_other_subject() {
+    let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
+    for code in (0x80..=0xFF).filter(|code| ![0x90, 0x95, 0x99].contains(code)) {
+        desk.append("lobby", "corrected");
+        let refused = desk.next().unwrap();
+        assert_eq!(desk.answer(refused.token, code).rejected.unwrap().lost, None, "{code:#x}");
+        desk.append("store", "corrected");
+        let other = desk.next().unwrap();
+        assert_eq!(other.topic, "gsdk/store/event/corrected");
+        desk.answer(other.token, 0x10);
+        desk.now = desk.publisher.wake_at().unwrap();
+        assert_eq!(desk.said(), ["gsdk/lobby/event/corrected ..."]);
+    }
+    assert!(desk.outbox.is_empty());
+}
+
+/// Connects, and answers all but messages on this topic, over which the broker closes.
+fn closes_over(desk: &mut Desk, topic: &str) -> (Vec<String>, Option<Rejected>) {
+    desk.connect(20);
+    let mut said = Vec::new();
+    loop {
+        let batch: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
+        if batch.is_empty() {
+            return (said, None);
+        }
+        for message in batch {
+            if message.topic == topic && !message.payload.is_empty() {
+                return (said, desk.cut(true));
+            }
+            desk.ack(message.token, true);
+            said.push(message.topic);
+        }
+    }
+}
+
+#[test]
+fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
+    let mut desk = Desk::online(vec![row(7, Status::TlsConnected)]);
+    desk.cut(false);
+    for _ in 0..3 {
+        desk.append("store", "corrected");
+        desk.append("lobby", "corrected");
+        desk.append("annex", "corrected");
+    }
+    let mut cuts = 0;
+    let rejected = loop {
+        let (_, rejected) = closes_over(&mut desk, "gsdk/lobby/event/corrected");
+        cuts += 1;
+        assert!(cuts < 10, "never found");
+        if let Some(rejected) = rejected {
+            break rejected;
+        }
+    };
+    assert_eq!(rejected.rejection, Rejection::ClosesConnection);
+    assert!((3..=5).contains(&cuts), "{cuts}");
+    assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+    assert_eq!(desk.outbox.dropped(), 1);
+    let (said, _) = closes_over(&mut desk, "nothing");
+    assert_eq!(said.iter().filter(|topic| *topic == "gsdk/lobby/event/corrected").count(), 2);
+    assert!(desk.outbox.is_empty());
+}
+
+#[test]
+fn a_state_over_which_the_broker_closes_is_set_aside_and_emptied_before_online() {
+    let rows = vec![row(7, Status::TlsConnected), row(8, Status::TlsConnected)];
+    let mut desk = Desk::online(rows);
+    desk.cut(false);
+    let state = "gsdk/lobby/7/state";
+    let found = (0..10).find_map(|_| closes_over(&mut desk, state).1);
+    assert_eq!(found.map(|rejected| rejected.topic).as_deref(), Some(state));
+    let (said, _) = closes_over(&mut desk, state);
+    let place = |text: &str| said.iter().position(|said| said == text).unwrap();
+    assert!(place(state) < place("gsdk/bridge/state"), "emptied: {said:?}");
+    let named: Vec<_> = desk.publisher.refused().collect();
+    assert_eq!(named, [(state, Rejection::ClosesConnection)]);
 }
 
 #[test]

@@ -151,6 +151,13 @@ impl Outbox {
         queue.records.front().map(|pending| (&pending.record, pending.lost))
     }
 
+    /// The number and the type of a subject's first event.
+    #[must_use]
+    pub fn first_of(&self, subject: &Subject) -> Option<(u64, &str)> {
+        let first = self.queues.get(subject)?.records.front()?;
+        Some((first.number, &first.record.event_type))
+    }
+
     /// What was held may go now, or is to be asked about again.
     pub const fn release(&mut self) {
         self.held = 0;

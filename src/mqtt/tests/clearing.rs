@@ -17,7 +17,7 @@ fn what_is_gone_is_to_be_cleared_until_the_broker_has_taken_it() {
     let mut left = clearing(&desk);
     left.sort_unstable();
     assert_eq!(left, ["gsdk/annex/9/state", "gsdk/annex/info"], "refused, and not sent yet");
-    desk.publisher.disconnected(false, &mut desk.outbox);
+    desk.cut(false);
     assert_eq!(clearing(&desk).len(), 2);
     desk.connect(20);
     let said = desk.said();

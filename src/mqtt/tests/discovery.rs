@@ -127,7 +127,9 @@ fn a_refused_one_is_said_again_and_holds_up_nothing() {
     let refused = desk.next().unwrap();
     assert_eq!(refused.topic, "homeassistant/device/gsdk_bridge/config");
     desk.ack(refused.token, false);
-    assert_eq!(desk.publisher.states_refused(), 0);
+    let named: Vec<_> = desk.publisher.discovery_refused().map(|(topic, _)| topic).collect();
+    assert_eq!(named, [refused.topic.as_str()]);
+    assert_eq!(desk.publisher.refused().count(), 0);
     let said = discovered(&mut desk, 10);
     assert!(topics(&said).contains(&refused.topic.as_str()), "{said:?}");
 }

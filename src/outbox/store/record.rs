@@ -45,8 +45,8 @@ pub enum Key {
 pub struct Untold {
     /// How many.
     pub count: u64,
-    /// Some of them for their size.
-    pub too_large: bool,
+    /// Some of them because the broker does not accept them.
+    pub refused: bool,
 }
 
 impl Untold {
@@ -55,13 +55,13 @@ impl Untold {
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.put_u64(self.count);
-        bytes.put_flag(self.too_large);
+        bytes.put_flag(self.refused);
         bytes
     }
 
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        Some(Self { count: reader.u64()?, too_large: reader.flag()? })
+        Some(Self { count: reader.u64()?, refused: reader.flag()? })
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::commands::rr;
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
@@ -65,6 +66,18 @@ async fn an_answer_over_which_a_3_1_1_broker_closes_is_not_sent_on_the_next_conn
     let message = told["error"]["message"].as_str().unwrap();
     assert!(message.contains("max_packet_size"), "{message}");
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(3.0));
+    assert_eq!(bridge.get("/readyz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_an_mqtt_5_broker_refuses_as_too_large_is_replaced_by_a_short_one() {
+    let broker = Mosquitto::start(&format!("message_size_limit {LIMIT}")).await;
+    let simulator = crate::harness::simulator(DEVICES).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready_on_connection(&bridge, broker.port, 1).await;
+    let told = rr(broker.port, &["-t", REQUEST, "-m", "{}"], "20").await.unwrap();
+    assert_eq!(error_code(&told), "answer_too_large", "{told}");
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
     assert_eq!(bridge.get("/readyz").await.0, 200);
 }
 

@@ -185,12 +185,11 @@ async fn what_is_too_large_for_the_broker_is_told() {
     watcher
         .see("its state is cleared", |seen| seen.topic == large && seen.payload.is_empty())
         .await;
-    patiently("it is told", async {
-        while !bridge.get("/readyz").await.1.contains("the states of 1 devices are too large") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    bridge.is_ready().await;
+    let degraded = bridge.get("/readyz").await.1;
+    for words in ["messages_refused", &large, "packet_too_large", "maximum packet size"] {
+        assert!(degraded.contains(words), "{words} in {degraded}");
+    }
     for id in &ids[..2] {
         simulator.control().power(*id, false);
     }

@@ -10,5 +10,6 @@ mod losses;
 mod metrics;
 mod own_requests;
 mod readiness;
+mod refusals;
 mod restarts;
 mod rivals;

@@ -5,6 +5,7 @@
 mod audit;
 mod chain;
 mod clock;
+mod closing;
 mod disk;
 mod hang;
 mod kept;

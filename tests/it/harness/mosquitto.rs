@@ -123,6 +123,11 @@ impl Mosquitto {
         self.signal("-CONT");
     }
 
+    /// Reads its configuration and access list again.
+    pub(crate) fn reload(&self) {
+        self.signal("-HUP");
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());

@@ -182,7 +182,7 @@ fn the_new_keys_are_read_back() {
     batch.value(Key::Gateway(lobby()), &[]);
     batch.value(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
     batch.value(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
-    let untold = Untold { count: 7, too_large: true };
+    let untold = Untold { count: 7, refused: true };
     batch.value(Key::Untold(subject(3)), &untold.bytes());
     batch.value(Key::Leftovers, &[]);
     store.write(&mut batch).unwrap();
