@@ -187,11 +187,16 @@ impl DialError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match &*self.failure {
+            // The file is not at fault.
+            Failure::File(FileFailure {
+                problem: Problem::Unread(ReadError::NoHandles(_)),
+                ..
+            })
+            | Failure::NoHandles(_) => "no_file_handles",
             Failure::File(FileFailure { kind, problem: Problem::Unread(_), .. }) => kind.names().1,
             Failure::File(FileFailure { kind, .. }) => kind.names().2,
             Failure::NoSystemRoots(_) => "no_system_roots",
             Failure::ServerName(_) => "server_name_invalid",
-            Failure::NoHandles(_) => "no_file_handles",
             Failure::HostNotFound(_) => "host_not_found",
             Failure::LookupTimeout(_) => "lookup_timeout",
             Failure::Refused => "connection_refused",
@@ -275,6 +280,9 @@ impl DialError {
                 "the {noun} {path} {error}; give it the right (chgrp and chmod g+r), or correct \
                  {key}"
             ),
+            Problem::Unread(error @ ReadError::NoHandles(_)) => {
+                write!(f, "the {noun} {path} {error}")
+            }
             Problem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
             Problem::Unusable(problem) => {
                 write!(f, "the {noun} {path} {problem}; {source} there again, or correct {key}")
