@@ -63,12 +63,15 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     off_runtime(path, move || read_now(&file)).await?
 }
 
-fn read_now(path: &Path) -> Result<Vec<u8>, ReadError> {
+/// Makes sure that a path names a regular file, without opening it.
+pub(super) fn expect_file(path: &Path) -> Result<(), ReadError> {
     let kind = std::fs::metadata(path).map_err(ReadError::from_io)?.file_type();
-    if let Some(other) = not_a_file(kind) {
-        // Opening a named pipe would wait for its writer, and a device may have no end.
-        return Err(ReadError::NotAFile(other));
-    }
+    // Opening a named pipe would wait for its writer, and a device may have no end.
+    not_a_file(kind).map_or(Ok(()), |other| Err(ReadError::NotAFile(other)))
+}
+
+fn read_now(path: &Path) -> Result<Vec<u8>, ReadError> {
+    expect_file(path)?;
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(ReadError::from_io)?;
     file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(ReadError::from_io)?;

@@ -63,7 +63,7 @@ pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
         Failure::NoSystemRoots(why) => write!(
             f,
             "the certificates that this system trusts cannot be had ({why}); install the package \
-             ca-certificates, or set {}",
+             ca-certificates, correct the environment, or set {}",
             peer.key("ca_file")
         ),
         Failure::ServerName(name) => write!(

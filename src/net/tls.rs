@@ -22,8 +22,11 @@ use tokio_rustls::rustls::{
 use super::dial::Tls;
 use super::error::{Failure, FileFailure, FileKind};
 use super::explain::Facts;
-use super::file::{off_runtime, read};
+use super::file::{expect_file, off_runtime, read};
 use crate::certificate::Certificate;
+
+/// Names a file of roots instead of the system's own store, as for OpenSSL.
+const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The files of a TLS connection.
 #[derive(Clone, Debug, Default)]
@@ -139,18 +142,23 @@ impl Trusted {
 
     /// The roots that this system trusts.
     async fn of_system() -> Result<Self, Failure> {
-        let load = || {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        };
-        let roots = off_runtime(Path::new("system roots"), load).await;
-        match roots {
-            Ok(roots) if roots.is_empty() => Err(Failure::NoSystemRoots("it has none".to_owned())),
-            Ok(roots) => Ok(Self { roots, subject: None }),
-            Err(error) => Err(Failure::NoSystemRoots(format!("their files: {error}"))),
-        }
+        let roots = off_runtime(Path::new("system roots"), load_system_roots).await;
+        let roots = roots
+            .map_err(|error| Failure::NoSystemRoots(format!("its store {error}")))?
+            .map_err(Failure::NoSystemRoots)?;
+        Ok(Self { roots, subject: None })
     }
+}
+
+fn load_system_roots() -> Result<RootCertStore, String> {
+    // The library reads what this variable names, whatever it is and however long.
+    if let Some(path) = std::env::var_os(ROOTS_VARIABLE) {
+        let told = |error| format!("{ROOTS_VARIABLE} {} {error}", path.display());
+        expect_file(Path::new(&path)).map_err(told)?;
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err("it has none".to_owned()) } else { Ok(roots) }
 }
 
 /// The certificates of a PEM file: at least one.

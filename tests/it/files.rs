@@ -8,7 +8,7 @@ use gsdk2mqtt::simulator::Simulator;
 use tempfile::TempDir;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
-use crate::harness::mosquitto::Mosquitto;
+use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::watcher::Watcher;
 use crate::harness::{LOOK_EVERY, PATIENCE, patiently, simulator};
 
@@ -81,6 +81,22 @@ fn check_names_a_file_that_blocks_or_has_no_end_and_exits_with_1() {
         assert_eq!(out.status.code(), Some(1), "{told}");
         assert!(told.contains("config.toml:3: gateways.lobby.ca_file: "), "{told}");
         assert!(told.contains(words), "{words} in {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn system_roots_that_block_or_have_no_end_are_an_error_and_the_rest_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = simulator(1).await;
+    for (file, words) in unusable_files(&dir).into_iter().take(2) {
+        let setup = Setup::new(free_port(), "").gateway("lobby", &gateway, "");
+        let bridge = setup
+            .environment("SSL_CERT_FILE", file.to_str().unwrap())
+            .environment("GSDK2MQTT_MQTT__URL", &format!("mqtts://127.0.0.1:{}", free_port()))
+            .start();
+        let told = not_ready(&bridge, words).await;
+        assert!(told.contains("SSL_CERT_FILE") && told.contains("mqtt.ca_file"), "{told}");
+        assert!(bridge.memory() < 200 << 20, "{} bytes in use", bridge.memory());
     }
 }
 
@@ -173,6 +189,11 @@ async fn a_missing_password_file_is_waited_for_and_nothing_connects_without_it()
     let told = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(1), "{told}");
     assert!(told.contains("mqtt.password_file: the file"), "{told}");
+    let out = run(&["check", "--connect", "--config", config.to_str().unwrap()]);
+    let told = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{told}");
+    let failed = told.lines().find(|line| line.starts_with("fail  broker")).unwrap();
+    assert!(failed.contains("does not exist") && failed.ends_with("mqtt.password_file]"), "{told}");
     assert!(!broker.log().contains("gsdk2mqtt_gsdk_bridge"), "{}", broker.log());
     assert_eq!(bridge.metric(FILE_MISSING).await, Some(1.0));
     std::fs::write(&file, "secret\n").unwrap();
