@@ -6,11 +6,10 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::instant_now;
-use super::memory::Memory;
 use super::own_state::OwnState;
 use super::request_subscription::RequestSubscription;
+use super::retained_scan::RetainedScan;
 use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, Refusal, Rejected, View};
-use crate::payload::rfc3339;
 
 impl Bridge {
     /// Takes up what the broker's session has told.
@@ -21,8 +20,13 @@ impl Bridge {
             self.session = None;
         }
         for event in told.drain(..) {
+            if self.session.is_none() {
+                // What follows is of a session that has been given up.
+                break;
+            }
             self.broker_said(event);
         }
+        told.clear();
         self.told = told;
     }
 
@@ -35,15 +39,15 @@ impl Bridge {
                 self.health.retain_unavailable = !connected.retain_available;
                 self.requests.broker_announced(connected.announced_packet_size());
                 self.connection = Some(connected.connection);
-                let before = self.info.connected_at.replace(self.clock.now());
-                self.rivals.connected(before.map(rfc3339));
-                self.read_memory();
+                self.info.connected_at = Some(self.clock.now());
+                self.duplicates.connected(Instant::now());
+                self.scan_retained();
                 self.listen_for_home_assistant();
                 self.publisher.connected(usize::from(connected.window), &self.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { filters, refused, .. } => {
-                self.memory_answered(&filters, &refused);
+                self.scan_subscribed(&filters, &refused);
                 let now = Instant::now();
                 self.requests.subscription.acknowledged(now, &filters, &refused);
                 for (filter, reason) in refused {
@@ -56,13 +60,24 @@ impl Bridge {
                 }
             }
             Event::Message(message) => self.message(&message),
-            Event::Disconnected { reason, closed_by_broker, .. } => {
+            Event::Disconnected { reason, taken_over, closed_by_broker, .. } => {
                 _ = self.connection_ended(reason, closed_by_broker);
+                self.make_way(taken_over);
             }
             Event::Unreachable { reason, file_missing, .. } => {
                 self.health.broker_file = file_missing.then(|| reason.clone());
                 self.broker_fault = reason;
             }
+        }
+    }
+
+    /// The session has ended: connects again by itself, unless another client was there before.
+    fn make_way(&mut self, taken_over: bool) {
+        let now = Instant::now();
+        if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
+            tracing::error!(?wait, "another client took over the session; trying again later");
+            self.session = None;
+            self.session_again_at = Some(now + wait);
         }
     }
 
@@ -73,8 +88,10 @@ impl Bridge {
         closed_by_broker: bool,
     ) -> Option<Connection> {
         self.metrics.mqtt_connected.set(0);
-        self.memory = Memory::default();
+        self.retained_scan = RetainedScan::default();
         self.health.own_state = OwnState::default();
+        // Its answer would die with the connection.
+        self.forget_scan = None;
         self.requests.subscription = RequestSubscription::default();
         self.broker_fault = reason;
         let outbox = &mut self.outbox;

@@ -8,6 +8,7 @@ use std::time::Instant as StdInstant;
 use tokio::time::Instant;
 
 use super::clock::instant_now;
+use super::forget::ForgetScan;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
 use crate::gateway::{LinkError, Observation};
@@ -121,8 +122,9 @@ impl Bridge {
             self.bridge_event(&kind);
         }
         self.give_again(now);
-        self.wake_memory(now);
+        self.wake_scan(now);
         self.wake_discovery(now);
+        self.wake_forget(now);
         self.wake_health(now);
         self.requests.subscription.wake(now);
         self.keep_hours();
@@ -144,11 +146,12 @@ impl Bridge {
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (giving, keeping) = (self.desired.due(), self.keeper.due());
-        let broker = [self.memory.due(), self.discovery.due(), self.session_again_at];
+        let broker = [self.retained_scan.due(), self.discovery.due(), self.session_again_at];
         let subscription = self.requests.subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
-        let others = [self.republish_at, giving, keeping, subscription, heartbeat];
-        let others = broker.into_iter().chain(others).chain([self.health_due()]);
+        let forget = self.forget_scan.as_ref().map(ForgetScan::due);
+        let others = [self.republish_at, giving, keeping, subscription, heartbeat, forget];
+        let others = broker.into_iter().chain(others).chain(self.health_due());
         moments.chain(losses).chain(others.flatten()).min()
     }
 
@@ -210,7 +213,7 @@ impl Bridge {
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append(subject, event.name(), payload, instant_now());
         if *event == GatewayEvent::Reachable {
-            self.clear_leftovers(gateway);
+            self.clear_stale_devices(gateway);
         }
     }
 

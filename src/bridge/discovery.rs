@@ -122,10 +122,13 @@ impl Bridge {
             tracing::info!("Home Assistant has started: discovery and states are published again");
             self.publisher.home_assistant_born(&self.fleet);
         }
-        if self.discovery.read_again && self.publisher.discovery_is_idle() {
+        if self.discovery.read_again
+            && self.retained_scan.is_idle()
+            && self.publisher.discovery_is_idle()
+        {
             self.discovery.read_again = false;
             let filter = self.publisher.discovery_filter();
-            self.read(vec![(filter, Retained::Many)]);
+            self.scan(vec![(filter, Retained::Many)]);
         }
     }
 }

@@ -36,14 +36,18 @@ impl Bridge {
 
     /// Does what is due by now.
     pub(super) fn wake_health(&mut self, now: Instant) {
+        if self.duplicates.settle(now) {
+            self.publisher.settled();
+        }
+        self.forget_gone_gateways();
         if self.health.own_state.wake(now, self.publisher.is_online()) {
             self.publisher.state_again();
         }
     }
 
     /// When there is something to do although nothing comes in.
-    pub(super) fn health_due(&self) -> Option<Instant> {
-        self.health.own_state.due()
+    pub(super) fn health_due(&self) -> [Option<Instant>; 2] {
+        [self.duplicates.due(), self.health.own_state.due()]
     }
 
     /// Everything that is wrong, in sentences.
@@ -87,7 +91,7 @@ impl Bridge {
             DegradedReason::StoreInMemory => {
                 self.keeper.fault().map(|fault| format!("the store: {fault}"))
             }
-            DegradedReason::AnotherInstance => self.rivals.reason(Instant::now()),
+            DegradedReason::AnotherInstance => self.duplicates.fault(Instant::now()),
             DegradedReason::FileMissing => self.files_missing(),
         }
     }

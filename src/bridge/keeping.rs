@@ -133,7 +133,7 @@ impl Bridge {
         self.watch_the_disk();
         let appended = self.append_unwritten();
         self.losses.write_down(&mut self.outbox);
-        let looking = self.leftovers.are_open();
+        let looking = self.stale_topics.are_open();
         if std::mem::replace(&mut self.keeper.looking, looking) != looking {
             self.outbox.note(Key::Leftovers, looking.then_some(&[]));
         }
@@ -231,11 +231,12 @@ impl Bridge {
         let intents = self.requests.intents();
         let intents = intents
             .map(|(gateway, intent)| (Key::Intent(gateway.clone()), to_bytes(intent).to_vec()));
-        let gateways = directory.gateways.iter();
-        let gateways = gateways.map(|entry| (Key::Gateway(entry.name.clone()), Vec::new()));
+        let gateways = directory.gateways.iter().map(|entry| &entry.name);
+        let gateways = gateways.chain(self.stale_topics.gone());
+        let gateways = gateways.map(|name| (Key::Gateway(name.clone()), Vec::new()));
         let clearing = self.publisher.clearing();
         let clearing = clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new()));
-        let looking = self.leftovers.are_open();
+        let looking = self.stale_topics.are_open();
         let looking_note = looking.then(|| (Key::Leftovers, Vec::new()));
         let notes = desired.chain(intents).chain(gateways).chain(clearing).chain(looking_note);
         let batches = self.outbox.anew(devices.flatten(), notes.chain(self.losses.notes()));

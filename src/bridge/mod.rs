@@ -10,22 +10,23 @@ mod carry;
 mod clock;
 mod desired;
 mod discovery;
+mod duplicates;
+mod forget;
 mod giving;
 mod health;
-mod heard;
+mod incoming;
 mod keeping;
-mod leftovers;
 mod losses;
 mod lots;
-mod memory;
 mod own;
 mod own_state;
 mod page;
 mod queries;
 mod request_subscription;
 mod requests;
-mod rivals;
+mod retained_scan;
 mod running;
+mod stale_topics;
 mod taking_up;
 mod wiring;
 
@@ -48,14 +49,15 @@ use crate::task::Heartbeat;
 use clock::Clock;
 use desired::Wanted;
 use discovery::Discovery;
+use duplicates::DuplicateDetector;
+use forget::ForgetScan;
 use health::HealthFacts;
 use keeping::Keeper;
-use leftovers::Leftovers;
 use losses::Losses;
-use memory::Memory;
 use page::PageKeep;
 use requests::Requests;
-use rivals::Rivals;
+use retained_scan::RetainedScan;
+use stale_topics::StaleTopics;
 
 pub use wiring::{StartError, broker_settings, gateway_options};
 
@@ -100,7 +102,7 @@ pub struct Bridge {
     told: Vec<mqtt::Event>,
     session_settings: mqtt::Settings,
     session_again_at: Option<Instant>,
-    rivals: Rivals,
+    duplicates: DuplicateDetector,
     desired: Wanted,
     connection: Option<Connection>,
     /// Why there is no connection.
@@ -109,8 +111,9 @@ pub struct Bridge {
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     losses: Losses,
-    memory: Memory,
-    leftovers: Leftovers,
+    retained_scan: RetainedScan,
+    stale_topics: StaleTopics,
+    forget_scan: Option<ForgetScan>,
     discovery: Discovery,
     page: PageKeep,
     /// Counts the events of bridge and gateways in this run.

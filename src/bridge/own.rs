@@ -7,14 +7,22 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Bridge;
-use super::clock::instant_now;
 use super::running::{Asked, audit, audited};
 use crate::commands::{
-    DeviceFailure, Failure, Outcome, Own, OwnName, OwnRequest, Refused, Response, transaction_of,
+    Failure, Outcome, Own, OwnName, OwnRequest, Refused, Response, Transaction, transaction_of,
 };
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt;
+
+/// Who asked for a command of the bridge itself.
+#[derive(Debug)]
+pub(super) struct Asker {
+    name: OwnName,
+    transaction: Option<Transaction>,
+    requested_by: Option<String>,
+    asked: Asked,
+}
 
 impl Bridge {
     pub(super) fn asked_of_the_bridge(&mut self, request: &mqtt::Request) {
@@ -23,26 +31,36 @@ impl Bridge {
             Err(refused) => return self.refuse(request, refused),
         };
         let OwnRequest { own, transaction, requested_by } = typed;
-        let (gateway, devices, outcome) = match own {
+        let asker = Asker { name, transaction, requested_by, asked: Asked::of(request) };
+        match own {
             Own::Republish => {
                 self.publisher.all_changed(&self.fleet);
                 self.publisher.discovery_again(&self.fleet);
-                (None, BTreeSet::new(), Outcome::done(json!({})))
+                self.answer_own(asker, None, Outcome::done(json!({})), &BTreeSet::new());
             }
-            Own::Forget { gateway, device_ids } => {
-                let outcome = self.forget(&gateway, &device_ids);
-                (Some(gateway.to_string()), device_ids, outcome)
-            }
-        };
-        let took = request.received.elapsed();
+            Own::Forget { gateway, device_ids } => self.forget(&gateway, device_ids, asker),
+        }
+    }
+
+    /// Answers a command of the bridge itself, which named these devices.
+    pub(super) fn answer_own(
+        &mut self,
+        asker: Asker,
+        gateway: Option<&GatewayName>,
+        outcome: Outcome,
+        devices: &BTreeSet<DeviceId>,
+    ) {
+        let Asker { name, transaction, requested_by, asked } = asker;
+        let (gateway, took) = (gateway.map(ToString::to_string), asked.received.elapsed());
         let response =
             Response::new(name.as_str(), gateway, transaction, outcome, took, |_| Value::Null);
         if name.changes() {
-            audit(&response, &audited(&devices), devices.len(), requested_by.as_deref());
+            audit(&response, &audited(devices), devices.len(), requested_by.as_deref());
         } else {
             tracing::info!(command = name.as_str(), "asked of the bridge");
         }
-        self.answer(&request.owner, &response, Asked::of(request));
+        let owner = self.directory.bridge.clone();
+        self.answer(&owner, &response, asked);
     }
 
     fn check_own(&self, request: &mqtt::Request) -> Result<(OwnName, OwnRequest), Refused> {
@@ -55,29 +73,33 @@ impl Bridge {
         Ok((name, OwnRequest::read(name, &request.payload)?))
     }
 
-    fn forget(&mut self, gateway: &GatewayName, device_ids: &BTreeSet<DeviceId>) -> Outcome {
-        let named = |entry: &crate::payload::GatewayEntry| entry.name == *gateway;
-        let Some(at) = self.directory.gateways.iter().position(named) else {
-            return Outcome::failed(Failure::new(
-                "not_found",
-                format!("this bridge has no gateway {gateway}; its info names those it has"),
-            ));
+    fn forget(
+        &mut self,
+        gateway: &GatewayName,
+        device_ids: Option<BTreeSet<DeviceId>>,
+        asker: Asker,
+    ) {
+        let at = self.directory.gateways.iter().position(|entry| entry.name == *gateway);
+        let (devices, outcome) = match (at, device_ids) {
+            (Some(at), Some(ids)) => {
+                let outcome = self.forget_devices(GatewayIndex(at), &ids);
+                (ids, outcome)
+            }
+            (None, None) => return self.forget_gateway(gateway.clone(), asker),
+            (Some(_), None) => {
+                let message = "device_ids is missing; give the devices' numbers, as in \
+                               [544114231]. A gateway as a whole is forgotten once it is taken out \
+                               of the configuration";
+                (BTreeSet::new(), Outcome::failed(Failure::invalid(message)))
+            }
+            (None, Some(ids)) => {
+                let message = format!(
+                    "this bridge has no gateway {gateway}; its info names those it has. Leave \
+                     device_ids out to clear every topic of one that it has not"
+                );
+                (ids, Outcome::failed(Failure::new("not_found", message)))
+            }
         };
-        let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
-        let mut out = std::mem::take(&mut self.out);
-        let kept = self.fleet.forget(GatewayIndex(at), &ids, &mut out);
-        self.carry_out(&mut out, instant_now());
-        self.out = out;
-        let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
-        let device_errors = kept.iter().map(|&device_id| DeviceFailure {
-            device_id,
-            code: "failed_precondition",
-            message:
-                "it is in the gateway's list, in the configuration, or let in or registered by a \
-                      command; take it out there first"
-                    .to_owned(),
-        });
-        let device_errors = device_errors.collect();
-        Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
+        self.answer_own(asker, Some(gateway), outcome, &devices);
     }
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::mqtt::Refusal;
+use crate::mqtt::{FILTERS_PER_PACKET, Refusal};
 
-/// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
-const FILTERS_PER_PACKET: usize = 8;
 /// The time after which refused filters are subscribed again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 

@@ -71,7 +71,7 @@ impl Bridge {
 
     fn restore(&mut self, content: Content, left: Left) {
         if left == Left::Ended || (left == Left::GoesOn && content.leftovers) {
-            self.leftovers.look();
+            self.stale_topics.look();
         }
         match left {
             Left::Late => self.outbox.restore_late(content.events, content.lost),
@@ -115,7 +115,7 @@ impl Bridge {
         }
         for name in published {
             if !self.directory.gateways.iter().any(|entry| entry.name == name) {
-                self.outbox.note(Key::Gateway(name.clone()), None);
+                self.stale_topics.gateway_gone(name.clone());
                 gone.entry(name).or_default();
             }
         }

@@ -16,14 +16,14 @@ use super::Bridge;
 use super::clock::Clock;
 use super::desired::Wanted;
 use super::discovery::{self, Discovery};
+use super::duplicates::DuplicateDetector;
 use super::health::HealthFacts;
 use super::keeping::Keeper;
-use super::leftovers::Leftovers;
 use super::losses::Losses;
-use super::memory::Memory;
 use super::page::PageKeep;
 use super::requests::Requests;
-use super::rivals::Rivals;
+use super::retained_scan::RetainedScan;
+use super::stale_topics::StaleTopics;
 use crate::config::{self, Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
@@ -97,7 +97,6 @@ impl Bridge {
             web.spawn(serve(listener, web_settings(config, ask, &metrics, &heartbeat), stopped));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
-        let republish_every = config.mqtt.republish_interval;
         let home_assistant = discovery::settings(config, VERSION);
         let mut bridge = Self {
             clock,
@@ -110,6 +109,7 @@ impl Bridge {
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
             fleet,
+            duplicates: DuplicateDetector::new(directory.instance_id.clone()),
             directory,
             info,
             metrics,
@@ -122,20 +122,20 @@ impl Bridge {
             told: Vec::new(),
             session_settings,
             session_again_at: None,
-            rivals: Rivals::default(),
             desired: Wanted::new(config),
             connection: None,
             broker_fault: "no attempt has ended yet".to_owned(),
             health: HealthFacts::default(),
             queries,
             losses: Losses::default(),
-            memory: Memory::default(),
-            leftovers: Leftovers::default(),
+            retained_scan: RetainedScan::default(),
+            stale_topics: StaleTopics::default(),
+            forget_scan: None,
             discovery: Discovery::new(&config.home_assistant),
             page: PageKeep::new(clock.now(), config.gateways.len()),
             numbered: 0,
-            republish_every,
-            republish_at: republish_every.map(|every| Instant::now() + every),
+            republish_every: config.mqtt.republish_interval,
+            republish_at: config.mqtt.republish_interval.map(|every| Instant::now() + every),
             out: Vec::new(),
             batch: Vec::new(),
         };

@@ -126,18 +126,23 @@ impl Fields {
 
     /// `device_ids` or `device_id`, at least one of them naming at least one device.
     pub(super) fn device_ids(&mut self) -> Result<BTreeSet<DeviceId>, Failure> {
+        let wanted = "the devices' numbers, as in [544114231]";
+        self.some_device_ids()?.ok_or_else(|| self.missing("device_ids", wanted))
+    }
+
+    /// `device_ids` or `device_id`; `None` where both are absent.
+    pub(super) fn some_device_ids(&mut self) -> Result<Option<BTreeSet<DeviceId>>, Failure> {
         let one = self.take("device_id");
         let many = self.ids("device_ids")?;
         match (one, many) {
             (Some(_), Some(_)) => {
                 Err(Failure::invalid("device_id and device_ids are both given; keep one of them"))
             }
-            (Some(value), None) => Ok([self.id("device_id", &value)?].into()),
-            (None, Some(ids)) if !ids.is_empty() => Ok(ids.into_iter().collect()),
-            (None, _) => {
-                let wanted = "the devices' numbers, as in [544114231]";
-                Err(self.missing("device_ids", wanted))
+            (Some(value), None) => Ok(Some([self.id("device_id", &value)?].into())),
+            (None, Some(ids)) if ids.is_empty() => {
+                Err(self.missing("device_ids", "at least one device's number"))
             }
+            (None, ids) => Ok(ids.map(|ids| ids.into_iter().collect())),
         }
     }
 

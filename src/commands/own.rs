@@ -25,12 +25,12 @@ pub enum OwnName {
 pub enum Own {
     /// Publish all retained topics again.
     Republish,
-    /// Forget devices that are neither managed nor configured.
+    /// Forget devices that are neither managed nor configured, or a whole gateway that is not.
     Forget {
         /// Of which gateway.
         gateway: GatewayName,
-        /// Which devices.
-        device_ids: BTreeSet<DeviceId>,
+        /// Which devices; `None`: the whole gateway.
+        device_ids: Option<BTreeSet<DeviceId>>,
     },
 }
 
@@ -107,7 +107,7 @@ fn read_fields(name: OwnName, mut fields: Fields) -> Result<(Own, Option<String>
             let gateway = fields.text("gateway")?.ok_or(missing)?;
             let gateway =
                 gateway.parse().map_err(|error| Failure::invalid(format!("gateway: {error}")))?;
-            Own::Forget { gateway, device_ids: fields.device_ids()? }
+            Own::Forget { gateway, device_ids: fields.some_device_ids()? }
         }
     };
     fields.finish()?;

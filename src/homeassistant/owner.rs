@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Discovery;
 use crate::fleet::GatewayIndex;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Directory;
 
 /// What Home Assistant's log calls us.
@@ -59,6 +59,16 @@ pub fn is_ours(payload: &[u8], bridge_state: &str, bridge_id: &str) -> bool {
 }
 
 impl Discovery {
+    /// Whether the topic with this ID is of this gateway or of one of its devices.
+    #[must_use]
+    pub fn is_of(&self, gateway: &GatewayName, id: &str) -> bool {
+        let device = || {
+            let rest = id.strip_prefix(&self.base)?.strip_prefix('_')?;
+            rest.strip_prefix(gateway.as_str())?.strip_prefix('_')?.parse::<DeviceId>().ok()
+        };
+        id == self.gateway_id(gateway) || device().is_some()
+    }
+
     /// Of whom the topic with this ID speaks; `None` for what the configuration does not have.
     #[must_use]
     pub fn subject(&self, directory: &Directory, id: &str) -> Option<Subject> {

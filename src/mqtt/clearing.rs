@@ -3,6 +3,8 @@
 //! May not decide what is gone: the core and the configuration do. Until the broker has taken it,
 //! the store remembers a topic that is to be cleared: the process may end before.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::outgoing::{Draft, View};
@@ -44,6 +46,29 @@ impl Publisher {
         }
         self.clear(self.topics.gateway_state(gateway), outbox);
         self.clear(self.topics.gateway_info(gateway), outbox);
+        self.gone.insert(gateway.clone());
+    }
+
+    /// Lets the topics of these devices, which `forget` named, wait no longer.
+    pub fn forgotten_on_request(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
+        let states: BTreeSet<String> =
+            device_ids.iter().map(|&id| self.topics.device_state(&entry.name, id)).collect();
+        self.cleared.hasten(|topic| states.contains(topic));
+        self.discovery.hasten(entry, device_ids);
+    }
+
+    /// Clears these topics of a gateway that is not configured, which `forget` named.
+    pub fn clear_on_request(&mut self, topics: BTreeSet<String>, outbox: &mut Outbox) {
+        for topic in topics {
+            outbox.note(Key::Clearing(topic.clone()), Some(&[]));
+            self.cleared.push_at_once(topic);
+        }
+    }
+
+    /// Whether nothing is left to be cleared.
+    #[must_use]
+    pub fn is_cleared(&self) -> bool {
+        self.clearing().next().is_none() && self.discovery.is_cleared()
     }
 
     /// These topics were to be cleared when an earlier process ended.

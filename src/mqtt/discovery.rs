@@ -5,19 +5,21 @@
 //! not published again, unless Home Assistant has begun anew or somebody asks for it.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
+use super::clear_queue::ClearQueue;
+use super::discovery_topics::{bridge_topics, device_topics, gateway_topics};
 use super::outgoing::{Draft, View};
 use super::publisher::Publisher;
 use super::sent::Sent;
 use super::topics::Topics;
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
-use crate::homeassistant::{self, BridgeTopics, DeviceTopics, GatewayTopics, Shape, Subject};
-use crate::ids::{DeviceId, Moment};
-use crate::payload::{self, Directory, GatewayEntry};
+use crate::homeassistant::{self, Shape, Subject};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::{Directory, GatewayEntry};
 
 /// Between two messages, in milliseconds. Home Assistant takes tens of milliseconds for a new
 /// device, and brokers drop what a slow subscriber does not take.
@@ -54,7 +56,7 @@ pub(super) struct DiscoveryDesk {
     shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
     /// Parents first, as subjects are ordered.
     due: BTreeSet<Subject>,
-    cleared: VecDeque<String>,
+    cleared: ClearQueue,
     /// Found and cleared on this connection.
     stale: HashSet<String>,
     /// What the broker keeps has been read.
@@ -77,7 +79,7 @@ impl DiscoveryDesk {
             told: HashMap::new(),
             shapes: HashMap::new(),
             due: BTreeSet::new(),
-            cleared: VecDeque::new(),
+            cleared: ClearQueue::default(),
             stale: HashSet::new(),
             memory_read: false,
             memory_wait: None,
@@ -184,12 +186,12 @@ impl DiscoveryDesk {
     }
 
     fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.cleared.is_empty() && self.in_flight == 0
+        self.due.is_empty() && !self.cleared.is_ready() && self.in_flight == 0
     }
 
     /// When there is something to do although nothing has changed.
     pub(super) fn wake_at(&self) -> Option<Moment> {
-        let waits = !(self.due.is_empty() && self.cleared.is_empty());
+        let waits = !self.due.is_empty() || self.cleared.is_ready();
         let ready = if self.memory_read { Some(self.next_at) } else { self.memory_wait };
         let next = ready.filter(|_| waits && self.in_flight < IN_FLIGHT_MAX);
         next.into_iter().chain(self.states_at).min()
@@ -201,6 +203,23 @@ impl DiscoveryDesk {
         if self.is_idle() && std::mem::take(&mut self.states_after) {
             self.states_at = Some(now.plus(STATES_AFTER_MS));
         }
+    }
+
+    /// The session has stood so long that what is gone may be cleared.
+    pub(super) const fn set_settled(&mut self) {
+        self.cleared.set_settled(true);
+    }
+
+    /// Lets the discovery of these devices, which `forget` named, wait no longer.
+    pub(super) fn hasten(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
+        let id = |&device_id| self.settings.discovery.device_id(&entry.name, device_id);
+        let topics: BTreeSet<String> = device_ids.iter().map(|it| self.topic(&id(it))).collect();
+        self.cleared.hasten(|topic| topics.contains(topic));
+    }
+
+    /// Whether what the broker keeps has been read, and nothing of it is left to be cleared.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.memory_read && self.cleared.is_empty() && self.in_flight == 0
     }
 
     /// A gateway's view has changed.
@@ -230,36 +249,6 @@ const fn generation(subject: Subject) -> u8 {
     }
 }
 
-fn bridge_topics(topics: &Topics) -> BridgeTopics {
-    BridgeTopics {
-        state: topics.bridge_state(),
-        info: topics.bridge_info(),
-        republish: topics.request_to_bridge("republish"),
-    }
-}
-
-fn gateway_topics(topics: &Topics, entry: &GatewayEntry) -> GatewayTopics {
-    let name = &entry.name;
-    GatewayTopics {
-        bridge_state: topics.bridge_state(),
-        state: topics.gateway_state(name),
-        info: topics.gateway_info(name),
-        disconnect_all: topics.request_to(name, "disconnect_all"),
-        allow_all: topics.request_to(name, "accept_filter/allow_all"),
-    }
-}
-
-fn device_topics(topics: &Topics, entry: &GatewayEntry, device_id: DeviceId) -> DeviceTopics {
-    let name = &entry.name;
-    DeviceTopics {
-        bridge_state: topics.bridge_state(),
-        gateway_state: topics.gateway_state(name),
-        state: topics.device_state(name, device_id),
-        events: topics.event(&payload::Subject::Device(name.clone(), device_id), "+"),
-        disconnect: topics.request_to(name, "disconnect"),
-    }
-}
-
 fn hash(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     payload.hash(&mut hasher);
@@ -271,6 +260,16 @@ impl Publisher {
     #[must_use]
     pub fn discovery_filter(&self) -> String {
         self.discovery.topic("+")
+    }
+
+    /// Whether a topic is discovery of this gateway, which is not configured, or of its devices.
+    #[must_use]
+    pub fn is_discovery_of(&self, gateway: &GatewayName, topic: &str) -> bool {
+        let settings = &self.discovery.settings;
+        let id = topic
+            .strip_prefix(settings.prefix.as_str())
+            .and_then(|rest| rest.strip_prefix("/device/")?.strip_suffix("/config"));
+        id.is_some_and(|id| settings.discovery.is_of(gateway, id))
     }
 
     /// A retained message: if it is discovery of ours, it is known from now on, or cleared where
@@ -285,13 +284,14 @@ impl Publisher {
         if !homeassistant::is_ours(payload, &self.topics.bridge_state(), &bridge_id) {
             return false;
         }
-        let subject = desk.settings.discovery.subject(directory, id);
-        match subject.filter(|_| desk.settings.enabled) {
-            Some(subject) => {
+        match desk.settings.discovery.subject(directory, id) {
+            Some(subject) if desk.settings.enabled => {
                 desk.told.insert(subject, Some(hash(payload)));
                 false
             }
-            None => {
+            // Published by an earlier run with another state directory, or by another instance.
+            None if !self.gone.iter().any(|gone| desk.settings.discovery.is_of(gone, id)) => false,
+            Some(_) | None => {
                 let new = desk.stale.insert(topic.to_owned());
                 if new {
                     desk.cleared.push_back(topic.to_owned());
@@ -310,7 +310,7 @@ impl Publisher {
     /// Whether nothing of discovery waits nor is on its way.
     #[must_use]
     pub fn discovery_is_idle(&self) -> bool {
-        self.is_online() && self.discovery.memory_read && self.discovery.is_idle()
+        self.is_online() && self.discovery.is_idle() && self.discovery.is_cleared()
     }
 
     /// All discovery is to be published again, whatever the broker keeps.

@@ -255,11 +255,6 @@ impl Fault {
         matches!(self, Self::Dial(error) if is_file_missing(error.code()))
     }
 
-    /// Whether another client seems to use our client ID, so that this one steps back.
-    pub(super) fn steps_back(&self) -> bool {
-        matches!(self, Self::TakenOver { .. } | Self::ClosedAgain { .. })
-    }
-
     /// Whether trying again costs the broker nothing.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_absence())

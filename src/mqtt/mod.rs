@@ -4,11 +4,13 @@
 
 mod answers;
 mod changed;
+mod clear_queue;
 mod clearing;
 mod connection;
 mod desk;
 mod dial;
 mod discovery;
+mod discovery_topics;
 mod drive;
 mod failures;
 mod fault;
@@ -45,4 +47,4 @@ pub use requests::{Answer, ReplyTo, Request};
 pub use session::{
     Ack, Connected, Event, Generation, Limits, Message, Protocol, Session, Settings, Will,
 };
-pub use topics::{Owner, Topics};
+pub use topics::{FILTERS_PER_PACKET, Owner, Topics};

@@ -30,6 +30,7 @@ impl Publisher {
         self.phase = Phase::Looking;
         self.window = window.max(1);
         self.in_flight.clear();
+        self.cleared.set_settled(false);
         self.bridge_info = Desk::default();
         self.discovery.connected(fleet);
     }
@@ -77,6 +78,18 @@ impl Publisher {
             || (self.phase == Phase::Leaving
                 && self.bridge_state.is_none()
                 && !self.in_flight.values().any(|sent| matches!(sent, Sent::BridgeState)))
+    }
+
+    /// The session has stood so long that what is gone may be cleared.
+    pub fn settled(&mut self) {
+        self.cleared.set_settled(true);
+        self.discovery.set_settled();
+    }
+
+    /// Whether only the bridge's info is published, until no other instance has answered.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        self.phase == Phase::Looking
     }
 
     /// Whether `online` is the bridge's word.

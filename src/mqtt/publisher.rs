@@ -5,11 +5,12 @@
 //! every CONNACK the full state goes out and is acknowledged, then `online` (decision 6); the
 //! outbox drains beside it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::answers::{AnswerDropped, AnswerQueue};
 use super::changed::Changed;
+use super::clear_queue::ClearQueue;
 use super::desk::{Desk, GatewayDesk};
 use super::discovery::{DiscoveryDesk, DiscoverySettings};
 use super::isolation::{Admission, Isolation};
@@ -21,7 +22,7 @@ use super::requests::Answer;
 use super::sent::Sent;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::outbox::Outbox;
 use crate::outbox::store::Key;
 use crate::payload::Directory;
@@ -38,7 +39,9 @@ pub struct Publisher {
     pub(super) token: u64,
     pub(super) in_flight: BTreeMap<u64, Sent>,
     pub(super) changed: Changed,
-    pub(super) cleared: VecDeque<String>,
+    pub(super) cleared: ClearQueue,
+    /// Gateways that are not configured any more; their discovery is cleared where it is found.
+    pub(super) gone: BTreeSet<GatewayName>,
     pub(super) gateways: Vec<GatewayDesk>,
     pub(super) bridge_info: Desk,
     pub(super) bridge_state: Option<&'static str>,
@@ -63,7 +66,8 @@ impl Publisher {
             token: 0,
             in_flight: BTreeMap::new(),
             changed: Changed::default(),
-            cleared: VecDeque::new(),
+            cleared: ClearQueue::default(),
+            gone: BTreeSet::new(),
             gateways: vec![GatewayDesk::default(); gateways],
             bridge_info: Desk::default(),
             bridge_state: None,

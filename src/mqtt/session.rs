@@ -69,8 +69,6 @@ pub struct Limits {
     pub connack_deadline: Duration,
     /// For what is under way when asked to disconnect.
     pub disconnect_deadline: Duration,
-    /// The wait after another client took the session over.
-    pub taken_over_wait: Duration,
 }
 
 impl Default for Limits {
@@ -82,7 +80,6 @@ impl Default for Limits {
             connect_deadline: Duration::from_secs(10),
             connack_deadline: Duration::from_secs(10),
             disconnect_deadline: Duration::from_secs(2),
-            taken_over_wait: Duration::from_secs(60),
         }
     }
 }
@@ -316,9 +313,7 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
         let since = line.connected_at();
         let lasted = since.map(|since| since.elapsed());
         let fault = closed_soon.explain(fault, &line, &settings);
-        let wait = backoff.next(fault.is_absence(), lasted);
-        // Two bridges that both wait less than all of it would only meet sooner.
-        let retry_in = if fault.steps_back() { settings.limits.taken_over_wait } else { wait };
+        let retry_in = backoff.next(fault.is_absence(), lasted);
         let reason = fault.to_string();
         let event = if since.is_some() {
             let stable = lasted.is_some_and(|lasted| lasted >= settings.retry.stable);

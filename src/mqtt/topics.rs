@@ -5,6 +5,9 @@
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
 
+/// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
+pub const FILTERS_PER_PACKET: usize = 8;
+
 /// Of whom a retained topic speaks: a gateway, or one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
@@ -74,6 +77,13 @@ impl Topics {
     #[must_use]
     pub fn retained_filters(&self) -> Vec<String> {
         vec![format!("{}/+/info", self.base), format!("{}/+/+/state", self.base)]
+    }
+
+    /// The filters of what is retained of this gateway.
+    #[must_use]
+    pub fn gateway_filters(&self, gateway: &GatewayName) -> Vec<String> {
+        let states = format!("{}/{gateway}/+/state", self.base);
+        vec![self.gateway_state(gateway), self.gateway_info(gateway), states]
     }
 
     /// Of which gateway or device a topic tells what is retained; `None` for any other.

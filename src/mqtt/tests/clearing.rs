@@ -10,6 +10,8 @@ fn what_is_gone_is_to_be_cleared_until_the_broker_has_taken_it() {
     let topics = ["gsdk/annex/9/state", "gsdk/annex/state", "gsdk/annex/info"];
     let clearing = |desk: &Desk| desk.publisher.clearing().cloned().collect::<Vec<_>>();
     assert_eq!(clearing(&desk), topics);
+    assert!(desk.next().is_none(), "nothing is cleared before the session has settled");
+    desk.publisher.settled();
     let (first, second) = (desk.next().unwrap(), desk.next().unwrap());
     assert_eq!((first.topic.as_str(), &first.payload[..]), (topics[0], &b""[..]));
     desk.ack(first.token, false);
@@ -20,6 +22,8 @@ fn what_is_gone_is_to_be_cleared_until_the_broker_has_taken_it() {
     desk.cut(false);
     assert_eq!(clearing(&desk).len(), 2);
     desk.connect(20);
+    assert!(desk.said().iter().all(|said| !said.starts_with("gsdk/annex/")), "a new session");
+    desk.publisher.settled();
     let said = desk.said();
     let cleared = said.iter().filter(|said| said.starts_with("gsdk/annex/")).count();
     assert_eq!(cleared, 2, "{said:?}");
@@ -33,6 +37,7 @@ fn what_has_come_back_is_not_cleared() {
     let gone = ["gsdk/lobby/8/state", "gsdk/annex/state", "elsewhere/lobby/7/state"];
     let topics = mine.iter().chain(&gone).map(|&topic| topic.to_owned());
     desk.publisher.clear_still(topics.collect());
+    desk.publisher.settled();
     assert_eq!(desk.said(), gone.map(|topic| format!("{topic} ")));
     assert!(desk.publisher.clearing().next().is_none());
 }

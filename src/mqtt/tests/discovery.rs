@@ -87,6 +87,9 @@ fn what_the_broker_keeps_is_not_said_again_and_what_is_no_more_is_cleared() {
     }
     let stale = kept[3].1.to_vec();
     let gone = "homeassistant/device/gsdk_attic_8/config";
+    assert!(!second.publisher.discovery_found(&directory, gone, &stale), "another bridge's?");
+    second.publisher.gateway_gone(&"attic".parse().unwrap(), [], &mut second.outbox);
+    second.publisher.settled();
     assert!(second.publisher.discovery_found(&directory, gone, &stale));
     assert!(!second.publisher.discovery_found(&directory, gone, &stale), "found once");
     let other = String::from_utf8(stale).unwrap().replace("gsdk/bridge/state", "gsdk/other/state");
@@ -145,6 +148,8 @@ fn switched_off_nothing_is_said_and_ours_is_cleared() {
     off.publisher.home_assistant_born(&off.fleet);
     off.publisher.discovery_again(&off.fleet);
     off.publisher.discovery_memory_read();
+    assert!(discovered(&mut off, 10).is_empty(), "not before the session has settled");
+    off.publisher.settled();
     let said = discovered(&mut off, 10);
     assert_eq!(said, [(0, "homeassistant/device/gsdk_bridge/config ".to_owned())]);
 }

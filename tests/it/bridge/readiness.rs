@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
+use crate::harness::scripted_broker::{Reply, ScriptedBroker};
+use crate::harness::watcher::Watcher;
 use crate::harness::{patiently, simulator};
 
 const USER: &str = "username = \"gsdk2mqtt\"";
@@ -109,4 +111,46 @@ async fn discovery_that_the_broker_refuses_is_named_and_the_bridge_is_ready() {
     let bridge = setup.lines("[home_assistant]\nenabled = true\n").start();
     let message = is_ready_but(&bridge, "discovery_refused").await;
     assert!(message.contains("homeassistant/device/"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_subscription_to_requests_the_bridge_is_not_ready_unless_none_is_allowed() {
+    let gateway = simulator(1).await;
+    for reply in [Reply::Code(0x87), Reply::Code(0x97), Reply::Withhold] {
+        let broker = ScriptedBroker::start("").await;
+        broker.on_subscribe(move |filter| match filter.contains("/request/") {
+            true => reply,
+            false => Reply::Forward,
+        });
+        let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+        let words = match reply {
+            Reply::Withhold => "has not acknowledged the subscription to requests",
+            _ => "the broker refuses the subscription to requests",
+        };
+        patiently("only the subscription is missing", async {
+            while says(&bridge, 503, words).await["reasons"].as_array().map(Vec::len) != Some(1) {}
+        })
+        .await;
+        drop(bridge);
+        let setup = Setup::new(broker.port, "").lines("[commands]\nallow = []\n");
+        setup.gateway("lobby", &gateway, "").start().is_ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_keeps_no_retained_messages_is_named_and_states_are_published_all_the_same() {
+    let broker = ScriptedBroker::start("").await;
+    // Retain Available: 0.
+    broker.script(|script| script.connack_properties = vec![0x25, 0]);
+    let watcher = Watcher::start(broker.mosquitto.port).await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    let message = is_ready_but(&bridge, "retained_not_kept").await;
+    assert!(message.contains("retained"), "{message}");
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    let device = gateway.control().managed()[0].device_id;
+    let topic = format!("gsdk/lobby/{device}/state");
+    watcher.see("the device's state", |seen| seen.topic == topic).await;
+    assert!(broker.published().iter().all(|publish| !publish.retain));
 }

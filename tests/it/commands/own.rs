@@ -89,6 +89,8 @@ async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place
     let bridge = setup.gateway("lobby", &simulator, "audit_interval = \"1s\"").start();
     let house = super::House { broker, simulator, bridge };
     house.is_listening().await;
+    // Nothing is cleared by itself in the first 60 s of a session.
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     let device = house.simulator.control().managed()[0].clone();
     let id = device.device_id;
     house.ask("async/remove", &json!({"device_id": id}).to_string()).await;

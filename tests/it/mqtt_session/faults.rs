@@ -154,12 +154,13 @@ async fn taking_over() -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_taken_over_is_told_and_given_a_minute() {
+async fn a_session_taken_over_is_told_and_tried_again_at_once() {
     let mut session = spawn(settings(taking_over().await, Protocol::V5));
     let (reason, taken_over, retry_in) = disconnected(&mut session).await;
     assert!(taken_over, "{reason}");
     assert!(reason.contains("two programs use the client ID \"gsdk2mqtt_test\""), "{reason}");
-    assert_eq!(retry_in, Duration::from_secs(60));
+    // Whether to give way is the bridge's decision.
+    assert!(retry_in <= Duration::from_secs(1), "{retry_in:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,8 +171,8 @@ async fn two_clients_of_one_id_are_suspected_where_the_broker_does_not_say() {
     let mut second = spawn(settings(broker.port, Protocol::V5));
     let told = |mut session: Session| async move {
         loop {
-            let (reason, _, retry_in) = disconnected(&mut session).await;
-            if retry_in == Duration::from_secs(60) {
+            let (reason, _, _) = disconnected(&mut session).await;
+            if reason.contains("same client ID") {
                 return reason;
             }
         }

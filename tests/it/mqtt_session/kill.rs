@@ -79,10 +79,7 @@ impl Outbox {
 async fn kill_under_load(protocol: Protocol) {
     let mut broker = Mosquitto::start("").await;
     let mut subscriber = Subscriber::start(broker.port, "t/+");
-    let mut settings = settings(broker.port, protocol);
-    // Killed and back within milliseconds, it looks like one that throws us out.
-    settings.limits.taken_over_wait = settings.retry.max;
-    let mut session = spawn(settings);
+    let mut session = spawn(settings(broker.port, protocol));
     let mut outbox = Outbox::new();
     let mut connection: Option<Connection> = None;
     let (mut lives, mut goal) = (1, ACKS_PER_LIFE);

@@ -1,0 +1,318 @@
+//! Detects another instance of this bridge: another process that publishes under its name.
+//!
+//! Decides by what is received and never by comparing clocks (contract, section 1).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+/// The time another instance has to answer this one's `info`.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// A session that lasted this long is settled: the process is established, stale topics may be
+/// cleared.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// The time until a newcomer tries again, doubled at each further attempt.
+const RETRY_FIRST: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
+/// The share of a wait by which it is lengthened at random: two newcomers do not meet again.
+const JITTER: f64 = 0.25;
+/// An instance counts as present for this long after a sign of it: until after its next attempt.
+const PRESENT_FOR: Duration = Duration::from_secs(20 * 60);
+/// The least time between two answers: two instances that are both online do not flood the broker.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
+/// After this many takeovers in a row an established process becomes a newcomer. Two established
+/// ones would take over from each other for ever.
+const TAKEOVERS_MAX: u32 = 5;
+/// A takeover that the broker does not name is believed at the second sign: a broker that was
+/// killed may remember an earlier `info`.
+const SILENT_TAKEOVERS_BELIEVED: u32 = 2;
+
+/// What a bridge's `info` says about who published it.
+#[derive(Debug, Deserialize)]
+struct Identity {
+    instance_id: String,
+}
+
+/// What to do about an `info` on the bridge's own topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InfoAction {
+    /// It is this instance's own.
+    Own,
+    /// Nothing: its publisher may be gone.
+    Ignore,
+    /// Publish the own `info` again.
+    Answer,
+    /// Another instance is alive and has precedence: close the session.
+    StepBack,
+}
+
+/// What is known about other instances.
+#[derive(Debug)]
+pub(super) struct DuplicateDetector {
+    instance_id: String,
+    /// A check has been passed in this process.
+    is_checked: bool,
+    /// A session of this process has settled.
+    is_established: bool,
+    /// This instance's `info` has been at the broker, so another one there was published later.
+    is_published: bool,
+    /// Takeovers since a session last settled.
+    takeovers: u32,
+    /// Attempts in a row that ended because of another instance.
+    step_backs: u32,
+    session: Session,
+    /// What was last noticed, and when.
+    other: Option<(String, Instant)>,
+}
+
+/// What is known on this session.
+#[derive(Debug, Default)]
+struct Session {
+    connected_at: Option<Instant>,
+    is_settled: bool,
+    is_other_retained: bool,
+    answered_at: Option<Instant>,
+}
+
+impl DuplicateDetector {
+    pub(super) fn new(instance_id: String) -> Self {
+        Self {
+            instance_id,
+            is_checked: false,
+            is_established: false,
+            is_published: false,
+            takeovers: 0,
+            step_backs: 0,
+            session: Session::default(),
+            other: None,
+        }
+    }
+
+    /// A session begins.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.session = Session { connected_at: Some(now), ..Session::default() };
+    }
+
+    /// An `info` was received, `retained` from before or live; `checking`: nothing but this
+    /// instance's own `info` has been published on this session.
+    pub(super) fn received(
+        &mut self,
+        now: Instant,
+        retained: bool,
+        info: &[u8],
+        checking: bool,
+    ) -> InfoAction {
+        let Ok(Identity { instance_id }) = serde_json::from_slice(info) else {
+            return InfoAction::Ignore;
+        };
+        if instance_id == self.instance_id {
+            self.is_published = true;
+            return InfoAction::Own;
+        }
+        if retained {
+            self.session.is_other_retained = true;
+            if !self.is_published {
+                return InfoAction::Ignore;
+            }
+            // It replaced this instance's info: its publisher has been here in between.
+            self.is_published = false;
+            self.taken_over();
+            if self.takeovers < SILENT_TAKEOVERS_BELIEVED {
+                return InfoAction::Ignore;
+            }
+            self.noticed(now, instance_id);
+            return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
+        }
+        self.noticed(now, instance_id);
+        if checking {
+            return InfoAction::StepBack;
+        }
+        let answered_at = self.session.answered_at.replace(now);
+        if answered_at.is_some_and(|at| now.duration_since(at) < ANSWER_INTERVAL) {
+            self.session.answered_at = answered_at;
+            return InfoAction::Ignore;
+        }
+        InfoAction::Answer
+    }
+
+    fn noticed(&mut self, now: Instant, instance_id: String) {
+        self.other = Some((format!("instance {instance_id}"), now));
+    }
+
+    fn taken_over(&mut self) {
+        self.takeovers += 1;
+        if self.takeovers >= TAKEOVERS_MAX {
+            self.is_established = false;
+        }
+    }
+
+    /// All retained messages have been read. Returns whether another instance is to be waited for.
+    pub(super) const fn needs_check(&self) -> bool {
+        !self.is_checked || self.session.is_other_retained
+    }
+
+    /// No other instance has answered.
+    pub(super) const fn passed(&mut self) {
+        self.is_checked = true;
+    }
+
+    /// The session has ended, `taken_over` by another client with the same client ID. Returns how
+    /// long to wait where this process gives way; otherwise the session connects again by itself.
+    pub(super) fn disconnected(&mut self, now: Instant, taken_over: bool) -> Option<Duration> {
+        self.settle(now);
+        let session = std::mem::take(&mut self.session);
+        session.connected_at?;
+        if !taken_over {
+            return None;
+        }
+        self.is_published = false;
+        self.other = Some(("a client with the same client ID".to_owned(), now));
+        if session.is_settled {
+            return None;
+        }
+        self.taken_over();
+        (!self.is_established).then(|| self.step_back())
+    }
+
+    /// This process gives way; returns how long.
+    pub(super) fn step_back(&mut self) -> Duration {
+        self.session = Session::default();
+        let wait = RETRY_FIRST.saturating_mul(1 << self.step_backs.min(8)).min(RETRY_MAX);
+        self.step_backs += 1;
+        wait.mul_f64(1.0 + JITTER * fastrand::f64())
+    }
+
+    /// Whether the session has settled just now.
+    pub(super) fn settle(&mut self, now: Instant) -> bool {
+        let due = self.due().is_some_and(|due| due <= now);
+        if due {
+            self.session.is_settled = true;
+            self.is_established = true;
+            (self.takeovers, self.step_backs) = (0, 0);
+        }
+        due
+    }
+
+    /// When the session settles, if it has not.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let connected_at = self.session.connected_at.filter(|_| !self.session.is_settled)?;
+        Some(connected_at + SETTLED_AFTER)
+    }
+
+    /// What was noticed of another instance lately, and what to do.
+    pub(super) fn fault(&self, now: Instant) -> Option<String> {
+        let (other, at) = self.other.as_ref()?;
+        (now.duration_since(*at) < PRESENT_FOR).then(|| {
+            format!(
+                "another bridge ({other}) connects under this name; stop one, or give one \
+                 another bridge_name"
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(id: &str) -> Vec<u8> {
+        format!("{{\"instance_id\":\"{id}\",\"started_at\":\"2026-11-23T10:00:00.000Z\"}}").into()
+    }
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Connects, passes the check and stays until the session has settled.
+    fn established(now: &mut Instant) -> DuplicateDetector {
+        let mut detector = DuplicateDetector::new("us".to_owned());
+        detector.connected(*now);
+        assert_eq!(detector.received(*now, false, &info("us"), true), InfoAction::Own);
+        detector.passed();
+        *now += SETTLED_AFTER;
+        assert!(detector.settle(*now));
+        detector
+    }
+
+    #[test]
+    fn a_first_session_waits_and_an_answer_makes_it_step_back() {
+        let now = Instant::now();
+        let mut detector = DuplicateDetector::new("us".to_owned());
+        detector.connected(now);
+        assert!(detector.needs_check());
+        assert_eq!(detector.received(now, true, &info("x"), true), InfoAction::Ignore);
+        assert_eq!(detector.fault(now), None, "what is retained may be of a bridge that is gone");
+        assert_eq!(detector.received(now, false, &info("x"), true), InfoAction::StepBack);
+        assert!(detector.fault(now).is_some());
+        assert_eq!(detector.received(now, false, b"not JSON", true), InfoAction::Ignore);
+    }
+
+    #[test]
+    fn the_wait_of_a_newcomer_doubles_from_one_minute_to_fifteen() {
+        let mut detector = DuplicateDetector::new("us".to_owned());
+        for minutes in [1, 2, 4, 8, 15, 15, 15] {
+            let (wait, least) = (detector.step_back(), secs(minutes * 60));
+            assert!(wait >= least && wait <= least.mul_f64(1.0 + JITTER), "{wait:?} of {least:?}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_that_is_online_answers_and_stays_but_does_not_flood() {
+        let mut now = Instant::now();
+        let mut detector = established(&mut now);
+        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
+        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Ignore);
+        now += ANSWER_INTERVAL;
+        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
+        assert!(detector.fault(now + secs(60)).is_some());
+        assert_eq!(detector.fault(now + PRESENT_FOR), None);
+    }
+
+    #[test]
+    fn a_young_session_that_is_taken_over_steps_back_and_an_established_process_returns() {
+        let mut now = Instant::now();
+        let mut newcomer = DuplicateDetector::new("us".to_owned());
+        newcomer.connected(now);
+        now += secs(59);
+        assert!(newcomer.disconnected(now, true).is_some_and(|wait| wait >= RETRY_FIRST));
+
+        let mut detector = established(&mut now);
+        for _ in 0..10 {
+            // The other one tries twice in a row, then waits.
+            assert_eq!(detector.disconnected(now, true), None, "it had settled");
+            detector.connected(now);
+            assert_eq!(detector.received(now, true, &info("x"), true), InfoAction::Ignore);
+            assert!(detector.needs_check(), "another's info is retained");
+            assert_eq!(detector.disconnected(now + secs(1), true), None, "it is established");
+            detector.connected(now + secs(2));
+            now += secs(2) + SETTLED_AFTER;
+        }
+    }
+
+    #[test]
+    fn of_two_established_processes_one_gives_way_after_five_takeovers() {
+        let mut now = Instant::now();
+        let mut detector = established(&mut now);
+        let waits = [1, 2, 3, 4, 5].map(|_| {
+            detector.connected(now);
+            detector.disconnected(now + secs(1), true).is_some()
+        });
+        assert_eq!(waits, [false, false, false, false, true]);
+    }
+
+    /// Brokers such as mosquitto 2.0 close a session that is taken over without a reason.
+    #[test]
+    fn a_newcomer_notices_a_silent_takeover_by_the_info_that_replaced_its_own() {
+        let now = Instant::now();
+        let mut newcomer = DuplicateDetector::new("us".to_owned());
+        let actions = [1, 2, 3].map(|_| {
+            newcomer.connected(now);
+            let action = newcomer.received(now, true, &info("x"), true);
+            newcomer.received(now, false, &info("us"), true);
+            assert_eq!(newcomer.disconnected(now, false), None);
+            action
+        });
+        assert_eq!(actions, [InfoAction::Ignore, InfoAction::Ignore, InfoAction::StepBack]);
+    }
+}

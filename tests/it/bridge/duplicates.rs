@@ -1,0 +1,176 @@
+//! Two bridges under one name by mistake: reported loudly, and the established one goes on.
+
+use std::time::Duration;
+
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::patiently;
+use crate::harness::scripted_broker::ScriptedBroker;
+use crate::harness::watcher::{Watcher, publish, retained};
+
+/// After this a session has settled, and its process is established (contract, section 1).
+const SETTLED: Duration = Duration::from_secs(61);
+
+/// Waits until `/readyz` contains these words.
+async fn says(bridge: &Bridge, words: &str) {
+    patiently(words, async {
+        while !bridge.get("/readyz").await.1.contains(words) {
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until the bridge is, or is not, connected to the broker.
+async fn is_connected(bridge: &Bridge, connected: bool) {
+    let wanted = Some(f64::from(u8::from(connected)));
+    patiently("connected or not", async {
+        while bridge.metric("gsdk_mqtt_connected").await != wanted {
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_under_a_name_in_use_steps_back_without_a_word() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let start = |client: &str| {
+        let client_id = format!("client_id = \"{client}\"");
+        Setup::new(broker.port, &client_id).gateway("lobby", &simulator, "").start()
+    };
+    let first = start("one");
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    first.is_ready().await;
+    let second = start("two");
+    says(&second, "another bridge").await;
+    says(&second, "the broker is not connected").await;
+    says(&first, "\"reason\":\"another_instance\"").await;
+    assert_eq!(first.get("/readyz").await.0, 200, "it does its work");
+    for bridge in [&first, &second] {
+        let series = "gsdk_degraded{reason=\"another_instance\"}";
+        assert_eq!(bridge.metric(series).await, Some(1.0));
+    }
+    assert_eq!(first.metric("gsdk_mqtt_connected").await, Some(1.0));
+    assert_eq!(second.metric("gsdk_mqtt_connected").await, Some(0.0));
+    assert_eq!(retained(broker.port)["gsdk/bridge/state"], "online", "nobody said offline");
+    assert!(watcher.place("gsdk/bridge/state", "offline").is_none());
+}
+
+/// The newcomer's clock is not asked: any `info` of another instance counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
+    let broker = Mosquitto::start("").await;
+    let of = |id: &str| format!("{{\"instance_id\":\"{id}\",\"started_at\":\"2099-01-01\"}}");
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", &of("gone")]);
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/state", "-m", "online"]);
+    let watcher = Watcher::start(broker.port).await;
+    watcher.clear();
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    let own = |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/info";
+    watcher.see("its info", own).await;
+    let published = std::time::Instant::now();
+    bridge.is_ready().await;
+    assert!(published.elapsed() > Duration::from_millis(1_500), "it waited for an answer");
+    assert!(!bridge.get("/readyz").await.1.contains("another"));
+    // A bridge that is online answers.
+    watcher.clear();
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", &of("other")]);
+    watcher.see("its answer", |seen| own(seen) && !seen.payload.contains("other")).await;
+    assert_eq!(bridge.metric("gsdk_mqtt_connected").await, Some(1.0));
+    drop(bridge);
+
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.clear();
+    watcher.see("its info", |seen| own(seen) && !seen.payload.contains("other")).await;
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", &of("other")]);
+    is_connected(&bridge, false).await;
+    says(&bridge, "another bridge (instance other)").await;
+    assert!(!watcher.all().iter().any(|seen| seen.topic.starts_with("gsdk/lobby")));
+}
+
+/// Its store is empty, so an earlier build took the other's topics for its own stale ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
+    let broker = Mosquitto::start("").await;
+    let (lobby, annex) = (crate::harness::simulator(3).await, crate::harness::simulator(3).await);
+    let first = Setup::new(broker.port, "client_id = \"one\"").gateway("lobby", &lobby, "").start();
+    first.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let before = retained(broker.port);
+    watcher.clear();
+    let setup = Setup::new(broker.port, "client_id = \"two\"");
+    let second = setup.lines("[commands]\nallow = [\"*\"]\n").gateway("annex", &annex, "").start();
+    says(&second, "another bridge").await;
+    is_connected(&second, false).await;
+    says(&first, "another bridge").await;
+    let device = lobby.control().managed()[0].device_id;
+    lobby.control().power(device, false);
+    watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
+    let after = retained(broker.port);
+    assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
+    let all = watcher.all();
+    assert!(all.iter().all(|seen| !seen.topic.contains("annex")), "{all:?}");
+    assert!(all.iter().all(|seen| !seen.payload.is_empty()), "{all:?}");
+    assert!(watcher.place("gsdk/bridge/state", "offline").is_none());
+    assert!(watcher.place("gsdk/lobby/state", "offline").is_none());
+}
+
+/// The broker ends the session of one whenever the other connects, and does not say why.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_bridges_with_one_client_id_the_established_one_goes_on() {
+    let broker = Mosquitto::start("").await;
+    let (lobby, annex) = (crate::harness::simulator(3).await, crate::harness::simulator(3).await);
+    let first = Setup::new(broker.port, "").gateway("lobby", &lobby, "").start();
+    first.is_ready().await;
+    tokio::time::sleep(SETTLED).await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.clear();
+    let second = Setup::new(broker.port, "").gateway("annex", &annex, "").start();
+    says(&second, "another bridge").await;
+    is_connected(&second, false).await;
+    is_connected(&first, true).await;
+    first.is_ready().await;
+    let connections = first.metric("gsdk_mqtt_connections_total").await;
+    let device = lobby.control().managed()[0].device_id;
+    lobby.control().power(device, false);
+    watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(first.metric("gsdk_mqtt_connections_total").await, connections);
+    assert_eq!(second.metric("gsdk_mqtt_connected").await, Some(0.0));
+    let all = watcher.all();
+    assert!(all.iter().all(|seen| !seen.payload.is_empty()), "nothing is cleared: {all:?}");
+    assert!(all.iter().all(|seen| !seen.topic.contains("annex")), "{all:?}");
+    assert!(retained(broker.port)["gsdk/bridge/info"].contains("lobby"));
+}
+
+/// The broker says "session taken over". Whether the process gives way depends on whether it ever
+/// had a session of 60 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_taken_over_gives_way_only_until_it_is_established() {
+    let broker = ScriptedBroker::start("").await;
+    let lobby = crate::harness::simulator(1).await;
+    let newcomer = Setup::new(broker.port, "").gateway("lobby", &lobby, "").start();
+    newcomer.is_ready().await;
+    broker.disconnect(0x8E);
+    is_connected(&newcomer, false).await;
+    says(&newcomer, "\"reason\":\"another_instance\"").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(broker.connections(), 1, "it waits for a minute");
+    drop(newcomer);
+
+    let established = Setup::new(broker.port, "").gateway("lobby", &lobby, "").start();
+    established.is_ready().await;
+    tokio::time::sleep(SETTLED).await;
+    for connections in [3, 4] {
+        broker.disconnect(0x8E);
+        broker.connected_times(connections).await;
+        established.is_ready().await;
+    }
+    let series = "gsdk_degraded{reason=\"another_instance\"}";
+    assert_eq!(established.metric(series).await, Some(1.0));
+}
