@@ -1,11 +1,12 @@
 //! `check --connect`: tries what the bridge will need, and says what mends what fails.
 //!
-//! May not change anything at a gateway, publish anything retained, use the bridge's client ID, or
+//! May not change anything at a gateway, leave anything retained, use the bridge's client ID, or
 //! make anything in the state directory that stays: a running bridge is not to notice.
 
 mod broker;
 mod gateway;
 mod local;
+mod retained;
 mod words;
 
 use std::fmt;

@@ -90,7 +90,11 @@ impl Words {
                 "if this port speaks TLS, write mqtts:// in mqtt.url; if the broker knows only \
                  MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
-            (false, Protocol::V311) => "if this port speaks TLS, write mqtts:// in mqtt.url",
+            // A broker that keeps no retained messages refuses the last will in this way.
+            (false, Protocol::V311) => {
+                "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
+                 retain_available true); or, if this port speaks TLS, write mqtts:// in mqtt.url"
+            }
         };
         Fault::ClosedEarly { broker: self.broker(), hint }
     }

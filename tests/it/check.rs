@@ -238,6 +238,36 @@ async fn what_the_broker_does_not_permit_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_mqtt_3_1_1_does_not_tell_is_tried_or_said_to_be_unknown() {
+    let gateway = simulator(1).await;
+    let v311 = "protocol = \"3.1.1\"";
+    let broker = Mosquitto::start("").await;
+    let site = |port| {
+        let url = format!("mqtt://127.0.0.1:{port}");
+        Site::new(&url, v311).gateway(&gateway, "[home_assistant]\nenabled = true\n")
+    };
+    let watcher = Watcher::start(broker.port).await;
+    let checked = site(broker.port).check().await;
+    checked.is_fine();
+    checked.line("ok", "keeps retained messages (one was read back by wildcard)");
+    checked.line("note", "MQTT 3.1.1 does not tell how large a packet may be");
+    assert!(!checked.out.contains("268435460"), "{}", checked.out);
+    assert_eq!(retained(broker.port).len(), 0, "nothing is left behind");
+    let configs = watcher.all().into_iter().filter(|seen| seen.topic.ends_with("/config")).count();
+    assert_eq!(configs, 0, "Home Assistant reads those");
+
+    let strict = Mosquitto::start("retain_available false").await;
+    let checked = site(strict.port).check().await;
+    checked.fails(&["did not accept a retained message", "retain_available"], "mqtt.url");
+
+    let bridge = Setup::new(strict.port, v311).gateway("lobby", &gateway, "").start();
+    patiently("run says what it may be", async {
+        while !bridge.get("/readyz").await.1.contains("mosquitto: retain_available true") {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_not_there_or_not_trusted_is_told() {
     let gateway = simulator(1).await;
     let checked = Site::plain(free_port()).gateway(&gateway, "").check().await;
