@@ -86,9 +86,13 @@ impl Bridge {
     }
 
     fn fact(&mut self, gateway: GatewayIndex, set: impl FnOnce(&mut crate::payload::LinkFacts)) {
-        if let Some(facts) = self.facts.get_mut(gateway.0) {
-            set(facts);
+        let Some(facts) = self.facts.get_mut(gateway.0) else { return };
+        let before = (facts.last_error.clone(), facts.package.clone());
+        set(facts);
+        if before == (facts.last_error.clone(), facts.package.clone()) {
             self.publisher.info_changed(gateway);
+        } else {
+            self.publisher.info_changed_at_once(gateway);
         }
     }
 

@@ -20,7 +20,13 @@ impl GatewayDesk {
     pub(super) fn state_changed(&mut self, mark: u64) {
         self.state_dirty = true;
         self.mark = mark;
-        self.info.dirty = true;
+        self.info.changed_at_once();
+    }
+
+    /// When its info may be published next, if it is to be. It follows the gateway's state, so
+    /// that the two never contradict each other.
+    pub(super) fn info_at(&self, interval_ms: i64) -> Option<Moment> {
+        self.info.next_at(interval_ms).filter(|_| !self.state_dirty)
     }
 }
 
@@ -28,10 +34,18 @@ impl GatewayDesk {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Desk {
     pub(super) dirty: bool,
+    /// Something in it changed that does not wait for the interval.
+    at_once: bool,
     said: Option<(Moment, Bytes)>,
 }
 
 impl Desk {
+    /// Something in it changed that is published without waiting for the interval.
+    pub(super) const fn changed_at_once(&mut self) {
+        self.dirty = true;
+        self.at_once = true;
+    }
+
     /// It has to be said again, be it the same.
     pub(super) fn forget(&mut self) {
         self.dirty = true;
@@ -42,18 +56,16 @@ impl Desk {
         self.said.is_some()
     }
 
-    /// When it may be said next.
-    pub(super) fn next_at(&self, interval_ms: i64) -> Moment {
-        self.said.as_ref().map_or(Moment::from_millis(0), |(at, _)| at.plus(interval_ms))
-    }
-
-    pub(super) fn is_due(&self, now: Moment, interval_ms: i64) -> bool {
-        self.dirty && self.next_at(interval_ms) <= now
+    /// When it may be published next, if it is to be.
+    pub(super) fn next_at(&self, interval_ms: i64) -> Option<Moment> {
+        let said = self.said.as_ref().filter(|_| !self.at_once);
+        let at = said.map_or(Moment::from_millis(0), |(at, _)| at.plus(interval_ms));
+        self.dirty.then_some(at)
     }
 
     /// The payload, unless it is what was said last.
     pub(super) fn take(&mut self, now: Moment, payload: Bytes) -> Option<Bytes> {
-        self.dirty = false;
+        (self.dirty, self.at_once) = (false, false);
         if self.said.as_ref().is_some_and(|(_, said)| *said == payload) {
             return None;
         }

@@ -165,6 +165,13 @@ impl Publisher {
         }
     }
 
+    /// The last error or the API version in this gateway's info has changed.
+    pub fn info_changed_at_once(&mut self, gateway: GatewayIndex) {
+        if let Some(desk) = self.gateways.get_mut(gateway.0) {
+            desk.info.changed_at_once();
+        }
+    }
+
     /// Something in the bridge's info has changed.
     pub const fn bridge_info_changed(&mut self) {
         self.bridge_info.dirty = true;
@@ -197,8 +204,8 @@ impl Publisher {
         }
         let looking = self.phase == Phase::Looking;
         let gateways: &[GatewayDesk] = if looking { &[] } else { &self.gateways };
-        let infos = gateways.iter().map(|desk| &desk.info).chain([&self.bridge_info]);
-        let info = infos.filter(|desk| desk.dirty).map(|desk| desk.next_at(INFO_INTERVAL_MS)).min();
+        let infos = gateways.iter().filter_map(|desk| desk.info_at(INFO_INTERVAL_MS));
+        let info = infos.chain(self.bridge_info.next_at(INFO_INTERVAL_MS)).min();
         let again = self.refusals.wake_at();
         let discovery = self.is_online().then(|| self.discovery.wake_at()).flatten();
         info.into_iter().chain(again).chain(discovery).min()

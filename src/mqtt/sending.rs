@@ -173,14 +173,14 @@ impl Publisher {
     pub(super) fn next_info(&mut self, now: Moment, view: &View) -> Option<Draft> {
         for at in 0..self.gateways.len() {
             let gateway = GatewayIndex(at);
-            let desk = self.gateways.get_mut(at).map(|desk| &mut desk.info)?;
-            if !desk.is_due(now, INFO_INTERVAL_MS) {
+            let desk = self.gateways.get_mut(at)?;
+            if desk.info_at(INFO_INTERVAL_MS).is_none_or(|at| at > now) {
                 continue;
             }
             let entry = view.directory.gateway(gateway)?;
             let state = view.fleet.gateway(gateway)?;
             let info = GatewayInfo::new(view.directory, entry, &state, view.links.get(at)?);
-            if let Some(payload) = desk.take(now, to_bytes(&info)) {
+            if let Some(payload) = desk.info.take(now, to_bytes(&info)) {
                 let topic = self.topics.gateway_info(&entry.name);
                 return Some(Draft {
                     sent: Sent::GatewayInfo(gateway),
@@ -194,7 +194,7 @@ impl Publisher {
     }
 
     pub(super) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Draft> {
-        if !self.bridge_info.is_due(now, INFO_INTERVAL_MS) {
+        if self.bridge_info.next_at(INFO_INTERVAL_MS).is_none_or(|at| at > now) {
             return None;
         }
         let payload = self.bridge_info.take(now, to_bytes(view.bridge))?;

@@ -193,6 +193,7 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
         "gsdk/lobby/8/state ...",
         "gsdk/lobby/state online",
         "gsdk/bridge/state online",
+        "gsdk/lobby/info ...",
         "gsdk/lobby/event/reachable ...",
     ];
     assert_eq!(said, topics);
@@ -281,6 +282,23 @@ fn infos_are_said_at_most_every_ten_seconds_and_not_twice_the_same() {
     desk.publisher.info_changed(GatewayIndex(0));
     assert_eq!(desk.said(), Vec::<String>::new());
     assert_eq!(desk.publisher.wake_at(), Some(desk.now.plus(10_000)));
+}
+
+#[test]
+fn an_info_follows_the_gateways_state_at_once_and_never_goes_before_it() {
+    let mut desk = Desk::new();
+    desk.connect(20);
+    desk.now = desk.now.plus(60_000);
+    desk.said();
+    desk.input(Input::LinkUp);
+    assert_eq!(desk.said(), ["gsdk/lobby/state offline", "gsdk/lobby/info ..."], "syncing");
+    desk.now = desk.now.plus(1_000);
+    desk.input(Input::ListAsked);
+    desk.input(Input::List(vec![row(7, Status::TlsConnected)]));
+    let said = desk.said();
+    let place = |text: &str| said.iter().position(|said| said == text);
+    assert!(place("gsdk/lobby/state online").is_some(), "{said:?}");
+    assert!(place("gsdk/lobby/state online") < place("gsdk/lobby/info ..."), "{said:?}");
 }
 
 #[test]

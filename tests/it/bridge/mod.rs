@@ -7,6 +7,7 @@ mod desired;
 mod duplicates;
 mod events;
 mod expected;
+mod info;
 mod losses;
 mod metrics;
 mod own_requests;
