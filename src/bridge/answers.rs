@@ -6,7 +6,6 @@
 use serde_json::Value;
 
 use super::Bridge;
-use super::clock::instant_now;
 use super::running::{Asked, Begun, Finished, Word, audit, audited};
 use crate::commands::{
     AnswerLimit, Command, Name, Outcome, OwnName, Refused, Response, code, device_states,
@@ -85,7 +84,7 @@ impl Bridge {
             };
             audit(&response, &devices, ids.len(), request.requested_by.as_deref());
             if ran {
-                self.step(gateway, Input::ListWanted, instant_now());
+                self.step(gateway, Input::ListWanted, None);
             }
         }
         let memory = &mut self.requests.memory;

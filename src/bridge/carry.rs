@@ -7,10 +7,9 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::clock::instant_now;
 use super::forget::ForgetScan;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
-use crate::fleet::{GatewayEvent, GatewayIndex, Input, Output};
+use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output, Source};
 use crate::gateway::{LinkError, Observation};
 use crate::ids::Moment;
 use crate::mqtt;
@@ -37,7 +36,7 @@ impl Bridge {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1000);
                 let received_at = self.clock.at(received);
                 let input = Input::Status { device_id, status, timestamp, received_at };
-                self.step(gateway, input, received);
+                self.step(gateway, input, Some(received));
             }
             Observation::LinkUp { package, certificate_expires_at } => {
                 self.fact(gateway, |facts| {
@@ -45,16 +44,16 @@ impl Bridge {
                     facts.certificate_expires_at = certificate_expires_at;
                 });
                 self.desired.link_up(gateway);
-                self.step(gateway, Input::LinkUp, instant_now());
+                self.step(gateway, Input::LinkUp, None);
             }
             Observation::ListAsked => {
                 self.desired.list_asked(gateway);
-                self.step(gateway, Input::ListAsked, instant_now());
+                self.step(gateway, Input::ListAsked, None);
             }
             Observation::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.listed(gateway, &rows);
-                self.step(gateway, Input::List(rows), instant_now());
+                self.step(gateway, Input::List(rows), None);
             }
             Observation::AcceptFilter(filter) => {
                 self.filter_read(gateway, &filter);
@@ -69,12 +68,12 @@ impl Bridge {
                     tracing::warn!("{error}");
                 }
                 self.failed(gateway, &error);
-                self.step(gateway, Input::ListFailed, instant_now());
+                self.step(gateway, Input::ListFailed, None);
             }
             Observation::LinkDown { last_sign_of_life, error } => {
                 self.failed(gateway, &error);
                 let last_sign_of_life = self.clock.at(last_sign_of_life);
-                self.step(gateway, Input::LinkDown { last_sign_of_life }, instant_now());
+                self.step(gateway, Input::LinkDown { last_sign_of_life }, None);
             }
             Observation::AttemptFailed(error) => self.failed(gateway, &error),
         }
@@ -105,7 +104,12 @@ impl Bridge {
         }
     }
 
-    pub(super) fn step(&mut self, gateway: GatewayIndex, input: Input, read_at: StdInstant) {
+    pub(super) fn step(
+        &mut self,
+        gateway: GatewayIndex,
+        input: Input,
+        read_at: Option<StdInstant>,
+    ) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.step(self.clock.steady(), gateway, input, &mut out);
         self.carry_out(&mut out, read_at);
@@ -117,7 +121,7 @@ impl Bridge {
         self.follow_the_wall();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.wake(self.clock.steady(), &mut out);
-        self.carry_out(&mut out, instant_now());
+        self.carry_out(&mut out, None);
         self.out = out;
         let now = Instant::now();
         // Into a full outbox it would only drop one more: it waits until somebody takes events.
@@ -159,12 +163,14 @@ impl Bridge {
         moments.chain(losses).chain(others.flatten()).min()
     }
 
-    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: StdInstant) {
+    /// `read_at`: when the status that led to this was read from the stream.
+    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: Option<StdInstant>) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
                     self.touched.insert((event.gateway, event.device_id));
                     self.page.device_event(&event);
+                    let read_at = self.read_from_stream(&event, read_at);
                     self.unwritten.push((event, read_at));
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
@@ -187,6 +193,18 @@ impl Bridge {
                 }
             }
         }
+    }
+
+    /// When an event was read from the stream; `None` for one that a list has shown.
+    fn read_from_stream(
+        &self,
+        event: &DeviceEvent,
+        read_at: Option<StdInstant>,
+    ) -> Option<StdInstant> {
+        // A status that waited until a list showed its device was read before that list.
+        let steady = event.received_at.plus(-self.clock.ahead_ms());
+        let is_from_stream = event.source == Source::Stream;
+        is_from_stream.then(|| read_at.unwrap_or_else(|| self.clock.instant(steady)))
     }
 
     pub(super) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
@@ -215,7 +233,7 @@ impl Bridge {
         self.page.gateway_event(at, gateway, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
-        self.append(subject, event.name(), payload, instant_now());
+        self.append(subject, event.name(), payload, None);
         if *event == GatewayEvent::Reachable {
             self.clear_stale_devices(gateway);
         }
@@ -226,7 +244,7 @@ impl Bridge {
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
         tracing::warn!(?kind, "told by the bridge");
         let payload = to_bytes(&event);
-        self.append(Subject::Bridge, kind.name(), payload, instant_now());
+        self.append(Subject::Bridge, kind.name(), payload, None);
     }
 
     pub(super) fn append(
@@ -234,9 +252,9 @@ impl Bridge {
         subject: Subject,
         event_type: &'static str,
         payload: bytes::Bytes,
-        read_at: StdInstant,
+        read_at: Option<StdInstant>,
     ) {
-        let (event_type, read_at) = (Cow::Borrowed(event_type), Some(read_at));
+        let event_type = Cow::Borrowed(event_type);
         for dropped in self.outbox.append(Record { subject, event_type, payload, read_at }) {
             self.metrics.outbox_dropped.inc();
             self.losses.add(dropped);

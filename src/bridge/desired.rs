@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::clock::instant_now;
 use super::giving::{Given, Round, give};
 use crate::commands::{Failure, Made, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
@@ -287,7 +286,7 @@ impl Bridge {
             giving.pause = (giving.pause * 2).min(RETRY_MAX);
         }
         if has_given {
-            self.step(gateway, Input::ListWanted, instant_now());
+            self.step(gateway, Input::ListWanted, None);
         }
     }
 
@@ -340,7 +339,7 @@ impl Bridge {
         let kept = giving.desired.kept().collect();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.keep(self.clock.steady(), gateway, kept, &mut out);
-        self.carry_out(&mut out, instant_now());
+        self.carry_out(&mut out, None);
         self.out = out;
     }
 }

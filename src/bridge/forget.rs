@@ -7,7 +7,6 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::clock::instant_now;
 use super::own::Asker;
 use crate::commands::{DeviceFailure, Failure, Outcome, code};
 use crate::fleet::GatewayIndex;
@@ -45,7 +44,7 @@ impl Bridge {
         let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
         let mut out = std::mem::take(&mut self.out);
         let kept = self.fleet.forget(gateway, &ids, &mut out);
-        self.carry_out(&mut out, instant_now());
+        self.carry_out(&mut out, None);
         self.out = out;
         if let Some(entry) = self.directory.gateway(gateway) {
             self.publisher.forgotten_on_request(entry, &ids);

@@ -197,7 +197,8 @@ impl Bridge {
         tracing::error!(%error, "nothing is kept from now on: going on in memory");
         self.turn_chain(new_chain_id());
         let mut unwritten = std::mem::take(&mut self.unwritten);
-        self.fleet.new_chain(unwritten.iter_mut().map(|(event, _): &mut (_, StdInstant)| event));
+        self.fleet
+            .new_chain(unwritten.iter_mut().map(|(event, _): &mut (_, Option<StdInstant>)| event));
         for ((event, _), (_, number)) in unwritten.iter().zip(appended) {
             if let Some((subject, payload)) = self.written(event) {
                 self.outbox.rewrite(&subject, *number, payload);

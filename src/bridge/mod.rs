@@ -81,8 +81,8 @@ pub struct Bridge {
     fleet: Fleet,
     outbox: Outbox,
     keeper: Keeper,
-    /// Events of this turn, not yet written.
-    unwritten: Vec<(DeviceEvent, StdInstant)>,
+    /// Events of this turn, not yet written, with the time when they were read from a stream.
+    unwritten: Vec<(DeviceEvent, Option<StdInstant>)>,
     /// Devices whose last state may have changed in this turn.
     touched: BTreeSet<(GatewayIndex, DeviceId)>,
     publisher: Publisher,

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use super::Bridge;
-use super::clock::instant_now;
 use crate::fleet::{GatewayIndex, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::outbox::store::{Content, Found, Key, Late, StoreError, Verdict};
@@ -146,7 +145,7 @@ impl Bridge {
             Left::Late => {
                 let mut out = std::mem::take(&mut self.out);
                 self.fleet.recall(self.clock.steady(), gateway, device_id, device, &mut out);
-                self.carry_out(&mut out, instant_now());
+                self.carry_out(&mut out, None);
                 self.out = out;
             }
         }

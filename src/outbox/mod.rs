@@ -29,8 +29,8 @@ pub struct Record {
     pub event_type: Cow<'static, str>,
     /// A JSON object.
     pub payload: Bytes,
-    /// When it was read from the stream, for measuring its way to the broker; `None` where that
-    /// was in an earlier process.
+    /// When it was read from the stream, for measuring its way to the broker; `None` for what did
+    /// not come from a stream, or was read in an earlier process.
     pub read_at: Option<Instant>,
 }
 

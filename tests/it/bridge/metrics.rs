@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
+use crate::harness::watcher::{Seen, Watcher};
 
 /// Everything the contract names, but what is absent until it is known.
 const NAMES: [&str; 38] = [
@@ -85,6 +86,39 @@ async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let out = promtool.wait_with_output().unwrap();
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+}
+
+/// Aim: the delivery time is that of the stream. Method: changes that the stream tells, one that
+/// only the list shows, and the gateway's own events.
+#[tokio::test(flavor = "multi_thread")]
+async fn delivery_time_counts_device_events_of_the_stream_only() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let control = simulator.control();
+    let bridge = Setup::new(broker.port, "")
+        .gateway("lobby", &simulator, "audit_interval = \"10s\"")
+        .start();
+    bridge.is_ready().await;
+    let devices = control.building();
+    control.drop_device(devices[0].id);
+    control.change_silently(devices[1].id, 0x203);
+    let source = |seen: &Seen| seen.json()["source"].as_str().map(str::to_owned);
+    let of_audit =
+        |seen: &Seen| seen.topic.contains("/event/") && source(seen).as_deref() == Some("audit");
+    watcher.see("the audit finds it", of_audit).await;
+    watcher.see("the gateway's event", |seen| seen.topic.ends_with("/event/corrected")).await;
+    crate::harness::patiently("nothing waits", async {
+        while bridge.metric("gsdk_outbox_events").await != Some(0.0) {
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+    let events = watcher.all().into_iter().filter(|seen| seen.topic.contains("/event/"));
+    let of_stream = events.filter(|seen| source(seen).as_deref() == Some("stream")).count();
+    let counted = bridge.metric("gsdk_event_delivery_seconds_count").await.unwrap();
+    assert!(of_stream > 0);
+    assert!((counted - of_stream as f64).abs() < 0.5, "{counted} counted, {of_stream} told");
 }
 
 /// More than are copied for one answer.
