@@ -179,6 +179,9 @@ impl Bridge {
                     self.page.changed(gateway, device_id);
                     self.publisher.device_changed(gateway, device_id);
                 }
+                Output::Store { gateway, device_id } => {
+                    self.touched.insert((gateway, device_id));
+                }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
                     self.touched.insert((gateway, device_id));

@@ -20,6 +20,7 @@ impl Gateway {
         let Some(asked_at) = self.listing else { return };
         let first = !self.synced;
         self.list_number += 1;
+        self.count_absence(now, out);
         let mut corrected = 0;
         for row in rows {
             corrected += self.row(now, row, asked_at, first, out);
@@ -29,7 +30,7 @@ impl Gateway {
         if first {
             self.come_alive(now, out);
         }
-        self.forget_absent(now, out);
+        self.forget_absent(out);
         if corrected > 0 {
             self.counts.corrections += corrected;
             let event = GatewayEvent::Corrected { count: corrected };
@@ -55,11 +56,11 @@ impl Gateway {
         let device = self.devices.entry(device_id);
         let device = device.or_insert_with(|| Device::undeclared(shown, kept));
         if let Some(past) = past {
-            device.restore(shown, past);
+            device.restore(past);
         }
         device.listed_in = number;
         let told_before = (device.managed, device.info);
-        device.set_managed(shown, true);
+        device.set_managed(true);
         if live {
             device.start_observing(now);
         }
@@ -91,7 +92,7 @@ impl Gateway {
             let Some(device) = self.devices.get_mut(&device_id) else { continue };
             // One that still counts as connected keeps its place until the second look.
             if device.managed && device.agrees(None) {
-                device.set_managed(shown, false);
+                device.set_managed(false);
                 if !device.expected() {
                     device.seconds.stop(frozen_at.unwrap_or(now), device.connected());
                 }

@@ -19,8 +19,9 @@ pub(super) struct Device {
     pub(super) declared: bool,
     /// Given to the gateway again because of a command.
     pub(super) kept: bool,
-    /// Since when it is in the gateway's list no more.
-    pub(super) left_at: Option<Moment>,
+    /// For how long the gateway's lists have been seen to lack it while it was not expected, in
+    /// milliseconds.
+    pub(super) absent_ms: i64,
     pub(super) info: Option<DeviceInfo>,
     /// The status last told, the chain's; `None` until anything is known.
     pub(super) status: Option<Status>,
@@ -74,8 +75,9 @@ pub struct Remembered {
     pub managed: bool,
     /// What the list last told of it.
     pub info: Option<DeviceInfo>,
-    /// Since when it is in the list no more.
-    pub left_at: Option<Moment>,
+    /// For how long lists lacked it while it was not expected, in milliseconds; only time that was
+    /// observed counts.
+    pub absent_ms: i64,
     /// It is no more, but for its place in the chain: should it come back, its events go on.
     pub forgotten: bool,
 }
@@ -122,7 +124,7 @@ impl Remembered {
             told: Vec::new(),
             managed: false,
             info: None,
-            left_at: None,
+            absent_ms: 0,
             forgotten: true,
         }
     }
@@ -144,7 +146,7 @@ impl Device {
             managed: false,
             declared,
             kept,
-            left_at: None,
+            absent_ms: 0,
             info: None,
             status: None,
             seq: 0,
@@ -169,27 +171,27 @@ impl Device {
             told: self.told.clone(),
             managed: self.managed,
             info: self.info,
-            left_at: self.left_at,
+            absent_ms: self.absent_ms,
             forgotten: false,
         }
     }
 
     /// A device of an earlier process: known, but not observed since.
-    pub(super) fn restore(&mut self, now: Moment, remembered: Remembered) {
-        let Remembered { seq, status, known, told, managed, info, left_at, .. } = remembered;
+    pub(super) fn restore(&mut self, remembered: Remembered) {
+        let Remembered { seq, status, known, told, managed, info, absent_ms, .. } = remembered;
         self.seq = seq;
         self.status = status;
         self.known = known.map(|known| Known { whole: false, ..known });
         self.told = told;
         self.managed = managed;
         self.info = info;
-        self.left_at = left_at.or_else(|| (!managed).then_some(now));
+        self.absent_ms = absent_ms;
     }
 
     /// The gateway's list has it, or has it no more.
-    pub(super) fn set_managed(&mut self, now: Moment, managed: bool) {
+    pub(super) const fn set_managed(&mut self, managed: bool) {
         self.managed = managed;
-        self.left_at = (!managed).then(|| self.left_at.unwrap_or(now));
+        self.absent_ms = 0;
     }
 
     /// Whether it should be connected: it is listed, declared, or kept by a command.

@@ -9,6 +9,11 @@ use super::device::Device;
 use super::gateway::Gateway;
 use crate::ids::{DeviceId, Moment};
 
+/// How often the absence of a device is stored, in milliseconds: a restart loses no more of it.
+const STORE_ABSENCE_EVERY_MS: i64 = 3_600_000;
+/// It is stored at least this often before the device is forgotten.
+const STORES_MIN: i64 = 24;
+
 impl Gateway {
     pub(super) fn keep(&mut self, now: Moment, kept: BTreeSet<DeviceId>, out: &mut Vec<Output>) {
         let before = std::mem::replace(&mut self.kept, kept);
@@ -27,12 +32,26 @@ impl Gateway {
         }
     }
 
-    /// Forgets devices that left the list long ago.
-    pub(super) fn forget_absent(&mut self, now: Moment, out: &mut Vec<Output>) {
+    /// Adds the time since the last list of this link to the absence of devices that are not
+    /// expected. Time without a link is not observed, and a clock that is set does not matter.
+    pub(super) fn count_absence(&mut self, until: Moment, out: &mut Vec<Output>) {
+        let from = self.absence_counted_to.replace(until);
+        let (Some(from), Some(after_ms)) = (from, self.settings.forget_after_ms) else { return };
+        let passed_ms = until.since(from);
+        let store_every_ms = (after_ms / STORES_MIN).clamp(1, STORE_ABSENCE_EVERY_MS);
+        for (&device_id, device) in self.devices.iter_mut().filter(|(_, it)| !it.expected()) {
+            let stores_before = device.absent_ms / store_every_ms;
+            device.absent_ms += passed_ms;
+            if device.absent_ms / store_every_ms > stores_before {
+                out.push(Output::Store { gateway: self.index, device_id });
+            }
+        }
+    }
+
+    /// Forgets devices that have been absent for long.
+    pub(super) fn forget_absent(&mut self, out: &mut Vec<Output>) {
         let Some(after_ms) = self.settings.forget_after_ms else { return };
-        let shown = self.shown(now);
-        let long_gone =
-            |device: &Device| device.left_at.is_some_and(|at| at.plus(after_ms) <= shown);
+        let long_gone = |device: &Device| !device.expected() && device.absent_ms >= after_ms;
         let ids: Vec<DeviceId> = self
             .devices
             .iter()

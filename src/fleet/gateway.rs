@@ -108,6 +108,8 @@ pub(super) struct Gateway {
     list_due: Option<Moment>,
     pub(super) list_number: u64,
     pub(super) last_list_at: Option<Moment>,
+    /// Up to when absence has been counted on this link; `None` before its first list.
+    pub(super) absence_counted_to: Option<Moment>,
     pub(super) counts: GatewayCounts,
     pub(super) skew: super::skew::Skew,
     /// How far the wall's clock is ahead of the core's `now`, in milliseconds.
@@ -144,6 +146,7 @@ impl Gateway {
             list_due: None,
             list_number: 0,
             last_list_at: None,
+            absence_counted_to: None,
             counts: GatewayCounts::default(),
             skew: super::skew::Skew::default(),
             ahead_ms: 0,
@@ -174,6 +177,8 @@ impl Gateway {
         if self.synced {
             self.lost_at = Some(now.max(last_sign.plus(self.settings.unknown_after_ms)));
         }
+        self.count_absence(last_sign, out);
+        self.absence_counted_to = None;
         self.linked = false;
         self.synced = false;
         self.listing = None;

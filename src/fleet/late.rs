@@ -23,13 +23,13 @@ impl Gateway {
         let changed = match self.devices.get_mut(&device_id) {
             Some(device) if device.status.is_some() => device.recall(&remembered),
             Some(device) if may_be_listed => {
-                device.restore(shown, Remembered { seq: device.seq, ..remembered });
+                device.restore(Remembered { seq: device.seq, ..remembered });
                 true
             }
             None if may_be_listed => {
                 let kept = self.kept.contains(&device_id);
                 let mut device = Device::undeclared(now, kept);
-                device.restore(shown, Remembered { seq: 0, ..remembered });
+                device.restore(Remembered { seq: 0, ..remembered });
                 self.devices.insert(device_id, device);
                 true
             }

@@ -89,6 +89,13 @@ pub enum Output {
         /// Which device.
         device_id: DeviceId,
     },
+    /// What is stored of this device has changed, and nothing that is published of it.
+    Store {
+        /// Of which gateway.
+        gateway: GatewayIndex,
+        /// Which device.
+        device_id: DeviceId,
+    },
     /// This gateway's retained state or info has changed.
     Gateway(GatewayIndex),
     /// Its list is to be read: answer with `ListAsked`, then `List` or `ListFailed`.
@@ -131,7 +138,7 @@ impl Fleet {
         }
         let device = gateway.devices.entry(device_id);
         let kept = gateway.kept.contains(&device_id);
-        device.or_insert_with(|| device::Device::undeclared(now, kept)).restore(now, remembered);
+        device.or_insert_with(|| device::Device::undeclared(now, kept)).restore(remembered);
     }
 
     /// A device that an earlier process knew, told while this one is at work: what has been heard

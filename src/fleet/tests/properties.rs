@@ -199,6 +199,7 @@ impl World {
                 Output::Event(event) => self.link_of_the_chain(&event),
                 Output::GatewayEvent(..)
                 | Output::State { .. }
+                | Output::Store { .. }
                 | Output::Forgotten { .. }
                 | Output::Gateway(_) => {}
             }

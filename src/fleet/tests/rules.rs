@@ -424,7 +424,7 @@ fn seconds_run_only_while_a_device_is_expected() {
 }
 
 #[test]
-fn what_left_the_list_long_ago_is_forgotten_unless_a_command_keeps_it() {
+fn a_device_absent_for_long_is_forgotten_unless_a_command_keeps_it() {
     let all = || vec![row(1, Status::TcpConnected, false), row(2, Status::TcpConnected, false)];
     let mut bench = Bench::online(all());
     bench.fleet.keep(bench.now, bench.gateway, [id(2)].into(), &mut bench.out);
@@ -433,14 +433,15 @@ fn what_left_the_list_long_ago_is_forgotten_unless_a_command_keeps_it() {
         bench.status(number, Status::Disconnected);
     }
     bench.list(vec![]);
-    let left_at = bench.now;
     bench.out.clear();
     // A disconnect long before does not count: only having left does.
     bench.pass(FORGET_MS - 1);
     bench.list(vec![]);
     assert!(bench.fleet.device(bench.gateway, id(1)).is_some());
-    let remembered = bench.fleet.remembered(bench.gateway, id(1)).unwrap();
-    assert_eq!(remembered.left_at, Some(left_at));
+    let stored = Output::Store { gateway: bench.gateway, device_id: id(1) };
+    assert!(bench.out.contains(&stored), "a restart loses little of it: {:?}", bench.out);
+    assert_eq!(absent_ms(&bench, 1), FORGET_MS - 1);
+    assert_eq!(absent_ms(&bench, 2), 0, "it is expected");
     bench.pass(1);
     bench.out.clear();
     bench.list(vec![]);
@@ -455,26 +456,33 @@ fn what_left_the_list_long_ago_is_forgotten_unless_a_command_keeps_it() {
     assert_eq!((event.seq, event.previous), (2, Some(Status::Disconnected)));
 }
 
+fn absent_ms(bench: &Bench, number: u32) -> i64 {
+    bench.fleet.remembered(bench.gateway, id(number)).unwrap().absent_ms
+}
+
 #[test]
-fn what_left_before_a_restart_is_forgotten_in_its_time_and_no_sooner() {
+fn absence_survives_a_restart_and_counts_only_while_lists_are_read() {
     let mut bench = Bench::online(vec![row(1, Status::TcpConnected, false)]);
     bench.status(1, Status::Disconnected);
     bench.list(vec![]);
+    bench.pass(FORGET_MS / 2);
+    bench.list(vec![]);
     let remembered = bench.fleet.remembered(bench.gateway, id(1)).unwrap();
+    assert_eq!(remembered.absent_ms, FORGET_MS / 2);
     let mut bench = Bench::new(&[]);
-    bench.fleet.restore(bench.now, bench.gateway, id(1), remembered.clone());
-    bench.fleet.restore(
-        bench.now,
-        bench.gateway,
-        id(2),
-        Remembered { left_at: None, ..remembered },
-    );
-    bench.pass(FORGET_MS - 1);
+    bench.fleet.restore(bench.now, bench.gateway, id(1), remembered);
+    // Without a link nobody knows whether it is back.
+    bench.pass(10 * FORGET_MS);
     bench.input(Input::LinkUp);
     bench.list(vec![]);
-    assert!(bench.fleet.device(bench.gateway, id(1)).is_some());
+    bench.fleet.wall_is_ahead(56 * 365 * 86_400_000);
+    bench.pass(FORGET_MS / 2 - 1);
+    bench.link_down();
+    bench.pass(10 * FORGET_MS);
+    bench.input(Input::LinkUp);
+    bench.list(vec![]);
+    assert_eq!(absent_ms(&bench, 1), FORGET_MS - 1);
     bench.pass(1);
     bench.list(vec![]);
-    let left: Vec<_> = bench.fleet.device_ids(bench.gateway).collect();
-    assert_eq!(left, [], "an unknown moment counts from the restart");
+    assert_eq!(bench.fleet.device_ids(bench.gateway).count(), 0);
 }

@@ -7,6 +7,11 @@ use crate::fleet::{DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Subject;
 
+/// What follows of the absence of a device: nothing, the moment when it left, or how long it lasted.
+const LEFT_UNKNOWN: u8 = 0;
+const LEFT_AT: u8 = 1;
+const ABSENCE: u8 = 2;
+
 /// Reads from the front of bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -101,6 +106,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Builds made before version 2 stored no absence but, by the wall clock, when a device left the
+    /// list. That says nothing of how long its absence was observed, so it is counted from 0.
+    fn absence(&mut self) -> Option<i64> {
+        match self.u8()? {
+            LEFT_UNKNOWN => Some(0),
+            LEFT_AT => self.moment().map(|_| 0),
+            ABSENCE => self.u64().map(u64::cast_signed),
+            _ => None,
+        }
+    }
+
     /// A device's last state; `None` also where something follows it.
     pub(super) fn remembered(mut self) -> Option<Remembered> {
         let remembered = Remembered {
@@ -113,8 +129,8 @@ impl<'a> Reader<'a> {
             },
             managed: self.flag()?,
             info: self.option(Self::info)?,
-            // The first version kept neither.
-            left_at: if self.is_empty() { None } else { self.option(Self::moment)? },
+            // The first builds stored neither.
+            absent_ms: if self.is_empty() { 0 } else { self.absence()? },
             forgotten: if self.is_empty() { false } else { self.flag()? },
         };
         self.is_empty().then_some(remembered)
@@ -193,7 +209,8 @@ pub(super) trait Write {
             it.put_flag(info.ssl);
             it.put_flag(info.auto_reconnect);
         });
-        self.put_option(device.left_at, |it, at| it.put_u64(at.millis().cast_unsigned()));
+        self.put(&[ABSENCE]);
+        self.put_u64(device.absent_ms.cast_unsigned());
         self.put_flag(device.forgotten);
     }
 }

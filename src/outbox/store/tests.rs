@@ -29,7 +29,7 @@ fn id(number: u32) -> DeviceId {
 
 fn device(seq: u64) -> Remembered {
     Remembered {
-        left_at: None,
+        absent_ms: 0,
         forgotten: false,
         seq,
         status: Some(Status::TcpCannotConnect),
@@ -241,14 +241,20 @@ fn another_versions_store_is_set_aside_and_named() {
     assert!(dir.path().join("head.damaged-1").exists());
 }
 
-/// What the first builds wrote of a device ended before `left_at`.
+/// What the first builds wrote of a device ended before its absence, and later ones wrote when it
+/// left instead.
 #[test]
-fn a_device_as_the_first_builds_wrote_it_is_read() {
-    let device = Remembered { left_at: Some(Moment::from_millis(9)), ..device(7) };
+fn a_device_as_earlier_builds_wrote_it_is_read() {
+    let device = Remembered { absent_ms: 9, ..device(7) };
     let value = Batch::device_value(&device);
     assert_eq!(Reader(&value).remembered().unwrap(), device);
     let older = &value[..value.len() - (1 + 8 + 1)];
-    assert_eq!(Reader(older).remembered().unwrap(), Remembered { left_at: None, ..device });
+    let from_zero = Remembered { absent_ms: 0, ..device };
+    assert_eq!(Reader(older).remembered().unwrap(), from_zero);
+    let left_at = [older, &[1], &1_790_000_000_000_u64.to_le_bytes()[..], &[0]].concat();
+    assert_eq!(Reader(&left_at).remembered().unwrap(), from_zero);
+    let unknown = [older, &[0, 0]].concat();
+    assert_eq!(Reader(&unknown).remembered().unwrap(), from_zero);
 }
 
 #[test]

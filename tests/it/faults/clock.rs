@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{ready, skipped, within};
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::watcher::Watcher;
+use crate::harness::watcher::{Seen, Watcher};
 use gsdk2mqtt::simulator::Simulator;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +49,62 @@ async fn observed_s(bridge: &Bridge) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
+/// A bridge whose wall clock is as far from the truth as this file says.
+fn with_clock(setup: Setup, simulator: &Simulator, library: &str, offset: &Path) -> Setup {
+    setup
+        .gateway("lobby", simulator, "audit_interval = \"10s\"")
+        .environment("LD_PRELOAD", library)
+        .environment("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap())
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .environment("FAKETIME_NO_CACHE", "1")
+}
+
+/// Aim: a clock that was decades behind and is set makes the bridge forget nothing. Method: a
+/// device leaves the list while the clock is 50 years behind, as after a start without a time
+/// server; then the clock is set.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_set() {
+    let Some(library) = library() else {
+        skipped("libfaketime is missing; apt-get install faketime");
+        return;
+    };
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    // The gateway's certificate is of today, so the link is made with the right time.
+    std::fs::write(&offset, "+0").unwrap();
+    let setup = Setup::new(broker.port, "").top("forget_after = \"30d\"");
+    let bridge = with_clock(setup, &simulator, &library, &offset).start();
+    ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
+    std::fs::write(&offset, "-18262d").unwrap();
+    let ((), _) = within(PATIENCE, "clock 50 years behind: until it shows", async || {
+        (told(&watcher, &simulator).await.0 < -1e9).then_some(())
+    })
+    .await;
+    let gone = simulator.control().building()[2].id;
+    another_client(&simulator, &["async", "remove", &gone.to_string()]);
+    let left = |seen: &Seen| {
+        seen.topic == format!("gsdk/lobby/{gone}/state") && seen.json()["managed"] == false
+    };
+    watcher.see("it has left the list", left).await;
+    std::fs::write(&offset, "+0").unwrap();
+    let ((), _) = within(PATIENCE, "clock set: until it shows", async || {
+        (told(&watcher, &simulator).await.0.abs() < 10.0).then_some(())
+    })
+    .await;
+    // Two lists more: what is to be forgotten is forgotten with a list.
+    let lists = "gsdk_rpcs_total{code=\"ok\",gateway=\"lobby\",method=\"GetDeviceList\"}";
+    let before = bridge.metric(lists).await.unwrap();
+    within(PATIENCE, "until the list was read twice more", async || {
+        (bridge.metric(lists).await.unwrap() >= before + 2.0).then_some(())
+    })
+    .await;
+    let series = format!("gsdk_device_managed{{gateway=\"lobby\",device_id=\"{gone}\"}}");
+    assert_eq!(bridge.metric(&series).await, Some(0.0), "it is still known");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
     let Some(library) = library() else {
@@ -62,13 +118,8 @@ async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
     let offset = folder.path().join("offset");
     let set = |text: &str| std::fs::write(&offset, text).unwrap();
     set("+0");
-    let bridge = Setup::new(broker.port, "")
-        .gateway("lobby", &simulator, "audit_interval = \"10s\"")
-        .environment("LD_PRELOAD", &library)
-        .environment("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap())
-        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .environment("FAKETIME_NO_CACHE", "1")
-        .start();
+    let setup = Setup::new(broker.port, "");
+    let bridge = with_clock(setup, &simulator, &library, &offset).start();
     ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
     watcher.see_text("gsdk/bridge/state", "online").await;
     assert!(told(&watcher, &simulator).await.0.abs() < 10.0, "the truth at first");
