@@ -1,5 +1,12 @@
 //! Compiles `proto/` with protox: no protoc to install.
 
+/// Rows of lists whose texts are read as bytes, which look the same on the wire: a text that is not
+/// UTF-8 would make the whole list unreadable.
+const READ_FROM_GATEWAYS: [&str; 3] = ["DeviceInfo", "PendingDeviceInfo", "SearchDeviceInfo"];
+/// Their numbers in `google.protobuf.FieldDescriptorProto.Type`.
+const TYPE_STRING: i32 = 9;
+const TYPE_BYTES: i32 = 12;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "gsdk/connect.proto",
@@ -10,7 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "gsdk/login.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(files, ["proto"])?;
+    let mut descriptors = protox::compile(files, ["proto"])?;
+    let files = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
+    for message in files.filter(|message| READ_FROM_GATEWAYS.contains(&message.name())) {
+        let texts = message.field.iter_mut().filter(|field| field.r#type == Some(TYPE_STRING));
+        texts.for_each(|field| field.r#type = Some(TYPE_BYTES));
+    }
     // The method Connect would collide with the generated `connect` of the transport.
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());

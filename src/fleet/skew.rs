@@ -1,34 +1,48 @@
 //! How far a gateway's clock is from the bridge's, estimated from the stream.
 //!
-//! May not touch any other clock. The wire's timestamps have whole seconds and arrive late by an
-//! unknown time, so each says only that the skew is at least timestamp minus arrival, and at most a
-//! second more at its best: the greatest of the last minutes is the estimate.
+//! The wire's timestamps have whole seconds, so each one alone says the skew to a second, less the
+//! time it took to arrive. Some are wrong: an event that waited somewhere, a device whose event is
+//! dated an hour ahead. So the estimate is a median.
+
+use std::collections::VecDeque;
 
 use crate::ids::Moment;
 
-/// How long one of the two windows of samples lasts, in milliseconds.
-const WINDOW_MS: i64 = 600_000;
+/// Between two samples, in milliseconds: many events that waited together count as few.
+const SAMPLE_EVERY_MS: i64 = 1_000;
+/// How long a sample counts, in milliseconds.
+const SAMPLE_LIFE_MS: i64 = 1_200_000;
+/// Samples that are kept.
+const SAMPLES_MAX: usize = 31;
+/// Samples that are kept however old they are, so that one wrong sample is not the only one.
+const SAMPLES_MIN: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Skew {
-    window_began: Option<Moment>,
-    before: Option<i64>,
-    now: Option<i64>,
+    /// When each was taken, and the timestamp minus that, in milliseconds.
+    samples: VecDeque<(Moment, i64)>,
 }
 
 impl Skew {
     pub(super) fn sample(&mut self, timestamp: Moment, received_at: Moment) {
-        let began = *self.window_began.get_or_insert(received_at);
-        if received_at.since(began) >= WINDOW_MS {
-            self.window_began = Some(received_at);
-            self.before = self.now.take();
+        let samples = &mut self.samples;
+        if samples.back().is_some_and(|(at, _)| received_at.since(*at) < SAMPLE_EVERY_MS) {
+            return;
         }
-        let least = timestamp.millis() - received_at.millis();
-        self.now = Some(self.now.map_or(least, |now| now.max(least)));
+        samples.push_back((received_at, timestamp.millis() - received_at.millis()));
+        let too_old = |(at, _): &(Moment, i64)| received_at.since(*at) > SAMPLE_LIFE_MS;
+        while samples.len() > SAMPLES_MAX
+            || (samples.len() > SAMPLES_MIN && samples.front().is_some_and(too_old))
+        {
+            samples.pop_front();
+        }
     }
 
     /// Gateway's clock minus bridge's, in milliseconds, to about half a second.
     pub(super) fn estimate_ms(&self) -> Option<i64> {
-        self.before.max(self.now).map(|least| least + 500)
+        let mut skews: Vec<i64> = self.samples.iter().map(|(_, skew)| *skew).collect();
+        skews.sort_unstable();
+        // Of two, the one that is less far ahead.
+        skews.get(skews.len().saturating_sub(1) / 2).map(|skew| skew + 500)
     }
 }

@@ -70,7 +70,8 @@ fn listed_row(device_id: DeviceId, wire: connect::DeviceInfo) -> Listed {
 }
 
 /// An address; `None` for an empty one and for what is no IPv4.
-fn ipv4(text: &str) -> Option<Ipv4Addr> {
+fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let text = std::str::from_utf8(text).ok()?;
     text.trim().parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified())
 }
 
@@ -101,7 +102,7 @@ pub(super) fn found(wire: Vec<connect::SearchDeviceInfo>) -> Read<Vec<Found>> {
             mode: Mode::from_code(info.connection_mode),
             ssl: info.use_ssl,
             dhcp: info.use_dhcp,
-            server: info.server_addr,
+            server: String::from_utf8_lossy(&info.server_addr).into_owned(),
         },
     )
 }
@@ -225,7 +226,7 @@ mod tests {
         let wire = connect::DeviceInfo {
             connection_mode: 9,
             r#type: 0x99,
-            ip_addr: "fd00::1".to_owned(),
+            ip_addr: b"fd00::1".to_vec(),
             ..info(1, 0x203)
         };
         let row = listed(vec![wire]).rows.remove(0);

@@ -126,11 +126,15 @@ impl Ends {
             let Err(panic) = caught(async move { task.run().await }).await else { return };
             let gateway = &self.options.name;
             tracing::error!(%gateway, panic, "its task died of a mistake in this program");
-            self.client.send_replace(None);
+            let client = self.client.send_replace(None);
             let message = format!("gateway {gateway}: its task died of a mistake here: {panic}");
             let error = LinkError::new("internal", message);
-            let last_sign_of_life = Instant::now().into_std();
-            let observation = Observation::LinkDown { last_sign_of_life, error };
+            // What came since the last byte was not observed, however late the panic is.
+            let last = client.map(|client| client.activity().last_activity().into_std());
+            let observation = match last {
+                Some(last_sign_of_life) => Observation::LinkDown { last_sign_of_life, error },
+                None => Observation::AttemptFailed(error),
+            };
             if self.queue.send((self.index, observation)).await.is_err() {
                 return;
             }
@@ -174,7 +178,7 @@ impl Task {
             }
             if !changed {
                 let held = stood.map(|(since, last)| last.saturating_duration_since(since));
-                sleep(self.backoff.next(lost.absence, held)).await;
+                sleep(self.backoff.next(lost.kind.is_absence(held), held)).await;
             }
         }
     }

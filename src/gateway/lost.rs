@@ -2,7 +2,9 @@
 //!
 //! May not log nor wait: `link.rs` does.
 
-use tonic::Status;
+use std::time::Duration;
+
+use tonic::{Code, Status};
 
 use crate::ids::GatewayName;
 
@@ -15,22 +17,46 @@ use super::subscription::StreamEnd;
 /// Why a link is lost, or did not come to stand.
 pub(super) struct Lost {
     pub(super) error: LinkError,
-    /// Whether nobody answers at the address now, as while a gateway restarts or hangs.
-    pub(super) absence: bool,
+    pub(super) kind: LostKind,
     /// Whether the gateway closed the connection because of our HTTP/2 pings.
     pub(super) pings_unwanted: bool,
+}
+
+/// What a loss says of the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LostKind {
+    /// Nothing answers at the address now, as while a gateway restarts or hangs.
+    Absent,
+    /// The gateway ended the stream in order, as when it stops; or at once, as when it is wrong.
+    Ended,
+    /// Something answers, but not as it should.
+    Wrong,
+}
+
+/// A stream that the gateway ends in order sooner than this was not ended by a gateway that stops.
+const BRIEF: Duration = Duration::from_secs(5);
+
+impl LostKind {
+    /// Whether asking again soon costs the gateway nothing, after a link that held this long.
+    pub(super) fn is_absence(self, held: Option<Duration>) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::Ended => held.is_some_and(|held| held >= BRIEF),
+            Self::Wrong => false,
+        }
+    }
 }
 
 impl Lost {
     fn new(code: &'static str, message: String) -> Self {
         let error = LinkError::new(code, message);
-        Self { error, absence: false, pings_unwanted: false }
+        Self { error, kind: LostKind::Wrong, pings_unwanted: false }
     }
 
     /// By a call or an attempt to connect.
     pub(super) fn by(error: &Error) -> Self {
-        let absence = error.is_absence();
-        Self { error: LinkError::from(error), absence, pings_unwanted: false }
+        let kind = if error.is_absence() { LostKind::Absent } else { LostKind::Wrong };
+        Self { error: LinkError::from(error), kind, pings_unwanted: false }
     }
 
     /// By a full queue.
@@ -55,7 +81,7 @@ impl Lost {
                     "gateway {} ended the status stream; it is probably stopping or restarting",
                     client.options().name
                 );
-                Self { absence: true, ..Self::new("stream_ended", message) }
+                Self { kind: LostKind::Ended, ..Self::new("stream_ended", message) }
             }
         }
     }
@@ -67,8 +93,9 @@ impl Lost {
             "" => text,
             message => format!("{text} ({message})"),
         };
-        let absence = code == "unavailable";
-        Self { absence, pings_unwanted: is_too_many_pings(status), ..Self::new(code, text) }
+        let unavailable = status.code() == Code::Unavailable;
+        let kind = if unavailable { LostKind::Absent } else { LostKind::Wrong };
+        Self { kind, pings_unwanted: is_too_many_pings(status), ..Self::new(code, text) }
     }
 
     fn by_break(client: &GatewayClient, status: &Status) -> Self {
@@ -90,7 +117,7 @@ impl Lost {
             ),
         };
         let pings_unwanted = is_too_many_pings(status);
-        Self { absence: true, pings_unwanted, ..Self::new("connection_lost", message) }
+        Self { kind: LostKind::Absent, pings_unwanted, ..Self::new("connection_lost", message) }
     }
 
     /// By nothing having come, though a sign of life was asked for.
@@ -103,6 +130,6 @@ impl Lost {
             options.address,
             client.activity().idle_for().as_secs_f32()
         );
-        Self { absence: true, ..Self::new("no_sign_of_life", message) }
+        Self { kind: LostKind::Absent, ..Self::new("no_sign_of_life", message) }
     }
 }

@@ -121,7 +121,7 @@ fn described(device: Option<&Device>, info: Option<&DeviceInfo>) -> Value {
     let managed = info.map(|info| {
         json!({
             "status_code": info.status, "auto_reconnect": info.auto_reconnect,
-            "ip": info.ip_addr, "port": info.port, "ssl": info.use_ssl,
+            "ip": String::from_utf8_lossy(&info.ip_addr), "port": info.port, "ssl": info.use_ssl,
         })
     });
     let id = device.map(|device| device.id).or(info.map(|info| info.device_id));
@@ -131,8 +131,8 @@ fn described(device: Option<&Device>, info: Option<&DeviceInfo>) -> Value {
 async fn pending(State(control): State<Control>) -> Json<Value> {
     let one = |info: crate::proto::connect::PendingDeviceInfo| {
         json!({
-            "device_id": info.device_id, "ip": info.ip_addr, "last_try": info.last_try,
-            "type": kind_name(info.r#type),
+            "device_id": info.device_id, "ip": String::from_utf8_lossy(&info.ip_addr),
+            "last_try": info.last_try, "type": kind_name(info.r#type),
         })
     };
     Json(control.pending().into_iter().map(one).collect())

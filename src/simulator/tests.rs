@@ -52,7 +52,11 @@ async fn a_session_over_real_tls() {
         .unwrap()
         .into_inner();
     let plain = found.iter().find(|one| !one.use_ssl && one.connection_mode == 0).unwrap();
-    let info = ConnectInfo { ip_addr: plain.ip_addr.clone(), port: plain.port, use_ssl: false };
+    let info = ConnectInfo {
+        ip_addr: String::from_utf8(plain.ip_addr.clone()).unwrap(),
+        port: plain.port,
+        use_ssl: false,
+    };
     let request = ConnectRequest { connect_info: Some(info) };
     let id = client.connect(request).await.unwrap().into_inner().device_id;
     assert_eq!(id, plain.device_id);

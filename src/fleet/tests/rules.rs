@@ -317,6 +317,31 @@ fn forget_takes_only_what_is_neither_listed_nor_declared() {
 }
 
 #[test]
+fn one_event_dated_an_hour_ahead_does_not_move_the_skew() {
+    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
+    let skew = |bench: &Bench| bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms.unwrap();
+    let mut event = |ahead_ms: i64| {
+        let (received_at, timestamp) = (bench.now, bench.now.plus(ahead_ms));
+        let status = Disconnected;
+        bench.input(Input::Status { device_id: id(7), status, timestamp, received_at });
+        let skew = skew(&bench);
+        bench.pass(3_600_000);
+        skew
+    };
+    event(3_600_000);
+    assert!(event(-500).abs() < 600, "the second event already says otherwise");
+    event(-500);
+    for _ in 0..3 {
+        assert!(event(3_600_000).abs() < 600, "one event, hours after any other");
+        assert!(event(-500).abs() < 600);
+        assert!(event(-500).abs() < 600);
+    }
+    // A clock that was set is followed.
+    assert!(event(3_600_000).abs() < 600);
+    assert!((event(3_600_000) - 3_600_000).abs() < 600);
+}
+
+#[test]
 fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     assert_eq!(bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms, None);

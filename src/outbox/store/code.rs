@@ -7,7 +7,7 @@ use crate::fleet::{DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Subject;
 
-/// What follows of the absence of a device: nothing, the moment when it left, or how long it lasted.
+/// What follows of the absence of a device: nothing, when it left, or how long it lasted.
 const LEFT_UNKNOWN: u8 = 0;
 const LEFT_AT: u8 = 1;
 const ABSENCE: u8 = 2;
@@ -106,8 +106,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Builds made before version 2 stored no absence but, by the wall clock, when a device left the
-    /// list. That says nothing of how long its absence was observed, so it is counted from 0.
+    /// Builds made before version 2 stored no absence but, by the wall clock, when a device left
+    /// the list. That says nothing of how long its absence was observed, so it is counted from 0.
     fn absence(&mut self) -> Option<i64> {
         match self.u8()? {
             LEFT_UNKNOWN => Some(0),

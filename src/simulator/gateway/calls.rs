@@ -192,7 +192,7 @@ impl Gateway {
             let device = self.machines.get(&id).map(|machine| &machine.device);
             PendingDeviceInfo {
                 device_id: id,
-                ip_addr: device.map_or_else(String::new, |device| device.ip.to_string()),
+                ip_addr: device.map_or_else(Vec::new, |device| device.ip.to_string().into()),
                 last_try,
                 r#type: device.map_or(0, |device| device.kind),
             }
@@ -205,7 +205,7 @@ impl Gateway {
         let info = |(&id, entry): (&u32, &Managed)| DeviceInfo {
             device_id: id,
             connection_mode: entry.mode.code(),
-            ip_addr: entry.ip.to_string(),
+            ip_addr: entry.ip.to_string().into(),
             port: entry.port,
             status: entry.status,
             auto_reconnect: entry.origin == Origin::Async,
@@ -258,12 +258,12 @@ impl Gateway {
             r#type: device.kind,
             use_dhcp: device.dhcp,
             connection_mode: device.mode.code(),
-            ip_addr: device.ip.to_string(),
+            ip_addr: device.ip.to_string().into(),
             port: device.port.into(),
             use_ssl: device.ssl,
             server_addr: match device.mode {
-                Mode::DeviceToServer => server.to_string(),
-                Mode::ServerToDevice => String::new(),
+                Mode::DeviceToServer => server.to_string().into(),
+                Mode::ServerToDevice => Vec::new(),
             },
         })
         .collect()

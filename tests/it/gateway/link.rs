@@ -10,6 +10,7 @@ use gsdk2mqtt::gateway::{
     AcceptFilter, Error, GatewayClient, LinkError, Observation, Package, Rpc, Target,
 };
 use gsdk2mqtt::ids::DeviceId;
+use gsdk2mqtt::proto::connect;
 use tonic::{Code, Status};
 
 use super::peer::{Peer, State, device};
@@ -301,5 +302,62 @@ async fn a_panic_costs_the_link_and_not_the_task() {
     assert!(error.message.contains("made to die"), "{error}");
     observed.up().await;
     assert!(died.load(Ordering::Relaxed));
+    observed.stop().await;
+}
+
+/// The panic comes when the silence is noticed, long after the last byte.
+#[tokio::test]
+async fn time_before_a_panic_in_which_nothing_came_is_not_observed() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let proxy = Proxy::before(peer.address).await;
+    let observer = |rpc: &Rpc| assert_ne!(rpc.method, "SubscribeStatus", "made to die");
+    let mut options = lobby(&proxy.address, &ca.file());
+    options.timing.keep_alive_timeout = Duration::from_secs(1);
+    let mut observed = Observed::start_with(options, 1000, Arc::new(observer));
+    observed.up().await;
+    proxy.freeze(true);
+    let frozen = Instant::now();
+    let (last_sign_of_life, error) = down(&mut observed).await;
+    assert_eq!(error.code, "internal");
+    assert!(frozen.elapsed() >= Duration::from_secs(1), "it dies late");
+    let late = last_sign_of_life.saturating_duration_since(frozen);
+    assert!(late < Duration::from_millis(500), "{late:?} of silence count as observed");
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_at_once_each_time_is_asked_for_ever_more_rarely() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State { ends_streams: true, ..State::default() }).await;
+    let mut options = lobby(&peer.address.to_string(), &ca.file());
+    options.timing.retry.max = Duration::from_secs(2);
+    let mut observed = Observed::start(options, 1000);
+    let mut ups = Vec::new();
+    for _ in 0..8 {
+        observed.up().await;
+        ups.push(Instant::now());
+    }
+    let last_pause = ups[7] - ups[6];
+    assert!(last_pause > Duration::from_millis(500), "{last_pause:?}");
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_with_an_address_that_is_no_text_is_read_but_for_that_address() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State::default()).await;
+    let odd = connect::DeviceInfo { ip_addr: vec![0xff, 0xfe], ..device(7, 2) };
+    *peer.state.devices.lock().unwrap() = vec![device(5, 1), odd];
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    observed.up().await;
+    observed.link.list_now();
+    let list =
+        |next: &Observation| matches!(next, Observation::List(_) | Observation::ListFailed(_));
+    let Observation::List(rows) = observed.next_that(list).await else {
+        panic!("the list could not be read");
+    };
+    let read: Vec<_> = rows.iter().map(|row| (row.device_id.get(), row.info.ip)).collect();
+    assert_eq!(read, [(5, Some("10.0.0.9".parse().unwrap())), (7, None)]);
     observed.stop().await;
 }

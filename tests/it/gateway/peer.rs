@@ -31,6 +31,8 @@ type Changes = mpsc::UnboundedSender<Result<StatusChange, Status>>;
 pub(super) struct State {
     /// Answers a subscription only with its first change, as servers in Go and Python do.
     pub(super) lazy_headers: bool,
+    /// Ends each subscription with OK as soon as it stands.
+    pub(super) ends_streams: bool,
     /// Answers calls with this instead.
     pub(super) refuse: Mutex<Option<Code>>,
     pub(super) devices: Mutex<Vec<DeviceInfo>>,
@@ -119,7 +121,7 @@ impl Peer {
 
 /// A device that the peer lists.
 pub(super) fn device(device_id: u32, status: i32) -> DeviceInfo {
-    DeviceInfo { device_id, status, ip_addr: "10.0.0.9".to_owned(), ..Default::default() }
+    DeviceInfo { device_id, status, ip_addr: b"10.0.0.9".to_vec(), ..Default::default() }
 }
 
 /// The service under its old name.
@@ -193,7 +195,9 @@ service! {
             let queue_size = usize::try_from(request.into_inner().queue_size).unwrap();
             self.0.queue_size.store(queue_size, Ordering::Relaxed);
             let (sender, mut changes) = mpsc::unbounded_channel();
-            self.0.streams.lock().unwrap().push(sender);
+            if !self.0.ends_streams {
+                self.0.streams.lock().unwrap().push(sender);
+            }
             let first = if self.0.lazy_headers { changes.recv().await } else { None };
             let rest = UnboundedReceiverStream::new(changes);
             Ok(Response::new(Box::pin(tokio_stream::iter(first).chain(rest))))
