@@ -12,6 +12,9 @@ use crate::harness::watcher::{Seen, Watcher};
 /// Well below the 10 s that counts may wait.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
+/// How late each answer comes.
+const LATE: Duration = Duration::from_secs(3);
+
 async fn info(watcher: &Watcher, state: &str) -> Value {
     let like = |seen: &Seen| seen.topic == "gsdk/lobby/info" && seen.json()["state"] == state;
     watcher.see(&format!("info says {state}"), like).await.json()
@@ -27,10 +30,11 @@ async fn gateway(latency: Duration) -> (Mosquitto, Watcher, Simulator, Bridge) {
     (broker, watcher, simulator, bridge)
 }
 
-/// The list comes late, so that an info which says `syncing` is published first.
+/// The list comes late, after the 2 s in which the bridge looks for another instance, so that an
+/// info which says `syncing` is published first.
 #[tokio::test(flavor = "multi_thread")]
 async fn info_says_online_with_all_devices_as_soon_as_the_gateway_is_online() {
-    let (_broker, watcher, _simulator, _bridge) = gateway(Duration::from_millis(500)).await;
+    let (_broker, watcher, _simulator, _bridge) = gateway(LATE).await;
     watcher.see_text("gsdk/lobby/state", "online").await;
     let online = Instant::now();
     let info = info(&watcher, "online").await;
