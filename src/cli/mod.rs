@@ -21,6 +21,7 @@ mod stderr;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config;
@@ -98,7 +99,14 @@ impl Command {
             Self::Check(args) => {
                 let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
                 let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
-                return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+                return match code {
+                    Ok(code) => Ok(ExitCode::from(code)),
+                    // The reader has closed the pipe: nothing to report, but no success.
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                        Ok(ExitCode::FAILURE)
+                    }
+                    Err(error) => Err(error).context("cannot write the result to stdout"),
+                };
             }
             Self::Ctl(args) => return ctl::run(args).await,
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,

@@ -2,6 +2,7 @@
 //!
 //! May not read the disk, and never quotes a line of the file: it may hold a secret.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,13 +18,23 @@ pub(super) fn read(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Laye
     let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
     let newlines = newlines.map(|(offset, _)| offset).collect();
     let layer = Layer::new("file");
-    let mut reader = Reader { path: path.into(), text, newlines, layer, mistakes };
+    let tables_twice = BTreeSet::new();
+    let mut reader = Reader { path: path.into(), text, newlines, tables_twice, layer, mistakes };
     let (table, errors) = DeTable::parse_recoverable(text);
     // What the parser makes of a broken file is guesswork, so it is looked at only where the
     // keys alone are at fault.
     let readable = errors.iter().all(|error| error.message() == DUPLICATE);
-    for error in &errors {
-        reader.syntax(error, &errors);
+    if !errors.is_empty() {
+        let lines = Lines::of(text);
+        for error in errors.iter().filter(|error| error.message() == DUPLICATE) {
+            let line = reader.line(error.span().unwrap_or_default().start);
+            if lines.header_of(line) == line {
+                reader.tables_twice.insert(line);
+            }
+        }
+        for error in &errors {
+            reader.syntax(error, &lines);
+        }
     }
     if readable {
         reader.table(table.get_ref(), &KeyPath(Vec::new()));
@@ -39,6 +50,8 @@ struct Reader<'a> {
     text: &'a str,
     /// Where each line ends, so that a key's line is found without reading the file again.
     newlines: Vec<usize>,
+    /// The lines of the headers of tables that stood above already.
+    tables_twice: BTreeSet<usize>,
     layer: Layer,
     mistakes: &'a mut Vec<Mistake>,
 }
@@ -57,64 +70,30 @@ impl Reader<'_> {
         self.mistakes.push(Mistake { origin, key: key.to_string(), text });
     }
 
-    fn syntax(&mut self, error: &toml::de::Error, all: &[toml::de::Error]) {
+    fn syntax(&mut self, error: &toml::de::Error, lines: &Lines<'_>) {
         let offset = error.span().unwrap_or_default().start;
         if error.message() != DUPLICATE {
             let text = format!("is not valid TOML: {}", error.message());
             return self.mistake(offset, &KeyPath(Vec::new()), text);
         }
         let line = self.line(offset);
-        let header = self.header_line(line);
-        let twice = |other: &toml::de::Error| {
-            let start = other.span().unwrap_or_default().start;
-            other.message() == DUPLICATE && self.line(start) == header
-        };
+        let header = lines.header_of(line);
         // The keys of a table that stands twice stand twice as well: one mistake, not many.
-        if header != line && all.iter().any(twice) {
+        if header != line && self.tables_twice.contains(&header) {
             return;
         }
-        let table = self.table_of(header).to_owned();
+        let table = lines.table_of(header).to_owned();
         let word = error.span().and_then(|span| self.text.get(span)).unwrap_or_default();
         let key = match (header == line, table.is_empty()) {
             (true, _) => table,
             (false, true) => word.to_owned(),
             (false, false) => format!("{table}.{word}"),
         };
-        let first = self.first(line, header, word);
+        let first = lines.first(line, header, word);
         let first = first.map_or(String::new(), |first| format!(", first on line {first}"));
         let origin = self.origin(offset);
         let text = format!("stands twice{first}; join the two or rename one");
         self.mistakes.push(Mistake { origin, key, text });
-    }
-
-    /// The line of the `[table]` that a line belongs to; 0 above the first.
-    fn header_line(&self, line: usize) -> usize {
-        let above = self.text.lines().take(line).enumerate();
-        let headers = above.filter(|(_, text)| text.trim_start().starts_with('['));
-        headers.last().map_or(0, |(index, _)| index + 1)
-    }
-
-    /// The name in a `[table]` line.
-    fn table_of(&self, header: usize) -> &str {
-        let line = header.checked_sub(1).and_then(|index| self.text.lines().nth(index));
-        let name = line.and_then(|line| line.split(']').next());
-        name.map_or("", |name| name.trim_start().trim_start_matches('[').trim())
-    }
-
-    /// Where a table or a key that stands twice stood first.
-    fn first(&self, line: usize, header: usize, word: &str) -> Option<usize> {
-        if header == line {
-            let table = self.table_of(header);
-            return (1..line).find(|above| {
-                self.header_line(*above) == *above && self.table_of(*above) == table
-            });
-        }
-        let begins = |text: &str| {
-            let rest = text.trim_start().strip_prefix(word).map(str::trim_start);
-            rest.is_some_and(|rest| rest.starts_with(['=', '.']))
-        };
-        let above = self.text.lines().enumerate().take(line.saturating_sub(1)).skip(header);
-        above.filter(|(_, text)| begins(text)).map(|(index, _)| index + 1).next()
     }
 
     fn table(&mut self, table: &DeTable<'_>, at: &KeyPath) {
@@ -150,6 +129,71 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Where tables and keys of a file stand, found once: a file may hold 100,000 devices, and each of
+/// them may stand twice.
+struct Lines<'a> {
+    /// The lines that begin a table, with its name.
+    headers: Vec<(usize, &'a str)>,
+    /// The first line of each table.
+    tables: HashMap<&'a str, usize>,
+    /// The first line of each key, by the line of its table; 0 above the first table.
+    keys: HashMap<(usize, &'a str), usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        let (mut headers, mut tables) = (Vec::new(), HashMap::new());
+        let mut keys = HashMap::new();
+        let mut header = 0;
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.trim_start();
+            if text.starts_with('[') {
+                let name = text.split(']').next().unwrap_or_default();
+                let name = name.trim_start_matches('[').trim();
+                header = line;
+                headers.push((line, name));
+                tables.entry(name).or_insert(line);
+            } else if let Some(key) = key_of(text) {
+                keys.entry((header, key)).or_insert(line);
+            }
+        }
+        Self { headers, tables, keys }
+    }
+
+    /// The line of the `[table]` that a line belongs to; 0 above the first.
+    fn header_of(&self, line: usize) -> usize {
+        let above = self.headers.partition_point(|(header, _)| *header <= line);
+        let last = above.checked_sub(1).and_then(|last| self.headers.get(last));
+        last.map_or(0, |(header, _)| *header)
+    }
+
+    /// The name in a `[table]` line.
+    fn table_of(&self, header: usize) -> &'a str {
+        let found = self.headers.binary_search_by_key(&header, |(line, _)| *line);
+        found.ok().and_then(|at| self.headers.get(at)).map_or("", |(_, name)| *name)
+    }
+
+    /// Where a table or a key that stands twice stood first.
+    fn first(&self, line: usize, header: usize, word: &str) -> Option<usize> {
+        let first = if header == line {
+            self.tables.get(self.table_of(header))
+        } else {
+            self.keys.get(&(header, word))
+        };
+        first.copied().filter(|first| *first < line)
+    }
+}
+
+/// The first part of the key that a line sets, as it is written.
+fn key_of(line: &str) -> Option<&str> {
+    let quote = line.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let end = match quote {
+        Some(quote) => line.char_indices().skip(1).find(|(_, c)| *c == quote)?.0 + 1,
+        None => line.find(['=', '.'])?,
+    };
+    line.get(..end).map(str::trim_end)
 }
 
 /// The value, if it is of the key's form.

@@ -210,13 +210,28 @@ pub(super) fn below(table: &[String]) -> Vec<&'static str> {
 ///
 /// A near name of the same table first, then the same name in another table, then the whole list.
 pub(super) fn suggestion(path: &[String]) -> String {
-    let Some((name, table)) = path.split_last() else { return String::new() };
+    // What stands before the first name that is not known.
+    let is_known = |len: &usize| {
+        let part = path.get(..*len).unwrap_or_default();
+        !matches!(lookup(part), Node::Unknown)
+    };
+    let known = (1..=path.len()).take_while(is_known).count();
+    let (table, rest) = path.split_at(known);
+    if let (Node::Leaf(_), [_, ..]) = (lookup(table), table) {
+        return format!("{} is a value and has nothing below it", table.join("."));
+    }
+    let Some((name, below_name)) = rest.split_first() else { return String::new() };
     let siblings = below(table);
     if let Some(near) = nearest(name, siblings.iter().copied()) {
-        let mut path = table.to_vec();
-        path.push(near.to_owned());
-        return format!("did you mean {}?", path.join("."));
+        let corrected: Vec<&str> = table
+            .iter()
+            .map(String::as_str)
+            .chain([near])
+            .chain(below_name.iter().map(String::as_str))
+            .collect();
+        return format!("did you mean {}?", corrected.join("."));
     }
+    let name = path.last().unwrap_or(name);
     let elsewhere = KEYS.iter().find(|key| key.path.rsplit('.').next() == Some(name.as_str()));
     if let Some(key) = elsewhere {
         return format!("did you mean {}?", key.path.replace('*', "NAME"));
@@ -290,6 +305,9 @@ mod tests {
             ("url", "did you mean mqtt.url?"),
             ("gateways.lobby.adress", "did you mean gateways.lobby.address?"),
             ("http.colour", "the keys here are listen, hosts"),
+            ("mqt.url", "did you mean mqtt.url?"),
+            ("broker.url", "did you mean mqtt.url?"),
+            ("mqtt.url.host", "mqtt.url is a value and has nothing below it"),
         ] {
             assert_eq!(suggestion(&path(wrong)), words, "{wrong}");
         }

@@ -209,8 +209,12 @@ pub(super) fn value_of_text(form: Form, text: &str) -> Result<Value, String> {
             number.map(Value::from).map_err(|_| format!("{text:?} is not a whole number"))
         }
         Form::Bool => {
-            let truth = text.parse::<bool>();
-            truth.map(Value::from).map_err(|_| format!("{text:?} is neither true nor false"))
+            let truth = match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Ok(true),
+                "false" | "0" | "no" | "off" => Ok(false),
+                _ => Err(format!("{text:?} is neither true nor false")),
+            };
+            truth.map(Value::from)
         }
         Form::List => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());

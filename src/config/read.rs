@@ -228,11 +228,7 @@ fn identity(reader: &mut Reader<'_>) -> Option<Identity> {
 }
 
 fn http(reader: &mut Reader<'_>) -> Option<Http> {
-    let listen = reader.parse(&KeyPath::of(&["http", "listen"]), |text| {
-        text.parse().map_err(|_| {
-            format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
-        })
-    });
+    let listen = reader.parse(&KeyPath::of(&["http", "listen"]), values::listen);
     let path = KeyPath::of(&["http", "hosts"]);
     let mut hosts = std::collections::BTreeSet::new();
     for host in reader.texts(&path) {

@@ -4,7 +4,7 @@
 //! broker's URL is quoted only where it cannot hold a password.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -134,6 +134,15 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
         "{text:?} is not a host name; write it as in \"doors.example.com\", without scheme, port \
          and path"
     ))
+}
+
+/// An address to listen on; a port alone, as in `:9925`, is that port of every IPv4 address.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    let everywhere = port.map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    everywhere.or_else(|| text.parse().ok()).ok_or_else(|| {
+        format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
+    })
 }
 
 /// A name that a certificate may be made out to.

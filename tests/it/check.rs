@@ -1,5 +1,6 @@
 //! `gsdk2mqtt check --connect`: what it finds, beside real brokers and simulated gateways.
 
+mod forms;
 mod remedies;
 
 use std::fmt::Write as _;

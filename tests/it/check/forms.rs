@@ -1,0 +1,126 @@
+//! How values may be written, and what is said of those that are wrong, as `check` tells it.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use crate::harness::bridge::PROGRAM;
+
+/// Devices of the large configurations.
+const MANY: u32 = 20_000;
+/// How long a check of a large configuration may take in a build for tests on a busy machine. One
+/// that looks through the file for each mistake takes many minutes.
+const WITHIN: Duration = Duration::from_secs(60);
+
+fn gateway(name: &str, last_byte: u8) -> String {
+    let address = format!("192.0.2.{last_byte}:4000");
+    format!("[gateways.{name}]\naddress = \"{address}\"\nca_file = \"Cargo.toml\"\n")
+}
+
+/// The outcome of `check` on a file of this text.
+fn check(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.arg("check").arg("--config").arg(file).args(args);
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn truth_is_taken_from_the_environment_as_people_write_it() {
+    let name = "GSDK2MQTT_HOME_ASSISTANT__ENABLED";
+    for (text, truth) in [
+        ("True", true),
+        ("TRUE", true),
+        ("1", true),
+        ("yes", true),
+        ("on", true),
+        ("False", false),
+        ("0", false),
+        ("No", false),
+        ("off", false),
+    ] {
+        let checked = check(&gateway("lobby", 1), &[(name, text)], &[]);
+        assert!(checked.status.success(), "{text}: {checked:?}");
+        let shown = format!("home_assistant.enabled = {truth} ");
+        let out = lines(&checked.stdout);
+        assert!(out.iter().any(|line| line.starts_with(&shown)), "{text}: {out:?}");
+    }
+    let checked = check(&gateway("lobby", 1), &[(name, "maybe")], &[]);
+    assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+}
+
+#[test]
+fn a_port_alone_is_an_address_to_listen_on() {
+    let checked = check(&gateway("lobby", 1), &[], &["--set", "http.listen=:9925"]);
+    assert!(checked.status.success(), "{checked:?}");
+    let checked = check(&gateway("lobby", 1), &[], &["--set", "http.listen=:99999"]);
+    assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+}
+
+#[test]
+fn every_unknown_key_of_set_gets_a_hint() {
+    for (set, hint) in [
+        ("mqt.url=x", "did you mean mqtt.url?"),
+        ("mqtt.url.host=x", "mqtt.url is a value"),
+        ("nothing.like.it=x", "the keys here are state_dir"),
+        ("=x", "the keys here are state_dir"),
+    ] {
+        let checked = check(&gateway("lobby", 1), &[], &["--set", set]);
+        assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+        let err = lines(&checked.stderr);
+        assert!(err.iter().any(|line| line.contains(hint)), "{set}: {err:?}");
+    }
+}
+
+#[test]
+fn a_check_whose_result_cannot_be_written_fails_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, gateway("lobby", 1)).unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(PROGRAM);
+    let checked = command.arg("check").arg("--config").arg(file).stdout(full).output().unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    let err = lines(&checked.stderr);
+    assert!(err.iter().any(|line| line.contains("cannot write the result")), "{err:?}");
+}
+
+/// Checks a text that is wrong; with how many mistakes were told.
+fn mistakes(what: &str, text: &str) -> Vec<String> {
+    let begun = Instant::now();
+    let checked = check(text, &[], &[]);
+    let took = begun.elapsed();
+    assert_eq!(checked.status.code(), Some(2), "{what}: {checked:?}");
+    assert!(took < WITHIN, "{what}: {took:?}");
+    lines(&checked.stderr)
+}
+
+#[test]
+fn a_large_configuration_with_duplicates_is_checked_in_good_time() {
+    let (mut keys, mut tables) = (String::new(), String::new());
+    for id in 1..=MANY {
+        writeln!(keys, "{id} = {{ name = \"D{id}\" }}").unwrap();
+        writeln!(tables, "[gateways.a.devices.{id}]\nname = \"D{id}\"").unwrap();
+    }
+    let (one, other) = (gateway("a", 1), gateway("b", 2));
+
+    let devices = "[gateways.a.devices]\n";
+    let err = mistakes("one table", &format!("{one}{devices}{keys}{other}{devices}{keys}"));
+    assert!(err[0].contains("gateways.a.devices: stands twice, first on line 4"), "{}", err[0]);
+    assert_eq!(err.len(), 2, "one mistake, and their count");
+
+    let err = mistakes("each key", &format!("{one}{devices}{keys}{keys}"));
+    assert_eq!(err.len(), MANY as usize + 1);
+    assert!(err[0].contains("gateways.a.devices.1: stands twice, first on line 5"), "{}", err[0]);
+
+    let err = mistakes("each table", &format!("{one}{tables}{tables}"));
+    assert_eq!(err.len(), MANY as usize + 1);
+    assert!(err[0].contains("gateways.a.devices.1: stands twice, first on line 4"), "{}", err[0]);
+}
