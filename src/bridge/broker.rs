@@ -130,6 +130,8 @@ impl Bridge {
     /// A message was not accepted: counts it, names it, and reports an event that is lost.
     fn message_rejected(&mut self, rejected: Rejected) {
         let Rejected { kind, topic, rejection, is_new, lost } = rejected;
+        // Not every broker says so in its CONNACK. What is sent again is not retained.
+        self.health.retain_unavailable |= rejection.is_retain_not_supported();
         let (kind, reason) = (kind.name(), rejection.as_str());
         self.metrics.publish_failed(reason);
         if is_new {

@@ -15,7 +15,7 @@ const FILES_NAMED_MAX: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct HealthFacts {
     pub(super) own_state: OwnState,
-    /// The broker keeps no retained messages, as its CONNACK said.
+    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
     pub(super) retain_unavailable: bool,
     /// The broker cannot be dialed because of a file: its name, and what to do.
     pub(super) broker_file: Option<String>,

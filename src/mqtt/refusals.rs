@@ -45,6 +45,12 @@ impl Rejection {
         }
     }
 
+    /// Whether the broker keeps no retained messages.
+    #[must_use]
+    pub fn is_retain_not_supported(self) -> bool {
+        self == Self::Refused(Refusal::RETAIN_NOT_SUPPORTED)
+    }
+
     /// What to change so that the broker accepts it.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
@@ -60,6 +66,7 @@ impl Rejection {
                 }
                 0x95 => "raise the broker's maximum packet size",
                 0x97 => "raise the broker's quota for the bridge's user",
+                0x9A => "allow retained messages in the broker's configuration",
                 _ => "see the broker's log",
             },
         }
@@ -81,7 +88,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// The refused messages of this connection.
+/// The messages that were refused when they were last sent.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     refused: BTreeMap<Sent, Refused>,
@@ -96,6 +103,8 @@ struct Refused {
     times: u32,
     /// The topic is empty, or about to be.
     emptied: bool,
+    /// It was named in a warning, on this connection or an earlier one.
+    named: bool,
 }
 
 impl Refusals {
@@ -108,20 +117,23 @@ impl Refusals {
         topic: String,
         rejection: Rejection,
     ) -> bool {
-        let named = self.refused.len() < NAMED_MAX;
-        let new = || Refused { topic, rejection, times: 0, emptied: false };
+        let has_room = self.refused.len() < NAMED_MAX;
+        let new = || Refused { topic, rejection, times: 0, emptied: false, named: false };
         let refused = self.refused.entry(sent.clone()).or_insert_with(new);
-        let first = refused.times == 0 || refused.rejection != rejection;
+        let is_new = has_room && (!refused.named || refused.rejection != rejection);
+        refused.named |= is_new;
         let wait = RETRY_MS << refused.times.min(DOUBLINGS_MAX);
         refused.times = refused.times.saturating_add(1);
         refused.rejection = rejection;
-        if sent.is_emptied_when_refused() && !std::mem::replace(&mut refused.emptied, true) {
+        // Where nothing is retained there is no old value.
+        let may_be_false = sent.is_emptied_when_refused() && !rejection.is_retain_not_supported();
+        if may_be_false && !std::mem::replace(&mut refused.emptied, true) {
             self.to_empty.push_back(sent.clone());
         }
         if !rejection.is_permanent() {
             self.retries.entry(now.plus(wait)).or_default().push(sent);
         }
-        first && named
+        is_new
     }
 
     /// A message was accepted, or is about something that is gone.
@@ -194,11 +206,16 @@ impl Refusals {
         self.retries.values().flatten()
     }
 
-    /// The connection has ended: everything is tried again on the next one. Returns what waited to
-    /// be sent again.
+    /// The connection has ended: everything is tried again on the next one, and counts as refused
+    /// until it is accepted there. Returns what waited to be sent again.
     pub(super) fn disconnected(&mut self) -> impl Iterator<Item = Sent> + use<> {
-        let Self { retries, .. } = std::mem::take(self);
-        retries.into_values().flatten()
+        self.to_empty.clear();
+        self.refused.retain(|sent, refused| {
+            (refused.times, refused.emptied) = (0, false);
+            let is_sent_once = matches!(sent, Sent::Event(_) | Sent::Cleared(_));
+            !(is_sent_once && refused.rejection.is_permanent())
+        });
+        std::mem::take(&mut self.retries).into_values().flatten()
     }
 
     /// The topics of refused messages, for discovery or for all else, as many as are named.
@@ -240,6 +257,22 @@ mod tests {
         refusals.remove(&device(1));
         refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
         assert_eq!(refusals.take_due(now.plus(2_000)), Some(device(1)), "accepted in between");
+    }
+
+    #[test]
+    fn what_is_refused_on_each_connection_is_named_once_and_stays_refused_in_between() {
+        let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
+        let event = Sent::Event(crate::payload::Subject::Bridge);
+        for connection in 0..3 {
+            let is_new = refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+            assert_eq!(is_new, connection == 0);
+            refusals.add(now, event.clone(), "t/2".to_owned(), rejection(0x95));
+            assert_eq!(refusals.disconnected().collect::<Vec<_>>(), [device(1)]);
+            // The event is lost, and not sent on the next connection.
+            assert_eq!(refusals.of(false).collect::<Vec<_>>(), [("t/1", rejection(0x87))]);
+        }
+        refusals.remove(&device(1));
+        assert!(refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87)));
     }
 
     #[test]

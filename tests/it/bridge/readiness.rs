@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::scripted_broker::{Reply, ScriptedBroker};
+use crate::harness::scripted_broker::{Published, Reply, ScriptedBroker};
 use crate::harness::watcher::Watcher;
 use crate::harness::{patiently, simulator};
 
@@ -153,4 +153,24 @@ async fn a_broker_that_keeps_no_retained_messages_is_named_and_states_are_publis
     let topic = format!("gsdk/lobby/{device}/state");
     watcher.see("the device's state", |seen| seen.topic == topic).await;
     assert!(broker.published().iter().all(|publish| !publish.retain));
+}
+
+/// Its CONNACK does not say so, only the PUBACK of each retained message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_refuses_retained_messages_gets_states_that_are_not_retained() {
+    let broker = ScriptedBroker::start("").await;
+    broker.on_publish(|published| match published.retain {
+        true => Reply::Code(0x9A),
+        false => Reply::Forward,
+    });
+    let watcher = Watcher::start(broker.mosquitto.port).await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    is_ready_but(&bridge, "retained_not_kept").await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    let topic = format!("gsdk/lobby/{}/state", gateway.control().managed()[0].device_id);
+    watcher.see("the device's state", |seen| seen.topic == topic).await;
+    let empty = |published: &Published| published.payload.is_empty();
+    assert!(!broker.published().iter().any(empty), "there is no old value to clear");
 }

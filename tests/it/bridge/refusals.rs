@@ -132,3 +132,33 @@ async fn a_state_that_is_refused_does_not_keep_its_old_value() {
         assert_eq!(bridge.get("/readyz").await.0, 200, "{code:#x}");
     }
 }
+
+/// Each new connection sends everything again, and the broker refuses the same again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_on_each_connection_is_logged_once_and_stays_degraded_in_between() {
+    let broker = ScriptedBroker::start("").await;
+    let simulator = crate::harness::simulator(20).await;
+    broker.on_publish(|published| {
+        let is_of_device = published.topic.ends_with("/state") && published.topic.contains("/54");
+        if is_of_device { Reply::Code(0x97) } else { Reply::Forward }
+    });
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    let degraded = "gsdk_degraded{reason=\"messages_refused\"}";
+    for connection in 1..=3_u32 {
+        broker.connected_times(connection as usize).await;
+        bridge.is_ready().await;
+        patiently("all states are refused", async {
+            let failed = "gsdk_mqtt_publish_failures_total{reason=\"quota_exceeded\"}";
+            while bridge.metric(failed).await < Some(20.0 * f64::from(connection)) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+        assert_eq!(bridge.metric(degraded).await, Some(1.0), "connection {connection}");
+        broker.close();
+    }
+    let log = bridge.log();
+    let times = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(times("message refused by the broker"), 20, "{log}");
+    assert_eq!(times("no longer degraded"), 0, "{log}");
+}
