@@ -381,5 +381,7 @@ fn examples_parse() {
     assert_tidy(&findings);
 }
 
+#[path = "tidy/reliability.rs"]
+mod reliability;
 #[path = "tidy/tests.rs"]
 mod tests;
