@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
+use super::escape::escaped;
 use crate::bridge::broker_settings;
 use crate::config::{self, Loaded, Mistake};
 use crate::doctor;
@@ -88,7 +89,7 @@ async fn connect(loaded: &Loaded, out: &mut dyn Write) -> io::Result<u8> {
     out.flush()?;
     let findings = doctor::examine(loaded, broker_settings(&loaded.config)).await;
     for finding in &findings {
-        writeln!(out, "{finding}")?;
+        writeln!(out, "{}", escaped(&finding.to_string()))?;
     }
     let failed = findings.iter().any(|finding| finding.level == doctor::Level::Fail);
     Ok(if failed { FAILED } else { 0 })

@@ -1,5 +1,5 @@
-//! Text of other programs in the log: whatever a gateway or broker says, it stays inside its line
-//! and does nothing to a terminal.
+//! Escapes the text of gateways and brokers in the log and in what commands print: it stays inside
+//! its line and does nothing to a terminal.
 
 use std::fmt::{self, Write};
 

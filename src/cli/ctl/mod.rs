@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::bridge::gateway_options;
+use crate::cli::escape::escaped;
 use crate::commands::{
     Calls, Command, Failure, Outcome, Request, Response, Verdict, code, device_rows, run as run_on,
 };
@@ -299,20 +300,20 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
         }
     }
     let device = |id: DeviceId| {
-        let name = name_of(id).map(|name| format!(" ({})", table::plain(&name)));
+        let name = name_of(id).map(|name| format!(" ({})", escaped(&name)));
         format!("device {id}{}: ", name.unwrap_or_default())
     };
     for warning in &answer.warnings {
         let device = warning.device_id.map(device).unwrap_or_default();
-        super::say(&format!("warning: {device}{}", table::plain(&warning.message)));
+        super::say(&format!("warning: {device}{}", escaped(&warning.message)));
     }
     for error in &answer.device_errors {
         let device = device(error.device_id);
-        super::say(&format!("{device}{}: {}", error.code, table::plain(&error.message)));
+        super::say(&format!("{device}{}: {}", error.code, escaped(&error.message)));
     }
     match &answer.error {
         Some(error) if answer.device_errors.is_empty() => {
-            super::say(&table::plain(&error.to_string()));
+            super::say(&escaped(&error.to_string()));
         }
         _ => {}
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr;
 
 use super::look::Look;
+use crate::cli::escape::escaped;
 
 /// The least width to which a cell is wrapped.
 const WRAPPED_MIN: usize = 6;
@@ -102,7 +103,7 @@ fn fields(
             }
             ("device_id", id) => {
                 let name =
-                    id.as_u64().and_then(&name_of).map(|name| format!(" ({})", plain(&name)));
+                    id.as_u64().and_then(&name_of).map(|name| format!(" ({})", escaped(&name)));
                 lines += &format!("{key}: {id}{}\n", name.unwrap_or_default());
             }
             _ => lines += &format!("{key}: {}\n", word(value)),
@@ -223,15 +224,10 @@ fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> Stri
         (Some(value), _) => word(value),
         (None, "name") => {
             let id = row.get("device_id").and_then(Value::as_u64);
-            id.and_then(name_of).map_or_else(|| "-".to_owned(), |name| plain(&name))
+            id.and_then(name_of).map_or_else(|| "-".to_owned(), |name| escaped(&name))
         }
         (None, _) => String::new(),
     }
-}
-
-/// A text without what would move the cursor.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A value for people.
@@ -242,7 +238,7 @@ fn word(value: &Value) -> String {
         Value::Bool(false) => "no".to_owned(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(", "),
-        Value::String(text) => plain(text),
+        Value::String(text) => escaped(text),
         other => other.to_string(),
     }
 }

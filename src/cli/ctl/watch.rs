@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Gateway;
 use super::look::Look;
-use super::table::plain;
+use crate::cli::escape::escaped;
 use crate::fleet::{DeviceType, GatewayIndex, Status};
 use crate::gateway::{Link, Observation};
 use crate::ids::{DeviceId, Moment};
@@ -124,7 +124,7 @@ impl Watch {
         let listed = if source == "list" { "  (listed)" } else { "" };
         let word = status.to_string();
         let status = self.look.coloured(&word, format!("{word:<18}"));
-        format!("{at}  {id:>10}  {status}  {}{listed}", plain(&name))
+        format!("{at}  {id:>10}  {status}  {}{listed}", escaped(&name))
     }
 
     fn word(&self, at: Moment, word: &str, message: Option<&str>) -> String {
@@ -137,7 +137,7 @@ impl Watch {
             })
             .to_string();
         }
-        let message = plain(&message.unwrap_or_default());
+        let message = escaped(&message.unwrap_or_default());
         let word = self.look.coloured(word, word.replace('_', " "));
         format!("{at}  gateway {gateway}: {word}  {message}").trim_end().to_owned()
     }

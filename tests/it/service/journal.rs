@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::linux::fs::MetadataExt;
+use std::process::Command;
 
 use gsdk2mqtt::simulator::CallFault;
 use tonic::Code;
 
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{eventually, simulator};
 
@@ -17,10 +18,11 @@ const HOSTILE: &str = "no\n2026-11-28T10:00:00.000000Z  INFO all is well\r\x1b[2
 /// A bridge whose gateway says this in each refusal.
 async fn refused(environment: &[(&str, &str)], log: Option<&str>) -> (Bridge, impl Sized) {
     let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
-    gateway.control().fail(
-        "SubscribeStatus",
-        CallFault { code: Code::PermissionDenied, message: HOSTILE.to_owned(), times: None },
-    );
+    for call in ["SubscribeStatus", "GetDeviceList"] {
+        let message = HOSTILE.to_owned();
+        let fault = CallFault { code: Code::PermissionDenied, message, times: None };
+        gateway.control().fail(call, fault);
+    }
     let mut setup = Setup::new(broker.port, "").gateway("lobby", &gateway, "");
     for (name, value) in environment {
         setup = setup.environment(name, value);
@@ -64,6 +66,22 @@ async fn a_gateways_message_forges_nothing_in_the_json_log() {
         assert!(entry["timestamp"].is_string() && entry["level"].is_string(), "{line}");
     }
     assert!(log.contains("\\u001b[2J"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_message_forges_no_line_and_no_terminal_escape_of_check_and_ctl() {
+    let (bridge, _held) = refused(&[], None).await;
+    for words in [&["check", "--connect"][..], &["ctl", "devices"]] {
+        let mut command = Command::new(PROGRAM);
+        command.args(words).arg("--config").arg(bridge.config_file()).env_remove("RUST_LOG");
+        let run = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        let shown = String::from_utf8([run.stdout, run.stderr].concat()).unwrap();
+        assert!(!shown.contains(is_active), "{shown:?}");
+        let said = shown.lines().find(|line| line.contains("all is well")).unwrap();
+        assert!(said.starts_with("fail ") || said.starts_with("gsdk2mqtt: "), "{said}");
+        assert!(said.contains("no\\n2026") && said.contains("\\u{202e}"), "{said}");
+    }
 }
 
 /// The value of `JOURNAL_STREAM` for a process whose stderr is this file.
