@@ -52,5 +52,5 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     // Beside the tasks that wake it: this thread would have to be woken by another each time.
     let turning = tokio::spawn(bridge.run(shutdown));
-    turning.await.context("the loop died of a mistake in this program")
+    turning.await.context("internal error: the event loop panicked; please report this")
 }

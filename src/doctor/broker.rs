@@ -1,6 +1,6 @@
 //! The broker: does it take us in, what does it grant, does its access list let us do our work.
 //!
-//! What is tried goes to topics of answers that nobody asked for, and to one beside discovery that
+//! It publishes to topics of answers to which no request belongs, and to one beside discovery that
 //! Home Assistant does not read. Nothing retained is left behind.
 
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(super) async fn examine(config: &Config, bridge: Settings) -> Vec<Finding> {
         findings.push(found.await);
     }
     connection.disconnect();
-    // Past the deadline it is dropped, and the broker publishes the will where nobody listens.
+    // Past the deadline it is dropped, and the broker publishes the will, which has no subscribers.
     _ = timeout(ANSWER, async { while session.next().await.is_some() {} }).await;
     findings
 }

@@ -1,6 +1,6 @@
 //! The check of `Host` (contract, section 5, "Access"). A web page can make a name of its own point
 //! to this machine (DNS rebinding) and then read whatever answers to that name, past the browser's
-//! rules. So a name is answered only if nobody outside can own it, or if it is configured.
+//! rules. So a name is answered only if no web page can own it, or if it is configured.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};

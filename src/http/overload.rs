@@ -1,5 +1,5 @@
-//! Answers connections beyond the limit: `/healthz`, so that nobody who holds connections makes a
-//! healthy bridge look dead, and 503 for everything else.
+//! Answers connections beyond the limit: `/healthz`, so that a client that holds connections
+//! does not make a healthy bridge look dead, and 503 for everything else.
 
 use std::collections::VecDeque;
 use std::time::Duration;

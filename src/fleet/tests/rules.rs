@@ -496,7 +496,7 @@ fn absence_survives_a_restart_and_counts_only_while_lists_are_read() {
     assert_eq!(remembered.absent_ms, FORGET_MS / 2);
     let mut bench = Bench::new(&[]);
     bench.fleet.restore(bench.now, bench.gateway, id(1), remembered);
-    // Without a link nobody knows whether it is back.
+    // Without a link it is unknown whether the device is back.
     bench.pass(10 * FORGET_MS);
     bench.input(Input::LinkUp);
     bench.list(vec![]);
