@@ -45,10 +45,10 @@ async fn discovery_that_the_broker_does_not_permit_is_told_by_check_and_run() {
     let bridge = Setup::new(broker.port, user).gateway("lobby", &gateway, HOME_ASSISTANT).start();
     let line = eventually("the refusal is logged", || {
         let log = bridge.log();
-        log.lines().find(|line| line.contains("did not take a message")).map(str::to_owned)
+        log.lines().find(|line| line.contains("message refused by the broker")).map(str::to_owned)
     })
     .await;
-    for words in ["homeassistant/device/+/config", "access list", "discovery"] {
+    for words in ["homeassistant/device/gsdk_bridge/config", "access list", "discovery"] {
         assert!(line.contains(words), "{words} in {line}");
     }
 }
