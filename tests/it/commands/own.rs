@@ -100,8 +100,10 @@ async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place
         .see("its state is cleared", |seen| seen.topic == state && seen.payload.is_empty())
         .await;
     let before = watcher.events_of(id).len();
-    let add = json!({"devices": [{"device_id": id, "ip": device.ip_addr}]});
-    assert_eq!(house.ask("async/add", &add.to_string()).await["result"], "ok");
+    let ip = String::from_utf8(device.ip_addr).unwrap();
+    let add = json!({"devices": [{"device_id": id, "ip": ip}]});
+    let answer = house.ask("async/add", &add.to_string()).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
     crate::harness::eventually("it has events again", || {
         (watcher.events_of(id).len() > before).then_some(())
     })

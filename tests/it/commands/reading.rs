@@ -101,7 +101,8 @@ async fn with_mqtt_3_1_1_requests_are_answered_too() {
     let watcher = Watcher::start(broker.port).await;
     watcher.see_text("gsdk/bridge/state", "online").await;
     crate::harness::eventually("it is answered", || {
-        crate::harness::watcher::publish(broker.port, &["-t", "gsdk/lobby/request/pending", "-n"]);
+        let request = ["-t", "gsdk/lobby/request/pending", "-m", "{}"];
+        crate::harness::watcher::publish(broker.port, &request);
         watcher.find(|seen| seen.topic == "gsdk/lobby/response/pending").map(drop)
     })
     .await;

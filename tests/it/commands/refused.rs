@@ -24,11 +24,6 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
     assert_eq!(code, "invalid_request");
     assert!(message.contains("\"device\""), "{message}");
 
-    let answer = house.ask_of("annex", "devices", "{}").await;
-    let (code, message) = refusal(&answer);
-    assert_eq!(code, "invalid_request");
-    assert!(message.contains("there are lobby"), "{message}");
-
     let watcher = Watcher::start(house.broker.port).await;
     let devices = "gsdk/lobby/request/devices";
     let response = "gsdk/lobby/response/devices";
