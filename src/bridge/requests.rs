@@ -275,8 +275,9 @@ impl Bridge {
             // Not subscribed to; another bridge may have this gateway.
             return;
         }
-        if self.requests.is_v311 && request.payload.is_empty() {
-            tracing::debug!(topic = message.topic, "an empty message is no request in MQTT 3.1.1");
+        // It may be one that clears a retained request; MQTT 3.1.1 does not tell.
+        if request.payload.is_empty() && (request.retain || self.requests.is_v311) {
+            tracing::debug!(topic = message.topic, "empty message ignored: not a request");
             return;
         }
         if let Err(refused) = self.requests.admit(at, &request) {

@@ -54,6 +54,24 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clearing_a_retained_request_is_not_answered() {
+    let house = House::new(1, "").await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let (request, response) = ("gsdk/lobby/request/devices", "gsdk/lobby/response/devices");
+    let send = |options: &[&str]| {
+        publish(house.broker.port, &[&["-V", "5", "-t", request], options].concat());
+    };
+    send(&["-r", "-m", "{}"]);
+    let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
+    assert!(refusal(&told.json()).1.contains("empty retained message"), "{told:?}");
+    watcher.clear();
+    send(&["-r", "-n"]);
+    send(&["-n"]);
+    let told = watcher.see("an empty request is answered", |seen| seen.topic == response).await;
+    assert_eq!(told.json()["result"], "ok", "what cleared the retained request was answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_large_is_one_byte_more_than_the_limit() {
     let house = House::new(3, "").await;
     let request = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2));
