@@ -68,7 +68,7 @@ impl Bridge {
             }
             self.metrics.degraded(reason, message.is_some());
             match message {
-                Some(message) => tracing::warn!(reason = reason.as_str(), message, "degraded"),
+                Some(problem) => tracing::warn!(reason = reason.as_str(), problem, "degraded"),
                 None => tracing::info!(reason = reason.as_str(), "no longer degraded"),
             }
         }

@@ -174,3 +174,20 @@ async fn a_broker_that_refuses_retained_messages_gets_states_that_are_not_retain
     let empty = |published: &Published| published.payload.is_empty();
     assert!(!broker.published().iter().any(empty), "there is no old value to clear");
 }
+
+/// A field named `message` would take the place of the line's own message.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_json_log_says_degraded_and_names_the_problem_in_a_field_of_its_own() {
+    let broker = ScriptedBroker::start("").await;
+    broker.script(|script| script.connack_properties = vec![0x25, 0]);
+    let gateway = simulator(1).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &gateway, "");
+    let bridge = setup.arguments(&["--log", "json"]).start();
+    is_ready_but(&bridge, "retained_not_kept").await;
+    let log = bridge.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let degraded: Vec<Value> = lines.filter(|line| line["message"] == "degraded").collect();
+    assert_eq!(degraded.len(), 1, "{log}");
+    assert_eq!(degraded[0]["reason"], "retained_not_kept");
+    assert!(degraded[0]["problem"].to_string().contains("retained"), "{log}");
+}
