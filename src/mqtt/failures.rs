@@ -11,6 +11,8 @@ use super::session::Settings;
 
 /// A failure that repeats is logged again after this long, with its count.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
+/// Failures that are told apart: a broker may close the same connection in more than one way.
+const REASONS_MAX: usize = 8;
 
 /// Connections closed soon, one after another, that are no chance.
 const CLOSED_SOON_MAX: u32 = 3;
@@ -76,8 +78,8 @@ impl Failures {
         if lasted {
             self.disconnect = Reminder::default();
         }
-        let times = self.disconnect.count(reason);
-        if self.disconnect.is_due() {
+        let (times, is_due) = self.disconnect.count(reason);
+        if is_due {
             warn!(reason, times, ?retry_in, "disconnected from the broker; retrying");
         } else {
             debug!(reason, times, ?retry_in, "disconnected from the broker; retrying");
@@ -88,8 +90,8 @@ impl Failures {
     pub(super) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
         self.attempts = self.attempts.saturating_add(1);
         let attempts = self.attempts;
-        self.attempt.count(reason);
-        if self.attempt.is_due() {
+        let (_, is_due) = self.attempt.count(reason);
+        if is_due {
             warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
         } else {
             debug!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
@@ -98,30 +100,36 @@ impl Failures {
     }
 }
 
-/// A failure that is logged when it is new, and again after [`REMIND_AFTER`].
+/// Failures, each of which is logged when it is new, and again after [`REMIND_AFTER`].
 #[derive(Debug, Default)]
 struct Reminder {
+    /// At most [`REASONS_MAX`], the oldest first.
+    failures: Vec<Repeated>,
+}
+
+#[derive(Debug)]
+struct Repeated {
     reason: String,
     times: u32,
-    logged_at: Option<Instant>,
+    logged_at: Instant,
 }
 
 impl Reminder {
-    /// Counts this failure; gives how often it has come in a row.
-    fn count(&mut self, reason: &str) -> u32 {
-        if self.reason != reason {
-            *self = Self { reason: reason.to_owned(), ..Self::default() };
+    /// Counts this failure; gives how often it has come, and whether it is to be logged now.
+    fn count(&mut self, reason: &str) -> (u32, bool) {
+        let now = Instant::now();
+        if let Some(known) = self.failures.iter_mut().find(|known| known.reason == reason) {
+            known.times = known.times.saturating_add(1);
+            let is_due = now.duration_since(known.logged_at) >= REMIND_AFTER;
+            if is_due {
+                known.logged_at = now;
+            }
+            return (known.times, is_due);
         }
-        self.times = self.times.saturating_add(1);
-        self.times
-    }
-
-    /// Whether it is to be logged now; it then counts as logged.
-    fn is_due(&mut self) -> bool {
-        let due = self.logged_at.is_none_or(|at| at.elapsed() >= REMIND_AFTER);
-        if due {
-            self.logged_at = Some(Instant::now());
+        if self.failures.len() >= REASONS_MAX {
+            self.failures.remove(0);
         }
-        due
+        self.failures.push(Repeated { reason: reason.to_owned(), times: 1, logged_at: now });
+        (1, true)
     }
 }

@@ -216,21 +216,34 @@ async fn a_broker_that_closes_idle_connections_may_have_a_second_client() {
     assert!(last.contains("another program uses the same client ID"), "{last}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disconnect_that_repeats_is_logged_once() {
+/// What of the log says that the broker ended a connection, after it did so with these codes.
+async fn logged_disconnects(codes: &[u8]) -> Vec<String> {
     let broker = ScriptedBroker::start("").await;
     let simulator = simulator(1).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
-    for times in 1..=3 {
+    for (before, code) in codes.iter().enumerate() {
+        let times = before + 1;
         broker.connected_times(times).await;
         let logged = || bridge.log().matches(" connected to the broker").count();
         eventually("the bridge is connected", || (logged() == times).then_some(())).await;
-        broker.disconnect(0x89);
+        broker.disconnect(*code);
     }
-    broker.connected_times(4).await;
+    broker.connected_times(codes.len() + 1).await;
     let log = bridge.log();
-    let lines: Vec<&str> =
-        log.lines().filter(|line| line.contains("disconnected from the broker")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
+    let is_disconnect = |line: &&str| line.contains("disconnected from the broker");
+    log.lines().filter(is_disconnect).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnect_that_repeats_is_logged_once() {
+    let lines = logged_disconnects(&[0x89; 3]).await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("WARN") && lines[0].contains("server_busy (0x89)"), "{}", lines[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disconnects_that_alternate_between_two_reasons_are_logged_once_each() {
+    let lines = logged_disconnects(&[0x89, 0x97, 0x89, 0x97]).await;
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains("quota_exceeded (0x97)"), "{}", lines[1]);
 }
