@@ -2,6 +2,7 @@
 //!
 //! Decides by what is received and never by comparing clocks (contract, section 1).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,8 +20,11 @@ const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 const JITTER: f64 = 0.25;
 /// An instance counts as present for this long after a sign of it: until after its next attempt.
 const PRESENT_FOR: Duration = Duration::from_secs(20 * 60);
-/// The least time between two answers: two instances that are both online do not flood the broker.
+/// The least time between two answers to one instance: two that are both online do not flood the
+/// broker.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
+/// Instances answered within that time; further ones get no answer.
+const ANSWERED_MAX: usize = 16;
 /// After this many takeovers in a row an established process becomes a newcomer. Two established
 /// ones would take over from each other for ever.
 const TAKEOVERS_MAX: u32 = 5;
@@ -72,7 +76,8 @@ struct Session {
     connected_at: Option<Instant>,
     is_settled: bool,
     is_other_retained: bool,
-    answered_at: Option<Instant>,
+    /// The instances answered lately, and when.
+    answered: BTreeMap<String, Instant>,
 }
 
 impl DuplicateDetector {
@@ -124,15 +129,16 @@ impl DuplicateDetector {
             self.noticed(now, instance_id);
             return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
         }
-        self.noticed(now, instance_id);
+        self.noticed(now, instance_id.clone());
         if checking {
             return InfoAction::StepBack;
         }
-        let answered_at = self.session.answered_at.replace(now);
-        if answered_at.is_some_and(|at| now.duration_since(at) < ANSWER_INTERVAL) {
-            self.session.answered_at = answered_at;
+        let answered = &mut self.session.answered;
+        answered.retain(|_, at| now.duration_since(*at) < ANSWER_INTERVAL);
+        if answered.contains_key(&instance_id) || answered.len() >= ANSWERED_MAX {
             return InfoAction::Ignore;
         }
+        answered.insert(instance_id, now);
         InfoAction::Answer
     }
 
@@ -263,6 +269,8 @@ mod tests {
         let mut detector = established(&mut now);
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Ignore);
+        // Each of several newcomers has to learn that it is not alone.
+        assert_eq!(detector.received(now, false, &info("y"), false), InfoAction::Answer);
         now += ANSWER_INTERVAL;
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
         assert!(detector.fault(now + secs(60)).is_some());

@@ -92,6 +92,26 @@ async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     assert!(!watcher.all().iter().any(|seen| seen.topic.starts_with("gsdk/lobby")));
 }
 
+/// One that gets no answer would go online beside the bridge.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_several_newcomers_at_once_is_answered() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let one = Setup::new(broker.port, "client_id = \"one\"").gateway("lobby", &simulator, "");
+    let one = one.start();
+    one.is_ready().await;
+    let newcomers = ["two", "three", "four"].map(|id| {
+        let setup = Setup::new(broker.port, &format!("client_id = \"{id}\""));
+        setup.gateway("lobby", &simulator, "").start()
+    });
+    for newcomer in &newcomers {
+        says(newcomer, "another bridge").await;
+        is_connected(newcomer, false).await;
+    }
+    is_connected(&one, true).await;
+    assert_eq!(retained(broker.port)["gsdk/bridge/state"], "online");
+}
+
 /// Its store is empty, so an earlier build took the other's topics for its own stale ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
