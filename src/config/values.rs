@@ -280,9 +280,9 @@ pub(super) fn device_ip(text: &str) -> Result<Ipv4Addr, String> {
     })
 }
 
-/// One of a few words.
+/// One of a few words, in any case.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
-    let found = words.iter().find(|(word, _)| *word == text);
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
     found.map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
         format!("{text:?} is not known; write one of {}", known.join(", "))
@@ -376,6 +376,7 @@ mod tests {
             assert!(device_ip(bad).is_err(), "{bad}");
         }
         assert_eq!(word("b", &[("a", 1), ("b", 2)]), Ok(2));
+        assert_eq!(word("ASYNC", &[("async", 1)]), Ok(1));
         assert!(word("c", &[("a", 1)]).unwrap_err().contains("one of \"a\""));
     }
 }
