@@ -136,8 +136,12 @@ async fn subscribes(
             Ok(Ok(refused)) => findings.extend(
                 refused.iter().map(|(it, why)| not_permitted("subscribe to", it, why.as_str())),
             ),
-            Ok(Err(reason)) => findings.push(not_permitted("subscribe", "", &reason)),
-            Err(_) => findings.push(not_permitted("subscribe", "", "no answer")),
+            Ok(Err(reason)) => {
+                findings.push(not_permitted("subscribe to", &packet.join(", "), &reason));
+            }
+            Err(_) => {
+                findings.push(not_permitted("subscribe to", &packet.join(", "), "no answer"));
+            }
         }
     }
     if findings.is_empty() {
@@ -215,26 +219,44 @@ async fn publishes_to(
     let payload = Bytes::from_static(payload);
     let publish = Publish { topic: topic.to_owned(), payload, ..Publish::default() };
     connection.publish(token, publish).map_err(|error| error.to_string())?;
-    acknowledged(session, token).await
+    acknowledged(session, token).await.map_err(|failure| failure.to_string())
+}
+
+/// Why a publish was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PublishFailure {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+impl PublishFailure {
+    /// Whether the access list does not permit it.
+    pub(super) fn is_of_access(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if *refusal == Refusal::NOT_AUTHORIZED)
+    }
 }
 
 /// Waits for the broker's answer to a publish.
-pub(super) async fn acknowledged(session: &mut Session, token: u64) -> Result<(), String> {
+pub(super) async fn acknowledged(session: &mut Session, token: u64) -> Result<(), PublishFailure> {
     let answered = timeout(ANSWER, answer(session, token)).await;
-    answered.unwrap_or_else(|_| Err("no answer".to_owned()))
+    answered.unwrap_or_else(|_| Err(PublishFailure::Unanswered("no answer".to_owned())))
 }
 
-async fn answer(session: &mut Session, token: u64) -> Result<(), String> {
+async fn answer(session: &mut Session, token: u64) -> Result<(), PublishFailure> {
     loop {
         match session.next().await {
             Some(Event::Acked { acks, .. }) => {
                 if let Some(ack) = acks.iter().find(|ack| ack.token == token) {
-                    return ack.result.map_err(|refusal| refusal.to_string());
+                    return ack.result.map_err(PublishFailure::Refused);
                 }
             }
-            Some(Event::Disconnected { reason, .. }) => return Err(reason),
+            Some(Event::Disconnected { reason, .. }) => {
+                return Err(PublishFailure::Unanswered(reason));
+            }
             Some(_) => {}
-            None => return Err("the session has ended".to_owned()),
+            None => return Err(PublishFailure::Unanswered("the session has ended".to_owned())),
         }
     }
 }

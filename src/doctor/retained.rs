@@ -31,9 +31,12 @@ pub(super) async fn examine(
     if let Err(error) = connection.publish(token, message(Bytes::from_static(PROBE))) {
         return not_permitted("publish a retained message to", topic, &error.to_string());
     }
-    if let Err(reason) = acknowledged(session, token).await {
+    if let Err(failure) = acknowledged(session, token).await {
+        if failure.is_of_access() {
+            return not_permitted("publish a retained message to", topic, &failure.to_string());
+        }
         return Finding::fail(format!(
-            "broker: did not accept a retained message ({reason}); allow retained messages in the \
+            "broker: did not accept a retained message ({failure}); allow retained messages in the \
              broker's configuration (mosquitto: retain_available true)"
         ))
         .about("mqtt.url");

@@ -8,6 +8,8 @@ use std::fmt;
 pub struct Refusal(u8);
 
 impl Refusal {
+    /// The broker's access list does not permit it.
+    pub const NOT_AUTHORIZED: Self = Self(0x87);
     /// The topic is not one that can be published to.
     pub const TOPIC_INVALID: Self = Self(0x90);
     /// The broker keeps no retained messages.

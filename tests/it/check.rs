@@ -223,6 +223,16 @@ async fn what_the_broker_does_not_permit_is_told() {
     let checked = site.check().await;
     checked.fails(&["gsdk/lobby/response/check", "not_authorized", "access list"], "mqtt.username");
 
+    // The access list is the cause of everything; whether messages are retained is not known.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), "topic read nothing\n").unwrap();
+    let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let site = Site::new(&url, "username = \"gsdk2mqtt\"").gateway(&gateway, "");
+    let checked = site.check().await;
+    checked.fails(&["retained message", "not_authorized", "access list"], "mqtt.username");
+    assert!(!checked.out.contains("retain_available"), "{}", checked.out);
+
     let closed = Mosquitto::start("allow_anonymous false").await;
     let url = format!("mqtt://127.0.0.1:{}", closed.port);
     let checked = Site::new(&url, "username = \"x\"\npassword = \"hunter2\"")
