@@ -6,18 +6,18 @@
 //! it. Before an acknowledgement counts, the topic written under the identifier is compared with
 //! the token's; a mismatch ends the connection rather than mark the wrong event as delivered.
 
-use std::pin::{Pin, pin};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::connection::{Client, Connection, Granted, SentToken};
 use super::fault::Fault;
 use super::packet_log::PacketLog;
 use super::session::{Ack, Connected, Event, Generation, Message, Settings};
+use super::silence::{Overdue, Silence};
 use crate::certificate::Certificate;
 
 /// Subscriptions that may wait for their packet; the loop makes a handful on each connection.
@@ -129,7 +129,7 @@ pub(super) async fn drive(
     let mut tracker = AckTracker::new(usize::from(settings.limits.window_max), wire.log());
     let mut silence = Silence::new(settings);
     loop {
-        let mut event = match silence.watch(&mut wire, tracker.owed_since, settings).await {
+        let mut event = match silence.watch(wire.next(), tracker.overdue(), settings).await {
             Ok(event) => event,
             Err(fault) => {
                 line.unacknowledged = tracker.owed;
@@ -138,7 +138,7 @@ pub(super) async fn drive(
         };
         loop {
             if event.is_from_broker() {
-                silence.broken = true;
+                silence.heard();
             }
             if let Err(end) = tracker.take(event, &wire, settings, line).await {
                 return end;
@@ -166,6 +166,11 @@ struct AckTracker {
     owed: usize,
     /// Since when it owes some and has sent none.
     owed_since: Option<Instant>,
+    /// Packet identifiers and tokens in the order of sending, from the oldest one owed.
+    order: VecDeque<(u16, u64)>,
+    /// Since when the oldest is owed although a later one was acknowledged. MQTT wants
+    /// acknowledgements in the order of the publishes, so it may never come.
+    skipped_since: Option<Instant>,
     subscribing: Vec<(u16, Vec<String>)>,
     acks: Vec<Ack>,
 }
@@ -182,9 +187,17 @@ impl AckTracker {
             under_way: Vec::new(),
             owed: 0,
             owed_since: None,
+            order: VecDeque::new(),
+            skipped_since: None,
             subscribing: Vec::new(),
             acks: Vec::new(),
         }
+    }
+
+    /// Since when an acknowledgement is overdue, with the fault that it is in the end.
+    fn overdue(&self) -> Option<(Instant, Overdue)> {
+        let skipped = self.skipped_since.map(|since| (since, Overdue::Skipped));
+        skipped.or_else(|| self.owed_since.map(|since| (since, Overdue::All)))
     }
 
     async fn take(
@@ -258,6 +271,7 @@ impl AckTracker {
             self.owed += usize::from(token.is_some() && slot.is_none());
             *slot = token;
         }
+        self.order.extend(token.map(|sent| (packet, sent.token)));
         if self.owed > 0 {
             self.owed_since.get_or_insert_with(Instant::now);
         }
@@ -270,9 +284,26 @@ impl AckTracker {
             (Some(sent), Some((result, written))) if sent.topic == written => {
                 self.owed -= 1;
                 self.acks.push(Ack { token: sent.token, result });
+                self.note_order(sent.token);
                 Ok(())
             }
             _ => Err(mismatch(settings, packet)),
+        }
+    }
+
+    /// Notes whether the oldest publish was passed over by the acknowledgement of this one.
+    fn note_order(&mut self, token: u64) {
+        if self.order.front().is_some_and(|(_, oldest)| *oldest != token) {
+            self.skipped_since.get_or_insert_with(Instant::now);
+            return;
+        }
+        self.skipped_since = None;
+        while let Some((packet, token)) = self.order.front() {
+            let slot = self.under_way.get(usize::from(*packet)).copied().flatten();
+            if slot.is_some_and(|sent| sent.token == *token) {
+                return;
+            }
+            self.order.pop_front();
         }
     }
 
@@ -323,58 +354,10 @@ async fn tell(line: &SessionHandle, event: Event) -> Result<(), End> {
     line.events.send(event).await.map_err(|_| End::Stopped)
 }
 
-/// Watches for a broker that says nothing any more, or answers pings and acknowledges nothing. The
-/// library's own check needs two pings, and only sends them when nothing else goes out.
-struct Silence {
-    limit: Duration,
-    alarm: Pin<Box<Sleep>>,
-    heard: Instant,
-    /// Set when something came; the clock is read once for many.
-    broken: bool,
-}
-
-impl Silence {
-    fn new(settings: &Settings) -> Self {
-        let limit = settings.keep_alive.mul_f64(1.5);
-        let now = Instant::now();
-        Self { limit, alarm: Box::pin(sleep_until(now + limit)), heard: now, broken: false }
-    }
-
-    async fn watch(
-        &mut self,
-        wire: &mut impl Wire,
-        owed_since: Option<Instant>,
-        settings: &Settings,
-    ) -> Result<MqttEvent, Fault> {
-        if self.broken {
-            self.broken = false;
-            self.heard = Instant::now();
-        }
-        let mut next = pin!(wire.next());
-        loop {
-            tokio::select! {
-                biased;
-                happening = &mut next => return happening,
-                () = self.alarm.as_mut() => {
-                    let (broker, after, now) = (settings.url(), self.limit, Instant::now());
-                    let silent_at = self.heard + self.limit;
-                    let overdue_at = owed_since.map(|since| since + self.limit);
-                    if silent_at <= now {
-                        return Err(Fault::Silent { broker, after });
-                    }
-                    if overdue_at.is_some_and(|at| at <= now) {
-                        return Err(Fault::Unacknowledged { broker, after });
-                    }
-                    let due = overdue_at.map_or(silent_at, |at| at.min(silent_at));
-                    self.alarm.as_mut().reset(due);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::mqtt::packet_log::topic_hash;
     use crate::mqtt::session::{Limits, Protocol, Will};

@@ -218,6 +218,18 @@ pub enum Fault {
         /// How long nothing was acknowledged.
         after: Duration,
     },
+    /// The broker acknowledges what is published, but left one message out.
+    #[error(
+        "{broker} has not acknowledged a message for {} s although it acknowledged later ones; it \
+         is sent again on a new connection. See the broker's log",
+        .after.as_secs()
+    )]
+    Skipped {
+        /// The broker's URL.
+        broker: String,
+        /// How long ago it was passed over.
+        after: Duration,
+    },
     /// What the broker sent is not MQTT as agreed.
     #[error("{broker} does not keep to MQTT {version} ({why}); check that mqtt.url names a broker")]
     Protocol {

@@ -26,6 +26,7 @@ mod requests;
 mod sending;
 mod sent;
 pub mod session;
+mod silence;
 mod tap;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,42 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
     }
 }
 
+/// Pings and other acknowledgements go on, so that the connection looks alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_alone_is_not_acknowledged_is_noticed() {
+    let broker = ScriptedBroker::start("").await;
+    broker.on_publish(|published| match published.topic.as_str() {
+        "t/lost" => Reply::Withhold,
+        _ => Reply::Forward,
+    });
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let keep_alive = Duration::from_secs(1);
+        let mut session = spawn(Settings { keep_alive, ..settings(broker.port, protocol) });
+        let mut connection = connected(&mut session).await.connection;
+        connection.publish(0, publish("t/lost", "x")).unwrap();
+        let reason = patiently("the end of the connection", async {
+            for token in 1.. {
+                // Where the connection has ended, its end is the next event.
+                _ = connection.publish(token, publish("t/a", "x"));
+                loop {
+                    match session.next().await {
+                        Some(Event::Acked { acks, .. }) => {
+                            assert!(acks.iter().all(|ack| ack.token == token), "{acks:?}");
+                            break;
+                        }
+                        Some(Event::Disconnected { reason, .. }) => return reason,
+                        _ => {}
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            unreachable!("tokens do not end")
+        })
+        .await;
+        assert!(reason.contains("has not acknowledged a message for 1 s"), "{reason}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_longer_server_keep_alive_does_not_end_an_idle_connection() {
     const SERVER_KEEP_ALIVE: u8 = 0x13;
