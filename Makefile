@@ -38,9 +38,9 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo deny --locked check bans licenses sources
 
-# Six at a time: most tests wait, a dozen of them for more than a minute.
+# Eight at a time: most tests wait, a dozen of them for more than a minute.
 test: lint
-	RUST_TEST_THREADS=6 cargo test --locked
+	RUST_TEST_THREADS=8 cargo test --locked
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py

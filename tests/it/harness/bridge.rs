@@ -121,15 +121,16 @@ impl Setup {
     }
 }
 
-/// Logs into a file: a pipe that nobody reads would hold it up one day.
+/// Logs into a file: a pipe that nobody reads would hold it up one day. SIGHUP has its default
+/// action even if the tests were started with it ignored, as by nohup.
 fn spawn(dir: &Path, environment: &[(String, String)], arguments: &[String]) -> Child {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new("env");
     // The tests themselves may run under a service manager.
     for name in ["RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }
     command
-        .args(["run", "--config"])
+        .args(["--default-signal=HUP", PROGRAM, "run", "--config"])
         .arg(dir.join("config.toml"))
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))

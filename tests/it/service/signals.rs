@@ -45,12 +45,12 @@ async fn hangup_without_a_service_manager_is_a_clean_stop() {
     watcher.see_text("gsdk/bridge/state", "offline").await;
 }
 
-/// The demo, started by a shell that first does this, with its temporary folder.
-fn demo(first: &str, http: u16) -> (std::process::Child, tempfile::TempDir) {
+/// The demo, started by a shell with these words before it, with its temporary folder.
+fn demo(starts: &str, http: u16) -> (std::process::Child, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let http = format!("127.0.0.1:{http}");
     let child = Command::new("sh")
-        .args(["-c", &format!("{first}; exec \"$0\" demo --http {http}"), PROGRAM])
+        .args(["-c", &format!("{starts} \"$0\" demo --http {http}"), PROGRAM])
         .env("TMPDIR", folder.path())
         .env_remove("NOTIFY_SOCKET")
         .env_remove("INVOCATION_ID")
@@ -70,7 +70,7 @@ fn signal(child: &std::process::Child, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_that_closes_ends_the_demo_and_leaves_no_folder() {
     let http = free_port();
-    let (mut demo, folder) = demo("true", http);
+    let (mut demo, folder) = demo("exec env --default-signal=HUP", http);
     crate::harness::bridge::get(http, "/healthz").await;
     assert_ne!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     signal(&demo, "-HUP");
@@ -82,7 +82,7 @@ async fn a_terminal_that_closes_ends_the_demo_and_leaves_no_folder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hangup_that_was_ignored_at_the_start_stays_ignored() {
     let http = free_port();
-    let (mut demo, folder) = demo("trap '' HUP", http);
+    let (mut demo, folder) = demo("trap '' HUP; exec", http);
     crate::harness::bridge::get(http, "/healthz").await;
     signal(&demo, "-HUP");
     tokio::time::sleep(Duration::from_millis(500)).await;
