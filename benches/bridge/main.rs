@@ -18,6 +18,8 @@ mod scale;
 mod source;
 mod tables;
 
+use tokio::runtime::Builder;
+
 /// How much is measured.
 pub(crate) struct Sizes {
     pub(crate) rounds: usize,
@@ -33,21 +35,26 @@ const FULL: Sizes =
 const QUICK: Sizes =
     Sizes { rounds: 1, devices: 100, burst: 10_000, paced_seconds: 2, far_seconds: 2 };
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let lean = || Builder::new_current_thread().enable_all().build().unwrap();
     match words.as_slice() {
         ["floor", gateway, ca_file, port] => {
-            return floor::pipe(gateway, ca_file, port.parse().unwrap()).await;
+            lean().block_on(floor::pipe(gateway, ca_file, port.parse().unwrap()));
         }
         ["fill", count, port] => {
-            return floor::fill(count.parse().unwrap(), port.parse().unwrap()).await;
+            lean().block_on(floor::fill(count.parse().unwrap(), port.parse().unwrap()));
         }
         // `cargo test --all-targets` runs benches too, to see that they run.
-        words if !words.contains(&"--bench") => return,
-        _ => {}
+        words if !words.contains(&"--bench") => {}
+        words => {
+            Builder::new_multi_thread().enable_all().build().unwrap().block_on(measure(words));
+        }
     }
+}
+
+async fn measure(words: &[&str]) {
     let has = |word: &str| words.contains(&word);
     let named = words.iter().any(|word| !word.starts_with("--"));
     let wanted = |name: &str| !named || has(name);
@@ -55,8 +62,10 @@ async fn main() {
     if wanted("burst") {
         rounds::burst(&sizes).await.tell(write);
     }
-    if wanted("paced") {
-        rounds::paced(&sizes).await.tell(write);
+    for (name, rate, mark) in rounds::PACED {
+        if wanted("paced") || has(name) {
+            rounds::paced(name, rate, mark, &sizes).await.tell(write);
+        }
     }
     if wanted("draining") {
         limits::draining(&sizes).await.tell(write);

@@ -2,6 +2,7 @@
 //!
 //! May not let one of them have the machine at a better time: they alternate, and medians count.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gsdk2mqtt::simulator::Simulator;
@@ -10,7 +11,7 @@ use crate::Sizes;
 use crate::counter::{Arrived, subscribe};
 use crate::harness::mosquitto::Mosquitto;
 use crate::process::{median, quantile};
-use crate::source::{Subject, bridge, delays_ms, floor, gateways, tell, until};
+use crate::source::{Subject, bridge, bridge_of, delays_ms, floor, gateways, tell, until};
 use crate::tables::{Row, Table};
 
 /// A broker that holds nothing back and logs nothing.
@@ -62,16 +63,31 @@ pub(crate) async fn run(
     }
 }
 
-/// So many rounds of both, each with a fresh process: bridge's runs, floor's runs.
-async fn rounds(
-    sizes: &Sizes,
-    devices: usize,
-    changes: u64,
-    rate: Option<u64>,
-) -> (Vec<Run>, Vec<Run>) {
+/// The runs of each subject, from rounds in which they alternate with fresh processes.
+struct Rounds {
+    bridge: Vec<Run>,
+    floor: Vec<Run>,
+    /// Of an earlier build, if one is named.
+    before: Vec<Run>,
+}
+
+impl Rounds {
+    /// CPU of the bridge beside the floor's, and that of the earlier build.
+    fn cpu(&self, table: &mut Table, mark: f64) {
+        let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
+        let floor = cpu(&self.floor);
+        table.row(Row::ratio("CPU a change, us", cpu(&self.bridge), floor).at_most(mark));
+        if !self.before.is_empty() {
+            table.row(Row::ratio("of the build before", cpu(&self.before), floor));
+        }
+    }
+}
+
+async fn rounds(sizes: &Sizes, changes: u64, rate: Option<u64>) -> Rounds {
+    let before = std::env::var_os("BENCH_BEFORE").map(PathBuf::from);
     let broker = Mosquitto::start(BROKER).await;
-    let gateway = gateways(1, devices).await;
-    let (mut bridges, mut floors) = (Vec::new(), Vec::new());
+    let gateway = gateways(1, sizes.devices).await;
+    let (mut bridges, mut floors, mut befores) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..sizes.rounds {
         let arrived = subscribe(broker.port);
         let subject = bridge(broker.port, &gateway, "", &arrived).await;
@@ -80,8 +96,14 @@ async fn rounds(
         let arrived = subscribe(broker.port);
         let subject = floor(broker.port, &gateway[0]);
         floors.push(run(&subject, &arrived, &gateway[0], changes, rate).await);
+        drop(subject);
+        if let Some(program) = &before {
+            let arrived = subscribe(broker.port);
+            let subject = bridge_of(program, broker.port, &gateway, &arrived).await;
+            befores.push(run(&subject, &arrived, &gateway[0], changes, rate).await);
+        }
     }
-    (bridges, floors)
+    Rounds { bridge: bridges, floor: floors, before: befores }
 }
 
 fn of(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
@@ -91,7 +113,8 @@ fn of(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
 /// As many changes as the gateway can tell.
 pub(crate) async fn burst(sizes: &Sizes) -> Table {
     let changes = sizes.burst;
-    let (bridge, floor) = rounds(sizes, sizes.devices, changes, None).await;
+    let rounds = rounds(sizes, changes, None).await;
+    let Rounds { bridge, floor, .. } = &rounds;
     let mut table = Table::new(
         "burst",
         format!(
@@ -100,30 +123,34 @@ pub(crate) async fn burst(sizes: &Sizes) -> Table {
         ),
     );
     let each = |runs: &[Run]| of(runs, |run| changes as f64 / run.seconds);
-    table.row(Row::ratio("events a second", each(&bridge), each(&floor)).at_least(0.8));
-    let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
-    table.row(Row::ratio("CPU a change, us", cpu(&bridge), cpu(&floor)).at_most(1.0));
+    table.row(Row::ratio("events a second", each(bridge), each(floor)).at_least(0.8));
+    rounds.cpu(&mut table, 1.0);
     table.row(Row::ratio(
         "states published",
-        of(&bridge, |it| it.states),
-        of(&floor, |it| it.states),
+        of(bridge, |it| it.states),
+        of(floor, |it| it.states),
     ));
-    table.row(Row::ratio("bytes a payload", of(&bridge, |it| it.bytes), of(&floor, |it| it.bytes)));
+    table.row(Row::ratio("bytes a payload", of(bridge, |it| it.bytes), of(floor, |it| it.bytes)));
     table.row(Row::ratio(
         "most memory, MB",
-        of(&bridge, |it| it.peak_mb),
-        of(&floor, |it| it.peak_mb),
+        of(bridge, |it| it.peak_mb),
+        of(floor, |it| it.peak_mb),
     ));
     table
 }
 
+/// Steady rates, in changes a second, with the mark for CPU beside the floor's. At 500 each change
+/// is alone.
+pub(crate) const PACED: [(&str, u64, f64); 3] =
+    [("paced_500", 500, 1.6), ("paced_2000", 2_000, 1.3), ("paced_10000", 10_000, 1.2)];
+
 /// A stream at a steady rate.
-pub(crate) async fn paced(sizes: &Sizes) -> Table {
-    let rate = 2_000;
+pub(crate) async fn paced(name: &'static str, rate: u64, mark: f64, sizes: &Sizes) -> Table {
     let changes = rate * sizes.paced_seconds;
-    let (bridge, floor) = rounds(sizes, sizes.devices, changes, Some(rate)).await;
+    let rounds = rounds(sizes, changes, Some(rate)).await;
+    let Rounds { bridge, floor, .. } = &rounds;
     let mut table = Table::new(
-        "paced",
+        name,
         format!(
             "{rate} changes a second for {} s over {} devices, {} rounds",
             sizes.paced_seconds, sizes.devices, sizes.rounds
@@ -131,12 +158,10 @@ pub(crate) async fn paced(sizes: &Sizes) -> Table {
     );
     let p50 = |runs: &[Run]| of(runs, |run| run.p50_ms);
     let p99 = |runs: &[Run]| of(runs, |run| run.p99_ms);
-    table.row(Row::ratio("p50 from stream to subscriber, ms", p50(&bridge), p50(&floor)));
+    table.row(Row::ratio("p50 from stream to subscriber, ms", p50(bridge), p50(floor)));
     table.row(
-        Row::ratio("p99 from stream to subscriber, ms", p99(&bridge), p99(&floor))
-            .at_most_over(1.0),
+        Row::ratio("p99 from stream to subscriber, ms", p99(bridge), p99(floor)).at_most_over(1.0),
     );
-    let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
-    table.row(Row::ratio("CPU a change, us", cpu(&bridge), cpu(&floor)).at_most(1.3));
+    rounds.cpu(&mut table, mark);
     table
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,7 +76,25 @@ pub(crate) async fn bridge(
     lines: &str,
     arrived: &Arrived,
 ) -> Subject {
-    let mut setup = Setup::new(mqtt_port, "");
+    started(Setup::new(mqtt_port, ""), gateways, lines, arrived).await
+}
+
+/// The same, of another build of the program.
+pub(crate) async fn bridge_of(
+    program: &Path,
+    mqtt_port: u16,
+    gateways: &[Simulator],
+    arrived: &Arrived,
+) -> Subject {
+    started(Setup::new(mqtt_port, "").program(program), gateways, "", arrived).await
+}
+
+async fn started(
+    mut setup: Setup,
+    gateways: &[Simulator],
+    lines: &str,
+    arrived: &Arrived,
+) -> Subject {
     for (number, gateway) in gateways.iter().enumerate() {
         let name = if number == 0 { "lobby".to_owned() } else { format!("lobby{number}") };
         let keys = "queue_size = 1000000\naudit_interval = \"1h\"";

@@ -24,6 +24,7 @@ pub(crate) struct Bridge {
     /// Where it serves metrics.
     pub(crate) http_port: u16,
     dir: TempDir,
+    program: PathBuf,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     child: Child,
@@ -33,6 +34,7 @@ pub(crate) struct Bridge {
 pub(crate) struct Setup {
     text: String,
     dir: TempDir,
+    program: PathBuf,
     http_port: u16,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -47,7 +49,14 @@ impl Setup {
             "state_dir = {state:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt_port}\"\n{extra}\n\
              [http]\nlisten = \"127.0.0.1:{http_port}\"\n"
         );
-        Self { text, dir, http_port, environment: Vec::new(), arguments: Vec::new() }
+        let (environment, arguments) = (Vec::new(), Vec::new());
+        Self { text, dir, program: PathBuf::from(PROGRAM), http_port, environment, arguments }
+    }
+
+    /// Runs another build of the program.
+    #[allow(dead_code, reason = "the benches use it")]
+    pub(crate) fn program(self, program: &Path) -> Self {
+        Self { program: program.to_owned(), ..self }
     }
 
     /// With this simulated gateway, and `extra` keys of its table.
@@ -115,22 +124,29 @@ impl Setup {
     /// Writes the configuration and starts the bridge on it.
     pub(crate) fn start(self) -> Bridge {
         std::fs::write(self.dir.path().join("config.toml"), &self.text).unwrap();
-        let Self { dir, http_port, environment, arguments, .. } = self;
-        let child = spawn(dir.path(), &environment, &arguments);
-        Bridge { http_port, dir, environment, arguments, child }
+        let Self { dir, program, http_port, environment, arguments, .. } = self;
+        let child = spawn(&program, dir.path(), &environment, &arguments);
+        Bridge { http_port, dir, program, environment, arguments, child }
     }
 }
 
 /// Logs into a file: a pipe that nobody reads would hold it up one day. SIGHUP has its default
 /// action even if the tests were started with it ignored, as by nohup.
-fn spawn(dir: &Path, environment: &[(String, String)], arguments: &[String]) -> Child {
+fn spawn(
+    program: &Path,
+    dir: &Path,
+    environment: &[(String, String)],
+    arguments: &[String],
+) -> Child {
     let mut command = Command::new("env");
     // The tests themselves may run under a service manager.
     for name in ["RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }
     command
-        .args(["--default-signal=HUP", PROGRAM, "run", "--config"])
+        .arg("--default-signal=HUP")
+        .arg(program)
+        .args(["run", "--config"])
         .arg(dir.join("config.toml"))
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -187,7 +203,7 @@ impl Bridge {
 
     /// Starts it again on the same configuration after [`Self::kill`].
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.environment, &self.arguments);
+        self.child = spawn(&self.program, self.dir.path(), &self.environment, &self.arguments);
     }
 
     /// Changes the configuration for the next start.
