@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::values::{Broker, Rate};
@@ -22,6 +23,8 @@ pub struct Config {
     pub bridge_name: String,
     /// How long an unmanaged, undeclared device is remembered; `None` for ever.
     pub forget_after: Option<Duration>,
+    /// The time zone of local dates: in periods, reports and day buckets.
+    pub time_zone: TimeZone,
     /// The broker and what is said there.
     pub mqtt: Mqtt,
     /// The web server of metrics and health.
@@ -32,6 +35,8 @@ pub struct Config {
     pub home_assistant: HomeAssistant,
     /// The events that wait for the broker.
     pub outbox: Outbox,
+    /// The recorded events.
+    pub history: History,
     /// What is measured.
     pub metrics: Metrics,
     /// The gateways; at least one.
@@ -175,6 +180,15 @@ pub struct Outbox {
     pub max_bytes: u64,
     /// When they are forced to the disk.
     pub sync: Sync,
+}
+
+/// The recorded events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// How long events are kept.
+    pub keep: Duration,
+    /// The size of the database at which the oldest events are removed.
+    pub max_bytes: u64,
 }
 
 /// When written events are forced to the disk.

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Mistake, Origin};
 use super::keys::{self, Form, Node};
-use super::layers::{KeyPath, Layer};
+use super::layers::{KeyPath, Layer, value_of_text};
 
 /// Reads a file's text.
 pub(super) fn read(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
@@ -196,8 +196,11 @@ fn key_of(line: &str) -> Option<&str> {
     line.get(..end).map(str::trim_end)
 }
 
-/// The value, if it is of the key's form.
+/// The value, if it is of the key's form. Text is read as a number or a truth value.
 fn value_of(form: Form, value: &DeValue<'_>) -> Result<Value, String> {
+    if let (Form::Whole | Form::Bool, DeValue::String(text)) = (form, value) {
+        return value_of_text(form, text);
+    }
     let right = match (form, value) {
         (Form::Text | Form::Secret, DeValue::String(text)) => Some(Value::from(text.as_ref())),
         (Form::Bool, DeValue::Boolean(truth)) => Some(Value::from(*truth)),
@@ -218,7 +221,6 @@ fn value_of(form: Form, value: &DeValue<'_>) -> Result<Value, String> {
             (Form::Text | Form::Secret, DeValue::Table(_) | DeValue::Array(_)) => "",
             (Form::Text | Form::Secret, _) => "; put it in quotes, with its unit if it has one",
             (Form::List, _) => "; write [\"...\", \"...\"]",
-            (Form::Bool | Form::Whole, DeValue::String(_)) => "; leave the quotes out",
             _ => "",
         };
         let found = match (form, value) {

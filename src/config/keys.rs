@@ -93,6 +93,7 @@ pub const KEYS: &[Key] = &[
     key("bridge_name", Form::Text, Fallback::Text("bridge")),
     // A month: longer than a reader is ever away for repair without being taken off the list.
     key("forget_after", Form::Text, Fallback::Text("30d")),
+    key("time_zone", Form::Text, Fallback::Absent("the machine's, else UTC")),
     key("mqtt.url", Form::Text, Fallback::Text("mqtt://localhost:1883")),
     key("mqtt.username", Form::Text, Fallback::Absent("connect without a user name")),
     key("mqtt.password", Form::Secret, Fallback::Absent("connect without a password")),
@@ -121,6 +122,9 @@ pub const KEYS: &[Key] = &[
     key("outbox.max_events", Form::Whole, Fallback::Whole(1_000_000)),
     key("outbox.max_bytes", Form::Text, Fallback::Text("512MiB")),
     key("outbox.sync", Form::Text, Fallback::Text("interval")),
+    // Thirteen months, so that a month can be compared with the same month a year before.
+    key("history.keep", Form::Text, Fallback::Text("400d")),
+    key("history.max_bytes", Form::Text, Fallback::Text("2GiB")),
     key("metrics.device", Form::List, Fallback::List(&["seconds", "counts"])),
     key("gateways.*.address", Form::Text, Fallback::Required),
     key("gateways.*.ca_file", Form::Text, Fallback::Required),

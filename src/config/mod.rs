@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 pub use checked::{
     AcceptFilter, Allow, Commands, Config, Connect, Credentials, Device, DeviceSeries, Gateway,
-    HomeAssistant, Http, Identity, Metrics, Mqtt, Outbox, Password, Protocol, Sync,
+    History, HomeAssistant, Http, Identity, Metrics, Mqtt, Outbox, Password, Protocol, Sync,
 };
 pub use env::variable_of;
 pub use error::{Error, Mistake, Origin};

@@ -3,20 +3,20 @@
 //! May not stop at the first mistake, and never touches the disk but for the one secret's file,
 //! through the function it is given.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::checked::{
-    Allow, Commands, Config, Credentials, DeviceSeries, HomeAssistant, Http, Identity, Metrics,
-    Mqtt, Outbox, Password, Protocol, Sync,
+    Allow, Commands, Config, Credentials, DeviceSeries, History, HomeAssistant, Http, Identity,
+    Metrics, Mqtt, Outbox, Password, Protocol, Sync,
 };
 use super::error::{Mistake, Origin};
-use super::layers::{KeyPath, Raw};
+use super::layers::KeyPath;
 use super::{COMMANDS, OWN_COMMANDS, keys, read_gateways, values};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const MAX_PAYLOAD_MOST: u64 = 1 << 20;
 
 /// What reads, and what it found wrong on the way.
 pub(super) struct Reader<'a> {
-    pub(super) raw: &'a Raw,
+    pub(super) raw: &'a super::layers::Raw,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
 }
@@ -106,6 +106,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     let bridge_name = reader.parse(&top("bridge_name"), bridge_name);
     let forget_after = reader
         .parse(&top("forget_after"), |text| values::duration_or_never(text, SECOND, 3650 * DAY));
+    let time_zone = time_zone(reader, &top("time_zone"));
     let mqtt = mqtt(reader, bridge_name.as_deref());
     let http = http(reader);
     let home_assistant = home_assistant(reader);
@@ -117,20 +118,31 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     let commands = commands(reader, &ours);
     apart(reader, mqtt.as_ref(), home_assistant.as_ref());
     let outbox = outbox(reader);
+    let history = history(reader);
     let metrics = metrics(reader);
     let gateways = read_gateways::all(reader);
     Some(Config {
         state_dir: state_dir?,
         bridge_name: bridge_name?,
         forget_after: forget_after?,
+        time_zone: time_zone?,
         mqtt: mqtt?,
         http: http?,
         commands: commands?,
         home_assistant: home_assistant?,
         outbox: outbox?,
+        history: history?,
         metrics: metrics?,
         gateways,
     })
+}
+
+/// The configured time zone, else the machine's, else UTC.
+fn time_zone(reader: &mut Reader<'_>, path: &KeyPath) -> Option<TimeZone> {
+    if reader.is_set(path) {
+        return reader.parse(path, values::time_zone);
+    }
+    Some(TimeZone::try_system().unwrap_or(TimeZone::UTC))
 }
 
 /// `bridge` or `bridge_<x>`: told from a gateway's name in every topic.
@@ -347,6 +359,13 @@ fn outbox(reader: &mut Reader<'_>) -> Option<Outbox> {
     })
 }
 
+fn history(reader: &mut Reader<'_>) -> Option<History> {
+    let at = |name: &str| KeyPath::of(&["history", name]);
+    let keep = reader.parse(&at("keep"), |text| values::duration(text, DAY, 36_500 * DAY));
+    let max_bytes = reader.parse(&at("max_bytes"), |text| values::size(text, 1 << 20, 1 << 40));
+    Some(History { keep: keep?, max_bytes: max_bytes? })
+}
+
 fn metrics(reader: &mut Reader<'_>) -> Option<Metrics> {
     // Builds made before version 2 knew the two that are always served now.
     const GROUPS: [(&str, Option<DeviceSeries>); 4] = [
@@ -364,29 +383,4 @@ fn metrics(reader: &mut Reader<'_>) -> Option<Metrics> {
         }
     }
     Some(Metrics { device })
-}
-
-/// What two things share that may not: the first to have each value is remembered.
-pub(super) struct Unique<K>(BTreeMap<K, KeyPath>);
-
-impl<K: Ord> Unique<K> {
-    pub(super) const fn new() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// Where the value was before, with the place it was set.
-    pub(super) fn seen(&mut self, value: K, path: &KeyPath, raw: &Raw) -> Option<String> {
-        let before = self.0.get(&value).map(|first| {
-            let origin = raw.get(first).map(|(_, origin)| origin.clone());
-            let origin = origin.unwrap_or_else(|| raw.table_origin(first));
-            match origin {
-                Origin::Default => first.to_string(),
-                origin => format!("{first} ({origin})"),
-            }
-        });
-        if before.is_none() {
-            self.0.insert(value, path.clone());
-        }
-        before
-    }
 }

@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::checked::{AcceptFilter, Connect, Device, Gateway};
-use super::layers::KeyPath;
-use super::read::{Reader, Unique};
+use super::error::Origin;
+use super::layers::{KeyPath, Raw};
+use super::read::Reader;
 use super::values;
 use crate::ids::{DeviceId, GatewayName};
 
@@ -183,4 +184,29 @@ fn device(reader: &mut Reader<'_>, path: &KeyPath) -> Option<Device> {
         }
     };
     (reader.mistakes.len() == before).then_some(Device { name, area, connect })
+}
+
+/// What two things share that may not: the first to have each value is remembered.
+struct Unique<K>(BTreeMap<K, KeyPath>);
+
+impl<K: Ord> Unique<K> {
+    const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Where the value was before, with the place it was set.
+    fn seen(&mut self, value: K, path: &KeyPath, raw: &Raw) -> Option<String> {
+        let before = self.0.get(&value).map(|first| {
+            let origin = raw.get(first).map(|(_, origin)| origin.clone());
+            let origin = origin.unwrap_or_else(|| raw.table_origin(first));
+            match origin {
+                Origin::Default => first.to_string(),
+                origin => format!("{first} ({origin})"),
+            }
+        });
+        if before.is_none() {
+            self.0.insert(value, path.clone());
+        }
+        before
+    }
 }

@@ -51,6 +51,9 @@ fn the_contracts_example_is_read_in_full() {
     assert_eq!(config.commands.response_prefix, "gsdk-reply/");
     assert!(config.home_assistant.enabled && !config.home_assistant.controls);
     assert_eq!(config.outbox.max_bytes, 512 << 20);
+    assert_eq!(config.history.keep, Duration::from_secs(400 * 86_400));
+    assert_eq!(config.history.max_bytes, 2 << 30);
+    assert_eq!(config.time_zone.iana_name(), Some("Europe/Berlin"));
     assert_eq!(config.metrics.device.len(), 2);
     let lobby = &config.gateways[&"lobby".parse().unwrap()];
     assert_eq!(lobby.server_name, "gateway.local");
@@ -265,6 +268,14 @@ fn the_documentation_has_every_key_with_its_form_and_default() {
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, keys::KEYS.len(), "docs/configuration.md has rows of unknown keys");
+}
+
+#[test]
+fn numbers_and_truth_values_may_be_text() {
+    let text = "[outbox]\nmax_events = \"100\"\n[home_assistant]\nenabled = \"true\"\n";
+    let config = loaded(&format!("{text}{GATEWAY}"), &[], &[]).unwrap().config;
+    assert_eq!(config.outbox.max_events.get(), 100);
+    assert!(config.home_assistant.enabled);
 }
 
 /// Lines that look like TOML often enough to get past the parser.

@@ -8,6 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
+use super::keys;
 use crate::ids::HostPort;
 
 /// The longest prefix of topics we take, in bytes: leaves room for all that follows it.
@@ -58,6 +61,16 @@ pub(super) fn duration_or_never(
     most: Duration,
 ) -> Result<Option<Duration>, String> {
     if text == "never" { Ok(None) } else { duration(text, least, most).map(Some) }
+}
+
+/// A time zone of the IANA database.
+pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text).map_err(|_| {
+        let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+        let near = keys::nearest(text, names.iter().map(String::as_str));
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        format!("{text:?} is not a time zone, as \"Europe/Berlin\" is{near}")
+    })
 }
 
 /// The units of sizes.
