@@ -36,6 +36,7 @@ mixin: tools
 lint: tools
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
 	cargo deny --locked check bans licenses sources
 
 # Eight at a time: most tests wait, a dozen of them for more than a minute.
@@ -77,7 +78,9 @@ test-nodered: tools
 
 test-package:
 	cargo build --locked
-	sh tests/deploy/package.sh target/debug/gsdk2mqtt
+	install -D target/debug/gsdk2mqtt target/package/simulator
+	cargo build --locked --no-default-features
+	sh tests/deploy/package.sh target/debug/gsdk2mqtt target/package/simulator
 
 test-page:
 	@command -v chromium >/dev/null || { echo "chromium is missing; install it"; exit 1; }

@@ -24,5 +24,6 @@ pub mod outbox;
 pub mod payload;
 pub mod proto;
 pub mod schema;
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod task;

@@ -10,11 +10,14 @@ mod escape;
 mod health;
 mod journal;
 mod log;
+#[cfg(not(feature = "demo"))]
+mod not_built_in;
 mod notify;
 mod pages;
 mod run;
 mod schema;
 mod signals;
+#[cfg(feature = "simulator")]
 mod simulate;
 mod stderr;
 
@@ -46,12 +49,19 @@ enum Command {
     /// Try it out: a broker, a simulated gateway and the bridge in one process
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    #[cfg(not(feature = "demo"))]
+    #[command(hide = true)]
+    Demo(not_built_in::Args),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
     /// Give commands straight to a gateway
     Ctl(ctl::CtlArgs),
     /// Run a simulated G-SDK gateway
+    #[cfg(feature = "simulator")]
     Simulate(simulate::SimulateArgs),
+    #[cfg(not(feature = "simulator"))]
+    #[command(hide = true)]
+    Simulate(not_built_in::Args),
     /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
     Schema(schema::SchemaArgs),
     /// Ask a running bridge whether it is alive
@@ -96,6 +106,8 @@ impl Command {
             Self::Run(args) => run::run(args).await?,
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(args).await?,
+            #[cfg(not(feature = "demo"))]
+            Self::Demo(_) => return Ok(not_built_in::explain("demo")),
             Self::Check(args) => {
                 let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
                 let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
@@ -109,7 +121,10 @@ impl Command {
                 };
             }
             Self::Ctl(args) => return ctl::run(args).await,
+            #[cfg(feature = "simulator")]
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,
+            #[cfg(not(feature = "simulator"))]
+            Self::Simulate(_) => return Ok(not_built_in::explain("simulate")),
             Self::Schema(args) => schema::run(&args)?,
             Self::Health(args) => health::run(&args).await?,
             Self::Completions(args) => pages::completions(&args)?,

@@ -4,7 +4,6 @@
 //! TCP and the clock are tokio's and the system's, and nothing else is compiled in.
 
 use std::io;
-use std::net::SocketAddr;
 
 mod activity;
 mod backoff;
@@ -29,15 +28,17 @@ pub use tls::TlsFiles;
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, listen, wall};
+#[cfg(all(feature = "simulator", not(feature = "model")))]
+pub(crate) use tokio::net::TcpListener;
 #[cfg(not(feature = "model"))]
-pub(crate) use tokio::net::{TcpListener, TcpStream};
+pub(crate) use tokio::net::TcpStream;
 
-/// The kernel's queue of connections not yet accepted.
-const BACKLOG: u32 = 1_024;
-
-/// Binds a port, which a predecessor may have left a moment ago.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+/// Listens on a port that another process may have closed a moment ago.
+#[cfg(feature = "simulator")]
+pub(crate) fn bind(address: std::net::SocketAddr) -> io::Result<tokio::net::TcpListener> {
     use tokio::net::TcpSocket;
+    /// The kernel's queue of connections not yet accepted.
+    const BACKLOG: u32 = 1_024;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -56,7 +57,7 @@ pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles lef
                                             limit (LimitNOFILE= under systemd, ulimit -n)";
 
 /// Listens on a port.
-#[cfg(not(feature = "model"))]
+#[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use bind as listen;
 
 /// What the wall's clock shows.

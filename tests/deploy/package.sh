@@ -1,9 +1,11 @@
 #!/bin/sh
 # The package in a fresh Debian, in a chroot: installed, started, upgraded, removed, purged.
-# Needs root, debootstrap and a Debian mirror. sh tests/deploy/package.sh BINARY
+# Needs root, debootstrap and a Debian mirror. sh tests/deploy/package.sh BINARY SIMULATOR
+# BINARY is what is packaged, built without features; SIMULATOR is a build that has `simulate`.
 set -eu
 
 binary=$1
+simulate=$2
 work=target/package
 suite=bookworm
 mirror=${MIRROR:-http://deb.debian.org/debian}
@@ -60,9 +62,15 @@ as_user() { inside setpriv --reuid gsdk2mqtt --regid gsdk2mqtt --clear-groups "$
 code=0
 as_user gsdk2mqtt check >/dev/null 2>&1 || code=$?
 [ "$code" -eq 2 ] || fail "the shipped configuration gave $code instead of 2"
+for command in simulate demo; do
+    code=0
+    said=$(inside gsdk2mqtt "$command" --help 2>&1) || code=$?
+    [ "$code" -eq 2 ] || fail "$command gave $code instead of 2"
+    case $said in *"not built into this program"*) ;; *) fail "$command: $said" ;; esac
+done
 inside install -d -o gsdk2mqtt -g gsdk2mqtt -m 700 /var/lib/gsdk2mqtt
-chroot "$root" /usr/bin/gsdk2mqtt simulate --listen 127.0.0.1:14000 --devices 3 --manage \
-    --certs /srv/gateway >"$work/simulator.log" 2>&1 &
+"$simulate" simulate --listen 127.0.0.1:14000 --devices 3 --manage \
+    --certs "$root/srv/gateway" >"$work/simulator.log" 2>&1 &
 simulator=$!
 until_true "the gateway's certificate" [ -s "$root/srv/gateway/ca.crt" ]
 install -m 644 "$root/srv/gateway/ca.crt" "$root/etc/gsdk2mqtt/lobby-ca.crt"

@@ -2,8 +2,8 @@
 
 Copies what `.dockerignore` admits into an empty folder, as `COPY . .` does, and asks cargo there. Holds
 that the manifest is whole without the rest of the project, and that no file that the program takes in
-is left out. May not be told what the program needs: it reads that from the sources. And holds that the
-compose file is whole without what is only there to try it.
+is left out: it reads from the sources what the program needs. Checks that the service is built without
+simulator and demo, and that the compose file is whole without the profile `try`.
 """
 
 import pathlib
@@ -62,8 +62,26 @@ def compose_without_profiles():
         assert needed <= always, f"{name} needs {needed - always}"
 
 
+def only_the_target_try_has_the_simulator():
+    """The default image is built without features and their crates; compose's simulator has them."""
+    recipe = (ROOT / "deploy/container/Containerfile").read_text()
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", recipe, re.M | re.S))
+    build = {stage: re.search(r"^COPY --from=(\S+)", stages[stage], re.M)[1] for stage in ("service", "try")}
+    assert list(stages)[-1] == "service", "the last stage is the default"
+    assert "--no-default-features" in stages[build["service"]]
+    assert "--no-default-features" not in stages[build["try"]]
+    services = yaml.safe_load((ROOT / "deploy/container/compose.yml").read_text())["services"]
+    assert services["simulator"]["build"]["target"] == "try"
+    assert services["simulator"]["image"] != services["gsdk2mqtt"]["image"]
+    tree = subprocess.run(["cargo", "tree", "--locked", "--offline", "--no-default-features", "-e", "normal",
+                           "--prefix", "none"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    crates = {line.split()[0] for line in tree.splitlines() if line}
+    assert "tokio" in crates and not crates & {"rcgen", "mqtt5"}, crates & {"rcgen", "mqtt5"}
+
+
 def main():
     compose_without_profiles()
+    only_the_target_try_has_the_simulator()
     copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
     assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"
     with tempfile.TemporaryDirectory() as folder:
