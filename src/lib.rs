@@ -1,6 +1,6 @@
 //! gsdk2mqtt: an event bridge from Suprema G-SDK gateways to MQTT and Prometheus.
 //!
-//! Data goes one way: `gateway` observes, `fleet` decides, `outbox` keeps, `mqtt` publishes;
+//! Data goes one way: `gsdk` observes, `fleet` decides, `outbox` keeps, `mqtt` publishes;
 //! `bridge` is the loop that carries between them. `ARCHITECTURE.md` shows the rooms.
 
 pub mod bridge;
@@ -13,7 +13,7 @@ pub mod demo;
 pub mod desired;
 pub mod doctor;
 pub mod fleet;
-pub mod gateway;
+pub mod gsdk;
 pub mod homeassistant;
 pub mod http;
 pub mod ids;

@@ -2,7 +2,7 @@
 //!
 //! May not hold anything written by hand but this map. Enums on the wire are open: read them as
 //! numbers, since a newer gateway may send values that are not listed here.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::large_futures)]
+#![allow(unreachable_pub, clippy::all, clippy::pedantic, clippy::large_futures)]
 
 /// Package `gsdk.connect`: a device gateway's connections.
 pub mod connect {

@@ -21,9 +21,9 @@ const ARROWS: &[(&str, &str)] = &[
     ("payload", "ids fleet"),
     ("outbox", "ids fleet payload"),
     ("mqtt", "ids certificate fleet payload outbox homeassistant task net"),
-    ("gateway", "ids certificate fleet proto task net"),
-    ("commands", "ids fleet payload gateway"),
-    ("desired", "ids fleet gateway commands"),
+    ("gsdk", "ids certificate fleet proto task net"),
+    ("commands", "ids fleet payload gsdk"),
+    ("desired", "ids fleet gsdk commands"),
     ("metrics", "ids fleet payload"),
     ("http", "ids fleet payload metrics net task"),
     ("homeassistant", "ids fleet payload"),
@@ -31,10 +31,10 @@ const ARROWS: &[(&str, &str)] = &[
     ("simulator", "ids proto net"),
     (
         "bridge",
-        "ids fleet payload outbox mqtt gateway commands desired metrics http homeassistant config \
+        "ids fleet payload outbox mqtt gsdk commands desired metrics http homeassistant config \
          net task",
     ),
-    ("doctor", "ids certificate fleet gateway mqtt outbox config bridge net"),
+    ("doctor", "ids certificate fleet gsdk mqtt outbox config bridge net"),
     ("schema", "config"),
     ("demo", "*"),
     ("cli", "*"),

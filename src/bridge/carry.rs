@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::forget::ForgetScan;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output, Source};
-use crate::gateway::{LinkError, Observation};
+use crate::gsdk::{LinkError, LinkEvent};
 use crate::ids::Moment;
 use crate::mqtt;
 use crate::outbox::Record;
@@ -30,38 +30,38 @@ impl Bridge {
         self.batch = batch;
     }
 
-    fn observed(&mut self, gateway: GatewayIndex, observation: Observation) {
-        match observation {
-            Observation::Status { device_id, status, timestamp_s, received } => {
+    fn observed(&mut self, gateway: GatewayIndex, event: LinkEvent) {
+        match event {
+            LinkEvent::Status { device_id, status, timestamp_s, received } => {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1000);
                 let received_at = self.clock.at(received);
                 let input = Input::Status { device_id, status, timestamp, received_at };
                 self.step(gateway, input, Some(received));
             }
-            Observation::LinkUp { package, certificate_expires_at } => {
+            LinkEvent::LinkUp { api_version, certificate_expires_at } => {
                 self.fact(gateway, |facts| {
-                    facts.package = Some(package.to_string());
+                    facts.package = Some(api_version.package().to_owned());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
                 self.desired.link_up(gateway);
                 self.step(gateway, Input::LinkUp, None);
             }
-            Observation::ListAsked => {
+            LinkEvent::ListAsked => {
                 self.desired.list_asked(gateway);
                 self.step(gateway, Input::ListAsked, None);
             }
-            Observation::List(rows) => {
+            LinkEvent::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
                 self.listed(gateway, &rows);
                 self.step(gateway, Input::List(rows), None);
             }
-            Observation::AcceptFilter(filter) => {
+            LinkEvent::AcceptFilter(filter) => {
                 self.filter_read(gateway, &filter);
                 let device_count = filter.device_ids.len();
                 let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
                 self.fact(gateway, |facts| facts.accept_filter = Some(filter));
             }
-            Observation::ListFailed(error) => {
+            LinkEvent::ListFailed(error) => {
                 // Said once: as long as it fails alike, it is in the gateway's info.
                 let told = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
                 if told.is_none_or(|told| told.message != *error.message) {
@@ -70,17 +70,17 @@ impl Bridge {
                 self.failed(gateway, &error);
                 self.step(gateway, Input::ListFailed, None);
             }
-            Observation::LinkDown { last_sign_of_life, error } => {
+            LinkEvent::LinkDown { last_activity, error } => {
                 self.failed(gateway, &error);
-                let last_sign_of_life = self.clock.at(last_sign_of_life);
+                let last_sign_of_life = self.clock.at(last_activity);
                 self.step(gateway, Input::LinkDown { last_sign_of_life }, None);
             }
-            Observation::AttemptFailed(error) => self.failed(gateway, &error),
+            LinkEvent::AttemptFailed(error) => self.failed(gateway, &error),
         }
     }
 
     fn failed(&mut self, gateway: GatewayIndex, error: &LinkError) {
-        let error = LastError { code: error.code.to_owned(), message: error.to_string() };
+        let error = LastError { code: error.code.to_string(), message: error.to_string() };
         self.fact(gateway, |facts| facts.last_error = Some(error));
     }
 

@@ -16,7 +16,7 @@ use crate::commands::{Failure, Made, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{Desired, Wish, Wishes, by_kind};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
-use crate::gateway::{AcceptFilter, Link, Slaves, Target};
+use crate::gsdk::{AcceptFilter, Link, Slaves, Target};
 use crate::ids::{DeviceId, GatewayName};
 use crate::outbox::store::Key;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::lots::Lots;
 use crate::commands::{Calls, Command, Failure, Outcome, Place};
 use crate::desired::{Missing, Wish, covers};
-use crate::gateway::{GatewayClient, Slaves, Target};
+use crate::gsdk::{GatewayClient, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// One step: what is given in one turn.

@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fleet::{DeviceEvent, Fleet, GatewayIndex, Output};
-use crate::gateway::{Link, Observation};
+use crate::gsdk::{Link, LinkEvent};
 use crate::http::Query;
 use crate::ids::DeviceId;
 use crate::metrics::Metrics;
@@ -91,9 +91,9 @@ pub struct Bridge {
     metrics: Metrics,
     links: Vec<Link>,
     facts: Vec<LinkFacts>,
-    observations: mpsc::Receiver<(GatewayIndex, Observation)>,
+    observations: mpsc::Receiver<(GatewayIndex, LinkEvent)>,
     /// Keeps the queue open when the last gateway's task has ended.
-    _observe: mpsc::Sender<(GatewayIndex, Observation)>,
+    _observe: mpsc::Sender<(GatewayIndex, LinkEvent)>,
     stop_links: watch::Sender<bool>,
     web: JoinHandle<()>,
     /// `None` while we stay away from the broker.
@@ -121,7 +121,7 @@ pub struct Bridge {
     republish_every: Option<Duration>,
     republish_at: Option<Instant>,
     out: Vec<Output>,
-    batch: Vec<(GatewayIndex, Observation)>,
+    batch: Vec<(GatewayIndex, LinkEvent)>,
 }
 
 impl Bridge {

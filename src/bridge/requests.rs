@@ -16,7 +16,7 @@ use crate::commands::{
 };
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
-use crate::gateway::{GatewayClient, Link};
+use crate::gsdk::{GatewayClient, Link};
 use crate::ids::GatewayName;
 use crate::mqtt::{self, Message, Retained};
 use crate::payload::Intent;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
 use crate::fleet::GatewayIndex;
-use crate::gateway::GatewayClient;
+use crate::gsdk::GatewayClient;
 use crate::ids::DeviceId;
 use crate::mqtt::{self, ReplyTo};
 use crate::payload::Intent;

@@ -26,7 +26,7 @@ use super::retained_scan::RetainedScan;
 use super::stale_topics::StaleTopics;
 use crate::config::{self, Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
-use crate::gateway::{GatewayOptions, Link, Observations, Rpc, Timing};
+use crate::gsdk::{GatewayOptions, Link, LinkEventSender, RpcRecord, Timing, code_name};
 use crate::http;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
@@ -87,7 +87,7 @@ impl Bridge {
                 fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
             let options = gateway_options(name, gateway);
             let observer = count_rpcs(&metrics, name);
-            let queue: Observations = observe.clone();
+            let queue: LinkEventSender = observe.clone();
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
         }
 
@@ -215,9 +215,11 @@ pub fn gateway_options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions 
     }
 }
 
-fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gateway::RpcObserver {
+fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gsdk::RpcObserver {
     let (metrics, gateway) = (metrics.clone(), gateway.clone());
-    Arc::new(move |rpc: &Rpc| metrics.rpc(gateway.as_str(), rpc.method, rpc.code, rpc.duration))
+    Arc::new(move |rpc: &RpcRecord| {
+        metrics.rpc(gateway.as_str(), rpc.method, code_name(rpc.code), rpc.duration);
+    })
 }
 
 fn limits(config: &Config) -> Limits {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use tonic::Code;
+
 use super::calls::Calls;
 use super::dials::Dials;
 use super::failure::Failure;
@@ -13,7 +15,7 @@ use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use super::work::{CONNECT_WAIT, Work};
 use crate::fleet::{Listed, Mode, Status};
-use crate::gateway::{DEVICE_PORT_DEFAULT, DeviceError, Error, Target};
+use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error, Target, code_name};
 use crate::ids::DeviceId;
 
 const NOT_CHANGED: &str = "The device was not changed; ask again";
@@ -241,8 +243,7 @@ async fn call(
     let client = calls.next()?;
     let errors = match change {
         Change::Mode(mode) => client.set_mode_multi(ids, mode).await?,
-        Change::Ssl(true) => client.enable_ssl_multi(ids).await?,
-        Change::Ssl(false) => client.disable_ssl_multi(ids).await?,
+        Change::Ssl(enable) => client.set_ssl_multi(ids, enable).await?,
     };
     Ok(errors)
 }
@@ -270,8 +271,7 @@ async fn bare(calls: &Calls, ids: &BTreeSet<DeviceId>, change: Change) -> Result
     let errors = match (single, change) {
         (None, change) => call(calls, ids, change).await?,
         (Some(id), Change::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
-        (Some(id), Change::Ssl(true)) => single_error(id, client.enable_ssl(id).await)?,
-        (Some(id), Change::Ssl(false)) => single_error(id, client.disable_ssl(id).await)?,
+        (Some(id), Change::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
     };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done: Vec<DeviceId> = ids.difference(&failed).copied().collect();
@@ -284,25 +284,23 @@ async fn bare(calls: &Calls, ids: &BTreeSet<DeviceId>, change: Change) -> Result
 /// What the gateway says of one device, with what to do.
 fn bare_error(DeviceError { device_id, code, message }: DeviceError) -> DeviceFailure {
     let remedy = match code {
-        "not_found" => "connect it first, or let it in",
-        "failed_precondition" => "connect it first",
+        Code::NotFound => "connect it first, or let it in",
+        Code::FailedPrecondition => "connect it first",
         _ => "see with `search` whether it was changed",
     };
     let Failure { code, message } = said(code, &message);
     DeviceFailure { device_id, code, message: format!("{message}; {remedy}") }
 }
 
-fn said(code: &'static str, words: &str) -> Failure {
-    Failure::new(code, format!("the gateway says: {words}"))
+fn said(code: Code, words: &str) -> Failure {
+    Failure::new(code_name(code), format!("the gateway says: {words}"))
 }
 
 /// What the gateway answered of one device is that device's error.
 fn single_error(id: DeviceId, called: Result<(), Error>) -> Result<Vec<DeviceError>, Failure> {
     match called {
         Ok(()) => Ok(Vec::new()),
-        Err(Error::Answered { code, message, .. }) => {
-            Ok(vec![DeviceError { device_id: id, code, message }])
-        }
+        Err(Error::Status { status, .. }) => Ok(vec![DeviceError::from_status(id, &status)]),
         Err(other) => Err(other.into()),
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::failure::{Failure, code};
-use crate::gateway::GatewayClient;
+use crate::gsdk::GatewayClient;
 
 /// What a call is given at least, so that a late one fails at the gateway's silence, not here.
 const LEAST: Duration = Duration::from_millis(1);

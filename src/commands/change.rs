@@ -5,13 +5,14 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use tonic::Code;
 
 use super::calls::Calls;
 use super::failure::Failure;
 use super::made::Made;
 use super::response::{DeviceFailure, Outcome, Warning};
 use crate::fleet::Listed;
-use crate::gateway::{Error, Slaves, Target};
+use crate::gsdk::{Error, Slaves, Target};
 use crate::ids::DeviceId;
 
 pub(super) async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Failure> {
@@ -21,12 +22,12 @@ pub(super) async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Fa
 
 /// The gateway's words, with what to do in the words of our requests.
 fn not_connected(error: Error) -> Failure {
-    let remedy = match &error {
-        Error::Answered { code: "unavailable", .. } => {
+    let remedy = match error.grpc_code() {
+        Some(Code::Unavailable) => {
             "; see with `search` that the device is there in mode server_to_device, and give the \
              ip, port and ssl that it shows"
         }
-        Error::Answered { code: "already_exists", .. } => "; `devices` shows it",
+        Some(Code::AlreadyExists) => "; `devices` shows it",
         _ => "",
     };
     let Failure { code, message } = error.into();

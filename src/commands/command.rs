@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::fields::Fields;
 use super::name::Name;
 use crate::fleet::Mode;
-use crate::gateway::{AcceptFilter, Slaves, Target};
+use crate::gsdk::{AcceptFilter, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// How long a search lasts where the request does not say.

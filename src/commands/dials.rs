@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::calls::Calls;
 use super::failure::{Failure, code};
 use super::work::Work;
-use crate::gateway::{Error, Target};
+use crate::gsdk::{Error, Target};
 use crate::ids::DeviceId;
 
 /// Between two attempts at a device.

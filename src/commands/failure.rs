@@ -3,8 +3,9 @@
 //! May not decide what follows.
 
 use serde::Serialize;
+use tonic::Code;
 
-use crate::gateway::Error;
+use crate::gsdk::Error;
 
 /// The codes that are the bridge's own; the others are gRPC's in snake case.
 pub mod code {
@@ -59,13 +60,10 @@ impl From<Error> for Failure {
         let code = match &error {
             Error::Deadline { .. } => code::TIMEOUT,
             Error::Dial(_) => code::GATEWAY_UNAVAILABLE,
-            Error::Answered { .. }
-            | Error::Broken { .. }
-            | Error::NotADeviceGateway { .. }
-            | Error::ClientCertificateWanted { .. } => error.code(),
+            _ => error.code().as_str(),
         };
-        let remedy = match code {
-            "not_found" => "; `devices` shows what the gateway has",
+        let remedy = match error.grpc_code() {
+            Some(Code::NotFound) => "; `devices` shows what the gateway has",
             _ => "",
         };
         Self::new(code, format!("{error}{remedy}"))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use crate::gateway::{DEVICE_PORT_DEFAULT, Target};
+use crate::gsdk::{DEVICE_PORT_DEFAULT, Target};
 use crate::ids::DeviceId;
 
 /// The most devices that one request may name: what a device gateway takes (wire, section 3).

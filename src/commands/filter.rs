@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::made::Made;
 use super::response::Outcome;
 use super::show;
-use crate::gateway::AcceptFilter;
+use crate::gsdk::AcceptFilter;
 use crate::ids::DeviceId;
 
 /// How often a change is made again that another client has undone meanwhile.

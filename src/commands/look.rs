@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::response::Outcome;
 use super::work::Step;
 use crate::fleet::Listed;
-use crate::gateway::{AcceptFilter, Error, GatewayClient, Slaves, Target};
+use crate::gsdk::{AcceptFilter, Error, GatewayClient, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// For one look.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::gateway::{AcceptFilter, Slaves, Target};
+use crate::gsdk::{AcceptFilter, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// One thing that was made, or unmade.

@@ -4,10 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::{AcceptFilter, Found, Pending, Slaves};
+use crate::gsdk::{AcceptFilter, FoundDevice, PendingDevice, Slaves};
 use crate::payload::rfc3339;
 
-pub(super) fn found(found: &Found) -> Value {
+pub(super) fn found(found: &FoundDevice) -> Value {
     json!({
         "device_id": found.device_id,
         "type": found.device_type.to_string(),
@@ -20,7 +20,7 @@ pub(super) fn found(found: &Found) -> Value {
     })
 }
 
-pub(super) fn pending(pending: &Pending) -> Value {
+pub(super) fn pending(pending: &PendingDevice) -> Value {
     json!({
         "device_id": pending.device_id,
         "type": pending.device_type.to_string(),

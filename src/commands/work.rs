@@ -16,7 +16,7 @@ use super::look::{self, LOOK_DEADLINE};
 use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use crate::fleet::Listed;
-use crate::gateway::Error;
+use crate::gsdk::Error;
 use crate::ids::DeviceId;
 
 /// How long the devices of a change may take to be connected again, all together: a gateway dials a

@@ -14,7 +14,7 @@ pub use wishes::Wishes;
 
 use crate::commands::Made;
 use crate::fleet::Listed;
-use crate::gateway::{AcceptFilter, Slaves, Target};
+use crate::gsdk::{AcceptFilter, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// One thing that a gateway is to have.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Wish;
 use crate::commands::Made;
-use crate::gateway::{Slaves, Target};
+use crate::gsdk::{Slaves, Target};
 use crate::ids::DeviceId;
 
 /// What one gateway is to have.

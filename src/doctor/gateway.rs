@@ -6,19 +6,22 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tonic::Code;
 
 use super::Finding;
 use super::words::count;
 use crate::certificate::Certificate;
 use crate::fleet::GatewayIndex;
-use crate::gateway::{
-    Error, GatewayClient, GatewayOptions, Link, LinkError, Observation, PORT_DEFAULT, Package,
+use crate::gsdk::{
+    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkError, LinkEvent,
+    PORT_DEFAULT,
 };
+use crate::net::DialCode;
 
 /// How long its stream is listened to for a status, whose time tells of its clock.
 const LISTEN: Duration = Duration::from_secs(3);
-/// Observations that may wait; what does not fit ends the stream, and that is told.
-const OBSERVATIONS_MAX: usize = 100_000;
+/// Events that may wait; a full queue ends the link, which is reported.
+const EVENTS_MAX: usize = 100_000;
 /// A clock this far off is worth a warning: the wire's times have whole seconds.
 const SKEW_WARN_MS: i128 = 3_000;
 
@@ -33,7 +36,7 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     findings.extend(client.certificate().map(|shown| certificate(&options, shown)));
     let devices = match client.device_list().await {
         Ok(rows) => rows,
-        Err(error @ Error::Broken { .. }) if client.package().is_none() => {
+        Err(error @ Error::Broken { .. }) if client.api_version().is_none() => {
             findings.push(unanswered(&options, &error));
             return findings;
         }
@@ -42,9 +45,11 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
             return findings;
         }
     };
-    let age = match client.package() {
-        Some(Package::Gsdk) => " as gateways from V1.5 on do (package gsdk.connect)",
-        Some(Package::Old) => " as gateways before V1.5 do (package connect), which is served too",
+    let age = match client.api_version() {
+        Some(ApiVersion::V1_5) => " as gateways from V1.5 on do (package gsdk.connect)",
+        Some(ApiVersion::Legacy) => {
+            " as gateways before V1.5 do (package connect), which is served too"
+        }
         None => "",
     };
     findings.push(Finding::ok(format!(
@@ -70,15 +75,23 @@ fn failed(options: &GatewayOptions, error: &Error) -> Finding {
     let text = error.to_string();
     let named = |key: &str| format!("gateways.{}.{key}", options.name);
     let key = match error.code() {
-        "ca_file_unreadable" | "ca_file_invalid" | "certificate_unknown_issuer" => "ca_file",
-        "server_name_invalid" | "certificate_name_mismatch" => "server_name",
+        ErrorCode::Dial(
+            DialCode::CaFileUnreadable
+            | DialCode::CaFileInvalid
+            | DialCode::CertificateUnknownIssuer,
+        ) => "ca_file",
+        ErrorCode::Dial(DialCode::ServerNameInvalid | DialCode::CertificateNameMismatch) => {
+            "server_name"
+        }
         _ => "address",
     };
     let remedy = match error {
-        Error::Answered { code: "permission_denied" | "unauthenticated", .. } => {
+        Error::Status { status, .. }
+            if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) =>
+        {
             "; let this machine call the gateway in the gateway's own configuration"
         }
-        Error::Answered { .. } => "; see the gateway's log",
+        Error::Status { .. } => "; see the gateway's log",
         Error::Deadline { .. } | Error::Broken { .. } => {
             "; it is overloaded, restarting or hanging: look at its log, and restart it if need be"
         }
@@ -106,19 +119,19 @@ fn certificate(options: &GatewayOptions, shown: &Certificate) -> Finding {
 /// Subscribes beside whoever else has, and compares the clocks by the first status that is told.
 async fn stream(options: GatewayOptions) -> Finding {
     let (name, key) = (options.name.clone(), format!("gateways.{}.address", options.name));
-    let (queue, mut observations) = mpsc::channel(OBSERVATIONS_MAX);
+    let (queue, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop, stopped) = watch::channel(false);
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
     let mut stands = false;
     let heard: Result<Option<i128>, LinkError> = timeout(LISTEN, async {
         loop {
-            match observations.recv().await {
-                Some((_, Observation::LinkUp { .. })) => stands = true,
-                Some((_, Observation::Status { timestamp_s, .. })) => {
+            match events.recv().await {
+                Some((_, LinkEvent::LinkUp { .. })) => stands = true,
+                Some((_, LinkEvent::Status { timestamp_s, .. })) => {
                     return Ok(Some(skew_ms(timestamp_s)));
                 }
-                Some((_, Observation::AttemptFailed(error)))
-                | Some((_, Observation::LinkDown { error, .. })) => return Err(error),
+                Some((_, LinkEvent::AttemptFailed(error)))
+                | Some((_, LinkEvent::LinkDown { error, .. })) => return Err(error),
                 Some(_) => {}
                 None => return Ok(None),
             }

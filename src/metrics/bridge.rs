@@ -154,13 +154,11 @@ impl Metrics {
     }
 
     /// A call to a gateway has ended.
-    pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Duration) {
+    pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Option<Duration>) {
         self.rpcs.with_label_values(&[gateway, method, code]).inc();
-        // A stream lasts as long as the link: that is no duration of a call.
-        if method == "SubscribeStatus" {
-            return;
+        if let Some(took) = took {
+            self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
         }
-        self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
     }
 
     /// A request was answered; commands that there are not count as `unknown`.

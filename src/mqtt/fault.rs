@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::net::{DialError, is_file_missing};
+use crate::net::DialError;
 
 /// Why there is no connection to the broker, or no longer one.
 #[derive(Debug, thiserror::Error)]
@@ -264,7 +264,7 @@ impl Fault {
     /// Whether a file that the configuration names is missing or cannot be read.
     #[must_use]
     pub fn file_missing(&self) -> bool {
-        matches!(self, Self::Dial(error) if is_file_missing(error.code()))
+        matches!(self, Self::Dial(error) if error.code().is_file_unreadable())
     }
 
     /// Whether trying again costs the broker nothing.

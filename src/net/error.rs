@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::AlertDescription;
 
+use super::code::DialCode;
 use super::dial::Target;
 use super::file::{ReadError, SecretError};
 use super::{no_handles_left, remedy};
@@ -104,14 +105,16 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    /// Its key, and the codes of a file that cannot be read and of one that is of no use.
-    const fn names(self) -> (&'static str, &'static str, &'static str) {
+    /// Its key, and the codes of a file that cannot be read and of one that is invalid.
+    const fn names(self) -> (&'static str, DialCode, DialCode) {
         match self {
-            Self::Ca => ("ca_file", "ca_file_unreadable", "ca_file_invalid"),
-            Self::Certificate => ("cert_file", "cert_file_unreadable", "cert_file_invalid"),
-            Self::Key => ("key_file", "key_file_unreadable", "key_file_invalid"),
+            Self::Ca => ("ca_file", DialCode::CaFileUnreadable, DialCode::CaFileInvalid),
+            Self::Certificate => {
+                ("cert_file", DialCode::CertFileUnreadable, DialCode::CertFileInvalid)
+            }
+            Self::Key => ("key_file", DialCode::KeyFileUnreadable, DialCode::KeyFileInvalid),
             Self::Password => {
-                ("password_file", "password_file_unreadable", "password_file_invalid")
+                ("password_file", DialCode::PasswordFileUnreadable, DialCode::PasswordFileInvalid)
             }
         }
     }
@@ -124,13 +127,6 @@ impl FileKind {
             Self::Password => "password file",
         }
     }
-}
-
-/// Whether an error of this code is about a file that is missing or cannot be read.
-#[must_use]
-pub fn is_file_missing(code: &str) -> bool {
-    let kinds = [FileKind::Ca, FileKind::Certificate, FileKind::Key, FileKind::Password];
-    kinds.iter().any(|kind| kind.names().1 == code)
 }
 
 /// A file that cannot be used.
@@ -183,43 +179,41 @@ impl DialError {
         Self::new(target, failure.into())
     }
 
-    /// A stable word for the failure, in snake_case.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> DialCode {
         match &*self.failure {
             // The file is not at fault.
             Failure::File(FileFailure {
                 problem: Problem::Unread(ReadError::NoHandles(_)),
                 ..
             })
-            | Failure::NoHandles(_) => "no_file_handles",
+            | Failure::NoHandles(_) => DialCode::NoFileHandles,
             Failure::File(FileFailure { kind, problem: Problem::Unread(_), .. }) => kind.names().1,
             Failure::File(FileFailure { kind, .. }) => kind.names().2,
-            Failure::NoSystemRoots(_) => "no_system_roots",
-            Failure::ServerName(_) => "server_name_invalid",
-            Failure::HostNotFound(_) => "host_not_found",
-            Failure::LookupTimeout(_) => "lookup_timeout",
-            Failure::Refused => "connection_refused",
-            Failure::Unreachable(_) => "unreachable",
-            Failure::ConnectTimeout(_) => "connect_timeout",
-            Failure::HandshakeTimeout(_) => "tls_timeout",
-            Failure::NotTls => "not_tls",
-            Failure::NoCommonProtocol => "not_http2",
-            Failure::HungUp(_) => "tls_closed",
-            Failure::NameMismatch { .. } => "certificate_name_mismatch",
-            Failure::WithoutSan { .. } => "certificate_without_san",
-            Failure::Version1 { .. } => "certificate_v1",
-            Failure::Expired { .. } => "certificate_expired",
-            Failure::NotYetValid { .. } => "certificate_not_yet_valid",
-            Failure::UnknownIssuer { .. } => "certificate_unknown_issuer",
-            Failure::IsCa { .. } => "certificate_is_ca",
+            Failure::NoSystemRoots(_) => DialCode::NoSystemRoots,
+            Failure::ServerName(_) => DialCode::ServerNameInvalid,
+            Failure::HostNotFound(_) => DialCode::HostNotFound,
+            Failure::LookupTimeout(_) => DialCode::LookupTimeout,
+            Failure::Refused => DialCode::ConnectionRefused,
+            Failure::Unreachable(_) => DialCode::Unreachable,
+            Failure::ConnectTimeout(_) => DialCode::ConnectTimeout,
+            Failure::HandshakeTimeout(_) => DialCode::TlsTimeout,
+            Failure::NotTls => DialCode::NotTls,
+            Failure::NoCommonProtocol => DialCode::NotHttp2,
+            Failure::HungUp(_) => DialCode::TlsClosed,
+            Failure::NameMismatch { .. } => DialCode::CertificateNameMismatch,
+            Failure::WithoutSan { .. } => DialCode::CertificateWithoutSan,
+            Failure::Version1 { .. } => DialCode::CertificateV1,
+            Failure::Expired { .. } => DialCode::CertificateExpired,
+            Failure::NotYetValid { .. } => DialCode::CertificateNotYetValid,
+            Failure::UnknownIssuer { .. } => DialCode::CertificateUnknownIssuer,
+            Failure::IsCa { .. } => DialCode::CertificateIsCa,
             Failure::NotForServers | Failure::WeakSignature | Failure::Unacceptable(_) => {
-                "certificate_invalid"
+                DialCode::CertificateInvalid
             }
-            Failure::ClientCertificateWanted => "client_certificate_required",
-            Failure::ClientCertificateRefused(_) => "client_certificate_refused",
-            Failure::NoCommonTls(_) => "tls_incompatible",
-            Failure::Tls(_) => "tls_failed",
+            Failure::ClientCertificateWanted => DialCode::ClientCertificateRequired,
+            Failure::ClientCertificateRefused(_) => DialCode::ClientCertificateRefused,
+            Failure::NoCommonTls(_) => DialCode::TlsIncompatible,
+            Failure::Tls(_) => DialCode::TlsFailed,
         }
     }
 

@@ -7,6 +7,7 @@ use std::io;
 
 mod activity;
 mod backoff;
+mod code;
 mod dial;
 mod error;
 mod explain;
@@ -19,8 +20,9 @@ mod tls;
 pub(crate) use activity::ActivityClock;
 pub(crate) use backoff::Backoff;
 pub use backoff::BackoffPolicy;
+pub use code::{DialCode, is_file_missing};
 pub(crate) use dial::{Dialed, Stream, Target, Tls, dial};
-pub use error::{DialError, Peer, is_file_missing};
+pub use error::{DialError, Peer};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
 pub(crate) use file::{file_problem, read_secret};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};

@@ -84,7 +84,7 @@ fn the_core_knows_no_runtime() {
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "pub async fn f() {}").len(), 1);
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "use tokio::time;").len(), 1);
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "// async\nlet asynchronous = 1;"), nothing());
-    assert_eq!(rules(check_arrows, "src/gateway/a.rs", "pub async fn f() {}"), nothing());
+    assert_eq!(rules(check_arrows, "src/gsdk/a.rs", "pub async fn f() {}"), nothing());
 }
 
 #[test]

@@ -24,8 +24,11 @@ use crate::commands::{
     Calls, Command, Failure, Outcome, Request, Response, Verdict, code, device_rows, run as run_on,
 };
 use crate::config::{self, Config};
-use crate::gateway::{GatewayClient, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
+use crate::gsdk::{
+    ErrorCode, GatewayClient, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
+};
 use crate::ids::{DeviceId, GatewayName, HostPort};
+use crate::net::DialCode;
 use crate::payload::GatewayEntry;
 use words::{Asked, Words};
 
@@ -167,8 +170,13 @@ async fn ask(gateway: &Gateway, request: &Request) -> Outcome {
 }
 
 /// Whether no gateway was asked at all, as what is needed to ask one is wrong.
-fn is_own_mistake(code: &str) -> bool {
-    matches!(code, "ca_file_unreadable" | "ca_file_invalid" | "server_name_invalid")
+fn is_own_mistake(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Dial(
+            DialCode::CaFileUnreadable | DialCode::CaFileInvalid | DialCode::ServerNameInvalid
+        )
+    )
 }
 
 impl Gateway {

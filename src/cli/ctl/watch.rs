@@ -15,11 +15,11 @@ use super::Gateway;
 use super::look::Look;
 use crate::cli::escape::escaped;
 use crate::fleet::{DeviceType, GatewayIndex, Status};
-use crate::gateway::{Link, Observation};
+use crate::gsdk::{Link, LinkEvent};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::rfc3339;
 
-/// Observations that may wait for the terminal; beyond it the link is made anew, and told so.
+/// Events that may wait for the terminal; a full queue ends the link, which is reported.
 const QUEUE_MAX: usize = 100_000;
 
 struct Watch {
@@ -34,7 +34,7 @@ struct Watch {
 }
 
 pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
-    let (queue, mut observations) = mpsc::channel(QUEUE_MAX);
+    let (queue, mut events) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
     let options = gateway.options.clone();
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
@@ -43,12 +43,12 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
     let stop = super::super::stop_signal();
     tokio::pin!(stop);
     loop {
-        let observation = tokio::select! {
+        let event = tokio::select! {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
-            Some((_, observation)) = observations.recv() => observation,
+            Some((_, event)) = events.recv() => event,
         };
-        let is_wrong = watch.never_comes(&observation);
-        let lines = watch.lines(observation, &link);
+        let is_wrong = watch.never_comes(&event);
+        let lines = watch.lines(event, &link);
         let mut out = std::io::stdout().lock();
         for line in lines {
             writeln!(out, "{line}")?;
@@ -62,15 +62,15 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
 
 impl Watch {
     /// Whether no gateway can be asked, with what was given for it.
-    fn never_comes(&self, observation: &Observation) -> bool {
-        let Observation::AttemptFailed(error) = observation else { return false };
+    fn never_comes(&self, event: &LinkEvent) -> bool {
+        let LinkEvent::AttemptFailed(error) = event else { return false };
         !self.linked && super::is_own_mistake(error.code)
     }
 
-    fn lines(&mut self, observation: Observation, link: &Link) -> Vec<String> {
+    fn lines(&mut self, event: LinkEvent, link: &Link) -> Vec<String> {
         let now = now();
-        match observation {
-            Observation::Status { device_id, status, timestamp_s, .. } => {
+        match event {
+            LinkEvent::Status { device_id, status, timestamp_s, .. } => {
                 // A connected one is in the list; by the time that comes it may be gone again.
                 if !self.types.contains_key(&device_id) && status.connected() == Some(true) {
                     link.list_now();
@@ -78,12 +78,12 @@ impl Watch {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
-            Observation::LinkUp { .. } => {
+            LinkEvent::LinkUp { .. } => {
                 (self.linked, self.listed) = (true, false);
                 link.list_now();
                 vec![self.word(now, "linked", None)]
             }
-            Observation::List(rows) => {
+            LinkEvent::List(rows) => {
                 for row in &rows {
                     // A device that has not been connected yet has none.
                     let device_type = row.info.device_type;
@@ -99,13 +99,13 @@ impl Watch {
                 };
                 rows.iter().map(line).collect()
             }
-            Observation::LinkDown { error, .. } => {
+            LinkEvent::LinkDown { error, .. } => {
                 vec![self.word(now, "link_lost", Some(&error.to_string()))]
             }
-            Observation::AttemptFailed(error) | Observation::ListFailed(error) => {
+            LinkEvent::AttemptFailed(error) | LinkEvent::ListFailed(error) => {
                 vec![self.word(now, "no_link", Some(&error.to_string()))]
             }
-            Observation::ListAsked | Observation::AcceptFilter(_) => Vec::new(),
+            LinkEvent::ListAsked | LinkEvent::AcceptFilter(_) => Vec::new(),
         }
     }
 

@@ -26,7 +26,7 @@ fn requests_are_read() {
     assert_eq!(one.command, many.command);
     assert_eq!(one.requested_by.as_deref(), Some("Ann"));
     let connect = read(Name::Connect, r#"{"ip":"10.0.0.1","ssl":true}"#);
-    let target = crate::gateway::Target { ip: [10, 0, 0, 1].into(), port: 51_211, ssl: true };
+    let target = crate::gsdk::Target { ip: [10, 0, 0, 1].into(), port: 51_211, ssl: true };
     assert_eq!(connect.command, Command::Connect(target));
     let mode = read(Name::ModeSet, r#"{"device_id":7,"mode":"Device_To_Server","apply":false}"#);
     let Command::ModeSet { mode, apply, .. } = mode.command else { panic!("{mode:?}") };

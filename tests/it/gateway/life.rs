@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::gateway::Observation;
+use gsdk2mqtt::gsdk::LinkEvent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -36,16 +36,16 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_told() {
         proxy.freeze(true);
         let down = observed.next().await;
         let noticed = frozen.elapsed();
-        let Observation::LinkDown { last_sign_of_life, error } = down else {
+        let LinkEvent::LinkDown { last_activity, error } = down else {
             panic!("a loss, not {down:?}");
         };
-        assert_eq!(error.code, "no_sign_of_life", "{error}");
-        assert!(error.to_string().contains("it hangs, or the network in between is cut"));
+        assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");
+        assert!(error.to_string().contains("the gateway hangs, or the network is cut"));
         let longest = timing.keep_alive_interval + timing.keep_alive_timeout;
         assert!(noticed <= longest + Duration::from_secs(1), "{noticed:?}");
         // Bytes that were under way when it froze may still have come.
-        assert!(last_sign_of_life <= frozen + Duration::from_millis(50));
-        assert!(frozen.duration_since(last_sign_of_life.min(frozen)) <= longest);
+        assert!(last_activity <= frozen + Duration::from_millis(50));
+        assert!(frozen.duration_since(last_activity.min(frozen)) <= longest);
         proxy.freeze(false);
         observed.up().await;
         observed.stop().await;
@@ -133,16 +133,16 @@ async fn takes_no_pings(newer: bool) {
     let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
     observed.up().await;
     let down = observed.next().await;
-    assert!(matches!(down, Observation::LinkDown { .. }), "{down:?}");
+    assert!(matches!(down, LinkEvent::LinkDown { .. }), "{down:?}");
     let up = observed.next().await;
-    assert!(matches!(up, Observation::LinkUp { .. }), "{up:?}");
+    assert!(matches!(up, LinkEvent::LinkUp { .. }), "{up:?}");
     let calls = || seen.calls_after_pings.load(Ordering::SeqCst);
     eventually("calls instead of pings", || calls() >= 5).await;
     assert_eq!(seen.pings.load(Ordering::SeqCst), 3);
     assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
     // They notice a frozen gateway as pings do.
     proxy.freeze(true);
-    let Observation::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
-    assert_eq!(error.code, "no_sign_of_life", "{error}");
+    let LinkEvent::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");
     observed.stop().await;
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gsdk2mqtt::fleet::Status as DeviceStatus;
-use gsdk2mqtt::gateway::{
-    AcceptFilter, Error, GatewayClient, LinkError, Observation, Package, Rpc, Target,
+use gsdk2mqtt::gsdk::{
+    AcceptFilter, ApiVersion, Error, GatewayClient, LinkError, LinkEvent, RpcRecord, Target,
 };
 use gsdk2mqtt::ids::DeviceId;
 use gsdk2mqtt::proto::connect;
@@ -33,20 +33,20 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(observed.link.client().is_none());
-    let Observation::LinkUp { package, certificate_expires_at } = observed.next().await else {
+    let LinkEvent::LinkUp { api_version, certificate_expires_at } = observed.next().await else {
         panic!("a link first");
     };
-    assert_eq!(package, Package::Gsdk);
+    assert_eq!(api_version, ApiVersion::V1_5);
     assert!(certificate_expires_at.is_some());
     assert_eq!(peer.subscriptions(), 1);
     assert_eq!(peer.state.queue_size.load(Ordering::Relaxed), 65_536);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, Observation::ListAsked));
-    let Observation::List(rows) = observed.next().await else { panic!("the list after its mark") };
+    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
+    let LinkEvent::List(rows) = observed.next().await else { panic!("the list after its mark") };
     assert_eq!(rows.iter().map(|row| row.device_id).collect::<Vec<_>>(), [id(7), id(9)]);
     let before = Instant::now();
     peer.tell(7, 0x203);
-    let Observation::Status { device_id, status, timestamp_s, received } = observed.next().await
+    let LinkEvent::Status { device_id, status, timestamp_s, received } = observed.next().await
     else {
         panic!("a status");
     };
@@ -66,9 +66,9 @@ async fn an_old_gateway_is_found_out_and_remembered() {
         let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), state).await;
         let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
         let up = observed.next().await;
-        assert!(matches!(up, Observation::LinkUp { package: Package::Old, .. }), "{up:?}");
+        assert!(matches!(up, LinkEvent::LinkUp { api_version: ApiVersion::Legacy, .. }), "{up:?}");
         let client = observed.link.client().unwrap();
-        assert_eq!(client.package(), Some(Package::Old));
+        assert_eq!(client.api_version(), Some(ApiVersion::Legacy));
         client.device_list().await.unwrap();
         observed.stop().await;
     }
@@ -87,16 +87,19 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     let ca = Ca::new();
     let peer = peer(&ca, State { lazy_headers: true, ..State::default() }).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
-    assert!(matches!(observed.next().await, Observation::LinkUp { package: Package::Gsdk, .. }));
+    assert!(matches!(
+        observed.next().await,
+        LinkEvent::LinkUp { api_version: ApiVersion::V1_5, .. }
+    ));
     observed.link.list_now();
-    assert!(matches!(observed.next().await, Observation::ListAsked));
-    assert!(matches!(observed.next().await, Observation::List(_)));
-    assert!(matches!(observed.next().await, Observation::AcceptFilter(_)));
+    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
+    assert!(matches!(observed.next().await, LinkEvent::List(_)));
+    assert!(matches!(observed.next().await, LinkEvent::AcceptFilter(_)));
     for number in [3, 4] {
         peer.tell(number, 1);
         let next = observed.next().await;
         assert!(
-            matches!(next, Observation::Status { device_id, .. } if device_id == id(number)),
+            matches!(next, LinkEvent::Status { device_id, .. } if device_id == id(number)),
             "{next:?}"
         );
     }
@@ -104,9 +107,9 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
 }
 
 async fn down(observed: &mut Observed) -> (Instant, LinkError) {
-    let down = observed.next_that(|next| matches!(next, Observation::LinkDown { .. })).await;
-    let Observation::LinkDown { last_sign_of_life, error } = down else { unreachable!() };
-    (last_sign_of_life, error)
+    let down = observed.next_that(|next| matches!(next, LinkEvent::LinkDown { .. })).await;
+    let LinkEvent::LinkDown { last_activity, error } = down else { unreachable!() };
+    (last_activity, error)
 }
 
 #[tokio::test]
@@ -117,7 +120,7 @@ async fn a_stream_that_ends_is_a_lost_link() {
     observed.up().await;
     peer.end_streams();
     let (_, error) = down(&mut observed).await;
-    assert_eq!(error.code, "stream_ended");
+    assert_eq!(error.code.as_str(), "stream_ended");
     assert_eq!(
         error.to_string(),
         "gateway lobby ended the status stream; it is probably stopping or restarting"
@@ -126,7 +129,7 @@ async fn a_stream_that_ends_is_a_lost_link() {
     eventually("a new subscription", || peer.subscriptions() == 1).await;
     peer.fail_streams(&Status::aborted("queue gone"));
     let (_, error) = down(&mut observed).await;
-    assert_eq!(error.code, "aborted");
+    assert_eq!(error.code.as_str(), "aborted");
     assert_eq!(
         error.to_string(),
         "gateway lobby refused or ended the status stream: aborted (queue gone)"
@@ -143,15 +146,15 @@ async fn a_failed_list_leaves_the_link() {
     observed.up().await;
     *peer.state.refuse.lock().unwrap() = Some(Code::Internal);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, Observation::ListAsked));
-    let Observation::ListFailed(error) = observed.next().await else { panic!("a failed list") };
-    assert_eq!(error.code, "internal");
+    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
+    let LinkEvent::ListFailed(error) = observed.next().await else { panic!("a failed list") };
+    assert_eq!(error.code.as_str(), "internal");
     assert_eq!(
         error.to_string(),
         "gateway lobby answered GetDeviceList with internal: as the test wants it"
     );
     peer.tell(5, 1);
-    assert!(matches!(observed.next().await, Observation::Status { .. }));
+    assert!(matches!(observed.next().await, LinkEvent::Status { .. }));
     observed.stop().await;
 }
 
@@ -170,7 +173,7 @@ async fn a_connection_that_takes_no_more_calls_is_given_up() {
     })
     .await;
     let (_, error) = down(&mut observed).await;
-    assert_eq!(error.code, "unavailable", "{error}");
+    assert_eq!(error.code.as_str(), "unavailable", "{error}");
     observed.stop().await;
 }
 
@@ -182,8 +185,8 @@ async fn attempts_that_fail_are_told_until_one_succeeds() {
     let peer = peer(&ca, state).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     for _ in 0..3 {
-        let Observation::AttemptFailed(error) = observed.next().await else { panic!("no link") };
-        assert_eq!(error.code, "permission_denied");
+        let LinkEvent::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        assert_eq!(error.code.as_str(), "permission_denied");
     }
     *peer.state.refuse.lock().unwrap() = None;
     observed.up().await;
@@ -202,16 +205,16 @@ async fn a_full_queue_drops_the_stream_and_is_told() {
         peer.tell(number, 1);
     }
     eventually("the stream is dropped", || peer.subscriptions() == 0).await;
-    assert!(matches!(observed.next().await, Observation::LinkUp { .. }));
+    assert!(matches!(observed.next().await, LinkEvent::LinkUp { .. }));
     for number in 1..=9 {
         let next = observed.next().await;
         assert!(
-            matches!(next, Observation::Status { device_id, .. } if device_id == id(number)),
+            matches!(next, LinkEvent::Status { device_id, .. } if device_id == id(number)),
             "{next:?}"
         );
     }
-    let Observation::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
-    assert_eq!(error.code, "overflow");
+    let LinkEvent::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    assert_eq!(error.code.as_str(), "overflow");
     observed.up().await;
     observed.stop().await;
 }
@@ -226,7 +229,7 @@ async fn a_cut_connection_is_told_with_its_cause() {
     let client = observed.link.client().unwrap();
     proxy.cut();
     let (_, error) = down(&mut observed).await;
-    assert_eq!(error.code, "connection_lost");
+    assert_eq!(error.code.as_str(), "connection_lost");
     let line = format!(
         "gateway lobby: the connection to {} broke (the other side closed it)",
         proxy.address
@@ -234,7 +237,7 @@ async fn a_cut_connection_is_told_with_its_cause() {
     assert_eq!(error.to_string(), line);
     let error = client.device_list().await.unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error:?}");
-    assert_eq!(error.code(), "unavailable");
+    assert_eq!(error.code().as_str(), "unavailable");
     assert!(error.outcome_unknown());
     observed.up().await;
     observed.link.client().unwrap().device_list().await.unwrap();
@@ -250,12 +253,12 @@ async fn failed_devices_are_read_from_both_places() {
     let options = lobby(&peer.address.to_string(), &ca.file());
     let client = GatewayClient::dial(&options, observer).await.unwrap();
     let device_ids: BTreeSet<DeviceId> = (1..=2000).map(id).collect();
-    let from_details = client.enable_ssl_multi(&device_ids).await.unwrap();
-    let from_answer = client.disable_ssl_multi(&device_ids).await.unwrap();
+    let from_details = client.set_ssl_multi(&device_ids, true).await.unwrap();
+    let from_answer = client.set_ssl_multi(&device_ids, false).await.unwrap();
     assert_eq!(from_details.len(), 1000);
     assert_eq!(from_details, from_answer);
-    assert_eq!((from_details[0].device_id, from_details[0].code), (id(1), "not_found"));
-    assert!(client.disable_ssl_multi(&BTreeSet::from([id(2)])).await.unwrap().is_empty());
+    assert_eq!((from_details[0].device_id, from_details[0].code), (id(1), Code::NotFound));
+    assert!(client.set_ssl_multi(&BTreeSet::from([id(2)]), false).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -268,7 +271,7 @@ async fn calls_have_deadlines_and_a_search_one_that_is_longer_than_itself() {
     assert_eq!(client.search(Duration::from_millis(100)).await.unwrap(), []);
     let hasty = client.with_deadline(Duration::from_millis(50));
     let error = hasty.search(Duration::from_secs(3600)).await.unwrap_err();
-    assert_eq!(error.code(), "deadline_exceeded");
+    assert_eq!(error.code().as_str(), "deadline_exceeded");
     assert!(error.outcome_unknown());
     assert_eq!(
         error.to_string(),
@@ -286,7 +289,7 @@ async fn a_panic_costs_the_link_and_not_the_task() {
     let peer = peer(&ca, State::default()).await;
     let died = Arc::new(AtomicBool::new(false));
     let dies_once = died.clone();
-    let observer = move |rpc: &Rpc| {
+    let observer = move |rpc: &RpcRecord| {
         let list = rpc.method == "GetDeviceList";
         assert!(!list || dies_once.swap(true, Ordering::Relaxed), "made to die");
     };
@@ -294,11 +297,11 @@ async fn a_panic_costs_the_link_and_not_the_task() {
     let mut observed = Observed::start_with(options, 1000, Arc::new(observer));
     observed.up().await;
     observed.link.list_now();
-    let down = |observation: &Observation| matches!(observation, Observation::LinkDown { .. });
-    let Observation::LinkDown { error, .. } = observed.next_that(down).await else {
+    let down = |observation: &LinkEvent| matches!(observation, LinkEvent::LinkDown { .. });
+    let LinkEvent::LinkDown { error, .. } = observed.next_that(down).await else {
         unreachable!("only those fit")
     };
-    assert_eq!(error.code, "internal");
+    assert_eq!(error.code.as_str(), "internal");
     assert!(error.message.contains("made to die"), "{error}");
     observed.up().await;
     assert!(died.load(Ordering::Relaxed));
@@ -311,17 +314,17 @@ async fn time_before_a_panic_in_which_nothing_came_is_not_observed() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let proxy = Proxy::before(peer.address).await;
-    let observer = |rpc: &Rpc| assert_ne!(rpc.method, "SubscribeStatus", "made to die");
+    let observer = |rpc: &RpcRecord| assert_ne!(rpc.method, "SubscribeStatus", "made to die");
     let mut options = lobby(&proxy.address, &ca.file());
     options.timing.keep_alive_timeout = Duration::from_secs(1);
     let mut observed = Observed::start_with(options, 1000, Arc::new(observer));
     observed.up().await;
     proxy.freeze(true);
     let frozen = Instant::now();
-    let (last_sign_of_life, error) = down(&mut observed).await;
-    assert_eq!(error.code, "internal");
+    let (last_activity, error) = down(&mut observed).await;
+    assert_eq!(error.code.as_str(), "internal");
     assert!(frozen.elapsed() >= Duration::from_secs(1), "it dies late");
-    let late = last_sign_of_life.saturating_duration_since(frozen);
+    let late = last_activity.saturating_duration_since(frozen);
     assert!(late < Duration::from_millis(500), "{late:?} of silence count as observed");
     observed.stop().await;
 }
@@ -352,9 +355,8 @@ async fn a_list_with_an_address_that_is_no_text_is_read_but_for_that_address() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     observed.up().await;
     observed.link.list_now();
-    let list =
-        |next: &Observation| matches!(next, Observation::List(_) | Observation::ListFailed(_));
-    let Observation::List(rows) = observed.next_that(list).await else {
+    let list = |next: &LinkEvent| matches!(next, LinkEvent::List(_) | LinkEvent::ListFailed(_));
+    let LinkEvent::List(rows) = observed.next_that(list).await else {
         panic!("the list could not be read");
     };
     let read: Vec<_> = rows.iter().map(|row| (row.device_id.get(), row.info.ip)).collect();

@@ -1,4 +1,4 @@
-//! Room `gateway/` against small servers of our own over real TLS.
+//! Module `gsdk` against small servers of our own over real TLS.
 //!
 //! May not use the simulator: what is tested here must not share its bugs, and some peers here are
 //! broken on purpose.
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gsdk2mqtt::fleet::GatewayIndex;
-use gsdk2mqtt::gateway::{
-    GatewayOptions, Link, Observation, PORT_DEFAULT, Rpc, RpcObserver, Timing,
+use gsdk2mqtt::gsdk::{
+    GatewayOptions, Link, LinkEvent, PORT_DEFAULT, RpcObserver, RpcRecord, Timing, code_name,
 };
 use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::BackoffPolicy;
@@ -61,14 +61,15 @@ type Calls = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
 fn recorder() -> (RpcObserver, Calls) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = seen.clone();
-    let observer = move |rpc: &Rpc| kept.lock().unwrap().push((rpc.method, rpc.code));
+    let observer =
+        move |rpc: &RpcRecord| kept.lock().unwrap().push((rpc.method, code_name(rpc.code)));
     (Arc::new(observer), seen)
 }
 
 /// A running link and what it hands on.
 struct Observed {
     link: Link,
-    queue: mpsc::Receiver<(GatewayIndex, Observation)>,
+    queue: mpsc::Receiver<(GatewayIndex, LinkEvent)>,
     stop: watch::Sender<bool>,
 }
 
@@ -85,13 +86,13 @@ impl Observed {
     }
 
     /// The next observation.
-    async fn next(&mut self) -> Observation {
+    async fn next(&mut self) -> LinkEvent {
         let next = tokio::time::timeout(PATIENCE, self.queue.recv()).await;
         next.expect("an observation within the patience").expect("the task still runs").1
     }
 
     /// The next observation that fits; those before it are dropped.
-    async fn next_that(&mut self, fits: impl Fn(&Observation) -> bool) -> Observation {
+    async fn next_that(&mut self, fits: impl Fn(&LinkEvent) -> bool) -> LinkEvent {
         loop {
             let next = self.next().await;
             if fits(&next) {
@@ -101,8 +102,8 @@ impl Observed {
     }
 
     /// Waits until the link stands.
-    async fn up(&mut self) -> Observation {
-        self.next_that(|observation| matches!(observation, Observation::LinkUp { .. })).await
+    async fn up(&mut self) -> LinkEvent {
+        self.next_that(|observation| matches!(observation, LinkEvent::LinkUp { .. })).await
     }
 
     async fn stop(self) {

@@ -1,94 +1,83 @@
-//! What calls take and give, in our types.
-//!
-//! May not touch generated types: `convert.rs` turns one into the other.
+//! Parameters and results of the typed calls.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
+use tonic::{Code, Status};
 
+use super::error;
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
 /// The port of a device (wire, section 3).
 pub const DEVICE_PORT_DEFAULT: u16 = 51_211;
 
-/// How the gateway is to reach a device.
+/// How the gateway reaches a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// The device's address; IPv4 is all that the wire knows.
+    /// IPv4 is all that the wire knows.
     pub ip: Ipv4Addr,
-    /// Its port.
     pub port: u16,
-    /// Whether with SSL.
     pub ssl: bool,
 }
 
-/// Which devices that dial the gateway are let in.
+/// Which devices may dial the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AcceptFilter {
-    /// All of them.
     pub allow_all: bool,
-    /// These.
     pub device_ids: BTreeSet<DeviceId>,
-    /// Addresses; gateways do not support them yet, and they are handed back as read.
+    /// Not supported by gateways yet; sent back as read.
     pub ips: Vec<String>,
-    /// Subnets; likewise.
+    /// Likewise.
     pub subnets: Vec<String>,
 }
 
-/// A device that dialled the gateway and was not let in.
+/// A device that dialed the gateway and was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Which device.
+pub struct PendingDevice {
     pub device_id: DeviceId,
-    /// What kind.
     pub device_type: DeviceType,
-    /// From where.
     pub ip: Option<Ipv4Addr>,
-    /// When it tried last, by the gateway's clock.
+    /// By the gateway's clock.
     pub last_try: Moment,
 }
 
 /// A device that answered a search of the gateway's subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Which device.
+pub struct FoundDevice {
     pub device_id: DeviceId,
-    /// What kind.
     pub device_type: DeviceType,
-    /// Its address.
     pub ip: Option<Ipv4Addr>,
-    /// Its port, as sent.
+    /// As sent.
     pub port: i32,
-    /// Who dials whom.
     pub mode: Mode,
-    /// Whether it wants SSL.
     pub ssl: bool,
-    /// Whether its address comes from DHCP.
     pub dhcp: bool,
-    /// The server it dials; empty where it dials none.
+    /// The server that the device dials; empty if none.
     pub server: String,
 }
 
-/// A device and the slaves behind it.
+/// The slaves of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slaves {
-    /// The device they hang on.
     pub device_id: DeviceId,
-    /// Its slaves on RS-485.
     pub rs485: Vec<DeviceId>,
-    /// Its slaves on Wiegand.
     pub wiegand: Vec<DeviceId>,
 }
 
-/// What failed on one device of a call for many.
+/// Why a call for many devices failed for one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceError {
-    /// Which device.
     pub device_id: DeviceId,
-    /// The gRPC code in snake_case.
-    pub code: &'static str,
-    /// The gateway's own words.
+    pub code: Code,
+    /// The gateway's message.
     pub message: String,
+}
+
+impl DeviceError {
+    /// From the answer to a call for this device alone.
+    pub fn from_status(device_id: DeviceId, status: &Status) -> Self {
+        Self { device_id, code: status.code(), message: error::text(status).to_owned() }
+    }
 }

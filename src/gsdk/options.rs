@@ -1,6 +1,4 @@
-//! What a gateway's task must be told: where the gateway is, whom to trust, how long to wait.
-//!
-//! May not read the configuration file: `config/` fills these in.
+//! What a gateway's task is given: where the gateway is, which CA to trust, how long to wait.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,32 +6,29 @@ use std::time::Duration;
 use crate::ids::{GatewayName, HostPort};
 use crate::net::{BackoffPolicy, GATEWAY_PORT, Peer, Target, Tls, TlsFiles};
 
-/// The port of a device gateway's gRPC service, where an address names none.
+/// The port of a device gateway's gRPC service, if an address names none.
 pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
 
-/// The entries asked for in the gateway's queue of status changes, where nothing is configured.
+/// The default size of the gateway's queue of status changes.
 pub const QUEUE_SIZE_DEFAULT: i32 = 65_536;
 
-/// Everything a gateway's task needs to know of its gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
     /// Its name in topics, metrics and messages.
     pub name: GatewayName,
-    /// Where it listens.
     pub address: HostPort,
-    /// The certificate of the private CA that signed its certificate (PEM), its `ca.crt`.
+    /// The certificate of the gateway's private CA (PEM), its `ca.crt`.
     pub ca_file: PathBuf,
-    /// The name its certificate must hold, where that is not the address's host.
+    /// The name that the gateway's certificate must contain, if not the address's host.
     pub server_name: Option<String>,
-    /// Entries of the queue the gateway keeps for this subscription; it discards beyond them.
+    /// Entries of the gateway's queue for this subscription; it discards changes beyond them.
     pub queue_size: i32,
-    /// How long to wait for what.
     pub timing: Timing,
 }
 
 impl GatewayOptions {
-    /// What to dial. Device gateways ask for no client certificate.
-    pub(super) fn target(&self) -> Target {
+    /// What to dial. Device gateways require no client certificate.
+    pub(crate) fn target(&self) -> Target {
         let files = TlsFiles { ca_file: Some(self.ca_file.clone()), ..TlsFiles::default() };
         Target {
             peer: Peer::Gateway(self.name.clone()),
@@ -44,19 +39,18 @@ impl GatewayOptions {
     }
 }
 
-/// How long a gateway's task waits for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// For the name server, TCP and TLS together.
+    /// For DNS, TCP and TLS together.
     pub dial: Duration,
-    /// How long a subscription may stay unanswered before it is looked at more closely. Go and
-    /// Python servers answer a subscription only with its first message, so silence says nothing.
+    /// How long a subscription may stay without a response before it is probed. Go and Python
+    /// servers respond to a subscription only with its first message.
     pub subscribe_grace: Duration,
-    /// Nothing received for this long: ask for a sign of life.
+    /// The connection is probed when nothing was received for this long.
     pub keep_alive_interval: Duration,
-    /// Asked, and nothing received for this long: the link is lost.
+    /// The link is lost when a probe is not answered for this long.
     pub keep_alive_timeout: Duration,
-    /// The waits between attempts.
+    /// The delays between attempts.
     pub retry: BackoffPolicy,
 }
 

@@ -1,0 +1,69 @@
+//! HTTP/2 on one open connection, as a tonic channel.
+//!
+//! The channel ends with its connection. tonic's own channels reconnect silently, which would lose
+//! a subscription.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint};
+
+use super::options::GatewayOptions;
+use crate::net::Stream;
+
+/// Unread bytes of one stream that may be in flight. A full queue of 65,536 changes is 1.3 MB, so a
+/// gateway can send all of it without waiting for us.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// The same for all streams of a connection, so that a large list does not delay the changes. Half
+/// of it is what h2 allows unread small frames to cost, at up to 256 bytes each, before it ends the
+/// connection (`too_many_data_frames`, since 0.4.16). A stream window full of the smallest changes,
+/// 17 bytes in a frame each as grpc-go sends them, costs 28 MB.
+const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
+
+/// The largest header list accepted. A Multi error names each failed device in a trailer (wire,
+/// section 1): a thousand are 100 to 200 KiB, and hyper's default of 16 KiB would fail the call.
+const HEADER_LIST_LEN_MAX: u32 = 4 * 1024 * 1024;
+
+/// How an idle connection is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepAlive {
+    /// HTTP/2 pings.
+    Pings,
+    /// A light call, for gateways that close a connection with `too_many_pings`: servers of grpc-go
+    /// and grpc-core accept one ping in five minutes, and close after the third that comes sooner.
+    Calls,
+}
+
+/// Starts HTTP/2 on an open connection.
+pub(crate) async fn open(
+    stream: Box<dyn Stream>,
+    options: &GatewayOptions,
+    keep_alive: KeepAlive,
+) -> Result<Channel, tonic::transport::Error> {
+    // The endpoint's scheme only keeps tonic from doing TLS; the gateway receives the origin's.
+    let endpoint = Endpoint::from_shared(format!("http://{}", options.address))?
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADER_LIST_LEN_MAX)
+        .user_agent(concat!("gsdk2mqtt/", env!("CARGO_PKG_VERSION")))?;
+    let endpoint = match format!("https://{}", options.address).parse() {
+        Ok(origin) => endpoint.origin(origin),
+        Err(_) => endpoint,
+    };
+    let endpoint = match keep_alive {
+        KeepAlive::Pings => endpoint
+            .http2_keep_alive_interval(options.timing.keep_alive_interval)
+            .keep_alive_timeout(options.timing.keep_alive_timeout)
+            .keep_alive_while_idle(true),
+        KeepAlive::Calls => endpoint,
+    };
+    let socket = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+        std::future::ready(socket.ok_or_else(ended))
+    });
+    endpoint.connect_with_connector(connector).await
+}

@@ -1,0 +1,232 @@
+//! The typed calls of service `Connect`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::KeepAlive;
+use super::connection::{Connection, RpcObserver};
+use super::convert;
+use super::error::Error;
+use super::options::GatewayOptions;
+use super::rpc::{ApiVersion, Rpc};
+use super::types::{AcceptFilter, DeviceError, FoundDevice, PendingDevice, Slaves, Target};
+use crate::certificate::Certificate;
+use crate::fleet::{Listed, Mode};
+use crate::ids::DeviceId;
+use crate::proto::connect as wire;
+use crate::proto::err::ErrorResponse;
+
+/// A gateway's calls on one connection. Clones share the connection.
+///
+/// A call is never repeated, except to find out the API version: only the caller knows whether
+/// repeating it is safe.
+#[derive(Clone, Debug)]
+pub struct GatewayClient {
+    connection: Arc<Connection>,
+    /// Replaces the calls' own deadlines.
+    deadline: Option<Duration>,
+}
+
+impl GatewayClient {
+    /// Connects to a gateway for some calls, without a [`Link`](super::Link).
+    pub async fn dial(options: &GatewayOptions, observer: RpcObserver) -> Result<Self, Error> {
+        Self::open(options, KeepAlive::Pings, ApiVersion::V1_5, observer).await
+    }
+
+    pub(crate) async fn open(
+        options: &GatewayOptions,
+        keep_alive: KeepAlive,
+        expected_version: ApiVersion,
+        observer: RpcObserver,
+    ) -> Result<Self, Error> {
+        let connection = Connection::open(options, keep_alive, expected_version, observer).await?;
+        Ok(Self { connection: Arc::new(connection), deadline: None })
+    }
+
+    /// The same client with one deadline for each call, such as a command's `timeout_s`.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { connection: self.connection.clone(), deadline: Some(deadline) }
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The gateway's certificate, if it could be parsed.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.connection.certificate()
+    }
+
+    /// The API version in which the gateway has answered on this connection.
+    #[must_use]
+    pub fn api_version(&self) -> Option<ApiVersion> {
+        self.connection.api_version()
+    }
+
+    /// The managed devices with their present status, ordered by ID, each once.
+    pub async fn device_list(&self) -> Result<Vec<Listed>, Error> {
+        let response = self.call(wire::GetDeviceListRequest {}).await?;
+        let rows =
+            self.rows(wire::GetDeviceListRequest::METHOD, response.device_infos, convert::listed);
+        Ok(convert::unique(rows))
+    }
+
+    /// Connects to a device now; the gateway does not connect again after a disconnect.
+    pub async fn connect(&self, target: Target) -> Result<DeviceId, Error> {
+        let request = wire::ConnectRequest { connect_info: Some(convert::connect_info(target)) };
+        let response = self.call(request).await?;
+        DeviceId::new(response.device_id).ok_or_else(|| {
+            let message = "connected, but without an ID of the device";
+            self.connection.error(wire::ConnectRequest::METHOD, tonic::Status::internal(message))
+        })
+    }
+
+    /// Registers devices to which the gateway connects by itself, again after each disconnect.
+    pub async fn async_add(&self, devices: &[(DeviceId, Target)]) -> Result<(), Error> {
+        let connect_infos = devices.iter().map(convert::async_connect_info).collect();
+        let request = wire::AddAsyncConnectionRequest { connect_infos };
+        self.call(request).await.map(drop)
+    }
+
+    /// Removes registrations; the gateway disconnects the devices first.
+    pub async fn async_remove(&self, device_ids: &BTreeSet<DeviceId>) -> Result<(), Error> {
+        let request =
+            wire::DeleteAsyncConnectionRequest { device_i_ds: convert::numbers(device_ids) };
+        self.call(request).await.map(drop)
+    }
+
+    /// Disconnects devices. The gateway connects to registered ones again after a delay.
+    pub async fn disconnect(&self, device_ids: &BTreeSet<DeviceId>) -> Result<(), Error> {
+        let request = wire::DisconnectRequest { device_i_ds: convert::numbers(device_ids) };
+        self.call(request).await.map(drop)
+    }
+
+    pub async fn disconnect_all(&self) -> Result<(), Error> {
+        self.call(wire::DisconnectAllRequest {}).await.map(drop)
+    }
+
+    /// Searches the gateway's subnet; the response comes after `wait`.
+    pub async fn search(&self, wait: Duration) -> Result<Vec<FoundDevice>, Error> {
+        let timeout = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let deadline = wait.saturating_add(wire::SearchDeviceRequest::DEADLINE);
+        let deadline = self.deadline.unwrap_or(deadline);
+        let request = wire::SearchDeviceRequest { timeout };
+        let response = self.connection.call(request, deadline).await?;
+        Ok(self.rows(wire::SearchDeviceRequest::METHOD, response.device_infos, convert::found))
+    }
+
+    /// The devices that dialed the gateway and were not accepted.
+    pub async fn pending(&self) -> Result<Vec<PendingDevice>, Error> {
+        let response = self.call(wire::GetPendingListRequest {}).await?;
+        Ok(self.rows(wire::GetPendingListRequest::METHOD, response.device_infos, convert::pending))
+    }
+
+    /// The filter that says which devices may dial the gateway.
+    pub async fn accept_filter(&self) -> Result<AcceptFilter, Error> {
+        let response = self.call(wire::GetAcceptFilterRequest {}).await?;
+        Ok(convert::accept_filter(response.filter))
+    }
+
+    /// Replaces the whole filter. A change that another client made since it was read is lost.
+    pub async fn set_accept_filter(&self, filter: &AcceptFilter) -> Result<(), Error> {
+        let request = wire::SetAcceptFilterRequest { filter: Some(convert::wire_filter(filter)) };
+        self.call(request).await.map(drop)
+    }
+
+    pub async fn slaves(&self) -> Result<Vec<Slaves>, Error> {
+        let response = self.call(wire::GetSlaveDeviceRequest {}).await?;
+        Ok(self.rows(
+            wire::GetSlaveDeviceRequest::METHOD,
+            response.slave_device_infos,
+            convert::slaves,
+        ))
+    }
+
+    pub async fn set_slaves(&self, slaves: &[Slaves]) -> Result<(), Error> {
+        let slave_device_infos = slaves.iter().map(convert::slave_info).collect();
+        let request = wire::SetSlaveDeviceRequest { slave_device_infos };
+        self.call(request).await.map(drop)
+    }
+
+    /// Sets whether the gateway dials a connected device or the reverse.
+    pub async fn set_mode(&self, device_id: DeviceId, mode: Mode) -> Result<(), Error> {
+        let (device_id, connection_mode) = (device_id.get(), mode.code());
+        let request = wire::SetConnectionModeRequest { device_id, connection_mode };
+        self.call(request).await.map(drop)
+    }
+
+    /// The same for many devices; returns those that failed.
+    pub async fn set_mode_multi(
+        &self,
+        device_ids: &BTreeSet<DeviceId>,
+        mode: Mode,
+    ) -> Result<Vec<DeviceError>, Error> {
+        let (device_i_ds, connection_mode) = (convert::numbers(device_ids), mode.code());
+        let request = wire::SetConnectionModeMultiRequest { device_i_ds, connection_mode };
+        self.call_multi(request, |it| it.device_errors).await
+    }
+
+    /// Enables or disables SSL on a connected device, which has to be connected again afterwards.
+    pub async fn set_ssl(&self, device_id: DeviceId, enabled: bool) -> Result<(), Error> {
+        let device_id = device_id.get();
+        if enabled {
+            self.call(wire::EnableSslRequest { device_id }).await.map(drop)
+        } else {
+            self.call(wire::DisableSslRequest { device_id }).await.map(drop)
+        }
+    }
+
+    /// The same for many devices; returns those that failed.
+    pub async fn set_ssl_multi(
+        &self,
+        device_ids: &BTreeSet<DeviceId>,
+        enabled: bool,
+    ) -> Result<Vec<DeviceError>, Error> {
+        let device_i_ds = convert::numbers(device_ids);
+        if enabled {
+            let request = wire::EnableSslMultiRequest { device_i_ds };
+            self.call_multi(request, |it| it.device_errors).await
+        } else {
+            let request = wire::DisableSslMultiRequest { device_i_ds };
+            self.call_multi(request, |it| it.device_errors).await
+        }
+    }
+
+    async fn call<R: Rpc>(&self, request: R) -> Result<R::Response, Error> {
+        self.connection.call(request, self.deadline.unwrap_or(R::DEADLINE)).await
+    }
+
+    /// Makes a call for many devices. Those that failed are in the response or in the details of
+    /// an error (wire, section 1).
+    async fn call_multi<R: Rpc>(
+        &self,
+        request: R,
+        device_errors: impl Fn(R::Response) -> Vec<ErrorResponse>,
+    ) -> Result<Vec<DeviceError>, Error> {
+        match self.call(request).await {
+            Ok(response) => Ok(convert::device_errors(device_errors(response))),
+            Err(Error::Status { gateway, method, status }) => {
+                convert::multi_errors(&status).ok_or(Error::Status { gateway, method, status })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Converts the rows of a response; rows without a device ID are left out and logged.
+    fn rows<Wire, Row>(
+        &self,
+        method: &'static str,
+        wire: Vec<Wire>,
+        convert: impl Fn(Wire) -> Option<Row>,
+    ) -> Vec<Row> {
+        let count = wire.len();
+        let rows: Vec<Row> = wire.into_iter().filter_map(convert).collect();
+        if rows.len() < count {
+            self.connection.warn_about_id_0(method, count - rows.len());
+        }
+        rows
+    }
+}

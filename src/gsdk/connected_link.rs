@@ -1,0 +1,174 @@
+//! A link that is up: reads the stream and the lists and reports them in order, without waiting
+//! for the reader of the events.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::channel::KeepAlive;
+use super::client::GatewayClient;
+use super::convert;
+use super::disconnect::Disconnect;
+use super::error::Error;
+use super::events::{EventSink, LinkError, LinkEvent};
+use super::rpc::{ApiVersion, SUBSCRIBE_STATUS};
+use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
+use super::types::AcceptFilter;
+use crate::fleet::Listed;
+use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
+
+type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// Waits for the response to a call; forever if there is none.
+async fn response<T>(call: &mut Option<PendingCall<T>>) -> Result<T, Error> {
+    match call {
+        Some(call) => call.await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(crate) struct ConnectedLink<'a> {
+    events: &'a EventSink,
+    list_requests: &'a Notify,
+    client: &'a GatewayClient,
+    subscription: Subscription,
+    list: Option<PendingCall<Vec<Listed>>>,
+    filter: Option<PendingCall<AcceptFilter>>,
+}
+
+impl<'a> ConnectedLink<'a> {
+    pub(crate) fn new(
+        events: &'a EventSink,
+        list_requests: &'a Notify,
+        client: &'a GatewayClient,
+        subscription: Subscription,
+    ) -> Self {
+        Self { events, list_requests, client, subscription, list: None, filter: None }
+    }
+
+    /// Reads until the link ends.
+    pub(crate) async fn run(mut self, version: ApiVersion, keep_alive: KeepAlive) -> Disconnect {
+        let connection = self.client.connection();
+        let keep_alive = keep_alive_by_calls(self.client, version, keep_alive);
+        let end = tokio::select! {
+            end = self.read() => end,
+            disconnect = keep_alive => Err(disconnect),
+        };
+        end.map_or_else(|disconnect| disconnect, |end| Disconnect::from_stream_end(connection, end))
+    }
+
+    async fn read(&mut self) -> Result<StreamEnd, Disconnect> {
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        loop {
+            let may_list = self.list.is_none();
+            tokio::select! {
+                end = self.subscription.read(&mut batch) => {
+                    let full = batch.len() >= BATCH_LEN_MAX;
+                    self.report_changes(&mut batch)?;
+                    if let Some(end) = end {
+                        return Ok(end);
+                    }
+                    if full {
+                        // A stream that is always ready must not starve the other tasks.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                list = response(&mut self.list) => {
+                    self.list = None;
+                    // Changes that came before the list are reported before it.
+                    let end = self.subscription.read_ready(&mut batch).await;
+                    self.report_changes(&mut batch)?;
+                    let reported = self.report_list(list);
+                    if let Some(end) = end {
+                        return Ok(end);
+                    }
+                    reported?;
+                }
+                filter = response(&mut self.filter) => {
+                    self.filter = None;
+                    // A filter that cannot be read is no failure of the link.
+                    if let Ok(filter) = filter {
+                        self.events.try_send(LinkEvent::AcceptFilter(Box::new(filter)))?;
+                    }
+                }
+                () = self.list_requests.notified(), if may_list => self.request_list()?,
+            }
+        }
+    }
+
+    fn request_list(&mut self) -> Result<(), Disconnect> {
+        self.events.try_send(LinkEvent::ListAsked)?;
+        let client = self.client.clone();
+        self.list = Some(Box::pin(async move { client.device_list().await }));
+        Ok(())
+    }
+
+    /// Reports a list and requests the accept filter after it. A list that failed by a broken
+    /// connection ends the link: a stopping server (GOAWAY) may leave the stream open and accept no
+    /// more calls.
+    fn report_list(&mut self, list: Result<Vec<Listed>, Error>) -> Result<(), Disconnect> {
+        match list {
+            Ok(rows) => {
+                if self.filter.is_none() {
+                    let client = self.client.clone();
+                    self.filter = Some(Box::pin(async move { client.accept_filter().await }));
+                }
+                self.events.try_send(LinkEvent::List(rows))
+            }
+            Err(error) => {
+                self.events.try_send(LinkEvent::ListFailed(LinkError::from(&error)))?;
+                match error {
+                    Error::Broken { .. } => Err(error.into()),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn report_changes(&self, batch: &mut Vec<StatusChange>) -> Result<(), Disconnect> {
+        let received = Instant::now().into_std();
+        for change in batch.drain(..) {
+            match convert::status_change(change, received) {
+                Some(event) => self.events.try_send(event)?,
+                None => self.client.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Probes an idle gateway that rejects HTTP/2 pings; ends when it does not answer.
+async fn keep_alive_by_calls(
+    client: &GatewayClient,
+    version: ApiVersion,
+    keep_alive: KeepAlive,
+) -> Disconnect {
+    if keep_alive == KeepAlive::Pings {
+        return std::future::pending().await;
+    }
+    let connection = client.connection();
+    let timing = connection.options().timing;
+    loop {
+        let idle = connection.activity().idle_for();
+        if idle < timing.keep_alive_interval {
+            sleep(timing.keep_alive_interval - idle).await;
+            continue;
+        }
+        let timeout = timing.keep_alive_timeout;
+        match connection.call_as(version, GetAcceptFilterRequest {}, timeout).await {
+            // Any answer shows that the gateway is alive, even an error.
+            Ok(_) | Err(Error::Status { .. }) => {}
+            Err(Error::Deadline { .. }) => {
+                if connection.activity().idle_for() >= timeout {
+                    return Disconnect::from_timeout(connection);
+                }
+            }
+            Err(Error::Broken { status, .. }) => {
+                return Disconnect::from_transport(connection, &status);
+            }
+            Err(error) => return error.into(),
+        }
+    }
+}

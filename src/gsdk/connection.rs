@@ -1,0 +1,219 @@
+//! One HTTP/2 connection to a gateway: calls in the gateway's API version, each with a deadline,
+//! and what the dial learned about the gateway.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::channel::{self, KeepAlive};
+use super::error::{self, Error};
+use super::options::GatewayOptions;
+use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS};
+use crate::certificate::Certificate;
+use crate::net::{self, ActivityClock, Dialed};
+use crate::proto::connect::{StatusChange, SubscribeStatusRequest};
+
+/// The largest message accepted: a gateway's own default limit (wire, section 1).
+const MESSAGE_LEN_MAX: usize = 75_497_472;
+
+/// A finished call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RpcRecord {
+    pub method: &'static str,
+    /// `DeadlineExceeded` for our own deadline too, and `Unavailable` for a broken connection.
+    pub code: Code,
+    /// `None` for a stream.
+    pub duration: Option<Duration>,
+}
+
+/// Receives each finished call, on the caller's task: it must not block.
+pub type RpcObserver = Arc<dyn Fn(&RpcRecord) + Send + Sync>;
+
+/// A connection. Its calls fail with [`Error::Broken`] once it has ended; it is never reopened.
+pub(crate) struct Connection {
+    options: GatewayOptions,
+    grpc: Grpc<Channel>,
+    /// Tried first while no version is confirmed.
+    expected_version: ApiVersion,
+    confirmed_version: OnceLock<ApiVersion>,
+    observer: RpcObserver,
+    certificate: Option<Certificate>,
+    /// Whether the gateway asked for a client certificate.
+    certificate_requested: bool,
+    activity: Arc<ActivityClock>,
+    warned_about_id_0: AtomicBool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("gateway", &self.options.name).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(crate) async fn open(
+        options: &GatewayOptions,
+        keep_alive: KeepAlive,
+        expected_version: ApiVersion,
+        observer: RpcObserver,
+    ) -> Result<Self, Error> {
+        let dialed = net::dial(&options.target()).await?;
+        let Dialed { stream, certificate, certificate_requested, activity } = dialed;
+        let channel = channel::open(stream, options, keep_alive).await.map_err(|error| {
+            let (gateway, status) = (options.name.clone(), Status::from_error(Box::new(error)));
+            Error::Broken { gateway, method: "HTTP/2", status }
+        })?;
+        Ok(Self {
+            options: options.clone(),
+            grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX),
+            expected_version,
+            confirmed_version: OnceLock::new(),
+            observer,
+            certificate,
+            certificate_requested,
+            activity,
+            warned_about_id_0: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn options(&self) -> &GatewayOptions {
+        &self.options
+    }
+
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    /// When bytes last came from the gateway.
+    pub(crate) fn activity(&self) -> &ActivityClock {
+        &self.activity
+    }
+
+    /// The API version in which the gateway has answered on this connection.
+    pub(crate) fn api_version(&self) -> Option<ApiVersion> {
+        self.confirmed_version.get().copied()
+    }
+
+    pub(crate) fn confirm(&self, version: ApiVersion) {
+        // A gateway serves one version, so a second confirmation is equal.
+        _ = self.confirmed_version.set(version);
+    }
+
+    /// The API versions to try while none is confirmed, in order.
+    pub(crate) fn candidate_versions(&self) -> [ApiVersion; 2] {
+        [self.expected_version, self.expected_version.other()]
+    }
+
+    /// Makes a call. While the API version is not confirmed, UNIMPLEMENTED makes it try the other.
+    pub(crate) async fn call<R: Rpc>(
+        &self,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        if let Some(version) = self.api_version() {
+            return self.call_as(version, request, deadline).await;
+        }
+        for version in self.candidate_versions() {
+            let outcome = self.call_as(version, request.clone(), deadline).await;
+            match &outcome {
+                Err(error) if error.grpc_code() == Some(Code::Unimplemented) => continue,
+                Ok(_) | Err(Error::Status { .. }) => self.confirm(version),
+                Err(_) => {}
+            }
+            return outcome;
+        }
+        Err(self.not_a_device_gateway())
+    }
+
+    /// Makes a call in one API version.
+    pub(crate) async fn call_as<R: Rpc>(
+        &self,
+        version: ApiVersion,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        let (method, started) = (R::METHOD, Instant::now());
+        let outcome = match timeout(deadline, self.send(version, request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(status)) => Err(self.error(method, status)),
+            Err(_) => {
+                let gateway = self.options.name.clone();
+                Err(Error::Deadline { gateway, method, deadline })
+            }
+        };
+        let code = match &outcome {
+            Ok(_) => Code::Ok,
+            Err(Error::Status { status, .. }) => status.code(),
+            Err(Error::Deadline { .. }) => Code::DeadlineExceeded,
+            Err(_) => Code::Unavailable,
+        };
+        self.record(method, code, Some(started.elapsed()));
+        outcome
+    }
+
+    async fn send<R: Rpc>(&self, version: ApiVersion, request: R) -> Result<R::Response, Status> {
+        let mut grpc = self.ready().await?;
+        let (path, codec) = (version.path(R::METHOD)?, ProstCodec::default());
+        let response = grpc.unary(Request::new(request), path, codec).await?;
+        Ok(response.into_inner())
+    }
+
+    /// Requests the status stream. A gateway may respond only with the first status change.
+    pub(crate) async fn subscribe(
+        self: Arc<Self>,
+        version: ApiVersion,
+    ) -> Result<Streaming<StatusChange>, Status> {
+        let request = SubscribeStatusRequest { queue_size: self.options.queue_size };
+        let mut grpc = self.ready().await?;
+        let (path, codec) = (version.path(SUBSCRIBE_STATUS)?, ProstCodec::default());
+        let response: Response<_> =
+            grpc.server_streaming(Request::new(request), path, codec).await?;
+        Ok(response.into_inner())
+    }
+
+    async fn ready(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+        Ok(grpc)
+    }
+
+    pub(crate) fn record(&self, method: &'static str, code: Code, duration: Option<Duration>) {
+        (self.observer)(&RpcRecord { method, code, duration });
+    }
+
+    /// The error for a call's status.
+    pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
+        let gateway = self.options.name.clone();
+        let broken = error::is_transport(&status);
+        // The gateway names the reason, or asked for a certificate and closed before any answer.
+        let unanswered = broken && self.api_version().is_none();
+        if error::is_certificate_required(&status) || self.certificate_requested && unanswered {
+            let address = self.options.address.clone();
+            return Error::ClientCertificateRequired { gateway, address };
+        }
+        match broken {
+            true => Error::Broken { gateway, method, status },
+            false => Error::Status { gateway, method, status },
+        }
+    }
+
+    pub(crate) fn not_a_device_gateway(&self) -> Error {
+        let GatewayOptions { name, address, .. } = &self.options;
+        Error::NotADeviceGateway { gateway: name.clone(), address: address.clone() }
+    }
+
+    /// Logs, once a connection, that a gateway sent rows whose device ID is 0.
+    pub(crate) fn warn_about_id_0(&self, method: &'static str, count: usize) {
+        if !self.warned_about_id_0.swap(true, Ordering::Relaxed) {
+            let gateway = &self.options.name;
+            tracing::warn!(%gateway, method, count, "gateway sent devices with ID 0; ignored");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Why a link ended or could not be established, and what that means for the next attempt.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::connection::Connection;
+use super::error::{Error, ErrorCode, code_name, is_too_many_pings, root_cause};
+use super::events::LinkError;
+use super::options::PORT_DEFAULT;
+use super::rpc::SUBSCRIBE_STATUS;
+use crate::ids::GatewayName;
+
+/// A gateway that stops closes its streams in order; one that does so within this time after the
+/// link came up is misbehaving.
+const BRIEF: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Disconnect {
+    error: LinkError,
+    kind: Kind,
+    pings_rejected: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Nothing answers at the address now, as while a gateway restarts or hangs.
+    Absent,
+    /// The gateway closed the stream without an error.
+    StreamEnded,
+    /// The gateway answers, but not as it should.
+    Refused,
+}
+
+impl Disconnect {
+    fn new(kind: Kind, code: ErrorCode, message: String) -> Self {
+        Self { error: LinkError::new(code, message), kind, pings_rejected: false }
+    }
+
+    pub(crate) fn from_overflow(gateway: &GatewayName) -> Self {
+        let message = format!(
+            "gateway {gateway}: the event queue is full, so the status stream was closed; all \
+             states are read again when there is room"
+        );
+        Self::new(Kind::Refused, ErrorCode::Overflow, message)
+    }
+
+    /// From the end of the status stream.
+    pub(crate) fn from_stream_end(connection: &Connection, end: Result<(), Status>) -> Self {
+        let Err(status) = end else {
+            let message = format!(
+                "gateway {} ended the status stream; it is probably stopping or restarting",
+                connection.options().name
+            );
+            return Self::new(Kind::StreamEnded, ErrorCode::StreamEnded, message);
+        };
+        match connection.error(SUBSCRIBE_STATUS, status) {
+            Error::Broken { status, .. } => Self::from_transport(connection, &status),
+            Error::Status { gateway, status, .. } => Self::from_status(&gateway, &status),
+            error => error.into(),
+        }
+    }
+
+    /// From an error that the gateway sent on the stream.
+    fn from_status(gateway: &GatewayName, status: &Status) -> Self {
+        let code = status.code();
+        let reason = match status.message() {
+            "" => String::new(),
+            message => format!(" ({message})"),
+        };
+        let kind = if code == Code::Unavailable { Kind::Absent } else { Kind::Refused };
+        let name = code_name(code);
+        let message =
+            format!("gateway {gateway} refused or ended the status stream: {name}{reason}");
+        let pings_rejected = is_too_many_pings(status);
+        Self { pings_rejected, ..Self::new(kind, ErrorCode::Grpc(code), message) }
+    }
+
+    /// From a broken connection.
+    pub(crate) fn from_transport(connection: &Connection, status: &Status) -> Self {
+        let options = connection.options();
+        if connection.activity().idle_for() >= options.timing.keep_alive_timeout {
+            return Self::from_timeout(connection);
+        }
+        let hint = match connection.api_version() {
+            Some(_) => String::new(),
+            None => format!(
+                " before any answer; check that it is the gateway's gRPC port (usually \
+                 {PORT_DEFAULT})"
+            ),
+        };
+        let (name, address, cause) = (&options.name, &options.address, root_cause(status));
+        let message = format!("gateway {name}: the connection to {address} broke ({cause}){hint}");
+        let pings_rejected = is_too_many_pings(status);
+        Self { pings_rejected, ..Self::new(Kind::Absent, ErrorCode::ConnectionLost, message) }
+    }
+
+    /// From a keep-alive timeout: no bytes received since the probe.
+    pub(crate) fn from_timeout(connection: &Connection) -> Self {
+        let options = connection.options();
+        let message = format!(
+            "gateway {}: nothing received from {} for {:.0} s, not even an answer to keep-alive; \
+             the gateway hangs, or the network is cut",
+            options.name,
+            options.address,
+            connection.activity().idle_for().as_secs_f32()
+        );
+        Self::new(Kind::Absent, ErrorCode::NoSignOfLife, message)
+    }
+
+    /// Whether the gateway closed the connection because of our HTTP/2 pings.
+    pub(crate) const fn pings_rejected(&self) -> bool {
+        self.pings_rejected
+    }
+
+    /// Whether another attempt soon costs the gateway nothing; `lasted`: how long the link was up.
+    pub(crate) fn is_absence(&self, lasted: Option<Duration>) -> bool {
+        match self.kind {
+            Kind::Absent => true,
+            Kind::StreamEnded => lasted.is_some_and(|lasted| lasted >= BRIEF),
+            Kind::Refused => false,
+        }
+    }
+
+    pub(crate) const fn error(&self) -> &LinkError {
+        &self.error
+    }
+}
+
+/// From a failed call or a failed attempt to connect.
+impl From<Error> for Disconnect {
+    fn from(error: Error) -> Self {
+        let kind = if error.is_absence() { Kind::Absent } else { Kind::Refused };
+        Self { error: LinkError::from(&error), kind, pings_rejected: false }
+    }
+}

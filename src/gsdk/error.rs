@@ -1,0 +1,215 @@
+//! Errors of a gateway's calls and links, each with a stable code and a remedy.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::options::PORT_DEFAULT;
+use crate::ids::{GatewayName, HostPort};
+use crate::net::{CERTIFICATE_ALERTS, DialCode, DialError, MASTER_PORT};
+
+/// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
+/// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams
+/// with it as a message before that.
+const TOO_MANY_PINGS: &str = "too many pings";
+
+/// A failed call, or a failed attempt to connect.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The gateway answered with an error.
+    #[error(
+        "gateway {gateway} answered {method} with {}: {}",
+        code_name(status.code()),
+        text(status)
+    )]
+    Status { gateway: GatewayName, method: &'static str, status: Status },
+    /// No answer in time. The gateway may have executed the call.
+    #[error(
+        "gateway {gateway} did not answer {method} within {} s; whether it was done is not known",
+        deadline.as_secs_f32()
+    )]
+    Deadline { gateway: GatewayName, method: &'static str, deadline: Duration },
+    /// The connection broke. The gateway may have executed the call.
+    #[error(
+        "the connection to gateway {gateway} broke during {method} ({}); whether it was done is \
+         not known",
+        root_cause(status)
+    )]
+    Broken { gateway: GatewayName, method: &'static str, status: Status },
+    /// The service is unknown at this address in both API versions.
+    #[error(
+        "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so \
+         it is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
+         {PORT_DEFAULT}; port {MASTER_PORT} is a master gateway)"
+    )]
+    NotADeviceGateway { gateway: GatewayName, address: HostPort },
+    /// The TLS handshake succeeded, and then the gateway asked for a client certificate (TLS 1.3).
+    #[error(
+        "gateway {gateway}: {address} asks for a client certificate, as a master gateway does \
+         (port {MASTER_PORT}); set gateways.{gateway}.address to a device gateway (port \
+         {PORT_DEFAULT})"
+    )]
+    ClientCertificateRequired { gateway: GatewayName, address: HostPort },
+}
+
+impl Error {
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Dial(error) => ErrorCode::Dial(error.code()),
+            Self::Status { status, .. } => ErrorCode::Grpc(status.code()),
+            Self::Deadline { .. } => ErrorCode::Grpc(Code::DeadlineExceeded),
+            Self::Broken { .. } => ErrorCode::Grpc(Code::Unavailable),
+            Self::NotADeviceGateway { .. } => ErrorCode::NotADeviceGateway,
+            Self::ClientCertificateRequired { .. } => {
+                ErrorCode::Dial(DialCode::ClientCertificateRequired)
+            }
+        }
+    }
+
+    /// The code with which the gateway itself answered, if it did.
+    pub fn grpc_code(&self) -> Option<Code> {
+        match self {
+            Self::Status { status, .. } => Some(status.code()),
+            _ => None,
+        }
+    }
+
+    /// Whether the gateway may have executed the call.
+    pub const fn outcome_unknown(&self) -> bool {
+        matches!(self, Self::Deadline { .. } | Self::Broken { .. })
+    }
+
+    /// Whether nothing answers at the address now, as while a gateway restarts or hangs.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_absence(),
+            Self::Broken { .. } | Self::Deadline { .. } => true,
+            Self::Status { .. }
+            | Self::NotADeviceGateway { .. }
+            | Self::ClientCertificateRequired { .. } => false,
+        }
+    }
+}
+
+/// The stable code of an error in payloads, metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    Dial(DialCode),
+    Grpc(Code),
+    NotADeviceGateway,
+    ConnectionLost,
+    StreamEnded,
+    NoSignOfLife,
+    Overflow,
+    /// The gateway's task panicked.
+    Internal,
+}
+
+impl ErrorCode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dial(code) => code.as_str(),
+            Self::Grpc(code) => code_name(code),
+            Self::NotADeviceGateway => "not_a_device_gateway",
+            Self::ConnectionLost => "connection_lost",
+            Self::StreamEnded => "stream_ended",
+            Self::NoSignOfLife => "no_sign_of_life",
+            Self::Overflow => "overflow",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A gRPC code in snake_case, as in all payloads and metrics.
+pub const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// The message of a status that the gateway sent.
+pub(crate) fn text(status: &Status) -> &str {
+    match status.message() {
+        "" => "no reason given",
+        message => message,
+    }
+}
+
+/// Whether tonic made this status from a broken connection, so that the gateway did not send it.
+pub(crate) fn is_transport(status: &Status) -> bool {
+    status.source().is_some()
+}
+
+/// Whether the gateway closed the connection because of our HTTP/2 pings.
+pub(crate) fn is_too_many_pings(status: &Status) -> bool {
+    let matches = |text: &str| {
+        let text = text.to_ascii_lowercase().replace('_', " ");
+        text.contains(TOO_MANY_PINGS)
+    };
+    // tonic's code for a GOAWAY with ENHANCE_YOUR_CALM.
+    is_transport(status) && status.code() == Code::ResourceExhausted
+        || matches(status.message())
+        || sources(status).any(|error| matches(&error.to_string()))
+}
+
+/// Whether the gateway closed the connection because it requires a client certificate. tonic keeps
+/// the TLS alert only as text, so this looks for the alert's name.
+pub(crate) fn is_certificate_required(status: &Status) -> bool {
+    let cause = root_cause(status);
+    is_transport(status)
+        && CERTIFICATE_ALERTS.iter().any(|alert| cause.ends_with(&format!("alert: {alert:?}")))
+}
+
+/// The innermost cause of a broken connection.
+pub(crate) fn root_cause(status: &Status) -> String {
+    match sources(status).last().map(ToString::to_string) {
+        // rustls's text for a killed process, with a link to its manual.
+        Some(cause) if cause.contains("close_notify") => "the other side closed it".to_owned(),
+        Some(cause) => cause,
+        None => status.message().to_owned(),
+    }
+}
+
+fn sources<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let source = |error: &&'a (dyn StdError + 'static)| (*error).source();
+    std::iter::successors(status.source(), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejected_pings_are_recognized_in_the_texts_of_all_servers() {
+        // As grpc-core 1.85 ends the streams of such a connection.
+        assert!(is_too_many_pings(&Status::unavailable("Too many pings")));
+        assert!(is_too_many_pings(&Status::unknown("GOAWAY: too_many_pings")));
+        assert!(!is_too_many_pings(&Status::resource_exhausted("too many clients")));
+    }
+}

@@ -1,0 +1,209 @@
+//! One task for each gateway that connects, reads, and connects again until it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::channel::KeepAlive;
+use super::client::GatewayClient;
+use super::connected_link::ConnectedLink;
+use super::connection::RpcObserver;
+use super::disconnect::Disconnect;
+use super::error::ErrorCode;
+use super::events::{EventSink, LinkError, LinkEvent, LinkEventSender};
+use super::failure_log::FailureLog;
+use super::options::GatewayOptions;
+use super::rpc::ApiVersion;
+use super::subscription::Subscription;
+use crate::fleet::GatewayIndex;
+use crate::net::Backoff;
+use crate::task::caught;
+
+/// A handle to a gateway's task.
+#[derive(Debug)]
+pub struct Link {
+    list_requests: Arc<Notify>,
+    client: watch::Receiver<Option<GatewayClient>>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts the task. It ends when `stop` becomes true, or when its sender or the receiver of
+    /// the events is gone.
+    #[must_use]
+    pub fn start(
+        gateway: GatewayIndex,
+        options: GatewayOptions,
+        events: LinkEventSender,
+        observer: RpcObserver,
+        mut stop: watch::Receiver<bool>,
+    ) -> Self {
+        let list_requests = Arc::new(Notify::new());
+        let (client_sender, client) = watch::channel(None);
+        let task = LinkTask {
+            events: EventSink::new(gateway, options.name.clone(), events),
+            observer,
+            list_requests: list_requests.clone(),
+            client: client_sender,
+            api_version: ApiVersion::V1_5,
+            keep_alive: KeepAlive::Pings,
+            failures: FailureLog::default(),
+            options,
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = task.supervise() => {}
+            }
+        });
+        Self { list_requests, client, task }
+    }
+
+    /// Requests the device list. Requests made while one is running lead to one more list. While
+    /// the link is down this has no effect: request the list after `LinkUp`.
+    pub fn list_now(&self) {
+        self.list_requests.notify_one();
+    }
+
+    /// The client for calls beside the stream; `None` while the link is down.
+    #[must_use]
+    pub fn client(&self) -> Option<GatewayClient> {
+        self.client.borrow().clone()
+    }
+
+    /// A receiver that always holds the present link's client.
+    #[must_use]
+    pub fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
+        self.client.clone()
+    }
+
+    /// Waits until the task has ended.
+    pub async fn ended(self) {
+        let _ = self.task.await;
+    }
+}
+
+#[derive(Clone)]
+struct LinkTask {
+    options: GatewayOptions,
+    events: EventSink,
+    observer: RpcObserver,
+    list_requests: Arc<Notify>,
+    client: watch::Sender<Option<GatewayClient>>,
+    /// Those below are learned from the gateway, and reset by a panic.
+    api_version: ApiVersion,
+    keep_alive: KeepAlive,
+    failures: FailureLog,
+}
+
+/// How long a link was up.
+#[derive(Clone, Copy)]
+struct Uptime {
+    since: Instant,
+    last_activity: Instant,
+}
+
+impl Uptime {
+    fn duration(self) -> Duration {
+        self.last_activity.saturating_duration_since(self.since)
+    }
+}
+
+fn down_event(uptime: Option<Uptime>, error: LinkError) -> LinkEvent {
+    match uptime {
+        Some(Uptime { last_activity, .. }) => {
+            LinkEvent::LinkDown { last_activity: last_activity.into_std(), error }
+        }
+        None => LinkEvent::AttemptFailed(error),
+    }
+}
+
+impl LinkTask {
+    /// Runs until the receiver of the events is gone. A panic ends the link, not the task.
+    async fn supervise(self) {
+        loop {
+            let Err(panic) = caught(self.clone().run()).await else { return };
+            let gateway = &self.options.name;
+            tracing::error!(%gateway, panic, "internal error: gateway task panicked; restarting");
+            // Nothing was observed after the last byte, even if the panic came later.
+            let uptime = self.client.send_replace(None).map(|client| {
+                let last_activity = client.connection().activity().last_activity();
+                Uptime { since: last_activity, last_activity }
+            });
+            let message = format!(
+                "gateway {gateway}: internal error: its task panicked and was restarted; please \
+                 report this: {panic}"
+            );
+            let error = LinkError::new(ErrorCode::Internal, message);
+            if !self.events.send(down_event(uptime, error)).await {
+                return;
+            }
+            sleep(self.options.timing.retry.first).await;
+        }
+    }
+
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(self.options.timing.retry);
+        loop {
+            let (disconnect, uptime) = self.attempt().await;
+            self.client.send_replace(None);
+            let gateway = &self.options.name;
+            let retry_at_once = disconnect.pings_rejected() && self.keep_alive == KeepAlive::Pings;
+            if retry_at_once {
+                self.keep_alive = KeepAlive::Calls;
+                tracing::info!(%gateway, "gateway rejects HTTP/2 pings; keep-alive by calls");
+            } else if uptime.is_some() {
+                self.failures.disconnected(gateway, disconnect.error());
+            } else {
+                self.failures.attempt_failed(gateway, disconnect.error());
+            }
+            if !self.events.send(down_event(uptime, disconnect.error().clone())).await {
+                return;
+            }
+            if !retry_at_once {
+                let lasted = uptime.map(Uptime::duration);
+                sleep(backoff.next(disconnect.is_absence(lasted), lasted)).await;
+            }
+        }
+    }
+
+    /// Connects and reads until the link ends; returns how long it was up, if it was.
+    async fn attempt(&mut self) -> (Disconnect, Option<Uptime>) {
+        let (client, subscription) = match self.connect().await {
+            Ok(connected) => connected,
+            Err(disconnect) => return (disconnect, None),
+        };
+        let since = Instant::now();
+        let link = ConnectedLink::new(&self.events, &self.list_requests, &client, subscription);
+        let disconnect = link.run(self.api_version, self.keep_alive).await;
+        let last_activity = client.connection().activity().last_activity();
+        (disconnect, Some(Uptime { since, last_activity }))
+    }
+
+    async fn connect(&mut self) -> Result<(GatewayClient, Subscription), Disconnect> {
+        let observer = self.observer.clone();
+        let client =
+            GatewayClient::open(&self.options, self.keep_alive, self.api_version, observer).await?;
+        let (subscription, api_version) = Subscription::establish(client.connection()).await?;
+        self.api_version = api_version;
+        discard_request(&self.list_requests).await;
+        self.client.send_replace(Some(client.clone()));
+        let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
+        self.events.try_send(LinkEvent::LinkUp { api_version, certificate_expires_at })?;
+        self.failures.connected(&self.options.name, api_version);
+        Ok((client, subscription))
+    }
+}
+
+/// Discards a request made while the link was down.
+async fn discard_request(requests: &Notify) {
+    tokio::select! {
+        biased;
+        () = requests.notified() => {}
+        () = std::future::ready(()) => {}
+    }
+}

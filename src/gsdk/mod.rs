@@ -1,0 +1,28 @@
+//! The G-SDK client: typed calls to a gateway, and for each gateway one task that reads its status
+//! stream.
+
+mod channel;
+mod client;
+mod connected_link;
+mod connection;
+mod convert;
+mod disconnect;
+mod error;
+mod events;
+mod failure_log;
+mod link;
+mod options;
+mod rpc;
+mod subscription;
+mod types;
+
+pub use client::GatewayClient;
+pub use connection::{RpcObserver, RpcRecord};
+pub use error::{Error, ErrorCode, code_name};
+pub use events::{LinkError, LinkEvent, LinkEventSender};
+pub use link::Link;
+pub use options::{GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
+pub use rpc::ApiVersion;
+pub use types::{
+    AcceptFilter, DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, PendingDevice, Slaves, Target,
+};

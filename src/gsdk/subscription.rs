@@ -1,0 +1,169 @@
+//! A subscription to a gateway's status changes: how it is established and read.
+//!
+//! Servers of grpc-go and grpc-core send a stream's headers only with its first message, so a
+//! quiet gateway does not respond to the subscription at all.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::sleep;
+use tokio_stream::Stream;
+use tonic::{Code, Status, Streaming};
+
+use super::connection::Connection;
+use super::disconnect::Disconnect;
+use super::error::{Error, is_transport};
+use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS};
+use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
+
+/// Status changes read at once, before other tasks run.
+pub(crate) const BATCH_LEN_MAX: usize = 1024;
+
+/// How a stream ended: with the gateway's OK, or with an error.
+pub(crate) type StreamEnd = Result<(), Status>;
+
+type Response = Pin<Box<dyn Future<Output = Result<Streaming<StatusChange>, Status>> + Send>>;
+
+enum State {
+    Requested(Response),
+    Open(Box<Streaming<StatusChange>>),
+}
+
+/// A stream of status changes. It is recorded with its last code when it is dropped.
+pub(crate) struct Subscription {
+    state: State,
+    connection: Arc<Connection>,
+    code: Code,
+}
+
+impl Subscription {
+    /// Subscribes in the API version that the gateway serves.
+    pub(crate) async fn establish(
+        connection: &Arc<Connection>,
+    ) -> Result<(Self, ApiVersion), Disconnect> {
+        for version in connection.candidate_versions() {
+            let mut subscription = Self::request(connection.clone(), version);
+            if subscription.is_served(version).await? {
+                connection.confirm(version);
+                return Ok((subscription, version));
+            }
+        }
+        Err(connection.not_a_device_gateway().into())
+    }
+
+    fn request(connection: Arc<Connection>, version: ApiVersion) -> Self {
+        let response = Box::pin(connection.clone().subscribe(version));
+        let state = State::Requested(response);
+        Self { state, connection, code: Code::Cancelled }
+    }
+
+    /// Whether the gateway serves the subscription; false if this API version is unknown to it.
+    ///
+    /// Without a response within the grace period, a light call decides: a gateway that does not
+    /// know the subscription would have rejected it by the time that call is answered.
+    async fn is_served(&mut self, version: ApiVersion) -> Result<bool, Disconnect> {
+        let connection = self.connection.clone();
+        let status = tokio::select! {
+            biased;
+            response = self.response() => response.err(),
+            error = probe_after_grace(&connection, version) => match error {
+                None => None,
+                Some(Error::Status { status, .. }) if status.code() != Code::Unimplemented => None,
+                Some(Error::Status { status, .. } | Error::Broken { status, .. }) => Some(status),
+                Some(error) => return Err(error.into()),
+            }
+        };
+        match status {
+            None => Ok(true),
+            Some(status) if status.code() == Code::Unimplemented && !is_transport(&status) => {
+                Ok(false)
+            }
+            Some(status) => Err(Disconnect::from_stream_end(&connection, Err(status))),
+        }
+    }
+
+    async fn response(&mut self) -> Result<(), Status> {
+        poll_fn(|cx| self.poll_open(cx).map_ok(drop)).await
+    }
+
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<&mut Streaming<StatusChange>, Status>> {
+        if let State::Requested(response) = &mut self.state {
+            match ready!(response.as_mut().poll(cx)) {
+                Ok(stream) => self.state = State::Open(Box::new(stream)),
+                Err(status) => {
+                    self.set_code(&status);
+                    return Poll::Ready(Err(status));
+                }
+            }
+        }
+        match &mut self.state {
+            State::Open(stream) => Poll::Ready(Ok(stream)),
+            State::Requested(_) => Poll::Pending,
+        }
+    }
+
+    fn set_code(&mut self, status: &Status) {
+        self.code = if is_transport(status) { Code::Unavailable } else { status.code() };
+    }
+
+    /// Waits for at least one change or the end, and reads what is there. Cancel safe.
+    pub(crate) async fn read(&mut self, batch: &mut Vec<StatusChange>) -> Option<StreamEnd> {
+        poll_fn(|cx| match self.poll_read(cx, batch) {
+            Poll::Pending if batch.is_empty() => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+            Poll::Ready(end) => Poll::Ready(end),
+        })
+        .await
+    }
+
+    /// Reads what is there, without waiting.
+    pub(crate) async fn read_ready(&mut self, batch: &mut Vec<StatusChange>) -> Option<StreamEnd> {
+        poll_fn(|cx| match self.poll_read(cx, batch) {
+            Poll::Pending => Poll::Ready(None),
+            Poll::Ready(end) => Poll::Ready(end),
+        })
+        .await
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<StatusChange>,
+    ) -> Poll<Option<StreamEnd>> {
+        let stream = match ready!(self.poll_open(cx)) {
+            Ok(stream) => stream,
+            Err(status) => return Poll::Ready(Some(Err(status))),
+        };
+        while batch.len() < BATCH_LEN_MAX {
+            match ready!(Pin::new(&mut *stream).poll_next(cx)) {
+                Some(Ok(change)) => batch.push(change),
+                Some(Err(status)) => {
+                    self.set_code(&status);
+                    return Poll::Ready(Some(Err(status)));
+                }
+                None => {
+                    self.code = Code::Ok;
+                    return Poll::Ready(Some(Ok(())));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.connection.record(SUBSCRIBE_STATUS, self.code, None);
+    }
+}
+
+async fn probe_after_grace(connection: &Connection, version: ApiVersion) -> Option<Error> {
+    sleep(connection.options().timing.subscribe_grace).await;
+    let deadline = GetAcceptFilterRequest::DEADLINE;
+    connection.call_as(version, GetAcceptFilterRequest {}, deadline).await.err()
+}
