@@ -26,4 +26,5 @@ pub mod proto;
 pub mod schema;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+pub mod store;
 pub mod task;

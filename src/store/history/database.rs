@@ -1,0 +1,354 @@
+//! Writes the history: batches of events and of what became of them, gaps, and retention.
+//!
+//! Every call blocks on the disk and every failure leaves the database as it was.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use super::error::Error;
+use super::{Change, Event, Position, Retention, schema};
+use crate::ids::Moment;
+use crate::payload::Subject;
+
+/// The most events of a block. Retention removes a block in one step.
+const BLOCK_EVENTS_MAX: u64 = 256;
+/// The longest time that a block spans: how much longer than `keep` an event may stay.
+const BLOCK_SPAN_MAX_MS: i64 = 3_600_000;
+
+/// The one writer of the history.
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    retention: Retention,
+    state: State,
+}
+
+/// An opened database.
+#[derive(Debug)]
+pub struct Opened {
+    /// Ready to be written.
+    pub database: Database,
+    /// The new name of a damaged or foreign file that the database has replaced.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// What the database holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many events.
+    pub events: u64,
+    /// When the oldest was recorded, to the block of events that it is in.
+    pub oldest_at: Option<Moment>,
+}
+
+/// What is known without asking the file. Replaced when a transaction has been committed.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    position: Position,
+    last_id: u64,
+    totals: Totals,
+    /// The one that the next event may extend.
+    newest_block: Option<Block>,
+}
+
+/// Consecutive events, and the times between which they were recorded.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    first_id: u64,
+    last_id: u64,
+    events: u64,
+    oldest_at: i64,
+    newest_at: i64,
+}
+
+/// What became of an event in the batch that records it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    delivered: bool,
+    dropped: bool,
+    lost: u64,
+}
+
+impl Database {
+    /// Opens `history.db`; creates it where there is none. A damaged or foreign file is set aside
+    /// and replaced by an empty one, in which everything from before `now` counts as missing.
+    pub fn open(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
+        let open = |replaced_at| {
+            let connection = schema::open(path, replaced_at)?;
+            let state = State::read(&connection)?;
+            Ok(Self { connection, retention, state })
+        };
+        match open(None) {
+            Err(Error::Damaged(_) | Error::Foreign { .. }) => {
+                let set_aside = Some(schema::set_aside(path)?);
+                Ok(Opened { database: open(Some(now))?, set_aside })
+            }
+            opened => Ok(Opened { database: opened?, set_aside: None }),
+        }
+    }
+
+    /// Where reading of the log continues.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.state.position
+    }
+
+    /// The id of the newest event ever recorded; 0 where there was none.
+    #[must_use]
+    pub const fn last_id(&self) -> u64 {
+        self.state.last_id
+    }
+
+    /// How much it holds.
+    #[must_use]
+    pub const fn totals(&self) -> Totals {
+        self.state.totals
+    }
+
+    /// Writes a part of the log in one transaction; `position` is where the next part begins.
+    /// Events up to [`Self::last_id`] are ignored, so a part may be applied again.
+    pub fn apply(&mut self, changes: &[Change], position: Position) -> Result<(), Error> {
+        let mut state = State { position, ..self.state };
+        let transaction = self.connection.transaction()?;
+        let marks = mark_recorded(&transaction, changes, state.last_id)?;
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        for change in changes {
+            let Change::Recorded(event) = change else { continue };
+            if event.id <= state.last_id {
+                continue;
+            }
+            let (gateway, device_id) = match &event.subject {
+                Subject::Bridge => (None, None),
+                Subject::Gateway(gateway) => (Some(gateway), None),
+                Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
+            };
+            let marks = marks.get(&event.id).copied().unwrap_or_default();
+            insert.execute(params![
+                event.id,
+                event.recorded_at.millis(),
+                gateway.map(|gateway| gateway.as_str()),
+                device_id,
+                event.event_type,
+                marks.delivered,
+                marks.dropped,
+                marks.lost,
+                String::from_utf8_lossy(&event.payload).as_ref(),
+            ])?;
+            state.record(&transaction, event)?;
+        }
+        drop(insert);
+        if let Some(block) = &state.newest_block {
+            block.write(&transaction)?;
+        }
+        state.write(&transaction)?;
+        transaction.commit()?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Notes that events recorded in this time, after [`Self::last_id`], were not written.
+    /// `position` is where reading of the log continues behind them.
+    pub fn mark_gap(&mut self, from: Moment, to: Moment, position: Position) -> Result<(), Error> {
+        let state = State { position, ..self.state };
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "INSERT INTO gaps VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET
+             from_at = min(from_at, excluded.from_at), to_at = max(to_at, excluded.to_at)",
+            params![state.last_id, from.millis(), to.millis()],
+        )?;
+        state.write(&transaction)?;
+        transaction.commit()?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Makes everything that was applied survive a power cut.
+    pub fn checkpoint(&mut self) -> Result<(), Error> {
+        let busy: bool =
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get("busy"))?;
+        if busy { Err(Error::CheckpointBlocked) } else { Ok(()) }
+    }
+
+    /// Removes the oldest block of events if it is older than `keep` or the database larger than
+    /// `max_bytes`. Returns whether it did: then call it again, for there may be more.
+    pub fn trim(&mut self, now: Moment) -> Result<bool, Error> {
+        let Some(oldest) = Block::oldest(&self.connection)? else { return Ok(false) };
+        let keep = i64::try_from(self.retention.keep.as_millis()).unwrap_or(i64::MAX);
+        let too_old = oldest.newest_at < now.millis().saturating_sub(keep);
+        let newest = self.state.newest_block;
+        let is_newest = newest.is_some_and(|newest| newest.first_id == oldest.first_id);
+        let too_large = !is_newest && self.bytes()? > self.retention.max_bytes;
+        if !too_old && !too_large {
+            return Ok(false);
+        }
+        let transaction = self.connection.transaction()?;
+        oldest.remove(&transaction)?;
+        let next = Block::oldest(&transaction)?;
+        transaction.commit()?;
+        self.state.totals.events = self.state.totals.events.saturating_sub(oldest.events);
+        self.state.totals.oldest_at = next.map(|block| Moment::from_millis(block.oldest_at));
+        if is_newest {
+            self.state.newest_block = None;
+        }
+        Ok(true)
+    }
+
+    /// Bytes of the pages in use; removed events leave pages for the next ones.
+    fn bytes(&self) -> Result<u64, Error> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT (page_count - freelist_count) * page_size
+             FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        )?;
+        Ok(query.query_row((), |row| row.get(0))?)
+    }
+}
+
+/// Marks events that the database has already; returns the marks of those that it is to have.
+fn mark_recorded(
+    transaction: &Transaction<'_>,
+    changes: &[Change],
+    last_id: u64,
+) -> Result<HashMap<u64, Marks>, Error> {
+    let mut new: HashMap<u64, Marks> = HashMap::new();
+    for change in changes {
+        let (id, update) = match change {
+            Change::Recorded(_) => continue,
+            Change::Delivered(id) => (*id, "UPDATE events SET delivered = 1 WHERE id = ?1"),
+            Change::Dropped(id) => (*id, "UPDATE events SET dropped = 1 WHERE id = ?1"),
+            Change::Lost { id, .. } => (*id, "UPDATE events SET lost = ?2 WHERE id = ?1"),
+        };
+        if id > last_id {
+            let marks = new.entry(id).or_default();
+            match change {
+                Change::Recorded(_) => {}
+                Change::Delivered(_) => marks.delivered = true,
+                Change::Dropped(_) => marks.dropped = true,
+                Change::Lost { lost, .. } => marks.lost = *lost,
+            }
+        } else if let Change::Lost { lost, .. } = change {
+            transaction.prepare_cached(update)?.execute([id, *lost])?;
+        } else {
+            transaction.prepare_cached(update)?.execute([id])?;
+        }
+    }
+    Ok(new)
+}
+
+impl State {
+    fn read(connection: &Connection) -> Result<Self, Error> {
+        let mut state = connection.query_row(
+            "SELECT segment, log_offset, last_id,
+             (SELECT ifnull(sum(events), 0) FROM blocks) FROM progress",
+            (),
+            |row| {
+                let position = Position { segment: row.get(0)?, offset: row.get(1)? };
+                let totals = Totals { events: row.get(3)?, oldest_at: None };
+                Ok(Self { position, last_id: row.get(2)?, totals, newest_block: None })
+            },
+        )?;
+        let oldest = Block::oldest(connection)?;
+        state.totals.oldest_at = oldest.map(|block| Moment::from_millis(block.oldest_at));
+        state.newest_block = connection
+            .query_row("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1", (), Block::of_row)
+            .optional()?;
+        Ok(state)
+    }
+
+    /// Counts an event that was inserted.
+    fn record(&mut self, transaction: &Transaction<'_>, event: &Event) -> Result<(), Error> {
+        if self.last_id == 0 {
+            transaction.execute(
+                "UPDATE progress SET removed_through = ?1",
+                [event.id.saturating_sub(1)],
+            )?;
+        }
+        self.last_id = event.id;
+        self.totals.events += 1;
+        self.totals.oldest_at.get_or_insert(event.recorded_at);
+        let at = event.recorded_at.millis();
+        match &mut self.newest_block {
+            Some(block) if block.takes(at) => block.extend(event.id, at),
+            block => {
+                if let Some(full) = block {
+                    full.write(transaction)?;
+                }
+                *block = Some(Block::of(event.id, at));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        transaction
+            .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
+            .execute([self.position.segment, self.position.offset, self.last_id])?;
+        Ok(())
+    }
+}
+
+impl Block {
+    const fn of(id: u64, at: i64) -> Self {
+        Self { first_id: id, last_id: id, events: 1, oldest_at: at, newest_at: at }
+    }
+
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            first_id: row.get("first_id")?,
+            last_id: row.get("last_id")?,
+            events: row.get("events")?,
+            oldest_at: row.get("oldest_at")?,
+            newest_at: row.get("newest_at")?,
+        })
+    }
+
+    fn oldest(connection: &Connection) -> Result<Option<Self>, Error> {
+        let mut query =
+            connection.prepare_cached("SELECT * FROM blocks ORDER BY first_id LIMIT 1")?;
+        Ok(query.query_row((), Self::of_row).optional()?)
+    }
+
+    /// Whether an event of this time may extend it.
+    fn takes(&self, at: i64) -> bool {
+        let (oldest, newest) = (self.oldest_at.min(at), self.newest_at.max(at));
+        self.events < BLOCK_EVENTS_MAX && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
+    }
+
+    fn extend(&mut self, id: u64, at: i64) {
+        self.last_id = id;
+        self.events += 1;
+        self.oldest_at = self.oldest_at.min(at);
+        self.newest_at = self.newest_at.max(at);
+    }
+
+    fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                self.first_id,
+                self.last_id,
+                self.events,
+                self.oldest_at,
+                self.newest_at
+            ])?;
+        Ok(())
+    }
+
+    /// Removes it with its events, and the gaps before its end: the range counts as removed.
+    fn remove(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let Self { first_id, last_id, newest_at, .. } = *self;
+        transaction
+            .execute("DELETE FROM events WHERE id BETWEEN ?1 AND ?2", [first_id, last_id])?;
+        transaction.execute("DELETE FROM blocks WHERE first_id = ?1", [first_id])?;
+        transaction.execute("DELETE FROM gaps WHERE after_id < ?1", [last_id])?;
+        transaction.execute(
+            "UPDATE progress SET removed_through = ?1,
+             removed_until = max(ifnull(removed_until, ?2), ?2)",
+            params![last_id, newest_at.saturating_add(1)],
+        )?;
+        Ok(())
+    }
+}

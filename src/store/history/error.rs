@@ -1,0 +1,70 @@
+//! Why the history could not be written or read.
+
+use std::io;
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+/// Why the history could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A newer version of this program has written the file.
+    #[error(
+        "{} was written by a newer version (format {found}, this version reads up to {supported}); \
+         install that version again, or move the file away to start an empty history",
+        path.display()
+    )]
+    NewerFormat {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that this version reads.
+        supported: i64,
+    },
+    /// Another program has written the file.
+    #[error("{} is not a history database of this program; move it away", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system refused something.
+    #[error("{doing} {} failed", path.display())]
+    File {
+        /// What failed.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be used: open it again, which replaces it.
+    #[error("the history database is damaged")]
+    Damaged(#[source] rusqlite::Error),
+    /// A reader did not end in time.
+    #[error("a reader holds an old state of the history database; try again")]
+    CheckpointBlocked,
+    /// An event that was read is no JSON object.
+    #[error("the event with id {id} in the history database is not valid JSON")]
+    Event {
+        /// The event's id.
+        id: u64,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The query has ended in a panic.
+    #[error("internal error: the history query panicked ({0}); please report this")]
+    Panicked(String),
+    /// SQLite failed; the transaction was rolled back.
+    #[error("the history database failed")]
+    Database(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
+            _ => Self::Database(error),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The history: every recorded event in a SQLite database, for questions that are asked later.
+//!
+//! [`Database`] writes, on one thread; [`Reader`] answers queries beside it. `docs/history.md` has the schema for other readers.
+
+mod database;
+#[cfg(test)]
+mod docs_tests;
+mod error;
+mod query;
+#[cfg(test)]
+mod query_tests;
+mod reader;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use database::{Database, Opened, Totals};
+pub use error::Error;
+pub use query::{Filter, Gap, Missing, Page};
+pub use reader::Reader;
+
+use crate::ids::Moment;
+use crate::payload::Subject;
+
+/// The file's name in `state_dir`.
+pub const FILE_NAME: &str = "history.db";
+
+/// Where reading of the log continues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Bytes from the segment's beginning.
+    pub offset: u64,
+}
+
+/// An event as it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Greater than that of every event recorded before it.
+    pub id: u64,
+    /// When it was recorded, by the bridge's clock.
+    pub recorded_at: Moment,
+    /// The bridge, gateway or device that it is about.
+    pub subject: Subject,
+    /// As in its topic.
+    pub event_type: String,
+    /// The JSON object as published, without `lost`.
+    pub payload: Bytes,
+}
+
+/// A record of the log that the history follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new event.
+    Recorded(Event),
+    /// The broker has acknowledged the event with this id.
+    Delivered(u64),
+    /// The event with this id will not be delivered.
+    Dropped(u64),
+    /// Events of the same subject were dropped before this one.
+    Lost {
+        /// The event's id.
+        id: u64,
+        /// How many were dropped.
+        lost: u64,
+    },
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long an event is kept.
+    pub keep: Duration,
+    /// The most bytes of the database's pages in use.
+    pub max_bytes: u64,
+}

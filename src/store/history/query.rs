@@ -1,0 +1,281 @@
+//! One query of the history: a page of events, and what is missing from its range.
+//!
+//! Events are read in windows of consecutive blocks, so that a filter that selects few events stops
+//! at the deadline and the next page continues where this one stopped.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params, params_from_iter};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error::Error;
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::rfc3339;
+
+/// How long a query may go on to read windows.
+const DEADLINE: Duration = Duration::from_millis(700);
+/// Blocks of a window: some 16,000 events.
+const WINDOW_BLOCKS: usize = 64;
+/// The most holes that a page names.
+const MISSING_MAX: usize = 10;
+/// How long a query waits while the database is created or recovered.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Which events are asked for. An empty list selects all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Events of these gateways and of their devices.
+    pub gateways: Vec<GatewayName>,
+    /// Events of these devices.
+    pub device_ids: BTreeSet<DeviceId>,
+    /// Events of these types.
+    pub event_types: Vec<String>,
+    /// Events that follow the one with this id.
+    pub after_id: Option<u64>,
+    /// Events recorded at or after this time.
+    pub from: Option<Moment>,
+    /// Events recorded before this time.
+    pub to: Option<Moment>,
+    /// The most events of a page.
+    pub limit: usize,
+    /// The most bytes of a page's events; one event is returned even if it is larger.
+    pub max_bytes: usize,
+}
+
+/// A part of what was asked for, oldest first.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// Events as published, each with `id` and `delivered`.
+    pub events: Vec<Box<RawValue>>,
+    /// The `after_id` of the next page.
+    pub next: u64,
+    /// Whether the next page may have more of what was asked for now.
+    pub more: bool,
+    /// What is missing from the range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+}
+
+/// What is missing from a page's range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// When the oldest event that is kept was recorded; given where the range begins earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_at: Option<String>,
+    /// Times whose events could not be written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+/// A time whose events could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Its beginning.
+    pub from: String,
+    /// Its end.
+    pub to: String,
+}
+
+/// What retention has removed, and the newest event.
+struct Kept {
+    last_id: u64,
+    removed_through: u64,
+    removed_until: Option<i64>,
+}
+
+/// Reads one page in one snapshot of the database.
+pub(super) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let snapshot = connection.transaction()?;
+    let kept = Kept::read(&snapshot)?;
+    let after_id = filter.after_id.unwrap_or(0);
+    let mut page = Page { events: Vec::new(), next: after_id, more: false, gap: None };
+    if let Some((first_id, last_id)) = id_range(&snapshot, filter)? {
+        page.fill(&snapshot, filter, first_id, last_id)?;
+    }
+    if !page.more && filter.to.is_none() {
+        // All events are read, so the next page need not look at them again.
+        page.next = page.next.max(kept.last_id);
+    }
+    page.gap = gap(&snapshot, filter, &kept, &page)?;
+    Ok(page)
+}
+
+/// The ids, both included, between which all events of the filter's time lie.
+fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<(u64, u64)>, Error> {
+    let after_id = filter.after_id.unwrap_or(0);
+    let from = filter.from.map_or(i64::MIN, Moment::millis);
+    let to = filter.to.map_or(i64::MAX, Moment::millis);
+    let (first, last): (Option<u64>, Option<u64>) = snapshot.query_row(
+        "SELECT min(first_id), max(last_id) FROM blocks
+         WHERE last_id > ?1 AND newest_at >= ?2 AND oldest_at < ?3",
+        params![after_id, from, to],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(first.map(|first| first.max(after_id.saturating_add(1))).zip(last))
+}
+
+/// The last id of the window of blocks that begins with this id.
+fn window_end(snapshot: &Transaction<'_>, first_id: u64, last_id: u64) -> Result<u64, Error> {
+    let mut query = snapshot.prepare_cached(
+        "SELECT min(last_id) FROM (SELECT last_id FROM blocks WHERE first_id > ?1
+         ORDER BY first_id LIMIT 1 OFFSET ?2)",
+    )?;
+    let end: Option<u64> = query.query_row(params![first_id, WINDOW_BLOCKS], |row| row.get(0))?;
+    Ok(end.unwrap_or(last_id).min(last_id))
+}
+
+impl Kept {
+    fn read(snapshot: &Transaction<'_>) -> Result<Self, Error> {
+        let kept = snapshot.query_row(
+            "SELECT last_id, removed_through, removed_until FROM progress",
+            (),
+            |row| {
+                let (last_id, removed_through) = (row.get(0)?, row.get(1)?);
+                Ok(Self { last_id, removed_through, removed_until: row.get(2)? })
+            },
+        )?;
+        Ok(kept)
+    }
+
+    /// Whether the range begins before the oldest event that is kept.
+    fn is_exceeded_by(&self, filter: &Filter) -> bool {
+        // An id below the first one comes from an earlier state directory.
+        let earlier = filter.after_id.is_some_and(|id| id > 0);
+        let by_id = filter.after_id.is_none_or(|id| id < self.removed_through);
+        let by_time =
+            filter.from.is_none_or(|from| self.removed_until.is_some_and(|at| from.millis() < at));
+        by_id && by_time && (earlier || self.removed_until.is_some())
+    }
+}
+
+impl Page {
+    fn fill(
+        &mut self,
+        snapshot: &Transaction<'_>,
+        filter: &Filter,
+        mut first_id: u64,
+        last_id: u64,
+    ) -> Result<(), Error> {
+        let (started, mut bytes) = (Instant::now(), 0);
+        let (sql, values) = select(filter);
+        let mut statement = snapshot.prepare(&sql)?;
+        while first_id <= last_id {
+            let end = window_end(snapshot, first_id, last_id)?;
+            let range = [first_id, end].map(|id| Value::Integer(id.cast_signed()));
+            let mut rows = statement.query(params_from_iter(range.iter().chain(&values)))?;
+            while let Some(row) = rows.next()? {
+                let (id, event) = event_json(row)?;
+                bytes += event.get().len() + 1;
+                let is_full = self.events.len() >= filter.limit || bytes > filter.max_bytes;
+                if is_full && !self.events.is_empty() {
+                    self.more = true;
+                    return Ok(());
+                }
+                self.events.push(event);
+                self.next = id;
+            }
+            if end < last_id && started.elapsed() > DEADLINE {
+                (self.more, self.next) = (true, end);
+                return Ok(());
+            }
+            first_id = end.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// The statement, whose first two parameters are the window, and the values of the others.
+fn select(filter: &Filter) -> (String, Vec<Value>) {
+    let mut sql = "SELECT id, delivered, dropped, lost, event FROM events WHERE id BETWEEN ? AND ?"
+        .to_owned();
+    let mut values = Vec::new();
+    // The index leads to one device; for more of them reading by id is faster than sorting.
+    let is_indexed = filter.gateways.len() == 1 && filter.device_ids.len() == 1;
+    let prefix = if is_indexed { "" } else { "+" };
+    let gateways = filter.gateways.iter().map(|name| Value::Text(name.as_str().to_owned()));
+    let device_ids = filter.device_ids.iter().map(|id| Value::Integer(id.get().into()));
+    let event_types = filter.event_types.iter().map(|name| Value::Text(name.clone()));
+    let lists: [(&str, Vec<Value>); 3] = [
+        ("gateway", gateways.collect()),
+        ("device_id", device_ids.collect()),
+        ("event_type", event_types.collect()),
+    ];
+    for (column, list) in lists {
+        match list.len() {
+            0 => {}
+            1 => sql += &format!(" AND {prefix}{column} = ?"),
+            count => {
+                sql += &format!(" AND {prefix}{column} IN (?{})", ", ?".repeat(count - 1));
+            }
+        }
+        values.extend(list);
+    }
+    for (condition, at) in [("recorded_at >= ?", filter.from), ("recorded_at < ?", filter.to)] {
+        if let Some(at) = at {
+            sql += &format!(" AND {condition}");
+            values.push(Value::Integer(at.millis()));
+        }
+    }
+    sql += " ORDER BY id";
+    (sql, values)
+}
+
+/// The event as published, with what is known of its delivery.
+fn event_json(row: &Row<'_>) -> Result<(u64, Box<RawValue>), Error> {
+    let (id, delivered): (u64, bool) = (row.get(0)?, row.get(1)?);
+    let (dropped, lost): (bool, u64) = (row.get(2)?, row.get(3)?);
+    let published = row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?;
+    let mut json = published.strip_suffix('}').unwrap_or(published).to_owned();
+    if lost > 0 {
+        json += &format!(r#","lost":{lost}"#);
+    }
+    json += &format!(r#","id":{id},"delivered":{delivered}"#);
+    if dropped {
+        json += r#","dropped":true"#;
+    }
+    json.push('}');
+    Ok((id, RawValue::from_string(json).map_err(|source| Error::Event { id, source })?))
+}
+
+/// What is missing from the range of a page.
+fn gap(
+    snapshot: &Transaction<'_>,
+    filter: &Filter,
+    kept: &Kept,
+    page: &Page,
+) -> Result<Option<Gap>, Error> {
+    let time = |at: i64| rfc3339(Moment::from_millis(at));
+    let oldest_at = if kept.is_exceeded_by(filter) {
+        let oldest: Option<i64> = snapshot.query_row(
+            "SELECT min(recorded_at) FROM (SELECT recorded_at FROM events ORDER BY id LIMIT 1)",
+            (),
+            |row| row.get(0),
+        )?;
+        oldest.or(kept.removed_until).map(time)
+    } else {
+        None
+    };
+    let before = if page.more { page.next } else { u64::MAX >> 1 };
+    let mut holes = snapshot.prepare(
+        "SELECT from_at, to_at FROM gaps WHERE after_id >= ?1 AND after_id < ?2
+         AND to_at >= ?3 AND from_at < ?4 ORDER BY after_id LIMIT ?5",
+    )?;
+    let range = params![
+        filter.after_id.unwrap_or(0),
+        before,
+        filter.from.map_or(i64::MIN, Moment::millis),
+        filter.to.map_or(i64::MAX, Moment::millis),
+        MISSING_MAX,
+    ];
+    let hole = |row: &Row<'_>| Ok(Missing { from: time(row.get(0)?), to: time(row.get(1)?) });
+    let missing = holes.query_map(range, hole)?.collect::<Result<Vec<_>, _>>()?;
+    let is_whole = oldest_at.is_none() && missing.is_empty();
+    Ok((!is_whole).then_some(Gap { oldest_at, missing }))
+}

@@ -1,0 +1,253 @@
+//! Tests of queries: pages, filters, limits, gaps, and reading beside the writer.
+
+use serde_json::{Value, json};
+
+use super::tests::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, device, event};
+use super::*;
+use crate::ids::DeviceId;
+
+fn all() -> Filter {
+    Filter {
+        gateways: Vec::new(),
+        device_ids: [].into(),
+        event_types: Vec::new(),
+        after_id: None,
+        from: None,
+        to: None,
+        limit: 100,
+        max_bytes: usize::MAX,
+    }
+}
+
+fn page(fixture: &Fixture, filter: &Filter) -> Page {
+    query::page(&fixture.path(), filter).unwrap()
+}
+
+fn ids(page: &Page) -> Vec<u64> {
+    let id = |event: &Box<serde_json::value::RawValue>| {
+        serde_json::from_str::<Value>(event.get()).unwrap()["id"].as_u64().unwrap()
+    };
+    page.events.iter().map(id).collect()
+}
+
+fn position(offset: u64) -> Position {
+    Position { segment: 0, offset }
+}
+
+/// Events of these devices, one a minute.
+fn record(database: &mut Database, first: u64, devices: impl IntoIterator<Item = u32>) {
+    let at = |id: u64| NOW.plus(i64::try_from((id - FIRST_ID) * 60_000).unwrap());
+    let changes: Vec<_> = (first..)
+        .zip(devices)
+        .map(|(id, number)| Change::Recorded(event(id, at(id), device(number))))
+        .collect();
+    database.apply(&changes, position(first)).unwrap();
+}
+
+#[test]
+fn an_event_is_as_published_with_what_is_known_of_its_delivery() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    record(&mut database, FIRST_ID, [1, 1, 1]);
+    let marks = [
+        Change::Delivered(FIRST_ID),
+        Change::Dropped(FIRST_ID + 1),
+        Change::Lost { id: FIRST_ID + 2, lost: 1 },
+    ];
+    database.apply(&marks, position(9)).unwrap();
+    let page = page(&fixture, &all());
+    let texts: Vec<_> = page.events.iter().map(|event| event.get().to_owned()).collect();
+    let published = |id| format!(r#"{{"event_type":"disconnected","number":{id}"#);
+    assert_eq!(
+        texts,
+        [
+            format!(r#"{},"id":{FIRST_ID},"delivered":true}}"#, published(FIRST_ID)),
+            format!(
+                r#"{},"id":{1},"delivered":false,"dropped":true}}"#,
+                published(FIRST_ID + 1),
+                FIRST_ID + 1
+            ),
+            format!(
+                r#"{},"lost":1,"id":{1},"delivered":false}}"#,
+                published(FIRST_ID + 2),
+                FIRST_ID + 2
+            ),
+        ]
+    );
+    assert_eq!((page.next, page.more, &page.gap), (FIRST_ID + 2, false, &None));
+}
+
+#[test]
+fn pages_give_each_event_once_whatever_limits_them() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    record(&mut database, FIRST_ID, std::iter::repeat_n(1, 700));
+    for filter in [Filter { limit: 33, ..all() }, Filter { max_bytes: 1_000, ..all() }] {
+        let (mut seen, mut after_id) = (Vec::new(), None);
+        loop {
+            let page = page(&fixture, &Filter { after_id, ..filter.clone() });
+            assert!(!page.events.is_empty());
+            seen.extend(ids(&page));
+            after_id = Some(page.next);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, (FIRST_ID..FIRST_ID + 700).collect::<Vec<_>>());
+        record(&mut database, FIRST_ID + 700, [1]);
+        let next = page(&fixture, &Filter { after_id, ..filter });
+        assert_eq!(ids(&next), [FIRST_ID + 700], "what was recorded since");
+        drop(database);
+        std::fs::remove_file(fixture.path()).unwrap();
+        database = fixture.open(KEEP_ALL);
+        record(&mut database, FIRST_ID, std::iter::repeat_n(1, 700));
+    }
+    let one = page(&fixture, &Filter { max_bytes: 0, ..all() });
+    assert_eq!((one.events.len(), one.more), (1, true), "one event is always returned");
+}
+
+#[test]
+fn filters_select_gateways_devices_types_and_times() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    record(&mut database, FIRST_ID, [1, 2, 3, 1, 2, 3]);
+    let annex = Event {
+        event_type: "unreachable".to_owned(),
+        ..event(
+            FIRST_ID + 6,
+            NOW.plus(HOUR_MS),
+            crate::payload::Subject::Gateway("annex".parse().unwrap()),
+        )
+    };
+    let bridge = event(FIRST_ID + 7, NOW.plus(HOUR_MS), crate::payload::Subject::Bridge);
+    database.apply(&[Change::Recorded(annex), Change::Recorded(bridge)], position(9)).unwrap();
+    let offsets = |filter: Filter| -> Vec<u64> {
+        ids(&page(&fixture, &filter)).into_iter().map(|id| id - FIRST_ID).collect()
+    };
+    let id = |id| DeviceId::new(id).unwrap();
+    let gateways = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let lobby: Vec<crate::ids::GatewayName> = gateways(&["lobby"]);
+    assert_eq!(offsets(all()), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(offsets(Filter { gateways: lobby.clone(), ..all() }), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(offsets(Filter { gateways: gateways(&["lobby", "annex"]), ..all() }).len(), 7);
+    let one = Filter { device_ids: [id(2)].into(), ..all() };
+    assert_eq!(offsets(one.clone()), [1, 4]);
+    assert_eq!(offsets(Filter { gateways: lobby, ..one }), [1, 4]);
+    assert_eq!(offsets(Filter { device_ids: [id(2), id(3)].into(), ..all() }), [1, 2, 4, 5]);
+    let types = vec!["unreachable".to_owned(), "nothing".to_owned()];
+    assert_eq!(offsets(Filter { event_types: types, ..all() }), [6]);
+    let (from, to) = (Some(NOW.plus(60_000)), Some(NOW.plus(180_000)));
+    assert_eq!(offsets(Filter { from, to, ..all() }), [1, 2], "half-open");
+    assert_eq!(offsets(Filter { from: to, ..all() }), [3, 4, 5, 6, 7]);
+    assert_eq!(offsets(Filter { to: from, ..all() }), [0]);
+    assert_eq!(offsets(Filter { after_id: Some(FIRST_ID + 6), ..all() }), [7]);
+}
+
+#[test]
+fn times_are_found_although_the_clock_was_set_back() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    // Three hours on, then an hour back.
+    for (first, hour) in [(0, 0), (500, 3), (1_000, 2)] {
+        let changes: Vec<_> = (FIRST_ID + first..FIRST_ID + first + 500)
+            .map(|id| Change::Recorded(event(id, NOW.plus(hour * HOUR_MS), device(1))))
+            .collect();
+        database.apply(&changes, position(first)).unwrap();
+    }
+    let (from, to) = (Some(NOW.plus(2 * HOUR_MS)), Some(NOW.plus(2 * HOUR_MS + 1)));
+    let found = ids(&page(&fixture, &Filter { from, to, limit: 1_000, ..all() }));
+    assert_eq!(found, (FIRST_ID + 1_000..FIRST_ID + 1_500).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_retention_has_removed_is_a_gap_for_whoever_asks_for_it() {
+    let fixture = Fixture::new();
+    let keep = std::time::Duration::from_secs(3_600);
+    let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
+    record(&mut database, FIRST_ID, std::iter::repeat_n(1, 600));
+    let gap = |filter: Filter| page(&fixture, &filter).gap;
+    let from = |minutes| Some(NOW.plus(minutes * 60_000));
+    assert_eq!(gap(Filter { from: from(-99), ..all() }), None, "there was nothing earlier");
+    assert_eq!(gap(Filter { after_id: Some(0), ..all() }), None);
+    assert!(gap(Filter { after_id: Some(7), ..all() }).is_some(), "of an earlier state directory");
+    while database.trim(NOW.plus(5 * HOUR_MS)).unwrap() {}
+    let first = ids(&page(&fixture, &all()))[0];
+    assert!(first > FIRST_ID);
+    let minutes = i64::try_from(first - FIRST_ID).unwrap();
+    let oldest_at = Some(crate::payload::rfc3339(NOW.plus(minutes * 60_000)));
+    let removed = Some(Gap { oldest_at, missing: Vec::new() });
+    assert_eq!(gap(Filter { after_id: Some(0), ..all() }), removed);
+    assert_eq!(gap(Filter { after_id: Some(first - 2), ..all() }), removed);
+    assert_eq!(gap(Filter { after_id: Some(first - 1), ..all() }), None);
+    assert_eq!(gap(Filter { from: from(minutes - 1), ..all() }), removed);
+    assert_eq!(gap(Filter { from: from(minutes), ..all() }), None);
+}
+
+#[test]
+fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    record(&mut database, FIRST_ID, [1, 1]);
+    let (from, to) = (NOW.plus(120_000), NOW.plus(180_000));
+    database.mark_gap(from, to, position(5)).unwrap();
+    assert_eq!(database.position(), position(5));
+    record(&mut database, FIRST_ID + 50, [1, 1]);
+    let missing = json!({"missing": [{
+        "from": crate::payload::rfc3339(from), "to": crate::payload::rfc3339(to),
+    }]});
+    let gap = |filter: Filter| serde_json::to_value(page(&fixture, &filter).gap).unwrap();
+    assert_eq!(gap(all()), missing);
+    assert_eq!(gap(Filter { limit: 2, ..all() }), Value::Null, "it is on the next page");
+    assert_eq!(gap(Filter { after_id: Some(FIRST_ID + 1), limit: 1, ..all() }), missing);
+    assert_eq!(gap(Filter { after_id: Some(FIRST_ID + 50), ..all() }), Value::Null);
+    assert_eq!(gap(Filter { to: Some(from), ..all() }), Value::Null);
+    assert_eq!(gap(Filter { from: Some(to.plus(1)), ..all() }), Value::Null);
+}
+
+#[test]
+fn a_history_that_was_replaced_says_that_the_past_is_missing() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path(), "damaged".repeat(200)).unwrap();
+    let mut database = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap().database;
+    record(&mut database, FIRST_ID, [1]);
+    let gap = |filter: Filter| page(&fixture, &filter).gap;
+    assert!(gap(Filter { from: Some(NOW.plus(-1)), ..all() }).is_some());
+    assert!(gap(Filter { after_id: Some(0), ..all() }).is_some());
+    assert_eq!(gap(Filter { from: Some(NOW), ..all() }), None);
+    assert_eq!(gap(Filter { after_id: Some(FIRST_ID - 1), ..all() }), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_work_beside_the_writer_and_report_a_missing_database() {
+    let fixture = Fixture::new();
+    let reader = Reader::new(fixture.path());
+    let error = reader.query(all()).await.unwrap_err();
+    assert!(matches!(error, Error::Database(_)), "{error}");
+    let mut database = fixture.open(KEEP_ALL);
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let reader = reader.clone();
+            tokio::spawn(async move {
+                let (mut seen, mut after_id) = (0, None);
+                while seen < 2_000 {
+                    let filter = Filter { after_id, limit: 50, ..all() };
+                    let page = reader.query(filter).await.unwrap();
+                    seen += page.events.len();
+                    after_id = Some(page.next);
+                    tokio::task::yield_now().await;
+                }
+                seen
+            })
+        })
+        .collect();
+    let writer = tokio::task::spawn_blocking(move || {
+        for batch in 0..40 {
+            record(&mut database, FIRST_ID + batch * 50, std::iter::repeat_n(1, 50));
+        }
+        database.checkpoint().unwrap();
+    });
+    writer.await.unwrap();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 2_000, "each event once");
+    }
+}

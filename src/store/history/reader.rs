@@ -1,0 +1,42 @@
+//! Reads the history beside its writer: a few queries at a time, each within a deadline.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::query::{Filter, Page, page};
+
+/// Queries that run at the same time; more wait.
+const QUERIES_MAX: usize = 2;
+
+/// Reads the history. Cheap to clone: all clones share the limit.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    path: Arc<Path>,
+    permits: Arc<Semaphore>,
+}
+
+impl Reader {
+    /// A reader of the database at this path, which need not exist yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path: path.into(), permits: Arc::new(Semaphore::new(QUERIES_MAX)) }
+    }
+
+    /// The events that a filter selects, oldest first, as far as its limits and the deadline allow.
+    ///
+    /// # Errors
+    /// When the database is not there or cannot be read.
+    pub async fn query(&self, filter: Filter) -> Result<Page, Error> {
+        // The semaphore is never closed.
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        let path = self.path.clone();
+        let query = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            page(&path, &filter)
+        });
+        query.await.unwrap_or_else(|panic| Err(Error::Panicked(panic.to_string())))
+    }
+}

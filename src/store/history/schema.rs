@@ -1,0 +1,139 @@
+//! The database file: its tables, its format version, and the replacement of a file that is not
+//! usable.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::Error;
+use crate::ids::Moment;
+
+/// `application_id` of the file: `GSDK` in ASCII.
+const APPLICATION_ID: i64 = 0x4753_444b;
+/// `user_version` of the file. A change of the tables raises it and migrates older files.
+const FORMAT_VERSION: i64 = 1;
+/// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
+/// 4 KiB.
+const WAL_PAGES_MAX: i64 = 8_192;
+/// How long a checkpoint waits for readers.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The most files that are kept beside the database as damaged.
+const SET_ASIDE_MAX: u32 = 1_000;
+
+/// Comments inside a statement stay in the file: `.schema` of the sqlite3 shell prints them.
+const TABLES: &str = "
+CREATE TABLE events (
+  id          INTEGER PRIMARY KEY, -- grows with each event, never used again
+  recorded_at INTEGER NOT NULL,    -- Unix milliseconds by the bridge's clock
+  gateway     TEXT,                -- NULL: an event of the bridge
+  device_id   INTEGER,             -- NULL: an event of the bridge or of a gateway
+  event_type  TEXT    NOT NULL,
+  delivered   INTEGER NOT NULL,    -- 1: the broker has acknowledged it
+  dropped     INTEGER NOT NULL,    -- 1: it will not be delivered
+  lost        INTEGER NOT NULL,    -- events of the same device or gateway dropped before it
+  event       TEXT    NOT NULL     -- JSON as published, without lost
+) STRICT;
+CREATE INDEX events_by_device ON events (gateway, device_id, id);
+CREATE INDEX events_waiting ON events (id) WHERE delivered = 0 AND dropped = 0;
+CREATE TABLE blocks ( -- consecutive events; finds events by time, removed as a whole
+  first_id  INTEGER PRIMARY KEY,
+  last_id   INTEGER NOT NULL,
+  events    INTEGER NOT NULL,
+  oldest_at INTEGER NOT NULL,
+  newest_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE gaps ( -- events that followed after_id and could not be written
+  after_id INTEGER PRIMARY KEY,
+  from_at  INTEGER NOT NULL,
+  to_at    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE progress ( -- one row
+  segment         INTEGER NOT NULL, -- where reading of the log continues
+  log_offset      INTEGER NOT NULL,
+  last_id         INTEGER NOT NULL, -- of the newest event ever recorded here
+  removed_through INTEGER NOT NULL, -- events up to this id are not here
+  removed_until   INTEGER           -- events from before this time are missing; NULL: none are
+) STRICT;
+";
+
+/// Opens the database; creates it where there is none, `replaced_at` where one was set aside.
+pub(super) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connection, Error> {
+    // SQLite would create it with the default mode; the files beside it take over its mode.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let (application, version, tables) = connection.query_row(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+         FROM pragma_application_id, pragma_user_version",
+        (),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
+    )?;
+    match (application, version, tables) {
+        (0, 0, 0) => {
+            configure(&connection)?;
+            create(&mut connection, replaced_at)?;
+        }
+        (APPLICATION_ID, FORMAT_VERSION, _) => configure(&connection)?,
+        (APPLICATION_ID, found, _) if found > FORMAT_VERSION => {
+            let path = path.to_owned();
+            return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
+        }
+        _ => return Err(Error::Foreign { path: path.to_owned() }),
+    }
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), Error> {
+    // The pragma answers with the mode that it has set.
+    connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
+    Ok(())
+}
+
+fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<(), Error> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute(
+        "INSERT INTO progress VALUES (0, 0, 0, 0, ?1)",
+        [replaced_at.map(Moment::millis)],
+    )?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Renames a file that is not usable, with its write-ahead log, and returns its new name.
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let failed = |source| Error::File { doing: "renaming", path: path.to_owned(), source };
+    let free = (1..=SET_ASIDE_MAX)
+        .map(|number| with_suffix(path, &format!(".damaged-{number}")))
+        .find(|aside| !aside.exists());
+    let aside = free.ok_or_else(|| failed(io::ErrorKind::AlreadyExists.into()))?;
+    for suffix in ["-wal", "-shm"] {
+        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    fs::rename(path, &aside).map_err(failed)?;
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,317 @@
+//! Tests of the database: kills, repeated batches, marks, retention, damage, readers beside it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+
+use super::*;
+use crate::ids::DeviceId;
+
+pub(super) const NOW: Moment = Moment::from_millis(1_795_428_000_000);
+pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const KEEP_ALL: Retention = Retention { keep: Duration::MAX, max_bytes: u64::MAX };
+/// Ids begin above every earlier state directory's.
+pub(super) const FIRST_ID: u64 = 1_795_428_000_000_000;
+
+pub(super) struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path().join(FILE_NAME)
+    }
+
+    pub(super) fn open(&self, retention: Retention) -> Database {
+        let opened = Database::open(&self.path(), retention, NOW).unwrap();
+        assert_eq!(opened.set_aside, None);
+        opened.database
+    }
+
+    fn rows(&self, sql: &str) -> Vec<(u64, bool, bool, u64)> {
+        let connection = read_only(&self.path());
+        let mut statement = connection.prepare(sql).unwrap();
+        let row =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        statement.query_map((), row).unwrap().map(Result::unwrap).collect()
+    }
+
+    fn marks(&self) -> Vec<(u64, bool, bool, u64)> {
+        self.rows("SELECT id, delivered, dropped, lost FROM events ORDER BY id")
+    }
+}
+
+fn read_only(path: &Path) -> Connection {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+}
+
+pub(super) fn device(device_id: u32) -> Subject {
+    Subject::Device("lobby".parse().unwrap(), DeviceId::new(device_id).unwrap())
+}
+
+pub(super) fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
+    let payload = format!(r#"{{"event_type":"disconnected","number":{id}}}"#);
+    let event_type = "disconnected".to_owned();
+    Event { id, recorded_at, subject, event_type, payload: Bytes::from(payload) }
+}
+
+/// Consecutive events, one a second.
+fn recorded(ids: std::ops::Range<u64>) -> Vec<Change> {
+    let at = |id: u64| NOW.plus(i64::try_from((id - FIRST_ID) * 1_000).unwrap());
+    ids.map(|id| Change::Recorded(event(id, at(id), device(1)))).collect()
+}
+
+const fn position(segment: u64, offset: u64) -> Position {
+    Position { segment, offset }
+}
+
+#[test]
+fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    assert_eq!((database.position(), database.last_id()), (position(0, 0), 0));
+    let mut batch = recorded(FIRST_ID..FIRST_ID + 3);
+    batch.push(Change::Delivered(FIRST_ID));
+    database.apply(&batch, position(1, 300)).unwrap();
+    // A kill leaves the files as they are, the write-ahead log among them.
+    let killed = Fixture::new();
+    for suffix in ["", "-wal"] {
+        let name = format!("{FILE_NAME}{suffix}");
+        fs::copy(fixture.dir.path().join(&name), killed.dir.path().join(&name)).unwrap();
+    }
+    let mut database = killed.open(KEEP_ALL);
+    assert_eq!((database.position(), database.last_id()), (position(1, 300), FIRST_ID + 2));
+    let before = (killed.marks(), database.totals());
+    database.apply(&batch, position(1, 300)).unwrap();
+    assert_eq!((killed.marks(), database.totals()), before);
+    let id = FIRST_ID;
+    let rows = [(id, true, false, 0), (id + 1, false, false, 0), (id + 2, false, false, 0)];
+    assert_eq!(before.0, rows);
+    assert_eq!(before.1, Totals { events: 3, oldest_at: Some(NOW) });
+}
+
+#[test]
+fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    let id = FIRST_ID;
+    for ids in [id..id + 4, id + 4..id + 8] {
+        database.apply(&recorded(ids), position(0, 0)).unwrap();
+    }
+    let mut batch = vec![Change::Delivered(id + 1), Change::Lost { id: id + 2, lost: 7 }];
+    batch.extend(recorded(id + 8..id + 10));
+    batch.extend([
+        Change::Dropped(id),
+        Change::Dropped(id + 8),
+        Change::Lost { id: id + 9, lost: 2 },
+        Change::Delivered(id + 9),
+        // Of an event that was never recorded here.
+        Change::Delivered(id + 99),
+    ]);
+    database.apply(&batch, position(0, 1)).unwrap();
+    let marked: Vec<_> =
+        fixture.marks().into_iter().filter(|row| row.1 || row.2 || row.3 > 0).collect();
+    let rows = [
+        (id, false, true, 0),
+        (id + 1, true, false, 0),
+        (id + 2, false, false, 7),
+        (id + 8, false, true, 0),
+        (id + 9, true, false, 2),
+    ];
+    assert_eq!(marked, rows);
+}
+
+#[test]
+fn every_kind_of_subject_has_its_columns() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    let gateway = Subject::Gateway("lobby".parse().unwrap());
+    let subjects = [Subject::Bridge, gateway, device(7)];
+    let events = subjects.into_iter().zip(FIRST_ID..).map(|(subject, id)| event(id, NOW, subject));
+    let changes: Vec<_> = events.map(Change::Recorded).collect();
+    database.apply(&changes, position(0, 0)).unwrap();
+    let connection = read_only(&fixture.path());
+    let mut statement = connection.prepare("SELECT gateway, device_id FROM events").unwrap();
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let rows: Vec<(Option<String>, Option<u32>)> =
+        statement.query_map((), row).unwrap().map(Result::unwrap).collect();
+    let lobby = || Some("lobby".to_owned());
+    assert_eq!(rows, [(None, None), (lobby(), None), (lobby(), Some(7))]);
+}
+
+#[test]
+fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
+    let fixture = Fixture::new();
+    let keep = Duration::from_secs(3_600);
+    let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 1_000), position(0, 0)).unwrap();
+    assert!(!database.trim(NOW.plus(HOUR_MS)).unwrap(), "nothing is older than an hour");
+    // After 500 s more the first block of 256 is older than an hour as a whole.
+    let now = NOW.plus(HOUR_MS + 500_000);
+    assert!(database.trim(now).unwrap());
+    assert!(!database.trim(now).unwrap());
+    let left = Totals { events: 744, oldest_at: Some(NOW.plus(256_000)) };
+    assert_eq!(database.totals(), left);
+    while database.trim(NOW.plus(3 * HOUR_MS)).unwrap() {}
+    assert_eq!(database.totals(), Totals::default());
+    drop(database);
+    let mut database = fixture.open(KEEP_ALL);
+    assert_eq!(database.last_id(), FIRST_ID + 999);
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 1_001), position(0, 0)).unwrap();
+    assert_eq!(database.totals().events, 1);
+}
+
+#[test]
+fn retention_by_bytes_holds_the_size_while_events_come() {
+    const MAX_BYTES: u64 = 512 << 10;
+    let fixture = Fixture::new();
+    let mut database = fixture.open(Retention { max_bytes: MAX_BYTES, ..KEEP_ALL });
+    for batch in 0..50 {
+        let first = FIRST_ID + batch * 500;
+        database.apply(&recorded(first..first + 500), position(0, batch)).unwrap();
+        while database.trim(NOW).unwrap() {}
+    }
+    database.checkpoint().unwrap();
+    let size = fixture.path().metadata().unwrap().len();
+    assert!(size < 2 * MAX_BYTES, "{size} bytes");
+    let kept = database.totals().events;
+    assert!((500..25_000).contains(&kept), "{kept} events");
+    assert_eq!(fixture.marks().len(), usize::try_from(kept).unwrap());
+}
+
+#[test]
+fn a_limit_smaller_than_a_block_leaves_the_newest() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(Retention { max_bytes: 0, ..KEEP_ALL });
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 300), position(0, 0)).unwrap();
+    while database.trim(NOW).unwrap() {}
+    assert_eq!(database.totals().events, 44);
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_set_aside_and_replaced() {
+    let fixture = Fixture::new();
+    let aside = |number: u32| fixture.dir.path().join(format!("{FILE_NAME}.damaged-{number}"));
+    let open = || Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap();
+    fs::write(fixture.path(), "no database, but long enough to look at\n".repeat(20)).unwrap();
+    fs::write(fixture.dir.path().join(format!("{FILE_NAME}-wal")), "a log").unwrap();
+    let opened = open();
+    assert_eq!(opened.set_aside, Some(aside(1)));
+    assert!(fs::read_to_string(aside(1)).unwrap().starts_with("no database"));
+    drop(opened);
+    fs::remove_file(fixture.path()).unwrap();
+    let foreign = Connection::open(fixture.path()).unwrap();
+    foreign.execute_batch("CREATE TABLE contacts (name TEXT)").unwrap();
+    drop(foreign);
+    assert_eq!(open().set_aside, Some(aside(2)));
+    assert_eq!(open().set_aside, None, "the new one is kept");
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let fixture = Fixture::new();
+    drop(fixture.open(KEEP_ALL));
+    let connection = Connection::open(fixture.path()).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap_err();
+    assert!(matches!(error, Error::NewerFormat { found: 99, .. }), "{error}");
+    assert!(error.to_string().contains(FILE_NAME), "{error}");
+}
+
+#[test]
+fn only_the_owner_may_read_the_files() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 1), position(0, 0)).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let path = fixture.dir.path().join(format!("{FILE_NAME}{suffix}"));
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{suffix}");
+    }
+}
+
+#[test]
+fn a_checkpoint_empties_the_write_ahead_log_and_reports_a_reader_in_its_way() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 9), position(0, 0)).unwrap();
+    database.checkpoint().unwrap();
+    let log = fixture.dir.path().join(format!("{FILE_NAME}-wal"));
+    assert_eq!(log.metadata().unwrap().len(), 0);
+    let reader = read_only(&fixture.path());
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events;").unwrap();
+    database.apply(&recorded(FIRST_ID + 9..FIRST_ID + 10), position(0, 1)).unwrap();
+    let blocked = database.checkpoint().unwrap_err();
+    assert!(matches!(blocked, Error::CheckpointBlocked), "{blocked}");
+    reader.execute_batch("COMMIT").unwrap();
+    database.checkpoint().unwrap();
+}
+
+#[test]
+fn a_failed_batch_leaves_everything_as_it_was() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    database.apply(&recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
+    let before = (database.position(), database.last_id(), database.totals());
+    let writer = Connection::open(fixture.path()).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    database.apply(&recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap_err();
+    assert_eq!((database.position(), database.last_id(), database.totals()), before);
+    writer.execute_batch("COMMIT").unwrap();
+    database.apply(&recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap();
+    assert_eq!(database.totals().events, 2);
+}
+
+/// Run with `cargo test --release --lib history_cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement; meaningful in a release build"]
+fn history_cost_of_an_event_at_2000_a_second() {
+    const PER_BATCH: u64 = 2_000;
+    const BATCHES: u64 = 200;
+    for devices in [1_000_u32, 100_000] {
+        let fixture = Fixture::new();
+        let mut database = fixture.open(KEEP_ALL);
+        let filler = "x".repeat(350);
+        let started = cpu_time();
+        for batch in 0..BATCHES {
+            let first = FIRST_ID + batch * PER_BATCH;
+            let mut changes = Vec::new();
+            for id in first..first + PER_BATCH {
+                let subject = device(fastrand::u32(1..=devices));
+                let at = NOW.plus(i64::try_from(batch * 1_000).unwrap());
+                let payload = format!(r#"{{"event_type":"disconnected","filler":"{filler}"}}"#);
+                let payload = Bytes::from(payload);
+                changes.push(Change::Recorded(Event { payload, ..event(id, at, subject) }));
+                changes.push(Change::Delivered(id));
+            }
+            database.apply(&changes, position(0, batch)).unwrap();
+            if batch % 50 == 49 {
+                database.checkpoint().unwrap();
+            }
+        }
+        let us = cpu_time().saturating_sub(started).as_secs_f64() * 1e6;
+        let events = PER_BATCH * BATCHES;
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let each = us / events as f64;
+        println!("{devices} devices: {each:.1} us of CPU an event, {events} events");
+    }
+}
+
+/// User and system time of this process.
+fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let ticks: Vec<u64> =
+        after_name.split_whitespace().skip(11).take(2).map(|tick| tick.parse().unwrap()).collect();
+    Duration::from_millis((ticks[0] + ticks[1]) * 10)
+}

@@ -1,0 +1,3 @@
+//! What the bridge keeps in `state_dir`.
+
+pub mod history;
