@@ -22,6 +22,7 @@ pub mod mqtt;
 pub mod net;
 pub mod outbox;
 pub mod payload;
+pub mod period;
 pub mod proto;
 pub mod schema;
 #[cfg(feature = "simulator")]

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("store", "ids payload"),
     ("mqtt", "ids certificate fleet payload outbox homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),
+    ("period", "ids"),
     ("commands", "ids fleet payload gsdk"),
     ("desired", "ids fleet gsdk commands"),
     ("metrics", "ids fleet payload"),
