@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("mqtt", "ids certificate fleet payload outbox homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
-    ("commands", "ids fleet payload gsdk"),
+    ("commands", "ids fleet payload gsdk period store"),
     ("desired", "ids fleet gsdk commands"),
     ("metrics", "ids fleet payload"),
     ("http", "ids fleet payload metrics net task"),
@@ -33,8 +33,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("simulator", "ids proto net"),
     (
         "bridge",
-        "ids fleet payload outbox mqtt gsdk commands desired metrics http homeassistant config \
-         net task",
+        "ids fleet payload outbox store mqtt gsdk commands desired metrics http homeassistant \
+         config net task",
     ),
     ("doctor", "ids certificate fleet gsdk mqtt outbox config bridge net"),
     ("schema", "config"),

@@ -6,9 +6,10 @@
 use serde_json::Value;
 
 use super::Bridge;
+use super::history::HistoryAnswer;
 use super::running::{Asked, Begun, Finished, Word, audit, audited};
 use crate::commands::{
-    AnswerLimit, Command, Name, Outcome, OwnName, Refused, Response, code, device_states,
+    AnswerLimit, Command, HISTORY, Name, Outcome, OwnName, Refused, Response, code, device_states,
 };
 use crate::fleet::{GatewayIndex, Input};
 use crate::mqtt;
@@ -32,6 +33,11 @@ impl Bridge {
                 self.note_intent(gateway, intent.map(|intent| Intent { steps, ..intent }));
             }
             Word::Finished(finished) => self.finished(*finished),
+            Word::History(answer) => {
+                self.requests.under_way = self.requests.under_way.saturating_sub(1);
+                let HistoryAnswer { owner, response, asked } = *answer;
+                self.answer(&owner, &response, asked);
+            }
         }
     }
 
@@ -140,7 +146,10 @@ impl Bridge {
     fn hand_over(&mut self, owner: &str, response: &Response, answer: mqtt::Answer) {
         let known = response.command.parse::<Name>().map(Name::as_str);
         let own = || response.command.parse::<OwnName>().map(OwnName::as_str);
-        let known = known.or_else(|()| own()).unwrap_or("unknown");
+        let known = known.or_else(|()| own()).unwrap_or(match response.command.as_str() {
+            HISTORY => HISTORY,
+            _ => "unknown",
+        });
         let topics = self.publisher.topics();
         let is_ours = topics.is_bridge(owner)
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);

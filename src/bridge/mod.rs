@@ -14,6 +14,7 @@ mod duplicates;
 mod forget;
 mod giving;
 mod health;
+mod history;
 mod incoming;
 mod keeping;
 mod losses;
@@ -52,6 +53,7 @@ use discovery::Discovery;
 use duplicates::DuplicateDetector;
 use forget::ForgetScan;
 use health::HealthFacts;
+use history::HistoryQueries;
 use keeping::Keeper;
 use losses::Losses;
 use page::PageKeep;
@@ -110,6 +112,7 @@ pub struct Bridge {
     health: HealthFacts,
     queries: mpsc::Receiver<Query>,
     requests: Requests,
+    history: HistoryQueries,
     losses: Losses,
     retained_scan: RetainedScan,
     stale_topics: StaleTopics,

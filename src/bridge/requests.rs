@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::Bridge;
 use super::request_subscription::RequestSubscription;
 use super::running::{Asked, Begun, Word, finish, stopping};
+use super::{Bridge, history};
 use crate::commands::{
-    AnswerLimit, Bucket, Declared, Failure, Lane, Memory, Name, Place, Pool, Recalled, Refused,
-    Request, code, transaction_of,
+    AnswerLimit, Bucket, Declared, Failure, HISTORY, Lane, Memory, Name, Place, Pool, Recalled,
+    Refused, Request, code, transaction_of,
 };
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
@@ -223,7 +223,8 @@ impl Requests {
     fn check(&self, at: usize, request: &mqtt::Request) -> Result<Request, Refused> {
         let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
         let name: Name = request.command.parse().map_err(|()| {
-            let known: Vec<_> = Name::ALL.iter().map(|name| name.as_str()).collect();
+            let names = Name::ALL.iter().map(|name| name.as_str());
+            let known: Vec<_> = names.chain([HISTORY]).collect();
             let message = format!("there is no such command; there are {}", known.join(", "));
             refused(Failure::new(code::UNKNOWN_COMMAND, message))
         })?;
@@ -283,6 +284,9 @@ impl Bridge {
         if let Err(refused) = self.requests.admit(at, &request) {
             return self.refuse(&request, refused);
         }
+        if request.command == HISTORY {
+            return self.history_requested(at, &request);
+        }
         match at {
             Some(at) => match self.requests.check(at, &request) {
                 Ok(typed) => {
@@ -292,6 +296,23 @@ impl Bridge {
                 Err(refused) => self.refuse(&request, refused),
             },
             None => self.asked_of_the_bridge(&request),
+        }
+    }
+
+    fn history_requested(&mut self, at: Option<usize>, request: &mqtt::Request) {
+        let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
+        let limit = self.requests.answer_limit(self.publisher.answers_close_from());
+        let context = history::Context {
+            gateway: at.and_then(|at| self.requests.desks.get(at)).map(|desk| desk.name.clone()),
+            now: self.clock.now(),
+            packet_size_max: limit.size_max(),
+            answers: self.requests.speak.clone(),
+            stop: self.requests.stop.subscribe(),
+        };
+        let permitted = self.requests.permit(HISTORY).map_err(refused);
+        match permitted.and_then(|()| self.history.start(request, context)) {
+            Ok(()) => self.requests.under_way += 1,
+            Err(refused) => self.refuse(request, refused),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::history::HistoryAnswer;
 use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
 use crate::fleet::GatewayIndex;
 use crate::gsdk::GatewayClient;
@@ -67,6 +68,8 @@ pub(super) enum Word {
     Steps { gateway: GatewayIndex, steps: Value },
     /// A command has ended.
     Finished(Box<Finished>),
+    /// Recorded events have been read.
+    History(Box<HistoryAnswer>),
 }
 
 /// Every change is one line, whatever came of it.
@@ -196,7 +199,7 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
         "the bridge stopped before the gateway answered; ask again when it is back"
     };
     let failure = Failure::new(code::INTERRUPTED, message);
-    Outcome { data: Data::Json(data), ..Outcome::failed(failure) }
+    Outcome { data: Data::Json(data.into()), ..Outcome::failed(failure) }
 }
 
 /// A panic costs a command its answer's good news, nothing else. Given up, it is ended.
@@ -207,5 +210,8 @@ async fn run_caught(command: Command, calls: Calls) -> Outcome {
         return outcome;
     }
     let message = "the command died of a mistake in this program; what was done is not known";
-    Outcome { data: Data::Json(Value::Null), ..Outcome::failed(Failure::new("internal", message)) }
+    Outcome {
+        data: Data::Json(Value::Null.into()),
+        ..Outcome::failed(Failure::new("internal", message))
+    }
 }

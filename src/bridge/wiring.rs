@@ -18,6 +18,7 @@ use super::desired::Wanted;
 use super::discovery::{self, Discovery};
 use super::duplicates::DuplicateDetector;
 use super::health::HealthFacts;
+use super::history::HistoryQueries;
 use super::keeping::Keeper;
 use super::losses::Losses;
 use super::page::PageKeep;
@@ -108,6 +109,7 @@ impl Bridge {
             publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
+            history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
             fleet,
             duplicates: DuplicateDetector::new(directory.instance_id.clone()),
             directory,

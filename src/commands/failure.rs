@@ -27,6 +27,8 @@ pub mod code {
     pub const GATEWAY_UNAVAILABLE: &str = "gateway_unavailable";
     /// The bridge stopped while it ran: the outcome is not known.
     pub const INTERRUPTED: &str = "interrupted";
+    /// What is asked for cannot be read now.
+    pub const UNAVAILABLE: &str = "unavailable";
     /// No answer in time: the outcome is not known.
     pub const TIMEOUT: &str = "timeout";
 }

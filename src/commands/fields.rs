@@ -77,6 +77,43 @@ impl Fields {
         Ok(Some(Duration::from_secs_f64(seconds)))
     }
 
+    /// A whole number within limits, both included.
+    pub(super) fn whole(
+        &mut self,
+        key: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Result<Option<u64>, Failure> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let number = value.as_u64().filter(|number| (min..=max).contains(number));
+        let wanted = || format!("a whole number from {min} to {max}");
+        number.map(Some).ok_or_else(|| self.wrong(key, &value, &wanted()))
+    }
+
+    /// A time as text or as a number; its form is not checked here.
+    pub(super) fn time(&mut self, key: &'static str) -> Result<Option<String>, Failure> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(other) => Err(self.wrong(key, &other, "a time as text, or Unix milliseconds")),
+        }
+    }
+
+    /// A list of texts; empty where it is absent.
+    pub(super) fn texts(&mut self, key: &'static str) -> Result<Vec<String>, Failure> {
+        let items = match self.take(key) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) if items.len() <= DEVICES_MAX => items,
+            Some(other) => return Err(self.wrong(key, &other, "a list of texts")),
+        };
+        let text = |(at, item): (usize, Value)| match item {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(&format!("{key}[{at}]"), &other, "a text")),
+        };
+        items.into_iter().enumerate().map(text).collect()
+    }
+
     fn port(&mut self) -> Result<u16, Failure> {
         let Some(value) = self.take("port") else { return Ok(DEVICE_PORT_DEFAULT) };
         let port = value.as_u64().and_then(|number| u16::try_from(number).ok());

@@ -73,7 +73,7 @@ impl FromStr for OwnName {
         Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
             Failure::new(
                 code::UNKNOWN_COMMAND,
-                "the bridge itself takes republish and forget; all else is asked of a gateway, on \
+                "the bridge itself takes republish, forget and history; all else is asked of a gateway, on \
                  its own request topic",
             )
         })
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn the_names_are_those_that_the_configuration_knows() {
-        let ours = OwnName::ALL.map(|name| (name.as_str(), name.changes()));
+        let [republish, forget] = OwnName::ALL.map(|name| (name.as_str(), name.changes()));
+        let ours = [republish, forget, (super::super::history::HISTORY, false)];
         assert_eq!(ours, crate::config::OWN_COMMANDS);
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, code};
@@ -68,9 +69,46 @@ pub struct Warning {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     /// As it is to be read.
-    Json(Value),
+    Json(Body),
     /// The gateway's list: who answers knows how to say it.
     Devices(Vec<Listed>),
+}
+
+/// The data of an answer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Body {
+    /// Made here.
+    Value(Value),
+    /// Text that is known to be JSON.
+    Raw(Box<RawValue>),
+}
+
+impl Body {
+    /// The value; null for text.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Raw(_) => &Value::Null,
+        }
+    }
+}
+
+impl From<Value> for Body {
+    fn from(value: Value) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Value(one), Self::Value(other)) => one == other,
+            (Self::Raw(one), Self::Raw(other)) => one.get() == other.get(),
+            _ => false,
+        }
+    }
 }
 
 /// What came of a command.
@@ -93,7 +131,7 @@ impl Outcome {
     #[must_use]
     pub fn done(data: Value) -> Self {
         Self {
-            data: Data::Json(data),
+            data: Data::Json(data.into()),
             device_errors: Vec::new(),
             warnings: Vec::new(),
             error: None,
@@ -201,7 +239,7 @@ pub struct Response {
     /// How it ended.
     pub result: Verdict,
     /// What it gave.
-    pub data: Value,
+    pub data: Body,
     /// What failed on single devices.
     pub device_errors: Vec<DeviceFailure>,
     /// What is worth knowing.
@@ -235,7 +273,7 @@ impl Response {
             result: outcome.verdict(),
             data: match outcome.data {
                 Data::Json(data) => data,
-                Data::Devices(rows) => json!({ "devices": say(&rows) }),
+                Data::Devices(rows) => json!({ "devices": say(&rows) }).into(),
             },
             device_errors: outcome.device_errors,
             warnings: outcome.warnings,

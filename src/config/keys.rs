@@ -85,7 +85,7 @@ const fn key(path: &'static str, form: Form, fallback: Fallback) -> Key {
 
 /// Permitted without being asked: the commands that change nothing.
 const READ_ONLY: &[&str] =
-    &["search", "devices", "pending", "accept_filter/get", "slaves/get", "republish"];
+    &["search", "devices", "pending", "accept_filter/get", "slaves/get", "history", "republish"];
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[Key] = &[

@@ -76,7 +76,8 @@ pub const COMMANDS: [(&str, bool); 18] = [
 
 /// Every command of the contract that a client may ask the bridge itself for, and whether it takes
 /// something away.
-pub const OWN_COMMANDS: [(&str, bool); 2] = [("republish", false), ("forget", true)];
+pub const OWN_COMMANDS: [(&str, bool); 3] =
+    [("republish", false), ("forget", true), ("history", false)];
 
 /// The part of the command line that concerns the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -69,8 +69,8 @@ def payloads_fit(document):
     """A broker, a listener, and only then gateway and bridge: so the first events are heard too."""
     channels = channels_of(document)
     port, gateway, control, http = (str(free_port()) for _ in range(4))
-    asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "connect", "xx",
-             "ssl/enable"]
+    asked = ["devices", "search", "pending", "accept_filter/get", "slaves/get", "history", "connect",
+             "xx", "ssl/enable"]
     wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
               "deviceState", "deviceEvent", "response", "bridgeResponse", "request",
               "bridgeEvent", "gatewayEvent unreachable", "gatewayEvent reachable"}

@@ -296,10 +296,10 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
     let mut shown = Ok(());
     // What failed as a whole has no data, but perhaps steps.
-    if answer.result != Verdict::Error || answer.data.get("steps").is_some() {
+    if answer.result != Verdict::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let look = look::Look::of_stdout();
-        let (text, left_out) = table::of(&answer.command, &answer.data, by_number, look);
+        let (text, left_out) = table::of(&answer.command, answer.data.value(), by_number, look);
         let mut out = std::io::stdout().lock();
         shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         if !left_out.is_empty() {

@@ -127,6 +127,26 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     }
     assert_eq!(simulator.control().calls().get("DisconnectAll"), None);
 
+    // Who reads the history of all gateways reads nothing else, and asks for nothing else.
+    let auditor = Spy::start(broker.port, "auditor");
+    let ask = "gsdk/bridge/request/history";
+    let asked = ["-t", ask, "-u", "auditor", "-e", "gsdk-reply/auditor/1", "-n"];
+    patiently("the auditor is answered", async {
+        while rr(broker.port, &asked, "1").await.is_none() {}
+    })
+    .await;
+    for user in ["dashboard", "nodered", ""] {
+        let refused = refusal(broker.port, user, ask);
+        assert!(refused.contains("Not authorized"), "{user}: {refused}");
+    }
+    for topic in ["gsdk/bridge/request/republish", "gsdk/lobby/request/history", "gsdk/lobby/state"]
+    {
+        let refused = refusal(broker.port, "auditor", topic);
+        assert!(refused.contains("Not authorized"), "{topic}: {refused}");
+    }
+    auditor.hears("gsdk-reply/auditor/1").await;
+    assert!(!auditor.heard(|topic| !topic.starts_with("gsdk-reply/auditor/")));
+
     // What came until now they have heard once they hear what comes now.
     let device = simulator.control().managed()[0].device_id;
     simulator.control().drop_device(device);
