@@ -53,8 +53,8 @@ enum Edge {
 }
 
 impl Period {
-    /// Reads both ends. Without `to` it has no end; without `from` it begins 24 h before its end, or
-    /// before `now`. Dates and months are those of `zone`.
+    /// Reads both ends. Without `to` it has no end; without `from` it begins 24 h before its end
+    /// or before `now`. Dates and months are those of `zone`.
     ///
     /// # Errors
     /// Names the end that is wrong and the forms that are right.

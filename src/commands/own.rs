@@ -73,8 +73,8 @@ impl FromStr for OwnName {
         Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
             Failure::new(
                 code::UNKNOWN_COMMAND,
-                "the bridge itself takes republish, forget and history; all else is asked of a gateway, on \
-                 its own request topic",
+                "the bridge itself takes republish, forget and history; all else is asked of a \
+                 gateway, on its own request topic",
             )
         })
     }

@@ -49,7 +49,8 @@ fn times(connection: &Connection) -> (Moment, Moment) {
 
 fn event(id: u64, at: Moment, number: u32, event_type: &str, connected: bool) -> Change {
     let payload = format!(
-        r#"{{"event_type":"{event_type}","name":"Door {number}","status":"s","connected":{connected},"duration_s":90}}"#
+        r#"{{"event_type":"{event_type}","name":"Door {number}","status":"s",
+            "connected":{connected},"duration_s":90}}"#
     );
     let event_type = event_type.to_owned();
     Change::Recorded(Event {

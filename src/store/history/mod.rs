@@ -1,6 +1,7 @@
 //! The history: every recorded event in a SQLite database, for questions that are asked later.
 //!
-//! [`Database`] writes, on one thread; [`Reader`] answers queries beside it. `docs/history.md` has the schema for other readers.
+//! [`Database`] writes, on one thread; [`Reader`] answers queries beside it. `docs/history.md`
+//! has the schema for other readers.
 
 mod database;
 #[cfg(test)]
