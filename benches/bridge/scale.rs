@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gsdk2mqtt::simulator::Fault;
 use tokio::io::AsyncReadExt;
 
 use crate::counter::subscribe;
@@ -47,7 +48,9 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     table.row(Row::one("CPU from start to all retained, s", process.cpu().as_secs_f64()));
 
     let (states, events) = (arrived.states(), arrived.events());
-    simulators.iter().for_each(|one| one.control().cut_connections());
+    for simulator in &simulators {
+        simulator.control().apply_fault(&Fault::CutConnections);
+    }
     tokio::time::sleep(RECONNECT_WATCH).await;
     let said = (arrived.states() - states) + (arrived.events() - events);
     table

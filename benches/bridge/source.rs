@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::simulator::{Control, Settings, Simulator, mixed_devices};
+use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator, StatusCode, mixed_devices};
 use tempfile::TempDir;
 
 use crate::counter::Arrived;
@@ -158,7 +158,8 @@ pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64
             if per_second.is_some() {
                 told.entry(*id).or_default().push(Instant::now());
             }
-            control.tell(*id, *status);
+            control
+                .apply_fault(&Fault::Tell { devices: (*id).into(), status: StatusCode(*status) });
             *status = 3 - *status;
             number += 1;
         }

@@ -1,7 +1,4 @@
 //! `gsdk2mqtt simulate`: a simulated gateway as its own process.
-//!
-//! May not behave as a gateway by itself: it reads arguments, starts `simulator` and says where
-//! it is.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -25,7 +22,8 @@ use crate::simulator::{
 /// real gateway just started.
 #[derive(Args, Clone, Debug)]
 pub(super) struct SimulateArgs {
-    /// Where to listen; port 0 takes a free one. Default: 127.0.0.1:4000, a master 127.0.0.1:4010.
+    /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:4000, for a master
+    /// 127.0.0.1:4010.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// Be a master gateway with so many device gateways (gateway1, gateway2, ...), each with
@@ -33,17 +31,17 @@ pub(super) struct SimulateArgs {
     #[arg(long, value_name = "N", conflicts_with = "scenario",
         value_parser = clap::value_parser!(u8).range(1..=100))]
     pub gateways: Option<u8>,
-    /// Seconds for which a master's token is good.
+    /// Lifetime of a master's token in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub token_lifetime: u32,
-    /// How many devices are in a gateway's subnet.
+    /// The number of devices in a gateway's subnet.
     #[arg(long, default_value_t = DEVICES_COUNT, value_name = "N")]
     pub devices: usize,
-    /// A building and what befalls it: `office`, `hospital`, `flapping`, or a TOML file
-    /// (docs/simulator.md). Takes the place of --devices.
+    /// The devices of a site and the faults to come: `office`, `hospital`, `flapping`, or a TOML
+    /// file (docs/simulator.md). Replaces --devices.
     #[arg(long, value_name = "NAME|FILE", conflicts_with = "devices")]
     pub scenario: Option<String>,
-    /// Where the control API for faults listens (HTTP and JSON, loopback only); without it there
+    /// The address of the control API for faults (HTTP and JSON, loopback only); without it there
     /// is none.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub control: Option<SocketAddr>,
@@ -51,28 +49,27 @@ pub(super) struct SimulateArgs {
     /// started again is trusted as before).
     #[arg(long, default_value = "simulator-certs", value_name = "DIR")]
     pub certs: PathBuf,
-    /// What is in the server certificate; the awkward ones are there to be met before the real
-    /// gateway shows them.
+    /// The content of the server certificate; the invalid ones are for tests of your client.
     #[arg(long, value_enum, default_value = "both", value_name = "KIND")]
     pub certificate: CertificateKind,
-    /// What kind of keys the certificates have: RSA-2048 as a gateway's needs the openssl program.
+    /// The keys of the certificates: RSA-2048, as a gateway has, needs the openssl program.
     #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND")]
     pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub san: Vec<IpAddr>,
-    /// Have all devices managed from the start: those to be dialled registered as asynchronous,
-    /// those that dial let in.
+    /// Manage all devices from the start: those to be dialed are registered as asynchronous, those
+    /// that dial in are accepted.
     #[arg(long)]
     pub manage: bool,
-    /// Which package names are served: `gsdk` as V1.5 and later, `bare` as V1.4 and earlier.
+    /// The package names that are served: `gsdk` as V1.5 and later, `bare` as V1.4 and earlier.
     #[arg(long, value_enum, default_value = "both", value_name = "AGE")]
     pub packages: Packages,
     /// Send a stream's response headers only with its first message, as gateways written with
     /// grpc-go do.
     #[arg(long)]
     pub lazy_headers: bool,
-    /// Never tell TRY_TO_CONNECT, as older gateways.
+    /// Never report TRY_TO_CONNECT, as older gateways.
     #[arg(long)]
     pub no_try_status: bool,
     /// Seconds from losing an asynchronous connection to the next try.
@@ -81,10 +78,10 @@ pub(super) struct SimulateArgs {
     /// Seconds between two tries of a device that dials in.
     #[arg(long, value_name = "SECONDS")]
     pub dial_interval: Option<f64>,
-    /// Seconds until a dead device is noticed, at latest.
+    /// Seconds after which a device that does not respond is noticed at the latest.
     #[arg(long, value_name = "SECONDS")]
     pub keep_alive: Option<f64>,
-    /// Decides all that is left to chance; a scenario's own if absent, otherwise 1.
+    /// For every random choice; the scenario's own if absent, otherwise 1.
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 }
@@ -124,7 +121,7 @@ impl SimulateArgs {
         let port = if settings.master.is_some() { 4010 } else { 4000 };
         settings.listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         settings.managed |= self.manage;
-        settings.tells_tries &= !self.no_try_status;
+        settings.reports_tries &= !self.no_try_status;
         settings.seed = self.seed.unwrap_or(settings.seed);
         let timing = &mut settings.timing;
         for (given, place) in [
@@ -142,11 +139,11 @@ impl SimulateArgs {
 ///
 /// # Errors
 ///
-/// When certificates cannot be kept or the port cannot be had.
+/// When certificates cannot be written or the port cannot be opened.
 pub(super) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let simulator =
         Simulator::start(args.settings()?).await.context("cannot start the simulated gateway")?;
-    // Whoever does not want to read it, or no more of it, has a gateway all the same.
+    // The gateway runs even if its output cannot be written.
     _ = announce(&args, &simulator, &mut io::stdout());
     shutdown.await;
     simulator.stop().await;
@@ -158,14 +155,14 @@ fn announce(args: &SimulateArgs, simulator: &Simulator, out: &mut impl Write) ->
     let address = simulator.address();
     writeln!(out, "simulated G-SDK gateway on {address} (gRPC over TLS 1.2)")?;
     writeln!(out, "root certificate: {}", ca.display())?;
-    let building = simulator.control().building();
+    let devices = simulator.control().devices();
     if simulator.tenant().is_some() {
         let tenant = args.certs.join("tenant.crt");
         writeln!(out, "a master gateway; client certificate for Login: {}", tenant.display())?;
         writeln!(out, "administrator.crt beside it is for LoginAdmin; the keys are beside them")?;
     }
-    writeln!(out, "{} devices in its subnet; the first few:", building.len())?;
-    for device in building.iter().take(5) {
+    writeln!(out, "{} devices in its subnet; the first few:", devices.len())?;
+    for device in devices.iter().take(5) {
         writeln!(
             out,
             "  {} {} {}:{}{}{}",

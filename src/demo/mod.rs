@@ -115,7 +115,7 @@ fn configuration(dir: &TempDir, at: Listen, simulator: &Simulator) -> String {
         at.gateway,
         path("gateway/ca.crt"),
     );
-    for (device, door) in simulator.control().building().iter().zip(DOORS) {
+    for (device, door) in simulator.control().devices().iter().zip(DOORS) {
         text += &format!("{} = {{ name = \"{door}\" }}\n", device.id);
     }
     text

@@ -1,9 +1,9 @@
 //! Certificates as a gateway makes them: a private root, and a server certificate under it.
 //!
-//! May not touch the network. Facts from the wire's section 1: X.509 v3; the root has CA:TRUE,
-//! digitalSignature and keyCertSign, both EKUs; the server has digitalSignature, both EKUs, and a
-//! SAN that holds only what an operator typed. A real gateway's keys are RSA-2048, which `ring`
-//! cannot make: `Keys::Rsa` has the openssl program make them, and the default is ECDSA P-256.
+//! Facts of the wire, section 1: X.509 v3; the root has CA:TRUE, digitalSignature and keyCertSign,
+//! both EKUs; the server has digitalSignature, both EKUs, and a SAN that holds only what an
+//! operator typed. A real gateway's keys are RSA-2048, which `ring` cannot make: `Keys::Rsa` uses
+//! the openssl program for them, and the default is ECDSA P-256.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What stands in the server certificate's SAN, and what else is wrong with it.
+/// The SAN of the server certificate, and what else is wrong with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "kebab-case")]
@@ -31,16 +31,16 @@ pub enum CertificateKind {
     DnsOnly,
     /// No SAN at all, the common name only: modern TLS stacks refuse it.
     NoSan,
-    /// As `both`, but over since yesterday.
+    /// As `both`, but expired yesterday.
     Expired,
-    /// As `both`, but signed by another root than the `ca.crt` that is handed out.
+    /// As `both`, but signed by another root than `ca.crt`.
     OtherCa,
 }
 
 /// What kind of keys certificates have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Keys {
-    /// ECDSA P-256: made at once, with nothing to install.
+    /// ECDSA P-256: made without another program.
     #[default]
     Ecdsa,
     /// RSA-2048, as a gateway makes them: needs the openssl program.
@@ -148,7 +148,7 @@ impl Authority {
         &self.root_pem
     }
 
-    /// A server certificate for a gateway that is dialled at `addresses`.
+    /// A server certificate for a gateway that is dialed at `addresses`.
     ///
     /// # Errors
     ///

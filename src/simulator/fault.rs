@@ -1,128 +1,90 @@
-//! Faults as data: what a scenario's steps and the control API's requests order.
-//!
-//! May not act on a running simulation by itself: a fault of devices is applied to gateways handed
-//! in, at a time handed in; the others go through `Control`. One type serves TOML and JSON, so
-//! both have one reference (docs/simulator.md).
+//! Faults: each is defined here, in form and effect, for the control API (JSON), for scenario files
+//! (TOML) and for tests. docs/simulator.md is the reference.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tonic::Code;
 
-use super::building::{Mode, kind_of_name};
-use super::storm::{Pattern, Storm};
-use super::wire::front::Packages;
-use crate::proto::connect::Status;
+use super::gateway::{Gateway, Millis};
+use super::interceptor::Packages;
+use super::selector::{Devices, GrpcCode, StatusCode, unknown_kind};
+use super::site::{Device, Mode, kind_of_name};
+use super::storm::Storm;
 
-/// Something to befall the simulation.
+/// Something that goes wrong in the simulation, or is set right again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// Devices lose their power; the gateway notices by its keep-alive.
+    /// Devices are switched off; the gateway notices by its keep-alive.
     PowerOff {
-        /// Which.
         #[serde(default)]
         devices: Devices,
     },
-    /// Devices get their power back.
+    /// Devices are switched on.
     PowerOn {
-        /// Which.
         #[serde(default)]
         devices: Devices,
     },
     /// Connected devices lose their connection at once.
     Drop {
-        /// Which.
         #[serde(default)]
         devices: Devices,
     },
-    /// Managed devices change their status without a word to any stream.
+    /// Managed devices change their status without a report: only the list shows it.
     Silent {
-        /// Which.
         #[serde(default)]
         devices: Devices,
-        /// The status that the list shows from now on.
         status: StatusCode,
     },
-    /// The streams are told a status that changes nothing.
+    /// A status is reported that changes nothing; also of IDs that do not exist.
     Tell {
-        /// Which; IDs that nobody has are told too.
         #[serde(default)]
         devices: Devices,
-        /// The status told.
         status: StatusCode,
     },
-    /// Managed devices' status is told once more.
+    /// The status of managed devices is reported once more.
     Repeat {
-        /// Which.
         #[serde(default)]
         devices: Devices,
     },
-    /// The gateway's network to its devices goes or comes.
-    DeviceNetwork {
-        /// Whether it works.
-        up: bool,
-    },
-    /// The gateway's clock is ahead of the truth (behind, if negative).
-    ClockSkew {
-        /// By so many seconds.
-        seconds: i64,
-    },
+    /// The gateway's network to its devices is interrupted or restored.
+    DeviceNetwork { up: bool },
+    /// The gateway's clock is ahead of the true time (behind, if negative).
+    ClockSkew { seconds: i64 },
     /// All devices become managed, as if a client had asked.
     Manage,
-    /// A device is hung on the wall.
+    /// A device is added to the first gateway's subnet.
     AddDevice {
-        /// Its number.
         id: u32,
-        /// Its kind, as `bioentry_w2`.
         #[serde(rename = "type")]
         kind: String,
-        /// Its IPv4 address.
         ip: std::net::Ipv4Addr,
-        /// Whether it speaks TLS.
         #[serde(default)]
         ssl: bool,
-        /// Who dials.
         #[serde(default)]
         mode: Mode,
     },
-    /// Devices are taken off the wall.
-    RemoveDevice {
-        /// Which.
-        devices: Devices,
-    },
-    /// A storm of status changes.
-    Storm {
-        /// How many.
-        changes: u64,
-        /// How many a second; as fast as possible if absent.
-        per_second: Option<u32>,
-        /// Which devices in which order.
-        #[serde(default)]
-        pattern: Pattern,
-        /// For the pattern `random`.
-        #[serde(default)]
-        seed: u64,
-    },
-    /// The gateway's network to its clients goes or comes.
-    ClientNetwork {
-        /// Whether it works.
-        up: bool,
-    },
-    /// The gateway freezes towards its clients, or thaws.
-    Freeze {
-        /// Whether it is frozen.
-        on: bool,
-    },
-    /// All clients' connections are cut by TCP reset.
+    /// Devices are removed from their subnet.
+    RemoveDevice { devices: Devices },
+    /// `AddAsyncConnection` fails as a whole where it names one of these devices, or no longer.
+    RefuseRegistration { devices: Devices, on: bool },
+    /// Many status changes.
+    Storm(Storm),
+    /// The gateway's network to its clients is interrupted or restored: connections become silent
+    /// without an end, and new ones are refused.
+    ClientNetwork { up: bool },
+    /// The gateway is frozen towards its clients, or no longer: it accepts connections and answers
+    /// nothing, not even HTTP/2 pings or a TLS handshake.
+    Freeze { on: bool },
+    /// All clients' connections end with a TCP reset.
     CutConnections,
-    /// All status streams end.
+    /// All status streams end with this code.
     EndStreams {
-        /// With this gRPC code.
         #[serde(default)]
         code: GrpcCode,
     },
-    /// The gateway restarts and forgets.
+    /// The gateway restarts and forgets; it is away for so many seconds.
     Restart {
-        /// How long it is away.
         #[serde(default)]
         down_s: u32,
     },
@@ -130,219 +92,187 @@ pub enum Fault {
     Fail {
         /// The method as in the interface definition; `*` is any.
         method: String,
-        /// The gRPC code.
         #[serde(default)]
         code: GrpcCode,
-        /// The message beside it.
         message: Option<String>,
-        /// For so many calls; without it until `heal`.
+        /// The number of calls; without it until `Heal`.
         times: Option<u64>,
     },
     /// Calls no longer fail.
     Heal,
-    /// Every call is held up.
-    Latency {
-        /// For so many milliseconds.
-        ms: u32,
-    },
-    /// Every answer is held back once it is made: a list is old when it arrives.
-    LateAnswers {
-        /// For so many milliseconds.
-        ms: u32,
-    },
+    /// Every call is delayed.
+    Latency { ms: u32 },
+    /// Every answer is delayed once it is made: a list is old when it arrives.
+    LateAnswers { ms: u32 },
     /// Only these package names are served.
-    Packages {
-        /// Which.
-        serve: Packages,
-    },
+    Packages { serve: Packages },
     /// Response headers of streams wait for the first message, or not.
-    LazyHeaders {
-        /// Whether they wait.
-        on: bool,
-    },
+    LazyHeaders { on: bool },
     /// With a master: a device gateway loses its connection to the master, or comes back.
     GatewayLink {
-        /// The gateway's ID.
         gateway: String,
-        /// Whether it is there.
         up: bool,
-        /// Whether it restarts and forgets.
+        /// Whether the device gateway restarts and forgets.
         #[serde(default)]
         forgets: bool,
     },
-    /// With a master: all tokens become worthless.
+    /// With a master: all tokens become invalid.
     ExpireTokens,
 }
 
-/// Which devices a fault befalls.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Devices {
-    /// All of them.
-    #[default]
-    #[serde(skip)]
-    All,
-    /// `"all"`.
-    Word(AllWord),
-    /// These.
-    Ids(Vec<u32>),
-    /// `{ random = 5 }`: so many, drawn by the seed.
-    Random {
-        /// How many.
-        random: usize,
-    },
-    /// `{ type = "bioentry_w2" }`: those of a kind.
-    Kind {
-        /// The kind's name.
-        #[serde(rename = "type")]
-        kind: String,
-    },
-}
-
-/// The word `all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AllWord {
-    /// All devices.
-    All,
-}
-
-/// A status by number or name (`tls_connected`, `0x203`, `unknown_0x203`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "NumberOrName", into = "i32")]
-pub struct StatusCode(pub i32);
-
-/// A gRPC code by number or name (`unavailable`); UNAVAILABLE if not said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "NumberOrName", into = "i32")]
-pub struct GrpcCode(pub Code);
-
-impl Default for GrpcCode {
-    fn default() -> Self {
-        Self(Code::Unavailable)
-    }
-}
-
-impl From<StatusCode> for i32 {
-    fn from(status: StatusCode) -> Self {
-        status.0
-    }
-}
-
-impl From<GrpcCode> for i32 {
-    fn from(code: GrpcCode) -> Self {
-        code.0 as Self
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NumberOrName {
-    Number(i32),
-    Name(String),
-}
-
-/// A number in a name, decimal or hexadecimal: `7`, `0x203`, `unknown_0x203`.
-fn number_in(name: &str) -> Option<i32> {
-    let name = name.strip_prefix("unknown_").unwrap_or(name);
-    match name.strip_prefix("0x") {
-        Some(digits) => i32::from_str_radix(digits, 16).ok(),
-        None => name.parse().ok(),
-    }
-}
-
-impl TryFrom<NumberOrName> for StatusCode {
-    type Error = String;
-
-    fn try_from(value: NumberOrName) -> Result<Self, String> {
-        match value {
-            NumberOrName::Number(number) => Ok(Self(number)),
-            NumberOrName::Name(name) => Status::from_str_name(&name.to_uppercase())
-                .map(|status| Self(status.into()))
-                .or_else(|| number_in(&name.to_lowercase()).map(Self))
-                .ok_or_else(|| format!("{name:?} is no status, as `tls_connected` or `0x203`")),
-        }
-    }
-}
-
-impl TryFrom<NumberOrName> for GrpcCode {
-    type Error = String;
-
-    fn try_from(value: NumberOrName) -> Result<Self, String> {
-        let wrong = |what: String| format!("{what} is no gRPC code, as `unavailable` or 14");
-        match value {
-            NumberOrName::Number(number @ 0..=16) => Ok(Self(Code::from(number))),
-            NumberOrName::Number(number) => Err(wrong(number.to_string())),
-            NumberOrName::Name(name) => {
-                let squeezed = name.replace('_', "").to_lowercase();
-                (0..=16)
-                    .map(Code::from)
-                    .find(|code| format!("{code:?}").to_lowercase() == squeezed)
-                    .map(Self)
-                    .ok_or_else(|| wrong(format!("{name:?}")))
-            }
-        }
-    }
-}
+/// What a fault does to gateways and devices, as a function that returns how many it affected.
+pub(crate) type Effect<'a> =
+    Box<dyn Fn(&mut [Gateway], Millis, &mut fastrand::Rng) -> usize + Send + 'a>;
 
 impl Fault {
-    /// Whether it befalls devices inside gateways, at an exact moment; otherwise it is a matter
-    /// of connections and calls.
+    /// The values of `do`.
+    pub(crate) const NAMES: [&str; 26] = [
+        "power_off",
+        "power_on",
+        "drop",
+        "silent",
+        "tell",
+        "repeat",
+        "device_network",
+        "clock_skew",
+        "manage",
+        "add_device",
+        "remove_device",
+        "refuse_registration",
+        "storm",
+        "client_network",
+        "freeze",
+        "cut_connections",
+        "end_streams",
+        "restart",
+        "fail",
+        "heal",
+        "latency",
+        "late_answers",
+        "packages",
+        "lazy_headers",
+        "gateway_link",
+        "expire_tokens",
+    ];
+
+    /// Switches a device on or off.
     #[must_use]
-    pub(crate) const fn is_of_devices(&self) -> bool {
-        matches!(
-            self,
-            Self::PowerOff { .. }
-                | Self::PowerOn { .. }
-                | Self::Drop { .. }
-                | Self::Silent { .. }
-                | Self::Tell { .. }
-                | Self::Repeat { .. }
-                | Self::DeviceNetwork { .. }
-                | Self::ClockSkew { .. }
-                | Self::Manage
-                | Self::AddDevice { .. }
-                | Self::RemoveDevice { .. }
-        )
+    pub fn power(devices: impl Into<Devices>, on: bool) -> Self {
+        let devices = devices.into();
+        if on { Self::PowerOn { devices } } else { Self::PowerOff { devices } }
+    }
+
+    /// Delays every call.
+    #[must_use]
+    pub fn latency(delay: Duration) -> Self {
+        Self::Latency { ms: u32::try_from(delay.as_millis()).unwrap_or(u32::MAX) }
+    }
+
+    /// Calls of a method fail until `Heal`.
+    #[must_use]
+    pub fn fail(method: &str, code: tonic::Code, message: &str) -> Self {
+        let (method, message) = (method.to_owned(), Some(message.to_owned()));
+        Self::Fail { method, code: GrpcCode(code), message, times: None }
     }
 
     /// What is wrong with it that its form does not show; `None` if nothing is.
     #[must_use]
-    pub fn mistake(&self) -> Option<String> {
-        let kind = match self {
-            Self::AddDevice { kind, .. } => Some(kind),
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::AddDevice { kind, .. } if kind_of_name(kind).is_none() => {
+                Some(unknown_kind(kind))
+            }
             Self::PowerOff { devices }
             | Self::PowerOn { devices }
             | Self::Drop { devices }
             | Self::Silent { devices, .. }
             | Self::Tell { devices, .. }
             | Self::Repeat { devices }
-            | Self::RemoveDevice { devices } => match devices {
-                Devices::Kind { kind } => Some(kind),
-                Devices::All | Devices::Word(_) | Devices::Ids(_) | Devices::Random { .. } => None,
-            },
-            _ => None,
-        };
-        let kind = kind.filter(|kind| kind_of_name(kind).is_none())?;
-        Some(format!("{kind:?} is no device type, as `bioentry_w2`"))
-    }
-
-    /// The storm that this is.
-    pub(crate) const fn storm(&self) -> Option<Storm> {
-        match self {
-            Self::Storm { changes, per_second, pattern, seed } => Some(Storm {
-                changes: *changes,
-                per_second: *per_second,
-                pattern: *pattern,
-                seed: *seed,
-            }),
+            | Self::RemoveDevice { devices }
+            | Self::RefuseRegistration { devices, .. } => devices.problem(),
             _ => None,
         }
     }
+
+    /// The effect of a fault of gateways and devices; `None` for one of connections and calls,
+    /// which `Control` applies.
+    pub(crate) fn effect(&self) -> Option<Effect<'_>> {
+        Some(match self {
+            Self::PowerOff { devices } => {
+                on_each(devices, |gateway, now, id| gateway.connections_mut().power(now, id, false))
+            }
+            Self::PowerOn { devices } => {
+                on_each(devices, |gateway, now, id| gateway.connections_mut().power(now, id, true))
+            }
+            Self::Drop { devices } => {
+                on_each(devices, |gateway, now, id| gateway.connections_mut().disconnect(now, id))
+            }
+            Self::Silent { devices, status } => {
+                on_each(devices, |gateway, now, id| gateway.change_silently(now, id, status.0))
+            }
+            Self::Tell { devices, status } => on_each(devices, |gateway, now, id| {
+                gateway.connections_mut().reports_mut().status(now, id, status.0);
+                true
+            }),
+            Self::Repeat { devices } => on_each(devices, Gateway::repeat_status),
+            Self::RemoveDevice { devices } => on_each(devices, |gateway, now, id| {
+                gateway.connections_mut().remove_device(now, id)
+            }),
+            Self::RefuseRegistration { devices, on } => on_each(devices, |gateway, _, id| {
+                gateway.refuse_registration(id, *on);
+                true
+            }),
+            Self::DeviceNetwork { up } => {
+                on_all(|gateway, now| gateway.connections_mut().set_network(now, *up))
+            }
+            Self::ClockSkew { seconds } => on_all(|gateway, _| {
+                let skew_ms = seconds.saturating_mul(1_000);
+                gateway.connections_mut().reports_mut().set_clock_skew(skew_ms);
+            }),
+            Self::Manage => on_all(Gateway::manage_all),
+            Self::AddDevice { id, kind, ip, ssl, mode } => {
+                let mut device = Device::new(*id, crate::proto::device::Type::Undefined, *ip);
+                device.kind = kind_of_name(kind).unwrap_or_default();
+                (device.ssl, device.mode) = (*ssl, *mode);
+                Box::new(move |gateways, now, _| add_device(gateways, now, &device))
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// An effect on each chosen device, through its gateway.
+fn on_each<'a>(
+    devices: &'a Devices,
+    act: impl Fn(&mut Gateway, Millis, u32) -> bool + Send + 'a,
+) -> Effect<'a> {
+    Box::new(move |gateways, now, rng| {
+        let chosen = devices.choose(gateways, rng);
+        let affected = |(index, id): &(usize, u32)| {
+            gateways.get_mut(*index).is_some_and(|gateway| act(gateway, now, *id))
+        };
+        chosen.iter().copied().filter(affected).count()
+    })
+}
+
+/// An effect on every gateway.
+fn on_all<'a>(act: impl Fn(&mut Gateway, Millis) + Send + 'a) -> Effect<'a> {
+    Box::new(move |gateways, now, _| gateways.iter_mut().map(|gateway| act(gateway, now)).count())
+}
+
+fn add_device(gateways: &mut [Gateway], now: Millis, device: &Device) -> usize {
+    if gateways.iter().any(|gateway| gateway.connections().knows(device.id)) {
+        return 0;
+    }
+    let first = gateways.first_mut().map(Gateway::connections_mut);
+    first.is_some_and(|connections| connections.add_device(now, device.clone())).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
+    use super::super::selector::AllWord;
     use super::*;
 
     #[test]
@@ -364,7 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn the_names_are_those_of_the_faults() {
+        let error = serde_json::from_str::<Fault>(r#"{"do":"explode"}"#).unwrap_err().to_string();
+        let names: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(names, Fault::NAMES, "{error}");
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
         for bad in [
             r#"{"do":"explode"}"#,
             r#"{"do":"power_off","device":[1]}"#,
@@ -376,6 +313,6 @@ mod tests {
             assert!(serde_json::from_str::<Fault>(bad).is_err(), "{bad}");
         }
         let devices = Devices::Kind { kind: "toaster".to_owned() };
-        assert!(Fault::PowerOff { devices }.mistake().is_some());
+        assert!(Fault::PowerOff { devices }.problem().is_some());
     }
 }

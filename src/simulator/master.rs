@@ -1,39 +1,41 @@
-//! The master gateway: tokens, what it keeps for its device gateways, and who of them is there.
+//! The master gateway: tokens, what it stores for its device gateways, and which are connected.
 //!
-//! May not know gRPC services. The device gateways themselves live in the hub; this is what the
-//! master has beside them (wire, section 4). What the `...DB` calls store is given again to a
-//! device gateway whenever it comes back; the plain calls are forgotten with the gateway.
+//! The device gateways themselves live in `World`; this is what the master has beside them (wire,
+//! section 4). What the `...DB` calls store is set again at a device gateway whenever it comes
+//! back; what the plain calls set is lost with the gateway.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::json;
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Status;
+use x509_parser::prelude::{FromDer, X509Certificate, parse_x509_pem};
 
-use super::building::Device;
-use super::gateway::Refusal;
-use super::hub::Hub;
-use super::queue::{Queue, Subscription};
-use super::token;
+use super::gateway::{Gateway, Millis, checks};
+use super::queue::{Subscription, Subscriptions};
+use super::site::Device;
+use super::world::World;
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, SlaveDeviceInfo};
 use crate::proto::gateway::{GatewayInfo, Status as GatewayStatus, StatusChange};
 
-/// The tenant that may do everything.
+/// The tenant with all permissions.
 pub(crate) const ADMINISTRATOR: &str = "administrator";
 
-/// Tokens remembered at once; the oldest gives way to a new one.
+/// Most valid tokens; a new one replaces the oldest.
 const TOKENS_MAX: usize = 10_000;
 
-/// What a simulated master gateway is started with.
+/// The settings of a simulated master gateway.
 #[derive(Clone, Debug)]
 pub struct MasterSettings {
     /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
-    /// the whole fleet.
+    /// the whole simulation.
     pub gateways: Vec<(String, Vec<Device>)>,
     /// The ID of the tenant to whom the device gateways belong.
     pub tenant: String,
-    /// How long a token is good.
     pub token_lifetime: Duration,
 }
 
@@ -47,157 +49,153 @@ impl Default for MasterSettings {
     }
 }
 
-/// What is kept for one device gateway.
+/// What is stored for one device gateway.
 #[derive(Clone, Debug, Default)]
-struct Kept {
+struct Stored {
     connections: BTreeMap<u32, AsyncConnectInfo>,
     filter: Option<AcceptFilter>,
     slaves: BTreeMap<u32, SlaveDeviceInfo>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct State {
     tokens: VecDeque<(String, Instant)>,
-    kept: Vec<Kept>,
-    subscriptions: Vec<Arc<Queue<StatusChange>>>,
-    subscriptions_made: u64,
+    stored: Vec<Stored>,
+    subscriptions: Subscriptions<StatusChange>,
 }
 
 /// The master's own state.
 pub(crate) struct Master {
-    hub: Arc<Hub>,
+    world: Arc<World>,
     tenant: String,
     token_lifetime: Duration,
-    inner: Mutex<Inner>,
+    state: Mutex<State>,
 }
 
 impl Master {
-    pub(crate) fn new(hub: Arc<Hub>, settings: &MasterSettings) -> Arc<Self> {
-        let kept = vec![Kept::default(); hub.gateways_count()];
-        let inner = Mutex::new(Inner { kept, ..Inner::default() });
+    pub(crate) fn new(world: Arc<World>, settings: &MasterSettings) -> Arc<Self> {
+        let stored = vec![Stored::default(); world.gateways_count()];
+        let state = Mutex::new(State { stored, ..State::default() });
         let (tenant, token_lifetime) = (settings.tenant.clone(), settings.token_lifetime);
-        Arc::new(Self { hub, tenant, token_lifetime, inner })
+        Arc::new(Self { world, tenant, token_lifetime, state })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Access.
-impl Master {
-    /// A new token for a tenant, if there is such a tenant.
-    pub(crate) fn login(&self, tenant: &str) -> Result<String, Refusal> {
+    /// A new token for a tenant.
+    pub(crate) fn login(&self, tenant: &str) -> Result<String, Status> {
         if tenant != self.tenant && tenant != ADMINISTRATOR {
-            let message = format!("there is no tenant {tenant:?}");
-            return Err(Refusal::new(Code::PermissionDenied, message));
+            return Err(Status::permission_denied(format!("there is no tenant {tenant:?}")));
         }
-        let lifetime_s = self.token_lifetime.as_secs();
-        let token = token::make(tenant, self.hub.unix_seconds(), lifetime_s);
-        let now = Instant::now();
-        let mut inner = self.lock();
-        if inner.tokens.len() >= TOKENS_MAX {
-            inner.tokens.pop_front();
+        let token = token(tenant, self.world.unix_seconds(), self.token_lifetime);
+        let mut state = self.lock();
+        if state.tokens.len() >= TOKENS_MAX {
+            state.tokens.pop_front();
         }
-        inner.tokens.push_back((token.clone(), now + self.token_lifetime));
+        state.tokens.push_back((token.clone(), Instant::now() + self.token_lifetime));
         Ok(token)
     }
 
-    /// Whether a token is good now.
+    /// A new token for a tenant, on behalf of the administrator.
+    pub(crate) fn login_admin(&self, admin: &str, tenant: &str) -> Result<String, Status> {
+        if admin != ADMINISTRATOR {
+            let message = format!("{admin:?} is not the administrator: use Login");
+            return Err(Status::permission_denied(message));
+        }
+        self.login(tenant)
+    }
+
+    /// Whether a token is valid now.
     pub(crate) fn check(&self, token: Option<&str>) -> Result<(), Status> {
         let Some(token) = token else {
             return Err(Status::unauthenticated("token is missing: log in first"));
         };
-        let inner = self.lock();
-        match inner.tokens.iter().find(|(known, _)| known == token) {
+        match self.lock().tokens.iter().find(|(known, _)| known == token) {
             Some((_, until)) if *until > Instant::now() => Ok(()),
             Some(_) => Err(Status::unauthenticated("token has expired")),
             None => Err(Status::unauthenticated("token is invalid")),
         }
     }
 
-    /// Makes a token worthless.
-    pub(crate) fn logout(&self, token: &str) {
-        self.lock().tokens.retain(|(known, _)| known != token);
+    pub(crate) fn logout(&self, token: Option<&str>) -> Result<(), Status> {
+        self.check(token)?;
+        self.lock().tokens.retain(|(known, _)| Some(known.as_str()) != token);
+        Ok(())
     }
 
-    /// Makes all tokens worthless, as after the master's restart or when time has run out.
+    /// Makes all tokens invalid, as after a restart or at the end of their lifetime.
     pub(crate) fn forget_tokens(&self) {
         self.lock().tokens.clear();
     }
-}
 
-/// Device gateways.
-impl Master {
-    /// The IDs of all device gateways.
     pub(crate) fn gateway_ids(&self) -> Vec<String> {
-        self.hub.gateway_ids()
+        self.world.gateway_ids()
     }
 
-    /// The place of a device gateway that is there.
+    /// The index of a connected device gateway.
     pub(crate) fn present(&self, id: &str) -> Result<usize, Status> {
-        let place = self.known(id)?;
-        if self.hub.is_linked(place) {
-            return Ok(place);
+        let index = self.known(id)?;
+        if self.world.is_linked(index) {
+            return Ok(index);
         }
         Err(Status::unavailable(format!("gateway {id:?} is not connected")))
     }
 
-    /// The place of a device gateway, there or not.
-    pub(crate) fn known(&self, id: &str) -> Result<usize, Status> {
+    /// The index of a device gateway, connected or not.
+    fn known(&self, id: &str) -> Result<usize, Status> {
         let unknown = || Status::not_found(format!("there is no gateway {id:?}"));
-        self.hub.find(id).ok_or_else(unknown)
+        self.world.find(id).ok_or_else(unknown)
     }
 
     /// `Gateway.Get`.
     pub(crate) fn infos(&self, ids: &[String]) -> Result<Vec<GatewayInfo>, Status> {
         let info = |id: &String| {
-            let place = self.known(id)?;
-            let is_connected = self.hub.is_linked(place);
-            let mut device_i_ds = Vec::new();
-            if is_connected {
-                device_i_ds = self.hub.with(place, |one, _| one.managed_ids()).unwrap_or_default();
-            } else if let Some(kept) = self.lock().kept.get(place) {
-                device_i_ds.extend(kept.connections.keys());
-            }
+            let index = self.known(id)?;
+            let is_connected = self.world.is_linked(index);
+            let managed = |gateway: &mut Gateway, _| {
+                gateway.connections().managed().keys().copied().collect()
+            };
+            let device_i_ds = if is_connected {
+                self.world.with(index, managed).unwrap_or_default()
+            } else {
+                self.stored(index).connections.into_keys().collect()
+            };
             Ok(GatewayInfo { gateway_id: id.clone(), device_i_ds, is_connected })
         };
         ids.iter().map(info).collect()
     }
 
-    /// A device gateway loses its connection to the master, with its own restart if it `forgets`,
-    /// or comes back and is given again what is kept for it. `false` for an unknown one.
+    /// Disconnects a device gateway from the master, with its own restart if it `forgets`, or
+    /// connects it and sets what is stored for it. `false` for an unknown one.
     pub(crate) fn set_link(&self, id: &str, up: bool, forgets: bool) -> bool {
-        let Some(place) = self.hub.find(id) else { return false };
+        let Some(index) = self.world.find(id) else { return false };
         if forgets {
-            self.hub.with(place, super::gateway::Gateway::restart);
+            self.world.with(index, Gateway::restart);
         }
-        if self.hub.set_linked(place, up) == up {
+        if self.world.set_linked(index, up) == up {
             return true;
         }
         let status = if up { GatewayStatus::Connected } else { GatewayStatus::Disconnected };
-        let timestamp = self.hub.unix_seconds();
+        let timestamp = self.world.unix_seconds();
         let change = StatusChange { gateway_id: id.to_owned(), status: status.into(), timestamp };
-        let mut inner = self.lock();
-        inner.subscriptions.retain(|queue| queue.offer(std::slice::from_ref(&change)));
-        let kept = inner.kept.get(place).cloned().unwrap_or_default();
-        drop(inner);
+        self.lock().subscriptions.offer(&[change]);
         if up {
-            self.give_again(place, &kept);
+            self.restore(index, self.stored(index));
         }
         true
     }
 
-    fn give_again(&self, place: usize, kept: &Kept) {
-        let connections: Vec<_> = kept.connections.values().cloned().collect();
-        let slaves: Vec<_> = kept.slaves.values().cloned().collect();
-        self.hub.with(place, |gateway, now| {
-            // What is kept was checked when it was given; what no longer fits is left out.
+    fn restore(&self, index: usize, stored: Stored) {
+        let connections: Vec<_> = stored.connections.into_values().collect();
+        self.world.with(index, |gateway, now| {
+            // It was checked when it was stored; what no longer fits is left out.
             let _ = gateway.add_async(now, &connections);
-            if let Some(filter) = &kept.filter {
-                let _ = gateway.set_filter(Some(filter.clone()));
+            if stored.filter.is_some() {
+                let _ = gateway.set_filter(stored.filter);
             }
-            for slave in slaves {
+            for slave in stored.slaves.into_values() {
                 let _ = gateway.set_slaves(&[slave]);
             }
         });
@@ -205,102 +203,120 @@ impl Master {
 
     /// A new subscription to the device gateways' status.
     pub(crate) fn subscribe(&self, queue_size: i32) -> Result<Subscription<StatusChange>, Status> {
-        let mut inner = self.lock();
-        inner.subscriptions_made += 1;
-        let (queue, stream) = Queue::open(inner.subscriptions_made, queue_size)?;
-        inner.subscriptions.push(queue);
-        Ok(stream)
+        self.lock().subscriptions.open(queue_size)
     }
 
-    /// Ends every subscription to the device gateways' status.
     pub(crate) fn end_streams(&self, outcome: &Result<(), Status>) {
-        for queue in self.lock().subscriptions.drain(..) {
-            queue.end(outcome.clone());
-        }
+        self.lock().subscriptions.end(outcome);
     }
-}
 
-/// What the `...DB` calls store.
-impl Master {
-    fn keep(&self, place: usize, change: impl FnOnce(&mut Kept)) {
-        if let Some(kept) = self.lock().kept.get_mut(place) {
-            change(kept);
+    fn store(&self, index: usize, change: impl FnOnce(&mut Stored)) {
+        if let Some(stored) = self.lock().stored.get_mut(index) {
+            change(stored);
         }
     }
 
-    fn kept(&self, place: usize) -> Kept {
-        self.lock().kept.get(place).cloned().unwrap_or_default()
+    fn stored(&self, index: usize) -> Stored {
+        self.lock().stored.get(index).cloned().unwrap_or_default()
     }
 
-    /// Acts on a device gateway if it is there; one that is away gets it when it comes back.
-    fn pass_on(
+    /// Acts on a device gateway if it is connected; otherwise it gets it when it comes back.
+    fn if_present(
         &self,
-        place: usize,
-        act: impl FnOnce(&mut super::gateway::Gateway, u64) -> Result<(), Refusal>,
+        index: usize,
+        act: impl FnOnce(&mut Gateway, Millis) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        if self.hub.is_linked(place) {
-            self.hub.with(place, act).unwrap_or(Ok(()))?;
+        if self.world.is_linked(index) {
+            self.world.with(index, act).unwrap_or(Ok(()))?;
         }
         Ok(())
     }
 
     pub(crate) fn add_async(&self, id: &str, infos: Vec<AsyncConnectInfo>) -> Result<(), Status> {
-        let place = self.known(id)?;
-        super::gateway::check_async(&infos)?;
-        self.pass_on(place, |gateway, now| gateway.add_async(now, &infos))?;
-        self.keep(place, |kept| {
-            kept.connections.extend(infos.into_iter().map(|info| (info.device_id, info)));
+        let index = self.known(id)?;
+        checks::async_connections(&infos)?;
+        self.if_present(index, |gateway, now| gateway.add_async(now, &infos))?;
+        self.store(index, |stored| {
+            stored.connections.extend(infos.into_iter().map(|info| (info.device_id, info)));
         });
         Ok(())
     }
 
     pub(crate) fn delete_async(&self, id: &str, ids: &[u32]) -> Result<(), Status> {
-        let place = self.known(id)?;
-        let kept = self.kept(place).connections;
-        if let Some(unknown) = ids.iter().find(|id| !kept.contains_key(id)) {
+        let index = self.known(id)?;
+        let stored = self.stored(index).connections;
+        if let Some(unknown) = ids.iter().find(|id| !stored.contains_key(id)) {
             return Err(Status::not_found(format!("no stored connection of device {unknown}")));
         }
-        self.keep(place, |kept| kept.connections.retain(|id, _| !ids.contains(id)));
-        // A device that a plain call has deleted already is gone as wanted.
-        let _ = self.pass_on(place, |gateway, now| gateway.delete_async(now, ids));
+        self.store(index, |stored| stored.connections.retain(|id, _| !ids.contains(id)));
+        // A plain call may have deleted it at the gateway already.
+        let _ = self.if_present(index, |gateway, now| gateway.delete_async(now, ids));
         Ok(())
     }
 
     pub(crate) fn connections(&self, id: &str) -> Result<Vec<AsyncConnectInfo>, Status> {
-        Ok(self.kept(self.known(id)?).connections.into_values().collect())
+        Ok(self.stored(self.known(id)?).connections.into_values().collect())
     }
 
     pub(crate) fn set_filter(&self, id: &str, filter: Option<AcceptFilter>) -> Result<(), Status> {
-        let place = self.known(id)?;
-        super::gateway::check_filter(&filter.clone().unwrap_or_default())?;
-        self.pass_on(place, |gateway, _| gateway.set_filter(filter.clone()))?;
-        self.keep(place, |kept| kept.filter = Some(filter.unwrap_or_default()));
+        let index = self.known(id)?;
+        let filter = filter.unwrap_or_default();
+        checks::accept_filter(&filter)?;
+        self.if_present(index, |gateway, _| gateway.set_filter(Some(filter.clone())))?;
+        self.store(index, |stored| stored.filter = Some(filter));
         Ok(())
     }
 
     pub(crate) fn filter(&self, id: &str) -> Result<AcceptFilter, Status> {
-        Ok(self.kept(self.known(id)?).filter.unwrap_or_default())
+        Ok(self.stored(self.known(id)?).filter.unwrap_or_default())
     }
 
     pub(crate) fn add_slaves(&self, id: &str, infos: Vec<SlaveDeviceInfo>) -> Result<(), Status> {
-        let place = self.known(id)?;
-        self.pass_on(place, |gateway, _| gateway.set_slaves(&infos))?;
-        self.keep(place, |kept| {
-            kept.slaves.extend(infos.into_iter().map(|info| (info.device_id, info)));
+        let index = self.known(id)?;
+        self.if_present(index, |gateway, _| gateway.set_slaves(&infos))?;
+        self.store(index, |stored| {
+            stored.slaves.extend(infos.into_iter().map(|info| (info.device_id, info)));
         });
         Ok(())
     }
 
     pub(crate) fn delete_slaves(&self, id: &str, ids: &[u32]) -> Result<(), Status> {
-        let place = self.known(id)?;
-        self.keep(place, |kept| kept.slaves.retain(|id, _| !ids.contains(id)));
+        let index = self.known(id)?;
+        self.store(index, |stored| stored.slaves.retain(|id, _| !ids.contains(id)));
         let none = |id: &u32| SlaveDeviceInfo { device_id: *id, ..SlaveDeviceInfo::default() };
         let infos: Vec<_> = ids.iter().map(none).collect();
-        let _ = self.pass_on(place, |gateway, _| gateway.set_slaves(&infos));
+        let _ = self.if_present(index, |gateway, _| gateway.set_slaves(&infos));
         Ok(())
     }
 
     pub(crate) fn slaves(&self, id: &str) -> Result<Vec<SlaveDeviceInfo>, Status> {
-        Ok(self.kept(self.known(id)?).slaves.into_values().collect())
+        Ok(self.stored(self.known(id)?).slaves.into_values().collect())
     }
+}
+
+/// A token in the form of a JWT. Its signature is random and never verified: the master compares
+/// whole tokens.
+fn token(tenant: &str, now_unix_s: u32, lifetime: Duration) -> String {
+    let header = json!({ "alg": "HS256", "typ": "JWT" }).to_string();
+    let expires = u64::from(now_unix_s).saturating_add(lifetime.as_secs());
+    let claims = json!({ "tenantID": tenant, "iat": now_unix_s, "exp": expires }).to_string();
+    let signature: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
+    let parts = [header.as_bytes(), claims.as_bytes(), &signature];
+    parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".")
+}
+
+/// The tenant of a certificate, which must be the one that the connection was made with: TLS has
+/// checked that one against the root, and the vendor's clients use one for both.
+pub(crate) fn tenant_of(client: Option<&[u8]>, pem: &str) -> Result<String, Status> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes())
+        .map_err(|_| Status::invalid_argument("the tenant certificate is not PEM"))?;
+    if client != Some(pem.contents.as_slice()) {
+        let message = "the tenant certificate is not the one that the connection was made with";
+        return Err(Status::permission_denied(message));
+    }
+    let (_, certificate) = X509Certificate::from_der(&pem.contents)
+        .map_err(|_| Status::invalid_argument("the tenant certificate cannot be read"))?;
+    let name = certificate.subject().iter_common_name().next();
+    let name = name.and_then(|name| name.as_str().ok()).map(str::to_owned);
+    name.ok_or_else(|| Status::invalid_argument("the tenant certificate names no tenant"))
 }

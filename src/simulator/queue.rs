@@ -1,7 +1,5 @@
-//! A subscription's queue inside the gateway: bounded, and discarding when full.
-//!
-//! May not wait for its reader: whoever fills it never blocks and never disturbs another
-//! subscription. That is the loss at the source which the wire's section 3 tells of.
+//! Subscriptions to status changes: queues that are bounded and discard when full, as those of a
+//! real gateway do (wire, section 3). Filling a queue never blocks and never affects another one.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,24 +10,62 @@ use serde::Serialize;
 use tokio_stream::Stream;
 use tonic::Status;
 
-/// Most entries a queue may hold, whatever the client asks for: 16 Mi entries are about 200 MiB.
+/// Most entries of a queue, whatever the client asks for: 16 Mi entries are about 200 MiB.
 const QUEUE_SIZE_MAX: usize = 1 << 24;
 
-/// What a subscription has been given so far; `offered = discarded + queued + taken`.
+/// The counts of a subscription; `offered = discarded + queued + taken`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SubscriptionReport {
     /// Counts up from 1 within a simulation.
     pub id: u64,
     /// `queueSize` as the client asked for it.
     pub queue_size: i32,
-    /// Changes that happened while it was there.
+    /// Changes since it was opened.
     pub offered: u64,
-    /// Changes thrown away because the queue was full.
+    /// Changes discarded because the queue was full.
     pub discarded: u64,
-    /// Changes waiting in the queue.
+    /// Changes in the queue.
     pub queued: u64,
-    /// Changes handed to the connection.
+    /// Changes passed to the connection.
     pub taken: u64,
+}
+
+/// The open subscriptions of one kind.
+#[derive(Debug)]
+pub(crate) struct Subscriptions<T> {
+    queues: Vec<Arc<Queue<T>>>,
+    opened: u64,
+}
+
+impl<T> Default for Subscriptions<T> {
+    fn default() -> Self {
+        Self { queues: Vec::new(), opened: 0 }
+    }
+}
+
+impl<T: Clone> Subscriptions<T> {
+    pub(crate) fn open(&mut self, queue_size: i32) -> Result<Subscription<T>, Status> {
+        self.opened += 1;
+        let (queue, subscription) = Queue::open(self.opened, queue_size)?;
+        self.queues.push(queue);
+        Ok(subscription)
+    }
+
+    /// Offers changes to every subscription, and drops those whose reader is gone.
+    pub(crate) fn offer(&mut self, changes: &[T]) {
+        self.queues.retain(|queue| queue.offer(changes));
+    }
+
+    /// Ends every subscription with `outcome`.
+    pub(crate) fn end(&mut self, outcome: &Result<(), Status>) {
+        for queue in self.queues.drain(..) {
+            queue.end(outcome.clone());
+        }
+    }
+
+    pub(crate) fn reports(&self) -> Vec<SubscriptionReport> {
+        self.queues.iter().map(|queue| queue.report()).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -43,7 +79,7 @@ struct Inner<T> {
 
 /// The gateway's end of a subscription.
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+struct Queue<T> {
     capacity: usize,
     inner: Mutex<Inner<T>>,
 }
@@ -52,9 +88,9 @@ impl<T: Clone> Queue<T> {
     /// A queue as a client asked for it, and its reading end.
     ///
     /// The gateway is a Go program and its queue a channel. So size 0 is a hand-over without a
-    /// store: of changes in a burst the first gets through and the rest are lost until the reader
-    /// has taken it (here: one place). A negative size cannot be made and is refused.
-    pub(crate) fn open(id: u64, queue_size: i32) -> Result<(Arc<Self>, Subscription<T>), Status> {
+    /// buffer: of a burst the first change gets through and the rest is lost until the reader has
+    /// taken it (here: one place). A negative size cannot be made and is refused.
+    fn open(id: u64, queue_size: i32) -> Result<(Arc<Self>, Subscription<T>), Status> {
         let Ok(size) = usize::try_from(queue_size) else {
             let message = format!("queueSize {queue_size} is negative");
             return Err(Status::invalid_argument(message));
@@ -71,18 +107,17 @@ impl<T: Clone> Queue<T> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts changes in, throwing away those for which there is no room. `false` once the reader
-    /// is gone.
-    pub(crate) fn offer(&self, changes: &[T]) -> bool {
+    /// Adds changes and discards those that do not fit. `false` once the reader is gone.
+    fn offer(&self, changes: &[T]) -> bool {
         let mut inner = self.lock();
         if inner.reader_gone || inner.end.is_some() {
             return false;
         }
-        let room = self.capacity.saturating_sub(inner.items.len()).min(changes.len());
-        inner.items.extend(changes.iter().take(room).cloned());
+        let free = self.capacity.saturating_sub(inner.items.len()).min(changes.len());
+        inner.items.extend(changes.iter().take(free).cloned());
         inner.report.offered += changes.len() as u64;
-        inner.report.discarded += (changes.len() - room) as u64;
-        let waker = if room > 0 { inner.waker.take() } else { None };
+        inner.report.discarded += (changes.len() - free) as u64;
+        let waker = if free > 0 { inner.waker.take() } else { None };
         drop(inner);
         if let Some(waker) = waker {
             waker.wake();
@@ -90,8 +125,8 @@ impl<T: Clone> Queue<T> {
         true
     }
 
-    /// Ends the stream now, with what still waits thrown away.
-    pub(crate) fn end(&self, outcome: Result<(), Status>) {
+    /// Ends the stream now and drops what is queued.
+    fn end(&self, outcome: Result<(), Status>) {
         let mut inner = self.lock();
         inner.end = Some(outcome);
         inner.items.clear();
@@ -102,8 +137,7 @@ impl<T: Clone> Queue<T> {
         }
     }
 
-    /// What it has been given so far.
-    pub(crate) fn report(&self) -> SubscriptionReport {
+    fn report(&self) -> SubscriptionReport {
         let inner = self.lock();
         SubscriptionReport { queued: inner.items.len() as u64, ..inner.report }
     }
@@ -119,7 +153,7 @@ impl<T: Clone> Stream for Subscription<T> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut inner = self.0.lock();
         if let Some(outcome) = &mut inner.end {
-            // The reason is told once; after it the stream is simply over.
+            // The error is the last item.
             let outcome = std::mem::replace(outcome, Ok(()));
             return Poll::Ready(outcome.err().map(Err));
         }

@@ -1,18 +1,19 @@
-//! Scenario files: a building and what befalls it in time, in TOML, the same each time by a seed.
-//!
-//! May not start anything: a scenario becomes `Settings`. Three are shipped and known by name.
+//! Scenario files: the devices of a site and the faults to come, in TOML. The same seed gives the
+//! same history. Three scenarios are shipped.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::building::{Device, Mode, address_of, kind_of_name};
 use super::fault::Fault;
 use super::gateway::Timing;
 use super::master::MasterSettings;
+use super::selector::unknown_kind;
 use super::settings::Settings;
+use super::site::{Device, Mode, address_of, kind_of_name};
 
 /// The shipped scenarios.
 const SHIPPED: [(&str, &str); 3] = [
@@ -26,22 +27,22 @@ const DEVICES_MAX: usize = 200_000;
 /// Most gateways of a master (wire, section 3).
 const GATEWAYS_MAX: usize = 100;
 
-/// A building, and what befalls it.
+/// A site and the faults to come.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// What it shows, in a sentence.
     #[serde(default)]
     pub about: String,
-    /// Decides all that is left to chance.
+    /// For every random choice.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// Whether all devices are managed from the start, as if a client had asked.
     #[serde(default)]
     pub managed: bool,
-    /// Whether the gateway tells `TRY_TO_CONNECT`.
-    #[serde(default = "default_true")]
-    pub tells_tries: bool,
+    /// Whether the gateway reports `TRY_TO_CONNECT`.
+    #[serde(default = "default_true", rename = "tells_tries")]
+    pub reports_tries: bool,
     /// With a number, a master gateway with so many device gateways, each with all the devices.
     #[serde(default)]
     pub gateways: Option<usize>,
@@ -50,7 +51,7 @@ pub struct Scenario {
     pub timing: Timing,
     /// The devices, in groups of the same kind.
     pub devices: Vec<Group>,
-    /// What befalls them.
+    /// Faults to come.
     #[serde(default)]
     pub steps: Vec<Step>,
 }
@@ -108,7 +109,19 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// Why a scenario cannot be played.
+impl Step {
+    /// The time of the step after the start.
+    pub(crate) fn at(&self) -> Duration {
+        Duration::try_from_secs_f64(self.at_s).unwrap_or_default()
+    }
+
+    /// The interval after which it is repeated.
+    pub(crate) fn every(&self) -> Option<Duration> {
+        self.every_s.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+}
+
+/// Why a scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// Neither shipped nor a file.
@@ -164,13 +177,13 @@ impl Scenario {
     pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text)
             .map_err(|source| ScenarioError::Form { name: name.to_owned(), source })?;
-        match scenario.mistake() {
+        match scenario.problem() {
             None => Ok(scenario),
             Some(what) => Err(ScenarioError::Content { name: name.to_owned(), what }),
         }
     }
 
-    fn mistake(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         if let Some(gateways) = self.gateways
             && !(1..=GATEWAYS_MAX).contains(&gateways)
         {
@@ -182,7 +195,7 @@ impl Scenario {
             return Some(format!("{devices} devices; {DEVICES_MAX} are the most"));
         }
         if let Some(group) = self.devices.iter().find(|group| kind_of_name(&group.kind).is_none()) {
-            return Some(format!("{:?} is no device type, as `bioentry_w2`", group.kind));
+            return Some(unknown_kind(&group.kind));
         }
         for (number, step) in self.steps.iter().enumerate() {
             let wrong = |what: &str| Some(format!("step {}: {what}", number + 1));
@@ -192,7 +205,7 @@ impl Scenario {
             if step.every_s.is_some_and(|every| !every.is_finite() || every < 0.001) {
                 return wrong("`every_s` is at least 0.001");
             }
-            if let Some(what) = step.fault.mistake() {
+            if let Some(what) = step.fault.problem() {
                 return wrong(&what);
             }
         }
@@ -238,7 +251,7 @@ impl Scenario {
         devices
     }
 
-    /// `settings` with this building and what befalls it.
+    /// `settings` with this site and these faults.
     #[must_use]
     pub fn settings(&self, settings: Settings) -> Settings {
         let master = self.gateways.map(|count| MasterSettings {
@@ -252,7 +265,7 @@ impl Scenario {
             master,
             managed: self.managed,
             timing: self.timing.clone(),
-            tells_tries: self.tells_tries,
+            reports_tries: self.reports_tries,
             seed: self.seed,
             steps: self.steps.clone(),
             ..settings
@@ -265,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_scenarios_are_sound() {
+    fn the_shipped_scenarios_are_valid() {
         for (name, _) in SHIPPED {
             let scenario = Scenario::load(name).unwrap();
             assert!(!scenario.about.is_empty() && !scenario.steps.is_empty(), "{name}");

@@ -1,21 +1,19 @@
-//! What a simulated gateway is started with.
-//!
-//! May not touch anything running: what can be changed later is in `control`.
+//! The settings with which a simulated gateway is started.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::building::{Device, mixed_devices};
 use super::certs::{CertificateKind, Keys};
 use super::gateway::Timing;
+use super::interceptor::Packages;
 use super::master::MasterSettings;
 use super::scenario::Step;
-use super::wire::front::Packages;
+use super::site::{Device, mixed_devices};
 
-/// How many devices a gateway has when nothing else is said (contract, section 8).
+/// The default number of devices (contract, section 8).
 pub const DEVICES_COUNT: usize = 20;
 
-/// What a simulated device gateway is started with. The default is a gateway on a free loopback
+/// The settings of a simulated gateway. The default is a gateway on a free loopback
 /// port with twenty devices in its subnet, none of them managed.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,20 +34,20 @@ pub struct Settings {
     pub managed: bool,
     /// How long things take.
     pub timing: Timing,
-    /// Whether it tells `TRY_TO_CONNECT`, as newer gateways do.
-    pub tells_tries: bool,
+    /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do.
+    pub reports_tries: bool,
     /// Which package names it serves.
     pub packages: Packages,
     /// Sends a stream's response headers only with its first message, as grpc-go does.
     pub lazy_headers: bool,
     /// The gateway's own address in its subnet, where devices in mode device-to-server dial.
     pub gateway_address: Ipv4Addr,
-    /// Decides all that is left to chance.
+    /// For every random choice.
     pub seed: u64,
     /// Makes it a master gateway: mutual TLS, login, and these device gateways instead of
     /// `devices`.
     pub master: Option<MasterSettings>,
-    /// What befalls it in time.
+    /// Faults to come.
     pub steps: Vec<Step>,
     /// Where the control API listens, a loopback address; `None`: nowhere.
     pub control: Option<SocketAddr>,
@@ -66,7 +64,7 @@ impl Default for Settings {
             devices: mixed_devices(0, 0, DEVICES_COUNT),
             managed: false,
             timing: Timing::default(),
-            tells_tries: true,
+            reports_tries: true,
             packages: Packages::Both,
             lazy_headers: false,
             gateway_address: Ipv4Addr::new(192, 168, 0, 2),
@@ -79,7 +77,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// For tests: `count` mixed devices, all managed, and everything in a hurry.
+    /// For tests: `count` mixed devices, all managed, and short delays.
     #[must_use]
     pub fn fast(count: usize) -> Self {
         Self {
@@ -90,8 +88,8 @@ impl Settings {
         }
     }
 
-    /// The addresses that a certificate names.
-    pub(crate) fn named_addresses(&self) -> Vec<IpAddr> {
+    /// The addresses in the certificate.
+    pub(crate) fn certificate_ips(&self) -> Vec<IpAddr> {
         let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
         if !self.listen.ip().is_unspecified() {
             addresses.push(self.listen.ip());

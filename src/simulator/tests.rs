@@ -33,7 +33,7 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 
 fn all_connected(control: &Control) -> bool {
     let list = control.managed();
-    list.len() == control.building().len() && list.iter().all(|one| matches!(one.status, 1 | 2))
+    list.len() == control.devices().len() && list.iter().all(|one| matches!(one.status, 1 | 2))
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn both_package_ages_or_one() {
         (Packages::Gsdk, "/gsdk.connect.Connect/GetDeviceList", Code::Ok),
         (Packages::Both, "/gsdk.event.Event/GetLog", Code::Unimplemented),
     ] {
-        control.packages(packages);
+        control.apply_fault(&Fault::Packages { serve: packages });
         inner.ready().await.unwrap();
         let codec =
             tonic_prost::ProstCodec::<GetDeviceListRequest, GetDeviceListResponse>::default();
@@ -168,7 +168,7 @@ async fn a_gateway_without_its_client_network_is_silent_and_refuses() {
     let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
-    control.client_network(false);
+    control.apply_fault(&Fault::ClientNetwork { up: false });
     let list = client.get_device_list(GetDeviceListRequest {});
     assert!(tokio::time::timeout(Duration::from_millis(100), list).await.is_err());
     let mut refused = false;
@@ -180,7 +180,7 @@ async fn a_gateway_without_its_client_network_is_silent_and_refuses() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(refused);
-    control.client_network(true);
+    control.apply_fault(&Fault::ClientNetwork { up: true });
     client.get_device_list(GetDeviceListRequest {}).await.unwrap();
 }
 
@@ -189,14 +189,18 @@ async fn faults_of_calls_and_lazy_headers() {
     let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
-    let fault = CallFault { code: Code::Internal, message: "ordered".to_owned(), times: Some(1) };
-    control.fail("GetDeviceList", fault);
+    control.apply_fault(&Fault::Fail {
+        method: "GetDeviceList".to_owned(),
+        code: GrpcCode(Code::Internal),
+        message: Some("injected".to_owned()),
+        times: Some(1),
+    });
     let error = client.get_device_list(GetDeviceListRequest {}).await.unwrap_err();
-    assert_eq!((error.code(), error.message()), (Code::Internal, "ordered"));
+    assert_eq!((error.code(), error.message()), (Code::Internal, "injected"));
     client.get_device_list(GetDeviceListRequest {}).await.unwrap();
     eventually("all devices connected", || all_connected(&control)).await;
-    control.lazy_headers(true);
-    let id = control.building()[0].id;
+    control.apply_fault(&Fault::LazyHeaders { on: true });
+    let id = control.devices()[0].id;
     let subscribed = tokio::spawn(async move {
         client
             .subscribe_status(SubscribeStatusRequest { queue_size: 9 })
@@ -206,7 +210,7 @@ async fn faults_of_calls_and_lazy_headers() {
     });
     eventually("the subscription is there", || control.subscriptions().len() == 1).await;
     assert!(!subscribed.is_finished());
-    control.tell(id, 0x203);
+    control.apply_fault(&Fault::Tell { devices: id.into(), status: StatusCode(0x203) });
     let first = subscribed.await.unwrap().next().await.unwrap().unwrap();
     assert_eq!((first.device_id, first.status), (id, 0x203));
     assert_eq!(control.calls()["SubscribeStatus"], 1);
@@ -218,17 +222,17 @@ async fn frozen_cut_and_restarted() {
     let control = simulator.control();
     let mut client = client(&simulator).await;
     let list = || GetDeviceListRequest {};
-    control.freeze(true);
+    control.apply_fault(&Fault::Freeze { on: true });
     let frozen = tokio::time::timeout(Duration::from_millis(100), client.get_device_list(list()));
     assert!(frozen.await.is_err(), "a frozen gateway answers nothing");
-    control.freeze(false);
+    control.apply_fault(&Fault::Freeze { on: false });
     client.get_device_list(list()).await.unwrap();
     let mut stream = client
         .subscribe_status(SubscribeStatusRequest { queue_size: 9 })
         .await
         .unwrap()
         .into_inner();
-    control.cut_connections();
+    control.apply_fault(&Fault::CutConnections);
     while let Some(Ok(_)) = stream.next().await {}
     let mut client = super::tests::client(&simulator).await;
     client.get_device_list(list()).await.unwrap();
@@ -244,7 +248,7 @@ async fn a_connect_whose_client_gives_up_is_given_up() {
     let settings = Settings { managed: false, timing, ..Settings::fast(1) };
     let simulator = Simulator::start(settings).await.unwrap();
     let mut client = client(&simulator).await;
-    let ip_addr = simulator.control().building()[0].ip.to_string();
+    let ip_addr = simulator.control().devices()[0].ip.to_string();
     let info = ConnectInfo { ip_addr, port: 51211, use_ssl: false };
     let mut request = tonic::Request::new(ConnectRequest { connect_info: Some(info) });
     request.set_timeout(Duration::from_millis(50));
@@ -339,7 +343,7 @@ async fn what_a_master_stores_survives_a_device_gateways_restart() {
     let request = connect_master::SubscribeStatusRequest { queue_size: 1_000 };
     let changes = client.subscribe_status(with_token(request, &token)).await.unwrap();
     let mut changes = changes.into_inner();
-    let plain: Vec<Device> = control.building()[10..]
+    let plain: Vec<Device> = control.devices()[10..]
         .iter()
         .filter(|device| !device.ssl && device.mode == Mode::ServerToDevice)
         .take(2)
@@ -366,13 +370,14 @@ async fn what_a_master_stores_survives_a_device_gateways_restart() {
         control.managed().iter().filter(|one| one.status == 1).count() == 2
     })
     .await;
-    assert!(control.gateway_link("gateway2", false, true));
+    let link = |up, forgets| Fault::GatewayLink { gateway: "gateway2".to_owned(), up, forgets };
+    assert_eq!(control.apply_fault(&link(false, true)), 1);
     let lost = stream.next().await.unwrap().unwrap();
     assert_eq!((lost.gateway_id.as_str(), lost.status), ("gateway2", 0));
     let list = || connect_master::GetDeviceListRequest { gateway_id: gateway_id() };
     let error = client.get_device_list(with_token(list(), &token)).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    assert!(control.gateway_link("gateway2", true, false));
+    assert_eq!(control.apply_fault(&link(true, false)), 1);
     assert_eq!(stream.next().await.unwrap().unwrap().status, 1);
     let list = client.get_device_list(with_token(list(), &token)).await.unwrap().into_inner();
     let ids: Vec<u32> = list.device_infos.iter().map(|one| one.device_id).collect();
@@ -408,7 +413,7 @@ async fn the_control_api_has_faults_happen() {
     let order = r#"{"do":"power_off","devices":{"random":4}}"#;
     let (code, outcome) = http(api, post, order).await;
     assert_eq!((code, &outcome["affected"]), (200, &4.into()));
-    assert_eq!(control.building().iter().filter(|device| !device.powered).count(), 4);
+    assert_eq!(control.devices().iter().filter(|device| !device.powered).count(), 4);
     let (code, outcome) = http(api, post, r#"{"do":"storm","changes":1000}"#).await;
     assert_eq!((code, &outcome["storm"]["changes"]), (200, &1000.into()));
     let (code, state) = http(api, "GET /state HTTP/1.1\r\nHost: localhost", "").await;
@@ -434,9 +439,9 @@ async fn the_control_api_is_for_loopback_only() {
 /// Everything that a scenario's gateways say within this long, with the times of the clock.
 async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
     let settings = Scenario::load(name).unwrap().settings(Settings::default());
-    let hub = Simulator::hub(&settings);
-    let mut stream = hub.subscribe(1 << 20).unwrap();
-    let driver = tokio::spawn(hub.clone().drive());
+    let world = world(&settings);
+    let mut stream = world.subscribe(1 << 20).unwrap();
+    let driver = tokio::spawn(world.clone().run());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     driver.abort();
     let mut changes = Vec::new();

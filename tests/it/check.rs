@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use gsdk2mqtt::simulator::{CallFault, CertificateKind, Packages, Settings, Simulator};
+use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Settings, Simulator};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -170,14 +170,13 @@ async fn a_gateways_age_and_what_it_does_not_permit_are_told() {
         assert!(checked.line("ok", "answers at").contains(words), "{}", checked.out);
 
         let code = Code::PermissionDenied;
-        let refused = || CallFault { code, message: "not you".to_owned(), times: None };
-        gateway.control().fail("GetAcceptFilter", refused());
+        gateway.control().apply_fault(&Fault::fail("GetAcceptFilter", code, "not you"));
         let checked = site.check().await;
         checked.is_fine();
         let line = checked.line("warn", "what needs GetAcceptFilter will not work");
         assert!(line.contains("not you"), "{line}");
 
-        gateway.control().fail("GetDeviceList", refused());
+        gateway.control().apply_fault(&Fault::fail("GetDeviceList", code, "not you"));
         let remedy = "in the gateway's own configuration";
         site.check().await.fails(&["not you", remedy], "gateways.lobby.address");
     }
@@ -188,13 +187,13 @@ async fn a_clock_that_is_wrong_is_a_warning() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(1).await;
     let control = gateway.control();
-    let id = control.building()[0].id;
-    for (skew, words) in [(120_000, "ahead of"), (-120_000, "behind")] {
-        control.clock_skew(skew);
+    let id = control.devices()[0].id;
+    for (skew, words) in [(120, "ahead of"), (-120, "behind")] {
+        control.apply_fault(&Fault::ClockSkew { seconds: skew });
         let site = Site::plain(broker.port).gateway(&gateway, "");
         let tells = async {
             loop {
-                control.repeat_status(id);
+                control.apply_fault(&Fault::Repeat { devices: id.into() });
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };

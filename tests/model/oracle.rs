@@ -157,7 +157,7 @@ fn not_too_many(schedule: &Schedule, told: &BTreeMap<String, Vec<Told>>, wrong: 
         .map(|(_, act)| match act {
             crate::schedule::Act::Gateway(
                 _,
-                gsdk2mqtt::simulator::Fault::Storm { changes, .. },
+                gsdk2mqtt::simulator::Fault::Storm(gsdk2mqtt::simulator::Storm { changes, .. }),
             ) => *changes,
             _ => 0,
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gsdk2mqtt::net::model::Side;
-use gsdk2mqtt::simulator::{Device, Devices, Fault, GrpcCode, Mode, Pattern, StatusCode};
+use gsdk2mqtt::simulator::{Device, Devices, Fault, GrpcCode, Mode, Pattern, StatusCode, Storm};
 use tonic::Code;
 
 /// Where in the network something happens.
@@ -171,10 +171,10 @@ impl Draft<'_> {
                 self.spell(at, down, act(Fault::DeviceNetwork { up: true }));
             }
             _ => {
-                let pattern = self.rng.choice([Pattern::Building, Pattern::Random]).unwrap();
+                let pattern = self.rng.choice([Pattern::InTurn, Pattern::Random]).unwrap();
                 let per_second = self.rng.bool().then(|| self.rng.u32(1..50));
                 let (changes, seed) = (self.rng.u64(1..60), self.rng.u64(..));
-                self.push(at, act(Fault::Storm { changes, per_second, pattern, seed }));
+                self.push(at, act(Fault::Storm(Storm { changes, per_second, pattern, seed })));
             }
         }
     }

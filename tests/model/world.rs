@@ -240,7 +240,7 @@ impl World {
                     }
                     _ => {}
                 }
-                tokio::spawn(async move { drop(control.order(&fault).await) });
+                tokio::spawn(async move { drop(control.run_fault(&fault).await) });
             }
         }
         self.look();
@@ -368,7 +368,7 @@ fn settings(at: usize, site: &Site, seed: u64) -> Settings {
         devices: site.devices.clone(),
         managed: true,
         lazy_headers: site.lazy_headers,
-        tells_tries: site.tells_tries,
+        reports_tries: site.tells_tries,
         timing: Timing {
             reconnect_interval_ms: site.reconnect_ms,
             keep_alive_ms: site.keep_alive_ms,

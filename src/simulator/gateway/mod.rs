@@ -1,287 +1,331 @@
-//! One device gateway as a pure state machine: clients' calls, devices, time and faults go in,
-//! status changes and answers come out.
+//! One device gateway as a pure state machine: requests, time and faults go in, status changes
+//! come out.
 //!
-//! May not touch tokio, sockets or a clock: `now` is an argument of everything that takes time,
-//! and the same calls with the same seed give the same outputs. What a reader would get wrong:
-//! the *building* (`Machine`) and the *managed list* (`Managed`) are two things. A device may
-//! hang on the wall unmanaged, and a managed entry may have no device behind it.
+//! No tokio, sockets or clock: `now` is an argument, and the same calls with the same seed give the
+//! same outputs. The *subnet* and the *managed list* are two things: a device can exist unmanaged,
+//! and a managed entry can have no device behind it.
 
-mod calls;
-mod faults;
-mod links;
-mod time;
-
+mod admission;
+pub(crate) mod checks;
+mod connections;
+mod managed;
+mod reports;
+mod subnet;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod walk;
+mod time;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use tonic::Status as RpcStatus;
 
-use super::building::{Device, Mode};
-use crate::proto::connect::{AcceptFilter, SlaveDeviceInfo, Status, StatusChange};
-pub(crate) use calls::{Change, check_async, check_filter};
+use super::site::{Device, Mode};
+use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, ConnectInfo, SlaveDeviceInfo, Status};
+pub(crate) use connections::Connections;
+pub(crate) use reports::{Clock, Output};
+use subnet::Address;
+pub(crate) use time::Millis;
 pub use time::Timing;
-pub(crate) use time::{Clock, Millis};
-use time::{Timers, Wake};
 
-/// Most entries of a managed list. A real gateway is good for about 1,000; the bound is against
-/// requests that would eat the machine.
-pub(crate) const MANAGED_MAX: usize = 200_000;
-
-/// Why a call is refused, as a gRPC code and a text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Refusal {
-    pub(crate) code: tonic::Code,
-    pub(crate) message: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: tonic::Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
-/// What a gateway has to say.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Output {
-    /// For every subscription.
-    Status(StatusChange),
-    /// The end of a synchronous `Connect`.
-    Connected { attempt: u64, result: Result<u32, Refusal> },
-}
-
-/// How a device came into the managed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Origin {
-    /// By `Connect`: leaves the list when the connection is lost.
-    Sync,
-    /// By `AddAsyncConnection`: stays until it is deleted.
-    Async,
-    /// It dialled in and the filter allowed it: leaves the list when the connection is lost.
-    Accepted,
-}
-
-/// What the gateway is doing about a managed device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connected,
-    /// Dialling; the timer with this token ends it.
-    Trying(u64),
-    /// Between two tries; the timer with this token ends it.
-    Waiting(u64),
-}
-
-/// An entry of the managed list.
-#[derive(Clone, Debug)]
-struct Managed {
-    origin: Origin,
-    /// As the client gave it, which need not be an address.
-    ip: Box<str>,
-    port: i32,
-    ssl: bool,
-    mode: Mode,
-    /// 0 until the device has told its kind.
-    kind: i32,
-    /// The status as the list shows it; the stream's last word unless a fault hid that.
-    status: i32,
-    phase: Phase,
-    /// The timer that will find a silent device dead; 0 while none runs.
-    dead_token: u64,
-}
-
-/// A physical device with its side of the connection.
-#[derive(Clone, Debug)]
-struct Machine {
-    device: Device,
-    /// It has a connection to this gateway: never more than one.
-    linked: bool,
-    dial_token: u64,
-}
-
-/// A synchronous `Connect` under way.
-#[derive(Clone, Debug)]
-struct Attempt {
-    ip: Ipv4Addr,
-    port: u16,
-    ssl: bool,
-}
+/// Most entries of a managed list. A real gateway is good for about 1,000; the limit protects the
+/// memory against requests without end.
+const MANAGED_MAX: usize = 200_000;
 
 /// How a gateway behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) timing: Timing,
-    /// Whether it tells `TRY_TO_CONNECT`, as newer gateways do (wire, section 2).
-    pub(crate) tells_tries: bool,
+    /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do (wire, section 2).
+    pub(crate) reports_tries: bool,
+}
+
+/// A change of a device's settings that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// `SetConnectionMode`, the number as sent.
+    Mode(i32),
+    /// `EnableSSL` (true) and `DisableSSL`.
+    Ssl(bool),
 }
 
 /// A simulated device gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    /// The ID by which a master knows it.
     id: String,
-    rules: Rules,
-    clock: Clock,
-    rng: fastrand::Rng,
-    machines: BTreeMap<u32, Machine>,
-    by_address: HashMap<(Ipv4Addr, u16), u32>,
-    managed: BTreeMap<u32, Managed>,
-    filter: AcceptFilter,
-    /// The filter's IDs, to be asked quickly.
-    allowed: BTreeSet<u32>,
-    /// Refused devices with their last try in Unix seconds.
-    pending: BTreeMap<u32, u32>,
+    connections: Connections,
     slaves: BTreeMap<u32, SlaveDeviceInfo>,
-    attempts: BTreeMap<u64, Attempt>,
-    timers: Timers,
-    /// Whether the gateway's network to its devices works.
-    network: bool,
-    /// Devices of which no registration is taken, by a fault.
-    unwelcome: BTreeSet<u32>,
-    out: Vec<Output>,
+    /// Devices whose registration is refused, by a fault.
+    refused_registrations: BTreeSet<u32>,
 }
 
 impl Gateway {
-    /// A gateway just started, with these devices in its subnet.
-    ///
-    /// A device whose ID or address another one has already is left out.
+    /// A gateway just started. A device whose ID or address is taken is left out.
     pub(crate) fn new(
-        id: impl Into<String>,
+        id: &str,
         rules: Rules,
         devices: Vec<Device>,
         clock: Clock,
         seed: u64,
     ) -> Self {
-        let mut gateway = Self {
-            id: id.into(),
-            rules,
-            clock,
-            rng: fastrand::Rng::with_seed(seed),
-            machines: BTreeMap::new(),
-            by_address: HashMap::new(),
-            managed: BTreeMap::new(),
-            filter: AcceptFilter::default(),
-            allowed: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            slaves: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-            timers: Timers::default(),
-            network: true,
-            unwelcome: BTreeSet::new(),
-            out: Vec::new(),
-        };
+        let mut connections = Connections::new(rules, clock, seed);
         for device in devices {
-            gateway.add_device(0, device);
+            connections.add_device(0, device);
         }
-        gateway
+        let (slaves, refused_registrations) = (BTreeMap::new(), BTreeSet::new());
+        Self { id: id.to_owned(), connections, slaves, refused_registrations }
     }
 
-    /// The gateway's ID, by which a master knows it.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether the managed list has this device.
-    pub(crate) fn manages(&self, id: u32) -> bool {
-        self.managed.contains_key(&id)
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
-    /// What its clock shows at `now`, in Unix seconds.
-    pub(crate) fn unix_seconds(&self, now: Millis) -> u32 {
-        self.clock.unix_seconds(now)
+    pub(crate) fn connections_mut(&mut self) -> &mut Connections {
+        &mut self.connections
     }
 
-    /// What has been said since the last call.
-    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.out)
+    fn check_capacity(&self, more: usize) -> Result<(), RpcStatus> {
+        if self.connections.managed().len().saturating_add(more) > MANAGED_MAX {
+            let message = format!("more than {MANAGED_MAX} managed devices");
+            return Err(RpcStatus::resource_exhausted(message));
+        }
+        Ok(())
     }
 
-    /// Whether anything has been said since the last take.
-    pub(crate) fn has_outputs(&self) -> bool {
-        !self.out.is_empty()
+    /// `Connect`: starts; the output `Connected` with the returned number ends it.
+    pub(crate) fn connect(
+        &mut self,
+        now: Millis,
+        info: Option<&ConnectInfo>,
+    ) -> Result<u64, RpcStatus> {
+        let info = info.ok_or_else(|| RpcStatus::invalid_argument("connectInfo is missing"))?;
+        let ip = Some(checks::address(&info.ip_addr)?);
+        let address = Address { ip, port: checks::port(info.port)?, ssl: info.use_ssl };
+        self.check_capacity(1)?;
+        Ok(self.connections.start_attempt(now, address))
     }
 
-    /// When `advance` has something to do next.
-    pub(crate) fn next_wake(&self) -> Option<Millis> {
-        self.timers.next()
+    /// `AddAsyncConnection`: all connections of the request, or none. Of an ID given twice the
+    /// last counts.
+    pub(crate) fn add_async(
+        &mut self,
+        now: Millis,
+        infos: &[AsyncConnectInfo],
+    ) -> Result<(), RpcStatus> {
+        checks::async_connections(infos)?;
+        self.check_capacity(infos.len())?;
+        let refused =
+            |info: &&AsyncConnectInfo| self.refused_registrations.contains(&info.device_id);
+        if let Some(info) = infos.iter().find(refused) {
+            let message = format!("device {} cannot be registered", info.device_id);
+            return Err(RpcStatus::invalid_argument(message));
+        }
+        for info in infos {
+            self.connections.register(now, info, checks::port(info.port)?);
+        }
+        Ok(())
     }
 
-    /// Does all that is due at `now`.
-    pub(crate) fn advance(&mut self, now: Millis) {
-        while let Some((due, wake)) = self.timers.pop(now) {
-            match wake {
-                Wake::Attempt(attempt) => self.finish_attempt(due, attempt),
-                Wake::Async { id, token } => self.wake_async(due, id, token),
-                Wake::Dial { id, token } => self.wake_dial(due, id, token),
-                Wake::Dead { id, token } => self.wake_dead(due, id, token),
+    /// `DeleteAsyncConnection`: disconnects first. Unknown devices are an error, after the others
+    /// are done.
+    pub(crate) fn delete_async(&mut self, now: Millis, ids: &[u32]) -> Result<(), RpcStatus> {
+        let ids: BTreeSet<u32> = ids.iter().copied().collect();
+        let unknown: Vec<u32> =
+            ids.into_iter().filter(|id| !self.connections.unregister(now, *id)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let message = format!("no asynchronous connection of device {}", first_of(&unknown));
+        Err(RpcStatus::not_found(message))
+    }
+
+    /// `SetAcceptFilter`: replaces the whole filter.
+    pub(crate) fn set_filter(&mut self, filter: Option<AcceptFilter>) -> Result<(), RpcStatus> {
+        let filter = filter.unwrap_or_default();
+        checks::accept_filter(&filter)?;
+        self.connections.admission_mut().set_filter(filter);
+        Ok(())
+    }
+
+    /// `GetSlaveDevice`: what was set since the gateway started.
+    pub(crate) fn slaves(&self) -> Vec<SlaveDeviceInfo> {
+        self.slaves.values().cloned().collect()
+    }
+
+    /// `SetSlaveDevice`: replaces the slaves of managed devices.
+    pub(crate) fn set_slaves(&mut self, infos: &[SlaveDeviceInfo]) -> Result<(), RpcStatus> {
+        let managed = self.connections.managed();
+        if let Some(info) = infos.iter().find(|info| !managed.contains_key(&info.device_id)) {
+            return Err(not_managed(info.device_id));
+        }
+        for info in infos {
+            if info.rs485_slave_device_i_ds.is_empty() && info.wiegand_slave_device_i_ds.is_empty()
+            {
+                self.slaves.remove(&info.device_id);
+            } else {
+                self.slaves.insert(info.device_id, info.clone());
             }
+        }
+        Ok(())
+    }
+
+    /// `Disconnect` of one device. A managed device without a connection is left as it is.
+    pub(crate) fn disconnect(&mut self, now: Millis, id: u32) -> Result<(), RpcStatus> {
+        if !self.connections.managed().contains_key(&id) {
+            return Err(not_managed(id));
+        }
+        self.connections.disconnect(now, id);
+        Ok(())
+    }
+
+    /// `DisconnectAll`.
+    pub(crate) fn disconnect_all(&mut self, now: Millis) {
+        let ids: Vec<u32> = self.connections.managed().keys().copied().collect();
+        for id in ids {
+            self.connections.disconnect(now, id);
         }
     }
 
-    /// Sets a managed device's status and tells it to every subscription.
-    fn tell(&mut self, now: Millis, id: u32, status: i32) {
-        if let Some(entry) = self.managed.get_mut(&id) {
-            entry.status = status;
+    /// Changes a connected device, which then drops its connection and connects again. No change,
+    /// no drop.
+    pub(crate) fn change(&mut self, now: Millis, id: u32, change: Change) -> Result<(), RpcStatus> {
+        let mode = match change {
+            Change::Mode(code) => Some(Mode::from_code(code).ok_or_else(|| {
+                RpcStatus::invalid_argument(format!("{code} is no connection mode; it is 0 or 1"))
+            })?),
+            Change::Ssl(_) => None,
+        };
+        if !self.connections.managed().contains_key(&id) {
+            return Err(not_managed(id));
         }
-        self.say(now, id, status);
+        if !self.connections.subnet().is_connected(id) {
+            return Err(RpcStatus::failed_precondition(format!("device {id} is not connected")));
+        }
+        if !self.connections.subnet().responds(id) {
+            return Err(RpcStatus::deadline_exceeded(format!("device {id} does not answer")));
+        }
+        self.connections.reconfigure(now, id, |device| match change {
+            Change::Mode(_) => device.mode = mode.unwrap_or(device.mode),
+            Change::Ssl(ssl) => device.ssl = ssl,
+        });
+        Ok(())
     }
 
-    /// Tells a status without touching the list.
-    fn say(&mut self, now: Millis, id: u32, status: i32) {
-        let timestamp = self.clock.unix_seconds(now);
-        self.out.push(Output::Status(StatusChange { device_id: id, status, timestamp }));
+    /// Refuses registrations of this device from now on, or accepts them again.
+    pub(crate) fn refuse_registration(&mut self, id: u32, refused: bool) {
+        if refused {
+            self.refused_registrations.insert(id);
+        } else {
+            self.refused_registrations.remove(&id);
+        }
     }
 
-    /// Whether a managed device has a connection.
-    pub(crate) fn is_connected(&self, id: u32) -> bool {
-        self.managed.get(&id).is_some_and(|entry| entry.phase == Phase::Connected)
+    /// Restarts the process: everything that clients set is forgotten, and nothing is reported.
+    pub(crate) fn restart(&mut self, now: Millis) {
+        self.slaves.clear();
+        self.connections.restart(now);
     }
 
-    /// What must always hold, as a list of what does not: empty when all is well.
-    #[cfg(test)]
-    pub(crate) fn violations(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for (id, entry) in &self.managed {
-            let linked = self.machines.get(id).is_some_and(|machine| machine.linked);
-            if linked != (entry.phase == Phase::Connected) {
-                wrong.push(format!("{id}: list {:?}, device linked {linked}", entry.phase));
-            }
-            if entry.origin != Origin::Async && entry.phase != Phase::Connected {
-                wrong.push(format!("{id}: {:?} and not connected, yet listed", entry.origin));
-            }
-            if entry.phase == Phase::Connected && self.pending.contains_key(id) {
-                wrong.push(format!("{id}: connected and pending"));
+    /// Makes all devices managed, as a client would: registers those that wait to be dialed, and
+    /// allows those that dial in.
+    pub(crate) fn manage_all(&mut self, now: Millis) {
+        let devices: Vec<Device> = self.connections.subnet().devices().cloned().collect();
+        let (dialed, dialing): (Vec<_>, Vec<_>) =
+            devices.into_iter().partition(|device| device.mode == Mode::ServerToDevice);
+        for device in dialed {
+            let info = AsyncConnectInfo {
+                device_id: device.id,
+                ip_addr: device.ip.to_string(),
+                port: device.port.into(),
+                use_ssl: device.ssl,
+            };
+            // One at a time and of valid devices: only the size of the list can refuse it.
+            if self.add_async(now, &[info]).is_err() {
+                break;
             }
         }
-        for (id, machine) in &self.machines {
-            if machine.linked && !self.managed.contains_key(id) {
-                wrong.push(format!("{id}: linked and not listed"));
-            }
+        self.connections.admission_mut().allow(dialing.iter().map(|device| device.id));
+    }
+
+    /// Changes a managed device's state without a report. `false` if it is not managed.
+    ///
+    /// A status that means no connection ends the connection; one that means a connection makes it
+    /// (TLS or plain, as the device is). Any other number is only shown in the list.
+    pub(crate) fn change_silently(&mut self, now: Millis, id: u32, status: i32) -> bool {
+        if !self.connections.managed().contains_key(&id) {
+            return false;
         }
-        wrong
+        match Status::try_from(status) {
+            Ok(Status::TcpConnected | Status::TlsConnected) => {
+                self.connections.connect_silently(id);
+            }
+            Ok(_) => self.connections.disconnect_silently(now, id),
+            Err(_) => {}
+        }
+        self.connections.set_listed_status(id, status);
+        true
+    }
+
+    /// Reports a managed device's status once more, as gateways before V1.9.1 do. `false` if it is
+    /// not managed.
+    pub(crate) fn repeat_status(&mut self, now: Millis, id: u32) -> bool {
+        let status = self.connections.managed().get(&id).map(|entry| entry.status);
+        status.inspect(|status| self.connections.reports_mut().status(now, id, *status)).is_some()
+    }
+
+    /// One change of a storm: the listed status flips between connected and disconnected and is
+    /// reported; `finish_storm` ends the connections of devices left disconnected. `false` if there
+    /// is no such device to flip.
+    pub(crate) fn flip(&mut self, now: Millis, id: u32) -> bool {
+        let Some(status) = self.connections.managed().get(&id).map(|entry| entry.status) else {
+            return false;
+        };
+        let connected = self.connections.subnet().connected_status(id);
+        if means_connected(status) {
+            self.connections.set_status(now, id, Status::Disconnected.into());
+        } else if self.connections.subnet().is_connected(id)
+            || self.connections.connect_silently(id)
+        {
+            self.connections.set_status(now, id, connected);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The managed devices that a storm can flip: those connected or available.
+    pub(crate) fn flippable(&self) -> Vec<u32> {
+        let subnet = self.connections.subnet();
+        let flippable = |id: &u32| subnet.is_connected(*id) || subnet.is_available(*id);
+        self.connections.managed().keys().copied().filter(flippable).collect()
+    }
+
+    /// After a storm: ends the connection of a device that the list does not show as connected,
+    /// without a report.
+    pub(crate) fn finish_storm(&mut self, now: Millis, id: u32) {
+        let status = self.connections.managed().get(&id).map(|entry| entry.status);
+        if status.is_some_and(|status| !means_connected(status)) {
+            self.connections.disconnect_silently(now, id);
+        }
     }
 }
 
-/// The status of a connection that is up.
-const fn connected_status(ssl: bool) -> i32 {
-    if ssl { Status::TlsConnected as i32 } else { Status::TcpConnected as i32 }
+fn not_managed(id: u32) -> RpcStatus {
+    RpcStatus::not_found(format!("device {id} is not managed by this gateway"))
 }
 
-/// The status of a try that failed.
-const fn cannot_connect_status(ssl: bool) -> i32 {
-    if ssl { Status::TlsCannotConnect as i32 } else { Status::TcpCannotConnect as i32 }
-}
-
-/// The status of a device turned away.
-const fn not_allowed_status(ssl: bool) -> i32 {
-    if ssl { Status::TlsNotAllowed as i32 } else { Status::TcpNotAllowed as i32 }
-}
-
-/// Whether a status on the wire means a connection.
-pub(crate) const fn means_connected(status: i32) -> bool {
+/// Whether a status means a connection.
+const fn means_connected(status: i32) -> bool {
     status == Status::TcpConnected as i32 || status == Status::TlsConnected as i32
+}
+
+/// IDs as text, the first ten.
+pub(crate) fn first_of(ids: &[u32]) -> String {
+    let shown: Vec<String> = ids.iter().take(10).map(u32::to_string).collect();
+    let more = if ids.len() > 10 { format!(" and {} more", ids.len() - 10) } else { String::new() };
+    shown.join(", ") + &more
 }

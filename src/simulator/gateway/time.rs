@@ -1,9 +1,6 @@
-//! Time inside a simulated gateway: how long things take, what is due, what its clock shows.
-//!
-//! May not read any clock: `now` comes from outside.
+//! Time inside a simulated gateway: durations and timers.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +41,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// The same behaviour in a hurry: everything within a quarter of a second, dead devices
+    /// The same behaviour with short delays: everything within a quarter of a second, dead devices
     /// noticed at once. For tests that would otherwise wait.
     #[must_use]
     pub const fn fast() -> Self {
@@ -59,73 +56,60 @@ impl Timing {
     }
 }
 
-/// What a timer does when it is due. A token that is no longer current makes it do nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Wake {
-    /// A synchronous `Connect` comes to its end.
+/// What becomes due at a gateway. Each has one timer at most: setting it again moves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Timer {
+    /// A synchronous `Connect` ends.
     Attempt(u64),
-    /// An asynchronous connection tries, or ends its try.
-    Async { id: u32, token: u64 },
+    /// An asynchronous connection starts a try, or ends it.
+    Async(u32),
     /// A device dials in.
-    Dial { id: u32, token: u64 },
-    /// The keep-alive finds a silent device dead.
-    Dead { id: u32, token: u64 },
+    DialIn(u32),
+    /// The keep-alive notices that a device no longer responds.
+    KeepAlive(u32),
 }
 
-/// The timers of one gateway, in order of time and then of setting.
+/// The timers of one gateway, ordered by time and then by the order in which they were set.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Millis, u64, Wake)>>,
-    last: u64,
+pub(crate) struct Timers {
+    queue: BTreeSet<(Millis, u64, Timer)>,
+    due: HashMap<Timer, (Millis, u64)>,
+    last_number: u64,
 }
 
 impl Timers {
-    /// A number never given before, and never 0.
-    pub(super) fn token(&mut self) -> u64 {
-        self.last += 1;
-        self.last
+    /// A number never returned before.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
     }
 
-    pub(super) fn set(&mut self, due: Millis, wake: Wake) {
-        let order = self.token();
-        self.heap.push(Reverse((due, order, wake)));
+    pub(crate) fn set(&mut self, timer: Timer, due: Millis) {
+        self.cancel(timer);
+        let number = self.number();
+        self.due.insert(timer, (due, number));
+        self.queue.insert((due, number, timer));
     }
 
-    pub(super) fn next(&self) -> Option<Millis> {
-        self.heap.peek().map(|Reverse((due, ..))| *due)
-    }
-
-    pub(super) fn pop(&mut self, now: Millis) -> Option<(Millis, Wake)> {
-        if self.next()? > now {
-            return None;
+    pub(crate) fn cancel(&mut self, timer: Timer) {
+        if let Some((due, number)) = self.due.remove(&timer) {
+            self.queue.remove(&(due, number, timer));
         }
-        self.heap.pop().map(|Reverse((due, _, wake))| (due, wake))
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.heap.len()
+    pub(crate) fn next(&self) -> Option<Millis> {
+        self.queue.first().map(|(due, ..)| *due)
     }
 
-    pub(super) fn clear(&mut self) {
-        self.heap.clear();
+    /// Removes and returns the first timer that is due at `now`.
+    pub(crate) fn pop(&mut self, now: Millis) -> Option<(Millis, Timer)> {
+        let &(due, _, timer) = self.queue.first().filter(|(due, ..)| *due <= now)?;
+        self.cancel(timer);
+        Some((due, timer))
     }
-}
 
-/// What a gateway's clock shows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    /// Unix time in milliseconds when the simulation began.
-    pub(crate) start_unix_ms: i64,
-    /// How far the clock is ahead (behind, if negative).
-    pub(crate) skew_ms: i64,
-}
-
-impl Clock {
-    /// The clock's Unix time in whole seconds, as the wire carries it.
-    pub(crate) fn unix_seconds(self, now: Millis) -> u32 {
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let millis = self.start_unix_ms.saturating_add(now).saturating_add(self.skew_ms);
-        u32::try_from((millis / 1_000).clamp(0, i64::from(u32::MAX))).unwrap_or(0)
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.due.clear();
     }
 }

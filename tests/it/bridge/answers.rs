@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::{Value, json};
 
 use crate::commands::rr;
@@ -53,7 +54,7 @@ async fn an_answer_over_which_a_3_1_1_broker_closes_is_not_sent_on_the_next_conn
     ask();
     ready_on_connection(&bridge, broker.port, 2).await;
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     watcher.see("events go on", |seen| seen.is_event_of(device)).await;
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(2.0));
     // Asked again, the broker closes again, and the bridge knows the size.

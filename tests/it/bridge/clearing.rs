@@ -115,7 +115,7 @@ async fn a_device_is_cleared_though_it_was_forgotten_while_the_broker_was_away()
         .gateway("lobby", &lobby, "audit_interval = \"10s\"")
         .start();
     bridge.is_ready().await;
-    let gone = lobby.control().building()[0].id;
+    let gone = lobby.control().devices()[0].id;
     let topic = format!("gsdk/lobby/{gone}/state");
     eventually("its state is told", || retained(broker.port).contains_key(&topic).then_some(()))
         .await;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use gsdk2mqtt::simulator::{CertificateKind, Packages, Settings, Simulator};
+use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Settings, Simulator, StatusCode};
 
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -100,7 +100,9 @@ async fn an_unknown_status_number_is_kept_and_told() {
     let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/lobby/state", "online").await;
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().tell(device, 0x203);
+    simulator
+        .control()
+        .apply_fault(&Fault::Tell { devices: device.into(), status: StatusCode(0x203) });
     let topic = format!("gsdk/lobby/{device}/event/status_changed");
     let event = watcher.see("the unknown status", |seen| seen.topic == topic).await.json();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use gsdk2mqtt::simulator::{CallFault, Control, Settings, Simulator};
+use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator};
 
 use crate::commands::{ALL, rr};
 use crate::harness::bridge::Setup;
@@ -17,7 +17,7 @@ async fn forgetful(devices: usize) -> (Simulator, String) {
     let settings = Settings { managed: false, ..Settings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
     let mut lines = String::from("[gateways.lobby.devices]\n");
-    for device in simulator.control().building() {
+    for device in simulator.control().devices() {
         let (id, ip) = (device.id, device.ip);
         let dials = device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer;
         lines += &if dials {
@@ -55,7 +55,7 @@ async fn a_gateway_that_forgot_is_given_everything_again() {
     for what in ["async_connections", "accept_filter"] {
         watcher.see(what, |seen| restored(seen) && seen.json()["what"] == what).await;
     }
-    let device = control.building()[0].id;
+    let device = control.devices()[0].id;
     let topic = format!("gsdk/lobby/{device}/state");
     let connected = |seen: &crate::harness::watcher::Seen| {
         seen.topic == topic && seen.json()["connected"] == true
@@ -79,8 +79,8 @@ async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_o
     let watcher = Watcher::start(broker.port).await;
     let (simulator, lines) = forgetful(250).await;
     let control = simulator.control();
-    let odd = control.building()[112].id;
-    control.refuse_registration(odd, true);
+    let odd = control.devices()[112].id;
+    control.apply_fault(&Fault::RefuseRegistration { devices: odd.into(), on: true });
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &lines).start();
     let told = format!("cannot give it the registration of device {odd}, trying on");
     eventually("it is told", || bridge.log().contains(&told).then_some(())).await;
@@ -91,7 +91,7 @@ async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_o
         (calls(&control, "AddAsyncConnection") > refused).then_some(())
     })
     .await;
-    control.refuse_registration(odd, false);
+    control.apply_fault(&Fault::RefuseRegistration { devices: odd.into(), on: false });
     eventually("it is registered too", || (registered(&control) == 200).then_some(())).await;
     let restored = |seen: &crate::harness::watcher::Seen| {
         seen.topic.ends_with("/event/restored") && seen.json()["device_ids"] == json!([odd])
@@ -114,9 +114,8 @@ async fn registrations_that_all_fail_hold_up_neither_filter_nor_requests() {
         let broker = Mosquitto::start("").await;
         let (simulator, lines) = forgetful(250).await;
         let control = simulator.control();
-        let message = "out of luck".to_owned();
-        control.fail("AddAsyncConnection", CallFault { code, message, times: None });
-        control.latency(Duration::from_millis(500));
+        control.apply_fault(&Fault::fail("AddAsyncConnection", code, "out of luck"));
+        control.apply_fault(&Fault::latency(Duration::from_millis(500)));
         let setup = Setup::new(broker.port, "").lines(ALL);
         let bridge = setup.gateway("lobby", &simulator, &lines).start();
         eventually("the filter lets in", || {
@@ -144,9 +143,9 @@ async fn registrations_that_all_fail_hold_up_neither_filter_nor_requests() {
         assert_eq!(answer["result"], "ok", "{answer}");
         assert!(so_far <= most, "{code:?}: {so_far} calls in the first round");
         assert!(bridge.log().contains("out of luck"));
-        control.latency(Duration::ZERO);
+        control.apply_fault(&Fault::latency(Duration::ZERO));
         // The next round comes by itself.
-        control.heal();
+        control.apply_fault(&Fault::Heal);
         eventually("all are registered", || (registered(&control) == 200).then_some(())).await;
     }
 }
@@ -157,8 +156,8 @@ async fn a_device_that_connects_for_the_first_time_has_its_type_before_the_next_
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let (simulator, lines) = forgetful(1).await;
-    let device = simulator.control().building()[0].clone();
-    simulator.control().power(device.id, false);
+    let device = simulator.control().devices()[0].clone();
+    simulator.control().apply_fault(&Fault::power(device.id, false));
     let extra = format!("audit_interval = \"1h\"\n{lines}");
     let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &extra).start();
     let topic = format!("gsdk/lobby/{}/state", device.id);
@@ -166,7 +165,7 @@ async fn a_device_that_connects_for_the_first_time_has_its_type_before_the_next_
         if seen.topic == topic { seen.json() } else { json!(null) }
     };
     watcher.see("not reachable", |seen| state(seen)["status"] == "tcp_cannot_connect").await;
-    simulator.control().power(device.id, true);
+    simulator.control().apply_fault(&Fault::power(device.id, true));
     let kind = gsdk2mqtt::simulator::kind_name(device.kind);
     let connected = |seen: &crate::harness::watcher::Seen| {
         state(seen)["connected"] == true && state(seen)["type"] == kind

@@ -7,6 +7,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 use crate::harness::scripted_broker::ScriptedBroker;
 use crate::harness::watcher::{Watcher, publish, retained};
+use gsdk2mqtt::simulator::Fault;
 
 /// After this a session has settled, and its process is established (contract, section 1).
 const SETTLED: Duration = Duration::from_secs(61);
@@ -129,7 +130,7 @@ async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
     is_connected(&second, false).await;
     says(&first, "another bridge").await;
     let device = lobby.control().managed()[0].device_id;
-    lobby.control().power(device, false);
+    lobby.control().apply_fault(&Fault::power(device, false));
     watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
     let after = retained(broker.port);
     assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
@@ -157,7 +158,7 @@ async fn of_two_bridges_with_one_client_id_the_established_one_goes_on() {
     first.is_ready().await;
     let connections = first.metric("gsdk_mqtt_connections_total").await;
     let device = lobby.control().managed()[0].device_id;
-    lobby.control().power(device, false);
+    lobby.control().apply_fault(&Fault::power(device, false));
     watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(first.metric("gsdk_mqtt_connections_total").await, connections);

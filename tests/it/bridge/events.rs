@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use gsdk2mqtt::simulator::Storm;
+use gsdk2mqtt::simulator::{Fault, Storm};
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -21,12 +21,12 @@ async fn a_device_disconnects_and_connects_again() {
     let first = watcher.find(|seen| seen.topic == topic).unwrap().json();
     assert_eq!((&first["connected"], &first["seq"]), (&json!(true), &json!(0)));
 
-    assert!(simulator.control().power(device.device_id, false));
+    assert_eq!(simulator.control().apply_fault(&Fault::power(device.device_id, false)), 1);
     let id = device.device_id;
     let at = |event: &str| format!("gsdk/lobby/{id}/event/{event}");
     watcher.see("disconnected", |seen| seen.topic == at("disconnected")).await;
     watcher.see("a failed try", |seen| seen.topic == at("connect_failed")).await;
-    simulator.control().power(id, true);
+    simulator.control().apply_fault(&Fault::power(id, true));
     watcher.see("connected", |seen| seen.topic == at("connected")).await;
 
     let events = watcher.events_of(id);
@@ -102,7 +102,7 @@ async fn a_storm_of_20_000_changes_is_accounted_for_to_the_last() {
     let arrived = || watcher.all().iter().filter(|seen| is_event(seen)).count() as f64;
     eventually("every event arrives", || (arrived() >= events).then_some(())).await;
     assert_eq!(arrived(), events, "none twice");
-    for device in simulator.control().building() {
+    for device in simulator.control().devices() {
         check_chain(&watcher.events_of(device.id));
     }
 }

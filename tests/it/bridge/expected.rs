@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::simulator::{Mode, Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator};
 use serde_json::{Value, json};
 
 use crate::harness::bridge::{Bridge, Setup, another_client};
@@ -37,7 +37,7 @@ async fn counted(bridge: &Bridge) -> [f64; 3] {
 async fn two_doors() -> (Simulator, u32, (u32, String)) {
     let settings = Settings { managed: false, ..Settings::fast(20) };
     let simulator = Simulator::start(settings).await.unwrap();
-    let doors = simulator.control().building();
+    let doors = simulator.control().devices();
     let accepted = doors.iter().find(|door| door.mode == Mode::DeviceToServer).unwrap();
     let dialled =
         |door: &&gsdk2mqtt::simulator::Device| door.mode == Mode::ServerToDevice && !door.ssl;
@@ -55,7 +55,7 @@ async fn a_configured_door_whose_accepted_connection_drops_is_expected_and_count
     bridge.is_ready().await;
     state(&watcher, door, json!({"connected": true, "managed": true, "expected": true})).await;
     watcher.clear();
-    assert!(simulator.control().power(door, false));
+    assert_eq!(simulator.control().apply_fault(&Fault::power(door, false)), 1);
     let gone = json!({"connected": false, "managed": false});
     let state = state(&watcher, door, gone).await;
     assert_eq!(state["expected"], true, "{state}");
@@ -85,7 +85,7 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     another_client(&simulator, &["connect", &ip]);
     state(&watcher, door, json!({"connected": true, "managed": true, "expected": true})).await;
     watcher.clear();
-    assert!(simulator.control().power(door, false));
+    assert_eq!(simulator.control().apply_fault(&Fault::power(door, false)), 1);
     state(&watcher, door, json!({"connected": false, "managed": false, "expected": false})).await;
     assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(0.0));
     assert_eq!(device_metric(&bridge, "gsdk_device_connected", door).await, Some(0.0));
@@ -99,7 +99,7 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     let before = device_metric(&bridge, observed, door).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(device_metric(&bridge, observed, door).await, before, "its time stands still");
-    assert!(simulator.control().power(door, true));
+    assert_eq!(simulator.control().apply_fault(&Fault::power(door, true)), 1);
     another_client(&simulator, &["connect", &ip]);
     patiently("its observed time runs again", async {
         while device_metric(&bridge, observed, door).await <= before {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::simulator::Simulator;
+use gsdk2mqtt::simulator::{Fault, Simulator};
 use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, Setup};
@@ -24,7 +24,7 @@ async fn gateway(latency: Duration) -> (Mosquitto, Watcher, Simulator, Bridge) {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
-    simulator.control().latency(latency);
+    simulator.control().apply_fault(&Fault::latency(latency));
     let bridge =
         Setup::new(broker.port, "").gateway("lobby", &simulator, "unknown_after = \"2s\"").start();
     (broker, watcher, simulator, bridge)
@@ -57,7 +57,7 @@ async fn info_says_lost_and_why_as_soon_as_the_gateway_is_offline() {
     info(&watcher, "online").await;
     watcher.clear();
     simulator.control().stop_listening();
-    simulator.control().cut_connections();
+    simulator.control().apply_fault(&Fault::CutConnections);
     let with_error =
         |seen: &Seen| seen.topic == "gsdk/lobby/info" && seen.json()["last_error"].is_object();
     let cut = Instant::now();

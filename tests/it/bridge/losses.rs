@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::json;
 
 use crate::harness::bridge::Setup;
@@ -28,7 +29,7 @@ async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() 
     lobby.control().stop_listening();
     watcher.see_text("gsdk/lobby/state", "offline").await;
     watcher.see("unreachable", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
-    let device = lobby.control().building()[0].id;
+    let device = lobby.control().devices()[0].id;
     let topic = format!("gsdk/lobby/{device}/state");
     let state = watcher.see("unknown", |seen| seen.topic == topic).await.json();
     assert_eq!((&state["connected"], &state["status"]), (&json!(null), &json!("unknown")));
@@ -43,7 +44,7 @@ async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() 
     assert_eq!(bridge.metric(&gone).await, None, "absent, not 0");
 
     lobby.control().start_listening();
-    lobby.control().manage_all();
+    lobby.control().apply_fault(&Fault::Manage);
     watcher.see("back", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
     let online = watcher.place("gsdk/lobby/state", "online").unwrap();
     let reachable = watcher.all().iter().position(|seen| seen.topic.ends_with("/reachable"));
@@ -60,7 +61,7 @@ async fn a_short_cut_shows_in_a_counter_only() {
     watcher.see("reachable", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
     watcher.see_text("gsdk/bridge/state", "online").await;
     watcher.clear();
-    simulator.control().cut_connections();
+    simulator.control().apply_fault(&Fault::CutConnections);
     let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
     patiently("the link is made again", async {
         while bridge.metric(series).await != Some(2.0) {
@@ -86,7 +87,7 @@ async fn a_broker_restarted_empty_has_everything_again() {
     drop(watcher);
     broker.kill();
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     broker.restart().await;
     let watcher = Watcher::start(broker.port).await;
     watcher.see_text("gsdk/bridge/state", "online").await;
@@ -191,7 +192,7 @@ async fn what_is_too_large_for_the_broker_is_told() {
         assert!(degraded.contains(words), "{words} in {degraded}");
     }
     for id in &ids[..2] {
-        simulator.control().power(*id, false);
+        simulator.control().apply_fault(&Fault::power(*id, false));
     }
     let other = watcher.see("another's event", |seen| seen.is_event_of(ids[1])).await.json();
     assert_eq!(other["seq"], 1);
@@ -205,7 +206,7 @@ async fn what_is_too_large_for_the_broker_is_told() {
     bridge.terminate().await;
     bridge.change(&"🚪".repeat(200), "door");
     bridge.restart();
-    simulator.control().power(ids[0], true);
+    simulator.control().apply_fault(&Fault::power(ids[0], true));
     let next = watcher.see("its next event", |seen| seen.is_event_of(ids[0])).await.json();
     assert_eq!((&next["seq"], &next["lost"]), (&json!(2), &json!(1)));
 }

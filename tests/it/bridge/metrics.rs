@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
+use gsdk2mqtt::simulator::{Fault, StatusCode};
 
 /// Everything the contract names, but what is absent until it is known.
 const NAMES: [&str; 38] = [
@@ -57,11 +58,11 @@ const LATER: [&str; 3] =
 async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     let broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
-    let device = simulator.control().building()[0].id;
+    let device = simulator.control().devices()[0].id;
     let name = format!("devices = {{ {device} = {{ name = 'the \"new\" \\ door' }} }}");
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &name).start();
     bridge.is_ready().await;
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     let text = crate::harness::patiently("an event is delivered", async {
         loop {
             let (_, text) = bridge.get("/metrics").await;
@@ -100,9 +101,10 @@ async fn delivery_time_counts_device_events_of_the_stream_only() {
         .gateway("lobby", &simulator, "audit_interval = \"10s\"")
         .start();
     bridge.is_ready().await;
-    let devices = control.building();
-    control.drop_device(devices[0].id);
-    control.change_silently(devices[1].id, 0x203);
+    let devices = control.devices();
+    control.apply_fault(&Fault::Drop { devices: devices[0].id.into() });
+    control
+        .apply_fault(&Fault::Silent { devices: devices[1].id.into(), status: StatusCode(0x203) });
     let source = |seen: &Seen| seen.json()["source"].as_str().map(str::to_owned);
     let of_audit =
         |seen: &Seen| seen.topic.contains("/event/") && source(seen).as_deref() == Some("audit");

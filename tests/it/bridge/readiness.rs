@@ -1,5 +1,6 @@
 //! `/readyz`: 503 while the bridge is useless, and 200 with `degraded` for everything else.
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, Setup};
@@ -96,7 +97,9 @@ async fn events_that_the_broker_refuses_are_named_and_the_bridge_is_ready() {
     let gateway = simulator(2).await;
     let bridge = Setup::new(broker.port, USER).gateway("lobby", &gateway, "").start();
     bridge.is_ready().await;
-    gateway.control().drop_device(gateway.control().managed()[0].device_id);
+    gateway
+        .control()
+        .apply_fault(&Fault::Drop { devices: gateway.control().managed()[0].device_id.into() });
     let message = is_ready_but(&bridge, "messages_refused").await;
     for words in ["gsdk/lobby/", "/event/", "not_authorized"] {
         assert!(message.contains(words), "{words} in {message}");

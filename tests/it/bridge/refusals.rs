@@ -1,5 +1,6 @@
 //! Messages that the broker refuses: what becomes of them, and that all others go on.
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::json;
 
 use crate::harness::bridge::Setup;
@@ -28,7 +29,8 @@ async fn a_device_whose_topics_are_denied_keeps_nothing_else_from_online() {
     let line = log.lines().find(|line| line.contains("WARN") && line.contains(&denied));
     assert!(line.is_some_and(|line| line.contains("not_authorized")), "{log}");
     // The others' events do not wait for the one that is refused.
-    ids.iter().for_each(|id| _ = simulator.control().drop_device(*id));
+    ids.iter()
+        .for_each(|id| _ = simulator.control().apply_fault(&Fault::Drop { devices: (*id).into() }));
     for id in &ids[1..] {
         watcher.see("another device's event", |seen| seen.is_event_of(*id)).await;
     }
@@ -67,7 +69,7 @@ async fn an_event_refused_with_any_code_holds_up_no_other_and_is_lost_only_where
             None => Reply::Forward,
         }
     });
-    ids.iter().for_each(|id| _ = simulator.control().power(*id, false));
+    ids.iter().for_each(|id| _ = simulator.control().apply_fault(&Fault::power(*id, false)));
     let other = *ids.last().unwrap();
     watcher.see("another device's event", |seen| seen.is_event_of(other)).await;
     for (id, code) in ids.iter().zip(&codes).filter(|(_, code)| LATER.contains(code)) {
@@ -76,7 +78,7 @@ async fn an_event_refused_with_any_code_holds_up_no_other_and_is_lost_only_where
     }
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(3.0));
     watcher.see("the loss is reported", |seen| seen.topic.ends_with("/events_lost")).await;
-    ids.iter().for_each(|id| _ = simulator.control().power(*id, true));
+    ids.iter().for_each(|id| _ = simulator.control().apply_fault(&Fault::power(*id, true)));
     for (id, code) in ids.iter().zip(&codes).filter(|(_, code)| FOR_GOOD.contains(code)) {
         let next = watcher.see("the next event", |seen| seen.is_event_of(*id)).await.json();
         assert_eq!((&next["seq"], &next["lost"]), (&json!(2), &json!(1)), "{code:#x}");
@@ -102,7 +104,7 @@ async fn discovery_that_is_too_large_for_the_broker_holds_up_no_state_and_no_eve
     })
     .await;
     let id = simulator.control().managed()[0].device_id;
-    simulator.control().drop_device(id);
+    simulator.control().apply_fault(&Fault::Drop { devices: id.into() });
     watcher.see("events go on", |seen| seen.is_event_of(id)).await;
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(0.0));
@@ -126,7 +128,7 @@ async fn a_state_that_is_refused_does_not_keep_its_old_value() {
             if refuses { Reply::Code(code) } else { Reply::Forward }
         });
         watcher.clear();
-        simulator.control().power(id, false);
+        simulator.control().apply_fault(&Fault::power(id, false));
         watcher.see_text(&state, "").await;
         assert!(!retained(broker.mosquitto.port).contains_key(&state), "{code:#x}");
         assert_eq!(bridge.get("/readyz").await.0, 200, "{code:#x}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Simulator, Storm};
+use gsdk2mqtt::simulator::{Fault, Simulator, Storm};
 
 use super::clearing::cleared;
 use crate::harness::bridge::{Bridge, Setup, another_client};
@@ -38,7 +38,7 @@ async fn killed_20_times_under_load_the_chain_is_unbroken() {
     bridge.is_ready().await;
     ends_as_listed(&broker, &watcher, &simulator).await;
     let mut events = 0;
-    for device in simulator.control().building() {
+    for device in simulator.control().devices() {
         let of_device = watcher.events_of(device.id);
         check_chain(&of_device);
         events += of_device.len();
@@ -71,18 +71,18 @@ async fn a_clean_stop_and_start_continues_the_chain_and_finds_what_happened_mean
     let simulator = crate::harness::simulator(3).await;
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
-    let ids: Vec<u32> = simulator.control().building().iter().map(|device| device.id).collect();
+    let ids: Vec<u32> = simulator.control().devices().iter().map(|device| device.id).collect();
     let state = |id: u32| -> Value {
         serde_json::from_str(&retained(broker.port)[&format!("gsdk/lobby/{id}/state")]).unwrap()
     };
-    assert!(simulator.control().power(ids[0], false));
+    assert_eq!(simulator.control().apply_fault(&Fault::power(ids[0], false)), 1);
     let failed = format!("gsdk/lobby/{}/event/connect_failed", ids[0]);
     watcher.see("a first event", |seen| seen.topic == failed).await;
     let before = state(ids[1]);
     let (status, log) = bridge.terminate().await;
     assert_eq!(status.code(), Some(0), "{log}");
 
-    simulator.control().power(ids[0], true);
+    simulator.control().apply_fault(&Fault::power(ids[0], true));
     eventually("it is connected again", || {
         let managed = simulator.control().managed();
         let device = managed.into_iter().find(|device| device.device_id == ids[0])?;
@@ -150,7 +150,7 @@ async fn without_its_store_only_devices_of_its_own_gateways_are_cleared() {
     bridge.kill();
     std::fs::remove_dir_all(bridge.state_dir()).unwrap();
     bridge.forget_gateway("store");
-    let gone = lobby.control().building()[0].id;
+    let gone = lobby.control().devices()[0].id;
     another_client(&lobby, &["async", "remove", &gone.to_string()]);
     let another = |topic: &str, bridge: &str| {
         let payload = json!({ "bridge": bridge, "gateway": "annex" }).to_string();
@@ -199,7 +199,7 @@ async fn a_directory_that_cannot_be_written_is_survived_told_and_healed() {
     let (_, body) = bridge.get("/readyz").await;
     assert!(body.contains("store_in_memory") && body.contains("the store: "), "{body}");
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     watcher.see("an event all the same", |seen| seen.is_event_of(device)).await;
 
     std::fs::remove_file(&in_the_way).unwrap();
@@ -234,7 +234,7 @@ async fn a_write_that_fails_under_load_begins_a_new_chain_without_a_gap() {
     bridge.kill();
     bridge.restart();
     ends_as_listed(&broker, &watcher, &simulator).await;
-    for device in simulator.control().building() {
+    for device in simulator.control().devices() {
         let events = watcher.events_of(device.id);
         let turn = events.iter().position(|event| event["chain"] == reset["to"]).unwrap();
         let (old, new) = events.split_at(turn);

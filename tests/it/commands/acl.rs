@@ -8,6 +8,7 @@ use super::{ALL, rr};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{eventually, patiently};
+use gsdk2mqtt::simulator::Fault;
 
 const ACL: &str = include_str!("../../../deploy/mosquitto/acl");
 
@@ -149,7 +150,7 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
 
     // What came until now they have heard once they hear what comes now.
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     dashboard.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
     let secret = ["reply", "/response/", "/request/"];
     assert!(!dashboard.heard(|topic| secret.iter().any(|level| topic.contains(level))));
@@ -171,7 +172,7 @@ async fn node_red_can_do_what_its_flow_does() {
     for topic in ["gsdk/bridge/state", "gsdk/lobby/state", &format!("gsdk/lobby/{device}/state")] {
         nodered.hears(topic).await;
     }
-    simulator.control().drop_device(device);
+    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     nodered.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
     is_answered(broker.port, "nodered", "gsdk-reply/nodered").await;
     for topic in ["building/alert", "building/morning", "building/answer"] {

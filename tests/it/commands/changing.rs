@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use gsdk2mqtt::proto::connect::AcceptFilter;
-use gsdk2mqtt::simulator::{Mode, Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator};
 
 use super::{ALL, House, refusal};
 use crate::harness::eventually;
@@ -27,7 +27,7 @@ fn codes(list: &Value) -> Vec<&str> {
 async fn a_device_is_connected_and_disconnected() {
     let house = new_house(3).await;
     let control = house.simulator.control();
-    let device = control.building()[0].clone();
+    let device = control.devices()[0].clone();
     let answer = house.ask("connect", &format!("{{\"ip\":\"{}\"}}", device.ip)).await;
     assert_eq!(answer["data"], json!({"device_id": device.id}), "{answer}");
     assert_eq!(control.managed()[0].device_id, device.id);
@@ -36,7 +36,7 @@ async fn a_device_is_connected_and_disconnected() {
     assert_eq!(code, "unavailable");
     assert!(message.contains("`search`"), "{message}");
     // It has SSL, which the gateway was not told.
-    let ssl = control.building()[1].clone();
+    let ssl = control.devices()[1].clone();
     let answer = house.ask("connect", &json!({"ip": ssl.ip}).to_string()).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "unavailable");
@@ -58,7 +58,7 @@ async fn a_device_is_connected_and_disconnected() {
 async fn registered_devices_come_and_go() {
     let house = new_house(3).await;
     let control = house.simulator.control();
-    let [plain, ssl] = [0, 1].map(|at| control.building()[at].clone());
+    let [plain, ssl] = [0, 1].map(|at| control.devices()[at].clone());
     let devices = json!({"devices": [
         {"device_id": plain.id, "ip": plain.ip},
         {"device_id": ssl.id, "ip": ssl.ip, "port": 51211, "ssl": true},
@@ -131,7 +131,7 @@ async fn slaves_are_set() {
 async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
-    let device = control.building()[0].clone();
+    let device = control.devices()[0].clone();
     let request = |mode: &str| json!({"device_id": device.id, "mode": mode}).to_string();
     let steps = |answer: &Value| -> Vec<String> {
         let steps = answer["data"]["steps"].as_array().unwrap().iter();
@@ -160,7 +160,7 @@ async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
 async fn the_bare_call_changes_the_device_and_nothing_else() {
     let house = House::new(10, ALL).await;
     let control = house.simulator.control();
-    let now = |at: usize| control.building()[at].clone();
+    let now = |at: usize| control.devices()[at].clone();
     let device = now(0);
     let done = json!({"device_ids": [device.id], "steps": []});
     for (ssl, command) in [(true, "ssl/enable"), (false, "ssl/disable")] {
@@ -208,7 +208,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
 async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
-    control.latency(Duration::from_millis(100));
+    control.apply_fault(&Fault::latency(Duration::from_millis(100)));
     let undoing = tokio::spawn({
         let control = control.clone();
         async move {
@@ -230,7 +230,7 @@ async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
 async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
     let house = House::new(10, ALL).await;
     let control = house.simulator.control();
-    let [registered, dialling, dialled] = [0, 3, 2].map(|at| control.building()[at].clone());
+    let [registered, dialling, dialled] = [0, 3, 2].map(|at| control.devices()[at].clone());
     // One of them is connected by a plain `connect`.
     let id = json!({"device_id": dialled.id}).to_string();
     assert_eq!(house.ask("async/remove", &id).await["result"], "ok");

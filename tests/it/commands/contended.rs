@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::{Value, json};
 
 use super::{ALL, House, refusal, rr};
@@ -14,7 +15,7 @@ use crate::harness::watcher::{Watcher, publish};
 async fn clients_that_add_to_the_filter_at_once_all_win() {
     let house = House::new(3, ALL).await;
     // Long enough between reading and setting that without turns they undo each other.
-    house.simulator.control().latency(Duration::from_millis(50));
+    house.simulator.control().apply_fault(&Fault::latency(Duration::from_millis(50)));
     let mut clients = tokio::task::JoinSet::new();
     for id in 1..=8 {
         let (port, request) = (house.broker.port, json!({"device_id": id}).to_string());
@@ -41,19 +42,19 @@ async fn a_gateway_that_hangs_delays_neither_events_nor_another_gateway() {
     watcher.see_text("gsdk/bridge/state", "online").await;
     let house = House { broker, simulator: lobby, bridge };
     house.is_listening().await;
-    house.simulator.control().freeze(true);
+    house.simulator.control().apply_fault(&Fault::Freeze { on: true });
     let hung = tokio::spawn({
         let port = house.broker.port;
         async move { rr(port, &["-t", "gsdk/lobby/request/disconnect_all", "-n"], "20").await }
     });
     let device = annex.control().managed()[0].device_id;
-    annex.control().drop_device(device);
+    annex.control().apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/annex/{device}/event/disconnected");
     watcher.see("the other gateway's event", |seen| seen.topic == topic).await;
     assert_eq!(house.ask_of("annex", "devices", "{}").await["result"], "ok");
     assert_eq!(house.ask_of("annex", "disconnect_all", "{}").await["result"], "ok");
     assert!(!hung.is_finished(), "the hung one waits all this time");
-    house.simulator.control().freeze(false);
+    house.simulator.control().apply_fault(&Fault::Freeze { on: false });
     let answer = hung.await.unwrap().expect("it is answered in the end");
     assert_eq!(answer["command"], "disconnect_all", "{answer}");
 }
@@ -71,7 +72,7 @@ async fn first_runs(house: &House) {
 async fn what_waits_too_long_is_not_run() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
-    control.latency(Duration::from_millis(1_500));
+    control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
     let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
     let late = async {
         first_runs(&house).await;
@@ -99,7 +100,7 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
     let id = control.managed()[0].device_id;
-    control.latency(Duration::from_millis(700));
+    control.apply_fault(&Fault::latency(Duration::from_millis(700)));
     let request = json!({"device_ids": [id], "timeout_s": 1}).to_string();
     let answer = house.ask("disconnect", &request).await;
     assert_eq!(refusal(&answer).0, "timeout");
@@ -107,7 +108,7 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
 
     // It is looked at what the command changes.
-    let ip = control.building()[0].ip;
+    let ip = control.devices()[0].ip;
     for (command, request, device, words) in [
         ("accept_filter/add", json!({"device_id": 7}), json!(7), "accept filter does not name it"),
         ("accept_filter/set", json!({"allow_all": true}), Value::Null, "says allow_all false"),
@@ -138,7 +139,7 @@ async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
     let house = House::new(3, ALL).await;
     let watcher = Watcher::start(house.broker.port).await;
     let control = house.simulator.control();
-    control.latency(Duration::from_millis(1_500));
+    control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
     let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
     let late = async {
         first_runs(&house).await;
@@ -182,7 +183,7 @@ async fn searches_delay_nobody_else_and_have_few_places() {
         assert_eq!(house.ask(command, "{}").await["result"], "ok", "{command}");
     }
     let device = control.managed()[0].device_id;
-    control.drop_device(device);
+    control.apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("an event meanwhile", |seen| seen.topic == topic).await;
     assert_eq!(control.calls()["SearchDevice"], 2);
@@ -195,7 +196,7 @@ async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_th
     let house = House::new(3, ALL).await;
     let watcher = Watcher::start(house.broker.port).await;
     let control = house.simulator.control();
-    control.latency(Duration::from_secs(60));
+    control.apply_fault(&Fault::latency(Duration::from_secs(60)));
     publish_lines(house.broker.port, "disconnect_all", &"{}\n".repeat(33));
     let answers = || {
         let all = watcher.all().into_iter();
@@ -204,7 +205,7 @@ async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_th
     let one_too_many = crate::harness::eventually("one is refused", || answers().pop()).await;
     assert!(refusal(&one_too_many.json()).1.contains("32 changes"), "{one_too_many:?}");
     let device = control.managed()[0].device_id;
-    control.drop_device(device);
+    control.apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("an event meanwhile", |seen| seen.topic == topic).await;
     assert_eq!(answers().len(), 1, "all this time they hang");
@@ -241,7 +242,7 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     std::io::Write::write_all(flood.stdin.as_mut().unwrap(), lines.as_bytes()).unwrap();
     drop(flood.stdin.take());
     let device = house.simulator.control().managed()[0].device_id;
-    house.simulator.control().drop_device(device);
+    house.simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("an event amid the flood", |seen| seen.topic == topic).await;
     // It leaves with its last few still on the way.

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator, kind_name};
 
 use crate::harness::bridge::PROGRAM;
 use crate::harness::{eventually, patiently};
@@ -24,7 +24,7 @@ impl Desk {
         let dir = tempfile::tempdir().unwrap();
         let ca_file = dir.path().join("ca.crt");
         std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
-        let id = simulator.control().building()[0].id;
+        let id = simulator.control().devices()[0].id;
         let text = format!(
             "[gateways.lobby]\naddress = \"{}\"\nca_file = {:?}\n\
              [gateways.lobby.devices]\n{id} = {{ name = \"Front door\" }}\n",
@@ -59,7 +59,7 @@ async fn ended(mut command: Command) -> (i32, String, String) {
 async fn the_tutorials_session() {
     let desk = Desk::new(10).await;
     let control = desk.simulator.control();
-    let building = control.building();
+    let building = control.devices();
 
     let (code, out, err) = desk.run("search --wait 0.2").await;
     assert_eq!(code, 0, "{err}");
@@ -266,8 +266,8 @@ async fn watch_tells_changes_live() {
     });
     let linked = seen.recv().await.unwrap();
     assert_eq!(linked["event"], "linked", "{linked}");
-    control.manage_all();
-    let id = control.building()[0].id;
+    control.apply_fault(&Fault::Manage);
+    let id = control.devices()[0].id;
     patiently("its connection is told", async {
         loop {
             let line = seen.recv().await.unwrap();
@@ -284,12 +284,14 @@ async fn watch_tells_changes_live() {
     // One that no list has named yet gets its name as soon as one does.
     let mut later = gsdk2mqtt::simulator::mixed_devices(0, 3, 1).remove(0);
     later.ip = [192, 168, 0, 200].into();
-    assert!(control.add_device(later.clone()));
+    let kind = kind_name(later.kind);
+    let added = Fault::AddDevice { id: later.id, kind, ip: later.ip, ssl: false, mode: later.mode };
+    assert_eq!(control.apply_fault(&added), 1);
     let connect = desk.command(&format!("connect {}", later.ip));
     assert_eq!(ended(connect).await.0, 0);
     patiently("its type is in its name", async {
         loop {
-            control.drop_device(later.id);
+            control.apply_fault(&Fault::Drop { devices: later.id.into() });
             assert_eq!(ended(desk.command(&format!("connect {}", later.ip))).await.0, 0);
             let line = seen.recv().await.unwrap();
             if line["name"] == format!("BioEntry W2 {}", later.id) {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use gsdk2mqtt::proto::connect::AcceptFilter;
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator, StatusCode};
 
 use super::House;
 use crate::harness::mosquitto::Mosquitto;
@@ -25,7 +25,13 @@ async fn devices_are_read_now_in_the_form_of_their_states() {
     }
     // What nobody has told the bridge yet, the list knows.
     let id = devices[0]["device_id"].as_u64().unwrap();
-    assert!(house.simulator.control().change_silently(u32::try_from(id).unwrap(), 0));
+    assert_eq!(
+        house.simulator.control().apply_fault(&Fault::Silent {
+            devices: u32::try_from(id).unwrap().into(),
+            status: StatusCode(0)
+        }),
+        1
+    );
     let answer = house.ask("devices", "{}").await;
     let device = &answer["data"]["devices"][0];
     assert_eq!((&device["connected"], &device["status"]), (&json!(false), &json!("disconnected")));
@@ -43,7 +49,7 @@ async fn search_pending_filter_and_slaves_are_as_the_gateway_has_them() {
 
     let answer = house.ask("search", r#"{"wait_s":0.2}"#).await;
     let devices = answer["data"]["devices"].as_array().unwrap();
-    let building = control.building();
+    let building = control.devices();
     assert_eq!(devices.len(), building.len());
     for (found, device) in devices.iter().zip(&building) {
         assert_eq!(found["device_id"], json!(device.id));

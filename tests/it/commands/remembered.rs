@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
 
 use super::{ALL, House};
 use crate::harness::bridge::another_client;
@@ -41,7 +41,7 @@ async fn kept(house: &House, device: u32, by: &Value) {
 async fn what_commands_made_is_given_again_also_by_the_next_process() {
     let (mut house, watcher) = new_house().await;
     let control = house.simulator.control();
-    let building = control.building();
+    let building = control.devices();
     let (dialled, dialling) = (&building[0], &building[3]);
     let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
     let answer = house.ask("async/add", &add.to_string()).await;
@@ -102,7 +102,7 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
 async fn what_another_client_takes_away_is_told_and_forgotten() {
     let (house, watcher) = new_house().await;
     let control = house.simulator.control();
-    let (dialled, dialling) = (control.building()[0].clone(), control.building()[3].clone());
+    let (dialled, dialling) = (control.devices()[0].clone(), control.devices()[3].clone());
     let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
     assert_eq!(house.ask("async/add", &add.to_string()).await["result"], "ok");
     let ids = json!({"device_id": dialling.id}).to_string();
@@ -130,7 +130,7 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
     let watcher = Watcher::start(broker.port).await;
     let settings = Settings { managed: false, ..Settings::fast(3) };
     let simulator = Simulator::start(settings).await.unwrap();
-    let device = simulator.control().building()[0].clone();
+    let device = simulator.control().devices()[0].clone();
     let lines = format!(
         "audit_interval = \"1s\"\ndevices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
         device.id, device.ip
@@ -158,7 +158,7 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
     assert!(control.managed().is_empty(), "nothing is added while the link is up");
     assert_eq!(calls("AddAsyncConnection"), added);
     kept(&house, device.id, &json!("config")).await;
-    control.cut_connections();
+    control.apply_fault(&Fault::CutConnections);
     eventually("it is given at the next link", there).await;
 }
 
@@ -171,7 +171,7 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
     let simulator =
         Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
     let control = simulator.control();
-    let id = control.building()[3].id;
+    let id = control.devices()[3].id;
     let lines = format!(
         "audit_interval = \"1s\"\naccept_filter = {{ allow_all = true }}\n\
          devices = {{ {id} = {{ connect = \"accept\" }} }}"
@@ -236,9 +236,9 @@ async fn a_change_that_the_bridges_end_cuts_short_is_told_by_the_next_process() 
     let simulator = crate::harness::simulator(3).await;
     let mut house = House::with(broker, simulator, ALL, "").await;
     let control = house.simulator.control();
-    let id = control.building()[0].id;
+    let id = control.devices()[0].id;
     // Long enough that the bridge is killed while the gateway thinks.
-    control.latency(Duration::from_secs(3));
+    control.apply_fault(&Fault::latency(Duration::from_secs(3)));
     let before = control.calls().get("SetConnectionModeMulti").copied();
     let request = json!({"device_id": id, "mode": "device_to_server", "requested_by": "me"});
     crate::harness::watcher::publish(
@@ -250,7 +250,7 @@ async fn a_change_that_the_bridges_end_cuts_short_is_told_by_the_next_process() 
     })
     .await;
     house.bridge.kill();
-    control.latency(Duration::ZERO);
+    control.apply_fault(&Fault::latency(Duration::ZERO));
     house.bridge.restart();
     let topic = "gsdk/bridge/event/command_interrupted";
     let told = watcher.see(topic, |seen| seen.topic == topic).await.json();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{CallFault, Control, Device, Mode};
+use gsdk2mqtt::simulator::{Control, Device, Fault, Mode};
 
 use super::{ALL, House};
 use crate::harness::{eventually, patiently};
@@ -64,7 +64,7 @@ impl Stage {
                 && device.ssl == ssl
                 && !self.used.contains(&device.id)
         };
-        let device = self.control().building().into_iter().find(fits).unwrap();
+        let device = self.control().devices().into_iter().find(fits).unwrap();
         self.used.insert(device.id);
         if kind == Kind::Synchronous {
             let id = json!({"device_id": device.id}).to_string();
@@ -82,7 +82,7 @@ impl Stage {
     async fn befall(&self, device: &Device, fate: Fate) {
         let control = self.control();
         let changed = || {
-            let now = control.building().into_iter().find(|now| now.id == device.id).unwrap();
+            let now = control.devices().into_iter().find(|now| now.id == device.id).unwrap();
             (now.mode, now.ssl) != (device.mode, device.ssl)
         };
         let registered = || {
@@ -92,12 +92,12 @@ impl Stage {
         let cut_during = async |method: &str| {
             let before = self.calls(method);
             eventually("the call is made", || (self.calls(method) > before).then_some(())).await;
-            control.cut_connections();
+            control.apply_fault(&Fault::CutConnections);
         };
         let vanish = async |when: &dyn Fn() -> bool| {
             eventually("it is changed", || when().then_some(())).await;
-            control.power(device.id, false);
-            control.drop_device(device.id);
+            control.apply_fault(&Fault::power(device.id, false));
+            control.apply_fault(&Fault::Drop { devices: device.id.into() });
         };
         match fate {
             Refused(_) => {}
@@ -129,16 +129,14 @@ impl Stage {
             request["timeout_s"] = json!(4);
         }
         if let Refused(method) = fate {
-            let message = "out of luck".to_owned();
-            let code = tonic::Code::Internal;
-            control.fail(method, CallFault { code, message, times: None });
+            control.apply_fault(&Fault::fail(method, tonic::Code::Internal, "out of luck"));
         }
-        control.latency(LATENCY);
+        control.apply_fault(&Fault::latency(LATENCY));
         let request = request.to_string();
         let (answer, ()) =
             tokio::join!(self.house.ask(command, &request), self.befall(&device, fate));
-        control.latency(Duration::ZERO);
-        control.heal();
+        control.apply_fault(&Fault::latency(Duration::ZERO));
+        control.apply_fault(&Fault::Heal);
         let what = format!("{command} {mode} {kind:?} {fate:?}: {answer}");
         assert_eq!(answer["result"], "error", "{what}");
         assert_eq!(answer["data"]["device_ids"], json!([]), "{what}");
@@ -295,10 +293,10 @@ async fn one_of_several_that_fails_holds_up_no_other() {
     let (gone, back) = ids.split_at(2);
     let request = json!({"device_ids": ids, "timeout_s": 6}).to_string();
     let control = stage.control();
-    control.latency(LATENCY);
+    control.apply_fault(&Fault::latency(LATENCY));
     let the_others_come_back = async {
         tokio::join!(stage.befall(&devices[0], Gone), stage.befall(&devices[1], Gone));
-        control.latency(Duration::ZERO);
+        control.apply_fault(&Fault::latency(Duration::ZERO));
         let is_back =
             |id: &u32| control.managed().iter().any(|row| row.device_id == *id && row.status == 2);
         eventually("the others are back", || back.iter().all(is_back).then_some(())).await;
@@ -374,7 +372,7 @@ async fn what_is_already_so_is_left_as_it_is() {
 async fn what_the_configuration_declares_is_not_contradicted() {
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
-    let device = simulator.control().building()[0].clone();
+    let device = simulator.control().devices()[0].clone();
     let declared = format!(
         "devices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
         device.id, device.ip

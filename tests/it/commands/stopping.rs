@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Mode, Settings, Simulator, Timing};
+use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator, Timing};
 
 use super::{ALL, House, refusal};
 use crate::harness::eventually;
@@ -32,7 +32,7 @@ async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
     let watcher = Watcher::start(house.broker.port).await;
     let control = house.simulator.control();
     let id = control.managed()[0].device_id;
-    control.latency(HANGS);
+    control.apply_fault(&Fault::latency(HANGS));
     ask(&house, "slaves/set", &json!({"slaves": [{"device_id": id}], "requested_by": "Ann"}));
     ask(&house, "disconnect_all", &json!({"transaction": 5}));
     ask(&house, "pending", &json!({}));
@@ -70,7 +70,7 @@ async fn a_change_with_steps_is_told_by_the_next_process_too() {
     let simulator = Simulator::start(settings).await.unwrap();
     let mut house = House::with(broker, simulator, ALL, "").await;
     let control = house.simulator.control();
-    let device = || control.building()[0].clone();
+    let device = || control.devices()[0].clone();
     eventually("it is connected", || {
         let managed = control.managed();
         managed.iter().any(|row| row.device_id == device().id && row.status > 0).then_some(())

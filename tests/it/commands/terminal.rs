@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::ctl::Desk;
 use crate::harness::bridge::PROGRAM;
 use crate::harness::eventually;
+use gsdk2mqtt::simulator::Fault;
 
 /// A program in a terminal of its own.
 struct Terminal {
@@ -121,7 +122,7 @@ async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
     let bare = table.replace("\x1b[1m", "").replace("\x1b[0m", "");
     assert!(bare.lines().all(|line| line.len() <= 80), "{bare}");
     assert!(bare.contains("no room for SERVER"), "{bare}");
-    for device in desk.simulator.control().building() {
+    for device in desk.simulator.control().devices() {
         assert!(bare.contains(&device.id.to_string()), "{bare}");
     }
     let (_, shown) = Terminal::run(&desk, 200, "", "search --wait 0.1").ends().await;
@@ -131,8 +132,8 @@ async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_interrupted_is_told_as_unknown() {
     let desk = Desk::new(3).await;
-    desk.simulator.control().latency(std::time::Duration::from_secs(60));
-    let ip = desk.simulator.control().building()[0].ip;
+    desk.simulator.control().apply_fault(&Fault::latency(std::time::Duration::from_secs(60)));
+    let ip = desk.simulator.control().devices()[0].ip;
     let mut terminal = Terminal::run(&desk, 100, "", &format!("connect {ip}"));
     terminal.shows("waiting for the gateway: 1 s").await;
     terminal.types("\x03");
@@ -145,7 +146,7 @@ async fn a_change_that_is_interrupted_is_told_as_unknown() {
 async fn colours_are_for_terminals_whose_user_wants_them() {
     let desk = Desk::new(3).await;
     let control = desk.simulator.control();
-    control.manage_all();
+    control.apply_fault(&Fault::Manage);
     eventually("a device is connected", || {
         control.managed().iter().any(|row| row.status == 1).then_some(())
     })
@@ -211,7 +212,7 @@ async fn the_session_in_the_documentation_is_what_happens() {
                     || pending.iter().any(|row| row.device_id == device.id)
                         && !control.filter().device_i_ds.contains(&device.id)
             };
-            let mut building = control.building().into_iter();
+            let mut building = control.devices().into_iter();
             (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
         })
         .await;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::simulator::Storm;
+use gsdk2mqtt::simulator::{Fault, StatusCode, Storm};
 
 use super::{check_all, measured, ready, within};
 use crate::harness::bridge::Setup;
@@ -37,7 +37,10 @@ async fn what_the_stream_never_told_is_found_within_one_audit_and_a_second_look(
     let control = simulator.control();
     let ids: Vec<u32> = control.managed().iter().map(|device| device.device_id).collect();
     // A status that no device takes by itself stays until the audit comes.
-    assert!(control.change_silently(ids[0], 0x203));
+    assert_eq!(
+        control.apply_fault(&Fault::Silent { devices: ids[0].into(), status: StatusCode(0x203) }),
+        1
+    );
     let found = |seen: &Seen| seen.is_event_of(ids[0]) && seen.json()["source"] == "audit";
     let ((), took) = within(FOUND_WITHIN, "never told: until the audit's event", async || {
         watcher.find(found).map(drop)
@@ -51,10 +54,13 @@ async fn what_the_stream_never_told_is_found_within_one_audit_and_a_second_look(
 
     // The same, but the stream speaks between the two looks: its word stands, no audit's event.
     let lists = || control.calls().get("GetDeviceList").copied().unwrap_or_default();
-    assert!(control.change_silently(ids[1], 0x203));
+    assert_eq!(
+        control.apply_fault(&Fault::Silent { devices: ids[1].into(), status: StatusCode(0x203) }),
+        1
+    );
     let before = lists();
     within(FOUND_WITHIN, "until the first look", async || (lists() > before).then_some(())).await;
-    control.tell(ids[1], 0x204);
+    control.apply_fault(&Fault::Tell { devices: ids[1].into(), status: StatusCode(0x204) });
     let told = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["status_code"] == 0x204;
     let told = watcher.see("the stream's word", told).await.json();
     assert_eq!(told["source"], "stream");
@@ -89,7 +95,12 @@ async fn what_the_gateways_queue_discarded_is_found() {
     // Most devices tell the same again later, so that the stream itself makes it good. One does
     // not: its change is as one whose word was discarded.
     let silent = simulator.control().managed()[30].device_id;
-    assert!(simulator.control().change_silently(silent, 0x203));
+    assert_eq!(
+        simulator
+            .control()
+            .apply_fault(&Fault::Silent { devices: silent.into(), status: StatusCode(0x203) }),
+        1
+    );
     let discarded: u64 = report.subscriptions.iter().map(|it| it.discarded).sum();
     bridge.signal("-CONT");
     measured("discarded by the gateway's queue", discarded);

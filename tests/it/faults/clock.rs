@@ -12,7 +12,7 @@ use super::{ready, skipped, within};
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
-use gsdk2mqtt::simulator::Simulator;
+use gsdk2mqtt::simulator::{Fault, Simulator};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR_S: f64 = 3_600.0;
@@ -28,7 +28,7 @@ fn library() -> Option<String> {
 async fn told(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
     watcher.clear();
     let device = simulator.control().managed()[0].device_id;
-    assert!(simulator.control().drop_device(device));
+    assert_eq!(simulator.control().apply_fault(&Fault::Drop { devices: device.into() }), 1);
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     let event = watcher.see("disconnected", |seen| seen.topic == topic).await.json();
     // And back, so that the next drop ends a time that was seen from its beginning.
@@ -83,7 +83,7 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
         (told(&watcher, &simulator).await.0 < -1e9).then_some(())
     })
     .await;
-    let gone = simulator.control().building()[2].id;
+    let gone = simulator.control().devices()[2].id;
     another_client(&simulator, &["async", "remove", &gone.to_string()]);
     let left = |seen: &Seen| {
         seen.topic == format!("gsdk/lobby/{gone}/state") && seen.json()["managed"] == false

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::json;
 
 use super::within;
@@ -28,7 +29,7 @@ async fn an_event_over_which_the_broker_closes_is_found_and_reported_and_no_othe
             if published.topic == bad { Reply::Close } else { Reply::Forward }
         },
     );
-    ids.iter().for_each(|id| _ = simulator.control().power(*id, false));
+    ids.iter().for_each(|id| _ = simulator.control().apply_fault(&Fault::power(*id, false)));
     let what = "broker closes over an event: until it is set aside";
     within(BOUND, what, async || {
         (bridge.metric("gsdk_outbox_dropped_total").await == Some(1.0)).then_some(())
@@ -42,7 +43,7 @@ async fn an_event_over_which_the_broker_closes_is_found_and_reported_and_no_othe
     })
     .await;
     ids.iter().for_each(|id| check_chain(&watcher.events_of(*id)));
-    simulator.control().power(ids[0], true);
+    simulator.control().apply_fault(&Fault::power(ids[0], true));
     let next = watcher.see("its next event", |seen| seen.is_event_of(ids[0])).await.json();
     assert_eq!((&next["seq"], &next["lost"]), (&json!(2), &json!(1)));
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(1.0));

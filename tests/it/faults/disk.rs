@@ -13,7 +13,7 @@ use crate::commands::{ALL, rr};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
-use gsdk2mqtt::simulator::{Simulator, Storm};
+use gsdk2mqtt::simulator::{Fault, Simulator, Storm};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The store is tried again every 10 s.
@@ -86,7 +86,7 @@ pub(super) async fn happens(
         events
     };
     let known = in_chain().len();
-    assert!(simulator.control().drop_device(device));
+    assert_eq!(simulator.control().apply_fault(&Fault::Drop { devices: device.into() }), 1);
     within(PATIENCE, "until an event is told all the same", async || in_chain().get(known).cloned())
         .await
         .0

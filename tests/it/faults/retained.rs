@@ -10,6 +10,7 @@ use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::subscriber::Subscriber;
+use gsdk2mqtt::simulator::Fault;
 
 const DEVICES: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -64,7 +65,7 @@ async fn ten_thousand_states_published_again_do_not_stall_live_events() {
         }
         if begun.is_some() && under_way.is_none() && states.len() < DEVICES * 9 / 10 {
             // One that drops and is connected again at once may be hit: the next then.
-            if simulator.control().drop_device(ids[next]) {
+            if simulator.control().apply_fault(&Fault::Drop { devices: ids[next].into() }) == 1 {
                 under_way = Some((ids[next], Instant::now()));
             }
             next += 1;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::simulator::Storm;
+use gsdk2mqtt::simulator::{Fault, Storm};
 
 use super::{check_all, measured, reads, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
@@ -41,11 +41,11 @@ async fn a_stop_with_a_frozen_broker_and_a_frozen_gateway_ends_in_time_and_loses
         (bridge.metric("gsdk_outbox_events").await > Some(1_000.0)).then_some(())
     })
     .await;
-    simulator.control().freeze(true);
+    simulator.control().apply_fault(&Fault::Freeze { on: true });
     let log = stops(&mut bridge, "frozen broker and gateway").await;
     assert!(log.contains("kept for the next start"), "{log}");
     broker.thaw();
-    simulator.control().freeze(false);
+    simulator.control().apply_fault(&Fault::Freeze { on: false });
     bridge.restart();
     ready(&bridge, PATIENCE, "started again, until ready").await;
     reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "started again, until all is told").await;

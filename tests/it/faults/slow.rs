@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::simulator::Storm;
+use gsdk2mqtt::simulator::{Fault, Storm};
 
 use super::{check_all, measured, reads, within};
 use crate::harness::bridge::Setup;
@@ -45,8 +45,8 @@ async fn a_gateway_that_does_not_answer_is_lost_within_its_time_and_disturbs_nob
     );
     // Accepts, and never says a word; takes the stream, and never answers the call for the list.
     let started = Instant::now();
-    deaf.control().freeze(true);
-    mute.control().latency(Duration::from_secs(3_600));
+    deaf.control().apply_fault(&Fault::Freeze { on: true });
+    mute.control().apply_fault(&Fault::latency(Duration::from_secs(3_600)));
     let bridge = Setup::new(broker.port, "")
         .gateway("dead", &dead, "")
         .gateway("deaf", &deaf, "")
@@ -59,13 +59,13 @@ async fn a_gateway_that_does_not_answer_is_lost_within_its_time_and_disturbs_nob
     };
     watcher.see_text("gsdk/dead/state", "online").await;
     // The stream stays open and is dead: nothing comes, nothing ends.
-    dead.control().freeze(true);
+    dead.control().apply_fault(&Fault::Freeze { on: true });
     let bound = Duration::from_secs(25) * 2;
     let device = healthy.control().managed()[0].device_id;
     let mut waiting = vec!["dead", "deaf", "mute"];
     let mut told = 0;
     let noticed = within(bound, "dead stream: until its devices are unknown", async || {
-        healthy.control().drop_device(device);
+        healthy.control().apply_fault(&Fault::Drop { devices: device.into() });
         told = watcher.events_of(device).len();
         waiting.retain(|gateway| {
             let stays = lost(gateway).is_none();
@@ -89,13 +89,13 @@ async fn a_gateway_that_does_not_answer_is_lost_within_its_time_and_disturbs_nob
     watcher.see_text("gsdk/bridge/state", "online").await;
     for (gateway, simulator) in [("deaf", &deaf), ("dead", &dead)] {
         watcher.clear();
-        simulator.control().freeze(false);
+        simulator.control().apply_fault(&Fault::Freeze { on: false });
         let topic = format!("gsdk/{gateway}/event/reachable");
         let back = async || watcher.find(|seen| seen.topic == topic).map(drop);
         within(PATIENCE, &format!("{gateway}: thawed, until reachable"), back).await;
     }
     watcher.clear();
-    mute.control().latency(Duration::ZERO);
+    mute.control().apply_fault(&Fault::latency(Duration::ZERO));
     let back = async || watcher.find(|seen| seen.topic == "gsdk/mute/event/reachable").map(drop);
     within(PATIENCE, "mute: answers, until reachable", back).await;
     check_all(&watcher);
@@ -109,7 +109,7 @@ async fn an_absent_device_makes_two_events_however_often_it_is_tried() {
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
     let device = simulator.control().managed()[0].device_id;
-    simulator.control().power(device, false);
+    simulator.control().apply_fault(&Fault::power(device, false));
     let series =
         format!("gsdk_device_connect_failures_total{{gateway=\"lobby\",device_id=\"{device}\"}}");
     within(PATIENCE, "absent device: until it was tried 20 times", async || {

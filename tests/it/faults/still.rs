@@ -10,7 +10,7 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{Watcher, retained};
-use gsdk2mqtt::simulator::Simulator;
+use gsdk2mqtt::simulator::{Fault, Simulator};
 
 /// One and a half keep-alives of 30 s.
 const NOTICED_WITHIN: Duration = Duration::from_secs(45);
@@ -22,7 +22,7 @@ fn drop_one(simulator: &Simulator) -> u32 {
     let control = simulator.control();
     let connected = control.managed().into_iter().find(|one| matches!(one.status, 1 | 2));
     let device = connected.expect("one is connected").device_id;
-    assert!(control.drop_device(device));
+    assert_eq!(control.apply_fault(&Fault::Drop { devices: device.into() }), 1);
     device
 }
 

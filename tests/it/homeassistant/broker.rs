@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gsdk2mqtt::simulator::Fault;
 use serde_json::Value;
 
 use super::{ENABLED, id};
@@ -159,7 +160,7 @@ async fn what_is_no_more_is_cleared_and_controls_come_and_go() {
 
     let request = serde_json::json!({"device_id": ids[0]}).to_string();
     publish(broker.port, &["-t", "gsdk/lobby/request/async/remove", "-m", &request]);
-    lobby.control().remove_device(ids[0]);
+    lobby.control().apply_fault(&Fault::RemoveDevice { devices: ids[0].into() });
     let forget = serde_json::json!({"gateway": "lobby", "device_ids": [ids[0]]}).to_string();
     eventually("the forgotten device's discovery is cleared", || {
         publish(broker.port, &["-t", "gsdk/bridge/request/forget", "-m", &forget]);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::Simulator;
+use gsdk2mqtt::simulator::{Fault, Simulator, StatusCode};
 
 use super::hass::Hass;
 use super::{ENABLED, id};
@@ -48,23 +48,25 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     looks_as_documented(&hass, ids[0]).await;
 
     // A disconnect, and the event for automations.
-    simulator.control().power(ids[0], false);
+    simulator.control().apply_fault(&Fault::power(ids[0], false));
     hass.state(&door, "off").await;
     hass.state(&id(ids[0], "status"), "tcp_cannot_connect").await;
     event_is(&hass, ids[0], "disconnected").await;
     hass.ran("automation.a_door_has_disconnected").await;
     assert!(hass.automation("automation.gateway_is_lost").await.is_null());
     hass.state(&other, "on").await;
-    simulator.control().power(ids[0], true);
+    simulator.control().apply_fault(&Fault::power(ids[0], true));
     hass.state(&door, "on").await;
     event_is(&hass, ids[0], "connected").await;
     an_old_event_is_passed_over(&hass, broker.port, &simulator, [ids[0], ids[1]]).await;
 
     // A status that this version does not know: unknown, and no warning at each.
-    simulator.control().tell(ids[0], 0x203);
+    simulator
+        .control()
+        .apply_fault(&Fault::Tell { devices: ids[0].into(), status: StatusCode(0x203) });
     hass.state(&door, "unknown").await;
     hass.state(&id(ids[0], "status"), "unknown").await;
-    simulator.control().drop_device(ids[0]);
+    simulator.control().apply_fault(&Fault::Drop { devices: ids[0].into() });
     hass.state(&door, "on").await;
     let alert = hass.ran("automation.a_door_has_disconnected").await;
 
@@ -76,7 +78,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     hass.ran("automation.gateway_is_lost").await;
     hass.state("gsdk_bridge_connection", "on").await;
     simulator.control().start_listening();
-    simulator.control().manage_all();
+    simulator.control().apply_fault(&Fault::Manage);
     hass.state(&door, "on").await;
     hass.state("gsdk_lobby_gateway_connection", "on").await;
     hass.state("gsdk_lobby_gateway_connected_devices", "3").await;
@@ -127,9 +129,9 @@ async fn an_old_event_is_passed_over(
     payload["received_at"] = ago(6);
     publish(broker, &["-t", &topic, "-m", &payload.to_string()]);
     // It reads in order: with what another device does after that, the old one has been read.
-    simulator.control().power(other, false);
+    simulator.control().apply_fault(&Fault::power(other, false));
     hass.state(&id(other, "connection"), "off").await;
-    simulator.control().power(other, true);
+    simulator.control().apply_fault(&Fault::power(other, true));
     hass.state(&id(other, "connection"), "on").await;
     let after = hass.sees("the event", |_| true).await["entities"][&event].clone();
     assert_eq!(after, before);
@@ -222,7 +224,7 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
 
     // A device that is forgotten goes. It is the one without a name: what is configured stays.
     let gone = format!("gsdk_lobby_{}", ids[3]);
-    assert!(simulator.control().remove_device(ids[3]));
+    assert_eq!(simulator.control().apply_fault(&Fault::RemoveDevice { devices: ids[3].into() }), 1);
     let forget = json!({ "gateway": "lobby", "device_ids": [ids[3]] }).to_string();
     hass.sees("no forgotten device", |seen| {
         publish(broker.port, &["-t", "gsdk/bridge/request/forget", "-m", &forget]);
@@ -299,7 +301,7 @@ async fn a_thousand_devices_are_discovered_at_once() {
         Setup::new(broker.port, "").lines(ENABLED).gateway("lobby", &simulator, "").start();
     watcher.see("discovery", |seen| seen.topic.starts_with("homeassistant/device/")).await;
     let dropped = Instant::now();
-    simulator.control().power(ids[COUNT - 1], false);
+    simulator.control().apply_fault(&Fault::power(ids[COUNT - 1], false));
     watcher.see("an event meanwhile", |seen| seen.is_event_of(ids[COUNT - 1])).await;
     println!("an event during discovery after {:?}", dropped.elapsed());
 

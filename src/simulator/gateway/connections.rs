@@ -1,0 +1,349 @@
+//! The connections between a gateway and its devices: made, refused, lost and made again.
+
+use std::collections::BTreeMap;
+
+use super::Rules;
+use super::admission::Admission;
+use super::managed::{Managed, Origin};
+use super::reports::{Clock, Reports};
+use super::subnet::{Address, Dialed, Subnet};
+use super::time::{Millis, Timer, Timers};
+use crate::proto::connect::{AsyncConnectInfo, DeviceInfo, PendingDeviceInfo, Status};
+use crate::simulator::site::Device;
+
+/// A device dials in within this long of being switched on or of its gateway's start.
+const FIRST_DIAL_MS: u64 = 1_000;
+
+/// The managed list, the subnet, and what happens between them.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    rules: Rules,
+    rng: fastrand::Rng,
+    subnet: Subnet,
+    managed: BTreeMap<u32, Managed>,
+    admission: Admission,
+    /// Synchronous connects in progress.
+    attempts: BTreeMap<u64, Address>,
+    timers: Timers,
+    reports: Reports,
+}
+
+impl Connections {
+    pub(crate) fn new(rules: Rules, clock: Clock, seed: u64) -> Self {
+        Self {
+            rules,
+            rng: fastrand::Rng::with_seed(seed),
+            subnet: Subnet::default(),
+            managed: BTreeMap::new(),
+            admission: Admission::default(),
+            attempts: BTreeMap::new(),
+            timers: Timers::default(),
+            reports: Reports::new(clock),
+        }
+    }
+
+    pub(crate) fn subnet(&self) -> &Subnet {
+        &self.subnet
+    }
+
+    pub(crate) fn admission_mut(&mut self) -> &mut Admission {
+        &mut self.admission
+    }
+
+    /// The managed list, in order of the IDs.
+    pub(crate) fn managed(&self) -> &BTreeMap<u32, Managed> {
+        &self.managed
+    }
+
+    pub(crate) fn pending(&self) -> Vec<PendingDeviceInfo> {
+        self.admission.pending(|id| self.subnet.get(id))
+    }
+
+    pub(crate) fn list(&self) -> Vec<DeviceInfo> {
+        self.managed.iter().map(|(&id, entry)| entry.info(id)).collect()
+    }
+
+    /// Whether there is such a device, in the subnet or in the list.
+    pub(crate) fn knows(&self, id: u32) -> bool {
+        self.subnet.get(id).is_some() || self.managed.contains_key(&id)
+    }
+
+    pub(crate) fn reports_mut(&mut self) -> &mut Reports {
+        &mut self.reports
+    }
+
+    /// When `advance` has something to do next.
+    pub(crate) fn next_wake(&self) -> Option<Millis> {
+        self.timers.next()
+    }
+
+    /// Handles every timer that is due at `now`.
+    pub(crate) fn advance(&mut self, now: Millis) {
+        while let Some((due, timer)) = self.timers.pop(now) {
+            match timer {
+                Timer::Attempt(attempt) => self.finish_attempt(due, attempt),
+                Timer::Async(id) => self.advance_try(due, id),
+                Timer::DialIn(id) => self.dial_in(due, id),
+                Timer::KeepAlive(id) => {
+                    self.disconnect(due, id);
+                }
+            }
+        }
+    }
+
+    /// Sets the status in the list, without a report.
+    pub(crate) fn set_listed_status(&mut self, id: u32, status: i32) {
+        if let Some(entry) = self.managed.get_mut(&id) {
+            entry.status = status;
+        }
+    }
+
+    /// Sets a managed device's status and reports it.
+    pub(crate) fn set_status(&mut self, now: Millis, id: u32, status: i32) {
+        self.set_listed_status(id, status);
+        self.reports.status(now, id, status);
+    }
+
+    /// Starts a synchronous connect; `Output::Connected` with the returned number ends it.
+    pub(crate) fn start_attempt(&mut self, now: Millis, address: Address) -> u64 {
+        let attempt = self.timers.number();
+        self.attempts.insert(attempt, address);
+        self.timers.set(Timer::Attempt(attempt), now + self.dial_time(address));
+        attempt
+    }
+
+    /// Abandons a synchronous connect whose client is gone.
+    pub(crate) fn abandon(&mut self, attempt: u64) {
+        self.attempts.remove(&attempt);
+        self.timers.cancel(Timer::Attempt(attempt));
+    }
+
+    fn finish_attempt(&mut self, now: Millis, attempt: u64) {
+        let Some(address) = self.attempts.remove(&attempt) else { return };
+        let dialed = self.subnet.dial(address);
+        if let Dialed::Device(id) = dialed {
+            // A registered asynchronous connection stays one.
+            self.accept(now, id, Origin::Sync);
+        }
+        let result = dialed.result(address);
+        self.reports.connected(attempt, result);
+    }
+
+    /// How long it takes to learn what is at an address.
+    fn dial_time(&self, address: Address) -> u64 {
+        let timing = &self.rules.timing;
+        let answered = self.subnet.dial(address) != Dialed::NoAnswer;
+        if answered { timing.connect_ms } else { timing.connect_timeout_ms }
+    }
+
+    /// Registers an asynchronous connection, or replaces the address of one. A connection that is
+    /// up stays up, and becomes asynchronous if it was not.
+    pub(crate) fn register(&mut self, now: Millis, info: &AsyncConnectInfo, port: u16) {
+        let id = info.device_id;
+        let registered = Managed::registered(info, port);
+        let changed = match self.managed.get_mut(&id) {
+            Some(entry) => entry.register_again(registered),
+            None => self.managed.insert(id, registered).is_none(),
+        };
+        if changed && !self.subnet.is_connected(id) {
+            self.schedule_try(now, id, self.rules.timing.first_try_ms);
+        }
+    }
+
+    /// Disconnects and removes an asynchronous connection. `false` if it is not registered.
+    pub(crate) fn unregister(&mut self, now: Millis, id: u32) -> bool {
+        if !self.managed.get(&id).is_some_and(Managed::reconnects) {
+            return false;
+        }
+        self.disconnect(now, id);
+        self.managed.remove(&id);
+        self.timers.cancel(Timer::Async(id));
+        true
+    }
+
+    fn schedule_try(&mut self, now: Millis, id: u32, delay: u64) {
+        if let Some(entry) = self.managed.get_mut(&id) {
+            entry.trying = false;
+            self.timers.set(Timer::Async(id), now + delay);
+        }
+    }
+
+    /// Starts the next try of an asynchronous connection, or finishes the one in progress.
+    fn advance_try(&mut self, now: Millis, id: u32) {
+        let Some(entry) = self.managed.get_mut(&id) else { return };
+        let address = entry.address();
+        if !std::mem::replace(&mut entry.trying, true) {
+            self.timers.set(Timer::Async(id), now + self.dial_time(address));
+            if self.rules.reports_tries {
+                self.set_status(now, id, Status::TryToConnect.into());
+            }
+        } else if self.subnet.dial(address) == Dialed::Device(id) {
+            self.connect(now, id);
+        } else {
+            // Another device at the address is as good as none: the gateway expects this one.
+            self.schedule_try(now, id, self.rules.timing.reconnect_interval_ms);
+            self.set_status(now, id, address.cannot_connect_status());
+        }
+    }
+
+    /// Connects a device that is managed, or becomes so by this connection.
+    fn accept(&mut self, now: Millis, id: u32, origin: Origin) {
+        if let Some(device) = self.subnet.get(id) {
+            self.managed.entry(id).or_insert_with(|| Managed::connected(origin, device));
+            self.connect(now, id);
+        }
+    }
+
+    fn connect(&mut self, now: Millis, id: u32) {
+        self.connect_silently(id);
+        self.set_status(now, id, self.subnet.connected_status(id));
+    }
+
+    /// Connects a managed device without a report. `false` if the device is not available.
+    pub(crate) fn connect_silently(&mut self, id: u32) -> bool {
+        if !self.subnet.is_available(id) {
+            return false;
+        }
+        let (Some(device), Some(entry)) = (self.subnet.get(id), self.managed.get_mut(&id)) else {
+            return false;
+        };
+        (entry.kind, entry.mode) = (device.kind, device.mode);
+        self.subnet.connect(id);
+        for timer in [Timer::Async(id), Timer::DialIn(id), Timer::KeepAlive(id)] {
+            self.timers.cancel(timer);
+        }
+        self.admission.clear_pending(id);
+        true
+    }
+
+    /// Ends the connection of a device and reports it. `false` if it has none.
+    pub(crate) fn disconnect(&mut self, now: Millis, id: u32) -> bool {
+        let connected = self.subnet.is_connected(id);
+        if connected {
+            self.set_status(now, id, Status::Disconnected.into());
+            self.disconnect_silently(now, id);
+        }
+        connected
+    }
+
+    /// Ends the connection of a device, if it has one, without a report.
+    pub(crate) fn disconnect_silently(&mut self, now: Millis, id: u32) {
+        if !self.subnet.is_connected(id) {
+            return;
+        }
+        self.subnet.disconnect(id);
+        self.timers.cancel(Timer::KeepAlive(id));
+        if self.managed.get(&id).is_some_and(Managed::reconnects) {
+            self.schedule_try(now, id, self.rules.timing.reconnect_interval_ms);
+        } else {
+            self.managed.remove(&id);
+        }
+        self.schedule_dial_in(now, id, self.rules.timing.dial_interval_ms);
+    }
+
+    fn schedule_dial_in(&mut self, now: Millis, id: u32, delay: u64) {
+        if self.subnet.dials_in(id) {
+            self.timers.set(Timer::DialIn(id), now + delay);
+        }
+    }
+
+    fn schedule_first_dial_in(&mut self, now: Millis, id: u32) {
+        let limit = FIRST_DIAL_MS.min(self.rules.timing.dial_interval_ms);
+        let delay = self.rng.u64(0..=limit);
+        self.schedule_dial_in(now, id, delay);
+    }
+
+    /// A device dials in: it is accepted, or refused and pending.
+    fn dial_in(&mut self, now: Millis, id: u32) {
+        let Some(device) = self.subnet.get(id).filter(|_| self.subnet.dials_in(id)) else { return };
+        if self.subnet.is_up() && self.admission.allows(id) {
+            return self.accept(now, id, Origin::Accepted);
+        }
+        if self.subnet.is_up() {
+            let status = if device.ssl { Status::TlsNotAllowed } else { Status::TcpNotAllowed };
+            self.admission.set_pending(id, self.reports.unix_seconds(now));
+            self.set_status(now, id, status.into());
+        }
+        self.schedule_dial_in(now, id, self.rules.timing.dial_interval_ms);
+    }
+
+    /// Adds a device to the subnet. `false` if its ID or address is taken.
+    pub(crate) fn add_device(&mut self, now: Millis, device: Device) -> bool {
+        let id = device.id;
+        let added = self.subnet.add(device);
+        if added {
+            self.schedule_first_dial_in(now, id);
+        }
+        added
+    }
+
+    /// Removes a device from the subnet; its connection ends. `false` if there is none.
+    pub(crate) fn remove_device(&mut self, now: Millis, id: u32) -> bool {
+        self.disconnect(now, id);
+        self.admission.clear_pending(id);
+        self.timers.cancel(Timer::DialIn(id));
+        self.subnet.remove(id)
+    }
+
+    /// Changes a device. If that is a change, its connection ends, as a device restarts its network
+    /// then.
+    pub(crate) fn reconfigure(&mut self, now: Millis, id: u32, change: impl FnOnce(&mut Device)) {
+        if self.subnet.change(id, change) {
+            self.disconnect(now, id);
+        }
+    }
+
+    /// Switches a device on or off. `false` if there is no such device.
+    ///
+    /// A connected device that is switched off is noticed by the keep-alive only; one that is
+    /// switched on again earlier has lost its connection all the same.
+    pub(crate) fn power(&mut self, now: Millis, id: u32, on: bool) -> bool {
+        let changed = self.subnet.change(id, |device| device.powered = on);
+        if changed && on {
+            self.disconnect(now, id);
+            self.schedule_first_dial_in(now, id);
+        } else if changed {
+            self.timers.cancel(Timer::DialIn(id));
+            self.schedule_keep_alive(now, id);
+        }
+        self.subnet.get(id).is_some()
+    }
+
+    /// Interrupts or restores the gateway's network to its devices. Connections that the keep-alive
+    /// has not ended survive a short interruption.
+    pub(crate) fn set_network(&mut self, now: Millis, up: bool) {
+        if self.subnet.is_up() == up {
+            return;
+        }
+        self.subnet.set_up(up);
+        for id in self.subnet.connected() {
+            if !up {
+                self.schedule_keep_alive(now, id);
+            } else if self.subnet.responds(id) {
+                self.timers.cancel(Timer::KeepAlive(id));
+            }
+        }
+    }
+
+    /// A device that no longer responds is noticed at a random moment within the keep-alive.
+    fn schedule_keep_alive(&mut self, now: Millis, id: u32) {
+        let limit = self.rules.timing.keep_alive_ms;
+        if limit == 0 {
+            self.disconnect(now, id);
+        } else if self.subnet.is_connected(id) {
+            self.timers.set(Timer::KeepAlive(id), now + self.rng.u64(0..=limit));
+        }
+    }
+
+    /// Restarts the process: everything that clients set is forgotten and every connection ends,
+    /// without a report.
+    pub(crate) fn restart(&mut self, now: Millis) {
+        self.managed.clear();
+        self.admission = Admission::default();
+        self.attempts.clear();
+        self.timers.clear();
+        for id in self.subnet.disconnect_all() {
+            self.schedule_first_dial_in(now, id);
+        }
+    }
+}

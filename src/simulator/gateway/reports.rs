@@ -1,0 +1,68 @@
+//! What a gateway reports, with the time of its clock.
+
+use super::time::Millis;
+use crate::proto::connect::StatusChange;
+
+/// An output of a gateway.
+#[derive(Clone, Debug)]
+pub(crate) enum Output {
+    /// For every subscription.
+    Status(StatusChange),
+    /// The end of a synchronous `Connect`.
+    Connected { attempt: u64, result: Result<u32, tonic::Status> },
+}
+
+/// What a gateway's clock shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// Unix time in milliseconds when the simulation began.
+    pub(crate) start_unix_ms: i64,
+    /// How far the clock is ahead (behind, if negative).
+    pub(crate) skew_ms: i64,
+}
+
+impl Clock {
+    /// The clock's Unix time in whole seconds, as the wire carries it.
+    pub(crate) fn unix_seconds(self, now: Millis) -> u32 {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let millis = self.start_unix_ms.saturating_add(now).saturating_add(self.skew_ms);
+        u32::try_from((millis / 1_000).clamp(0, i64::from(u32::MAX))).unwrap_or(0)
+    }
+}
+
+/// The outputs that are not yet taken.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    clock: Clock,
+    outputs: Vec<Output>,
+}
+
+impl Reports {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, outputs: Vec::new() }
+    }
+
+    pub(crate) fn set_clock_skew(&mut self, skew_ms: i64) {
+        self.clock.skew_ms = skew_ms;
+    }
+
+    pub(crate) fn unix_seconds(&self, now: Millis) -> u32 {
+        self.clock.unix_seconds(now)
+    }
+
+    /// Reports a status of any device.
+    pub(crate) fn status(&mut self, now: Millis, device_id: u32, status: i32) {
+        let timestamp = self.unix_seconds(now);
+        self.outputs.push(Output::Status(StatusChange { device_id, status, timestamp }));
+    }
+
+    /// Reports the end of a synchronous connect.
+    pub(crate) fn connected(&mut self, attempt: u64, result: Result<u32, tonic::Status>) {
+        self.outputs.push(Output::Connected { attempt, result });
+    }
+
+    /// The outputs since the last call.
+    pub(crate) fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+}

@@ -1,0 +1,197 @@
+//! The devices in a gateway's subnet: which exist, what answers at an address, which are connected.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+
+use crate::proto::connect::{SearchDeviceInfo, Status};
+use crate::simulator::site::{Device, Mode};
+
+/// Where a gateway dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// `None` where the client gave no valid address: nothing answers there.
+    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) port: u16,
+    pub(crate) ssl: bool,
+}
+
+impl Address {
+    /// The status of an asynchronous connection that cannot be made there.
+    pub(crate) fn cannot_connect_status(self) -> i32 {
+        if self.ssl { Status::TlsCannotConnect.into() } else { Status::TcpCannotConnect.into() }
+    }
+}
+
+/// The outcome of dialing an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialed {
+    /// This device accepts the connection.
+    Device(u32),
+    NoAnswer,
+    /// The device does not listen, because it dials by itself.
+    Refused,
+    /// The device speaks TLS and plain was asked for, or the reverse.
+    SslMismatch,
+    /// The device has a connection already.
+    AlreadyConnected(u32),
+}
+
+impl Dialed {
+    /// The answer to a synchronous `Connect`.
+    pub(crate) fn result(self, address: Address) -> Result<u32, tonic::Status> {
+        let at = address.ip.map(|ip| format!("{ip}:{}", address.port)).unwrap_or_default();
+        let reason = match self {
+            Self::Device(id) => return Ok(id),
+            Self::AlreadyConnected(id) => {
+                let message = format!("device {id} at {at} is already connected");
+                return Err(tonic::Status::already_exists(message));
+            }
+            Self::NoAnswer => "no answer",
+            Self::Refused => "connection refused (the device may be in mode DEVICE_TO_SERVER)",
+            Self::SslMismatch if address.ssl => {
+                "TLS handshake failed (SSL is not enabled on the device)"
+            }
+            Self::SslMismatch => {
+                "the device closed the connection (SSL is enabled on it: set useSSL)"
+            }
+        };
+        Err(tonic::Status::unavailable(format!("cannot connect to {at}: {reason}")))
+    }
+}
+
+/// The devices of one subnet. A device exists whether or not the gateway manages it.
+#[derive(Debug, Default)]
+pub(crate) struct Subnet {
+    devices: BTreeMap<u32, Device>,
+    by_address: HashMap<(Ipv4Addr, u16), u32>,
+    /// Devices with a connection to the gateway, never more than one each.
+    connected: BTreeSet<u32>,
+    /// Whether the gateway's network to the devices is down.
+    down: bool,
+}
+
+impl Subnet {
+    /// Adds a device. `false` if its ID or address is taken.
+    pub(crate) fn add(&mut self, device: Device) -> bool {
+        let (id, address) = (device.id, (device.ip, device.port));
+        if id == 0 || self.devices.contains_key(&id) || self.by_address.contains_key(&address) {
+            return false;
+        }
+        self.by_address.insert(address, id);
+        self.devices.insert(id, device);
+        true
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) -> bool {
+        let Some(device) = self.devices.remove(&id) else { return false };
+        self.by_address.remove(&(device.ip, device.port));
+        true
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<&Device> {
+        self.devices.get(&id)
+    }
+
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !self.down
+    }
+
+    pub(crate) fn set_up(&mut self, up: bool) {
+        self.down = !up;
+    }
+
+    /// Whether a device exists, is switched on and can be reached.
+    pub(crate) fn responds(&self, id: u32) -> bool {
+        self.is_up() && self.get(id).is_some_and(|device| device.powered)
+    }
+
+    /// Changes a device. `false` if it does not exist or nothing changed.
+    pub(crate) fn change(&mut self, id: u32, change: impl FnOnce(&mut Device)) -> bool {
+        let Some(device) = self.devices.get_mut(&id) else { return false };
+        let before = device.clone();
+        change(device);
+        *device != before
+    }
+
+    pub(crate) fn is_connected(&self, id: u32) -> bool {
+        self.connected.contains(&id)
+    }
+
+    pub(crate) fn connected(&self) -> Vec<u32> {
+        self.connected.iter().copied().collect()
+    }
+
+    pub(crate) fn connect(&mut self, id: u32) {
+        self.connected.insert(id);
+    }
+
+    pub(crate) fn disconnect(&mut self, id: u32) {
+        self.connected.remove(&id);
+    }
+
+    /// The status of a device's connection once it is up.
+    pub(crate) fn connected_status(&self, id: u32) -> i32 {
+        let ssl = self.get(id).is_some_and(|device| device.ssl);
+        if ssl { Status::TlsConnected.into() } else { Status::TcpConnected.into() }
+    }
+
+    /// Ends all connections; returns the IDs of all devices.
+    pub(crate) fn disconnect_all(&mut self) -> Vec<u32> {
+        self.connected.clear();
+        self.devices.keys().copied().collect()
+    }
+
+    /// Whether a device is switched on and has no connection.
+    pub(crate) fn is_available(&self, id: u32) -> bool {
+        !self.is_connected(id) && self.get(id).is_some_and(|device| device.powered)
+    }
+
+    /// Whether a device dials the gateway by itself now.
+    pub(crate) fn dials_in(&self, id: u32) -> bool {
+        let mode = self.get(id).map(|device| device.mode);
+        mode == Some(Mode::DeviceToServer) && self.is_available(id)
+    }
+
+    /// What is at an address now.
+    pub(crate) fn dial(&self, address: Address) -> Dialed {
+        let id = address.ip.and_then(|ip| self.by_address.get(&(ip, address.port)));
+        let Some(device) = id.and_then(|id| self.devices.get(id)) else {
+            return Dialed::NoAnswer;
+        };
+        if !self.responds(device.id) {
+            Dialed::NoAnswer
+        } else if self.is_connected(device.id) {
+            Dialed::AlreadyConnected(device.id)
+        } else if device.mode == Mode::DeviceToServer {
+            Dialed::Refused
+        } else if device.ssl != address.ssl {
+            Dialed::SslMismatch
+        } else {
+            Dialed::Device(device.id)
+        }
+    }
+
+    /// The answers to a broadcast: every device that is switched on, connected or not. `server` is
+    /// the address that devices in mode device-to-server dial.
+    pub(crate) fn search(&self, server: Ipv4Addr) -> Vec<SearchDeviceInfo> {
+        let responding = self.devices().filter(|device| self.is_up() && device.powered);
+        let info = |device: &Device| SearchDeviceInfo {
+            device_id: device.id,
+            r#type: device.kind,
+            use_dhcp: device.dhcp,
+            connection_mode: device.mode.code(),
+            ip_addr: device.ip.to_string().into(),
+            port: device.port.into(),
+            use_ssl: device.ssl,
+            server_addr: match device.mode {
+                Mode::DeviceToServer => server.to_string().into(),
+                Mode::ServerToDevice => Vec::new(),
+            },
+        };
+        responding.map(info).collect()
+    }
+}

@@ -1,0 +1,170 @@
+//! The listener: a port that can be closed and opened again. A gateway speaks TLS 1.2 and nothing
+//! else, with ALPN `h2`; there is no plaintext port (wire, section 1).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
+
+use super::certs::Identity;
+use super::gate::{ConnectionGates, GatedStream};
+use crate::net::{self, TcpListener, TcpStream};
+
+/// Connections that may be in their TLS handshake at once; more wait in the kernel.
+const HANDSHAKES_MAX: usize = 1_024;
+/// Connections ready for the server that it has not taken yet; more wait in their handshake.
+const READY_MAX: usize = 128;
+/// A client that does not finish its handshake is dropped after this long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The pause after a failed bind or accept.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read a certificate or key")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("cannot use a certificate")]
+    Use(#[from] rustls::Error),
+    #[error("cannot check clients' certificates")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// TLS as a gateway speaks it; with `client_root_pem` a client has to show a certificate.
+pub(crate) fn tls(
+    identity: &Identity,
+    client_root_pem: Option<&str>,
+) -> Result<TlsAcceptor, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS12])?;
+    let builder = match client_root_pem {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let mut config = builder.with_single_cert(certificates?, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A connection ready for the server.
+pub(crate) type Connection = TlsStream<GatedStream>;
+
+/// Accepts connections on one port while it is to be open.
+pub(crate) struct Listener {
+    address: SocketAddr,
+    tls: TlsAcceptor,
+    gates: Arc<ConnectionGates>,
+    /// Whether the port is to be open.
+    open: watch::Receiver<bool>,
+    /// Whether the port is open.
+    is_open: watch::Sender<bool>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    handshakes: Arc<Semaphore>,
+}
+
+/// What a listener provides.
+pub(crate) struct Listening {
+    pub(crate) connections: mpsc::Receiver<io::Result<Connection>>,
+    pub(crate) is_open: watch::Receiver<bool>,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        address: SocketAddr,
+        tls: TlsAcceptor,
+        gates: Arc<ConnectionGates>,
+        open: watch::Receiver<bool>,
+    ) -> (Self, Listening) {
+        let (ready, connections) = mpsc::channel(READY_MAX);
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let (is_open, open_now) = watch::channel(true);
+        let listener = Self { address, tls, gates, open, is_open, ready, handshakes };
+        (listener, Listening { connections, is_open: open_now })
+    }
+
+    /// Accepts from `socket`, and each time the port is opened again from a new one. Returns when
+    /// the simulation has ended.
+    pub(crate) async fn run(self, socket: TcpListener) {
+        let mut open = self.open.clone();
+        let mut socket = Some(socket);
+        loop {
+            if !*open.borrow_and_update() {
+                socket = None;
+                self.is_open.send_replace(false);
+                if open.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let Some(listening) = &socket else {
+                match net::listen(self.address) {
+                    Ok(bound) => {
+                        socket = Some(bound);
+                        self.is_open.send_replace(true);
+                    }
+                    Err(error) => {
+                        tracing::warn!(address = %self.address, %error, "cannot listen; retrying");
+                        tokio::time::sleep(RETRY_INTERVAL).await;
+                    }
+                }
+                continue;
+            };
+            tokio::select! {
+                accepted = self.accept(listening) => match accepted {
+                    Some((stream, permit)) => self.start_handshake(stream, permit),
+                    None => return,
+                },
+                changed = open.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn accept(&self, socket: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        loop {
+            let permit = self.handshakes.clone().acquire_owned().await.ok()?;
+            match socket.accept().await {
+                Ok((stream, _)) => return Some((stream, permit)),
+                // Out of file descriptors, or a client that is gone already.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; retrying");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    fn start_handshake(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        // Without this, small status messages would wait for acknowledgements.
+        let _ = stream.set_nodelay(true);
+        let handshake = self.tls.accept(self.gates.guard(stream));
+        let ready = self.ready.clone();
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+                Ok(Ok(stream)) => {
+                    // Fails when the server has ended.
+                    let _ = ready.send(Ok(stream)).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake timed out"),
+            }
+            drop(permit);
+        });
+    }
+}

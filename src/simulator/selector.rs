@@ -1,0 +1,170 @@
+//! Words of faults: which devices, and statuses and codes by number or name.
+
+use serde::{Deserialize, Serialize};
+use tonic::Code;
+
+use super::gateway::Gateway;
+use super::site::kind_of_name;
+use crate::proto::connect::Status;
+
+/// The devices that a fault affects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Devices {
+    /// Every device.
+    #[default]
+    #[serde(skip)]
+    All,
+    /// `"all"`.
+    Word(AllWord),
+    /// These.
+    Ids(Vec<u32>),
+    /// `{ random = 5 }`: so many, chosen by the seed.
+    Random {
+        /// How many.
+        random: usize,
+    },
+    /// `{ type = "bioentry_w2" }`: those of a type.
+    Kind {
+        /// The type's name.
+        #[serde(rename = "type")]
+        kind: String,
+    },
+}
+
+impl From<u32> for Devices {
+    fn from(id: u32) -> Self {
+        Self::Ids(vec![id])
+    }
+}
+
+impl Devices {
+    /// What is wrong with it; `None` if nothing is.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Kind { kind } if kind_of_name(kind).is_none() => Some(unknown_kind(kind)),
+            _ => None,
+        }
+    }
+
+    /// The chosen devices, each with the index of its gateway.
+    ///
+    /// An ID that no gateway knows goes to the first one, which can still report a status of it.
+    pub(crate) fn choose(
+        &self,
+        gateways: &[Gateway],
+        rng: &mut fastrand::Rng,
+    ) -> Vec<(usize, u32)> {
+        if let Self::Ids(ids) = self {
+            let gateway =
+                |id| gateways.iter().position(|one| one.connections().knows(id)).unwrap_or(0);
+            return ids.iter().map(|&id| (gateway(id), id)).collect();
+        }
+        let wanted = match self {
+            Self::Kind { kind } => kind_of_name(kind),
+            _ => None,
+        };
+        let mut chosen = Vec::new();
+        for (index, gateway) in gateways.iter().enumerate() {
+            let devices = gateway.connections().subnet().devices();
+            let of_kind = devices.filter(|one| wanted.is_none_or(|kind| one.kind == kind));
+            chosen.extend(of_kind.map(|device| (index, device.id)));
+        }
+        if let Self::Random { random } = self {
+            rng.shuffle(&mut chosen);
+            chosen.truncate(*random);
+        }
+        chosen
+    }
+}
+
+/// The problem of a type that does not exist.
+pub(crate) fn unknown_kind(kind: &str) -> String {
+    format!("{kind:?} is no device type, as `bioentry_w2`")
+}
+
+/// The word `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllWord {
+    /// All devices.
+    All,
+}
+
+/// A status by number or name (`tls_connected`, `0x203`, `unknown_0x203`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrName", into = "i32")]
+pub struct StatusCode(pub i32);
+
+/// A gRPC code by number or name (`unavailable`); UNAVAILABLE if not said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrName", into = "i32")]
+pub struct GrpcCode(pub Code);
+
+impl Default for GrpcCode {
+    fn default() -> Self {
+        Self(Code::Unavailable)
+    }
+}
+
+impl From<StatusCode> for i32 {
+    fn from(status: StatusCode) -> Self {
+        status.0
+    }
+}
+
+impl From<GrpcCode> for i32 {
+    fn from(code: GrpcCode) -> Self {
+        code.0 as Self
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrName {
+    Number(i32),
+    Name(String),
+}
+
+/// A number in a name, decimal or hexadecimal: `7`, `0x203`, `unknown_0x203`.
+fn number_in(name: &str) -> Option<i32> {
+    let name = name.strip_prefix("unknown_").unwrap_or(name);
+    match name.strip_prefix("0x") {
+        Some(digits) => i32::from_str_radix(digits, 16).ok(),
+        None => name.parse().ok(),
+    }
+}
+
+impl TryFrom<NumberOrName> for StatusCode {
+    type Error = String;
+
+    fn try_from(value: NumberOrName) -> Result<Self, String> {
+        match value {
+            NumberOrName::Number(number) => Ok(Self(number)),
+            NumberOrName::Name(name) => Status::from_str_name(&name.to_uppercase())
+                .map(|status| Self(status.into()))
+                .or_else(|| number_in(&name.to_lowercase()).map(Self))
+                .ok_or_else(|| format!("{name:?} is no status, as `tls_connected` or `0x203`")),
+        }
+    }
+}
+
+impl TryFrom<NumberOrName> for GrpcCode {
+    type Error = String;
+
+    fn try_from(value: NumberOrName) -> Result<Self, String> {
+        let wrong = |what: String| format!("{what} is no gRPC code, as `unavailable` or 14");
+        match value {
+            NumberOrName::Number(number @ 0..=16) => Ok(Self(Code::from(number))),
+            NumberOrName::Number(number) => Err(wrong(number.to_string())),
+            NumberOrName::Name(name) => {
+                let squeezed = name.replace('_', "").to_lowercase();
+                (0..=16)
+                    .map(Code::from)
+                    .find(|code| format!("{code:?}").to_lowercase() == squeezed)
+                    .map(Self)
+                    .ok_or_else(|| wrong(format!("{name:?}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! All simulated gateways with their common time, their planned faults and their subscribers.
+//!
+//! Everything happens under one lock that is never held across an await; one task, `run`, wakes the
+//! gateways when something is due.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::fault::Fault;
+use super::gateway::{Clock, Gateway, Millis, Output};
+use super::queue::{Subscription, SubscriptionReport, Subscriptions};
+use super::scenario::Step;
+use crate::proto::connect::{ConnectInfo, StatusChange};
+
+/// A fault that is still to come, with a random generator of its own, so that other faults do not
+/// change its choices.
+struct Planned {
+    fault: Fault,
+    rng: fastrand::Rng,
+    every: Option<Millis>,
+    left: Option<u64>,
+}
+
+struct State {
+    gateways: Vec<Gateway>,
+    /// Which gateways are connected to the master; a device gateway on its own always is.
+    linked: Vec<bool>,
+    /// Faults to come, by their time and then by their order in the scenario.
+    planned: BTreeMap<(Millis, usize), Planned>,
+    /// For faults applied at run time.
+    rng: fastrand::Rng,
+    subscriptions: Subscriptions<StatusChange>,
+    /// Calls of `Connect` in progress, by gateway and attempt.
+    connects: HashMap<(usize, u64), oneshot::Sender<Result<u32, Status>>>,
+    /// The time for which `run` sleeps.
+    sleeps_until: Option<Millis>,
+}
+
+/// Gateways, their time and their subscribers.
+pub(crate) struct World {
+    started: Instant,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl World {
+    /// A world whose time begins now; `gateways` builds the gateways with their clock.
+    pub(crate) fn new(seed: u64, gateways: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
+        let unix = crate::net::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
+        let gateways = gateways(Clock { start_unix_ms, skew_ms: 0 });
+        let state = State {
+            linked: vec![true; gateways.len()],
+            gateways,
+            planned: BTreeMap::new(),
+            rng: fastrand::Rng::with_seed(seed),
+            subscriptions: Subscriptions::default(),
+            connects: HashMap::new(),
+            sleeps_until: None,
+        };
+        Arc::new(Self { started: Instant::now(), state: Mutex::new(state), wake: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.started.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// Brings everything up to the present, acts, and delivers what the gateways report.
+    fn update<R>(&self, act: impl FnOnce(&mut State, Millis) -> R) -> R {
+        let now = self.now();
+        let mut state = self.lock();
+        state.advance(now);
+        let result = act(&mut state, now);
+        state.deliver();
+        let next = state.next_wake();
+        if next.is_some_and(|next| state.sleeps_until.is_none_or(|until| next < until)) {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    pub(crate) fn gateways_count(&self) -> usize {
+        self.lock().gateways.len()
+    }
+
+    /// The index of the gateway with this ID.
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
+        self.lock().gateways.iter().position(|gateway| gateway.id() == id)
+    }
+
+    pub(crate) fn gateway_ids(&self) -> Vec<String> {
+        self.lock().gateways.iter().map(|gateway| gateway.id().to_owned()).collect()
+    }
+
+    /// The index of the linked gateway that manages this device.
+    pub(crate) fn manager_of(&self, id: u32) -> Option<usize> {
+        let state = self.lock();
+        let mut all = state.gateways.iter().zip(&state.linked);
+        all.position(|(gateway, linked)| {
+            *linked && gateway.connections().managed().contains_key(&id)
+        })
+    }
+
+    pub(crate) fn is_linked(&self, index: usize) -> bool {
+        self.lock().linked.get(index) == Some(&true)
+    }
+
+    /// Connects a gateway to the master or disconnects it; returns whether it was connected.
+    pub(crate) fn set_linked(&self, index: usize, linked: bool) -> bool {
+        self.update(|state, _| {
+            // What happened before still belongs to the former state.
+            state.deliver();
+            state.linked.get_mut(index).is_some_and(|place| std::mem::replace(place, linked))
+        })
+    }
+
+    /// What the first gateway's clock shows, in Unix seconds; with a master, the master's.
+    pub(crate) fn unix_seconds(&self) -> u32 {
+        let now = self.now();
+        let clock = |one: &mut Gateway| one.connections_mut().reports_mut().unix_seconds(now);
+        self.lock().gateways.first_mut().map_or(0, clock)
+    }
+
+    /// Acts on one gateway. `None` if there is no such gateway.
+    pub(crate) fn with<R>(
+        &self,
+        index: usize,
+        act: impl FnOnce(&mut Gateway, Millis) -> R,
+    ) -> Option<R> {
+        self.update(|state, now| state.gateways.get_mut(index).map(|gateway| act(gateway, now)))
+    }
+
+    /// Acts on every gateway in turn.
+    pub(crate) fn with_all<R>(&self, mut act: impl FnMut(&mut Gateway, Millis) -> R) -> Vec<R> {
+        self.update(|state, now| state.gateways.iter_mut().map(|one| act(one, now)).collect())
+    }
+
+    /// Plans the steps of a scenario that act on devices. They are applied at exactly their moment
+    /// of the gateways' time, however late the machine is: the same plan gives the same history.
+    pub(crate) fn plan(&self, steps: &[Step], seed: u64) {
+        let mut state = self.lock();
+        for (number, step) in steps.iter().enumerate() {
+            if step.fault.effect().is_none() {
+                continue;
+            }
+            let seed = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+            let planned = Planned {
+                fault: step.fault.clone(),
+                rng: fastrand::Rng::with_seed(seed),
+                every: step.every().map(millis),
+                left: step.times,
+            };
+            state.planned.insert((millis(step.at()), number), planned);
+        }
+    }
+
+    /// Acts on all gateways at once.
+    pub(crate) fn apply<R>(
+        &self,
+        act: impl FnOnce(&mut [Gateway], Millis, &mut fastrand::Rng) -> R,
+    ) -> R {
+        self.update(|state, now| act(&mut state.gateways, now, &mut state.rng))
+    }
+
+    /// Starts a `Connect` and waits for its end. Dropping the future abandons it.
+    pub(crate) async fn connect(
+        &self,
+        index: usize,
+        info: Option<&ConnectInfo>,
+    ) -> Result<u32, Status> {
+        let restarting = || Status::unavailable("the gateway is restarting");
+        let (sender, receiver) = oneshot::channel();
+        let attempt = self.update(|state, now| {
+            let gateway = state.gateways.get_mut(index).ok_or_else(restarting)?;
+            let attempt = gateway.connect(now, info)?;
+            state.connects.insert((index, attempt), sender);
+            Ok::<u64, Status>(attempt)
+        })?;
+        let _guard = AbandonOnDrop { world: self, index, attempt };
+        receiver.await.unwrap_or_else(|_| Err(restarting()))
+    }
+
+    /// Ends every `Connect` in progress, as when the process is gone.
+    pub(crate) fn abandon_connects(&self) {
+        self.lock().connects.clear();
+    }
+
+    /// A new subscription to all gateways' status changes.
+    pub(crate) fn subscribe(&self, queue_size: i32) -> Result<Subscription<StatusChange>, Status> {
+        self.lock().subscriptions.open(queue_size)
+    }
+
+    pub(crate) fn end_streams(&self, outcome: &Result<(), Status>) {
+        self.lock().subscriptions.end(outcome);
+    }
+
+    pub(crate) fn subscriptions(&self) -> Vec<SubscriptionReport> {
+        self.lock().subscriptions.reports()
+    }
+
+    /// Wakes the gateways whenever something is due. Never returns.
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                state.advance(self.now());
+                state.deliver();
+                state.sleeps_until = state.next_wake();
+                state.sleeps_until
+            };
+            match next {
+                Some(due) => {
+                    let due = self.started + Duration::from_millis(due);
+                    let _ = tokio::time::timeout_at(due, self.wake.notified()).await;
+                }
+                None => self.wake.notified().await,
+            }
+        }
+    }
+}
+
+impl State {
+    fn next_wake(&self) -> Option<Millis> {
+        let planned = self.planned.keys().next().map(|(due, _)| *due);
+        let gateways = self.gateways.iter().filter_map(|one| one.connections().next_wake());
+        gateways.chain(planned).min()
+    }
+
+    /// Brings the gateways up to `now` and applies the planned faults, each at its own moment.
+    fn advance(&mut self, now: Millis) {
+        while let Some(entry) = self.planned.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((due, order), mut planned) = entry.remove_entry();
+            self.advance_gateways(due);
+            if let Some(effect) = planned.fault.effect() {
+                effect(&mut self.gateways, due, &mut planned.rng);
+            }
+            planned.left = planned.left.map(|left| left.saturating_sub(1));
+            if let Some(every) = planned.every.filter(|_| planned.left != Some(0)) {
+                self.planned.insert((due + every.max(1), order), planned);
+            }
+        }
+        self.advance_gateways(now);
+    }
+
+    fn advance_gateways(&mut self, now: Millis) {
+        for gateway in &mut self.gateways {
+            gateway.connections_mut().advance(now);
+        }
+    }
+
+    /// Delivers what the gateways report to subscriptions and callers.
+    fn deliver(&mut self) {
+        for (index, gateway) in self.gateways.iter_mut().enumerate() {
+            let outputs = gateway.connections_mut().reports_mut().take();
+            let mut changes = Vec::with_capacity(outputs.len());
+            for output in outputs {
+                match output {
+                    Output::Status(change) => changes.push(change),
+                    Output::Connected { attempt, result } => {
+                        if let Some(caller) = self.connects.remove(&(index, attempt)) {
+                            // A caller that is gone needs no answer.
+                            let _ = caller.send(result);
+                        }
+                    }
+                }
+            }
+            if !changes.is_empty() && self.linked.get(index) == Some(&true) {
+                self.subscriptions.offer(&changes);
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Abandons an attempt whose caller is gone.
+struct AbandonOnDrop<'a> {
+    world: &'a World,
+    index: usize,
+    attempt: u64,
+}
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        let mut state = self.world.lock();
+        if state.connects.remove(&(self.index, self.attempt)).is_some()
+            && let Some(gateway) = state.gateways.get_mut(self.index)
+        {
+            gateway.connections_mut().abandon(self.attempt);
+        }
+    }
+}
