@@ -72,21 +72,26 @@ struct Marks {
 }
 
 impl Database {
-    /// Opens `history.db`; creates it where there is none. A damaged or foreign file is set aside
-    /// and replaced by an empty one, in which everything from before `now` counts as missing.
+    /// Opens `history.db`; creates it where there is none. A file that is foreign, or damaged
+    /// where it is read first, is replaced.
     pub fn open(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
-        let open = |replaced_at| {
-            let connection = schema::open(path, replaced_at)?;
-            let state = State::read(&connection)?;
-            Ok(Self { connection, retention, state })
-        };
-        match open(None) {
-            Err(Error::Damaged(_) | Error::Foreign { .. }) => {
-                let set_aside = Some(schema::set_aside(path)?);
-                Ok(Opened { database: open(Some(now))?, set_aside })
-            }
-            opened => Ok(Opened { database: opened?, set_aside: None }),
+        match Self::load(path, retention, None) {
+            Err(Error::Damaged(_) | Error::Foreign { .. }) => Self::replace(path, retention, now),
+            loaded => Ok(Opened { database: loaded?, set_aside: None }),
         }
+    }
+
+    /// Sets the file aside and creates an empty one, in which everything from before `now` counts
+    /// as missing: for a database that was opened and has failed with [`Error::Damaged`].
+    pub fn replace(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
+        let set_aside = Some(schema::set_aside(path)?);
+        Ok(Opened { database: Self::load(path, retention, Some(now))?, set_aside })
+    }
+
+    fn load(path: &Path, retention: Retention, replaced_at: Option<Moment>) -> Result<Self, Error> {
+        let connection = schema::open(path, replaced_at)?;
+        let state = State::read(&connection)?;
+        Ok(Self { connection, retention, state })
     }
 
     /// Where reading of the log continues.

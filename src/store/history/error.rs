@@ -38,7 +38,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The file cannot be used: open it again, which replaces it.
+    /// A part of the file cannot be read: replace it.
     #[error("the history database is damaged")]
     Damaged(#[source] rusqlite::Error),
     /// A reader did not end in time.

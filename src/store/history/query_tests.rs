@@ -24,10 +24,10 @@ fn page(fixture: &Fixture, filter: &Filter) -> Page {
 }
 
 fn ids(page: &Page) -> Vec<u64> {
-    let id = |event: &Box<serde_json::value::RawValue>| {
+    let id = |event: &serde_json::value::RawValue| {
         serde_json::from_str::<Value>(event.get()).unwrap()["id"].as_u64().unwrap()
     };
-    page.events.iter().map(id).collect()
+    page.events.iter().map(|event| id(event)).collect()
 }
 
 fn position(offset: u64) -> Position {

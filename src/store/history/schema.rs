@@ -20,6 +20,8 @@ const FORMAT_VERSION: i64 = 1;
 /// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
 /// 4 KiB.
 const WAL_PAGES_MAX: i64 = 8_192;
+/// Pages held in memory: a second of events of many devices touches that many.
+const CACHE_KIB: i64 = 16 << 10;
 /// How long a checkpoint waits for readers.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most files that are kept beside the database as damaged.
@@ -38,7 +40,7 @@ CREATE TABLE events (
   lost        INTEGER NOT NULL,    -- events of the same device or gateway dropped before it
   event       TEXT    NOT NULL     -- JSON as published, without lost
 ) STRICT;
-CREATE INDEX events_by_device ON events (gateway, device_id, id);
+CREATE INDEX events_by_device ON events (gateway, device_id); -- and the id, as in every index
 CREATE INDEX events_waiting ON events (id) WHERE delivered = 0 AND dropped = 0;
 CREATE TABLE blocks ( -- consecutive events; finds events by time, removed as a whole
   first_id  INTEGER PRIMARY KEY,
@@ -99,6 +101,7 @@ fn configure(connection: &Connection) -> Result<(), Error> {
     connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())
 }
 
