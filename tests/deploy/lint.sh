@@ -29,8 +29,9 @@ for rule in $rules; do
     grep -qF "$runbook" deploy/prometheus/gsdk2mqtt.rules.yml ||
         { echo "the alert $rule has no runbook_url" >&2; exit 1; }
 done
-for code in $(sed -n 's/.*=> "\([a-z_0-9]*\)",$/\1/p; s/.*new("\([a-z_]*\)".*/\1/p' \
-    src/gateway/dial_error.rs src/gateway/lost.rs src/payload/health.rs); do
+codes=$(sed -n 's/.*Self::.* => "\([a-z_0-9]*\)",$/\1/p' \
+    src/net/code.rs src/gsdk/error.rs src/payload/health.rs)
+for code in $codes; do
     grep -q "\`$code\`" docs/troubleshooting.md ||
         { echo "docs/troubleshooting.md does not know $code" >&2; exit 1; }
 done
