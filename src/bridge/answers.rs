@@ -68,8 +68,8 @@ impl Bridge {
             self.note_intent(gateway, None);
         }
         if request.command.changes() {
-            let made = std::mem::take(&mut outcome.made);
-            outcome.warnings.extend(self.change_ended(gateway, made));
+            let effects = std::mem::take(&mut outcome.effects);
+            outcome.warnings.extend(self.change_ended(gateway, effects));
         }
         let response = Response::new(
             request.name.as_str(),

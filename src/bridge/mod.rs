@@ -5,6 +5,7 @@
 //! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
 
 mod answers;
+mod batches;
 mod broker;
 mod carry;
 mod clock;
@@ -12,16 +13,15 @@ mod desired;
 mod discovery;
 mod duplicates;
 mod forget;
-mod giving;
 mod health;
 mod history;
 mod incoming;
 mod keeping;
 mod losses;
-mod lots;
 mod own;
 mod own_state;
 mod page;
+mod provision;
 mod queries;
 mod request_subscription;
 mod requests;

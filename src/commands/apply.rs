@@ -9,9 +9,9 @@ use tonic::Code;
 
 use super::calls::Calls;
 use super::dials::Dials;
+use super::effect::Effect;
 use super::failure::Failure;
 use super::filter;
-use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use super::work::{CONNECT_WAIT, Work};
 use crate::fleet::{Listed, Mode, Status};
@@ -52,7 +52,7 @@ async fn to_dialling(work: &mut Work<'_>) {
     }
     let removed = async { Ok(work.calls.next()?.async_remove(&registered).await?) }.await;
     if removed.is_ok() {
-        work.made.push(Made::Unregistered(registered.clone()));
+        work.effects.push(Effect::Unregistered(registered.clone()));
     }
     let state = "It dials the gateway and is connected; only its registration may be left, which \
                  async/remove takes back";
@@ -70,7 +70,7 @@ async fn add_to_filter(work: &mut Work<'_>, ids: BTreeSet<DeviceId>) {
     }
     let added = filter::edit(work.calls, |now| now.device_ids.extend(&ids)).await;
     if added.is_ok() {
-        work.made.push(Made::LetIn(ids.clone()));
+        work.effects.push(Effect::Accepted(ids.clone()));
     }
     work.outcome("filter_added", &ids, added.map(drop), NOT_CHANGED);
 }
@@ -99,7 +99,7 @@ async fn to_dialled(work: &mut Work<'_>) {
     let state = "It is connected; only its ID may be left in the accept filter, which \
                  accept_filter/remove takes out";
     if removed.is_ok() {
-        work.made.push(Made::ShutOut(ids.clone()));
+        work.effects.push(Effect::Unaccepted(ids.clone()));
     }
     work.outcome("filter_removed", &ids, removed.map(drop), state);
 }
@@ -185,7 +185,7 @@ async fn register(work: &mut Work<'_>, ssl: impl Fn(&Listed) -> Option<bool>) {
     }
     let added = async { Ok(work.calls.next()?.async_add(&targets).await?) }.await;
     if added.is_ok() {
-        work.made.push(Made::Registered(targets.clone()));
+        work.effects.push(Effect::Registered(targets.clone()));
     }
     for (id, target) in targets {
         let Target { ip, port, ssl } = target;

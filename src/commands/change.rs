@@ -8,8 +8,8 @@ use serde_json::json;
 use tonic::Code;
 
 use super::calls::Calls;
+use super::effect::Effect;
 use super::failure::Failure;
-use super::made::Made;
 use super::response::{DeviceFailure, Outcome, Warning};
 use crate::fleet::Listed;
 use crate::gsdk::{Error, Slaves, Target};
@@ -58,7 +58,8 @@ pub(super) async fn async_add(
 ) -> Result<Outcome, Failure> {
     calls.next()?.async_add(devices).await?;
     let ids: BTreeSet<DeviceId> = devices.iter().map(|(id, _)| *id).collect();
-    Ok(Outcome::done(json!({ "device_ids": ids })).made(Made::Registered(devices.to_vec())))
+    Ok(Outcome::done(json!({ "device_ids": ids }))
+        .with_effect(Effect::Registered(devices.to_vec())))
 }
 
 pub(super) async fn async_remove(
@@ -70,13 +71,14 @@ pub(super) async fn async_remove(
     let (rows, device_errors) = named(ids, &list, registered, "it is not registered (async/add)");
     let known = known(&rows, &device_errors)?;
     calls.next()?.async_remove(&known).await?;
-    let done = Outcome::done(json!({ "device_ids": known })).made(Made::Unregistered(known));
+    let done =
+        Outcome::done(json!({ "device_ids": known })).with_effect(Effect::Unregistered(known));
     Ok(Outcome { device_errors, ..done })
 }
 
 pub(super) async fn slaves_set(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure> {
     calls.next()?.set_slaves(slaves).await?;
-    Ok(Outcome::done(json!({})).made(Made::Slaves(slaves.to_vec())))
+    Ok(Outcome::done(json!({})).with_effect(Effect::Slaves(slaves.to_vec())))
 }
 
 /// The rows of the devices named, and the errors of those that have none: the gateway would answer

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::calls::Calls;
+use super::effect::Effect;
 use super::failure::Failure;
-use super::made::Made;
 use super::response::Outcome;
 use super::show;
 use crate::gsdk::AcceptFilter;
@@ -19,26 +19,26 @@ const ROUNDS_MAX: usize = 3;
 
 pub(super) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.clone_from(filter)).await?;
-    Ok(shown(&now, Made::Filter(filter.clone())))
+    Ok(shown(&now, Effect::Filter(filter.clone())))
 }
 
 pub(super) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.extend(ids)).await?;
-    Ok(shown(&now, Made::LetIn(ids.clone())))
+    Ok(shown(&now, Effect::Accepted(ids.clone())))
 }
 
 pub(super) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await?;
-    Ok(shown(&now, Made::ShutOut(ids.clone())))
+    Ok(shown(&now, Effect::Unaccepted(ids.clone())))
 }
 
 pub(super) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.allow_all = enabled).await?;
-    Ok(shown(&now, Made::AllowAll(enabled)))
+    Ok(shown(&now, Effect::AllowAll(enabled)))
 }
 
-fn shown(filter: &AcceptFilter, made: Made) -> Outcome {
-    Outcome::done(show::filter(filter)).made(made)
+fn shown(filter: &AcceptFilter, effect: Effect) -> Outcome {
+    Outcome::done(show::filter(filter)).with_effect(effect)
 }
 
 /// Makes a change and gives the filter as it is then.

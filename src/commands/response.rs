@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::effect::Effect;
 use super::failure::{Failure, code};
-use super::made::Made;
 use super::transaction::Transaction;
 use crate::fleet::Listed;
 use crate::ids::DeviceId;
@@ -123,7 +123,7 @@ pub struct Outcome {
     /// Why it failed as a whole.
     pub error: Option<Failure>,
     /// What of it a restart of the gateway takes away.
-    pub made: Vec<Made>,
+    pub effects: Vec<Effect>,
 }
 
 impl Outcome {
@@ -135,20 +135,20 @@ impl Outcome {
             device_errors: Vec::new(),
             warnings: Vec::new(),
             error: None,
-            made: Vec::new(),
+            effects: Vec::new(),
         }
     }
 
-    /// With what was made.
+    /// With an effect.
     #[must_use]
-    pub(super) fn made(mut self, made: Made) -> Self {
-        self.made.push(made);
+    pub(super) fn with_effect(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
         self
     }
 
     /// Warns that a restart of the gateway takes it away, if it does: `why` nobody gives it again.
     pub fn warn_not_remembered(&mut self, why: &str) {
-        if self.made.iter().any(Made::adds) {
+        if self.effects.iter().any(Effect::adds) {
             self.warnings.push(Warning {
                 device_id: None,
                 code: "not_remembered",

@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
+use super::effect::Effect;
 use super::failure::{Failure, code};
 use super::look::{self, LOOK_DEADLINE};
-use super::made::Made;
 use super::response::{DeviceFailure, Outcome};
 use crate::fleet::Listed;
 use crate::gsdk::Error;
@@ -47,7 +47,7 @@ pub(super) struct Work<'a> {
     settled: BTreeSet<DeviceId>,
     steps: Vec<Step>,
     errors: Vec<DeviceFailure>,
-    pub(super) made: Vec<Made>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl<'a> Work<'a> {
@@ -62,7 +62,7 @@ impl<'a> Work<'a> {
             settled: BTreeSet::new(),
             steps: Vec::new(),
             errors: Vec::new(),
-            made: Vec::new(),
+            effects: Vec::new(),
         };
         for &id in ids {
             let failure = match work.devices.get(&id) {
@@ -194,7 +194,7 @@ impl<'a> Work<'a> {
             outcome.error = Some(first.as_whole());
         }
         outcome.device_errors = self.errors;
-        outcome.made = self.made;
+        outcome.effects = self.effects;
         outcome
     }
 }

@@ -1,4 +1,4 @@
-//! What is missing, what is withdrawn, and what a change of ours hides.
+//! Missing and withdrawn items, and what a command of ours hides.
 
 use super::*;
 use crate::fleet::{DeviceInfo, DeviceType, Mode, Status};
@@ -27,17 +27,21 @@ fn filter(ids: &[u32]) -> AcceptFilter {
     AcceptFilter { device_ids: ids.iter().map(|&it| id(it)).collect(), ..AcceptFilter::default() }
 }
 
-fn declared() -> Wishes {
-    Wishes { registered: [(id(1), target())].into(), accepted: [id(2)].into(), ..Wishes::default() }
+fn declared() -> DesiredState {
+    DesiredState {
+        registered: [(id(1), target())].into(),
+        accepted: [id(2)].into(),
+        ..DesiredState::default()
+    }
 }
 
-/// A link that stands, with everything declared given and seen.
-fn settled() -> Desired {
-    let mut desired = Desired::new(declared());
+/// A link that is up, with every declared item provisioned and seen.
+fn settled() -> Reconciler {
+    let mut desired = Reconciler::new(declared());
     desired.link_up();
     desired.list_asked();
     assert_eq!(desired.listed(&[]), (true, BTreeSet::new()));
-    desired.given(&[Wish::Registered(id(1)), Wish::Accepted(id(2))].into());
+    desired.provisioned(&[DesiredItem::Registered(id(1)), DesiredItem::Accepted(id(2))].into());
     desired.list_asked();
     assert_eq!(desired.listed(&[row(1)]), (false, BTreeSet::new()));
     assert!(desired.filter_read(&filter(&[2])).is_empty());
@@ -45,8 +49,8 @@ fn settled() -> Desired {
 }
 
 #[test]
-fn what_is_there_is_not_missing() {
-    let mut desired = Desired::new(declared());
+fn a_present_item_is_not_missing() {
+    let mut desired = Reconciler::new(declared());
     desired.link_up();
     desired.list_asked();
     let (first, withdrawn) = desired.listed(&[row(1)]);
@@ -58,77 +62,77 @@ fn what_is_there_is_not_missing() {
 }
 
 #[test]
-fn what_a_command_made_is_missing_at_the_next_link() {
+fn an_item_made_by_a_command_is_missing_at_the_next_link() {
     let mut desired = settled();
-    desired.change_begins();
-    assert!(desired.change_ends(vec![Made::Registered(vec![(id(7), target())])]).changed);
-    assert!(desired.missing().is_empty(), "its command has given it");
+    desired.command_started();
+    assert!(desired.command_finished(vec![Effect::Registered(vec![(id(7), target())])]).changed);
+    assert!(desired.missing().is_empty(), "its command provisioned it");
     desired.link_up();
     desired.list_asked();
     desired.listed(&[row(1)]);
     assert_eq!(desired.missing().registered, [(id(7), target())]);
-    desired.change_begins();
-    assert!(desired.change_ends(vec![Made::Unregistered([id(7)].into())]).changed);
-    assert!(desired.missing().registered.is_empty(), "nobody wants it any more");
+    desired.command_started();
+    assert!(desired.command_finished(vec![Effect::Unregistered([id(7)].into())]).changed);
+    assert!(desired.missing().registered.is_empty(), "it is not desired any more");
 }
 
 #[test]
-fn what_another_takes_away_is_told_once_and_forgotten_unless_declared() {
+fn an_item_removed_by_another_client_is_reported_once_and_forgotten_unless_declared() {
     let mut desired = settled();
-    desired.change_begins();
-    desired.change_ends(vec![Made::LetIn([id(8)].into())]);
+    desired.command_started();
+    desired.command_finished(vec![Effect::Accepted([id(8)].into())]);
     desired.list_asked();
     assert!(desired.filter_read(&filter(&[2, 8])).is_empty());
     desired.list_asked();
-    assert_eq!(desired.listed(&[]).1, [Wish::Registered(id(1))].into());
+    assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
     let gone = desired.filter_read(&filter(&[]));
-    assert_eq!(gone, [Wish::Accepted(id(2)), Wish::Accepted(id(8))].into());
-    assert_eq!(*desired.commanded(), Wishes::default(), "a command's is forgotten");
+    assert_eq!(gone, [DesiredItem::Accepted(id(2)), DesiredItem::Accepted(id(8))].into());
+    assert_eq!(*desired.commanded(), DesiredState::default(), "an item of a command is forgotten");
     desired.list_asked();
     assert!(desired.listed(&[]).1.is_empty() && desired.filter_read(&filter(&[])).is_empty());
     assert!(desired.missing().is_empty(), "nothing is added while the link is up");
     desired.link_up();
-    assert_eq!(desired.missing().accepted, [id(2)].into(), "what is declared is given again");
+    assert_eq!(desired.missing().accepted, [id(2)].into(), "a declared item is provisioned again");
 }
 
 #[test]
-fn our_own_change_is_nobodys_withdrawal() {
+fn an_item_removed_by_our_command_is_not_withdrawn() {
     let mut desired = settled();
-    desired.change_begins();
+    desired.command_started();
     desired.list_asked();
-    assert!(desired.listed(&[]).1.is_empty(), "a change is under way");
+    assert!(desired.listed(&[]).1.is_empty(), "a command is running");
     desired.list_asked();
-    desired.change_ends(Vec::new());
-    assert!(desired.listed(&[]).1.is_empty(), "the list was asked for before it had ended");
+    desired.command_finished(Vec::new());
+    assert!(desired.listed(&[]).1.is_empty(), "the list was requested before it finished");
     desired.list_asked();
-    assert_eq!(desired.listed(&[]).1, [Wish::Registered(id(1))].into());
+    assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
 }
 
 #[test]
-fn what_a_command_of_ours_takes_away_is_not_withdrawn_and_given_at_the_next_link() {
-    let all = Wishes { allow_all: true, ..declared() };
-    let shut_out = Made::ShutOut([id(2)].into());
-    let closed = Made::AllowAll(false);
-    let emptied = Made::Filter(AcceptFilter::default());
-    let (two, everybody) = (Wish::Accepted(id(2)), Wish::AllowAll);
-    for (made, gone) in [
-        (shut_out, BTreeSet::from([two])),
-        (closed, BTreeSet::from([everybody])),
-        (emptied, BTreeSet::from([two, everybody])),
+fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
+    let all = DesiredState { allow_all: true, ..declared() };
+    let unaccepted = Effect::Unaccepted([id(2)].into());
+    let closed = Effect::AllowAll(false);
+    let emptied = Effect::Filter(AcceptFilter::default());
+    let (two, all_devices) = (DesiredItem::Accepted(id(2)), DesiredItem::AllowAll);
+    for (effect, gone) in [
+        (unaccepted, BTreeSet::from([two])),
+        (closed, BTreeSet::from([all_devices])),
+        (emptied, BTreeSet::from([two, all_devices])),
     ] {
-        let mut desired = Desired::new(all.clone());
+        let mut desired = Reconciler::new(all.clone());
         desired.link_up();
         desired.list_asked();
         let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
         assert!(desired.filter_read(&there).is_empty());
-        desired.change_begins();
-        let ended = desired.change_ends(vec![made]);
-        assert_eq!(ended, Ended { changed: false, kept: gone.clone() });
-        // This was on its way when the change was made.
+        desired.command_started();
+        let ended = desired.command_finished(vec![effect]);
+        assert_eq!(ended, ChangeResult { changed: false, kept: gone.clone() });
+        // This was read before the change.
         assert!(desired.filter_read(&there).is_empty());
         desired.list_asked();
         let now = AcceptFilter {
-            allow_all: !gone.contains(&everybody),
+            allow_all: !gone.contains(&all_devices),
             ..filter(if gone.contains(&two) { &[] } else { &[2] })
         };
         assert!(desired.filter_read(&now).is_empty(), "{gone:?}");
@@ -140,37 +144,37 @@ fn what_a_command_of_ours_takes_away_is_not_withdrawn_and_given_at_the_next_link
 }
 
 #[test]
-fn what_a_command_takes_away_is_owed_no_more() {
-    let mut desired = Desired::new(declared());
+fn an_item_removed_by_a_command_is_not_missing_on_this_link() {
+    let mut desired = Reconciler::new(declared());
     desired.link_up();
-    desired.change_begins();
-    desired.change_ends(vec![Made::ShutOut([id(2)].into())]);
+    desired.command_started();
+    desired.command_finished(vec![Effect::Unaccepted([id(2)].into())]);
     assert!(desired.missing().accepted.is_empty());
 }
 
 #[test]
-fn slaves_are_there_when_all_of_them_are() {
-    let wished = Slaves { device_id: id(1), rs485: vec![id(11), id(12)], wiegand: vec![] };
-    let mut desired = Desired::new(Wishes::default());
+fn slaves_are_present_when_all_of_them_are() {
+    let desired_slaves = Slaves { device_id: id(1), rs485: vec![id(11), id(12)], wiegand: vec![] };
+    let mut desired = Reconciler::new(DesiredState::default());
     assert!(!desired.wants_slaves());
-    desired.change_begins();
-    desired.change_ends(vec![Made::Slaves(vec![wished.clone()])]);
+    desired.command_started();
+    desired.command_finished(vec![Effect::Slaves(vec![desired_slaves.clone()])]);
     assert!(desired.wants_slaves());
     desired.link_up();
     desired.list_asked();
-    desired.slaves_read(&[Slaves { rs485: vec![id(11)], ..wished.clone() }]);
-    assert_eq!(desired.missing().slaves, std::slice::from_ref(&wished));
-    let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..wished.clone() };
+    desired.slaves_read(&[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
+    assert_eq!(desired.missing().slaves, std::slice::from_ref(&desired_slaves));
+    let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..desired_slaves.clone() };
     desired.slaves_read(&[more]);
     assert!(desired.missing().is_empty());
-    assert_eq!(desired.slaves_read(&[]), [Wish::Slaves(id(1))].into());
+    assert_eq!(desired.slaves_read(&[]), [DesiredItem::Slaves(id(1))].into());
 }
 
 #[test]
-fn wishes_survive_being_written_down() {
-    let mut wishes = declared();
-    wishes.slaves.insert(id(1), Slaves { device_id: id(1), rs485: vec![id(3)], wiegand: vec![] });
-    let written = serde_json::to_vec(&wishes).unwrap();
-    assert_eq!(serde_json::from_slice::<Wishes>(&written).unwrap(), wishes);
-    assert_eq!(serde_json::from_str::<Wishes>("{}").unwrap(), Wishes::default());
+fn a_desired_state_survives_serialization() {
+    let mut state = declared();
+    state.slaves.insert(id(1), Slaves { device_id: id(1), rs485: vec![id(3)], wiegand: vec![] });
+    let written = serde_json::to_vec(&state).unwrap();
+    assert_eq!(serde_json::from_slice::<DesiredState>(&written).unwrap(), state);
+    assert_eq!(serde_json::from_str::<DesiredState>("{}").unwrap(), DesiredState::default());
 }

@@ -82,7 +82,7 @@ async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_o
     let odd = control.devices()[112].id;
     control.apply_fault(&Fault::RefuseRegistration { devices: odd.into(), on: true });
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &lines).start();
-    let told = format!("cannot give it the registration of device {odd}, trying on");
+    let told = format!("cannot provision the registration of device {odd}; retrying");
     eventually("it is told", || bridge.log().contains(&told).then_some(())).await;
     eventually("all others are registered", || (registered(&control) == 199).then_some(())).await;
     let refused = calls(&control, "AddAsyncConnection");
@@ -97,7 +97,7 @@ async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_o
         seen.topic.ends_with("/event/restored") && seen.json()["device_ids"] == json!([odd])
     };
     watcher.see("it is told that it was", restored).await;
-    assert_eq!(bridge.log().matches("cannot give it").count(), 1, "{}", bridge.log());
+    assert_eq!(bridge.log().matches("cannot provision").count(), 1, "{}", bridge.log());
     let after = calls(&control, "AddAsyncConnection");
 
     // With nobody refused, two lots of 100.
@@ -126,7 +126,7 @@ async fn registrations_that_all_fail_hold_up_neither_filter_nor_requests() {
         eventually("it is under way", || (calls(&control, "AddAsyncConnection") > 0).then_some(()))
             .await;
         let first_round = async {
-            let is_told = || bridge.log().contains("more, trying on").then_some(());
+            let is_told = || bridge.log().contains("more; retrying").then_some(());
             eventually("it is told", is_told).await;
             calls(&control, "AddAsyncConnection")
         };

@@ -1,0 +1,127 @@
+//! A desired state: the items that one gateway should have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::commands::Effect;
+use crate::gsdk::{AcceptFilter, Slaves, Target};
+use crate::ids::DeviceId;
+
+/// One item that a gateway should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DesiredItem {
+    /// The async registration of this device.
+    Registered(DeviceId),
+    /// This device in the accept filter.
+    Accepted(DeviceId),
+    /// An accept filter that accepts all devices.
+    AllowAll,
+    /// The slaves of this device.
+    Slaves(DeviceId),
+}
+
+impl DesiredItem {
+    /// `what` in the events `restored` and `withdrawn`.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Registered(_) => "async_connections",
+            Self::Accepted(_) | Self::AllowAll => "accept_filter",
+            Self::Slaves(_) => "slaves",
+        }
+    }
+
+    pub const fn device_id(self) -> Option<DeviceId> {
+        match self {
+            Self::Registered(id) | Self::Accepted(id) | Self::Slaves(id) => Some(id),
+            Self::AllowAll => None,
+        }
+    }
+
+    /// Whether a command with this effect removed the item from the gateway.
+    pub(crate) fn is_removed_by(self, effect: &Effect) -> bool {
+        match (effect, self) {
+            (Effect::Unregistered(ids), Self::Registered(id))
+            | (Effect::Unaccepted(ids), Self::Accepted(id)) => ids.contains(&id),
+            (Effect::Filter(filter), Self::Accepted(id)) => !filter.device_ids.contains(&id),
+            (Effect::Filter(filter), Self::AllowAll) => !filter.allow_all,
+            (Effect::AllowAll(enabled), Self::AllowAll) => !enabled,
+            // Setting slaves replaces the item.
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DesiredState {
+    pub registered: BTreeMap<DeviceId, Target>,
+    pub accepted: BTreeSet<DeviceId>,
+    pub allow_all: bool,
+    pub slaves: BTreeMap<DeviceId, Slaves>,
+}
+
+impl DesiredState {
+    pub(crate) fn items(&self) -> impl Iterator<Item = DesiredItem> {
+        let registered = self.registered.keys().copied().map(DesiredItem::Registered);
+        let accepted = self.accepted.iter().copied().map(DesiredItem::Accepted);
+        let all = self.allow_all.then_some(DesiredItem::AllowAll);
+        let slaves = self.slaves.keys().copied().map(DesiredItem::Slaves);
+        registered.chain(accepted).chain(all).chain(slaves)
+    }
+
+    pub(crate) fn contains(&self, item: DesiredItem) -> bool {
+        match item {
+            DesiredItem::Registered(id) => self.registered.contains_key(&id),
+            DesiredItem::Accepted(id) => self.accepted.contains(&id),
+            DesiredItem::AllowAll => self.allow_all,
+            DesiredItem::Slaves(id) => self.slaves.contains_key(&id),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, item: DesiredItem) {
+        match item {
+            DesiredItem::Registered(id) => _ = self.registered.remove(&id),
+            DesiredItem::Accepted(id) => _ = self.accepted.remove(&id),
+            DesiredItem::AllowAll => self.allow_all = false,
+            DesiredItem::Slaves(id) => _ = self.slaves.remove(&id),
+        }
+    }
+
+    /// Adds the items of another state; an item that exists keeps its value.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let Self { registered, accepted, allow_all, slaves } = other;
+        for (id, target) in registered {
+            self.registered.entry(id).or_insert(target);
+        }
+        for (id, of_device) in slaves {
+            self.slaves.entry(id).or_insert(of_device);
+        }
+        self.accepted.extend(accepted);
+        self.allow_all |= allow_all;
+    }
+
+    /// Records the effect of a command.
+    pub(crate) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Registered(devices) => self.registered.extend(devices),
+            Effect::Unregistered(ids) => self.registered.retain(|id, _| !ids.contains(id)),
+            Effect::Accepted(ids) => self.accepted.extend(ids),
+            Effect::Unaccepted(ids) => self.accepted.retain(|id| !ids.contains(id)),
+            Effect::AllowAll(enabled) => self.allow_all = enabled,
+            Effect::Filter(AcceptFilter { device_ids, allow_all, .. }) => {
+                self.accepted = device_ids;
+                self.allow_all = allow_all;
+            }
+            Effect::Slaves(all) => {
+                for slaves in all {
+                    if slaves.rs485.is_empty() && slaves.wiegand.is_empty() {
+                        self.slaves.remove(&slaves.device_id);
+                    } else {
+                        self.slaves.insert(slaves.device_id, slaves);
+                    }
+                }
+            }
+        }
+    }
+}
