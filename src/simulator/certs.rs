@@ -61,29 +61,22 @@ impl Keys {
     }
 }
 
-/// Why certificates could not be made or kept.
+/// Why certificates could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The certificate could not be made, or a kept one not be read.
+    /// The certificate could not be made, or the one in the folder is invalid.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
     /// The openssl program, which makes RSA keys, could not be run.
     #[error("cannot run openssl, which makes RSA keys")]
     Openssl(#[source] std::io::Error),
-    /// A file could not be read or written.
-    #[error("cannot keep certificates: {path}")]
-    File {
-        /// The file.
-        path: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    #[error("cannot read or write {path}")]
+    File { path: String, source: std::io::Error },
 }
 
 /// A certificate with its key, both PEM.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The certificate.
     pub certificate_pem: String,
     /// Its private key, PKCS#8.
     pub key_pem: String,
@@ -91,7 +84,7 @@ pub struct Identity {
 
 impl Identity {
     /// Writes `<name>.crt` and `<name>.key`.
-    pub(crate) fn keep(&self, folder: &Path, name: &str) -> Result<(), CertificateError> {
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<(), CertificateError> {
         let certificate = folder.join(name).with_extension("crt");
         std::fs::write(&certificate, &self.certificate_pem).map_err(at(&certificate))?;
         write_secret(&folder.join(name).with_extension("key"), &self.key_pem)
@@ -122,24 +115,24 @@ impl Authority {
         Ok(Self { root_pem, root_key_pem, keys, issuer: Issuer::new(params, key) })
     }
 
-    /// The root kept in this folder as `ca.crt` and `ca.key`; a new one is made and kept there
-    /// when there is none, so that a gateway started again is trusted as before.
+    /// The root in this folder, `ca.crt` and `ca.key`; a new one is written there when there is
+    /// none, so that a gateway started again is trusted as before.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written, or holds something else under these names.
-    pub fn kept_in(folder: &Path, name: &str, keys: Keys) -> Result<Self, CertificateError> {
+    pub fn load_or_create(folder: &Path, name: &str, keys: Keys) -> Result<Self, CertificateError> {
         let (root_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
         if root_path.exists() && key_path.exists() {
             let (root_pem, root_key_pem) = (read(&root_path)?, read(&key_path)?);
             let issuer = Issuer::from_ca_cert_pem(&root_pem, KeyPair::from_pem(&root_key_pem)?)?;
             return Ok(Self { root_pem, root_key_pem, keys, issuer });
         }
-        let made = Self::new(name, keys)?;
+        let new = Self::new(name, keys)?;
         std::fs::create_dir_all(folder).map_err(at(folder))?;
-        write_secret(&key_path, &made.root_key_pem)?;
-        std::fs::write(&root_path, &made.root_pem).map_err(at(&root_path))?;
-        Ok(made)
+        write_secret(&key_path, &new.root_key_pem)?;
+        std::fs::write(&root_path, &new.root_pem).map_err(at(&root_path))?;
+        Ok(new)
     }
 
     /// The root certificate: the `ca.crt` that clients trust.
@@ -205,7 +198,7 @@ fn params(name: &str, days: u32) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    // A client whose clock is a little behind has to take it too.
+    // Valid also for a client whose clock is a little behind.
     params.not_before = (SystemTime::now() - DAY).into();
     params.not_after = (SystemTime::now() + days * DAY).into();
     params.extended_key_usages =
@@ -222,7 +215,7 @@ fn read(path: &Path) -> Result<String, CertificateError> {
     std::fs::read_to_string(path).map_err(at(path))
 }
 
-/// Writes a private key that its owner alone may read.
+/// Writes a private key that only its owner can read.
 pub(crate) fn write_secret(path: &Path, pem: &str) -> Result<(), CertificateError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -271,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_awkward_variants_are_as_awkward_as_named() {
+    fn the_variants_are_as_named() {
         let authority = Authority::new("G-SDK root", Keys::Ecdsa).unwrap();
         let addresses = [[127, 0, 0, 1].into()];
         let names = |kind| {
@@ -291,10 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_root_is_the_same_next_time() {
+    fn a_root_in_a_folder_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Authority::kept_in(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
-        let second = Authority::kept_in(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
+        let first = Authority::load_or_create(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
+        let second = Authority::load_or_create(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
         assert_eq!(first.root_pem(), second.root_pem());
         second.server(CertificateKind::Both, &[]).unwrap();
     }

@@ -106,10 +106,10 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// When its certificates cannot be made or kept, or its port cannot be opened.
+    /// When its certificates cannot be made or written, or its port cannot be opened.
     pub async fn start(settings: Settings) -> Result<Self, SimulatorError> {
         let authority = match &settings.certificates_dir {
-            Some(folder) => Authority::kept_in(folder, "G-SDK gateway root", settings.keys)?,
+            Some(folder) => Authority::load_or_create(folder, "G-SDK gateway root", settings.keys)?,
             None => Authority::new("G-SDK gateway root", settings.keys)?,
         };
         let identity = authority.server(settings.certificate, &settings.certificate_ips())?;
@@ -235,15 +235,15 @@ struct Clients {
 }
 
 impl Clients {
-    /// Those of a master, also kept as `tenant.crt`, `tenant.key`, `administrator.crt` and
+    /// Those of a master, written to `tenant.crt`, `tenant.key`, `administrator.crt` and
     /// `administrator.key` beside the root; `None` for a device gateway, which asks for none.
     fn new(authority: &Authority, settings: &Settings) -> Result<Option<Self>, CertificateError> {
         let Some(master) = &settings.master else { return Ok(None) };
         let tenant = authority.tenant(&master.tenant)?;
         let administrator = authority.tenant(master::ADMINISTRATOR)?;
         if let Some(folder) = &settings.certificates_dir {
-            tenant.keep(folder, "tenant")?;
-            administrator.keep(folder, "administrator")?;
+            tenant.write(folder, "tenant")?;
+            administrator.write(folder, "administrator")?;
         }
         Ok(Some(Self { tenant, administrator }))
     }

@@ -68,7 +68,6 @@ const fn default_true() -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// How many.
     #[serde(default = "default_count")]
     pub count: usize,
     /// Their kind, as `bioentry_w2`.
@@ -99,13 +98,12 @@ const fn default_count() -> usize {
 pub struct Step {
     /// Seconds after the start.
     pub at_s: f64,
-    /// Again each so many seconds.
+    /// The interval of repetition in seconds; applied once if absent.
     #[serde(default)]
     pub every_s: Option<f64>,
-    /// So many times in all; without end if absent.
+    /// The number of repetitions in all; without end if absent.
     #[serde(default)]
     pub times: Option<u64>,
-    /// What happens.
     pub fault: Fault,
 }
 
@@ -124,32 +122,12 @@ impl Step {
 /// Why a scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// Neither shipped nor a file.
     #[error("no scenario {name:?}: shipped are {shipped}, anything else is a file")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// The names of those shipped.
-        shipped: String,
-        /// What the system says of a file of this name.
-        source: std::io::Error,
-    },
-    /// Not a scenario's TOML.
+    Unknown { name: String, shipped: String, source: std::io::Error },
     #[error("cannot read scenario {name:?}")]
-    Form {
-        /// What was asked for.
-        name: String,
-        /// Where and what.
-        source: toml::de::Error,
-    },
-    /// Something in it cannot be.
+    Form { name: String, source: toml::de::Error },
     #[error("scenario {name:?}: {what}")]
-    Content {
-        /// What was asked for.
-        name: String,
-        /// What cannot be.
-        what: String,
-    },
+    Content { name: String, what: String },
 }
 
 impl Scenario {
@@ -287,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_what_is_wrong() {
         for (text, word) in [
             ("devices = [{ type = 'toaster' }]", "toaster"),
             ("devices = [{ type = 'xpass', cuont = 3 }]", "cuont"),

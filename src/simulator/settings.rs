@@ -13,18 +13,16 @@ use super::site::{Device, mixed_devices};
 /// The default number of devices (contract, section 8).
 pub const DEVICES_COUNT: usize = 20;
 
-/// The settings of a simulated gateway. The default is a gateway on a free loopback
-/// port with twenty devices in its subnet, none of them managed.
+/// The settings of a simulated gateway. The default is a gateway on a free loopback port with
+/// twenty devices in its subnet, none of them managed.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Keeps `ca.crt` and `ca.key` in this folder, and takes them from there if they exist; `None`
-    /// makes a new root in memory.
+    /// The folder of `ca.crt` and `ca.key`, which are used if they exist and written if not;
+    /// `None` makes a new root in memory.
     pub certificates_dir: Option<PathBuf>,
-    /// What kind of keys the certificates have.
     pub keys: Keys,
-    /// What is in the server certificate.
     pub certificate: CertificateKind,
     /// Further addresses for the certificate's SAN, besides the one listened on and 127.0.0.1.
     pub certificate_addresses: Vec<IpAddr>,
@@ -49,7 +47,7 @@ pub struct Settings {
     pub master: Option<MasterSettings>,
     /// Faults to come.
     pub steps: Vec<Step>,
-    /// Where the control API listens, a loopback address; `None`: nowhere.
+    /// The loopback address of the control API; `None` for no control API.
     pub control: Option<SocketAddr>,
 }
 

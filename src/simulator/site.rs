@@ -24,7 +24,7 @@ const KINDS: [Type; 10] = [
     Type::XpassD2,
 ];
 
-/// Who dials whom (`ConnectionMode` on the wire).
+/// Which side dials (`ConnectionMode` on the wire).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -65,9 +65,8 @@ pub struct Device {
     pub kind: i32,
     /// Its address; unique with `port` within a gateway's subnet.
     pub ip: Ipv4Addr,
-    /// Where it listens in mode server-to-device.
+    /// The port on which it listens in mode server-to-device.
     pub port: u16,
-    /// Who dials.
     pub mode: Mode,
     /// Whether it speaks TLS to its gateway.
     pub ssl: bool,

@@ -140,7 +140,7 @@ async fn storms_have_patterns_and_rates() {
     let mut client = client(&simulator).await;
     let request = SubscribeStatusRequest { queue_size: 10_000 };
     let mut stream = client.subscribe_status(request).await.unwrap().into_inner();
-    let mut told = async |pattern, per_second| {
+    let mut reported = async |pattern, per_second| {
         let storm = Storm { changes: 400, per_second, pattern, seed: 3 };
         let report = control.storm(storm).await.unwrap();
         assert_eq!(report.changes, 400);
@@ -151,13 +151,13 @@ async fn storms_have_patterns_and_rates() {
         }
         (seen, report.duration_s)
     };
-    let (repeated, _) = told(Pattern::Repeat, None).await;
+    let (repeated, _) = reported(Pattern::Repeat, None).await;
     assert!(repeated.iter().all(|(_, status)| *status != 0));
-    let (flapping, seconds) = told(Pattern::Flapping, Some(2_000)).await;
+    let (flapping, seconds) = reported(Pattern::Flapping, Some(2_000)).await;
     let ids: std::collections::BTreeSet<u32> = flapping.iter().map(|one| one.0).collect();
     assert_eq!(ids.len(), 2, "one in twenty");
     assert!(seconds > 0.15, "400 changes at 2,000 a second take a while: {seconds}");
-    let (random, _) = told(Pattern::Random, None).await;
+    let (random, _) = reported(Pattern::Random, None).await;
     assert!(random.iter().any(|(_, status)| *status == 0));
     let nobody = Simulator::start(Settings { managed: false, ..Settings::fast(1) }).await.unwrap();
     assert_eq!(nobody.control().storm(Storm::of(1)).await, Err(NothingManaged));

@@ -148,12 +148,12 @@ proptest! {
         gateway.connections_mut().advance(now + 4_000);
         take_reports(&mut gateway, &mut last);
         for entry in gateway.connections().list() {
-            let told = last.get(&entry.device_id).copied().unwrap_or(0);
-            prop_assert_eq!(entry.status, told, "{}", entry.device_id);
+            let reported = last.get(&entry.device_id).copied().unwrap_or(0);
+            prop_assert_eq!(entry.status, reported, "{}", entry.device_id);
         }
         for (id, status) in &last {
             let listed = gateway.connections().managed().contains_key(id);
-            prop_assert!(listed || !means_connected(*status), "{} told as {}", id, status);
+            prop_assert!(listed || !means_connected(*status), "{} reported as {}", id, status);
         }
         for pending in gateway.connections().pending() {
             prop_assert!(!gateway.connections().subnet().is_connected(pending.device_id));
