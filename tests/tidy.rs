@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("metrics", "ids fleet payload"),
     ("http", "ids fleet payload metrics net task"),
     ("homeassistant", "ids fleet payload"),
-    ("config", "ids fleet"),
+    ("config", "ids"),
     ("simulator", "ids proto net"),
     (
         "bridge",
@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &str)] = &[
          config net task",
     ),
     ("doctor", "ids certificate fleet gsdk mqtt outbox config bridge net"),
-    ("schema", "config"),
+    ("schema", ""),
     ("demo", "*"),
     ("cli", "*"),
 ];
@@ -61,7 +61,7 @@ const TEST_LINES_MAX: usize = 600;
 const MAIN_LINES_MAX: usize = 80;
 const LIB_LINES_MAX: usize = 60;
 /// Direct dependencies of the program. To raise it is a decision: the commit says what is worth it.
-const DEPENDENCIES_MAX: usize = 41;
+const DEPENDENCIES_MAX: usize = 44;
 const FILE_BYTES_MAX: u64 = 200 << 10;
 
 /// A breach: line 0 is the file as a whole.

@@ -25,7 +25,7 @@ use super::page::PageKeep;
 use super::requests::Requests;
 use super::retained_scan::RetainedScan;
 use super::stale_topics::StaleTopics;
-use crate::config::{self, Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
+use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gsdk::{GatewayOptions, Link, LinkEventSender, RpcRecord, Timing, code_name};
 use crate::http;
@@ -246,24 +246,20 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
 
 fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
     let mqtt = &config.mqtt;
-    let credentials = mqtt.credentials.clone();
+    let password = mqtt.password.clone().map(mqtt::Password::Value);
+    let password_file = mqtt.password_file.clone().map(mqtt::Password::File);
     let tls = mqtt.broker.tls.then(|| TlsFiles {
         ca_file: mqtt.ca_file.clone(),
-        cert_file: mqtt.identity.as_ref().map(|identity| identity.cert_file.clone()),
-        key_file: mqtt.identity.as_ref().map(|identity| identity.key_file.clone()),
+        cert_file: mqtt.cert_file.clone(),
+        key_file: mqtt.key_file.clone(),
     });
     mqtt::Settings {
         host: mqtt.broker.at.host.clone(),
         port: mqtt.broker.at.port,
         tls,
         client_id: mqtt.client_id.clone(),
-        username: credentials.as_ref().map(|credentials| credentials.username.clone()),
-        password: credentials.and_then(|credentials| credentials.password).map(|password| {
-            match password {
-                config::Password::Value(password) => mqtt::Password::Value(password),
-                config::Password::File(path) => mqtt::Password::File(path),
-            }
-        }),
+        username: mqtt.username.clone(),
+        password: password.or(password_file),
         protocol: match mqtt.protocol {
             Protocol::V5 => mqtt::Protocol::V5,
             Protocol::V311 => mqtt::Protocol::V311,
@@ -288,6 +284,8 @@ fn web_settings(
     let chosen = config.metrics.device.iter().map(|series| match series {
         DeviceSeries::Seconds => DeviceGroup::Seconds,
         DeviceSeries::Counts => DeviceGroup::Counts,
+        DeviceSeries::State => DeviceGroup::State,
+        DeviceSeries::Info => DeviceGroup::Info,
     });
     let always = [DeviceGroup::State, DeviceGroup::Info];
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();

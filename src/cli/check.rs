@@ -2,6 +2,7 @@
 //!
 //! May not print a secret: `config` hands none out. Connects only when asked: `doctor` does.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -63,24 +64,29 @@ pub(super) async fn run(
     }
 }
 
-/// The files that cannot be read. They are read at once, so that one deadline is enough for all.
+/// The files that cannot be read. Each is read once, all at the same time, so that one deadline is
+/// enough for all.
 async fn unusable_files(loaded: &Loaded) -> Vec<Mistake> {
-    let files = loaded.files().into_iter();
-    let reads = files.map(|file| {
+    let files = loaded.files();
+    let mut reads = HashMap::new();
+    for file in &files {
         let (path, is_password) = (file.path.to_owned(), file.is_password);
-        (file, tokio::spawn(async move { net::file_problem(&path, is_password).await }))
-    });
-    let mut unusable = Vec::new();
-    for (file, read) in reads.collect::<Vec<_>>() {
+        reads.entry(file.path).or_insert_with(|| {
+            tokio::spawn(async move { net::file_problem(&path, is_password).await })
+        });
+    }
+    let mut problems = HashMap::new();
+    for (path, read) in reads {
         if let Ok(Some(problem)) = read.await {
-            let text = format!(
-                "the file {} {problem}; put it there, or name the right one",
-                file.path.display()
-            );
-            unusable.push(loaded.mistake(&file.key, text));
+            problems.insert(path, problem);
         }
     }
-    unusable
+    let unusable = files.iter().filter_map(|file| {
+        let (path, problem) = (file.path.display(), problems.get(file.path)?);
+        let text = format!("the file {path} {problem}; put it there, or name the right one");
+        Some(loaded.mistake(&file.key, text))
+    });
+    unusable.collect()
 }
 
 /// Tries what the bridge will need: a line each, and whether all of it works.
@@ -109,7 +115,7 @@ fn print(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     for (setting, line) in loaded.settings.iter().zip(lines()) {
         match setting.value {
             Some(_) => writeln!(out, "{line:column$}  # {}", setting.origin)?,
-            None => writeln!(out, "{line:column$}  # {}", setting.without)?,
+            None => writeln!(out, "{line}")?,
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ pub(super) struct SchemaArgs {
 
 pub(super) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     let text = if args.config {
-        format!("{:#}\n", schema::config_schema())
+        format!("{:#}\n", config::json_schema())
     } else {
         schema::async_api(&args.base_topic, &args.bridge_name)
     };

@@ -1,15 +1,49 @@
-//! What is wrong with a configuration, and where each setting comes from.
-//!
-//! May not decide what is wrong. No text here ever holds the value of a secret.
+//! What is wrong with a configuration, and where each setting comes from. No text here contains the
+//! value of a secret.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use figment::error::{Actual, Kind};
+
+use super::schema::{Schema, choices, is_table};
+
+/// Where a key or a table is: its names from the outside in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyPath(pub(super) Vec<String>);
+
+impl KeyPath {
+    pub(super) fn child(&self, name: &str) -> Self {
+        let mut names = self.0.clone();
+        names.push(name.to_owned());
+        Self(names)
+    }
+
+    pub(super) fn parent(&self) -> Option<Self> {
+        self.0.split_last().map(|(_, table)| Self(table.to_vec()))
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        for (index, name) in self.0.iter().enumerate() {
+            let dot = if index == 0 { "" } else { "." };
+            if !name.is_empty() && name.chars().all(bare) {
+                write!(f, "{dot}{name}")?;
+            } else {
+                write!(f, "{dot}{name:?}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody made it.
+    /// Nowhere: it is the default.
     Default,
     /// In the file, at this line (the first is 1).
     File {
@@ -41,7 +75,7 @@ impl fmt::Display for Origin {
 pub struct Mistake {
     /// Where it was made.
     pub origin: Origin,
-    /// The key; empty where the file itself is the matter.
+    /// The key; empty where the file or the variable itself is wrong.
     pub key: String,
     /// What is wrong and what to write instead.
     pub text: String,
@@ -71,7 +105,7 @@ impl Error {
         Self { mistakes }
     }
 
-    /// Every mistake, file first and by line, then environment, then command line.
+    /// Every mistake: those of the file by line, then environment, then command line.
     #[must_use]
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
@@ -80,14 +114,67 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.mistakes.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{mistake}")?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.mistakes.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
 impl std::error::Error for Error {}
+
+/// What is wrong with the value of a key, as the end of a sentence about it. The types are named by
+/// the schema, and the value is quoted only where it is a number or a word of a fixed set.
+///
+/// `below` are the names below the key, where it is a table with one key.
+pub(super) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &Kind) -> String {
+    let null = serde_json::Value::Null;
+    let node = schema.at(&path.0).unwrap_or(&null);
+    match kind {
+        Kind::Message(text) => text.clone(),
+        Kind::UnknownField(_, known) => {
+            format!("unknown key; {}", schema.suggestion(path, below, known))
+        }
+        Kind::MissingField(_) => {
+            format!("is missing; {}", node["description"].as_str().unwrap_or_default())
+        }
+        Kind::UnknownVariant(word, _) => {
+            let known = if node["items"].is_object() { &node["items"] } else { node };
+            format!("{word:?} is not known; write one of {:?}", choices(known))
+        }
+        Kind::InvalidValue(Actual::Signed(number), _) => {
+            let (least, most) = (&node["minimum"], &node["maximum"]);
+            format!("{number} is out of range; choose from {least} to {most}")
+        }
+        Kind::InvalidType(actual, _) if is_table(node) => {
+            format!("must be a table, not {}; write [{path}]", type_of(actual))
+        }
+        Kind::InvalidType(Actual::Map, _) => {
+            format!("must not be a table; {path} is a value and has no keys below it")
+        }
+        Kind::InvalidType(actual, _) => {
+            let (wanted, remedy) = match (node["type"].as_str(), actual) {
+                (Some("integer"), _) => ("a whole number", ""),
+                (Some("boolean"), _) => ("true or false", ""),
+                (Some("array"), _) => ("a list of texts", "; write [\"...\", \"...\"]"),
+                (_, Actual::Unsigned(_) | Actual::Signed(_)) => {
+                    ("a text", "; put it in quotes, with its unit if it has one")
+                }
+                _ => ("a text", ""),
+            };
+            format!("must be {wanted}, not {}{remedy}", type_of(actual))
+        }
+        _ => "has a value that is not allowed".to_owned(),
+    }
+}
+
+/// The type of a value, with its article.
+const fn type_of(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Str(_) | Actual::Char(_) => "a text",
+        Actual::Signed(_) | Actual::Unsigned(_) => "a whole number",
+        Actual::Float(_) => "a number with a point",
+        Actual::Bool(_) => "true or false",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "one that large",
+    }
+}

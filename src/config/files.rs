@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Loaded;
-use super::checked::Password;
 use super::error::{Mistake, Origin};
 
 /// A file that the configuration names.
@@ -27,18 +26,19 @@ impl Loaded {
             .map(|(name, gateway)| file(format!("gateways.{name}.ca_file"), &*gateway.ca_file))
             .collect();
         let mqtt = &self.config.mqtt;
-        let password = mqtt.credentials.as_ref().and_then(|it| it.password.as_ref());
-        if let Some(Password::File(path)) = password {
+        if let Some(path) = mqtt.password_file.as_deref() {
             let key = "mqtt.password_file".to_owned();
             files.push(NamedFile { key, path, is_password: true });
         }
         if mqtt.broker.tls {
-            let ca_file = mqtt.ca_file.as_deref().map(|path| ("mqtt.ca_file", path));
-            let identity = mqtt.identity.iter().flat_map(|it| {
-                [("mqtt.cert_file", &*it.cert_file), ("mqtt.key_file", &*it.key_file)]
-            });
-            let named = ca_file.into_iter().chain(identity);
-            files.extend(named.map(|(key, path)| file(key.to_owned(), path)));
+            let named = [
+                ("mqtt.ca_file", &mqtt.ca_file),
+                ("mqtt.cert_file", &mqtt.cert_file),
+                ("mqtt.key_file", &mqtt.key_file),
+            ];
+            for (key, path) in named {
+                files.extend(path.iter().map(|path| file(key.to_owned(), path)));
+            }
         }
         files
     }

@@ -1,73 +1,44 @@
-//! The layers: defaults, file, environment, command line; merged by figment, each value traceable.
+//! The layers of the configuration as figment providers: file, environment, command line.
 //!
-//! May not judge values: a layer holds what was written, already known to be of the key's form.
+//! Values of environment and command line are text; the key's type reads them later.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
 
 use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::{Metadata, Profile, Provider};
+use serde_json::Value as Json;
+use toml::de::{DeTable, DeValue};
 
-use super::error::{Mistake, Origin};
-use super::keys::{self, Form, KEYS, Key};
+use super::error::{KeyPath, Mistake, Origin};
+use super::schema::{Schema, is_table, nearest};
 
-/// Where a key or table stands: its names from the outside in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyPath(pub(super) Vec<String>);
+/// The prefix of the environment's variables.
+const PREFIX: &str = "GSDK2MQTT_";
+/// Names after the prefix that are not keys: the file, and an option of the command line.
+const NOT_KEYS: [&str; 2] = ["CONFIG", "LOG"];
 
-impl KeyPath {
-    pub(super) fn of(parts: &[&str]) -> Self {
-        Self(parts.iter().map(|part| (*part).to_owned()).collect())
-    }
+/// The names of the layers in figment's metadata.
+pub(super) const FILE: &str = "file";
+pub(super) const ENVIRONMENT: &str = "environment";
+pub(super) const SYSTEMD: &str = "systemd";
+pub(super) const COMMAND_LINE: &str = "command line";
 
-    pub(super) fn child(&self, name: &str) -> Self {
-        let mut parts = self.0.clone();
-        parts.push(name.to_owned());
-        Self(parts)
-    }
-}
-
-impl fmt::Display for KeyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        for (index, part) in self.0.iter().enumerate() {
-            let dot = if index == 0 { "" } else { "." };
-            if !part.is_empty() && part.chars().all(bare) {
-                write!(f, "{dot}{part}")?;
-            } else {
-                write!(f, "{dot}{part:?}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One source's settings; a `None` is a table that stands there, perhaps empty.
+/// The settings of one source.
+#[derive(Clone)]
 pub(super) struct Layer {
     name: &'static str,
-    entries: BTreeMap<KeyPath, (Option<Value>, Origin)>,
+    root: Dict,
 }
 
 impl Layer {
-    pub(super) const fn new(name: &'static str) -> Self {
-        Self { name, entries: BTreeMap::new() }
+    const fn new(name: &'static str) -> Self {
+        Self { name, root: Dict::new() }
     }
 
-    pub(super) fn set(&mut self, path: KeyPath, value: Value, origin: Origin) {
-        self.entries.insert(path, (Some(value), origin));
-    }
-
-    pub(super) fn table(&mut self, path: KeyPath, origin: Origin) {
-        self.entries.entry(path).or_insert((None, origin));
-    }
-
-    /// The names that stand below `table` in this layer.
-    fn names_below(&self, table: &KeyPath) -> BTreeSet<String> {
-        let depth = table.0.len();
-        // Paths are ordered, so those of a table stand together: 100,000 devices are walked once.
-        let below = self.entries.range(table..).map(|(path, _)| path);
-        let below = below.take_while(|path| path.0.starts_with(&table.0));
-        below.filter_map(|path| path.0.get(depth).cloned()).collect()
+    fn set(&mut self, path: &[String], value: Value) {
+        insert(&mut self.root, path, value);
     }
 }
 
@@ -77,172 +48,196 @@ impl Provider for Layer {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut root = Dict::new();
-        for (path, (value, _)) in &self.entries {
-            insert(&mut root, &path.0, value.clone());
+        Ok(Profile::Default.collect(self.root.clone()))
+    }
+}
+
+fn insert(dict: &mut Dict, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [name] => _ = dict.insert(name.clone(), value),
+        [name, rest @ ..] => {
+            let inner = dict.entry(name.clone()).or_insert_with(|| Dict::new().into());
+            if !matches!(inner, Value::Dict(..)) {
+                *inner = Dict::new().into();
+            }
+            if let Value::Dict(_, inner) = inner {
+                insert(inner, rest, value);
+            }
         }
-        Ok(Profile::Default.collect(root))
     }
 }
 
-fn insert(dict: &mut Dict, path: &[String], value: Option<Value>) {
-    let Some((name, rest)) = path.split_first() else { return };
-    if let (true, Some(value)) = (rest.is_empty(), &value) {
-        dict.insert(name.clone(), value.clone());
-        return;
+/// A configuration file, parsed, with the place of every key.
+pub(super) struct File<'a> {
+    path: Arc<Path>,
+    /// The offset of each line's end.
+    newlines: Vec<usize>,
+    table: DeTable<'a>,
+}
+
+impl<'a> File<'a> {
+    /// Parses a file's text; its first syntax error if there is one. No line is quoted, since it
+    /// may hold a secret.
+    pub(super) fn parse(path: &Path, text: &'a str) -> Result<Self, Mistake> {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let newlines = newlines.map(|(offset, _)| offset).collect();
+        let mut file = Self { path: path.into(), newlines, table: DeTable::new() };
+        match DeTable::parse(text) {
+            Ok(table) => {
+                file.table = table.into_inner();
+                Ok(file)
+            }
+            Err(error) => {
+                let span = error.span().unwrap_or_default();
+                let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
+                let key = key.map_or(String::new(), |key| format!(" {key}"));
+                let text = format!("is not valid TOML: {}{key}", error.message());
+                let origin = Origin::File { path: file.path.clone(), line: file.line(span.start) };
+                Err(Mistake { origin, key: String::new(), text })
+            }
+        }
     }
-    let slot = dict.entry(name.clone()).or_insert_with(|| Value::from(Dict::new()));
-    if let Value::Dict(_, inner) = slot {
-        insert(inner, rest, value);
+
+    pub(super) fn layer(&self) -> Layer {
+        Layer { name: FILE, root: dict(&self.table) }
+    }
+
+    /// Where a key or table of the file begins.
+    pub(super) fn origin(&self, path: &KeyPath) -> Option<Origin> {
+        let (name, tables) = path.0.split_last()?;
+        let table = tables.iter().try_fold(&self.table, |table, name| {
+            table.get(name.as_str()).and_then(|value| value.get_ref().as_table())
+        });
+        let (key, _) = table?.get_key_value(name.as_str())?;
+        Some(Origin::File { path: self.path.clone(), line: self.line(key.span().start) })
+    }
+
+    /// The line of an offset; the first is 1.
+    fn line(&self, offset: usize) -> usize {
+        1 + self.newlines.partition_point(|newline| *newline < offset)
     }
 }
 
-/// The configuration as typed: every key that has a value, with the place that won.
-pub(super) struct Raw {
-    root: Value,
-    values: BTreeMap<KeyPath, (Value, Origin)>,
-    tables: BTreeMap<KeyPath, Origin>,
+fn dict(table: &DeTable<'_>) -> Dict {
+    table
+        .iter()
+        .map(|(name, value)| (name.get_ref().to_string(), value_of(value.get_ref())))
+        .collect()
 }
 
-impl Raw {
-    /// Merges the layers, the later over the earlier, over the defaults of the keys and of every
-    /// gateway and device that any layer names.
-    pub(super) fn merge(layers: &[Layer]) -> Self {
-        let defaults = defaults(layers);
-        let all = || std::iter::once(&defaults).chain(layers);
-        let figment = all().fold(Figment::new(), |figment, layer| figment.merge(layer));
-        // Our providers cannot fail, so neither can this; an empty tree would miss every key.
-        let root = figment.find_value("").unwrap_or_else(|_| Value::from(Dict::new()));
-        let mut raw = Self { root, values: BTreeMap::new(), tables: BTreeMap::new() };
-        for layer in all() {
-            for (path, (value, origin)) in &layer.entries {
-                if value.is_none() {
-                    raw.tables.entry(path.clone()).or_insert_with(|| origin.clone());
+fn value_of(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(
+                |_| number.to_string().into(),
+                |number| i64::try_from(number).map_or_else(|_| number.into(), Value::from),
+            ),
+        DeValue::Float(number) => {
+            number.as_str().parse::<f64>().map_or_else(|_| number.to_string().into(), Value::from)
+        }
+        DeValue::Boolean(truth) => Value::from(*truth),
+        DeValue::Datetime(time) => Value::from(time.to_string()),
+        DeValue::Array(items) => {
+            items.iter().map(|item| value_of(item.get_ref())).collect::<Vec<_>>().into()
+        }
+        DeValue::Table(table) => dict(table).into(),
+    }
+}
+
+/// What the environment sets.
+pub(super) struct Environment {
+    /// The values of keys.
+    pub(super) layer: Layer,
+    /// systemd's directory; it stands below the file.
+    pub(super) systemd: Layer,
+    /// The file that `GSDK2MQTT_CONFIG` names.
+    pub(super) config: Option<OsString>,
+    /// Variables that set nothing and perhaps come from elsewhere.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads the variables that begin with the prefix, and systemd's `STATE_DIRECTORY`.
+pub(super) fn environment(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    schema: &Schema,
+    mistakes: &mut Vec<Mistake>,
+) -> Environment {
+    let (layer, systemd) = (Layer::new(ENVIRONMENT), Layer::new(SYSTEMD));
+    let mut found = Environment { layer, systemd, config: None, warnings: Vec::new() };
+    for (name, value) in variables {
+        let Some(name) = name.to_str() else { continue };
+        let rest = match name.strip_prefix(PREFIX) {
+            Some("CONFIG") => {
+                found.config = Some(value).filter(|value| !value.is_empty());
+                continue;
+            }
+            Some(rest) if !NOT_KEYS.contains(&rest) => rest,
+            None if name == "STATE_DIRECTORY" => {
+                // A list; the service has one.
+                let first = value.to_str().and_then(|text| text.split(':').next());
+                if let Some(first) = first.filter(|first| !first.is_empty()) {
+                    found.systemd.set(&["state_dir".to_owned()], first.into());
                 }
+                continue;
             }
-        }
-        let root = raw.root.clone();
-        raw.flatten(&root, &KeyPath(Vec::new()), &|path, value| {
-            let won = figment.get_metadata(value.tag())?;
-            let layer = all().find(|layer| layer.name == won.name)?;
-            layer.entries.get(path).map(|(_, origin)| origin.clone())
-        });
-        raw
-    }
-
-    fn flatten(
-        &mut self,
-        value: &Value,
-        path: &KeyPath,
-        origin_of: &dyn Fn(&KeyPath, &Value) -> Option<Origin>,
-    ) {
-        if let Value::Dict(_, dict) = value {
-            for (name, inner) in dict {
-                self.flatten(inner, &path.child(name), origin_of);
-            }
-        } else if let Some(origin) = origin_of(path, value) {
-            self.values.insert(path.clone(), (value.clone(), origin));
-        }
-    }
-
-    /// The value at a path and where it was set.
-    pub(super) fn get(&self, path: &KeyPath) -> Option<(&Value, &Origin)> {
-        self.values.get(path).map(|(value, origin)| (value, origin))
-    }
-
-    /// The names below a table.
-    pub(super) fn names(&self, table: &KeyPath) -> Vec<String> {
-        let mut value = Some(&self.root);
-        for part in &table.0 {
-            value = value.and_then(Value::as_dict).and_then(|dict| dict.get(part));
-        }
-        value.and_then(Value::as_dict).map_or_else(Vec::new, |dict| dict.keys().cloned().collect())
-    }
-
-    /// Where a table begins: its own line, else the place of the first value below it.
-    pub(super) fn table_origin(&self, table: &KeyPath) -> Origin {
-        let below = || {
-            let set = self.values.iter().filter(|(path, _)| path.0.starts_with(&table.0));
-            set.map(|(_, (_, origin))| origin).find(|origin| **origin != Origin::Default)
+            _ => continue,
         };
-        self.tables.get(table).or_else(below).cloned().unwrap_or(Origin::Default)
-    }
-}
-
-/// The lowest layer: what every key, gateway and device has when nothing is said.
-fn defaults(layers: &[Layer]) -> Layer {
-    let names = |table: &KeyPath| {
-        let names = layers.iter().flat_map(|layer| layer.names_below(table));
-        names.collect::<BTreeSet<String>>().into_iter().collect()
-    };
-    let mut lowest = Layer::new("defaults");
-    for key in KEYS {
-        let Some(value) = key.fallback.value() else { continue };
-        for path in instances(key.path, names) {
-            lowest.set(path, value.clone(), Origin::Default);
+        let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
+        let capitals = variable_of(&path.join("."));
+        let is_key = schema.at(&path).is_some_and(|node| !is_table(node));
+        let (is_ours, origin) = (rest.contains("__"), Origin::Variable(name.to_owned()));
+        let wrong = |text| Mistake { origin, key: String::new(), text };
+        match value.to_str() {
+            _ if !is_ours && !is_key => {
+                let near = nearest_variable(&capitals, schema);
+                found.warnings.push(format!("environment {name}: fits no key, ignored; {near}"));
+            }
+            _ if name != capitals => {
+                mistakes.push(wrong(format!("fits no key; did you mean {capitals}?")));
+            }
+            None => mistakes.push(wrong("is not UTF-8".to_owned())),
+            Some(text) => found.layer.set(&path, text.into()),
         }
     }
-    lowest
+    found
 }
 
-/// The paths a pattern stands for, given the names below a table.
-pub(super) fn instances(
-    pattern: &str,
-    names_below: impl Fn(&KeyPath) -> Vec<String>,
-) -> Vec<KeyPath> {
-    pattern.split('.').fold(vec![KeyPath(Vec::new())], |paths, part| {
-        let longer = paths.iter().flat_map(|path| {
-            let names = if part == "*" { names_below(path) } else { vec![part.to_owned()] };
-            names.into_iter().map(|name| path.child(&name)).collect::<Vec<_>>()
-        });
-        longer.collect()
-    })
+fn nearest_variable(variable: &str, schema: &Schema) -> String {
+    let keys = schema.keys().into_iter().map(|(key, _)| variable_of(&key.replace('*', "NAME")));
+    nearest(variable, keys).map_or_else(
+        || format!("a variable is {PREFIX} and the key in capitals with __ for each dot"),
+        |near| format!("did you mean {near}?"),
+    )
 }
 
-/// A value given as text (environment, command line), read by its key's form.
-pub(super) fn value_of_text(form: Form, text: &str) -> Result<Value, String> {
-    match form {
-        Form::Text | Form::Secret => Ok(Value::from(text)),
-        Form::Whole => {
-            let digits = text.replace('_', "");
-            let number = digits.parse::<i64>();
-            number.map(Value::from).map_err(|_| format!("{text:?} is not a whole number"))
-        }
-        Form::Bool => {
-            let truth = match text.to_ascii_lowercase().as_str() {
-                "true" | "1" | "yes" | "on" => Ok(true),
-                "false" | "0" | "no" | "off" => Ok(false),
-                _ => Err(format!("{text:?} is neither true nor false")),
-            };
-            truth.map(Value::from)
-        }
-        Form::List => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            Ok(Value::from(parts.map(str::to_owned).collect::<Vec<_>>()))
-        }
-    }
+/// The variable that sets a key.
+#[must_use]
+pub fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
-/// Reads `--set KEY=VALUE` arguments into the highest layer.
-pub(super) fn of_flags(sets: &[String], mistakes: &mut Vec<Mistake>) -> Layer {
-    let mut layer = Layer::new("command line");
+/// Reads the `--set KEY=VALUE` arguments.
+pub(super) fn command_line(sets: &[String], schema: &Schema, mistakes: &mut Vec<Mistake>) -> Layer {
+    let mut layer = Layer::new(COMMAND_LINE);
     for set in sets {
-        let (key, text) = set.split_once('=').map_or((set.as_str(), None), |(k, t)| (k, Some(t)));
-        let origin = Origin::Flag(format!("--set {key}"));
+        let (key, value) = set.split_once('=').map_or((&**set, None), |(key, it)| (key, Some(it)));
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        let read = match (keys::lookup(&path), text) {
-            (keys::Node::Leaf(Key { form: Form::Secret, .. }), _) => {
-                Err(format!("would be seen by every user; set {key}_file instead"))
+        let secret = schema.at(&path).is_some_and(|node| node["writeOnly"] == Json::Bool(true));
+        let text = match value {
+            _ if secret => format!("would be visible to every user; set {key}_file instead"),
+            None => "has no value; write --set KEY=VALUE".to_owned(),
+            Some(value) => {
+                layer.set(&path, value.into());
+                continue;
             }
-            (keys::Node::Leaf(known), Some(text)) => value_of_text(known.form, text),
-            (keys::Node::Leaf(_), None) => Err("write --set KEY=VALUE".to_owned()),
-            (keys::Node::Table, _) => Err("is a table; name a key in it".to_owned()),
-            (keys::Node::Unknown, _) => Err(format!("unknown key; {}", keys::suggestion(&path))),
         };
-        match read {
-            Ok(value) => layer.set(KeyPath(path), value, origin),
-            Err(text) => mistakes.push(Mistake { origin, key: String::new(), text }),
-        }
+        mistakes.push(Mistake {
+            origin: Origin::Flag(format!("--set {key}")),
+            key: String::new(),
+            text,
+        });
     }
     layer
 }

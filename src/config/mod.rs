@@ -1,8 +1,8 @@
 //! The configuration: layers of settings, checked once into types that cannot be wrong.
 //!
-//! May not use any other room but `ids`, nor read the process's environment or arguments: both are
-//! given. What is easily got wrong: figment merges the layers but forgets lines, so `file` keeps
-//! the line of every key, and a mistake is told with the place of the layer that won.
+//! figment merges the layers, serde types them (`model`), and every mistake of all layers is
+//! reported with the place where the wrong value was set. The process's environment and arguments
+//! are parameters.
 //!
 //! ```
 //! use gsdk2mqtt::config::{self, Args};
@@ -17,67 +17,44 @@
 //! # Ok::<(), config::Error>(())
 //! ```
 
-mod checked;
-mod env;
+mod commands;
+mod crosscheck;
 mod error;
-mod file;
 mod files;
-pub mod keys;
+mod gateway;
 mod layers;
-mod read;
-mod read_gateways;
-mod settings;
+mod model;
+mod schema;
+mod tree;
 mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use checked::{
-    AcceptFilter, Allow, Commands, Config, Connect, Credentials, Device, DeviceSeries, Gateway,
-    History, HomeAssistant, Http, Identity, Metrics, Mqtt, Outbox, Password, Protocol, Sync,
-};
-pub use env::variable_of;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+pub use commands::{Allow, COMMANDS, OWN_COMMANDS};
 pub use error::{Error, Mistake, Origin};
 pub use files::NamedFile;
-pub use settings::Setting;
+pub use gateway::{AcceptFilter, Connect, Device, Gateway};
+pub use layers::variable_of;
+pub use model::{
+    Commands, Config, DeviceSeries, History, HomeAssistant, Http, Metrics, Mqtt, Outbox, Protocol,
+    Sync,
+};
+pub use schema::json_schema;
+pub use tree::Setting;
 pub use values::{Broker, Rate};
 
-use layers::Raw;
-use read::Reader;
+use layers::{Environment, File};
+use schema::Schema;
+use tree::Tree;
 
 /// The file that is read when none is named; it may be missing.
 pub const DEFAULT_FILE: &str = "/etc/gsdk2mqtt/config.toml";
 
 /// The largest file that is read: a gateway's 100,000 devices take a tenth of it.
 const FILE_LEN_MAX: u64 = 128 << 20;
-
-/// Every command of the contract that a client may ask a gateway for, and whether it changes
-/// something.
-pub const COMMANDS: [(&str, bool); 18] = [
-    ("devices", false),
-    ("search", false),
-    ("pending", false),
-    ("accept_filter/get", false),
-    ("slaves/get", false),
-    ("connect", true),
-    ("disconnect", true),
-    ("disconnect_all", true),
-    ("async/add", true),
-    ("async/remove", true),
-    ("accept_filter/set", true),
-    ("accept_filter/add", true),
-    ("accept_filter/remove", true),
-    ("accept_filter/allow_all", true),
-    ("mode/set", true),
-    ("ssl/enable", true),
-    ("ssl/disable", true),
-    ("slaves/set", true),
-];
-
-/// Every command of the contract that a client may ask the bridge itself for, and whether it takes
-/// something away.
-pub const OWN_COMMANDS: [(&str, bool); 3] =
-    [("republish", false), ("forget", true), ("history", false)];
 
 /// The part of the command line that concerns the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -90,20 +67,20 @@ pub struct Args {
     pub set: Vec<String>,
 }
 
-/// A configuration with all that is to be told about it.
+/// A configuration with what is to be reported about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What was meant.
+    /// The configuration, checked.
     pub config: Config,
     /// What is odd but no mistake; for the log.
     pub warnings: Vec<String>,
-    /// Every key, its value and where that came from, secrets hidden.
+    /// Every key with its value and origin, secrets hidden.
     pub settings: Vec<Setting>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
 }
 
-/// Loads the configuration: defaults, below the file, below `variables`, below `args`.
+/// Loads the configuration: the defaults, over them the file, `variables`, and `args`.
 ///
 /// `variables` is the environment: `std::env::vars_os()` in the program.
 ///
@@ -114,90 +91,89 @@ pub fn load(
     args: &Args,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Error> {
-    let mut mistakes = Vec::new();
-    let environment = env::read(variables, &mut mistakes);
+    let (schema, mut mistakes) = (Schema::new(), Vec::new());
+    let environment = layers::environment(variables, &schema, &mut mistakes);
     let named = args.config.clone().or_else(|| environment.config.clone().map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let file = match read_text(&path) {
         Ok(text) => Some((path, text)),
         Err(Unread::Missing) if named.is_none() => None,
-        Err(refusal) => {
+        Err(error) => {
             let origin = Origin::File { path: path.as_path().into(), line: 0 };
-            let text = match refusal {
-                Unread::Missing => format!("{refusal}; name another with --config, or create it"),
-                refusal => refusal.to_string(),
-            };
-            mistakes.push(Mistake { origin, key: String::new(), text });
+            mistakes.push(Mistake { origin, key: String::new(), text: error.to_string() });
             // Without its file every other mistake would be a consequence of this one.
             return Err(Error::new(mistakes));
         }
     };
-    assemble(file, environment, args, mistakes)
+    assemble(file, environment, &args.set, &schema, mistakes)
 }
 
-/// A base topic as `mqtt.base_topic` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it, in words that end a sentence.
-pub fn base_topic(text: &str) -> Result<String, String> {
-    values::topic(text)
-}
-
-/// A bridge's name as `bridge_name` takes it.
-///
-/// # Errors
-///
-/// As [`base_topic`].
-pub fn bridge_name(text: &str) -> Result<String, String> {
-    read::bridge_name(text)
-}
-
-/// The configuration that is this TOML text over the defaults, whatever files and environment say:
-/// for the demo and for tests. Mistakes name `name` as their file.
+/// The configuration that is this TOML text over the defaults, without files and environment: for
+/// the demo and for tests. Mistakes name `name` as their file.
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn from_toml(name: impl Into<PathBuf>, text: impl Into<String>) -> Result<Loaded, Error> {
-    let mut mistakes = Vec::new();
-    let environment = env::read([], &mut mistakes);
-    assemble(Some((name.into(), text.into())), environment, &Args::default(), mistakes)
+    let (schema, mut mistakes) = (Schema::new(), Vec::new());
+    let environment = layers::environment([], &schema, &mut mistakes);
+    assemble(Some((name.into(), text.into())), environment, &[], &schema, mistakes)
 }
 
-/// Merges the layers and reads what they make.
+/// Merges the layers, checks the result and types it.
 fn assemble(
-    file: Option<(PathBuf, String)>,
-    environment: env::Environment,
-    args: &Args,
+    source: Option<(PathBuf, String)>,
+    environment: Environment,
+    sets: &[String],
+    schema: &Schema,
     mut mistakes: Vec<Mistake>,
 ) -> Result<Loaded, Error> {
-    let layer = match &file {
-        Some((path, text)) => file::read(path, text, &mut mistakes),
-        None => layers::Layer::new("file"),
+    let file = match source.as_ref().map(|(path, text)| File::parse(path, text)).transpose() {
+        Ok(file) => file,
+        Err(mistake) => {
+            mistakes.push(mistake);
+            return Err(Error::new(mistakes));
+        }
     };
-    let flags = layers::of_flags(&args.set, &mut mistakes);
-    let raw = Raw::merge(&[environment.systemd, layer, environment.layer, flags]);
-    let mut reader = Reader { raw: &raw, mistakes, warnings: environment.warnings };
-    match (read::config(&mut reader), reader.mistakes.is_empty()) {
-        (Some(config), true) => Ok(Loaded {
-            settings: settings::all(&raw, &config),
-            config,
-            warnings: reader.warnings,
-            file: file.map(|(path, _)| path),
-        }),
-        _ => Err(Error::new(reader.mistakes)),
-    }
+    let command_line = layers::command_line(sets, schema, &mut mistakes);
+    let layers = [Some(environment.systemd), file.as_ref().map(File::layer)]
+        .into_iter()
+        .chain([Some(environment.layer), Some(command_line)])
+        .flatten();
+    let mut tree = Tree::new(layers, file.as_ref(), schema, mistakes);
+    tree.check_types();
+    let mut warnings = environment.warnings;
+    warnings.extend(crosscheck::check(&mut tree));
+    let (config, settings) = tree.finish().map_err(Error::new)?;
+    Ok(Loaded { config, warnings, settings, file: source.map(|(path, _)| path) })
+}
+
+/// Reads a base topic as `mqtt.base_topic` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn base_topic(text: &str) -> Result<String, ValueError> {
+    values::topic(StrDeserializer::new(text))
+}
+
+/// Reads a bridge's name as `bridge_name` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn bridge_name(text: &str) -> Result<String, ValueError> {
+    values::bridge_name(StrDeserializer::new(text))
 }
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 enum Unread {
-    #[error("the file does not exist")]
+    #[error("the file does not exist; name another with --config, or create it")]
     Missing,
     #[error("the file cannot be read: {0}; let the user of the service read it")]
     Io(std::io::Error),
-    #[error("the file is larger than 128 MiB; this is not the right one")]
+    #[error("the file is larger than 128 MiB; name the right one with --config")]
     TooLarge,
     #[error("the file is not UTF-8 text; save it as such")]
     NotText,

@@ -44,9 +44,7 @@ fn the_contracts_example_is_read_in_full() {
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/gsdk2mqtt"));
     assert_eq!(config.forget_after, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(config.mqtt.broker.to_string(), "mqtts://broker.lan:8883");
-    let credentials = config.mqtt.credentials.as_ref().unwrap();
-    let file = Path::new("/run/secrets/mqtt");
-    assert!(matches!(&credentials.password, Some(Password::File(path)) if path == file));
+    assert_eq!(config.mqtt.password_file.as_deref(), Some(Path::new("/run/secrets/mqtt")));
     assert_eq!(config.commands.max_payload_bytes, 65_536);
     assert_eq!(config.commands.response_prefix, "gsdk-reply/");
     assert!(config.home_assistant.enabled && !config.home_assistant.controls);
@@ -66,6 +64,7 @@ fn the_contracts_example_is_read_in_full() {
     assert!(!format!("{loaded:?}").contains("s3cret"));
 }
 
+/// A fixture announces its mistakes in lines of `#= LINE: KEY: part of the text`.
 #[test]
 fn each_fixture_has_exactly_the_mistakes_it_announces() {
     let mut seen = 0;
@@ -77,20 +76,29 @@ fn each_fixture_has_exactly_the_mistakes_it_announces() {
         }
         seen += 1;
         let text = std::fs::read_to_string(&path).unwrap();
-        let expected: Vec<&str> =
+        let announced: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("#= ")).collect();
-        assert!(!expected.is_empty(), "{name} announces no mistake");
+        assert!(!announced.is_empty(), "{name} announces no mistake");
         let args = Args { config: Some(path.clone()), ..Args::default() };
         let error = load(&args, []).expect_err(&name);
-        let prefix = format!("{}:", path.display());
-        let found = error.mistakes().iter().map(|mistake| {
-            let line = mistake.to_string();
-            line.strip_prefix(&prefix).map_or(line.clone(), str::to_owned)
-        });
-        assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
+        let mut found: Vec<&Mistake> = error.mistakes().iter().collect();
+        for line in &announced {
+            let fits = |mistake: &&Mistake| {
+                let place = mistake.origin.to_string();
+                let line_number = place.strip_prefix(&format!("{}:", path.display()));
+                let place = line_number.map_or(String::new(), |line| format!("{line}: "));
+                let key = &mistake.key;
+                let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+                let gist = line.strip_prefix(&format!("{place}{key}"));
+                gist.is_some_and(|gist| mistake.text.contains(gist))
+            };
+            let at = found.iter().position(fits);
+            found.remove(at.unwrap_or_else(|| panic!("{name}: no {line:?} in\n{error}")));
+        }
+        assert!(found.is_empty(), "{name} does not announce {found:?}");
         assert!(!error.to_string().contains("hunter2"), "{name} quotes a secret");
     }
-    assert!(seen >= 20, "only {seen} fixtures were read");
+    assert!(seen >= 48, "only {seen} fixtures were read");
 }
 
 #[test]
@@ -135,9 +143,8 @@ fn later_layers_win_and_say_where_from() {
 fn a_password_of_digits_stays_a_password_and_is_never_shown() {
     let environment = [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", " 0123 ")];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
-    let password = loaded.config.mqtt.credentials.clone().unwrap().password;
-    let Some(Password::Value(password)) = password else { panic!("{password:?}") };
-    assert_eq!(password.expose_secret(), " 0123 ");
+    let password = loaded.config.mqtt.password.as_ref();
+    assert_eq!(password.map(|it| it.expose_secret()), Some(" 0123 "));
     assert!(!format!("{loaded:?}").contains("0123"));
     let shown = loaded.settings.iter().find(|setting| setting.key == "mqtt.password").unwrap();
     assert_eq!(shown.value.as_deref(), Some("***"));
@@ -146,8 +153,8 @@ fn a_password_of_digits_stays_a_password_and_is_never_shown() {
 #[test]
 fn a_passwords_file_is_not_read_when_the_configuration_is() {
     let set = ["mqtt.password_file=/nope", "mqtt.username=me"];
-    let password = loaded(GATEWAY, &[], &set).unwrap().config.mqtt.credentials.unwrap().password;
-    assert!(matches!(password, Some(Password::File(path)) if path == Path::new("/nope")));
+    let mqtt = loaded(GATEWAY, &[], &set).unwrap().config.mqtt;
+    assert_eq!(mqtt.password_file.as_deref(), Some(Path::new("/nope")));
     let told = mistakes(loaded(GATEWAY, &[], &["mqtt.password_file=/nope"]));
     assert!(told[0].contains("is set without mqtt.username"), "{told:?}");
 }
@@ -165,26 +172,30 @@ fn mistakes_outside_the_file_name_the_variable_or_the_flag() {
         ("GSDK2MQTT_LOG", "json"),
         ("OTHER__X", "y"),
     ];
-    let set = ["http.listen=nowhere", "htp.listen=1", "mqtt", "state_dir"];
-    assert_eq!(
-        mistakes(loaded(GATEWAY, &environment, &set)),
-        [
-            "environment GSDK2MQTT_GATEWAYS__Bad__ADDRESS: fits no key; did you mean \
-             GSDK2MQTT_GATEWAYS__BAD__ADDRESS?",
-            "environment GSDK2MQTT_GATEWAYS__LOBBY__ADRESS: fits no key; did you mean \
-             GSDK2MQTT_GATEWAYS__LOBBY__ADDRESS?",
-            "environment GSDK2MQTT_MQTT__URL: mqtt.url: holds a user name or password; move them \
-             to mqtt.username and mqtt.password_file, and leave only mqtts://host:port",
-            "environment GSDK2MQTT_MQTT__URLL: fits no key; did you mean GSDK2MQTT_MQTT__URL?",
-            "environment GSDK2MQTT_OUTBOX__MAX_EVENTS: outbox.max_events: \"many\" is not a whole \
-             number",
-            "command line --set htp.listen: unknown key; did you mean http.listen?",
-            "command line --set http.listen: http.listen: \"nowhere\" is not an address to listen \
-             on; write it as in \"127.0.0.1:9925\"",
-            "command line --set mqtt: is a table; name a key in it",
-            "command line --set state_dir: write --set KEY=VALUE",
-        ]
-    );
+    let set = ["http.listen=nowhere", "htp.listen=1", "state_dir", "mqtt.password=x"];
+    let found = mistakes(loaded(GATEWAY, &environment, &set));
+    let expected = [
+        ("environment GSDK2MQTT_GATEWAYS__Bad__ADDRESS: ", "GSDK2MQTT_GATEWAYS__BAD__ADDRESS?"),
+        ("environment GSDK2MQTT_GATEWAYS__LOBBY__ADRESS: ", "gateways.lobby.address?"),
+        ("environment GSDK2MQTT_MQTT__URL: mqtt.url: contains a user name", "mqtt.username"),
+        ("environment GSDK2MQTT_MQTT__URLL: mqtt.urll: ", "did you mean mqtt.url?"),
+        ("environment GSDK2MQTT_OUTBOX__MAX_EVENTS: outbox.max_events: ", "a whole number"),
+        ("command line --set htp.listen: htp: ", "did you mean http.listen?"),
+        ("command line --set http.listen: http.listen: ", "\"nowhere\""),
+        ("command line --set mqtt.password: ", "set mqtt.password_file instead"),
+        ("command line --set state_dir: ", "write --set KEY=VALUE"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (line, (place, gist)) in found.iter().zip(expected) {
+        assert!(line.starts_with(place) && line.contains(gist), "{line}");
+    }
+}
+
+#[test]
+fn a_table_is_not_set_by_a_value() {
+    let found = mistakes(loaded(GATEWAY, &[], &["mqtt=1"]));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("command line --set mqtt: mqtt: must be a table"), "{found:?}");
 }
 
 #[test]
@@ -235,39 +246,94 @@ fn base_topics_with_levels_make_a_plain_client_id() {
     assert_eq!(loaded.config.commands.response_prefix, "site/gsdk-reply/");
 }
 
-#[test]
-fn allow_lists_know_names_groups_and_all() {
-    let allow = |patterns: &[&str]| Allow(patterns.iter().map(|p| (*p).to_owned()).collect());
-    assert!(allow(&["accept_filter/*"]).permits("accept_filter/add"));
-    assert!(!allow(&["accept_filter/*"]).permits("accept_filter"));
-    assert!(!allow(&["connect"]).permits("disconnect"));
-    assert!(allow(&["*"]).permits("disconnect_all"));
-    assert!(!allow(&[]).permits("devices"));
-    assert!(allow(&[]).is_empty());
+/// A key's row in the reference tables of `docs/configuration.md`.
+fn documented(key: &str, node: &serde_json::Value) -> String {
+    let name = key.replace('*', "NAME").replace(".devices.NAME", ".devices.ID");
+    let words: Vec<String> =
+        schema::choices(node).iter().map(|word| format!("`\"{word}\"`")).collect();
+    let form = match (words.split_last(), node["title"].as_str(), node["type"].as_str()) {
+        (Some((last, [])), ..) => last.clone(),
+        (Some((last, words)), ..) => format!("{} or {last}", words.join(", ")),
+        (None, Some(title), _) => title.to_owned(),
+        (None, None, Some("integer")) => "number".to_owned(),
+        (None, None, Some("boolean")) => "true or false".to_owned(),
+        (None, None, Some("array")) => "list".to_owned(),
+        _ => "text".to_owned(),
+    };
+    let parent = key.rsplit_once('.').map_or("", |(table, _)| table);
+    let path: Vec<String> =
+        parent.split('.').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+    let schema = Schema::new();
+    let table = schema.at(&path).unwrap();
+    let name_in_table = key.rsplit('.').next().unwrap();
+    let required =
+        table["required"].as_array().is_some_and(|it| it.contains(&name_in_table.into()));
+    let default = match (node.get("default"), node["x-default"].as_str()) {
+        (Some(default), _) => {
+            format!("`{}`", tree::shown(&figment::value::Value::serialize(default).unwrap()))
+        }
+        (None, Some(words)) => words.to_owned(),
+        (None, None) if required => "required".to_owned(),
+        (None, None) => "none".to_owned(),
+    };
+    let range = match (node["minimum"].as_u64(), node["maximum"].as_u64()) {
+        (Some(least), Some(most)) => format!(" {least} to {most}."),
+        _ => String::new(),
+    };
+    let meaning = node["description"].as_str().unwrap();
+    format!("| `{name}` | {form} | {default} | {meaning}{range} |")
 }
 
 #[test]
-fn the_documentation_has_every_key_with_its_form_and_default() {
+fn the_documentation_has_every_key_as_its_type_describes_it() {
     let page = include_str!("../../docs/configuration.md");
-    for key in keys::KEYS {
-        let row = format!(
-            "| `{}` |",
-            key.path.replace('*', "NAME").replace(".devices.NAME", ".devices.ID")
-        );
-        let line = page.lines().find(|line| line.starts_with(&row));
-        let line = line.unwrap_or_else(|| panic!("docs/configuration.md has no row {row}"));
-        let default = match key.fallback {
-            keys::Fallback::Required => "required".to_owned(),
-            keys::Fallback::Absent(words) => words.to_owned(),
-            keys::Fallback::Text(text) => format!("`\"{text}\"`"),
-            keys::Fallback::Whole(number) => format!("`{number}`"),
-            keys::Fallback::Bool(truth) => format!("`{truth}`"),
-            keys::Fallback::List(texts) => format!("`{}`", settings::shown(&texts.to_vec().into())),
-        };
-        assert!(line.contains(&format!("| {default} |")), "{line}\nshould say {default}");
+    let schema = Schema::new();
+    let expected: Vec<String> =
+        schema.keys().iter().map(|(key, node)| documented(key, node)).collect();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let missing: Vec<&String> =
+        expected.iter().filter(|row| !rows.contains(&row.as_str())).collect();
+    let unknown: Vec<&&str> =
+        rows.iter().filter(|row| !expected.iter().any(|it| it == **row)).collect();
+    let text = |rows: &[String]| rows.join("\n");
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "docs/configuration.md needs these rows:\n{}\nand not these:\n{unknown:#?}",
+        text(&missing.into_iter().cloned().collect::<Vec<_>>())
+    );
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_meaning() {
+    let schema = json_schema();
+    let url = &schema["properties"]["mqtt"]["properties"]["url"];
+    assert_eq!(url["default"], "mqtt://localhost:1883");
+    assert!(url["description"].as_str().unwrap().contains("mqtts://"), "{url}");
+    let gateway = &schema["properties"]["gateways"]["additionalProperties"];
+    assert_eq!(gateway["properties"]["queue_size"]["type"], "integer");
+    assert_eq!(gateway["properties"]["queue_size"]["maximum"], 1_000_000);
+    let device = &gateway["properties"]["devices"]["additionalProperties"]["properties"];
+    assert_eq!(device["connect"]["enum"], serde_json::json!(["observe", "async", "accept"]));
+    assert!(!schema.to_string().contains("x-default"));
+    for (key, node) in Schema::new().keys() {
+        assert!(node["description"].is_string(), "{key}");
     }
-    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, keys::KEYS.len(), "docs/configuration.md has rows of unknown keys");
+}
+
+#[test]
+fn unknown_keys_get_the_nearest_known_one() {
+    for (wrong, words) in [
+        ("mqtt.ulr", "did you mean mqtt.url?"),
+        ("mqttt.url", "did you mean mqtt.url?"),
+        ("url", "did you mean mqtt.url?"),
+        ("broker.url", "did you mean mqtt.url?"),
+        ("gateways.lobby.adress", "did you mean gateways.lobby.address?"),
+        ("http.colour", "the keys here are listen, hosts"),
+        ("mqtt.url.host", "mqtt.url is a value"),
+    ] {
+        let found = mistakes(loaded(GATEWAY, &[], &[&format!("{wrong}=x")]));
+        assert!(found.len() == 1 && found[0].contains(words), "{wrong}: {found:?}");
+    }
 }
 
 #[test]
@@ -278,17 +344,38 @@ fn numbers_and_truth_values_may_be_text() {
     assert!(config.home_assistant.enabled);
 }
 
+#[test]
+fn every_mistake_of_a_table_is_reported_at_once() {
+    let text = "[gateways.lobby]\nqueue_size = 0\ncolour = 1\nunknown_after = 5\n";
+    let found = mistakes(loaded(text, &[], &[]));
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn a_number_is_no_word() {
+    for text in ["[mqtt]\nprotocol = 0\n", "[outbox]\nsync = 1\n"] {
+        let found = mistakes(loaded(&format!("{text}{GATEWAY}"), &[], &[]));
+        assert!(found[0].contains("must be a text, not a whole number"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_secret_of_a_wrong_type_is_not_quoted() {
+    for value in ["12345", "[12345]", "12345.5", "123456789012345678901234567890", "{ a = 12345 }"]
+    {
+        let text = format!("{GATEWAY}[mqtt]\nusername = \"me\"\npassword = {value}\n");
+        let error = loaded(&text, &[], &[]).unwrap_err().to_string();
+        assert!(!error.contains("12345"), "{error}");
+    }
+}
+
 /// Lines that look like TOML often enough to get past the parser.
 const NEARLY_TOML: &str = "(\\[?[a-z.\"]{0,9}\\]?( = [0-9a-z\"\\[\\]{}]{0,9})?\n){0,9}";
 
 proptest::proptest! {
     #[test]
     fn no_text_makes_loading_panic_or_fail_without_a_mistake(text in NEARLY_TOML) {
-        let mut mistakes = Vec::new();
-        let file = file::read(Path::new("f"), &text, &mut mistakes);
-        let raw = Raw::merge(&[file]);
-        let mut reader = Reader { raw: &raw, mistakes, warnings: Vec::new() };
-        let config = read::config(&mut reader);
-        proptest::prop_assert!(config.is_some() || !reader.mistakes.is_empty());
+        let error = from_toml("f", text).err();
+        proptest::prop_assert!(error.is_none_or(|error| !error.mistakes().is_empty()));
     }
 }

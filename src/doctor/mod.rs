@@ -14,7 +14,7 @@ use std::fmt;
 use tokio::task::JoinSet;
 
 use crate::certificate::Certificate;
-use crate::config::{Loaded, Origin};
+use crate::config::{Loaded, Origin, Setting};
 use crate::mqtt;
 use words::{count, day, days_until};
 
@@ -80,8 +80,10 @@ impl Finding {
             return self;
         }
         let named = loaded.settings.iter().filter(|setting| self.text.contains(&setting.key));
-        // One that somebody set is more to the point than one that nobody did.
-        let named = named.max_by_key(|it| (it.origin != Origin::Default, it.key.len()));
+        // A key that was set before one that was not; of two alike the one that is named last.
+        let rank =
+            |it: &&Setting| (it.origin != Origin::Default, it.key.len(), self.text.find(&it.key));
+        let named = named.max_by_key(rank);
         let about = || loaded.settings.iter().find(|it| Some(&it.key) == self.key.as_ref());
         if let Some(setting) = named.or_else(about) {
             self.place = Some(setting.origin.clone());

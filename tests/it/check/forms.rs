@@ -111,16 +111,31 @@ fn a_large_configuration_with_duplicates_is_checked_in_good_time() {
     }
     let (one, other) = (gateway("a", 1), gateway("b", 2));
 
+    // Of a file that is not valid TOML the first mistake is reported.
     let devices = "[gateways.a.devices]\n";
-    let err = mistakes("one table", &format!("{one}{devices}{keys}{other}{devices}{keys}"));
-    assert!(err[0].contains("gateways.a.devices: stands twice, first on line 4"), "{}", err[0]);
-    assert_eq!(err.len(), 2, "one mistake, and their count");
+    let first_duplicate = |what: &str, text: &str, line: u32, key: &str| {
+        let err = mistakes(what, text);
+        assert_eq!(err.len(), 2, "one mistake, and their count");
+        assert!(err[0].contains(&format!("config.toml:{line}: ")), "{what}: {}", err[0]);
+        assert!(err[0].ends_with(&format!("duplicate key {key}")), "{what}: {}", err[0]);
+    };
+    let text = format!("{one}{devices}{keys}{other}{devices}{keys}");
+    first_duplicate("one table", &text, 3 + 1 + MANY + 3 + 1, "devices");
+    first_duplicate("each key", &format!("{one}{devices}{keys}{keys}"), 3 + 1 + MANY + 1, "1");
+    first_duplicate("each table", &format!("{one}{tables}{tables}"), 3 + 2 * MANY + 1, "1");
+}
 
-    let err = mistakes("each key", &format!("{one}{devices}{keys}{keys}"));
-    assert_eq!(err.len(), MANY as usize + 1);
-    assert!(err[0].contains("gateways.a.devices.1: stands twice, first on line 5"), "{}", err[0]);
-
-    let err = mistakes("each table", &format!("{one}{tables}{tables}"));
-    assert_eq!(err.len(), MANY as usize + 1);
-    assert!(err[0].contains("gateways.a.devices.1: stands twice, first on line 4"), "{}", err[0]);
+#[test]
+fn a_large_configuration_is_checked_in_good_time() {
+    let mut text = String::new();
+    for id in 1..=MANY {
+        writeln!(text, "[gateways.g{id}]\naddress = \"gw{id}.lan\"\nca_file = \"Cargo.toml\"")
+            .unwrap();
+        writeln!(text, "devices.{id} = {{ connect = \"accept\" }}").unwrap();
+    }
+    let begun = Instant::now();
+    let checked = check(&text, &[], &[]);
+    let took = begun.elapsed();
+    assert!(checked.status.success(), "{:?}", lines(&checked.stderr));
+    assert!(took < WITHIN, "{took:?}");
 }

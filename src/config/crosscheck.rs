@@ -1,0 +1,173 @@
+//! What has to hold between keys.
+//!
+//! The checks read the merged tree and not the typed configuration, so that each of them runs where
+//! its own values are right.
+
+use std::collections::BTreeMap;
+
+use super::error::{KeyPath, Origin};
+use super::tree::Tree;
+use super::values;
+use crate::ids::DeviceId;
+
+/// Reports every contradiction, and returns what is odd but permitted.
+pub(super) fn check(tree: &mut Tree<'_>) -> Vec<String> {
+    let mqtt = KeyPath::default().child("mqtt");
+    check_credentials(tree, &mqtt);
+    check_topics(tree, &mqtt);
+    check_gateways(tree);
+    let tls = tree.read(&mqtt.child("url"), |it| values::broker(it).ok()).is_none_or(|url| url.tls);
+    let files = ["ca_file", "cert_file", "key_file"];
+    if !tls && files.iter().any(|file| tree.is_set(&mqtt.child(file))) {
+        let warning = "mqtt: certificates are configured but not used, since mqtt.url does not \
+                       begin with mqtts://";
+        return vec![warning.to_owned()];
+    }
+    Vec::new()
+}
+
+fn check_credentials(tree: &mut Tree<'_>, mqtt: &KeyPath) {
+    let (password, file) = (mqtt.child("password"), mqtt.child("password_file"));
+    if tree.is_set(&password) && tree.is_set(&file) {
+        tree.wrong(&password, format!("is set, and so is {file}; keep one of them"));
+    }
+    let (cert, key, username) =
+        (mqtt.child("cert_file"), mqtt.child("key_file"), mqtt.child("username"));
+    for (set, needs) in [(&password, &username), (&file, &username), (&cert, &key), (&key, &cert)] {
+        if tree.is_set(set) && !tree.is_set(needs) {
+            tree.wrong(set, format!("is set without {needs}; set both or neither"));
+        }
+    }
+}
+
+/// The topics of the bridge, of Home Assistant and of responses have to differ.
+fn check_topics(tree: &mut Tree<'_>, mqtt: &KeyPath) {
+    let home = KeyPath::default().child("home_assistant");
+    let (base_key, prefix_key) = (mqtt.child("base_topic"), home.child("discovery_prefix"));
+    let base = tree.read(&base_key, |it| values::topic(it).ok());
+    let prefix = tree.read(&prefix_key, |it| values::topic(it).ok());
+    check_response_prefix(tree, [base.as_deref(), prefix.as_deref()].into_iter().flatten());
+    let enabled = tree.read(&home.child("enabled"), |it| it.deserialize().ok()) == Some(true);
+    let (Some(base), true) = (base, enabled) else { return };
+    let id_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
+    if !base.chars().all(id_char) {
+        let text = format!(
+            "{base:?} cannot be part of Home Assistant's IDs; write only letters, digits, _ and \
+             -, or switch home_assistant.enabled off"
+        );
+        tree.wrong(&base_key, text);
+    }
+    let Some(prefix) = prefix.filter(|prefix| prefix.split('/').next() == base.split('/').next())
+    else {
+        return;
+    };
+    // Reported at the one that was set.
+    let (key, value, other) = match tree.origin(&base_key) {
+        Origin::Default => (&prefix_key, prefix, &base_key),
+        _ => (&base_key, base, &prefix_key),
+    };
+    tree.wrong(key, format!("{value:?} has the same first level as {other}; choose another"));
+}
+
+/// Responses go to a tree apart from all that the bridge publishes or reads: otherwise a request
+/// could make the bridge forge its own states and requests.
+fn check_response_prefix<'a>(tree: &mut Tree<'_>, reserved: impl Iterator<Item = &'a str>) {
+    let key = KeyPath::default().child("commands").child("response_prefix");
+    let Some(response) = tree.read(&key, |it| values::response_prefix(it).ok()) else { return };
+    if tree.origin(&key) == Origin::Default {
+        return;
+    }
+    for topic in reserved.map(|topic| format!("{topic}/")) {
+        if response.starts_with(&topic) || topic.starts_with(&response) {
+            let text = format!(
+                "{response:?} overlaps the bridge's own topics below {topic:?}; choose another, \
+                 as in \"{}-reply/\"",
+                topic.trim_end_matches('/')
+            );
+            tree.wrong(&key, text);
+        }
+    }
+}
+
+fn check_gateways(tree: &mut Tree<'_>) {
+    let gateways = KeyPath::default().child("gateways");
+    let names = tree.names(&gateways);
+    // An unknown table explains why there is no gateway.
+    if names.is_empty() && !tree.is_wrong(&KeyPath::default()) {
+        tree.wrong(&gateways, "is missing; add a table [gateways.NAME] with address and ca_file");
+    }
+    let (mut addresses, mut dialled) = (Unique::default(), Unique::default());
+    for gateway in names.iter().map(|name| gateways.child(name)) {
+        let key = gateway.child("address");
+        let address = tree.read(&key, |it| values::gateway_address(it).ok());
+        if let Some(first) = address.and_then(|address| addresses.insert(address, &key, tree)) {
+            tree.wrong(&key, format!("is also {first}; configure each gateway once"));
+        }
+        check_devices(tree, &gateway.child("devices"), &mut dialled);
+    }
+}
+
+/// The keys of a device's connection belong together, a device answers one gateway only, and an
+/// address is that of one device.
+fn check_devices(tree: &mut Tree<'_>, devices: &KeyPath, dialled: &mut Unique<DeviceId>) {
+    let (mut ids, mut addresses) = (Unique::default(), Unique::default());
+    for name in tree.names(devices) {
+        let device = devices.child(&name);
+        let id = name.parse::<DeviceId>().ok();
+        if let Some(first) = id.and_then(|id| ids.insert(id, &device, tree)) {
+            tree.wrong(&device, format!("is the same device as {first}; keep one of them"));
+        }
+        let (connect, ip) = (device.child("connect"), device.child("ip"));
+        let Some(mode) = tree.read(&connect, |it| it.deserialize::<String>().ok()) else {
+            continue;
+        };
+        if !mode.eq_ignore_ascii_case("async") {
+            if tree.is_wrong(&device) {
+                continue;
+            }
+            for unused in ["ip", "port", "ssl"].map(|name| device.child(name)) {
+                if tree.is_set(&unused) {
+                    let text = "is only used with connect = \"async\"; write that, or remove it";
+                    tree.wrong(&unused, text);
+                }
+            }
+            continue;
+        }
+        if !tree.is_set(&ip) {
+            tree.wrong(&ip, "is missing; connect = \"async\" needs the device's IPv4 address");
+        }
+        if let Some(first) = id.and_then(|id| dialled.insert(id, &connect, tree)) {
+            let text = format!("is \"async\", and so is {first}; only one gateway can dial it");
+            tree.wrong(&connect, text);
+        }
+        let port = tree.read(&device.child("port"), |it| it.deserialize::<u16>().ok());
+        let address = tree.read(&ip, |it| values::device_ip(it).ok()).flatten();
+        let address = address.map(|ip| (ip, port.unwrap_or(values::DEVICE_PORT)));
+        if let Some(first) = address.and_then(|address| addresses.insert(address, &ip, tree)) {
+            tree.wrong(&ip, format!("is also the address of {first}; give each device its own"));
+        }
+    }
+}
+
+/// Values that may occur once, with the key that has them.
+struct Unique<V>(BTreeMap<V, KeyPath>);
+
+impl<V> Default for Unique<V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<V: Ord> Unique<V> {
+    /// Adds a value; if it was there already, the key that has it, with its place.
+    fn insert(&mut self, value: V, key: &KeyPath, tree: &Tree<'_>) -> Option<String> {
+        if let Some(first) = self.0.get(&value) {
+            return Some(match tree.origin(first) {
+                Origin::Default => first.to_string(),
+                origin => format!("{first} ({origin})"),
+            });
+        }
+        self.0.insert(value, key.clone());
+        None
+    }
+}

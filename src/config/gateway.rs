@@ -1,0 +1,152 @@
+//! The tables of a gateway and its devices; see `model`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use super::values::{self, DAY, DEVICE_PORT, HOUR};
+use crate::ids::{DeviceId, HostPort};
+
+/// One gateway.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Where the gateway is; port 4000 if left out; TLS always.
+    #[serde(deserialize_with = "values::gateway_address")]
+    #[schemars(with = "String", title = "host:port")]
+    pub address: HostPort,
+    /// The authority that signed its certificate: the `ca.crt` the gateway made when it was
+    /// installed.
+    #[serde(deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub ca_file: PathBuf,
+    /// The name in its certificate, where that is another.
+    #[serde(deserialize_with = "values::server_name")]
+    #[schemars(extend("x-default" = "the host of `address`"))]
+    pub server_name: String,
+    /// Events the gateway queues for the bridge before it discards them.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
+    pub queue_size: i32,
+    /// How often the gateway's list is compared with the known states; 1 s to 1 d.
+    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
+    #[schemars(with = "String", title = "duration", extend("default" = "60s"))]
+    pub audit_interval: Duration,
+    /// How long after its last sign of life its devices become unknown; 1 s to 1 h.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    #[schemars(with = "String", title = "duration", extend("default" = "10s"))]
+    pub unknown_after: Duration,
+    /// The area that is suggested to Home Assistant; at most 255 characters.
+    #[serde(default, deserialize_with = "values::label")]
+    pub area: Option<String>,
+    /// What its accept filter is to let in; the IDs follow from devices with `accept`.
+    pub accept_filter: AcceptFilter,
+    /// Its devices by ID.
+    #[serde(default, deserialize_with = "by_id")]
+    #[schemars(
+        with = "BTreeMap<String, DeviceTable>",
+        extend("propertyNames" = { "pattern": "^[0-9]+$" })
+    )]
+    pub devices: BTreeMap<DeviceId, Device>,
+}
+
+/// What a gateway's accept filter is to let in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptFilter {
+    /// Let every device connect by itself; `false` removes nothing that the gateway has.
+    #[schemars(extend("default" = false))]
+    pub allow_all: bool,
+}
+
+/// A device that the configuration declares.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "DeviceTable")]
+pub struct Device {
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Where it is, for people.
+    pub area: Option<String>,
+    /// How it is to be connected.
+    pub connect: Connect,
+}
+
+/// How a device is to be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    /// Not by the bridge: it is only observed.
+    Observe,
+    /// The gateway dials it and keeps dialling.
+    Async {
+        /// The device's address.
+        ip: Ipv4Addr,
+        /// Its port; never 0.
+        port: u16,
+        /// Whether it speaks TLS.
+        ssl: bool,
+    },
+    /// It dials the gateway, whose accept filter must let it in.
+    Accept,
+}
+
+/// A device as written.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DeviceTable {
+    /// Its name for people, where its type and ID are not enough; at most 255 characters.
+    #[serde(default, deserialize_with = "values::label")]
+    name: Option<String>,
+    /// The area that is suggested to Home Assistant; at most 255 characters.
+    #[serde(default, deserialize_with = "values::label")]
+    area: Option<String>,
+    /// Observe it only; have the gateway dial it; let it dial the gateway.
+    #[serde(deserialize_with = "values::word")]
+    #[schemars(extend("default" = "observe"))]
+    connect: ConnectMode,
+    /// Where the gateway dials it; needed by `"async"`.
+    #[serde(default, deserialize_with = "values::device_ip")]
+    #[schemars(title = "IPv4 address")]
+    ip: Option<Ipv4Addr>,
+    /// At which port; with `"async"` only.
+    #[schemars(range(min = 1, max = 65_535), extend("x-default" = "51211"))]
+    port: Option<NonZeroU16>,
+    /// Whether it speaks TLS; with `"async"` only.
+    #[schemars(extend("x-default" = "false"))]
+    ssl: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ConnectMode {
+    Observe,
+    Async,
+    Accept,
+}
+
+impl From<DeviceTable> for Device {
+    fn from(table: DeviceTable) -> Self {
+        let connect = match (table.connect, table.ip) {
+            (ConnectMode::Async, Some(ip)) => Connect::Async {
+                ip,
+                port: table.port.map_or(DEVICE_PORT, NonZeroU16::get),
+                ssl: table.ssl.unwrap_or_default(),
+            },
+            (ConnectMode::Accept, _) => Connect::Accept,
+            // The cross-checks refuse "async" without an address.
+            (ConnectMode::Observe | ConnectMode::Async, _) => Connect::Observe,
+        };
+        Self { name: table.name, area: table.area, connect }
+    }
+}
+
+/// Devices by ID, which is a text in TOML.
+fn by_id<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<DeviceId, Device>, D::Error> {
+    let devices = BTreeMap::<String, Device>::deserialize(source)?.into_iter();
+    let by_id = devices.map(|(id, device)| id.parse().map(|id| (id, device)));
+    by_id.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+}

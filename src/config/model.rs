@@ -1,0 +1,272 @@
+//! The configuration's tables as types: serde reads them, schemars describes them.
+//!
+//! A field's doc comment is its meaning in `docs/configuration.md` and in the JSON Schema; its
+//! `default` there is the default that loading fills in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::commands::Allow;
+use super::gateway::Gateway;
+use super::values::{self, Broker, DAY, KIB, MIB, Rate, TIB};
+use crate::ids::GatewayName;
+
+/// The configuration, checked.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gsdk2mqtt configuration")]
+pub struct Config {
+    /// Where the chains, the last states and the waiting events are stored; one process at a
+    /// time. Under systemd the default is `$STATE_DIRECTORY`.
+    #[serde(deserialize_with = "values::path")]
+    #[schemars(title = "path", extend("default" = "/var/lib/gsdk2mqtt"))]
+    pub state_dir: PathBuf,
+    /// The bridge's level of the topics: `bridge`, or `bridge_<x>` where several bridges share a
+    /// broker and a base topic.
+    #[serde(deserialize_with = "values::bridge_name")]
+    #[schemars(extend("default" = "bridge", "pattern" = "^bridge(_[a-z0-9]+)*$"))]
+    pub bridge_name: String,
+    /// A device that its gateway's lists have lacked for this long, and that is neither in the
+    /// configuration nor kept by a command, is forgotten: state, discovery and metrics are
+    /// cleared. Only time in which lists were read counts, by the monotonic clock; 1 s to 3,650 d.
+    // A month: longer than a device is away for repair without leaving the list.
+    #[serde(deserialize_with = "values::duration_or_never::<_, 1, { 3_650 * DAY }>")]
+    #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "30d"))]
+    pub forget_after: Option<Duration>,
+    /// The zone of local dates in periods and reports, a name of the IANA database as in
+    /// `"Europe/Berlin"`; its data is built in.
+    #[serde(deserialize_with = "values::time_zone", default = "values::machine_time_zone")]
+    #[schemars(with = "String", extend("x-default" = "the machine's, else UTC"))]
+    pub time_zone: TimeZone,
+    /// The MQTT broker.
+    pub mqtt: Mqtt,
+    /// The web server of status page, metrics and health.
+    pub http: Http,
+    /// What clients may request.
+    pub commands: Commands,
+    /// Discovery by Home Assistant.
+    pub home_assistant: HomeAssistant,
+    /// The events that wait for the broker.
+    pub outbox: Outbox,
+    /// The recorded events.
+    pub history: History,
+    /// Which metrics are served.
+    pub metrics: Metrics,
+    /// The gateways by name; at least one.
+    #[schemars(
+        with = "BTreeMap<String, Gateway>",
+        extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
+    )]
+    pub gateways: BTreeMap<GatewayName, Gateway>,
+}
+
+/// The MQTT broker.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// Where the broker is: `mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883
+    /// if left out; no path, no user name.
+    #[serde(rename = "url", deserialize_with = "values::broker")]
+    #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
+    pub broker: Broker,
+    /// The user name at the broker.
+    #[serde(default, deserialize_with = "values::text")]
+    pub username: Option<String>,
+    /// Its password; needs `mqtt.username`.
+    #[serde(default, deserialize_with = "values::secret")]
+    #[schemars(with = "Option<String>", title = "secret", extend("writeOnly" = true))]
+    pub password: Option<SecretString>,
+    /// The file that holds the password; needs `mqtt.username`.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authorities to trust instead of the system's.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub ca_file: Option<PathBuf>,
+    /// The bridge's own certificate, PEM; needs `mqtt.key_file`.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, PEM; needs `mqtt.cert_file`.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub key_file: Option<PathBuf>,
+    /// What all topics begin with: one or more levels, no wildcards, at most 128 bytes.
+    #[serde(deserialize_with = "values::topic")]
+    #[schemars(extend("default" = "gsdk"))]
+    pub base_topic: String,
+    /// 3.1.1 loses response topics, expiry, retain handling and reasons.
+    #[serde(deserialize_with = "values::word")]
+    #[schemars(extend("default" = "5"))]
+    pub protocol: Protocol,
+    /// The bridge's name as a client (`/` in the base topic as `_`); two clients of one name
+    /// disconnect each other.
+    #[serde(deserialize_with = "values::text")]
+    #[schemars(extend("x-default" = "gsdk2mqtt_<base_topic>_<bridge_name>"))]
+    pub client_id: String,
+    /// The largest answer to a request, where the broker announces no packet limit (with MQTT
+    /// 3.1.1 none does); a larger one is replaced by `answer_too_large`; 1 KiB to 256 MiB.
+    #[serde(rename = "max_answer", deserialize_with = "values::size::<_, _, KIB, { 256 * MIB }>")]
+    #[schemars(with = "String", title = "size", extend("default" = "256KiB"))]
+    pub max_answer_bytes: usize,
+    /// How often all retained topics are published again; 10 s to 30 d.
+    // Repairs what a broker lost unnoticed; with 100,000 devices 28 messages a second.
+    #[serde(deserialize_with = "values::duration_or_never::<_, 10, { 30 * DAY }>")]
+    #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "1h"))]
+    pub republish_interval: Option<Duration>,
+}
+
+/// Versions of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+}
+
+/// The web server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where the status page, `/metrics`, `/healthz` and `/readyz` are served; port 0 takes any
+    /// free one, `:9925` listens on every IPv4 address.
+    #[serde(deserialize_with = "values::listen")]
+    #[schemars(with = "String", title = "address", extend("default" = "127.0.0.1:9925"))]
+    pub listen: SocketAddr,
+    /// Names under which the bridge is reached beside IP addresses, names without a dot and
+    /// `*.local`; others get 421 (see [security.md](security.md)). `"*"` answers every name: only
+    /// behind a proxy that checks it.
+    #[serde(deserialize_with = "values::hosts")]
+    #[schemars(extend("default" = []))]
+    pub hosts: BTreeSet<String>,
+}
+
+/// What clients may request.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Commands {
+    /// What may run: names, `group/*`, or `*`; `[]` for nothing. For all clients: *who* may is for
+    /// the broker's access list.
+    #[schemars(extend("default" = [
+        "search", "devices", "pending", "accept_filter/get", "slaves/get", "history",
+        "republish"
+    ]))]
+    pub allow: Allow,
+    /// Larger requests are refused; 1 KiB to 1 MiB: the broker keeps back, unanswered, what is
+    /// twice as large.
+    #[serde(rename = "max_payload", deserialize_with = "values::size::<_, _, KIB, MIB>")]
+    #[schemars(with = "String", title = "size", extend("default" = "64KiB"))]
+    pub max_payload_bytes: usize,
+    /// Requests a gateway takes, per `/s`, `/m` or `/h`; more are refused.
+    // More than a person sends, and a gateway answers a call in tens of milliseconds.
+    #[serde(deserialize_with = "values::rate")]
+    #[schemars(with = "String", title = "rate", extend("default" = "20/s"))]
+    pub rate: Rate,
+    /// What a request's response topic must begin with; ends in `/`, no wildcards, at most 256
+    /// bytes, apart from the bridge's and Home Assistant's own topics.
+    #[serde(deserialize_with = "values::response_prefix")]
+    #[schemars(extend("x-default" = "<base_topic>-reply/"))]
+    pub response_prefix: String,
+}
+
+/// Discovery by Home Assistant.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HomeAssistant {
+    /// Whether discovery is published; switched off, it is cleared. See
+    /// [home-assistant.md](home-assistant.md).
+    #[schemars(extend("default" = false))]
+    pub enabled: bool,
+    /// What discovery topics begin with: as in Home Assistant.
+    #[serde(deserialize_with = "values::topic")]
+    #[schemars(extend("default" = "homeassistant"))]
+    pub discovery_prefix: String,
+    /// Where Home Assistant announces that it is up (its birth message).
+    #[serde(deserialize_with = "values::topic")]
+    #[schemars(extend("default" = "homeassistant/status"))]
+    pub status_topic: String,
+    /// Whether permitted commands (`commands.allow`) have buttons.
+    #[schemars(extend("default" = false))]
+    pub controls: bool,
+}
+
+/// The events that wait for the broker.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outbox {
+    /// Events that may wait for the broker; when full the oldest is dropped, counted and reported.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = 1_000_000))]
+    pub max_events: NonZeroU64,
+    /// Their size; the log on the disk takes up to twice as much. 1 MiB to 1 TiB.
+    #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
+    #[schemars(with = "String", title = "size", extend("default" = "512MiB"))]
+    pub max_bytes: u64,
+    /// At most 10 ms or 1,000 events not yet forced to the disk, or each one before it is
+    /// published.
+    #[serde(deserialize_with = "values::word")]
+    #[schemars(extend("default" = "interval"))]
+    pub sync: Sync,
+}
+
+/// When written events are forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// At most 10 ms or 1,000 events later.
+    Interval,
+    /// Before they are published.
+    Always,
+}
+
+/// The recorded events.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// How long recorded events are kept; 1 d to 36,500 d.
+    // Thirteen months, so that a month can be compared with the same month a year before.
+    #[serde(deserialize_with = "values::duration::<_, DAY, { 36_500 * DAY }>")]
+    #[schemars(with = "String", title = "duration", extend("default" = "400d"))]
+    pub keep: Duration,
+    /// The size of `history.db` at which the oldest events are removed; 1 MiB to 1 TiB.
+    #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
+    #[schemars(with = "String", title = "size", extend("default" = "2GiB"))]
+    pub max_bytes: u64,
+}
+
+/// Which metrics are served.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The groups of device series that are served beside those that alerts need; leave some out
+    /// where devices are many.
+    #[serde(deserialize_with = "values::words")]
+    #[schemars(extend("default" = ["seconds", "counts"]))]
+    pub device: BTreeSet<DeviceSeries>,
+}
+
+/// Groups of series of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceSeries {
+    /// How long it was connected and observed.
+    Seconds,
+    /// Connects, disconnects, failures.
+    Counts,
+    /// Always served; builds before version 2 could leave it out.
+    State,
+    /// Always served; builds before version 2 could leave it out.
+    Info,
+}

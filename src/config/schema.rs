@@ -1,0 +1,176 @@
+//! The JSON Schema that the types of `model` describe, and what loading reads from it: the keys,
+//! their defaults and types, and the key nearest to an unknown one.
+
+use figment::value::{Dict, Value};
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform as _};
+use serde_json::Value as Json;
+
+use super::error::KeyPath;
+use super::model::Config;
+
+/// How alike a word and a known one are at least for the known one to be suggested, of 1.
+const SIMILARITY_MIN: f64 = 0.6;
+
+/// The JSON Schema of the configuration file, for editors.
+#[must_use]
+pub fn json_schema() -> Json {
+    let mut schema = generate();
+    // Nothing is required: what a file lacks the environment may have.
+    RecursiveTransform(|node: &mut schemars::Schema| {
+        node.remove("required");
+        node.remove("x-default");
+        if let Some(Json::String(text)) = node.get_mut("description") {
+            text.retain(|c| c != '`');
+        }
+    })
+    .transform(&mut schema);
+    schema.to_value()
+}
+
+fn generate() -> schemars::Schema {
+    // TOML has no null, and a description is one line.
+    let plain = |node: &mut schemars::Schema| {
+        if let Some(Json::Array(types)) = node.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [kind] = &*types.clone() {
+                node.insert("type".to_owned(), kind.clone());
+            }
+        }
+        if node.get("default") == Some(&Json::Null) {
+            node.remove("default");
+        }
+        if let Some(Json::String(text)) = node.get_mut("description") {
+            *text = text.replace('\n', " ");
+        }
+    };
+    SchemaSettings::draft07()
+        .with(|settings| settings.inline_subschemas = true)
+        .with_transform(RecursiveTransform(plain))
+        .into_generator()
+        .into_root_schema_for::<Config>()
+}
+
+/// The schema as loading uses it.
+pub(super) struct Schema(Json);
+
+impl Schema {
+    pub(super) fn new() -> Self {
+        Self(generate().to_value())
+    }
+
+    /// The description of the key or table at a path.
+    pub(super) fn at(&self, path: &[String]) -> Option<&Json> {
+        path.iter().try_fold(&self.0, |node, name| child(node, name))
+    }
+
+    /// Every key with its description; `*` stands for a name that the user chooses.
+    pub(super) fn keys(&self) -> Vec<(String, &Json)> {
+        let mut keys = Vec::new();
+        collect_keys(&self.0, "", &mut keys);
+        keys
+    }
+
+    /// Fills in the defaults, and reads text as what its key takes: number, true or false, list.
+    pub(super) fn complete(&self, root: &mut Value) {
+        complete(&self.0, root);
+    }
+
+    /// What to write instead of an unknown key of a table with these `known` keys: a near one, else
+    /// the same key of another table, else the list. `below` are names below the unknown key.
+    pub(super) fn suggestion(&self, path: &KeyPath, below: &[String], known: &[&str]) -> String {
+        let Some((name, table)) = path.0.split_last() else { return String::new() };
+        if let Some(near) = nearest(name, known) {
+            let names = table.iter().map(String::as_str).chain([*near]);
+            let names = names.chain(below.iter().map(String::as_str)).map(str::to_owned);
+            return format!("did you mean {}?", KeyPath(names.collect()));
+        }
+        let name = below.last().unwrap_or(name);
+        let keys = self.keys();
+        match keys.iter().find(|(key, _)| key.rsplit('.').next() == Some(name)) {
+            Some((key, _)) => format!("did you mean {}?", key.replace('*', "NAME")),
+            None => format!("the keys here are {}", known.join(", ")),
+        }
+    }
+}
+
+/// The description of what stands below a table under a name.
+pub(super) fn child<'a>(table: &'a Json, name: &str) -> Option<&'a Json> {
+    let any = table.get("additionalProperties").filter(|any| any.is_object());
+    table["properties"].get(name).or(any)
+}
+
+pub(super) fn is_table(node: &Json) -> bool {
+    node["type"] == "object"
+}
+
+/// The words of a key that takes one of a fixed set.
+pub(super) fn choices(node: &Json) -> Vec<&str> {
+    let listed = node["enum"].as_array().into_iter().flatten();
+    let described = node["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
+    listed.chain(described).filter_map(Json::as_str).collect()
+}
+
+/// The candidate that is most like a word, if they are alike enough for a typing error.
+pub(super) fn nearest<S: AsRef<str>>(
+    word: &str,
+    candidates: impl IntoIterator<Item = S>,
+) -> Option<S> {
+    let scored = candidates.into_iter().map(|candidate| {
+        (strsim::normalized_damerau_levenshtein(word, candidate.as_ref()), candidate)
+    });
+    let (score, best) = scored.max_by(|(left, _), (right, _)| left.total_cmp(right))?;
+    (score >= SIMILARITY_MIN).then_some(best)
+}
+
+fn collect_keys<'a>(node: &'a Json, path: &str, keys: &mut Vec<(String, &'a Json)>) {
+    if !is_table(node) {
+        return keys.push((path.to_owned(), node));
+    }
+    let named = node["properties"].as_object().into_iter().flatten();
+    let named = named.map(|(name, child)| (name.as_str(), child));
+    let any = node.get("additionalProperties").filter(|any| any.is_object());
+    for (name, child) in named.chain(any.map(|any| ("*", any))) {
+        let dot = if path.is_empty() { "" } else { "." };
+        collect_keys(child, &format!("{path}{dot}{name}"), keys);
+    }
+}
+
+fn complete(node: &Json, value: &mut Value) {
+    match value {
+        Value::Dict(_, dict) => {
+            for (name, property) in node["properties"].as_object().into_iter().flatten() {
+                let default = match property.get("default") {
+                    _ if dict.contains_key(name) => None,
+                    None => is_table(property).then(|| Dict::new().into()),
+                    Some(default) => Value::serialize(default).ok(),
+                };
+                dict.extend(default.map(|default| (name.clone(), default)));
+            }
+            for (name, inner) in dict {
+                if let Some(node) = child(node, name) {
+                    complete(node, inner);
+                }
+            }
+        }
+        Value::String(tag, text) => {
+            let converted = match node["type"].as_str() {
+                Some("integer") => {
+                    text.replace('_', "").parse::<i64>().ok().map(|n| Value::Num(*tag, n.into()))
+                }
+                Some("boolean") => {
+                    value.to_bool_lossy().map(|truth| Value::Bool(value.tag(), truth))
+                }
+                Some("array") => {
+                    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                    Some(Value::Array(*tag, parts.map(Value::from).collect()))
+                }
+                _ => None,
+            };
+            if let Some(converted) = converted {
+                *value = converted;
+            }
+        }
+        _ => {}
+    }
+}
