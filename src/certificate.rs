@@ -1,6 +1,5 @@
-//! The certificate of a gateway or broker, as far as messages and metrics need it.
-//!
-//! May not decide whether it is to be trusted: rustls does, where they are dialled.
+//! Reads the certificate of a gateway or broker for messages and metrics. rustls alone decides
+//! whether it is trusted.
 
 use std::net::IpAddr;
 
@@ -11,7 +10,7 @@ use x509_parser::prelude::{
 
 use crate::ids::Moment;
 
-/// What a certificate says of itself.
+/// The contents of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Its subject alternative names that TLS can match: DNS names and IP addresses.
@@ -31,7 +30,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a certificate; `None` where it is no X.509.
+    /// Parses a certificate; `None` if it is not X.509.
     pub(crate) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let mut names = Vec::new();
@@ -53,7 +52,7 @@ impl Certificate {
     }
 }
 
-/// A name that TLS can match against what was dialled.
+/// A name that TLS can match against the dialed host.
 fn usable_name(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),

@@ -1,6 +1,4 @@
-//! Tasks that end in a panic or hang are noticed.
-//!
-//! May not decide what follows, nor touch any other room.
+//! Detects tasks that panic or hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +12,7 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(4);
 /// From this age on a heartbeat counts as stopped (contract, `/healthz`).
 const STOPPED_AFTER: Duration = Duration::from_secs(10);
 
-/// Shows that a loop runs: the loop beats, everyone else reads.
+/// Shows that a loop runs: the loop beats, and others read the age of the last beat.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     started: Instant,
@@ -23,7 +21,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A heartbeat that has just beaten.
+    /// A heartbeat whose last beat is now.
     #[must_use]
     pub fn start() -> Self {
         Self { started: Instant::now(), last_ms: Arc::default() }
@@ -58,11 +56,9 @@ impl Heartbeat {
     }
 }
 
-/// Runs `work` as a task of its own and waits for it; giving up the wait ends it.
-///
-/// # Errors
-/// When it panicked: what it said.
-pub async fn caught<T: Send + 'static>(
+/// Runs `work` as a task and waits for it; dropping the future aborts the task. A panic is returned
+/// as its message.
+pub async fn catch_panic<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, String> {
     let mut tasks = JoinSet::new();
@@ -74,10 +70,10 @@ pub async fn caught<T: Send + 'static>(
             |panic| match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
                 (Some(text), _) => (*text).to_owned(),
                 (_, Some(text)) => text.clone(),
-                _ => "a panic without words".to_owned(),
+                _ => "a panic without a message".to_owned(),
             },
         )),
-        None => Err("the task has vanished".to_owned()),
+        None => Err("the task was lost".to_owned()),
     }
 }
 
@@ -86,10 +82,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_told_and_harms_nobody() {
-        assert_eq!(caught(async { 7 }).await, Ok(7));
+    async fn a_panic_is_returned_as_its_message() {
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
         let number = 3;
-        let died = caught(async move { assert_eq!(number, 4, "not four") }).await;
+        let died = catch_panic(async move { assert_eq!(number, 4, "not four") }).await;
         assert!(died.unwrap_err().contains("not four"));
     }
 

@@ -93,7 +93,7 @@ impl Clock {
 }
 
 fn wall() -> Moment {
-    let since_epoch = net::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment::from_millis(millis(since_epoch))
 }
 

@@ -20,7 +20,7 @@ use super::rpc::ApiVersion;
 use super::subscription::Subscription;
 use crate::fleet::GatewayIndex;
 use crate::net::Backoff;
-use crate::task::caught;
+use crate::task::catch_panic;
 
 /// A handle to a gateway's task.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl LinkTask {
     /// Runs until the receiver of the events is gone. A panic ends the link, not the task.
     async fn supervise(self) {
         loop {
-            let Err(panic) = caught(self.clone().run()).await else { return };
+            let Err(panic) = catch_panic(self.clone().run()).await else { return };
             let gateway = &self.options.name;
             tracing::error!(%gateway, panic, "internal error: gateway task panicked; restarting");
             // Nothing was observed after the last byte, even if the panic came later.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::{GatewayName, HostPort};
-use crate::net::{BackoffPolicy, GATEWAY_PORT, Peer, Target, Tls, TlsFiles};
+use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, Peer, Tls, TlsFiles};
 
 /// The port of a device gateway's gRPC service, if an address names none.
 pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
@@ -28,9 +28,9 @@ pub struct GatewayOptions {
 
 impl GatewayOptions {
     /// What to dial. Device gateways require no client certificate.
-    pub(crate) fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> DialTarget {
         let files = TlsFiles { ca_file: Some(self.ca_file.clone()), ..TlsFiles::default() };
-        Target {
+        DialTarget {
             peer: Peer::Gateway(self.name.clone()),
             address: self.address.clone(),
             tls: Some(Tls { files, server_name: self.server_name.clone(), alpn: &["h2"] }),

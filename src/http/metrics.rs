@@ -21,7 +21,7 @@ use super::{DEVICES_AT_ONCE, Query, Served, Settings, unavailable};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::DeviceId;
 use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text};
-use crate::task::caught;
+use crate::task::catch_panic;
 
 /// Scrapes at once: Prometheus, and its twin or a person.
 pub(super) const SCRAPES_MAX: usize = 2;
@@ -59,7 +59,7 @@ pub(super) async fn metrics(
     let last = pieces.clone();
     let writer = Writer { settings: settings.clone(), gateways, pieces };
     tokio::spawn(async move {
-        let ended = caught(async move { timeout_at(deadline, writer.write()).await }).await;
+        let ended = catch_panic(async move { timeout_at(deadline, writer.write()).await }).await;
         // Before the answer ends, so that its client may ask again at once.
         drop(permit);
         let why = match ended {

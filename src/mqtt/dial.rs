@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::session::Settings;
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
-use crate::net::{self, DialError, Dialed, Peer, Stream, Target, Tls};
+use crate::net::{self, DialError, DialTarget, Dialed, Peer, Stream, Tls};
 
 /// Where the password comes from.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum Password {
 
 /// What is known of an open connection, and the password for CONNECT.
 pub(super) struct Opened {
-    pub(super) target: Target,
+    pub(super) target: DialTarget,
     pub(super) certificate: Option<Certificate>,
     /// Whether the broker asked for a client certificate.
     pub(super) certificate_requested: bool,
@@ -30,9 +30,9 @@ pub(super) struct Opened {
 
 impl Settings {
     /// What to dial.
-    fn target(&self) -> Target {
+    fn target(&self) -> DialTarget {
         let tls = |files| Tls { files, server_name: None, alpn: &[] };
-        Target {
+        DialTarget {
             peer: Peer::Broker { url: self.url() },
             address: HostPort { host: self.host.clone(), port: self.port },
             tls: self.tls.clone().map(tls),

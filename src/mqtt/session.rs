@@ -23,7 +23,7 @@ use super::{v4, v5};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
 use crate::net::{Backoff, BackoffPolicy, TlsFiles};
-use crate::task::caught;
+use crate::task::catch_panic;
 
 /// Events that may wait for the loop. When full, nothing more is read from the broker until the
 /// loop has taken some; a message may be 256 KiB, so this bounds the memory too.
@@ -278,7 +278,7 @@ pub fn spawn(settings: Settings) -> Session {
 /// Runs until it is to stop; a panic costs the connection, not the session.
 async fn run_on(settings: Settings, events: mpsc::Sender<Event>) {
     loop {
-        let Err(panic) = caught(run(settings.clone(), events.clone())).await else { return };
+        let Err(panic) = catch_panic(run(settings.clone(), events.clone())).await else { return };
         tracing::error!(panic, "the broker's session died of a mistake in this program");
         let reason = format!("the session died of a mistake in this program: {panic}");
         let retry_in = settings.retry.first;

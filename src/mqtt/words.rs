@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::packet_log::{PacketLog, Reason};
 use super::refusal::Refusal;
 use super::session::{Protocol, Settings};
-use crate::net::{Target, late_alert};
+use crate::net::{DialTarget, late_alert};
 
 /// Characters of a broker's own reason that are shown.
 const REASON_MAX: usize = 200;
@@ -28,7 +28,7 @@ pub(super) struct Words {
     broker: String,
     client_id: String,
     protocol: Protocol,
-    target: Target,
+    target: DialTarget,
     certificate_requested: bool,
     log: PacketLog,
     connack_deadline: Duration,

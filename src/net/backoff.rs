@@ -1,4 +1,4 @@
-//! How long to wait before a peer is dialed again: one policy for gateways and brokers.
+//! The delay before a peer is dialed again: one policy for gateways and brokers.
 
 use std::time::Duration;
 

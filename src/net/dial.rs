@@ -18,7 +18,7 @@ use crate::ids::HostPort;
 
 /// What to connect to, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct DialTarget {
     /// Who it is, for messages.
     pub(crate) peer: Peer,
     /// Where it listens.
@@ -59,11 +59,11 @@ pub(crate) struct Dialed {
 ///
 /// # Errors
 /// When a file is of no use, the peer does not answer in time, or its certificate is refused.
-pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
+pub(crate) async fn dial(target: &DialTarget) -> Result<Dialed, DialError> {
     dial_or_fail(target).await.map_err(|failure| DialError::new(target, failure))
 }
 
-async fn dial_or_fail(target: &Target) -> Result<Dialed, Failure> {
+async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, Failure> {
     let handshake = match &target.tls {
         Some(tls) => Some(Handshake::prepare(tls, &target.address.host).await?),
         None => None,

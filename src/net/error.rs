@@ -1,6 +1,5 @@
-//! Why no connection came about, in the words of the person who can fix it.
-//!
-//! One enum for gateways and brokers: the causes are the same, only keys and remedies differ.
+//! Why a connection could not be established: one error for gateways and brokers, whose causes are
+//! the same and whose keys and remedies differ.
 
 use std::fmt;
 use std::io;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use tokio_rustls::rustls::AlertDescription;
 
 use super::code::DialCode;
-use super::dial::Target;
+use super::dial::DialTarget;
 use super::file::{ReadError, SecretError};
 use super::{no_handles_left, remedy};
 use crate::ids::{GatewayName, HostPort, Moment};
@@ -165,13 +164,13 @@ impl From<FileFailure> for Failure {
 }
 
 impl DialError {
-    pub(super) fn new(target: &Target, failure: Failure) -> Self {
+    pub(super) fn new(target: &DialTarget, failure: Failure) -> Self {
         let (peer, address) = (target.peer.clone(), target.address.clone());
         Self { peer, address, failure: Box::new(failure) }
     }
 
     /// A password that cannot be had from its file.
-    pub(crate) fn password(target: &Target, path: &Path, error: SecretError) -> Self {
+    pub(crate) fn password(target: &DialTarget, path: &Path, error: SecretError) -> Self {
         let failure = match error {
             SecretError::Unread(error) => FileFailure::unread(FileKind::Password, path, error),
             error => FileFailure::unusable(FileKind::Password, path, error.to_string()),

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::dial::Target;
+use super::dial::DialTarget;
 use super::error::{DialError, Failure};
 use crate::certificate::Certificate;
 use crate::ids::Moment;
@@ -126,7 +126,11 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
 
 /// What an alert means that came after the handshake, as a missing client certificate's does with
 /// TLS 1.3; `None` where the error is no alert.
-pub(crate) fn late_alert(target: &Target, requested: bool, error: &io::Error) -> Option<DialError> {
+pub(crate) fn late_alert(
+    target: &DialTarget,
+    requested: bool,
+    error: &io::Error,
+) -> Option<DialError> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
     let given = target.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some());
     Some(DialError::new(target, of_alert(*alert, requested, given)))

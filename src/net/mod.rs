@@ -1,7 +1,5 @@
-//! Connections to gateways and brokers, dialed in one way; TCP and the wall clock.
-//!
-//! May not know what is sent. Without the feature `model`, which only our own tests switch on,
-//! TCP and the clock are tokio's and the system's, and nothing else is compiled in.
+//! Dials gateways and brokers, in one way; also TCP and the wall clock. The feature `model`, for
+//! our own tests only, replaces the latter two by a network and a clock in one thread.
 
 use std::io;
 
@@ -21,7 +19,7 @@ pub(crate) use activity::ActivityClock;
 pub(crate) use backoff::Backoff;
 pub use backoff::BackoffPolicy;
 pub use code::{DialCode, is_file_missing};
-pub(crate) use dial::{Dialed, Stream, Target, Tls, dial};
+pub(crate) use dial::{DialTarget, Dialed, Stream, Tls, dial};
 pub use error::{DialError, Peer};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
 pub(crate) use file::{file_problem, read_secret};
@@ -29,7 +27,7 @@ pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
 pub use tls::TlsFiles;
 
 #[cfg(feature = "model")]
-pub(crate) use model::{TcpListener, TcpStream, listen, wall};
+pub(crate) use model::{TcpListener, TcpStream, listen, wall_time};
 #[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use tokio::net::TcpListener;
 #[cfg(not(feature = "model"))]
@@ -47,14 +45,14 @@ pub(crate) fn bind(address: std::net::SocketAddr) -> io::Result<tokio::net::TcpL
     socket.listen(BACKLOG)
 }
 
-/// Whether this process, or the machine, has no file handles left.
+/// Whether the process or the machine has no file handles left.
 pub(crate) fn no_handles_left(error: &io::Error) -> bool {
     /// ENFILE and EMFILE, which have these numbers on every system we are built for.
     const NO_HANDLES: [i32; 2] = [23, 24];
     error.raw_os_error().is_some_and(|number| NO_HANDLES.contains(&number))
 }
 
-/// What to do then; ends a sentence.
+/// The remedy, to end a sentence.
 pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles left: raise its \
                                             limit (LimitNOFILE= under systemd, ulimit -n)";
 
@@ -62,8 +60,8 @@ pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles lef
 #[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use bind as listen;
 
-/// What the wall's clock shows.
+/// The wall-clock time.
 #[cfg(not(feature = "model"))]
-pub(crate) fn wall() -> std::time::SystemTime {
+pub(crate) fn wall_time() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }

@@ -1,6 +1,4 @@
-//! A connection of the model: what is under way in each direction, and its two ends.
-//!
-//! May not know who else is in the network: `Network` holds, cuts and kills.
+//! A connection of the model: the bytes in flight in each direction, and its two ends.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,7 +1,7 @@
-//! A network and a wall's clock inside one thread, on tokio's clock and by a seed.
+//! A network and a wall clock inside one thread, on tokio's clock and driven by a seed.
 //!
-//! May not be in a released program: the feature `model` brings it in. A thread that has begun no
-//! [`Network`] gets the machine's own sockets and clock, so that all other tests run as ever.
+//! Compiled with the feature `model` only, which no released program has. A thread without a
+//! [`Network`] uses the machine's own sockets and clock.
 
 mod line;
 
@@ -69,7 +69,7 @@ struct Inner {
 }
 
 impl Network {
-    /// Begins a network for this thread; its wall's clock begins at `began_at`.
+    /// Starts a network for this thread; its wall clock starts at `began_at`.
     #[must_use]
     pub fn begin(seed: u64, began_at: SystemTime) -> Self {
         let inner = Inner {
@@ -160,8 +160,8 @@ impl Network {
     }
 }
 
-/// What the wall's clock shows: in a model as far from its beginning as tokio's clock.
-pub(crate) fn wall() -> SystemTime {
+/// The wall-clock time: in a model as far from its start as tokio's clock.
+pub(crate) fn wall_time() -> SystemTime {
     let network = Network::of_this_thread();
     network.map_or_else(SystemTime::now, |it| it.0.began_at + it.0.began.elapsed())
 }
