@@ -5,17 +5,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
+use super::block::Block;
 use super::error::Error;
 use super::{Change, Event, Position, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
-
-/// The most events of a block. Retention removes a block in one step.
-const BLOCK_EVENTS_MAX: u64 = 256;
-/// The longest time that a block spans: how much longer than `keep` an event may stay.
-const BLOCK_SPAN_MAX_MS: i64 = 3_600_000;
 
 /// The one writer of the history.
 #[derive(Debug)]
@@ -51,16 +47,6 @@ struct State {
     totals: Totals,
     /// The one that the next event may extend.
     newest_block: Option<Block>,
-}
-
-/// Consecutive events, and the times between which they were recorded.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    first_id: u64,
-    last_id: u64,
-    events: u64,
-    oldest_at: i64,
-    newest_at: i64,
 }
 
 /// What became of an event in the batch that records it.
@@ -183,9 +169,8 @@ impl Database {
     pub fn trim(&mut self, now: Moment) -> Result<bool, Error> {
         let Some(oldest) = Block::oldest(&self.connection)? else { return Ok(false) };
         let keep = i64::try_from(self.retention.keep.as_millis()).unwrap_or(i64::MAX);
-        let too_old = oldest.newest_at < now.millis().saturating_sub(keep);
-        let newest = self.state.newest_block;
-        let is_newest = newest.is_some_and(|newest| newest.first_id == oldest.first_id);
+        let too_old = oldest.newest_at() < now.plus(keep.saturating_neg());
+        let is_newest = self.state.newest_block.is_some_and(|newest| newest.is_same_as(&oldest));
         let too_large = !is_newest && self.bytes()? > self.retention.max_bytes;
         if !too_old && !too_large {
             return Ok(false);
@@ -194,8 +179,8 @@ impl Database {
         oldest.remove(&transaction)?;
         let next = Block::oldest(&transaction)?;
         transaction.commit()?;
-        self.state.totals.events = self.state.totals.events.saturating_sub(oldest.events);
-        self.state.totals.oldest_at = next.map(|block| Moment::from_millis(block.oldest_at));
+        self.state.totals.events = self.state.totals.events.saturating_sub(oldest.events());
+        self.state.totals.oldest_at = next.map(|block| block.oldest_at());
         if is_newest {
             self.state.newest_block = None;
         }
@@ -256,10 +241,8 @@ impl State {
             },
         )?;
         let oldest = Block::oldest(connection)?;
-        state.totals.oldest_at = oldest.map(|block| Moment::from_millis(block.oldest_at));
-        state.newest_block = connection
-            .query_row("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1", (), Block::of_row)
-            .optional()?;
+        state.totals.oldest_at = oldest.map(|block| block.oldest_at());
+        state.newest_block = Block::newest(connection)?;
         Ok(state)
     }
 
@@ -274,14 +257,13 @@ impl State {
         self.last_id = event.id;
         self.totals.events += 1;
         self.totals.oldest_at.get_or_insert(event.recorded_at);
-        let at = event.recorded_at.millis();
         match &mut self.newest_block {
-            Some(block) if block.takes(at) => block.extend(event.id, at),
+            Some(block) if block.takes(event) => block.extend(event),
             block => {
                 if let Some(full) = block {
                     full.write(transaction)?;
                 }
-                *block = Some(Block::of(event.id, at));
+                *block = Some(Block::of(event));
             }
         }
         Ok(())
@@ -291,69 +273,6 @@ impl State {
         transaction
             .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
             .execute([self.position.segment, self.position.offset, self.last_id])?;
-        Ok(())
-    }
-}
-
-impl Block {
-    const fn of(id: u64, at: i64) -> Self {
-        Self { first_id: id, last_id: id, events: 1, oldest_at: at, newest_at: at }
-    }
-
-    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            first_id: row.get("first_id")?,
-            last_id: row.get("last_id")?,
-            events: row.get("events")?,
-            oldest_at: row.get("oldest_at")?,
-            newest_at: row.get("newest_at")?,
-        })
-    }
-
-    fn oldest(connection: &Connection) -> Result<Option<Self>, Error> {
-        let mut query =
-            connection.prepare_cached("SELECT * FROM blocks ORDER BY first_id LIMIT 1")?;
-        Ok(query.query_row((), Self::of_row).optional()?)
-    }
-
-    /// Whether an event of this time may extend it.
-    fn takes(&self, at: i64) -> bool {
-        let (oldest, newest) = (self.oldest_at.min(at), self.newest_at.max(at));
-        self.events < BLOCK_EVENTS_MAX && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
-    }
-
-    fn extend(&mut self, id: u64, at: i64) {
-        self.last_id = id;
-        self.events += 1;
-        self.oldest_at = self.oldest_at.min(at);
-        self.newest_at = self.newest_at.max(at);
-    }
-
-    fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                self.first_id,
-                self.last_id,
-                self.events,
-                self.oldest_at,
-                self.newest_at
-            ])?;
-        Ok(())
-    }
-
-    /// Removes it with its events, and the gaps before its end: the range counts as removed.
-    fn remove(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        let Self { first_id, last_id, newest_at, .. } = *self;
-        transaction
-            .execute("DELETE FROM events WHERE id BETWEEN ?1 AND ?2", [first_id, last_id])?;
-        transaction.execute("DELETE FROM blocks WHERE first_id = ?1", [first_id])?;
-        transaction.execute("DELETE FROM gaps WHERE after_id < ?1", [last_id])?;
-        transaction.execute(
-            "UPDATE progress SET removed_through = ?1,
-             removed_until = max(ifnull(removed_until, ?2), ?2)",
-            params![last_id, newest_at.saturating_add(1)],
-        )?;
         Ok(())
     }
 }

@@ -3,13 +3,10 @@
 //! [`Database`] writes, on one thread; [`Reader`] answers queries beside it. `docs/history.md`
 //! has the schema for other readers.
 
+mod block;
 mod database;
-#[cfg(test)]
-mod docs_tests;
 mod error;
 mod query;
-#[cfg(test)]
-mod query_tests;
 mod reader;
 mod schema;
 #[cfg(test)]

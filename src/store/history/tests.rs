@@ -1,5 +1,8 @@
 //! Tests of the database: kills, repeated batches, marks, retention, damage, readers beside it.
 
+mod docs;
+mod query;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,26 +15,26 @@ use tempfile::TempDir;
 use super::*;
 use crate::ids::DeviceId;
 
-pub(super) const NOW: Moment = Moment::from_millis(1_795_428_000_000);
-pub(super) const HOUR_MS: i64 = 3_600_000;
-pub(super) const KEEP_ALL: Retention = Retention { keep: Duration::MAX, max_bytes: u64::MAX };
+const NOW: Moment = Moment::from_millis(1_795_428_000_000);
+const HOUR_MS: i64 = 3_600_000;
+const KEEP_ALL: Retention = Retention { keep: Duration::MAX, max_bytes: u64::MAX };
 /// Ids begin above every earlier state directory's.
-pub(super) const FIRST_ID: u64 = 1_795_428_000_000_000;
+const FIRST_ID: u64 = 1_795_428_000_000_000;
 
-pub(super) struct Fixture {
+struct Fixture {
     dir: TempDir,
 }
 
 impl Fixture {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    fn path(&self) -> PathBuf {
         self.dir.path().join(FILE_NAME)
     }
 
-    pub(super) fn open(&self, retention: Retention) -> Database {
+    fn open(&self, retention: Retention) -> Database {
         let opened = Database::open(&self.path(), retention, NOW).unwrap();
         assert_eq!(opened.set_aside, None);
         opened.database
@@ -54,11 +57,11 @@ fn read_only(path: &Path) -> Connection {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }
 
-pub(super) fn device(device_id: u32) -> Subject {
+fn device(device_id: u32) -> Subject {
     Subject::Device("lobby".parse().unwrap(), DeviceId::new(device_id).unwrap())
 }
 
-pub(super) fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
+fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
     let payload = format!(r#"{{"event_type":"disconnected","number":{id}}}"#);
     let event_type = "disconnected".to_owned();
     Event { id, recorded_at, subject, event_type, payload: Bytes::from(payload) }

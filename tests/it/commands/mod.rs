@@ -7,6 +7,7 @@ mod bad_input;
 mod changing;
 mod contended;
 mod ctl;
+mod history;
 mod own;
 mod reading;
 mod refused;

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, device, event};
-use super::*;
+use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, device, event};
 use crate::ids::DeviceId;
+use crate::store::history::query;
+use crate::store::history::*;
 
 fn all() -> Filter {
     Filter {

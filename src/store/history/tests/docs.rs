@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-use super::tests::{Fixture, KEEP_ALL, device};
-use super::{Change, Event, Position};
+use super::{Fixture, KEEP_ALL, device};
 use crate::ids::Moment;
 use crate::payload::Subject;
+use crate::store::history::{Change, Event, Position};
 
-const PAGE: &str = include_str!("../../../docs/history.md");
+const PAGE: &str = include_str!("../../../../docs/history.md");
 const MINUTE_MS: i64 = 60_000;
 
 /// The fenced queries by the words behind `sql`.

@@ -1,0 +1,110 @@
+//! Blocks: the consecutive events that retention removes in one step, with their times.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use super::Event;
+use super::error::Error;
+use crate::ids::Moment;
+
+/// The most events of a block. Retention removes a block in one step.
+const BLOCK_EVENTS_MAX: u64 = 256;
+/// The longest time that a block spans: how much longer than `keep` an event may stay.
+const BLOCK_SPAN_MAX_MS: i64 = 3_600_000;
+
+/// Consecutive events, and the times between which they were recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    first_id: u64,
+    last_id: u64,
+    events: u64,
+    oldest_at: i64,
+    newest_at: i64,
+}
+
+impl Block {
+    pub(super) const fn of(event: &Event) -> Self {
+        let (id, at) = (event.id, event.recorded_at.millis());
+        Self { first_id: id, last_id: id, events: 1, oldest_at: at, newest_at: at }
+    }
+
+    pub(super) const fn events(&self) -> u64 {
+        self.events
+    }
+
+    pub(super) const fn oldest_at(&self) -> Moment {
+        Moment::from_millis(self.oldest_at)
+    }
+
+    pub(super) const fn newest_at(&self) -> Moment {
+        Moment::from_millis(self.newest_at)
+    }
+
+    pub(super) const fn is_same_as(&self, other: &Self) -> bool {
+        self.first_id == other.first_id
+    }
+
+    fn of_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            first_id: row.get("first_id")?,
+            last_id: row.get("last_id")?,
+            events: row.get("events")?,
+            oldest_at: row.get("oldest_at")?,
+            newest_at: row.get("newest_at")?,
+        })
+    }
+
+    pub(super) fn oldest(connection: &Connection) -> Result<Option<Self>, Error> {
+        let mut query =
+            connection.prepare_cached("SELECT * FROM blocks ORDER BY first_id LIMIT 1")?;
+        Ok(query.query_row((), Self::of_row).optional()?)
+    }
+
+    pub(super) fn newest(connection: &Connection) -> Result<Option<Self>, Error> {
+        let mut query =
+            connection.prepare("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1")?;
+        Ok(query.query_row((), Self::of_row).optional()?)
+    }
+
+    /// Whether the event may extend it.
+    pub(super) fn takes(&self, event: &Event) -> bool {
+        let at = event.recorded_at.millis();
+        let (oldest, newest) = (self.oldest_at.min(at), self.newest_at.max(at));
+        self.events < BLOCK_EVENTS_MAX && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
+    }
+
+    pub(super) fn extend(&mut self, event: &Event) {
+        let at = event.recorded_at.millis();
+        self.last_id = event.id;
+        self.events += 1;
+        self.oldest_at = self.oldest_at.min(at);
+        self.newest_at = self.newest_at.max(at);
+    }
+
+    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                self.first_id,
+                self.last_id,
+                self.events,
+                self.oldest_at,
+                self.newest_at
+            ])?;
+        Ok(())
+    }
+
+    /// Removes it with its events, and the gaps before its end: the range counts as removed.
+    pub(super) fn remove(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let Self { first_id, last_id, newest_at, .. } = *self;
+        transaction
+            .execute("DELETE FROM events WHERE id BETWEEN ?1 AND ?2", [first_id, last_id])?;
+        transaction.execute("DELETE FROM blocks WHERE first_id = ?1", [first_id])?;
+        transaction.execute("DELETE FROM gaps WHERE after_id < ?1", [last_id])?;
+        transaction.execute(
+            "UPDATE progress SET removed_through = ?1,
+             removed_until = max(ifnull(removed_until, ?2), ?2)",
+            params![last_id, newest_at.saturating_add(1)],
+        )?;
+        Ok(())
+    }
+}
