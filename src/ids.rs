@@ -70,9 +70,15 @@ impl FromStr for DeviceId {
 /// A gateway's name: a level of the topics and a label of the metrics.
 ///
 /// `[a-z][a-z0-9]*(_[a-z0-9]+)*`, at most 32 bytes, not `bridge` nor `bridge_...`. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct GatewayName(Arc<str>);
+
+impl Serialize for GatewayName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl GatewayName {
     /// The name as text.
@@ -202,7 +208,9 @@ impl fmt::Display for HostPort {
 }
 
 /// A moment by the bridge's clock (or a gateway's, where said so): Unix time in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Moment(i64);
 

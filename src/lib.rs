@@ -20,7 +20,6 @@ pub mod ids;
 pub mod metrics;
 pub mod mqtt;
 pub mod net;
-pub mod outbox;
 pub mod payload;
 pub mod period;
 pub mod proto;

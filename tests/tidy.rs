@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Which room may use which; a room that is not here may not exist.
 ///
-/// Data goes one way: gateway, fleet, outbox, mqtt. What is left out is meant: the core knows no
+/// Data goes one way: gateway, fleet, store, mqtt. What is left out is meant: the core knows no
 /// wire and no clock, commands know no topics, the simulator cannot share our bugs.
 const ARROWS: &[(&str, &str)] = &[
     ("ids", ""),
@@ -19,9 +19,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("net", "ids certificate"),
     ("fleet", "ids"),
     ("payload", "ids fleet"),
-    ("outbox", "ids fleet payload"),
-    ("store", "ids payload"),
-    ("mqtt", "ids certificate fleet payload outbox homeassistant task net"),
+    ("store", "ids fleet payload"),
+    ("mqtt", "ids certificate fleet payload store homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
     ("commands", "ids fleet payload gsdk period store"),
@@ -33,10 +32,10 @@ const ARROWS: &[(&str, &str)] = &[
     ("simulator", "ids proto net"),
     (
         "bridge",
-        "ids fleet payload outbox store mqtt gsdk commands desired metrics http homeassistant \
+        "ids fleet payload store mqtt gsdk commands desired metrics http homeassistant \
          config net task",
     ),
-    ("doctor", "ids certificate fleet gsdk mqtt outbox config bridge net"),
+    ("doctor", "ids certificate fleet gsdk mqtt store config bridge net"),
     ("schema", ""),
     ("demo", "*"),
     ("cli", "*"),
@@ -61,7 +60,7 @@ const TEST_LINES_MAX: usize = 600;
 const MAIN_LINES_MAX: usize = 80;
 const LIB_LINES_MAX: usize = 60;
 /// Direct dependencies of the program. To raise it is a decision: the commit says what is worth it.
-const DEPENDENCIES_MAX: usize = 44;
+const DEPENDENCIES_MAX: usize = 45;
 const FILE_BYTES_MAX: u64 = 200 << 10;
 
 /// A breach: line 0 is the file as a whole.

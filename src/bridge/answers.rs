@@ -13,8 +13,8 @@ use crate::commands::{
 };
 use crate::fleet::{GatewayIndex, Input};
 use crate::mqtt;
-use crate::outbox::store::Key;
 use crate::payload::{Intent, to_bytes};
+use crate::store::Key;
 
 /// Answers of this size and above carry a short one, for a broker that refuses them as too large.
 const SHORT_FROM: usize = 1_024;
@@ -44,7 +44,7 @@ impl Bridge {
     fn note_intent(&mut self, gateway: GatewayIndex, intent: Option<Intent>) {
         let Some(desk) = self.requests.desks.get_mut(gateway.0) else { return };
         let note = intent.as_ref().map(to_bytes);
-        self.outbox.note(Key::Intent(desk.name.clone()), note.as_deref());
+        self.persistence.set(Key::Intent(desk.name.clone()), note.as_deref());
         desk.intent = intent;
     }
 
@@ -55,7 +55,7 @@ impl Bridge {
         self.requests.under_way = self.requests.under_way.saturating_sub(1);
         let now = self.clock.now();
         let Some(entry) = self.directory.gateway(gateway).cloned() else { return };
-        if !self.outbox.is_kept() {
+        if !self.persistence.is_durable() {
             outcome.warn_not_remembered("the bridge keeps nothing now beyond its own end");
         }
         let cut_short = outcome.error.as_ref().is_some_and(|error| error.code == code::INTERRUPTED);

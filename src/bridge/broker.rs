@@ -94,7 +94,7 @@ impl Bridge {
         self.forget_scan = None;
         self.requests.subscription = RequestSubscription::default();
         self.broker_fault = reason;
-        let outbox = &mut self.outbox;
+        let outbox = self.persistence.outbox_mut();
         let set_aside = self.publisher.disconnected(closed_by_broker, &self.directory, outbox);
         if let Some(rejected) = set_aside {
             self.message_rejected(rejected);
@@ -112,7 +112,7 @@ impl Bridge {
 
     /// The broker has answered a message, or is known to refuse it.
     fn answered(&mut self, token: u64, result: Result<(), Refusal>) {
-        let (now, outbox) = (self.clock.steady(), &mut self.outbox);
+        let (now, outbox) = (self.clock.steady(), self.persistence.outbox_mut());
         let acknowledged = self.publisher.acknowledged(now, token, result, &self.directory, outbox);
         let Some(acknowledged) = acknowledged else { return };
         match acknowledged.rejected {
@@ -149,12 +149,13 @@ impl Bridge {
 
     /// Writes what there is to write, then sends what there is to send, as far as the window goes.
     pub(super) fn publish(&mut self) {
-        self.write_down();
+        self.persist();
         self.requests.written_down();
-        self.info.outbox.pending = self.outbox.len();
-        self.info.outbox.dropped = self.outbox.dropped();
-        self.metrics.outbox_events.set(gauge(self.outbox.len()));
-        self.metrics.outbox_bytes.set(gauge(self.outbox.bytes()));
+        let outbox = self.persistence.outbox();
+        self.info.outbox.pending = outbox.len();
+        self.info.outbox.dropped = outbox.dropped();
+        self.metrics.outbox_events.set(gauge(outbox.len()));
+        self.metrics.outbox_bytes.set(gauge(outbox.bytes()));
         // What is refused without being sent may be followed by other messages.
         loop {
             let refused = self.send_all();
@@ -177,7 +178,7 @@ impl Bridge {
             links: &self.facts,
             bridge: &self.info,
         };
-        while let Some(outgoing) = self.publisher.next(now, &mut self.outbox, &view) {
+        while let Some(outgoing) = self.publisher.next(now, self.persistence.outbox_mut(), &view) {
             let token = outgoing.token;
             let content_type = outgoing.json.then_some("application/json");
             let publish = Publish {

@@ -2,7 +2,6 @@
 //!
 //! May not wait for anything.
 
-use std::borrow::Cow;
 use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
@@ -13,7 +12,6 @@ use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output, Sourc
 use crate::gsdk::{LinkError, LinkEvent};
 use crate::ids::Moment;
 use crate::mqtt;
-use crate::outbox::Record;
 use crate::payload::{
     AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
     to_bytes,
@@ -124,9 +122,9 @@ impl Bridge {
         self.carry_out(&mut out, None);
         self.out = out;
         let now = Instant::now();
-        // Into a full outbox it would only drop one more: it waits until somebody takes events.
-        let told = self.publisher.is_connected().then(|| self.losses.tell(now)).flatten();
-        if let Some(kind) = told {
+        // A full outbox would drop another event for the report, so it waits for the broker.
+        let report = self.publisher.is_connected().then(|| self.losses.report(now)).flatten();
+        if let Some(kind) = report {
             self.bridge_event(&kind);
         }
         self.give_again(now);
@@ -153,7 +151,7 @@ impl Bridge {
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
-        let (giving, keeping) = (self.desired.due(), self.keeper.due());
+        let (giving, keeping) = (self.desired.due(), self.persistence.due());
         let broker = [self.retained_scan.due(), self.discovery.due(), self.session_again_at];
         let subscription = self.requests.subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
@@ -168,25 +166,24 @@ impl Bridge {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
-                    self.touched.insert((event.gateway, event.device_id));
                     self.page.device_event(&event);
                     let read_at = self.read_from_stream(&event, read_at);
-                    self.unwritten.push((event, read_at));
+                    self.persistence.device_event(event, read_at);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
-                    self.touched.insert((gateway, device_id));
+                    self.persistence.touch(gateway, device_id);
                     self.page.changed(gateway, device_id);
                     self.publisher.device_changed(gateway, device_id);
                 }
                 Output::Store { gateway, device_id } => {
-                    self.touched.insert((gateway, device_id));
+                    self.persistence.touch(gateway, device_id);
                 }
                 Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
-                    self.touched.insert((gateway, device_id));
+                    self.persistence.touch(gateway, device_id);
                     let gone = self.directory.gateway(gateway);
-                    let outbox = &mut self.outbox;
+                    let outbox = self.persistence.outbox_mut();
                     self.publisher.device_forgotten(gateway, device_id, gone, outbox);
                 }
                 Output::ListGateway(gateway) => {
@@ -257,11 +254,9 @@ impl Bridge {
         payload: bytes::Bytes,
         read_at: Option<StdInstant>,
     ) {
-        let event_type = Cow::Borrowed(event_type);
-        for dropped in self.outbox.append(Record { subject, event_type, payload, read_at }) {
-            self.metrics.outbox_dropped.inc();
-            self.losses.add(dropped);
-        }
+        let now = self.clock.now();
+        let dropped = self.persistence.append(now, subject, event_type, payload, read_at);
+        self.dropped(dropped);
         self.publisher.bridge_info_changed();
     }
 }

@@ -18,7 +18,7 @@ use crate::desired::{DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
 use crate::gsdk::{AcceptFilter, Link, Slaves, Target};
 use crate::ids::{DeviceId, GatewayName};
-use crate::outbox::store::Key;
+use crate::store::Key;
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -143,7 +143,7 @@ impl Bridge {
             let at = self.directory.gateways.iter().position(|entry| entry.name == name);
             let provisioner = at.and_then(|at| self.desired.gateways.get_mut(at));
             let (Some(at), Some(provisioner)) = (at, provisioner) else {
-                self.outbox.note(Key::Desired(name), None);
+                self.persistence.set(Key::Desired(name), None);
                 continue;
             };
             match serde_json::from_slice::<DesiredState>(&note) {
@@ -335,7 +335,7 @@ impl Bridge {
     fn note_desired(&mut self, gateway: GatewayIndex) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let note = self.desired.note(gateway);
-        self.outbox.note(Key::Desired(entry.name.clone()), note.as_deref());
+        self.persistence.set(Key::Desired(entry.name.clone()), note.as_deref());
         self.keep_devices(gateway);
     }
 

@@ -137,7 +137,7 @@ impl Bridge {
             Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
         };
         tracing::info!(%gateway, topics = count, "clearing a gateway that is to be forgotten");
-        self.publisher.clear_on_request(topics, &mut self.outbox);
+        self.publisher.clear_on_request(topics, self.persistence.outbox_mut());
         self.answer_own(asker, Some(&gateway), outcome, &device_ids);
     }
 }

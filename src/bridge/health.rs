@@ -89,8 +89,13 @@ impl Bridge {
             DegradedReason::DiscoveryRefused => refused(self.publisher.discovery_refused())
                 .map(|refused| format!("discovery for Home Assistant: {refused}")),
             DegradedReason::StoreInMemory => {
-                self.keeper.fault().map(|fault| format!("the store: {fault}"))
+                self.persistence.fault().map(|fault| format!("the store: {fault}"))
             }
+            DegradedReason::HistoryNotWritten => self
+                .persistence
+                .history()
+                .fault
+                .map(|fault| format!("the history: {fault}; events are published all the same")),
             DegradedReason::AnotherInstance => self.duplicates.fault(Instant::now()),
             DegradedReason::FileMissing => self.files_missing(),
         }

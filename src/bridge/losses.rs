@@ -1,86 +1,82 @@
-//! Events that nobody will see, told at most once a minute, and remembered until then.
-//!
-//! May not drop anything: it only counts.
+//! Events that were lost, reported by `events_lost` at most once a minute and stored until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::outbox::Outbox;
-use crate::outbox::store::{Key, Untold};
+use super::persistence::Persistence;
 use crate::payload::{BridgeEventKind, Subject};
+use crate::store::{Key, UnreportedLoss, encode};
 
-/// The least time between two tellings (contract, section 1).
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between two reports (contract, section 1).
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Whose events are lost, of which nobody was told.
-    untold: BTreeMap<Subject, Untold>,
-    /// Of whom the store has it otherwise.
-    unwritten: BTreeSet<Subject>,
-    told_at: Option<Instant>,
+    unreported: BTreeMap<Subject, UnreportedLoss>,
+    /// Subjects whose loss has changed since it was stored.
+    changed: BTreeSet<Subject>,
+    reported_at: Option<Instant>,
 }
 
 impl Losses {
     pub(super) fn add(&mut self, subject: Subject) {
-        self.more(subject, Untold { count: 1, refused: false });
+        self.more(subject, UnreportedLoss { count: 1, refused: false });
     }
 
     /// One that the broker will never accept.
     pub(super) fn add_refused(&mut self, subject: Subject) {
-        self.more(subject, Untold { count: 1, refused: true });
+        self.more(subject, UnreportedLoss { count: 1, refused: true });
     }
 
-    /// What an earlier process lost and did not tell.
-    pub(super) fn restore(&mut self, untold: Vec<(Subject, Untold)>) {
-        untold.into_iter().for_each(|(subject, more)| self.more(subject, more));
+    /// What an earlier process lost and did not report.
+    pub(super) fn restore(&mut self, losses: Vec<(Subject, UnreportedLoss)>) {
+        losses.into_iter().for_each(|(subject, more)| self.more(subject, more));
     }
 
-    fn more(&mut self, subject: Subject, more: Untold) {
-        let known = self.untold.entry(subject.clone()).or_default();
+    fn more(&mut self, subject: Subject, more: UnreportedLoss) {
+        let known = self.unreported.entry(subject.clone()).or_default();
         known.count += more.count;
         known.refused |= more.refused;
-        self.unwritten.insert(subject);
+        self.changed.insert(subject);
     }
 
-    /// Hands on what has changed, to be written with this turn.
-    pub(super) fn write_down(&mut self, outbox: &mut Outbox) {
-        while let Some(subject) = self.unwritten.pop_first() {
-            let untold = self.untold.get(&subject).map(Untold::bytes);
-            outbox.note(Key::Untold(subject), untold.as_deref());
+    /// Stores what has changed with this iteration.
+    pub(super) fn store(&mut self, persistence: &mut Persistence) {
+        while let Some(subject) = self.changed.pop_first() {
+            let loss = self.unreported.get(&subject).map(encode);
+            persistence.set(Key::UnreportedLoss(subject), loss.as_deref());
         }
     }
 
-    /// All that is to outlive the process.
-    pub(super) fn notes(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
-        let note =
-            |(subject, untold): (&Subject, &Untold)| (Key::Untold(subject.clone()), untold.bytes());
-        self.untold.iter().map(note)
+    /// All that has to be stored.
+    pub(super) fn values(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
+        let losses = self.unreported.iter();
+        losses.map(|(subject, loss)| (Key::UnreportedLoss(subject.clone()), encode(loss)))
     }
 
-    /// When the next telling is due.
+    /// When the next report is due.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let next = self.told_at.map_or(now, |told_at| told_at + TELL_INTERVAL);
-        (!self.untold.is_empty()).then_some(next)
+        let next = self.reported_at.map_or(now, |reported_at| reported_at + REPORT_INTERVAL);
+        (!self.unreported.is_empty()).then_some(next)
     }
 
-    /// What is to be told now, if anything.
-    pub(super) fn tell(&mut self, now: Instant) -> Option<BridgeEventKind> {
+    /// The report that is due now, if one is.
+    pub(super) fn report(&mut self, now: Instant) -> Option<BridgeEventKind> {
         self.due(now).filter(|&due| due <= now)?;
-        self.told_at = Some(now);
-        let told = std::mem::take(&mut self.untold);
-        let reason = if told.values().any(|untold| untold.refused) {
+        self.reported_at = Some(now);
+        let losses = std::mem::take(&mut self.unreported);
+        let reason = if losses.values().any(|loss| loss.refused) {
             "the broker does not accept them; see the bridge's log, and raise the broker's maximum \
              packet size if they are too large"
         } else {
             "the outbox was full, so its oldest events were dropped"
         };
         let reason = reason.to_owned();
-        let count = told.values().map(|untold| untold.count).sum();
-        let devices = told.len() as u64;
-        self.unwritten.extend(told.into_keys());
+        let count = losses.values().map(|loss| loss.count).sum();
+        let devices = losses.len() as u64;
+        self.changed.extend(losses.into_keys());
         Some(BridgeEventKind::EventsLost { count, devices, reason })
     }
 }

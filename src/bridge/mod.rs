@@ -16,11 +16,11 @@ mod forget;
 mod health;
 mod history;
 mod incoming;
-mod keeping;
 mod losses;
 mod own;
 mod own_state;
 mod page;
+mod persistence;
 mod provision;
 mod queries;
 mod request_subscription;
@@ -28,23 +28,20 @@ mod requests;
 mod retained_scan;
 mod running;
 mod stale_topics;
-mod taking_up;
+mod storing;
 mod wiring;
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::fleet::{DeviceEvent, Fleet, GatewayIndex, Output};
+use crate::fleet::{Fleet, GatewayIndex, Output};
 use crate::gsdk::{Link, LinkEvent};
 use crate::http::Query;
-use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Connection, Publisher, Session};
-use crate::outbox::Outbox;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use crate::task::Heartbeat;
 use clock::Clock;
@@ -54,9 +51,9 @@ use duplicates::DuplicateDetector;
 use forget::ForgetScan;
 use health::HealthFacts;
 use history::HistoryQueries;
-use keeping::Keeper;
 use losses::Losses;
 use page::PageKeep;
+use persistence::Persistence;
 use requests::Requests;
 use retained_scan::RetainedScan;
 use stale_topics::StaleTopics;
@@ -81,12 +78,7 @@ pub struct Bridge {
     clock: Clock,
     heartbeat: Heartbeat,
     fleet: Fleet,
-    outbox: Outbox,
-    keeper: Keeper,
-    /// Events of this turn, not yet written, with the time when they were read from a stream.
-    unwritten: Vec<(DeviceEvent, Option<StdInstant>)>,
-    /// Devices whose last state may have changed in this turn.
-    touched: BTreeSet<(GatewayIndex, DeviceId)>,
+    persistence: Persistence,
     publisher: Publisher,
     directory: Directory,
     info: BridgeInfo,
@@ -179,7 +171,7 @@ impl Bridge {
         self.requests.stop();
         self.stop_links.send_replace(true);
         self.turn_until(DRAIN_DEADLINE, |bridge| {
-            let told = bridge.outbox.is_empty() && !bridge.publisher.has_answers();
+            let told = bridge.persistence.outbox().is_empty() && !bridge.publisher.has_answers();
             !bridge.requests.are_under_way() && (told || bridge.connection.is_none())
         })
         .await;
@@ -192,7 +184,7 @@ impl Bridge {
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());
         let (_, ()) = tokio::join!(web, end(session));
         self.queries.close();
-        self.stop_keeping();
+        self.stop_storing();
     }
 
     /// Answers the web server until it has ended, so that a stop cuts no scrape off.

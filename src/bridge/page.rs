@@ -248,7 +248,7 @@ impl Bridge {
             started_at: self.info.started_at,
             now: self.clock.now(),
             reasons: self.problems(),
-            pending: self.outbox.len(),
+            pending: self.persistence.outbox().len(),
             gateways: gateways.collect(),
         }
     }

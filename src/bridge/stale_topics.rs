@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::Bridge;
+use super::persistence::Persistence;
 use crate::fleet::GatewayIndex;
 use crate::ids::GatewayName;
 use crate::mqtt::{Message, Owner};
-use crate::outbox::store::Key;
+use crate::store::Key;
 
 /// Devices remembered at most; more are not those of one bridge.
 const FOUND_MAX: usize = 1_000_000;
@@ -30,6 +31,8 @@ pub(super) struct StaleTopics {
     /// Gateways that the store has published and the configuration does not name any more. The
     /// store remembers them until all of theirs is cleared.
     gone: BTreeSet<GatewayName>,
+    /// Whether the store has it that something may still be found.
+    stored: bool,
 }
 
 impl StaleTopics {
@@ -41,6 +44,19 @@ impl StaleTopics {
     /// Whether something may still be found and cleared.
     pub(super) fn are_open(&self) -> bool {
         self.wanted || !self.found.is_empty()
+    }
+
+    /// Stores whether something may still be found.
+    pub(super) fn store(&mut self, persistence: &mut Persistence) {
+        let open = self.are_open();
+        if std::mem::replace(&mut self.stored, open) != open {
+            persistence.set(Key::StaleScan, open.then_some(&[]));
+        }
+    }
+
+    /// What has to be stored.
+    pub(super) fn value(&self) -> Option<(Key, Vec<u8>)> {
+        self.are_open().then(|| (Key::StaleScan, Vec::new()))
     }
 
     /// The store does not remember what was published: the next scan looks for it.
@@ -100,7 +116,7 @@ impl Bridge {
         for device_id in of_gateway.into_iter().filter_map(|owner| owner.device_id) {
             if self.fleet.device(gateway, device_id).is_none() {
                 tracing::info!(gateway = %entry.name, %device_id, "clearing a stale device");
-                let outbox = &mut self.outbox;
+                let outbox = self.persistence.outbox_mut();
                 self.publisher.device_forgotten(gateway, device_id, Some(entry), outbox);
             }
         }
@@ -110,7 +126,7 @@ impl Bridge {
     pub(super) fn forget_gone_gateways(&mut self) {
         if !self.stale_topics.gone.is_empty() && self.publisher.is_cleared() {
             for gateway in std::mem::take(&mut self.stale_topics.gone) {
-                self.outbox.note(Key::Gateway(gateway), None);
+                self.persistence.set(Key::Gateway(gateway), None);
             }
         }
     }

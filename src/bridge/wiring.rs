@@ -19,9 +19,9 @@ use super::discovery::{self, Discovery};
 use super::duplicates::DuplicateDetector;
 use super::health::HealthFacts;
 use super::history::HistoryQueries;
-use super::keeping::Keeper;
 use super::losses::Losses;
 use super::page::PageKeep;
+use super::persistence::Persistence;
 use super::requests::Requests;
 use super::retained_scan::RetainedScan;
 use super::stale_topics::StaleTopics;
@@ -33,9 +33,9 @@ use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
 use crate::net::{BackoffPolicy, TlsFiles};
-use crate::outbox::store::{StoreError, SyncMode};
-use crate::outbox::{Limits, Outbox};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
+use crate::store::history::Retention;
+use crate::store::{self, Limits, StoreError, SyncMode};
 use crate::task::Heartbeat;
 
 /// Observations that may wait for the loop (design, decision 1). Beyond it a gateway's stream is
@@ -58,9 +58,24 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("setting up the metrics failed")]
     Metrics(#[from] prometheus::Error),
-    /// Another process has the state directory.
+    /// The state directory cannot be used.
+    #[error(
+        "state_dir cannot be used: {0}; give the directory to the user of the service, make room \
+         on its disk, or set another state_dir"
+    )]
+    StateDir(StoreError),
+    /// The error says what to do.
     #[error(transparent)]
-    Held(StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::InUse { .. } | StoreError::LaterFormat { .. } => Self::Store(error),
+            other => Self::StateDir(other),
+        }
+    }
 }
 
 impl Bridge {
@@ -69,12 +84,15 @@ impl Bridge {
     /// there.
     ///
     /// # Errors
-    /// When the metrics cannot be set up, or another process has the state directory.
+    /// When the metrics cannot be set up, or the state directory cannot be used.
     pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Self, StartError> {
         let clock = Clock::start();
         let metrics = Metrics::new(VERSION, COMMIT)?;
-        let mut keeper = Keeper::new(config.state_dir.clone(), sync_mode(config));
-        let found = keeper.open().map_err(StartError::Held)?;
+        let (persistence, content, chain) = Persistence::open(
+            store_settings(config),
+            clock.now(),
+            metrics.store.write_seconds.clone(),
+        )?;
         let directory = directory(config);
         let info = info(config, &directory, clock.now());
 
@@ -102,10 +120,7 @@ impl Bridge {
         let mut bridge = Self {
             clock,
             heartbeat,
-            outbox: Outbox::new(limits(config)),
-            keeper,
-            unwritten: Vec::new(),
-            touched: BTreeSet::new(),
+            persistence,
             publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
             facts: vec![LinkFacts::default(); links.len()],
             requests: Requests::new(config, &links),
@@ -141,7 +156,7 @@ impl Bridge {
             out: Vec::new(),
             batch: Vec::new(),
         };
-        bridge.take_up(found);
+        bridge.restore(content, chain)?;
         Ok(bridge)
     }
 }
@@ -224,17 +239,18 @@ fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gsdk::RpcObser
     })
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
-        max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
-    }
-}
-
-const fn sync_mode(config: &Config) -> SyncMode {
-    match config.outbox.sync {
-        Sync::Interval => SyncMode::Interval,
-        Sync::Always => SyncMode::Always,
+fn store_settings(config: &Config) -> store::Settings {
+    store::Settings {
+        state_dir: config.state_dir.clone(),
+        sync: match config.outbox.sync {
+            Sync::Interval => SyncMode::Interval,
+            Sync::Always => SyncMode::Always,
+        },
+        limits: Limits {
+            max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
+            max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
+        },
+        history: Retention { keep: config.history.keep, max_bytes: config.history.max_bytes },
     }
 }
 

@@ -214,18 +214,18 @@ pub struct Outbox {
     #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
     #[schemars(with = "String", title = "size", extend("default" = "512MiB"))]
     pub max_bytes: u64,
-    /// At most 10 ms or 1,000 events not yet forced to the disk, or each one before it is
-    /// published.
+    /// When what is written before it is published is synced: within 1 s while events wait for the
+    /// broker, otherwise within 30 s; or before it is published.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "interval"))]
     pub sync: Sync,
 }
 
-/// When written events are forced to the disk.
+/// When the log is synced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sync {
-    /// At most 10 ms or 1,000 events later.
+    /// Within 1 s while events wait for the broker, otherwise within 30 s.
     Interval,
     /// Before they are published.
     Always,

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::Finding;
 use crate::config::Config;
-use crate::outbox::store::StateDir;
+use crate::store::StateDir;
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     let holder = StateDir::holder(&config.state_dir);

@@ -4,6 +4,8 @@
 //! (`gateway` does). The one thing easily got wrong: a retry is not news. Within one value of
 //! `connected`, each status of a retry loop is told once; its repeats leave no trace but a count.
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{EventType, Source};
 use super::listed::DeviceInfo;
 use super::seconds::Seconds;
@@ -46,7 +48,7 @@ pub(super) struct Device {
 }
 
 /// A known value of `connected`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// The value.
     pub connected: bool,
@@ -55,13 +57,14 @@ pub struct Known {
     /// Whether its beginning was seen on the stream.
     pub exact: bool,
     /// Whether all of it, from its beginning, was observed; never across a restart.
+    #[serde(skip)]
     pub whole: bool,
     /// The status last known within it.
     pub status: Status,
 }
 
 /// What of a device outlives the process: its place in the chain and what was last known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     /// The last event's number; 0 before the first.
     pub seq: u64,

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::status::{Mode, Status};
 use crate::ids::DeviceId;
 
@@ -21,7 +23,7 @@ pub struct Listed {
 }
 
 /// What a gateway's list tells of a device besides its status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceInfo {
     /// What kind of device.
     pub device_type: DeviceType,
@@ -38,7 +40,7 @@ pub struct DeviceInfo {
 }
 
 /// A kind of device (`gsdk.device.Type`), by its number on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceType(i32);
 
 impl DeviceType {

@@ -10,7 +10,6 @@ mod device;
 mod event;
 mod forgetting;
 mod gateway;
-mod late;
 mod listed;
 mod seconds;
 mod skew;
@@ -139,21 +138,6 @@ impl Fleet {
         let device = gateway.devices.entry(device_id);
         let kept = gateway.kept.contains(&device_id);
         device.or_insert_with(|| device::Device::undeclared(now, kept)).restore(remembered);
-    }
-
-    /// A device that an earlier process knew, told while this one is at work: what has been heard
-    /// meanwhile stands, in this chain.
-    pub fn recall(
-        &mut self,
-        now: Moment,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        remembered: Remembered,
-        out: &mut Vec<Output>,
-    ) {
-        if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            gateway.recall(now, device_id, remembered, out);
-        }
     }
 
     /// What is to outlive the process of a device; `None` for one that never had topics.

@@ -6,8 +6,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A device's connection status (`gsdk.connect.Status`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "i32", into = "i32")]
 pub enum Status {
     /// 0x00
     Disconnected,
@@ -133,7 +136,8 @@ fn unknown_code(text: &str) -> Option<i32> {
 }
 
 /// Who dials whom (`gsdk.connect.ConnectionMode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "i32", into = "i32")]
 pub enum Mode {
     /// 0: the gateway dials the device.
     ServerToDevice,
@@ -185,6 +189,30 @@ impl FromStr for Mode {
             "device_to_server" => Ok(Self::DeviceToServer),
             other => unknown_code(other).map(Self::from_code).ok_or(()),
         }
+    }
+}
+
+impl From<i32> for Status {
+    fn from(code: i32) -> Self {
+        Self::from_code(code)
+    }
+}
+
+impl From<Status> for i32 {
+    fn from(value: Status) -> Self {
+        value.code()
+    }
+}
+
+impl From<i32> for Mode {
+    fn from(code: i32) -> Self {
+        Self::from_code(code)
+    }
+}
+
+impl From<Mode> for i32 {
+    fn from(value: Mode) -> Self {
+        value.code()
     }
 }
 

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
 /// Stream to PUBACK, in seconds: the path is a millisecond when well, minutes when the broker is
@@ -35,8 +36,8 @@ pub struct Metrics {
     pub outbox_bytes: IntGauge,
     /// Events dropped because the outbox was full, or not accepted by the broker.
     pub outbox_dropped: IntCounter,
-    /// Whether the store takes what is written.
-    pub store_ok: Gauge,
+    /// The store's.
+    pub store: StoreMetrics,
     rpc_duration: HistogramVec,
     rpcs: IntCounterVec,
     commands: IntCounterVec,
@@ -55,8 +56,8 @@ impl Metrics {
             "gsdk_event_delivery_seconds",
             "From reading a device event off the stream to the broker's PUBACK.",
         );
+        let registry = Registry::new();
         let metrics = Self {
-            registry: Registry::new(),
             mqtt_connected: IntGauge::new(
                 "gsdk_mqtt_connected",
                 "Whether the broker is connected (1) or not (0).",
@@ -85,10 +86,7 @@ impl Metrics {
                 "gsdk_outbox_dropped_total",
                 "Events dropped because the outbox was full, or not accepted by the broker.",
             )?,
-            store_ok: Gauge::new(
-                "gsdk_store_ok",
-                "Whether the store takes what is written (1) or not (0).",
-            )?,
+            store: StoreMetrics::new(&registry)?,
             rpc_duration: HistogramVec::new(
                 rpc.buckets(RPC_BUCKETS.to_vec()),
                 &["gateway", "method"],
@@ -107,6 +105,7 @@ impl Metrics {
                 Opts::new("gsdk_degraded", "Whether the bridge is degraded for this reason (1)."),
                 &["reason"],
             )?,
+            registry,
         };
         metrics.register(version, commit)?;
         Ok(metrics)
@@ -116,7 +115,6 @@ impl Metrics {
         let opts = Opts::new("gsdk_build_info", "The program's version.");
         let build_info = IntGaugeVec::new(opts, &["version", "commit"])?;
         build_info.with_label_values(&[version, commit]).set(1);
-        self.store_ok.set(1.0);
         DegradedReason::ALL.into_iter().for_each(|reason| self.degraded(reason, false));
         let registry = &self.registry;
         registry.register(Box::new(build_info))?;
@@ -128,7 +126,6 @@ impl Metrics {
         registry.register(Box::new(self.outbox_events.clone()))?;
         registry.register(Box::new(self.outbox_bytes.clone()))?;
         registry.register(Box::new(self.outbox_dropped.clone()))?;
-        registry.register(Box::new(self.store_ok.clone()))?;
         registry.register(Box::new(self.rpc_duration.clone()))?;
         registry.register(Box::new(self.rpcs.clone()))?;
         registry.register(Box::new(self.commands.clone()))?;

@@ -12,9 +12,8 @@ use super::publisher::Publisher;
 use super::sent::Sent;
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
-use crate::outbox::Outbox;
-use crate::outbox::store::Key;
 use crate::payload::GatewayEntry;
+use crate::store::{Key, Outbox};
 
 impl Publisher {
     /// This device is no more.
@@ -60,7 +59,7 @@ impl Publisher {
     /// Clears these topics of a gateway that is not configured, which `forget` named.
     pub fn clear_on_request(&mut self, topics: BTreeSet<String>, outbox: &mut Outbox) {
         for topic in topics {
-            outbox.note(Key::Clearing(topic.clone()), Some(&[]));
+            outbox.changes().put(Key::Clearing(topic.clone()), &[]);
             self.cleared.push_at_once(topic);
         }
     }
@@ -88,7 +87,7 @@ impl Publisher {
     }
 
     fn clear(&mut self, topic: String, outbox: &mut Outbox) {
-        outbox.note(Key::Clearing(topic.clone()), Some(&[]));
+        outbox.changes().put(Key::Clearing(topic.clone()), &[]);
         self.cleared.push_back(topic);
     }
 
@@ -99,7 +98,7 @@ impl Publisher {
                 let (sent, payload) = (Sent::Cleared(topic.clone()), Bytes::new());
                 return Some(Draft { sent, topic, payload, json: false });
             }
-            outbox.note(Key::Clearing(topic), None);
+            outbox.changes().remove(Key::Clearing(topic));
         }
     }
 

@@ -23,9 +23,8 @@ use super::sent::Sent;
 use super::topics::Topics;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::outbox::Outbox;
-use crate::outbox::store::Key;
 use crate::payload::Directory;
+use crate::store::{Key, Outbox};
 
 /// The least time between two infos of one topic, in milliseconds (contract, section 1).
 pub(super) const INFO_INTERVAL_MS: i64 = 10_000;
@@ -262,7 +261,7 @@ impl Publisher {
         self.refusals.remove(&sent);
         match sent {
             Sent::Event(subject) => return outbox.acknowledge(&subject),
-            Sent::Cleared(topic) => outbox.note(Key::Clearing(topic), None),
+            Sent::Cleared(topic) => outbox.changes().remove(Key::Clearing(topic)),
             Sent::Answer(answer) => self.answers.answered(answer, Ok(())),
             Sent::Discovery(_) | Sent::Undiscovered(_) => self.discovery.answered(now),
             // A value that was accepted meanwhile has been overwritten.
@@ -287,7 +286,7 @@ impl Publisher {
                 rejected.lost = outbox.give_up(subject).then(|| subject.clone());
             }
             (Sent::Cleared(topic), _) if rejection.is_permanent() => {
-                outbox.note(Key::Clearing(topic.clone()), None);
+                outbox.changes().remove(Key::Clearing(topic.clone()));
             }
             (Sent::Discovery(_) | Sent::Undiscovered(_), _) => self.discovery.answered(now),
             _ => {}
@@ -362,7 +361,7 @@ impl Publisher {
     /// This message is to be sent again.
     fn send_again(&mut self, sent: Sent, outbox: &mut Outbox) {
         match sent {
-            Sent::Event(subject) => outbox.put_back(&subject),
+            Sent::Event(subject) => _ = outbox.put_back(&subject),
             Sent::Device(gateway, device_id) => self.changed.insert((gateway, device_id)),
             Sent::Cleared(topic) => self.cleared.push_back(topic),
             Sent::Emptied(of) => self.refusals.empty_again(*of),

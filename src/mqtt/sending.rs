@@ -10,8 +10,8 @@ use super::publisher::{INFO_INTERVAL_MS, Publisher};
 use super::sent::Sent;
 use crate::fleet::GatewayIndex;
 use crate::ids::{GatewayName, Moment};
-use crate::outbox::Outbox;
 use crate::payload::{DeviceStatePayload, Directory, GatewayInfo, Subject, to_bytes};
+use crate::store::Outbox;
 
 /// Where states and events wait together, every so many-th message is a state.
 const STATE_TURN: u32 = 4;

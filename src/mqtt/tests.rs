@@ -11,8 +11,8 @@ use super::*;
 use crate::fleet::*;
 use crate::homeassistant;
 use crate::ids::{DeviceId, Moment};
-use crate::outbox::{Limits, Outbox, Record};
 use crate::payload::*;
+use crate::store::{Event, Limits, Outbox};
 
 /// A refusal after which the same message may be accepted.
 const QUOTA_EXCEEDED: u8 = 0x97;
@@ -20,6 +20,7 @@ const QUOTA_EXCEEDED: u8 = 0x97;
 struct Desk {
     fleet: Fleet,
     outbox: Outbox,
+    appended: u64,
     publisher: Publisher,
     directory: Directory,
     links: Vec<LinkFacts>,
@@ -66,6 +67,7 @@ impl Desk {
         Self {
             fleet,
             outbox: Outbox::new(Limits { max_events: 1_000, max_bytes: 1 << 20 }),
+            appended: 0,
             publisher: Publisher::new(Topics::new("gsdk", "bridge"), 1, discovery(false)),
             directory: Directory {
                 bridge: "bridge".to_owned(),
@@ -96,8 +98,15 @@ impl Desk {
     fn append(&mut self, gateway: &str, event_type: &'static str) {
         let subject = Subject::Gateway(gateway.parse().unwrap());
         let payload = bytes::Bytes::from_static(b"{\"a\":1}");
-        let (event_type, read_at) = (event_type.into(), Some(Instant::now()));
-        self.outbox.append(Record { subject, event_type, payload, read_at });
+        self.appended += 1;
+        self.outbox.append(Event {
+            id: self.appended,
+            recorded_at: Moment::from_millis(0),
+            subject,
+            event_type: event_type.into(),
+            payload,
+            read_at: Some(Instant::now()),
+        });
     }
 
     fn next(&mut self) -> Option<Outgoing> {

@@ -14,6 +14,8 @@ pub enum DegradedReason {
     DiscoveryRefused,
     /// The state directory cannot be written, or its disk does not answer.
     StoreInMemory,
+    /// The history cannot be written.
+    HistoryNotWritten,
     /// Another instance publishes under this bridge's name.
     AnotherInstance,
     /// A file that the configuration names cannot be read.
@@ -22,11 +24,12 @@ pub enum DegradedReason {
 
 impl DegradedReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::MessagesRefused,
         Self::RetainedNotKept,
         Self::DiscoveryRefused,
         Self::StoreInMemory,
+        Self::HistoryNotWritten,
         Self::AnotherInstance,
         Self::FileMissing,
     ];
@@ -39,6 +42,7 @@ impl DegradedReason {
             Self::RetainedNotKept => "retained_not_kept",
             Self::DiscoveryRefused => "discovery_refused",
             Self::StoreInMemory => "store_in_memory",
+            Self::HistoryNotWritten => "history_not_written",
             Self::AnotherInstance => "another_instance",
             Self::FileMissing => "file_missing",
         }

@@ -1,13 +1,13 @@
-//! Whom an event is about. Events of one subject keep their order; different subjects have none.
-//!
-//! May not know topics: `mqtt/topics.rs` does.
+//! What an event is about. Events of one subject keep their order; different subjects have none.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, GatewayName};
 
 /// The bridge, a gateway, or a device of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Subject {
     /// The bridge itself.
     Bridge,

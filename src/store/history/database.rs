@@ -9,9 +9,10 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::block::Block;
 use super::error::Error;
-use super::{Change, Event, Position, Retention, schema};
+use super::{Change, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
+use crate::store::{Event, Position};
 
 /// The one writer of the history.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Database {
                 event.recorded_at.millis(),
                 gateway.map(|gateway| gateway.as_str()),
                 device_id,
-                event.event_type,
+                event.event_type.as_ref(),
                 marks.delivered,
                 marks.dropped,
                 marks.lost,

@@ -14,42 +14,15 @@ mod tests;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 pub use database::{Database, Opened, Totals};
 pub use error::Error;
 pub use query::{Filter, Gap, Missing, Page};
 pub use reader::Reader;
 
-use crate::ids::Moment;
-use crate::payload::Subject;
+use super::Event;
 
 /// The file's name in `state_dir`.
 pub const FILE_NAME: &str = "history.db";
-
-/// Where reading of the log continues.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// Number of the segment.
-    pub segment: u64,
-    /// Bytes from the segment's beginning.
-    pub offset: u64,
-}
-
-/// An event as it was recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Greater than that of every event recorded before it.
-    pub id: u64,
-    /// When it was recorded, by the bridge's clock.
-    pub recorded_at: Moment,
-    /// The bridge, gateway or device that it is about.
-    pub subject: Subject,
-    /// As in its topic.
-    pub event_type: String,
-    /// The JSON object as published, without `lost`.
-    pub payload: Bytes,
-}
 
 /// A record of the log that the history follows.
 #[derive(Clone, Debug, PartialEq, Eq)]

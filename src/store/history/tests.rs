@@ -13,7 +13,9 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use super::*;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Moment};
+use crate::payload::Subject;
+use crate::store::Position;
 
 const NOW: Moment = Moment::from_millis(1_795_428_000_000);
 const HOUR_MS: i64 = 3_600_000;
@@ -63,8 +65,8 @@ fn device(device_id: u32) -> Subject {
 
 fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
     let payload = format!(r#"{{"event_type":"disconnected","number":{id}}}"#);
-    let event_type = "disconnected".to_owned();
-    Event { id, recorded_at, subject, event_type, payload: Bytes::from(payload) }
+    let (event_type, payload) = ("disconnected".into(), Bytes::from(payload));
+    Event { id, recorded_at, subject, event_type, payload, read_at: None }
 }
 
 /// Consecutive events, one a second.

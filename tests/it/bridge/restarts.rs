@@ -183,27 +183,23 @@ async fn a_second_process_on_the_same_directory_ends_with_1_and_names_the_first(
 
 /// A file where the directory should be is what root cannot write to either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_cannot_be_written_is_survived_told_and_healed() {
+async fn a_state_dir_that_cannot_be_created_is_exit_1() {
     let broker = Mosquitto::start("").await;
-    let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
     let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
     let in_the_way = setup.state_dir();
     std::fs::write(&in_the_way, "").unwrap();
-    let bridge = setup.start();
-    let told =
-        |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/event/store_failed";
-    let failed = watcher.see("store_failed", told).await.json();
-    assert!(failed["reason"].as_str().unwrap().contains("state"), "{failed}");
-    assert_eq!(bridge.metric("gsdk_store_ok").await, Some(0.0));
-    let (_, body) = bridge.get("/readyz").await;
-    assert!(body.contains("store_in_memory") && body.contains("the store: "), "{body}");
-    let device = simulator.control().managed()[0].device_id;
-    simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
-    watcher.see("an event all the same", |seen| seen.is_event_of(device)).await;
+    let mut bridge = setup.start();
+    let status = bridge.ends().await;
+    let log = bridge.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let path = in_the_way.display().to_string();
+    for part in ["state_dir cannot be used", &path, "set another state_dir"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
 
     std::fs::remove_file(&in_the_way).unwrap();
-    is_healed(&bridge).await;
+    bridge.restart();
     bridge.is_ready().await;
 }
 
@@ -225,7 +221,7 @@ async fn a_write_that_fails_under_load_begins_a_new_chain_without_a_gap() {
     let simulator = crate::harness::simulator(40).await;
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
-    std::fs::write(bridge.state_dir().join("log-0000000002"), "").unwrap();
+    std::fs::write(bridge.state_dir().join("log/segment-0000000002"), "").unwrap();
     simulator.control().storm(Storm::of(20_000)).await.unwrap();
     let reset =
         |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/event/chain_reset";

@@ -4,11 +4,12 @@
 //! so that the broker has written it a message before it acknowledges it, and the bridge is let
 //! through to a new broker only once the witness is back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::history;
 use super::{by_device, measured, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::gateway::{Gateway, order};
@@ -163,6 +164,27 @@ impl Trial {
     }
 }
 
+impl Trial {
+    /// The history has every event that was seen, once, and knows it to be delivered.
+    async fn check_history(&self) {
+        let seen: BTreeSet<String> = self.events.values().flatten().map(event_id).collect();
+        within(BACK_WITHIN, "until the history has every event, delivered", async || {
+            let recorded = history::events(&self.bridge.state_dir());
+            let ids: Vec<String> = recorded.iter().map(|row| event_id(&row.event)).collect();
+            let unique: BTreeSet<String> = ids.iter().cloned().collect();
+            assert_eq!(ids.len(), unique.len(), "once");
+            let delivered = recorded.iter().filter(|row| row.delivered);
+            let delivered: BTreeSet<String> = delivered.map(|row| event_id(&row.event)).collect();
+            seen.is_subset(&delivered).then_some(())
+        })
+        .await;
+    }
+}
+
+fn event_id(event: &Value) -> String {
+    event["event_id"].as_str().unwrap().to_owned()
+}
+
 /// Aim: no instant and no combination of kills breaks the chain. Method: a storm that goes on all
 /// the while; after each kill the next comes at once or after a while, so that starts, first lists,
 /// full publications and the storm itself are hit.
@@ -194,6 +216,7 @@ async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
     let _ = load.await;
     trial.ends_as_listed().await;
     let counts = trial.check().await;
+    trial.check_history().await;
     measured("events by source", &counts);
     assert!(counts["stream"] > 20 * kills && counts.contains_key("resync"), "{counts:?}");
 }

@@ -158,8 +158,19 @@ async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
     drop(bridge);
 }
 
+/// Starts it on a state directory that cannot be used: it ends with 1 and says what to do.
+async fn is_exit_1(bridge: &mut Bridge, reason: &str) {
+    bridge.restart();
+    let status = bridge.ends().await;
+    let log = bridge.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    for part in ["state_dir cannot be used", reason, "set another state_dir"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_read_only_at_the_start_is_survived_told_and_healed() {
+async fn a_disk_that_is_read_only_or_full_at_the_start_is_exit_1_and_nothing_is_lost() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -170,19 +181,15 @@ async fn a_disk_that_is_read_only_at_the_start_is_survived_told_and_healed() {
     let before = happens(&watcher, &simulator, None).await;
     bridge.terminate().await;
     assert!(disk.remount("ro"));
-    bridge.restart();
-    within(PATIENCE, "read-only: until store_failed is told", async || {
-        told(&watcher, "store_failed")
-    })
-    .await;
-    let reset = watcher.see("chain_reset", |seen| seen.topic == "gsdk/bridge/event/chain_reset");
-    let reset = reset.await.json();
-    assert_eq!((&reset["from"], before["chain"] == reset["to"]), (&before["chain"], false));
-    let after = happens(&watcher, &simulator, Some(&reset["to"])).await;
-    assert!(after["previous"].is_string(), "what was remembered is read all the same: {after}");
+    is_exit_1(&mut bridge, "Read-only file system").await;
     assert!(disk.remount("rw"));
-    reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "read-only: writable, until healed").await;
-    goes_on(&mut bridge, &watcher, &simulator).await;
+    disk.fill();
+    is_exit_1(&mut bridge, "No space left").await;
+    disk.make_room();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "read-only: writable, until ready").await;
+    happens(&watcher, &simulator, Some(&before["chain"])).await;
+    assert!(told(&watcher, "chain_reset").is_none());
     check_chains(&watcher);
     drop(bridge);
 }
@@ -196,7 +203,7 @@ async fn a_log_that_is_damaged_is_set_aside_and_a_new_chain_begins() {
     ready(&bridge, PATIENCE, "damaged log: the first start, until ready").await;
     let before = happens(&watcher, &simulator, None).await;
     bridge.kill();
-    let log = bridge.state_dir().join("log-0000000001");
+    let log = bridge.state_dir().join("log/segment-0000000001");
     let mut bytes = std::fs::read(&log).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
@@ -208,9 +215,7 @@ async fn a_log_that_is_damaged_is_set_aside_and_a_new_chain_begins() {
     .await;
     assert_eq!(reset["from"], before["chain"]);
     ready(&bridge, PATIENCE, "damaged log: until ready").await;
-    let kept = std::fs::read_dir(bridge.state_dir()).unwrap();
-    let aside = |name: &str| name.contains(".damaged-");
-    assert!(kept.into_iter().any(|it| aside(it.unwrap().file_name().to_str().unwrap())));
+    assert!(log.with_extension("damaged").exists());
     goes_on(&mut bridge, &watcher, &simulator).await;
     check_chains(&watcher);
 }

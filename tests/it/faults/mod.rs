@@ -8,6 +8,7 @@ mod clock;
 mod closing;
 mod disk;
 mod hang;
+mod history;
 mod kept;
 mod log;
 mod retained;

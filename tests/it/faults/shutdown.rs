@@ -43,7 +43,7 @@ async fn a_stop_with_a_frozen_broker_and_a_frozen_gateway_ends_in_time_and_loses
     .await;
     simulator.control().apply_fault(&Fault::Freeze { on: true });
     let log = stops(&mut bridge, "frozen broker and gateway").await;
-    assert!(log.contains("kept for the next start"), "{log}");
+    assert!(log.contains("stored for the next start"), "{log}");
     broker.thaw();
     simulator.control().apply_fault(&Fault::Freeze { on: false });
     bridge.restart();
@@ -69,7 +69,7 @@ async fn a_stop_with_much_to_tell_and_a_slow_broker_says_offline_and_loses_nothi
     .await;
     watcher.clear();
     let log = stops(&mut bridge, "slow broker, much to tell").await;
-    assert!(log.contains("kept for the next start"), "{log}");
+    assert!(log.contains("stored for the next start"), "{log}");
     let kept = retained(broker.port);
     assert_eq!((&*kept["gsdk/lobby/state"], &*kept["gsdk/bridge/state"]), ("offline", "offline"));
     let place = |topic| watcher.place(topic, "offline").unwrap();

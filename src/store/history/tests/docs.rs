@@ -8,7 +8,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Fixture, KEEP_ALL, device};
 use crate::ids::Moment;
 use crate::payload::Subject;
-use crate::store::history::{Change, Event, Position};
+use crate::store::history::Change;
+use crate::store::{Event, Position};
 
 const PAGE: &str = include_str!("../../../../docs/history.md");
 const MINUTE_MS: i64 = 60_000;
@@ -57,8 +58,9 @@ fn event(id: u64, at: Moment, number: u32, event_type: &str, connected: bool) ->
         id,
         recorded_at: at,
         subject: device(number),
-        event_type,
+        event_type: event_type.into(),
         payload: payload.into(),
+        read_at: None,
     })
 }
 
@@ -72,8 +74,9 @@ fn every_documented_query_gives_what_it_promises() {
         id: 8,
         recorded_at: now,
         subject: Subject::Bridge,
-        event_type: "chain_reset".to_owned(),
+        event_type: "chain_reset".into(),
         payload: "{}".into(),
+        read_at: None,
     };
     let mut changes = vec![
         event(1, earlier, 1, "disconnected", false),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, device, event};
 use crate::ids::DeviceId;
+use crate::store::Position;
 use crate::store::history::query;
 use crate::store::history::*;
 
@@ -113,7 +114,7 @@ fn filters_select_gateways_devices_types_and_times() {
     let mut database = fixture.open(KEEP_ALL);
     record(&mut database, FIRST_ID, [1, 2, 3, 1, 2, 3]);
     let annex = Event {
-        event_type: "unreachable".to_owned(),
+        event_type: "unreachable".into(),
         ..event(
             FIRST_ID + 6,
             NOW.plus(HOUR_MS),

@@ -1,26 +1,34 @@
-//! Frames: a batch on the disk, whole or not at all.
+//! Frames: how a batch of records lies in a file, whole or not at all.
 //!
-//! May not know what is in a batch. A frame is its length, the CRC of its bytes, the CRC of these
-//! two, then the bytes. So a frame that a kill cut short (the file ends before it does) can be told
-//! from one that has been damaged, also where the damage hit the length.
+//! A frame is its length, the CRC of its bytes, the CRC of these two, then the bytes. A frame that
+//! a kill cut short (the file ends before the frame does) can thus be distinguished from a damaged
+//! one, even where the damage hit the length.
 
 /// Length, CRC of the bytes, CRC of the two before.
 pub(super) const FRAME_HEAD_LEN: usize = 12;
 
-/// What stands at a place in a file.
+/// What is found at an offset of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
-    /// A whole batch, and where the next begins.
+    /// A whole frame: its bytes, and the offset behind it.
     Whole(&'a [u8], usize),
-    /// Nothing more.
+    /// The end of the file.
     End,
-    /// The beginning of a batch: the file ends within it.
+    /// The beginning of a frame; the file ends within it.
     Torn,
-    /// Something that nobody wrote like this.
+    /// Bytes that are no frame.
     Damaged,
 }
 
-/// Fills in the head of a frame whose bytes follow the space for it; `None` if they are too many.
+/// A frame of these bytes; `None` if they are too many.
+pub(super) fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = vec![0; FRAME_HEAD_LEN];
+    frame.extend_from_slice(bytes);
+    seal(&mut frame)?;
+    Some(frame)
+}
+
+/// Fills in the head of a frame in which space was left for it; `None` if it is too long.
 pub(super) fn seal(frame: &mut [u8]) -> Option<()> {
     let (head, bytes) = frame.split_at_mut_checked(FRAME_HEAD_LEN)?;
     let len = u32::try_from(bytes.len()).ok()?;
@@ -31,7 +39,7 @@ pub(super) fn seal(frame: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// What stands at `at`.
+/// Reads the frame at `at`.
 pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
     let rest = file.get(at..).unwrap_or_default();
     if rest.is_empty() {
@@ -55,7 +63,7 @@ pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
     }
 }
 
-/// Whether a whole batch stands anywhere after `at`.
+/// Whether a whole frame begins anywhere behind `at`.
 pub(super) fn any_whole_after(file: &[u8], at: usize) -> bool {
     (at + 1..file.len())
         .any(|at| matches!(next(file, at), Next::Whole(bytes, _) if !bytes.is_empty()))

@@ -1,0 +1,393 @@
+//! What the bridge stores: the events and states of each iteration of the loop are written as one
+//! batch before any of them is published (design, decision 4).
+//!
+//! When the log fails, the bridge continues in memory under a new chain, and a new log is tried at
+//! an interval. Events of a batch that could not be written become the first of the new chain.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant as StdInstant};
+
+use bytes::Bytes;
+use prometheus::Histogram;
+use tokio::time::Instant;
+
+use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::{DeviceEventPayload, Directory, Subject, to_bytes};
+use crate::store::{
+    self, Content, Event, FoundChain, HistoryStatus, Key, Log, Outbox, Recorder, Settings, Started,
+    StateDir, StoreError, encode,
+};
+
+/// Between two attempts to begin a log after the last one failed.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
+/// events again; the events that come meanwhile are written with them at once.
+const ACKNOWLEDGEMENTS_WITHIN: Duration = Duration::from_millis(20);
+/// How long the disk may work on one thing before it counts as hanging.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhile would not \
+                     survive a power cut; look at the disk or the network file system";
+
+/// The log, or why there is none.
+#[derive(Debug)]
+enum LogState {
+    NotBegun,
+    Open(Box<Log>),
+    Failed { reason: String, since: Moment, retry_at: Instant },
+}
+
+/// Everything that is stored.
+#[derive(Debug)]
+pub(super) struct Persistence {
+    settings: Settings,
+    dir: StateDir,
+    log: LogState,
+    recorder: Recorder,
+    outbox: Outbox,
+    next_id: u64,
+    /// Device events of this iteration, and when each was read from a stream.
+    events: Vec<(DeviceEvent, Option<StdInstant>)>,
+    /// The IDs that those got which are not written yet.
+    unwritten: Vec<u64>,
+    /// Devices whose stored state may have changed in this iteration.
+    touched: BTreeSet<(GatewayIndex, DeviceId)>,
+    acknowledgements_due: Option<Instant>,
+    hangs: bool,
+    write_seconds: Histogram,
+}
+
+/// Values that a new log has to hold beside the outbox and the devices.
+pub(super) type Values = Vec<(Key, Vec<u8>)>;
+
+impl Persistence {
+    /// Locks the state directory and reads it. Where the chain does not continue, the caller begins
+    /// a log with [`Persistence::begin_log`] once it knows what that has to hold.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or another process uses it.
+    pub(super) fn open(
+        settings: Settings,
+        now: Moment,
+        write_seconds: Histogram,
+    ) -> Result<(Self, Content, FoundChain), StoreError> {
+        let Started { dir, log, recorder, content, chain, next_id } = store::start(&settings, now)?;
+        let persistence = Self {
+            outbox: Outbox::new(settings.limits),
+            settings,
+            dir,
+            log: log.map_or(LogState::NotBegun, LogState::Open),
+            recorder,
+            next_id,
+            events: Vec::new(),
+            unwritten: Vec::new(),
+            touched: BTreeSet::new(),
+            acknowledgements_due: None,
+            hangs: false,
+            write_seconds,
+        };
+        Ok((persistence, content, chain))
+    }
+
+    /// The events that wait for the broker.
+    pub(super) const fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(super) const fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Sets or removes a value with the next write.
+    pub(super) fn set(&mut self, key: Key, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.outbox.changes().put(key, value),
+            None => self.outbox.changes().remove(key),
+        }
+    }
+
+    /// A device event, to be rendered and written with this iteration.
+    pub(super) fn device_event(&mut self, event: DeviceEvent, read_at: Option<StdInstant>) {
+        self.touch(event.gateway, event.device_id);
+        self.events.push((event, read_at));
+    }
+
+    /// The stored state of this device may have changed.
+    pub(super) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+        self.touched.insert((gateway, device_id));
+    }
+
+    /// Adds an event; returns the subjects of those that were dropped for it.
+    pub(super) fn append(
+        &mut self,
+        recorded_at: Moment,
+        subject: Subject,
+        event_type: &'static str,
+        payload: Bytes,
+        read_at: Option<StdInstant>,
+    ) -> Vec<Subject> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let event_type = event_type.into();
+        self.outbox.append(Event { id, recorded_at, subject, event_type, payload, read_at })
+    }
+
+    /// Renders the device events of this iteration and adds them to the outbox; returns the
+    /// subjects of those that were dropped for them.
+    pub(super) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
+        let mut dropped = Vec::new();
+        let events = std::mem::take(&mut self.events);
+        for (event, read_at) in &events {
+            let Some((subject, payload)) = render(directory, event) else { continue };
+            tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
+            self.unwritten.push(self.next_id);
+            let name = event.event_type.name();
+            dropped.extend(self.append(event.received_at, subject, name, payload, *read_at));
+        }
+        self.events = events;
+        dropped
+    }
+
+    /// Writes everything that has changed. Nothing of it may be published before.
+    ///
+    /// # Errors
+    /// When it could not be written: the log is given up, and a new chain has to begin with
+    /// [`Persistence::restart_chain`].
+    pub(super) fn write(
+        &mut self,
+        now: Moment,
+        fleet: &Fleet,
+        directory: &Directory,
+    ) -> Result<(), StoreError> {
+        self.add_touched(fleet, directory);
+        let LogState::Open(log) = &mut self.log else {
+            self.outbox.changes().clear();
+            self.wrote();
+            return Ok(());
+        };
+        let urgent = !self.outbox.is_empty();
+        let ready = self.outbox.has_ready();
+        let changes = self.outbox.changes();
+        if !changes.is_empty() && changes.is_acknowledgements() && !ready {
+            let due = Instant::now() + ACKNOWLEDGEMENTS_WITHIN;
+            if *self.acknowledgements_due.get_or_insert(due) > Instant::now() {
+                return log.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)));
+            }
+        }
+        let written = if changes.is_empty() {
+            log.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)))
+        } else {
+            let begun = StdInstant::now();
+            log.read_by_history(self.recorder.status().read_to);
+            let written = log.write(changes, urgent);
+            self.write_seconds.observe(begun.elapsed().as_secs_f64());
+            self.recorder.written(log.current(), now);
+            written
+        };
+        match &written {
+            Ok(()) => self.wrote(),
+            Err(error) => self.fail(now, error),
+        }
+        written
+    }
+
+    fn wrote(&mut self) {
+        self.acknowledgements_due = None;
+        self.events.clear();
+        self.unwritten.clear();
+    }
+
+    fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
+        for (gateway, device_id) in std::mem::take(&mut self.touched) {
+            let Some(entry) = directory.gateway(gateway) else { continue };
+            let key = Key::Device(entry.name.clone(), device_id);
+            match fleet.remembered(gateway, device_id) {
+                Some(device) => {
+                    let value = encode(&device);
+                    let known = matches!(&self.log, LogState::Open(log) if log.has(&key, &value));
+                    if !known {
+                        self.outbox.changes().put(key, &value);
+                    }
+                }
+                None => self.outbox.changes().remove(key),
+            }
+        }
+    }
+
+    /// Gives the log up.
+    fn fail(&mut self, now: Moment, error: &StoreError) {
+        self.outbox.changes().clear();
+        self.recorder.log_failed();
+        let since = match self.log {
+            LogState::Failed { since, .. } => since,
+            LogState::NotBegun | LogState::Open(_) => now,
+        };
+        let (reason, retry_at) = (error.to_string(), Instant::now() + RETRY_EVERY);
+        let failed = LogState::Failed { reason, since, retry_at };
+        if let LogState::Open(log) = std::mem::replace(&mut self.log, failed) {
+            log.give_up();
+        }
+    }
+
+    /// A new chain begins because the log failed: the events that were not written become its
+    /// first, and are rendered again.
+    pub(super) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
+        let mut events = std::mem::take(&mut self.events);
+        fleet.new_chain(events.iter_mut().map(|(event, _)| event));
+        for ((event, _), id) in events.iter().zip(self.unwritten.drain(..)) {
+            if let Some((_, payload)) = render(directory, event) {
+                self.outbox.rewrite(id, payload);
+            }
+        }
+    }
+
+    /// Whether a new log has to be tried now.
+    pub(super) fn retry_is_due(&self) -> bool {
+        matches!(self.log, LogState::Failed { retry_at, .. } if retry_at <= Instant::now())
+    }
+
+    /// Begins a log in new files, with everything that has to be stored.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is tried again later.
+    pub(super) fn begin_log(
+        &mut self,
+        now: Moment,
+        fleet: &Fleet,
+        directory: &Directory,
+        values: Values,
+    ) -> Result<(), StoreError> {
+        let created = self.create_log(fleet, directory, values);
+        match created {
+            Ok(log) => {
+                match self.log {
+                    LogState::Failed { since, .. } => {
+                        self.recorder.log_replaced(log.current(), since, now);
+                    }
+                    LogState::NotBegun | LogState::Open(_) => {
+                        self.recorder.written(log.current(), now);
+                    }
+                }
+                self.log = LogState::Open(Box::new(log));
+                self.outbox.changes().clear();
+                self.wrote();
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(now, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn create_log(
+        &mut self,
+        fleet: &Fleet,
+        directory: &Directory,
+        values: Values,
+    ) -> Result<Log, StoreError> {
+        if !self.dir.is_in_place() {
+            // Another directory is at its path now, and may have a log that was never read.
+            self.dir = StateDir::lock(&self.settings.state_dir)?;
+            self.dir.set_aside_log()?;
+        }
+        let devices = fleet.gateways().filter_map(|gateway| {
+            let name = &directory.gateway(gateway)?.name;
+            Some(
+                fleet
+                    .all_remembered(gateway)
+                    .map(move |(id, device)| (Key::Device(name.clone(), id), encode(&device))),
+            )
+        });
+        let values = values.into_iter().chain(devices.flatten());
+        let batches = self.outbox.snapshot(values);
+        let (dir, sync) = (self.dir.log(), self.settings.sync);
+        let after = self.recorder.status().position.segment;
+        Log::create(&dir, sync, &directory.chain, self.next_id, after, batches)
+    }
+
+    /// Adds what an earlier process has stored; to be called before anything else.
+    pub(super) fn restore(&mut self, content: &mut Content) {
+        let events = std::mem::take(&mut content.events);
+        self.outbox.restore(events, std::mem::take(&mut content.lost));
+    }
+
+    /// A gateway that is not configured any more: its device keeps only its place in the chain.
+    pub(super) fn set_device(
+        &mut self,
+        gateway: &GatewayName,
+        device_id: DeviceId,
+        device: &crate::fleet::Remembered,
+    ) {
+        self.set(Key::Device(gateway.clone(), device_id), Some(&encode(device)));
+    }
+
+    /// Whether what is written outlives the process.
+    pub(super) const fn is_durable(&self) -> bool {
+        matches!(self.log, LogState::Open(_))
+    }
+
+    /// Why what is written would not outlive everything, if it would not.
+    pub(super) fn fault(&self) -> Option<&str> {
+        match &self.log {
+            LogState::Failed { reason, .. } => Some(reason),
+            LogState::NotBegun | LogState::Open(_) => self.hangs.then_some(HANGS),
+        }
+    }
+
+    /// How the history stands.
+    pub(super) fn history(&self) -> HistoryStatus {
+        self.recorder.status()
+    }
+
+    /// Looks whether the disk answers; logs a change.
+    pub(super) fn check_disk(&mut self) {
+        let hangs = matches!(&self.log, LogState::Open(log) if log.hangs(HANGS_AFTER));
+        if std::mem::replace(&mut self.hangs, hangs) != hangs {
+            if hangs {
+                let state_dir = self.settings.state_dir.display();
+                tracing::error!(%state_dir, "store: {HANGS}");
+            } else {
+                tracing::info!("store: the disk answers again");
+            }
+        }
+    }
+
+    /// When there is something to do although nothing comes in.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.log {
+            LogState::Failed { retry_at, .. } => Some(retry_at),
+            LogState::NotBegun | LogState::Open(_) => self.acknowledgements_due,
+        }
+    }
+
+    /// The next [`Persistence::write`] writes acknowledgements too.
+    pub(super) fn write_all_now(&mut self) {
+        self.acknowledgements_due = Some(Instant::now());
+    }
+
+    /// Stops log and history, with everything on the disk. A disk that hangs is not waited for.
+    ///
+    /// # Errors
+    /// When not everything is on the disk, or the log has failed before.
+    pub(super) fn stop(&mut self) -> Result<(), StoreError> {
+        self.recorder.stop();
+        match std::mem::replace(&mut self.log, LogState::NotBegun) {
+            LogState::NotBegun => Ok(()),
+            LogState::Open(log) if self.hangs => {
+                log.detach();
+                let events = self.outbox.len();
+                tracing::warn!(events, "stopping without waiting for the disk");
+                Ok(())
+            }
+            LogState::Open(log) => log.stop(),
+            LogState::Failed { reason, .. } => Err(StoreError::Failed(reason)),
+        }
+    }
+}
+
+fn render(directory: &Directory, event: &DeviceEvent) -> Option<(Subject, Bytes)> {
+    let entry = directory.gateway(event.gateway)?;
+    let subject = Subject::Device(entry.name.clone(), event.device_id);
+    Some((subject, to_bytes(&DeviceEventPayload::new(directory, entry, event))))
+}

@@ -1,0 +1,209 @@
+//! The bridge and its [`Persistence`]: what a start restores, and what follows when the log fails.
+
+use std::collections::BTreeMap;
+
+use super::Bridge;
+use super::persistence::Values;
+use super::wiring::new_chain_id;
+use crate::fleet::{GatewayIndex, Remembered};
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::{BridgeEventKind, Subject, to_bytes};
+use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError};
+
+impl Bridge {
+    /// Restores what an earlier process has stored, before the first iteration.
+    ///
+    /// # Errors
+    /// When a new log cannot be written.
+    pub(super) fn restore(
+        &mut self,
+        content: Content,
+        chain: FoundChain,
+    ) -> Result<(), StoreError> {
+        match chain {
+            FoundChain::Continues(chain) => {
+                self.set_chain(chain);
+                self.restore_content(content, true);
+                let (chain, events) = (&self.directory.chain, self.persistence.outbox().len());
+                tracing::info!(chain, events, "chain continues");
+                Ok(())
+            }
+            FoundChain::Ends { from, reason } => {
+                self.restore_content(content, false);
+                if let Some(reason) = reason {
+                    let to = self.directory.chain.clone();
+                    self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
+                }
+                self.begin_log()
+            }
+        }
+    }
+
+    fn restore_content(&mut self, mut content: Content, continues: bool) {
+        if !continues || content.stale_scan {
+            self.stale_topics.look();
+        }
+        self.persistence.restore(&mut content);
+        self.losses.restore(content.unreported);
+        self.publisher.clear_still(content.clearing);
+        self.restore_gateways(content.gateways, content.devices, continues);
+        self.restore_desired(content.desired);
+        self.report_interrupted(content.intents);
+    }
+
+    /// Reports commands that were running when an earlier process ended. They are not resumed.
+    fn report_interrupted(&mut self, intents: Vec<(GatewayName, Vec<u8>)>) {
+        for (gateway, note) in intents {
+            self.persistence.set(Key::Intent(gateway.clone()), None);
+            let Ok(intent) = serde_json::from_slice(&note) else { continue };
+            tracing::warn!(%gateway, ?intent, "command interrupted; look at its devices");
+            self.bridge_event(&BridgeEventKind::CommandInterrupted { gateway, intent });
+        }
+    }
+
+    /// Restores the devices of configured gateways; clears what the broker has of others.
+    fn restore_gateways(
+        &mut self,
+        published: Vec<GatewayName>,
+        devices: Vec<(GatewayName, DeviceId, Remembered)>,
+        continues: bool,
+    ) {
+        let mut gone: BTreeMap<GatewayName, Vec<DeviceId>> = BTreeMap::new();
+        for (name, device_id, device) in devices {
+            match self.directory.gateways.iter().position(|entry| entry.name == name) {
+                Some(at) => self.restore_device(GatewayIndex(at), device_id, device, continues),
+                None if device.forgotten => {}
+                None => {
+                    self.persistence.set_device(&name, device_id, &device.forget());
+                    gone.entry(name).or_default().push(device_id);
+                }
+            }
+        }
+        for name in published {
+            if !self.directory.gateways.iter().any(|entry| entry.name == name) {
+                self.stale_topics.gateway_gone(name.clone());
+                gone.entry(name).or_default();
+            }
+        }
+        for (gateway, ids) in gone {
+            tracing::info!(%gateway, devices = ids.len(), "gateway not configured: forgotten");
+            self.publisher.gateway_gone(&gateway, ids, self.persistence.outbox_mut());
+        }
+        for entry in &self.directory.gateways {
+            self.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
+        }
+    }
+
+    fn restore_device(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        device: Remembered,
+        continues: bool,
+    ) {
+        let device = match continues {
+            true => device,
+            // In another chain, a forgotten device's place in the old one means nothing.
+            false if device.forgotten => return,
+            false => Remembered { seq: 0, ..device },
+        };
+        self.fleet.restore(self.clock.now(), gateway, device_id, device);
+    }
+
+    /// Writes what this iteration has changed; nothing of it may be published before.
+    pub(super) fn persist(&mut self) {
+        self.persistence.check_disk();
+        let dropped = self.persistence.append_device_events(&self.directory);
+        self.dropped(dropped);
+        self.losses.store(&mut self.persistence);
+        self.stale_topics.store(&mut self.persistence);
+        let now = self.clock.now();
+        if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
+            self.log_failed(&error);
+        }
+        if self.persistence.retry_is_due() {
+            match self.begin_log() {
+                Ok(()) => tracing::info!("store: writing again"),
+                Err(error) => tracing::debug!(%error, "store: still failing"),
+            }
+        }
+        self.metrics.store.set_ok(self.persistence.fault().is_none());
+        let HistoryStatus { fault, totals, .. } = self.persistence.history();
+        self.metrics.store.set_history(fault.is_none(), totals.events, totals.oldest_at);
+    }
+
+    /// Counts events that a full outbox has dropped.
+    pub(super) fn dropped(&mut self, dropped: Vec<Subject>) {
+        for subject in dropped {
+            self.metrics.outbox_dropped.inc();
+            self.losses.add(subject);
+        }
+    }
+
+    /// Continues in memory under a new chain.
+    fn log_failed(&mut self, error: &StoreError) {
+        let reason = error.to_string();
+        tracing::error!(%error, "store failed; continuing in memory");
+        let from = Some(self.directory.chain.clone());
+        self.set_chain(new_chain_id());
+        self.persistence.restart_chain(&mut self.fleet, &self.directory);
+        self.bridge_event(&BridgeEventKind::StoreFailed { reason: reason.clone() });
+        let to = self.directory.chain.clone();
+        self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
+        self.publisher.all_changed(&self.fleet);
+    }
+
+    /// Begins a log with everything that is known.
+    fn begin_log(&mut self) -> Result<(), StoreError> {
+        let mut values: Values = self
+            .fleet
+            .gateways()
+            .filter_map(|gateway| {
+                let name = self.directory.gateway(gateway)?.name.clone();
+                Some((Key::Desired(name), self.desired.note(gateway)?))
+            })
+            .collect();
+        let intents = self.requests.intents();
+        values
+            .extend(intents.map(|(gateway, intent)| {
+                (Key::Intent(gateway.clone()), to_bytes(intent).to_vec())
+            }));
+        let gateways = self.directory.gateways.iter().map(|entry| &entry.name);
+        let gateways = gateways.chain(self.stale_topics.gone());
+        values.extend(gateways.map(|name| (Key::Gateway(name.clone()), Vec::new())));
+        let clearing = self.publisher.clearing();
+        values.extend(clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new())));
+        values.extend(self.losses.values());
+        values.extend(self.stale_topics.value());
+        self.persistence.begin_log(self.clock.now(), &self.fleet, &self.directory, values)
+    }
+
+    fn set_chain(&mut self, chain: String) {
+        self.info.chain.clone_from(&chain);
+        self.directory.chain = chain;
+        self.publisher.bridge_info_changed();
+    }
+
+    /// Stores everything a last time, once nothing more can be acknowledged.
+    pub(super) fn stop_storing(&mut self) {
+        self.persistence.write_all_now();
+        self.persist();
+        let was_durable = self.persistence.is_durable();
+        let mut stopped = self.persistence.stop();
+        if let Err(error) = &stopped {
+            if was_durable {
+                self.log_failed(error);
+            }
+            // Everything that has to be stored is still in memory: a last attempt.
+            stopped = self.begin_log().and_then(|()| self.persistence.stop());
+        }
+        let events = self.persistence.outbox().len();
+        match stopped {
+            Ok(()) if events > 0 => {
+                tracing::info!(events, "undelivered events are stored for the next start");
+            }
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, events, "store: undelivered events are lost"),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The log: what must be stored before it is published, appended to segments.
+//!
+//! A batch is handed to the kernel in one write, so it outlives the process; a thread syncs it. The
+//! log is cleaned from its oldest end: a segment without live records is removed; when the dead
+//! outweigh the living, the oldest segment's living are appended again first. After any error
+//! nothing more is written to the same files.
+
+mod frame;
+mod head;
+mod index;
+mod record;
+mod recover;
+mod segment;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::StoreError;
+use frame::Next;
+pub use head::SyncMode;
+use head::{Head, boot_id};
+use index::Index;
+use record::{Record, records};
+use recover::Scan;
+use segment::{SegmentFile, segment_numbers, segment_path};
+use worker::{SegmentRequest, Worker};
+
+pub use record::{Batch, Key, UnreportedLoss, encode};
+pub use recover::{Content, Opened, Recovery};
+pub use tail::{Position, Tail};
+
+/// A segment is followed by another when it is larger than this, in bytes. Small enough that to
+/// append its living again takes a few milliseconds.
+const SEGMENT_MAX: u64 = 4 << 20;
+/// What the log may hold besides twice what is live before it is cleaned, in segments.
+const SLACK_SEGMENTS: u64 = 2;
+
+/// A log that takes batches.
+#[derive(Debug)]
+pub struct Log {
+    dir: PathBuf,
+    head: Head,
+    file: Arc<SegmentFile>,
+    current: u64,
+    index: Index,
+    next_id: u64,
+    /// The history has read the segments before this one.
+    read_to: u64,
+    worker: Worker,
+    /// The worker creates the next segment, so that no write waits for the disk.
+    background: bool,
+    segment_max: u64,
+}
+
+impl Log {
+    /// Reads what is in the folder, repairs it, and continues it if that is proven to be right.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written, or is of a later version.
+    pub fn open(dir: &Path, mode: SyncMode) -> Result<Opened, StoreError> {
+        Self::open_at(dir, mode, &boot_id())
+    }
+
+    fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Result<Opened, StoreError> {
+        let mut scan = Scan::read(dir, boot)?;
+        let content = scan.content();
+        scan.repair(dir)?;
+        let next_id = scan.next_id;
+        let end = scan.segments.last_key_value();
+        let end = end.map(|(&segment, &offset)| Position { segment, offset }).unwrap_or_default();
+        let recovery = match (scan.head.take(), scan.unproven.take()) {
+            (Some(head), None) => Recovery::Continue {
+                chain: head.chain.clone(),
+                log: Box::new(Self::resume(dir, mode, boot, head, &scan)?),
+            },
+            (head, reason) => {
+                Recovery::NewChain { from: head.map(|head| head.chain).or(scan.chain), reason }
+            }
+        };
+        Ok(Opened { content, next_id, end, recovery })
+    }
+
+    fn resume(
+        dir: &Path,
+        mode: SyncMode,
+        boot: &str,
+        head: Head,
+        scan: &Scan,
+    ) -> Result<Self, StoreError> {
+        let index = Index::of(scan);
+        let current = index.newest().unwrap_or(head.first);
+        let file = Arc::new(SegmentFile::open(dir, current)?);
+        let always = mode == SyncMode::Always;
+        let log = Self {
+            dir: dir.to_owned(),
+            head: Head { boot: boot.to_owned(), clean: false, always, ..head },
+            worker: Worker::start(&file).map_err(StoreError::io("starting a thread for", dir))?,
+            file,
+            current,
+            index,
+            next_id: scan.next_id,
+            read_to: 0,
+            background: !always,
+            segment_max: SEGMENT_MAX,
+        };
+        log.sync_all()?;
+        log.head.write(dir)?;
+        Ok(log)
+    }
+
+    /// Begins a log of this chain with these batches, in new files that replace those of an earlier
+    /// log once they are complete. `next_id`: no event has had this ID or a higher one; `after`: no
+    /// segment has had a number above this one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create(
+        dir: &Path,
+        mode: SyncMode,
+        chain: &str,
+        next_id: u64,
+        after: u64,
+        batches: impl IntoIterator<Item = Batch>,
+    ) -> Result<Self, StoreError> {
+        let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
+        let head = Head::new(chain, &boot_id(), mode, first);
+        Self::replace(dir, &head, next_id, batches)
+    }
+
+    fn replace(
+        dir: &Path,
+        head: &Head,
+        next_id: u64,
+        batches: impl IntoIterator<Item = Batch>,
+    ) -> Result<Self, StoreError> {
+        let before = segment_numbers(dir)?;
+        let created = Self::write_new(dir, head, next_id, batches);
+        if created.is_err() {
+            // Incomplete files prove nothing, and take space.
+            for number in segment_numbers(dir).unwrap_or_default() {
+                if number >= head.first {
+                    _ = fs::remove_file(segment_path(dir, number));
+                }
+            }
+        }
+        let log = created?;
+        for number in before {
+            let path = segment_path(dir, number);
+            fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
+        }
+        Ok(log)
+    }
+
+    fn write_new(
+        dir: &Path,
+        head: &Head,
+        next_id: u64,
+        batches: impl IntoIterator<Item = Batch>,
+    ) -> Result<Self, StoreError> {
+        let (file, len) = SegmentFile::create(dir, head.first, &head.chain)?;
+        let file = Arc::new(file);
+        let mut index = Index::default();
+        index.grow(head.first, len);
+        let mut log = Self {
+            dir: dir.to_owned(),
+            // Synced as a whole below.
+            head: Head { always: false, ..head.clone() },
+            worker: Worker::start(&file).map_err(StoreError::io("starting a thread for", dir))?,
+            file,
+            current: head.first,
+            index,
+            next_id,
+            read_to: 0,
+            background: false,
+            segment_max: SEGMENT_MAX,
+        };
+        log.begin_segment()?;
+        for mut batch in batches {
+            log.write(&mut batch, false)?;
+        }
+        log.sync_all()?;
+        log.head.write(dir)?;
+        log.head.always = head.always;
+        log.background = !head.always;
+        Ok(log)
+    }
+
+    /// Writes a batch and empties it. When this returns, all of it outlives the process; before,
+    /// none of it does. `urgent`: events wait for the broker, so it is synced sooner.
+    ///
+    /// # Errors
+    /// When it could not be written, or an earlier sync failed. The log has to be given up then.
+    pub fn write(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
+        if let Some(error) = self.worker.failed() {
+            return Err(StoreError::Failed(error));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.rotate()?;
+        self.append(batch, urgent)?;
+        self.clean(urgent)
+    }
+
+    /// Whether a key has this value already.
+    #[must_use]
+    pub fn has(&self, key: &Key, value: &[u8]) -> bool {
+        self.index.has(key, value)
+    }
+
+    /// Why the log has to be given up, if it has to.
+    #[must_use]
+    pub fn failed(&self) -> Option<String> {
+        self.worker.failed()
+    }
+
+    /// Whether the disk has not answered for this long. What is written meanwhile outlives the
+    /// process, but no power cut.
+    #[must_use]
+    pub fn hangs(&self, after: Duration) -> bool {
+        self.worker.busy_for().is_some_and(|busy| busy >= after)
+    }
+
+    /// The name of its chain.
+    #[must_use]
+    pub fn chain(&self) -> &str {
+        &self.head.chain
+    }
+
+    /// The segment that is written to.
+    #[must_use]
+    pub const fn current(&self) -> u64 {
+        self.current
+    }
+
+    /// The history has read the segments before this one: they may be removed.
+    pub fn read_by_history(&mut self, segment: u64) {
+        self.read_to = segment;
+    }
+
+    /// Stops cleanly: the next start may continue the chain after a restart of the machine too.
+    ///
+    /// # Errors
+    /// When that could not be written; then the next start begins a new chain.
+    pub fn stop(mut self) -> Result<(), StoreError> {
+        if let Some(error) = self.failed() {
+            return Err(StoreError::Failed(error));
+        }
+        let synced = self.sync_all().and_then(|()| {
+            self.head.clean = true;
+            self.head.write(&self.dir)
+        });
+        if synced.is_err() {
+            Head::remove(&self.dir);
+        }
+        synced
+    }
+
+    /// Stops without waiting for the disk: the next start finds it as after a kill.
+    pub fn detach(mut self) {
+        self.worker.detach();
+    }
+
+    /// Gives it up after an error: no start may take its files for everything.
+    pub fn give_up(mut self) {
+        self.worker.detach();
+        Head::remove(&self.dir);
+    }
+
+    fn sync_all(&self) -> Result<(), StoreError> {
+        for number in self.index.segments() {
+            let path = segment_path(&self.dir, number);
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(StoreError::io("syncing", &path))?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
+        let len = batch.len();
+        let frame = batch.sealed().ok_or(StoreError::TooLarge(len))?;
+        self.file.append(frame)?;
+        if self.head.always {
+            self.file.sync()?;
+        } else {
+            self.worker.written(&self.file, urgent);
+        }
+        self.index.grow(self.current, len as u64);
+        for change in batch.changes.drain(..) {
+            if let record::Change::Event { id, .. } = change {
+                self.next_id = self.next_id.max(id + 1);
+            }
+            self.index.apply(self.current, change);
+        }
+        batch.clear();
+        Ok(())
+    }
+
+    /// Continues in another segment when this one is full. One that is still being created, as on a
+    /// disk that hangs, is not waited for: this one grows meanwhile.
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        let len = self.index.len_of(self.current);
+        let number = self.current + 1;
+        let (dir, chain) = (&self.dir, &self.head.chain);
+        if self.background && len >= self.segment_max / 2 {
+            let request = || SegmentRequest { dir: dir.clone(), number, chain: chain.clone() };
+            self.worker.prepare(request);
+        }
+        if len < self.segment_max {
+            return Ok(());
+        }
+        let (file, len) = if self.background {
+            let Some(created) = self.worker.take_next() else { return Ok(()) };
+            created
+        } else {
+            let (file, len) = SegmentFile::create(dir, number, chain)?;
+            let file = Arc::new(file);
+            self.worker.set_current(&file);
+            (file, len)
+        };
+        self.file = file;
+        self.current = number;
+        self.index.grow(number, len);
+        self.begin_segment()
+    }
+
+    fn begin_segment(&mut self) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.next_id(self.next_id);
+        self.append(&mut batch, false)
+    }
+
+    /// Removes the oldest segments as far as possible. Only from the oldest end: a record that says
+    /// that another is dead never goes before that one.
+    fn clean(&mut self, urgent: bool) -> Result<(), StoreError> {
+        let mut moved = false;
+        while let Some((oldest, segment)) = self.index.oldest() {
+            if oldest >= self.current.min(self.read_to) {
+                return Ok(());
+            }
+            if segment.live > 0 {
+                let slack = SLACK_SEGMENTS * self.segment_max;
+                // One at a time: the event loop waits for this.
+                if moved || self.index.bytes() <= 2 * self.index.live_bytes() + slack {
+                    return Ok(());
+                }
+                self.append_living(oldest, segment.live, urgent)?;
+                moved = true;
+            }
+            self.index.forget(oldest);
+            self.worker.remove(segment_path(&self.dir, oldest));
+        }
+        Ok(())
+    }
+
+    /// Appends a segment's live records again.
+    fn append_living(&mut self, oldest: u64, live: u64, urgent: bool) -> Result<(), StoreError> {
+        let path = segment_path(&self.dir, oldest);
+        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
+        let mut batch = Batch::default();
+        let mut values = std::collections::BTreeMap::new();
+        let mut at = match frame::next(&bytes, 0) {
+            Next::Whole(_, next) => next,
+            _ => 0,
+        };
+        while let Next::Whole(frame, next) = frame::next(&bytes, at) {
+            at = next;
+            for (record, _) in records(frame).unwrap_or_default() {
+                match record {
+                    Record::Event(event) => {
+                        if let Some(lost) = self.index.lost_before(event.id, oldest) {
+                            batch.event(&event.event(), lost);
+                        }
+                    }
+                    Record::Put(key, value) if self.index.is_live(&key, oldest) => {
+                        values.insert(key, value);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (key, value) in values {
+            batch.put(key, value);
+        }
+        if batch.changes.len() as u64 != live {
+            let error = format!("{} is not what was written to it", path.display());
+            return Err(StoreError::Failed(error));
+        }
+        self.append(&mut batch, urgent)
+    }
+}

@@ -1,0 +1,237 @@
+//! Records: what the log says, in the order in which it happened.
+//!
+//! They are encoded with postcard, which numbers the variants of an enum: new ones are added at the
+//! end, so that later builds read what earlier ones wrote.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::frame::{FRAME_HEAD_LEN, seal};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::Subject;
+use crate::store::Event;
+
+/// One record. The last one about an event or a key is valid.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Record<'a> {
+    /// An event that has to reach the broker.
+    Event(#[serde(borrow)] EventRecord<'a>),
+    /// The broker has acknowledged the event.
+    Delivered(u64),
+    /// The event will never be delivered.
+    Dropped(u64),
+    /// So many events of its subject were dropped before this one.
+    Lost { id: u64, lost: u64 },
+    /// The value of a key.
+    Put(Key, #[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
+    /// The key has no value.
+    Remove(Key),
+    /// No event has had this ID or a higher one. Every segment begins with it.
+    NextId(u64),
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EventRecord<'a> {
+    pub(super) id: u64,
+    pub(super) recorded_at: Moment,
+    pub(super) lost: u64,
+    pub(super) subject: Cow<'a, Subject>,
+    #[serde(borrow)]
+    pub(super) event_type: &'a str,
+    #[serde(borrow, serialize_with = "as_bytes")]
+    pub(super) payload: &'a [u8],
+}
+
+impl EventRecord<'_> {
+    pub(super) fn event(&self) -> Event {
+        Event {
+            id: self.id,
+            recorded_at: self.recorded_at,
+            subject: self.subject.clone().into_owned(),
+            event_type: self.event_type.to_owned().into(),
+            payload: Bytes::copy_from_slice(self.payload),
+            read_at: None,
+        }
+    }
+}
+
+/// What a value is stored for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Key {
+    /// A device's last state.
+    Device(GatewayName, DeviceId),
+    /// How many events of a subject were dropped since its last one, which waits no more.
+    Lost(Subject),
+    /// What commands have registered at a gateway, to be registered again after its restart.
+    Desired(GatewayName),
+    /// A command with several steps that is running at a gateway.
+    Intent(GatewayName),
+    /// A gateway that has topics at the broker.
+    Gateway(GatewayName),
+    /// A topic that the broker has to clear.
+    Clearing(String),
+    /// Lost events of a subject that `events_lost` has not reported.
+    UnreportedLoss(Subject),
+    /// The broker's retained messages have to be searched for stale topics.
+    StaleScan,
+}
+
+/// Lost events of one subject that no `events_lost` has reported yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreportedLoss {
+    /// How many.
+    pub count: u64,
+    /// Some of them because the broker does not accept them.
+    pub refused: bool,
+}
+
+/// Serializes in one piece, where serde would go byte by byte.
+fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// A value as the log stores it.
+#[must_use]
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Fails only where a map's length is unknown, which no value of ours has.
+    postcard::to_allocvec(value).unwrap_or_default()
+}
+
+/// What a record changes in the index of what is live.
+#[derive(Debug)]
+pub(super) enum Change {
+    Event { id: u64, lost: u64, len: u64 },
+    Done(u64),
+    Lost { id: u64, lost: u64 },
+    Put { key: Key, len: u64, hash: u64 },
+    Remove(Key),
+    NextId,
+}
+
+/// Records that are written together: after a crash all of them are there, or none.
+#[derive(Debug)]
+pub struct Batch {
+    frame: Vec<u8>,
+    pub(super) changes: Vec<Change>,
+    delivered: usize,
+}
+
+/// A batch that was larger than this gives its memory back, in bytes and in records.
+const FRAME_KEPT_MAX: usize = 1 << 20;
+const CHANGES_KEPT_MAX: usize = 1 << 14;
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { frame: vec![0; FRAME_HEAD_LEN], changes: Vec::new(), delivered: 0 }
+    }
+}
+
+impl Batch {
+    /// Whether it has no record.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether it has nothing but acknowledgements. If a kill loses them, those events are sent
+    /// once more.
+    #[must_use]
+    pub const fn is_acknowledgements(&self) -> bool {
+        self.delivered == self.changes.len()
+    }
+
+    /// Its length in the file, in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Removes all records.
+    pub fn clear(&mut self) {
+        self.frame.truncate(FRAME_HEAD_LEN);
+        self.frame.shrink_to(FRAME_KEPT_MAX);
+        self.changes.clear();
+        self.changes.shrink_to(CHANGES_KEPT_MAX);
+        self.delivered = 0;
+    }
+
+    /// Adds an event, before which `lost` events of its subject were dropped.
+    pub(crate) fn event(&mut self, event: &Event, lost: u64) {
+        let record = EventRecord {
+            id: event.id,
+            recorded_at: event.recorded_at,
+            lost,
+            subject: Cow::Borrowed(&event.subject),
+            event_type: &event.event_type,
+            payload: &event.payload,
+        };
+        let len = self.add(&Record::Event(record));
+        self.changes.push(Change::Event { id: event.id, lost, len });
+    }
+
+    pub(crate) fn delivered(&mut self, id: u64) {
+        self.add(&Record::Delivered(id));
+        self.changes.push(Change::Done(id));
+        self.delivered += 1;
+    }
+
+    pub(crate) fn dropped(&mut self, id: u64) {
+        self.add(&Record::Dropped(id));
+        self.changes.push(Change::Done(id));
+    }
+
+    pub(crate) fn lost(&mut self, id: u64, lost: u64) {
+        self.add(&Record::Lost { id, lost });
+        self.changes.push(Change::Lost { id, lost });
+    }
+
+    /// Sets the value of a key.
+    pub fn put(&mut self, key: Key, value: &[u8]) {
+        let len = self.add(&Record::Put(key.clone(), value));
+        self.changes.push(Change::Put { key, len, hash: hash_of(value) });
+    }
+
+    /// Removes the value of a key.
+    pub fn remove(&mut self, key: Key) {
+        self.add(&Record::Remove(key.clone()));
+        self.changes.push(Change::Remove(key));
+    }
+
+    pub(super) fn next_id(&mut self, id: u64) {
+        self.add(&Record::NextId(id));
+        self.changes.push(Change::NextId);
+    }
+
+    /// Appends the record; returns its length.
+    fn add(&mut self, record: &Record<'_>) -> u64 {
+        let before = self.frame.len();
+        // Writing to a vector fails as little as `encode` does.
+        if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
+            self.frame = frame;
+        }
+        (self.frame.len() - before) as u64
+    }
+
+    /// The bytes to write; `None` if a frame cannot hold them.
+    pub(super) fn sealed(&mut self) -> Option<&[u8]> {
+        seal(&mut self.frame)?;
+        Some(&self.frame)
+    }
+}
+
+pub(super) fn hash_of(value: &[u8]) -> u64 {
+    crc32fast::hash(value).into()
+}
+
+/// The records of a batch, each with its length; `None` where the batch is no sequence of records.
+pub(super) fn records(mut batch: &[u8]) -> Option<Vec<(Record<'_>, u64)>> {
+    let mut records = Vec::new();
+    while !batch.is_empty() {
+        let (record, rest) = postcard::take_from_bytes(batch).ok()?;
+        records.push((record, (batch.len() - rest.len()) as u64));
+        batch = rest;
+    }
+    Some(records)
+}

@@ -1,0 +1,139 @@
+//! Reading the log behind its writer, for the history.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::frame::{self, Next};
+use super::record::{Record, records};
+use super::segment::{segment_numbers, segment_path};
+use crate::store::StoreError;
+use crate::store::history::Change;
+
+/// How much is read at once, in bytes, if no frame is larger.
+const CHUNK: usize = 1 << 20;
+
+/// A place in the log, behind a whole frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The number of the segment.
+    pub segment: u64,
+    /// Bytes from its beginning.
+    pub offset: u64,
+}
+
+/// A reader of the log.
+#[derive(Debug)]
+pub struct Tail {
+    dir: PathBuf,
+    position: Position,
+    file: Option<File>,
+    buffer: Vec<u8>,
+}
+
+impl Tail {
+    /// Reads from this position on.
+    #[must_use]
+    pub fn new(dir: PathBuf, position: Position) -> Self {
+        Self { dir, position, file: None, buffer: Vec::new() }
+    }
+
+    /// Everything before this has been read.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Moves to the next segment, or the oldest, if the one to read is not there; returns whether
+    /// something was skipped.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn skip_removed(&mut self) -> Result<bool, StoreError> {
+        let numbers = segment_numbers(&self.dir)?;
+        if numbers.contains(&self.position.segment) {
+            return Ok(false);
+        }
+        let next = numbers.iter().find(|&&number| number > self.position.segment);
+        let Some(&segment) = next.or(numbers.first()) else { return Ok(false) };
+        let skipped = self.position != Position::default();
+        (self.position, self.file) = (Position { segment, offset: 0 }, None);
+        Ok(skipped)
+    }
+
+    /// Reads the next changes, up to the end of the segment `current`, which is written to; none if
+    /// there are none yet.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn read(&mut self, current: u64, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+        while changes.is_empty() && self.position.segment <= current {
+            if self.read_chunk(changes)? {
+                continue;
+            }
+            if self.position.segment == current {
+                return Ok(());
+            }
+            // Numbers are missing where a damaged segment was set aside.
+            let numbers = segment_numbers(&self.dir)?;
+            let next = numbers.into_iter().find(|&number| number > self.position.segment);
+            let segment = next.unwrap_or(current).min(current);
+            (self.position, self.file) = (Position { segment, offset: 0 }, None);
+        }
+        Ok(())
+    }
+
+    /// Reads from one segment; returns whether there was a whole frame.
+    fn read_chunk(&mut self, changes: &mut Vec<Change>) -> Result<bool, StoreError> {
+        let Position { segment, offset } = self.position;
+        let path = segment_path(&self.dir, segment);
+        let error = || StoreError::io("reading", &path);
+        let file = match &self.file {
+            Some(file) => file,
+            None => match File::open(&path) {
+                Ok(file) => self.file.insert(file),
+                // No log was begun yet.
+                Err(cause) if cause.kind() == ErrorKind::NotFound && offset == 0 => {
+                    return Ok(false);
+                }
+                Err(cause) => return Err(error()(cause)),
+            },
+        };
+        let mut size = CHUNK;
+        loop {
+            self.buffer.resize(size, 0);
+            let len = file.read_at(&mut self.buffer, offset).map_err(error())?;
+            let bytes = self.buffer.get(..len).unwrap_or_default();
+            let mut at = 0;
+            while let Next::Whole(batch, next) = frame::next(bytes, at) {
+                // The first frame says what the segment belongs to.
+                if offset > 0 || at > 0 {
+                    add_changes(batch, changes);
+                }
+                at = next;
+            }
+            if at > 0 {
+                self.position.offset += at as u64;
+                self.buffer.truncate(CHUNK);
+                return Ok(true);
+            }
+            if len < size {
+                return Ok(false);
+            }
+            size *= 2;
+        }
+    }
+}
+
+fn add_changes(batch: &[u8], changes: &mut Vec<Change>) {
+    changes.extend(records(batch).unwrap_or_default().into_iter().filter_map(|(record, _)| {
+        match record {
+            Record::Event(event) => Some(Change::Recorded(event.event())),
+            Record::Delivered(id) => Some(Change::Delivered(id)),
+            Record::Dropped(id) => Some(Change::Dropped(id)),
+            Record::Lost { id, lost } => Some(Change::Lost { id, lost }),
+            Record::Put(..) | Record::Remove(_) | Record::NextId(_) => None,
+        }
+    }));
+}

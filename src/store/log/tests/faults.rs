@@ -1,0 +1,200 @@
+//! Logs that were damaged, removed or replaced, and disks that hang.
+
+use std::time::Duration;
+
+use super::*;
+use crate::store::history::Change;
+
+/// A log of three batches in small segments, killed.
+fn killed_in_segments() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    (log.background, log.segment_max) = (false, 150);
+    (1..=3).for_each(|number| write_event(&mut log, number));
+    assert_eq!(log.index.segments().count(), 3);
+    log.worker.finish();
+    dir
+}
+
+#[test]
+fn a_missing_segment_ends_the_chain() {
+    let dir = killed_in_segments();
+    for (number, events) in [(1, 2), (2, 2)] {
+        let copy = copied(dir.path());
+        std::fs::remove_file(segment_path(copy.path(), number)).unwrap();
+        if number == 1 {
+            // The oldest may have been cleaned away; nothing says that it was not.
+            assert_eq!(continues(copy.path()).1.0.len(), events);
+        } else {
+            let (reason, left) = ends(copy.path(), BOOT);
+            assert!(reason.contains("missing"), "{number}: {reason}");
+            assert_eq!(left.0.len(), events);
+        }
+    }
+    continues(dir.path());
+}
+
+#[test]
+fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
+    let dir = killed_in_segments();
+    let (mut log, _) = continues(dir.path());
+    (log.background, log.segment_max) = (false, 150);
+    let mut batch = Batch::default();
+    (1..=3).for_each(|number| batch.delivered(number));
+    put_device(&mut batch, 1, &device(9));
+    log.write(&mut batch, false).unwrap();
+    log.worker.finish();
+    assert!(!segment_path(dir.path(), 3).exists());
+    drop(log);
+    assert_eq!(open(dir.path(), BOOT).next_id, 4);
+}
+
+#[test]
+fn a_segment_that_the_history_has_not_read_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    (log.background, log.segment_max, log.read_to) = (false, 150, 0);
+    for number in 1..=9 {
+        write_event(&mut log, number);
+        let mut batch = Batch::default();
+        batch.delivered(number);
+        log.write(&mut batch, false).unwrap();
+    }
+    assert_eq!(log.index.oldest().unwrap().0, 1);
+    log.read_by_history(4);
+    let mut batch = Batch::default();
+    put_device(&mut batch, 1, &device(10));
+    log.write(&mut batch, false).unwrap();
+    assert_eq!(log.index.oldest().unwrap().0, 4);
+}
+
+#[test]
+fn the_tail_reads_every_event_once_across_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    (log.background, log.segment_max, log.read_to) = (false, 400, 0);
+    let mut tail = Tail::new(dir.path().to_owned(), Position::default());
+    assert!(!tail.skip_removed().unwrap());
+    let mut ids = Vec::new();
+    let mut read = |tail: &mut Tail, current| {
+        loop {
+            let mut changes = Vec::new();
+            tail.read(current, &mut changes).unwrap();
+            if changes.is_empty() {
+                return;
+            }
+            ids.extend(changes.into_iter().filter_map(|change| match change {
+                Change::Recorded(event) => Some(event.id),
+                _ => None,
+            }));
+        }
+    };
+    for number in 1..=20 {
+        write_event(&mut log, number);
+        if number % 3 == 0 {
+            read(&mut tail, log.current());
+        }
+    }
+    read(&mut tail, log.current());
+    assert_eq!(ids, (1..=20).collect::<Vec<_>>());
+    assert!(tail.position().segment > 3);
+}
+
+#[test]
+fn a_log_of_a_later_version_is_not_touched() {
+    let (dir, _) = killed();
+    let json = br#"{"format":9,"chain":"k7f3","and":"more"}"#;
+    std::fs::write(dir.path().join(head::NAME), frame::frame_of(json).unwrap()).unwrap();
+    let before = std::fs::read_dir(dir.path()).unwrap().count();
+    let error = Log::open_at(dir.path(), SyncMode::Interval, BOOT).unwrap_err().to_string();
+    assert!(error.contains("later version") && error.contains("format 9"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), before);
+}
+
+#[test]
+fn a_store_of_a_build_before_version_2_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["head", "end", "log-0000000001"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
+    let state_dir = StateDir::lock(dir.path()).unwrap();
+    let aside = state_dir.set_aside_earlier().unwrap().unwrap();
+    assert_eq!(std::fs::read_to_string(aside.join("log-0000000001")).unwrap(), "log-0000000001");
+    assert!(!dir.path().join("head").exists());
+    assert_eq!(state_dir.set_aside_earlier().unwrap(), None);
+}
+
+#[test]
+fn a_directory_that_is_gone_is_a_failed_sync() {
+    let (dir, _) = killed();
+    let (mut log, _) = continues(dir.path());
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let mut batch = Batch::default();
+    batch.delivered(1);
+    log.write(&mut batch, true).unwrap();
+    log.worker.finish();
+    let error = log.write(&mut batch, true).unwrap_err().to_string();
+    assert!(error.contains("removed or replaced"), "{error}");
+}
+
+#[test]
+fn a_held_directory_knows_when_another_is_at_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let held = StateDir::lock(&path).unwrap();
+    assert!(held.is_in_place());
+    std::fs::rename(&path, dir.path().join("away")).unwrap();
+    assert!(!held.is_in_place());
+    let other = StateDir::lock(&path).unwrap();
+    assert!(other.is_in_place() && !held.is_in_place());
+}
+
+/// Aim: who writes waits for no disk. Method: the other thread hangs while three segments' worth
+/// is written.
+#[test]
+fn a_disk_that_hangs_holds_up_nobody_who_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    log.segment_max = 4_096;
+    let hanging = log.worker.hang();
+    let mut number = 0;
+    while log.index.bytes() < 3 * 4_096 {
+        number += 1;
+        write_event(&mut log, number);
+    }
+    assert_eq!(log.index.segments().count(), 1, "nobody could make another");
+    while !log.hangs(Duration::ZERO) {
+        std::thread::yield_now();
+    }
+    assert!(!log.hangs(Duration::from_secs(3_600)));
+    drop(hanging);
+    log.worker.finish();
+    assert!(!log.hangs(Duration::ZERO));
+    write_event(&mut log, number + 1);
+    assert_eq!(log.index.segments().count(), 2);
+    log.worker.finish();
+    drop(log);
+    assert_eq!(continues(dir.path()).1.0.len() as u64, number + 1);
+}
+
+#[test]
+fn keys_without_a_device_are_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    let mut batch = Batch::default();
+    batch.put(Key::Gateway(lobby()), &[]);
+    batch.put(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
+    batch.put(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
+    let loss = UnreportedLoss { count: 7, refused: true };
+    batch.put(Key::UnreportedLoss(subject(3)), &encode(&loss));
+    batch.put(Key::StaleScan, &[]);
+    log.write(&mut batch, true).unwrap();
+    batch.remove(Key::Clearing("gsdk/annex/7/state".to_owned()));
+    log.write(&mut batch, true).unwrap();
+    drop(log);
+    let content = open(dir.path(), BOOT).content;
+    assert_eq!(content.gateways, [lobby()]);
+    assert_eq!(content.clearing, ["gsdk/annex/info"]);
+    assert_eq!(content.unreported, [(subject(3), loss)]);
+    assert!(content.stale_scan);
+}

@@ -1,0 +1,479 @@
+//! The outbox: events from their recording until the broker has acknowledged them.
+//!
+//! It keeps the order of each subject: at most one event of a subject is in flight. It is bounded:
+//! when it is full, the oldest event is dropped, and the next event of its subject carries the
+//! number of lost ones. What changes is added to a batch, which has to be written to the log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Batch, Event, Key, encode};
+use crate::payload::Subject;
+
+/// The batches of [`Outbox::snapshot`] are about this large, in bytes.
+const SNAPSHOT_BATCH_LEN: usize = 1 << 20;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Events.
+    pub max_events: usize,
+    /// Bytes of payload.
+    pub max_bytes: usize,
+}
+
+/// Events that wait for the broker's acknowledgement.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: Limits,
+    /// By ID, so the oldest is the first; with the number of events of its subject lost before it.
+    events: BTreeMap<u64, (Event, u64)>,
+    queues: HashMap<Subject, Queue>,
+    /// The first events of subjects with none in flight.
+    ready: BTreeSet<u64>,
+    /// Those of them that may not be sent yet; nothing asks again before [`Outbox::release`].
+    held: BTreeSet<u64>,
+    bytes: usize,
+    dropped: u64,
+    changes: Batch,
+}
+
+/// The events of one subject.
+#[derive(Debug, Default)]
+struct Queue {
+    ids: VecDeque<u64>,
+    /// The first of them.
+    in_flight: bool,
+    /// Dropped since the last event of the subject, of which none waits.
+    lost: u64,
+}
+
+impl Outbox {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            events: BTreeMap::new(),
+            queues: HashMap::new(),
+            ready: BTreeSet::new(),
+            held: BTreeSet::new(),
+            bytes: 0,
+            dropped: 0,
+            changes: Batch::default(),
+        }
+    }
+
+    /// Adds an event with an ID above all others. Where that makes too many, the oldest are
+    /// dropped; their subjects are returned, one for each.
+    pub fn append(&mut self, event: Event) -> Vec<Subject> {
+        let queue = self.queues.entry(event.subject.clone()).or_default();
+        let lost = std::mem::take(&mut queue.lost);
+        if lost > 0 {
+            self.changes.remove(Key::Lost(event.subject.clone()));
+        }
+        self.changes.event(&event, lost);
+        self.insert(event, lost);
+        let mut dropped = Vec::new();
+        while self.events.len() > self.limits.max_events || self.bytes > self.limits.max_bytes {
+            match self.drop_oldest() {
+                Some(subject) => dropped.push(subject),
+                None => break,
+            }
+        }
+        dropped
+    }
+
+    /// Adds what an earlier process has stored; to be called before anything else.
+    pub fn restore(&mut self, events: Vec<(Event, u64)>, lost: Vec<(Subject, u64)>) {
+        for (event, lost) in events {
+            self.insert(event, lost);
+        }
+        for (subject, lost) in lost {
+            self.queues.entry(subject).or_default().lost = lost;
+        }
+    }
+
+    fn insert(&mut self, event: Event, lost: u64) {
+        self.bytes += event.payload.len();
+        let queue = self.queues.entry(event.subject.clone()).or_default();
+        queue.ids.push_back(event.id);
+        if queue.ids.len() == 1 {
+            self.ready.insert(event.id);
+        }
+        self.events.insert(event.id, (event, lost));
+    }
+
+    /// The oldest event that may be sent, with the number of those lost before it; it is in flight
+    /// from now on. One that may not be sent is asked about again after [`Outbox::release`].
+    pub fn next(&mut self, may_be_sent: impl Fn(&Subject) -> bool) -> Option<(&Event, u64)> {
+        let id = loop {
+            let id = self.ready.pop_first()?;
+            let (event, _) = self.events.get(&id)?;
+            if may_be_sent(&event.subject) {
+                break id;
+            }
+            self.held.insert(id);
+        };
+        let (event, lost) = self.events.get(&id)?;
+        self.queues.get_mut(&event.subject)?.in_flight = true;
+        Some((event, *lost))
+    }
+
+    /// Events that could not be sent may be asked about again.
+    pub fn release(&mut self) {
+        self.ready.append(&mut self.held);
+    }
+
+    /// The ID and the type of a subject's first event.
+    #[must_use]
+    pub fn first_of(&self, subject: &Subject) -> Option<(u64, &str)> {
+        let id = *self.queues.get(subject)?.ids.front()?;
+        let (event, _) = self.events.get(&id)?;
+        Some((id, &event.event_type))
+    }
+
+    /// The broker has acknowledged the subject's event in flight; returns when it was read, if this
+    /// process has read it from a stream.
+    pub fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
+        let queue = self.queues.get_mut(subject)?;
+        if !std::mem::take(&mut queue.in_flight) {
+            return None;
+        }
+        let id = queue.ids.pop_front()?;
+        match queue.ids.front() {
+            Some(&next) => _ = self.ready.insert(next),
+            None if queue.lost == 0 => _ = self.queues.remove(subject),
+            None => {}
+        }
+        self.changes.delivered(id);
+        let (event, _) = self.events.remove(&id)?;
+        self.bytes -= event.payload.len();
+        event.read_at
+    }
+
+    /// The subject's event in flight will never be delivered: it is dropped, and counts as lost.
+    pub fn give_up(&mut self, subject: &Subject) -> bool {
+        self.put_back(subject) && self.drop_first_of(subject).is_some()
+    }
+
+    /// The subject's event in flight was not delivered: it is sent again. Returns whether there was
+    /// one.
+    pub fn put_back(&mut self, subject: &Subject) -> bool {
+        let Some(queue) = self.queues.get_mut(subject) else { return false };
+        let was_in_flight = std::mem::take(&mut queue.in_flight);
+        if was_in_flight {
+            self.ready.extend(queue.ids.front());
+        }
+        was_in_flight
+    }
+
+    /// The connection has ended: nothing is in flight.
+    pub fn put_all_back(&mut self) {
+        self.release();
+        for queue in self.queues.values_mut() {
+            if std::mem::take(&mut queue.in_flight) {
+                self.ready.extend(queue.ids.front());
+            }
+        }
+    }
+
+    /// Replaces the payload of an event that was not sent yet, if it still waits.
+    pub fn rewrite(&mut self, id: u64, payload: Bytes) {
+        if let Some((event, _)) = self.events.get_mut(&id) {
+            self.bytes = self.bytes - event.payload.len() + payload.len();
+            event.payload = payload;
+        }
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Whether an event could be sent now.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// How many bytes of payload wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many events were dropped.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// What has changed and is not written yet. Values of other keys may be added.
+    pub const fn changes(&mut self) -> &mut Batch {
+        &mut self.changes
+    }
+
+    /// Everything that waits, and these values, for a log that begins.
+    pub fn snapshot<'a>(
+        &'a self,
+        values: impl Iterator<Item = (Key, Vec<u8>)> + 'a,
+    ) -> impl Iterator<Item = Batch> + 'a {
+        let lost = self.queues.iter().filter(|(_, queue)| queue.lost > 0);
+        let lost = lost.map(|(subject, queue)| (Key::Lost(subject.clone()), encode(&queue.lost)));
+        let mut values = lost.chain(values);
+        let mut events = self.events.values();
+        std::iter::from_fn(move || {
+            let mut batch = Batch::default();
+            while batch.len() < SNAPSHOT_BATCH_LEN {
+                if let Some((event, lost)) = events.next() {
+                    batch.event(event, *lost);
+                } else if let Some((key, value)) = values.next() {
+                    batch.put(key, &value);
+                } else {
+                    break;
+                }
+            }
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+
+    fn drop_oldest(&mut self) -> Option<Subject> {
+        let at_rest = |(id, (event, _)): (&u64, &(Event, u64))| {
+            let queue = self.queues.get(&event.subject)?;
+            let in_flight = queue.in_flight && queue.ids.front() == Some(id);
+            (!in_flight).then(|| event.subject.clone())
+        };
+        let subject = self.events.iter().find_map(at_rest)?;
+        self.drop_first_of(&subject)?;
+        Some(subject)
+    }
+
+    /// Drops the subject's oldest event that is not in flight; the next one carries the loss.
+    fn drop_first_of(&mut self, subject: &Subject) -> Option<()> {
+        let queue = self.queues.get_mut(subject)?;
+        let at = usize::from(queue.in_flight);
+        let id = queue.ids.remove(at)?;
+        let (event, lost) = self.events.remove(&id)?;
+        self.ready.remove(&id);
+        self.held.remove(&id);
+        self.changes.dropped(id);
+        self.bytes -= event.payload.len();
+        self.dropped += 1;
+        let lost = lost + 1;
+        match queue.ids.get(at) {
+            Some(&next) => {
+                if !queue.in_flight {
+                    self.ready.insert(next);
+                }
+                let (_, before) = self.events.get_mut(&next)?;
+                *before += lost;
+                self.changes.lost(next, *before);
+            }
+            None => {
+                queue.lost += lost;
+                self.changes.put(Key::Lost(subject.clone()), &encode(&queue.lost));
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::{DeviceId, Moment};
+
+    fn subject(device: u32) -> Subject {
+        Subject::Device("lobby".parse().unwrap(), DeviceId::new(device).unwrap())
+    }
+
+    /// An event whose payload is its number within its subject.
+    fn event(device: u32, number: u64) -> Event {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Event {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            recorded_at: Moment::from_millis(0),
+            subject: subject(device),
+            event_type: "connected".into(),
+            payload: Bytes::from(number.to_string()),
+            read_at: Some(Instant::now()),
+        }
+    }
+
+    fn outbox(max_events: usize) -> Outbox {
+        Outbox::new(Limits { max_events, max_bytes: usize::MAX })
+    }
+
+    fn sent(outbox: &mut Outbox) -> Option<(Subject, u64, u64)> {
+        let (event, lost) = outbox.next(|_| true)?;
+        let number = std::str::from_utf8(&event.payload).unwrap().parse().unwrap();
+        Some((event.subject.clone(), number, lost))
+    }
+
+    #[test]
+    fn one_event_of_a_subject_is_in_flight_at_a_time() {
+        let mut outbox = outbox(10);
+        for (device, number) in [(1, 1), (1, 2), (2, 1)] {
+            outbox.append(event(device, number));
+        }
+        assert_eq!(sent(&mut outbox), Some((subject(1), 1, 0)));
+        assert_eq!(sent(&mut outbox), Some((subject(2), 1, 0)));
+        assert_eq!(sent(&mut outbox), None);
+        assert!(outbox.acknowledge(&subject(1)).is_some());
+        assert_eq!(sent(&mut outbox), Some((subject(1), 2, 0)));
+        assert!(outbox.put_back(&subject(1)));
+        assert_eq!(sent(&mut outbox), Some((subject(1), 2, 0)), "not taken, so the next again");
+    }
+
+    #[test]
+    fn what_may_not_go_is_asked_about_once_and_again_after_its_release() {
+        let mut outbox = outbox(10);
+        for device in 1..=5 {
+            outbox.append(event(device, 1));
+        }
+        let asked = std::cell::RefCell::new(Vec::new());
+        let next = |outbox: &mut Outbox, held: &[u32]| {
+            let event = outbox.next(|one| {
+                asked.borrow_mut().push(one.clone());
+                !held.iter().any(|held| *one == subject(*held))
+            });
+            (event.map(|(event, _)| event.subject.clone()), asked.take())
+        };
+        let of = |devices: &[u32]| devices.iter().copied().map(subject).collect::<Vec<_>>();
+        assert_eq!(next(&mut outbox, &[1, 2, 4]), (Some(subject(3)), of(&[1, 2, 3])));
+        assert_eq!(next(&mut outbox, &[1, 2, 4]), (Some(subject(5)), of(&[4, 5])));
+        assert_eq!(next(&mut outbox, &[1, 2, 4]), (None, of(&[])));
+        outbox.release();
+        assert_eq!(next(&mut outbox, &[1, 4]), (Some(subject(2)), of(&[1, 2])));
+        outbox.put_all_back();
+        assert_eq!(
+            next(&mut outbox, &[]),
+            (Some(subject(1)), of(&[1])),
+            "a new connection asks anew"
+        );
+    }
+
+    #[test]
+    fn a_full_outbox_drops_the_oldest_and_the_next_tells_it() {
+        let mut outbox = outbox(3);
+        for number in 1..=3 {
+            outbox.append(event(1, number));
+        }
+        assert_eq!(outbox.append(event(2, 1)), [subject(1)]);
+        assert_eq!(outbox.append(event(2, 2)), [subject(1)]);
+        assert_eq!(sent(&mut outbox), Some((subject(1), 3, 2)));
+        assert_eq!(outbox.dropped(), 2);
+    }
+
+    #[test]
+    fn a_subject_whose_only_event_was_dropped_tells_it_with_its_next() {
+        let mut outbox = outbox(1);
+        outbox.append(event(1, 1));
+        outbox.append(event(2, 1));
+        outbox.append(event(1, 2));
+        assert_eq!(sent(&mut outbox), Some((subject(1), 2, 1)));
+    }
+
+    #[test]
+    fn a_full_outbox_stays_small_and_quick_however_long_the_broker_is_away() {
+        let mut outbox = outbox(10);
+        for number in 0..10_000 {
+            for device in 1..=20 {
+                outbox.append(event(device, number));
+            }
+        }
+        assert_eq!(outbox.len(), 10);
+        assert!(outbox.ready.len() <= 20 && outbox.queues.len() <= 20);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Append(u32),
+        Send,
+        Acknowledge(u32),
+        PutBack(u32),
+        PutAllBack,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (1..5u32).prop_map(Op::Append),
+            4 => Just(Op::Send),
+            3 => (1..5u32).prop_map(Op::Acknowledge),
+            1 => (1..5u32).prop_map(Op::PutBack),
+            1 => Just(Op::PutAllBack),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_is_sent_in_order_or_told_as_lost(
+            ops in prop::collection::vec(op(), 1..300),
+            max_events in 1..20usize,
+        ) {
+            let mut outbox = outbox(max_events);
+            let mut made: BTreeMap<u32, u64> = BTreeMap::new();
+            let mut acknowledged: BTreeMap<Subject, u64> = BTreeMap::new();
+            let mut in_flight: BTreeMap<Subject, (u64, u64)> = BTreeMap::new();
+            let send = |outbox: &mut Outbox,
+                        acknowledged: &BTreeMap<Subject, u64>,
+                        in_flight: &mut BTreeMap<Subject, (u64, u64)>| {
+                let Some((subject, number, lost)) = sent(outbox) else { return false };
+                let before = acknowledged.get(&subject).copied().unwrap_or(0);
+                assert_eq!(number, before + lost + 1, "in order, the missing told");
+                assert!(in_flight.insert(subject, (number, lost)).is_none());
+                true
+            };
+            for op in ops {
+                match op {
+                    Op::Append(device) => {
+                        let number = made.entry(device).or_default();
+                        *number += 1;
+                        outbox.append(event(device, *number));
+                    }
+                    Op::Send => _ = send(&mut outbox, &acknowledged, &mut in_flight),
+                    Op::Acknowledge(device) => {
+                        let sent = in_flight.remove(&subject(device));
+                        let acknowledged_now = outbox.acknowledge(&subject(device)).is_some();
+                        prop_assert_eq!(acknowledged_now, sent.is_some());
+                        if let Some((number, _)) = sent {
+                            acknowledged.insert(subject(device), number);
+                        }
+                    }
+                    Op::PutBack(device) => if in_flight.remove(&subject(device)).is_some() {
+                        prop_assert!(outbox.put_back(&subject(device)));
+                    },
+                    Op::PutAllBack => {
+                        in_flight.clear();
+                        outbox.put_all_back();
+                    }
+                }
+                prop_assert!(outbox.len() <= max_events.max(in_flight.len() + 1));
+            }
+            outbox.put_all_back();
+            in_flight.clear();
+            while send(&mut outbox, &acknowledged, &mut in_flight) {
+                let (subject, (number, _)) = in_flight.pop_first().unwrap();
+                outbox.acknowledge(&subject);
+                acknowledged.insert(subject, number);
+            }
+            prop_assert!(outbox.is_empty());
+            prop_assert_eq!(outbox.bytes(), 0);
+        }
+    }
+}

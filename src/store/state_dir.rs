@@ -1,0 +1,151 @@
+//! The state directory: created where it is missing, and used by one process at a time.
+//!
+//! The lock ends with the process. A directory can be removed, moved or mounted over while it is
+//! locked; then another one is at its path.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Only the service reads what it remembers.
+const MODE: u32 = 0o700;
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// The log's folder.
+const LOG: &str = "log";
+/// The files of a build made before version 2.
+const EARLIER_FILES: [&str; 2] = ["head", "end"];
+const EARLIER_PREFIX: &str = "log-";
+
+/// A state directory that this process has locked.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl StateDir {
+    /// Creates it where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// When another process has locked it, or it cannot be written.
+    pub fn lock(path: &Path) -> Result<Self, StoreError> {
+        let create = |path: &Path| {
+            let created = DirBuilder::new().recursive(true).mode(MODE).create(path);
+            created.map_err(StoreError::io("creating", path))
+        };
+        create(path)?;
+        let file = path.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)
+            .map_err(StoreError::io("opening", &file))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse { path: path.to_owned(), holder: holder(lock) });
+            }
+            Err(TryLockError::Error(cause)) => {
+                return Err(StoreError::io("locking", &file)(cause));
+            }
+        }
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .map_err(StoreError::io("writing", &file))?;
+        create(&path.join(LOG))?;
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// The log's folder.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Whether the directory at its path is still the locked one.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        is_at(&self.lock, &self.path.join(LOCK)).is_ok_and(|same| same)
+    }
+
+    /// Moves the store of a build made before version 2 into a folder of its own, if there is one;
+    /// returns that folder.
+    pub(crate) fn set_aside_earlier(&self) -> Result<Option<PathBuf>, StoreError> {
+        let reading = || StoreError::io("reading", &self.path);
+        let mut earlier = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(reading())? {
+            let name = entry.map_err(reading())?.file_name();
+            let text = name.to_string_lossy();
+            if EARLIER_FILES.contains(&&*text) || text.starts_with(EARLIER_PREFIX) {
+                earlier.push(name);
+            }
+        }
+        if earlier.is_empty() {
+            return Ok(None);
+        }
+        let aside = free_name(&self.path.join("before-version-2"));
+        let create = DirBuilder::new().mode(MODE).create(&aside);
+        create.map_err(StoreError::io("creating", &aside))?;
+        for name in earlier {
+            let from = self.path.join(&name);
+            fs::rename(&from, aside.join(&name)).map_err(StoreError::io("moving", &from))?;
+        }
+        Ok(Some(aside))
+    }
+
+    /// Moves a log that this process has not read out of the way, if there is one.
+    pub(crate) fn set_aside_log(&self) -> Result<(), StoreError> {
+        let log = self.log();
+        let mut entries = fs::read_dir(&log).map_err(StoreError::io("reading", &log))?;
+        if entries.next().is_none() {
+            return Ok(());
+        }
+        let aside = free_name(&self.path.join("log.set-aside"));
+        fs::rename(&log, &aside).map_err(StoreError::io("moving", &log))?;
+        tracing::warn!(folder = %aside.display(), "set aside the log of another store");
+        let created = DirBuilder::new().mode(MODE).create(&log);
+        created.map_err(StoreError::io("creating", &log))
+    }
+
+    /// The process that uses a directory, if one does. Changes nothing.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<String> {
+        let lock = File::open(path.join(LOCK)).ok()?;
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(lock))
+    }
+}
+
+/// Whether the file at this path is this open one.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (open, found) = (file.metadata()?, path.metadata()?);
+    Ok((open.dev(), open.ino()) == (found.dev(), found.ino()))
+}
+
+/// The process that holds a lock, by the number that it has written there.
+fn holder(mut lock: File) -> String {
+    let mut pid = String::new();
+    // Without the number it still is another process.
+    _ = lock.read_to_string(&mut pid);
+    match pid.trim() {
+        "" => "another process".to_owned(),
+        pid => format!("process {pid}"),
+    }
+}
+
+/// The path itself if nothing is there, otherwise with the first number behind it that is free.
+pub(super) fn free_name(path: &Path) -> PathBuf {
+    let numbered = (2_u32..).map(|number| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        PathBuf::from(name)
+    });
+    let mut names = std::iter::once(path.to_owned()).chain(numbered);
+    names.find(|name| !name.exists()).unwrap_or_else(|| path.to_owned())
+}
