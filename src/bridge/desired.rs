@@ -138,23 +138,21 @@ fn declared(gateway: &Gateway) -> DesiredState {
 
 impl Bridge {
     /// Restores what commands of earlier processes made.
-    pub(super) fn restore_desired(&mut self, kept: Vec<(GatewayName, Vec<u8>)>) {
-        for (name, note) in kept {
-            let at = self.directory.gateways.iter().position(|entry| entry.name == name);
-            let provisioner = at.and_then(|at| self.desired.gateways.get_mut(at));
-            let (Some(at), Some(provisioner)) = (at, provisioner) else {
-                self.persistence.set(Key::Desired(name), None);
-                continue;
-            };
-            match serde_json::from_slice::<DesiredState>(&note) {
-                Ok(items) => {
-                    provisioner.desired.restore(items);
-                    self.keep_devices(GatewayIndex(at));
-                }
-                Err(error) => {
-                    let what = "the persisted desired state cannot be read; forgotten";
-                    tracing::error!(gateway = %name, %error, what);
-                }
+    pub(super) fn restore_desired(&mut self, name: &GatewayName, note: &[u8]) {
+        let at = self.directory.gateways.iter().position(|entry| entry.name == *name);
+        let provisioner = at.and_then(|at| self.desired.gateways.get_mut(at));
+        let (Some(at), Some(provisioner)) = (at, provisioner) else {
+            self.persistence.set(Key::Desired(name.clone()), None);
+            return;
+        };
+        match serde_json::from_slice::<DesiredState>(note) {
+            Ok(items) => {
+                provisioner.desired.restore(items);
+                self.keep_devices(GatewayIndex(at));
+            }
+            Err(error) => {
+                let what = "the persisted desired state cannot be read; forgotten";
+                tracing::error!(gateway = %name, %error, what);
             }
         }
     }

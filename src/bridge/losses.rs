@@ -31,8 +31,8 @@ impl Losses {
     }
 
     /// What an earlier process lost and did not report.
-    pub(super) fn restore(&mut self, losses: Vec<(Subject, UnreportedLoss)>) {
-        losses.into_iter().for_each(|(subject, more)| self.more(subject, more));
+    pub(super) fn restore(&mut self, subject: Subject, loss: UnreportedLoss) {
+        self.more(subject, loss);
     }
 
     fn more(&mut self, subject: Subject, more: UnreportedLoss) {

@@ -168,22 +168,22 @@ impl Persistence {
         let urgent = !self.outbox.is_empty();
         let ready = self.outbox.has_ready();
         let changes = self.outbox.changes();
-        if !changes.is_empty() && changes.is_acknowledgements() && !ready {
+        let mut waits = changes.is_empty();
+        if !waits && changes.is_acknowledgements() && !ready {
             let due = Instant::now() + ACKNOWLEDGEMENTS_WITHIN;
-            if *self.acknowledgements_due.get_or_insert(due) > Instant::now() {
-                return log.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)));
-            }
+            waits = *self.acknowledgements_due.get_or_insert(due) > Instant::now();
         }
-        let written = if changes.is_empty() {
-            log.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)))
-        } else {
+        let mut written = log.tick();
+        if waits && written.is_ok() {
+            return Ok(());
+        }
+        if written.is_ok() {
             let begun = StdInstant::now();
             log.read_by_history(self.recorder.status().read_to);
-            let written = log.write(changes, urgent);
+            written = log.write(changes, urgent);
             self.write_seconds.observe(begun.elapsed().as_secs_f64());
             self.recorder.written(log.current(), now);
-            written
-        };
+        }
         match &written {
             Ok(()) => self.wrote(),
             Err(error) => self.fail(now, error),
@@ -306,13 +306,7 @@ impl Persistence {
         Log::create(&dir, sync, &directory.chain, self.next_id, after, batches)
     }
 
-    /// Adds what an earlier process has stored; to be called before anything else.
-    pub(super) fn restore(&mut self, content: &mut Content) {
-        let events = std::mem::take(&mut content.events);
-        self.outbox.restore(events, std::mem::take(&mut content.lost));
-    }
-
-    /// A gateway that is not configured any more: its device keeps only its place in the chain.
+    /// The stored state of a device of a gateway that is not configured.
     pub(super) fn set_device(
         &mut self,
         gateway: &GatewayName,
@@ -357,7 +351,11 @@ impl Persistence {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.log {
             LogState::Failed { retry_at, .. } => Some(retry_at),
-            LogState::NotBegun | LogState::Open(_) => self.acknowledgements_due,
+            LogState::Open(ref log) => {
+                let sync = log.due().map(Instant::from_std);
+                sync.into_iter().chain(self.acknowledgements_due).min()
+            }
+            LogState::NotBegun => None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::wiring::new_chain_id;
 use crate::fleet::{GatewayIndex, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, Subject, to_bytes};
-use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError};
+use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError, decode};
 
 impl Bridge {
     /// Restores what an earlier process has stored, before the first iteration.
@@ -39,59 +39,77 @@ impl Bridge {
         }
     }
 
-    fn restore_content(&mut self, mut content: Content, continues: bool) {
-        if !continues || content.stale_scan {
+    fn restore_content(&mut self, content: Content, continues: bool) {
+        let Content { events, values } = content;
+        if !continues || values.contains_key(&Key::StaleScan) {
             self.stale_topics.look();
         }
-        self.persistence.restore(&mut content);
-        self.losses.restore(content.unreported);
-        self.publisher.clear_still(content.clearing);
-        self.restore_gateways(content.gateways, content.devices, continues);
-        self.restore_desired(content.desired);
-        self.report_interrupted(content.intents);
-    }
-
-    /// Reports commands that were running when an earlier process ended. They are not resumed.
-    fn report_interrupted(&mut self, intents: Vec<(GatewayName, Vec<u8>)>) {
-        for (gateway, note) in intents {
-            self.persistence.set(Key::Intent(gateway.clone()), None);
-            let Ok(intent) = serde_json::from_slice(&note) else { continue };
-            tracing::warn!(%gateway, ?intent, "command interrupted; look at its devices");
-            self.bridge_event(&BridgeEventKind::CommandInterrupted { gateway, intent });
+        for event in events {
+            self.persistence.outbox_mut().restore(event);
         }
-    }
-
-    /// Restores the devices of configured gateways; clears what the broker has of others.
-    fn restore_gateways(
-        &mut self,
-        published: Vec<GatewayName>,
-        devices: Vec<(GatewayName, DeviceId, Remembered)>,
-        continues: bool,
-    ) {
+        for entry in &self.directory.gateways {
+            self.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
+        }
+        // Of gateways that are not configured, with their devices.
         let mut gone: BTreeMap<GatewayName, Vec<DeviceId>> = BTreeMap::new();
-        for (name, device_id, device) in devices {
-            match self.directory.gateways.iter().position(|entry| entry.name == name) {
-                Some(at) => self.restore_device(GatewayIndex(at), device_id, device, continues),
-                None if device.forgotten => {}
-                None => {
-                    self.persistence.set_device(&name, device_id, &device.forget());
-                    gone.entry(name).or_default().push(device_id);
-                }
-            }
-        }
-        for name in published {
-            if !self.directory.gateways.iter().any(|entry| entry.name == name) {
-                self.stale_topics.gateway_gone(name.clone());
-                gone.entry(name).or_default();
+        for (key, value) in values {
+            if self.restore_value(&key, &value, continues, &mut gone).is_none() {
+                tracing::error!(?key, "store: a value cannot be read; it is left out");
             }
         }
         for (gateway, ids) in gone {
             tracing::info!(%gateway, devices = ids.len(), "gateway not configured: forgotten");
             self.publisher.gateway_gone(&gateway, ids, self.persistence.outbox_mut());
         }
-        for entry in &self.directory.gateways {
-            self.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
+    }
+
+    /// Restores one value; `None` if it cannot be read.
+    fn restore_value(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        continues: bool,
+        gone: &mut BTreeMap<GatewayName, Vec<DeviceId>>,
+    ) -> Option<()> {
+        match key {
+            Key::Device(name, device_id) => {
+                let device: Remembered = decode(value)?;
+                let gateways = &self.directory.gateways;
+                match gateways.iter().position(|entry| entry.name == *name) {
+                    Some(at) => {
+                        self.restore_device(GatewayIndex(at), *device_id, device, continues);
+                    }
+                    None if device.forgotten => {}
+                    None => {
+                        self.persistence.set_device(name, *device_id, &device.forget());
+                        gone.entry(name.clone()).or_default().push(*device_id);
+                    }
+                }
+            }
+            Key::Gateway(name) => {
+                if !self.directory.gateways.iter().any(|entry| entry.name == *name) {
+                    self.stale_topics.gateway_gone(name.clone());
+                    gone.entry(name.clone()).or_default();
+                }
+            }
+            Key::Lost(_) | Key::LostBefore(_) => {
+                self.persistence.outbox_mut().restore_lost(key, decode(value)?);
+            }
+            Key::UnreportedLoss(subject) => self.losses.restore(subject.clone(), decode(value)?),
+            Key::Desired(gateway) => self.restore_desired(gateway, value),
+            Key::Intent(gateway) => self.report_interrupted(gateway.clone(), value),
+            Key::Clearing(topic) => self.publisher.clear_still(topic.clone()),
+            Key::StaleScan | Key::NextId => {}
         }
+        Some(())
+    }
+
+    /// Reports a command that was running when an earlier process ended. It is not resumed.
+    fn report_interrupted(&mut self, gateway: GatewayName, note: &[u8]) {
+        self.persistence.set(Key::Intent(gateway.clone()), None);
+        let Ok(intent) = serde_json::from_slice(note) else { return };
+        tracing::warn!(%gateway, ?intent, "command interrupted; look at its devices");
+        self.bridge_event(&BridgeEventKind::CommandInterrupted { gateway, intent });
     }
 
     fn restore_device(

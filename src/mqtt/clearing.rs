@@ -71,8 +71,8 @@ impl Publisher {
     }
 
     /// These topics were to be cleared when an earlier process ended.
-    pub fn clear_still(&mut self, topics: Vec<String>) {
-        self.cleared.extend(topics);
+    pub fn clear_still(&mut self, topic: String) {
+        self.cleared.extend(vec![topic]);
     }
 
     /// What is to be cleared, and not known to be.

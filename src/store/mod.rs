@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 pub use error::StoreError;
 pub use log::{Batch, Content, Key, Log, Opened, Position, Recovery, SyncMode, Tail};
-pub use log::{UnreportedLoss, encode};
+pub use log::{UnreportedLoss, decode, encode};
 pub use outbox::{Limits, Outbox};
 pub use recorder::{HistoryStatus, Recorder};
 pub use start::{FoundChain, Settings, Started, start};

@@ -73,8 +73,9 @@ impl Outbox {
         let lost = std::mem::take(&mut queue.lost);
         if lost > 0 {
             self.changes.remove(Key::Lost(event.subject.clone()));
+            self.changes.put(Key::LostBefore(event.id), &encode(&lost));
         }
-        self.changes.event(&event, lost);
+        self.changes.event(&event);
         self.insert(event, lost);
         let mut dropped = Vec::new();
         while self.events.len() > self.limits.max_events || self.bytes > self.limits.max_bytes {
@@ -86,13 +87,22 @@ impl Outbox {
         dropped
     }
 
-    /// Adds what an earlier process has stored; to be called before anything else.
-    pub fn restore(&mut self, events: Vec<(Event, u64)>, lost: Vec<(Subject, u64)>) {
-        for (event, lost) in events {
-            self.insert(event, lost);
-        }
-        for (subject, lost) in lost {
-            self.queues.entry(subject).or_default().lost = lost;
+    /// Adds an event that an earlier process has stored; to be called before anything else, in the
+    /// order of IDs.
+    pub fn restore(&mut self, event: Event) {
+        self.insert(event, 0);
+    }
+
+    /// Restores how many events were lost, after the events; of other keys nothing happens.
+    pub fn restore_lost(&mut self, key: &Key, lost: u64) {
+        match key {
+            Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
+            Key::LostBefore(id) => {
+                if let Some((_, before)) = self.events.get_mut(id) {
+                    *before = lost;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -148,8 +158,8 @@ impl Outbox {
             None if queue.lost == 0 => _ = self.queues.remove(subject),
             None => {}
         }
-        self.changes.delivered(id);
-        let (event, _) = self.events.remove(&id)?;
+        let (event, lost) = self.events.remove(&id)?;
+        self.done(id, lost, true);
         self.bytes -= event.payload.len();
         event.read_at
     }
@@ -230,13 +240,15 @@ impl Outbox {
     ) -> impl Iterator<Item = Batch> + 'a {
         let lost = self.queues.iter().filter(|(_, queue)| queue.lost > 0);
         let lost = lost.map(|(subject, queue)| (Key::Lost(subject.clone()), encode(&queue.lost)));
-        let mut values = lost.chain(values);
+        let before = self.events.iter().filter(|(_, (_, lost))| *lost > 0);
+        let before = before.map(|(id, (_, lost))| (Key::LostBefore(*id), encode(lost)));
+        let mut values = lost.chain(before).chain(values);
         let mut events = self.events.values();
         std::iter::from_fn(move || {
             let mut batch = Batch::default();
             while batch.len() < SNAPSHOT_BATCH_LEN {
-                if let Some((event, lost)) = events.next() {
-                    batch.event(event, *lost);
+                if let Some((event, _)) = events.next() {
+                    batch.event(event);
                 } else if let Some((key, value)) = values.next() {
                     batch.put(key, &value);
                 } else {
@@ -266,25 +278,31 @@ impl Outbox {
         let (event, lost) = self.events.remove(&id)?;
         self.ready.remove(&id);
         self.held.remove(&id);
-        self.changes.dropped(id);
-        self.bytes -= event.payload.len();
-        self.dropped += 1;
-        let lost = lost + 1;
         match queue.ids.get(at) {
             Some(&next) => {
                 if !queue.in_flight {
                     self.ready.insert(next);
                 }
                 let (_, before) = self.events.get_mut(&next)?;
-                *before += lost;
-                self.changes.lost(next, *before);
+                *before += lost + 1;
+                self.changes.put(Key::LostBefore(next), &encode(before));
             }
             None => {
-                queue.lost += lost;
+                queue.lost += lost + 1;
                 self.changes.put(Key::Lost(subject.clone()), &encode(&queue.lost));
             }
         }
+        self.done(id, lost, false);
+        self.bytes -= event.payload.len();
+        self.dropped += 1;
         Some(())
+    }
+
+    fn done(&mut self, id: u64, lost: u64, delivered: bool) {
+        self.changes.done(id, delivered);
+        if lost > 0 {
+            self.changes.remove(Key::LostBefore(id));
+        }
     }
 }
 

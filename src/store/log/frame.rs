@@ -63,6 +63,19 @@ pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
     }
 }
 
+/// The whole frames behind the first.
+pub(super) fn after_first(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    let frames = std::iter::from_fn(move || match next(file, at) {
+        Next::Whole(frame, end) => {
+            at = end;
+            Some(frame)
+        }
+        _ => None,
+    });
+    frames.skip(1)
+}
+
 /// Whether a whole frame begins anywhere behind `at`.
 pub(super) fn any_whole_after(file: &[u8], at: usize) -> bool {
     (at + 1..file.len())

@@ -16,22 +16,22 @@ mod tail;
 mod tests;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::StoreError;
-use frame::Next;
 pub use head::SyncMode;
 use head::{Head, boot_id};
 use index::Index;
-use record::{Record, records};
+use record::{Change, Item, Record, records};
 use recover::Scan;
 use segment::{SegmentFile, segment_numbers, segment_path};
-use worker::{SegmentRequest, Worker};
+use worker::{Job, Worker};
 
-pub use record::{Batch, Key, UnreportedLoss, encode};
+pub use record::{Batch, Key, UnreportedLoss, decode, encode};
 pub use recover::{Content, Opened, Recovery};
 pub use tail::{Position, Tail};
 
@@ -53,9 +53,18 @@ pub struct Log {
     /// The history has read the segments before this one.
     read_to: u64,
     worker: Worker,
-    /// The worker creates the next segment, so that no write waits for the disk.
-    background: bool,
+    next_segment: NextSegment,
     segment_max: u64,
+}
+
+/// Who creates the segment after the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextSegment {
+    /// The log itself, which waits for the disk.
+    AtOnce,
+    /// The worker, once it is requested.
+    ByWorker,
+    Requested,
 }
 
 impl Log {
@@ -70,48 +79,21 @@ impl Log {
     fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Result<Opened, StoreError> {
         let mut scan = Scan::read(dir, boot)?;
         let content = scan.content();
-        scan.repair(dir)?;
-        let next_id = scan.next_id;
-        let end = scan.segments.last_key_value();
-        let end = end.map(|(&segment, &offset)| Position { segment, offset }).unwrap_or_default();
-        let recovery = match (scan.head.take(), scan.unproven.take()) {
-            (Some(head), None) => Recovery::Continue {
-                chain: head.chain.clone(),
-                log: Box::new(Self::resume(dir, mode, boot, head, &scan)?),
-            },
+        let (next_id, end) = (scan.next_id, scan.end());
+        let recovery = match (scan.head, scan.unproven) {
+            (Some(head), None) => {
+                let chain = head.chain.clone();
+                let file = SegmentFile::open(dir, end.segment)?;
+                let head = Head::new(&chain, boot, mode, head.first);
+                let mut log = Self::with(dir, head, (file, end.segment), scan.index, next_id)?;
+                log.finish_start()?;
+                Recovery::Continue { chain, log: Box::new(log) }
+            }
             (head, reason) => {
                 Recovery::NewChain { from: head.map(|head| head.chain).or(scan.chain), reason }
             }
         };
         Ok(Opened { content, next_id, end, recovery })
-    }
-
-    fn resume(
-        dir: &Path,
-        mode: SyncMode,
-        boot: &str,
-        head: Head,
-        scan: &Scan,
-    ) -> Result<Self, StoreError> {
-        let index = Index::of(scan);
-        let current = index.newest().unwrap_or(head.first);
-        let file = Arc::new(SegmentFile::open(dir, current)?);
-        let always = mode == SyncMode::Always;
-        let log = Self {
-            dir: dir.to_owned(),
-            head: Head { boot: boot.to_owned(), clean: false, always, ..head },
-            worker: Worker::start(&file).map_err(StoreError::io("starting a thread for", dir))?,
-            file,
-            current,
-            index,
-            next_id: scan.next_id,
-            read_to: 0,
-            background: !always,
-            segment_max: SEGMENT_MAX,
-        };
-        log.sync_all()?;
-        log.head.write(dir)?;
-        Ok(log)
     }
 
     /// Begins a log of this chain with these batches, in new files that replace those of an earlier
@@ -129,8 +111,7 @@ impl Log {
         batches: impl IntoIterator<Item = Batch>,
     ) -> Result<Self, StoreError> {
         let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
-        let head = Head::new(chain, &boot_id(), mode, first);
-        Self::replace(dir, &head, next_id, batches)
+        Self::replace(dir, &Head::new(chain, &boot_id(), mode, first), next_id, batches)
     }
 
     fn replace(
@@ -140,8 +121,8 @@ impl Log {
         batches: impl IntoIterator<Item = Batch>,
     ) -> Result<Self, StoreError> {
         let before = segment_numbers(dir)?;
-        let created = Self::write_new(dir, head, next_id, batches);
-        if created.is_err() {
+        let written = Self::write_new(dir, head, next_id, batches);
+        if written.is_err() {
             // Incomplete files prove nothing, and take space.
             for number in segment_numbers(dir).unwrap_or_default() {
                 if number >= head.first {
@@ -149,7 +130,7 @@ impl Log {
                 }
             }
         }
-        let log = created?;
+        let log = written?;
         for number in before {
             let path = segment_path(dir, number);
             fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
@@ -164,31 +145,49 @@ impl Log {
         batches: impl IntoIterator<Item = Batch>,
     ) -> Result<Self, StoreError> {
         let (file, len) = SegmentFile::create(dir, head.first, &head.chain)?;
-        let file = Arc::new(file);
         let mut index = Index::default();
         index.grow(head.first, len);
-        let mut log = Self {
-            dir: dir.to_owned(),
-            // Synced as a whole below.
-            head: Head { always: false, ..head.clone() },
-            worker: Worker::start(&file).map_err(StoreError::io("starting a thread for", dir))?,
-            file,
-            current: head.first,
-            index,
-            next_id,
-            read_to: 0,
-            background: false,
-            segment_max: SEGMENT_MAX,
-        };
+        // Synced as a whole at the end.
+        let unsynced = Head { always: false, ..head.clone() };
+        let mut log = Self::with(dir, unsynced, (file, head.first), index, next_id)?;
         log.begin_segment()?;
         for mut batch in batches {
             log.write(&mut batch, false)?;
         }
-        log.sync_all()?;
-        log.head.write(dir)?;
-        log.head.always = head.always;
-        log.background = !head.always;
+        log.head = head.clone();
+        log.finish_start()?;
         Ok(log)
+    }
+
+    fn with(
+        dir: &Path,
+        head: Head,
+        (file, current): (SegmentFile, u64),
+        index: Index,
+        next_id: u64,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            head,
+            file: Arc::new(file),
+            current,
+            index,
+            next_id,
+            read_to: 0,
+            worker: Worker::start().map_err(StoreError::io("starting a thread for", dir))?,
+            next_segment: NextSegment::AtOnce,
+            segment_max: SEGMENT_MAX,
+        })
+    }
+
+    /// From now on the head proves what the files hold.
+    fn finish_start(&mut self) -> Result<(), StoreError> {
+        self.sync_all()?;
+        self.worker.synced();
+        if !self.head.always {
+            self.next_segment = NextSegment::ByWorker;
+        }
+        self.head.write(&self.dir)
     }
 
     /// Writes a batch and empties it. When this returns, all of it outlives the process; before,
@@ -197,9 +196,7 @@ impl Log {
     /// # Errors
     /// When it could not be written, or an earlier sync failed. The log has to be given up then.
     pub fn write(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
-        if let Some(error) = self.worker.failed() {
-            return Err(StoreError::Failed(error));
-        }
+        self.check()?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -208,16 +205,29 @@ impl Log {
         self.clean(urgent)
     }
 
+    /// Requests from the worker what is due.
+    ///
+    /// # Errors
+    /// When something that was requested has failed. The log has to be given up then.
+    pub fn tick(&mut self) -> Result<(), StoreError> {
+        self.worker.tick(&self.file);
+        self.check()
+    }
+
+    /// When [`Log::tick`] has something to do.
+    #[must_use]
+    pub const fn due(&self) -> Option<Instant> {
+        self.worker.due()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.worker.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)))
+    }
+
     /// Whether a key has this value already.
     #[must_use]
     pub fn has(&self, key: &Key, value: &[u8]) -> bool {
         self.index.has(key, value)
-    }
-
-    /// Why the log has to be given up, if it has to.
-    #[must_use]
-    pub fn failed(&self) -> Option<String> {
-        self.worker.failed()
     }
 
     /// Whether the disk has not answered for this long. What is written meanwhile outlives the
@@ -240,7 +250,7 @@ impl Log {
     }
 
     /// The history has read the segments before this one: they may be removed.
-    pub fn read_by_history(&mut self, segment: u64) {
+    pub const fn read_by_history(&mut self, segment: u64) {
         self.read_to = segment;
     }
 
@@ -249,17 +259,14 @@ impl Log {
     /// # Errors
     /// When that could not be written; then the next start begins a new chain.
     pub fn stop(mut self) -> Result<(), StoreError> {
-        if let Some(error) = self.failed() {
-            return Err(StoreError::Failed(error));
-        }
-        let synced = self.sync_all().and_then(|()| {
+        let stopped = self.check().and_then(|()| self.sync_all()).and_then(|()| {
             self.head.clean = true;
             self.head.write(&self.dir)
         });
-        if synced.is_err() {
-            Head::remove(&self.dir);
+        if stopped.is_err() {
+            self.give_up();
         }
-        synced
+        stopped
     }
 
     /// Stops without waiting for the disk: the next start finds it as after a kill.
@@ -289,11 +296,11 @@ impl Log {
         if self.head.always {
             self.file.sync()?;
         } else {
-            self.worker.written(&self.file, urgent);
+            self.worker.written(urgent);
         }
         self.index.grow(self.current, len as u64);
         for change in batch.changes.drain(..) {
-            if let record::Change::Event { id, .. } = change {
+            if let Change::Live { item: Item::Event(id), .. } = change {
                 self.next_id = self.next_id.max(id + 1);
             }
             self.index.apply(self.current, change);
@@ -307,32 +314,33 @@ impl Log {
     fn rotate(&mut self) -> Result<(), StoreError> {
         let len = self.index.len_of(self.current);
         let number = self.current + 1;
-        let (dir, chain) = (&self.dir, &self.head.chain);
-        if self.background && len >= self.segment_max / 2 {
-            let request = || SegmentRequest { dir: dir.clone(), number, chain: chain.clone() };
-            self.worker.prepare(request);
+        if self.next_segment == NextSegment::ByWorker && len >= self.segment_max / 2 {
+            let (dir, chain) = (self.dir.clone(), self.head.chain.clone());
+            if self.worker.request(Job::Create { dir, number, chain }) {
+                self.next_segment = NextSegment::Requested;
+            }
         }
         if len < self.segment_max {
             return Ok(());
         }
-        let (file, len) = if self.background {
-            let Some(created) = self.worker.take_next() else { return Ok(()) };
-            created
+        let (file, len) = if self.next_segment == NextSegment::AtOnce {
+            SegmentFile::create(&self.dir, number, &self.head.chain)?
         } else {
-            let (file, len) = SegmentFile::create(dir, number, chain)?;
-            let file = Arc::new(file);
-            self.worker.set_current(&file);
-            (file, len)
+            let Some(created) = self.worker.created() else { return Ok(()) };
+            self.next_segment = NextSegment::ByWorker;
+            created
         };
-        self.file = file;
+        self.worker.sync(&self.file);
+        self.file = Arc::new(file);
         self.current = number;
         self.index.grow(number, len);
         self.begin_segment()
     }
 
+    /// Each segment says which IDs were used, as the events of earlier ones are removed.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        batch.next_id(self.next_id);
+        batch.put(Key::NextId, &encode(&self.next_id));
         self.append(&mut batch, false)
     }
 
@@ -354,7 +362,9 @@ impl Log {
                 moved = true;
             }
             self.index.forget(oldest);
-            self.worker.remove(segment_path(&self.dir, oldest));
+            // What replaces it has to be on the disk first.
+            self.worker.sync(&self.file);
+            self.worker.request(Job::Remove(segment_path(&self.dir, oldest)));
         }
         Ok(())
     }
@@ -364,29 +374,22 @@ impl Log {
         let path = segment_path(&self.dir, oldest);
         let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
         let mut batch = Batch::default();
-        let mut values = std::collections::BTreeMap::new();
-        let mut at = match frame::next(&bytes, 0) {
-            Next::Whole(_, next) => next,
-            _ => 0,
-        };
-        while let Next::Whole(frame, next) = frame::next(&bytes, at) {
-            at = next;
+        let mut values = BTreeMap::new();
+        for frame in frame::after_first(&bytes) {
             for (record, _) in records(frame).unwrap_or_default() {
                 match record {
-                    Record::Event(event) => {
-                        if let Some(lost) = self.index.lost_before(event.id, oldest) {
-                            batch.event(&event.event(), lost);
-                        }
+                    Record::Event(it) if self.index.is_in(&Item::Event(it.id), oldest) => {
+                        batch.event(&it.event());
                     }
-                    Record::Put(key, value) if self.index.is_live(&key, oldest) => {
-                        values.insert(key, value);
-                    }
+                    Record::Put(key, value) => _ = values.insert(key, value),
                     _ => {}
                 }
             }
         }
         for (key, value) in values {
-            batch.put(key, value);
+            if self.index.is_in(&Item::Value(key.clone()), oldest) {
+                batch.put(key, value);
+            }
         }
         if batch.changes.len() as u64 != live {
             let error = format!("{} is not what was written to it", path.display());

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::frame::{FRAME_HEAD_LEN, seal};
@@ -18,30 +19,23 @@ use crate::store::Event;
 pub(super) enum Record<'a> {
     /// An event that has to reach the broker.
     Event(#[serde(borrow)] EventRecord<'a>),
-    /// The broker has acknowledged the event.
-    Delivered(u64),
-    /// The event will never be delivered.
-    Dropped(u64),
-    /// So many events of its subject were dropped before this one.
-    Lost { id: u64, lost: u64 },
+    /// The event was delivered, or will never be.
+    Done { id: u64, delivered: bool },
     /// The value of a key.
     Put(Key, #[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
     /// The key has no value.
     Remove(Key),
-    /// No event has had this ID or a higher one. Every segment begins with it.
-    NextId(u64),
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EventRecord<'a> {
     pub(super) id: u64,
-    pub(super) recorded_at: Moment,
-    pub(super) lost: u64,
-    pub(super) subject: Cow<'a, Subject>,
+    recorded_at: Moment,
+    subject: Cow<'a, Subject>,
     #[serde(borrow)]
-    pub(super) event_type: &'a str,
+    event_type: &'a str,
     #[serde(borrow, serialize_with = "as_bytes")]
-    pub(super) payload: &'a [u8],
+    payload: &'a [u8],
 }
 
 impl EventRecord<'_> {
@@ -76,6 +70,10 @@ pub enum Key {
     UnreportedLoss(Subject),
     /// The broker's retained messages have to be searched for stale topics.
     StaleScan,
+    /// How many events of its subject were dropped before the event of this ID.
+    LostBefore(u64),
+    /// No event has had this ID or a higher one.
+    NextId,
 }
 
 /// Lost events of one subject that no `events_lost` has reported yet.
@@ -99,15 +97,38 @@ pub fn encode(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).unwrap_or_default()
 }
 
+/// A value that [`encode`] has made; `None` if it is another's.
+#[must_use]
+pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+    postcard::from_bytes(value).ok()
+}
+
+/// What records are about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Item {
+    Event(u64),
+    Value(Key),
+}
+
 /// What a record changes in the index of what is live.
 #[derive(Debug)]
 pub(super) enum Change {
-    Event { id: u64, lost: u64, len: u64 },
-    Done(u64),
-    Lost { id: u64, lost: u64 },
-    Put { key: Key, len: u64, hash: u64 },
-    Remove(Key),
-    NextId,
+    Live { item: Item, len: u64, hash: u32 },
+    Dead(Item),
+}
+
+impl Change {
+    /// What a record of this length changes.
+    pub(super) fn of(record: &Record<'_>, len: u64) -> Self {
+        match record {
+            Record::Event(event) => Self::Live { item: Item::Event(event.id), len, hash: 0 },
+            Record::Done { id, .. } => Self::Dead(Item::Event(*id)),
+            Record::Put(key, value) => {
+                Self::Live { item: Item::Value(key.clone()), len, hash: hash_of(value) }
+            }
+            Record::Remove(key) => Self::Dead(Item::Value(key.clone())),
+        }
+    }
 }
 
 /// Records that are written together: after a crash all of them are there, or none.
@@ -157,61 +178,41 @@ impl Batch {
         self.delivered = 0;
     }
 
-    /// Adds an event, before which `lost` events of its subject were dropped.
-    pub(crate) fn event(&mut self, event: &Event, lost: u64) {
-        let record = EventRecord {
+    /// Adds an event.
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.add(&Record::Event(EventRecord {
             id: event.id,
             recorded_at: event.recorded_at,
-            lost,
             subject: Cow::Borrowed(&event.subject),
             event_type: &event.event_type,
             payload: &event.payload,
-        };
-        let len = self.add(&Record::Event(record));
-        self.changes.push(Change::Event { id: event.id, lost, len });
+        }));
     }
 
-    pub(crate) fn delivered(&mut self, id: u64) {
-        self.add(&Record::Delivered(id));
-        self.changes.push(Change::Done(id));
-        self.delivered += 1;
-    }
-
-    pub(crate) fn dropped(&mut self, id: u64) {
-        self.add(&Record::Dropped(id));
-        self.changes.push(Change::Done(id));
-    }
-
-    pub(crate) fn lost(&mut self, id: u64, lost: u64) {
-        self.add(&Record::Lost { id, lost });
-        self.changes.push(Change::Lost { id, lost });
+    /// The event was delivered, or will never be.
+    pub(crate) fn done(&mut self, id: u64, delivered: bool) {
+        self.add(&Record::Done { id, delivered });
+        self.delivered += usize::from(delivered);
     }
 
     /// Sets the value of a key.
     pub fn put(&mut self, key: Key, value: &[u8]) {
-        let len = self.add(&Record::Put(key.clone(), value));
-        self.changes.push(Change::Put { key, len, hash: hash_of(value) });
+        self.add(&Record::Put(key, value));
     }
 
     /// Removes the value of a key.
     pub fn remove(&mut self, key: Key) {
-        self.add(&Record::Remove(key.clone()));
-        self.changes.push(Change::Remove(key));
+        self.add(&Record::Remove(key));
     }
 
-    pub(super) fn next_id(&mut self, id: u64) {
-        self.add(&Record::NextId(id));
-        self.changes.push(Change::NextId);
-    }
-
-    /// Appends the record; returns its length.
-    fn add(&mut self, record: &Record<'_>) -> u64 {
+    fn add(&mut self, record: &Record<'_>) {
         let before = self.frame.len();
         // Writing to a vector fails as little as `encode` does.
         if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
             self.frame = frame;
         }
-        (self.frame.len() - before) as u64
+        let len = (self.frame.len() - before) as u64;
+        self.changes.push(Change::of(record, len));
     }
 
     /// The bytes to write; `None` if a frame cannot hold them.
@@ -221,8 +222,8 @@ impl Batch {
     }
 }
 
-pub(super) fn hash_of(value: &[u8]) -> u64 {
-    crc32fast::hash(value).into()
+pub(super) fn hash_of(value: &[u8]) -> u32 {
+    crc32fast::hash(value)
 }
 
 /// The records of a batch, each with its length; `None` where the batch is no sequence of records.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use super::frame::{self, Next};
-use super::record::{Record, records};
+use super::record::{Key, Record, decode, records};
 use super::segment::{segment_numbers, segment_path};
 use crate::store::StoreError;
 use crate::store::history::Change;
@@ -130,10 +130,12 @@ fn add_changes(batch: &[u8], changes: &mut Vec<Change>) {
     changes.extend(records(batch).unwrap_or_default().into_iter().filter_map(|(record, _)| {
         match record {
             Record::Event(event) => Some(Change::Recorded(event.event())),
-            Record::Delivered(id) => Some(Change::Delivered(id)),
-            Record::Dropped(id) => Some(Change::Dropped(id)),
-            Record::Lost { id, lost } => Some(Change::Lost { id, lost }),
-            Record::Put(..) | Record::Remove(_) | Record::NextId(_) => None,
+            Record::Done { id, delivered: true } => Some(Change::Delivered(id)),
+            Record::Done { id, delivered: false } => Some(Change::Dropped(id)),
+            Record::Put(Key::LostBefore(id), lost) => {
+                decode(lost).map(|lost| Change::Lost { id, lost })
+            }
+            Record::Put(..) | Record::Remove(_) => None,
         }
     }));
 }

@@ -76,12 +76,25 @@ fn put_device(batch: &mut Batch, number: u32, device: &Remembered) {
     batch.put(Key::Device(lobby(), id(number)), &encode(device));
 }
 
-/// What a log holds, to compare: events by ID, and `seq` by device.
+fn lost(batch: &mut Batch, id: u64, count: u64) {
+    batch.put(Key::LostBefore(id), &encode(&count));
+}
+
+fn delivered(batch: &mut Batch, id: u64) {
+    batch.done(id, true);
+}
+
+/// What a log holds, to compare: events by ID with what was lost before, and `seq` by device.
 type Held = (BTreeMap<u64, (u64, Bytes)>, BTreeMap<u32, u64>);
 
 fn held(content: &Content) -> Held {
-    let events = content.events.iter().map(|(it, lost)| (it.id, (*lost, it.payload.clone())));
-    let devices = content.devices.iter().map(|(_, id, device)| (id.get(), device.seq));
+    let lost = |id| content.values.get(&Key::LostBefore(id)).and_then(|it| decode(it));
+    let events =
+        content.events.iter().map(|it| (it.id, (lost(it.id).unwrap_or(0), it.payload.clone())));
+    let devices = content.values.iter().filter_map(|(key, value)| match key {
+        Key::Device(_, id) => Some((id.get(), decode::<Remembered>(value).unwrap().seq)),
+        _ => None,
+    });
     (events.collect(), devices.collect())
 }
 
@@ -127,9 +140,13 @@ fn ends(dir: &Path, boot: &str) -> (String, Held) {
 
 fn write_event(log: &mut Log, number: u64) {
     let mut batch = Batch::default();
-    batch.event(&event(number), 0);
+    batch.event(&event(number));
     put_device(&mut batch, 1, &device(number));
     log.write(&mut batch, true).unwrap();
+}
+
+fn device_of(content: &Content) -> Remembered {
+    decode(&content.values[&Key::Device(lobby(), id(1))]).unwrap()
 }
 
 fn copied(from: &Path) -> TempDir {
@@ -159,10 +176,10 @@ fn what_was_written_is_there_after_a_kill() {
     assert_eq!(before.1, BTreeMap::from([(1, 3)]));
     let opened = open(copied(dir.path()).path(), BOOT);
     assert_eq!(opened.next_id, 4);
-    assert_eq!(opened.content.devices[0].2, device(3), "to the last field");
+    assert_eq!(device_of(&opened.content), device(3), "to the last field");
     let mut batch = Batch::default();
-    batch.delivered(1);
-    batch.lost(2, 7);
+    delivered(&mut batch, 1);
+    lost(&mut batch, 2, 7);
     batch.remove(Key::Device(lobby(), id(1)));
     log.write(&mut batch, true).unwrap();
     drop(log);
@@ -196,7 +213,7 @@ fn a_tail_torn_at_any_byte_is_cut() {
     let whole = std::fs::read(&segment).unwrap();
     let mut two = 0;
     let mut ends_at = Vec::new();
-    while let Next::Whole(_, next) = frame::next(&whole, two) {
+    while let frame::Next::Whole(_, next) = frame::next(&whole, two) {
         ends_at.push(next);
         two = next;
     }
@@ -257,7 +274,7 @@ fn a_store_that_was_given_up_proves_nothing() {
     let (mut log, _) = continues(dir.path());
     log.worker.fail();
     let mut batch = Batch::default();
-    batch.delivered(1);
+    delivered(&mut batch, 1);
     assert!(matches!(log.write(&mut batch, true), Err(StoreError::Failed(_))));
     log.give_up();
     let (reason, left) = ends(dir.path(), BOOT);
@@ -283,9 +300,9 @@ fn a_log_that_was_dropped_removes_nothing_behind_the_next_start() {
     let (dir, segment) = killed();
     let (mut log, _) = continues(dir.path());
     let mut batch = Batch::default();
-    (1..=3).for_each(|number| batch.delivered(number));
+    (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
-    (log.background, log.segment_max) = (false, 1);
+    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 1);
     log.write(&mut batch, true).unwrap();
     drop(log);
     assert!(!segment.exists(), "nothing in it is live, so it is removed before the next start");
@@ -296,19 +313,19 @@ fn a_million_in_and_out_leaves_little() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     // No disk is as quick as this test writes.
-    log.background = false;
+    log.next_segment = NextSegment::AtOnce;
     let event = |number| Event { payload: Bytes::from_static(&[b'x'; 300]), ..event(number) };
     let mut batch = Batch::default();
     // One that nobody takes must not hold the others' space.
-    batch.event(&Event { subject: subject(9), ..event(1) }, 0);
+    batch.event(&Event { subject: subject(9), ..event(1) });
     log.write(&mut batch, true).unwrap();
     for number in (2..1_000_002).step_by(20) {
         for number in number..number + 20 {
-            batch.event(&event(number), 0);
+            batch.event(&event(number));
         }
         put_device(&mut batch, 1, &device(number));
         log.write(&mut batch, true).unwrap();
-        (number..number + 20).for_each(|number| batch.delivered(number));
+        (number..number + 20).for_each(|number| delivered(&mut batch, number));
         log.write(&mut batch, true).unwrap();
     }
     log.worker.finish();
@@ -335,10 +352,10 @@ fn cost_of_a_commit_and_of_a_start() {
         for _ in 0..commits {
             for row in 1..=rows {
                 number += 1;
-                batch.event(&event(number), 0);
+                batch.event(&event(number));
                 put_device(&mut batch, row, &device(number));
                 if number > 1000 {
-                    batch.delivered(number - 1000);
+                    delivered(&mut batch, number - 1000);
                 }
             }
             log.write(&mut batch, true).unwrap();
@@ -351,7 +368,7 @@ fn cost_of_a_commit_and_of_a_start() {
     log.stop().unwrap();
     let began = std::time::Instant::now();
     let opened = open(dir.path(), BOOT);
-    println!("a start with {} last states: {:?}", opened.content.devices.len(), began.elapsed());
+    println!("a start with {} last states: {:?}", opened.content.values.len(), began.elapsed());
 }
 
 #[derive(Clone, Debug)]
@@ -385,7 +402,7 @@ proptest! {
         segment_max in 100..2_000u64,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let small = |log: Log| Log { background: false, segment_max, ..log };
+        let small = |log: Log| Log { next_segment: NextSegment::AtOnce, segment_max, ..log };
         let mut log = small(created(dir.path()));
         let mut model = Held::default();
         let mut number = 0;
@@ -399,15 +416,16 @@ proptest! {
                 Op::Events(events, lost) => for _ in 0..events {
                     number += 1;
                     let lost = u64::from(lost);
-                    batch.event(&event(number), lost);
+                    batch.event(&event(number));
+                    super::tests::lost(&mut batch, number, lost);
                     model.0.insert(number, (lost, payload(number)));
                 },
                 Op::Gone(at) => if let Some(number) = nth(at, &model) {
-                    batch.delivered(number);
+                    delivered(&mut batch, number);
                     model.0.remove(&number);
                 },
                 Op::Lost(at, lost) => if let Some(number) = nth(at, &model) {
-                    batch.lost(number, lost);
+                    super::tests::lost(&mut batch, number, lost);
                     model.0.get_mut(&number).unwrap().0 = lost;
                 },
                 Op::Device(number, seq) => {
@@ -452,11 +470,11 @@ proptest! {
 
 fn batch_of(content: &Content) -> [Batch; 1] {
     let mut batch = Batch::default();
-    for (event, lost) in &content.events {
-        batch.event(event, *lost);
+    for event in &content.events {
+        batch.event(event);
     }
-    for (gateway, device_id, device) in &content.devices {
-        batch.put(Key::Device(gateway.clone(), *device_id), &encode(device));
+    for (key, value) in &content.values {
+        batch.put(key.clone(), value);
     }
     [batch]
 }

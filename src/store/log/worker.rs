@@ -1,11 +1,12 @@
-//! The thread for what may block: it syncs what was written, creates the next segment in time, and
-//! removes old ones.
+//! The thread for what may block: it syncs segments, creates the next one, and removes old ones.
 //!
-//! A failed sync is final: what the system then has of the file is unknown, so the log is given up.
-//! So it is when a segment was removed or replaced.
+//! Jobs are done in order, so a segment that is removed after a sync was requested is removed after
+//! it. A failed job is final: what the system then has of the files is unknown, so the log is given
+//! up.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,198 +16,149 @@ use crate::store::StoreError;
 /// How long written records may be unsynced while events wait for the broker, and otherwise.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
 const SYNC_IDLE_WITHIN: Duration = Duration::from_secs(30);
-/// How often the segment is looked for at its path.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How often the segment is looked for at its path, at most.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Jobs that may wait. On a disk that hangs further ones are refused, and requested again later.
+const JOBS_MAX: usize = 64;
+
+/// What the thread is to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Sync a segment, and look whether it is still the file at its path.
+    Sync(Arc<SegmentFile>),
+    /// Only look.
+    Check(Arc<SegmentFile>),
+    /// Create a segment of this number.
+    Create {
+        dir: PathBuf,
+        number: u64,
+        chain: String,
+    },
+    Remove(PathBuf),
+    /// Hang until something reads this pipe.
+    #[cfg(test)]
+    Hang(PathBuf),
+}
 
 /// The log's end of the thread. Dropping it waits for the thread.
 #[derive(Debug)]
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    /// `None` at the end.
+    jobs: Option<SyncSender<Job>>,
+    created: Receiver<(SegmentFile, u64)>,
+    status: Arc<Mutex<Status>>,
     /// `None` once its end is not waited for.
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    jobs: Mutex<Jobs>,
-    changed: Condvar,
-    /// While a test holds it, the disk hangs.
-    #[cfg(test)]
-    disk: Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Jobs {
-    /// The segment that is written to.
-    current: Arc<SegmentFile>,
-    unsynced: Vec<Arc<SegmentFile>>,
+    /// When the current segment has to be synced, if it was written to.
     sync_at: Option<Instant>,
-    next: NextSegment,
-    /// Files to remove once everything before is synced.
-    old: Vec<PathBuf>,
+    /// When it has to be looked for at its path.
+    check_at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Status {
     failed: Option<String>,
-    /// Since when the disk has been working.
+    /// Since when the disk has been working on a job.
     busy_since: Option<Instant>,
-    stopping: bool,
-}
-
-#[derive(Debug)]
-enum NextSegment {
-    NotNeeded,
-    Requested(SegmentRequest),
-    Creating,
-    Created(SegmentFile, u64),
-}
-
-#[derive(Debug)]
-pub(super) struct SegmentRequest {
-    pub(super) dir: PathBuf,
-    pub(super) number: u64,
-    pub(super) chain: String,
-}
-
-/// What the thread does in one go, without the lock.
-struct Round {
-    current: Arc<SegmentFile>,
-    unsynced: Vec<Arc<SegmentFile>>,
-    old: Vec<PathBuf>,
-    next: Option<SegmentRequest>,
+    /// Jobs that are not done.
+    pending: usize,
 }
 
 impl Worker {
-    pub(super) fn start(current: &Arc<SegmentFile>) -> std::io::Result<Self> {
-        let jobs = Jobs {
-            current: Arc::clone(current),
-            unsynced: Vec::new(),
-            sync_at: None,
-            next: NextSegment::NotNeeded,
-            old: Vec::new(),
-            failed: None,
-            busy_since: None,
-            stopping: false,
-        };
-        let shared = Arc::new(Shared {
-            jobs: Mutex::new(jobs),
-            changed: Condvar::new(),
-            #[cfg(test)]
-            disk: Mutex::default(),
-        });
-        let theirs = Arc::clone(&shared);
+    pub(super) fn start() -> std::io::Result<Self> {
+        let (jobs, requested) = sync_channel(JOBS_MAX);
+        // At most one segment is created at a time.
+        let (send_created, created) = sync_channel(1);
+        let status = Arc::new(Mutex::new(Status::default()));
+        let shared = Arc::clone(&status);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        Ok(Self { shared, thread: Some(thread.spawn(move || run(&theirs))?) })
+        let thread = thread.spawn(move || run(&requested, &send_created, &shared))?;
+        let (thread, check_at) = (Some(thread), instant_now() + CHECK_EVERY);
+        Ok(Self { jobs: Some(jobs), created, status, thread, sync_at: None, check_at })
     }
 
-    /// This file was written to. `urgent`: events wait for the broker.
-    pub(super) fn written(&self, file: &Arc<SegmentFile>, urgent: bool) {
-        let mut jobs = self.shared.lock();
-        if !jobs.unsynced.iter().any(|known| Arc::ptr_eq(known, file)) {
-            jobs.unsynced.push(Arc::clone(file));
-        }
-        let sync_at = Instant::now() + if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
-        // The thread sleeps until the earlier of the two by itself.
-        if jobs.sync_at.is_none_or(|at| at > sync_at) {
-            jobs.sync_at = Some(sync_at);
-            drop(jobs);
-            self.shared.changed.notify_one();
-        }
+    /// The current segment was written to. `urgent`: events wait for the broker.
+    pub(super) fn written(&mut self, urgent: bool) {
+        let within = if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
+        let sync_at = instant_now() + within;
+        self.sync_at = Some(self.sync_at.map_or(sync_at, |at| at.min(sync_at)));
     }
 
-    /// The next segment will be needed soon.
-    pub(super) fn prepare(&self, request: impl FnOnce() -> SegmentRequest) {
-        let mut jobs = self.shared.lock();
-        if matches!(jobs.next, NextSegment::NotNeeded) {
-            jobs.next = NextSegment::Requested(request());
-            drop(jobs);
-            self.shared.changed.notify_one();
-        }
+    /// Everything that was written is synced.
+    pub(super) const fn synced(&mut self) {
+        self.sync_at = None;
     }
 
-    /// The next segment with its length, if it was created; it is the current one from now on.
-    pub(super) fn take_next(&self) -> Option<(Arc<SegmentFile>, u64)> {
-        let mut jobs = self.shared.lock();
-        match std::mem::replace(&mut jobs.next, NextSegment::NotNeeded) {
-            NextSegment::Created(file, len) => {
-                jobs.current = Arc::new(file);
-                Some((Arc::clone(&jobs.current), len))
-            }
-            other => {
-                jobs.next = other;
-                None
-            }
+    /// When [`Worker::tick`] has a sync to request.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.sync_at
+    }
+
+    /// Requests what is due for the current segment.
+    pub(super) fn tick(&mut self, current: &Arc<SegmentFile>) {
+        let now = instant_now();
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.sync(current);
+        } else if self.check_at <= now {
+            self.request(Job::Check(Arc::clone(current)));
+            self.check_at = now + CHECK_EVERY;
         }
     }
 
-    /// This file is the current one from now on.
-    pub(super) fn set_current(&self, file: &Arc<SegmentFile>) {
-        self.shared.lock().current = Arc::clone(file);
+    /// Requests a sync of the current segment; on a disk that hangs, again later.
+    pub(super) fn sync(&mut self, current: &Arc<SegmentFile>) {
+        let requested = self.request(Job::Sync(Arc::clone(current)));
+        self.sync_at = (!requested).then(|| instant_now() + SYNC_WITHIN);
     }
 
-    /// This file is to be removed once everything written so far is synced.
-    pub(super) fn remove(&self, path: PathBuf) {
-        self.shared.lock().old.push(path);
-        self.shared.changed.notify_one();
+    /// Requests a job; returns whether there was room for it.
+    pub(super) fn request(&self, job: Job) -> bool {
+        lock(&self.status).pending += 1;
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
+        if !sent {
+            lock(&self.status).pending -= 1;
+        }
+        sent
     }
 
-    /// How long the disk has been working.
+    /// The segment that was created, with its length, if it is ready.
+    pub(super) fn created(&self) -> Option<(SegmentFile, u64)> {
+        self.created.try_recv().ok()
+    }
+
+    /// How long the disk has been working on a job.
     pub(super) fn busy_for(&self) -> Option<Duration> {
-        self.shared.lock().busy_since.map(|since| since.elapsed())
+        lock(&self.status).busy_since.map(|since| since.elapsed())
     }
 
-    /// Why the disk failed, if it did.
+    /// Why a job failed, if one did.
     pub(super) fn failed(&self) -> Option<String> {
-        self.shared.lock().failed.clone()
+        lock(&self.status).failed.clone()
     }
 
-    /// Its end is not waited for: it may hang in a sync.
+    /// The thread's end is not waited for: it may hang.
     pub(super) fn detach(&mut self) {
         self.thread = None;
     }
 
-    /// Waits until everything is done.
+    /// Waits until every job is done.
     #[cfg(test)]
     pub(super) fn finish(&self) {
-        loop {
-            let mut jobs = self.shared.lock();
-            let idle = jobs.unsynced.is_empty() && jobs.old.is_empty();
-            let creates = matches!(jobs.next, NextSegment::Requested(_) | NextSegment::Creating);
-            if jobs.failed.is_some() || (idle && jobs.busy_since.is_none() && !creates) {
-                return;
-            }
-            if !idle {
-                jobs.sync_at = Some(Instant::now());
-            }
-            drop(jobs);
-            self.shared.changed.notify_one();
+        while lock(&self.status).pending > 0 && self.failed().is_none() {
             std::thread::yield_now();
         }
     }
 
-    /// As if a sync had failed.
+    /// As if a job had failed.
     #[cfg(test)]
     pub(super) fn fail(&self) {
-        self.shared.lock().failed = Some("syncing the log failed: a test".to_owned());
-    }
-
-    /// As if the disk hung, until what is returned is dropped.
-    #[cfg(test)]
-    pub(super) fn hang(&self) -> std::sync::mpsc::Sender<()> {
-        let shared = Arc::clone(&self.shared);
-        let (release, released) = std::sync::mpsc::channel::<()>();
-        let (holds, held) = std::sync::mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            let _held = shared.disk.lock();
-            _ = holds.send(());
-            _ = released.recv();
-        });
-        _ = held.recv();
-        release
+        lock(&self.status).failed = Some("syncing the log failed: a test".to_owned());
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
-        self.shared.changed.notify_one();
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // What failed in it has been reported; a panic reports itself.
             _ = thread.join();
@@ -214,84 +166,47 @@ impl Drop for Worker {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Now, by the clock of the event loop's timers.
+fn instant_now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
-    /// Waits until there is something to do; `None` at the end.
-    fn next_round(&self, check_at: Instant) -> Option<Round> {
-        let mut jobs = self.lock();
-        loop {
-            let now = Instant::now();
-            let sync = jobs.stopping || jobs.sync_at.is_some_and(|at| at <= now);
-            let create = matches!(jobs.next, NextSegment::Requested(_)) && !jobs.stopping;
-            if sync || create || !jobs.old.is_empty() || now >= check_at {
-                return jobs.take_round(sync);
-            }
-            let wake_at = jobs.sync_at.map_or(check_at, |at| at.min(check_at));
-            let waited = self.changed.wait_timeout(jobs, wake_at - now);
-            jobs = waited.unwrap_or_else(PoisonError::into_inner).0;
+fn lock(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(jobs: &Receiver<Job>, created: &SyncSender<(SegmentFile, u64)>, status: &Mutex<Status>) {
+    while let Ok(job) = jobs.recv() {
+        lock(status).busy_since = Some(Instant::now());
+        let done = job.run(created);
+        let mut status = lock(status);
+        status.busy_since = None;
+        status.pending -= 1;
+        if let Err(error) = done {
+            status.failed = Some(error.to_string());
+            return;
         }
     }
 }
 
-impl Jobs {
-    fn take_round(&mut self, sync: bool) -> Option<Round> {
-        let old = std::mem::take(&mut self.old);
-        let unsynced = if sync || !old.is_empty() {
-            self.sync_at = None;
-            std::mem::take(&mut self.unsynced)
-        } else {
-            Vec::new()
-        };
-        if self.stopping && unsynced.is_empty() && old.is_empty() {
-            return None;
-        }
-        let next = match std::mem::replace(&mut self.next, NextSegment::Creating) {
-            NextSegment::Requested(request) if !self.stopping => Some(request),
-            other => {
-                self.next = other;
-                None
+impl Job {
+    fn run(self, created: &SyncSender<(SegmentFile, u64)>) -> Result<(), StoreError> {
+        match self {
+            Self::Sync(file) => file.sync(),
+            Self::Check(file) => file.check_path(),
+            Self::Create { dir, number, chain } => {
+                // The log has ended if it does not take it.
+                _ = created.send(SegmentFile::create(&dir, number, &chain)?);
+                Ok(())
             }
-        };
-        self.busy_since = Some(Instant::now());
-        Some(Round { current: Arc::clone(&self.current), unsynced, old, next })
-    }
-}
-
-fn run(shared: &Shared) {
-    let mut check_at = Instant::now() + CHECK_EVERY;
-    while let Some(round) = shared.next_round(check_at) {
-        #[cfg(test)]
-        drop(shared.disk.lock());
-        let done = round.run();
-        check_at = Instant::now() + CHECK_EVERY;
-        let mut jobs = shared.lock();
-        jobs.busy_since = None;
-        match done {
-            Ok(None) => {}
-            Ok(Some((file, len))) => jobs.next = NextSegment::Created(file, len),
-            Err(error) => {
-                jobs.failed = Some(error.to_string());
-                return;
+            Self::Remove(path) => {
+                std::fs::remove_file(&path).map_err(StoreError::io("removing", &path))
+            }
+            #[cfg(test)]
+            Self::Hang(path) => {
+                let pipe = std::fs::OpenOptions::new().write(true).open(&path);
+                pipe.map(drop).map_err(StoreError::io("opening", &path))
             }
         }
-    }
-}
-
-impl Round {
-    /// Returns the next segment if one was to be created.
-    fn run(self) -> Result<Option<(SegmentFile, u64)>, StoreError> {
-        for file in &self.unsynced {
-            file.sync()?;
-        }
-        self.current.check_path()?;
-        for path in &self.old {
-            std::fs::remove_file(path).map_err(StoreError::io("removing", path))?;
-        }
-        let create =
-            |next: SegmentRequest| SegmentFile::create(&next.dir, next.number, &next.chain);
-        self.next.map(create).transpose()
     }
 }

@@ -9,7 +9,7 @@ use crate::store::history::Change;
 fn killed_in_segments() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    (log.background, log.segment_max) = (false, 150);
+    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 150);
     (1..=3).for_each(|number| write_event(&mut log, number));
     assert_eq!(log.index.segments().count(), 3);
     log.worker.finish();
@@ -38,9 +38,9 @@ fn a_missing_segment_ends_the_chain() {
 fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
     let dir = killed_in_segments();
     let (mut log, _) = continues(dir.path());
-    (log.background, log.segment_max) = (false, 150);
+    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 150);
     let mut batch = Batch::default();
-    (1..=3).for_each(|number| batch.delivered(number));
+    (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
     log.write(&mut batch, false).unwrap();
     log.worker.finish();
@@ -53,11 +53,11 @@ fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
 fn a_segment_that_the_history_has_not_read_stays() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    (log.background, log.segment_max, log.read_to) = (false, 150, 0);
+    (log.next_segment, log.segment_max, log.read_to) = (NextSegment::AtOnce, 150, 0);
     for number in 1..=9 {
         write_event(&mut log, number);
         let mut batch = Batch::default();
-        batch.delivered(number);
+        delivered(&mut batch, number);
         log.write(&mut batch, false).unwrap();
     }
     assert_eq!(log.index.oldest().unwrap().0, 1);
@@ -72,7 +72,7 @@ fn a_segment_that_the_history_has_not_read_stays() {
 fn the_tail_reads_every_event_once_across_segments() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    (log.background, log.segment_max, log.read_to) = (false, 400, 0);
+    (log.next_segment, log.segment_max, log.read_to) = (NextSegment::AtOnce, 400, 0);
     let mut tail = Tail::new(dir.path().to_owned(), Position::default());
     assert!(!tail.skip_removed().unwrap());
     let mut ids = Vec::new();
@@ -130,8 +130,9 @@ fn a_directory_that_is_gone_is_a_failed_sync() {
     let (mut log, _) = continues(dir.path());
     std::fs::remove_dir_all(dir.path()).unwrap();
     let mut batch = Batch::default();
-    batch.delivered(1);
+    delivered(&mut batch, 1);
     log.write(&mut batch, true).unwrap();
+    log.worker.sync(&log.file);
     log.worker.finish();
     let error = log.write(&mut batch, true).unwrap_err().to_string();
     assert!(error.contains("removed or replaced"), "{error}");
@@ -149,25 +150,27 @@ fn a_held_directory_knows_when_another_is_at_its_path() {
     assert!(other.is_in_place() && !held.is_in_place());
 }
 
-/// Aim: who writes waits for no disk. Method: the other thread hangs while three segments' worth
-/// is written.
+/// Aim: a write waits for no disk. Method: the worker hangs in opening a named pipe, which nothing
+/// reads, while three segments' worth is written.
 #[test]
 fn a_disk_that_hangs_holds_up_nobody_who_writes() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     log.segment_max = 4_096;
-    let hanging = log.worker.hang();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(log.worker.request(Job::Hang(pipe.clone())));
     let mut number = 0;
     while log.index.bytes() < 3 * 4_096 {
         number += 1;
         write_event(&mut log, number);
     }
-    assert_eq!(log.index.segments().count(), 1, "nobody could make another");
+    assert_eq!(log.index.segments().count(), 1, "the worker has not created another");
     while !log.hangs(Duration::ZERO) {
         std::thread::yield_now();
     }
     assert!(!log.hangs(Duration::from_secs(3_600)));
-    drop(hanging);
+    drop(std::fs::File::open(&pipe).unwrap());
     log.worker.finish();
     assert!(!log.hangs(Duration::ZERO));
     write_event(&mut log, number + 1);
@@ -193,8 +196,13 @@ fn keys_without_a_device_are_read_back() {
     log.write(&mut batch, true).unwrap();
     drop(log);
     let content = open(dir.path(), BOOT).content;
-    assert_eq!(content.gateways, [lobby()]);
-    assert_eq!(content.clearing, ["gsdk/annex/info"]);
-    assert_eq!(content.unreported, [(subject(3), loss)]);
-    assert!(content.stale_scan);
+    let keys = [
+        Key::Gateway(lobby()),
+        Key::Clearing("gsdk/annex/info".to_owned()),
+        Key::UnreportedLoss(subject(3)),
+        Key::StaleScan,
+    ];
+    assert!(keys.iter().all(|key| content.values.contains_key(key)));
+    assert_eq!(content.values.len(), keys.len() + 1, "and the next ID");
+    assert_eq!(decode(&content.values[&keys[2]]), Some(loss));
 }
