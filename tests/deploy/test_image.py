@@ -44,10 +44,11 @@ def copy_into(folder):
 
 
 def missing_of(folder):
-    """Files that sources of the program take in; a `tests.rs` is compiled for tests only."""
+    """Files that sources of the program take in; `tests.rs` and files below `tests` are compiled for tests only."""
     for source in [folder / "build.rs", *(folder / "src").rglob("*.rs")]:
         for named in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):
-            if source.name != "tests.rs" and not (source.parent / named).is_file():
+            for_tests = source.name == "tests.rs" or "tests" in source.relative_to(folder).parts
+            if not for_tests and not (source.parent / named).is_file():
                 yield f"{source.relative_to(folder)} takes in {named}"
 
 
