@@ -13,7 +13,7 @@ use super::response::{Body, Data, Outcome};
 use super::transaction::Transaction;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::period::Period;
-use crate::store::history::{Filter, Reader};
+use crate::store::history::{FILE_NAME, Filter, Reader};
 
 /// Its name.
 pub const HISTORY: &str = "history";
@@ -57,6 +57,7 @@ impl HistoryRequest {
         requested_by(&mut fields)?;
         let device_ids = fields.some_device_ids()?.unwrap_or_default();
         let event_types = fields.texts("event_types")?;
+        let event_types = event_types.iter().map(|name| name.to_ascii_lowercase()).collect();
         let after_id = fields.whole("after_id", 0, u64::MAX >> 1)?;
         let (from, to) = (fields.time("from")?, fields.time("to")?);
         let limit = fields.whole("limit", 1, LIMIT_MAX as u64)?;
@@ -97,7 +98,7 @@ pub async fn history(reader: &Reader, filter: Filter) -> Outcome {
     let page = match reader.query(filter).await {
         Ok(page) => page,
         Err(error) => {
-            let message = format!("the history cannot be read now: {}", with_causes(&error));
+            let message = format!("{FILE_NAME} cannot be read now: {}", error.with_cause());
             return Outcome::failed(Failure::new(code::UNAVAILABLE, message));
         }
     };
@@ -105,11 +106,6 @@ pub async fn history(reader: &Reader, filter: Filter) -> Outcome {
         Ok(raw) => Outcome { data: Data::Json(Body::Raw(raw)), ..Outcome::done(Value::Null) },
         Err(error) => Outcome::failed(Failure::new("internal", error.to_string())),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -131,7 +127,7 @@ mod tests {
         assert_eq!((empty.from, empty.to), (Some(NOW.plus(-DAY_MS)), None));
         assert_eq!((empty.limit, empty.max_bytes, empty.after_id), (100, 1_000, None));
         let all = filter(
-            r#"{"device_ids":[7,8],"event_types":["connected"],"after_id":5,"limit":1000,
+            r#"{"device_ids":[7,8],"event_types":["Connected"],"after_id":5,"limit":1000,
                 "from":"2d","to":1796040000000,"transaction":1,"timeout_s":5,"requested_by":"me"}"#,
         );
         assert_eq!(all.device_ids, [id(7), id(8)].into());

@@ -86,8 +86,9 @@ enum Stop {
 }
 
 impl Recorder {
-    /// Starts it. `replaced`: the log is about to be replaced, so its segments up to this one are
-    /// recorded before this returns.
+    /// Starts it. `end` is the end of the log. Where that does not continue, or is behind what the
+    /// history has read, another is about to replace it: then all of it is recorded before this
+    /// returns.
     ///
     /// # Errors
     /// When the system does not start a thread.
@@ -96,14 +97,15 @@ impl Recorder {
         database: PathBuf,
         retention: Retention,
         now: Moment,
-        replaced: Option<u64>,
+        end: Position,
+        continues: bool,
     ) -> Result<Self, StoreError> {
         let mut follower = Follower { log, path: database, retention, open: None, failing: None };
         let mut state = State { now, ..State::default() };
         follower.try_open(now, &mut state.status);
-        if let Some(newest) = replaced {
-            follower.try_record(newest, now, &mut state.status);
-            follower.checkpoint();
+        if !continues || state.status.position > end {
+            follower.try_record(end.segment, now, &mut state.status);
+            follower.finish_log();
         }
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
@@ -241,7 +243,14 @@ struct Follower {
 impl Follower {
     /// Records everything up to the end of this segment, and removes what is too old.
     fn try_record(&mut self, current: u64, now: Moment, status: &mut HistoryStatus) {
-        match self.record(current, now, status) {
+        let mut recorded = self.replace_if_removed(now);
+        if recorded.is_ok() {
+            recorded = self.record(current, now, status);
+        }
+        if let Err(RecordError::History(history::Error::Damaged(_))) = recorded {
+            recorded = self.replace(now).and_then(|()| self.record(current, now, status));
+        }
+        match recorded {
             Ok(()) => {
                 if self.failing.take().is_some() {
                     tracing::info!("history: writing again");
@@ -308,34 +317,61 @@ impl Follower {
         }
     }
 
-    fn checkpoint(&mut self) {
-        if let Some((database, _)) = &mut self.open
-            && let Err(error) = database.checkpoint()
-        {
+    /// The log is read to its end, and another replaces it.
+    fn finish_log(&mut self) {
+        let Some((database, tail)) = &mut self.open else { return };
+        if let Err(error) = database.checkpoint() {
             tracing::warn!(%error, "history: checkpoint failed; a power cut may lose events of it");
         }
+        *tail = Tail::new(self.log.clone(), Position::default());
+    }
+
+    /// Continues in an empty file where the open one was removed, or in the one that has taken its
+    /// place.
+    fn replace_if_removed(&mut self, now: Moment) -> Result<(), RecordError> {
+        let Some((database, _)) = &self.open else { return Ok(()) };
+        if database.is_at(&self.path) {
+            return Ok(());
+        }
+        let file = self.path.display();
+        tracing::error!(%file, "history: removed or replaced while in use; events may be missing");
+        self.open = None;
+        if self.path.exists() { Ok(()) } else { self.replace(now) }
+    }
+
+    fn replace(&mut self, now: Moment) -> Result<(), RecordError> {
+        self.open = None;
+        let replaced = Database::replace(&self.path, self.retention, now)?;
+        self.follow(replaced, now)?;
+        Ok(())
     }
 
     /// The open database, opened first where necessary.
     fn open(&mut self, now: Moment) -> Result<&mut (Database, Tail), RecordError> {
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let history::Opened { mut database, set_aside } =
-                    Database::open(&self.path, self.retention, now)?;
-                if let Some(file) = set_aside {
-                    let file = file.display();
-                    tracing::error!(%file, "history: damaged; set aside and replaced");
-                }
-                let mut tail = Tail::new(self.log.clone(), database.position());
-                if tail.skip_removed()? {
-                    let from = self.failing.map_or(now, |(_, since)| since);
-                    database.mark_gap(from, now, tail.position())?;
-                }
-                (database, tail)
-            }
-        };
-        Ok(self.open.insert(open))
+        if let Some(open) = self.open.take() {
+            return Ok(self.open.insert(open));
+        }
+        let opened = Database::open(&self.path, self.retention, now)?;
+        self.follow(opened, now)
+    }
+
+    /// Continues to read the log where this database has stopped.
+    fn follow(
+        &mut self,
+        opened: history::Opened,
+        now: Moment,
+    ) -> Result<&mut (Database, Tail), RecordError> {
+        let history::Opened { mut database, set_aside } = opened;
+        if let Some(file) = set_aside {
+            let file = file.display();
+            tracing::error!(%file, "history: damaged; set aside and replaced");
+        }
+        let mut tail = Tail::new(self.log.clone(), database.position());
+        if tail.skip_removed()? {
+            let from = self.failing.map_or(now, |(_, since)| since);
+            database.mark_gap(from, now, tail.position())?;
+        }
+        Ok(self.open.insert((database, tail)))
     }
 
     /// The log was replaced by another.
@@ -355,14 +391,6 @@ impl Follower {
 enum RecordError {
     #[error("reading the log: {0}")]
     Log(#[from] StoreError),
-    #[error("{}", with_source(.0))]
+    #[error("{}", .0.with_cause())]
     History(#[from] history::Error),
-}
-
-/// An error with the error that caused it.
-fn with_source(error: &history::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -63,6 +63,10 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
         Recovery::NewChain { from, reason } => (None, FoundChain::Ends { from, reason }),
     };
     if let Some(earlier) = earlier {
+        // That build ran after this log was written.
+        if let Some(log) = log.take() {
+            log.give_up();
+        }
         let reason = Some(format!(
             "the store of a build made before version 2 was set aside as {}; see docs/upgrading.md",
             earlier.display()
@@ -70,8 +74,8 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
         chain = FoundChain::Ends { from: None, reason };
     }
     let database = settings.state_dir.join(FILE_NAME);
-    let replaced = log.is_none().then_some(end.segment);
-    let recorder = Recorder::start(dir.log(), database, settings.history, now, replaced)?;
+    let continues = log.is_some();
+    let recorder = Recorder::start(dir.log(), database, settings.history, now, end, continues)?;
     let history = recorder.status();
     if let Some(cut) = log.take_if(|_| history.position > end) {
         let from = Some(cut.chain().to_owned());

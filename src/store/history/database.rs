@@ -3,6 +3,9 @@
 //! Every call blocks on the disk and every failure leaves the database as it was.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, params};
@@ -18,6 +21,8 @@ use crate::store::{Event, Position};
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
+    /// Device and inode of the open file.
+    file: (u64, u64),
     retention: Retention,
     state: State,
 }
@@ -68,17 +73,27 @@ impl Database {
         }
     }
 
-    /// Sets the file aside and creates an empty one, in which everything from before `now` counts
-    /// as missing: for a database that was opened and has failed with [`Error::Damaged`].
+    /// Sets the file aside, if it is there, and creates an empty one, in which everything from
+    /// before `now` counts as missing: for a database that was opened and has failed with
+    /// [`Error::Damaged`] or was removed.
     pub fn replace(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
-        let set_aside = Some(schema::set_aside(path)?);
+        let set_aside = path.exists().then(|| schema::set_aside(path)).transpose()?;
         Ok(Opened { database: Self::load(path, retention, Some(now))?, set_aside })
     }
 
     fn load(path: &Path, retention: Retention, replaced_at: Option<Moment>) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
         let state = State::read(&connection)?;
-        Ok(Self { connection, retention, state })
+        let file = file_id(path);
+        let file =
+            file.map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
+        Ok(Self { connection, file, retention, state })
+    }
+
+    /// Whether the file at this path is still the open one. SQLite would write on to a removed one.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        file_id(path).is_ok_and(|found| found == self.file)
     }
 
     /// Where reading of the log continues.
@@ -196,6 +211,12 @@ impl Database {
         )?;
         Ok(query.query_row((), |row| row.get(0))?)
     }
+}
+
+/// Device and inode. The file is not opened for it: closing it would end the locks of SQLite.
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Marks events that the database has already; returns the marks of those that it is to have.

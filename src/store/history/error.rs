@@ -60,6 +60,17 @@ pub enum Error {
     Database(#[source] rusqlite::Error),
 }
 
+impl Error {
+    /// With what caused it. The causes of SQLite's own error repeat its text.
+    #[must_use]
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

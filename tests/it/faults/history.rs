@@ -7,8 +7,8 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use super::disk::happens;
-use super::{reads, ready};
-use crate::harness::bridge::Setup;
+use super::{reads, ready, within};
+use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 
@@ -61,4 +61,126 @@ async fn a_history_that_cannot_be_written_holds_up_nothing_and_continues() {
     reads(&bridge, "gsdk_history_events", seen as f64, PATIENCE, "history: until all is there")
         .await;
     drop(lock);
+}
+
+/// The gaps that the history has.
+fn gaps(state_dir: &Path) -> u64 {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = Connection::open_with_flags(state_dir.join("history.db"), flags).unwrap();
+    connection.query_row("SELECT count(*) FROM gaps", (), |row| row.get(0)).unwrap()
+}
+
+/// The history has every event that the watcher saw, but so many at first, once.
+async fn has_all_after(bridge: &Bridge, watcher: &Watcher, earlier: usize) {
+    let seen = || {
+        let all = watcher.all().into_iter().filter(|seen| seen.topic.contains("/event/"));
+        all.skip(earlier).map(|seen| seen.json()["event_id"].clone()).collect::<Vec<_>>()
+    };
+    let recorded = || {
+        let rows = events(&bridge.state_dir());
+        rows.into_iter().map(|row| row.event["event_id"].clone()).collect::<Vec<_>>()
+    };
+    within(PATIENCE, "history: until it has all", async || {
+        let (seen, recorded) = (seen(), recorded());
+        let once = |id: &Value| recorded.iter().filter(|found| *found == id).count() == 1;
+        seen.iter().all(once).then_some(())
+    })
+    .await;
+}
+
+/// Aim: another log, however it comes about, is no reason to miss events or to report some as
+/// missing. Method: the log is removed, cut short, or older than the store of an earlier build.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_continues_with_a_log_that_has_replaced_another() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "other log: the start, until ready").await;
+    let state_dir = bridge.state_dir();
+    let replaced: [(&str, &dyn Fn()); 3] = [
+        ("removed", &|| std::fs::remove_dir_all(state_dir.join("log")).unwrap()),
+        ("cut short", &|| {
+            let files = std::fs::read_dir(state_dir.join("log")).unwrap();
+            let paths = files.map(|file| file.unwrap().path());
+            let segments = paths.filter(|path| path.to_str().unwrap().contains("segment-"));
+            let newest = std::fs::File::options().write(true).open(segments.max().unwrap());
+            let newest = newest.unwrap();
+            newest.set_len(newest.metadata().unwrap().len() - 30).unwrap();
+        }),
+        ("of an earlier build", &|| {
+            for name in ["head", "end", "log-0000000001"] {
+                std::fs::write(state_dir.join(name), "earlier").unwrap();
+            }
+        }),
+    ];
+    for (what, replace) in replaced {
+        happens(&watcher, &simulator, None).await;
+        // A clean stop, so that the history has all before.
+        assert!(bridge.end().await.success(), "{what}");
+        replace();
+        bridge.restart();
+        ready(&bridge, PATIENCE, "other log: restarted, until ready").await;
+        happens(&watcher, &simulator, None).await;
+        has_all_after(&bridge, &watcher, 0).await;
+        assert_eq!(gaps(&state_dir), 0, "{what}");
+        assert!(!bridge.log().contains("history: cannot be written"), "{what}: {}", bridge.log());
+    }
+    assert!(state_dir.join("before-version-2/log-0000000001").exists());
+}
+
+/// Aim: a database that is lost while it is used is replaced, and that is visible. Method: it is
+/// removed while the bridge runs, then damaged where the start does not look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_removed_or_damaged_is_replaced() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "lost history: the start, until ready").await;
+    happens(&watcher, &simulator, None).await;
+    let path = bridge.state_dir().join("history.db");
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(bridge.state_dir().join(format!("history.db{suffix}"))).unwrap();
+    }
+    let earlier = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
+    happens(&watcher, &simulator, None).await;
+    within(PATIENCE, "lost history: until it is there", async || is_database(&path).then_some(()))
+        .await;
+    has_all_after(&bridge, &watcher, earlier).await;
+    assert!(bridge.log().contains("history: removed or replaced"), "{}", bridge.log());
+
+    assert!(bridge.end().await.success());
+    damage(&path, "events");
+    bridge.restart();
+    ready(&bridge, PATIENCE, "damaged history: until ready").await;
+    let earlier = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
+    happens(&watcher, &simulator, None).await;
+    let aside = path.with_extension("db.damaged-1");
+    within(PATIENCE, "damaged history: until another is there", async || {
+        (aside.exists() && is_database(&path)).then_some(())
+    })
+    .await;
+    has_all_after(&bridge, &watcher, earlier).await;
+    assert_eq!(bridge.metric("gsdk_history_ok").await, Some(1.0));
+}
+
+/// Whether its tables are there.
+fn is_database(path: &Path) -> bool {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let rows = "SELECT count(*) FROM progress";
+    connection.is_ok_and(|it| it.query_row(rows, (), |row| row.get(0)) == Ok(1))
+}
+
+/// Overwrites the first page of a table.
+fn damage(path: &Path, table: &str) {
+    use std::os::unix::fs::FileExt as _;
+    let page: u64 = {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let query = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        connection.query_row(query, [table], |row| row.get(0)).unwrap()
+    };
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0xff; 4_096], (page - 1) * 4_096).unwrap();
 }
