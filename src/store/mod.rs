@@ -3,6 +3,7 @@
 //! history.
 
 mod error;
+mod follower;
 pub mod history;
 mod log;
 mod outbox;

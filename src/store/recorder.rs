@@ -10,20 +10,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{self, Database, Retention, Totals};
-use super::log::{Position, Tail};
+use super::follower::Follower;
+use super::history::{Database, Retention, Totals};
+use super::log::Position;
 use crate::ids::Moment;
 
 /// The history is written at most this often.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How often old events are removed although nothing is recorded.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
-/// Blocks of old events that are removed in one go.
-const TRIM_STEPS_MAX: usize = 32;
 /// Between two attempts after an error.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
-/// After this time the log is cleaned without the history.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// How long a clean stop waits for the history.
 const STOP_WITHIN: Duration = Duration::from_millis(800);
 
@@ -43,7 +40,7 @@ pub struct HistoryStatus {
 }
 
 impl HistoryStatus {
-    fn show(&mut self, database: &Database) {
+    pub(crate) fn show(&mut self, database: &Database) {
         self.totals = database.totals();
         self.last_id = database.last_id();
         self.position = database.position();
@@ -100,7 +97,8 @@ impl Recorder {
         end: Position,
         continues: bool,
     ) -> Result<Self, StoreError> {
-        let mut follower = Follower { log, path: database, retention, open: None, failing: None };
+        let file = database.clone();
+        let mut follower = Follower::new(log, database, retention);
         let mut state = State { now, ..State::default() };
         follower.try_open(now, &mut state.status);
         if !continues || state.status.position > end {
@@ -109,7 +107,7 @@ impl Recorder {
         }
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
-        let starting = StoreError::io("starting a thread for", &follower.path);
+        let starting = StoreError::io("starting a thread for", &file);
         let thread = std::thread::Builder::new().name("history".to_owned());
         let thread = thread.spawn(move || run(&theirs, follower)).map_err(starting)?;
         Ok(Self { shared, thread: Some(thread) })
@@ -228,169 +226,4 @@ fn run(shared: &Shared, mut follower: Follower) {
     drop(follower);
     shared.lock().ended = true;
     shared.changed.notify_all();
-}
-
-/// Reads the log and writes the history.
-#[derive(Debug)]
-struct Follower {
-    log: PathBuf,
-    path: PathBuf,
-    retention: Retention,
-    open: Option<(Database, Tail)>,
-    failing: Option<(Instant, Moment)>,
-}
-
-impl Follower {
-    /// Records everything up to the end of this segment, and removes what is too old.
-    fn try_record(&mut self, current: u64, now: Moment, status: &mut HistoryStatus) {
-        let mut recorded = self.replace_if_removed(now);
-        if recorded.is_ok() {
-            recorded = self.record(current, now, status);
-        }
-        if let Err(RecordError::History(history::Error::Damaged(_))) = recorded {
-            recorded = self.replace(now).and_then(|()| self.record(current, now, status));
-        }
-        match recorded {
-            Ok(()) => {
-                if self.failing.take().is_some() {
-                    tracing::info!("history: writing again");
-                }
-                status.fault = None;
-            }
-            Err(error) => self.failed(&error, now, status),
-        }
-    }
-
-    fn failed(&mut self, error: &RecordError, now: Moment, status: &mut HistoryStatus) {
-        self.open = None;
-        let (since, _) = *self.failing.get_or_insert_with(|| {
-            tracing::error!(%error, "history: cannot be written; events are delivered meanwhile");
-            (Instant::now(), now)
-        });
-        status.fault = Some(error.to_string());
-        if since.elapsed() >= GIVE_UP_AFTER {
-            status.read_to = u64::MAX;
-        }
-    }
-
-    fn record(
-        &mut self,
-        current: u64,
-        now: Moment,
-        status: &mut HistoryStatus,
-    ) -> Result<(), RecordError> {
-        let (database, tail) = self.open(now)?;
-        let mut changes = Vec::new();
-        let mut checkpointed = database.position().segment;
-        status.read_to = checkpointed;
-        loop {
-            changes.clear();
-            tail.read(current, &mut changes)?;
-            let position = tail.position();
-            if changes.is_empty() && position == database.position() {
-                break;
-            }
-            database.apply(&changes, position)?;
-            if position.segment > checkpointed {
-                // The log may now remove what comes before: a power cut must not lose it here.
-                database.checkpoint()?;
-                checkpointed = position.segment;
-                status.read_to = checkpointed;
-            }
-            if changes.is_empty() {
-                break;
-            }
-        }
-        for _ in 0..TRIM_STEPS_MAX {
-            if !database.trim(now)? {
-                break;
-            }
-        }
-        status.show(database);
-        Ok(())
-    }
-
-    fn try_open(&mut self, now: Moment, status: &mut HistoryStatus) {
-        match self.open(now) {
-            Ok((database, _)) => status.show(database),
-            Err(error) => self.failed(&error, now, status),
-        }
-    }
-
-    /// The log is read to its end, and another replaces it.
-    fn finish_log(&mut self) {
-        let Some((database, tail)) = &mut self.open else { return };
-        if let Err(error) = database.checkpoint() {
-            tracing::warn!(%error, "history: checkpoint failed; a power cut may lose events of it");
-        }
-        *tail = Tail::new(self.log.clone(), Position::default());
-    }
-
-    /// Continues in an empty file where the open one was removed, or in the one that has taken its
-    /// place.
-    fn replace_if_removed(&mut self, now: Moment) -> Result<(), RecordError> {
-        let Some((database, _)) = &self.open else { return Ok(()) };
-        if database.is_at(&self.path) {
-            return Ok(());
-        }
-        let file = self.path.display();
-        tracing::error!(%file, "history: removed or replaced while in use; events may be missing");
-        self.open = None;
-        if self.path.exists() { Ok(()) } else { self.replace(now) }
-    }
-
-    fn replace(&mut self, now: Moment) -> Result<(), RecordError> {
-        self.open = None;
-        let replaced = Database::replace(&self.path, self.retention, now)?;
-        self.follow(replaced, now)?;
-        Ok(())
-    }
-
-    /// The open database, opened first where necessary.
-    fn open(&mut self, now: Moment) -> Result<&mut (Database, Tail), RecordError> {
-        if let Some(open) = self.open.take() {
-            return Ok(self.open.insert(open));
-        }
-        let opened = Database::open(&self.path, self.retention, now)?;
-        self.follow(opened, now)
-    }
-
-    /// Continues to read the log where this database has stopped.
-    fn follow(
-        &mut self,
-        opened: history::Opened,
-        now: Moment,
-    ) -> Result<&mut (Database, Tail), RecordError> {
-        let history::Opened { mut database, set_aside } = opened;
-        if let Some(file) = set_aside {
-            let file = file.display();
-            tracing::error!(%file, "history: damaged; set aside and replaced");
-        }
-        let mut tail = Tail::new(self.log.clone(), database.position());
-        if tail.skip_removed()? {
-            let from = self.failing.map_or(now, |(_, since)| since);
-            database.mark_gap(from, now, tail.position())?;
-        }
-        Ok(self.open.insert((database, tail)))
-    }
-
-    /// The log was replaced by another.
-    fn reopen(&mut self, gap: (Moment, Moment), now: Moment, status: &mut HistoryStatus) {
-        self.open = None;
-        let marked = self
-            .open(now)
-            .and_then(|(database, tail)| Ok(database.mark_gap(gap.0, gap.1, tail.position())?));
-        if let Err(error) = marked {
-            self.failed(&error, now, status);
-        }
-    }
-}
-
-/// Why nothing could be recorded.
-#[derive(Debug, thiserror::Error)]
-enum RecordError {
-    #[error("reading the log: {0}")]
-    Log(#[from] StoreError),
-    #[error("{}", .0.with_cause())]
-    History(#[from] history::Error),
 }
