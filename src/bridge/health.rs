@@ -91,11 +91,10 @@ impl Bridge {
             DegradedReason::StoreInMemory => {
                 self.persistence.fault().map(|fault| format!("the store: {fault}"))
             }
-            DegradedReason::HistoryNotWritten => self
-                .persistence
-                .history()
-                .fault
-                .map(|fault| format!("the history: {fault}; events are published all the same")),
+            DegradedReason::HistoryNotWritten => {
+                let fault = self.persistence.history().fault.as_ref();
+                fault.map(|it| format!("the history: {it}; events are published all the same"))
+            }
             DegradedReason::AnotherInstance => self.duplicates.fault(Instant::now()),
             DegradedReason::FileMissing => self.files_missing(),
         }

@@ -5,6 +5,7 @@
 //! an interval. Events of a batch that could not be written become the first of the new chain.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use prometheus::Histogram;
 use tokio::time::Instant;
 
 use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceEventPayload, Directory, Subject, to_bytes};
 use crate::store::{
     self, Content, Event, FoundChain, HistoryStatus, Key, Log, Outbox, Recorder, Settings, Started,
@@ -44,6 +45,7 @@ pub(super) struct Persistence {
     dir: StateDir,
     log: LogState,
     recorder: Recorder,
+    history: Arc<HistoryStatus>,
     outbox: Outbox,
     next_id: u64,
     /// Device events of this iteration, and when each was read from a stream.
@@ -77,6 +79,7 @@ impl Persistence {
             settings,
             dir,
             log: log.map_or(LogState::NotBegun, LogState::Open),
+            history: Arc::default(),
             recorder,
             next_id,
             events: Vec::new(),
@@ -179,7 +182,7 @@ impl Persistence {
         }
         if written.is_ok() {
             let begun = StdInstant::now();
-            log.read_by_history(self.recorder.status().read_to);
+            log.read_by_history(self.history.read_to);
             written = log.write(changes, urgent);
             self.write_seconds.observe(begun.elapsed().as_secs_f64());
             self.recorder.written(log.current(), now);
@@ -306,16 +309,6 @@ impl Persistence {
         Log::create(&dir, sync, &directory.chain, self.next_id, after, batches)
     }
 
-    /// The stored state of a device of a gateway that is not configured.
-    pub(super) fn set_device(
-        &mut self,
-        gateway: &GatewayName,
-        device_id: DeviceId,
-        device: &crate::fleet::Remembered,
-    ) {
-        self.set(Key::Device(gateway.clone(), device_id), Some(&encode(device)));
-    }
-
     /// Whether what is written outlives the process.
     pub(super) const fn is_durable(&self) -> bool {
         matches!(self.log, LogState::Open(_))
@@ -330,8 +323,16 @@ impl Persistence {
     }
 
     /// How the history stands.
-    pub(super) fn history(&self) -> HistoryStatus {
-        self.recorder.status()
+    pub(super) fn history(&self) -> &HistoryStatus {
+        &self.history
+    }
+
+    /// Looks how the history stands; returns whether that has changed.
+    pub(super) fn check_history(&mut self) -> bool {
+        let status = self.recorder.status();
+        let changed = !Arc::ptr_eq(&status, &self.history);
+        self.history = status;
+        changed
     }
 
     /// Looks whether the disk answers; logs a change.

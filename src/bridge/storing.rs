@@ -8,7 +8,7 @@ use super::wiring::new_chain_id;
 use crate::fleet::{GatewayIndex, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, Subject, to_bytes};
-use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError, decode};
+use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError, decode, encode};
 
 impl Bridge {
     /// Restores what an earlier process has stored, before the first iteration.
@@ -81,7 +81,7 @@ impl Bridge {
                     }
                     None if device.forgotten => {}
                     None => {
-                        self.persistence.set_device(name, *device_id, &device.forget());
+                        self.persistence.set(key.clone(), Some(&encode(&device.forget())));
                         gone.entry(name.clone()).or_default().push(*device_id);
                     }
                 }
@@ -146,8 +146,10 @@ impl Bridge {
             }
         }
         self.metrics.store.set_ok(self.persistence.fault().is_none());
-        let HistoryStatus { fault, totals, .. } = self.persistence.history();
-        self.metrics.store.set_history(fault.is_none(), totals.events, totals.oldest_at);
+        if self.persistence.check_history() {
+            let HistoryStatus { fault, totals, .. } = self.persistence.history();
+            self.metrics.store.set_history(fault.is_none(), totals.events, totals.oldest_at);
+        }
     }
 
     /// Counts events that a full outbox has dropped.

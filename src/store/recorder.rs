@@ -72,7 +72,8 @@ struct State {
     now: Moment,
     stop: Option<Stop>,
     ended: bool,
-    status: HistoryStatus,
+    /// Replaced as a whole, so that the bridge sees whether it has changed.
+    status: Arc<HistoryStatus>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +100,13 @@ impl Recorder {
     ) -> Result<Self, StoreError> {
         let file = database.clone();
         let mut follower = Follower::new(log, database, retention);
-        let mut state = State { now, ..State::default() };
-        follower.try_open(now, &mut state.status);
-        if !continues || state.status.position > end {
-            follower.try_record(end.segment, now, &mut state.status);
+        let mut status = HistoryStatus::default();
+        follower.try_open(now, &mut status);
+        if !continues || status.position > end {
+            follower.try_record(end.segment, now, &mut status);
             follower.finish_log();
         }
+        let state = State { now, status: Arc::new(status), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let starting = StoreError::io("starting a thread for", &file);
@@ -133,15 +135,15 @@ impl Recorder {
         let mut state = self.shared.lock();
         (state.current, state.now, state.written) = (Some(current), to, true);
         state.gap = Some((from, to));
-        state.status.read_to = 0;
+        Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
     }
 
     /// How the history stands.
     #[must_use]
-    pub fn status(&self) -> HistoryStatus {
-        self.shared.lock().status.clone()
+    pub fn status(&self) -> Arc<HistoryStatus> {
+        Arc::clone(&self.shared.lock().status)
     }
 
     /// Records what is written and ends. A disk that hangs is not waited for.
@@ -207,7 +209,7 @@ fn run(shared: &Shared, mut follower: Follower) {
         if stop == Some(Stop::Kill) {
             break;
         }
-        let mut status = shared.lock().status.clone();
+        let mut status = HistoryStatus::clone(&shared.lock().status);
         if let Some(gap) = gap {
             follower.reopen(gap, now, &mut status);
         }
@@ -215,7 +217,7 @@ fn run(shared: &Shared, mut follower: Follower) {
             follower.try_record(current, now, &mut status);
         }
         let retry = status.fault.is_some();
-        shared.lock().status = status;
+        shared.lock().status = Arc::new(status);
         if stop.is_some() {
             break;
         }
