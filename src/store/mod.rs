@@ -17,6 +17,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use error::StoreError;
+#[cfg(feature = "model")]
+pub use log::head::set_boot_id;
 pub use log::{Batch, Content, Key, Log, Opened, Position, Recovery, SyncMode, Tail};
 pub use log::{UnreportedLoss, decode, encode};
 pub use outbox::{Limits, Outbox};

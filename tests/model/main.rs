@@ -7,8 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod broker;
+mod history;
 mod oracle;
+mod record;
 mod schedule;
+mod storage;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,7 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use broker::Seen;
+use record::Shown;
 use schedule::Schedule;
+use storage::StoredEvent;
 
 /// Seeds of `make test`; `make nightly` plays many more.
 const SEEDS: u64 = 40;
@@ -118,10 +123,14 @@ fn a_seed_plays_the_same_again() {
     }
 }
 
-/// What a subscriber saw, as a number: all but what the certificates' dates change.
-fn trace_of(seen: &[Seen]) -> u64 {
+/// What a subscriber saw and the history holds, as a number: all but what the certificates' dates
+/// change.
+fn trace_of(shown: &Shown) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for Seen { at_us, topic, payload, retain } in seen {
+    for (id, StoredEvent { topic, payload, delivered, .. }) in &shown.history.events {
+        (id, topic, payload, delivered).hash(&mut hasher);
+    }
+    for Seen { at_us, topic, payload, retain } in &shown.seen {
         (at_us, topic, retain).hash(&mut hasher);
         if !topic.ends_with("/info") {
             payload.hash(&mut hasher);
@@ -159,12 +168,15 @@ fn one_seed_in_this_process() {
         std::fs::write(path, lines.collect::<String>()).unwrap();
     }
     println!(
-        "run: seed {seed}, {} steps, {} messages, {} events, {} repeats, trace {:016x}",
+        "run: seed {seed}, {} steps, {} power cuts, {} messages, {} events, {} repeats, \
+         {} recorded, trace {:016x}",
         schedule.steps.len(),
+        shown.cuts.len(),
         shown.seen.len(),
         verdict.events,
         verdict.repeats,
-        trace_of(&shown.seen)
+        shown.history.events.len(),
+        trace_of(&shown)
     );
     let died = PANICKED.load(Ordering::Relaxed);
     if died || !verdict.wrong.is_empty() {

@@ -1,7 +1,5 @@
-//! What has to be true of a run, whatever befell it.
-//!
-//! May not know the schedule: it judges what a subscriber of everything saw, against the gateways'
-//! own lists.
+//! What has to be true of a run, whatever its faults: what a subscriber of everything saw, against
+//! the gateways' own lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,8 +8,10 @@ use gsdk2mqtt::fleet::Status;
 use serde_json::Value;
 
 use crate::broker::Seen;
+use crate::history;
+use crate::record::{LOOKS_EVERY, Shown};
 use crate::schedule::Schedule;
-use crate::world::{BEGAN_AT_S, LOOKS_EVERY, Shown, name_of};
+use crate::world::{BEGAN_AT_S, name_of};
 
 /// An event of a device, as a subscriber reads it.
 struct Told {
@@ -42,6 +42,7 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
     let mut wrong = shown.wrong.clone();
     let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
     let mut by_id: BTreeMap<String, &Seen> = BTreeMap::new();
+    let mut resets: BTreeSet<String> = BTreeSet::new();
     let mut repeats = 0;
     for seen in &shown.seen {
         let Some((subject, _)) = seen.topic.split_once("/event/") else { continue };
@@ -59,7 +60,7 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
         }
         if !event["seq"].is_u64() {
             if text(&event, "event_type") == "chain_reset" {
-                wrong.push(format!("the store was never harmed: {seen:?}"));
+                resets.insert(text(&event, "to").to_owned());
             }
             continue;
         }
@@ -76,14 +77,12 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
             received,
         };
         let before = told.entry(subject.to_owned()).or_default();
-        if let Some(last) = before.last() {
-            let follows = last.chain == one.chain
-                && last.seq + 1 == one.seq
-                && one.previous.as_deref() == Some(&*last.status);
+        if let Some(last) = before.last().filter(|last| last.chain == one.chain) {
+            let follows = last.seq + 1 == one.seq && one.previous.as_deref() == Some(&*last.status);
             if !follows {
                 wrong.push(format!("does not follow {} ({}): {seen:?}", last.seq, last.status));
             }
-        } else if one.seq != 1 {
+        } else if one.seq != 1 || before.iter().any(|earlier| earlier.chain == one.chain) {
             wrong.push(format!("a chain begins with {}: {seen:?}", one.seq));
         }
         let last = before.last().map_or(Duration::ZERO, |last| last.received);
@@ -92,13 +91,30 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
         }
         before.push(one);
     }
-    let chains: BTreeSet<&str> = told.values().flatten().map(|one| one.chain.as_str()).collect();
-    if chains.len() > 1 {
-        wrong.push(format!("more than one chain: {chains:?}"));
-    }
+    let chains = told.values().flatten().map(|one| one.chain.as_str()).collect();
+    only_power_cuts_end_chains(shown, &chains, &resets, &mut wrong);
+    history::judge(shown, &mut wrong);
     not_too_many(schedule, &told, &mut wrong);
     the_end(shown, &told, &mut wrong);
     Verdict { events: by_id.len(), repeats, wrong }
+}
+
+/// A chain ends at a power cut without a clean stop before it, and `chain_reset` reports the next.
+fn only_power_cuts_end_chains(
+    shown: &Shown,
+    chains: &BTreeSet<&str>,
+    resets: &BTreeSet<String>,
+    wrong: &mut Vec<String>,
+) {
+    let ended = shown.cuts.iter().filter(|cut| cut.ends_chain).count();
+    if chains.len() > 1 + ended || resets.len() > ended {
+        wrong.push(format!("{ended} chains ended, but: chains {chains:?}, resets {resets:?}"));
+    }
+    let info = shown.retained.get("gsdk/bridge/info").map(|payload| read(payload, "info"));
+    let last = info.map(|info| text(&info, "chain").to_owned());
+    if ended > 0 && last.as_ref().is_none_or(|last| !resets.contains(last)) {
+        wrong.push(format!("no chain_reset reported the last chain {last:?}: {resets:?}"));
+    }
 }
 
 /// When an event was received, since the run began.
@@ -198,7 +214,8 @@ fn the_end(shown: &Shown, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<St
             if let Some(lie) = lie(&state, code) {
                 wrong.push(format!("{lie} in the end, the list has {code:?}: {state}"));
             }
-            let last = told.get(&format!("{prefix}{id}")).and_then(|events| events.last());
+            let events = told.get(&format!("{prefix}{id}")).map(Vec::as_slice).unwrap_or_default();
+            let last = events.iter().rfind(|event| event.chain == text(&state, "chain"));
             let (seq, status) = last.map_or((0, None), |last| (last.seq, Some(&*last.status)));
             if state["seq"] != seq || status.is_some_and(|status| status != text(&state, "status"))
             {

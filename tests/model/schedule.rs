@@ -1,6 +1,4 @@
-//! What befalls a run, drawn from its seed.
-//!
-//! May not act: `world` does.
+//! The faults of a run, drawn from its seed; `world` applies them.
 
 use std::time::Duration;
 
@@ -8,6 +6,8 @@ use fastrand::Rng;
 use gsdk2mqtt::net::model::Side;
 use gsdk2mqtt::simulator::{Device, Devices, Fault, GrpcCode, Mode, Pattern, StatusCode, Storm};
 use tonic::Code;
+
+use crate::storage::PowerCut;
 
 /// Where in the network something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) enum Act {
     BridgeKilled,
     /// As by SIGTERM.
     BridgeStops,
+    /// The bridge's machine loses power: what was not synced is lost.
+    PowerCut(PowerCut),
     BrokerStarts,
     BrokerKilled {
         forgets: bool,
@@ -181,7 +183,7 @@ impl Draft<'_> {
 
     fn of_processes(&mut self, span_s: f64) {
         let at = self.moment(span_s);
-        match self.rng.u32(..20) {
+        match self.rng.u32(..23) {
             0..4 => {
                 self.spell(at, Act::BridgeKilled, Act::BridgeStarts);
             }
@@ -195,6 +197,12 @@ impl Draft<'_> {
             9 => self.spell(at, Act::BrokerRefuses(true), Act::BrokerRefuses(false)),
             10 => self.push(at, Act::Republish),
             11..15 => self.of_network(at),
+            20.. => {
+                let most = self.rng.choice([1, 300, 3_000, 300_000]).unwrap();
+                let (lost_bytes, zeros) = (self.rng.u64(..=most), self.rng.bool());
+                let cut = PowerCut { lost_bytes, zeros };
+                self.spell(at, Act::PowerCut(cut), Act::BridgeStarts);
+            }
             _ => self.of_gateway(at),
         }
     }

@@ -1,47 +1,28 @@
 //! One run: the bridge, its gateways and its broker in one thread on a paused clock.
-//!
-//! May not judge: `oracle` does.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use gsdk2mqtt::bridge::Bridge;
 use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
-use gsdk2mqtt::proto::connect::DeviceInfo;
-use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator, Timing};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Timing};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::broker::{Broker, Seen};
+use crate::broker::Broker;
+use crate::record::{Cut, Shown, Truth, look_on};
 use crate::schedule::{Act, Place, Schedule, Site};
+use crate::storage::{PowerCut, Storage};
 
 /// The wall's clock at the beginning of each run, in seconds.
 pub(crate) const BEGAN_AT_S: u64 = 1_795_428_000;
 /// After the faults are over all has to be true within this time: the bridge and the gateways try
 /// again at least every minute, and two audits are 80 s apart at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(240);
-/// How exactly it is known what a list showed when.
-pub(crate) const LOOKS_EVERY: Duration = Duration::from_millis(100);
-
-/// What one run has shown.
-pub(crate) struct Shown {
-    pub(crate) seen: Vec<Seen>,
-    pub(crate) retained: BTreeMap<String, bytes::Bytes>,
-    /// The lists of the gateways at the end.
-    pub(crate) lists: Vec<Vec<DeviceInfo>>,
-    /// What the gateways' lists showed, again and again: since when which statuses.
-    pub(crate) truth: Vec<Vec<(Duration, BTreeMap<u32, i32>)>>,
-    /// When nothing could be heard of which gateway.
-    pub(crate) deaf: Vec<(usize, Duration, Duration)>,
-    /// What was false while the run went on.
-    pub(crate) wrong: Vec<String>,
-}
 
 pub(crate) fn name_of(gateway: usize) -> String {
     format!("gw{gateway}")
@@ -74,34 +55,16 @@ struct World {
     truth: Vec<Truth>,
     broker: Broker,
     bridge: Option<Running>,
+    storage: Storage,
+    stopped_cleanly: bool,
+    cuts: Vec<Cut>,
     watch: Watch,
 }
 
 struct Running {
+    since: Duration,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
-}
-
-/// What a gateway's list showed, since when.
-type Truth = Arc<Mutex<Vec<(Duration, BTreeMap<u32, i32>)>>>;
-
-/// Looks at a gateway's list again and again, past all that befalls it.
-fn look_on(control: Control, began: Instant) -> Truth {
-    let truth = Truth::default();
-    let noted = truth.clone();
-    tokio::spawn(async move {
-        loop {
-            let list = control.managed().iter().map(|info| (info.device_id, info.status)).collect();
-            {
-                let mut noted = noted.lock().unwrap();
-                if noted.last().is_none_or(|(_, last)| *last != list) {
-                    noted.push((began.elapsed(), list));
-                }
-            }
-            sleep(LOOKS_EVERY).await;
-        }
-    });
-    truth
 }
 
 /// What is down, and since when.
@@ -122,10 +85,11 @@ impl World {
         let network = Network::begin(seed, UNIX_EPOCH + Duration::from_secs(BEGAN_AT_S));
         let began = Instant::now();
         let broker = Broker::new(address_of(Place::Broker), schedule.window);
+        let storage = Storage::new(dir.join("state"));
         let (mut simulators, mut truth) = (Vec::new(), Vec::new());
         let mut text = format!(
             "state_dir = {:?}\n[mqtt]\nurl = \"mqtt://{}\"\n",
-            dir.join("state").display().to_string(),
+            storage.dir().display().to_string(),
             address_of(Place::Broker)
         );
         for (at, site) in schedule.sites.iter().enumerate() {
@@ -150,7 +114,19 @@ impl World {
         let count = simulators.len();
         let frozen = vec![false; count];
         let watch = Watch { frozen, deaf_since: vec![None; count], ..Watch::default() };
-        Self { began, network, config, simulators, truth, broker, bridge: None, watch }
+        Self {
+            began,
+            network,
+            config,
+            simulators,
+            truth,
+            broker,
+            bridge: None,
+            storage,
+            stopped_cleanly: false,
+            cuts: Vec::new(),
+            watch,
+        }
     }
 
     fn now(&self) -> Duration {
@@ -170,13 +146,17 @@ impl World {
         for at in 0..self.simulators.len() {
             self.hears(at, true);
         }
+        let retained = self.broker.retained();
+        self.stop_bridge().await;
         Shown {
             seen: self.broker.seen(),
-            retained: self.broker.retained(),
+            retained,
             lists: self.simulators.iter().map(|it| it.control().managed()).collect(),
             truth: self.truth.iter().map(|truth| truth.lock().unwrap().clone()).collect(),
             deaf: std::mem::take(&mut self.watch.deaf),
             wrong: std::mem::take(&mut self.watch.wrong),
+            cuts: std::mem::take(&mut self.cuts),
+            history: self.storage.history(),
         }
     }
 
@@ -197,16 +177,8 @@ impl World {
         match act {
             Act::BridgeStarts => self.start_bridge().await,
             Act::BridgeKilled => self.kill_bridge().await,
-            Act::BridgeStops => {
-                if let Some(Running { stop, task }) = self.bridge.take() {
-                    let asked = Instant::now();
-                    _ = stop.send(());
-                    _ = task.await;
-                    if asked.elapsed() > Duration::from_secs(5) {
-                        self.watch.wrong.push(format!("a stop took {:?}", asked.elapsed()));
-                    }
-                }
-            }
+            Act::BridgeStops => self.stop_bridge().await,
+            Act::PowerCut(cut) => self.cut_power(*cut).await,
             Act::BrokerStarts if self.broker.is_up() => {}
             Act::BrokerStarts => self.broker.start(),
             Act::BrokerKilled { forgets } => self.broker.kill(&self.network, *forgets).await,
@@ -291,11 +263,37 @@ impl World {
                 std::future::pending().await
             }
         }));
-        self.bridge = Some(Running { stop, task });
+        self.storage.bridge_started();
+        self.stopped_cleanly = false;
+        self.bridge = Some(Running { since: self.now(), stop, task });
+    }
+
+    async fn stop_bridge(&mut self) {
+        let Some(Running { stop, task, .. }) = self.bridge.take() else { return };
+        let asked = Instant::now();
+        _ = stop.send(());
+        _ = task.await;
+        if asked.elapsed() > Duration::from_secs(5) {
+            self.watch.wrong.push(format!("a stop took {:?}", asked.elapsed()));
+        }
+        self.storage.wait_until_closed();
+        self.stopped_cleanly = true;
+    }
+
+    async fn cut_power(&mut self, cut: PowerCut) {
+        let running_since = self.bridge.as_ref().map(|running| running.since);
+        let at = self.now();
+        self.kill_bridge().await;
+        if running_since.is_some() {
+            self.storage.cut_power(cut);
+        }
+        self.storage.reboot();
+        let (from, ends_chain) = (running_since.unwrap_or(at), !self.stopped_cleanly);
+        self.cuts.push(Cut { from, at, ends_chain, stored: self.storage.events() });
     }
 
     async fn kill_bridge(&mut self) {
-        let Some(Running { stop, task }) = self.bridge.take() else { return };
+        let Some(Running { stop, task, .. }) = self.bridge.take() else { return };
         for place in (0..self.simulators.len()).map(Place::Gateway).chain([Place::Broker]) {
             self.network.kill(address_of(place), Side::Client);
         }

@@ -109,8 +109,24 @@ struct Format {
     format: u32,
 }
 
+#[cfg(feature = "model")]
+thread_local! {
+    static MODEL_BOOT_ID: std::cell::RefCell<Option<String>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+/// Sets the boot ID that logs opened by this thread see, as after a restart of the machine.
+#[cfg(feature = "model")]
+pub fn set_boot_id(id: &str) {
+    MODEL_BOOT_ID.set(Some(id.to_owned()));
+}
+
 /// The ID of this boot of the machine.
 pub(super) fn boot_id() -> String {
+    #[cfg(feature = "model")]
+    if let Some(id) = MODEL_BOOT_ID.with_borrow(Clone::clone) {
+        return id;
+    }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let id = id.trim();
     if id.is_empty() { BOOT_UNKNOWN.to_owned() } else { id.to_owned() }

@@ -6,7 +6,7 @@
 //! nothing more is written to the same files.
 
 mod frame;
-mod head;
+pub(crate) mod head;
 mod index;
 mod record;
 mod recover;

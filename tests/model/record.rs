@@ -1,0 +1,66 @@
+//! The record of a run, for `oracle` and `history` to judge.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gsdk2mqtt::proto::connect::DeviceInfo;
+use gsdk2mqtt::simulator::Control;
+use tokio::time::{Instant, sleep};
+
+use crate::broker::Seen;
+use crate::storage::{History, StoredEvent};
+
+/// How exactly it is known what a list showed when.
+pub(crate) const LOOKS_EVERY: Duration = Duration::from_millis(100);
+
+/// What one run has shown.
+pub(crate) struct Shown {
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) retained: BTreeMap<String, bytes::Bytes>,
+    /// The lists of the gateways at the end.
+    pub(crate) lists: Vec<Vec<DeviceInfo>>,
+    /// What the gateways' lists showed, again and again: since when which statuses.
+    pub(crate) truth: Vec<Vec<(Duration, BTreeMap<u32, i32>)>>,
+    /// When nothing could be heard of which gateway.
+    pub(crate) deaf: Vec<(usize, Duration, Duration)>,
+    /// What was false while the run went on.
+    pub(crate) wrong: Vec<String>,
+    pub(crate) cuts: Vec<Cut>,
+    /// The history in the end.
+    pub(crate) history: History,
+}
+
+/// A power cut at the bridge's machine.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// Since when something may have been unsynced.
+    pub(crate) from: Duration,
+    pub(crate) at: Duration,
+    /// The bridge had not stopped cleanly, so its chain ends.
+    pub(crate) ends_chain: bool,
+    /// The events that are left.
+    pub(crate) stored: BTreeMap<u64, StoredEvent>,
+}
+
+/// What a gateway's list showed, since when.
+pub(crate) type Truth = Arc<Mutex<Vec<(Duration, BTreeMap<u32, i32>)>>>;
+
+/// Looks at a gateway's list again and again, past all that befalls it.
+pub(crate) fn look_on(control: Control, began: Instant) -> Truth {
+    let truth = Truth::default();
+    let noted = truth.clone();
+    tokio::spawn(async move {
+        loop {
+            let list = control.managed().iter().map(|info| (info.device_id, info.status)).collect();
+            {
+                let mut noted = noted.lock().unwrap();
+                if noted.last().is_none_or(|(_, last)| *last != list) {
+                    noted.push((began.elapsed(), list));
+                }
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+    });
+    truth
+}
