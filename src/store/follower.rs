@@ -111,7 +111,10 @@ impl Follower {
     /// The log is read to its end, and another replaces it.
     pub(crate) fn finish_log(&mut self) {
         let Some((database, tail)) = &mut self.open else { return };
-        if let Err(error) = database.checkpoint() {
+        // The next reader starts with the other log, and does not take the removal of this one for
+        // a gap.
+        let finished = database.apply(&[], Position::default());
+        if let Err(error) = finished.and_then(|()| database.checkpoint()) {
             tracing::warn!(%error, "history: checkpoint failed; a power cut may lose events of it");
         }
         *tail = Tail::new(self.log.clone(), Position::default());
