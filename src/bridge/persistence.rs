@@ -265,7 +265,8 @@ impl Persistence {
             Ok(log) => {
                 match self.log {
                     LogState::Failed { since, .. } => {
-                        self.recorder.log_replaced(log.current(), since, now);
+                        let waiting = self.outbox.ids().collect();
+                        self.recorder.log_replaced(log.current(), since, now, waiting);
                     }
                     LogState::NotBegun | LogState::Open(_) => {
                         self.recorder.written(log.current(), now);

@@ -1,13 +1,14 @@
 //! The follower: reads the log behind its writer and writes the history. It replaces a database
 //! that is damaged or removed, and continues when the log is replaced.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::history::{self, Database, Retention};
 use super::log::{Position, Tail};
-use super::recorder::HistoryStatus;
+use super::recorder::{Gap, HistoryStatus};
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.
@@ -108,13 +109,16 @@ impl Follower {
         }
     }
 
-    /// The log is read to its end, and another replaces it.
-    pub(crate) fn finish_log(&mut self) {
+    /// The log is read to its end, and another replaces it, in which these events wait.
+    pub(crate) fn finish_log(&mut self, waiting: &BTreeSet<u64>) {
         let Some((database, tail)) = &mut self.open else { return };
         // The next reader starts with the other log, and does not take the removal of this one for
         // a gap.
-        let finished = database.apply(&[], Position::default());
-        if let Err(error) = finished.and_then(|()| database.checkpoint()) {
+        let finished = database
+            .apply(&[], Position::default())
+            .and_then(|()| database.drop_unknown(waiting))
+            .and_then(|()| database.checkpoint());
+        if let Err(error) = finished {
             tracing::warn!(%error, "history: checkpoint failed; a power cut may lose events of it");
         }
         *tail = Tail::new(self.log.clone(), Position::default());
@@ -169,16 +173,12 @@ impl Follower {
     }
 
     /// The log was replaced by another.
-    pub(crate) fn reopen(
-        &mut self,
-        gap: (Moment, Moment),
-        now: Moment,
-        status: &mut HistoryStatus,
-    ) {
+    pub(crate) fn reopen(&mut self, gap: &Gap, now: Moment, status: &mut HistoryStatus) {
         self.open = None;
-        let marked = self
-            .open(now)
-            .and_then(|(database, tail)| Ok(database.mark_gap(gap.0, gap.1, tail.position())?));
+        let marked = self.open(now).and_then(|(database, tail)| {
+            database.mark_gap(gap.from, gap.to, tail.position())?;
+            Ok(database.drop_unknown(&gap.waiting)?)
+        });
         if let Err(error) = marked {
             self.failed(&error, now, status);
         }

@@ -198,6 +198,11 @@ impl Outbox {
         }
     }
 
+    /// The IDs of the events that wait.
+    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+        self.events.keys().copied()
+    }
+
     /// How many events wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,6 +4,7 @@
 //! event is missing after a kill: the history stores how far it has read. Segments that it has not
 //! read stay in the log, unless the history cannot be written for a minute.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -66,14 +67,22 @@ struct State {
     current: Option<u64>,
     /// Something was written that is not recorded.
     written: bool,
-    /// The log was replaced; nothing was stored between these times.
-    gap: Option<(Moment, Moment)>,
+    /// The log was replaced.
+    gap: Option<Gap>,
     /// The bridge's wall clock at the last write.
     now: Moment,
     stop: Option<Stop>,
     ended: bool,
     /// Replaced as a whole, so that the bridge sees whether it has changed.
     status: Arc<HistoryStatus>,
+}
+
+/// A time in which nothing was stored, and what waited at its end.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) from: Moment,
+    pub(crate) to: Moment,
+    pub(crate) waiting: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +94,8 @@ enum Stop {
 
 impl Recorder {
     /// Starts it. `end` is the end of the log. Where that does not continue, or is behind what the
-    /// history has read, another is about to replace it: then all of it is recorded before this
-    /// returns.
+    /// history has read, another is about to replace it, in which the events `waiting` wait: then
+    /// all of it is recorded before this returns.
     ///
     /// # Errors
     /// When the system does not start a thread.
@@ -97,6 +106,7 @@ impl Recorder {
         now: Moment,
         end: Position,
         continues: bool,
+        waiting: &BTreeSet<u64>,
     ) -> Result<Self, StoreError> {
         let file = database.clone();
         let mut follower = Follower::new(log, database, retention);
@@ -104,7 +114,7 @@ impl Recorder {
         follower.try_open(now, &mut status);
         if !continues || status.position > end {
             follower.try_record(end.segment, now, &mut status);
-            follower.finish_log();
+            follower.finish_log(waiting);
         }
         let state = State { now, status: Arc::new(status), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -130,11 +140,11 @@ impl Recorder {
         self.shared.lock().current = None;
     }
 
-    /// Another log was begun; events between these times are in neither.
-    pub fn log_replaced(&self, current: u64, from: Moment, to: Moment) {
+    /// Another log was begun, in which these events wait. Others of this time are in neither.
+    pub fn log_replaced(&self, current: u64, from: Moment, to: Moment, waiting: BTreeSet<u64>) {
         let mut state = self.shared.lock();
         (state.current, state.now, state.written) = (Some(current), to, true);
-        state.gap = Some((from, to));
+        state.gap = Some(Gap { from, to, waiting });
         Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
@@ -197,7 +207,7 @@ impl Shared {
 
 struct Task {
     current: Option<u64>,
-    gap: Option<(Moment, Moment)>,
+    gap: Option<Gap>,
     now: Moment,
     stop: Option<Stop>,
 }
@@ -211,7 +221,7 @@ fn run(shared: &Shared, mut follower: Follower) {
         }
         let mut status = HistoryStatus::clone(&shared.lock().status);
         if let Some(gap) = gap {
-            follower.reopen(gap, now, &mut status);
+            follower.reopen(&gap, now, &mut status);
         }
         if let Some(current) = current {
             follower.try_record(current, now, &mut status);

@@ -75,7 +75,9 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
     }
     let database = settings.state_dir.join(FILE_NAME);
     let continues = log.is_some();
-    let recorder = Recorder::start(dir.log(), database, settings.history, now, end, continues)?;
+    let waiting = content.events.iter().map(|event| event.id).collect();
+    let recorder =
+        Recorder::start(dir.log(), database, settings.history, now, end, continues, &waiting)?;
     let history = recorder.status();
     if let Some(cut) = log.take_if(|_| history.position > end) {
         let from = Some(cut.chain().to_owned());

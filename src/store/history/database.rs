@@ -2,7 +2,7 @@
 //!
 //! Every call blocks on the disk and every failure leaves the database as it was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -170,6 +170,20 @@ impl Database {
         transaction.commit()?;
         self.state = state;
         Ok(())
+    }
+
+    /// Marks as dropped the events that wait here but are not among these: no log knows what became
+    /// of them, so none will deliver them.
+    pub fn drop_unknown(&mut self, waiting: &BTreeSet<u64>) -> Result<(), Error> {
+        let transaction = self.connection.transaction()?;
+        let mut query =
+            transaction.prepare("SELECT id FROM events WHERE delivered = 0 AND dropped = 0")?;
+        let ids = query.query_map((), |row| row.get(0))?.collect::<Result<Vec<u64>, _>>()?;
+        drop(query);
+        for id in ids.iter().filter(|id| !waiting.contains(id)) {
+            transaction.execute("UPDATE events SET dropped = 1 WHERE id = ?1", [id])?;
+        }
+        Ok(transaction.commit()?)
     }
 
     /// Makes everything that was applied survive a power cut.

@@ -136,6 +136,24 @@ fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
 }
 
 #[test]
+fn events_that_no_log_knows_any_more_do_not_wait_for_ever() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    let id = FIRST_ID;
+    let mut batch = recorded(id..id + 4);
+    batch.extend([Change::Delivered(id), Change::Dropped(id + 1)]);
+    database.apply(&batch, position(1, 0)).unwrap();
+    database.drop_unknown(&[id + 3].into()).unwrap();
+    let rows = [
+        (id, true, false, 0),
+        (id + 1, false, true, 0),
+        (id + 2, false, true, 0),
+        (id + 3, false, false, 0),
+    ];
+    assert_eq!(fixture.marks(), rows);
+}
+
+#[test]
 fn every_kind_of_subject_has_its_columns() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
