@@ -67,7 +67,7 @@ async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() 
         while bridge.metric(up).await != Some(1.0) {}
     })
     .await;
-    assert!(bridge.log().contains("not configured any more"), "{}", bridge.log());
+    assert!(bridge.log().contains("gateway not configured"), "{}", bridge.log());
     bridge.kill();
     assert_eq!(of(&retained(broker.port), "annex"), 5, "nobody could clear it yet");
     proxy.turn(Mode::default());

@@ -9,7 +9,7 @@ use crate::harness::watcher::{Seen, Watcher};
 use gsdk2mqtt::simulator::{Fault, StatusCode};
 
 /// Everything the contract names, but what is absent until it is known.
-const NAMES: [&str; 38] = [
+const NAMES: [&str; 41] = [
     "gsdk_build_info",
     "gsdk_corrections_total",
     "gsdk_device_connect_failures_total",
@@ -32,6 +32,8 @@ const NAMES: [&str; 38] = [
     "gsdk_gateway_since_timestamp_seconds",
     "gsdk_gateway_stream_starts_total",
     "gsdk_gateway_up",
+    "gsdk_history_events",
+    "gsdk_history_ok",
     "gsdk_mqtt_connected",
     "gsdk_mqtt_connections_total",
     "gsdk_mqtt_published_total",
@@ -43,6 +45,7 @@ const NAMES: [&str; 38] = [
     "gsdk_rpcs_total",
     "gsdk_status_changes_total",
     "gsdk_store_ok",
+    "gsdk_store_write_seconds",
     "gsdk_stranger_status_total",
     "process_cpu_seconds_total",
     "process_open_fds",
@@ -51,8 +54,12 @@ const NAMES: [&str; 38] = [
 ];
 
 /// What is there once it has happened.
-const LATER: [&str; 3] =
-    ["gsdk_mqtt_publish_failures_total", "gsdk_commands_total", "gsdk_degraded"];
+const LATER: [&str; 4] = [
+    "gsdk_mqtt_publish_failures_total",
+    "gsdk_commands_total",
+    "gsdk_degraded",
+    "gsdk_history_oldest_timestamp_seconds",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
