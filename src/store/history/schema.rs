@@ -20,8 +20,8 @@ const FORMAT_VERSION: i64 = 1;
 /// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
 /// 4 KiB.
 const WAL_PAGES_MAX: i64 = 8_192;
-/// Pages held in memory: a second of events of many devices touches that many.
-const CACHE_KIB: i64 = 16 << 10;
+/// Pages held in memory, beside what a transaction writes.
+const CACHE_KIB: i64 = 4 << 10;
 /// How long a checkpoint waits for readers.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most files that are kept beside the database as damaged.

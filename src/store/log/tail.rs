@@ -12,7 +12,7 @@ use crate::store::StoreError;
 use crate::store::history::Change;
 
 /// How much is read at once, in bytes, if no frame is larger.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 
 /// A place in the log, behind a whole frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +116,7 @@ impl Tail {
             if at > 0 {
                 self.position.offset += at as u64;
                 self.buffer.truncate(CHUNK);
+                self.buffer.shrink_to(CHUNK);
                 return Ok(true);
             }
             if len < size {
