@@ -60,7 +60,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     /// The state directory cannot be used.
     #[error(
-        "state_dir cannot be used: {0}; give the directory to the user of the service, make room \
+        "state_dir cannot be used: {0}; give the directory to the user of the service, free space \
          on its disk, or set another state_dir"
     )]
     StateDir(StoreError),
