@@ -97,14 +97,14 @@ impl Follower {
                 break;
             }
         }
-        status.show(database);
+        status.update(database);
         Ok(())
     }
 
     /// Opens the database.
     pub(crate) fn try_open(&mut self, now: Moment, status: &mut HistoryStatus) {
         match self.open(now) {
-            Ok((database, _)) => status.show(database),
+            Ok((database, _)) => status.update(database),
             Err(error) => self.failed(&error, now, status),
         }
     }

@@ -41,7 +41,7 @@ pub struct HistoryStatus {
 }
 
 impl HistoryStatus {
-    pub(crate) fn show(&mut self, database: &Database) {
+    pub(crate) fn update(&mut self, database: &Database) {
         self.totals = database.totals();
         self.last_id = database.last_id();
         self.position = database.position();
