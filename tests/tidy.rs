@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
     ("commands", "ids fleet payload gsdk period store"),
-    ("desired", "ids fleet gsdk commands"),
+    ("desired", "ids fleet"),
     ("metrics", "ids fleet payload"),
     ("http", "ids fleet payload metrics net task"),
     ("homeassistant", "ids fleet payload"),

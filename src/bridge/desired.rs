@@ -12,11 +12,13 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::provision::{Provisioned, Round, provision};
-use crate::commands::{Effect, Failure, Warning, kept_by_configuration};
+use crate::commands::{Failure, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{DesiredItem, DesiredState, Reconciler, by_kind};
-use crate::fleet::{GatewayEvent, GatewayIndex, Input, Listed};
-use crate::gsdk::{AcceptFilter, Link, Slaves, Target};
+use crate::fleet::{
+    AcceptFilter, Effect, GatewayEvent, GatewayIndex, Input, Listed, Slaves, Target,
+};
+use crate::gsdk::Link;
 use crate::ids::{DeviceId, GatewayName};
 use crate::store::Key;
 

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use super::batches::BatchPlanner;
 use crate::commands::{Calls, Command, Failure, Outcome, Place};
 use crate::desired::{DesiredItem, Missing, covers};
-use crate::gsdk::{GatewayClient, Slaves, Target};
+use crate::fleet::{Slaves, Target};
+use crate::gsdk::GatewayClient;
 use crate::ids::DeviceId;
 
 /// What is added in one slot.

@@ -9,12 +9,11 @@ use tonic::Code;
 
 use super::calls::Calls;
 use super::dials::Dials;
-use super::effect::Effect;
 use super::failure::Failure;
 use super::filter;
 use super::response::{DeviceFailure, Outcome};
 use super::work::{CONNECT_WAIT, Work};
-use crate::fleet::{Listed, Mode, Status};
+use crate::fleet::{Effect, Listed, Mode, Status};
 use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error, Target, code_name};
 use crate::ids::DeviceId;
 

@@ -8,10 +8,9 @@ use serde_json::json;
 use tonic::Code;
 
 use super::calls::Calls;
-use super::effect::Effect;
 use super::failure::Failure;
 use super::response::{DeviceFailure, Outcome, Warning};
-use crate::fleet::Listed;
+use crate::fleet::{Effect, Listed};
 use crate::gsdk::{Error, Slaves, Target};
 use crate::ids::DeviceId;
 

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 
 use super::calls::Calls;
-use super::effect::Effect;
 use super::failure::Failure;
 use super::response::Outcome;
 use super::show;
+use crate::fleet::Effect;
 use crate::gsdk::AcceptFilter;
 use crate::ids::DeviceId;
 

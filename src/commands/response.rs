@@ -9,10 +9,9 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::effect::Effect;
 use super::failure::{Failure, code};
 use super::transaction::Transaction;
-use crate::fleet::Listed;
+use crate::fleet::{Effect, Listed};
 use crate::ids::DeviceId;
 
 /// How a request ended.

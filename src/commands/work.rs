@@ -11,11 +11,10 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
-use super::effect::Effect;
 use super::failure::{Failure, code};
 use super::look::{self, LOOK_DEADLINE};
 use super::response::{DeviceFailure, Outcome};
-use crate::fleet::Listed;
+use crate::fleet::{Effect, Listed};
 use crate::gsdk::Error;
 use crate::ids::DeviceId;
 

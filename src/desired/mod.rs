@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use state::{DesiredItem, DesiredState};
 
-use crate::commands::Effect;
-use crate::fleet::Listed;
-use crate::gsdk::{AcceptFilter, Slaves, Target};
+use crate::fleet::{AcceptFilter, Effect, Listed, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// What has to be provisioned on the present link.

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::Effect;
-use crate::gsdk::{AcceptFilter, Slaves, Target};
+use crate::fleet::{AcceptFilter, Effect, Slaves, Target};
 use crate::ids::DeviceId;
 
 /// One item that a gateway should have.

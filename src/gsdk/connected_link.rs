@@ -15,8 +15,7 @@ use super::error::Error;
 use super::events::{EventSink, LinkError, LinkEvent};
 use super::rpc::{ApiVersion, SUBSCRIBE_STATUS};
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
-use super::types::AcceptFilter;
-use crate::fleet::Listed;
+use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;

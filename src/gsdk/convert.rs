@@ -10,8 +10,8 @@ use prost::Message;
 use tonic::{Code, Status as GrpcStatus};
 
 use super::events::LinkEvent;
-use super::types::{AcceptFilter, DeviceError, FoundDevice, PendingDevice, Slaves, Target};
-use crate::fleet::{DeviceInfo, DeviceType, Listed, Mode, Status};
+use super::types::{DeviceError, FoundDevice, PendingDevice};
+use crate::fleet::{AcceptFilter, DeviceInfo, DeviceType, Listed, Mode, Slaves, Status, Target};
 use crate::ids::{DeviceId, Moment};
 use crate::proto::{connect, err};
 

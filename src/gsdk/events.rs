@@ -9,8 +9,7 @@ use tokio::sync::mpsc;
 use super::disconnect::Disconnect;
 use super::error::{Error, ErrorCode};
 use super::rpc::ApiVersion;
-use super::types::AcceptFilter;
-use crate::fleet::{GatewayIndex, Listed, Status};
+use crate::fleet::{AcceptFilter, GatewayIndex, Listed, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
 
 #[derive(Clone, Debug)]

@@ -23,6 +23,6 @@ pub use events::{LinkError, LinkEvent, LinkEventSender};
 pub use link::Link;
 pub use options::{GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
 pub use rpc::ApiVersion;
-pub use types::{
-    AcceptFilter, DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, PendingDevice, Slaves, Target,
-};
+pub use types::{DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, PendingDevice};
+
+pub use crate::fleet::{AcceptFilter, Slaves, Target};

@@ -1,9 +1,7 @@
 //! Parameters and results of the typed calls.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use super::error;
@@ -12,26 +10,6 @@ use crate::ids::{DeviceId, Moment};
 
 /// The port of a device (wire, section 3).
 pub const DEVICE_PORT_DEFAULT: u16 = 51_211;
-
-/// How the gateway reaches a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// IPv4 is all that the wire knows.
-    pub ip: Ipv4Addr,
-    pub port: u16,
-    pub ssl: bool,
-}
-
-/// Which devices may dial the gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AcceptFilter {
-    pub allow_all: bool,
-    pub device_ids: BTreeSet<DeviceId>,
-    /// Not supported by gateways yet; sent back as read.
-    pub ips: Vec<String>,
-    /// Likewise.
-    pub subnets: Vec<String>,
-}
 
 /// A device that dialed the gateway and was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +34,6 @@ pub struct FoundDevice {
     pub dhcp: bool,
     /// The server that the device dials; empty if none.
     pub server: String,
-}
-
-/// The slaves of a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slaves {
-    pub device_id: DeviceId,
-    pub rs485: Vec<DeviceId>,
-    pub wiegand: Vec<DeviceId>,
 }
 
 /// Why a call for many devices failed for one of them.

@@ -1,0 +1,64 @@
+//! What clients add to a gateway, which a restart of the gateway loses, and how commands change it.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::DeviceId;
+
+/// The address at which the gateway reaches a device. The wire knows only IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub ip: Ipv4Addr,
+    pub port: u16,
+    pub ssl: bool,
+}
+
+/// Which devices may dial the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptFilter {
+    pub allow_all: bool,
+    pub device_ids: BTreeSet<DeviceId>,
+    /// Not supported by gateways yet; sent back as read.
+    pub ips: Vec<String>,
+    /// Likewise.
+    pub subnets: Vec<String>,
+}
+
+/// The slaves of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slaves {
+    pub device_id: DeviceId,
+    pub rs485: Vec<DeviceId>,
+    pub wiegand: Vec<DeviceId>,
+}
+
+/// What a command changed at its gateway. Only effects that the gateway confirmed are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Registered(Vec<(DeviceId, Target)>),
+    Unregistered(BTreeSet<DeviceId>),
+    /// Added to the accept filter.
+    Accepted(BTreeSet<DeviceId>),
+    /// Removed from the accept filter.
+    Unaccepted(BTreeSet<DeviceId>),
+    AllowAll(bool),
+    /// The accept filter was replaced.
+    Filter(AcceptFilter),
+    Slaves(Vec<Slaves>),
+}
+
+impl Effect {
+    /// Whether it has to be provisioned again after a restart of the gateway.
+    #[must_use]
+    pub fn adds(&self) -> bool {
+        match self {
+            Self::Registered(_) | Self::Accepted(_) | Self::AllowAll(true) | Self::Slaves(_) => {
+                true
+            }
+            Self::Filter(filter) => filter.allow_all || !filter.device_ids.is_empty(),
+            Self::Unregistered(_) | Self::Unaccepted(_) | Self::AllowAll(false) => false,
+        }
+    }
+}
