@@ -133,7 +133,6 @@ impl Bridge {
         self.wake_forget(now);
         self.wake_health(now);
         self.requests.subscription.wake(now);
-        self.keep_hours();
         if self.session_again_at.is_some_and(|at| at <= now) {
             self.session_again_at = None;
             self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
@@ -146,8 +145,7 @@ impl Bridge {
 
     /// When the loop has to turn although nothing comes in.
     pub(super) fn due(&self) -> Option<Instant> {
-        let hour_ends = Some(self.hour_ends());
-        let moments = [self.fleet.wake_at(), self.publisher.wake_at(), hour_ends];
+        let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
@@ -166,14 +164,14 @@ impl Bridge {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
-                    self.page.device_event(&event);
+                    self.status_page.device_event(&event);
                     let read_at = self.read_from_stream(&event, read_at);
                     self.persistence.device_event(event, read_at);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
-                    self.page.changed(gateway, device_id);
+                    self.status_page.device_changed(gateway, device_id);
                     self.publisher.device_changed(gateway, device_id);
                 }
                 Output::Store { gateway, device_id } => {
@@ -230,7 +228,7 @@ impl Bridge {
         }
         self.numbered += 1;
         let at = self.clock.now();
-        self.page.gateway_event(at, gateway, event);
+        self.status_page.gateway_event(at, gateway, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append(subject, event.name(), payload, None);

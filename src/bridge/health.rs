@@ -1,4 +1,4 @@
-//! What the bridge says of its own health: whether it is ready, and in what it is degraded.
+//! The bridge's health: whether it is ready, and why it is degraded.
 
 use tokio::time::Instant;
 
@@ -11,15 +11,15 @@ use crate::payload::{Degraded, DegradedReason, Health};
 /// Missing files that `/readyz` names at once.
 const FILES_NAMED_MAX: usize = 10;
 
-/// What `/readyz` needs beside the state of the other components.
+/// Health that no other component knows.
 #[derive(Debug, Default)]
 pub(super) struct HealthFacts {
     pub(super) own_state: OwnState,
-    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
+    /// The broker keeps no retained messages, according to its CONNACK or a refusal.
     pub(super) retain_unavailable: bool,
-    /// The broker cannot be dialed because of a file: its name, and what to do.
+    /// Why a file prevents the connection to the broker.
     pub(super) broker_file: Option<String>,
-    /// What the metrics show, by reason.
+    /// The reasons that are logged and in the metrics.
     shown: [bool; DegradedReason::ALL.len()],
 }
 
@@ -34,7 +34,7 @@ impl Bridge {
         Health { ready: reasons.is_empty(), reasons, degraded: degraded.collect() }
     }
 
-    /// Does what is due by now.
+    /// Handles deadlines that have passed.
     pub(super) fn wake_health(&mut self, now: Instant) {
         if self.duplicates.settle(now) {
             self.publisher.settled();
@@ -45,19 +45,19 @@ impl Bridge {
         }
     }
 
-    /// When there is something to do although nothing comes in.
+    /// The next deadlines.
     pub(super) fn health_due(&self) -> [Option<Instant>; 2] {
         [self.duplicates.due(), self.health.own_state.due()]
     }
 
-    /// Everything that is wrong, in sentences.
+    /// All reasons why the bridge is not ready or degraded.
     pub(super) fn problems(&self) -> Vec<String> {
         let Health { mut reasons, degraded, .. } = self.current_health();
         reasons.extend(degraded.into_iter().map(|it| it.message));
         reasons
     }
 
-    /// Shows in the metrics, and logs, what has begun or ended to be wrong.
+    /// Logs reasons that have begun or ended, and updates the metrics.
     pub(super) fn show_degraded(&mut self) {
         for (at, reason) in DegradedReason::ALL.into_iter().enumerate() {
             let message = self.degraded(reason);
@@ -74,7 +74,7 @@ impl Bridge {
         }
     }
 
-    /// What is wrong for this reason, and what to do; `None` where nothing is.
+    /// Why the bridge is degraded for this reason, and what to do; `None` where it is not.
     fn degraded(&self, reason: DegradedReason) -> Option<String> {
         match reason {
             DegradedReason::MessagesRefused => refused(self.publisher.refused()),
@@ -100,7 +100,7 @@ impl Bridge {
         }
     }
 
-    /// The files that connections wait for, each with its name and what to do.
+    /// Files that connections wait for, with what to do.
     fn files_missing(&self) -> Option<String> {
         let errors = self.facts.iter().filter_map(|facts| facts.last_error.as_ref());
         let of_gateways = errors.filter(|error| is_file_missing(&error.code));
@@ -112,7 +112,7 @@ impl Bridge {
         (!all.is_empty()).then(|| all.join("; "))
     }
 
-    /// Why the bridge is useless now; empty when it is ready (contract, section 5).
+    /// Why the bridge is not ready (contract, section 5); empty when it is.
     fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.connection.is_none() {
@@ -139,7 +139,7 @@ impl Bridge {
     }
 }
 
-/// Which messages the broker refuses, why, and what to do; `None` where it refuses none.
+/// The messages that the broker refuses, why, and what to do; `None` where it refuses none.
 fn refused<'a>(mut topics: impl Iterator<Item = (&'a str, Rejection)>) -> Option<String> {
     let (topic, rejection) = topics.next()?;
     let (more, remedy) = (topics.count(), rejection.remedy());

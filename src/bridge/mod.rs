@@ -19,7 +19,6 @@ mod incoming;
 mod losses;
 mod own;
 mod own_state;
-mod page;
 mod persistence;
 mod provision;
 mod queries;
@@ -28,6 +27,7 @@ mod requests;
 mod retained_scan;
 mod running;
 mod stale_topics;
+mod status_page;
 mod storing;
 mod wiring;
 
@@ -52,13 +52,13 @@ use forget::ForgetScan;
 use health::HealthFacts;
 use history::HistoryQueries;
 use losses::Losses;
-use page::PageKeep;
 use persistence::Persistence;
 use requests::Requests;
 use retained_scan::RetainedScan;
 use stale_topics::StaleTopics;
+use status_page::StatusPage;
 
-pub use wiring::{StartError, broker_settings, gateway_options};
+pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
@@ -110,7 +110,7 @@ pub struct Bridge {
     stale_topics: StaleTopics,
     forget_scan: Option<ForgetScan>,
     discovery: Discovery,
-    page: PageKeep,
+    status_page: StatusPage,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
     republish_every: Option<Duration>,

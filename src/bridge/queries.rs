@@ -1,40 +1,55 @@
-//! What the web server asks, answered from the loop.
-//!
-//! May not wait: whoever asked may have gone meanwhile.
+//! Answers the web server's questions.
+
+use std::ops::Bound;
 
 use super::Bridge;
 use crate::fleet::{DeviceMeasures, GatewayIndex};
-use crate::http::{DEVICES_AT_ONCE, Query};
+use crate::http::{DEVICES_PER_QUERY, Query, Summary};
 use crate::ids::DeviceId;
 use crate::metrics::GatewayMeasures;
 
 impl Bridge {
     pub(super) fn answer_query(&mut self, query: Query) {
-        // Whoever asked may have gone meanwhile.
+        // Sending fails where the client has left.
         match query {
-            Query::Ready(answer) => _ = answer.send(self.current_health()),
-            Query::Page(wanted, answer) => _ = answer.send(self.page(&wanted)),
-            Query::Changes(answer) => _ = answer.send(self.changes()),
+            Query::Health(answer) => _ = answer.send(self.current_health()),
             Query::Gateway(gateway, answer) => _ = answer.send(self.measures(gateway)),
             Query::Devices(gateway, after, answer) => {
                 _ = answer.send(self.devices(gateway, after));
+            }
+            Query::Summary(answer) => _ = answer.send(self.summary()),
+            Query::Changes(answer) => {
+                let now = self.clock.steady();
+                _ = answer.send(self.status_page.take_changes(&mut self.fleet, now));
             }
         }
     }
 
     fn measures(&self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
+        let state = self.fleet.gateway(gateway)?;
+        let facts = self.facts.get(gateway.0)?;
+        let last_error = facts.last_error.as_ref().filter(|_| !state.live);
         Some(GatewayMeasures {
             entry: self.directory.gateway(gateway)?.clone(),
-            state: self.fleet.gateway(gateway)?,
+            state,
             counts: self.fleet.counts(gateway)?.clone(),
-            certificate_expires_at: self.facts.get(gateway.0)?.certificate_expires_at,
+            certificate_expires_at: facts.certificate_expires_at,
+            last_error: last_error.map(|error| error.message.clone()),
         })
     }
 
     fn devices(&mut self, gateway: GatewayIndex, after: Option<DeviceId>) -> Vec<DeviceMeasures> {
-        let mut page = Vec::with_capacity(DEVICES_AT_ONCE);
-        let measures = self.fleet.measures(gateway, after, self.clock.steady());
-        page.extend(measures.take(DEVICES_AT_ONCE));
-        page
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let devices = self.fleet.measures(gateway, (from, Bound::Unbounded), self.clock.steady());
+        devices.take(DEVICES_PER_QUERY).collect()
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            now: self.clock.now(),
+            problems: self.problems(),
+            pending_events: self.persistence.outbox().len(),
+            events: self.status_page.events(&self.directory),
+        }
     }
 }

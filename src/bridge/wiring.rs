@@ -20,15 +20,15 @@ use super::duplicates::DuplicateDetector;
 use super::health::HealthFacts;
 use super::history::HistoryQueries;
 use super::losses::Losses;
-use super::page::PageKeep;
 use super::persistence::Persistence;
 use super::requests::Requests;
 use super::retained_scan::RetainedScan;
 use super::stale_topics::StaleTopics;
+use super::status_page::StatusPage;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
 use crate::gsdk::{GatewayOptions, Link, LinkEventSender, RpcRecord, Timing, code_name};
-use crate::http;
+use crate::http::{self, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher, Topics};
@@ -110,10 +110,10 @@ impl Bridge {
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
         }
 
-        let (ask, queries) = mpsc::channel(http::QUERIES_MAX);
+        let (event_loop, queries) = LoopClient::new();
         let heartbeat = Heartbeat::start();
-        let web =
-            web.spawn(serve(listener, web_settings(config, ask, &metrics, &heartbeat), stopped));
+        let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
+        let web = web.spawn(http::serve(listener, settings, stopped));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
         let home_assistant = discovery::settings(config, VERSION);
@@ -149,7 +149,7 @@ impl Bridge {
             stale_topics: StaleTopics::default(),
             forget_scan: None,
             discovery: Discovery::new(&config.home_assistant),
-            page: PageKeep::new(clock.now(), config.gateways.len()),
+            status_page: StatusPage::default(),
             numbered: 0,
             republish_every: config.mqtt.republish_interval,
             republish_at: config.mqtt.republish_interval.map(|every| Instant::now() + every),
@@ -188,24 +188,28 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
 }
 
 fn directory(config: &Config) -> Directory {
-    let gateways = config.gateways.iter().map(|(name, gateway)| {
-        let devices = gateway.devices.iter().map(|(&device_id, device)| {
-            let kept = device.connect != Connect::Observe;
-            let (name, area) = (device.name.clone(), device.area.clone());
-            (device_id, DeviceEntry { name, area, kept })
-        });
-        GatewayEntry {
-            name: name.clone(),
-            address: gateway.address.to_string(),
-            area: gateway.area.clone(),
-            devices: Arc::new(devices.collect()),
-        }
-    });
+    let gateways = config.gateways.iter().map(|(name, gateway)| gateway_entry(name, gateway));
     Directory {
         bridge: config.bridge_name.clone(),
         instance_id: random_id(INSTANCE_ID_LEN),
         chain: new_chain_id(),
         gateways: gateways.collect(),
+    }
+}
+
+/// A gateway's names and those of its declared devices.
+#[must_use]
+pub fn gateway_entry(name: &GatewayName, gateway: &Gateway) -> GatewayEntry {
+    let devices = gateway.devices.iter().map(|(&device_id, device)| {
+        let kept = device.connect != Connect::Observe;
+        let (name, area) = (device.name.clone(), device.area.clone());
+        (device_id, DeviceEntry { name, area, kept })
+    });
+    GatewayEntry {
+        name: name.clone(),
+        address: gateway.address.to_string(),
+        area: gateway.area.clone(),
+        devices: Arc::new(devices.collect()),
     }
 }
 
@@ -293,7 +297,8 @@ fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
 
 fn web_settings(
     config: &Config,
-    queries: mpsc::Sender<http::Query>,
+    info: &BridgeInfo,
+    event_loop: LoopClient,
     metrics: &Metrics,
     heartbeat: &Heartbeat,
 ) -> http::Settings {
@@ -306,19 +311,13 @@ fn web_settings(
     let always = [DeviceGroup::State, DeviceGroup::Info];
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
     http::Settings {
-        queries,
-        metrics: metrics.clone(),
+        bridge: info.bridge.clone(),
+        version: info.version,
+        started_at: info.started_at,
+        event_loop,
         heartbeat: heartbeat.clone(),
+        metrics: metrics.clone(),
         groups,
         hosts: http::Hosts::new(&config.http.hosts),
     }
-}
-
-async fn serve(
-    listener: TcpListener,
-    settings: http::Settings,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let shutdown = async move { _ = stopped.wait_for(|stopped| *stopped).await };
-    http::serve(listener, settings, shutdown).await;
 }

@@ -30,6 +30,7 @@ pub use status::{Mode, Status};
 pub use view::{DeviceMeasures, DeviceState, GatewayState, LastKnown};
 
 use std::collections::BTreeSet;
+use std::ops::RangeBounds;
 
 use crate::ids::{DeviceId, Moment};
 use gateway::Gateway;
@@ -290,41 +291,19 @@ impl Fleet {
         })
     }
 
-    /// How long each device of a gateway was observed and connected by `now`.
-    pub fn all_observed(
-        &self,
-        gateway: GatewayIndex,
-        now: Moment,
-    ) -> impl Iterator<Item = (DeviceId, Observed)> {
-        let gateway = self.gateways.get(gateway.0).into_iter();
-        gateway.flat_map(move |gateway| gateway.all_observed(now))
-    }
-
-    /// How long a device was observed and connected by `now`.
-    #[must_use]
-    pub fn observed(
-        &self,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        now: Moment,
-    ) -> Option<Observed> {
-        self.gateways.get(gateway.0)?.observed(device_id, now)
-    }
-
     /// The IDs of a gateway's devices, in order.
     pub fn device_ids(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceId> {
         self.gateways.get(gateway.0).into_iter().flat_map(|gateway| gateway.devices.keys().copied())
     }
 
-    /// What the metrics tell of a gateway's devices, those after `after` in order of their IDs, all
-    /// at `now`.
+    /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, all at `now`.
     pub fn measures(
         &mut self,
         gateway: GatewayIndex,
-        after: Option<DeviceId>,
+        ids: impl RangeBounds<DeviceId>,
         now: Moment,
     ) -> impl Iterator<Item = DeviceMeasures> {
         let gateway = self.gateways.get_mut(gateway.0);
-        gateway.into_iter().flat_map(move |gateway| gateway.measures(after, now))
+        gateway.map(|gateway| gateway.measures(ids, now)).into_iter().flatten()
     }
 }

@@ -3,7 +3,7 @@
 //! May not change anything. What the view says of a device holds only while its gateway's view is
 //! live; otherwise `connected` is unknown and `last_known` keeps what was.
 
-use std::ops::Bound;
+use std::ops::RangeBounds;
 
 use super::device::{Counts, Device};
 use super::gateway::{Gateway, GatewayCounts, LinkState};
@@ -85,7 +85,7 @@ impl GatewayState {
     }
 }
 
-/// What the metrics tell of a device.
+/// What metrics and status page show of a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeviceMeasures {
     /// Which device.
@@ -94,8 +94,12 @@ pub struct DeviceMeasures {
     pub connected: Option<bool>,
     /// `None` while its gateway's view is not live.
     pub status: Option<Status>,
+    /// The last known status; of an unknown device what it was before.
+    pub last_status: Option<Status>,
     /// When the last known `connected` began.
     pub since: Option<Moment>,
+    /// Whether that beginning was seen.
+    pub since_exact: bool,
     /// Whether it is in the gateway's list.
     pub managed: bool,
     /// Whether it should be connected.
@@ -166,37 +170,26 @@ impl Gateway {
         at.plus(self.ahead_ms)
     }
 
-    pub(super) fn observed(&self, device_id: DeviceId, now: Moment) -> Option<Observed> {
-        let until = self.frozen_at.unwrap_or(now);
-        let device = self.devices.get(&device_id)?;
-        Some(device.seconds.read(until, device.connected()))
-    }
-
-    pub(super) fn all_observed(&self, now: Moment) -> impl Iterator<Item = (DeviceId, Observed)> {
-        let until = self.frozen_at.unwrap_or(now);
-        let devices = self.devices.iter();
-        devices.map(move |(id, device)| (*id, device.seconds.read(until, device.connected())))
-    }
-
     pub(super) fn counts(&self) -> &GatewayCounts {
         &self.counts
     }
 
     pub(super) fn measures(
         &mut self,
-        after: Option<DeviceId>,
+        ids: impl RangeBounds<DeviceId>,
         now: Moment,
     ) -> impl Iterator<Item = DeviceMeasures> {
         let until = self.frozen_at.unwrap_or(now);
         let live = self.live;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.devices.range_mut((from, Bound::Unbounded)).map(move |(&device_id, device)| {
+        self.devices.range_mut(ids).map(move |(&device_id, device)| {
             let connected = device.connected();
             DeviceMeasures {
                 device_id,
                 connected: connected.filter(|_| live),
                 status: device.status.filter(|_| live),
+                last_status: device.known.map(|known| known.status),
                 since: device.known.map(|known| known.since),
+                since_exact: device.known.is_some_and(|known| known.exact),
                 managed: device.managed,
                 expected: device.expected(),
                 info: device.info,

@@ -1,6 +1,6 @@
-//! The check of `Host` (contract, section 5, "Access"). A web page can make a name of its own point
-//! to this machine (DNS rebinding) and then read whatever answers to that name, past the browser's
-//! rules. So a name is answered only if no web page can own it, or if it is configured.
+//! Checks `Host` (contract, section 5, "Access"). A web page can let a name of its own resolve to
+//! this machine (DNS rebinding) and then read what answers to that name, past the browser's rules.
+//! So a name is answered only if no web page can own it, or if it is configured.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// What a refusal quotes of a name.
+/// Characters of a name that a refusal quotes.
 const QUOTED_MAX: usize = 253;
 
 /// The configured names (`http.hosts`).
@@ -20,13 +20,13 @@ const QUOTED_MAX: usize = 253;
 pub struct Hosts(Arc<BTreeSet<String>>);
 
 impl Hosts {
-    /// These names, in lower case; `*` is any.
+    /// Takes names in lower case; `*` stands for any.
     #[must_use]
     pub fn new(hosts: &BTreeSet<String>) -> Self {
         Self(Arc::new(hosts.clone()))
     }
 
-    /// Whether this `Host`, with or without a port, is answered.
+    /// `host` may have a port.
     fn allow(&self, host: &str) -> bool {
         if host.is_empty() || self.0.contains("*") {
             return true;
@@ -47,8 +47,8 @@ impl Hosts {
             || self.0.contains(name)
     }
 
-    /// The first name in the request that is not answered. A request without any is answered: it
-    /// comes from no browser, as browsers always send one.
+    /// The first name in the request that is not allowed. A request without a name is answered:
+    /// browsers always send one.
     fn refused(&self, request: &Request) -> Option<String> {
         let target = request.uri().authority().map(|authority| authority.as_str().to_owned());
         let headers = request.headers().get_all(header::HOST).into_iter();
@@ -57,8 +57,8 @@ impl Hosts {
     }
 }
 
-/// Answers 421 where the name is not allowed. `/healthz` is open: it says nothing that a page could
-/// use, and a probe under another name may not restart a healthy bridge.
+/// Answers 421 where the name is not allowed. `/healthz` is open: it reveals nothing, and a probe
+/// under another name must not restart a healthy bridge.
 pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let refused = hosts.refused(&request).filter(|_| request.uri().path() != "/healthz");
     let Some(refused) = refused else { return next.run(request).await };
@@ -67,6 +67,5 @@ pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Ne
         "the bridge does not answer to the name {quoted:?}; use its IP address, or add the name to \
          http.hosts\n"
     );
-    (StatusCode::MISDIRECTED_REQUEST, [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], text)
-        .into_response()
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }

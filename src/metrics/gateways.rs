@@ -1,36 +1,37 @@
-//! The gateways' series, written from copies, family by family.
-//!
-//! May not ask the core. While nobody can know of a gateway's devices, they are counted as unknown.
+//! The gateways' series as text, family by family. Devices of a gateway that is not online count as
+//! unknown.
 
 use super::text::{Family, Thousandths, begin, end, label};
 use crate::fleet::{GatewayCounts, GatewayState, Status};
 use crate::ids::Moment;
 use crate::payload::GatewayEntry;
 
-/// What the metrics tell of one gateway, at one instant.
+/// What metrics and status page show of a gateway, read at one instant.
 #[derive(Clone, Debug)]
 pub struct GatewayMeasures {
-    /// What the configuration says of it.
+    /// Its configuration.
     pub entry: GatewayEntry,
-    /// How the bridge stands to it.
+    /// The state of the link and the counts of devices.
     pub state: GatewayState,
     /// Its counts.
     pub counts: GatewayCounts,
-    /// When its certificate ends.
+    /// When its certificate expires.
     pub certificate_expires_at: Option<Moment>,
+    /// Why it is not online.
+    pub last_error: Option<String>,
 }
 
-/// A gateway's samples of one family: a label beyond `gateway`, and the value.
+/// A gateway's samples of one family: a label besides `gateway`, and the value.
 type Samples = Vec<(Option<(&'static str, String)>, Thousandths)>;
 
 /// A family's samples of one gateway.
 type SamplesOf = fn(&GatewayMeasures) -> Samples;
 
-fn one(value: Thousandths) -> Samples {
+fn sample(value: Thousandths) -> Samples {
     vec![(None, value)]
 }
 
-fn maybe(value: Option<i64>) -> Samples {
+fn optional(value: Option<i64>) -> Samples {
     value.map(|value| (None, Thousandths(value))).into_iter().collect()
 }
 
@@ -38,10 +39,10 @@ fn maybe(value: Option<i64>) -> Samples {
 static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
     (Family { name: "gsdk_gateway_up", kind: "gauge",
         help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
-        |gateway| one(Thousandths::whole(u64::from(gateway.state.live)))),
+        |gateway| sample(Thousandths::whole(u64::from(gateway.state.live)))),
     (Family { name: "gsdk_gateway_since_timestamp_seconds", kind: "gauge",
         help: "When the gateway's present state began, by the bridge's clock." },
-        |gateway| one(Thousandths(gateway.state.since.millis()))),
+        |gateway| sample(Thousandths(gateway.state.since.millis()))),
     (Family { name: "gsdk_gateway_devices", kind: "gauge",
         help: "Devices that are connected, or expected and not connected, or unknown." },
         |gateway| {
@@ -53,30 +54,30 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
         }),
     (Family { name: "gsdk_gateway_stream_starts_total", kind: "counter",
         help: "Links made to the gateway." },
-        |gateway| one(Thousandths::whole(gateway.counts.stream_starts))),
+        |gateway| sample(Thousandths::whole(gateway.counts.stream_starts))),
     (Family { name: "gsdk_gateway_last_list_timestamp_seconds", kind: "gauge",
         help: "When the gateway's list was last read; absent until then." },
-        |gateway| maybe(gateway.state.last_list_at.map(Moment::millis))),
+        |gateway| optional(gateway.state.last_list_at.map(Moment::millis))),
     (Family { name: "gsdk_gateway_audit_interval_seconds", kind: "gauge",
         help: "How often the list is read, as configured; what is much older is stale." },
-        |gateway| one(Thousandths(gateway.state.audit_interval_ms))),
+        |gateway| sample(Thousandths(gateway.state.audit_interval_ms))),
     (Family { name: "gsdk_gateway_clock_skew_seconds", kind: "gauge",
         help: "The gateway's clock minus the bridge's, an estimate; absent until there is one." },
-        |gateway| maybe(gateway.state.clock_skew_ms)),
+        |gateway| optional(gateway.state.clock_skew_ms)),
     (Family { name: "gsdk_gateway_certificate_expiry_timestamp_seconds", kind: "gauge",
         help: "When the gateway's certificate ends; absent until it was seen." },
-        |gateway| maybe(gateway.certificate_expires_at.map(Moment::millis))),
+        |gateway| optional(gateway.certificate_expires_at.map(Moment::millis))),
     (Family { name: "gsdk_status_changes_total", kind: "counter",
         help: "Status changes that became events." }, status_changes),
     (Family { name: "gsdk_repeated_status_total", kind: "counter",
-        help: "Statuses from the stream that were no news." },
-        |gateway| one(Thousandths::whole(gateway.counts.repeated))),
+        help: "Status updates equal to the current status." },
+        |gateway| sample(Thousandths::whole(gateway.counts.repeated))),
     (Family { name: "gsdk_corrections_total", kind: "counter",
         help: "Differences that audits found." },
-        |gateway| one(Thousandths::whole(gateway.counts.corrections))),
+        |gateway| sample(Thousandths::whole(gateway.counts.corrections))),
     (Family { name: "gsdk_stranger_status_total", kind: "counter",
         help: "Statuses of devices neither listed nor configured." },
-        |gateway| one(Thousandths::whole(gateway.counts.strangers))),
+        |gateway| sample(Thousandths::whole(gateway.counts.strangers))),
 ];
 
 fn status_changes(gateway: &GatewayMeasures) -> Samples {

@@ -116,7 +116,7 @@ impl Bench {
     }
 
     pub(super) fn measures(&mut self, number: u32) -> DeviceMeasures {
-        let mut all = self.fleet.measures(self.gateway, None, self.now);
+        let mut all = self.fleet.measures(self.gateway, .., self.now);
         all.find(|device| device.device_id == id(number)).unwrap()
     }
 }

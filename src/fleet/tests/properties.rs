@@ -222,7 +222,7 @@ impl World {
     fn check_states(&mut self) {
         let live = self.bench.fleet.gateway(self.bench.gateway).unwrap().live;
         let all: Vec<_> =
-            self.bench.fleet.measures(self.bench.gateway, None, self.bench.now).collect();
+            self.bench.fleet.measures(self.bench.gateway, .., self.bench.now).collect();
         for measures in all {
             let seconds = measures.observed;
             let before = self.shown.insert(measures.device_id, seconds).unwrap_or_default();

@@ -1,129 +1,136 @@
-//! The status page: server-rendered, readable without script, live by server-sent events.
-//!
-//! May not change anything, nor name anything outside: its style and script are its own, and the
-//! content security policy allows no other.
+//! The status page: rendered here, readable without script, kept up to date by server-sent events.
+//! It loads nothing from elsewhere.
 
-mod data;
-mod html;
-mod live;
+mod devices;
+mod hours;
+mod updates;
 mod view;
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{Query as Parameters, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::{Semaphore, broadcast};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::BroadcastStream;
 
-pub use data::{
-    Changes, Condition, DeviceRow, EVENTS_SHOWN, EventRow, GatewayRow, HOUR_S, HOURS, Hour,
-    Overview, PAGE_ROWS, Page, Wanted,
-};
-pub(super) use live::{Hub, tell_on};
+pub(super) use updates::send_updates;
 
-use super::{Query, Served, unavailable};
+use super::query::{NoAnswer, Query};
+use super::{App, unavailable};
+use crate::net;
+use devices::{Filter, Search};
+use hours::Hours;
 
-/// The longest text that is searched for; longer ones are cut.
-const TEXT_MAX: usize = 100;
+/// Browsers that may watch at once.
+const WATCHERS_MAX: usize = 32;
+/// Updates that may wait for the slowest browser: those of several seconds.
+const UPDATES_MAX: usize = 1_024;
+/// When a browser connects again after it has lost its stream.
+const RECONNECT_AFTER: Duration = Duration::from_secs(3);
+/// How often a comment is sent where nothing changes, so that both sides notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
-     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
+/// What the requests for the page share.
+#[derive(Debug)]
+pub(super) struct StatusPage {
+    /// Gone once the server stops.
+    updates: broadcast::WeakSender<Event>,
+    hours: Mutex<Hours>,
+    /// Pages are made one at a time, as each reads all devices.
+    turn: Semaphore,
+}
 
-/// What every answer that a browser may show is sent with.
-fn guarded(content_type: &'static str, body: impl Into<Body>) -> Response {
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_TYPE, content_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
+impl StatusPage {
+    pub(super) fn new() -> (Self, broadcast::Sender<Event>) {
+        let (updates, _) = broadcast::channel(UPDATES_MAX);
+        let hours = Mutex::new(Hours::new(current_hour()));
+        (Self { updates: updates.downgrade(), hours, turn: Semaphore::new(1) }, updates)
     }
-    response
-}
 
-pub(super) async fn style() -> Response {
-    guarded("text/css; charset=utf-8", include_str!("page.css"))
-}
-
-pub(super) async fn script() -> Response {
-    guarded("text/javascript; charset=utf-8", include_str!("page.js"))
-}
-
-pub(super) async fn icon() -> Response {
-    guarded("image/svg+xml", include_str!("icon.svg"))
-}
-
-pub(super) async fn page(State(served): State<Arc<Served>>, RawQuery(query): RawQuery) -> Response {
-    let wanted = wanted(query.as_deref().unwrap_or_default());
-    // One at a time: looking for devices is the dearest thing that a browser can ask the loop.
-    let Ok(_turn) = served.turn.acquire().await else { return unavailable("stopping") };
-    let asked = wanted.clone();
-    let page = served.settings.ask(|answer| Query::Page(asked, answer)).await;
-    match page {
-        Ok(page) => guarded("text/html; charset=utf-8", view::page(&page, &wanted)),
-        Err(why) => unavailable(why),
+    fn hours(&self) -> MutexGuard<'_, Hours> {
+        self.hours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(super) async fn events(State(served): State<Arc<Served>>) -> Response {
-    match served.hub.join() {
-        Some(stream) => guarded("text/event-stream", Body::from_stream(stream)),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n").into_response(),
+/// The hour of the wall clock, counted from 1970.
+fn current_hour() -> i64 {
+    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs() / u64::from(hours::HOUR_S)).unwrap_or(i64::MAX)
+}
+
+pub(super) async fn style() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
+}
+
+pub(super) async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("page.js"))
+}
+
+pub(super) async fn icon() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"))
+}
+
+pub(super) async fn page(
+    State(app): State<Arc<App>>,
+    Parameters(filter): Parameters<Filter>,
+) -> Response {
+    match render(&app, &filter).await {
+        Ok(page) => page.into_response(),
+        Err(error) => unavailable(&error),
     }
 }
 
-/// What an address asks for; what cannot be read asks for nothing.
-fn wanted(query: &str) -> Wanted {
-    let mut wanted = Wanted::default();
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decoded(value);
-        match name {
-            "q" => wanted.text = value.trim().to_lowercase().chars().take(TEXT_MAX).collect(),
-            "show" => {
-                let named = |condition: &Condition| condition.word() == value;
-                wanted.only = Condition::ALL.into_iter().find(named);
-            }
-            "page" => wanted.page = value.parse().unwrap_or(0),
-            _ => {}
-        }
-    }
-    wanted
+async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
+    let _turn = app.page.turn.acquire().await.map_err(|_| NoAnswer::Stopping)?;
+    let event_loop = &app.settings.event_loop;
+    let gateways = event_loop.gateways().await?;
+    let mut search = Search::new(filter);
+    search.run(event_loop, &gateways).await?;
+    let summary = event_loop.ask(Query::Summary).await?;
+    let devices = search.finish(&gateways, &app.page.hours());
+    Ok(view::page(&app.settings, &summary, &gateways, filter, &devices))
 }
 
-/// A form's value as it was typed.
-fn decoded(value: &str) -> String {
-    let hex = |pair: &str| u8::from_str_radix(pair, 16).ok();
-    let mut bytes = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = value.as_bytes().get(at) {
-        at += 1;
-        match (byte, value.get(at..at + 2).and_then(hex)) {
-            (b'+', _) => bytes.push(b' '),
-            (b'%', Some(coded)) => {
-                bytes.push(coded);
-                at += 2;
-            }
-            _ => bytes.push(*byte),
-        }
+pub(super) async fn events(State(app): State<Arc<App>>) -> Response {
+    let Some(updates) = app.page.updates.upgrade() else {
+        return unavailable(&NoAnswer::Stopping);
+    };
+    if updates.receiver_count() >= WATCHERS_MAX {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many browsers watch already\n")
+            .into_response();
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    // The page then loads what has changed since it was rendered.
+    let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
+    // A browser that is too slow misses an update, which ends its stream.
+    let updates = BroadcastStream::new(updates.subscribe()).map_while(Result::ok);
+    let events = tokio_stream::once(hello).chain(updates).map(Ok::<_, Infallible>);
+    // For proxies: neither buffer nor compress.
+    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
+    (headers, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::devices::Condition;
     use super::*;
 
+    fn filter(query: &str) -> Result<Filter, ()> {
+        let address = format!("/?{query}").parse().unwrap();
+        Parameters::try_from_uri(&address).map(|Parameters(filter)| filter).map_err(drop)
+    }
+
     #[test]
-    fn an_address_says_what_is_wanted() {
-        let asked = wanted("q=+Front%20D%C3%BCr%2&show=down&page=2&x");
+    fn an_address_is_a_filter() {
+        let asked = filter("q=+Front%20D%C3%BCr%2&show=down&page=2&x").unwrap();
         assert_eq!(asked.text, "front dür%2");
-        assert_eq!((asked.only, asked.page), (Some(Condition::Down), 2));
-        assert_eq!(wanted("show=all&page=-1&q="), Wanted::default());
-        assert_eq!(wanted(&format!("q={}", "x".repeat(900))).text.len(), TEXT_MAX);
+        assert_eq!((asked.condition, asked.page), (Some(Condition::Down), 2));
+        assert_eq!(filter("show=&q="), Ok(Filter::default()));
+        assert_eq!(filter(""), Ok(Filter::default()));
+        assert!(filter("page=-1").is_err() && filter("show=all").is_err());
     }
 }

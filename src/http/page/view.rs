@@ -1,283 +1,273 @@
-//! The status page written down: all of it, and the parts that change.
-//!
-//! May not decide anything: every word is what the copies say.
+//! Renders the status page, and the parts of it that are updated.
 
-use serde_json::json;
+use maud::{DOCTYPE, Markup, html};
 
-use super::data::{
-    Changes, Condition, DeviceRow, EventRow, GatewayRow, HOUR_S, HOURS, Hour, Overview, PAGE_ROWS,
-    Page, Wanted,
-};
-use super::html::Html;
+use super::devices::{Condition, DeviceList, DeviceRow, Filter, PAGE_ROWS};
+use super::hours::{HOUR_S, HOURS, Hour};
 use crate::fleet::LinkState;
+use crate::http::Settings;
+use crate::http::query::{EventRow, Summary};
 use crate::ids::Moment;
+use crate::metrics::GatewayMeasures;
 use crate::payload::rfc3339;
 
-/// The width of an hour in a bar, and its height.
+/// The width of an hour in a bar, and the height of a bar.
 const HOUR_WIDTH: usize = 5;
 const BAR_HEIGHT: u32 = 20;
 
-/// What those who watch were told last.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    overview: String,
-}
-
-pub(super) fn page(page: &Page, wanted: &Wanted) -> String {
-    let Overview { bridge, version, started_at, .. } = &page.overview;
-    let mut html = Html::default();
-    html.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">")
-        .raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")
-        .raw("<meta name=\"color-scheme\" content=\"light dark\"><title>")
-        .text(bridge)
-        .raw(" – gsdk2mqtt</title><link rel=\"icon\" href=\"icon.svg\">")
-        .raw("<link rel=\"stylesheet\" href=\"page.css\"><script src=\"page.js\" defer></script>")
-        .raw("</head><body><header><h1>")
-        .text(bridge)
-        .raw("</h1><p id=\"live\" role=\"status\">as of <time datetime=\"")
-        .text(rfc3339(page.overview.now))
-        .raw("\">")
-        .text(minute(page.overview.now))
-        .raw("</time></p></header><main><div id=\"overview\">");
-    overview(&page.overview, &mut html);
-    html.raw("</div>");
-    form(wanted, &mut html);
-    html.raw("<section id=\"list\">");
-    list(page, wanted, &mut html);
-    html.raw("</section><section><h2>Last events</h2><ol id=\"events\">");
-    events(&page.events, &mut html);
-    html.raw("</ol></section></main><footer><p>The bars are the last 24 hours, the present one ")
-        .raw("right: <span class=\"key up\">connected</span>, <span class=\"key down\">not ")
-        .raw("connected</span>, <span class=\"key\">not observed</span>. They begin with the ")
-        .raw("process, at <time datetime=\"")
-        .text(rfc3339(*started_at))
-        .raw("\">")
-        .text(minute(*started_at))
-        .raw("</time>; time not observed counts as neither.</p><p>gsdk2mqtt ")
-        .text(version)
-        .raw(" · <a href=\"metrics\">metrics</a> · <a href=\"healthz\">healthz</a> · ")
-        .raw("<a href=\"readyz\">readyz</a></p></footer></body></html>\n");
-    html.into_string()
-}
-
-/// What changed, as server-sent events; empty where nothing did.
-pub(super) fn changes(changes: &Changes, told: &mut Told) -> String {
-    let mut message = String::new();
-    let mut say = |event: &str, data: serde_json::Value| {
-        message += &format!("event: {event}\ndata: {data}\n\n");
-    };
-    let mut html = Html::default();
-    overview(&changes.overview, &mut html);
-    let html = html.into_string();
-    if html != told.overview {
-        say("overview", json!(html));
-        told.overview = html;
-    }
-    match &changes.devices {
-        None => say("reload", json!(null)),
-        Some(devices) => {
-            for device in devices {
-                let mut html = Html::default();
-                row(device, &mut html);
-                let row = json!({ "id": row_id(device), "html": html.into_string() });
-                say("device", row);
+pub(super) fn page(
+    settings: &Settings,
+    summary: &Summary,
+    gateways: &[GatewayMeasures],
+    filter: &Filter,
+    devices: &DeviceList,
+) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (settings.bridge) " – gsdk2mqtt" }
+                link rel="icon" href="icon.svg";
+                link rel="stylesheet" href="page.css";
+                script src="page.js" defer {}
+            }
+            body {
+                header {
+                    h1 { (settings.bridge) }
+                    p #live role="status" { "as of " (time(summary.now)) }
+                }
+                main {
+                    div #overview { (overview(summary, gateways)) }
+                    (form(filter))
+                    section #list { (list(devices, filter)) }
+                    section {
+                        h2 { "Last events" }
+                        ol #events { (events(&summary.events)) }
+                    }
+                }
+                footer { (legend(settings)) }
             }
         }
     }
-    if let Some(rows) = &changes.events {
-        let mut html = Html::default();
-        events(rows, &mut html);
-        say("events", json!(html.into_string()));
-    }
-    message
 }
 
-fn overview(overview: &Overview, html: &mut Html) {
-    if !overview.reasons.is_empty() {
-        html.raw("<div class=\"trouble\" role=\"alert\"><strong>Not all is well</strong><ul>");
-        for reason in &overview.reasons {
-            html.raw("<li>").text(reason).raw("</li>");
+fn legend(settings: &Settings) -> Markup {
+    html! {
+        p {
+            "The bars are the last 24 hours, the current one right: "
+            span class="key up" { "connected" } ", "
+            span class="key down" { "not connected" } ", "
+            span class="key" { "not observed" }
+            ". They begin with the process, at " (time(settings.started_at))
+            "; time not observed counts as neither."
         }
-        html.raw("</ul></div>");
+        p {
+            "gsdk2mqtt " (settings.version) " · "
+            a href="metrics" { "metrics" } " · "
+            a href="healthz" { "healthz" } " · "
+            a href="readyz" { "readyz" }
+        }
     }
-    let sum = |of: fn(&GatewayRow) -> usize| overview.gateways.iter().map(of).sum::<usize>();
-    html.raw("<ul class=\"counts\">");
-    for (class, word, count) in [
+}
+
+/// The bridge and its gateways.
+pub(super) fn overview(summary: &Summary, gateways: &[GatewayMeasures]) -> Markup {
+    let sum = |count: fn(&GatewayMeasures) -> usize| gateways.iter().map(count).sum::<usize>();
+    let counts = [
         ("down", "not connected", sum(|gateway| gateway.state.disconnected)),
         ("unknown", "unknown", sum(|gateway| gateway.state.unknown)),
         ("up", "connected", sum(|gateway| gateway.state.connected)),
-    ] {
-        html.raw("<li class=\"").text(class).raw(if count == 0 { " none" } else { "" });
-        html.raw("\"><a href=\"?show=").text(class).raw("\"><b>").text(count).raw("</b> ");
-        html.text(word).raw("</a></li>");
-    }
-    html.raw("</ul><ul class=\"gateways\">");
-    for gateway in &overview.gateways {
-        gateway_card(gateway, html);
-    }
-    html.raw("</ul>");
-    if overview.pending > 0 {
-        html.raw("<p class=\"sub\">").text(overview.pending).raw(" events wait for the broker</p>");
+    ];
+    html! {
+        @if !summary.problems.is_empty() {
+            div .trouble role="alert" {
+                strong { "Problems" }
+                ul { @for problem in &summary.problems { li { (problem) } } }
+            }
+        }
+        ul .counts {
+            @for (class, label, count) in counts {
+                li .(class) .none[count == 0] {
+                    a href={ "?show=" (class) } { b { (count) } " " (label) }
+                }
+            }
+        }
+        ul .gateways { @for gateway in gateways { (gateway_card(gateway)) } }
+        @if summary.pending_events > 0 {
+            p .sub { (summary.pending_events) " events wait for the broker" }
+        }
     }
 }
 
-fn gateway_card(gateway: &GatewayRow, html: &mut Html) {
+fn gateway_card(gateway: &GatewayMeasures) -> Markup {
     let state = &gateway.state;
     let class = match state.state {
         LinkState::Online => "up",
         LinkState::Lost => "down",
         LinkState::Connecting | LinkState::Syncing => "unknown",
     };
-    html.raw("<li class=\"").text(class).raw("\"><span class=\"dot\"></span><div><b>");
-    html.text(&gateway.name).raw("</b> <span class=\"word\">").text(state.state.name());
-    html.raw("</span> ");
-    since(state.since, html);
-    html.raw("<span class=\"sub\">").text(&gateway.address).raw(" · ");
-    html.text(state.connected).raw(" of ").text(state.devices()).raw(" connected</span>");
-    if let Some(error) = &gateway.last_error {
-        html.raw("<span class=\"sub error\">").text(error).raw("</span>");
+    html! {
+        li .(class) {
+            span .dot {}
+            div {
+                b { (gateway.entry.name) } " "
+                span .word { (state.state.name()) } " "
+                (since(state.since)) " "
+                span .sub {
+                    (gateway.entry.address) " · "
+                    (state.connected) " of " (state.devices()) " connected"
+                }
+                @if let Some(error) = &gateway.last_error { span .sub.error { (error) } }
+            }
+        }
     }
-    html.raw("</div></li>");
 }
 
-fn form(wanted: &Wanted, html: &mut Html) {
-    html.raw("<form method=\"get\" action=\"\" role=\"search\"><h2>Devices</h2>")
-        .raw("<input type=\"search\" name=\"q\" maxlength=\"100\" autocomplete=\"off\" ")
-        .raw("placeholder=\"Name, ID, address, gateway\" aria-label=\"Filter\" value=\"")
-        .text(&wanted.text)
-        .raw("\"><select name=\"show\" aria-label=\"State\">");
+fn form(filter: &Filter) -> Markup {
     let options = [
-        (None, "", "all"),
-        (Some(Condition::Down), "down", "not connected"),
-        (Some(Condition::Unknown), "unknown", "unknown"),
-        (Some(Condition::Up), "up", "connected"),
-        (Some(Condition::Absent), "absent", "not expected"),
+        (None, "all"),
+        (Some(Condition::Down), "not connected"),
+        (Some(Condition::Unknown), "unknown"),
+        (Some(Condition::Up), "connected"),
+        (Some(Condition::Absent), "not expected"),
     ];
-    for (only, value, word) in options {
-        let chosen = if only == wanted.only { " selected" } else { "" };
-        html.raw("<option value=\"").text(value).raw("\"").raw(chosen).raw(">").text(word);
-        html.raw("</option>");
-    }
-    html.raw("</select><button>Filter</button></form>");
-}
-
-fn list(page: &Page, wanted: &Wanted, html: &mut Html) {
-    let first = wanted.page.saturating_mul(PAGE_ROWS);
-    if page.devices.is_empty() {
-        html.raw("<p class=\"sub\" id=\"nothing\">No device fits.</p>");
-    }
-    html.raw("<table><thead><tr><th>Device<th>State<th>Since<th>Last 24 hours</thead><tbody>");
-    for device in &page.devices {
-        row(device, html);
-    }
-    html.raw("</tbody></table>");
-    if page.matching > page.devices.len() && !page.devices.is_empty() {
-        html.raw("<nav class=\"pages\">");
-        if wanted.page > 0 {
-            page_link(wanted, wanted.page - 1, "← before", html);
+    html! {
+        form method="get" action="" role="search" {
+            h2 { "Devices" }
+            input type="search" name="q" maxlength="100" autocomplete="off"
+                placeholder="Name, ID, address, gateway" aria-label="Filter" value=(filter.text);
+            select name="show" aria-label="State" {
+                @for (condition, label) in options {
+                    option value=(condition.map_or("", Condition::as_str))
+                        selected[condition == filter.condition] { (label) }
+                }
+            }
+            button { "Filter" }
         }
-        html.raw("<span>").text(first + 1).raw("–").text(first + page.devices.len());
-        html.raw(" of ").text(page.matching).raw("</span>");
-        if first + page.devices.len() < page.matching {
-            page_link(wanted, wanted.page + 1, "after →", html);
-        }
-        html.raw("</nav>");
     }
 }
 
-fn page_link(wanted: &Wanted, page: usize, word: &'static str, html: &mut Html) {
-    let show = wanted.only.map_or("", Condition::word);
-    let coded = |byte: u8| match byte {
-        b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    let text: String = wanted.text.bytes().map(coded).collect();
-    html.raw("<a href=\"?q=").text(text).raw("&amp;show=").text(show).raw("&amp;page=");
-    html.text(page).raw("\">").raw(word).raw("</a>");
+fn list(devices: &DeviceList, filter: &Filter) -> Markup {
+    let first = filter.page.saturating_mul(PAGE_ROWS);
+    let shown = devices.rows.len();
+    html! {
+        @if shown == 0 { p .sub #nothing { "No device fits." } }
+        table {
+            thead { tr { th { "Device" } th { "State" } th { "Since" } th { "Last 24 hours" } } }
+            tbody { @for row in &devices.rows { (device_row(row)) } }
+        }
+        @if devices.matching > shown && shown > 0 {
+            nav .pages {
+                @if filter.page > 0 { (page_link(filter, filter.page - 1, "← before")) }
+                span { (first + 1) "–" (first + shown) " of " (devices.matching) }
+                @if first + shown < devices.matching {
+                    (page_link(filter, filter.page + 1, "after →"))
+                }
+            }
+        }
+    }
 }
 
-fn row_id(device: &DeviceRow) -> String {
-    format!("d-{}-{}", device.gateway, device.state.device_id)
+fn page_link(filter: &Filter, page: usize, label: &str) -> Markup {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("q", &filter.text)
+        .append_pair("show", filter.condition.map_or("", Condition::as_str))
+        .append_pair("page", &page.to_string())
+        .finish();
+    html! { a href={ "?" (query) } { (label) } }
 }
 
-fn row(device: &DeviceRow, html: &mut Html) {
-    let DeviceRow { gateway, name, state, day } = device;
-    let condition = Condition::of(state);
-    let info = state.info;
+pub(super) fn row_id(row: &DeviceRow) -> String {
+    format!("d-{}-{}", row.gateway, row.device.device_id)
+}
+
+pub(super) fn device_row(row: &DeviceRow) -> Markup {
+    let DeviceRow { gateway, name, device, hours } = row;
+    let info = device.info;
     let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());
-    let product =
-        device_type.map_or_else(String::new, |known| format!(" · {}", known.product_name()));
-    let ip = info.and_then(|info| info.ip).map_or_else(String::new, |ip| format!(" · {ip}"));
-    let about = format!("{gateway} · {}{product}{ip}", state.device_id);
-    html.raw("<tr id=\"").text(row_id(device)).raw("\" class=\"").text(condition.word());
-    html.raw("\"><th scope=\"row\"><span class=\"name\">").text(name);
-    html.raw("</span><span class=\"sub\">").text(about).raw("</span></th><td class=\"state\">");
-    html.raw("<span class=\"dot\"></span><span class=\"word\">");
-    html.raw(match condition {
+    let condition = Condition::of(device);
+    let label = match condition {
         Condition::Down => "not connected",
         Condition::Unknown => "unknown",
         Condition::Up => "connected",
         Condition::Absent => "not expected",
-    });
-    html.raw("</span><span class=\"sub\">");
-    match (state.status, state.last_known) {
-        (Some(status), _) => _ = html.text(status),
-        (None, Some(last)) => _ = html.raw("was ").text(last.status),
-        (None, None) => {}
-    }
-    if !state.managed {
-        html.raw(" · not in the gateway's list");
-    }
-    html.raw("</span></td><td class=\"when\">");
-    let known = state.last_known.map(|last| last.since);
-    if let Some(at) = state.since.or(known) {
-        since(at, html);
-        if state.since.is_some() && !state.since_exact {
-            html.raw("<span class=\"sub\">or before</span>");
+    };
+    // While the gateway is lost: since the last known state began.
+    let shown_since =
+        device.since.filter(|_| device.connected.is_some() || device.status.is_none());
+    html! {
+        tr id=(row_id(row)) class=(condition.as_str()) {
+            th scope="row" {
+                span .name { (name) }
+                span .sub {
+                    (gateway) " · " (device.device_id)
+                    @if let Some(known) = device_type { " · " (known.product_name()) }
+                    @if let Some(ip) = info.and_then(|info| info.ip) { " · " (ip) }
+                }
+            }
+            td .state {
+                span .dot {}
+                span .word { (label) }
+                span .sub {
+                    @if let Some(status) = device.status { (status) }
+                    @else if let Some(last) = device.last_status { "was " (last) }
+                    @if !device.managed { " · not in the gateway's list" }
+                }
+            }
+            td .when {
+                @if let Some(at) = shown_since {
+                    (since(at))
+                    @if device.connected.is_some() && !device.since_exact {
+                        span .sub { "or before" }
+                    }
+                }
+            }
+            td .day { (bar(hours)) }
         }
     }
-    html.raw("</td><td class=\"day\">");
-    bar(day, html);
-    html.raw("</td></tr>");
 }
 
-fn bar(day: &[Hour; HOURS], html: &mut Html) {
-    let sum = |of: fn(&Hour) -> u16| day.iter().map(|hour| u32::from(of(hour))).sum::<u32>();
+fn bar(hours: &[Hour; HOURS]) -> Markup {
+    let sum = |of: fn(&Hour) -> u16| hours.iter().map(|hour| u32::from(of(hour))).sum::<u32>();
     let (observed, down) = (sum(|hour| hour.observed_s), sum(|hour| hour.down_s));
-    // Rounded down: 100 % is said only of time without any gap.
+    // Rounded down: 100 % means without any outage.
     let share = (observed > 0).then(|| (observed - down.min(observed)) * 100 / observed);
-    let words = match share {
-        Some(share) => format!("connected {share} % of {}", observed_words(observed)),
+    let label = match share {
+        Some(share) => format!("connected {share} % of {}", observed_time(observed)),
         None => "not observed yet".to_owned(),
     };
-    html.raw("<svg viewBox=\"0 0 120 20\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"");
-    html.text(&words).raw("\"><title>").text(&words).raw("</title>");
-    for (at, hour) in day.iter().enumerate().filter(|(_, hour)| hour.observed_s > 0) {
-        let full = u32::from(HOUR_S);
-        // Whatever there was of a state is to be seen.
-        let height = |seconds: u16| (u32::from(seconds) * BAR_HEIGHT).div_ceil(full).max(2);
-        let observed = height(hour.observed_s);
-        let down = if hour.down_s > 0 { height(hour.down_s).min(observed) } else { 0 };
-        let top = BAR_HEIGHT.saturating_sub(observed);
-        rect(at, "down", top, down, html);
-        rect(at, "up", top + down, observed - down, html);
-    }
-    html.raw("</svg><span class=\"share\">");
-    match share {
-        Some(share) => _ = html.text(share).raw(" %"),
-        None => _ = html.raw("–"),
-    }
-    html.raw("</span>");
-}
-
-fn rect(at: usize, class: &'static str, top: u32, height: u32, html: &mut Html) {
-    if height > 0 {
-        html.raw("<rect class=\"").raw(class).raw("\" x=\"").text(at * HOUR_WIDTH);
-        html.raw("\" width=\"4\" y=\"").text(top).raw("\" height=\"").text(height).raw("\"/>");
+    html! {
+        svg viewBox={ "0 0 120 " (BAR_HEIGHT) } preserveAspectRatio="none" role="img"
+            aria-label=(label)
+        {
+            title { (label) }
+            @for (index, hour) in hours.iter().enumerate().filter(|(_, hour)| hour.observed_s > 0) {
+                (hour_bar(index, hour))
+            }
+        }
+        span .share { @if let Some(share) = share { (share) " %" } @else { "–" } }
     }
 }
 
-fn observed_words(seconds: u32) -> String {
+fn hour_bar(index: usize, hour: &Hour) -> Markup {
+    // Even the shortest time of a state is visible.
+    let height = |seconds: u16| (u32::from(seconds) * BAR_HEIGHT).div_ceil(HOUR_S.into()).max(2);
+    let observed = height(hour.observed_s);
+    let down = if hour.down_s > 0 { height(hour.down_s).min(observed) } else { 0 };
+    let top = BAR_HEIGHT.saturating_sub(observed);
+    html! {
+        @for (class, y, height) in [("down", top, down), ("up", top + down, observed - down)] {
+            @if height > 0 {
+                rect .(class) x=(index * HOUR_WIDTH) width="4" y=(y) height=(height) {}
+            }
+        }
+    }
+}
+
+fn observed_time(seconds: u32) -> String {
     match seconds / 60 {
         0 => "the first minute".to_owned(),
         minutes @ 1..120 => format!("{minutes} min observed"),
@@ -285,38 +275,44 @@ fn observed_words(seconds: u32) -> String {
     }
 }
 
-fn events(rows: &[EventRow], html: &mut Html) {
-    if rows.is_empty() {
-        html.raw("<li class=\"sub\">None since the process began.</li>");
-    }
-    for event in rows {
-        let class = match event.what {
-            "connected" | "reachable" | "restored" => "up",
-            "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
-            _ => "unknown",
-        };
-        html.raw("<li class=\"").text(class).raw("\"><time class=\"clock\" datetime=\"");
-        html.text(rfc3339(event.at)).raw("\">").text(second(event.at));
-        html.raw("</time><span class=\"dot\"></span><div><b>");
-        match &event.device {
-            Some(device) => _ = html.text(device),
-            None => _ = html.raw("Gateway ").text(&event.gateway),
-        }
-        html.raw("</b> <span class=\"word\">").text(event.what.replace('_', " "));
-        html.raw("</span><span class=\"sub\">");
-        if event.device.is_some() {
-            html.text(&event.gateway).raw(" · ");
-        }
-        html.text(&event.detail);
-        if let Some(lasted) = event.lasted_ms {
-            html.raw(" · after ").text(span(lasted));
-        }
-        html.raw("</span></div></li>");
+/// The latest events.
+pub(super) fn events(events: &[EventRow]) -> Markup {
+    html! {
+        @if events.is_empty() { li .sub { "None since the process began." } }
+        @for event in events { (event_row(event)) }
     }
 }
 
-/// A length of time in its two largest units.
-fn span(millis: i64) -> String {
+fn event_row(event: &EventRow) -> Markup {
+    let class = match event.event_type {
+        "connected" | "reachable" | "restored" => "up",
+        "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
+        _ => "unknown",
+    };
+    html! {
+        li .(class) {
+            time .clock datetime=(rfc3339(event.at)) { (format(event.at, "%H:%M:%S UTC")) }
+            span .dot {}
+            div {
+                b {
+                    @if let Some(name) = &event.device { (name) }
+                    @else { "Gateway " (event.gateway) }
+                }
+                " " span .word { (event.event_type.replace('_', " ")) }
+                span .sub {
+                    @if event.device.is_some() { (event.gateway) " · " }
+                    (event.detail)
+                    @if let Some(duration_ms) = event.duration_ms {
+                        " · after " (duration(duration_ms))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A duration in its two largest units.
+fn duration(millis: i64) -> String {
     let seconds = millis / 1000;
     match seconds {
         0 => format!("{millis} ms"),
@@ -327,20 +323,19 @@ fn span(millis: i64) -> String {
     }
 }
 
-fn since(at: Moment, html: &mut Html) {
-    html.raw("<time class=\"since\" datetime=\"").text(rfc3339(at)).raw("\">").text(minute(at));
-    html.raw("</time> ");
+fn since(at: Moment) -> Markup {
+    html! { time .since datetime=(rfc3339(at)) { (minute(at)) } }
+}
+
+fn time(at: Moment) -> Markup {
+    html! { time datetime=(rfc3339(at)) { (minute(at)) } }
 }
 
 fn minute(at: Moment) -> String {
-    written(at, "%Y-%m-%d %H:%M UTC")
+    format(at, "%Y-%m-%d %H:%M UTC")
 }
 
-fn second(at: Moment) -> String {
-    written(at, "%H:%M:%S UTC")
-}
-
-fn written(at: Moment, format: &str) -> String {
+fn format(at: Moment, format: &str) -> String {
     let timestamp = jiff::Timestamp::from_millisecond(at.millis());
     timestamp.map_or_else(|_| rfc3339(at), |timestamp| timestamp.strftime(format).to_string())
 }

@@ -1,4 +1,4 @@
-//! Answers connections beyond the limit: `/healthz`, so that a client that holds connections
+//! Answers connections beyond the limit: `/healthz`, so that a client that holds all connections
 //! does not make a healthy bridge look dead, and 503 for everything else.
 
 use std::collections::VecDeque;
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use crate::task::Heartbeat;
 
-/// Connections beyond the limit at once. The oldest gives way to a new one, so that a probe, which
-/// sends its request at once, is always read.
-const EXTRA_MAX: usize = 16;
+/// Connections beyond the limit at once. A new one evicts the oldest, so that a probe, which sends
+/// its request immediately, is always answered.
+const EXCESS_MAX: usize = 16;
 /// How long each of them may take to send its request.
-const EXTRA_DEADLINE: Duration = Duration::from_secs(1);
-/// What is read of a request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+/// Bytes that are read of a request.
 const HEAD_BYTES: usize = 4 << 10;
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 10\r\n\
@@ -25,14 +25,14 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nret
 
 /// The connections beyond the limit.
 #[derive(Debug)]
-pub(super) struct Overload {
+pub(super) struct ExcessConnections {
     heartbeat: Heartbeat,
     tasks: JoinSet<()>,
-    /// The oldest first; dropping one refuses its connection.
+    /// The oldest first; dropping a sender evicts its connection.
     waiting: VecDeque<oneshot::Sender<()>>,
 }
 
-impl Overload {
+impl ExcessConnections {
     pub(super) fn new(heartbeat: Heartbeat) -> Self {
         Self { heartbeat, tasks: JoinSet::new(), waiting: VecDeque::new() }
     }
@@ -40,15 +40,15 @@ impl Overload {
     pub(super) fn answer(&mut self, socket: TcpStream) {
         while self.tasks.try_join_next().is_some() {}
         self.waiting.retain(|waiting| !waiting.is_closed());
-        if self.waiting.len() >= EXTRA_MAX {
+        if self.waiting.len() >= EXCESS_MAX {
             self.waiting.pop_front();
         }
-        let (kept, evicted) = oneshot::channel();
-        self.waiting.push_back(kept);
+        let (evict, evicted) = oneshot::channel();
+        self.waiting.push_back(evict);
         self.tasks.spawn(answer(socket, self.heartbeat.clone(), evicted));
     }
 
-    pub(super) async fn end(mut self) {
+    pub(super) async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -56,17 +56,18 @@ impl Overload {
 async fn answer(mut socket: TcpStream, heartbeat: Heartbeat, evicted: oneshot::Receiver<()>) {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     tokio::select! {
-        // What came within the time is looked at, whole or not.
-        _ = timeout(EXTRA_DEADLINE, read_head(&mut socket, &mut head)) => {}
+        // Whatever was received in time is parsed.
+        _ = timeout(HEAD_DEADLINE, read_head(&mut socket, &mut head)) => {}
         _ = evicted => {}
     }
     let answer = answer_to(&head, heartbeat.is_alive());
-    // It fits into the socket's buffer, so it is not waited for.
+    // It fits into the socket's buffer.
     _ = socket.try_write(answer.as_bytes());
     _ = socket.shutdown().await;
 }
 
-/// Reads until the empty line, so that closing the connection resets nothing.
+/// Reads until the empty line: closing a socket with unread bytes would reset it before the client
+/// has read the answer.
 async fn read_head(socket: &mut TcpStream, head: &mut Vec<u8>) {
     while head.len() < HEAD_BYTES && !head.windows(4).any(|four| four == b"\r\n\r\n") {
         match socket.read_buf(head).await {
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_request_for_healthz_is_answered() {
+    fn only_a_complete_request_for_healthz_is_answered() {
         for asked in ["GET /healthz HTTP/1.0\r\n", "HEAD /healthz?x=1 HTTP/1.1\r\nHost: x\r\n"] {
             let (alive, dead) =
                 (answer_to(asked.as_bytes(), true), answer_to(asked.as_bytes(), false));

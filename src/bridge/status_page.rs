@@ -1,0 +1,126 @@
+//! What the status page needs of the event loop beside the fleet: the latest events, and the
+//! devices that changed since the page last asked.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::fleet::{DeviceEvent, Fleet, GatewayEvent, GatewayIndex};
+use crate::http::{CHANGES_MAX, Changes, EVENTS_MAX, EventRow};
+use crate::ids::{DeviceId, Moment};
+use crate::payload::Directory;
+
+/// The state of the page that is kept in the event loop.
+#[derive(Debug, Default)]
+pub(super) struct StatusPage {
+    /// The newest first.
+    events: VecDeque<RecentEvent>,
+    /// `None` once they are too many to be reported one by one.
+    changed: Option<BTreeSet<(GatewayIndex, DeviceId)>>,
+}
+
+#[derive(Debug)]
+enum RecentEvent {
+    Device(DeviceEvent),
+    Gateway { at: Moment, gateway: GatewayIndex, event_type: &'static str, detail: String },
+}
+
+impl StatusPage {
+    pub(super) fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert((gateway, device_id));
+            if changed.len() > CHANGES_MAX {
+                self.changed = None;
+            }
+        }
+    }
+
+    pub(super) fn device_event(&mut self, event: &DeviceEvent) {
+        self.push(RecentEvent::Device(event.clone()));
+    }
+
+    pub(super) fn gateway_event(
+        &mut self,
+        at: Moment,
+        gateway: GatewayIndex,
+        event: &GatewayEvent,
+    ) {
+        let detail = match event {
+            GatewayEvent::Reachable | GatewayEvent::Unreachable => String::new(),
+            GatewayEvent::Corrected { count } => format!("{count} differences found"),
+            GatewayEvent::Restored { what, count, .. }
+            | GatewayEvent::Withdrawn { what, count, .. } => format!("{count} of {what}"),
+            GatewayEvent::Stranger { device_id, status } => format!("device {device_id}: {status}"),
+        };
+        self.push(RecentEvent::Gateway { at, gateway, event_type: event.name(), detail });
+    }
+
+    fn push(&mut self, event: RecentEvent) {
+        self.events.push_front(event);
+        self.events.truncate(EVENTS_MAX);
+    }
+
+    /// The devices that changed since the previous call; too many at the first.
+    pub(super) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> Changes {
+        let Some(changed) = self.changed.replace(BTreeSet::new()) else {
+            return Changes::TooMany;
+        };
+        let devices = changed.into_iter().filter_map(|(gateway, id)| {
+            let device = fleet.measures(gateway, id..=id, now).next()?;
+            Some((gateway, device))
+        });
+        Changes::Devices(devices.collect())
+    }
+
+    /// The latest events, the newest first.
+    pub(super) fn events(&self, directory: &Directory) -> Vec<EventRow> {
+        self.events.iter().filter_map(|event| event.row(directory)).collect()
+    }
+}
+
+impl RecentEvent {
+    fn row(&self, directory: &Directory) -> Option<EventRow> {
+        Some(match self {
+            Self::Device(event) => {
+                let entry = directory.gateway(event.gateway)?;
+                let previous = event.previous.map(|status| format!("{status} → "));
+                EventRow {
+                    at: event.received_at,
+                    gateway: entry.name.to_string(),
+                    device: Some(entry.device_name(event.device_id, event.device_type)),
+                    event_type: event.event_type.name(),
+                    detail: format!("{}{}", previous.unwrap_or_default(), event.status),
+                    duration_ms: event.duration_ms,
+                }
+            }
+            Self::Gateway { at, gateway, event_type, detail } => EventRow {
+                at: *at,
+                gateway: directory.gateway(*gateway)?.name.to_string(),
+                device: None,
+                event_type,
+                detail: detail.clone(),
+                duration_ms: None,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_changes_are_not_listed() {
+        let (mut page, mut fleet) = (StatusPage::default(), Fleet::default());
+        let gateway = GatewayIndex(0);
+        let now = Moment::from_millis(0);
+        assert!(matches!(page.take_changes(&mut fleet, now), Changes::TooMany));
+        let mut change = |count| {
+            for id in (1..).take(count) {
+                page.device_changed(gateway, DeviceId::new(id).unwrap());
+            }
+            page.take_changes(&mut fleet, now)
+        };
+        assert!(matches!(change(CHANGES_MAX), Changes::Devices(_)));
+        assert!(matches!(change(CHANGES_MAX + 1), Changes::TooMany));
+        assert!(matches!(change(0), Changes::Devices(_)));
+    }
+}

@@ -1,0 +1,188 @@
+//! The devices that the status page lists: filtered and sorted here, not in the event loop.
+
+use std::collections::BTreeMap;
+
+use serde::de::value::CowStrDeserializer;
+use serde::de::{Deserialize, Deserializer};
+
+use super::hours::{DeviceKey, HOURS, Hour, Hours};
+use crate::fleet::{DeviceMeasures, GatewayIndex};
+use crate::http::query::{LoopClient, NoAnswer};
+use crate::metrics::GatewayMeasures;
+use crate::payload::GatewayEntry;
+
+/// Devices on one page.
+pub(super) const PAGE_ROWS: usize = 200;
+
+/// What the page's address asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub(in crate::http) struct Filter {
+    /// A text that name, ID, type, address or gateway contains.
+    #[serde(rename = "q", deserialize_with = "trimmed")]
+    pub(super) text: String,
+    /// `None` for all devices.
+    #[serde(rename = "show", deserialize_with = "none_if_empty")]
+    pub(super) condition: Option<Condition>,
+    /// Pages to skip.
+    pub(super) page: usize,
+}
+
+/// The condition of a device. Devices are listed in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Condition {
+    /// Expected and not connected.
+    Down,
+    /// Expected, and its state is unknown.
+    Unknown,
+    /// Connected.
+    Up,
+    /// Neither expected nor connected.
+    Absent,
+}
+
+/// A device as the page shows it.
+#[derive(Clone, Debug)]
+pub(super) struct DeviceRow {
+    pub(super) gateway: String,
+    pub(super) name: String,
+    pub(super) device: DeviceMeasures,
+    pub(super) hours: [Hour; HOURS],
+}
+
+/// One page of the devices that match a filter.
+#[derive(Debug)]
+pub(super) struct DeviceList {
+    pub(super) rows: Vec<DeviceRow>,
+    /// The devices on all pages.
+    pub(super) matching: usize,
+}
+
+fn trimmed<'de, D: Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    Ok(String::deserialize(text)?.trim().to_lowercase())
+}
+
+/// A form sends an empty value where nothing was chosen.
+fn none_if_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Condition>, D::Error> {
+    let text = String::deserialize(text)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Condition::deserialize(CowStrDeserializer::new(text.into())).map(Some)
+}
+
+impl Condition {
+    pub(super) const fn of(device: &DeviceMeasures) -> Self {
+        match device.connected {
+            Some(true) => Self::Up,
+            _ if !device.expected => Self::Absent,
+            Some(false) => Self::Down,
+            None => Self::Unknown,
+        }
+    }
+
+    /// Its name in addresses and style sheets.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+impl Filter {
+    fn matches(&self, gateway: &GatewayEntry, device: &DeviceMeasures) -> bool {
+        self.condition.is_none_or(|wanted| wanted == Condition::of(device))
+            && (self.text.is_empty() || searchable(gateway, device).contains(&self.text))
+    }
+}
+
+/// The texts that a filter is compared with, in lower case.
+fn searchable(gateway: &GatewayEntry, device: &DeviceMeasures) -> String {
+    let info = device.info;
+    let device_type = info.map(|info| info.device_type);
+    let name = gateway.device_name(device.device_id, device_type);
+    let mut text = format!("{name}\n{}\n{}", device.device_id, gateway.name);
+    if let Some(known) = device_type {
+        text += &format!("\n{known} {}", known.product_name());
+    }
+    if let Some(ip) = info.and_then(|info| info.ip) {
+        text += &format!("\n{ip}");
+    }
+    text.to_lowercase()
+}
+
+impl DeviceRow {
+    pub(super) fn new(
+        gateway: &GatewayEntry,
+        index: GatewayIndex,
+        device: DeviceMeasures,
+        hours: &Hours,
+    ) -> Self {
+        let device_type = device.info.map(|info| info.device_type);
+        Self {
+            gateway: gateway.name.to_string(),
+            name: gateway.device_name(device.device_id, device_type),
+            hours: hours.of(&(index, device.device_id), device.observed),
+            device,
+        }
+    }
+}
+
+/// Where a device stands in the list: the down ones first, those that went down last before the
+/// others.
+type Place = (Condition, i64, DeviceKey);
+
+/// The devices of one page. Keeps no more devices than stand up to the end of that page.
+pub(super) struct Search<'a> {
+    filter: &'a Filter,
+    found: BTreeMap<Place, DeviceMeasures>,
+    matching: usize,
+}
+
+impl<'a> Search<'a> {
+    pub(super) const fn new(filter: &'a Filter) -> Self {
+        Self { filter, found: BTreeMap::new(), matching: 0 }
+    }
+
+    /// Reads all devices, a chunk at a time.
+    pub(super) async fn run(
+        &mut self,
+        event_loop: &LoopClient,
+        gateways: &[GatewayMeasures],
+    ) -> Result<(), NoAnswer> {
+        for (index, gateway) in gateways.iter().enumerate().map(|(i, it)| (GatewayIndex(i), it)) {
+            let mut devices = event_loop.devices(index);
+            while let Some(chunk) = devices.next().await? {
+                self.add(index, &gateway.entry, chunk);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, index: GatewayIndex, gateway: &GatewayEntry, devices: Vec<DeviceMeasures>) {
+        let rows_max = self.filter.page.saturating_add(1).saturating_mul(PAGE_ROWS);
+        for device in devices.into_iter().filter(|it| self.filter.matches(gateway, it)) {
+            self.matching += 1;
+            let condition = Condition::of(&device);
+            let since = device.since.filter(|_| condition == Condition::Down);
+            let newest_first = since.map_or(0, |since| -since.millis());
+            self.found.insert((condition, newest_first, (index, device.device_id)), device);
+            if self.found.len() > rows_max {
+                self.found.pop_last();
+            }
+        }
+    }
+
+    pub(super) fn finish(self, gateways: &[GatewayMeasures], hours: &Hours) -> DeviceList {
+        let skipped = self.filter.page.saturating_mul(PAGE_ROWS);
+        let rows = self.found.into_iter().skip(skipped).filter_map(|((_, _, key), device)| {
+            let gateway = gateways.get(key.0.0)?;
+            Some(DeviceRow::new(&gateway.entry, key.0, device, hours))
+        });
+        DeviceList { rows: rows.collect(), matching: self.matching }
+    }
+}

@@ -1,0 +1,152 @@
+//! The questions that the web server puts to the event loop. Each answer is small: the server
+//! filters, sorts and renders by itself.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::fleet::{DeviceMeasures, GatewayIndex};
+use crate::ids::{DeviceId, Moment};
+use crate::metrics::GatewayMeasures;
+use crate::payload::Health;
+
+/// How long the event loop may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Questions that may wait for the event loop.
+const QUERIES_MAX: usize = 64;
+/// Devices in one answer.
+pub const DEVICES_PER_QUERY: usize = 1_000;
+/// Changed devices in one answer; more are reported as [`Changes::TooMany`].
+pub const CHANGES_MAX: usize = 200;
+/// The latest events that the status page shows.
+pub const EVENTS_MAX: usize = 50;
+
+/// A question, with the channel for its answer.
+#[derive(Debug)]
+pub enum Query {
+    /// Whether the bridge is ready, and how it is degraded.
+    Health(oneshot::Sender<Health>),
+    /// The measures of one gateway; `None` past the last.
+    Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+    /// The measures of at most [`DEVICES_PER_QUERY`] devices of a gateway, after this one.
+    Devices(GatewayIndex, Option<DeviceId>, oneshot::Sender<Vec<DeviceMeasures>>),
+    /// What the status page shows of the bridge itself.
+    Summary(oneshot::Sender<Summary>),
+    /// The devices that changed since the previous question of this kind.
+    Changes(oneshot::Sender<Changes>),
+}
+
+/// The bridge itself, as the status page shows it.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The bridge's time.
+    pub now: Moment,
+    /// Why the bridge is not ready or degraded, as `/readyz` has it.
+    pub problems: Vec<String>,
+    /// Events that wait for the broker.
+    pub pending_events: usize,
+    /// At most [`EVENTS_MAX`], the newest first.
+    pub events: Vec<EventRow>,
+}
+
+/// An event of a device or gateway.
+#[derive(Clone, Debug)]
+pub struct EventRow {
+    /// When the bridge received it.
+    pub at: Moment,
+    /// The gateway's name.
+    pub gateway: String,
+    /// The device's name; `None` for an event of the gateway.
+    pub device: Option<String>,
+    /// The type of the event, as in its topic.
+    pub event_type: &'static str,
+    /// The statuses before and after, or what the gateway's event is about.
+    pub detail: String,
+    /// How long the previous state had lasted, in milliseconds.
+    pub duration_ms: Option<i64>,
+}
+
+/// Devices that changed.
+#[derive(Clone, Debug)]
+pub enum Changes {
+    /// These devices; those that were removed are left out.
+    Devices(Vec<(GatewayIndex, DeviceMeasures)>),
+    /// More than [`CHANGES_MAX`].
+    TooMany,
+}
+
+/// Why the event loop gave no answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    #[error("the bridge is stopping")]
+    Stopping,
+    #[error("the event loop has not answered for 10 s")]
+    Timeout,
+}
+
+/// Asks the event loop.
+#[derive(Clone, Debug)]
+pub struct LoopClient(mpsc::Sender<Query>);
+
+impl LoopClient {
+    /// A client, and the queue of its questions.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Query>) {
+        let (sender, receiver) = mpsc::channel(QUERIES_MAX);
+        (Self(sender), receiver)
+    }
+
+    pub(super) async fn ask<T>(
+        &self,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
+    ) -> Result<T, NoAnswer> {
+        let (sender, answer) = oneshot::channel();
+        let ask = async {
+            self.0.send(query(sender)).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(ANSWER_DEADLINE, ask)
+            .await
+            .map_err(|_| NoAnswer::Timeout)?
+            .ok_or(NoAnswer::Stopping)
+    }
+
+    /// The measures of all gateways.
+    pub(super) async fn gateways(&self) -> Result<Vec<GatewayMeasures>, NoAnswer> {
+        let mut gateways = Vec::new();
+        loop {
+            let index = GatewayIndex(gateways.len());
+            match self.ask(|answer| Query::Gateway(index, answer)).await? {
+                Some(gateway) => gateways.push(gateway),
+                None => return Ok(gateways),
+            }
+        }
+    }
+
+    /// The devices of a gateway, in order of their IDs.
+    pub(super) const fn devices(&self, gateway: GatewayIndex) -> DeviceChunks<'_> {
+        DeviceChunks { client: self, gateway, after: None, is_complete: false }
+    }
+}
+
+/// A gateway's devices, at most [`DEVICES_PER_QUERY`] at a time.
+pub(super) struct DeviceChunks<'a> {
+    client: &'a LoopClient,
+    gateway: GatewayIndex,
+    after: Option<DeviceId>,
+    is_complete: bool,
+}
+
+impl DeviceChunks<'_> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<DeviceMeasures>>, NoAnswer> {
+        if self.is_complete {
+            return Ok(None);
+        }
+        let query = |answer| Query::Devices(self.gateway, self.after, answer);
+        let chunk = self.client.ask(query).await?;
+        self.is_complete = chunk.len() < DEVICES_PER_QUERY;
+        self.after = chunk.last().map(|device| device.device_id);
+        Ok(Some(chunk))
+    }
+}

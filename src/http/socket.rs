@@ -1,0 +1,130 @@
+//! The socket under each HTTP connection: a write deadline, and a reset where an answer is
+//! truncated. hyper has neither.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::Version;
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream;
+
+/// How long a client may accept no bytes of its answer. Clients that never read would otherwise
+/// hold their connections for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Set when an answer on this connection is incomplete. The connection is then reset instead of
+/// closed: in HTTP/1.0 a close would look like the end of the answer. Handlers get it as an
+/// extension of the request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Truncated(Arc<AtomicBool>);
+
+impl Truncated {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A socket whose writes fail with [`io::ErrorKind::TimedOut`] when the kernel has accepted no
+/// bytes for [`WRITE_TIMEOUT`].
+#[derive(Debug)]
+pub(super) struct WriteTimeout {
+    socket: TcpStream,
+    /// Runs while a write is pending.
+    timer: Option<Pin<Box<Sleep>>>,
+    truncated: Truncated,
+}
+
+impl WriteTimeout {
+    pub(super) const fn new(socket: TcpStream, truncated: Truncated) -> Self {
+        Self { socket, timer: None, truncated }
+    }
+
+    fn check(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.timer = None;
+            return written;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        ready!(timer.as_mut().poll(cx));
+        self.truncated.set();
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
+    }
+}
+
+impl Drop for WriteTimeout {
+    fn drop(&mut self) {
+        if self.truncated.0.load(Ordering::Relaxed) {
+            // Fails only if the socket is closed already.
+            _ = self.socket.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for WriteTimeout {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for WriteTimeout {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.check(written, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Works around hyper 1.12: an answer without a length in HTTP/1.0 ends with its connection, but
+/// hyper leaves the connection open when the end of the body comes after all was flushed, until
+/// its task is woken once more.
+pub(super) async fn close_http_1_0(request: Request, next: Next) -> Response {
+    let is_chunked = request.version() > Version::HTTP_10;
+    let response = next.run(request).await;
+    if is_chunked || response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| Body::from_stream(WakeAtEnd(body.into_data_stream())))
+}
+
+struct WakeAtEnd(BodyDataStream);
+
+impl Stream for WakeAtEnd {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = ready!(Pin::new(&mut self.0).poll_next(cx));
+        if chunk.is_none() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(chunk)
+    }
+}
