@@ -1,68 +1,100 @@
-//! The bridge's own metrics: counters and histograms that the rooms count on as things happen.
-//!
-//! May not know what is counted beyond its labels, all of which are bounded.
+//! The bridge's own metrics: counters, gauges and histograms in a registry. All labels are bounded.
 
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder, histogram_opts, register_histogram_vec_with_registry,
+    register_histogram_with_registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 
 use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
-/// Stream to PUBACK, in seconds: the path is a millisecond when well, minutes when the broker is
-/// away.
+/// Stream to PUBACK, in seconds: a millisecond normally, minutes while the broker is away.
 const DELIVERY_BUCKETS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 600.0];
 /// A gateway's calls, in seconds: its own time-outs are 10 and 20 s.
 const RPC_BUCKETS: [f64; 9] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0];
 
-/// Counters and gauges of the bridge itself. Cheap to clone: all clones count together.
+/// The bridge's own metrics. Cheap to clone: all clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Whether the broker has the bridge's `online`.
+    /// Whether the broker is connected.
     pub mqtt_connected: IntGauge,
     /// Connections made to the broker.
     pub mqtt_connections: IntCounter,
     mqtt_published: IntCounterVec,
     mqtt_publish_failures: IntCounterVec,
     event_delivery: Histogram,
-    /// Events waiting for the broker.
+    /// Events that wait for the broker.
     pub outbox_events: IntGauge,
-    /// Bytes of them.
+    /// Their bytes.
     pub outbox_bytes: IntGauge,
-    /// Events dropped because the outbox was full, or not accepted by the broker.
+    /// Events that were dropped or refused.
     pub outbox_dropped: IntCounter,
-    /// The store's.
+    /// Log and history.
     pub store: StoreMetrics,
-    rpc_duration: HistogramVec,
-    rpcs: IntCounterVec,
+    calls: CallMetrics,
     commands: IntCounterVec,
     degraded: IntGaugeVec,
 }
 
+/// Calls to gateways.
+#[derive(Clone, Debug)]
+struct CallMetrics {
+    total: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl CallMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Duration of calls to a gateway.";
+        let duration = histogram_opts!("gsdk_rpc_duration_seconds", help, RPC_BUCKETS.to_vec());
+        Ok(Self {
+            total: register_int_counter_vec_with_registry!(
+                "gsdk_rpcs_total",
+                "Calls to a gateway.",
+                &["gateway", "method", "code"],
+                registry
+            )?,
+            duration: register_histogram_vec_with_registry!(
+                duration,
+                &["gateway", "method"],
+                registry
+            )?,
+        })
+    }
+}
+
 impl Metrics {
-    /// A registry with everything in it.
+    /// Creates and registers all metrics.
     ///
     /// # Errors
-    /// When two metrics have one name, which no configuration can bring about.
+    /// Two metrics have the same name, which is a bug.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
-        let rpc =
-            HistogramOpts::new("gsdk_rpc_duration_seconds", "Duration of calls to a gateway.");
-        let delivery = HistogramOpts::new(
-            "gsdk_event_delivery_seconds",
-            "From reading a device event off the stream to the broker's PUBACK.",
-        );
         let registry = Registry::new();
+        let labels = &["version", "commit"];
+        let help = "The program's version.";
+        register_int_gauge_vec_with_registry!("gsdk_build_info", help, labels, registry)?
+            .with_label_values(&[version, commit])
+            .set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
+        let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
+        let counters = |name, help, labels: &[&str]| {
+            register_int_counter_vec_with_registry!(name, help, labels, registry)
+        };
         let metrics = Self {
-            mqtt_connected: IntGauge::new(
+            mqtt_connected: gauge(
                 "gsdk_mqtt_connected",
                 "Whether the broker is connected (1) or not (0).",
             )?,
-            mqtt_connections: IntCounter::new(
+            mqtt_connections: counter(
                 "gsdk_mqtt_connections_total",
                 "Connections made to the broker.",
             )?,
@@ -73,110 +105,78 @@ impl Metrics {
             )?,
             mqtt_publish_failures: counters(
                 "gsdk_mqtt_publish_failures_total",
-                "Messages that the broker did not take.",
+                "Messages that the broker did not accept.",
                 &["reason"],
             )?,
-            event_delivery: Histogram::with_opts(delivery.buckets(DELIVERY_BUCKETS.to_vec()))?,
-            outbox_events: IntGauge::new(
-                "gsdk_outbox_events",
-                "Events waiting for the broker's acknowledgement.",
+            event_delivery: register_histogram_with_registry!(
+                "gsdk_event_delivery_seconds",
+                "From reading a device event off the stream to the broker's PUBACK.",
+                DELIVERY_BUCKETS.to_vec(),
+                registry
             )?,
-            outbox_bytes: IntGauge::new("gsdk_outbox_bytes", "Bytes of the events waiting.")?,
-            outbox_dropped: IntCounter::new(
+            outbox_events: gauge("gsdk_outbox_events", "Events waiting for the broker.")?,
+            outbox_bytes: gauge("gsdk_outbox_bytes", "Bytes of the events waiting.")?,
+            outbox_dropped: counter(
                 "gsdk_outbox_dropped_total",
                 "Events dropped because the outbox was full, or not accepted by the broker.",
             )?,
             store: StoreMetrics::new(&registry)?,
-            rpc_duration: HistogramVec::new(
-                rpc.buckets(RPC_BUCKETS.to_vec()),
-                &["gateway", "method"],
-            )?,
-            rpcs: counters(
-                "gsdk_rpcs_total",
-                "Calls to a gateway.",
-                &["gateway", "method", "code"],
-            )?,
+            calls: CallMetrics::new(&registry)?,
             commands: counters(
                 "gsdk_commands_total",
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
             )?,
-            degraded: IntGaugeVec::new(
-                Opts::new("gsdk_degraded", "Whether the bridge is degraded for this reason (1)."),
+            degraded: register_int_gauge_vec_with_registry!(
+                "gsdk_degraded",
+                "Whether the bridge is degraded for this reason (1).",
                 &["reason"],
+                registry
             )?,
             registry,
         };
-        metrics.register(version, commit)?;
+        DegradedReason::ALL.into_iter().for_each(|reason| metrics.degraded(reason, false));
         Ok(metrics)
     }
 
-    fn register(&self, version: &str, commit: &str) -> Result<(), prometheus::Error> {
-        let opts = Opts::new("gsdk_build_info", "The program's version.");
-        let build_info = IntGaugeVec::new(opts, &["version", "commit"])?;
-        build_info.with_label_values(&[version, commit]).set(1);
-        DegradedReason::ALL.into_iter().for_each(|reason| self.degraded(reason, false));
-        let registry = &self.registry;
-        registry.register(Box::new(build_info))?;
-        registry.register(Box::new(self.mqtt_connected.clone()))?;
-        registry.register(Box::new(self.mqtt_connections.clone()))?;
-        registry.register(Box::new(self.mqtt_published.clone()))?;
-        registry.register(Box::new(self.mqtt_publish_failures.clone()))?;
-        registry.register(Box::new(self.event_delivery.clone()))?;
-        registry.register(Box::new(self.outbox_events.clone()))?;
-        registry.register(Box::new(self.outbox_bytes.clone()))?;
-        registry.register(Box::new(self.outbox_dropped.clone()))?;
-        registry.register(Box::new(self.rpc_duration.clone()))?;
-        registry.register(Box::new(self.rpcs.clone()))?;
-        registry.register(Box::new(self.commands.clone()))?;
-        registry.register(Box::new(self.degraded.clone()))?;
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(())
-    }
-
-    /// A message of this kind was acknowledged.
+    /// Counts an acknowledged message of this kind.
     pub fn published(&self, kind: &str) {
         self.mqtt_published.with_label_values(&[kind]).inc();
     }
 
-    /// A message was not taken, for this reason.
+    /// Counts a message that was not accepted.
     pub fn publish_failed(&self, reason: &str) {
         self.mqtt_publish_failures.with_label_values(&[reason]).inc();
     }
 
-    /// A device event took this long from the stream to the PUBACK.
+    /// Records the time of a device event from stream to PUBACK.
     pub fn event_delivered(&self, took: Duration) {
         self.event_delivery.observe(took.as_secs_f64());
     }
 
-    /// A call to a gateway has ended.
+    /// Counts a call to a gateway and records its duration.
     pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Option<Duration>) {
-        self.rpcs.with_label_values(&[gateway, method, code]).inc();
+        self.calls.total.with_label_values(&[gateway, method, code]).inc();
         if let Some(took) = took {
-            self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
+            self.calls.duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
         }
     }
 
-    /// A request was answered; commands that there are not count as `unknown`.
+    /// Counts an answered request.
     pub fn command(&self, gateway: &str, command: &str, result: &str) {
         self.commands.with_label_values(&[gateway, command, result]).inc();
     }
 
-    /// Whether the bridge is degraded for this reason.
-    pub fn degraded(&self, reason: DegradedReason, lasts: bool) {
-        self.degraded.with_label_values(&[reason.as_str()]).set(i64::from(lasts));
+    /// Sets whether the bridge is degraded for this reason.
+    pub fn degraded(&self, reason: DegradedReason, is_degraded: bool) {
+        self.degraded.with_label_values(&[reason.as_str()]).set(i64::from(is_degraded));
     }
 
     /// The bridge's own series as Prometheus text.
     ///
     /// # Errors
-    /// When a metric cannot be written as text, which would be a mistake in this module.
+    /// A metric cannot be encoded, which is a bug.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-}
-
-fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-    IntCounterVec::new(Opts::new(name, help), labels)
 }

@@ -1,16 +1,14 @@
-//! The devices' series: their values first, then their text, family by family.
-//!
-//! May not ask the core. While nobody can know, `gsdk_device_connected` and `_status` are absent;
-//! the rest stays.
+//! The devices' series as text, family by family. While a state is unknown, `gsdk_device_connected`
+//! and `_status` are absent.
 
 use super::text::{Family, Thousandths, begin, end, label, number};
 use crate::fleet::DeviceMeasures;
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
 
-/// Most families in a group.
+/// The most families of a group.
 const FAMILIES_MAX: usize = 5;
-/// What a sample takes beside its gateway, for the most part; more only grows the text.
+/// The usual bytes of a sample besides its gateway's name.
 const SAMPLE_BYTES: usize = 70;
 
 /// Groups of device series, in the order in which they are written.
@@ -26,18 +24,17 @@ pub enum DeviceGroup {
     Info,
 }
 
-/// A device's values of one group, as small as they can be kept for each of 100,000.
+/// A device's values of one group, small enough to keep for each of 100,000 devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Values {
     device_id: DeviceId,
-    /// In the order of the group's families; [`ABSENT`] where there is nothing to say.
+    /// In the order of the group's families, or [`ABSENT`].
     values: [i64; FAMILIES_MAX],
 }
 
-/// No value.
 const ABSENT: i64 = i64::MIN;
 
-/// One device series: its value, or nothing to say.
+/// One device series: its value, if there is one.
 struct DeviceFamily {
     family: Family,
     value: fn(&DeviceMeasures) -> Option<Thousandths>,
@@ -55,10 +52,10 @@ const fn device(
 #[rustfmt::skip]
 static STATE: [DeviceFamily; 5] = [
     device("gauge", "gsdk_device_connected",
-        "Whether the device is connected (1) or not (0); absent while nobody can know.",
+        "Whether the device is connected (1) or not (0); absent while that is unknown.",
         |device| device.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
     device("gauge", "gsdk_device_status",
-        "The device's status as its number on the wire; absent while nobody can know.",
+        "The device's status as its number on the wire; absent while that is unknown.",
         |device| device.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
     device("gauge", "gsdk_device_managed",
         "Whether the device is in the gateway's list.",
@@ -97,7 +94,7 @@ static COUNTS: [DeviceFamily; 3] = [
 static INFO: Family = Family {
     name: "gsdk_device_info",
     kind: "gauge",
-    help: "Always 1; its labels tell what the device is.",
+    help: "Always 1; the labels describe the device.",
 };
 
 impl DeviceGroup {
@@ -110,7 +107,7 @@ impl DeviceGroup {
         }
     }
 
-    /// What the group says of a device.
+    /// The group's values of a device.
     #[must_use]
     pub fn of(self, device: &DeviceMeasures) -> Values {
         let mut values = [ABSENT; FAMILIES_MAX];
@@ -120,7 +117,7 @@ impl DeviceGroup {
         Values { device_id: device.device_id, values }
     }
 
-    /// The group's series that are written from [`Values`], in order.
+    /// The group's series, in the order of the values.
     pub fn columns(self) -> impl Iterator<Item = Column> {
         self.families().iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
     }
@@ -133,7 +130,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// What comes before all samples.
+    /// `# HELP` and `# TYPE`.
     #[must_use]
     pub fn head(&self) -> String {
         self.family.head()
@@ -165,7 +162,7 @@ fn before_id(gateway: &GatewayName) -> String {
     text
 }
 
-/// What comes before the samples of `gsdk_device_info`.
+/// `# HELP` and `# TYPE` of `gsdk_device_info`.
 #[must_use]
 pub fn info_head() -> String {
     INFO.head()
@@ -176,17 +173,17 @@ pub fn info_head() -> String {
 pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
     let mut text = String::with_capacity(devices.len() * (before.len() + 2 * SAMPLE_BYTES));
-    let told = |value: Option<String>| value.unwrap_or_default();
+    let or_empty = |value: Option<String>| value.unwrap_or_default();
     for DeviceMeasures { device_id, info, .. } in devices {
         begin(&mut text, INFO.name, &before);
         number(&mut text, u64::from(device_id.get()));
         text.push('"');
         for (name, value) in [
             ("name", gateway.device_name(*device_id, info.map(|info| info.device_type))),
-            ("device_type", told(info.map(|info| info.device_type.to_string()))),
-            ("ip", told(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
-            ("mode", told(info.map(|info| info.mode.to_string()))),
-            ("ssl", told(info.map(|info| info.ssl.to_string()))),
+            ("device_type", or_empty(info.map(|info| info.device_type.to_string()))),
+            ("ip", or_empty(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
+            ("mode", or_empty(info.map(|info| info.mode.to_string()))),
+            ("ssl", or_empty(info.map(|info| info.ssl.to_string()))),
         ] {
             text.push(',');
             label(&mut text, name, &value);

@@ -1,8 +1,6 @@
-//! The metrics (contract, section 5): the bridge's own in a registry, the fleet's from a snapshot.
-//!
-//! May not touch brokers or gateways, nor hold up the loop: it is given copies, and the text is
-//! written elsewhere. A registry that held ten series for each of 100,000 devices would build a
-//! million objects a scrape; so the fleet's series are written as text, one family after the other.
+//! The metrics (contract, section 5): the bridge's own in a registry, those of gateways and devices
+//! as text that is written directly from copies. A registry with eleven series for each of 100,000
+//! devices would build a million objects a scrape (docs/decisions/0002-metrics.md).
 
 mod bridge;
 mod devices;

@@ -1,6 +1,4 @@
-//! Prometheus text, written straight: one family, its header, its samples.
-//!
-//! May not know what is measured.
+//! Writes Prometheus text: the head of a family, and its samples.
 
 /// A family of samples with one name.
 pub(super) struct Family {
@@ -32,7 +30,7 @@ pub(super) fn end(text: &mut String, value: Thousandths) {
     text.push('\n');
 }
 
-/// `name="value"`, the value escaped as the format wants it.
+/// `name="value"`, escaped.
 pub(super) fn label(text: &mut String, name: &str, value: &str) {
     text.push_str(name);
     text.push_str("=\"");
@@ -51,12 +49,11 @@ pub(super) fn label(text: &mut String, name: &str, value: &str) {
     text.push('"');
 }
 
-/// A whole number, in its decimal digits.
 pub(super) fn number(text: &mut String, number: u64) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
-/// A value in thousandths, as times in milliseconds are; written without loss.
+/// A value in thousandths, such as milliseconds; written without loss.
 #[derive(Clone, Copy)]
 pub(super) struct Thousandths(pub(super) i64);
 
