@@ -1,4 +1,4 @@
-//! The program: its arguments, its runtime, its exit code. May not decide anything.
+//! The program: arguments, runtime, exit code.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Err(error) => return cli::failed(&format!("the system gives no threads: {error}")),
     };
     let code = runtime.block_on(arguments.run());
-    // A look-up of a name that nobody answers may still be under way: nobody waits for it.
+    // Does not wait for blocking tasks, such as a DNS look-up without an answer.
     runtime.shutdown_background();
     code
 }

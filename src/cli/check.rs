@@ -1,6 +1,5 @@
-//! `gsdk2mqtt check`: is the configuration right, and where does every value come from?
-//!
-//! May not print a secret: `config` hands none out. Connects only when asked: `doctor` does.
+//! `gsdk2mqtt check`: checks the configuration and prints the origin of every value; with
+//! `--connect` it tries gateways and broker too.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -23,13 +22,10 @@ pub(super) struct CheckArgs {
     pub(super) connect: bool,
 }
 
-/// The exit code of a wrong configuration.
-const WRONG: u8 = 2;
-/// The exit code of a right one with which something does not work.
+/// The exit code where the configuration is right and something that was tried failed.
 const FAILED: u8 = 1;
 
-/// Checks the configuration: the settings to `out`, mistakes and warnings to `err`; the result is
-/// the exit code: 0, 1 where something that was tried failed, or 2.
+/// Prints the settings to `out`, mistakes and warnings to `err`, and returns the exit code.
 ///
 /// # Errors
 ///
@@ -59,7 +55,7 @@ pub(super) async fn run(
             writeln!(err, "{error}")?;
             let count = error.mistakes().len();
             writeln!(err, "{count} mistake{} to mend", if count == 1 { "" } else { "s" })?;
-            Ok(WRONG)
+            Ok(super::EXIT_WRONG)
         }
     }
 }
@@ -89,7 +85,7 @@ async fn unusable_files(loaded: &Loaded) -> Vec<Mistake> {
     unusable.collect()
 }
 
-/// Tries what the bridge will need: a line each, and whether all of it works.
+/// Tries what the bridge needs and prints a line for each finding.
 async fn connect(loaded: &Loaded, out: &mut dyn Write) -> io::Result<u8> {
     writeln!(out)?;
     out.flush()?;
@@ -101,13 +97,13 @@ async fn connect(loaded: &Loaded, out: &mut dyn Write) -> io::Result<u8> {
     Ok(if failed { FAILED } else { 0 })
 }
 
-/// Every key as a line of TOML, its origin behind it; keys without a value as comments.
+/// Prints every key as a line of TOML with its origin; keys without a value as comments.
 fn print(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     let line = |setting: &config::Setting| match &setting.value {
         Some(value) => format!("{} = {value}", setting.key),
         None => format!("# {} is not set", setting.key),
     };
-    /// Longer lines than this push their own origin to the right, not everyone's.
+    /// Longer lines shift only their own origin to the right.
     const COLUMN_MAX: usize = 60;
     let lines = || loaded.settings.iter().map(line);
     let column = lines().map(|line| line.chars().count()).filter(|width| *width <= COLUMN_MAX);

@@ -1,5 +1,5 @@
-//! Escapes the text of gateways and brokers in the log and in what commands print: it stays inside
-//! its line and does nothing to a terminal.
+//! Escapes the text of gateways and brokers in the log and in printed results, so that it can
+//! neither forge lines nor control a terminal.
 
 use std::fmt::{self, Write};
 
@@ -9,8 +9,8 @@ use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Whether a character changes more than its own place: controls (new lines, terminal escapes, C1),
-/// line separators, and marks that reverse the direction of what follows.
+/// Whether a character affects more than its own place: controls (new lines, terminal escapes, C1),
+/// line separators, and marks that change the direction of the text that follows.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
@@ -38,13 +38,13 @@ impl<W: Write> Write for Escape<'_, W> {
 /// The text on one line, without active characters.
 pub(super) fn escaped(text: &str) -> String {
     let mut into = String::with_capacity(text.len());
-    // A String takes everything.
+    // Writing to a string never fails.
     _ = Escape(&mut into).write_str(text);
     into
 }
 
 /// Formats an entry's fields as the library does, without colours and active characters. The
-/// library itself escapes only what a terminal understands, and that in the message alone.
+/// library itself escapes only terminal escapes, and only in the message.
 #[derive(Debug)]
 pub(super) struct EscapedFields;
 
@@ -58,8 +58,8 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
     }
 }
 
-/// Formats entries as the inner one does, which writes JSON: that escapes what JSON wants escaped
-/// and leaves other active characters. Outside of strings there is only the new line at the end.
+/// Formats entries as the inner JSON format does, which escapes only what JSON requires. Outside of
+/// strings there are no active characters but the new line at the end.
 #[derive(Debug)]
 pub(super) struct EscapedJson<F>(pub(super) F);
 

@@ -1,6 +1,4 @@
-//! `gsdk2mqtt health`: asks a running bridge whether it is alive, for images without curl.
-//!
-//! May not need more of HTTP than one request and the first line of its answer.
+//! `gsdk2mqtt health`: asks `/healthz` of a running bridge, for images without curl.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +10,6 @@ use tokio::time::timeout;
 
 use crate::config;
 
-/// A loaded machine may be slow.
 const DEADLINE: Duration = Duration::from_secs(12);
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +27,7 @@ pub(super) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot ask {address}; is the bridge running?"))?;
     match answer.split(' ').nth(1) {
         Some("200") => Ok(()),
-        _ => bail!("the bridge at {address} is not well: {}", answer.trim()),
+        _ => bail!("the bridge at {address} is not healthy: {}", answer.trim()),
     }
 }
 

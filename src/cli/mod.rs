@@ -1,6 +1,4 @@
-//! The command line: one file a command.
-//!
-//! May not hold logic: each command wires rooms together and says what came of it.
+//! The command line: one file a subcommand.
 
 mod check;
 mod ctl;
@@ -8,7 +6,6 @@ mod ctl;
 mod demo;
 mod escape;
 mod health;
-mod journal;
 mod log;
 #[cfg(not(feature = "demo"))]
 mod not_built_in;
@@ -76,10 +73,10 @@ enum Command {
 const EXIT_WRONG: u8 = 2;
 
 impl Cli {
-    /// Does what the command line asks for: 0 done, 1 failed, 2 wrong usage or configuration.
+    /// Runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
-        let speaks = matches!(self.command, Command::Ctl(_) | Command::Check(_));
-        let default = if speaks { log::QUIET } else { log::DEFAULT };
+        let is_quiet = matches!(self.command, Command::Ctl(_) | Command::Check(_));
+        let default = if is_quiet { log::QUIET } else { log::DEFAULT };
         let log = match log::start(self.log, default) {
             Ok(log) => log,
             Err(error) => return failed(&format!("the system gives no thread: {error}")),
@@ -93,7 +90,7 @@ impl Cli {
             }
             Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                log.say(&log::in_one_line(&format!("gsdk2mqtt: {error:#}")));
+                log.say(&escape::escaped(&format!("gsdk2mqtt: {error:#}")));
                 ExitCode::FAILURE
             }
         }
@@ -134,21 +131,21 @@ impl Command {
     }
 }
 
-/// Whoever closed the pipe, as `head` does, has seen enough.
+/// Whether the reader has closed the pipe, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// Says why there is not even a log.
+/// Reports an error without a log.
 #[must_use]
 pub fn failed(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE
 }
 
-/// What a command at a shell has to say beside its result, in order with it. A stderr that is
-/// closed or full changes nothing; the exit code still tells.
+/// Prints a message to stderr directly, in order with the result on stdout. It is not an error if
+/// stderr is closed or full: the exit code remains.
 fn say(message: &str) {
     _ = writeln!(std::io::stderr(), "gsdk2mqtt: {message}");
 }

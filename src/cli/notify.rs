@@ -1,7 +1,5 @@
-//! Notifications to the service manager: ready, alive, stopping. Without one nothing is sent.
-//!
-//! The socket never waits, as those of the usual libraries do: a manager that reads nothing holds
-//! up neither the loop nor the web server.
+//! Notifications to systemd: ready, alive, stopping. The socket is non-blocking: a service manager
+//! that reads nothing delays neither the watchdog's thread nor a stop.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -14,8 +12,8 @@ use crate::task::Heartbeat;
 #[derive(Debug)]
 pub(super) struct Systemd {
     socket: Option<UnixDatagram>,
-    /// A third of the watchdog's time: one ping may be late.
-    every: Option<Duration>,
+    /// A third of the watchdog's deadline, so that one ping may be late.
+    ping_interval: Option<Duration>,
 }
 
 impl Systemd {
@@ -29,18 +27,21 @@ impl Systemd {
             let warn = |error: &_| tracing::warn!(%error, "cannot notify the service manager");
             connected.inspect_err(warn).ok()
         });
-        Self { socket, every: every(std::env::var("WATCHDOG_USEC").ok().as_deref()) }
+        Self {
+            socket,
+            ping_interval: ping_interval(std::env::var("WATCHDOG_USEC").ok().as_deref()),
+        }
     }
 
     pub(super) fn notify(&self, state: &str) {
-        // A full or vanished socket is for the manager to notice: its watchdog runs out.
+        // The manager notices a lost ping: its watchdog expires.
         _ = self.socket.as_ref().map(|socket| socket.send(state.as_bytes()));
     }
 
-    /// Pings the watchdog, where there is one, for as long as the event loop runs.
+    /// Pings the watchdog, if there is one, while the event loop runs.
     pub(super) async fn watchdog(&self, heartbeat: &Heartbeat) {
-        let Some(every) = self.every else { return };
-        let mut ticks = interval(every);
+        let Some(ping_interval) = self.ping_interval else { return };
+        let mut ticks = interval(ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -54,7 +55,7 @@ impl Systemd {
     }
 }
 
-fn every(watchdog_usec: Option<&str>) -> Option<Duration> {
+fn ping_interval(watchdog_usec: Option<&str>) -> Option<Duration> {
     let usec = watchdog_usec?.parse::<u64>().ok().filter(|&usec| usec > 0)?;
     Some(Duration::from_micros(usec) / 3)
 }
@@ -65,8 +66,8 @@ mod tests {
 
     #[test]
     fn without_a_watchdog_no_ping_is_due() {
-        assert_eq!(every(None), None);
-        assert_eq!(every(Some("0")), None);
-        assert_eq!(every(Some("60000000")), Some(Duration::from_secs(20)));
+        assert_eq!(ping_interval(None), None);
+        assert_eq!(ping_interval(Some("0")), None);
+        assert_eq!(ping_interval(Some("60000000")), Some(Duration::from_secs(20)));
     }
 }

@@ -1,6 +1,4 @@
-//! `gsdk2mqtt completions` and `gsdk2mqtt man`: both made from the command line itself.
-//!
-//! May not say anything of its own: what they tell is what clap parses.
+//! `gsdk2mqtt completions` and `gsdk2mqtt man`: both generated from the clap definition.
 
 use std::io::Write;
 use std::path::PathBuf;

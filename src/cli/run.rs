@@ -1,6 +1,4 @@
 //! `gsdk2mqtt run`: the service.
-//!
-//! May not do more than load, listen, and let the bridge run.
 
 use std::sync::Arc;
 
@@ -26,7 +24,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let web = http::start_runtime().context("the system gives no thread for the web server")?;
     let listener = {
-        let _of_its_runtime = web.enter();
+        let _runtime = web.enter();
         http::listen(listen).with_context(|| {
             format!("cannot listen on {listen}; free the address or set another in http.listen")
         })?
@@ -44,13 +42,13 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let systemd = Arc::new(Systemd::from_environment());
     systemd.notify("READY=1");
     let watchdog = Arc::clone(&systemd);
-    // Apart from the loop's runtime, so that a loop that hangs is logged.
+    // Not on the event loop's runtime, so that an event loop that hangs is logged.
     web.spawn(async move { watchdog.watchdog(&heartbeat).await });
     let shutdown = async move {
         stop.await;
         systemd.notify("STOPPING=1");
     };
-    // Beside the tasks that wake it: this thread would have to be woken by another each time.
-    let turning = tokio::spawn(bridge.run(shutdown));
-    turning.await.context("internal error: the event loop panicked; please report this")
+    // On a worker, like the tasks that wake it: waking the main thread costs a switch each time.
+    let event_loop = tokio::spawn(bridge.run(shutdown));
+    event_loop.await.context("internal error: the event loop panicked; please report this")
 }

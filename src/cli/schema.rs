@@ -1,6 +1,4 @@
-//! `gsdk2mqtt schema`: what is published and what may be configured, for machines.
-//!
-//! May not load a configuration: both are needed before there is one.
+//! `gsdk2mqtt schema`: the AsyncAPI document, or the configuration's JSON Schema.
 
 use std::io::Write as _;
 

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// SIGHUP in the mask of ignored signals.
 const HANGUP_BIT: u64 = 1;
 
-/// Done at the first signal that asks for a stop. The signals are handled from this call on.
+/// Completes at the first signal that requests a stop. Signals are handled from this call on.
 pub(super) fn stop_signal() -> impl Future<Output = ()> + Send {
     let ignored = hangup_is_ignored();
     let managed = has_service_manager();
@@ -56,7 +56,7 @@ fn has_service_manager() -> bool {
     is_set("NOTIFY_SOCKET") || is_set("INVOCATION_ID") && !io::stdin().is_terminal()
 }
 
-/// Whether SIGHUP was ignored when the program started, as nohup does; Linux tells.
+/// Whether SIGHUP was ignored when the program started, as under nohup (Linux only).
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_signals(&status).is_some_and(|ignored| ignored & HANGUP_BIT != 0)

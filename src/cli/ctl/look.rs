@@ -1,21 +1,18 @@
-//! What whoever reads can be shown: how wide their terminal is, and whether it has colours.
-//!
-//! May not decide what is shown. Where there is no terminal there is neither width nor colour.
+//! The width and colours of the terminal on stdout; without a terminal there are neither.
 
 use std::io::IsTerminal;
 
 use terminal_size::{Width, terminal_size_of};
 
-/// How things are shown.
+/// What the terminal offers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look {
     /// In columns.
-    pub(super) width: Option<usize>,
+    pub(super) width: Option<u16>,
     pub(super) colours: bool,
 }
 
 impl Look {
-    /// As stdout takes it.
     pub(super) fn of_stdout() -> Self {
         let out = std::io::stdout();
         if !out.is_terminal() {
@@ -23,13 +20,13 @@ impl Look {
         }
         let variable = |name| std::env::var_os(name).unwrap_or_default();
         Self {
-            width: terminal_size_of(&out).map(|(Width(width), _)| width.into()).filter(|w| *w > 0),
-            // https://no-color.org: set and not empty means none.
+            width: terminal_size_of(&out).map(|(Width(width), _)| width).filter(|width| *width > 0),
+            // https://no-color.org: set and not empty means no colours.
             colours: variable("NO_COLOR").is_empty() && variable("TERM") != "dumb",
         }
     }
 
-    /// A text in the colour of the word that it shows, if that has one.
+    /// Colours the text if the word is a status or a result.
     pub(super) fn coloured(self, word: &str, text: String) -> String {
         let code = match word {
             _ if !self.colours => return text,

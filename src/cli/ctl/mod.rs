@@ -1,13 +1,11 @@
-//! `gsdk2mqtt ctl`: commands straight to a gateway, for people and for scripts.
-//!
-//! May not check or run a command itself: its words become a request, and `commands` does the rest,
-//! exactly as for one that came over MQTT.
+//! `gsdk2mqtt ctl`: commands straight to a gateway, for people and for scripts. The arguments
+//! become a request that `commands` checks and runs as it does those received over MQTT.
 
+mod arguments;
 mod look;
 mod progress;
 mod table;
 mod watch;
-mod words;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -18,7 +16,9 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::bridge::gateway_options;
+use arguments::{Action, CtlCommand};
+
+use crate::bridge::{gateway_entry, gateway_options};
 use crate::cli::escape::escaped;
 use crate::commands::{
     Calls, Command, Failure, Outcome, Request, Response, Verdict, code, device_rows, run as run_on,
@@ -30,9 +30,8 @@ use crate::gsdk::{
 use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::net::DialCode;
 use crate::payload::GatewayEntry;
-use words::{Asked, Words};
 
-/// What a gateway is called that is given by its address.
+/// The name of a gateway that is given by its address.
 const UNNAMED: &str = "gateway";
 
 /// Commands straight to a gateway: those of MQTT, `/` as a space and `_` as `-`.
@@ -62,49 +61,49 @@ pub(super) struct CtlArgs {
     #[arg(long, global = true, value_name = "SECONDS")]
     timeout: Option<f64>,
     #[command(subcommand)]
-    words: Words,
+    command: CtlCommand,
 }
 
-/// A gateway to talk to.
+/// The gateway that the command is for.
 struct Gateway {
     options: GatewayOptions,
-    /// How its devices are called.
+    /// The names of its devices.
     entry: GatewayEntry,
     /// Whether it was given by its address.
-    unnamed: bool,
+    is_unnamed: bool,
 }
 
 pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
-    let begun = Instant::now();
-    let found = gateway(&args);
-    let asked = args.words.ask();
-    let gateway = match found {
+    let started = Instant::now();
+    let gateway = gateway(&args);
+    let action = args.command.action();
+    let gateway = match gateway {
         Ok(gateway) => gateway,
-        Err(wrong) => {
+        Err(error) => {
             if args.json {
-                let outcome = Outcome::failed(Failure::invalid(format!("{wrong:#}")));
-                let (name, gateway) = (asked.name(), args.gateway.map(|name| name.to_string()));
-                let took = begun.elapsed();
-                document(&Response::new(name, gateway, None, outcome, took, |_| Value::Null))?;
+                let outcome = Outcome::failed(Failure::invalid(format!("{error:#}")));
+                let (name, gateway) = (action.name(), args.gateway.map(|name| name.to_string()));
+                let took = started.elapsed();
+                print_json(&Response::new(name, gateway, None, outcome, took, |_| Value::Null))?;
             } else {
-                super::say(&format!("{wrong:#}"));
+                super::say(&format!("{error:#}"));
             }
             return Ok(ExitCode::from(super::EXIT_WRONG));
         }
     };
-    let (name, mut fields) = match asked {
-        Asked::Watch => return watch::run(gateway, args.json).await,
-        Asked::Command(name, fields) => (name, fields),
+    let (name, mut fields) = match action {
+        Action::Watch => return watch::run(gateway, args.json).await,
+        Action::Request(name, fields) => (name, fields),
     };
     if let Some(timeout) = args.timeout {
-        fields.insert("timeout_s".to_owned(), words::seconds(timeout));
+        fields.insert("timeout_s".to_owned(), arguments::seconds(timeout));
     }
     let outcome = match Request::read(name, Value::Object(fields).to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
             None => tokio::select! {
-                outcome = progress::during(&request.command, ask(&gateway, &request)) => outcome,
+                outcome = progress::show(&request.command, execute(&gateway, &request)) => outcome,
                 () = super::stop_signal() => interrupted(&request.command),
             },
         },
@@ -114,7 +113,7 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         Some(gateway.entry.name.to_string()),
         None,
         outcome,
-        begun.elapsed(),
+        started.elapsed(),
         |rows| device_rows(&gateway.entry, rows),
     );
     let code = match answer.result {
@@ -125,13 +124,13 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         Verdict::Partial | Verdict::Error => ExitCode::FAILURE,
     };
     match show(&answer, &gateway.entry, args.json) {
-        // What came of the command does not change because nobody reads it.
+        // The outcome of the command does not depend on its reader.
         Err(error) if super::is_closed_pipe(&error) => Ok(code),
         shown => shown.map(|()| code),
     }
 }
 
-/// Nobody waits for the answer any more; the gateway may go on with what it has been asked.
+/// After Ctrl-C the gateway may still complete the call.
 fn interrupted(command: &Command) -> Outcome {
     let message = if command.changes() {
         "interrupted while the gateway was at it; what was done is not known: see `devices`"
@@ -141,36 +140,36 @@ fn interrupted(command: &Command) -> Outcome {
     Outcome::failed(Failure::new("cancelled", message))
 }
 
-async fn ask(gateway: &Gateway, request: &Request) -> Outcome {
-    let until = request.timeout.map(|timeout| Instant::now() + timeout);
+async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
+    let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let dial = GatewayClient::dial(&gateway.options, Arc::new(|_: &_| {}));
-    let dialled = match until {
+    let client = match deadline {
         None => dial.await,
-        Some(until) => match tokio::time::timeout_at(until, dial).await {
-            Ok(dialled) => dialled,
+        Some(deadline) => match tokio::time::timeout_at(deadline, dial).await {
+            Ok(client) => client,
             Err(_) => {
-                let message = "no link to the gateway within --timeout; nothing was done";
+                let message = "no connection to the gateway within --timeout; nothing was done";
                 return Outcome::failed(Failure::new(code::TIMEOUT, message));
             }
         },
     };
-    match dialled {
+    match client {
         Ok(client) => {
-            let mut outcome = run_on(&request.command, &Calls::new(client, until)).await;
+            let mut outcome = run_on(&request.command, &Calls::new(client, deadline)).await;
             outcome.warn_not_remembered("this program does not stay to give it again");
             outcome
         }
         Err(error) => {
-            let wrong = is_own_mistake(error.code());
+            let is_usage = is_usage_error(error.code());
             let Failure { code, message } = error.into();
-            let code = if wrong { code::INVALID_REQUEST } else { code };
-            Outcome::failed(Failure::new(code, gateway.in_its_words(&message)))
+            let code = if is_usage { code::INVALID_REQUEST } else { code };
+            Outcome::failed(Failure::new(code, gateway.name_options(&message)))
         }
     }
 }
 
-/// Whether no gateway was asked at all, as what is needed to ask one is wrong.
-fn is_own_mistake(code: ErrorCode) -> bool {
+/// Whether an option is wrong, so that the gateway was not called.
+fn is_usage_error(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::Dial(
@@ -180,9 +179,9 @@ fn is_own_mistake(code: ErrorCode) -> bool {
 }
 
 impl Gateway {
-    /// A gateway given by its address has options where a configured one has keys.
-    fn in_its_words(&self, message: &str) -> String {
-        if !self.unnamed {
+    /// Replaces configuration keys by options where the gateway was given by its address.
+    fn name_options(&self, message: &str) -> String {
+        if !self.is_unnamed {
             return message.to_owned();
         }
         [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
@@ -194,7 +193,7 @@ impl Gateway {
     }
 }
 
-/// The gateway that was meant.
+/// The gateway that the options name.
 fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
     match (&args.address, &args.ca_file, &args.gateway) {
         (Some(_), Some(_), Some(_)) => {
@@ -227,7 +226,7 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
             queue_size: QUEUE_SIZE_DEFAULT,
             timing: Timing::default(),
         };
-        return Ok(Gateway { options, entry, unnamed: true });
+        return Ok(Gateway { options, entry, is_unnamed: true });
     }
     let config = match config::load(&args.config, std::env::vars_os()) {
         Ok(loaded) => loaded.config,
@@ -247,20 +246,14 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
     let Some(gateway) = config.gateways.get(name) else {
         bail!("no gateway {name} is configured; there are {names}");
     };
-    let devices = gateway.devices.iter().map(|(&id, device)| {
-        let kept = device.connect != config::Connect::Observe;
-        (id, crate::payload::DeviceEntry { name: device.name.clone(), area: None, kept })
-    });
-    let entry = GatewayEntry {
-        name: name.clone(),
-        address: gateway.address.to_string(),
-        area: None,
-        devices: Arc::new(devices.collect()),
-    };
-    Ok(Gateway { options: gateway_options(name, gateway), entry, unnamed: false })
+    Ok(Gateway {
+        options: gateway_options(name, gateway),
+        entry: gateway_entry(name, gateway),
+        is_unnamed: false,
+    })
 }
 
-/// What stands against a command that concerns every device: nobody has said that it is meant.
+/// Asks before a command that concerns every device. Returns why it is not to run.
 fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     let question = match command {
         _ if yes => return Ok(None),
@@ -283,28 +276,27 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     Ok((!meant).then(|| Failure::new("cancelled", "nothing was done")))
 }
 
-/// An answer as one document.
-fn document(answer: &Response) -> anyhow::Result<()> {
+fn print_json(answer: &Response) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(answer)?)?)
 }
 
-/// The answer: data to stdout, what went wrong to stderr, also where nobody reads the data.
+/// Prints data to stdout, then errors to stderr, even if stdout is closed.
 fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<()> {
     if json {
-        return document(answer);
+        return print_json(answer);
     }
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
     let mut shown = Ok(());
-    // What failed as a whole has no data, but perhaps steps.
+    // A command that failed as a whole has no data, but may have steps.
     if answer.result != Verdict::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let look = look::Look::of_stdout();
-        let (text, left_out) = table::of(&answer.command, answer.data.value(), by_number, look);
+        let (text, omitted) = table::format(&answer.command, answer.data.value(), by_number, look);
         let mut out = std::io::stdout().lock();
         shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        if !left_out.is_empty() {
-            let left_out = left_out.join(", ");
-            super::say(&format!("no room for {left_out}; widen the terminal, or see --json"));
+        if !omitted.is_empty() {
+            let omitted = omitted.join(", ");
+            super::say(&format!("no room for {omitted}; widen the terminal, or use --json"));
         }
     }
     let device = |id: DeviceId| {

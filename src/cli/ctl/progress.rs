@@ -1,6 +1,5 @@
-//! A line on stderr while a command takes its time, for people: gone before the answer comes.
-//!
-//! May not show anything where stderr is no terminal.
+//! A line on stderr that shows how long a command has taken, where stderr is a terminal. It is
+//! erased before the answer is printed.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -9,11 +8,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::commands::Command;
 
-/// How long a command may take before anything is said of it, and how often it is said.
-const EVERY: Duration = Duration::from_secs(1);
+/// How long a command may take before the line is shown, and how often the line is updated.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Awaits `work`, and tells meanwhile how long it has taken.
-pub(super) async fn during<T>(command: &Command, work: impl Future<Output = T>) -> T {
+/// Awaits `work` and shows its progress.
+pub(super) async fn show<T>(command: &Command, work: impl Future<Output = T>) -> T {
     let searching = match command {
         Command::Search { wait } => Some(*wait),
         _ => None,
@@ -21,9 +20,9 @@ pub(super) async fn during<T>(command: &Command, work: impl Future<Output = T>) 
     if !std::io::stderr().is_terminal() {
         return work.await;
     }
-    let begun = Instant::now();
-    let first = if searching.is_some() { begun } else { begun + EVERY };
-    let mut ticks = interval_at(first, EVERY);
+    let started = Instant::now();
+    let first = if searching.is_some() { started } else { started + INTERVAL };
+    let mut ticks = interval_at(first, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut work = std::pin::pin!(work);
     let mut shown = Shown(0);
@@ -31,20 +30,20 @@ pub(super) async fn during<T>(command: &Command, work: impl Future<Output = T>) 
         tokio::select! {
             done = &mut work => return done,
             _ = ticks.tick() => {
-                let line = line(searching, begun.elapsed());
-                show(&format!("\r{line}"));
+                let line = line(searching, started.elapsed());
+                write_stderr(&format!("\r{line}"));
                 shown.0 = line.len();
             }
         }
     }
 }
 
-/// The length of the line on the screen: wiped when the command is done, or given up.
+/// The length of the line on the screen, which is erased on drop.
 struct Shown(usize);
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        show(&format!("\r{:width$}\r", "", width = self.0));
+        write_stderr(&format!("\r{:width$}\r", "", width = self.0));
     }
 }
 
@@ -56,8 +55,8 @@ fn line(searching: Option<Duration>, passed: Duration) -> String {
     }
 }
 
-fn show(text: &str) {
+fn write_stderr(text: &str) {
     let mut err = std::io::stderr();
-    // A terminal that is gone needs no progress.
+    // Fails where the terminal is gone.
     _ = write!(err, "{text}").and_then(|()| err.flush());
 }

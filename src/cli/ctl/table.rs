@@ -1,18 +1,16 @@
-//! Answers as tables for people, no wider than their terminal.
-//!
-//! May not decide what is in an answer. Where there is not room for all, cells are wrapped, then
-//! columns left out, and it is said which.
+//! Answers as tables for people, no wider than their terminal: cells are wrapped, then columns
+//! omitted where there is no room.
 
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::{Map, Value};
-use unicode_width::UnicodeWidthStr;
 
 use super::look::Look;
 use crate::cli::escape::escaped;
 
-/// The least width to which a cell is wrapped.
-const WRAPPED_MIN: usize = 6;
-/// Between two columns.
-const GAP: &str = "  ";
+/// A cell is wrapped to no less than this width.
+const WRAPPED_WIDTH_MIN: u16 = 6;
+/// The space between two columns.
+const GAP: u16 = 2;
 
 /// A column of a command's rows.
 struct Column {
@@ -21,20 +19,20 @@ struct Column {
     head: &'static str,
     /// Whether its cells may be wrapped.
     wraps: bool,
-    /// Which goes first where there is no room; 0 stays.
-    leaves: u8,
+    /// Columns are omitted in this order where there is no room; 0 is never omitted.
+    omission: u8,
 }
 
 const fn column(key: &'static str, head: &'static str) -> Column {
-    Column { key, head, wraps: false, leaves: 0 }
+    Column { key, head, wraps: false, omission: 0 }
 }
 
 const fn wrapped(key: &'static str, head: &'static str) -> Column {
     Column { wraps: true, ..column(key, head) }
 }
 
-const fn leaving(leaves: u8, column: Column) -> Column {
-    Column { leaves, ..column }
+const fn optional(omission: u8, column: Column) -> Column {
+    Column { omission, ..column }
 }
 
 const ID: Column = column("device_id", "ID");
@@ -46,29 +44,29 @@ const DEVICES: &[Column] = &[
     NAME,
     column("status", "STATUS"),
     ADDRESS,
-    leaving(3, column("mode", "MODE")),
-    leaving(1, column("ssl", "SSL")),
-    leaving(2, column("auto_reconnect", "REGISTERED")),
+    optional(3, column("mode", "MODE")),
+    optional(1, column("ssl", "SSL")),
+    optional(2, column("auto_reconnect", "REGISTERED")),
 ];
 const FOUND: &[Column] = &[
     ID,
     NAME,
     column("type", "TYPE"),
     ADDRESS,
-    leaving(2, column("mode", "MODE")),
+    optional(2, column("mode", "MODE")),
     column("ssl", "SSL"),
-    leaving(1, column("server", "SERVER")),
+    optional(1, column("server", "SERVER")),
 ];
 const PENDING: &[Column] =
-    &[ID, NAME, leaving(1, column("type", "TYPE")), ADDRESS, column("last_try", "LAST TRY")];
+    &[ID, NAME, optional(1, column("type", "TYPE")), ADDRESS, column("last_try", "LAST TRY")];
 const SLAVES: &[Column] = &[ID, NAME, wrapped("rs485", "RS-485"), wrapped("wiegand", "WIEGAND")];
 const STEPS: &[Column] =
     &[ID, NAME, column("step", "STEP"), column("result", "RESULT"), wrapped("message", "")];
 const NAMED: &[Column] = &[ID, NAME];
 
-/// An answer's data as text, and what was left out of it; `name_of` is what the configuration
-/// calls a device.
-pub(super) fn of(
+/// Formats an answer's data, and names the columns that were omitted. `name_of` gives the
+/// configured name of a device.
+pub(super) fn format(
     command: &str,
     data: &Value,
     name_of: impl Fn(u64) -> Option<String>,
@@ -89,30 +87,32 @@ pub(super) fn of(
     }
 }
 
-/// Data that is no rows: a field a line, and devices by their names.
+/// Data without rows: one field a line, and devices as a table of their names.
 fn fields(
     data: Option<&Map<String, Value>>,
     name_of: impl Fn(u64) -> Option<String>,
     look: Look,
 ) -> (String, Vec<&'static str>) {
-    let (mut lines, mut named) = (String::new(), Vec::new());
+    let (mut lines, mut devices) = (String::new(), Vec::new());
     for (key, value) in data.into_iter().flatten().filter(|(key, _)| *key != "steps") {
         match (key.as_str(), value) {
             ("device_ids", Value::Array(ids)) if !ids.is_empty() => {
-                named = ids.iter().map(|id| serde_json::json!({ "device_id": id })).collect();
+                devices = ids.iter().map(|id| serde_json::json!({ "device_id": id })).collect();
             }
             ("device_id", id) => {
-                let name =
-                    id.as_u64().and_then(&name_of).map(|name| format!(" ({})", escaped(&name)));
+                let name = id.as_u64().and_then(&name_of);
+                let name = name.map(|name| format!(" ({})", escaped(&name)));
                 lines += &format!("{key}: {id}{}\n", name.unwrap_or_default());
             }
-            _ => lines += &format!("{key}: {}\n", word(value)),
+            _ => lines += &format!("{key}: {}\n", text(value)),
         }
     }
-    let (rows, left_out) =
-        if named.is_empty() { Default::default() } else { table(NAMED, &named, name_of, look) };
-    lines += &rows;
-    if lines.is_empty() { ("done\n".to_owned(), left_out) } else { (lines, left_out) }
+    if lines.is_empty() && devices.is_empty() {
+        return ("done\n".to_owned(), Vec::new());
+    }
+    let (rows, omitted) =
+        if devices.is_empty() { Default::default() } else { table(NAMED, &devices, name_of, look) };
+    (lines + &rows, omitted)
 }
 
 fn table(
@@ -121,107 +121,73 @@ fn table(
     name_of: impl Fn(u64) -> Option<String>,
     look: Look,
 ) -> (String, Vec<&'static str>) {
-    let mut columns: Vec<(&Column, Vec<String>)> = columns
-        .iter()
-        .map(|column| (column, rows.iter().map(|row| cell(row, column.key, &name_of)).collect()))
-        .collect();
-    let room = look.width.unwrap_or(usize::MAX);
-    let mut widths = widths(&columns, room);
-    let mut left_out = Vec::new();
-    while total(&widths) > room {
-        let going = columns.iter().enumerate().filter(|(_, (column, _))| column.leaves > 0);
-        let Some((at, _)) = going.min_by_key(|(_, (column, _))| column.leaves) else { break };
-        left_out.push(columns.remove(at).0.head);
-        widths = self::widths(&columns, room);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns.iter().map(|column| column.head));
+    for row in rows {
+        table.add_row(columns.iter().map(|column| cell(row, column.key, &name_of)));
     }
+    let omitted = fit(&mut table, columns, look.width);
     let mut text = String::new();
-    let heads = columns.iter().map(|(column, _)| column.head.to_owned()).collect();
-    text += &lines(heads, &widths, |_, text| look.bold(text));
-    for row in 0..rows.len() {
-        let cells: Vec<String> =
-            columns.iter().filter_map(|(_, cells)| cells.get(row)).cloned().collect();
-        let colour = |at: usize, text| look.coloured(cells.get(at).map_or("", |cell| cell), text);
-        text += &lines(cells.clone(), &widths, colour);
-    }
-    (text, left_out)
-}
-
-/// How wide each column is to be, as near to the room as wrapping gets.
-fn widths(columns: &[(&Column, Vec<String>)], room: usize) -> Vec<usize> {
-    let widest = |(column, cells): &(&Column, Vec<String>)| {
-        let cells = cells.iter().map(|cell| cell.width());
-        cells.chain([column.head.width()]).max().unwrap_or_default()
-    };
-    let mut widths: Vec<usize> = columns.iter().map(widest).collect();
-    while total(&widths) > room {
-        let wrapping = columns.iter().zip(&mut widths).filter(|((column, _), width)| {
-            column.wraps && **width > WRAPPED_MIN.max(column.head.width())
-        });
-        let Some((_, width)) = wrapping.max_by_key(|(_, width)| **width) else { break };
-        *width -= 1;
-    }
-    widths
-}
-
-fn total(widths: &[usize]) -> usize {
-    widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
-}
-
-/// One row, of as many lines as its cells need.
-fn lines(cells: Vec<String>, widths: &[usize], paint: impl Fn(usize, String) -> String) -> String {
-    let cells: Vec<Vec<String>> =
-        cells.iter().zip(widths).map(|(cell, width)| wrap(cell, *width)).collect();
-    let mut text = String::new();
-    for at in 0..cells.iter().map(Vec::len).max().unwrap_or_default() {
-        let mut line = String::new();
-        let mut owed = 0;
-        for (index, (parts, width)) in cells.iter().zip(widths).enumerate() {
-            let part = parts.get(at).map_or("", |part| part);
-            if !part.is_empty() {
-                line += &" ".repeat(owed);
-                line += &paint(index, part.to_owned());
-                owed = 0;
-            }
-            owed += width.saturating_sub(part.width()) + GAP.len();
-        }
-        text += &line;
+    for (index, line) in table.lines().enumerate() {
+        // The head is one line, as its cells are never wrapped.
+        let paint = |word: &str| match index {
+            0 if !word.is_empty() => look.bold(word.to_owned()),
+            _ => look.coloured(word, word.to_owned()),
+        };
+        let words: Vec<String> = line.trim_end().split(' ').map(paint).collect();
+        text += &words.join(" ");
         text.push('\n');
     }
-    text
+    (text, omitted)
 }
 
-/// A text in lines of this width: broken between words, and within one that is longer.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().map_or(0, |line| line.width());
-        if line > 0 && line + 1 + word.width() > width {
-            lines.push(String::new());
-        } else if let Some(line) = lines.last_mut().filter(|line| !line.is_empty()) {
-            line.push(' ');
+/// Sets how far each column may shrink, and hides columns until the others fit.
+fn fit(table: &mut Table, columns: &[Column], room: Option<u16>) -> Vec<&'static str> {
+    let widths = table.column_max_content_widths();
+    let least = |(column, width): (&Column, &u16)| {
+        let head = u16::try_from(column.head.len()).unwrap_or(u16::MAX);
+        if column.wraps { WRAPPED_WIDTH_MIN.max(head).min(*width) } else { *width }
+    };
+    let least: Vec<u16> = columns.iter().zip(&widths).map(least).collect();
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    let mut omitted = Vec::new();
+    while let Some(room) = room {
+        let needed = shown.iter().filter_map(|&at| least.get(at)).map(|width| width + GAP);
+        if needed.fold(0, u16::saturating_add) <= room.saturating_add(GAP) {
+            break;
         }
-        for letter in word.chars() {
-            let mut buffer = [0; 4];
-            let letter = &*letter.encode_utf8(&mut buffer);
-            if lines.last().is_some_and(|line| line.width() + letter.width() > width) {
-                lines.push(String::new());
-            }
-            if let Some(line) = lines.last_mut() {
-                line.push_str(letter);
-            }
-        }
+        let optional = shown.iter().filter_map(|&at| Some((at, columns.get(at)?)));
+        let optional = optional.filter(|(_, column)| column.omission > 0);
+        let Some((at, column)) = optional.min_by_key(|(_, column)| column.omission) else { break };
+        shown.retain(|shown| *shown != at);
+        omitted.push(column.head);
     }
-    lines
+    for (at, column) in table.column_iter_mut().enumerate() {
+        let gap = if shown.last() == Some(&at) { 0 } else { GAP };
+        column.set_padding((0, gap));
+        column.set_constraint(match (columns.get(at), least.get(at)) {
+            _ if !shown.contains(&at) => ColumnConstraint::Hidden,
+            (Some(Column { wraps: true, .. }), Some(least)) => {
+                ColumnConstraint::LowerBoundary(Width::Fixed(least + gap))
+            }
+            _ => ColumnConstraint::ContentWidth,
+        });
+    }
+    if let Some(room) = room {
+        table.set_width(room);
+    }
+    omitted
 }
 
 fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> String {
     match (row.get(key), key) {
         (Some(Value::String(ip)), "ip") => match row.get("port").and_then(Value::as_u64) {
-            // A device that dials in has none that counts.
+            // A device that dials the gateway has no port of its own.
             None | Some(0) => ip.clone(),
             Some(port) => format!("{ip}:{port}"),
         },
-        (Some(value), _) => word(value),
+        (Some(value), _) => text(value),
         (None, "name") => {
             let id = row.get("device_id").and_then(Value::as_u64);
             id.and_then(name_of).map_or_else(|| "-".to_owned(), |name| escaped(&name))
@@ -231,13 +197,13 @@ fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> Stri
 }
 
 /// A value for people.
-fn word(value: &Value) -> String {
+fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(", "),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
         Value::String(text) => escaped(text),
         other => other.to_string(),
     }
@@ -250,7 +216,7 @@ mod tests {
     use super::*;
 
     fn shown(command: &str, data: &Value, look: Look) -> (String, Vec<&'static str>) {
-        of(command, data, |id| (id == 7).then(|| "Front door".to_owned()), look)
+        format(command, data, |id| (id == 7).then(|| "Front door".to_owned()), look)
     }
 
     fn row(id: u32, status: &str) -> Value {
@@ -283,18 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_the_terminal_and_says_what_has_no_room() {
+    fn a_table_fits_the_terminal_and_omits_columns() {
         let data = json!({"devices": [row(540_092_578, "tcp_connected")]});
         for width in 20..140 {
             let look = Look { width: Some(width), colours: false };
-            let (text, left_out) = shown("devices", &data, look);
-            let widest = text.lines().map(UnicodeWidthStr::width).max().unwrap();
-            assert!(widest <= width || left_out.len() == 3, "{width}:\n{text}");
+            let (text, omitted) = shown("devices", &data, look);
+            let widest = text.lines().map(str::len).max().unwrap();
+            assert!(widest <= usize::from(width) || omitted.len() == 3, "{width}:\n{text}");
             assert!(text.contains("540092578") && text.contains("tcp_connected"), "{text}");
-            assert_eq!(text.contains("REGISTERED"), !left_out.contains(&"REGISTERED"));
+            assert_eq!(text.contains("REGISTERED"), !omitted.contains(&"REGISTERED"));
         }
-        let (text, left_out) = shown("devices", &data, Look { width: Some(80), colours: false });
-        assert_eq!(left_out, ["SSL", "REGISTERED"], "{text}");
+        let (text, omitted) = shown("devices", &data, Look { width: Some(80), colours: false });
+        assert_eq!(omitted, ["SSL", "REGISTERED"], "{text}");
         let expected = "ID         NAME             STATUS         ADDRESS              MODE\n\
                         540092578  Front door of    tcp_connected  192.168.0.101:51211  \
                         server_to_device\n           the house\n";
@@ -302,17 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn wide_letters_stand_in_line() {
+    fn wide_letters_are_aligned() {
         let name_of = |id| Some(if id == 7 { "정문" } else { "Hall" }.to_owned());
         let data =
             json!({"slaves": [{"device_id": 7, "rs485": [1]}, {"device_id": 8, "rs485": [2]}]});
-        let (text, _) = of("slaves/get", &data, name_of, Look::default());
-        let widths: Vec<usize> = text.lines().skip(1).map(UnicodeWidthStr::width).collect();
-        assert_eq!(widths[0], widths[1], "{text}");
+        let (text, _) = format("slaves/get", &data, name_of, Look::default());
+        let expected = "ID  NAME  RS-485  WIEGAND\n7   정문  1\n8   Hall  2\n";
+        assert_eq!(text, expected);
     }
 
     #[test]
-    fn colours_stand_on_words_and_change_no_width() {
+    fn colours_change_no_width() {
         let data = json!({"devices": [row(7, "tcp_connected"), row(8, "tls_not_allowed")]});
         let plain = shown("devices", &data, Look::default()).0;
         let coloured = shown("devices", &data, Look { width: None, colours: true }).0;

@@ -1,6 +1,4 @@
-//! `gsdk2mqtt ctl watch`: every change of a device's status as a line, live.
-//!
-//! May not decide what is news: it tells what the stream tells, repeats too.
+//! `gsdk2mqtt ctl watch`: prints every status that the gateway's stream sends, repeats too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,9 +24,9 @@ struct Watch {
     gateway: Gateway,
     types: BTreeMap<DeviceId, DeviceType>,
     /// Whether there has been a link.
-    linked: bool,
-    /// Whether the list of this link has been shown.
-    listed: bool,
+    was_linked: bool,
+    /// Whether the list of this link has been printed.
+    is_listed: bool,
     json: bool,
     look: Look,
 }
@@ -39,39 +37,39 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
     let options = gateway.options.clone();
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
     let (look, types) = (Look::of_stdout(), BTreeMap::new());
-    let mut watch = Watch { gateway, types, linked: false, listed: false, json, look };
-    let stop = super::super::stop_signal();
+    let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, look };
+    let stop = crate::cli::stop_signal();
     tokio::pin!(stop);
     loop {
         let event = tokio::select! {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
             Some((_, event)) = events.recv() => event,
         };
-        let is_wrong = watch.never_comes(&event);
+        let is_usage_error = watch.is_usage_error(&event);
         let lines = watch.lines(event, &link);
         let mut out = std::io::stdout().lock();
         for line in lines {
             writeln!(out, "{line}")?;
         }
         out.flush()?;
-        if is_wrong {
-            return Ok(ExitCode::from(super::super::EXIT_WRONG));
+        if is_usage_error {
+            return Ok(ExitCode::from(crate::cli::EXIT_WRONG));
         }
     }
 }
 
 impl Watch {
-    /// Whether no gateway can be asked, with what was given for it.
-    fn never_comes(&self, event: &LinkEvent) -> bool {
+    /// Whether the options are wrong, so that waiting for a link is useless.
+    fn is_usage_error(&self, event: &LinkEvent) -> bool {
         let LinkEvent::AttemptFailed(error) = event else { return false };
-        !self.linked && super::is_own_mistake(error.code)
+        !self.was_linked && super::is_usage_error(error.code)
     }
 
     fn lines(&mut self, event: LinkEvent, link: &Link) -> Vec<String> {
         let now = now();
         match event {
             LinkEvent::Status { device_id, status, timestamp_s, .. } => {
-                // A connected one is in the list; by the time that comes it may be gone again.
+                // The list has the type of a connected device.
                 if !self.types.contains_key(&device_id) && status.connected() == Some(true) {
                     link.list_now();
                 }
@@ -79,19 +77,19 @@ impl Watch {
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
             LinkEvent::LinkUp { .. } => {
-                (self.linked, self.listed) = (true, false);
+                (self.was_linked, self.is_listed) = (true, false);
                 link.list_now();
-                vec![self.word(now, "linked", None)]
+                vec![self.link(now, "linked", None)]
             }
             LinkEvent::List(rows) => {
                 for row in &rows {
-                    // A device that has not been connected yet has none.
+                    // A device that has not been connected yet has no type.
                     let device_type = row.info.device_type;
                     if !device_type.is_undefined() {
                         self.types.insert(row.device_id, device_type);
                     }
                 }
-                if std::mem::replace(&mut self.listed, true) {
+                if std::mem::replace(&mut self.is_listed, true) {
                     return Vec::new();
                 }
                 let line = |row: &crate::fleet::Listed| {
@@ -100,10 +98,10 @@ impl Watch {
                 rows.iter().map(line).collect()
             }
             LinkEvent::LinkDown { error, .. } => {
-                vec![self.word(now, "link_lost", Some(&error.to_string()))]
+                vec![self.link(now, "link_lost", Some(&error.to_string()))]
             }
             LinkEvent::AttemptFailed(error) | LinkEvent::ListFailed(error) => {
-                vec![self.word(now, "no_link", Some(&error.to_string()))]
+                vec![self.link(now, "no_link", Some(&error.to_string()))]
             }
             LinkEvent::ListAsked | LinkEvent::AcceptFilter(_) => Vec::new(),
         }
@@ -127,19 +125,19 @@ impl Watch {
         format!("{at}  {id:>10}  {status}  {}{listed}", escaped(&name))
     }
 
-    fn word(&self, at: Moment, word: &str, message: Option<&str>) -> String {
+    fn link(&self, at: Moment, event: &str, message: Option<&str>) -> String {
         let (at, gateway) = (rfc3339(at), &self.gateway.entry.name);
-        let message = message.map(|message| self.gateway.in_its_words(message));
+        let message = message.map(|message| self.gateway.name_options(message));
         if self.json {
             let message = message.map_or(Value::Null, Value::from);
             return json!({
-                "timestamp": at, "gateway": gateway, "event": word, "message": message,
+                "timestamp": at, "gateway": gateway, "event": event, "message": message,
             })
             .to_string();
         }
         let message = escaped(&message.unwrap_or_default());
-        let word = self.look.coloured(word, word.replace('_', " "));
-        format!("{at}  gateway {gateway}: {word}  {message}").trim_end().to_owned()
+        let event = self.look.coloured(event, event.replace('_', " "));
+        format!("{at}  gateway {gateway}: {event}  {message}").trim_end().to_owned()
     }
 }
 

@@ -1,15 +1,13 @@
-//! The words of the command line, and the request that they make.
-//!
-//! May not check values: the request's own checks do, and their messages fit here too.
+//! The subcommands of `ctl`, and the request that each makes. The request checks the values.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::commands::Name;
 
-/// What is asked for.
+/// A subcommand.
 #[derive(Debug, Subcommand)]
-pub(super) enum Words {
+pub(super) enum CtlCommand {
     /// The managed devices and how they are connected
     Devices,
     /// Search the gateway's subnet for devices
@@ -27,7 +25,7 @@ pub(super) enum Words {
         /// Its IPv4 address
         ip: String,
         #[command(flatten)]
-        how: How,
+        target: Target,
     },
     /// Disconnect devices; registered ones come back
     Disconnect {
@@ -54,7 +52,7 @@ pub(super) enum Words {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct How {
+pub(super) struct Target {
     /// Its port [default: 51211]
     #[arg(long)]
     port: Option<u64>,
@@ -87,7 +85,7 @@ pub(super) enum Async {
         #[arg(value_name = "DEVICE=IP", required = true, value_parser = address)]
         devices: Vec<(u64, String)>,
         #[command(flatten)]
-        how: How,
+        target: Target,
     },
     /// Take registrations back, and disconnect
     Remove {
@@ -168,7 +166,7 @@ pub(super) enum Slaves {
     },
 }
 
-/// Whether the number is a device's ID, the request's own check says.
+/// The request checks whether the number is a device's ID.
 fn device(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "write the device's number, as in 544114231".to_owned())
 }
@@ -178,41 +176,40 @@ fn address(text: &str) -> Result<(u64, String), String> {
     parsed.ok_or_else(|| format!("{text:?} is not as in 544114231=192.168.0.104"))
 }
 
-/// Seconds for a request. JSON has no infinity, and what is left out would not be checked.
+/// Seconds for a request. JSON has no infinity; as text it is refused by the request's check.
 pub(super) fn seconds(number: f64) -> Value {
     if number.is_finite() { json!(number) } else { json!(number.to_string()) }
 }
 
-/// What the words ask for.
-pub(super) enum Asked {
-    /// To watch.
+/// What a subcommand does.
+pub(super) enum Action {
     Watch,
-    /// A command, and its request's fields.
-    Command(Name, Map<String, Value>),
+    /// A command, and the fields of its request.
+    Request(Name, Map<String, Value>),
 }
 
-impl Asked {
+impl Action {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Watch => "watch",
-            Self::Command(name, _) => name.as_str(),
+            Self::Request(name, _) => name.as_str(),
         }
     }
 }
 
-impl Words {
-    pub(super) fn ask(self) -> Asked {
+impl CtlCommand {
+    pub(super) fn action(self) -> Action {
         let (name, fields) = match self {
-            Self::Watch => return Asked::Watch,
+            Self::Watch => return Action::Watch,
             Self::Devices => (Name::Devices, json!({})),
             Self::Search { wait } => (Name::Search, json!({ "wait_s": seconds(wait) })),
             Self::Pending => (Name::Pending, json!({})),
-            Self::Connect { ip, how } => {
-                (Name::Connect, json!({ "ip": ip, "port": how.port, "ssl": how.ssl }))
+            Self::Connect { ip, target: Target { port, ssl } } => {
+                (Name::Connect, json!({ "ip": ip, "port": port, "ssl": ssl }))
             }
             Self::Disconnect { devices } => (Name::Disconnect, devices.fields()),
             Self::DisconnectAll => (Name::DisconnectAll, json!({})),
-            Self::Async(Async::Add { devices, how: How { port, ssl } }) => {
+            Self::Async(Async::Add { devices, target: Target { port, ssl } }) => {
                 let devices: Vec<Value> = devices
                     .into_iter()
                     .map(|(id, ip)| json!({ "device_id": id, "ip": ip, "port": port, "ssl": ssl }))
@@ -220,7 +217,7 @@ impl Words {
                 (Name::AsyncAdd, json!({ "devices": devices }))
             }
             Self::Async(Async::Remove { devices }) => (Name::AsyncRemove, devices.fields()),
-            Self::AcceptFilter(words) => words.ask(),
+            Self::AcceptFilter(command) => command.request(),
             Self::Mode(Mode::Set { mode, change }) => {
                 let Change { devices, no_apply } = change;
                 let ids = devices.device_ids;
@@ -236,16 +233,16 @@ impl Words {
             }
         };
         let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
-        Asked::Command(name, fields)
+        Action::Request(name, fields)
     }
 }
 
 impl AcceptFilter {
-    fn ask(self) -> (Name, Value) {
+    fn request(self) -> (Name, Value) {
         match self {
             Self::Get => (Name::FilterGet, json!({})),
             Self::Set { device_ids, allow_all, none } => {
-                // What was not said is not sent: the request's own check asks for it.
+                // Options that were not given are not sent: the request's check asks for them.
                 let device_ids = (none || !device_ids.is_empty()).then_some(device_ids);
                 let allow_all = allow_all.then_some(true);
                 (Name::FilterSet, json!({ "device_ids": device_ids, "allow_all": allow_all }))
