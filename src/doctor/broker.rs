@@ -1,46 +1,32 @@
-//! The broker: does it take us in, what does it grant, does its access list let us do our work.
-//!
-//! It publishes to topics of answers to which no request belongs, and to one beside discovery that
-//! Home Assistant does not read. Nothing retained is left behind.
-
-use std::time::Duration;
+//! Checks the broker: connection, limits, and whether its access list permits what the bridge
+//! does. Probes go to topics of answers to which no request belongs, and to one beside discovery
+//! that Home Assistant does not read. Nothing retained remains.
 
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use super::Finding;
+use super::probe::{self, PAYLOAD, Probe};
 use crate::config::Config;
 use crate::mqtt::session::spawn;
-use crate::mqtt::{
-    Connected, Connection, Event, FILTERS_PER_PACKET, Protocol, Publish, Refusal, Retained,
-    Session, Settings, Topics,
-};
+use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, Settings, Topics};
 
-/// How long it may take to take us in: longer than each of the session's own deadlines.
-const CONNECT: Duration = Duration::from_secs(25);
-/// How long it may take for each answer after that.
-const ANSWER: Duration = Duration::from_secs(5);
-/// What is published: no broker refuses it for its form.
-pub(super) const PROBE: &[u8] = b"{}";
-/// Smaller packets than this do not hold the list of a gateway with some hundred devices.
+/// Smaller packets cannot hold the list of a gateway with some hundred devices.
 const PACKET_SMALL: u32 = 64 * 1024;
-/// The token of the retained message, above those of the others.
-const RETAINED_TOKEN: u64 = 1 << 32;
-/// What our infos and states need at the least.
+/// Smaller packets cannot hold infos and states.
 const PACKET_MIN: u32 = 4 * 1024;
 
-pub(super) async fn examine(config: &Config, bridge: Settings) -> Vec<Finding> {
+/// `settings` are the bridge's own.
+pub(super) async fn examine(config: &Config, mut settings: Settings) -> Vec<Finding> {
     let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
-    let tried = topics.response(&config.bridge_name, "check");
-    let mut settings = bridge;
-    // Another one than the bridge's: a running bridge is not to be thrown out.
+    let topic = topics.response(&config.bridge_name, "check");
+    // A running bridge must not lose its session, nor must a will be published in its name.
     settings.client_id += &format!("_check_{}", std::process::id());
-    settings.will.topic.clone_from(&tried);
-    settings.will.payload = Bytes::from_static(PROBE);
+    settings.will.topic.clone_from(&topic);
+    settings.will.payload = PAYLOAD;
     settings.will.retain = false;
     let (broker, protocol) = (settings.url(), settings.protocol);
     let mut session = spawn(settings);
-    let connected = match connected(&mut session).await {
+    let connected = match probe::connected(&mut session).await {
         Ok(connected) => connected,
         Err(reason) => return vec![Finding::fail(format!("broker: {reason}")).about("mqtt.url")],
     };
@@ -48,47 +34,29 @@ pub(super) async fn examine(config: &Config, bridge: Settings) -> Vec<Finding> {
         Protocol::V5 => "5",
         Protocol::V311 => "3.1.1",
     };
-    let mut findings = vec![Finding::ok(format!("broker {broker}: takes us in (MQTT {version})"))];
-    findings.extend(connected.certificate.as_ref().map(|shown| {
-        let remedy = "give the broker a new certificate before it ends";
-        super::certificate("broker", shown, remedy).about("mqtt.url")
+    let mut findings =
+        vec![Finding::ok(format!("broker {broker}: accepts the connection (MQTT {version})"))];
+    findings.extend(connected.certificate.as_ref().map(|certificate| {
+        let remedy = "give the broker a new certificate before it expires";
+        super::certificate("broker", certificate, remedy).about("mqtt.url")
     }));
-    let retain_available = connected.retain_available;
     findings.extend(granted(&connected, protocol));
-    let mut connection = connected.connection;
-    findings.extend(subscribes(config, &topics, &mut session, &mut connection).await);
-    findings.extend(publishes(config, &topics, protocol, &mut session, &mut connection).await);
+    let retain_available = connected.retain_available;
+    let mut probe = Probe::new(session, connected.connection);
+    findings.extend(subscriptions(config, &topics, &mut probe).await);
+    findings.extend(publishing(config, &topics, protocol, &mut probe).await);
     if retain_available {
         // Last, as a broker that keeps none may close the connection.
-        let found = super::retained::examine(&tried, RETAINED_TOKEN, &mut session, &mut connection);
-        findings.push(found.await);
+        findings.push(retained(&topic, &mut probe).await);
     }
-    connection.disconnect();
-    // Past the deadline it is dropped, and the broker publishes the will, which has no subscribers.
-    _ = timeout(ANSWER, async { while session.next().await.is_some() {} }).await;
+    probe.disconnect().await;
     findings
-}
-
-async fn connected(session: &mut Session) -> Result<Connected, String> {
-    let first = timeout(CONNECT, async {
-        loop {
-            match session.next().await {
-                Some(Event::Connected(connected)) => return Ok(connected),
-                Some(Event::Unreachable { reason, .. } | Event::Disconnected { reason, .. }) => {
-                    return Err(reason);
-                }
-                Some(_) => {}
-                None => return Err("the session has ended".to_owned()),
-            }
-        }
-    });
-    first.await.unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT.as_secs())))
 }
 
 fn granted(connected: &Connected, protocol: Protocol) -> Vec<Finding> {
     let retain = (!connected.retain_available).then(|| {
         Finding::fail(
-            "broker: keeps no retained messages, so nobody sees states; allow them in the \
+            "broker: keeps no retained messages, so that clients see no states; allow them in the \
              broker's configuration (mosquitto: retain_available true)",
         )
     });
@@ -99,25 +67,20 @@ fn granted(connected: &Connected, protocol: Protocol) -> Vec<Finding> {
              bounded by mqtt.max_answer",
         ),
         (Some(size), _) if size < PACKET_MIN => Finding::fail(format!(
-            "broker: takes packets of {size} bytes at most, too little for states and infos; \
+            "broker: accepts packets of {size} bytes at most, too little for states and infos; \
              raise the limit to 1 MiB (mosquitto: max_packet_size)"
         )),
         (Some(size), _) if size < PACKET_SMALL => Finding::warn(format!(
-            "broker: takes packets of {size} bytes at most; answers that list many devices do not \
-             fit, raise the limit to 1 MiB (mosquitto: max_packet_size)"
+            "broker: accepts packets of {size} bytes at most; answers that list many devices do \
+             not fit, raise the limit to 1 MiB (mosquitto: max_packet_size)"
         )),
-        (Some(size), _) => Finding::ok(format!("broker: takes packets up to {size} bytes")),
+        (Some(size), _) => Finding::ok(format!("broker: accepts packets up to {size} bytes")),
     };
     retain.into_iter().chain([packet]).map(|finding| finding.about("mqtt.url")).collect()
 }
 
-/// Subscribes to what the bridge subscribes to. What comes in is not looked at.
-async fn subscribes(
-    config: &Config,
-    topics: &Topics,
-    session: &mut Session,
-    connection: &mut Connection,
-) -> Vec<Finding> {
+/// Subscribes to the bridge's topics.
+async fn subscriptions(config: &Config, topics: &Topics, probe: &mut Probe) -> Vec<Finding> {
     let mut filters = topics.own().to_vec();
     if !config.commands.allow.is_empty() {
         filters.extend(topics.request_filters(config.gateways.keys()));
@@ -127,144 +90,129 @@ async fn subscribes(
     }
     let mut findings = Vec::new();
     for packet in filters.chunks(FILTERS_PER_PACKET) {
-        let wanted = packet.iter().map(|filter| (filter.clone(), Retained::Skipped)).collect();
-        if let Err(error) = connection.subscribe(wanted) {
-            findings.push(Finding::fail(format!("broker: {error}")).about("mqtt.url"));
-            break;
-        }
-        match timeout(ANSWER, subscribed(session)).await {
-            Ok(Ok(refused)) => findings.extend(
-                refused.iter().map(|(it, why)| not_permitted("subscribe to", it, why.as_str())),
+        match probe.subscribe(packet).await {
+            Ok(refused) => findings.extend(
+                refused
+                    .iter()
+                    .map(|(filter, reason)| not_permitted("subscribe to", filter, reason.as_str())),
             ),
-            Ok(Err(reason)) => {
+            Err(reason) => {
                 findings.push(not_permitted("subscribe to", &packet.join(", "), &reason));
-            }
-            Err(_) => {
-                findings.push(not_permitted("subscribe to", &packet.join(", "), "no answer"));
             }
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(format!("broker: takes our subscriptions ({})", filters.len())));
+        findings.push(Finding::ok(format!("broker: permits subscribing ({})", filters.len())));
     }
     findings
 }
 
-/// The broker's answer to a subscription: what it refused.
-async fn subscribed(session: &mut Session) -> Result<Vec<(String, Refusal)>, String> {
-    loop {
-        match session.next().await {
-            Some(Event::Subscribed { refused, .. }) => return Ok(refused),
-            Some(Event::Disconnected { reason, .. }) => return Err(reason),
-            Some(_) => {}
-            None => return Err("the session has ended".to_owned()),
-        }
-    }
-}
-
-/// Publishes below every level of topics that the bridge writes to.
-async fn publishes(
+/// Publishes below every level of topics to which the bridge publishes.
+async fn publishing(
     config: &Config,
     topics: &Topics,
     protocol: Protocol,
-    session: &mut Session,
-    connection: &mut Connection,
+    probe: &mut Probe,
 ) -> Vec<Finding> {
-    let gateways = config.gateways.keys().map(|name| topics.response(name.as_str(), "check"));
     let mut tried = vec![topics.response(&config.bridge_name, "check")];
-    tried.extend(gateways);
+    tried.extend(config.gateways.keys().map(|name| topics.response(name.as_str(), "check")));
     if !config.commands.allow.is_empty() && protocol == Protocol::V5 {
         tried.push(format!("{}check", config.commands.response_prefix));
     }
     let mut findings = Vec::new();
-    for (token, topic) in (0u64..).zip(&tried) {
-        if let Err(reason) = publishes_to(topic, PROBE, token, session, connection).await {
-            findings.push(not_permitted("publish to", topic, &reason));
+    for topic in &tried {
+        if let Err(error) = probe.publish(topic, PAYLOAD).await {
+            findings.push(not_permitted("publish to", topic, &error.to_string()));
         }
     }
     if config.home_assistant.enabled {
-        let (prefix, bridge) = (&config.home_assistant.discovery_prefix, &config.bridge_name);
-        let beside = format!("{prefix}/device/gsdk_{bridge}_check/check");
-        let token = tried.len() as u64;
-        // Home Assistant logs a message about what it does not know on a topic that ends in config.
-        // So that is tried only where an access list may permit no other.
-        if publishes_to(&beside, PROBE, token, session, connection).await.is_ok() {
-            tried.push(beside);
-        } else {
-            let topic = format!("{prefix}/device/gsdk_{bridge}_check/config");
-            let done = publishes_to(&topic, b"", token + 1, session, connection).await;
-            findings.extend(done.err().map(|reason| not_permitted("publish to", &topic, &reason)));
-            tried.push(topic);
-        }
+        let (topic, result) = discovery(config, probe).await;
+        findings.extend(result.err().map(|error| not_permitted("publish to", &topic, &error)));
+        tried.push(topic);
     }
     match (findings.is_empty(), protocol) {
         (true, Protocol::V5) => findings
-            .push(Finding::ok(format!("broker: lets us publish (tried at {})", tried.join(", ")))),
+            .push(Finding::ok(format!("broker: permits publishing (tried {})", tried.join(", ")))),
         (true, Protocol::V311) => findings.push(Finding::note(
-            "broker: takes what we publish, but MQTT 3.1.1 does not tell whether it passes it on; \
-             whether the access list permits it is seen with mqtt.protocol = \"5\"",
+            "broker: accepts what is published, but MQTT 3.1.1 does not tell whether it is passed \
+             on; whether the access list permits it is seen with mqtt.protocol = \"5\"",
         )),
         (false, _) => {}
     }
     findings
 }
 
-async fn publishes_to(
-    topic: &str,
-    payload: &'static [u8],
-    token: u64,
-    session: &mut Session,
-    connection: &mut Connection,
-) -> Result<(), String> {
-    let payload = Bytes::from_static(payload);
-    let publish = Publish { topic: topic.to_owned(), payload, ..Publish::default() };
-    connection.publish(token, publish).map_err(|error| error.to_string())?;
-    acknowledged(session, token).await.map_err(|failure| failure.to_string())
-}
-
-/// Why a publish was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PublishFailure {
-    #[error("{0}")]
-    Refused(Refusal),
-    #[error("{0}")]
-    Unanswered(String),
-}
-
-impl PublishFailure {
-    /// Whether the access list does not permit it.
-    pub(super) fn is_of_access(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if *refusal == Refusal::NOT_AUTHORIZED)
+/// Publishes a discovery message. Home Assistant logs an unknown message on a topic that ends in
+/// `config`, so that one is tried only where the access list permits no other.
+async fn discovery(config: &Config, probe: &mut Probe) -> (String, Result<(), String>) {
+    let (prefix, bridge) = (&config.home_assistant.discovery_prefix, &config.bridge_name);
+    let node = format!("{prefix}/device/gsdk_{bridge}_check");
+    let beside = format!("{node}/check");
+    if probe.publish(&beside, PAYLOAD).await.is_ok() {
+        return (beside, Ok(()));
     }
+    let topic = format!("{node}/config");
+    let result = probe.publish(&topic, Bytes::new()).await;
+    (topic, result.map_err(|error| error.to_string()))
 }
 
-/// Waits for the broker's answer to a publish.
-pub(super) async fn acknowledged(session: &mut Session, token: u64) -> Result<(), PublishFailure> {
-    let answered = timeout(ANSWER, answer(session, token)).await;
-    answered.unwrap_or_else(|_| Err(PublishFailure::Unanswered("no answer".to_owned())))
-}
-
-async fn answer(session: &mut Session, token: u64) -> Result<(), PublishFailure> {
-    loop {
-        match session.next().await {
-            Some(Event::Acked { acks, .. }) => {
-                if let Some(ack) = acks.iter().find(|ack| ack.token == token) {
-                    return ack.result.map_err(PublishFailure::Refused);
-                }
-            }
-            Some(Event::Disconnected { reason, .. }) => {
-                return Err(PublishFailure::Unanswered(reason));
-            }
-            Some(_) => {}
-            None => return Err(PublishFailure::Unanswered("the session has ended".to_owned())),
+/// Publishes a retained message, reads it back by topic and by wildcard, and clears it.
+async fn retained(topic: &str, probe: &mut Probe) -> Finding {
+    match probe.retain(topic, PAYLOAD).await {
+        Ok(()) => {}
+        Err(error) if error.is_unauthorized() => {
+            return not_permitted("publish a retained message to", topic, &error.to_string());
+        }
+        Err(error) => {
+            return Finding::fail(format!(
+                "broker: did not accept a retained message ({error}); allow retained messages in \
+                 the broker's configuration (mosquitto: retain_available true)"
+            ))
+            .about("mqtt.url");
         }
     }
+    let level = topic.rsplit_once('/').map_or(topic, |(above, _)| above);
+    let exact = probe.read_retained(topic, topic).await;
+    let wildcard = probe.read_retained(&format!("{level}/+"), topic).await;
+    // If this fails, the message expires.
+    _ = probe.retain(topic, Bytes::new()).await;
+    retained_finding(topic, exact, wildcard).about("mqtt.url")
 }
 
-pub(super) fn not_permitted(what: &str, topic: &str, why: &str) -> Finding {
+fn retained_finding(topic: &str, exact: bool, wildcard: bool) -> Finding {
+    match (exact, wildcard) {
+        (_, true) => Finding::ok("broker: keeps retained messages (one was read back by wildcard)"),
+        (true, false) => Finding::warn(
+            "broker: keeps retained messages for exact topics only, as RabbitMQ does: clients that \
+             subscribe with a wildcard, as Home Assistant does, see no state until it changes; use \
+             a broker that keeps them for wildcards too",
+        ),
+        (false, false) => Finding::fail(format!(
+            "broker: a retained message did not come back from {topic}: the broker keeps none \
+             (mosquitto: retain_available true), or its access list does not let the bridge's user \
+             read its own topics"
+        )),
+    }
+}
+
+fn not_permitted(action: &str, topic: &str, reason: &str) -> Finding {
     Finding::fail(format!(
-        "broker: we may not {what} {topic} ({why}); permit it to the bridge's user in the broker's \
-         access list, as deploy/mosquitto/acl does"
+        "broker: the bridge may not {action} {topic} ({reason}); permit it to the bridge's user in \
+         the broker's access list, as deploy/mosquitto/acl does"
     ))
     .about("mqtt.username")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_broker_that_keeps_messages_for_exact_topics_only_is_a_warning() {
+        let level = |exact, wildcard| retained_finding("gsdk/check", exact, wildcard).level;
+        assert_eq!(level(true, true), Level::Ok);
+        assert_eq!(level(true, false), Level::Warn);
+        assert_eq!(level(false, false), Level::Fail);
+    }
 }

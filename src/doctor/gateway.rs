@@ -1,43 +1,45 @@
-//! One gateway: is it there, whom does its certificate name and how long, its age, its answers,
-//! its clock. May not ask for anything that changes it.
+//! Checks a gateway: connection, certificate, API version, calls, stream and clock. No call changes
+//! anything.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::Finding;
-use super::words::count;
-use crate::certificate::Certificate;
+use super::{Finding, count, now_ms};
 use crate::fleet::GatewayIndex;
 use crate::gsdk::{
-    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkError, LinkEvent,
-    PORT_DEFAULT,
+    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkEvent, PORT_DEFAULT,
 };
+use crate::ids::GatewayName;
 use crate::net::DialCode;
 
-/// How long its stream is listened to for a status, whose time tells of its clock.
-const LISTEN: Duration = Duration::from_secs(3);
+/// How long the stream is read. The first status shows the gateway's clock.
+const STREAM_DEADLINE: Duration = Duration::from_secs(3);
 /// Events that may wait; a full queue ends the link, which is reported.
 const EVENTS_MAX: usize = 100_000;
-/// A clock this far off is worth a warning: the wire's times have whole seconds.
-const SKEW_WARN_MS: i128 = 3_000;
+/// A larger clock skew is a warning; times on the wire have whole seconds.
+const SKEW_WARN_MS: i64 = 3_000;
 
 pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     let name = options.name.clone();
     let client = match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
         Ok(client) => client,
-        Err(error @ Error::Broken { .. }) => return vec![unanswered(&options, &error)],
+        Err(error @ Error::Broken { .. }) => return vec![no_grpc(&options, &error)],
         Err(error) => return vec![failed(&options, &error)],
     };
     let mut findings = Vec::new();
-    findings.extend(client.certificate().map(|shown| certificate(&options, shown)));
+    findings.extend(client.certificate().map(|certificate| {
+        let remedy = "make a new server certificate before it expires (gateway option -cs)";
+        super::certificate(&format!("gateway {name}"), certificate, remedy)
+            .about(address_key(&name))
+    }));
     let devices = match client.device_list().await {
         Ok(rows) => rows,
         Err(error @ Error::Broken { .. }) if client.api_version().is_none() => {
-            findings.push(unanswered(&options, &error));
+            findings.push(no_grpc(&options, &error));
             return findings;
         }
         Err(error) => {
@@ -45,23 +47,23 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
             return findings;
         }
     };
-    let age = match client.api_version() {
+    let version = match client.api_version() {
         Some(ApiVersion::V1_5) => " as gateways from V1.5 on do (package gsdk.connect)",
         Some(ApiVersion::Legacy) => {
-            " as gateways before V1.5 do (package connect), which is served too"
+            " as gateways before V1.5 do (package connect), which is supported"
         }
         None => "",
     };
     findings.push(Finding::ok(format!(
-        "gateway {name}: answers at {}{age}; its list holds {}",
+        "gateway {name}: answers at {}{version}; its list holds {}",
         options.address,
         count(devices.len(), "device")
     )));
-    for (call, outcome) in [
+    for (call, result) in [
         ("GetAcceptFilter", client.accept_filter().await.map(drop)),
         ("GetPendingList", client.pending().await.map(drop)),
     ] {
-        if let Err(error) = outcome {
+        if let Err(error) = result {
             findings.push(Finding::warn(format!(
                 "{error}; what needs {call} will not work until the gateway permits it"
             )));
@@ -72,8 +74,6 @@ pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
 }
 
 fn failed(options: &GatewayOptions, error: &Error) -> Finding {
-    let text = error.to_string();
-    let named = |key: &str| format!("gateways.{}.{key}", options.name);
     let key = match error.code() {
         ErrorCode::Dial(
             DialCode::CaFileUnreadable
@@ -97,63 +97,59 @@ fn failed(options: &GatewayOptions, error: &Error) -> Finding {
         }
         _ => "",
     };
-    Finding::fail(format!("{text}{remedy}")).about(named(key))
+    Finding::fail(format!("{error}{remedy}")).about(format!("gateways.{}.{key}", options.name))
 }
 
-/// It speaks TLS and has not said a word of gRPC.
-fn unanswered(options: &GatewayOptions, error: &Error) -> Finding {
+/// TLS succeeded, and no gRPC answer was received.
+fn no_grpc(options: &GatewayOptions, error: &Error) -> Finding {
     Finding::fail(format!(
         "{error}, before any answer; check that {} is the gateway's gRPC port (usually \
          {PORT_DEFAULT})",
         options.address
     ))
-    .about(format!("gateways.{}.address", options.name))
+    .about(address_key(&options.name))
 }
 
-fn certificate(options: &GatewayOptions, shown: &Certificate) -> Finding {
-    let of = format!("gateway {}", options.name);
-    let remedy = "make a new server certificate before it ends (gateway option -cs)";
-    super::certificate(&of, shown, remedy).about(format!("gateways.{}.address", options.name))
+fn address_key(name: &GatewayName) -> String {
+    format!("gateways.{name}.address")
 }
 
-/// Subscribes beside whoever else has, and compares the clocks by the first status that is told.
+/// Subscribes as one more client, and compares the clocks by the first status.
 async fn stream(options: GatewayOptions) -> Finding {
-    let (name, key) = (options.name.clone(), format!("gateways.{}.address", options.name));
+    let name = options.name.clone();
+    let key = address_key(&name);
     let (queue, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop, stopped) = watch::channel(false);
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
-    let mut stands = false;
-    let heard: Result<Option<i128>, LinkError> = timeout(LISTEN, async {
-        loop {
-            match events.recv().await {
-                Some((_, LinkEvent::LinkUp { .. })) => stands = true,
-                Some((_, LinkEvent::Status { timestamp_s, .. })) => {
-                    return Ok(Some(skew_ms(timestamp_s)));
+    let mut is_open = false;
+    let first_status = async {
+        while let Some((_, event)) = events.recv().await {
+            match event {
+                LinkEvent::LinkUp { .. } => is_open = true,
+                LinkEvent::Status { timestamp_s, .. } => return Ok(Some(skew_ms(timestamp_s))),
+                LinkEvent::AttemptFailed(error) | LinkEvent::LinkDown { error, .. } => {
+                    return Err(error);
                 }
-                Some((_, LinkEvent::AttemptFailed(error)))
-                | Some((_, LinkEvent::LinkDown { error, .. })) => return Err(error),
-                Some(_) => {}
-                None => return Ok(None),
+                _ => {}
             }
         }
-    })
-    .await
-    .unwrap_or(Ok(None));
+        Ok(None)
+    };
+    let skew = timeout(STREAM_DEADLINE, first_status).await.unwrap_or(Ok(None));
     stop.send_replace(true);
     link.ended().await;
-    match heard {
+    let deadline_s = STREAM_DEADLINE.as_secs();
+    match skew {
         Err(error) => {
-            Finding::fail(format!("{error}; its stream of changes is what we live on")).about(key)
+            Finding::fail(format!("{error}; the bridge needs this stream of changes")).about(key)
         }
-        Ok(None) if !stands => Finding::fail(format!(
-            "gateway {name}: no stream of status changes within {} s; look at its log",
-            LISTEN.as_secs()
+        Ok(None) if !is_open => Finding::fail(format!(
+            "gateway {name}: no stream of status changes within {deadline_s} s; look at its log"
         ))
         .about(key),
         Ok(None) => Finding::note(format!(
-            "gateway {name}: streams status changes; none came within {} s, so its clock could not \
-             be compared (its info tells clock_skew_s once one did)",
-            LISTEN.as_secs()
+            "gateway {name}: streams status changes; none within {deadline_s} s, so its clock was \
+             not compared (its info has clock_skew_s after the first)"
         )),
         Ok(Some(skew)) if skew.abs() >= SKEW_WARN_MS => Finding::warn(format!(
             "gateway {name}: its clock is {} s {} this machine's; set both by NTP, or `timestamp` \
@@ -168,9 +164,7 @@ async fn stream(options: GatewayOptions) -> Finding {
     }
 }
 
-/// How far the gateway's clock is ahead; to about a second, as its times have whole ones.
-fn skew_ms(timestamp_s: u32) -> i128 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i128::try_from(now.as_millis()).unwrap_or(i128::MAX);
-    i128::from(timestamp_s) * 1000 + 500 - now
+/// The gateway's clock minus this machine's, to about a second.
+fn skew_ms(timestamp_s: u32) -> i64 {
+    i64::from(timestamp_s) * 1000 + 500 - now_ms()
 }

@@ -1,6 +1,5 @@
-//! This machine: the state directory and the web server's address.
-//!
-//! May not make the state directory nor its lock: as another user's they would stop the service.
+//! Checks the state directory and the web server's address. It creates neither the directory nor
+//! its lock, which would belong to another user than the service's.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -18,7 +17,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(holder) = &holder {
         findings.push(Finding::note(format!(
-            "a bridge is running on {} ({holder}); it is left alone",
+            "a bridge is running on {} ({holder}); it is not disturbed",
             config.state_dir.display()
         )));
     }
@@ -29,27 +28,27 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
 
 fn state_dir(path: &Path) -> Finding {
     let shown = path.display();
-    let (meta, place) = match fs::metadata(path) {
-        Ok(meta) if !meta.is_dir() => {
+    let (metadata, place) = match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => {
             let text = format!("state_dir {shown} is no directory; name another in state_dir");
             return Finding::fail(text).about("state_dir");
         }
-        Ok(meta) => (Some(meta), path),
+        Ok(metadata) => (Some(metadata), path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let above = path.ancestors().skip(1).find(|above| above.is_dir());
-            (None, above.unwrap_or(Path::new("/")))
+            let parent = path.ancestors().skip(1).find(|parent| parent.is_dir());
+            (None, parent.unwrap_or(Path::new("/")))
         }
         Err(error) => return unwritable(path, &error),
     };
     if let Err(error) = try_to_write(place) {
         return unwritable(path, &error);
     }
-    let me = fs::metadata("/proc/self").map(|process| process.uid()).ok();
-    match (&meta, me) {
-        (Some(meta), Some(me)) if meta.uid() != me => Finding::warn(format!(
-            "state_dir {shown} belongs to the user {}, and this check runs as {me}; run the check \
-             as the user of the service, so that its rights are what is tried",
-            meta.uid()
+    let user = fs::metadata("/proc/self").map(|process| process.uid()).ok();
+    match (&metadata, user) {
+        (Some(metadata), Some(user)) if metadata.uid() != user => Finding::warn(format!(
+            "state_dir {shown} belongs to the user {}, and this check runs as {user}; run the \
+             check as the user of the service to try that user's rights",
+            metadata.uid()
         ))
         .about("state_dir"),
         (Some(_), _) => Finding::ok(format!("state_dir {shown} can be written")),
@@ -66,22 +65,22 @@ fn unwritable(path: &Path, error: &io::Error) -> Finding {
     .about("state_dir")
 }
 
-/// Makes a file and takes it away again.
+/// Creates a file and removes it.
 fn try_to_write(dir: &Path) -> io::Result<()> {
     let probe = dir.join(format!(".check-{}", std::process::id()));
     OpenOptions::new().write(true).create_new(true).open(&probe)?;
     fs::remove_file(&probe)
 }
 
-async fn listen(config: &Config, runs: bool) -> Finding {
+async fn listen(config: &Config, is_running: bool) -> Finding {
     let address = config.http.listen;
     match TcpListener::bind(address).await {
         Ok(_) => Finding::ok(format!("http.listen {address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && runs => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
             Finding::note(format!("http.listen {address} is in use, as by the running bridge"))
         }
         Err(error) => Finding::fail(format!(
-            "http.listen {address} cannot be listened on ({error}); free it or name another"
+            "http.listen {address} cannot be used ({error}); free it or set another"
         ))
         .about("http.listen"),
     }

@@ -1,25 +1,25 @@
-//! `check --connect`: tries what the bridge will need, and says what mends what fails.
-//!
-//! May not change anything at a gateway, leave anything retained, use the bridge's client ID, or
-//! make anything in the state directory that stays: a running bridge is not to notice.
+//! `check --connect`: tries what the bridge needs, with the same code as `run`, and reports
+//! remedies for what fails. It disturbs no running bridge: it changes nothing at a gateway, uses
+//! another client ID, and leaves neither retained messages nor files.
 
 mod broker;
 mod gateway;
 mod local;
-mod retained;
-mod words;
+mod probe;
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use tokio::task::JoinSet;
 
 use crate::certificate::Certificate;
 use crate::config::{Loaded, Origin, Setting};
-use crate::mqtt;
-use words::{count, day, days_until};
+use crate::ids::Moment;
+use crate::{mqtt, net};
 
-/// A certificate that ends within this many days is worth a warning.
+/// A certificate that expires within this many days is a warning.
 const EXPIRES_SOON_DAYS: i64 = 30;
+const DAY_MS: i64 = 86_400_000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,20 +28,20 @@ pub enum Level {
     Ok,
     /// Worth knowing, nothing to do.
     Note,
-    /// It works, but not for ever or not all of it.
+    /// It works partly, or not for long.
     Warn,
     /// The bridge cannot do its work.
     Fail,
 }
 
-/// One thing that was looked at: what was found and, where it is not well, what mends it.
+/// What was found and, unless it is as it should be, the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
     /// In one line.
     pub text: String,
-    /// The key that says so, where one does.
+    /// The key that it is about.
     key: Option<String>,
     /// Where that key was set.
     place: Option<Origin>,
@@ -68,19 +68,19 @@ impl Finding {
         Self::new(Level::Fail, text)
     }
 
-    /// About this key, unless the text names one that is more to the point.
+    /// Sets the key that it is about, unless the text names a more specific one.
     fn about(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// With the place where the key was set.
+    /// Adds where the key was set.
     fn placed(mut self, loaded: &Loaded) -> Self {
         if self.level < Level::Warn {
             return self;
         }
         let named = loaded.settings.iter().filter(|setting| self.text.contains(&setting.key));
-        // A key that was set before one that was not; of two alike the one that is named last.
+        // A key that was set comes before one with its default; then the more specific one.
         let rank =
             |it: &&Setting| (it.origin != Origin::Default, it.key.len(), self.text.find(&it.key));
         let named = named.max_by_key(rank);
@@ -93,21 +93,37 @@ impl Finding {
     }
 }
 
-/// Whom a certificate names and how long it is good; a warning where it ends soon.
-fn certificate(of: &str, shown: &Certificate, remedy: &str) -> Finding {
-    let days = days_until(shown.not_after);
+/// The names and dates of a certificate; a warning where it expires soon.
+fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding {
+    let days = (certificate.not_after.millis() - now_ms()) / DAY_MS;
     let text = format!(
-        "{of}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
-        shown.names.join(", "),
-        shown.issuer,
-        day(shown.not_before),
-        day(shown.not_after),
+        "{owner}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
+        certificate.names.join(", "),
+        certificate.issuer,
+        day(certificate.not_before),
+        day(certificate.not_after),
         count(usize::try_from(days).unwrap_or(0), "day")
     );
     if days < EXPIRES_SOON_DAYS {
         return Finding::warn(format!("{text}; {remedy}"));
     }
     Finding::ok(text)
+}
+
+fn now_ms() -> i64 {
+    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The date, in UTC.
+fn day(at: Moment) -> String {
+    let timestamp = jiff::Timestamp::from_millisecond(at.millis());
+    timestamp.map_or_else(|error| error.to_string(), |at| at.strftime("%Y-%m-%d").to_string())
+}
+
+/// `1 device`, `2 devices`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Finding {
@@ -127,18 +143,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything, at most half a minute long; findings in the order of the configuration.
+/// Checks everything at the same time, for at most half a minute. Findings are in the order of the
+/// configuration.
 pub async fn examine(loaded: &Loaded, session: mqtt::Settings) -> Vec<Finding> {
     let config = &loaded.config;
     let mut gateways = JoinSet::new();
-    for (at, (name, gateway)) in config.gateways.iter().enumerate() {
+    for (index, (name, gateway)) in config.gateways.iter().enumerate() {
         let options = crate::bridge::gateway_options(name, gateway);
-        gateways.spawn(async move { (at, gateway::examine(options).await) });
+        gateways.spawn(async move { (index, gateway::examine(options).await) });
     }
     let (local, broker) = tokio::join!(local::examine(config), broker::examine(config, session));
-    let mut of_gateways = gateways.join_all().await;
-    of_gateways.sort_by_key(|(at, _)| *at);
-    let of_gateways = of_gateways.into_iter().flat_map(|(_, findings)| findings);
-    let all = local.into_iter().chain(broker).chain(of_gateways);
+    let mut gateways = gateways.join_all().await;
+    gateways.sort_by_key(|(index, _)| *index);
+    let gateways = gateways.into_iter().flat_map(|(_, findings)| findings);
+    let all = local.into_iter().chain(broker).chain(gateways);
     all.map(|finding| finding.placed(loaded)).collect()
 }

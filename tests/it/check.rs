@@ -116,7 +116,7 @@ async fn a_running_bridge_is_a_note_and_does_not_notice() {
     checked.is_fine();
     checked.line("note", &format!("process {}", bridge.pid()));
     checked.line("note", "in use, as by the running bridge");
-    checked.line("ok", "takes us in (MQTT 5)");
+    checked.line("ok", "accepts the connection (MQTT 5)");
     checked.line("ok", "keeps retained messages");
     checked.line("ok", "its list holds 3 devices");
     let certificate = checked.line("ok", "its certificate names");

@@ -1,0 +1,153 @@
+//! A session with the broker that publishes and subscribes for the check, and waits for each
+//! answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::mqtt::{Connected, Connection, Event, Publish, Refusal, Retained, Session};
+
+/// How long the connection may take: longer than each of the session's own deadlines.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(25);
+/// How long each answer may take after that.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the broker may take to send a retained message after a subscription.
+const RETAINED_DEADLINE: Duration = Duration::from_secs(3);
+/// The broker drops a retained message after this time if the check ends before it is cleared.
+const RETAINED_EXPIRY: Duration = Duration::from_secs(60);
+/// The payload of probes, which no broker refuses for its form.
+pub(super) const PAYLOAD: Bytes = Bytes::from_static(b"{}");
+
+/// Why a publish was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PublishError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+impl PublishError {
+    pub(super) fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if *refusal == Refusal::NOT_AUTHORIZED)
+    }
+}
+
+/// Waits for the connection.
+pub(super) async fn connected(session: &mut Session) -> Result<Connected, String> {
+    let is_connected = |event| match event {
+        Event::Connected(connected) => Some(connected),
+        _ => None,
+    };
+    wait_for(session, CONNECT_DEADLINE, is_connected).await
+}
+
+/// The session once it is connected.
+pub(super) struct Probe {
+    session: Session,
+    connection: Connection,
+    token: u64,
+}
+
+impl Probe {
+    pub(super) const fn new(session: Session, connection: Connection) -> Self {
+        Self { session, connection, token: 0 }
+    }
+
+    /// Subscribes, and returns the refused filters.
+    pub(super) async fn subscribe(
+        &mut self,
+        filters: &[String],
+    ) -> Result<Vec<(String, Refusal)>, String> {
+        let filters = filters.iter().map(|filter| (filter.clone(), Retained::Skipped));
+        self.connection.subscribe(filters.collect()).map_err(|error| error.to_string())?;
+        let refused = |event| match event {
+            Event::Subscribed { refused, .. } => Some(refused),
+            _ => None,
+        };
+        wait_for(&mut self.session, ANSWER_DEADLINE, refused).await
+    }
+
+    /// Publishes a message that is not retained.
+    pub(super) async fn publish(
+        &mut self,
+        topic: &str,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        self.send(Publish { topic: topic.to_owned(), payload, ..Publish::default() }).await
+    }
+
+    /// Publishes a retained message, or clears it with an empty payload.
+    pub(super) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+        self.send(Publish {
+            topic: topic.to_owned(),
+            payload,
+            retain: true,
+            expires_in: Some(RETAINED_EXPIRY),
+            ..Publish::default()
+        })
+        .await
+    }
+
+    async fn send(&mut self, publish: Publish) -> Result<(), PublishError> {
+        self.token += 1;
+        let token = self.token;
+        self.connection
+            .publish(token, publish)
+            .map_err(|error| PublishError::NoAnswer(error.to_string()))?;
+        let result = |event| match event {
+            Event::Acked { acks, .. } => {
+                acks.iter().find(|ack| ack.token == token).map(|ack| ack.result)
+            }
+            _ => None,
+        };
+        wait_for(&mut self.session, ANSWER_DEADLINE, result)
+            .await
+            .map_err(PublishError::NoAnswer)?
+            .map_err(PublishError::Refused)
+    }
+
+    /// Whether a subscription to this filter yields the retained message of this topic.
+    pub(super) async fn read_retained(&mut self, filter: &str, topic: &str) -> bool {
+        if self.connection.subscribe(vec![(filter.to_owned(), Retained::Sent)]).is_err() {
+            return false;
+        }
+        let is_retained = |event| match event {
+            Event::Message(message) if message.topic == topic => Some(message.retain),
+            _ => None,
+        };
+        wait_for(&mut self.session, RETAINED_DEADLINE, is_retained).await.unwrap_or(false)
+    }
+
+    /// Disconnects. After the deadline the session is dropped, and the broker publishes the will.
+    pub(super) async fn disconnect(mut self) {
+        self.connection.disconnect();
+        _ = timeout(ANSWER_DEADLINE, async { while self.session.next().await.is_some() {} }).await;
+    }
+}
+
+/// Waits for the first event for which `pick` returns a value; fails when the connection ends.
+async fn wait_for<T>(
+    session: &mut Session,
+    deadline: Duration,
+    mut pick: impl FnMut(Event) -> Option<T>,
+) -> Result<T, String> {
+    let event = async {
+        loop {
+            match session.next().await {
+                Some(Event::Disconnected { reason, .. } | Event::Unreachable { reason, .. }) => {
+                    return Err(reason);
+                }
+                Some(event) => {
+                    if let Some(picked) = pick(event) {
+                        return Ok(picked);
+                    }
+                }
+                None => return Err("the session has ended".to_owned()),
+            }
+        }
+    };
+    let no_answer = |_| Err(format!("no answer within {} s", deadline.as_secs()));
+    timeout(deadline, event).await.unwrap_or_else(no_answer)
+}
