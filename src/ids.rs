@@ -1,21 +1,24 @@
-//! The names of things, used by every room: devices, gateways, hosts, moments.
-//!
-//! May not touch any other room. A value of these types is always valid: their constructors refuse
-//! what cannot be.
+//! The names of things, used by every module: commands, devices, gateways, hosts, moments. A value
+//! of these types is always valid: their constructors refuse everything else.
+
+mod command_name;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use command_name::{CommandClass, CommandName, CommandScope, UnknownCommand};
 
 /// The longest name of a gateway, in bytes (contract, "General rules").
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;
 
 /// A device's ID as printed on it and used on the wire. Never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u32")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "u32")]
 pub struct DeviceId(u32);
 
 impl DeviceId {
@@ -43,11 +46,24 @@ impl fmt::Display for DeviceId {
 #[error("{0:?} is not a device ID; it is a whole number from 1 to 4294967295")]
 pub struct DeviceIdError(String);
 
-impl TryFrom<u32> for DeviceId {
-    type Error = DeviceIdError;
+impl<'de> Deserialize<'de> for DeviceId {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_u32(DeviceIdVisitor)
+    }
+}
 
-    fn try_from(number: u32) -> Result<Self, Self::Error> {
-        Self::new(number).ok_or_else(|| DeviceIdError(number.to_string()))
+struct DeviceIdVisitor;
+
+impl Visitor<'_> for DeviceIdVisitor {
+    type Value = DeviceId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a device ID, a whole number from 1 to 4294967295")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<DeviceId, E> {
+        let id = u32::try_from(number).ok().and_then(DeviceId::new);
+        id.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
     }
 }
 

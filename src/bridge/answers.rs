@@ -3,15 +3,14 @@
 //! May not run anything. A change's list is read again, its line goes to the audit log, and whoever
 //! asked is answered, repeats too.
 
-use serde_json::Value;
-
 use super::Bridge;
 use super::history::HistoryAnswer;
 use super::running::{Asked, Begun, Finished, Word, audit, audited};
 use crate::commands::{
-    AnswerLimit, Command, HISTORY, Name, Outcome, OwnName, Refused, Response, code, device_states,
+    AnswerLimit, Command, FailureCode, Outcome, Refused, ReplayKey, Response, device_states,
 };
 use crate::fleet::{GatewayIndex, Input};
+use crate::ids::CommandName;
 use crate::mqtt;
 use crate::payload::{Intent, to_bytes};
 use crate::store::Key;
@@ -58,7 +57,8 @@ impl Bridge {
         if !self.persistence.is_durable() {
             outcome.warn_not_remembered("the bridge keeps nothing now beyond its own end");
         }
-        let cut_short = outcome.error.as_ref().is_some_and(|error| error.code == code::INTERRUPTED);
+        let cut_short =
+            outcome.error.as_ref().is_some_and(|error| error.code == FailureCode::Interrupted);
         if cut_short && request.name.changes() {
             let gateway = &entry.name;
             tracing::warn!(%gateway, "a change was cut short by the stop; look at its devices");
@@ -71,17 +71,13 @@ impl Bridge {
             let effects = std::mem::take(&mut outcome.effects);
             outcome.warnings.extend(self.change_ended(gateway, effects));
         }
-        let response = Response::new(
-            request.name.as_str(),
-            Some(entry.name.to_string()),
-            request.transaction.clone(),
-            outcome,
-            asked.received.elapsed(),
-            |rows| {
-                let known = |device_id| self.fleet.device(gateway, device_id);
-                device_states(&self.directory, &entry, rows, now, known)
-            },
-        );
+        outcome.render_devices(|rows| {
+            let known = |device_id| self.fleet.device(gateway, device_id);
+            device_states(&self.directory, &entry, rows, now, known)
+        });
+        let (name, transaction) = (request.name.as_str(), request.transaction.clone());
+        let (of_gateway, took) = (Some(entry.name.to_string()), asked.received.elapsed());
+        let response = Response::new(name, of_gateway, transaction, outcome, took);
         if request.name.changes() {
             let ids = request.command.device_ids();
             let devices = match &request.command {
@@ -93,8 +89,13 @@ impl Bridge {
                 self.step(gateway, Input::ListWanted, None);
             }
         }
-        let memory = &mut self.requests.memory;
-        let waiting = memory.answered(&entry.name, &request, &payload, &response, ran);
+        let waiting = match ReplayKey::new(&entry.name, &request, &payload) {
+            None => Vec::new(),
+            Some(key) => {
+                let response = ran.then(|| (&response, to_bytes(&response).len()));
+                self.requests.replay_cache.finish(&key, response)
+            }
+        };
         self.answer(entry.name.as_str(), &response, asked);
         let replayed = Response { replayed: true, ..response };
         for asked in waiting {
@@ -115,14 +116,14 @@ impl Bridge {
     pub(super) fn refused(&mut self, owner: &str, command: &str, refused: Refused, asked: Asked) {
         let Refused { transaction, failure } = refused;
         let (gateway, reason) = (owner, failure.message.as_str());
-        if failure.code == code::RATE_LIMITED {
-            tracing::debug!(gateway, command, code = failure.code, "a request was refused");
+        if failure.code == FailureCode::RateLimited {
+            tracing::debug!(gateway, command, code = %failure.code, "a request was refused");
         } else {
-            tracing::info!(gateway, command, code = failure.code, reason, "a request was refused");
+            tracing::info!(gateway, command, code = %failure.code, reason, "a request was refused");
         }
         let (outcome, took) = (Outcome::failed(failure), asked.received.elapsed());
         let gateway = Some(owner.to_owned());
-        let response = Response::new(command, gateway, transaction, outcome, took, |_| Value::Null);
+        let response = Response::new(command, gateway, transaction, outcome, took);
         self.answer(owner, &response, asked);
     }
 
@@ -144,17 +145,12 @@ impl Bridge {
     }
 
     fn hand_over(&mut self, owner: &str, response: &Response, answer: mqtt::Answer) {
-        let known = response.command.parse::<Name>().map(Name::as_str);
-        let own = || response.command.parse::<OwnName>().map(OwnName::as_str);
-        let known = known.or_else(|()| own()).unwrap_or(match response.command.as_str() {
-            HISTORY => HISTORY,
-            _ => "unknown",
-        });
+        let known = response.command.parse().map_or("unknown", CommandName::as_str);
         let topics = self.publisher.topics();
         let is_ours = topics.is_bridge(owner)
             || self.requests.desks.iter().any(|desk| desk.name.as_str() == owner);
         let owner = if is_ours { owner } else { "unknown" };
-        self.metrics.command(owner, known, response.word());
+        self.metrics.command(owner, known, response.label());
         if let Err(dropped) = self.publisher.answer(answer) {
             let (command, reason) = (response.command.as_str(), dropped.as_str());
             tracing::debug!(gateway = owner, command, reason, "answer dropped");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::provision::{Provisioned, Round, provision};
-use crate::commands::{Failure, Warning, kept_by_configuration};
+use crate::commands::{Failure, FailureCode, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{
@@ -66,7 +66,7 @@ struct Provisioner {
     pause: Duration,
     /// The failures logged on this link: the error's code, and whether the item failed alone. An
     /// item is logged again when these change.
-    told: BTreeMap<DesiredItem, (&'static str, bool)>,
+    told: BTreeMap<DesiredItem, (FailureCode, bool)>,
 }
 
 impl Wanted {
@@ -236,16 +236,16 @@ impl Bridge {
     /// Starts the round's next step, or ends it.
     fn give_on(&mut self, gateway: GatewayIndex) {
         let client = self.links.get(gateway.0).and_then(Link::client);
-        let place = self.requests.place(gateway);
+        let slot = self.requests.change_slot(gateway);
         let Some(provisioner) = self.desired.gateways.get_mut(gateway.0) else { return };
         let step = provisioner.round.next(&provisioner.desired.missing());
-        let (Some(step), Some(client), Some(place)) = (step, client, place) else {
+        let (Some(step), Some(client), Some(slot)) = (step, client, slot) else {
             return self.round_ended(gateway);
         };
         provisioner.under_way = true;
         let (link, report) = (provisioner.link, self.desired.report.clone());
         tokio::spawn(async move {
-            let given = tokio::spawn(provision(step, client, place)).await;
+            let given = tokio::spawn(provision(step, client, slot)).await;
             let given = given.unwrap_or_else(|_| {
                 tracing::error!("internal error: a provisioning task panicked; please report this");
                 Provisioned::default()

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Bridge;
 use crate::config::{Config, HomeAssistant};
 use crate::homeassistant::{self, Controls};
+use crate::ids::CommandName;
 use crate::mqtt::{DiscoverySettings, Message, Retained};
 
 /// What Home Assistant says when it is up.
@@ -37,10 +38,10 @@ pub(super) fn settings(config: &Config, version: &'static str) -> DiscoverySetti
     let HomeAssistant { enabled, discovery_prefix, controls, .. } = &config.home_assistant;
     let permitted = |command| *controls && config.commands.allow.permits(command);
     let controls = Controls {
-        republish: permitted("republish"),
-        disconnect: permitted("disconnect"),
-        disconnect_all: permitted("disconnect_all"),
-        allow_all: permitted("accept_filter/allow_all"),
+        republish: permitted(CommandName::Republish),
+        disconnect: permitted(CommandName::Disconnect),
+        disconnect_all: permitted(CommandName::DisconnectAll),
+        allow_all: permitted(CommandName::FilterAllowAll),
     };
     let base_topic = &config.mqtt.base_topic;
     DiscoverySettings {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::Bridge;
 use super::own::Asker;
-use crate::commands::{DeviceFailure, Failure, Outcome, code};
+use crate::commands::{DeviceFailure, Failure, FailureCode, Outcome};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{Message, Retained};
@@ -50,14 +51,10 @@ impl Bridge {
             self.publisher.forgotten_on_request(entry, &ids);
         }
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
-        let device_errors = kept.iter().map(|&device_id| DeviceFailure {
-            device_id,
-            code: "failed_precondition",
-            message:
-                "it is in the gateway's list, in the configuration, or let in or registered by a \
-                      command; take it out there first"
-                    .to_owned(),
-        });
+        let message = "it is in the gateway's list, in the configuration, or accepted or \
+                       registered by a command; remove it there first";
+        let failure = Failure::new(Code::FailedPrecondition, message);
+        let device_errors = kept.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
         let device_errors = device_errors.collect();
         Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
     }
@@ -66,7 +63,7 @@ impl Bridge {
     pub(super) fn forget_gateway(&mut self, gateway: GatewayName, asker: Asker) {
         if self.forget_scan.is_some() {
             let message = "another gateway is being forgotten; ask again when that is answered";
-            let outcome = Outcome::failed(Failure::new(code::RATE_LIMITED, message));
+            let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
             return self.answer_own(asker, Some(&gateway), outcome, &BTreeSet::new());
         }
         self.forget_scan = Some(ForgetScan {
@@ -119,7 +116,7 @@ impl Bridge {
         let message = "what the broker keeps of the gateway could not be read, so nothing is \
                        cleared; permit the bridge to read its own topics in the broker's access \
                        list";
-        let outcome = Outcome::failed(Failure::new("failed_precondition", message));
+        let outcome = Outcome::failed(Failure::new(Code::FailedPrecondition, message));
         self.answer_own(asker, Some(&gateway), outcome, &BTreeSet::new());
     }
 
@@ -132,7 +129,7 @@ impl Bridge {
                 "this bridge has no gateway {gateway} (its info names those it has), and the \
                  broker keeps nothing of one"
             );
-            Outcome::failed(Failure::new("not_found", message))
+            Outcome::failed(Failure::new(Code::NotFound, message))
         } else {
             Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
         };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -10,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::running::{Asked, Word, stopping};
 use crate::commands::{
-    Failure, HISTORY, HistoryRequest, Outcome, Refused, Response, Transaction, code, history,
+    Failure, FailureCode, HistoryQuery, Outcome, Refused, Response, Transaction, history,
 };
-use crate::ids::{GatewayName, Moment};
+use crate::ids::{CommandName, GatewayName, Moment};
 use crate::mqtt;
 use crate::payload::to_bytes;
 use crate::store::history::{FILE_NAME, Reader};
@@ -71,7 +72,7 @@ impl HistoryQueries {
     /// Starts a query, whose answer goes to the loop.
     pub(super) fn start(&self, request: &mqtt::Request, context: Context) -> Result<(), Refused> {
         let Context { gateway, now, packet_size_max, answers, mut stop } = context;
-        let typed = HistoryRequest::read(&request.payload, &self.zone, now)?;
+        let typed = HistoryQuery::read_request(&request.payload, &self.zone, now)?;
         let place = self
             .places
             .clone()
@@ -82,11 +83,11 @@ impl HistoryQueries {
             gateway: gateway.clone(),
             transaction: typed.transaction.clone(),
             asked: Asked::of(request),
-            deadline: deadline(request, &typed),
+            deadline: deadline(request, typed.timeout),
         };
         let packet_size_max = packet_size_max.min(PACKET_SIZE_MAX);
         let max_bytes = packet_size_max.saturating_sub(query.empty_packet_size() + PAGE_OVERHEAD);
-        let (reader, filter) = (self.reader.clone(), typed.filter(gateway, max_bytes));
+        let (reader, filter) = (self.reader.clone(), typed.command.filter(gateway, max_bytes));
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 outcome = history(&reader, filter) => outcome,
@@ -108,7 +109,7 @@ impl Query {
         let gateway = self.gateway.as_ref().map(ToString::to_string);
         let duration = self.asked.received.elapsed();
         let transaction = self.transaction.clone();
-        Response::new(HISTORY, gateway, transaction, outcome, duration, |_| Value::Null)
+        Response::new(CommandName::History.as_str(), gateway, transaction, outcome, duration)
     }
 
     /// The size of the answer's packet without its data.
@@ -128,19 +129,19 @@ fn too_many() -> Failure {
         "{REQUESTS_MAX} requests for events run or wait already; wait for their answers, then ask \
          again"
     );
-    Failure::new(code::RATE_LIMITED, message)
+    Failure::new(FailureCode::RateLimited, message)
 }
 
 /// The earlier of the request's expiry and its `timeout_s`.
-fn deadline(request: &mqtt::Request, typed: &HistoryRequest) -> Option<(Instant, Failure)> {
+fn deadline(request: &mqtt::Request, timeout: Option<Duration>) -> Option<(Instant, Failure)> {
     let expiry = request.expires_at.map(|at| {
         let message = "the request's expiry ran out before the events were read; ask again";
-        (at, Failure::new(code::EXPIRED, message))
+        (at, Failure::new(FailureCode::Expired, message))
     });
-    let timeout = typed.timeout.map(|timeout| {
+    let timeout = timeout.map(|timeout| {
         let message = "timeout_s ran out before the events were read; raise it, or ask for a \
                        shorter period";
-        (request.received + timeout, Failure::new(code::TIMEOUT, message))
+        (request.received + timeout, Failure::new(FailureCode::Timeout, message))
     });
     expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at)
 }

@@ -4,21 +4,23 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use tonic::Code;
 
 use super::Bridge;
 use super::running::{Asked, audit, audited};
 use crate::commands::{
-    Failure, Outcome, Own, OwnName, OwnRequest, Refused, Response, Transaction, transaction_of,
+    BridgeCommand, Failure, FailureCode, Outcome, Refused, Request, Response, Transaction,
+    transaction_of,
 };
 use crate::fleet::GatewayIndex;
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::{CommandName, CommandScope, DeviceId, GatewayName};
 use crate::mqtt;
 
 /// Who asked for a command of the bridge itself.
 #[derive(Debug)]
 pub(super) struct Asker {
-    name: OwnName,
+    name: CommandName,
     transaction: Option<Transaction>,
     requested_by: Option<String>,
     asked: Asked,
@@ -26,19 +28,21 @@ pub(super) struct Asker {
 
 impl Bridge {
     pub(super) fn asked_of_the_bridge(&mut self, request: &mqtt::Request) {
-        let (name, typed) = match self.check_own(request) {
-            Ok(read) => read,
+        let typed = match self.check_own(request) {
+            Ok(typed) => typed,
             Err(refused) => return self.refuse(request, refused),
         };
-        let OwnRequest { own, transaction, requested_by } = typed;
+        let Request { name, command, transaction, requested_by, .. } = typed;
         let asker = Asker { name, transaction, requested_by, asked: Asked::of(request) };
-        match own {
-            Own::Republish => {
+        match command {
+            BridgeCommand::Republish => {
                 self.publisher.all_changed(&self.fleet);
                 self.publisher.discovery_again(&self.fleet);
                 self.answer_own(asker, None, Outcome::done(json!({})), &BTreeSet::new());
             }
-            Own::Forget { gateway, device_ids } => self.forget(&gateway, device_ids, asker),
+            BridgeCommand::Forget { gateway, device_ids } => {
+                self.forget(&gateway, device_ids, asker)
+            }
         }
     }
 
@@ -52,8 +56,7 @@ impl Bridge {
     ) {
         let Asker { name, transaction, requested_by, asked } = asker;
         let (gateway, took) = (gateway.map(ToString::to_string), asked.received.elapsed());
-        let response =
-            Response::new(name.as_str(), gateway, transaction, outcome, took, |_| Value::Null);
+        let response = Response::new(name.as_str(), gateway, transaction, outcome, took);
         if name.changes() {
             audit(&response, &audited(devices), devices.len(), requested_by.as_deref());
         } else {
@@ -63,14 +66,14 @@ impl Bridge {
         self.answer(&owner, &response, asked);
     }
 
-    fn check_own(&self, request: &mqtt::Request) -> Result<(OwnName, OwnRequest), Refused> {
-        let name: Result<OwnName, Failure> = request.command.parse();
-        let permitted = name.and_then(|name| self.requests.permit(name.as_str()).map(|()| name));
+    fn check_own(&self, request: &mqtt::Request) -> Result<Request<BridgeCommand>, Refused> {
+        let name = bridge_command(&request.command);
+        let permitted = name.and_then(|name| self.requests.permit(name).map(|()| name));
         let name = permitted.map_err(|failure| Refused {
             transaction: transaction_of(&request.payload),
             failure,
         })?;
-        Ok((name, OwnRequest::read(name, &request.payload)?))
+        BridgeCommand::read_request(name, &request.payload)
     }
 
     fn forget(
@@ -97,9 +100,18 @@ impl Bridge {
                     "this bridge has no gateway {gateway}; its info names those it has. Leave \
                      device_ids out to clear every topic of one that it has not"
                 );
-                (ids, Outcome::failed(Failure::new("not_found", message)))
+                (ids, Outcome::failed(Failure::new(Code::NotFound, message)))
             }
         };
         self.answer_own(asker, Some(gateway), outcome, &devices);
     }
+}
+
+fn bridge_command(name: &str) -> Result<CommandName, Failure> {
+    let is_known = |name: &CommandName| name.scope() != CommandScope::Gateway;
+    name.parse().ok().filter(is_known).ok_or_else(|| {
+        let message = "the bridge itself takes republish, forget and history; request everything \
+                       else of a gateway, on its own request topic";
+        Failure::new(FailureCode::UnknownCommand, message)
+    })
 }

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use tonic::Code;
+
 use super::batches::BatchPlanner;
-use crate::commands::{Calls, Command, Failure, Outcome, Place};
+use crate::commands::{Calls, Command, Failure, Slot};
 use crate::desired::{DesiredItem, Missing, covers};
 use crate::fleet::{Slaves, Target};
 use crate::gsdk::GatewayClient;
@@ -103,22 +105,24 @@ impl Round {
 /// as no answer, concern no single device.
 fn may_concern_single(why: &Failure) -> bool {
     matches!(
-        why.code,
-        "invalid_argument"
-            | "not_found"
-            | "already_exists"
-            | "failed_precondition"
-            | "out_of_range"
-            | "resource_exhausted"
-            | "aborted"
-            | "internal"
-            | "unknown"
+        why.code.grpc(),
+        Some(
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unknown
+        )
     )
 }
 
 /// Executes one step in its slot.
-pub(super) async fn provision(step: Step, client: GatewayClient, place: Place) -> Provisioned {
-    let _slot = place.turn().await;
+pub(super) async fn provision(step: Step, client: GatewayClient, slot: Slot) -> Provisioned {
+    let _permit = slot.permit().await;
     match step {
         Step::Filter { accepted, allow_all } => accept(&client, accepted, allow_all).await,
         Step::Register(devices) => {
@@ -131,7 +135,7 @@ pub(super) async fn provision(step: Step, client: GatewayClient, place: Place) -
 }
 
 async fn run(client: &GatewayClient, command: Command) -> Result<(), Failure> {
-    let outcome: Outcome = crate::commands::run(&command, &Calls::new(client.clone(), None)).await;
+    let outcome = crate::commands::run(&command, &Calls::new(client.clone(), None)).await;
     outcome.error.map_or(Ok(()), Err)
 }
 

@@ -11,13 +11,13 @@ use super::request_subscription::RequestSubscription;
 use super::running::{Asked, Begun, Word, finish, stopping};
 use super::{Bridge, history};
 use crate::commands::{
-    AnswerLimit, Bucket, Declared, Failure, HISTORY, Lane, Memory, Name, Place, Pool, Recalled,
-    Refused, Request, code, transaction_of,
+    AnswerLimit, Command, CommandSlots, Declared, Failure, FailureCode, Refused, Replay,
+    ReplayCache, ReplayKey, Request, Slot, TokenBucket, transaction_of,
 };
 use crate::config::{self, Config, Connect, Protocol};
 use crate::fleet::GatewayIndex;
 use crate::gsdk::{GatewayClient, Link};
-use crate::ids::GatewayName;
+use crate::ids::{CommandClass, CommandName, CommandScope, GatewayName};
 use crate::mqtt::{self, Message, Retained};
 use crate::payload::Intent;
 
@@ -35,8 +35,8 @@ pub(super) struct Requests {
     pub(super) desks: Vec<Desk>,
     pub(super) subscription: RequestSubscription,
     is_v311: bool,
-    own: Bucket,
-    pub(super) memory: Memory<Asked>,
+    own: TokenBucket,
+    pub(super) replay_cache: ReplayCache<Asked>,
     speak: mpsc::Sender<Word>,
     words: mpsc::Receiver<Word>,
     stop: watch::Sender<bool>,
@@ -52,8 +52,8 @@ pub(super) struct Desk {
     pub(super) name: GatewayName,
     clients: watch::Receiver<Option<GatewayClient>>,
     pub(super) declared: Declared,
-    pool: Pool,
-    bucket: Bucket,
+    slots: CommandSlots,
+    bucket: TokenBucket,
     /// The change with steps that is under way.
     pub(super) intent: Option<Intent>,
 }
@@ -72,18 +72,18 @@ impl Requests {
         if config.mqtt.protocol == Protocol::V311 && !settings.allow.is_empty() {
             tracing::info!("MQTT 3.1.1 has no response topics nor expiry: answers go to response/");
         }
-        let bucket = Bucket::new(settings.rate.count.get(), settings.rate.per, Instant::now());
+        let bucket = TokenBucket::new(settings.rate.count.get(), settings.rate.per, Instant::now());
         let desk = |((name, gateway), link): ((&GatewayName, &config::Gateway), &Link)| Desk {
             name: name.clone(),
             clients: link.clients(),
             declared: declared(gateway),
-            pool: Pool::default(),
+            slots: CommandSlots::default(),
             bucket: bucket.clone(),
             intent: None,
         };
         let desks = config.gateways.iter().zip(links).map(desk).collect();
         let (speak, words) = mpsc::channel(WORDS_MAX);
-        let (own, memory, may_begin) = (bucket.clone(), Memory::default(), Vec::new());
+        let (own, replay_cache, may_begin) = (bucket.clone(), ReplayCache::default(), Vec::new());
         let answer_size_max = config.mqtt.max_answer_bytes;
         let (under_way, stop) = (0, watch::Sender::new(false));
         Self {
@@ -94,7 +94,7 @@ impl Requests {
             subscription: RequestSubscription::default(),
             is_v311: config.mqtt.protocol == Protocol::V311,
             own,
-            memory,
+            replay_cache,
             speak,
             words,
             stop,
@@ -132,9 +132,9 @@ impl Requests {
         }
     }
 
-    /// A place among the changes of a gateway, for the bridge itself.
-    pub(super) fn place(&self, gateway: GatewayIndex) -> Option<Place> {
-        self.desks.get(gateway.0)?.pool.enter(Lane::Change).ok()
+    /// A slot among the changes of a gateway, for the bridge itself.
+    pub(super) fn change_slot(&self, gateway: GatewayIndex) -> Option<Slot> {
+        self.desks.get(gateway.0)?.slots.acquire(CommandClass::Change).ok()
     }
 
     /// The changes with steps that are under way.
@@ -193,7 +193,7 @@ impl Requests {
                 "the request has {size} bytes, more than commands.max_payload ({size_max}); name \
                  fewer devices"
             );
-            Failure::new(code::TOO_LARGE, message)
+            Failure::new(FailureCode::TooLarge, message)
         })
     }
 
@@ -204,38 +204,44 @@ impl Requests {
             rate.count,
             rate.per.as_secs()
         );
-        Failure::new(code::RATE_LIMITED, message)
+        Failure::new(FailureCode::RateLimited, message)
     }
 
     /// Whether the configuration lets this command run.
-    pub(super) fn permit(&self, command: &str) -> Result<(), Failure> {
+    pub(super) fn permit(&self, command: CommandName) -> Result<(), Failure> {
         if self.settings.allow.permits(command) {
             return Ok(());
         }
         let message = format!(
-            "the configuration does not permit it; whoever runs the bridge can add {command:?} to \
-             commands.allow"
+            "the configuration does not permit it; the operator of the bridge can add {:?} to \
+             commands.allow",
+            command.as_str()
         );
-        Err(Failure::new(code::NOT_PERMITTED, message))
+        Err(Failure::new(FailureCode::NotPermitted, message))
     }
 
     /// The typed request, if it may run.
     fn check(&self, at: usize, request: &mqtt::Request) -> Result<Request, Refused> {
         let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
-        let name: Name = request.command.parse().map_err(|()| {
-            let names = Name::ALL.iter().map(|name| name.as_str());
-            let known: Vec<_> = names.chain([HISTORY]).collect();
-            let message = format!("there is no such command; there are {}", known.join(", "));
-            refused(Failure::new(code::UNKNOWN_COMMAND, message))
-        })?;
-        self.permit(name.as_str()).map_err(refused)?;
-        let typed = Request::read(name, &request.payload)?;
+        let name = gateway_command(&request.command).map_err(refused)?;
+        self.permit(name).map_err(refused)?;
+        let typed = Command::read_request(name, &request.payload)?;
         let Some(desk) = self.desks.get(at) else { return Ok(typed) };
         match desk.declared.check(&desk.name, &typed.command) {
             Ok(()) => Ok(typed),
             Err(failure) => Err(Refused { transaction: typed.transaction, failure }),
         }
     }
+}
+
+fn gateway_command(name: &str) -> Result<CommandName, Failure> {
+    let is_known = |name: &CommandName| name.scope() != CommandScope::Bridge;
+    name.parse().ok().filter(is_known).ok_or_else(|| {
+        let names = CommandName::ALL.into_iter().filter(is_known);
+        let known: Vec<_> = names.map(CommandName::as_str).collect();
+        let message = format!("there is no such command; there are {}", known.join(", "));
+        Failure::new(FailureCode::UnknownCommand, message)
+    })
 }
 
 fn declared(gateway: &config::Gateway) -> Declared {
@@ -284,7 +290,7 @@ impl Bridge {
         if let Err(refused) = self.requests.admit(at, &request) {
             return self.refuse(&request, refused);
         }
-        if request.command == HISTORY {
+        if request.command == CommandName::History.as_str() {
             return self.history_requested(at, &request);
         }
         match at {
@@ -309,7 +315,7 @@ impl Bridge {
             answers: self.requests.speak.clone(),
             stop: self.requests.stop.subscribe(),
         };
-        let permitted = self.requests.permit(HISTORY).map_err(refused);
+        let permitted = self.requests.permit(CommandName::History).map_err(refused);
         match permitted.and_then(|()| self.history.start(request, context)) {
             Ok(()) => self.requests.under_way += 1,
             Err(refused) => self.refuse(request, refused),
@@ -327,21 +333,17 @@ impl Bridge {
     ) {
         let Some(desk) = self.requests.desks.get(gateway.0) else { return };
         let (name, clients, now) = (desk.name.clone(), desk.clients.clone(), Instant::now());
-        let memory = &mut self.requests.memory;
-        let (asked, failure) = match memory.recall(now, &name, &request, &payload, asked) {
-            Recalled::Answered(response, asked) => {
+        let key = ReplayKey::new(&name, &request, &payload);
+        let replay = self.requests.replay_cache.look_up(now, key.as_ref(), asked);
+        let (asked, failure) = match replay {
+            Replay::Answered(response, asked) => {
                 return self.answer(name.as_str(), &response, asked);
             }
-            Recalled::Waits => return,
-            Recalled::Full(asked) => {
-                let message = "the same request is under way, and many wait for its answer \
-                               already; wait for it too";
-                (asked, Failure::new(code::RATE_LIMITED, message))
-            }
-            Recalled::New(asked) => match self.way_to(gateway, request.name) {
+            Replay::Waiting => return,
+            Replay::Refused(failure, asked) => (asked, failure),
+            Replay::New(asked) => match self.start_request(gateway, request.name, now, key) {
                 Err(failure) => (asked, failure),
-                Ok(place) => {
-                    self.requests.memory.begins(now, &name, &request, &payload);
+                Ok(slot) => {
                     if request.command.changes() {
                         self.desired.change_begins(gateway);
                     }
@@ -349,7 +351,7 @@ impl Bridge {
                     let (speak, stop) =
                         (self.requests.speak.clone(), self.requests.stop.subscribe());
                     self.requests.under_way += 1;
-                    tokio::spawn(finish(begun, place, clients, speak, stop));
+                    tokio::spawn(finish(begun, slot, clients, speak, stop));
                     return;
                 }
             },
@@ -358,11 +360,24 @@ impl Bridge {
         self.refused(name.as_str(), request.name.as_str(), refused, asked);
     }
 
-    /// A place in the gateway's pool, if there is one and the gateway is there.
-    fn way_to(&self, gateway: GatewayIndex, name: Name) -> Result<Place, Failure> {
+    /// Takes a slot for a new request, and its place in the replay cache.
+    fn start_request(
+        &mut self,
+        gateway: GatewayIndex,
+        name: CommandName,
+        now: Instant,
+        key: Option<ReplayKey>,
+    ) -> Result<Slot, Failure> {
+        let slot = self.acquire_slot(gateway, name)?;
+        key.map_or(Ok(()), |key| self.requests.replay_cache.insert(now, key))?;
+        Ok(slot)
+    }
+
+    /// A slot for a command, if there is one and the gateway is there.
+    fn acquire_slot(&self, gateway: GatewayIndex, name: CommandName) -> Result<Slot, Failure> {
         let unavailable = |reason: &str| {
             let message = format!("there is no link to the gateway now; try again later{reason}");
-            Failure::new(code::GATEWAY_UNAVAILABLE, message)
+            Failure::new(FailureCode::GatewayUnavailable, message)
         };
         let desk = self.requests.desks.get(gateway.0).ok_or_else(|| unavailable(""))?;
         if *self.requests.stop.borrow() {
@@ -373,6 +388,6 @@ impl Bridge {
             let reason = error.map(|error| format!(" ({})", error.message)).unwrap_or_default();
             return Err(unavailable(&reason));
         }
-        desk.pool.enter(name.lane())
+        desk.slots.acquire(name.class())
     }
 }

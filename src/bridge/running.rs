@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 use super::history::HistoryAnswer;
-use crate::commands::{Calls, Command, Data, Failure, Outcome, Place, Request, Response, code};
+use crate::commands::{
+    Calls, Command, Data, Failure, FailureCode, Outcome, Request, Response, Slot, run as run_on,
+};
 use crate::fleet::GatewayIndex;
 use crate::gsdk::GatewayClient;
 use crate::ids::DeviceId;
@@ -81,7 +84,7 @@ pub(super) fn audit(response: &Response, devices: &str, count: usize, requested_
         devices,
         count,
         requested_by = format!("{claimed:?} (a claim)"),
-        outcome = response.word(),
+        outcome = response.label(),
         "a change was asked for"
     );
 }
@@ -95,7 +98,7 @@ pub(super) fn audited(ids: &BTreeSet<DeviceId>) -> String {
 /// Nothing begins any more.
 pub(super) fn stopping() -> Failure {
     let message = "the bridge is stopping; nothing was done, ask again when it is back";
-    Failure::new(code::GATEWAY_UNAVAILABLE, message)
+    Failure::new(FailureCode::GatewayUnavailable, message)
 }
 
 /// The bridge is stopping, and what runs has had time enough to end by itself.
@@ -108,38 +111,38 @@ async fn cut_short(mut stop: watch::Receiver<bool>) {
 /// Waits for the command's turn, runs it, and hands its outcome to the loop.
 pub(super) async fn finish(
     begun: Begun,
-    place: Place,
+    slot: Slot,
     clients: watch::Receiver<Option<GatewayClient>>,
     words: mpsc::Sender<Word>,
     mut stop: watch::Receiver<bool>,
 ) {
     let until = begun.request.timeout.map(|timeout| begun.asked.received + timeout);
-    let turn = tokio::select! {
-        turn = place.turn() => Some(turn),
+    let permit = tokio::select! {
+        permit = slot.permit() => Some(permit),
         _ = stop.wait_for(|stop| *stop) => None,
     };
     let now = Instant::now();
     let client = clients.borrow().clone();
     let not_run = |code, message: &str| (Outcome::failed(Failure::new(code, message)), false);
     let (outcome, ran) = match client {
-        _ if turn.is_none() => (Outcome::failed(stopping()), false),
+        _ if permit.is_none() => (Outcome::failed(stopping()), false),
         _ if begun.asked.expires_at.is_some_and(|at| at <= now) => {
             let message =
                 "the request's expiry ran out while it waited; nothing was done, ask again";
-            not_run(code::EXPIRED, message)
+            not_run(FailureCode::Expired, message)
         }
         _ if until.is_some_and(|until| until <= now) => {
             let message = "timeout_s ran out while others went first; nothing was done, ask again \
                            or raise it";
-            not_run(code::EXPIRED, message)
+            not_run(FailureCode::Expired, message)
         }
         None => {
             let message = "the link to the gateway was lost; nothing was done, try again later";
-            not_run(code::GATEWAY_UNAVAILABLE, message)
+            not_run(FailureCode::GatewayUnavailable, message)
         }
         Some(client) => (run(&begun, Calls::new(client, until), &words, stop).await, true),
     };
-    drop(turn);
+    drop(permit);
     // At the end of the process nobody is there to be told.
     _ = words.send(Word::Finished(Box::new(Finished { begun, outcome, ran }))).await;
 }
@@ -172,7 +175,7 @@ async fn run(
         return Outcome::failed(stopping());
     }
     let (tell, mut told) = watch::channel(json!([]));
-    let run = run_caught(command, calls.telling(tell));
+    let run = run_caught(command, calls.reporting_to(tell));
     let cut_short = cut_short(stop);
     tokio::pin!(run, cut_short);
     loop {
@@ -198,20 +201,21 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
     } else {
         "the bridge stopped before the gateway answered; ask again when it is back"
     };
-    let failure = Failure::new(code::INTERRUPTED, message);
-    Outcome { data: Data::Json(data.into()), ..Outcome::failed(failure) }
+    let failure = Failure::new(FailureCode::Interrupted, message);
+    Outcome { data: Data::Value(data), ..Outcome::failed(failure) }
 }
 
 /// A panic costs a command its answer's good news, nothing else. Given up, it is ended.
 async fn run_caught(command: Command, calls: Calls) -> Outcome {
     let mut task = JoinSet::new();
-    task.spawn(async move { crate::commands::run(&command, &calls).await });
+    task.spawn(async move { run_on(&command, &calls).await });
     if let Some(Ok(outcome)) = task.join_next().await {
         return outcome;
     }
-    let message = "the command died of a mistake in this program; what was done is not known";
+    let message =
+        "internal error: the command task panicked; its outcome is unknown, please report this";
     Outcome {
-        data: Data::Json(Value::Null.into()),
-        ..Outcome::failed(Failure::new("internal", message))
+        data: Data::Value(Value::Null),
+        ..Outcome::failed(Failure::new(Code::Internal, message))
     }
 }

@@ -1,6 +1,4 @@
-//! A command's way to its gateway: the client, and how long the command may still take.
-//!
-//! May not decide what is called.
+//! A command's access to its gateway: the client, and the command's deadline.
 
 use std::time::Duration;
 
@@ -8,68 +6,64 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::failure::{Failure, code};
+use super::failure::{Failure, FailureCode};
 use crate::gsdk::GatewayClient;
 
-/// What a call is given at least, so that a late one fails at the gateway's silence, not here.
-const LEAST: Duration = Duration::from_millis(1);
+/// The shortest deadline of a call, so that a call at the end of a wait fails by the gateway's
+/// silence.
+const CALL_DEADLINE_MIN: Duration = Duration::from_millis(1);
 
-/// The calls of one command.
 #[derive(Clone, Debug)]
 pub struct Calls {
     client: GatewayClient,
-    until: Option<Instant>,
-    /// Told of the steps of a change, as far as they are done.
+    deadline: Option<Instant>,
+    /// Receives the steps of a change after each step.
     steps: Option<watch::Sender<Value>>,
 }
 
 impl Calls {
-    /// Over this client, until then; each call has its own deadline where there is no such moment.
+    /// Without a deadline, each call has its own.
     #[must_use]
-    pub const fn new(client: GatewayClient, until: Option<Instant>) -> Self {
-        Self { client, until, steps: None }
+    pub const fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
+        Self { client, deadline, steps: None }
     }
 
-    /// Tells the steps of a change while they are done.
     #[must_use]
-    pub fn telling(self, steps: watch::Sender<Value>) -> Self {
+    pub fn reporting_to(self, steps: watch::Sender<Value>) -> Self {
         Self { steps: Some(steps), ..self }
     }
 
-    /// So far these steps are done.
-    pub(super) fn tell(&self, steps: &impl serde::Serialize) {
-        if let (Some(told), Ok(steps)) = (&self.steps, serde_json::to_value(steps)) {
-            told.send_replace(steps);
+    pub(super) fn report(&self, steps: &impl serde::Serialize) {
+        if let (Some(report), Ok(steps)) = (&self.steps, serde_json::to_value(steps)) {
+            report.send_replace(steps);
         }
     }
 
     /// The client for the next call.
-    pub(super) fn next(&self) -> Result<GatewayClient, Failure> {
-        let Some(until) = self.until else { return Ok(self.client.clone()) };
-        let left = until.saturating_duration_since(Instant::now());
-        if left < LEAST {
-            return Err(Failure::new(
-                code::TIMEOUT,
-                "the command's timeout_s ran out between two of its steps; raise it",
-            ));
+    pub(super) fn client(&self) -> Result<GatewayClient, Failure> {
+        let Some(deadline) = self.deadline else { return Ok(self.client.clone()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left < CALL_DEADLINE_MIN {
+            let message = "the command's timeout_s ran out between two of its steps; raise it";
+            return Err(Failure::new(FailureCode::Timeout, message));
         }
         Ok(self.client.with_deadline(left))
     }
 
-    /// The client beyond the command's own time, to see what became of it.
-    pub(super) const fn beyond(&self) -> &GatewayClient {
+    /// The client without the command's deadline, to verify the outcome after it.
+    pub(super) const fn without_deadline(&self) -> &GatewayClient {
         &self.client
     }
 
-    /// The client for a call of a wait that ends then; `most` is for the call alone.
-    pub(super) fn within(&self, end: Instant, most: Duration) -> GatewayClient {
-        let left = end.saturating_duration_since(Instant::now()).max(LEAST);
-        self.client.with_deadline(left.min(most))
+    /// The client for a call of at most `cap`, within a wait until `end`.
+    pub(super) fn with_cap(&self, end: Instant, cap: Duration) -> GatewayClient {
+        let left = end.saturating_duration_since(Instant::now()).max(CALL_DEADLINE_MIN);
+        self.client.with_deadline(left.min(cap))
     }
 
-    /// The end of a wait of this length, or the command's own where that is sooner.
-    pub(super) fn end_of(&self, wait: Duration) -> Instant {
+    /// The end of a wait of this length: the command's deadline if that is sooner.
+    pub(super) fn deadline(&self, wait: Duration) -> Instant {
         let end = Instant::now() + wait;
-        self.until.map_or(end, |until| until.min(end))
+        self.deadline.map_or(end, |deadline| deadline.min(end))
     }
 }

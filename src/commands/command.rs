@@ -1,81 +1,215 @@
-//! The typed commands, and how each is read from its request's fields.
-//!
-//! May not call a gateway. What is in a command is within its limits.
+//! The commands of a gateway, and the fields of their requests.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
-use super::failure::Failure;
-use super::fields::Fields;
-use super::name::Name;
-use crate::fleet::Mode;
-use crate::gsdk::{AcceptFilter, Slaves, Target};
-use crate::ids::DeviceId;
+use super::failure::{Failure, FailureCode};
+use super::request::{Fields, Refused, Request};
+use super::values::{self, List};
+use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
+use crate::gsdk::DEVICE_PORT_DEFAULT;
+use crate::ids::{CommandName, DeviceId};
 
-/// How long a search lasts where the request does not say.
+/// The duration of a search where the request does not say.
 const SEARCH_WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// The least and the most that a search may last, in seconds.
-const SEARCH_WAIT_S: (f64, f64) = (0.1, 60.0);
 
-/// A command with everything it needs.
+/// A command with everything it needs, all of it valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// The managed devices, read now.
     Devices,
     /// The devices of the gateway's subnet.
     Search {
-        /// How long the gateway listens for them.
         wait: Duration,
     },
-    /// The devices that dialled in and were not let in.
+    /// The devices that dialed the gateway and were not accepted.
     Pending,
-    /// The accept filter.
     FilterGet,
-    /// The slaves behind the devices.
     SlavesGet,
     /// Connects a device for as long as its connection holds.
     Connect(Target),
-    /// Disconnects devices.
     Disconnect(BTreeSet<DeviceId>),
-    /// Disconnects all devices.
     DisconnectAll,
-    /// Registers devices that the gateway is to dial and keep dialling.
+    /// Registers devices, which the gateway then dials whenever they are not connected.
     AsyncAdd(Vec<(DeviceId, Target)>),
-    /// Takes registrations back.
     AsyncRemove(BTreeSet<DeviceId>),
     /// Replaces the whole accept filter.
     FilterSet(AcceptFilter),
-    /// Lets these in too.
     FilterAdd(BTreeSet<DeviceId>),
-    /// Lets these in no more.
     FilterRemove(BTreeSet<DeviceId>),
-    /// Lets all in, or only those named.
     FilterAllowAll(bool),
-    /// Sets who dials whom.
+    /// Sets who dials whom; `apply`: with all steps that belong to it.
     ModeSet {
-        /// On these devices.
         device_ids: BTreeSet<DeviceId>,
-        /// To this mode.
         mode: Mode,
-        /// Whether with all that belongs to it.
         apply: bool,
     },
-    /// Switches SSL on or off.
+    /// Switches SSL on or off; `apply`: with all steps that belong to it.
     Ssl {
-        /// On these devices.
         device_ids: BTreeSet<DeviceId>,
-        /// Whether on.
         enable: bool,
-        /// Whether with all that belongs to it.
         apply: bool,
     },
-    /// Sets the slaves behind devices.
     SlavesSet(Vec<Slaves>),
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SearchFields {
+    #[serde(default, deserialize_with = "values::search_wait")]
+    wait_s: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectFields {
+    #[serde(deserialize_with = "values::ip")]
+    ip: Ipv4Addr,
+    #[serde(default, deserialize_with = "values::port")]
+    port: Option<u16>,
+    ssl: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DevicesFields {
+    device_id: Option<DeviceId>,
+    device_ids: Option<List<DeviceId>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AsyncAddFields {
+    devices: List<Registration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object in braces")]
+struct Registration {
+    device_id: DeviceId,
+    #[serde(deserialize_with = "values::ip")]
+    ip: Ipv4Addr,
+    #[serde(default, deserialize_with = "values::port")]
+    port: Option<u16>,
+    ssl: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilterSetFields {
+    allow_all: Option<bool>,
+    device_ids: Option<List<DeviceId>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilterAllowAllFields {
+    enabled: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModeSetFields {
+    device_id: Option<DeviceId>,
+    device_ids: Option<List<DeviceId>>,
+    #[serde(deserialize_with = "values::mode")]
+    mode: Mode,
+    apply: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SslFields {
+    device_id: Option<DeviceId>,
+    device_ids: Option<List<DeviceId>>,
+    apply: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlavesSetFields {
+    slaves: List<SlavesFields>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object in braces")]
+struct SlavesFields {
+    device_id: DeviceId,
+    rs485: Option<List<DeviceId>>,
+    wiegand: Option<List<DeviceId>>,
+}
+
 impl Command {
+    /// Reads a request to a gateway.
+    ///
+    /// # Errors
+    /// With a message that names what is wrong and says what to do.
+    pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request, Refused> {
+        let request = Request::read(name, payload, |fields| Self::read(name, fields))?;
+        match (&request.command, request.timeout) {
+            (Self::Search { wait }, Some(timeout)) if timeout <= *wait => {
+                let failure = Failure::invalid(
+                    "timeout_s is not longer than wait_s, and a search is answered only after \
+                     that; raise timeout_s or omit it",
+                );
+                Err(Refused { transaction: request.transaction, failure })
+            }
+            _ => Ok(request),
+        }
+    }
+
+    fn read(name: CommandName, fields: Fields) -> Result<Self, Failure> {
+        let devices = |fields: Fields| {
+            let DevicesFields { device_id, device_ids } = fields.read()?;
+            values::devices(device_id, device_ids)
+        };
+        let bare = |fields: Fields, command| fields.read().map(|NoFields {}| command);
+        match name {
+            CommandName::Devices => bare(fields, Self::Devices),
+            CommandName::Pending => bare(fields, Self::Pending),
+            CommandName::FilterGet => bare(fields, Self::FilterGet),
+            CommandName::SlavesGet => bare(fields, Self::SlavesGet),
+            CommandName::DisconnectAll => bare(fields, Self::DisconnectAll),
+            CommandName::Search => {
+                let SearchFields { wait_s } = fields.read()?;
+                Ok(Self::Search { wait: wait_s.unwrap_or(SEARCH_WAIT_DEFAULT) })
+            }
+            CommandName::Connect => {
+                let ConnectFields { ip, port, ssl } = fields.read()?;
+                Ok(Self::Connect(target(ip, port, ssl)))
+            }
+            CommandName::Disconnect => devices(fields).map(Self::Disconnect),
+            CommandName::AsyncAdd => async_add(fields.read()?),
+            CommandName::AsyncRemove => devices(fields).map(Self::AsyncRemove),
+            CommandName::FilterSet => filter_set(fields),
+            CommandName::FilterAdd => devices(fields).map(Self::FilterAdd),
+            CommandName::FilterRemove => devices(fields).map(Self::FilterRemove),
+            CommandName::FilterAllowAll => {
+                let FilterAllowAllFields { enabled } = fields.read()?;
+                Ok(Self::FilterAllowAll(enabled))
+            }
+            CommandName::ModeSet => {
+                let ModeSetFields { device_id, device_ids, mode, apply } = fields.read()?;
+                let device_ids = values::devices(device_id, device_ids)?;
+                Ok(Self::ModeSet { device_ids, mode, apply: apply.unwrap_or(true) })
+            }
+            CommandName::SslEnable => ssl(fields, true),
+            CommandName::SslDisable => ssl(fields, false),
+            CommandName::SlavesSet => slaves_set(fields.read()?),
+            CommandName::Republish | CommandName::Forget | CommandName::History => {
+                let message = format!("{name} is not run by a gateway; request it of the bridge");
+                Err(Failure::new(FailureCode::UnknownCommand, message))
+            }
+        }
+    }
+
     /// The devices it names, for the audit log and the answer.
     #[must_use]
     pub fn device_ids(&self) -> BTreeSet<DeviceId> {
@@ -109,127 +243,61 @@ impl Command {
         )
     }
 
-    /// Whether it is a change with steps, of which an end in between is to be told.
+    /// Whether it is a change with steps, whose interruption is reported.
     #[must_use]
     pub const fn has_steps(&self) -> bool {
         matches!(self, Self::ModeSet { apply: true, .. } | Self::Ssl { apply: true, .. })
     }
-
-    /// Reads the fields of this command, and leaves those that belong to all requests.
-    pub(super) fn read(name: Name, fields: &mut Fields) -> Result<Self, Failure> {
-        Ok(match name {
-            Name::Devices => Self::Devices,
-            Name::Search => {
-                let (least, most) = SEARCH_WAIT_S;
-                let wait = fields.seconds("wait_s", least, most)?;
-                Self::Search { wait: wait.unwrap_or(SEARCH_WAIT_DEFAULT) }
-            }
-            Name::Pending => Self::Pending,
-            Name::FilterGet => Self::FilterGet,
-            Name::SlavesGet => Self::SlavesGet,
-            Name::Connect => Self::Connect(fields.target()?),
-            Name::Disconnect => Self::Disconnect(fields.device_ids()?),
-            Name::DisconnectAll => Self::DisconnectAll,
-            Name::AsyncAdd => Self::AsyncAdd(targets(fields)?),
-            Name::AsyncRemove => Self::AsyncRemove(fields.device_ids()?),
-            Name::FilterSet => Self::FilterSet(filter(fields)?),
-            Name::FilterAdd => Self::FilterAdd(fields.device_ids()?),
-            Name::FilterRemove => Self::FilterRemove(fields.device_ids()?),
-            Name::FilterAllowAll => {
-                let enabled = fields.boolean("enabled")?;
-                let missing = || fields.missing("enabled", "true or false");
-                Self::FilterAllowAll(enabled.ok_or_else(missing)?)
-            }
-            Name::ModeSet => {
-                let mode = mode(fields)?;
-                let device_ids = fields.device_ids()?;
-                Self::ModeSet { device_ids, mode, apply: apply(fields)? }
-            }
-            Name::SslEnable | Name::SslDisable => {
-                let enable = name == Name::SslEnable;
-                let device_ids = fields.device_ids()?;
-                Self::Ssl { device_ids, enable, apply: apply(fields)? }
-            }
-            Name::SlavesSet => Self::SlavesSet(slaves(fields)?),
-        })
-    }
 }
 
-fn apply(fields: &mut Fields) -> Result<bool, Failure> {
-    Ok(fields.boolean("apply")?.unwrap_or(true))
+fn target(ip: Ipv4Addr, port: Option<u16>, ssl: Option<bool>) -> Target {
+    Target { ip, port: port.unwrap_or(DEVICE_PORT_DEFAULT), ssl: ssl.unwrap_or(false) }
 }
 
-fn mode(fields: &mut Fields) -> Result<Mode, Failure> {
-    const WORDS: &str = "\"server_to_device\" or \"device_to_server\"";
-    let text = fields.text("mode")?.ok_or_else(|| fields.missing("mode", WORDS))?;
-    match text.parse() {
-        Ok(mode @ (Mode::ServerToDevice | Mode::DeviceToServer)) => Ok(mode),
-        Ok(Mode::Unknown(_)) | Err(()) => {
-            let text = super::fields::quoted(&Value::from(text));
-            Err(Failure::invalid(format!("mode is {text}; it must be {WORDS}")))
-        }
+fn async_add(AsyncAddFields { devices }: AsyncAddFields) -> Result<Command, Failure> {
+    if devices.0.is_empty() {
+        return Err(Failure::invalid("devices is empty; give at least one device and its ip"));
     }
+    values::check_unique(devices.0.iter().map(|device| device.device_id))?;
+    let target = |Registration { device_id, ip, port, ssl }| (device_id, target(ip, port, ssl));
+    Ok(Command::AsyncAdd(devices.0.into_iter().map(target).collect()))
 }
 
-fn targets(fields: &mut Fields) -> Result<Vec<(DeviceId, Target)>, Failure> {
-    const WANTED: &str = "a list, as in [{\"device_id\":544114231,\"ip\":\"192.168.0.104\"}]";
-    let objects = fields.objects("devices")?.filter(|objects| !objects.is_empty());
-    let objects = objects.ok_or_else(|| fields.missing("devices", WANTED))?;
-    let mut seen = BTreeSet::new();
-    let mut targets = Vec::with_capacity(objects.len());
-    for mut object in objects {
-        let device_id = object.device_id()?;
-        let target = object.target()?;
-        object.finish()?;
-        once(&mut seen, device_id)?;
-        targets.push((device_id, target));
+fn filter_set(fields: Fields) -> Result<Command, Failure> {
+    if let Some(key) = ["ips", "subnets"].into_iter().find(|key| fields.has(key)) {
+        return Err(Failure::invalid(format!(
+            "{key}: gateways do not support this in their filter; omit it and give device_ids"
+        )));
     }
-    Ok(targets)
-}
-
-fn once(seen: &mut BTreeSet<DeviceId>, device_id: DeviceId) -> Result<(), Failure> {
-    if seen.insert(device_id) {
-        return Ok(());
-    }
-    Err(Failure::invalid(format!("device {device_id} is named twice; name each once")))
-}
-
-fn filter(fields: &mut Fields) -> Result<AcceptFilter, Failure> {
-    for key in ["ips", "subnets"] {
-        if fields.take(key).is_some() {
-            return Err(Failure::invalid(format!(
-                "gateways do not support {key} in their filter; leave it out and name device_ids"
-            )));
-        }
-    }
-    let allow_all = fields.boolean("allow_all")?;
-    let device_ids = fields.ids("device_ids")?;
+    let FilterSetFields { allow_all, device_ids } = fields.read()?;
     if allow_all.is_none() && device_ids.is_none() {
         return Err(Failure::invalid(
-            "the whole filter is replaced, so say what it is to be: give allow_all or device_ids \
-             (an empty list, at the shell --none, lets nobody in)",
+            "the whole filter is replaced, so the request must say what it becomes: give \
+             allow_all or device_ids (an empty list, at the shell --none, accepts no device)",
         ));
     }
-    Ok(AcceptFilter {
+    Ok(Command::FilterSet(AcceptFilter {
         allow_all: allow_all.unwrap_or(false),
-        device_ids: device_ids.unwrap_or_default().into_iter().collect(),
+        device_ids: device_ids.unwrap_or_default().0.into_iter().collect(),
         ..AcceptFilter::default()
-    })
+    }))
 }
 
-fn slaves(fields: &mut Fields) -> Result<Vec<Slaves>, Failure> {
-    const WANTED: &str = "a list, as in [{\"device_id\":544114231,\"rs485\":[7]}]";
-    let objects = fields.objects("slaves")?.filter(|objects| !objects.is_empty());
-    let objects = objects.ok_or_else(|| fields.missing("slaves", WANTED))?;
-    let mut seen = BTreeSet::new();
-    let mut all = Vec::with_capacity(objects.len());
-    for mut object in objects {
-        let device_id = object.device_id()?;
-        let rs485 = object.ids("rs485")?.unwrap_or_default();
-        let wiegand = object.ids("wiegand")?.unwrap_or_default();
-        object.finish()?;
-        once(&mut seen, device_id)?;
-        all.push(Slaves { device_id, rs485, wiegand });
+fn ssl(fields: Fields, enable: bool) -> Result<Command, Failure> {
+    let SslFields { device_id, device_ids, apply } = fields.read()?;
+    let device_ids = values::devices(device_id, device_ids)?;
+    Ok(Command::Ssl { device_ids, enable, apply: apply.unwrap_or(true) })
+}
+
+fn slaves_set(SlavesSetFields { slaves }: SlavesSetFields) -> Result<Command, Failure> {
+    if slaves.0.is_empty() {
+        return Err(Failure::invalid("slaves is empty; give at least one device and its slaves"));
     }
-    Ok(all)
+    values::check_unique(slaves.0.iter().map(|slaves| slaves.device_id))?;
+    let slaves = slaves.0.into_iter().map(|SlavesFields { device_id, rs485, wiegand }| Slaves {
+        device_id,
+        rs485: rs485.unwrap_or_default().0,
+        wiegand: wiegand.unwrap_or_default().0,
+    });
+    Ok(Command::SlavesSet(slaves.collect()))
 }

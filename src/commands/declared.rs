@@ -1,20 +1,16 @@
 //! What the configuration declares of a gateway's devices: commands may not contradict it.
-//!
-//! May not read the configuration: who starts the bridge fills this in.
 
 use std::collections::BTreeMap;
 
 use super::command::Command;
 use super::failure::Failure;
-use super::response::Warning;
+use super::response::{Warning, WarningCode};
 use crate::ids::{DeviceId, GatewayName};
 
-/// How a device is declared to be connected, other than only observed.
+/// The declared `connect` of a device, unless it is `observe`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeclaredAs {
-    /// `connect = "async"`.
     Async,
-    /// `connect = "accept"`.
     Accept,
 }
 
@@ -28,32 +24,32 @@ impl Declared {
     /// # Errors
     /// Naming the line of the configuration to change.
     pub fn check(&self, gateway: &GatewayName, command: &Command) -> Result<(), Failure> {
-        let undoes = |id: &DeviceId| {
+        let is_undone = |id: &DeviceId| {
             matches!(
                 (command, self.0.get(id)),
                 (Command::AsyncRemove(_), Some(DeclaredAs::Async))
                     | (Command::ModeSet { .. } | Command::Ssl { .. }, Some(_))
             )
         };
-        let Some(id) = command.device_ids().into_iter().find(undoes) else { return Ok(()) };
+        let Some(id) = command.device_ids().into_iter().find(is_undone) else { return Ok(()) };
         Err(Failure::invalid(format!(
             "the configuration declares how device {id} is connected; change \
              gateways.{gateway}.devices.{id}.connect there (\"observe\" leaves it to commands) and \
-             start the bridge again"
+             restart the bridge"
         )))
     }
 }
 
-/// A command took away what the configuration wants: a device let in, or (`None`) all of them.
+/// A command removed what the configuration declares: an accepted device, or (`None`) all of them.
 #[must_use]
 pub fn kept_by_configuration(gateway: &GatewayName, device_id: Option<DeviceId>) -> Warning {
     let (what, key) = match device_id {
-        Some(id) => ("it", format!("devices.{id}.connect")),
+        Some(id) => ("this device", format!("devices.{id}.connect")),
         None => ("every device", "accept_filter.allow_all".to_owned()),
     };
     let message = format!(
-        "the configuration wants {what} let in, and the next link to the gateway does so again; \
-         change gateways.{gateway}.{key} there too"
+        "the configuration declares {what} as accepted, and the bridge adds it again at the next \
+         link to the gateway; change gateways.{gateway}.{key} there too"
     );
-    Warning { device_id, code: "kept_by_configuration", message }
+    Warning { device_id, code: WarningCode::KeptByConfiguration, message }
 }

@@ -1,7 +1,4 @@
-//! The answer to `devices`: the list read now, in the form of the devices' states.
-//!
-//! May not change a state: what the core holds is asked for, and where the list says something else
-//! the list is newer.
+//! The answer to `devices`: the gateway's list read now, in the form of the retained states.
 
 use serde_json::{Value, json};
 
@@ -9,7 +6,8 @@ use crate::fleet::{DeviceState, Listed};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
 
-/// The rows of a list as states; `known` is what the core holds of a device.
+/// The rows of a list as states; `known` is the core's state of a device. Where they differ, the
+/// list is newer.
 pub fn device_states(
     directory: &Directory,
     gateway: &GatewayEntry,
@@ -25,7 +23,7 @@ pub fn device_states(
     rows.iter().map(state).collect()
 }
 
-/// The rows of a list for whoever has no core: what the gateway says, and no more.
+/// The rows of a list where there is no core: only what the gateway says.
 #[must_use]
 pub fn device_rows(gateway: &GatewayEntry, rows: &[Listed]) -> Value {
     let row = |Listed { device_id, status, info }: &Listed| {

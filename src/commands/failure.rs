@@ -1,68 +1,109 @@
-//! Why a command was not run, or failed: a stable code, and words that say what to do.
-//!
-//! May not decide what follows.
+//! Why a command was not run or failed: a stable code, and a message that says what to do.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
 use tonic::Code;
 
-use crate::gsdk::Error;
+use crate::gsdk::{Error, ErrorCode};
 
-/// The codes that are the bridge's own; the others are gRPC's in snake case.
-pub mod code {
-    /// Something in the request is wrong.
-    pub const INVALID_REQUEST: &str = "invalid_request";
-    /// There is no such command.
-    pub const UNKNOWN_COMMAND: &str = "unknown_command";
-    /// `commands.allow` does not name it.
-    pub const NOT_PERMITTED: &str = "not_permitted";
-    /// Too many requests.
-    pub const RATE_LIMITED: &str = "rate_limited";
+/// The code of a failure in answers, metrics and the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCode {
+    /// The gateway's own code, which is gRPC's in snake case, or that of its link.
+    Gateway(ErrorCode),
+    InvalidRequest,
+    UnknownCommand,
+    /// `commands.allow` does not name the command.
+    NotPermitted,
+    RateLimited,
     /// The request is too large.
-    pub const TOO_LARGE: &str = "too_large";
-    /// The answer is larger than the broker takes.
-    pub const ANSWER_TOO_LARGE: &str = "answer_too_large";
-    /// The request's expiry ran out while it waited.
-    pub const EXPIRED: &str = "expired";
+    TooLarge,
+    /// The answer is larger than the broker accepts.
+    AnswerTooLarge,
+    /// The request expired before it ran.
+    Expired,
     /// There is no link to the gateway.
-    pub const GATEWAY_UNAVAILABLE: &str = "gateway_unavailable";
-    /// The bridge stopped while it ran: the outcome is not known.
-    pub const INTERRUPTED: &str = "interrupted";
-    /// What is asked for cannot be read now.
-    pub const UNAVAILABLE: &str = "unavailable";
-    /// No answer in time: the outcome is not known.
-    pub const TIMEOUT: &str = "timeout";
+    GatewayUnavailable,
+    /// The bridge stopped while the command ran: its outcome is unknown.
+    Interrupted,
+    /// No answer in time: the outcome is unknown.
+    Timeout,
 }
 
-/// Why a command was not run, or failed.
+impl FailureCode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway(code) => code.as_str(),
+            Self::InvalidRequest => "invalid_request",
+            Self::UnknownCommand => "unknown_command",
+            Self::NotPermitted => "not_permitted",
+            Self::RateLimited => "rate_limited",
+            Self::TooLarge => "too_large",
+            Self::AnswerTooLarge => "answer_too_large",
+            Self::Expired => "expired",
+            Self::GatewayUnavailable => "gateway_unavailable",
+            Self::Interrupted => "interrupted",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// The gRPC code, if it is one.
+    #[must_use]
+    pub const fn grpc(self) -> Option<Code> {
+        match self {
+            Self::Gateway(ErrorCode::Grpc(code)) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for FailureCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl From<Code> for FailureCode {
+    fn from(code: Code) -> Self {
+        Self::Gateway(ErrorCode::Grpc(code))
+    }
+}
+
+/// Why a command was not run or failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
-    /// A gRPC code in snake case, or one of [`code`].
-    pub code: &'static str,
+    pub code: FailureCode,
     /// What is wrong and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure with this code.
     #[must_use]
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+    pub fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
     }
 
-    /// The request is wrong.
     #[must_use]
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(code::INVALID_REQUEST, message)
+        Self::new(FailureCode::InvalidRequest, message)
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Deadline { .. } => code::TIMEOUT,
-            Error::Dial(_) => code::GATEWAY_UNAVAILABLE,
-            _ => error.code().as_str(),
+            Error::Deadline { .. } => FailureCode::Timeout,
+            Error::Dial(_) => FailureCode::GatewayUnavailable,
+            _ => FailureCode::Gateway(error.code()),
         };
         let remedy = match error.grpc_code() {
             Some(Code::NotFound) => "; `devices` shows what the gateway has",

@@ -1,71 +1,73 @@
-//! Changes of the accept filter: read, change, set, read back.
-//!
-//! May not run beside another change of the same gateway: the pool sees to that. The wire only
-//! replaces the whole filter, so a client that goes past the bridge can still undo a change; what
-//! is read back shows it, and the change is made again.
+//! Changes of the accept filter: read, change, set, read back. The wire only replaces the whole
+//! filter, so another client can undo a change in between; then it is made again.
 
 use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tonic::Code;
 
 use super::calls::Calls;
 use super::failure::Failure;
 use super::response::Outcome;
-use super::show;
-use crate::fleet::Effect;
-use crate::gsdk::AcceptFilter;
+use crate::fleet::{AcceptFilter, Effect};
 use crate::ids::DeviceId;
 
-/// How often a change is made again that another client has undone meanwhile.
-const ROUNDS_MAX: usize = 3;
+/// How often a change is made that another client undoes.
+const ATTEMPTS_MAX: usize = 3;
 
 pub(super) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.clone_from(filter)).await?;
-    Ok(shown(&now, Effect::Filter(filter.clone())))
+    Ok(outcome(&now, Effect::Filter(filter.clone())))
 }
 
 pub(super) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.extend(ids)).await?;
-    Ok(shown(&now, Effect::Accepted(ids.clone())))
+    Ok(outcome(&now, Effect::Accepted(ids.clone())))
 }
 
 pub(super) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await?;
-    Ok(shown(&now, Effect::Unaccepted(ids.clone())))
+    Ok(outcome(&now, Effect::Unaccepted(ids.clone())))
 }
 
 pub(super) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.allow_all = enabled).await?;
-    Ok(shown(&now, Effect::AllowAll(enabled)))
+    Ok(outcome(&now, Effect::AllowAll(enabled)))
 }
 
-fn shown(filter: &AcceptFilter, effect: Effect) -> Outcome {
-    Outcome::done(show::filter(filter)).with_effect(effect)
+fn outcome(filter: &AcceptFilter, effect: Effect) -> Outcome {
+    Outcome::done(json(filter)).with_effect(effect)
 }
 
-/// Makes a change and gives the filter as it is then.
+pub(super) fn json(filter: &AcceptFilter) -> Value {
+    serde_json::json!({
+        "allow_all": filter.allow_all,
+        "device_ids": filter.device_ids,
+        "ips": filter.ips,
+        "subnets": filter.subnets,
+    })
+}
+
+/// Makes a change and returns the filter after it.
 pub(super) async fn edit(
     calls: &Calls,
     change: impl Fn(&mut AcceptFilter),
 ) -> Result<AcceptFilter, Failure> {
-    let changed = |filter: &AcceptFilter| {
-        let mut wanted = filter.clone();
-        change(&mut wanted);
-        wanted
-    };
-    let mut filter = calls.next()?.accept_filter().await?;
-    for _ in 0..ROUNDS_MAX {
-        let wanted = changed(&filter);
-        if wanted == filter {
+    let mut filter = calls.client()?.accept_filter().await?;
+    for attempt in 0..=ATTEMPTS_MAX {
+        let mut changed = filter.clone();
+        change(&mut changed);
+        if changed == filter {
             return Ok(filter);
         }
-        calls.next()?.set_accept_filter(&wanted).await?;
-        filter = calls.next()?.accept_filter().await?;
-    }
-    if changed(&filter) == filter {
-        return Ok(filter);
+        if attempt < ATTEMPTS_MAX {
+            calls.client()?.set_accept_filter(&changed).await?;
+            filter = calls.client()?.accept_filter().await?;
+        }
     }
     Err(Failure::new(
-        "aborted",
-        "another client changes the filter at the same time and undoes this; see to it that all \
-         go through the bridge, then ask again",
+        Code::Aborted,
+        "another client changes the filter at the same time and undoes this; make all clients go \
+         through the bridge, then send the request again",
     ))
 }

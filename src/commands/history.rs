@@ -1,34 +1,30 @@
 //! The command `history`: recorded events of one gateway, or of all.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use serde::Deserialize;
 use serde_json::Value;
+use tonic::Code;
 
-use super::failure::{Failure, code};
-use super::fields::Fields;
-use super::request::{Refused, object, requested_by, timeout};
-use super::response::{Body, Data, Outcome};
-use super::transaction::Transaction;
-use crate::ids::{DeviceId, GatewayName, Moment};
+use super::failure::Failure;
+use super::request::{Fields, Refused, Request};
+use super::response::{Data, Outcome};
+use super::values::{self, List};
+use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::period::Period;
 use crate::store::history::{FILE_NAME, Filter, Reader};
 
-/// Its name.
-pub const HISTORY: &str = "history";
-/// How many events an answer has where the request does not say.
+/// The most events in an answer where the request does not say.
 const LIMIT_DEFAULT: usize = 100;
-/// The most events of an answer.
-const LIMIT_MAX: usize = 1_000;
+/// The most events in an answer.
+const LIMIT_MAX: u64 = 1_000;
+/// The largest ID, so that it fits SQLite's signed integers.
+const ID_MAX: u64 = u64::MAX >> 1;
 
-/// A request for events.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryRequest {
-    /// What the requester calls this request.
-    pub transaction: Option<Transaction>,
-    /// How long the answer may take.
-    pub timeout: Option<Duration>,
+/// Which events a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
     device_ids: BTreeSet<DeviceId>,
     event_types: Vec<String>,
     after_id: Option<u64>,
@@ -37,47 +33,54 @@ pub struct HistoryRequest {
     limit: usize,
 }
 
-impl HistoryRequest {
-    /// Reads a payload; dates in it are of `zone`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryFields {
+    device_id: Option<DeviceId>,
+    device_ids: Option<List<DeviceId>>,
+    event_types: Option<List<String>>,
+    #[serde(default, deserialize_with = "values::whole::<_, 0, ID_MAX>")]
+    after_id: Option<u64>,
+    #[serde(default, deserialize_with = "values::time")]
+    from: Option<String>,
+    #[serde(default, deserialize_with = "values::time")]
+    to: Option<String>,
+    #[serde(default, deserialize_with = "values::whole::<_, 1, LIMIT_MAX>")]
+    limit: Option<u64>,
+}
+
+impl HistoryQuery {
+    /// Reads a request for events; dates in it are of `zone`.
     ///
     /// # Errors
     /// With a message that names what is wrong and says what to do.
-    pub fn read(payload: &[u8], zone: &TimeZone, now: Moment) -> Result<Self, Refused> {
-        let refused = |failure| Refused { transaction: None, failure };
-        let mut fields = Fields::new(object(payload).map_err(refused)?, "");
-        let transaction = Transaction::read(&mut fields, payload).map_err(refused)?;
-        match Self::read_fields(fields, zone, now) {
-            Ok(request) => Ok(Self { transaction, ..request }),
-            Err(failure) => Err(Refused { transaction, failure }),
-        }
+    pub fn read_request(
+        payload: &[u8],
+        zone: &TimeZone,
+        now: Moment,
+    ) -> Result<Request<Self>, Refused> {
+        let read = |fields: Fields| Self::new(fields.read()?, zone, now);
+        Request::read(CommandName::History, payload, read)
     }
 
-    fn read_fields(mut fields: Fields, zone: &TimeZone, now: Moment) -> Result<Self, Failure> {
-        let timeout = timeout(&mut fields)?;
-        requested_by(&mut fields)?;
-        let device_ids = fields.some_device_ids()?.unwrap_or_default();
-        let event_types = fields.texts("event_types")?;
-        let event_types = event_types.iter().map(|name| name.to_ascii_lowercase()).collect();
-        let after_id = fields.whole("after_id", 0, u64::MAX >> 1)?;
-        let (from, to) = (fields.time("from")?, fields.time("to")?);
-        let limit = fields.whole("limit", 1, LIMIT_MAX as u64)?;
-        fields.finish()?;
+    fn new(fields: HistoryFields, zone: &TimeZone, now: Moment) -> Result<Self, Failure> {
+        let HistoryFields { device_id, device_ids, event_types, after_id, from, to, limit } =
+            fields;
         let period = Period::parse(from.as_deref(), to.as_deref(), zone, now)
             .map_err(|error| Failure::invalid(error.to_string()))?;
+        let event_types = event_types.unwrap_or_default().0;
         Ok(Self {
-            transaction: None,
-            timeout,
-            device_ids,
-            event_types,
+            device_ids: values::some_devices(device_id, device_ids)?.unwrap_or_default(),
+            event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
             after_id,
-            // Who continues after an event misses none, however long ago it was.
+            // A client that continues after an event misses none, however long ago it was.
             from: (from.is_some() || after_id.is_none()).then_some(period.from),
             to: period.to,
             limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT),
         })
     }
 
-    /// What to look for: events of a gateway, or of all and of the bridge.
+    /// The events of a gateway, or of the bridge and all gateways, in an answer of this size.
     #[must_use]
     pub fn filter(self, gateway: Option<GatewayName>, max_bytes: usize) -> Filter {
         Filter {
@@ -99,29 +102,30 @@ pub async fn history(reader: &Reader, filter: Filter) -> Outcome {
         Ok(page) => page,
         Err(error) => {
             let message = format!("{FILE_NAME} cannot be read now: {}", error.with_cause());
-            return Outcome::failed(Failure::new(code::UNAVAILABLE, message));
+            return Outcome::failed(Failure::new(Code::Unavailable, message));
         }
     };
     match serde_json::value::to_raw_value(&page) {
-        Ok(raw) => Outcome { data: Data::Json(Body::Raw(raw)), ..Outcome::done(Value::Null) },
-        Err(error) => Outcome::failed(Failure::new("internal", error.to_string())),
+        Ok(raw) => Outcome { data: Data::Raw(raw), ..Outcome::done(Value::Null) },
+        Err(error) => Outcome::failed(Failure::new(Code::Internal, error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::FailureCode;
 
     const NOW: Moment = Moment::from_millis(1_796_040_000_000);
     const DAY_MS: i64 = 86_400_000;
 
-    fn read(payload: &str) -> Result<HistoryRequest, Refused> {
-        HistoryRequest::read(payload.as_bytes(), &TimeZone::UTC, NOW)
+    fn read(payload: &str) -> Result<Request<HistoryQuery>, Refused> {
+        HistoryQuery::read_request(payload.as_bytes(), &TimeZone::UTC, NOW)
     }
 
     #[test]
     fn every_field_reaches_the_filter() {
-        let filter = |payload: &str| read(payload).unwrap().filter(None, 1_000);
+        let filter = |payload: &str| read(payload).unwrap().command.filter(None, 1_000);
         let id = |id| DeviceId::new(id).unwrap();
         let empty = filter("");
         assert_eq!((empty.from, empty.to), (Some(NOW.plus(-DAY_MS)), None));
@@ -140,20 +144,20 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_remedy() {
         for (payload, words) in [
-            (r#"{"limit":0}"#, "limit is 0; it must be a whole number from 1 to 1000"),
+            (r#"{"limit":0}"#, "limit: invalid value: 0, expected a whole number from 1 to 1000"),
             (r#"{"limit":1001}"#, "from 1 to 1000"),
             (r#"{"limit":"5"}"#, "from 1 to 1000"),
-            (r#"{"after_id":-1}"#, "after_id is -1"),
-            (r#"{"from":true}"#, "from is true"),
+            (r#"{"after_id":-1}"#, "after_id: invalid value: -1"),
+            (r#"{"from":true}"#, "from: invalid value: true"),
             (r#"{"from":"soon"}"#, "from is \"soon\"; it must be a time with its offset"),
             (r#"{"from":"1h","to":"2h"}"#, "ends before it begins"),
-            (r#"{"event_types":"connected"}"#, "event_types is \"connected\"; it must be a list"),
-            (r#"{"event_types":[1]}"#, "event_types[0] is 1"),
-            (r#"{"device_ids":[0]}"#, "device_ids[0] is 0"),
-            (r#"{"since":"1h"}"#, "\"since\" is not known here"),
+            (r#"{"event_types":"connected"}"#, "event_types: invalid type: string \"connected\""),
+            (r#"{"event_types":[1]}"#, "event_types[0]: invalid type: integer `1`"),
+            (r#"{"device_ids":[0]}"#, "device_ids[0]: invalid value: integer `0`"),
+            (r#"{"since":"1h"}"#, "unknown field `since`"),
         ] {
             let refused = read(payload).unwrap_err();
-            assert_eq!(refused.failure.code, code::INVALID_REQUEST, "{payload}");
+            assert_eq!(refused.failure.code, FailureCode::InvalidRequest, "{payload}");
             let message = refused.failure.message;
             assert!(message.contains(words), "{payload}: {message}");
         }

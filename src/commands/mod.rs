@@ -1,45 +1,40 @@
-//! The commands: a request becomes a typed command, is checked, run on a gateway, and answered.
-//!
-//! May not touch topics, MQTT types or the configuration: the command line uses it too, and whoever
-//! opens a door to it brings what it is to know. A command runs only as a typed one, in which
-//! nothing can be wrong any more.
+//! The commands: reads a request into a typed command, runs it on a gateway, and makes the answer.
+//! Used by MQTT and by the command line.
 
-mod apply;
+mod bridge_command;
 mod calls;
-mod change;
 mod command;
 mod declared;
 mod devices;
-mod dials;
 mod failure;
-mod fields;
 mod filter;
 mod history;
-mod look;
-mod memory;
-mod name;
-mod own;
-mod pool;
+mod mode_ssl;
 mod rate;
+mod reconnect;
+mod replay;
 mod request;
 mod response;
 mod run;
-mod show;
+mod slots;
+mod steps;
 mod transaction;
-mod work;
+mod values;
+mod verify;
 
+pub use bridge_command::BridgeCommand;
 pub use calls::Calls;
 pub use command::Command;
 pub use declared::{Declared, DeclaredAs, kept_by_configuration};
 pub use devices::{device_rows, device_states};
-pub use failure::{Failure, code};
-pub use history::{HISTORY, HistoryRequest, history};
-pub use memory::{Memory, Recalled};
-pub use name::Name;
-pub use own::{Own, OwnName, OwnRequest};
-pub use pool::{Lane, Place, Pool, Turn};
-pub use rate::Bucket;
+pub use failure::{Failure, FailureCode};
+pub use history::{HistoryQuery, history};
+pub use rate::TokenBucket;
+pub use replay::{Replay, ReplayCache, ReplayKey};
 pub use request::{Refused, Request, transaction_of};
-pub use response::{AnswerLimit, Body, Data, DeviceFailure, Outcome, Response, Verdict, Warning};
+pub use response::{
+    AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,
+};
 pub use run::run;
+pub use slots::{CommandSlots, Permit, Slot};
 pub use transaction::Transaction;

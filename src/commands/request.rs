@@ -1,57 +1,75 @@
-//! A request as it came, read into a typed one.
-//!
-//! May not believe anything: whoever may publish to the broker may send any bytes.
+//! Reads requests. Anyone who may publish to the broker may send any bytes, so each refusal names
+//! the field and says what to send.
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::command::Command;
 use super::failure::Failure;
-use super::fields::Fields;
-use super::name::Name;
 use super::transaction::Transaction;
+use super::values;
+use crate::ids::CommandName;
 
-/// The least and the most that a command may be given, in seconds.
-const TIMEOUT_S: (f64, f64) = (0.1, 600.0);
-/// The longest name of who asks, in characters (contract, section 4).
-const REQUESTED_BY_LEN_MAX: usize = 64;
+/// The most characters of a refusal that quotes the request.
+const QUOTE_LEN_MAX: usize = 200;
 
-/// A request that can be run.
+/// A request that can be run; `C` is the command with its fields.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request {
-    /// Which command.
-    pub name: Name,
-    /// The command with all it needs.
-    pub command: Command,
-    /// What the requester calls this request: a text or a number.
+pub struct Request<C = Command> {
+    pub name: CommandName,
+    pub command: C,
+    /// The requester's own name for this request.
     pub transaction: Option<Transaction>,
-    /// How long it may take.
+    /// The command's deadline.
     pub timeout: Option<Duration>,
-    /// Who asks, as claimed.
+    /// Who sent it, by the requester's own claim.
     pub requested_by: Option<String>,
 }
 
 /// A request that cannot be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// The request's transaction, where it could be read.
+    /// The request's transaction, if it could be read.
     pub transaction: Option<Transaction>,
-    /// Why.
     pub failure: Failure,
 }
 
-impl Request {
+/// The fields of a request beside those of its command.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default, deserialize_with = "values::timeout")]
+    timeout_s: Option<Duration>,
+    #[serde(default, deserialize_with = "values::requested_by")]
+    requested_by: Option<String>,
+}
+
+/// The fields of a command.
+#[derive(Debug)]
+pub(super) struct Fields {
+    name: CommandName,
+    map: Map<String, Value>,
+}
+
+impl<C> Request<C> {
     /// Reads a payload; an empty one is `{}`.
-    ///
-    /// # Errors
-    /// With a message that names what is wrong and says what to do.
-    pub fn read(name: Name, payload: &[u8]) -> Result<Self, Refused> {
-        let map = object(payload).map_err(|failure| Refused { transaction: None, failure })?;
-        let mut fields = Fields::new(map, "");
-        let transaction = Transaction::read(&mut fields, payload)
-            .map_err(|failure| Refused { transaction: None, failure })?;
-        match read_fields(name, fields) {
+    pub(super) fn read(
+        name: CommandName,
+        payload: &[u8],
+        read_command: impl FnOnce(Fields) -> Result<C, Failure>,
+    ) -> Result<Self, Refused> {
+        let refused = |failure| Refused { transaction: None, failure };
+        let mut map = object(payload).map_err(refused)?;
+        let transaction = Transaction::take(&mut map, payload).map_err(refused)?;
+        let read = || {
+            let keys = ["timeout_s", "requested_by"].into_iter();
+            let header = keys.filter_map(|key| map.remove_entry(key)).collect();
+            let Header { timeout_s, requested_by } = Fields { name, map: header }.read()?;
+            Ok((read_command(Fields { name, map })?, timeout_s, requested_by))
+        };
+        match read() {
             Ok((command, timeout, requested_by)) => {
                 Ok(Self { name, command, transaction, timeout, requested_by })
             }
@@ -60,33 +78,41 @@ impl Request {
     }
 }
 
-fn read_fields(
-    name: Name,
-    mut fields: Fields,
-) -> Result<(Command, Option<Duration>, Option<String>), Failure> {
-    let timeout = timeout(&mut fields)?;
-    let requested_by = requested_by(&mut fields)?;
-    let command = Command::read(name, &mut fields)?;
-    fields.finish()?;
-    if let (Command::Search { wait }, Some(timeout)) = (&command, timeout)
-        && timeout <= *wait
-    {
-        return Err(Failure::invalid(
-            "timeout_s is not longer than wait_s, and a search is answered only after that; raise \
-             timeout_s or leave it out",
-        ));
+impl Fields {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
     }
-    Ok((command, timeout, requested_by))
+
+    /// The fields as `T`.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
+        let example = self.name.example();
+        serde_path_to_error::deserialize(Value::Object(self.map)).map_err(|error| {
+            let path = error.path().to_string();
+            let place = if path == "." { String::new() } else { format!("{path}: ") };
+            let text = printable(&format!("{place}{}", error.inner()));
+            Failure::invalid(format!("{text}; a request that is accepted: {example}"))
+        })
+    }
 }
 
-/// The transaction of a request that is not read any further, if it has a proper one.
+/// The text in one line, cut to a length that fits a log.
+fn printable(text: &str) -> String {
+    let mut chars = text.chars();
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut cut: String = chars.by_ref().take(QUOTE_LEN_MAX).map(printable).collect();
+    if chars.next().is_some() {
+        cut.push_str("...");
+    }
+    cut
+}
+
+/// The transaction of a request whose other fields are not read, if it is valid.
 #[must_use]
 pub fn transaction_of(payload: &[u8]) -> Option<Transaction> {
-    let mut fields = Fields::new(object(payload).ok()?, "");
-    Transaction::read(&mut fields, payload).ok().flatten()
+    Transaction::take(&mut object(payload).ok()?, payload).ok().flatten()
 }
 
-pub(super) fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
+fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
     if payload.is_empty() {
         return Ok(Map::new());
     }
@@ -99,24 +125,6 @@ pub(super) fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
         Err(error) => Err(Failure::invalid(format!(
             "the request cannot be read as JSON: {error}; send an object, as in {{\"wait_s\":5}}"
         ))),
-    }
-}
-
-pub(super) fn timeout(fields: &mut Fields) -> Result<Option<Duration>, Failure> {
-    let (least, most) = TIMEOUT_S;
-    fields.seconds("timeout_s", least, most)
-}
-
-pub(super) fn requested_by(fields: &mut Fields) -> Result<Option<String>, Failure> {
-    let text = fields.text("requested_by")?;
-    let fits = |text: &String| {
-        text.chars().count() <= REQUESTED_BY_LEN_MAX && !text.chars().any(char::is_control)
-    };
-    match text {
-        Some(text) if !fits(&text) => Err(Failure::invalid(format!(
-            "requested_by must be at most {REQUESTED_BY_LEN_MAX} printable characters; shorten it"
-        ))),
-        text => Ok(text),
     }
 }
 

@@ -1,6 +1,4 @@
-//! What came of a request, as its requester reads it (contract, section 4).
-//!
-//! May not know how it gets there.
+//! The outcome of a command, and the answer to its request (contract, section 4).
 
 use std::fmt;
 use std::time::Duration;
@@ -9,81 +7,78 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::failure::{Failure, code};
+use super::failure::{Failure, FailureCode};
 use super::transaction::Transaction;
 use crate::fleet::{Effect, Listed};
 use crate::ids::DeviceId;
 
-/// How a request ended.
+/// `result` of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// All was done.
+pub enum ResultKind {
     Ok,
-    /// Some devices failed.
+    /// It failed on some devices.
     Partial,
-    /// It was not done, or not known to be.
+    /// It was not done, or is not known to be.
     Error,
 }
 
-/// What failed on one device.
+/// A failure on one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceFailure {
-    /// Which device.
     pub device_id: DeviceId,
-    /// A gRPC code in snake case.
-    pub code: &'static str,
+    pub code: FailureCode,
     /// What failed and what to do.
     pub message: String,
 }
 
 impl DeviceFailure {
-    /// The failure of the whole where it failed on every device: the first one's, which it names.
+    #[must_use]
+    pub fn new(device_id: DeviceId, failure: Failure) -> Self {
+        Self { device_id, code: failure.code, message: failure.message }
+    }
+
+    /// The failure of a command that failed on every device: that of the first, which it names.
     #[must_use]
     pub fn as_whole(&self) -> Failure {
-        let (id, said) = (self.device_id.to_string(), self.message.as_str());
-        // Gateways often name the device themselves.
-        let named = said
+        let (id, message) = (self.device_id.to_string(), self.message.as_str());
+        // Messages of gateways often name the device.
+        let is_named = message
             .split("device ")
             .skip(1)
             .any(|rest| rest.split(|c: char| !c.is_ascii_digit()).next() == Some(id.as_str()));
-        let message = if named { said.to_owned() } else { format!("device {id}: {said}") };
+        let message = if is_named { message.to_owned() } else { format!("device {id}: {message}") };
         Failure::new(self.code, message)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningCode {
+    WillReconnect,
+    KeptByConfiguration,
+    NotRemembered,
 }
 
 /// What the requester should know although nothing failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Warning {
-    /// Which device, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<DeviceId>,
-    /// `will_reconnect`, `kept_by_configuration` or `not_remembered`.
-    pub code: &'static str,
-    /// What it means.
+    pub code: WarningCode,
     pub message: String,
 }
 
-/// What a command gave.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Data {
-    /// As it is to be read.
-    Json(Body),
-    /// The gateway's list: who answers knows how to say it.
-    Devices(Vec<Listed>),
-}
-
-/// The data of an answer.
+/// `data` of an answer.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Body {
-    /// Made here.
+pub enum Data {
     Value(Value),
-    /// Text that is known to be JSON.
+    /// JSON as text.
     Raw(Box<RawValue>),
 }
 
-impl Body {
+impl Data {
     /// The value; null for text.
     #[must_use]
     pub const fn value(&self) -> &Value {
@@ -94,43 +89,26 @@ impl Body {
     }
 }
 
-impl From<Value> for Body {
-    fn from(value: Value) -> Self {
-        Self::Value(value)
-    }
-}
-
-impl PartialEq for Body {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Value(one), Self::Value(other)) => one == other,
-            (Self::Raw(one), Self::Raw(other)) => one.get() == other.get(),
-            _ => false,
-        }
-    }
-}
-
-/// What came of a command.
-#[derive(Clone, Debug, PartialEq)]
+/// What a command gave.
+#[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What it gave.
     pub data: Data,
-    /// What failed on single devices.
+    /// The gateway's list, which the caller renders into `data`.
+    pub listed: Option<Vec<Listed>>,
     pub device_errors: Vec<DeviceFailure>,
-    /// What is worth knowing.
     pub warnings: Vec<Warning>,
     /// Why it failed as a whole.
     pub error: Option<Failure>,
-    /// What of it a restart of the gateway takes away.
+    /// What it made at the gateway that a restart of the gateway loses.
     pub effects: Vec<Effect>,
 }
 
 impl Outcome {
-    /// All was done, and gave this.
     #[must_use]
-    pub fn done(data: Value) -> Self {
+    pub const fn done(data: Value) -> Self {
         Self {
-            data: Data::Json(data.into()),
+            data: Data::Value(data),
+            listed: None,
             device_errors: Vec::new(),
             warnings: Vec::new(),
             error: None,
@@ -138,64 +116,62 @@ impl Outcome {
         }
     }
 
-    /// With an effect.
+    #[must_use]
+    pub fn failed(failure: Failure) -> Self {
+        Self { error: Some(failure), ..Self::done(json!({})) }
+    }
+
     #[must_use]
     pub(super) fn with_effect(mut self, effect: Effect) -> Self {
         self.effects.push(effect);
         self
     }
 
-    /// Warns that a restart of the gateway takes it away, if it does: `why` nobody gives it again.
+    /// Renders the gateway's list into the data, if there is one.
+    pub fn render_devices(&mut self, render: impl FnOnce(&[Listed]) -> Value) {
+        if let Some(rows) = self.listed.take() {
+            self.data = Data::Value(json!({ "devices": render(&rows) }));
+        }
+    }
+
+    /// Warns, if a restart of the gateway loses what was made, that it is not made again; `why`.
     pub fn warn_not_remembered(&mut self, why: &str) {
         if self.effects.iter().any(Effect::adds) {
             self.warnings.push(Warning {
                 device_id: None,
-                code: "not_remembered",
+                code: WarningCode::NotRemembered,
                 message: format!(
-                    "a gateway forgets this when it restarts, and {why}; ask again then"
+                    "a gateway forgets this when it restarts, and {why}; send the command again \
+                     then"
                 ),
             });
         }
     }
 
-    /// It failed as a whole.
-    #[must_use]
-    pub fn failed(failure: Failure) -> Self {
-        Self { error: Some(failure), ..Self::done(json!({})) }
-    }
-
-    /// How it ended.
-    #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    const fn result(&self) -> ResultKind {
         match (&self.error, self.device_errors.is_empty()) {
-            (Some(_), _) => Verdict::Error,
-            (None, true) => Verdict::Ok,
-            (None, false) => Verdict::Partial,
+            (Some(_), _) => ResultKind::Error,
+            (None, true) => ResultKind::Ok,
+            (None, false) => ResultKind::Partial,
         }
     }
 }
 
-impl From<Result<Self, Failure>> for Outcome {
-    fn from(result: Result<Self, Failure>) -> Self {
-        result.unwrap_or_else(Self::failed)
-    }
-}
-
-/// The limit that an answer is too large for.
+/// The limit that an answer exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerLimit {
-    /// The packet size that the broker has announced.
+    /// The packet size that the broker announced.
     Announced(usize),
-    /// `mqtt.max_answer`, where the broker has announced none.
+    /// `mqtt.max_answer`, where the broker announced none.
     Setting(usize),
-    /// The broker has closed the connection over answers of this size.
+    /// The broker closed the connection because of answers of this size.
     Closes(usize),
-    /// The broker has refused the answer.
+    /// The broker refused the answer.
     Refused,
 }
 
 impl AnswerLimit {
-    /// The largest packet within it.
+    /// The size of the largest packet within it.
     #[must_use]
     pub const fn size_max(self) -> usize {
         match self {
@@ -207,7 +183,7 @@ impl AnswerLimit {
 
     const fn remedy(self) -> &'static str {
         match self {
-            Self::Setting(_) => "raise mqtt.max_answer if the broker takes more",
+            Self::Setting(_) => "raise mqtt.max_answer if the broker accepts more",
             _ => "raise max_packet_size in the broker's configuration",
         }
     }
@@ -216,46 +192,37 @@ impl AnswerLimit {
 impl fmt::Display for AnswerLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Announced(size) => write!(f, "the broker takes at most {size}"),
+            Self::Announced(size) => write!(f, "the broker accepts at most {size}"),
             Self::Setting(size) => write!(f, "mqtt.max_answer allows {size}"),
-            Self::Closes(size) => write!(f, "the broker closes the connection over {size}"),
+            Self::Closes(size) => write!(f, "the broker closes the connection at {size}"),
             Self::Refused => f.write_str("the broker refused it as too large"),
         }
     }
 }
 
 /// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Response {
-    /// Which command, as asked for.
+    /// As requested.
     pub command: String,
-    /// Of which gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// The request's own name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction: Option<Transaction>,
-    /// How it ended.
-    pub result: Verdict,
-    /// What it gave.
-    pub data: Body,
-    /// What failed on single devices.
+    pub result: ResultKind,
+    pub data: Data,
     pub device_errors: Vec<DeviceFailure>,
-    /// What is worth knowing.
     pub warnings: Vec<Warning>,
-    /// How long it took.
     #[serde(rename = "duration_s", serialize_with = "seconds")]
     pub duration: Duration,
-    /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// Whether this is an answer from memory.
+    /// Whether it is from the replay cache.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
 }
 
 impl Response {
-    /// The answer with this outcome; `say` puts a list of devices into words.
     #[must_use]
     pub fn new(
         command: impl Into<String>,
@@ -263,17 +230,13 @@ impl Response {
         transaction: Option<Transaction>,
         outcome: Outcome,
         duration: Duration,
-        say: impl FnOnce(&[Listed]) -> Value,
     ) -> Self {
         Self {
             command: command.into(),
             gateway,
             transaction,
-            result: outcome.verdict(),
-            data: match outcome.data {
-                Data::Json(data) => data,
-                Data::Devices(rows) => json!({ "devices": say(&rows) }).into(),
-            },
+            result: outcome.result(),
+            data: outcome.data,
             device_errors: outcome.device_errors,
             warnings: outcome.warnings,
             duration,
@@ -282,35 +245,33 @@ impl Response {
         }
     }
 
-    /// The short answer in place of this one, whose packet of `size` bytes is beyond `limit`.
+    /// The short answer in place of this one, whose packet of `size` bytes exceeds `limit`.
     #[must_use]
     pub fn too_large(&self, size: usize, limit: AnswerLimit) -> Self {
-        let (ended, remedy) = (self.word(), limit.remedy());
+        let (label, remedy) = (self.label(), limit.remedy());
         let message = format!(
-            "it ended with {ended}, but its answer has {size} bytes and {limit}; {remedy}, or ask \
-             for fewer devices at once"
+            "it ended with {label}, but its answer has {size} bytes and {limit}; {remedy}, or name \
+             fewer devices in one request"
         );
-        let outcome = Outcome::failed(Failure::new(code::ANSWER_TOO_LARGE, message));
+        let outcome = Outcome::failed(Failure::new(FailureCode::AnswerTooLarge, message));
         let (gateway, transaction) = (self.gateway.clone(), self.transaction.clone());
-        let command = self.command.as_str();
-        let short =
-            Self::new(command, gateway, transaction, outcome, self.duration, |_| Value::Null);
+        let short = Self::new(self.command.as_str(), gateway, transaction, outcome, self.duration);
         Self { replayed: self.replayed, ..short }
     }
 
-    /// How it ended, in one word: `ok`, `partial`, or the error's code.
+    /// The result in metrics and the audit log: `ok`, `partial`, or the error's code.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match (self.result, &self.error) {
-            (_, Some(error)) => error.code,
-            (Verdict::Ok, None) => "ok",
-            (Verdict::Partial, None) => "partial",
-            (Verdict::Error, None) => "error",
+            (_, Some(error)) => error.code.as_str(),
+            (ResultKind::Ok, None) => "ok",
+            (ResultKind::Partial, None) => "partial",
+            (ResultKind::Error, None) => "error",
         }
     }
 }
 
-/// Seconds to the millisecond.
+/// Seconds with milliseconds.
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
     serializer.serialize_f64(f64::from(millis) / 1000.0)

@@ -1,23 +1,26 @@
-//! Runs a typed command on its gateway.
-//!
-//! May not ask whether it is permitted: that is done.
+//! Runs commands that are one or two calls; `mode_ssl` and `filter` run the others.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::calls::Calls;
 use super::command::Command;
-use super::failure::{Failure, code};
-use super::response::{Data, Outcome};
-use super::{apply, change, filter, look, show};
+use super::failure::{Failure, FailureCode};
+use super::response::{DeviceFailure, Outcome, Warning, WarningCode};
+use super::{filter, mode_ssl, verify};
+use crate::fleet::{Effect, Listed, Slaves, Target};
+use crate::gsdk::{Error, FoundDevice, PendingDevice};
+use crate::ids::DeviceId;
+use crate::payload::rfc3339;
 
-/// Runs a command to its end.
+/// Runs a permitted command on its gateway.
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
     match dispatch(command, calls).await {
         Ok(outcome) => outcome,
-        Err(failure) if failure.code == code::TIMEOUT && command.changes() => {
-            look::timed_out(calls, command, failure).await
+        Err(failure) if failure.code == FailureCode::Timeout && command.changes() => {
+            verify::timed_out(calls, command, failure).await
         }
         Err(failure) => Outcome::failed(failure),
     }
@@ -25,48 +28,160 @@ pub async fn run(command: &Command, calls: &Calls) -> Outcome {
 
 async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> {
     match command {
-        Command::Devices => devices(calls).await,
-        Command::Search { wait } => search(calls, *wait).await,
-        Command::Pending => Ok(rows("devices", &calls.next()?.pending().await?, show::pending)),
-        Command::FilterGet => {
-            Ok(Outcome::done(show::filter(&calls.next()?.accept_filter().await?)))
+        Command::Devices => {
+            let listed = Some(calls.client()?.device_list().await?);
+            Ok(Outcome { listed, ..Outcome::done(Value::Null) })
         }
-        Command::SlavesGet => Ok(rows("slaves", &calls.next()?.slaves().await?, show::slaves)),
-        Command::Connect(target) => change::connect(calls, *target).await,
-        Command::Disconnect(ids) => change::disconnect(calls, ids).await,
-        Command::DisconnectAll => change::disconnect_all(calls).await,
-        Command::AsyncAdd(devices) => change::async_add(calls, devices).await,
-        Command::AsyncRemove(ids) => change::async_remove(calls, ids).await,
+        Command::Search { wait } => {
+            Ok(rows("devices", &calls.client()?.search(*wait).await?, found))
+        }
+        Command::Pending => Ok(rows("devices", &calls.client()?.pending().await?, pending)),
+        Command::FilterGet => {
+            Ok(Outcome::done(filter::json(&calls.client()?.accept_filter().await?)))
+        }
+        Command::SlavesGet => Ok(rows("slaves", &calls.client()?.slaves().await?, slaves)),
+        Command::Connect(target) => connect(calls, *target).await,
+        Command::Disconnect(ids) => disconnect(calls, ids).await,
+        Command::DisconnectAll => disconnect_all(calls).await,
+        Command::AsyncAdd(devices) => async_add(calls, devices).await,
+        Command::AsyncRemove(ids) => async_remove(calls, ids).await,
         Command::FilterSet(wanted) => filter::set(calls, wanted).await,
         Command::FilterAdd(ids) => filter::add(calls, ids).await,
         Command::FilterRemove(ids) => filter::remove(calls, ids).await,
         Command::FilterAllowAll(enabled) => filter::allow_all(calls, *enabled).await,
-        Command::ModeSet { device_ids, mode, apply: true } => {
-            apply::set_mode(calls, device_ids, *mode).await
+        Command::ModeSet { device_ids, mode, apply } => {
+            mode_ssl::set_mode(calls, device_ids, *mode, *apply).await
         }
-        Command::ModeSet { device_ids, mode, apply: false } => {
-            apply::bare_mode(calls, device_ids, *mode).await
+        Command::Ssl { device_ids, enable, apply } => {
+            mode_ssl::set_ssl(calls, device_ids, *enable, *apply).await
         }
-        Command::Ssl { device_ids, enable, apply: true } => {
-            apply::set_ssl(calls, device_ids, *enable).await
+        Command::SlavesSet(slaves) => {
+            calls.client()?.set_slaves(slaves).await?;
+            Ok(Outcome::done(json!({})).with_effect(Effect::Slaves(slaves.clone())))
         }
-        Command::Ssl { device_ids, enable, apply: false } => {
-            apply::bare_ssl(calls, device_ids, *enable).await
-        }
-        Command::SlavesSet(slaves) => change::slaves_set(calls, slaves).await,
     }
 }
 
-/// An answer's rows under their name.
-fn rows<T>(name: &str, rows: &[T], show: fn(&T) -> Value) -> Outcome {
-    Outcome::done(json!({ name: rows.iter().map(show).collect::<Vec<_>>() }))
+fn rows<T>(key: &str, rows: &[T], row: fn(&T) -> Value) -> Outcome {
+    Outcome::done(json!({ key: rows.iter().map(row).collect::<Vec<_>>() }))
 }
 
-async fn devices(calls: &Calls) -> Result<Outcome, Failure> {
-    let rows = calls.next()?.device_list().await?;
-    Ok(Outcome { data: Data::Devices(rows), ..Outcome::done(Value::Null) })
+fn found(found: &FoundDevice) -> Value {
+    json!({
+        "device_id": found.device_id,
+        "type": found.device_type.to_string(),
+        "ip": found.ip,
+        "port": found.port,
+        "mode": found.mode.to_string(),
+        "ssl": found.ssl,
+        "dhcp": found.dhcp,
+        "server": found.server,
+    })
 }
 
-async fn search(calls: &Calls, wait: Duration) -> Result<Outcome, Failure> {
-    Ok(rows("devices", &calls.next()?.search(wait).await?, show::found))
+fn pending(pending: &PendingDevice) -> Value {
+    json!({
+        "device_id": pending.device_id,
+        "type": pending.device_type.to_string(),
+        "ip": pending.ip,
+        "last_try": rfc3339(pending.last_try),
+    })
+}
+
+fn slaves(slaves: &Slaves) -> Value {
+    json!({ "device_id": slaves.device_id, "rs485": slaves.rs485, "wiegand": slaves.wiegand })
+}
+
+async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Failure> {
+    let device_id = calls.client()?.connect(target).await.map_err(not_connected)?;
+    Ok(Outcome::done(json!({ "device_id": device_id })))
+}
+
+/// The gateway's error, with what to do in terms of our requests.
+fn not_connected(error: Error) -> Failure {
+    let remedy = match error.grpc_code() {
+        Some(Code::Unavailable) => {
+            "; see with `search` that the device is there in mode server_to_device, and give the \
+             ip, port and ssl that it shows"
+        }
+        Some(Code::AlreadyExists) => "; `devices` shows it",
+        _ => "",
+    };
+    let Failure { code, message } = error.into();
+    Failure::new(code, message + remedy)
+}
+
+async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
+    let list = calls.client()?.device_list().await?;
+    let named = Named::among(&list, ids, |_| true, "it is not in the gateway's list")?;
+    calls.client()?.disconnect(&named.ids).await?;
+    let warnings = will_reconnect(named.rows);
+    let data = json!({ "device_ids": named.ids });
+    Ok(Outcome { device_errors: named.errors, warnings, ..Outcome::done(data) })
+}
+
+async fn disconnect_all(calls: &Calls) -> Result<Outcome, Failure> {
+    let list = calls.client()?.device_list().await?;
+    calls.client()?.disconnect_all().await?;
+    Ok(Outcome { warnings: will_reconnect(list.iter().collect()), ..Outcome::done(json!({})) })
+}
+
+async fn async_add(calls: &Calls, devices: &[(DeviceId, Target)]) -> Result<Outcome, Failure> {
+    calls.client()?.async_add(devices).await?;
+    let ids: BTreeSet<DeviceId> = devices.iter().map(|(id, _)| *id).collect();
+    let outcome = Outcome::done(json!({ "device_ids": ids }));
+    Ok(outcome.with_effect(Effect::Registered(devices.to_vec())))
+}
+
+async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
+    let list = calls.client()?.device_list().await?;
+    let is_registered = |row: &Listed| row.info.auto_reconnect;
+    let named = Named::among(&list, ids, is_registered, "it is not registered (async/add)")?;
+    calls.client()?.async_remove(&named.ids).await?;
+    let outcome = Outcome::done(json!({ "device_ids": named.ids }));
+    let outcome = outcome.with_effect(Effect::Unregistered(named.ids));
+    Ok(Outcome { device_errors: named.errors, ..outcome })
+}
+
+/// The devices of a request that the gateway has, and the errors of those that it does not have: it
+/// would answer for all of them with one error, although it serves the others.
+struct Named<'a> {
+    rows: Vec<&'a Listed>,
+    ids: BTreeSet<DeviceId>,
+    errors: Vec<DeviceFailure>,
+}
+
+impl<'a> Named<'a> {
+    /// Fails if no device of the request fits.
+    fn among(
+        list: &'a [Listed],
+        ids: &BTreeSet<DeviceId>,
+        fits: impl Fn(&Listed) -> bool,
+        otherwise: &str,
+    ) -> Result<Self, Failure> {
+        let is_named = |row: &&Listed| ids.contains(&row.device_id) && fits(row);
+        let rows: Vec<&Listed> = list.iter().filter(is_named).collect();
+        let known: BTreeSet<DeviceId> = rows.iter().map(|row| row.device_id).collect();
+        let error = |&device_id: &DeviceId| {
+            let message = format!("{otherwise}; `devices` shows what is");
+            DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
+        };
+        let errors: Vec<DeviceFailure> = ids.difference(&known).map(error).collect();
+        match errors.first() {
+            Some(first) if known.is_empty() => Err(first.as_whole()),
+            _ => Ok(Self { rows, ids: known, errors }),
+        }
+    }
+}
+
+fn will_reconnect(rows: Vec<&Listed>) -> Vec<Warning> {
+    let registered = rows.into_iter().filter(|row| row.info.auto_reconnect);
+    let warning = |row: &Listed| Warning {
+        device_id: Some(row.device_id),
+        code: WarningCode::WillReconnect,
+        message: "it is registered, so the gateway connects it again after its delay; \
+                  async/remove ends that"
+            .to_owned(),
+    };
+    registered.map(warning).collect()
 }

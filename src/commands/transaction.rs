@@ -1,34 +1,36 @@
-//! What a requester calls its request: a text or a number, given back to the letter.
-//!
-//! May not be read as anything else: as a number it would lose what is beyond 17 digits.
+//! A requester's own name for its request: text or a number, returned exactly as sent. A number is
+//! kept as text, since as a number it would lose what is beyond 17 digits.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use super::fields::Fields;
 
 /// The longest transaction, in bytes.
 const LEN_MAX: usize = 256;
 
-/// A text or a number, as JSON.
+/// Text or a number, as JSON.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Transaction(Box<RawValue>);
 
 impl Transaction {
-    /// The transaction among the fields of this payload.
-    pub(super) fn read(fields: &mut Fields, payload: &[u8]) -> Result<Option<Self>, Failure> {
-        let Some(value) = fields.take("transaction") else { return Ok(None) };
+    /// Takes the transaction from the fields of this payload.
+    pub(super) fn take(
+        fields: &mut Map<String, Value>,
+        payload: &[u8],
+    ) -> Result<Option<Self>, Failure> {
+        let value = fields.remove("transaction").filter(|value| !value.is_null());
+        let Some(value) = value else { return Ok(None) };
         let transaction = match &value {
             Value::String(_) | Value::Number(_) => Self::verbatim(payload, &value),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
         let transaction = transaction.ok_or_else(|| {
-            Failure::invalid("transaction is neither a text nor a number; send one")
+            Failure::invalid("transaction is neither text nor a number; send one of these")
         })?;
         let len = value.as_str().map_or(transaction.0.get().len(), str::len);
         if len > LEN_MAX {
@@ -44,7 +46,7 @@ impl Transaction {
         struct Named {
             transaction: Box<RawValue>,
         }
-        // Where it is given twice the last one counts, which is not found this way.
+        // Fails where the key occurs twice; then the last value counts.
         let found = serde_json::from_slice(payload).ok().map(|named: Named| named.transaction);
         found.or_else(|| RawValue::from_string(value.to_string()).ok()).map(Self)
     }

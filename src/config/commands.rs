@@ -1,4 +1,4 @@
-//! The commands that clients may request, and the list of those that are allowed.
+//! The list of the commands that clients may request.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -8,45 +8,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::schema::nearest;
-
-/// Every command of the contract that a client may request of a gateway, and whether it changes
-/// something.
-pub const COMMANDS: [(&str, bool); 18] = [
-    ("devices", false),
-    ("search", false),
-    ("pending", false),
-    ("accept_filter/get", false),
-    ("slaves/get", false),
-    ("connect", true),
-    ("disconnect", true),
-    ("disconnect_all", true),
-    ("async/add", true),
-    ("async/remove", true),
-    ("accept_filter/set", true),
-    ("accept_filter/add", true),
-    ("accept_filter/remove", true),
-    ("accept_filter/allow_all", true),
-    ("mode/set", true),
-    ("ssl/enable", true),
-    ("ssl/disable", true),
-    ("slaves/set", true),
-];
-
-/// Every command of the contract that a client may request of the bridge itself, and whether it
-/// removes something.
-pub const OWN_COMMANDS: [(&str, bool); 3] =
-    [("republish", false), ("forget", true), ("history", false)];
-
-/// The names of all commands.
-fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().chain(&OWN_COMMANDS).map(|(name, _)| *name)
-}
+use crate::ids::CommandName;
 
 /// Everything that `commands.allow` may contain: names, `group/*` and `*`.
 fn patterns() -> Vec<String> {
-    let groups: BTreeSet<String> =
-        names().filter_map(|name| Some(format!("{}/*", name.split_once('/')?.0))).collect();
-    names().map(str::to_owned).chain(groups).chain(["*".to_owned()]).collect()
+    let names = CommandName::ALL.map(CommandName::as_str);
+    let group = |name: &&str| Some(format!("{}/*", name.split_once('/')?.0));
+    let groups: BTreeSet<String> = names.iter().filter_map(group).collect();
+    names.into_iter().map(str::to_owned).chain(groups).chain(["*".to_owned()]).collect()
 }
 
 /// The commands that may run: exact names, `group/*`, or `*`.
@@ -56,12 +25,10 @@ pub struct Allow(BTreeSet<String>);
 impl Allow {
     /// Whether a command may run.
     #[must_use]
-    pub fn permits(&self, command: &str) -> bool {
-        self.0.contains("*")
-            || self.0.contains(command)
-            || command
-                .split_once('/')
-                .is_some_and(|(group, _)| self.0.contains(&format!("{group}/*")))
+    pub fn permits(&self, command: CommandName) -> bool {
+        let name = command.as_str();
+        let has_group = |(group, _)| self.0.contains(&format!("{group}/*"));
+        self.0.contains("*") || self.0.contains(name) || name.split_once('/').is_some_and(has_group)
     }
 
     /// The names and patterns as configured.
@@ -77,8 +44,8 @@ impl Allow {
 
     /// The permitted commands that change something; worth a warning when there are any.
     pub fn changing(&self) -> impl Iterator<Item = &'static str> {
-        let changing = COMMANDS.iter().chain(&OWN_COMMANDS).filter(|(_, changes)| *changes);
-        changing.map(|(name, _)| *name).filter(|name| self.permits(name))
+        let changing = |name: &CommandName| name.changes() && self.permits(*name);
+        CommandName::ALL.into_iter().filter(changing).map(CommandName::as_str)
     }
 }
 
@@ -90,7 +57,10 @@ impl<'de> Deserialize<'de> for Allow {
             return Ok(Self(allowed));
         };
         let remedy = nearest(unknown, &known).map_or_else(
-            || format!("the commands are {}", names().collect::<Vec<_>>().join(", ")),
+            || {
+                let names = CommandName::ALL.map(CommandName::as_str);
+                format!("the commands are {}", names.join(", "))
+            },
             |near| format!("did you mean {near:?}?"),
         );
         Err(D::Error::custom(format!("{unknown:?} is not a command; {remedy}")))
@@ -114,11 +84,11 @@ mod tests {
     #[test]
     fn allow_lists_know_names_groups_and_all() {
         let allow = |patterns: &[&str]| Allow(patterns.iter().map(|p| (*p).to_owned()).collect());
-        assert!(allow(&["accept_filter/*"]).permits("accept_filter/add"));
-        assert!(!allow(&["accept_filter/*"]).permits("accept_filter"));
-        assert!(!allow(&["connect"]).permits("disconnect"));
-        assert!(allow(&["*"]).permits("disconnect_all"));
-        assert!(!allow(&[]).permits("devices"));
+        assert!(allow(&["accept_filter/*"]).permits(CommandName::FilterAdd));
+        assert!(!allow(&["accept_filter/*"]).permits(CommandName::SlavesSet));
+        assert!(!allow(&["connect"]).permits(CommandName::Disconnect));
+        assert!(allow(&["*"]).permits(CommandName::DisconnectAll));
+        assert!(!allow(&[]).permits(CommandName::Devices));
         assert!(allow(&[]).is_empty());
     }
 }

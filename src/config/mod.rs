@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-pub use commands::{Allow, COMMANDS, OWN_COMMANDS};
+pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use files::NamedFile;
 pub use gateway::{AcceptFilter, Connect, Device, Gateway};

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::commands::Name;
+use crate::ids::CommandName;
 
 /// A subcommand.
 #[derive(Debug, Subcommand)]
@@ -185,7 +185,7 @@ pub(super) fn seconds(number: f64) -> Value {
 pub(super) enum Action {
     Watch,
     /// A command, and the fields of its request.
-    Request(Name, Map<String, Value>),
+    Request(CommandName, Map<String, Value>),
 }
 
 impl Action {
@@ -201,35 +201,35 @@ impl CtlCommand {
     pub(super) fn action(self) -> Action {
         let (name, fields) = match self {
             Self::Watch => return Action::Watch,
-            Self::Devices => (Name::Devices, json!({})),
-            Self::Search { wait } => (Name::Search, json!({ "wait_s": seconds(wait) })),
-            Self::Pending => (Name::Pending, json!({})),
+            Self::Devices => (CommandName::Devices, json!({})),
+            Self::Search { wait } => (CommandName::Search, json!({ "wait_s": seconds(wait) })),
+            Self::Pending => (CommandName::Pending, json!({})),
             Self::Connect { ip, target: Target { port, ssl } } => {
-                (Name::Connect, json!({ "ip": ip, "port": port, "ssl": ssl }))
+                (CommandName::Connect, json!({ "ip": ip, "port": port, "ssl": ssl }))
             }
-            Self::Disconnect { devices } => (Name::Disconnect, devices.fields()),
-            Self::DisconnectAll => (Name::DisconnectAll, json!({})),
+            Self::Disconnect { devices } => (CommandName::Disconnect, devices.fields()),
+            Self::DisconnectAll => (CommandName::DisconnectAll, json!({})),
             Self::Async(Async::Add { devices, target: Target { port, ssl } }) => {
                 let devices: Vec<Value> = devices
                     .into_iter()
                     .map(|(id, ip)| json!({ "device_id": id, "ip": ip, "port": port, "ssl": ssl }))
                     .collect();
-                (Name::AsyncAdd, json!({ "devices": devices }))
+                (CommandName::AsyncAdd, json!({ "devices": devices }))
             }
-            Self::Async(Async::Remove { devices }) => (Name::AsyncRemove, devices.fields()),
+            Self::Async(Async::Remove { devices }) => (CommandName::AsyncRemove, devices.fields()),
             Self::AcceptFilter(command) => command.request(),
             Self::Mode(Mode::Set { mode, change }) => {
                 let Change { devices, no_apply } = change;
                 let ids = devices.device_ids;
                 let fields = json!({ "mode": mode, "device_ids": ids, "apply": !no_apply });
-                (Name::ModeSet, fields)
+                (CommandName::ModeSet, fields)
             }
-            Self::Ssl(Ssl::Enable(change)) => (Name::SslEnable, change.fields()),
-            Self::Ssl(Ssl::Disable(change)) => (Name::SslDisable, change.fields()),
-            Self::Slaves(Slaves::Get) => (Name::SlavesGet, json!({})),
+            Self::Ssl(Ssl::Enable(change)) => (CommandName::SslEnable, change.fields()),
+            Self::Ssl(Ssl::Disable(change)) => (CommandName::SslDisable, change.fields()),
+            Self::Slaves(Slaves::Get) => (CommandName::SlavesGet, json!({})),
             Self::Slaves(Slaves::Set { device_id, rs485, wiegand }) => {
                 let row = json!({ "device_id": device_id, "rs485": rs485, "wiegand": wiegand });
-                (Name::SlavesSet, json!({ "slaves": [row] }))
+                (CommandName::SlavesSet, json!({ "slaves": [row] }))
             }
         };
         let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
@@ -238,19 +238,22 @@ impl CtlCommand {
 }
 
 impl AcceptFilter {
-    fn request(self) -> (Name, Value) {
+    fn request(self) -> (CommandName, Value) {
         match self {
-            Self::Get => (Name::FilterGet, json!({})),
+            Self::Get => (CommandName::FilterGet, json!({})),
             Self::Set { device_ids, allow_all, none } => {
                 // Options that were not given are not sent: the request's check asks for them.
                 let device_ids = (none || !device_ids.is_empty()).then_some(device_ids);
                 let allow_all = allow_all.then_some(true);
-                (Name::FilterSet, json!({ "device_ids": device_ids, "allow_all": allow_all }))
+                (
+                    CommandName::FilterSet,
+                    json!({ "device_ids": device_ids, "allow_all": allow_all }),
+                )
             }
-            Self::Add { devices } => (Name::FilterAdd, devices.fields()),
-            Self::Remove { devices } => (Name::FilterRemove, devices.fields()),
+            Self::Add { devices } => (CommandName::FilterAdd, devices.fields()),
+            Self::Remove { devices } => (CommandName::FilterRemove, devices.fields()),
             Self::AllowAll { enabled } => {
-                (Name::FilterAllowAll, json!({ "enabled": enabled == "on" }))
+                (CommandName::FilterAllowAll, json!({ "enabled": enabled == "on" }))
             }
         }
     }

@@ -15,13 +15,15 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::time::Instant;
+use tonic::Code;
 
 use arguments::{Action, CtlCommand};
 
 use crate::bridge::{gateway_entry, gateway_options};
 use crate::cli::escape::escaped;
 use crate::commands::{
-    Calls, Command, Failure, Outcome, Request, Response, Verdict, code, device_rows, run as run_on,
+    Calls, Command, Failure, FailureCode, Outcome, Request, Response, ResultKind, device_rows,
+    run as run_on,
 };
 use crate::config::{self, Config};
 use crate::gsdk::{
@@ -83,8 +85,7 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             if args.json {
                 let outcome = Outcome::failed(Failure::invalid(format!("{error:#}")));
                 let (name, gateway) = (action.name(), args.gateway.map(|name| name.to_string()));
-                let took = started.elapsed();
-                print_json(&Response::new(name, gateway, None, outcome, took, |_| Value::Null))?;
+                print_json(&Response::new(name, gateway, None, outcome, started.elapsed()))?;
             } else {
                 super::say(&format!("{error:#}"));
             }
@@ -98,7 +99,8 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     if let Some(timeout) = args.timeout {
         fields.insert("timeout_s".to_owned(), arguments::seconds(timeout));
     }
-    let outcome = match Request::read(name, Value::Object(fields).to_string().as_bytes()) {
+    let payload = Value::Object(fields).to_string();
+    let mut outcome = match Command::read_request(name, payload.as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
@@ -108,20 +110,13 @@ pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             },
         },
     };
-    let answer = Response::new(
-        name.as_str(),
-        Some(gateway.entry.name.to_string()),
-        None,
-        outcome,
-        started.elapsed(),
-        |rows| device_rows(&gateway.entry, rows),
-    );
-    let code = match answer.result {
-        Verdict::Ok => ExitCode::SUCCESS,
-        Verdict::Error if answer.word() == code::INVALID_REQUEST => {
-            ExitCode::from(super::EXIT_WRONG)
-        }
-        Verdict::Partial | Verdict::Error => ExitCode::FAILURE,
+    outcome.render_devices(|rows| device_rows(&gateway.entry, rows));
+    let gateway_name = Some(gateway.entry.name.to_string());
+    let answer = Response::new(name.as_str(), gateway_name, None, outcome, started.elapsed());
+    let code = match (answer.result, answer.error.as_ref().map(|error| error.code)) {
+        (ResultKind::Ok, _) => ExitCode::SUCCESS,
+        (_, Some(FailureCode::InvalidRequest)) => ExitCode::from(super::EXIT_WRONG),
+        (ResultKind::Partial | ResultKind::Error, _) => ExitCode::FAILURE,
     };
     match show(&answer, &gateway.entry, args.json) {
         // The outcome of the command does not depend on its reader.
@@ -137,7 +132,7 @@ fn interrupted(command: &Command) -> Outcome {
     } else {
         "interrupted"
     };
-    Outcome::failed(Failure::new("cancelled", message))
+    Outcome::failed(Failure::new(Code::Cancelled, message))
 }
 
 async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
@@ -149,7 +144,7 @@ async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
             Ok(client) => client,
             Err(_) => {
                 let message = "no connection to the gateway within --timeout; nothing was done";
-                return Outcome::failed(Failure::new(code::TIMEOUT, message));
+                return Outcome::failed(Failure::new(FailureCode::Timeout, message));
             }
         },
     };
@@ -162,7 +157,7 @@ async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
         Err(error) => {
             let is_usage = is_usage_error(error.code());
             let Failure { code, message } = error.into();
-            let code = if is_usage { code::INVALID_REQUEST } else { code };
+            let code = if is_usage { FailureCode::InvalidRequest } else { code };
             Outcome::failed(Failure::new(code, gateway.name_options(&message)))
         }
     }
@@ -267,13 +262,13 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         let message = format!("{question} Add --yes if that is meant; nothing was done");
-        return Ok(Some(Failure::new("cancelled", message)));
+        return Ok(Some(Failure::new(Code::Cancelled, message)));
     }
     write!(std::io::stderr(), "{question} Go on? [y/N] ")?;
     let mut line = String::new();
     input.lock().read_line(&mut line)?;
     let meant = matches!(line.trim().to_lowercase().as_str(), "y" | "yes");
-    Ok((!meant).then(|| Failure::new("cancelled", "nothing was done")))
+    Ok((!meant).then(|| Failure::new(Code::Cancelled, "nothing was done")))
 }
 
 fn print_json(answer: &Response) -> anyhow::Result<()> {
@@ -288,7 +283,7 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
     let mut shown = Ok(());
     // A command that failed as a whole has no data, but may have steps.
-    if answer.result != Verdict::Error || answer.data.value().get("steps").is_some() {
+    if answer.result != ResultKind::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let look = look::Look::of_stdout();
         let (text, omitted) = table::format(&answer.command, answer.data.value(), by_number, look);

@@ -1,21 +1,20 @@
 //! Tests of the request parser: what is read, and that every refusal says what to do.
-//!
-//! May not need a gateway.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::code;
+use crate::commands::{BridgeCommand, FailureCode, HistoryQuery};
+use crate::ids::{CommandName as Name, CommandScope, Moment};
 
 fn refusal(name: Name, payload: &str) -> String {
-    let refused = Request::read(name, payload.as_bytes()).expect_err(payload);
-    assert_eq!(refused.failure.code, code::INVALID_REQUEST, "{payload}");
+    let refused = Command::read_request(name, payload.as_bytes()).expect_err(payload);
+    assert_eq!(refused.failure.code, FailureCode::InvalidRequest, "{payload}");
     refused.failure.message
 }
 
 #[test]
 fn requests_are_read() {
-    let read = |name, payload: &str| Request::read(name, payload.as_bytes()).unwrap();
+    let read = |name, payload: &str| Command::read_request(name, payload.as_bytes()).unwrap();
     assert_eq!(read(Name::Devices, "").command, Command::Devices);
     let search = read(Name::Search, r#"{"wait_s":2.5,"transaction":7,"timeout_s":30}"#);
     assert_eq!(search.command, Command::Search { wait: Duration::from_millis(2500) });
@@ -42,52 +41,99 @@ fn every_refusal_names_the_field_and_the_remedy() {
         (Name::Devices, "nonsense", "as JSON"),
         (Name::Devices, "[]", "braces"),
         (Name::Devices, "{\"a\":", "as JSON"),
-        (Name::Devices, r#"{"wait_s":5}"#, "\"wait_s\" is not known"),
+        (Name::Devices, r#"{"wait_s":5}"#, "wait_s: unknown field `wait_s`"),
         (Name::Devices, r#"{"transaction":[]}"#, "transaction"),
-        (Name::Devices, r#"{"timeout_s":0}"#, "timeout_s is 0"),
+        (Name::Devices, r#"{"timeout_s":0}"#, "timeout_s: invalid value: 0"),
         (Name::Devices, r#"{"timeout_s":1e9}"#, "timeout_s"),
-        (Name::Search, r#"{"wait_s":"5"}"#, "wait_s is \"5\""),
+        (Name::Search, r#"{"wait_s":"5"}"#, "wait_s: invalid value: \"5\""),
         (Name::Search, r#"{"wait_s":5,"timeout_s":5}"#, "raise timeout_s"),
         (Name::Search, r#"{"wait_s":-1}"#, "from 0.1 to 60"),
         (Name::Disconnect, "{}", "device_ids is missing"),
         (Name::Disconnect, r#"{"device_ids":[]}"#, "device_ids is missing"),
-        (Name::Disconnect, r#"{"device_ids":[1,0]}"#, "device_ids[1] is 0"),
-        (Name::Disconnect, r#"{"device_ids":[4294967296]}"#, "device_ids[0] is 4294967296"),
-        (Name::Disconnect, r#"{"device_ids":[1.5]}"#, "device_ids[0] is 1.5"),
-        (Name::Disconnect, r#"{"device_id":"7"}"#, "device_id is \"7\""),
+        (Name::Disconnect, r#"{"device_ids":[1,0]}"#, "device_ids[1]: invalid value: integer `0`"),
+        (
+            Name::Disconnect,
+            r#"{"device_ids":[4294967296]}"#,
+            "device_ids[0]: invalid value: integer `4294967296`",
+        ),
+        (
+            Name::Disconnect,
+            r#"{"device_ids":[1.5]}"#,
+            "device_ids[0]: invalid type: floating point `1.5`",
+        ),
+        (
+            Name::Disconnect,
+            r#"{"device_id":"7"}"#,
+            "device_id: invalid type: string \"7\", expected a device ID",
+        ),
         (Name::Disconnect, r#"{"device_id":7,"device_ids":[7]}"#, "keep one"),
         (Name::Disconnect, &deep, "recursion limit"),
         (Name::Disconnect, &thousands, "at most 1000"),
-        (Name::Connect, "{}", "ip is missing"),
+        (Name::Connect, "{}", "missing field `ip`"),
         (Name::Connect, r#"{"ip":"fd00::1"}"#, "IPv4"),
         (Name::Connect, r#"{"ip":"reader.lan"}"#, "IPv4"),
         (Name::Connect, r#"{"ip":"0.0.0.0"}"#, "IPv4"),
-        (Name::Connect, r#"{"ip":"10.0.0.1","port":65536}"#, "port is 65536"),
+        (Name::Connect, r#"{"ip":"10.0.0.1","port":65536}"#, "port: invalid value: 65536"),
         (Name::Connect, r#"{"ip":"10.0.0.1","port":0}"#, "from 1 to 65535"),
-        (Name::Connect, r#"{"ip":"10.0.0.1","ssl":1}"#, "ssl is 1"),
-        (Name::AsyncAdd, r#"{"devices":[]}"#, "devices is missing"),
-        (Name::AsyncAdd, r#"{"devices":[7]}"#, "devices[0] is 7"),
-        (Name::AsyncAdd, r#"{"devices":[{"device_id":7}]}"#, "devices[0].ip is missing"),
+        (Name::Connect, r#"{"ip":"10.0.0.1","ssl":1}"#, "ssl: invalid type: integer `1`"),
+        (Name::AsyncAdd, r#"{"devices":[]}"#, "devices is empty"),
+        (
+            Name::AsyncAdd,
+            r#"{"devices":[7]}"#,
+            "devices[0]: invalid type: integer `7`, expected an object",
+        ),
+        (Name::AsyncAdd, r#"{"devices":[{"device_id":7}]}"#, "devices[0]: missing field `ip`"),
         (Name::AsyncAdd, r#"{"devices":[{"device_id":7,"ip":"10.0.0.1","x":1}]}"#, "devices[0]"),
         (Name::FilterSet, "{}", "allow_all or device_ids"),
-        (Name::FilterSet, r#"{"allow_all":true,"ips":["10.0.0.1"]}"#, "do not support ips"),
-        (Name::FilterAllowAll, "{}", "enabled is missing"),
-        (Name::ModeSet, r#"{"device_id":7}"#, "mode is missing"),
-        (Name::ModeSet, r#"{"device_id":7,"mode":"unknown_0x9"}"#, "mode is"),
-        (Name::SslEnable, r#"{"device_id":7,"apply":"no"}"#, "apply is"),
+        (
+            Name::FilterSet,
+            r#"{"allow_all":true,"ips":["10.0.0.1"]}"#,
+            "ips: gateways do not support",
+        ),
+        (Name::FilterAllowAll, "{}", "missing field `enabled`"),
+        (Name::ModeSet, r#"{"device_id":7}"#, "missing field `mode`"),
+        (Name::ModeSet, r#"{"device_id":7,"mode":"unknown_0x9"}"#, "mode: invalid"),
+        (Name::SslEnable, r#"{"device_id":7,"apply":"no"}"#, "apply: invalid"),
         (Name::SlavesSet, r#"{"slaves":[{"device_id":7,"rs485":[0]}]}"#, "slaves[0].rs485[0]"),
         (Name::SlavesSet, r#"{"slaves":[{"device_id":7},{"device_id":7}]}"#, "named twice"),
     ] {
         let message = refusal(name, payload);
         assert!(message.contains(words), "{payload}: {message}");
     }
-    let refused = Request::read(Name::Devices, b"\xff\xfe").unwrap_err();
+    let refused = Command::read_request(Name::Devices, b"\xff\xfe").unwrap_err();
     assert!(refused.failure.message.contains("UTF-8"), "{refused:?}");
 }
 
 #[test]
+fn every_example_is_accepted_and_every_refusal_ends_with_one() {
+    for name in Name::ALL {
+        let (example, scope) = (name.example().as_bytes(), name.scope());
+        let refused = match scope {
+            CommandScope::Gateway => Command::read_request(name, example).err(),
+            CommandScope::Bridge => BridgeCommand::read_request(name, example).err(),
+            CommandScope::Both => {
+                let (zone, now) = (jiff::tz::TimeZone::UTC, Moment::from_millis(0));
+                HistoryQuery::read_request(example, &zone, now).err()
+            }
+        };
+        assert_eq!(refused, None, "{name}");
+    }
+    let message = refusal(Name::Connect, "{}");
+    assert!(message.ends_with(Name::Connect.example()), "{message}");
+}
+
+#[test]
+fn a_refusal_quotes_no_long_and_no_unprintable_text() {
+    let long = format!("{{\"{}\":1}}", "x".repeat(50_000));
+    assert!(refusal(Name::Devices, &long).len() < 1_000);
+    let message = refusal(Name::Devices, "{\"a\\nb\":1}");
+    assert!(!message.contains('\n'), "{message}");
+}
+
+#[test]
 fn a_refused_request_keeps_its_transaction() {
-    let refused = Request::read(Name::Connect, br#"{"transaction":"t","ip":1}"#).unwrap_err();
+    let refused =
+        Command::read_request(Name::Connect, br#"{"transaction":"t","ip":1}"#).unwrap_err();
     assert_eq!(refused.transaction.unwrap().to_string(), "\"t\"");
     for (sent, read) in [
         (r#"{"transaction":"t","any":1}"#, Some("\"t\"")),
@@ -201,16 +247,16 @@ proptest! {
         payload in payloads(),
         name in proptest::sample::select(&Name::ALL[..]),
     ) {
-        let read = Request::read(name, &payload);
-        prop_assert_eq!(&read, &Request::read(name, &payload), "the same twice");
-        let own = crate::commands::OwnRequest::read(crate::commands::OwnName::Forget, &payload);
+        let read = Command::read_request(name, &payload);
+        prop_assert_eq!(&read, &Command::read_request(name, &payload), "the same twice");
+        let own = BridgeCommand::read_request(Name::Forget, &payload);
         for failure in [read.as_ref().err(), own.as_ref().err()].into_iter().flatten() {
             prop_assert!((1..1_000).contains(&failure.failure.message.len()), "{failure:?}");
         }
         let said_back = match &read {
             Ok(request) => {
                 let text = request.requested_by.as_deref().unwrap_or_default();
-                prop_assert!(text.chars().count() <= REQUESTED_BY_LEN_MAX);
+                prop_assert!(text.chars().count() <= 64);
                 prop_assert!(request.command.device_ids().len() <= 1_000);
                 prop_assert!(request.timeout.is_none_or(|timeout| timeout.as_secs_f64() <= 600.0));
                 &request.transaction
@@ -224,7 +270,7 @@ proptest! {
 #[test]
 fn the_good_requests_of_the_fuzz_are_mostly_good() {
     let read = |payload: &&&str| {
-        Name::ALL.iter().any(|name| Request::read(*name, payload.as_bytes()).is_ok())
+        Name::ALL.iter().any(|name| Command::read_request(*name, payload.as_bytes()).is_ok())
     };
     assert_eq!(GOOD.iter().filter(read).count(), GOOD.len() - 1);
 }

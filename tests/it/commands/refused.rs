@@ -22,7 +22,7 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
         (code.to_owned(), message.to_owned())
     };
     assert_eq!(code, "invalid_request");
-    assert!(message.contains("\"device\""), "{message}");
+    assert!(message.contains("`device`"), "{message}");
 
     let watcher = Watcher::start(house.broker.port).await;
     let devices = "gsdk/lobby/request/devices";

@@ -1,0 +1,307 @@
+//! Mode and SSL with all steps that belong to them, in the order that leaves no device unreachable:
+//! prepare, change, connect, clean up (contract, section 4). Where a step fails nothing is undone:
+//! the message says how the device is left and what to do by hand.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tonic::Code;
+
+use super::calls::Calls;
+use super::failure::Failure;
+use super::filter;
+use super::reconnect::Reconnector;
+use super::response::{DeviceFailure, Outcome};
+use super::steps::{CONNECT_WAIT, StepName, StepRunner};
+use crate::fleet::{Effect, Listed, Mode, Status, Target};
+use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error};
+use crate::ids::DeviceId;
+
+const NOT_CHANGED: &str = "The device was not changed; send the request again";
+
+/// The change itself.
+#[derive(Clone, Copy)]
+enum Change {
+    Mode(Mode),
+    Ssl(bool),
+}
+
+pub(super) async fn set_mode(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    mode: Mode,
+    apply: bool,
+) -> Result<Outcome, Failure> {
+    if !apply {
+        return change_only(calls, ids, Change::Mode(mode)).await;
+    }
+    let mut runner = StepRunner::start(calls, ids).await?;
+    match mode {
+        Mode::DeviceToServer => to_device_to_server(&mut runner).await,
+        Mode::ServerToDevice | Mode::Unknown(_) => to_server_to_device(&mut runner).await,
+    }
+    Ok(runner.finish().await)
+}
+
+/// The devices will dial the gateway: accept them first, remove registrations last.
+async fn to_device_to_server(runner: &mut StepRunner<'_>) {
+    let ids = runner.ids();
+    add_to_filter(runner, ids).await;
+    runner.skip_done(|row| dials_in(row) && !row.info.auto_reconnect);
+    let state = "It is let in by the accept filter, so it can be reached in either mode; see its \
+                 mode with `devices`, and ask again";
+    change(runner, StepName::ModeSet, state, Change::Mode(Mode::DeviceToServer)).await;
+    let state = "It was set to dial the gateway and is let in, but has not dialed; see that the \
+                 gateway's address is set in the device. A registration it had is still there; \
+                 remove it by async/remove once the device is connected";
+    let dials = |row: &Listed| is_up(row) && dials_in(row);
+    runner.wait_connected(runner.ids(), wait_end(runner), dials, |_| state).await;
+    let registered = runner.ids_where(|row| row.info.auto_reconnect);
+    if registered.is_empty() {
+        return;
+    }
+    let removed = async { Ok(runner.calls().client()?.async_remove(&registered).await?) }.await;
+    if removed.is_ok() {
+        runner.add_effect(Effect::Unregistered(registered.clone()));
+    }
+    let state = "It dials the gateway and is connected; only its registration may be left, which \
+                 async/remove removes";
+    runner.finish_step(StepName::AsyncRemoved, &registered, removed, state);
+    let state = "Its registration was removed, which ended its connection, and it has not dialed \
+                 again yet; it is let in, so wait for it";
+    let dials_only = |row: &Listed| dials(row) && !row.info.auto_reconnect;
+    runner.wait_connected(registered, wait_end(runner), dials_only, |_| state).await;
+}
+
+/// Accepts these devices too, before anything is changed.
+async fn add_to_filter(runner: &mut StepRunner<'_>, ids: BTreeSet<DeviceId>) {
+    if ids.is_empty() {
+        return;
+    }
+    let added = filter::edit(runner.calls(), |now| now.device_ids.extend(&ids)).await;
+    if added.is_ok() {
+        runner.add_effect(Effect::Accepted(ids.clone()));
+    }
+    runner.finish_step(StepName::FilterAdded, &ids, added.map(drop), NOT_CHANGED);
+}
+
+/// The gateway will dial the devices: check their addresses first, change the filter last.
+async fn to_server_to_device(runner: &mut StepRunner<'_>) {
+    runner.skip_done(|row| row.info.mode == Mode::ServerToDevice);
+    let state = "It was not changed; find its address by `search`, set the mode with \
+                 \"apply\":false, and give the address to async/add";
+    need_address(runner, |_| true, state);
+    let state = "If it changed, it waits to be dialed: see its mode with `search`, and give its \
+                 address to async/add; otherwise ask again";
+    change(runner, StepName::ModeSet, state, Change::Mode(Mode::ServerToDevice)).await;
+    register(runner, |row| Some(row.status == Status::TlsConnected)).await;
+    let state = "It was set to be dialed and is registered, and the gateway goes on dialling it; \
+                 see that it can be reached. Its ID is still in the accept filter, which does no \
+                 harm";
+    let is_dialed = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;
+    runner.wait_connected(runner.ids(), wait_end(runner), is_dialed, |_| state).await;
+    let ids = runner.ids();
+    if ids.is_empty() {
+        return;
+    }
+    let removed =
+        filter::edit(runner.calls(), |now| now.device_ids.retain(|id| !ids.contains(id))).await;
+    let state = "It is connected; only its ID may be left in the accept filter, which \
+                 accept_filter/remove removes";
+    if removed.is_ok() {
+        runner.add_effect(Effect::Unaccepted(ids.clone()));
+    }
+    runner.finish_step(StepName::FilterRemoved, &ids, removed.map(drop), state);
+}
+
+/// A device that the gateway has to dial afterwards needs an address.
+fn need_address(runner: &mut StepRunner<'_>, has_to: impl Fn(&Listed) -> bool, state: &str) {
+    let failure = Failure::new(Code::FailedPrecondition, "the gateway does not tell its address");
+    for id in runner.ids_where(|row| row.info.ip.is_none() && has_to(row)) {
+        runner.fail(StepName::AddressKnown, id, &failure, state);
+    }
+}
+
+pub(super) async fn set_ssl(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    enable: bool,
+    apply: bool,
+) -> Result<Outcome, Failure> {
+    if !apply {
+        return change_only(calls, ids, Change::Ssl(enable)).await;
+    }
+    let mut runner = StepRunner::start(calls, ids).await?;
+    let wanted = if enable { Status::TlsConnected } else { Status::TcpConnected };
+    runner.skip_done(|row| row.status == wanted && row.info.ssl == enable);
+    let by_connect = |row: &Listed| !dials_in(row) && !row.info.auto_reconnect;
+    let state = "It was not changed; find its address by `search`, change it with \
+                 \"apply\":false, and give the address and that \"ssl\" to connect";
+    need_address(&mut runner, by_connect, state);
+    accept_again(&mut runner).await;
+    let step = if enable { StepName::SslEnabled } else { StepName::SslDisabled };
+    let state = "See with `search` whether SSL is on at the device. If it changed and the gateway \
+                 has to dial it, give its address to async/add with that \"ssl\"; otherwise ask \
+                 again";
+    change(&mut runner, step, state, Change::Ssl(enable)).await;
+    register(&mut runner, |row| row.info.auto_reconnect.then_some(enable)).await;
+    let synchronous = runner.ids_where(by_connect);
+    let others = &runner.ids() - &synchronous;
+    let is_synchronous = |row: &&Listed| synchronous.contains(&row.device_id);
+    let targets = runner.rows().filter(is_synchronous).filter_map(|row| target(row, enable));
+    let end = wait_end(&runner);
+    let reconnector = Reconnector::start(calls, targets, end);
+    let state = |row: &Listed| state_without_connection(row, enable);
+    runner.wait_connected(others, end, |row| row.status == wanted, state).await;
+    reconnector.finish(&mut runner).await;
+    Ok(runner.finish().await)
+}
+
+/// Devices that dial in have to be accepted again: the filter may have changed since they were.
+async fn accept_again(runner: &mut StepRunner<'_>) {
+    let dialing = runner.ids_where(dials_in);
+    if dialing.is_empty() {
+        return;
+    }
+    let filter = async { Ok(runner.calls().client()?.accept_filter().await?) };
+    match filter.await {
+        Ok(filter) if filter.allow_all => {}
+        Ok(filter) => add_to_filter(runner, &dialing - &filter.device_ids).await,
+        Err(failure) => {
+            runner.finish_step(StepName::FilterAdded, &dialing, Err(failure), NOT_CHANGED);
+        }
+    }
+}
+
+/// How a device is left that is not connected again after a change of SSL.
+fn state_without_connection(row: &Listed, enable: bool) -> &'static str {
+    match (dials_in(row), enable) {
+        (false, _) => {
+            "SSL was changed at the device and the gateway was told; it is not connected again \
+             yet. If it stays so, remove it by async/remove and add it by async/add with that \
+             \"ssl\""
+        }
+        (true, true) => {
+            "SSL was switched on at the device and it is let in; it is not connected again yet. \
+             See that it can reach the gateway's port for SSL (usually 51213), and wait for it"
+        }
+        (true, false) => {
+            "SSL was switched off at the device and it is let in; it is not connected again yet. \
+             See that it can reach the gateway's port without SSL (usually 51212), and wait for it"
+        }
+    }
+}
+
+/// Registers the devices for which `ssl` returns a value, with or without SSL.
+async fn register(runner: &mut StepRunner<'_>, ssl: impl Fn(&Listed) -> Option<bool>) {
+    let targets = runner.rows().filter_map(|row| target(row, ssl(row)?));
+    let targets: Vec<(DeviceId, Target)> = targets.collect();
+    if targets.is_empty() {
+        return;
+    }
+    let added = async { Ok(runner.calls().client()?.async_add(&targets).await?) }.await;
+    if added.is_ok() {
+        runner.add_effect(Effect::Registered(targets.clone()));
+    }
+    for (id, Target { ip, port, ssl }) in targets {
+        let state = format!(
+            "It was changed, and the gateway does not dial it: give {{\"device_id\":{id},\
+             \"ip\":\"{ip}\",\"port\":{port},\"ssl\":{ssl}}} to async/add"
+        );
+        runner.finish_step(StepName::AsyncAdded, &[id].into(), added.clone(), &state);
+    }
+}
+
+/// The address of a device by its row; a device that dials in shows no port of its own.
+fn target(row: &Listed, ssl: bool) -> Option<(DeviceId, Target)> {
+    let port = u16::try_from(row.info.port).ok().filter(|port| *port != 0);
+    let port = port.unwrap_or(DEVICE_PORT_DEFAULT);
+    Some((row.device_id, Target { ip: row.info.ip?, port, ssl }))
+}
+
+fn is_up(row: &Listed) -> bool {
+    row.status.connected() == Some(true)
+}
+
+fn dials_in(row: &Listed) -> bool {
+    row.info.mode == Mode::DeviceToServer
+}
+
+fn wait_end(runner: &StepRunner<'_>) -> tokio::time::Instant {
+    runner.calls().deadline(CONNECT_WAIT)
+}
+
+/// Makes the change on all devices at once; `state` is how one is left where the call failed.
+async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change: Change) {
+    let ids = runner.ids();
+    if ids.is_empty() {
+        return;
+    }
+    match call_multi(runner.calls(), &ids, change).await {
+        Err(failure) => runner.finish_step(step, &ids, Err(failure), state),
+        Ok(errors) => {
+            for DeviceError { device_id, code, message } in errors {
+                runner.fail(step, device_id, &gateway_says(code, &message), NOT_CHANGED);
+            }
+            runner.done(step, &ids);
+        }
+    }
+}
+
+async fn call_multi(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    change: Change,
+) -> Result<Vec<DeviceError>, Failure> {
+    let client = calls.client()?;
+    let errors = match change {
+        Change::Mode(mode) => client.set_mode_multi(ids, mode).await?,
+        Change::Ssl(enable) => client.set_ssl_multi(ids, enable).await?,
+    };
+    Ok(errors)
+}
+
+/// The change alone, without the steps that belong to it.
+async fn change_only(
+    calls: &Calls,
+    ids: &BTreeSet<DeviceId>,
+    change: Change,
+) -> Result<Outcome, Failure> {
+    let client = calls.client()?;
+    let single = ids.iter().next().copied().filter(|_| ids.len() == 1);
+    let errors = match (single, change) {
+        (None, change) => call_multi(calls, ids, change).await?,
+        (Some(id), Change::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
+        (Some(id), Change::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
+    };
+    let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
+    let done = ids - &failed;
+    let device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();
+    let error = device_errors.first().filter(|_| done.is_empty()).map(DeviceFailure::as_whole);
+    let data = json!({ "device_ids": done, "steps": [] });
+    Ok(Outcome { device_errors, error, ..Outcome::done(data) })
+}
+
+/// The gateway's error for one device, with what to do.
+fn with_remedy(DeviceError { device_id, code, message }: DeviceError) -> DeviceFailure {
+    let remedy = match code {
+        Code::NotFound => "connect it first, or add it to the accept filter",
+        Code::FailedPrecondition => "connect it first",
+        _ => "see with `search` whether it was changed",
+    };
+    let Failure { code, message } = gateway_says(code, &message);
+    DeviceFailure::new(device_id, Failure::new(code, format!("{message}; {remedy}")))
+}
+
+fn gateway_says(code: Code, message: &str) -> Failure {
+    Failure::new(code, format!("the gateway says: {message}"))
+}
+
+/// The gateway's answer to a call for one device is that device's error.
+fn single_error(id: DeviceId, result: Result<(), Error>) -> Result<Vec<DeviceError>, Failure> {
+    match result {
+        Ok(()) => Ok(Vec::new()),
+        Err(Error::Status { status, .. }) => Ok(vec![DeviceError::from_status(id, &status)]),
+        Err(other) => Err(other.into()),
+    }
+}

@@ -1,0 +1,269 @@
+//! Replay cache: a repeated change request gets the stored response and is not executed again. Only
+//! requests with a transaction are stored: without one, two equal requests may both be meant.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::failure::{Failure, FailureCode};
+use super::request::Request;
+use super::response::Response;
+use crate::ids::{CommandName, GatewayName};
+
+/// How long a response is stored, from the arrival of its request (contract, section 4).
+const RETENTION: Duration = Duration::from_secs(300);
+/// Requests that run or are answered (contract, section 4).
+const ENTRIES_MAX: usize = 1_000;
+/// Bytes of their payloads and responses (contract, section 4).
+const BYTES_MAX: usize = 4 << 20;
+/// Repeats that may wait for the response to a running request.
+const WAITERS_MAX: usize = 16;
+
+/// What is equal in a repeated request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayKey {
+    transaction: String,
+    payload: Bytes,
+    name: CommandName,
+    gateway: GatewayName,
+}
+
+impl ReplayKey {
+    /// The key of a request; `None` for one that is not stored.
+    #[must_use]
+    pub fn new(gateway: &GatewayName, request: &Request, payload: &Bytes) -> Option<Self> {
+        let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
+        Some(Self {
+            transaction: transaction.to_string(),
+            payload: payload.clone(),
+            name: request.name,
+            gateway: gateway.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+enum State<W> {
+    Running { waiters: Vec<W> },
+    Answered(Box<Response>),
+}
+
+#[derive(Debug)]
+struct Entry<W> {
+    key: ReplayKey,
+    arrived: Instant,
+    bytes: usize,
+    state: State<W>,
+}
+
+impl<W> Entry<W> {
+    const fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered(_))
+    }
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Replay<W> {
+    /// It is not a repeat: run it.
+    New(W),
+    Answered(Box<Response>, W),
+    /// The first request still runs; [`ReplayCache::finish`] returns the waiter.
+    Waiting,
+    Refused(Failure, W),
+}
+
+/// The requests that run, and the responses of the last minutes. `W` is the reply address of a
+/// repeat that waits.
+#[derive(Debug)]
+pub struct ReplayCache<W> {
+    /// In the order of arrival.
+    entries: VecDeque<Entry<W>>,
+    bytes: usize,
+}
+
+impl<W> Default for ReplayCache<W> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<W> ReplayCache<W> {
+    pub fn look_up(&mut self, now: Instant, key: Option<&ReplayKey>, waiter: W) -> Replay<W> {
+        self.expire(now);
+        let entry = key.and_then(|key| self.entries.iter_mut().find(|entry| entry.key == *key));
+        match entry.map(|entry| &mut entry.state) {
+            None => Replay::New(waiter),
+            Some(State::Answered(response)) => {
+                let response = Response { replayed: true, ..(**response).clone() };
+                Replay::Answered(Box::new(response), waiter)
+            }
+            Some(State::Running { waiters }) if waiters.len() < WAITERS_MAX => {
+                waiters.push(waiter);
+                Replay::Waiting
+            }
+            Some(State::Running { .. }) => {
+                let message = format!(
+                    "the same request is running, and {WAITERS_MAX} repeats wait for its response \
+                     already; wait for it too"
+                );
+                Replay::Refused(Failure::new(FailureCode::RateLimited, message), waiter)
+            }
+        }
+    }
+
+    /// A new request starts: from now on its repeats wait for it.
+    ///
+    /// # Errors
+    /// When the cache is full of running requests, which are never evicted.
+    pub fn insert(&mut self, now: Instant, key: ReplayKey) -> Result<(), Failure> {
+        let bytes = key.payload.len();
+        let fits =
+            |cache: &Self| cache.entries.len() < ENTRIES_MAX && cache.bytes + bytes <= BYTES_MAX;
+        if !self.evict_until(fits) {
+            let message = "too many changes are running at all gateways; send the request again \
+                           after some are answered";
+            return Err(Failure::new(FailureCode::RateLimited, message));
+        }
+        self.bytes += bytes;
+        let state = State::Running { waiters: Vec::new() };
+        self.entries.push_back(Entry { key, arrived: now, bytes, state });
+        Ok(())
+    }
+
+    /// A request has ended; returns the repeats that wait for it. Without a response it was not
+    /// executed, and a repeat of it will be.
+    pub fn finish(&mut self, key: &ReplayKey, response: Option<(&Response, usize)>) -> Vec<W> {
+        let Some(at) = self.entries.iter().position(|entry| entry.key == *key) else {
+            return Vec::new();
+        };
+        let before = match (response, self.entries.get_mut(at)) {
+            (Some((response, size)), Some(entry)) => {
+                entry.bytes += size;
+                self.bytes += size;
+                let answered = State::Answered(Box::new(response.clone()));
+                Some(std::mem::replace(&mut entry.state, answered))
+            }
+            _ => self.remove(at).map(|entry| entry.state),
+        };
+        self.evict_until(|cache| cache.bytes <= BYTES_MAX);
+        match before {
+            Some(State::Running { waiters }) => waiters,
+            Some(State::Answered(_)) | None => Vec::new(),
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let Self { entries, bytes } = self;
+        entries.retain(|entry| {
+            let is_recent = now.saturating_duration_since(entry.arrived) < RETENTION;
+            let is_kept = is_recent || !entry.is_answered();
+            *bytes -= if is_kept { 0 } else { entry.bytes };
+            is_kept
+        });
+    }
+
+    /// Evicts the oldest responses until `fits`; returns whether it does.
+    fn evict_until(&mut self, fits: impl Fn(&Self) -> bool) -> bool {
+        while !fits(self) {
+            let Some(at) = self.entries.iter().position(Entry::is_answered) else { return false };
+            self.remove(at);
+        }
+        true
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Entry<W>> {
+        let entry = self.entries.remove(at)?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::commands::{Command, Outcome};
+
+    fn key(payload: &str) -> Option<ReplayKey> {
+        let request = Command::read_request(CommandName::DisconnectAll, payload.as_bytes());
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        ReplayKey::new(&"lobby".parse().unwrap(), &request.unwrap(), &payload)
+    }
+
+    fn numbered(number: usize) -> ReplayKey {
+        key(&format!("{{\"transaction\":{number}}}")).unwrap()
+    }
+
+    fn response() -> Response {
+        let outcome = Outcome::done(Value::Null);
+        Response::new("disconnect_all", None, None, outcome, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_repeat_waits_for_the_first_and_is_then_answered_from_memory() {
+        let (mut cache, now) = (ReplayCache::default(), Instant::now());
+        let first = numbered(42);
+        assert!(matches!(cache.look_up(now, Some(&first), 1), Replay::New(1)));
+        cache.insert(now, first.clone()).unwrap();
+        assert!(matches!(cache.look_up(now, Some(&first), 2), Replay::Waiting));
+        let other = key(r#"{"transaction":42 }"#);
+        let other = cache.look_up(now, other.as_ref(), 3);
+        assert!(matches!(other, Replay::New(3)), "another payload is another request");
+        assert_eq!(cache.finish(&first, Some((&response(), 100))), [2]);
+        let later = now + RETENTION - Duration::from_millis(1);
+        match cache.look_up(later, Some(&first), 4) {
+            Replay::Answered(response, 4) => assert!(response.replayed),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(cache.look_up(now + RETENTION, Some(&first), 5), Replay::New(5)));
+        assert_eq!((cache.entries.len(), cache.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_was_not_executed_or_has_no_transaction_is_not_stored() {
+        assert_eq!(key("{}"), None);
+        let (mut cache, now) = (ReplayCache::<()>::default(), Instant::now());
+        for _ in 0..2 {
+            assert!(matches!(cache.look_up(now, Some(&numbered(1)), ()), Replay::New(())));
+            cache.insert(now, numbered(1)).unwrap();
+            cache.finish(&numbered(1), None);
+        }
+        assert_eq!((cache.entries.len(), cache.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_thousand_responses_of_four_mebibytes_are_stored_and_the_oldest_evicted() {
+        let (mut cache, now) = (ReplayCache::<()>::default(), Instant::now());
+        for number in 0..3_000 {
+            cache.insert(now, numbered(number)).unwrap();
+            cache.finish(&numbered(number), Some((&response(), 100)));
+        }
+        assert_eq!(cache.entries.len(), ENTRIES_MAX);
+        assert!(cache.entries.iter().all(|entry| entry.key != numbered(1_999)));
+        for number in 3_000..3_008 {
+            cache.insert(now, numbered(number)).unwrap();
+            cache.finish(&numbered(number), Some((&response(), 1 << 20)));
+            assert!(cache.bytes <= BYTES_MAX, "{}", cache.bytes);
+        }
+        assert_eq!(cache.entries.len(), 3, "three responses of 1 MiB each with its request");
+    }
+
+    #[test]
+    fn running_requests_are_never_evicted_and_one_beyond_the_bound_is_refused() {
+        let (mut cache, now) = (ReplayCache::<()>::default(), Instant::now());
+        for number in 0..ENTRIES_MAX {
+            cache.insert(now, numbered(number)).unwrap();
+        }
+        let late = now + RETENTION * 2;
+        assert!(matches!(cache.look_up(late, Some(&numbered(0)), ()), Replay::Waiting));
+        let refused = cache.insert(late, numbered(ENTRIES_MAX)).unwrap_err();
+        assert_eq!(refused.code, FailureCode::RateLimited);
+        assert_eq!(cache.entries.len(), ENTRIES_MAX);
+        cache.finish(&numbered(7), Some((&response(), 100)));
+        assert_eq!(cache.insert(late, numbered(ENTRIES_MAX)), Ok(()), "the response is evicted");
+    }
+}

@@ -1,0 +1,232 @@
+//! Runs a change with steps on several devices: which devices still take part, and the result of
+//! each step. A device on which a step failed takes part in no further one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::calls::Calls;
+use super::failure::{Failure, FailureCode};
+use super::response::{DeviceFailure, Outcome};
+use super::verify;
+use crate::fleet::{Effect, Listed};
+use crate::gsdk::Error;
+use crate::ids::DeviceId;
+
+/// How long the devices of a change may take to be connected again, all together: a gateway dials a
+/// registered device every 30 s (wire, section 3), and a device that restarts its network needs
+/// time too.
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(75);
+/// The first and the longest pause between two lists.
+const LIST_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A step's name in answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StepName {
+    /// Nothing had to be changed.
+    Already,
+    AddressKnown,
+    FilterAdded,
+    ModeSet,
+    SslEnabled,
+    SslDisabled,
+    AsyncAdded,
+    Connected,
+    AsyncRemoved,
+    FilterRemoved,
+    /// The state at the gateway was read after a timeout.
+    #[serde(rename = "looked")]
+    Verified,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StepResult {
+    Ok,
+    Error,
+}
+
+/// One step in an answer, of one device if it is about one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Step {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) device_id: Option<DeviceId>,
+    pub(super) step: StepName,
+    pub(super) result: StepResult,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+}
+
+/// A change in progress.
+#[derive(Debug)]
+pub(super) struct StepRunner<'a> {
+    calls: &'a Calls,
+    /// The devices that still take part, as listed before the change.
+    devices: BTreeMap<DeviceId, Listed>,
+    /// The devices that did not have to be changed.
+    skipped: BTreeSet<DeviceId>,
+    steps: Vec<Step>,
+    errors: Vec<DeviceFailure>,
+    effects: Vec<Effect>,
+}
+
+impl<'a> StepRunner<'a> {
+    /// Starts with those devices that are connected: only they can be changed.
+    pub(super) async fn start(calls: &'a Calls, ids: &BTreeSet<DeviceId>) -> Result<Self, Failure> {
+        let rows = calls.client()?.device_list().await?;
+        let mut listed: BTreeMap<DeviceId, Listed> =
+            rows.into_iter().map(|row| (row.device_id, row)).collect();
+        let (mut devices, mut errors) = (BTreeMap::new(), Vec::new());
+        for &id in ids {
+            let (code, message) = match listed.remove(&id) {
+                Some(row) if row.status.connected() == Some(false) => (
+                    Code::FailedPrecondition,
+                    format!("it is not connected ({}); connect it first", row.status),
+                ),
+                Some(row) => {
+                    devices.insert(id, row);
+                    continue;
+                }
+                None => {
+                    let message = "it is not in the gateway's list; connect it first, or add it \
+                                   to the accept filter";
+                    (Code::NotFound, message.to_owned())
+                }
+            };
+            errors.push(DeviceFailure::new(id, Failure::new(code, message)));
+        }
+        let (skipped, steps, effects) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Ok(Self { calls, devices, skipped, steps, errors, effects })
+    }
+
+    pub(super) const fn calls(&self) -> &'a Calls {
+        self.calls
+    }
+
+    /// The devices that still take part.
+    pub(super) fn ids(&self) -> BTreeSet<DeviceId> {
+        self.devices.keys().copied().collect()
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Listed> {
+        self.devices.values()
+    }
+
+    pub(super) fn ids_where(&self, fits: impl Fn(&Listed) -> bool) -> BTreeSet<DeviceId> {
+        self.rows().filter(|row| fits(row)).map(|row| row.device_id).collect()
+    }
+
+    /// Ends the change for devices that do not have to be changed.
+    pub(super) fn skip_done(&mut self, is_done: impl Fn(&Listed) -> bool) {
+        let ids = self.ids_where(is_done);
+        self.done(StepName::Already, &ids);
+        self.devices.retain(|id, _| !ids.contains(id));
+        self.skipped.extend(ids);
+    }
+
+    /// A step was done on these devices.
+    pub(super) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
+        let done = |&id: &DeviceId| Step {
+            device_id: Some(id),
+            step,
+            result: StepResult::Ok,
+            message: None,
+        };
+        self.steps.extend(ids.iter().filter(|id| self.devices.contains_key(id)).map(done));
+        self.calls.report(&self.steps);
+    }
+
+    /// A step failed on this device; `state` says how the device is left and what to do by hand.
+    pub(super) fn fail(&mut self, step: StepName, id: DeviceId, failure: &Failure, state: &str) {
+        if self.devices.remove(&id).is_none() {
+            return;
+        }
+        let message = format!("{}. {state}", failure.message);
+        self.steps.push(Step {
+            device_id: Some(id),
+            step,
+            result: StepResult::Error,
+            message: Some(message.clone()),
+        });
+        self.calls.report(&self.steps);
+        self.errors.push(DeviceFailure::new(id, Failure::new(failure.code, message)));
+    }
+
+    /// A step ended alike on these devices.
+    pub(super) fn finish_step(
+        &mut self,
+        step: StepName,
+        ids: &BTreeSet<DeviceId>,
+        result: Result<(), Failure>,
+        state: &str,
+    ) {
+        match result {
+            Ok(()) => self.done(step, ids),
+            Err(failure) => ids.iter().for_each(|&id| self.fail(step, id, &failure, state)),
+        }
+    }
+
+    pub(super) fn add_effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Reads the list until each of these devices is connected as it should be, or until `end`;
+    /// `state` says of the row before the change how a device is left that is not.
+    pub(super) async fn wait_connected(
+        &mut self,
+        mut waiting: BTreeSet<DeviceId>,
+        end: Instant,
+        is_good: impl Fn(&Listed) -> bool,
+        state: impl Fn(&Listed) -> &'static str,
+    ) {
+        waiting.retain(|id| self.devices.contains_key(id));
+        let mut pause = LIST_PAUSES.0;
+        let message = "it was not connected again in time";
+        let mut failure = Failure::new(FailureCode::Timeout, message);
+        while !waiting.is_empty() {
+            match verify::client(self.calls).device_list().await {
+                Ok(rows) => {
+                    let good = rows.iter().filter(|row| is_good(row)).map(|row| row.device_id);
+                    let good = good.filter(|id| waiting.contains(id)).collect();
+                    self.done(StepName::Connected, &good);
+                    waiting.retain(|id| !good.contains(id));
+                }
+                Err(error) => {
+                    let is_broken = matches!(error, Error::Broken { .. });
+                    failure = error.into();
+                    if is_broken {
+                        break;
+                    }
+                }
+            }
+            if waiting.is_empty() || Instant::now() + pause > end {
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LIST_PAUSES.1);
+        }
+        for id in waiting {
+            let state = self.devices.get(&id).map(&state).unwrap_or_default();
+            self.fail(StepName::Connected, id, &failure, state);
+        }
+    }
+
+    /// The outcome; devices whose last step timed out are verified.
+    pub(super) async fn finish(mut self) -> Outcome {
+        let unknown = self.errors.iter().filter(|error| error.code == FailureCode::Timeout);
+        let unknown: BTreeSet<DeviceId> = unknown.map(|error| error.device_id).collect();
+        if !unknown.is_empty() {
+            self.steps.extend(verify::devices(self.calls, &unknown).await);
+        }
+        let ids = &self.ids() | &self.skipped;
+        let error = self.errors.first().filter(|_| ids.is_empty()).map(DeviceFailure::as_whole);
+        let data = json!({ "device_ids": ids, "steps": self.steps });
+        let (device_errors, effects) = (self.errors, self.effects);
+        Outcome { error, device_errors, effects, ..Outcome::done(data) }
+    }
+}

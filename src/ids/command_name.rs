@@ -1,0 +1,196 @@
+//! The commands: one table of their names, classes, scopes and example requests.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A command of the contract, section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CommandName {
+    Devices,
+    Search,
+    Pending,
+    FilterGet,
+    SlavesGet,
+    Connect,
+    Disconnect,
+    DisconnectAll,
+    AsyncAdd,
+    AsyncRemove,
+    FilterSet,
+    FilterAdd,
+    FilterRemove,
+    FilterAllowAll,
+    ModeSet,
+    SslEnable,
+    SslDisable,
+    SlavesSet,
+    Republish,
+    Forget,
+    History,
+}
+
+/// What a command does. Commands of one class share a limit on how many run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandClass {
+    /// Changes something, and is permitted only where the configuration names it.
+    Change,
+    /// Is answered from memory or from the store.
+    Read,
+    /// Takes as long as the request says, up to a minute.
+    Search,
+}
+
+/// Whom a command may be requested of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandScope {
+    Gateway,
+    Bridge,
+    Both,
+}
+
+struct Row(&'static str, CommandClass, CommandScope, &'static str);
+
+impl CommandName {
+    /// All commands, those of gateways first.
+    pub const ALL: [Self; 21] = [
+        Self::Devices,
+        Self::Search,
+        Self::Pending,
+        Self::FilterGet,
+        Self::SlavesGet,
+        Self::Connect,
+        Self::Disconnect,
+        Self::DisconnectAll,
+        Self::AsyncAdd,
+        Self::AsyncRemove,
+        Self::FilterSet,
+        Self::FilterAdd,
+        Self::FilterRemove,
+        Self::FilterAllowAll,
+        Self::ModeSet,
+        Self::SslEnable,
+        Self::SslDisable,
+        Self::SlavesSet,
+        Self::Republish,
+        Self::Forget,
+        Self::History,
+    ];
+
+    const fn row(self) -> Row {
+        use CommandClass::{Change, Read, Search};
+        use CommandScope::{Both, Bridge, Gateway};
+        const DEVICES: &str = r#"{"device_ids":[544114231]}"#;
+        match self {
+            Self::Devices => Row("devices", Read, Gateway, "{}"),
+            Self::Search => Row("search", Search, Gateway, r#"{"wait_s":5}"#),
+            Self::Pending => Row("pending", Read, Gateway, "{}"),
+            Self::FilterGet => Row("accept_filter/get", Read, Gateway, "{}"),
+            Self::SlavesGet => Row("slaves/get", Read, Gateway, "{}"),
+            Self::Connect => Row(
+                "connect",
+                Change,
+                Gateway,
+                r#"{"ip":"192.168.0.104","port":51211,"ssl":false}"#,
+            ),
+            Self::Disconnect => Row("disconnect", Change, Gateway, DEVICES),
+            Self::DisconnectAll => Row("disconnect_all", Change, Gateway, "{}"),
+            Self::AsyncAdd => Row(
+                "async/add",
+                Change,
+                Gateway,
+                r#"{"devices":[{"device_id":544114231,"ip":"192.168.0.104"}]}"#,
+            ),
+            Self::AsyncRemove => Row("async/remove", Change, Gateway, DEVICES),
+            Self::FilterSet => Row(
+                "accept_filter/set",
+                Change,
+                Gateway,
+                r#"{"allow_all":false,"device_ids":[544114231]}"#,
+            ),
+            Self::FilterAdd => Row("accept_filter/add", Change, Gateway, DEVICES),
+            Self::FilterRemove => Row("accept_filter/remove", Change, Gateway, DEVICES),
+            Self::FilterAllowAll => {
+                Row("accept_filter/allow_all", Change, Gateway, r#"{"enabled":true}"#)
+            }
+            Self::ModeSet => Row(
+                "mode/set",
+                Change,
+                Gateway,
+                r#"{"device_ids":[544114231],"mode":"device_to_server"}"#,
+            ),
+            Self::SslEnable => Row("ssl/enable", Change, Gateway, DEVICES),
+            Self::SslDisable => Row("ssl/disable", Change, Gateway, DEVICES),
+            Self::SlavesSet => Row(
+                "slaves/set",
+                Change,
+                Gateway,
+                r#"{"slaves":[{"device_id":544114231,"rs485":[7],"wiegand":[]}]}"#,
+            ),
+            Self::Republish => Row("republish", Read, Bridge, "{}"),
+            Self::Forget => {
+                Row("forget", Change, Bridge, r#"{"gateway":"lobby","device_ids":[544114231]}"#)
+            }
+            Self::History => {
+                Row("history", Read, Both, r#"{"device_ids":[544114231],"from":"24h","limit":100}"#)
+            }
+        }
+    }
+
+    /// The name in topics, payloads and the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    #[must_use]
+    pub const fn class(self) -> CommandClass {
+        self.row().1
+    }
+
+    #[must_use]
+    pub const fn scope(self) -> CommandScope {
+        self.row().2
+    }
+
+    /// A request that is accepted.
+    #[must_use]
+    pub const fn example(self) -> &'static str {
+        self.row().3
+    }
+
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self.class(), CommandClass::Change)
+    }
+}
+
+impl fmt::Display for CommandName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCommand;
+
+impl FromStr for CommandName {
+    type Err = UnknownCommand;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCommand> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownCommand)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for name in CommandName::ALL {
+            assert_eq!(name.as_str().parse(), Ok(name));
+        }
+        assert_eq!("SSL/enable".parse::<CommandName>(), Err(UnknownCommand));
+    }
+}
