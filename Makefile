@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint test test-demo-clients test-homeassistant test-nodered test-package test-page test-schema nightly demo bench advisories
+.PHONY: help tools fmt mixin lint test test-demo-clients test-homeassistant test-nodered test-package test-page test-root test-schema nightly demo bench advisories
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -12,6 +12,7 @@ help:
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
+	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
@@ -42,6 +43,8 @@ lint: tools
 # Eight at a time: most tests wait, a dozen of them for more than a minute.
 test: lint
 	RUST_TEST_THREADS=8 cargo test --locked
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; \
+	else echo "not root: the tests of make test-root were not run"; fi
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
@@ -58,6 +61,10 @@ nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
 	MODEL_SEEDS=5000 cargo test --locked --test model nothing_is_lost
 	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
+
+# A part of `make test` for root only.
+test-root:
+	cargo test --locked --test it faults::disk -- --ignored
 
 # No part of `make test`: it installs 1.6 GB, and needs root and Debian.
 test-homeassistant: tools

@@ -11,7 +11,7 @@ use super::clearing::cleared;
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain, publish, retained};
-use crate::harness::{eventually, patiently};
+use crate::harness::{eventually, patiently, seeded};
 
 /// A broker that queues for a subscriber without a limit.
 const BROKER: &str = "max_queued_messages 0\nmax_inflight_messages 100";
@@ -29,8 +29,9 @@ async fn killed_20_times_under_load_the_chain_is_unbroken() {
     let control = simulator.control();
     let storm = Storm { per_second: Some(1_000), ..Storm::of(20_000) };
     let storm = tokio::spawn(async move { control.storm(storm).await.unwrap() });
+    let mut random = seeded();
     for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..1_000))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(1..1_000))).await;
         bridge.kill();
         bridge.restart();
     }

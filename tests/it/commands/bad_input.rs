@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::{ALL, House, refusal};
-use crate::harness::eventually;
 use crate::harness::watcher::{Watcher, publish};
+use crate::harness::{eventually, unique};
 
 /// The answer to any bytes on any topic, and the correlation data that came with it. (mosquitto_rr
 /// sends nothing of what it is given as a file.)
@@ -21,7 +21,7 @@ async fn ask_with(
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("payload");
     std::fs::write(&file, payload).unwrap();
-    let reply = format!("gsdk-reply/{:x}", fastrand::u64(..));
+    let reply = unique("gsdk-reply/tests");
     let mut reader = Command::new("mosquitto_sub")
         .args(["-V", "5", "-q", "1", "-C", "1", "-F", "%D|%p", "-t", &reply])
         .args(["-p", &house.broker.port.to_string()])

@@ -24,7 +24,7 @@ use gsdk2mqtt::simulator::Simulator;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::patiently;
+use crate::harness::{patiently, unique};
 
 /// Everything is permitted, and as fast as a test can ask.
 pub(crate) const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
@@ -79,7 +79,7 @@ impl House {
 
 /// Asks with mosquitto_rr, which waits for the answer on a topic of its own.
 pub(crate) async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
-    let reply = format!("gsdk-reply/{:x}", fastrand::u64(..));
+    let reply = unique("gsdk-reply/tests");
     let mut command = Command::new("mosquitto_rr");
     command.args(["-V", "5", "-q", "1", "-W", wait_s, "-p", &port.to_string()]);
     if !args.contains(&"-e") {

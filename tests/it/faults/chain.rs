@@ -14,10 +14,10 @@ use super::{by_device, measured, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::gateway::{Gateway, order};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::patiently;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::subscriber::Subscriber;
 use crate::harness::watcher::{check_chain, retained};
+use crate::harness::{patiently, seeded};
 
 /// How many kills, where the environment does not say otherwise.
 const KILLS: usize = 20;
@@ -69,7 +69,7 @@ impl Trial {
         Self { broker, proxy, gateway, bridge, witness, lives: 1, events: BTreeMap::new() }
     }
 
-    async fn kill(&mut self, which: u8) {
+    async fn kill(&mut self, which: u8, pause: Duration) {
         if which & BROKER != 0 {
             self.proxy.turn(Mode { refuses: true, ..Mode::default() });
             self.broker.kill();
@@ -80,7 +80,7 @@ impl Trial {
         if which & BRIDGE != 0 {
             self.bridge.kill();
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(..300))).await;
+        tokio::time::sleep(pause).await;
         if which & GATEWAY != 0 {
             self.gateway.restart();
         }
@@ -191,6 +191,7 @@ fn event_id(event: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
     let kills = std::env::var("FAULT_KILLS").ok().map_or(KILLS, |kills| kills.parse().unwrap());
+    let mut random = seeded();
     let mut trial = Trial::begin().await;
     let control = trial.gateway.control_port();
     let load = tokio::spawn(async move {
@@ -203,9 +204,9 @@ async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
         }
     });
     for number in 1..=kills {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(..1_000))).await;
-        let which = fastrand::choice(TOGETHER).unwrap();
-        trial.kill(which).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(..1_000))).await;
+        let which = random.choice(TOGETHER).unwrap();
+        trial.kill(which, Duration::from_millis(random.u64(..300))).await;
         trial.check_so_far();
         if number % 4 == 0 {
             let what = format!("after kill {number} (of {which:03b}), until ready");

@@ -1,14 +1,13 @@
 //! The wall's clock jumps, by an hour forth and back: what is shown follows, nothing else notices.
 //!
-//! May not set the machine's clock: libfaketime gives one process a clock of its own. Where it is
-//! not installed the test says so loudly and shows nothing.
+//! libfaketime gives one process a clock of its own.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ready, skipped, within};
+use super::{ready, within};
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
@@ -17,10 +16,11 @@ use gsdk2mqtt::simulator::{Fault, Simulator};
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR_S: f64 = 3_600.0;
 
-fn library() -> Option<String> {
+fn library() -> String {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
     let paths = folders.map(|folder| format!("{folder}/faketime/libfaketime.so.1"));
-    paths.into_iter().find(|path| Path::new(path).exists())
+    let found = paths.into_iter().find(|path| Path::new(path).exists());
+    found.expect("libfaketime must be installed (apt-get install faketime)")
 }
 
 /// A change of a device as the bridge tells it: how far `received_at` is ahead of the truth, and
@@ -64,10 +64,7 @@ fn with_clock(setup: Setup, simulator: &Simulator, library: &str, offset: &Path)
 /// server; then the clock is set.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_set() {
-    let Some(library) = library() else {
-        skipped("libfaketime is missing; apt-get install faketime");
-        return;
-    };
+    let library = library();
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -107,10 +104,7 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
-    let Some(library) = library() else {
-        skipped("libfaketime is missing; apt-get install faketime");
-        return;
-    };
+    let library = library();
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(1).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{reads, ready, skipped, within};
+use super::{reads, ready, within};
 use crate::commands::{ALL, rr};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -27,15 +27,13 @@ fn run(program: &str, args: &[&str]) -> bool {
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`, and loudly, where mounting is not permitted.
-    fn mounted_on(path: &Path) -> Option<Self> {
+    /// Mounting needs root.
+    fn mounted_on(path: &Path) -> Self {
         std::fs::create_dir_all(path).unwrap();
         let shown = path.to_str().unwrap();
-        if run("mount", &["-t", "tmpfs", "-o", "size=8m", "gsdk2mqtt-test", shown]) {
-            return Some(Self(path.to_owned()));
-        }
-        skipped("mounting is not permitted here; be root");
-        None
+        let mounted = run("mount", &["-t", "tmpfs", "-o", "size=8m", "gsdk2mqtt-test", shown]);
+        assert!(mounted, "mounting a tmpfs on {shown} failed; run this test as root");
+        Self(path.to_owned())
     }
 
     /// Mounted anew, with these options.
@@ -113,12 +111,13 @@ fn check_chains(watcher: &Watcher) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, to mount a file system: make test-root"]
 async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;
     let setup = Setup::new(broker.port, "").lines(ALL).gateway("lobby", &simulator, "");
-    let Some(disk) = Disk::mounted_on(&setup.state_dir()) else { return };
+    let disk = Disk::mounted_on(&setup.state_dir());
     let mut bridge = setup.start();
     ready(&bridge, PATIENCE, "full disk: the start, until ready").await;
     disk.fill();
@@ -170,12 +169,13 @@ async fn is_exit_1(bridge: &mut Bridge, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, to mount a file system: make test-root"]
 async fn a_disk_that_is_read_only_or_full_at_the_start_is_exit_1_and_nothing_is_lost() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
     let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
-    let Some(disk) = Disk::mounted_on(&setup.state_dir()) else { return };
+    let disk = Disk::mounted_on(&setup.state_dir());
     let mut bridge = setup.start();
     ready(&bridge, PATIENCE, "read-only: the first start, until ready").await;
     let before = happens(&watcher, &simulator, None).await;

@@ -17,7 +17,6 @@ mod slow;
 mod still;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,12 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[expect(clippy::print_stdout, reason = "figures are for whoever asks for them")]
 fn measured(what: &str, value: impl std::fmt::Debug) {
     println!("measured: {what}: {value:.1?}");
-}
-
-/// Said where a test could not show anything; past the harness, which keeps quiet of what passed.
-#[expect(clippy::explicit_write, reason = "eprintln! is what the harness keeps quiet of")]
-fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED, nothing was shown: {why}").unwrap();
 }
 
 /// Looks until `look` finds something, and fails the test with `what` beyond `bound`; with how

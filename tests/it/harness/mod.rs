@@ -1,6 +1,4 @@
 //! What the integration tests start and wait for.
-//!
-//! May not assert anything about the bridge.
 
 pub(crate) mod bridge;
 pub(crate) mod certificates;
@@ -12,6 +10,7 @@ pub(crate) mod subscriber;
 pub(crate) mod watcher;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gsdk2mqtt::simulator::{Settings, Simulator};
@@ -20,6 +19,21 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// How long any condition may take before its test fails. Long, as machines may be busy; a test
 /// that passes does not wait for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A generator for the random choices of a test. Its seed is printed, and `TEST_SEED` sets it.
+#[expect(clippy::print_stdout, reason = "shown where the test fails")]
+pub(crate) fn seeded() -> fastrand::Rng {
+    let seed = std::env::var("TEST_SEED");
+    let seed = seed.map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// A name that no other client of this machine has.
+pub(crate) fn unique(name: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{name}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Awaits `work`, and fails the test with `what` when that takes too long.
 pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {

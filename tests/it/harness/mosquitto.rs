@@ -149,7 +149,7 @@ impl Drop for Mosquitto {
 /// the range from which the system takes ports for outgoing connections.
 pub(crate) fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new(fastrand::u16(10_000..20_000)));
+    let next = NEXT.get_or_init(|| AtomicU16::new(10_000 + (std::process::id() % 10_000) as u16));
     loop {
         let port = next.fetch_add(1, Ordering::Relaxed);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use super::unique;
+
 /// Between two attempts to reach the broker.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
@@ -45,7 +47,7 @@ async fn listen(
     lives: &watch::Sender<usize>,
 ) -> std::io::Result<()> {
     let mut socket = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
-    let id = format!("subscriber_{:x}", fastrand::u64(..));
+    let id = unique("subscriber");
     // Protocol name, level 4, clean session, no keep-alive, client ID.
     let mut connect = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
     put_text(&mut connect, &id);

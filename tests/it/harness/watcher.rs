@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::eventually;
+use super::{eventually, unique};
 
 /// A message as the client got it.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     /// Subscribes to `#` with QoS 1; what is retained comes first.
     pub(crate) async fn start(port: u16) -> Self {
-        let id = format!("watcher_{:x}", fastrand::u64(..));
+        let id = unique("watcher");
         let mut child = Command::new("mosquitto_sub")
             .args(["-V", "5", "-q", "1", "-t", "#", "-F", "%r %t %p", "-i", &id])
             .args(["-x", "3600", "-c", "-p", &port.to_string()])
@@ -65,7 +65,7 @@ impl Watcher {
 
     /// A message of our own comes back once the subscription stands.
     async fn is_listening(&self, port: u16) {
-        let probe = format!("probe/{:x}", fastrand::u64(..));
+        let probe = unique("probe");
         eventually("the watcher is subscribed", || {
             publish(port, &["-t", &probe, "-m", "x"]);
             self.find(|seen| seen.topic == probe).map(drop)
