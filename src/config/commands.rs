@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::schema::nearest;
+use super::key_path::nearest;
 use crate::ids::CommandName;
 
 /// Everything that `commands.allow` may contain: names, `group/*` and `*`.

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{KeyPath, Origin};
+use super::error::Origin;
+use super::key_path::KeyPath;
 use super::tree::Tree;
 use super::values;
 use crate::ids::DeviceId;

@@ -7,38 +7,8 @@ use std::sync::Arc;
 
 use figment::error::{Actual, Kind};
 
+use super::key_path::KeyPath;
 use super::schema::{Schema, choices, is_table};
-
-/// Where a key or a table is: its names from the outside in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyPath(pub(super) Vec<String>);
-
-impl KeyPath {
-    pub(super) fn child(&self, name: &str) -> Self {
-        let mut names = self.0.clone();
-        names.push(name.to_owned());
-        Self(names)
-    }
-
-    pub(super) fn parent(&self) -> Option<Self> {
-        self.0.split_last().map(|(_, table)| Self(table.to_vec()))
-    }
-}
-
-impl fmt::Display for KeyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        for (index, name) in self.0.iter().enumerate() {
-            let dot = if index == 0 { "" } else { "." };
-            if !name.is_empty() && name.chars().all(bare) {
-                write!(f, "{dot}{name}")?;
-            } else {
-                write!(f, "{dot}{name:?}")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

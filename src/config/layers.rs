@@ -11,8 +11,9 @@ use figment::{Metadata, Profile, Provider};
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{KeyPath, Mistake, Origin};
-use super::schema::{Schema, is_table, nearest};
+use super::error::{Mistake, Origin};
+use super::key_path::{KeyPath, nearest};
+use super::schema::{Schema, is_table};
 
 /// The prefix of the environment's variables.
 const PREFIX: &str = "GSDK2MQTT_";

@@ -22,6 +22,7 @@ mod crosscheck;
 mod error;
 mod files;
 mod gateway;
+mod key_path;
 mod layers;
 mod model;
 mod schema;

@@ -6,11 +6,8 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
 use serde_json::Value as Json;
 
-use super::error::KeyPath;
+use super::key_path::{KeyPath, nearest};
 use super::model::Config;
-
-/// How alike a word and a known one are at least for the known one to be suggested, of 1.
-const SIMILARITY_MIN: f64 = 0.6;
 
 /// The JSON Schema of the configuration file, for editors.
 #[must_use]
@@ -109,18 +106,6 @@ pub(super) fn choices(node: &Json) -> Vec<&str> {
     let listed = node["enum"].as_array().into_iter().flatten();
     let described = node["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
     listed.chain(described).filter_map(Json::as_str).collect()
-}
-
-/// The candidate that is most like a word, if they are alike enough for a typing error.
-pub(super) fn nearest<S: AsRef<str>>(
-    word: &str,
-    candidates: impl IntoIterator<Item = S>,
-) -> Option<S> {
-    let scored = candidates.into_iter().map(|candidate| {
-        (strsim::normalized_damerau_levenshtein(word, candidate.as_ref()), candidate)
-    });
-    let (score, best) = scored.max_by(|(left, _), (right, _)| left.total_cmp(right))?;
-    (score >= SIMILARITY_MIN).then_some(best)
 }
 
 fn collect_keys<'a>(node: &'a Json, path: &str, keys: &mut Vec<(String, &'a Json)>) {

@@ -10,8 +10,9 @@ use figment::value::{Dict, Value};
 use serde::Deserialize as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::error::{KeyPath, Mistake, Origin, explain};
+use super::error::{Mistake, Origin, explain};
 use super::gateway::{AcceptFilter, Device, Gateway};
+use super::key_path::KeyPath;
 use super::layers::{COMMAND_LINE, ENVIRONMENT, FILE, File, Layer, SYSTEMD, variable_of};
 use super::model::{Commands, Config, History, HomeAssistant, Http, Metrics, Mqtt, Outbox};
 use super::schema::{Schema, child, is_table};

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
-use super::schema::nearest;
+use super::key_path::nearest;
 use crate::ids::{GATEWAY_NAME_LEN_MAX, HostPort, is_snake_word};
 
 pub(super) const HOUR: u64 = 3_600;

@@ -10,35 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::activity::{ActivityClock, TrackedStream};
-use super::error::{DialError, Failure, Peer};
-use super::tls::{Handshake, TlsFiles};
+use super::error::{DialError, Failure};
+use super::target::DialTarget;
+use super::tls::Handshake;
 use super::{TcpStream, no_handles_left};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
-
-/// What to connect to, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct DialTarget {
-    /// Who it is, for messages.
-    pub(crate) peer: Peer,
-    /// Where it listens.
-    pub(crate) address: HostPort,
-    /// TLS, unless the connection is plain.
-    pub(crate) tls: Option<Tls>,
-    /// For DNS, TCP and TLS together; reading files has a deadline of its own.
-    pub(crate) deadline: Duration,
-}
-
-/// How TLS is spoken with the peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Tls {
-    /// The files that authenticate both sides.
-    pub(crate) files: TlsFiles,
-    /// The name that the certificate must hold, where that is not the address's host.
-    pub(crate) server_name: Option<String>,
-    /// The protocols offered (ALPN).
-    pub(crate) alpn: &'static [&'static str],
-}
 
 /// A bidirectional stream, TLS or plain.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}

@@ -1,7 +1,6 @@
 //! Why a connection could not be established: one error for gateways and brokers, whose causes are
-//! the same and whose keys and remedies differ.
+//! the same. `remedy` has its texts.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,37 +8,10 @@ use std::time::Duration;
 use tokio_rustls::rustls::AlertDescription;
 
 use super::code::DialCode;
-use super::dial::DialTarget;
 use super::file::{ReadError, SecretError};
-use super::{no_handles_left, remedy};
-use crate::ids::{GatewayName, HostPort, Moment};
-
-/// The other side of a connection, as messages and configuration keys name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A gateway of this name.
-    Gateway(GatewayName),
-    /// The broker at this URL.
-    Broker {
-        /// Without user and password.
-        url: String,
-    },
-}
-
-impl Peer {
-    /// A key of its table in the configuration.
-    pub(crate) fn key(&self, name: &str) -> String {
-        match self {
-            Self::Gateway(gateway) => format!("gateways.{gateway}.{name}"),
-            Self::Broker { .. } => format!("mqtt.{name}"),
-        }
-    }
-
-    /// The key that says where it is.
-    pub(crate) fn address_key(&self) -> String {
-        self.key(if matches!(self, Self::Gateway(_)) { "address" } else { "url" })
-    }
-}
+use super::no_handles_left;
+use super::target::{DialTarget, Peer};
+use crate::ids::{HostPort, Moment};
 
 /// A failed attempt to connect.
 #[derive(Debug)]
@@ -51,7 +23,7 @@ pub struct DialError {
 
 impl std::error::Error for DialError {}
 
-/// What failed. The texts are made by [`DialError`], which knows the peer.
+/// What failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     File(FileFailure),
@@ -105,7 +77,7 @@ pub(crate) enum FileKind {
 
 impl FileKind {
     /// Its key, and the codes of a file that cannot be read and of one that is invalid.
-    const fn names(self) -> (&'static str, DialCode, DialCode) {
+    pub(super) const fn names(self) -> (&'static str, DialCode, DialCode) {
         match self {
             Self::Ca => ("ca_file", DialCode::CaFileUnreadable, DialCode::CaFileInvalid),
             Self::Certificate => {
@@ -118,7 +90,7 @@ impl FileKind {
         }
     }
 
-    const fn noun(self) -> &'static str {
+    pub(super) const fn noun(self) -> &'static str {
         match self {
             Self::Ca => "CA file",
             Self::Certificate => "certificate file",
@@ -131,13 +103,13 @@ impl FileKind {
 /// A file that cannot be used.
 #[derive(Debug)]
 pub(super) struct FileFailure {
-    kind: FileKind,
-    path: PathBuf,
-    problem: Problem,
+    pub(super) kind: FileKind,
+    pub(super) path: PathBuf,
+    pub(super) problem: Problem,
 }
 
 #[derive(Debug)]
-enum Problem {
+pub(super) enum Problem {
     Unread(ReadError),
     Unusable(String),
     KeyMismatch,
@@ -230,62 +202,5 @@ impl DialError {
                 | Failure::HandshakeTimeout(_)
                 | Failure::HungUp(_)
         )
-    }
-}
-
-impl fmt::Display for DialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Peer::Gateway(gateway) = &self.peer {
-            write!(f, "gateway {gateway}: ")?;
-        }
-        match &*self.failure {
-            Failure::File(failure) => self.write_file(f, failure),
-            _ => remedy::write(self, f),
-        }
-    }
-}
-
-impl DialError {
-    fn write_file(&self, f: &mut fmt::Formatter<'_>, failure: &FileFailure) -> fmt::Result {
-        let FileFailure { kind, path, problem } = failure;
-        let (key, path) = (self.peer.key(kind.names().0), path.display());
-        let source = match (&self.peer, kind) {
-            (Peer::Gateway(_), FileKind::Ca) => {
-                "copy ca.crt from the folder of the gateway's certificates"
-            }
-            (Peer::Broker { .. }, FileKind::Ca) => "put the CA certificate of the broker",
-            (_, FileKind::Certificate) => "put the client certificate in PEM form",
-            (_, FileKind::Key) => "put the private key in PEM form",
-            (_, FileKind::Password) => "put the password",
-        };
-        let noun = kind.noun();
-        match problem {
-            Problem::Unread(error @ ReadError::Missing) => {
-                write!(f, "the {noun} {path} {error}; {source} there, or correct {key}")
-            }
-            Problem::Unread(error @ ReadError::Forbidden) if *kind == FileKind::Ca => write!(
-                f,
-                "the {noun} {path} {error}; give it the right (chmod a+r; the file is no secret), \
-                 or correct {key}"
-            ),
-            Problem::Unread(error @ ReadError::Forbidden) => write!(
-                f,
-                "the {noun} {path} {error}; give it the right (chgrp and chmod g+r), or correct \
-                 {key}"
-            ),
-            Problem::Unread(error @ ReadError::NoHandles(_)) => {
-                write!(f, "the {noun} {path} {error}")
-            }
-            Problem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
-            Problem::Unusable(problem) => {
-                write!(f, "the {noun} {path} {problem}; {source} there again, or correct {key}")
-            }
-            Problem::KeyMismatch => write!(
-                f,
-                "the {noun} {path} is not the key of the certificate in {}; name the two that \
-                 were made together there and in {key}",
-                self.peer.key("cert_file")
-            ),
-        }
     }
 }

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::dial::DialTarget;
 use super::error::{DialError, Failure};
+use super::target::DialTarget;
 use crate::certificate::Certificate;
 use crate::ids::Moment;
 

@@ -13,18 +13,20 @@ mod file;
 #[cfg(feature = "model")]
 pub mod model;
 mod remedy;
+mod target;
 mod tls;
 
 pub(crate) use activity::ActivityClock;
 pub(crate) use backoff::Backoff;
 pub use backoff::BackoffPolicy;
 pub use code::{DialCode, is_file_missing};
-pub(crate) use dial::{DialTarget, Dialed, Stream, Tls, dial};
-pub use error::{DialError, Peer};
+pub(crate) use dial::{Dialed, Stream, dial};
+pub use error::DialError;
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
 pub(crate) use file::{file_problem, read_secret};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
-pub use tls::TlsFiles;
+pub(crate) use target::{DialTarget, Tls};
+pub use target::{Peer, TlsFiles};
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, listen, wall_time};

@@ -1,9 +1,11 @@
 //! The texts of dial errors: what failed, to what, and what fixes it.
 
-use std::fmt::{Formatter, Result};
+use std::fmt::{self, Formatter, Result};
 
 use super::NO_HANDLES_REMEDY;
-use super::error::{DialError, Failure, Peer};
+use super::error::{DialError, Failure, FileFailure, FileKind, Problem};
+use super::file::ReadError;
+use super::target::Peer;
 use crate::ids::Moment;
 
 /// The port of a gateway's gRPC service, where an address names none (wire, section 1).
@@ -11,8 +13,8 @@ pub(crate) const GATEWAY_PORT: u16 = 4000;
 /// The port of a master gateway's gRPC service, named in messages (wire, section 1).
 pub(crate) const MASTER_PORT: u16 = 4010;
 
-/// What differs between a gateway and a broker, in words.
-struct Words<'a> {
+/// The terms for a gateway or a broker.
+struct Terms<'a> {
     /// What was dialled.
     address: String,
     key: String,
@@ -25,7 +27,7 @@ struct Words<'a> {
     peer: &'a Peer,
 }
 
-impl<'a> Words<'a> {
+impl<'a> Terms<'a> {
     fn of(error: &'a DialError) -> Self {
         let (peer, key) = (&error.peer, error.peer.address_key());
         match peer {
@@ -55,10 +57,21 @@ impl<'a> Words<'a> {
     }
 }
 
-/// What is wrong, and what fixes it.
-pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
-    let words = Words::of(error);
-    let Words { address, key, peer, .. } = &words;
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        if let Peer::Gateway(gateway) = &self.peer {
+            write!(f, "gateway {gateway}: ")?;
+        }
+        match &*self.failure {
+            Failure::File(failure) => write_file(&self.peer, failure, f),
+            _ => write_failure(self, f),
+        }
+    }
+}
+
+fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
+    let terms = Terms::of(error);
+    let Terms { address, key, peer, .. } = &terms;
     match &*error.failure {
         Failure::NoSystemRoots(why) => write!(
             f,
@@ -70,7 +83,7 @@ pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
             f,
             "{name:?} is neither a host name nor an IP address, so no certificate can hold it; \
              correct {}",
-            if words.is_gateway() { peer.key("server_name") } else { key.clone() }
+            if terms.is_gateway() { peer.key("server_name") } else { key.clone() }
         ),
         Failure::NoHandles(cause) => {
             write!(f, "{address} cannot be dialled ({cause}); {NO_HANDLES_REMEDY}")
@@ -87,7 +100,7 @@ pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
             error.address.host,
             after.as_secs_f32()
         ),
-        Failure::Refused if words.is_gateway() => write!(
+        Failure::Refused if terms.is_gateway() => write!(
             f,
             "{address} refused the connection; start the gateway, correct {key}, or let the \
              gateway listen on that address (by default it listens on localhost only: rpc_server \
@@ -107,13 +120,13 @@ pub(super) fn write(error: &DialError, f: &mut Formatter<'_>) -> Result {
             after.as_secs_f32(),
             error.address.port
         ),
-        _ => write_handshake(error, &words, f),
+        _ => write_handshake(error, &terms, f),
     }
 }
 
 /// What is wrong with the TLS handshake.
-fn write_handshake(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
-    let Words { address, key, noun, port, peer, .. } = words;
+fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
+    let Terms { address, key, noun, port, peer, .. } = terms;
     match &*error.failure {
         Failure::HandshakeTimeout(after) => write!(
             f,
@@ -121,7 +134,7 @@ fn write_handshake(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) 
              hangs, or it is not the {port}",
             after.as_secs_f32()
         ),
-        Failure::NotTls if words.is_gateway() => write!(
+        Failure::NotTls if terms.is_gateway() => write!(
             f,
             "{address} does not speak TLS, as a gateway always does; correct the port in {key} \
              (usually {GATEWAY_PORT}), or take away a proxy that ends TLS"
@@ -142,12 +155,12 @@ fn write_handshake(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) 
                 "{address} closed the connection during the TLS handshake ({cause}); the {noun} \
                  is just starting or stopping, or it is not the {port}"
             )?;
-            match words.is_gateway() {
+            match terms.is_gateway() {
                 true => Ok(()),
                 false => write!(f, ": if it speaks plain MQTT, write mqtt:// in {key}"),
             }
         }
-        Failure::ClientCertificateWanted if words.is_gateway() => write!(
+        Failure::ClientCertificateWanted if terms.is_gateway() => write!(
             f,
             "{address} asks for a client certificate, as a master gateway does (port \
              {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT})"
@@ -171,15 +184,15 @@ fn write_handshake(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) 
              or 1.3 with ECDHE"
         ),
         Failure::Tls(cause) => write!(f, "the TLS handshake with {address} failed ({cause})"),
-        _ => write_certificate(error, words, f),
+        _ => write_certificate(error, terms, f),
     }
 }
 
 /// What is wrong with the peer's certificate.
-fn write_certificate(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
-    let Words { noun, certificate, how, .. } = words;
+fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
+    let Terms { noun, certificate, how, .. } = terms;
     match &*error.failure {
-        Failure::NameMismatch { expected, names } => write_names(words, expected, names, f),
+        Failure::NameMismatch { expected, names } => write_names(terms, expected, names, f),
         Failure::WithoutSan { expected, subject } => write!(
             f,
             "{certificate} has no subject alternative name (only the subject {subject:?}), and \
@@ -196,7 +209,7 @@ fn write_certificate(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>
             f,
             "{certificate} expired on {} and this machine's clock says {}; make a new server \
              certificate{how}, or set the clock if it is wrong",
-            day(*not_after),
+            shown(*not_after, "%Y-%m-%d"),
             minute(*now)
         ),
         Failure::NotYetValid { not_before, now } => write!(
@@ -206,13 +219,13 @@ fn write_certificate(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>
             minute(*not_before),
             minute(*now)
         ),
-        _ => write_issuer(error, words, f),
+        _ => write_issuer(error, terms, f),
     }
 }
 
 /// What is wrong with how the peer's certificate is signed.
-fn write_issuer(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> Result {
-    let Words { noun, certificate, how, peer, .. } = words;
+fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
+    let Terms { noun, certificate, how, peer, .. } = terms;
     match &*error.failure {
         Failure::UnknownIssuer { issuer, trusted: None } => write!(
             f,
@@ -252,35 +265,31 @@ fn write_issuer(error: &DialError, words: &Words<'_>, f: &mut Formatter<'_>) -> 
         Failure::Unacceptable(cause) => write!(
             f,
             "the certificate of {} is not acceptable ({cause}); make a new server certificate{how}",
-            words.address
+            terms.address
         ),
         other => write!(f, "{other:?}"),
     }
 }
 
 fn write_names(
-    words: &Words<'_>,
+    terms: &Terms<'_>,
     expected: &str,
     names: &[String],
     f: &mut Formatter<'_>,
 ) -> Result {
     let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
-    write!(f, "{} names {}, not {expected}; ", words.certificate, quoted.join(" and "))?;
+    write!(f, "{} names {}, not {expected}; ", terms.certificate, quoted.join(" and "))?;
     let usable = names.iter().find(|name| !name.starts_with('*'));
-    match (usable, words.is_gateway()) {
-        (Some(name), true) => write!(f, "set {} = {name:?}", words.peer.key("server_name")),
-        (None, true) => write!(f, "set {} to a name that fits", words.peer.key("server_name")),
+    match (usable, terms.is_gateway()) {
+        (Some(name), true) => write!(f, "set {} = {name:?}", terms.peer.key("server_name")),
+        (None, true) => write!(f, "set {} to a name that fits", terms.peer.key("server_name")),
         (_, false) => write!(
             f,
             "use one of these names in {}, or give the broker a certificate with the name \
              {expected}",
-            words.key
+            terms.key
         ),
     }
-}
-
-fn day(moment: Moment) -> String {
-    shown(moment, "%Y-%m-%d")
 }
 
 fn minute(moment: Moment) -> String {
@@ -291,5 +300,49 @@ fn shown(moment: Moment, format: &str) -> String {
     match jiff::Timestamp::from_millisecond(moment.millis()) {
         Ok(timestamp) => timestamp.strftime(format).to_string(),
         Err(_) => "an impossible date".to_owned(),
+    }
+}
+
+/// What is wrong with a file of ours.
+fn write_file(peer: &Peer, failure: &FileFailure, f: &mut Formatter<'_>) -> Result {
+    let FileFailure { kind, path, problem } = failure;
+    let (key, path) = (peer.key(kind.names().0), path.display());
+    let source = match (peer, kind) {
+        (Peer::Gateway(_), FileKind::Ca) => {
+            "copy ca.crt from the folder of the gateway's certificates"
+        }
+        (Peer::Broker { .. }, FileKind::Ca) => "put the CA certificate of the broker",
+        (_, FileKind::Certificate) => "put the client certificate in PEM form",
+        (_, FileKind::Key) => "put the private key in PEM form",
+        (_, FileKind::Password) => "put the password",
+    };
+    let noun = kind.noun();
+    match problem {
+        Problem::Unread(error @ ReadError::Missing) => {
+            write!(f, "the {noun} {path} {error}; {source} there, or correct {key}")
+        }
+        Problem::Unread(error @ ReadError::Forbidden) if *kind == FileKind::Ca => write!(
+            f,
+            "the {noun} {path} {error}; give it the right (chmod a+r; the file is no secret), \
+             or correct {key}"
+        ),
+        Problem::Unread(error @ ReadError::Forbidden) => write!(
+            f,
+            "the {noun} {path} {error}; give it the right (chgrp and chmod g+r), or correct \
+             {key}"
+        ),
+        Problem::Unread(error @ ReadError::NoHandles(_)) => {
+            write!(f, "the {noun} {path} {error}")
+        }
+        Problem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
+        Problem::Unusable(problem) => {
+            write!(f, "the {noun} {path} {problem}; {source} there again, or correct {key}")
+        }
+        Problem::KeyMismatch => write!(
+            f,
+            "the {noun} {path} is not the key of the certificate in {}; name the two that \
+             were made together there and in {key}",
+            peer.key("cert_file")
+        ),
     }
 }

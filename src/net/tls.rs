@@ -3,7 +3,7 @@
 //! rustls decides whether a certificate is trusted; here it is only kept for the explanation.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,25 +19,14 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-use super::dial::Tls;
 use super::error::{Failure, FileFailure, FileKind};
 use super::explain::Facts;
 use super::file::{expect_file, off_runtime, read};
+use super::target::Tls;
 use crate::certificate::Certificate;
 
 /// Names a file of roots instead of the system's own store, as for OpenSSL.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
-
-/// The files of a TLS connection.
-#[derive(Clone, Debug, Default)]
-pub struct TlsFiles {
-    /// The authority that signed the peer's certificate; the system's roots where `None`.
-    pub ca_file: Option<PathBuf>,
-    /// The client certificate, for peers that want one; goes with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// The private key of `cert_file`.
-    pub key_file: Option<PathBuf>,
-}
 
 /// A TLS handshake to come, or just done.
 pub(super) struct Handshake {

@@ -8,15 +8,15 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::fault::Fault;
+use super::fault::{Fault, Step};
 use super::gate::ConnectionGates;
 use super::gateway::Gateway;
 use super::interceptor::{CallError, Interceptor};
 use super::master::Master;
 use super::queue::SubscriptionReport;
-use super::scenario::Step;
 use super::site::Device;
-use super::storm::{self, NothingManaged, Storm, StormReport};
+use super::storm::Storm;
+use super::storm_runner::{self, NothingManaged, StormReport};
 use super::world::World;
 use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo, SlaveDeviceInfo};
 
@@ -154,7 +154,7 @@ impl Control {
     ///
     /// When the gateway manages no devices.
     pub async fn storm(&self, storm: Storm) -> Result<StormReport, NothingManaged> {
-        storm::run(&self.0.world, storm).await
+        storm_runner::run(&self.0.world, storm).await
     }
 
     /// Restarts the gateway: ends everything, forgets what clients set, stays away for `down`, and

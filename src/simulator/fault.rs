@@ -268,6 +268,33 @@ fn add_device(gateways: &mut [Gateway], now: Millis, device: &Device) -> usize {
     first.is_some_and(|connections| connections.add_device(now, device.clone())).into()
 }
 
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Seconds after the start.
+    pub at_s: f64,
+    /// The interval of repetition in seconds; applied once if absent.
+    #[serde(default)]
+    pub every_s: Option<f64>,
+    /// The number of repetitions in all; without end if absent.
+    #[serde(default)]
+    pub times: Option<u64>,
+    pub fault: Fault,
+}
+
+impl Step {
+    /// The time of the step after the start.
+    pub(crate) fn at(&self) -> Duration {
+        Duration::try_from_secs_f64(self.at_s).unwrap_or_default()
+    }
+
+    /// The interval after which it is repeated.
+    pub(crate) fn every(&self) -> Option<Duration> {
+        self.every_s.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tonic::Code;

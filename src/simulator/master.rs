@@ -17,7 +17,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, parse_x509_pem};
 
 use super::gateway::{Gateway, Millis, checks};
 use super::queue::{Subscription, Subscriptions};
-use super::site::Device;
+use super::settings::MasterSettings;
 use super::world::World;
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, SlaveDeviceInfo};
 use crate::proto::gateway::{GatewayInfo, Status as GatewayStatus, StatusChange};
@@ -27,27 +27,6 @@ pub(crate) const ADMINISTRATOR: &str = "administrator";
 
 /// Most valid tokens; a new one replaces the oldest.
 const TOKENS_MAX: usize = 10_000;
-
-/// The settings of a simulated master gateway.
-#[derive(Clone, Debug)]
-pub struct MasterSettings {
-    /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
-    /// the whole simulation.
-    pub gateways: Vec<(String, Vec<Device>)>,
-    /// The ID of the tenant to whom the device gateways belong.
-    pub tenant: String,
-    pub token_lifetime: Duration,
-}
-
-impl Default for MasterSettings {
-    fn default() -> Self {
-        Self {
-            gateways: Vec::new(),
-            tenant: "tenant1".to_owned(),
-            token_lifetime: Duration::from_secs(60 * 60),
-        }
-    }
-}
 
 /// What is stored for one device gateway.
 #[derive(Clone, Debug, Default)]

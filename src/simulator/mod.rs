@@ -30,12 +30,14 @@ mod master;
 mod master_services;
 mod multi;
 mod queue;
+mod router;
 mod scenario;
 mod selector;
 mod services;
 mod settings;
 mod site;
 mod storm;
+mod storm_runner;
 mod world;
 
 use std::net::SocketAddr;
@@ -50,17 +52,17 @@ use tonic::transport::Server;
 
 pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
 pub use control::{Control, Outcome};
-pub use fault::Fault;
+pub use fault::{Fault, Step};
 pub use gateway::Timing;
 pub use interceptor::Packages;
 pub use listener::TlsError;
-pub use master::MasterSettings;
 pub use queue::SubscriptionReport;
-pub use scenario::{Group, Scenario, ScenarioError, Step};
+pub use scenario::{Group, Scenario, ScenarioError};
 pub use selector::{AllWord, Devices, GrpcCode, StatusCode};
-pub use settings::{DEVICES_COUNT, Settings};
+pub use settings::{DEVICES_COUNT, MasterSettings, Settings};
 pub use site::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
-pub use storm::{NothingManaged, Pattern, Storm, StormReport};
+pub use storm::{Pattern, Storm};
+pub use storm_runner::{NothingManaged, StormReport};
 
 use crate::net;
 use control::Parts;
@@ -139,7 +141,7 @@ impl Simulator {
             interceptor: interceptor.clone(),
             address: settings.gateway_address,
         };
-        let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
+        let routes = axum::Router::new().fallback(router::serve).with_state(Arc::new(services));
         let server = Server::builder().add_routes(Routes::from(routes));
         let (stop, stopped) = oneshot::channel::<()>();
 

@@ -4,15 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::fault::Fault;
+use super::fault::Step;
 use super::gateway::Timing;
-use super::master::MasterSettings;
 use super::selector::unknown_kind;
-use super::settings::Settings;
+use super::settings::{MasterSettings, Settings};
 use super::site::{Device, Mode, address_of, kind_of_name};
 
 /// The shipped scenarios.
@@ -90,33 +88,6 @@ pub struct Group {
 
 const fn default_count() -> usize {
     1
-}
-
-/// A fault with its time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// Seconds after the start.
-    pub at_s: f64,
-    /// The interval of repetition in seconds; applied once if absent.
-    #[serde(default)]
-    pub every_s: Option<f64>,
-    /// The number of repetitions in all; without end if absent.
-    #[serde(default)]
-    pub times: Option<u64>,
-    pub fault: Fault,
-}
-
-impl Step {
-    /// The time of the step after the start.
-    pub(crate) fn at(&self) -> Duration {
-        Duration::try_from_secs_f64(self.at_s).unwrap_or_default()
-    }
-
-    /// The interval after which it is repeated.
-    pub(crate) fn every(&self) -> Option<Duration> {
-        self.every_s.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
-    }
 }
 
 /// Why a scenario cannot be used.

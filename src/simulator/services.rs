@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use tonic::Status;
 
 use super::call::{Answer, Call};
@@ -17,8 +16,8 @@ use super::device_gateway::DeviceGateway;
 use super::gateway::{Change, Gateway, Millis, first_of};
 use super::interceptor::{Interceptor, Package};
 use super::master::Master;
+use super::multi;
 use super::world::World;
-use super::{master_services, multi};
 use crate::proto::connect::*;
 
 /// What a simulated gateway serves.
@@ -30,44 +29,13 @@ pub(crate) struct Services {
     pub(crate) address: Ipv4Addr,
 }
 
-/// Answers one call.
-pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Request) -> Answer {
-    let path = request.uri().path().to_owned();
-    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-    let (service, package) = Package::split(service);
-    let interceptor = &services.interceptor;
-    if let Err(status) = interceptor.admit(service, package, method).await {
-        return status.into_http();
-    }
-    let answer = services.dispatch(service, method, Call::new(request, package)).await;
-    interceptor.delay_answer().await;
-    answer
-}
-
 impl Services {
-    async fn dispatch(&self, service: &str, method: &str, call: Call) -> Answer {
-        let full_name = format!("{}{service}", call.package().prefix());
-        let answer = match (service, &self.master) {
-            ("connect.Connect", None) => self.connect(method, call).await,
-            ("login.Login", Some(master)) => master_services::login(master, method, call).await,
-            ("gateway.Gateway", Some(master)) => {
-                master_services::gateway(self, master, method, call).await
-            }
-            ("connect_master.ConnectMaster", Some(master)) => {
-                master_services::connect(self, master, method, call).await
-            }
-            _ => return unimplemented(format!("unknown service {full_name}")),
-        };
-        let unknown = || unimplemented(format!("unknown method {method} for service {full_name}"));
-        answer.unwrap_or_else(unknown)
-    }
-
     pub(crate) fn device_gateway(&self, index: usize) -> DeviceGateway<'_> {
         DeviceGateway::new(&self.world, index, self.address)
     }
 
     /// `gsdk.connect.Connect`.
-    async fn connect(&self, method: &str, call: Call) -> Option<Answer> {
+    pub(crate) async fn connect(&self, method: &str, call: Call) -> Option<Answer> {
         let gateway = self.device_gateway(0);
         Some(match method {
             "Connect" => {
@@ -176,8 +144,4 @@ impl Services {
         let failed = |id| self.change(id, change).err().map(|status| (id, status));
         multi::result(&ids.into_iter().filter_map(failed).collect::<Vec<_>>(), package)
     }
-}
-
-fn unimplemented(message: String) -> Answer {
-    Status::unimplemented(message).into_http()
 }

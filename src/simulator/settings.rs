@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::certs::{CertificateKind, Keys};
+use super::fault::Step;
 use super::gateway::Timing;
 use super::interceptor::Packages;
-use super::master::MasterSettings;
-use super::scenario::Step;
 use super::site::{Device, mixed_devices};
 
 /// The default number of devices (contract, section 8).
@@ -96,5 +96,26 @@ impl Settings {
         addresses.sort_unstable();
         addresses.dedup();
         addresses
+    }
+}
+
+/// The settings of a simulated master gateway.
+#[derive(Clone, Debug)]
+pub struct MasterSettings {
+    /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
+    /// the whole simulation.
+    pub gateways: Vec<(String, Vec<Device>)>,
+    /// The ID of the tenant to whom the device gateways belong.
+    pub tenant: String,
+    pub token_lifetime: Duration,
+}
+
+impl Default for MasterSettings {
+    fn default() -> Self {
+        Self {
+            gateways: Vec::new(),
+            tenant: "tenant1".to_owned(),
+            token_lifetime: Duration::from_secs(60 * 60),
+        }
     }
 }

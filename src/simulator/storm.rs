@@ -1,16 +1,6 @@
-//! Storms: many status changes in a given pattern, at a given rate or as fast as possible, counted
-//! exactly for each subscription.
-
-use std::time::Duration;
+//! Storms: many status changes in a given pattern, at a given rate or as fast as possible.
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-
-use super::queue::SubscriptionReport;
-use super::world::World;
-
-/// Changes reported under one lock; between two batches other work gets the lock.
-const BATCH_SIZE: u64 = 256;
 
 /// Which devices a storm flips, in which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,27 +44,19 @@ impl Storm {
     }
 }
 
-/// The result of a storm.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StormReport {
-    /// Changes reported: as many as asked for, unless devices were lost meanwhile.
-    pub changes: u64,
-    pub duration_s: f64,
-    /// Each subscription's counts at the end, since the beginning.
-    pub subscriptions: Vec<SubscriptionReport>,
-}
-
-/// A storm needs managed devices that are connected or available.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the gateway manages no devices: connect some, or start it with all managed")]
-pub struct NothingManaged;
-
 /// The devices of a storm in the order of its pattern, each with the index of its gateway.
-struct Sequence {
+pub(crate) struct Sequence {
     devices: Vec<(usize, u32)>,
     pattern: Pattern,
     next: usize,
     rng: fastrand::Rng,
+}
+
+impl Sequence {
+    pub(crate) fn new(storm: Storm, devices: Vec<(usize, u32)>) -> Self {
+        let rng = fastrand::Rng::with_seed(storm.seed);
+        Self { devices, pattern: storm.pattern, next: 0, rng }
+    }
 }
 
 impl Iterator for Sequence {
@@ -92,80 +74,4 @@ impl Iterator for Sequence {
         self.next += 1;
         self.devices.get(index).copied()
     }
-}
-
-/// Reports the changes of a storm. At its end, without a report, the devices whose last status was
-/// `DISCONNECTED` lose their connection: asynchronous ones wait for their next try, others leave
-/// the list. An even number of changes a device leaves all as it was.
-pub(crate) async fn run(world: &World, storm: Storm) -> Result<StormReport, NothingManaged> {
-    let before = world.subscriptions();
-    let started = Instant::now();
-    let ids = world.with_all(|gateway, _| gateway.flippable());
-    let devices: Vec<(usize, u32)> = ids
-        .into_iter()
-        .enumerate()
-        .flat_map(|(index, ids)| ids.into_iter().map(move |id| (index, id)))
-        .collect();
-    if devices.is_empty() {
-        return Err(NothingManaged);
-    }
-    let rng = fastrand::Rng::with_seed(storm.seed);
-    let sequence = Sequence { devices: devices.clone(), pattern: storm.pattern, next: 0, rng };
-    let changes = report_changes(world, storm, sequence, started).await;
-    world.apply(|gateways, now, _| {
-        for (index, id) in devices {
-            if let Some(gateway) = gateways.get_mut(index) {
-                gateway.finish_storm(now, id);
-            }
-        }
-    });
-    let subscriptions = since(&before, world.subscriptions());
-    Ok(StormReport { changes, duration_s: started.elapsed().as_secs_f64(), subscriptions })
-}
-
-async fn report_changes(
-    world: &World,
-    storm: Storm,
-    mut sequence: Sequence,
-    started: Instant,
-) -> u64 {
-    let (mut planned, mut reported) = (0, 0);
-    while planned < storm.changes {
-        let mut count = BATCH_SIZE.min(storm.changes - planned);
-        if let Some(rate) = storm.per_second {
-            let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let allowed = elapsed_ms.saturating_mul(rate.into()) / 1_000 + 1;
-            count = count.min(allowed.saturating_sub(planned));
-            if count == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                continue;
-            }
-        }
-        reported += world.apply(|gateways, now, _| {
-            let change = |(index, id): (usize, u32)| match gateways.get_mut(index) {
-                Some(gateway) if storm.pattern == Pattern::Repeat => gateway.repeat_status(now, id),
-                Some(gateway) => gateway.flip(now, id),
-                None => false,
-            };
-            (0..count).filter_map(|_| sequence.next()).map(change).filter(|done| *done).count()
-        }) as u64;
-        planned += count;
-        tokio::task::yield_now().await;
-    }
-    reported
-}
-
-/// The counts that grew since `before`.
-fn since(
-    before: &[SubscriptionReport],
-    mut now: Vec<SubscriptionReport>,
-) -> Vec<SubscriptionReport> {
-    for report in &mut now {
-        if let Some(old) = before.iter().find(|old| old.id == report.id) {
-            report.offered -= old.offered;
-            report.discarded -= old.discarded;
-            report.taken -= old.taken;
-        }
-    }
-    now
 }

@@ -11,10 +11,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::fault::Fault;
+use super::fault::{Fault, Step};
 use super::gateway::{Clock, Gateway, Millis, Output};
 use super::queue::{Subscription, SubscriptionReport, Subscriptions};
-use super::scenario::Step;
 use crate::proto::connect::{ConnectInfo, StatusChange};
 
 /// A fault that is still to come, with a random generator of its own, so that other faults do not

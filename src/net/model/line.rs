@@ -4,16 +4,55 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use super::{Network, Side, TcpStream, lock};
 
 /// Bytes under way in one direction; more wait with their writer.
 const UNDER_WAY_MAX: usize = 64 * 1_024;
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who dialled.
+    Client,
+    /// Who listened.
+    Server,
+}
+
+impl Side {
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// How long bytes take, by chance.
+#[derive(Clone, Debug)]
+pub(super) struct Latency(Arc<Mutex<fastrand::Rng>>);
+
+impl Latency {
+    pub(super) fn with_seed(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// Mostly of a good network, with a hiccup now and then.
+    pub(super) fn draw(&self) -> Duration {
+        let rng = &mut lock(&self.0);
+        let micros =
+            if rng.u32(..200) == 0 { rng.u64(20_000..400_000) } else { rng.u64(100..3_000) };
+        Duration::from_micros(micros)
+    }
+}
 
 /// A connection, as both ends share it.
 #[derive(Debug)]
@@ -67,7 +106,7 @@ pub struct End {
     side: Side,
     /// When what is under way arrives.
     alarm: Option<Pin<Box<Sleep>>>,
-    network: Network,
+    latency: Latency,
 }
 
 impl Drop for End {
@@ -80,8 +119,8 @@ impl Drop for End {
 }
 
 impl End {
-    pub(super) fn of(line: &Arc<Mutex<Line>>, side: Side, network: &Network) -> Self {
-        Self { line: line.clone(), side, alarm: None, network: network.clone() }
+    pub(super) fn of(line: &Arc<Mutex<Line>>, side: Side, latency: &Latency) -> Self {
+        Self { line: line.clone(), side, alarm: None, latency: latency.clone() }
     }
 
     /// Resets the connection.
@@ -127,7 +166,11 @@ impl End {
         Ok(Poll::Ready(Ok(())))
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let due = match self.take(cx, buffer) {
                 Ok(poll) => return poll,
@@ -139,8 +182,8 @@ impl End {
         }
     }
 
-    fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let due = Instant::now() + self.network.latency();
+    pub(super) fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let due = Instant::now() + self.latency.draw();
         let mut line = lock(&self.line);
         let reset = line.reset;
         let half = line.half(self.side);
@@ -163,52 +206,9 @@ impl End {
         Poll::Ready(Ok(count))
     }
 
-    fn shut_down(&self) {
+    pub(super) fn shut_down(&self) {
         let mut line = lock(&self.line);
         line.half(self.side).closed = true;
         line.wake();
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Model(end) => end.read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Model(end) => end.write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Model(_) => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Model(end) => {
-                end.shut_down();
-                Poll::Ready(Ok(()))
-            }
-        }
     }
 }

@@ -9,42 +9,23 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
+use std::time::SystemTime;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
-pub use line::End;
-use line::Line;
+pub use line::{End, Side};
+use line::{Latency, Line, lock};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: usize = 1_024;
 
 thread_local! {
     static NETWORK: RefCell<Option<Network>> = const { RefCell::new(None) };
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Which end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Who dialled.
-    Client,
-    /// Who listened.
-    Server,
-}
-
-impl Side {
-    const fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
 }
 
 /// The network of this thread.
@@ -55,13 +36,13 @@ pub struct Network(Arc<Shared>);
 struct Shared {
     began: Instant,
     began_at: SystemTime,
+    latency: Latency,
     inner: Mutex<Inner>,
     repaired: Notify,
 }
 
 #[derive(Debug)]
 struct Inner {
-    rng: fastrand::Rng,
     listeners: BTreeMap<SocketAddr, mpsc::Sender<TcpStream>>,
     lines: Vec<Weak<Mutex<Line>>>,
     /// Towards whom nothing gets through, and from which side.
@@ -72,15 +53,11 @@ impl Network {
     /// Starts a network for this thread; its wall clock starts at `began_at`.
     #[must_use]
     pub fn begin(seed: u64, began_at: SystemTime) -> Self {
-        let inner = Inner {
-            rng: fastrand::Rng::with_seed(seed),
-            listeners: BTreeMap::new(),
-            lines: Vec::new(),
-            held: BTreeSet::new(),
-        };
+        let inner = Inner { listeners: BTreeMap::new(), lines: Vec::new(), held: BTreeSet::new() };
         let network = Self(Arc::new(Shared {
             began: Instant::now(),
             began_at,
+            latency: Latency::with_seed(seed),
             inner: Mutex::new(inner),
             repaired: Notify::new(),
         }));
@@ -130,21 +107,13 @@ impl Network {
         });
     }
 
-    fn latency(&self) -> Duration {
-        let rng = &mut lock(&self.0.inner).rng;
-        // Mostly a good network, with a hiccup now and then.
-        let micros =
-            if rng.u32(..200) == 0 { rng.u64(20_000..400_000) } else { rng.u64(100..3_000) };
-        Duration::from_micros(micros)
-    }
-
     fn is_held(&self, address: SocketAddr) -> bool {
         let held = &lock(&self.0.inner).held;
         [true, false].iter().any(|from| held.contains(&(address, *from)))
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        sleep(self.latency()).await;
+        sleep(self.0.latency.draw()).await;
         while self.is_held(address) {
             self.0.repaired.notified().await;
         }
@@ -153,7 +122,7 @@ impl Network {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let listener = listener.ok_or_else(refused)?;
         let line = Arc::new(Mutex::new(Line::between(address)));
-        let end = |side| End::of(&line, side, self);
+        let end = |side| End::of(&line, side, &self.0.latency);
         listener.try_send(TcpStream::Model(end(Side::Server))).map_err(|_| refused())?;
         inner.lines.push(Arc::downgrade(&line));
         Ok(TcpStream::Model(end(Side::Client)))
@@ -277,6 +246,49 @@ impl TcpStream {
             Self::Model(end) => {
                 end.reset();
                 Ok(())
+            }
+        }
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Model(end) => end.read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Model(end) => end.write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Model(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Model(end) => {
+                end.shut_down();
+                Poll::Ready(Ok(()))
             }
         }
     }

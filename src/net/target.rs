@@ -1,0 +1,68 @@
+//! What to connect to, and how.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ids::{GatewayName, HostPort};
+
+/// The other side of a connection, as messages and configuration keys name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A gateway of this name.
+    Gateway(GatewayName),
+    /// The broker at this URL.
+    Broker {
+        /// Without user and password.
+        url: String,
+    },
+}
+
+impl Peer {
+    /// A key of its table in the configuration.
+    pub(crate) fn key(&self, name: &str) -> String {
+        match self {
+            Self::Gateway(gateway) => format!("gateways.{gateway}.{name}"),
+            Self::Broker { .. } => format!("mqtt.{name}"),
+        }
+    }
+
+    /// The key that says where it is.
+    pub(crate) fn address_key(&self) -> String {
+        self.key(if matches!(self, Self::Gateway(_)) { "address" } else { "url" })
+    }
+}
+
+/// What to connect to, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct DialTarget {
+    /// Who it is, for messages.
+    pub(crate) peer: Peer,
+    /// Where it listens.
+    pub(crate) address: HostPort,
+    /// TLS, unless the connection is plain.
+    pub(crate) tls: Option<Tls>,
+    /// For DNS, TCP and TLS together; reading files has a deadline of its own.
+    pub(crate) deadline: Duration,
+}
+
+/// The files of a TLS connection.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// The authority that signed the peer's certificate; the system's roots where `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate, for peers that want one; goes with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// How TLS is spoken with the peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    /// The files that authenticate both sides.
+    pub(crate) files: TlsFiles,
+    /// The name that the certificate must hold, where that is not the address's host.
+    pub(crate) server_name: Option<String>,
+    /// The protocols offered (ALPN).
+    pub(crate) alpn: &'static [&'static str],
+}
