@@ -16,7 +16,7 @@ use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceEventPayload, Directory, Subject, to_bytes};
 use crate::store::{
-    self, Content, Event, FoundChain, HistoryStatus, Key, Log, Outbox, Recorder, Settings, Started,
+    self, Content, Event, HistoryStatus, Key, Log, Outbox, Recorder, Recovery, Settings, Started,
     StateDir, StoreError, encode,
 };
 
@@ -72,8 +72,8 @@ impl Persistence {
         settings: Settings,
         now: Moment,
         write_seconds: Histogram,
-    ) -> Result<(Self, Content, FoundChain), StoreError> {
-        let Started { dir, log, recorder, content, chain, next_id } = store::start(&settings, now)?;
+    ) -> Result<(Self, Content, Recovery), StoreError> {
+        let Started { dir, log, recorder, content, recovery, next_id } = store::start(&settings, now)?;
         let persistence = Self {
             outbox: Outbox::new(settings.limits),
             settings,
@@ -89,7 +89,7 @@ impl Persistence {
             hangs: false,
             write_seconds,
         };
-        Ok((persistence, content, chain))
+        Ok((persistence, content, recovery))
     }
 
     /// The events that wait for the broker.

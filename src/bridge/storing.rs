@@ -8,7 +8,7 @@ use super::wiring::new_chain_id;
 use crate::fleet::{GatewayIndex, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, Subject, to_bytes};
-use crate::store::{Content, FoundChain, HistoryStatus, Key, StoreError, decode, encode};
+use crate::store::{Content, HistoryStatus, Key, Recovery, StoreError, decode, encode};
 
 impl Bridge {
     /// Restores what an earlier process has stored, before the first iteration.
@@ -18,17 +18,17 @@ impl Bridge {
     pub(super) fn restore(
         &mut self,
         content: Content,
-        chain: FoundChain,
+        recovery: Recovery,
     ) -> Result<(), StoreError> {
-        match chain {
-            FoundChain::Continues(chain) => {
+        match recovery {
+            Recovery::Continue { chain } => {
                 self.set_chain(chain);
                 self.restore_content(content, true);
                 let (chain, events) = (&self.directory.chain, self.persistence.outbox().len());
                 tracing::info!(chain, events, "chain continues");
                 Ok(())
             }
-            FoundChain::Ends { from, reason } => {
+            Recovery::NewChain { from, reason } => {
                 self.restore_content(content, false);
                 if let Some(reason) = reason {
                     let to = self.directory.chain.clone();

@@ -88,7 +88,7 @@ impl Bridge {
     pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Self, StartError> {
         let clock = Clock::start();
         let metrics = Metrics::new(VERSION, COMMIT)?;
-        let (persistence, content, chain) = Persistence::open(
+        let (persistence, content, recovery) = Persistence::open(
             store_settings(config),
             clock.now(),
             metrics.store.write_seconds.clone(),
@@ -156,7 +156,7 @@ impl Bridge {
             out: Vec::new(),
             batch: Vec::new(),
         };
-        bridge.restore(content, chain)?;
+        bridge.restore(content, recovery)?;
         Ok(bridge)
     }
 }

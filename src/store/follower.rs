@@ -6,15 +6,45 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{self, Database, Retention};
+use super::history::{self, Database, Retention, Totals};
 use super::log::{Position, Tail};
-use super::recorder::{Gap, HistoryStatus};
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.
 const TRIM_STEPS_MAX: usize = 32;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+
+/// How the history stands.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryStatus {
+    /// Segments of the log before this one may be removed.
+    pub read_to: u64,
+    /// Why it cannot be written, if it cannot.
+    pub fault: Option<String>,
+    /// What it holds.
+    pub totals: Totals,
+    /// The ID of the newest event that it has had.
+    pub last_id: u64,
+    /// How far it has read the log.
+    pub position: Position,
+}
+
+impl HistoryStatus {
+    fn update(&mut self, database: &Database) {
+        self.totals = database.totals();
+        self.last_id = database.last_id();
+        self.position = database.position();
+    }
+}
+
+/// A time in which nothing was stored, and what waited at its end.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) from: Moment,
+    pub(crate) to: Moment,
+    pub(crate) waiting: BTreeSet<u64>,
+}
 
 /// Reads the log and writes the history.
 #[derive(Debug)]

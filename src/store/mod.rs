@@ -17,13 +17,14 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use error::StoreError;
+pub use follower::HistoryStatus;
 #[cfg(feature = "model")]
 pub use log::head::set_boot_id;
 pub use log::{Batch, Content, Key, Log, Opened, Position, Recovery, SyncMode, Tail};
 pub use log::{UnreportedLoss, decode, encode};
 pub use outbox::{Limits, Outbox};
-pub use recorder::{HistoryStatus, Recorder};
-pub use start::{FoundChain, Settings, Started, start};
+pub use recorder::Recorder;
+pub use start::{Settings, Started, start};
 pub use state_dir::StateDir;
 
 use crate::ids::Moment;

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::follower::Follower;
-use super::history::{Database, Retention, Totals};
+use super::follower::{Follower, Gap, HistoryStatus};
+use super::history::Retention;
 use super::log::Position;
 use crate::ids::Moment;
 
@@ -24,29 +24,6 @@ const TRIM_EVERY: Duration = Duration::from_secs(60);
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long a clean stop waits for the history.
 const STOP_WITHIN: Duration = Duration::from_millis(800);
-
-/// How the history stands.
-#[derive(Clone, Debug, Default)]
-pub struct HistoryStatus {
-    /// Segments of the log before this one may be removed.
-    pub read_to: u64,
-    /// Why it cannot be written, if it cannot.
-    pub fault: Option<String>,
-    /// What it holds.
-    pub totals: Totals,
-    /// The ID of the newest event that it has had.
-    pub last_id: u64,
-    /// How far it has read the log.
-    pub position: Position,
-}
-
-impl HistoryStatus {
-    pub(crate) fn update(&mut self, database: &Database) {
-        self.totals = database.totals();
-        self.last_id = database.last_id();
-        self.position = database.position();
-    }
-}
 
 /// The bridge's end of the thread. Dropping it ends the thread as a kill would.
 #[derive(Debug)]
@@ -75,14 +52,6 @@ struct State {
     ended: bool,
     /// Replaced as a whole, so that the bridge sees whether it has changed.
     status: Arc<HistoryStatus>,
-}
-
-/// A time in which nothing was stored, and what waited at its end.
-#[derive(Debug)]
-pub(crate) struct Gap {
-    pub(crate) from: Moment,
-    pub(crate) to: Moment,
-    pub(crate) waiting: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,23 +31,9 @@ pub struct Started {
     /// What an earlier process has stored.
     pub content: Content,
     /// Whether its chain continues.
-    pub chain: FoundChain,
+    pub recovery: Recovery,
     /// No event has had this ID or a higher one.
     pub next_id: u64,
-}
-
-/// Whether the chain of an earlier process continues.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FoundChain {
-    /// The chain of this name does.
-    Continues(String),
-    /// A new one begins.
-    Ends {
-        /// The old one's name, if it is known.
-        from: Option<String>,
-        /// Why; `None` if there was none.
-        reason: Option<String>,
-    },
 }
 
 /// Locks the state directory and reads it.
@@ -57,11 +43,8 @@ pub enum FoundChain {
 pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
     let dir = StateDir::lock(&settings.state_dir)?;
     let earlier = dir.set_aside_earlier()?;
-    let Opened { content, mut next_id, end, recovery } = Log::open(&dir.log(), settings.sync)?;
-    let (mut log, mut chain) = match recovery {
-        Recovery::Continue { chain, log } => (Some(log), FoundChain::Continues(chain)),
-        Recovery::NewChain { from, reason } => (None, FoundChain::Ends { from, reason }),
-    };
+    let opened = Log::open(&dir.log(), settings.sync)?;
+    let Opened { content, mut next_id, end, mut recovery, mut log } = opened;
     if let Some(earlier) = earlier {
         // That build ran after this log was written.
         if let Some(log) = log.take() {
@@ -71,7 +54,7 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
             "the store of a build made before version 2 was set aside as {}; see docs/upgrading.md",
             earlier.display()
         ));
-        chain = FoundChain::Ends { from: None, reason };
+        recovery = Recovery::NewChain { from: None, reason };
     }
     let database = settings.state_dir.join(FILE_NAME);
     let continues = log.is_some();
@@ -82,7 +65,7 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
     if let Some(cut) = log.take_if(|_| history.position > end) {
         let from = Some(cut.chain().to_owned());
         let reason = "the log was cut: the history has read more than is left of it";
-        chain = FoundChain::Ends { from, reason: Some(reason.to_owned()) };
+        recovery = Recovery::NewChain { from, reason: Some(reason.to_owned()) };
         cut.give_up();
     }
     if log.is_none() {
@@ -90,5 +73,5 @@ pub fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
         let now = now.millis().unsigned_abs() * 1_000;
         next_id = next_id.max(history.last_id + 1).max(now);
     }
-    Ok(Started { dir, log, recorder, content, chain, next_id })
+    Ok(Started { dir, log, recorder, content, recovery, next_id })
 }

@@ -63,14 +63,11 @@ pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
     }
 }
 
-/// The whole frames behind the first.
-pub(super) fn after_first(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The whole frames behind the first, each with its offset.
+pub(super) fn after_first(file: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     let frames = std::iter::from_fn(move || match next(file, at) {
-        Next::Whole(frame, end) => {
-            at = end;
-            Some(frame)
-        }
+        Next::Whole(frame, end) => Some((std::mem::replace(&mut at, end) as u64, frame)),
         _ => None,
     });
     frames.skip(1)

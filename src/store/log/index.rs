@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::record::{Change, Item, Key, hash_of};
+use super::frame;
+use super::record::{Batch, Change, Item, Key, Place, hash_of, records};
 
 /// What the files hold.
 #[derive(Debug, Default)]
@@ -22,7 +23,8 @@ pub(super) struct Segment {
 #[derive(Clone, Copy, Debug)]
 struct Live {
     segment: u64,
-    len: u64,
+    /// In the segment.
+    place: Place,
     /// Of the value.
     hash: u32,
 }
@@ -33,26 +35,39 @@ impl Index {
         self.segments.entry(segment).or_default().len += bytes;
     }
 
-    pub(super) fn apply(&mut self, segment: u64, change: Change) {
-        let before = match change {
-            Change::Live { item, len, hash } => {
+    /// Applies a change whose frame begins at this offset of the segment.
+    pub(super) fn apply(&mut self, segment: u64, frame: u64, Change { item, live }: Change) {
+        let before = match live {
+            Some((Place { offset, len }, hash)) => {
                 let into = self.segments.entry(segment).or_default();
                 into.live += 1;
                 into.live_bytes += len;
-                self.live.insert(item, Live { segment, len, hash })
+                let place = Place { offset: frame + offset, len };
+                self.live.insert(item, Live { segment, place, hash })
             }
-            Change::Dead(item) => self.live.remove(&item),
+            None => self.live.remove(&item),
         };
         let Some(dead) = before else { return };
         if let Some(segment) = self.segments.get_mut(&dead.segment) {
             segment.live -= 1;
-            segment.live_bytes -= dead.len;
+            segment.live_bytes -= dead.place.len;
         }
     }
 
-    /// Whether the live record of this item lies in this segment.
-    pub(super) fn is_in(&self, item: &Item, segment: u64) -> bool {
-        self.live.get(item).is_some_and(|live| live.segment == segment)
+    /// The live records of a segment with this content; `None` if that is not what was written.
+    pub(super) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
+        let mut batch = Batch::default();
+        for (frame_at, frame) in frame::after_first(content) {
+            for (record, place) in records(frame)? {
+                let here = (segment, frame_at + place.offset);
+                let live = self.live.get(&record.item());
+                if live.is_some_and(|live| (live.segment, live.place.offset) == here) {
+                    batch.add(&record);
+                }
+            }
+        }
+        let is_whole = batch.changes.len() as u64 == self.segments.get(&segment)?.live;
+        is_whole.then_some(batch)
     }
 
     /// Whether a key has this value already.

@@ -16,7 +16,6 @@ mod tail;
 mod tests;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +25,13 @@ use super::StoreError;
 pub use head::SyncMode;
 use head::{Head, boot_id};
 use index::Index;
-use record::{Change, Item, Record, records};
+use record::Item;
 use recover::Scan;
 use segment::{SegmentFile, segment_numbers, segment_path};
 use worker::{Job, Worker};
 
 pub use record::{Batch, Key, UnreportedLoss, decode, encode};
-pub use recover::{Content, Opened, Recovery};
+pub use recover::{Content, Recovery};
 pub use tail::{Position, Tail};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
@@ -40,6 +39,21 @@ pub use tail::{Position, Tail};
 const SEGMENT_MAX: u64 = 4 << 20;
 /// What the log may hold besides twice what is live before it is cleaned, in segments.
 const SLACK_SEGMENTS: u64 = 2;
+
+/// What a start has found.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is stored.
+    pub content: Content,
+    /// No event has had this ID or a higher one.
+    pub next_id: u64,
+    /// The end of the newest segment; 0 if there is none.
+    pub end: Position,
+    /// Whether the chain continues.
+    pub recovery: Recovery,
+    /// The log in which it continues.
+    pub log: Option<Box<Log>>,
+}
 
 /// A log that takes batches.
 #[derive(Debug)]
@@ -80,20 +94,20 @@ impl Log {
         let mut scan = Scan::read(dir, boot)?;
         let content = scan.content();
         let (next_id, end) = (scan.next_id, scan.end());
-        let recovery = match (scan.head, scan.unproven) {
-            (Some(head), None) => {
-                let chain = head.chain.clone();
+        let (recovery, log) = match (scan.head, scan.unproven) {
+            (Some(Head { chain, first, .. }), None) => {
                 let file = SegmentFile::open(dir, end.segment)?;
-                let head = Head::new(&chain, boot, mode, head.first);
+                let head = Head::new(&chain, boot, mode, first);
                 let mut log = Self::with(dir, head, (file, end.segment), scan.index, next_id)?;
                 log.finish_start()?;
-                Recovery::Continue { chain, log: Box::new(log) }
+                (Recovery::Continue { chain }, Some(Box::new(log)))
             }
             (head, reason) => {
-                Recovery::NewChain { from: head.map(|head| head.chain).or(scan.chain), reason }
+                let from = head.map(|head| head.chain).or(scan.chain);
+                (Recovery::NewChain { from, reason }, None)
             }
         };
-        Ok(Opened { content, next_id, end, recovery })
+        Ok(Opened { content, next_id, end, recovery, log })
     }
 
     /// Begins a log of this chain with these batches, in new files that replace those of an earlier
@@ -298,12 +312,13 @@ impl Log {
         } else {
             self.worker.written(urgent);
         }
+        let frame = self.index.len_of(self.current);
         self.index.grow(self.current, len as u64);
         for change in batch.changes.drain(..) {
-            if let Change::Live { item: Item::Event(id), .. } = change {
+            if let Item::Event(id) = change.item {
                 self.next_id = self.next_id.max(id + 1);
             }
-            self.index.apply(self.current, change);
+            self.index.apply(self.current, frame, change);
         }
         batch.clear();
         Ok(())
@@ -358,7 +373,7 @@ impl Log {
                 if moved || self.index.bytes() <= 2 * self.index.live_bytes() + slack {
                     return Ok(());
                 }
-                self.append_living(oldest, segment.live, urgent)?;
+                self.append_living(oldest, urgent)?;
                 moved = true;
             }
             self.index.forget(oldest);
@@ -370,31 +385,13 @@ impl Log {
     }
 
     /// Appends a segment's live records again.
-    fn append_living(&mut self, oldest: u64, live: u64, urgent: bool) -> Result<(), StoreError> {
+    fn append_living(&mut self, oldest: u64, urgent: bool) -> Result<(), StoreError> {
         let path = segment_path(&self.dir, oldest);
         let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
-        let mut batch = Batch::default();
-        let mut values = BTreeMap::new();
-        for frame in frame::after_first(&bytes) {
-            for (record, _) in records(frame).unwrap_or_default() {
-                match record {
-                    Record::Event(it) if self.index.is_in(&Item::Event(it.id), oldest) => {
-                        batch.event(&it.event());
-                    }
-                    Record::Put(key, value) => _ = values.insert(key, value),
-                    _ => {}
-                }
-            }
-        }
-        for (key, value) in values {
-            if self.index.is_in(&Item::Value(key.clone()), oldest) {
-                batch.put(key, value);
-            }
-        }
-        if batch.changes.len() as u64 != live {
+        let Some(mut batch) = self.index.living(oldest, &bytes) else {
             let error = format!("{} is not what was written to it", path.display());
             return Err(StoreError::Failed(error));
-        }
+        };
         self.append(&mut batch, urgent)
     }
 }

@@ -110,24 +110,39 @@ pub(super) enum Item {
     Value(Key),
 }
 
+impl Record<'_> {
+    /// What it is about.
+    pub(super) fn item(&self) -> Item {
+        match self {
+            Self::Event(EventRecord { id, .. }) | Self::Done { id, .. } => Item::Event(*id),
+            Self::Put(key, _) | Self::Remove(key) => Item::Value(key.clone()),
+        }
+    }
+}
+
 /// What a record changes in the index of what is live.
 #[derive(Debug)]
-pub(super) enum Change {
-    Live { item: Item, len: u64, hash: u32 },
-    Dead(Item),
+pub(super) struct Change {
+    pub(super) item: Item,
+    /// Its record, and the hash of the value; `None` where it is dead now.
+    pub(super) live: Option<(Place, u32)>,
+}
+
+/// Where a record lies in its frame, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) len: u64,
 }
 
 impl Change {
-    /// What a record of this length changes.
-    pub(super) fn of(record: &Record<'_>, len: u64) -> Self {
-        match record {
-            Record::Event(event) => Self::Live { item: Item::Event(event.id), len, hash: 0 },
-            Record::Done { id, .. } => Self::Dead(Item::Event(*id)),
-            Record::Put(key, value) => {
-                Self::Live { item: Item::Value(key.clone()), len, hash: hash_of(value) }
-            }
-            Record::Remove(key) => Self::Dead(Item::Value(key.clone())),
-        }
+    pub(super) fn of(record: &Record<'_>, place: Place) -> Self {
+        let hash = match record {
+            Record::Event(_) => Some(0),
+            Record::Put(_, value) => Some(hash_of(value)),
+            Record::Done { .. } | Record::Remove(_) => None,
+        };
+        Self { item: record.item(), live: hash.map(|hash| (place, hash)) }
     }
 }
 
@@ -205,14 +220,14 @@ impl Batch {
         self.add(&Record::Remove(key));
     }
 
-    fn add(&mut self, record: &Record<'_>) {
-        let before = self.frame.len();
+    pub(super) fn add(&mut self, record: &Record<'_>) {
+        let offset = self.frame.len();
         // Writing to a vector fails as little as `encode` does.
         if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
             self.frame = frame;
         }
-        let len = (self.frame.len() - before) as u64;
-        self.changes.push(Change::of(record, len));
+        let place = Place { offset: offset as u64, len: (self.frame.len() - offset) as u64 };
+        self.changes.push(Change::of(record, place));
     }
 
     /// The bytes to write; `None` if a frame cannot hold them.
@@ -226,13 +241,15 @@ pub(super) fn hash_of(value: &[u8]) -> u32 {
     crc32fast::hash(value)
 }
 
-/// The records of a batch, each with its length; `None` where the batch is no sequence of records.
-pub(super) fn records(mut batch: &[u8]) -> Option<Vec<(Record<'_>, u64)>> {
-    let mut records = Vec::new();
-    while !batch.is_empty() {
-        let (record, rest) = postcard::take_from_bytes(batch).ok()?;
-        records.push((record, (batch.len() - rest.len()) as u64));
-        batch = rest;
+/// The records of a batch; `None` where the batch is no sequence of records.
+pub(super) fn records(batch: &[u8]) -> Option<Vec<(Record<'_>, Place)>> {
+    let (mut records, mut rest) = (Vec::new(), batch);
+    while !rest.is_empty() {
+        let offset = FRAME_HEAD_LEN + batch.len() - rest.len();
+        let (record, behind) = postcard::take_from_bytes(rest).ok()?;
+        let len = rest.len() - behind.len();
+        records.push((record, Place { offset: offset as u64, len: len as u64 }));
+        rest = behind;
     }
     Some(records)
 }

@@ -13,7 +13,7 @@ use super::head::{self, Head};
 use super::index::Index;
 use super::record::{Change, Key, Record, decode, records};
 use super::segment::{Opening, segment_numbers, segment_path};
-use super::{Log, Position};
+use super::tail::Position;
 use crate::store::state_dir::free_name;
 use crate::store::{Event, StoreError};
 
@@ -27,14 +27,12 @@ pub struct Content {
 }
 
 /// Whether the chain of an earlier process may continue.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// It may, in this log.
+    /// It may.
     Continue {
         /// Its name.
         chain: String,
-        /// Its log.
-        log: Box<Log>,
     },
     /// It is not proven that the log holds everything: a new chain has to begin.
     NewChain {
@@ -43,19 +41,6 @@ pub enum Recovery {
         /// Why; `None` if the folder was empty.
         reason: Option<String>,
     },
-}
-
-/// What a start has found.
-#[derive(Debug)]
-pub struct Opened {
-    /// What is stored.
-    pub content: Content,
-    /// No event has had this ID or a higher one.
-    pub next_id: u64,
-    /// The end of the newest segment; 0 if there is none.
-    pub end: Position,
-    /// Whether the chain continues.
-    pub recovery: Recovery,
 }
 
 /// Everything that was read.
@@ -190,7 +175,10 @@ impl Scan {
                 Next::Torn => return (at, Rest::Torn),
                 Next::Damaged => return (at, Rest::Damaged),
             };
-            let read = if at == 0 { self.opening(frame) } else { self.batch(number, frame) };
+            let read = match at {
+                0 => self.opening(frame),
+                at => self.batch(number, at as u64, frame),
+            };
             if read.is_none() {
                 return (at, Rest::Damaged);
             }
@@ -205,9 +193,9 @@ impl Scan {
         Some(())
     }
 
-    fn batch(&mut self, segment: u64, batch: &[u8]) -> Option<()> {
-        for (record, len) in records(batch)? {
-            self.index.apply(segment, Change::of(&record, len));
+    fn batch(&mut self, segment: u64, at: u64, batch: &[u8]) -> Option<()> {
+        for (record, place) in records(batch)? {
+            self.index.apply(segment, at, Change::of(&record, place));
             match record {
                 Record::Event(event) => {
                     self.next_id = self.next_id.max(event.id + 1);

@@ -121,13 +121,8 @@ fn open(dir: &Path, boot: &str) -> Opened {
 fn continues(dir: &Path) -> (Log, Held) {
     let opened = open(dir, BOOT);
     let held = held(&opened.content);
-    match opened.recovery {
-        Recovery::Continue { chain, log } => {
-            assert_eq!(chain, "k7f3");
-            (released(*log), held)
-        }
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(opened.recovery, Recovery::Continue { chain: "k7f3".to_owned() });
+    (released(*opened.log.unwrap()), held)
 }
 
 fn ends(dir: &Path, boot: &str) -> (String, Held) {
@@ -201,7 +196,7 @@ fn another_boot_ends_the_chain_unless_it_was_stopped_or_always_synced() {
     assert!(matches!(open(dir.path(), "boot-2").recovery, Recovery::Continue { .. }));
 
     let opened = Log::open_at(dir.path(), SyncMode::Always, "boot-2").unwrap();
-    let Recovery::Continue { mut log, .. } = opened.recovery else { panic!("same boot") };
+    let mut log = opened.log.expect("same boot");
     write_event(&mut log, 4);
     drop(log);
     assert!(matches!(open(dir.path(), "boot-3").recovery, Recovery::Continue { .. }));
@@ -448,9 +443,7 @@ proptest! {
                     log.stop().unwrap();
                     let opened = open(dir.path(), "another");
                     prop_assert_eq!(&held(&opened.content), &model);
-                    let Recovery::Continue { log: again, .. } = opened.recovery else {
-                        panic!("stopped")
-                    };
+                    let again = opened.log.expect("stopped");
                     drop(again);
                     // Back in the first boot, which the head does not know any more.
                     _ = ends(dir.path(), BOOT);

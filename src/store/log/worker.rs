@@ -38,6 +38,9 @@ pub(super) enum Job {
     /// Hang until something reads this pipe.
     #[cfg(test)]
     Hang(PathBuf),
+    /// Tell that every job before is done.
+    #[cfg(test)]
+    Notify(SyncSender<()>),
 }
 
 /// The log's end of the thread. Dropping it waits for the thread.
@@ -45,7 +48,6 @@ pub(super) enum Job {
 pub(super) struct Worker {
     /// `None` at the end.
     jobs: Option<SyncSender<Job>>,
-    created: Receiver<(SegmentFile, u64)>,
     status: Arc<Mutex<Status>>,
     /// `None` once its end is not waited for.
     thread: Option<JoinHandle<()>>,
@@ -60,21 +62,19 @@ struct Status {
     failed: Option<String>,
     /// Since when the disk has been working on a job.
     busy_since: Option<Instant>,
-    /// Jobs that are not done.
-    pending: usize,
+    /// The segment that was created, with its length, until the log takes it.
+    created: Option<(SegmentFile, u64)>,
 }
 
 impl Worker {
     pub(super) fn start() -> std::io::Result<Self> {
         let (jobs, requested) = sync_channel(JOBS_MAX);
-        // At most one segment is created at a time.
-        let (send_created, created) = sync_channel(1);
         let status = Arc::new(Mutex::new(Status::default()));
         let shared = Arc::clone(&status);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        let thread = thread.spawn(move || run(&requested, &send_created, &shared))?;
+        let thread = thread.spawn(move || run(&requested, &shared))?;
         let (thread, check_at) = (Some(thread), instant_now() + CHECK_EVERY);
-        Ok(Self { jobs: Some(jobs), created, status, thread, sync_at: None, check_at })
+        Ok(Self { jobs: Some(jobs), status, thread, sync_at: None, check_at })
     }
 
     /// The current segment was written to. `urgent`: events wait for the broker.
@@ -111,19 +111,14 @@ impl Worker {
         self.sync_at = (!requested).then(|| instant_now() + SYNC_WITHIN);
     }
 
-    /// Requests a job; returns whether there was room for it.
+    /// Requests a job; returns false where too many wait already.
     pub(super) fn request(&self, job: Job) -> bool {
-        lock(&self.status).pending += 1;
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
-        if !sent {
-            lock(&self.status).pending -= 1;
-        }
-        sent
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
     /// The segment that was created, with its length, if it is ready.
     pub(super) fn created(&self) -> Option<(SegmentFile, u64)> {
-        self.created.try_recv().ok()
+        lock(&self.status).created.take()
     }
 
     /// How long the disk has been working on a job.
@@ -144,7 +139,11 @@ impl Worker {
     /// Waits until every job is done.
     #[cfg(test)]
     pub(super) fn finish(&self) {
-        while lock(&self.status).pending > 0 && self.failed().is_none() {
+        let (done, is_done) = sync_channel(1);
+        self.request(Job::Notify(done));
+        // A failed job has ended the thread.
+        _ = is_done.recv();
+        while self.busy_for().is_some() {
             std::thread::yield_now();
         }
     }
@@ -175,13 +174,12 @@ fn lock(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(jobs: &Receiver<Job>, created: &SyncSender<(SegmentFile, u64)>, status: &Mutex<Status>) {
+fn run(jobs: &Receiver<Job>, status: &Mutex<Status>) {
     while let Ok(job) = jobs.recv() {
         lock(status).busy_since = Some(Instant::now());
-        let done = job.run(created);
+        let done = job.run(status);
         let mut status = lock(status);
         status.busy_since = None;
-        status.pending -= 1;
         if let Err(error) = done {
             status.failed = Some(error.to_string());
             return;
@@ -190,13 +188,13 @@ fn run(jobs: &Receiver<Job>, created: &SyncSender<(SegmentFile, u64)>, status: &
 }
 
 impl Job {
-    fn run(self, created: &SyncSender<(SegmentFile, u64)>) -> Result<(), StoreError> {
+    fn run(self, status: &Mutex<Status>) -> Result<(), StoreError> {
         match self {
             Self::Sync(file) => file.sync(),
             Self::Check(file) => file.check_path(),
             Self::Create { dir, number, chain } => {
-                // The log has ended if it does not take it.
-                _ = created.send(SegmentFile::create(&dir, number, &chain)?);
+                let created = SegmentFile::create(&dir, number, &chain)?;
+                lock(status).created = Some(created);
                 Ok(())
             }
             Self::Remove(path) => {
@@ -206,6 +204,11 @@ impl Job {
             Self::Hang(path) => {
                 let pipe = std::fs::OpenOptions::new().write(true).open(&path);
                 pipe.map(drop).map_err(StoreError::io("opening", &path))
+            }
+            #[cfg(test)]
+            Self::Notify(done) => {
+                _ = done.send(());
+                Ok(())
             }
         }
     }
