@@ -1,206 +1,270 @@
-//! What the broker says, and what is sent to it.
-//!
-//! May not wait, nor decide what goes next: the publisher does.
+//! The connection to the broker: its session and its faults, and when to stay away because another
+//! instance of this bridge is there.
 
-use tokio::time::Instant;
+use std::future::pending;
+use std::time::Duration;
 
-use super::Bridge;
-use super::clock::instant_now;
+use tokio::time::{Instant, timeout};
+
+use super::duplicates::{DuplicateDetector, InfoAction};
 use super::own_state::OwnState;
-use super::request_subscription::RequestSubscription;
-use super::retained_scan::RetainedScan;
-use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Publish, Refusal, Rejected, View};
+use crate::ids::Moment;
+use crate::mqtt::{
+    self, Connected, Connection, Event, Generation, Publish, Publisher, Refusal, Retained, Session,
+    View,
+};
+use crate::store::Outbox;
 
-impl Bridge {
-    /// Takes up what the broker's session has told.
-    pub(super) fn take_up_broker_events(&mut self) {
-        let mut told = std::mem::take(&mut self.told);
-        if told.is_empty() {
-            // It has let go in order, as it was told to.
+/// Events handled in one iteration.
+const EVENTS_TAKEN_MAX: usize = 64;
+
+/// The session with the broker.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    settings: mqtt::Settings,
+    /// `None` while this bridge stays away.
+    session: Option<Session>,
+    connect_at: Option<Instant>,
+    connection: Option<Connection>,
+    /// Why there is no connection.
+    fault: String,
+    /// The fault, where it is a file of ours that is missing.
+    file_missing: Option<String>,
+    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
+    retain_unavailable: bool,
+    duplicates: DuplicateDetector,
+    own_state: OwnState,
+    /// Events that are not handled yet, the newest first.
+    events: Vec<Event>,
+}
+
+impl Broker {
+    /// Starts the session.
+    pub(crate) fn start(settings: mqtt::Settings, instance_id: String) -> Self {
+        Self {
+            session: Some(mqtt::session::spawn(settings.clone())),
+            settings,
+            connect_at: None,
+            connection: None,
+            fault: "no attempt has ended yet".to_owned(),
+            file_missing: None,
+            retain_unavailable: false,
+            duplicates: DuplicateDetector::new(instance_id),
+            own_state: OwnState::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Waits for events. Cancel safe.
+    pub(crate) async fn wait(&mut self) {
+        let Some(session) = &mut self.session else { return pending().await };
+        session.next_many(&mut self.events, EVENTS_TAKEN_MAX).await;
+        if self.events.is_empty() {
+            // It has ended, as requested.
             self.session = None;
         }
-        for event in told.drain(..) {
-            if self.session.is_none() {
-                // What follows is of a session that has been given up.
-                break;
-            }
-            self.broker_said(event);
-        }
-        told.clear();
-        self.told = told;
+        self.events.reverse();
     }
 
-    fn broker_said(&mut self, event: Event) {
-        match event {
-            Event::Connected(connected) => {
-                self.metrics.mqtt_connections.inc();
-                self.metrics.mqtt_connected.set(1);
-                self.health.broker_file = None;
-                self.health.retain_unavailable = !connected.retain_available;
-                self.requests.broker_announced(connected.announced_packet_size());
-                self.connection = Some(connected.connection);
-                self.info.connected_at = Some(self.clock.now());
-                self.duplicates.connected(Instant::now());
-                self.scan_retained();
-                self.listen_for_home_assistant();
-                self.publisher.connected(usize::from(connected.window), &self.fleet);
-            }
-            Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
-            Event::Subscribed { filters, refused, .. } => {
-                self.scan_subscribed(&filters, &refused);
-                let now = Instant::now();
-                self.requests.subscription.acknowledged(now, &filters, &refused);
-                for (filter, reason) in refused {
-                    let of_discovery = filter == self.publisher.discovery_filter();
-                    if of_discovery && !self.discovery.is_enabled() {
-                        tracing::debug!(filter, %reason, "the broker refused a subscription");
-                    } else {
-                        tracing::warn!(filter, %reason, "the broker refused a subscription");
-                    }
-                }
-            }
-            Event::Message(message) => self.message(&message),
-            Event::Disconnected { reason, taken_over, closed_by_broker, .. } => {
-                _ = self.connection_ended(reason, closed_by_broker);
-                self.make_way(taken_over);
-            }
-            Event::Unreachable { reason, file_missing, .. } => {
-                self.health.broker_file = file_missing.then(|| reason.clone());
-                self.broker_fault = reason;
-            }
+    /// The next event that is not handled yet.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        if self.session.is_none() {
+            // They are of a session that was given up.
+            self.events.clear();
         }
+        self.events.pop()
     }
 
-    /// The session has ended: connects again by itself, unless another client was there before.
-    fn make_way(&mut self, taken_over: bool) {
-        let now = Instant::now();
-        if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
-            tracing::error!(?wait, "another client took over the session; trying again later");
-            self.session = None;
-            self.session_again_at = Some(now + wait);
-        }
+    /// A connection is established.
+    pub(crate) fn connected(&mut self, now: Instant, connected: Connected) {
+        self.file_missing = None;
+        self.retain_unavailable = !connected.retain_available;
+        self.connection = Some(connected.connection);
+        self.duplicates.connected(now);
     }
 
-    /// There is no connection any more, for this reason; gives the one there was.
-    pub(super) fn connection_ended(
-        &mut self,
-        reason: String,
-        closed_by_broker: bool,
-    ) -> Option<Connection> {
-        self.metrics.mqtt_connected.set(0);
-        self.retained_scan = RetainedScan::default();
-        self.health.own_state = OwnState::default();
-        // Its answer would die with the connection.
-        self.forget_scan = None;
-        self.requests.subscription = RequestSubscription::default();
-        self.broker_fault = reason;
-        let outbox = self.persistence.outbox_mut();
-        let set_aside = self.publisher.disconnected(closed_by_broker, &self.directory, outbox);
-        if let Some(rejected) = set_aside {
-            self.message_rejected(rejected);
-        }
+    /// The connection has ended, or is given up: then it is returned.
+    pub(crate) fn disconnected(&mut self, fault: String) -> Option<Connection> {
+        self.own_state = OwnState::default();
+        self.fault = fault;
         self.connection.take()
     }
 
-    fn acknowledged(&mut self, generation: Generation, acks: &[Ack]) {
-        let current = self.connection.as_ref().is_some_and(|it| it.generation() == generation);
-        if !current {
-            return;
-        }
-        acks.iter().for_each(|ack| self.answered(ack.token, ack.result));
-    }
-
-    /// The broker has answered a message, or is known to refuse it.
-    fn answered(&mut self, token: u64, result: Result<(), Refusal>) {
-        let (now, outbox) = (self.clock.steady(), self.persistence.outbox_mut());
-        let acknowledged = self.publisher.acknowledged(now, token, result, &self.directory, outbox);
-        let Some(acknowledged) = acknowledged else { return };
-        match acknowledged.rejected {
-            None => self.metrics.published(acknowledged.kind.name()),
-            Some(rejected) => self.message_rejected(rejected),
-        }
-        if let Some(read_at) = acknowledged.read_at {
-            self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
-        }
-        if acknowledged.kind == Kind::Event {
-            self.publisher.bridge_info_changed();
+    /// The session has ended by itself. It connects again, unless another client was there before.
+    pub(crate) fn make_way(&mut self, now: Instant, taken_over: bool) {
+        if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
+            tracing::error!(?wait, "another client took over the session; trying again later");
+            self.session = None;
+            self.connect_at = Some(now + wait);
         }
     }
 
-    /// A message was not accepted: counts it, names it, and reports an event that is lost.
-    fn message_rejected(&mut self, rejected: Rejected) {
-        let Rejected { kind, topic, rejection, is_new, lost } = rejected;
-        // Not every broker says so in its CONNACK. What is sent again is not retained.
-        self.health.retain_unavailable |= rejection.is_retain_not_supported();
-        let (kind, reason) = (kind.name(), rejection.as_str());
-        self.metrics.publish_failed(reason);
-        if is_new {
-            let remedy = rejection.remedy();
-            tracing::warn!(kind, topic, reason, "message refused by the broker; {remedy}");
-        } else {
-            tracing::debug!(kind, topic, reason, "message refused by the broker");
+    /// Another instance has precedence: returns why, and connects again later.
+    pub(crate) fn step_back(&mut self, now: Instant) -> Option<String> {
+        let reason = self.duplicates.fault(now)?;
+        let wait = self.duplicates.step_back();
+        tracing::error!(?wait, "{reason}");
+        self.connect_at = Some(now + wait);
+        Some(reason)
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn unreachable(&mut self, reason: String, file_missing: bool) {
+        self.file_missing = file_missing.then(|| reason.clone());
+        self.fault = reason;
+    }
+
+    pub(crate) const fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Whether this is the present connection.
+    pub(crate) fn is_current(&self, generation: Generation) -> bool {
+        self.connection.as_ref().is_some_and(|it| it.generation() == generation)
+    }
+
+    /// The broker refuses retained messages; not every broker says so in its CONNACK.
+    pub(crate) const fn retain_refused(&mut self) {
+        self.retain_unavailable = true;
+    }
+
+    /// A message on the bridge's own state topic; returns whether the state has to be published
+    /// again.
+    pub(crate) fn own_state_received(
+        &mut self,
+        payload: &[u8],
+        retained: bool,
+        is_online: bool,
+    ) -> bool {
+        self.own_state.received(payload, retained, is_online);
+        payload == b"offline"
+    }
+
+    /// An `info` on the bridge's own topic.
+    pub(crate) fn info_received(
+        &mut self,
+        now: Instant,
+        retained: bool,
+        info: &[u8],
+        is_checking: bool,
+    ) -> InfoAction {
+        self.duplicates.received(now, retained, info, is_checking)
+    }
+
+    /// Whether another instance may still answer this one's `info`.
+    pub(crate) const fn needs_check(&self) -> bool {
+        self.duplicates.needs_check()
+    }
+
+    /// No other instance has answered.
+    pub(crate) const fn check_passed(&mut self) {
+        self.duplicates.passed();
+    }
+
+    /// Whether the session has lasted long enough just now to count as settled.
+    pub(crate) fn settle(&mut self, now: Instant) -> bool {
+        self.duplicates.settle(now)
+    }
+
+    /// Connects again where it is time; returns whether `online` has to be published again.
+    pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
+        if self.connect_at.take_if(|at| *at <= now).is_some() {
+            self.session = Some(mqtt::session::spawn(self.settings.clone()));
         }
-        if let Some(subject) = lost {
-            self.metrics.outbox_dropped.inc();
-            self.losses.add_refused(subject);
-            self.publisher.bridge_info_changed();
+        self.own_state.wake(now, is_online)
+    }
+
+    /// When there is something to do although nothing comes in.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let due = [self.connect_at, self.duplicates.due(), self.own_state.due()];
+        due.into_iter().flatten().min()
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.connection.is_none().then_some(&self.fault)
+    }
+
+    /// The file that the connection waits for, and what to do.
+    pub(crate) fn file_missing(&self) -> Option<&str> {
+        self.file_missing.as_deref()
+    }
+
+    /// Whether the broker keeps no retained messages.
+    pub(crate) const fn loses_retained(&self) -> bool {
+        self.connection.is_some() && self.retain_unavailable
+    }
+
+    /// Whether `online` has come back on this connection.
+    pub(crate) const fn is_own_state_seen(&self) -> bool {
+        self.own_state.is_seen()
+    }
+
+    /// What was noticed of another instance lately.
+    pub(crate) fn duplicate(&self, now: Instant) -> Option<String> {
+        self.duplicates.fault(now)
+    }
+
+    /// Subscribes to these filters in one packet.
+    pub(crate) fn subscribe(&mut self, filters: Vec<(String, Retained)>) {
+        if let Some(connection) = &mut self.connection
+            && !filters.is_empty()
+            && let Err(error) = connection.subscribe(filters)
+        {
+            tracing::warn!("{error}");
         }
     }
 
-    /// Writes what there is to write, then sends what there is to send, as far as the window goes.
-    pub(super) fn publish(&mut self) {
-        self.persist();
-        self.requests.written_down();
-        let outbox = self.persistence.outbox();
-        self.info.outbox.pending = outbox.len();
-        self.info.outbox.dropped = outbox.dropped();
-        self.metrics.outbox_events.set(gauge(outbox.len()));
-        self.metrics.outbox_bytes.set(gauge(outbox.bytes()));
-        // What is refused without being sent may be followed by other messages.
-        loop {
-            let refused = self.send_all();
-            if refused.is_empty() {
-                break;
-            }
-            refused.into_iter().for_each(|(token, refusal)| self.answered(token, Err(refusal)));
+    pub(crate) fn unsubscribe(&mut self, filters: Vec<String>) {
+        if let Some(connection) = &mut self.connection
+            && !filters.is_empty()
+        {
+            connection.unsubscribe(filters);
         }
     }
 
-    /// Sends what there is to send, as far as the window goes; returns what was not sent, as the
-    /// broker is known to refuse it.
-    fn send_all(&mut self) -> Vec<(u64, Refusal)> {
+    /// Sends what there is to send, as far as the window goes; returns what was not sent because
+    /// the broker is known to refuse it.
+    pub(crate) fn send(
+        &mut self,
+        now: Moment,
+        publisher: &mut Publisher,
+        outbox: &mut Outbox,
+        view: &View,
+    ) -> Vec<(u64, Refusal)> {
         let mut refused = Vec::new();
-        let now = self.clock.steady();
         let Some(connection) = &mut self.connection else { return refused };
-        let view = View {
-            fleet: &self.fleet,
-            directory: &self.directory,
-            links: &self.facts,
-            bridge: &self.info,
-        };
-        while let Some(outgoing) = self.publisher.next(now, self.persistence.outbox_mut(), &view) {
+        while let Some(outgoing) = publisher.next(now, outbox, view) {
             let token = outgoing.token;
-            let content_type = outgoing.json.then_some("application/json");
             let publish = Publish {
                 topic: outgoing.topic,
                 payload: outgoing.payload,
-                // Where nothing is kept, those who listen now still see it.
-                retain: outgoing.retain && !self.health.retain_unavailable,
-                content_type,
+                // Where nothing is retained, present subscribers still get it.
+                retain: outgoing.retain && !self.retain_unavailable,
+                content_type: outgoing.json.then_some("application/json"),
                 correlation_data: outgoing.correlation_data,
                 ..Publish::default()
             };
             if let Err(error) = connection.publish(token, publish) {
                 tracing::debug!("{error}");
-                // Without a refusal the connection has ended, which is among the events that come.
+                // Without a refusal the connection has ended, and an event will say so.
                 let Some(refusal) = error.refusal() else { break };
                 refused.push((token, refusal));
             }
         }
         refused
     }
-}
 
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    /// Disconnects; the future waits for the end of the session.
+    pub(crate) fn disconnect(&mut self, deadline: Duration) -> impl Future<Output = ()> + use<> {
+        let connection = self.connection.take().map(Connection::disconnect);
+        let session = connection.and_then(|()| self.session.take());
+        async move {
+            let Some(mut session) = session else { return };
+            let ended = async { while session.next().await.is_some() {} };
+            if timeout(deadline, ended).await.is_err() {
+                tracing::warn!("timed out waiting for MQTT disconnect");
+            }
+        }
+    }
 }

@@ -6,12 +6,10 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use super::forget::ForgetScan;
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
 use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output, Source};
 use crate::gsdk::{LinkError, LinkEvent};
 use crate::ids::Moment;
-use crate::mqtt;
 use crate::payload::{
     AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
     to_bytes,
@@ -128,15 +126,8 @@ impl Bridge {
             self.bridge_event(&kind);
         }
         self.give_again(now);
-        self.wake_scan(now);
-        self.wake_discovery(now);
-        self.wake_forget(now);
-        self.wake_health(now);
+        self.wake_broker(now);
         self.requests.subscription.wake(now);
-        if self.session_again_at.is_some_and(|at| at <= now) {
-            self.session_again_at = None;
-            self.session = Some(mqtt::session::spawn(self.session_settings.clone()));
-        }
         if self.republish_at.is_some_and(|at| at <= now) {
             self.publisher.all_changed(&self.fleet);
             self.republish_at = self.republish_every.map(|every| now + every);
@@ -150,12 +141,11 @@ impl Bridge {
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (giving, keeping) = (self.desired.due(), self.persistence.due());
-        let broker = [self.retained_scan.due(), self.discovery.due(), self.session_again_at];
+        let broker = [self.broker.due(), self.retained.due()];
         let subscription = self.requests.subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
-        let forget = self.forget_scan.as_ref().map(ForgetScan::due);
-        let others = [self.republish_at, giving, keeping, subscription, heartbeat, forget];
-        let others = broker.into_iter().chain(others).chain(self.health_due());
+        let others = [self.republish_at, giving, keeping, subscription, heartbeat];
+        let others = broker.into_iter().chain(others);
         moments.chain(losses).chain(others.flatten()).min()
     }
 

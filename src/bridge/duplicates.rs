@@ -8,8 +8,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// The time another instance has to answer this one's `info`.
-pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// A session that lasted this long is settled: the process is established, stale topics may be
 /// cleared.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);

@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::own_state::OwnState;
 use crate::mqtt::Rejection;
 use crate::net::is_file_missing;
 use crate::payload::{Degraded, DegradedReason, Health};
@@ -11,17 +10,9 @@ use crate::payload::{Degraded, DegradedReason, Health};
 /// Missing files that `/readyz` names at once.
 const FILES_NAMED_MAX: usize = 10;
 
-/// Health that no other component knows.
+/// What the metrics show as degraded, by reason.
 #[derive(Debug, Default)]
-pub(super) struct HealthFacts {
-    pub(super) own_state: OwnState,
-    /// The broker keeps no retained messages, according to its CONNACK or a refusal.
-    pub(super) retain_unavailable: bool,
-    /// Why a file prevents the connection to the broker.
-    pub(super) broker_file: Option<String>,
-    /// The reasons that are logged and in the metrics.
-    shown: [bool; DegradedReason::ALL.len()],
-}
+pub(super) struct ShownHealth([bool; DegradedReason::ALL.len()]);
 
 impl Bridge {
     /// The answer of `/readyz`.
@@ -32,22 +23,6 @@ impl Bridge {
             Some(Degraded { reason, message })
         });
         Health { ready: reasons.is_empty(), reasons, degraded: degraded.collect() }
-    }
-
-    /// Handles deadlines that have passed.
-    pub(super) fn wake_health(&mut self, now: Instant) {
-        if self.duplicates.settle(now) {
-            self.publisher.settled();
-        }
-        self.forget_gone_gateways();
-        if self.health.own_state.wake(now, self.publisher.is_online()) {
-            self.publisher.state_again();
-        }
-    }
-
-    /// The next deadlines.
-    pub(super) fn health_due(&self) -> [Option<Instant>; 2] {
-        [self.duplicates.due(), self.health.own_state.due()]
     }
 
     /// All reasons why the bridge is not ready or degraded.
@@ -61,7 +36,7 @@ impl Bridge {
     pub(super) fn show_degraded(&mut self) {
         for (at, reason) in DegradedReason::ALL.into_iter().enumerate() {
             let message = self.degraded(reason);
-            let Some(shown) = self.health.shown.get_mut(at) else { continue };
+            let Some(shown) = self.health.0.get_mut(at) else { continue };
             let was = std::mem::replace(shown, message.is_some());
             if was == message.is_some() {
                 continue;
@@ -78,14 +53,11 @@ impl Bridge {
     fn degraded(&self, reason: DegradedReason) -> Option<String> {
         match reason {
             DegradedReason::MessagesRefused => refused(self.publisher.refused()),
-            DegradedReason::RetainedNotKept => {
-                let lost = self.connection.is_some() && self.health.retain_unavailable;
-                lost.then(|| {
-                    "the broker keeps no retained messages, so clients that subscribe later do \
+            DegradedReason::RetainedNotKept => self.broker.loses_retained().then(|| {
+                "the broker keeps no retained messages, so clients that subscribe later do \
                      not see states; allow them in its configuration"
-                        .to_owned()
-                })
-            }
+                    .to_owned()
+            }),
             DegradedReason::DiscoveryRefused => refused(self.publisher.discovery_refused())
                 .map(|refused| format!("discovery for Home Assistant: {refused}")),
             DegradedReason::StoreInMemory => {
@@ -95,7 +67,7 @@ impl Bridge {
                 let fault = self.persistence.history().fault.as_ref();
                 fault.map(|it| format!("the history: {it}; events are published all the same"))
             }
-            DegradedReason::AnotherInstance => self.duplicates.fault(Instant::now()),
+            DegradedReason::AnotherInstance => self.broker.duplicate(Instant::now()),
             DegradedReason::FileMissing => self.files_missing(),
         }
     }
@@ -106,7 +78,7 @@ impl Bridge {
         let of_gateways = errors.filter(|error| is_file_missing(&error.code));
         let all: Vec<&str> = of_gateways
             .map(|error| error.message.as_str())
-            .chain(self.health.broker_file.as_deref())
+            .chain(self.broker.file_missing())
             .take(FILES_NAMED_MAX)
             .collect();
         (!all.is_empty()).then(|| all.join("; "))
@@ -115,11 +87,10 @@ impl Bridge {
     /// Why the bridge is not ready (contract, section 5); empty when it is.
     fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.connection.is_none() {
-            let fault = &self.broker_fault;
+        if let Some(fault) = self.broker.fault() {
             reasons.push(format!("the broker is not connected: {fault}"));
         } else {
-            if !self.health.own_state.is_seen() {
+            if !self.broker.is_own_state_seen() {
                 reasons.push(format!(
                     "\"online\" has not come back from {} yet; if this lasts, permit the bridge's \
                      user to publish and to read its own topics in the broker's access list, as \

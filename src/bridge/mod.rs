@@ -10,12 +10,9 @@ mod broker;
 mod carry;
 mod clock;
 mod desired;
-mod discovery;
 mod duplicates;
-mod forget;
 mod health;
 mod history;
-mod incoming;
 mod losses;
 mod own;
 mod own_state;
@@ -24,9 +21,9 @@ mod provision;
 mod queries;
 mod request_subscription;
 mod requests;
-mod retained_scan;
+mod retained;
+mod route;
 mod running;
-mod stale_topics;
 mod status_page;
 mod storing;
 mod wiring;
@@ -41,29 +38,24 @@ use crate::fleet::{Fleet, GatewayIndex, Output};
 use crate::gsdk::{Link, LinkEvent};
 use crate::http::Query;
 use crate::metrics::Metrics;
-use crate::mqtt::{self, Connection, Publisher, Session};
+use crate::mqtt::Publisher;
 use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use crate::task::Heartbeat;
+use broker::Broker;
 use clock::Clock;
 use desired::Wanted;
-use discovery::Discovery;
-use duplicates::DuplicateDetector;
-use forget::ForgetScan;
-use health::HealthFacts;
+use health::ShownHealth;
 use history::HistoryQueries;
 use losses::Losses;
 use persistence::Persistence;
 use requests::Requests;
-use retained_scan::RetainedScan;
-use stale_topics::StaleTopics;
+use retained::RetainedTopics;
 use status_page::StatusPage;
 
 pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options};
 
 /// Observations taken up in one turn: enough that a burst pays for few wake-ups.
 const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
-/// Broker events taken up in one turn.
-const BROKER_EVENTS_TAKEN_MAX: usize = 64;
 /// How long a clean stop waits for the outbox to drain, and for commands to end and be answered.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
@@ -90,26 +82,14 @@ pub struct Bridge {
     _observe: mpsc::Sender<(GatewayIndex, LinkEvent)>,
     stop_links: watch::Sender<bool>,
     web: JoinHandle<()>,
-    /// `None` while we stay away from the broker.
-    session: Option<Session>,
-    /// What it has told in this turn.
-    told: Vec<mqtt::Event>,
-    session_settings: mqtt::Settings,
-    session_again_at: Option<Instant>,
-    duplicates: DuplicateDetector,
+    broker: Broker,
+    retained: RetainedTopics,
     desired: Wanted,
-    connection: Option<Connection>,
-    /// Why there is no connection.
-    broker_fault: String,
-    health: HealthFacts,
+    health: ShownHealth,
     queries: mpsc::Receiver<Query>,
     requests: Requests,
     history: HistoryQueries,
     losses: Losses,
-    retained_scan: RetainedScan,
-    stale_topics: StaleTopics,
-    forget_scan: Option<ForgetScan>,
-    discovery: Discovery,
     status_page: StatusPage,
     /// Counts the events of bridge and gateways in this run.
     numbered: u64,
@@ -154,7 +134,7 @@ impl Bridge {
             _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
                 self.take_up_observations();
             }
-            () = next_events(&mut self.session, &mut self.told) => self.take_up_broker_events(),
+            () = self.broker.wait() => self.broker_events(),
             Some(report) = self.desired.reports.recv() => self.reported(report),
             Some(query) = self.queries.recv() => self.answer_query(query),
             Some(word) = self.requests.next() => self.commands_word(word),
@@ -172,17 +152,16 @@ impl Bridge {
         self.stop_links.send_replace(true);
         self.turn_until(DRAIN_DEADLINE, |bridge| {
             let told = bridge.persistence.outbox().is_empty() && !bridge.publisher.has_answers();
-            !bridge.requests.are_under_way() && (told || bridge.connection.is_none())
+            !bridge.requests.are_under_way() && (told || !bridge.broker.is_connected())
         })
         .await;
         self.publisher.leave();
         self.publish();
         self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
-        let session = self.connection.take().map(Connection::disconnect);
-        let session = session.and_then(|()| self.session.take());
+        let disconnected = self.broker.disconnect(DISCONNECT_DEADLINE);
         // A client that does not read is not waited for.
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());
-        let (_, ()) = tokio::join!(web, end(session));
+        let (_, ()) = tokio::join!(web, disconnected);
         self.queries.close();
         self.stop_storing();
     }
@@ -206,22 +185,5 @@ impl Bridge {
         };
         // Past the deadline the stop goes on: it has to end in time whatever the broker does.
         _ = timeout(deadline, turns).await;
-    }
-}
-
-/// Waits until the broker has taken our leave.
-async fn end(session: Option<Session>) {
-    let Some(mut session) = session else { return };
-    let ended = async { while session.next().await.is_some() {} };
-    if timeout(DISCONNECT_DEADLINE, ended).await.is_err() {
-        tracing::warn!("the broker did not let go in time");
-    }
-}
-
-/// The session's next events, none at its end; waits for ever while there is no session.
-async fn next_events(session: &mut Option<Session>, told: &mut Vec<mqtt::Event>) {
-    match session {
-        Some(session) => session.next_many(told, BROKER_EVENTS_TAKEN_MAX).await,
-        None => std::future::pending().await,
     }
 }

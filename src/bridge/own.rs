@@ -10,8 +10,8 @@ use tonic::Code;
 use super::Bridge;
 use super::running::{Asked, audit, audited};
 use crate::commands::{
-    BridgeCommand, Failure, FailureCode, Outcome, Refused, Request, Response, Transaction,
-    transaction_of,
+    BridgeCommand, DeviceFailure, Failure, FailureCode, Outcome, Refused, Request, Response,
+    Transaction, transaction_of,
 };
 use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, CommandScope, DeviceId, GatewayName};
@@ -74,6 +74,29 @@ impl Bridge {
             failure,
         })?;
         BridgeCommand::read_request(name, &request.payload)
+    }
+
+    /// Forgets devices of a configured gateway.
+    pub(super) fn forget_devices(
+        &mut self,
+        gateway: GatewayIndex,
+        device_ids: &BTreeSet<DeviceId>,
+    ) -> Outcome {
+        let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
+        let mut out = std::mem::take(&mut self.out);
+        let kept = self.fleet.forget(gateway, &ids, &mut out);
+        self.carry_out(&mut out, None);
+        self.out = out;
+        if let Some(entry) = self.directory.gateway(gateway) {
+            self.publisher.forgotten_on_request(entry, &ids);
+        }
+        let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
+        let message = "it is in the gateway's list, in the configuration, or accepted or \
+                       registered by a command; remove it there first";
+        let failure = Failure::new(Code::FailedPrecondition, message);
+        let device_errors = kept.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
+        let device_errors = device_errors.collect();
+        Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
     }
 
     fn forget(

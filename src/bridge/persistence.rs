@@ -73,7 +73,8 @@ impl Persistence {
         now: Moment,
         write_seconds: Histogram,
     ) -> Result<(Self, Content, Recovery), StoreError> {
-        let Started { dir, log, recorder, content, recovery, next_id } = store::start(&settings, now)?;
+        let Started { dir, log, recorder, content, recovery, next_id } =
+            store::start(&settings, now)?;
         let persistence = Self {
             outbox: Outbox::new(settings.limits),
             settings,

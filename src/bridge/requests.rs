@@ -262,12 +262,11 @@ impl Bridge {
             let filters = self.publisher.topics().request_filters(names);
             self.requests.subscription.start(&filters);
         }
-        let Some(connection) = &mut self.connection else { return };
-        let Some(filters) = self.requests.subscription.next_packet() else { return };
-        let filters = filters.into_iter().map(|filter| (filter, Retained::Marked)).collect();
-        if let Err(error) = connection.subscribe(filters) {
-            tracing::warn!("{error}");
+        if !self.broker.is_connected() {
+            return;
         }
+        let Some(filters) = self.requests.subscription.next_packet() else { return };
+        self.broker.subscribe(filters.into_iter().map(|it| (it, Retained::Marked)).collect());
     }
 
     /// Takes up a message, if it is a request.

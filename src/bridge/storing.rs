@@ -42,7 +42,7 @@ impl Bridge {
     fn restore_content(&mut self, content: Content, continues: bool) {
         let Content { events, values } = content;
         if !continues || values.contains_key(&Key::StaleScan) {
-            self.stale_topics.look();
+            self.retained.stale_topics.look();
         }
         for event in events {
             self.persistence.outbox_mut().restore(event);
@@ -88,7 +88,7 @@ impl Bridge {
             }
             Key::Gateway(name) => {
                 if !self.directory.gateways.iter().any(|entry| entry.name == *name) {
-                    self.stale_topics.gateway_gone(name.clone());
+                    self.retained.stale_topics.gateway_gone(name.clone());
                     gone.entry(name.clone()).or_default();
                 }
             }
@@ -134,7 +134,9 @@ impl Bridge {
         let dropped = self.persistence.append_device_events(&self.directory);
         self.dropped(dropped);
         self.losses.store(&mut self.persistence);
-        self.stale_topics.store(&mut self.persistence);
+        if let Some(is_open) = self.retained.stale_topics.change_to_store() {
+            self.persistence.set(Key::StaleScan, is_open.then_some(&[]));
+        }
         let now = self.clock.now();
         if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
             self.log_failed(&error);
@@ -189,12 +191,14 @@ impl Bridge {
                 (Key::Intent(gateway.clone()), to_bytes(intent).to_vec())
             }));
         let gateways = self.directory.gateways.iter().map(|entry| &entry.name);
-        let gateways = gateways.chain(self.stale_topics.gone());
+        let gateways = gateways.chain(self.retained.stale_topics.gone());
         values.extend(gateways.map(|name| (Key::Gateway(name.clone()), Vec::new())));
         let clearing = self.publisher.clearing();
         values.extend(clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new())));
         values.extend(self.losses.values());
-        values.extend(self.stale_topics.value());
+        if self.retained.stale_topics.is_open() {
+            values.push((Key::StaleScan, Vec::new()));
+        }
         self.persistence.begin_log(self.clock.now(), &self.fleet, &self.directory, values)
     }
 

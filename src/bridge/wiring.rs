@@ -13,17 +13,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Bridge;
+use super::broker::Broker;
 use super::clock::Clock;
 use super::desired::Wanted;
-use super::discovery::{self, Discovery};
-use super::duplicates::DuplicateDetector;
-use super::health::HealthFacts;
+use super::health::ShownHealth;
 use super::history::HistoryQueries;
 use super::losses::Losses;
 use super::persistence::Persistence;
 use super::requests::Requests;
-use super::retained_scan::RetainedScan;
-use super::stale_topics::StaleTopics;
+use super::retained::{RetainedTopics, discovery_settings};
 use super::status_page::StatusPage;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
@@ -116,7 +114,7 @@ impl Bridge {
         let web = web.spawn(http::serve(listener, settings, stopped));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
-        let home_assistant = discovery::settings(config, VERSION);
+        let home_assistant = discovery_settings(config, VERSION);
         let mut bridge = Self {
             clock,
             heartbeat,
@@ -126,7 +124,8 @@ impl Bridge {
             requests: Requests::new(config, &links),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
             fleet,
-            duplicates: DuplicateDetector::new(directory.instance_id.clone()),
+            broker: Broker::start(session_settings, directory.instance_id.clone()),
+            retained: RetainedTopics::new(&config.home_assistant),
             directory,
             info,
             metrics,
@@ -135,20 +134,10 @@ impl Bridge {
             _observe: observe,
             stop_links,
             web,
-            session: Some(mqtt::session::spawn(session_settings.clone())),
-            told: Vec::new(),
-            session_settings,
-            session_again_at: None,
             desired: Wanted::new(config),
-            connection: None,
-            broker_fault: "no attempt has ended yet".to_owned(),
-            health: HealthFacts::default(),
+            health: ShownHealth::default(),
             queries,
             losses: Losses::default(),
-            retained_scan: RetainedScan::default(),
-            stale_topics: StaleTopics::default(),
-            forget_scan: None,
-            discovery: Discovery::new(&config.home_assistant),
             status_page: StatusPage::default(),
             numbered: 0,
             republish_every: config.mqtt.republish_interval,

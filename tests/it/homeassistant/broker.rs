@@ -125,7 +125,7 @@ async fn switched_off_it_is_cleared_also_where_the_store_is_new() {
     let left = cleared_to(&broker, 3).await;
     assert!(left.keys().all(|id| id.contains("annex") || id == "gsdk_bridge_2"), "{left:?}");
     let (_, log) = bridge.stop().await;
-    assert!(log.contains("Home Assistant discovery of what is no more: cleared"), "{log}");
+    assert!(log.contains("clearing stale Home Assistant discovery"), "{log}");
 }
 
 /// With MQTT 3.1.1, which marks retained messages otherwise.

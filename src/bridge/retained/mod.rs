@@ -1,0 +1,162 @@
+//! What the broker retains of this bridge: read at the beginning of each session and again where
+//! necessary, so that stale topics can be cleared.
+
+mod forget;
+mod home_assistant;
+mod scan;
+mod stale_topics;
+
+use tokio::time::Instant;
+
+use crate::config::HomeAssistant;
+use crate::mqtt::{Message, Publisher, Retained};
+use crate::payload::Directory;
+
+pub(crate) use forget::{ForgetScan, Forgotten};
+pub(crate) use home_assistant::{HomeAssistantWatch, discovery_settings};
+pub(crate) use scan::{Progress, Scan};
+pub(crate) use stale_topics::StaleTopics;
+
+/// Filters to subscribe, and how.
+pub(crate) type Filters = Vec<(String, Retained)>;
+
+/// The scan of what is retained, and those that read it.
+#[derive(Debug)]
+pub(crate) struct RetainedTopics {
+    scan: Scan,
+    pub(crate) stale_topics: StaleTopics,
+    pub(crate) home_assistant: HomeAssistantWatch,
+    forget: Option<ForgetScan>,
+}
+
+impl RetainedTopics {
+    pub(crate) fn new(home_assistant: &HomeAssistant) -> Self {
+        Self {
+            scan: Scan::default(),
+            stale_topics: StaleTopics::default(),
+            home_assistant: HomeAssistantWatch::new(home_assistant),
+            forget: None,
+        }
+    }
+
+    /// A session begins; returns what to subscribe, in packets.
+    pub(crate) fn connected(&mut self, now: Instant, publisher: &Publisher) -> [Filters; 2] {
+        let topics = publisher.topics();
+        let own = topics.own().into_iter();
+        let mut filters: Filters = own.map(|topic| (topic, Retained::Sent)).collect();
+        if self.stale_topics.is_wanted() {
+            filters.extend(many(topics.retained_filters()));
+        }
+        if self.home_assistant.wants_scan() {
+            filters.extend(many([publisher.discovery_filter()]));
+        }
+        self.scan.start_session(now, names(&filters));
+        let status = self.home_assistant.connected();
+        let status = status.map(|topic| (topic.to_owned(), Retained::Skipped));
+        [filters, status.into_iter().collect()]
+    }
+
+    /// The session has ended, and with it the scan and the request for it.
+    pub(crate) fn disconnected(&mut self) {
+        self.scan = Scan::default();
+        self.forget = None;
+    }
+
+    /// The broker has acknowledged these filters, and refused that of the own `info` or not.
+    pub(crate) fn subscribed(
+        &mut self,
+        now: Instant,
+        filters: &[String],
+        info_refused: bool,
+    ) -> Progress {
+        self.scan.subscribed(now, filters, info_refused)
+    }
+
+    /// The bridge's own `info` has come back live.
+    pub(crate) fn own_info_received(
+        &mut self,
+        now: Instant,
+        needs_check: bool,
+        publisher: &Publisher,
+    ) -> Progress {
+        self.scan.own_info_received(now, needs_check, &publisher.topics().own())
+    }
+
+    /// Takes note of a message that is not on one of the bridge's own topics.
+    pub(crate) fn received(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        publisher: &mut Publisher,
+        directory: &Directory,
+    ) {
+        self.stale_topics.received(message, publisher.topics(), directory);
+        self.home_assistant.received(now, message);
+        if message.retain && publisher.discovery_found(directory, &message.topic, &message.payload)
+        {
+            self.home_assistant.stale_found();
+        }
+        if let Some(forget) = &mut self.forget {
+            forget.received(message, publisher);
+        }
+    }
+
+    /// All retained messages have been read; returns the gateway that was to be forgotten.
+    pub(crate) fn read(&mut self, publisher: &mut Publisher) -> Option<Forgotten> {
+        self.stale_topics.read();
+        publisher.discovery_memory_read();
+        self.home_assistant.read();
+        self.forget.take_if(|it| it.is_started()).map(ForgetScan::finish)
+    }
+
+    /// Forgets a gateway that is not configured, once its topics are read. Returns the request if
+    /// another gateway is being forgotten.
+    pub(crate) fn forget(&mut self, scan: ForgetScan) -> Option<ForgetScan> {
+        if self.forget.is_some() {
+            return Some(scan);
+        }
+        self.forget = Some(scan);
+        None
+    }
+
+    /// The scan's progress by now.
+    pub(crate) fn wake(&mut self, now: Instant) -> Progress {
+        self.scan.wake(now)
+    }
+
+    /// What to subscribe for the next scan, if one is to start.
+    pub(crate) fn next_scan(&mut self, publisher: &Publisher) -> Filters {
+        if !self.scan.is_idle() {
+            return Filters::new();
+        }
+        let filters = if self.home_assistant.take_scan_again(publisher.discovery_is_idle()) {
+            vec![publisher.discovery_filter()]
+        } else if let Some(forget) = self.forget.as_mut().filter(|it| !it.is_started()) {
+            forget.start(publisher)
+        } else {
+            return Filters::new();
+        };
+        self.scan.start(filters.clone());
+        many(filters).collect()
+    }
+
+    /// The gateway that was to be forgotten, where the broker has not answered in time.
+    pub(crate) fn forget_timed_out(&mut self, now: Instant) -> Option<Forgotten> {
+        self.forget.take_if(|it| it.deadline() <= now).map(ForgetScan::timed_out)
+    }
+
+    /// When there is something to do although nothing comes in.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let forget = self.forget.as_ref().map(ForgetScan::deadline);
+        [self.scan.due(), self.home_assistant.due(), forget].into_iter().flatten().min()
+    }
+}
+
+/// Filters that match much.
+fn many(filters: impl IntoIterator<Item = String>) -> impl Iterator<Item = (String, Retained)> {
+    filters.into_iter().map(|filter| (filter, Retained::Many))
+}
+
+fn names(filters: &[(String, Retained)]) -> Vec<String> {
+    filters.iter().map(|(filter, _)| filter.clone()).collect()
+}
