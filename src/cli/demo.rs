@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use crate::demo::{Demo, Listen};
 use crate::mqtt::{self, Event, Message, Retained};
-use crate::net::BackoffPolicy;
+
+/// The client ID of the subscriber that prints the events.
+const VIEWER: &str = "gsdk2mqtt_demo_viewer";
 
 /// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to
 /// be installed, and nothing is left behind.
@@ -45,7 +46,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         () = &mut stop => return Ok(()),
     };
     print(&greeting(&demo));
-    let over = async {
+    let timeout = async {
         match args.runs_for {
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
@@ -53,8 +54,8 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = stop => {}
-        () = over => {}
-        () = show_events(demo.at.mqtt) => {}
+        () = timeout => {}
+        () = show_events(demo.session.clone()) => {}
     }
     demo.stop().await;
     Ok(())
@@ -84,12 +85,12 @@ fn greeting(demo: &Demo) -> String {
     )
 }
 
-/// How a shell finds this program: as it was typed where the shell searched for it, else its path,
-/// as under `cargo run`.
+/// How a shell finds this program: by its name if it is in the search path, else by its path, as
+/// under `cargo run`.
 fn program() -> String {
     let typed = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    let searched = typed.components().count() == 1;
-    let program = if searched { Ok(typed.clone()) } else { std::env::current_exe() };
+    let is_name = typed.components().count() == 1;
+    let program = if is_name { Ok(typed.clone()) } else { std::env::current_exe() };
     program.unwrap_or(typed).to_string_lossy().into_owned()
 }
 
@@ -102,25 +103,12 @@ fn quoted(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", text.replace('\'', "'\\''")))
 }
 
-/// Subscribes to the broker as an outside client does, and prints the events.
-async fn show_events(broker: SocketAddr) {
-    let mut session = mqtt::session::spawn(mqtt::Settings {
-        host: broker.ip().to_string(),
-        port: broker.port(),
-        tls: None,
-        client_id: "gsdk2mqtt_demo_viewer".to_owned(),
-        username: None,
-        password: None,
-        protocol: mqtt::Protocol::V5,
-        will: mqtt::Will {
-            topic: "gsdk2mqtt_demo_viewer/state".to_owned(),
-            payload: Bytes::from_static(b"offline"),
-            retain: false,
-        },
-        keep_alive: Duration::from_secs(30),
-        limits: mqtt::Limits::default(),
-        retry: BackoffPolicy::default(),
-    });
+/// Subscribes to the broker as any client does, and prints the events.
+async fn show_events(mut settings: mqtt::Settings) {
+    settings.client_id = VIEWER.to_owned();
+    settings.will.topic = format!("{VIEWER}/state");
+    settings.will.retain = false;
+    let mut session = mqtt::session::spawn(settings);
     let mut connection = None;
     while let Some(event) = session.next().await {
         match event {
@@ -133,10 +121,7 @@ async fn show_events(broker: SocketAddr) {
                 }
             }
             Event::Message(message) => print(&line(&message).unwrap_or_default()),
-            Event::Acked { .. }
-            | Event::Subscribed { .. }
-            | Event::Disconnected { .. }
-            | Event::Unreachable { .. } => {}
+            _ => {}
         }
     }
 }
@@ -149,15 +134,15 @@ fn line(message: &Message) -> Option<String> {
     let event: Value = serde_json::from_slice(&message.payload).ok()?;
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
     let time = text("received_at").get(11..19).unwrap_or_default();
-    let what = text("event_type");
+    let event_type = text("event_type");
     let gateway = text("gateway");
     let Some(name) = event.get("name").and_then(Value::as_str) else {
-        return Some(format!("{time}  {gateway:<6} {what}\n"));
+        return Some(format!("{time}  {gateway:<6} {event_type}\n"));
     };
-    let lasted = event.get("duration_s").and_then(Value::as_f64);
-    let lasted = lasted.map(|seconds| format!(" after {seconds:.1} s")).unwrap_or_default();
-    let (previous, status) = (text("previous"), text("status"));
-    Some(format!("{time}  {gateway:<6} {name:<12} {what:<15} {previous} -> {status}{lasted}\n"))
+    let duration = event.get("duration_s").and_then(Value::as_f64);
+    let duration = duration.map(|seconds| format!(" after {seconds:.1} s")).unwrap_or_default();
+    let change = format!("{} -> {}{duration}", text("previous"), text("status"));
+    Some(format!("{time}  {gateway:<6} {name:<12} {event_type:<15} {change}\n"))
 }
 
 fn print(text: &str) {

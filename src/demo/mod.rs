@@ -13,10 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::bridge::Bridge;
-use crate::config;
-use crate::http;
+use crate::bridge::{Bridge, broker_settings};
 use crate::simulator::{Scenario, Settings, Simulator};
+use crate::{config, http, mqtt};
 use broker::Broker;
 
 /// The simulated site: eight doors, one of which loses its connection now and then.
@@ -26,7 +25,7 @@ const SITE: &str = include_str!("site.toml");
 const DOORS: [&str; 8] =
     ["Front door", "Back door", "Garage", "Lift", "Server room", "Warehouse", "Workshop", "Roof"];
 
-/// The addresses that the demo listens on; port 0 is any free port.
+/// The addresses that the demo listens on; port 0 takes a free port.
 #[derive(Clone, Copy, Debug)]
 pub struct Listen {
     /// The broker.
@@ -44,6 +43,8 @@ pub struct Demo {
     pub at: Listen,
     /// The configuration file of the bridge, in a temporary folder.
     pub config_file: PathBuf,
+    /// The bridge's settings of its broker session.
+    pub session: mqtt::Settings,
     broker: Broker,
     simulator: Simulator,
     bridge: JoinHandle<()>,
@@ -74,11 +75,12 @@ impl Demo {
         let text = configuration(&dir, at, &simulator);
         std::fs::write(&config_file, &text)?;
         let loaded = config::from_toml(&config_file, &text)?;
+        let session = broker_settings(&loaded.config);
         let bridge = Bridge::start(&loaded.config, http, &Handle::current())?;
         let (stop_bridge, stopped) = oneshot::channel();
         // The bridge also stops when the sender is dropped.
         let bridge = tokio::spawn(bridge.run(async { _ = stopped.await }));
-        Ok(Self { at, config_file, broker, simulator, bridge, stop_bridge, _dir: dir })
+        Ok(Self { at, config_file, session, broker, simulator, bridge, stop_bridge, _dir: dir })
     }
 
     /// Stops the bridge cleanly, then the gateway and the broker.
