@@ -5,12 +5,13 @@
 
 use std::alloc::System;
 use std::hint::black_box;
+use std::time::Instant;
 
 use gsdk2mqtt::fleet::{
-    DeviceInfo, DeviceType, Fleet, GatewayIndex, GatewaySettings, Input, Listed, Mode, Output,
+    DeviceInfo, DeviceType, Fleet, GatewayIndex, GatewaySettings, LinkEvent, Listed, Mode, Output,
     Status,
 };
-use gsdk2mqtt::ids::{DeviceId, Moment};
+use gsdk2mqtt::ids::{DeviceId, Moment, SteadyClock};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -63,7 +64,8 @@ fn cpu_seconds() -> f64 {
 /// The best of a few rounds: on a shared machine the others are somebody else's.
 fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
     let now = Moment::from_millis(1_790_000_000_000);
-    let (mut fleet, gateways) = fleet(devices, now);
+    let received = Instant::now();
+    let (mut fleet, gateways) = fleet(devices, SteadyClock::new(received, now), now);
     let mut out: Vec<Output> = Vec::with_capacity(4_096);
     let mut best = f64::MAX;
     let mut allocations = 0.0;
@@ -75,8 +77,9 @@ fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
             let gateway = gateways[(device / 1_000) as usize];
             let device_id = DeviceId::new(540_000_000 + device).unwrap();
             let status = status(number);
-            let input = Input::Status { device_id, status, timestamp: now, received_at: now };
-            fleet.step(now, gateway, input, &mut out);
+            let timestamp_s = 1_790_000_000;
+            let event = LinkEvent::Status { device_id, status, timestamp_s, received };
+            fleet.step(now, gateway, event, &mut out);
             if out.len() > 2_000 {
                 black_box(&out);
                 out.clear();
@@ -95,8 +98,8 @@ fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
 }
 
 /// Gateways of a thousand devices each, all of them listed and connected.
-fn fleet(devices: u32, now: Moment) -> (Fleet, Vec<GatewayIndex>) {
-    let mut fleet = Fleet::default();
+fn fleet(devices: u32, clock: SteadyClock, now: Moment) -> (Fleet, Vec<GatewayIndex>) {
+    let mut fleet = Fleet::new(clock);
     let mut out = Vec::new();
     let one = |place: u32| {
         let settings = GatewaySettings {
@@ -118,8 +121,8 @@ fn fleet(devices: u32, now: Moment) -> (Fleet, Vec<GatewayIndex>) {
             },
         };
         let rows = (place * 1_000..(place + 1) * 1_000).map(row).collect();
-        for input in [Input::LinkUp, Input::ListAsked, Input::List(rows)] {
-            fleet.step(now, gateway, input, &mut out);
+        for event in [LinkEvent::LinkUp, LinkEvent::ListRequested, LinkEvent::List(rows)] {
+            fleet.step(now, gateway, event, &mut out);
         }
         gateway
     };

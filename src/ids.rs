@@ -1,5 +1,5 @@
-//! The names of things, used by every module: commands, devices, gateways, hosts, moments. A value
-//! of these types is always valid: their constructors refuse everything else.
+//! The names of commands, devices, gateways and hosts, and points in time. Constructors refuse
+//! invalid values.
 
 mod command_name;
 
@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -255,6 +256,41 @@ impl Moment {
         let span = self.0.saturating_sub(earlier.0);
         if span < 0 { 0 } else { span }
     }
+}
+
+/// Converts between instants and moments by a clock that never jumps, whatever happens to the wall
+/// clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    start: Instant,
+    started_at: Moment,
+}
+
+impl SteadyClock {
+    /// The clock that shows `started_at` at `start`.
+    #[must_use]
+    pub const fn new(start: Instant, started_at: Moment) -> Self {
+        Self { start, started_at }
+    }
+
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> Moment {
+        match instant.checked_duration_since(self.start) {
+            Some(after) => self.started_at.plus(whole_millis(after)),
+            None => self.started_at.plus(-whole_millis(self.start - instant)),
+        }
+    }
+
+    /// The instant of a moment, not before the start.
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        let after = u64::try_from(moment.since(self.started_at)).unwrap_or(0);
+        self.start + Duration::from_millis(after)
+    }
+}
+
+fn whole_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

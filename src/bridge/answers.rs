@@ -9,7 +9,7 @@ use super::running::{Asked, Begun, Finished, Word, audit, audited};
 use crate::commands::{
     AnswerLimit, Command, FailureCode, Outcome, Refused, ReplayKey, Response, device_states,
 };
-use crate::fleet::{GatewayIndex, Input};
+use crate::fleet::GatewayIndex;
 use crate::ids::CommandName;
 use crate::mqtt;
 use crate::payload::{Intent, to_bytes};
@@ -86,7 +86,7 @@ impl Bridge {
             };
             audit(&response, &devices, ids.len(), request.requested_by.as_deref());
             if ran {
-                self.step(gateway, Input::ListWanted, None);
+                self.request_list(gateway);
             }
         }
         let waiting = match ReplayKey::new(&entry.name, &request, &payload) {

@@ -1,15 +1,12 @@
-//! What one turn of the loop does: inputs into the core, outputs carried out.
-//!
-//! May not wait for anything.
+//! Routes the reports of the gateways' links to the core, and the core's outputs to the components.
 
 use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
-use crate::fleet::{DeviceEvent, GatewayEvent, GatewayIndex, Input, Output, Source};
-use crate::gsdk::{LinkError, LinkEvent};
-use crate::ids::Moment;
+use crate::fleet::{AcceptFilter, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::gsdk::{LinkError, LinkReport};
 use crate::payload::{
     AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
     to_bytes,
@@ -17,62 +14,68 @@ use crate::payload::{
 
 impl Bridge {
     pub(super) fn take_up_observations(&mut self) {
-        self.follow_the_wall();
+        self.follow_wall_clock();
         let mut batch = std::mem::take(&mut self.batch);
-        for (gateway, observation) in batch.drain(..) {
-            self.observed(gateway, observation);
+        for (gateway, report) in batch.drain(..) {
+            self.link_reported(gateway, report);
         }
         batch.shrink_to(OBSERVATIONS_TAKEN_MAX);
         self.batch = batch;
     }
 
-    fn observed(&mut self, gateway: GatewayIndex, event: LinkEvent) {
-        match event {
-            LinkEvent::Status { device_id, status, timestamp_s, received } => {
-                let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1000);
-                let received_at = self.clock.at(received);
-                let input = Input::Status { device_id, status, timestamp, received_at };
-                self.step(gateway, input, Some(received));
-            }
-            LinkEvent::LinkUp { api_version, certificate_expires_at } => {
+    fn link_reported(&mut self, gateway: GatewayIndex, report: LinkReport) {
+        match report {
+            LinkReport::Event(event) => self.link_event(gateway, event),
+            LinkReport::Connected { api_version, certificate_expires_at } => {
                 self.fact(gateway, |facts| {
                     facts.package = Some(api_version.package().to_owned());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
-                self.desired.link_up(gateway);
-                self.step(gateway, Input::LinkUp, None);
             }
-            LinkEvent::ListAsked => {
-                self.desired.list_asked(gateway);
-                self.step(gateway, Input::ListAsked, None);
-            }
-            LinkEvent::List(rows) => {
-                self.fact(gateway, |facts| facts.last_error = None);
-                self.listed(gateway, &rows);
-                self.step(gateway, Input::List(rows), None);
-            }
-            LinkEvent::AcceptFilter(filter) => {
-                self.filter_read(gateway, &filter);
-                let device_count = filter.device_ids.len();
-                let filter = AcceptFilterInfo { allow_all: filter.allow_all, device_count };
-                self.fact(gateway, |facts| facts.accept_filter = Some(filter));
-            }
-            LinkEvent::ListFailed(error) => {
-                // Said once: as long as it fails alike, it is in the gateway's info.
-                let told = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
-                if told.is_none_or(|told| told.message != *error.message) {
+            LinkReport::AcceptFilter(filter) => self.accept_filter(gateway, &filter),
+            LinkReport::ListFailed(error) => {
+                // Logged once: until another error comes, it is in the gateway's info.
+                let known = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
+                if known.is_none_or(|known| known.message != *error.message) {
                     tracing::warn!("{error}");
                 }
                 self.failed(gateway, &error);
-                self.step(gateway, Input::ListFailed, None);
             }
-            LinkEvent::LinkDown { last_activity, error } => {
+            LinkReport::AttemptFailed(error) | LinkReport::Disconnected(error) => {
                 self.failed(gateway, &error);
-                let last_sign_of_life = self.clock.at(last_activity);
-                self.step(gateway, Input::LinkDown { last_sign_of_life }, None);
             }
-            LinkEvent::AttemptFailed(error) => self.failed(gateway, &error),
         }
+    }
+
+    fn link_event(&mut self, gateway: GatewayIndex, event: LinkEvent) {
+        match &event {
+            LinkEvent::LinkUp => self.desired.link_up(gateway),
+            LinkEvent::ListRequested => self.desired.list_asked(gateway),
+            LinkEvent::List(rows) => {
+                self.fact(gateway, |facts| facts.last_error = None);
+                self.listed(gateway, rows);
+            }
+            LinkEvent::Status { .. } | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {}
+        }
+        let mut out = std::mem::take(&mut self.out);
+        self.fleet.step(self.clock.steady(), gateway, event, &mut out);
+        self.apply_outputs(&mut out);
+        self.out = out;
+    }
+
+    fn accept_filter(&mut self, gateway: GatewayIndex, filter: &AcceptFilter) {
+        self.filter_read(gateway, filter);
+        let AcceptFilter { allow_all, ref device_ids, .. } = *filter;
+        let filter = AcceptFilterInfo { allow_all, device_count: device_ids.len() };
+        self.fact(gateway, |facts| facts.accept_filter = Some(filter));
+    }
+
+    /// Requests a gateway's list: something was changed at it.
+    pub(super) fn request_list(&mut self, gateway: GatewayIndex) {
+        let mut out = std::mem::take(&mut self.out);
+        self.fleet.request_list(self.clock.steady(), gateway, &mut out);
+        self.apply_outputs(&mut out);
+        self.out = out;
     }
 
     fn failed(&mut self, gateway: GatewayIndex, error: &LinkError) {
@@ -91,33 +94,21 @@ impl Bridge {
         }
     }
 
-    /// The wall's clock may have been set, or the machine have slept: what is shown follows it.
-    fn follow_the_wall(&mut self) {
-        if let Some(by_ms) = self.clock.look() {
+    /// The wall clock may have been set, or the machine have slept: published times follow it.
+    fn follow_wall_clock(&mut self) {
+        if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
-            tracing::warn!(by_s, "the wall's clock jumped, or the machine slept: followed");
-            self.fleet.wall_is_ahead(self.clock.ahead_ms());
+            tracing::warn!(by_s, "the wall clock was set or the machine slept; following it");
+            self.fleet.set_wall_offset(self.clock.wall_offset_ms());
         }
-    }
-
-    pub(super) fn step(
-        &mut self,
-        gateway: GatewayIndex,
-        input: Input,
-        read_at: Option<StdInstant>,
-    ) {
-        let mut out = std::mem::take(&mut self.out);
-        self.fleet.step(self.clock.steady(), gateway, input, &mut out);
-        self.carry_out(&mut out, read_at);
-        self.out = out;
     }
 
     /// Does what is due by now.
     pub(super) fn wake(&mut self) {
-        self.follow_the_wall();
+        self.follow_wall_clock();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.wake(self.clock.steady(), &mut out);
-        self.carry_out(&mut out, None);
+        self.apply_outputs(&mut out);
         self.out = out;
         let now = Instant::now();
         // A full outbox would drop another event for the report, so it waits for the broker.
@@ -149,14 +140,12 @@ impl Bridge {
         moments.chain(losses).chain(others.flatten()).min()
     }
 
-    /// `read_at`: when the status that led to this was read from the stream.
-    pub(super) fn carry_out(&mut self, out: &mut Vec<Output>, read_at: Option<StdInstant>) {
+    pub(super) fn apply_outputs(&mut self, out: &mut Vec<Output>) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
                     self.status_page.device_event(&event);
-                    let read_at = self.read_from_stream(&event, read_at);
-                    self.persistence.device_event(event, read_at);
+                    self.persistence.device_event(event);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
@@ -174,7 +163,7 @@ impl Bridge {
                     let outbox = self.persistence.outbox_mut();
                     self.publisher.device_forgotten(gateway, device_id, gone, outbox);
                 }
-                Output::ListGateway(gateway) => {
+                Output::RequestList(gateway) => {
                     if let Some(link) = self.links.get(gateway.0) {
                         link.list_now();
                     }
@@ -183,37 +172,28 @@ impl Bridge {
         }
     }
 
-    /// When an event was read from the stream; `None` for one that a list has shown.
-    fn read_from_stream(
-        &self,
-        event: &DeviceEvent,
-        read_at: Option<StdInstant>,
-    ) -> Option<StdInstant> {
-        // A status that waited until a list showed its device was read before that list.
-        let steady = event.received_at.plus(-self.clock.ahead_ms());
-        let is_from_stream = event.source == Source::Stream;
-        is_from_stream.then(|| read_at.unwrap_or_else(|| self.clock.instant(steady)))
-    }
-
     pub(super) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let name = &entry.name;
         match event {
-            GatewayEvent::Reachable => tracing::info!(gateway = %name, "its view is live"),
+            GatewayEvent::Reachable => tracing::info!(gateway = %name, "gateway online"),
             GatewayEvent::Unreachable => {
-                tracing::warn!(gateway = %name, "lost: its devices are unknown from now on");
+                tracing::warn!(gateway = %name, "gateway lost; its devices are unknown");
             }
             GatewayEvent::Restored { what, count, .. } => {
-                tracing::info!(gateway = %name, what, count, "added what was wanted and missing");
+                tracing::info!(gateway = %name, what, count, "missing items provisioned");
             }
             GatewayEvent::Withdrawn { what, count, .. } => {
-                tracing::warn!(gateway = %name, what, count, "another client took it away");
+                let message = "another client removed desired items";
+                tracing::warn!(gateway = %name, what, count, message);
             }
             GatewayEvent::Corrected { count } => {
-                tracing::warn!(gateway = %name, count, "an audit found what the stream had lost");
+                let message = "an audit found changes that the stream did not report";
+                tracing::warn!(gateway = %name, count, message);
             }
             GatewayEvent::Stranger { device_id, status } => {
-                tracing::debug!(gateway = %name, %device_id, %status, "a stranger");
+                let message = "status of an unknown device";
+                tracing::debug!(gateway = %name, %device_id, %status, message);
             }
         }
         self.numbered += 1;

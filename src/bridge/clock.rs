@@ -1,17 +1,16 @@
-//! The bridge's clock: a steady one for order and durations, and how far the wall's is from it.
+//! The bridge's clock: a steady one for order and durations, and its offset to the wall clock.
 //!
-//! May not be asked by the core, which is given its `now`. The steady clock begins with the wall's
-//! time and never goes back nor jumps, however the wall's is set. It stands still while the machine
-//! sleeps, and a machine without a clock of its own learns the time only after its start; so what
-//! is shown follows the wall (design, decision 10).
+//! The steady clock starts with the wall clock's time and never jumps. It stands still while the
+//! machine sleeps, and a machine without a battery-backed clock learns the time only after its
+//! start; so published times follow the wall clock (design, decision 10).
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::ids::Moment;
+use crate::ids::{Moment, SteadyClock};
 use crate::net;
 
-/// A wall that is further than this from what is shown has jumped, in milliseconds. Less is noise,
-/// and what a time server slews is in the steady clock too.
+/// The least jump of the wall clock, in milliseconds. Less is noise, and the steady clock follows
+/// what a time server slews.
 const JUMP_MIN_MS: i64 = 2_000;
 /// Two clocks that are read within this time are read together.
 const READ_WITHIN: Duration = Duration::from_millis(100);
@@ -22,83 +21,73 @@ pub(super) fn instant_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Turns instants into moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    began: Instant,
-    began_at: Moment,
-    ahead_ms: i64,
+    steady: SteadyClock,
+    /// How far the wall clock is ahead of the steady one, in milliseconds.
+    wall_offset_ms: i64,
 }
 
 impl Clock {
-    /// A clock that begins now, by the wall's time.
+    /// A clock that starts now, with the wall clock's time.
     #[must_use]
     pub(super) fn start() -> Self {
-        Self::starting(instant_now(), wall())
+        Self::starting(SteadyClock::new(instant_now(), wall_time()))
     }
 
-    const fn starting(began: Instant, began_at: Moment) -> Self {
-        Self { began, began_at, ahead_ms: 0 }
+    const fn starting(steady: SteadyClock) -> Self {
+        Self { steady, wall_offset_ms: 0 }
     }
 
-    /// The steady moment of this instant.
     #[must_use]
-    pub(super) fn at(&self, instant: Instant) -> Moment {
-        match instant.checked_duration_since(self.began) {
-            Some(after) => self.began_at.plus(millis(after)),
-            None => self.began_at.plus(-millis(self.began - instant)),
-        }
+    pub(super) const fn steady_clock(&self) -> SteadyClock {
+        self.steady
     }
 
     /// The steady moment now.
     #[must_use]
     pub(super) fn steady(&self) -> Moment {
-        self.at(instant_now())
+        self.steady.at(instant_now())
     }
 
-    /// What is shown as now.
+    /// The wall clock's time now.
     #[must_use]
     pub(super) fn now(&self) -> Moment {
-        self.steady().plus(self.ahead_ms)
+        self.steady().plus(self.wall_offset_ms)
     }
 
-    /// How far what is shown is ahead of the steady clock, in milliseconds.
+    /// How far the wall clock is ahead of the steady one, in milliseconds.
     #[must_use]
-    pub(super) const fn ahead_ms(&self) -> i64 {
-        self.ahead_ms
+    pub(super) const fn wall_offset_ms(&self) -> i64 {
+        self.wall_offset_ms
     }
 
     /// The instant of a steady moment, for a timer.
     #[must_use]
     pub(super) fn instant(&self, moment: Moment) -> Instant {
-        let after = u64::try_from(moment.since(self.began_at)).unwrap_or(0);
-        self.began + Duration::from_millis(after)
+        self.steady.instant(moment)
     }
 
-    /// Looks at the wall; by how many milliseconds what is shown has jumped, if it has.
-    pub(super) fn look(&mut self) -> Option<i64> {
-        let (before, wall, after) = (instant_now(), wall(), instant_now());
-        // Interrupted in between, it would show a jump that is none: the next look tells.
+    /// Follows the wall clock; returns by how many milliseconds it has jumped, if it has.
+    pub(super) fn follow_wall_clock(&mut self) -> Option<i64> {
+        let (before, wall, after) = (instant_now(), wall_time(), instant_now());
+        // A thread that was interrupted in between would see a jump; the next reading will tell.
         (after.duration_since(before) < READ_WITHIN).then(|| self.compare(before, wall))?
     }
 
     fn compare(&mut self, instant: Instant, wall: Moment) -> Option<i64> {
-        let ahead_ms = wall.millis() - self.at(instant).millis();
-        let jump = ahead_ms - self.ahead_ms;
+        let offset_ms = wall.millis() - self.steady.at(instant).millis();
+        let jump = offset_ms - self.wall_offset_ms;
         (jump.abs() >= JUMP_MIN_MS).then(|| {
-            self.ahead_ms = ahead_ms;
+            self.wall_offset_ms = offset_ms;
             jump
         })
     }
 }
 
-fn wall() -> Moment {
+fn wall_time() -> Moment {
     let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment::from_millis(millis(since_epoch))
-}
-
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+    Moment::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -107,15 +96,12 @@ mod tests {
 
     const HOUR_MS: i64 = 3_600_000;
 
-    /// Both readings, so many milliseconds after the start.
-    fn reading(clock: &Clock, steady_ms: u64, wall_ms: i64) -> (Instant, Moment) {
-        (clock.began + Duration::from_millis(steady_ms), clock.began_at.plus(wall_ms))
-    }
-
     #[test]
-    fn what_is_shown_follows_the_wall_and_the_steady_clock_does_not() {
-        let mut clock = Clock::starting(Instant::now(), Moment::from_millis(1_000_000_000_000));
-        // The wall, and by how much what is shown jumps: noise, an hour of sleep, noise, back.
+    fn published_time_follows_the_wall_clock_and_the_steady_clock_does_not() {
+        let (start, started_at) = (Instant::now(), Moment::from_millis(1_000_000_000_000));
+        let mut clock = Clock::starting(SteadyClock::new(start, started_at));
+        // The wall clock, and by how much published time jumps: noise, an hour of sleep, noise,
+        // back.
         for (steady_ms, wall_ms, jump) in [
             (10_000, 10_000, None),
             (20_000, 21_999, None),
@@ -124,20 +110,21 @@ mod tests {
             (50_000, 50_000, Some(-HOUR_MS)),
             (60_000, 60_000 - HOUR_MS, Some(-HOUR_MS)),
         ] {
-            let (instant, wall) = reading(&clock, steady_ms, wall_ms);
+            let (instant, wall) =
+                (start + Duration::from_millis(steady_ms), started_at.plus(wall_ms));
             assert_eq!(clock.compare(instant, wall), jump, "at {steady_ms}");
-            let steady = clock.at(instant);
-            assert_eq!(steady.since(clock.began_at), i64::try_from(steady_ms).unwrap());
+            let steady = clock.steady.at(instant);
+            assert_eq!(steady.since(started_at), i64::try_from(steady_ms).unwrap());
             assert_eq!(clock.instant(steady), instant, "timers do not jump");
-            let off_ms = steady.plus(clock.ahead_ms()).millis() - wall.millis();
+            let off_ms = steady.plus(clock.wall_offset_ms()).millis() - wall.millis();
             assert!(off_ms.abs() < JUMP_MIN_MS, "{off_ms} ms at {steady_ms}");
         }
     }
 
     #[test]
-    fn a_true_clock_shows_no_jump() {
+    fn a_true_clock_has_no_jump() {
         let mut clock = Clock::start();
-        assert_eq!(clock.look(), None);
-        assert_eq!(clock.ahead_ms(), 0);
+        assert_eq!(clock.follow_wall_clock(), None);
+        assert_eq!(clock.wall_offset_ms(), 0);
     }
 }

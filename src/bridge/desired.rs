@@ -15,9 +15,7 @@ use super::provision::{Provisioned, Round, provision};
 use crate::commands::{Failure, FailureCode, Warning, kept_by_configuration};
 use crate::config::{Config, Connect, Gateway};
 use crate::desired::{DesiredItem, DesiredState, Reconciler, by_kind};
-use crate::fleet::{
-    AcceptFilter, Effect, GatewayEvent, GatewayIndex, Input, Listed, Slaves, Target,
-};
+use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves, Target};
 use crate::gsdk::Link;
 use crate::ids::{DeviceId, GatewayName};
 use crate::store::Key;
@@ -291,7 +289,7 @@ impl Bridge {
             provisioner.pause = (provisioner.pause * 2).min(RETRY_MAX);
         }
         if has_given {
-            self.step(gateway, Input::ListWanted, None);
+            self.request_list(gateway);
         }
     }
 
@@ -343,8 +341,8 @@ impl Bridge {
         let Some(provisioner) = self.desired.gateways.get(gateway.0) else { return };
         let kept = provisioner.desired.kept().collect();
         let mut out = std::mem::take(&mut self.out);
-        self.fleet.keep(self.clock.steady(), gateway, kept, &mut out);
-        self.carry_out(&mut out, None);
+        self.fleet.set_kept(self.clock.steady(), gateway, kept, &mut out);
+        self.apply_outputs(&mut out);
         self.out = out;
     }
 }

@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fleet::{Fleet, GatewayIndex, Output};
-use crate::gsdk::{Link, LinkEvent};
+use crate::gsdk::{Link, LinkReport};
 use crate::http::Query;
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
@@ -77,9 +77,9 @@ pub struct Bridge {
     metrics: Metrics,
     links: Vec<Link>,
     facts: Vec<LinkFacts>,
-    observations: mpsc::Receiver<(GatewayIndex, LinkEvent)>,
+    observations: mpsc::Receiver<(GatewayIndex, LinkReport)>,
     /// Keeps the queue open when the last gateway's task has ended.
-    _observe: mpsc::Sender<(GatewayIndex, LinkEvent)>,
+    _observe: mpsc::Sender<(GatewayIndex, LinkReport)>,
     stop_links: watch::Sender<bool>,
     web: JoinHandle<()>,
     broker: Broker,
@@ -96,7 +96,7 @@ pub struct Bridge {
     republish_every: Option<Duration>,
     republish_at: Option<Instant>,
     out: Vec<Output>,
-    batch: Vec<(GatewayIndex, LinkEvent)>,
+    batch: Vec<(GatewayIndex, LinkReport)>,
 }
 
 impl Bridge {

@@ -85,7 +85,7 @@ impl Bridge {
         let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
         let mut out = std::mem::take(&mut self.out);
         let kept = self.fleet.forget(gateway, &ids, &mut out);
-        self.carry_out(&mut out, None);
+        self.apply_outputs(&mut out);
         self.out = out;
         if let Some(entry) = self.directory.gateway(gateway) {
             self.publisher.forgotten_on_request(entry, &ids);

@@ -48,8 +48,8 @@ pub(super) struct Persistence {
     history: Arc<HistoryStatus>,
     outbox: Outbox,
     next_id: u64,
-    /// Device events of this iteration, and when each was read from a stream.
-    events: Vec<(DeviceEvent, Option<StdInstant>)>,
+    /// Device events of this iteration.
+    events: Vec<DeviceEvent>,
     /// The IDs that those got which are not written yet.
     unwritten: Vec<u64>,
     /// Devices whose stored state may have changed in this iteration.
@@ -111,9 +111,9 @@ impl Persistence {
     }
 
     /// A device event, to be rendered and written with this iteration.
-    pub(super) fn device_event(&mut self, event: DeviceEvent, read_at: Option<StdInstant>) {
+    pub(super) fn device_event(&mut self, event: DeviceEvent) {
         self.touch(event.gateway, event.device_id);
-        self.events.push((event, read_at));
+        self.events.push(event);
     }
 
     /// The stored state of this device may have changed.
@@ -141,12 +141,13 @@ impl Persistence {
     pub(super) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
         let mut dropped = Vec::new();
         let events = std::mem::take(&mut self.events);
-        for (event, read_at) in &events {
+        for event in &events {
             let Some((subject, payload)) = render(directory, event) else { continue };
             tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
             self.unwritten.push(self.next_id);
             let name = event.event_type.name();
-            dropped.extend(self.append(event.received_at, subject, name, payload, *read_at));
+            let (at, read_at) = (event.received_at, event.read_at);
+            dropped.extend(self.append(at, subject, name, payload, read_at));
         }
         self.events = events;
         dropped
@@ -237,8 +238,8 @@ impl Persistence {
     /// first, and are rendered again.
     pub(super) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
         let mut events = std::mem::take(&mut self.events);
-        fleet.new_chain(events.iter_mut().map(|(event, _)| event));
-        for ((event, _), id) in events.iter().zip(self.unwritten.drain(..)) {
+        fleet.new_chain(&mut events);
+        for (event, id) in events.iter().zip(self.unwritten.drain(..)) {
             if let Some((_, payload)) = render(directory, event) {
                 self.outbox.rewrite(id, payload);
             }

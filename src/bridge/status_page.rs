@@ -109,9 +109,10 @@ mod tests {
 
     #[test]
     fn too_many_changes_are_not_listed() {
-        let (mut page, mut fleet) = (StatusPage::default(), Fleet::default());
-        let gateway = GatewayIndex(0);
         let now = Moment::from_millis(0);
+        let clock = crate::ids::SteadyClock::new(std::time::Instant::now(), now);
+        let (mut page, mut fleet) = (StatusPage::default(), Fleet::new(clock));
+        let gateway = GatewayIndex(0);
         assert!(matches!(page.take_changes(&mut fleet, now), Changes::TooMany));
         let mut change = |count| {
             for id in (1..).take(count) {

@@ -25,7 +25,7 @@ use super::retained::{RetainedTopics, discovery_settings};
 use super::status_page::StatusPage;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
-use crate::gsdk::{GatewayOptions, Link, LinkEventSender, RpcRecord, Timing, code_name};
+use crate::gsdk::{GatewayOptions, Link, LinkReportSender, RpcRecord, Timing, code_name};
 use crate::http::{self, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
@@ -96,7 +96,7 @@ impl Bridge {
 
         let (observe, observations) = mpsc::channel(OBSERVATIONS_MAX);
         let (stop_links, stopped) = watch::channel(false);
-        let mut fleet = Fleet::default();
+        let mut fleet = Fleet::new(clock.steady_clock());
         let mut links = Vec::new();
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
@@ -104,7 +104,7 @@ impl Bridge {
                 fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
             let options = gateway_options(name, gateway);
             let observer = count_rpcs(&metrics, name);
-            let queue: LinkEventSender = observe.clone();
+            let queue: LinkReportSender = observe.clone();
             links.push(Link::start(index, options, queue, observer, stopped.clone()));
         }
 

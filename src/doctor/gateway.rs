@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{Finding, count, now_ms};
-use crate::fleet::GatewayIndex;
+use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::gsdk::{
-    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkEvent, PORT_DEFAULT,
+    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport, PORT_DEFAULT,
 };
 use crate::ids::GatewayName;
 use crate::net::DialCode;
@@ -123,11 +123,13 @@ async fn stream(options: GatewayOptions) -> Finding {
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
     let mut is_open = false;
     let first_status = async {
-        while let Some((_, event)) = events.recv().await {
-            match event {
-                LinkEvent::LinkUp { .. } => is_open = true,
-                LinkEvent::Status { timestamp_s, .. } => return Ok(Some(skew_ms(timestamp_s))),
-                LinkEvent::AttemptFailed(error) | LinkEvent::LinkDown { error, .. } => {
+        while let Some((_, report)) = events.recv().await {
+            match report {
+                LinkReport::Event(LinkEvent::LinkUp) => is_open = true,
+                LinkReport::Event(LinkEvent::Status { timestamp_s, .. }) => {
+                    return Ok(Some(skew_ms(timestamp_s)));
+                }
+                LinkReport::AttemptFailed(error) | LinkReport::Disconnected(error) => {
                     return Err(error);
                 }
                 _ => {}

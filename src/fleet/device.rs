@@ -1,365 +1,357 @@
-//! One device: its chain of events, what is known of it and since when, its seconds.
+//! One device: its connection, its place in the event chain, its uptime.
 //!
-//! May not decide whether a list is to be believed (`compare` does) nor when a gateway is lost
-//! (`gateway` does). The one thing easily got wrong: a retry is not news. Within one value of
-//! `connected`, each status of a retry loop is told once; its repeats leave no trace but a count.
+//! A retry is no news: within one value of `connected`, each status of a retry loop makes one
+//! event; repeats are only counted.
 
-use serde::{Deserialize, Serialize};
-
-use super::event::{EventType, Source};
+use super::connection::ConnectionState;
+use super::event::{DeviceEvent, EventType, Source, StatusReport};
+use super::link::ViewContext;
+use super::list_check::{Comparison, ListCheck, ListContext};
 use super::listed::DeviceInfo;
-use super::seconds::Seconds;
+use super::remembered::Remembered;
+use super::state::{Counts, DeviceMeasures, DeviceState, LastKnown};
 use super::status::Status;
-use crate::ids::Moment;
+use super::uptime::UptimeCounter;
+use crate::ids::{DeviceId, Moment};
 
-/// All that the core remembers of one device.
-#[derive(Clone, Debug)]
-pub(super) struct Device {
-    /// In the gateway's list.
-    pub(super) managed: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
     /// In the configuration.
-    pub(super) declared: bool,
-    /// Given to the gateway again because of a command.
-    pub(super) kept: bool,
-    /// For how long the gateway's lists have been seen to lack it while it was not expected, in
-    /// milliseconds.
-    pub(super) absent_ms: i64,
-    pub(super) info: Option<DeviceInfo>,
-    /// The status last told, the chain's; `None` until anything is known.
-    pub(super) status: Option<Status>,
+    declared: bool,
+    /// Provisioned again because of a command.
+    kept: bool,
+    presence: Presence,
+    info: Option<DeviceInfo>,
+    connection: ConnectionState,
     /// The last event's number; 0 before the first.
-    pub(super) seq: u64,
-    /// The last known value of `connected`, and when it began.
-    pub(super) known: Option<Known>,
-    /// When it began by the core's `now`, from which its duration is counted.
-    began: Moment,
-    /// Statuses of a retry loop told since `connected` last changed.
-    told: Vec<Status>,
-    pub(super) seconds: Seconds,
-    pub(super) counts: Counts,
-    /// When a field of the state last changed.
-    pub(super) updated_at: Moment,
-    /// The gateway's input at which the stream last spoke of it.
-    pub(super) spoke_at: u64,
-    /// A difference seen in one list, not yet believed.
-    pub(super) suspect: Option<Suspect>,
-    /// The number of the last list that held it.
-    pub(super) listed_in: u64,
+    seq: u64,
+    uptime: UptimeCounter,
+    counts: Counts,
+    updated_at: Moment,
+    check: ListCheck,
 }
 
-/// A known value of `connected`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// The value.
-    pub connected: bool,
-    /// When it began, or when the device was first seen.
-    pub since: Moment,
-    /// Whether its beginning was seen on the stream.
-    pub exact: bool,
-    /// Whether all of it, from its beginning, was observed; never across a restart.
-    #[serde(skip)]
-    pub whole: bool,
-    /// The status last known within it.
-    pub status: Status,
-}
-
-/// What of a device outlives the process: its place in the chain and what was last known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// The last event's number; 0 before the first.
-    pub seq: u64,
-    /// The status last told.
-    pub status: Option<Status>,
-    /// The last known value of `connected`.
-    pub known: Option<Known>,
-    /// Statuses of a retry loop told since `connected` last changed.
-    pub told: Vec<Status>,
-    /// In the gateway's list.
-    pub managed: bool,
-    /// What the list last told of it.
-    pub info: Option<DeviceInfo>,
-    /// For how long lists lacked it while it was not expected, in milliseconds; only time that was
-    /// observed counts.
-    pub absent_ms: i64,
-    /// It is no more, but for its place in the chain: should it come back, its events go on.
-    pub forgotten: bool,
-}
-
-/// What a list said against what is known.
+/// Whether the gateway's list has the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Suspect {
-    /// The list's status; `None` where the device was missing from it.
-    pub(super) listed: Option<Status>,
-    /// When that list came.
-    pub(super) at: Moment,
-    /// What had been heard of the gateway when that list came.
-    pub(super) seen_at: u64,
-    /// How an event from it would be marked.
-    pub(super) source: Source,
-}
-
-/// How often, since the process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Events `connected`.
-    pub connects: u64,
-    /// Events `disconnected`.
-    pub disconnects: u64,
-    /// Statuses `..._cannot_connect` and `..._not_allowed`, repeats among them.
-    pub connect_failures: u64,
-}
-
-/// A change that was made: what of an event the device itself knows.
-pub(super) struct Change {
-    pub(super) event_type: EventType,
-    pub(super) previous: Option<Status>,
-    pub(super) duration_ms: Option<i64>,
-}
-
-impl Remembered {
-    /// What stays of a device that is forgotten.
-    #[must_use]
-    pub fn forget(&self) -> Self {
-        Self {
-            seq: self.seq,
-            status: self.status,
-            known: None,
-            told: Vec::new(),
-            managed: false,
-            info: None,
-            absent_ms: 0,
-            forgotten: true,
-        }
-    }
+enum Presence {
+    Listed,
+    /// For how long lists lacked it while it was not expected, in milliseconds.
+    Absent {
+        ms: i64,
+    },
 }
 
 impl Device {
-    /// A device that the configuration declares.
-    pub(super) fn declared(now: Moment) -> Self {
-        Self::new(now, true, false)
-    }
-
-    /// A device that the configuration does not declare. `kept`: a command keeps it.
-    pub(super) fn undeclared(now: Moment, kept: bool) -> Self {
-        Self::new(now, false, kept)
-    }
-
-    fn new(now: Moment, declared: bool, kept: bool) -> Self {
+    pub(crate) fn new(wall_time: Moment, declared: bool, kept: bool) -> Self {
         Self {
-            managed: false,
             declared,
             kept,
-            absent_ms: 0,
+            presence: Presence::Absent { ms: 0 },
             info: None,
-            status: None,
+            connection: ConnectionState::Unseen,
             seq: 0,
-            known: None,
-            began: now,
-            told: Vec::new(),
-            seconds: Seconds::default(),
+            uptime: UptimeCounter::default(),
             counts: Counts::default(),
-            updated_at: now,
-            spoke_at: 0,
-            suspect: None,
-            listed_in: 0,
+            updated_at: wall_time,
+            check: ListCheck::default(),
         }
     }
 
-    /// What is to outlive the process.
-    pub(super) fn remember(&self) -> Remembered {
+    /// Restores what an earlier process knew; nothing of it has been observed since.
+    pub(crate) fn restore(&mut self, now: Moment, remembered: &Remembered) {
+        let Remembered { seq, status, known, reported_retries, managed, info, absent_ms, .. } =
+            *remembered;
+        self.seq = seq;
+        self.connection = ConnectionState::restore(now, status, known, reported_retries);
+        self.presence = if managed { Presence::Listed } else { Presence::Absent { ms: absent_ms } };
+        self.info = info;
+    }
+
+    /// What is persisted.
+    pub(crate) fn remember(&self) -> Remembered {
         Remembered {
             seq: self.seq,
-            status: self.status,
-            known: self.known.map(|known| Known { whole: false, ..known }),
-            told: self.told.clone(),
-            managed: self.managed,
+            status: self.connection.status(),
+            known: self.connection.known().map(super::Known::with_gap),
+            reported_retries: self.connection.retries(),
+            managed: self.is_listed(),
             info: self.info,
-            absent_ms: self.absent_ms,
+            absent_ms: self.absent_ms(),
             forgotten: false,
         }
     }
 
-    /// A device of an earlier process: known, but not observed since.
-    pub(super) fn restore(&mut self, remembered: Remembered) {
-        let Remembered { seq, status, known, told, managed, info, absent_ms, .. } = remembered;
-        self.seq = seq;
-        self.status = status;
-        self.known = known.map(|known| Known { whole: false, ..known });
-        self.told = told;
-        self.managed = managed;
-        self.info = info;
-        self.absent_ms = absent_ms;
+    fn is_listed(&self) -> bool {
+        self.presence == Presence::Listed
     }
 
-    /// The gateway's list has it, or has it no more.
-    pub(super) const fn set_managed(&mut self, managed: bool) {
-        self.managed = managed;
-        self.absent_ms = 0;
-    }
-
-    /// Whether it should be connected: it is listed, declared, or kept by a command.
-    pub(super) const fn expected(&self) -> bool {
-        self.managed || self.declared || self.kept
-    }
-
-    /// Starts the seconds at `now` if the device is expected and its `connected` is known.
-    pub(super) fn start_observing(&mut self, now: Moment) {
-        if self.expected() && self.connected().is_some() {
-            self.seconds.start(now);
+    pub(crate) const fn absent_ms(&self) -> i64 {
+        match self.presence {
+            Presence::Listed => 0,
+            Presence::Absent { ms } => ms,
         }
     }
 
-    /// A first look at a device is a state, not an event.
-    pub(super) fn first_seen(&mut self, shown: Moment, status: Status) {
-        self.status = Some(status);
-        self.known = status.connected().map(|connected| Known {
-            connected,
-            since: shown,
-            exact: false,
-            whole: false,
-            status,
-        });
-        self.remember_told(status);
-        self.updated_at = shown;
-    }
-
-    /// Whether the stream's word of this status is no news.
-    pub(super) fn repeats(&self, status: Status) -> bool {
-        self.status == Some(status) || self.told.contains(&status)
-    }
-
-    /// Whether a list's word agrees with what is known; `None`: missing from the list.
-    pub(super) fn agrees(&self, listed: Option<Status>) -> bool {
-        match listed {
-            Some(status) => self.repeats(status),
-            None => self.status.and_then(Status::connected) == Some(false),
-        }
-    }
-
-    /// Takes a status that is news. `shown`: `at` by the wall's clock. `frozen_at`: the moment to
-    /// which the time before was observed, where that is not `at` itself.
-    pub(super) fn change(
-        &mut self,
-        at: Moment,
-        shown: Moment,
-        status: Status,
-        source: Source,
-        frozen_at: Option<Moment>,
-    ) -> Change {
-        let previous = self.status;
-        let event_type = EventType::of(previous, status);
-        let seen = source == Source::Stream;
-        let duration_ms = self
-            .known
-            .filter(|known| known.whole && seen && frozen_at.is_none())
-            .map(|_| at.since(self.began));
-
-        self.seconds.stop(frozen_at.unwrap_or(at), self.connected());
-        match status.connected() {
-            Some(connected) => {
-                if self.know(shown, connected, status, seen, frozen_at.is_some()) {
-                    self.began = at;
-                }
-            }
-            None => {
-                self.observed_no_more();
-                self.told.clear();
-            }
-        }
-        self.seq += 1;
-        self.status = Some(status);
-        self.suspect = None;
-        self.remember_told(status);
-        self.count(event_type, status);
-        self.updated_at = shown;
-        self.start_observing(at);
-        Change { event_type, previous, duration_ms }
-    }
-
-    /// Whether a new value of `connected` begins.
-    fn know(
-        &mut self,
-        shown: Moment,
-        connected: bool,
-        status: Status,
-        seen: bool,
-        gap: bool,
-    ) -> bool {
-        match &mut self.known {
-            Some(known) if known.connected == connected => {
-                known.status = status;
-                known.whole &= seen && !gap;
-                false
-            }
-            _ => {
-                let (since, exact, whole) = (shown, seen, seen);
-                self.known = Some(Known { connected, since, exact, whole, status });
-                self.told.clear();
-                true
-            }
-        }
-    }
-
-    fn remember_told(&mut self, status: Status) {
-        if is_retry(status) && !self.told.contains(&status) {
-            self.told.push(status);
-        }
-    }
-
-    fn count(&mut self, event_type: EventType, status: Status) {
-        match event_type {
-            EventType::Connected => self.counts.connects += 1,
-            EventType::Disconnected => self.counts.disconnects += 1,
-            EventType::Connecting
-            | EventType::ConnectFailed
-            | EventType::Refused
-            | EventType::StatusChanged => {}
-        }
-        self.count_failure(status);
-    }
-
-    /// Counts a failed attempt, be it news or not.
-    pub(super) fn count_failure(&mut self, status: Status) {
-        if is_failure(status) {
-            self.counts.connect_failures += 1;
-        }
+    /// Whether it should be connected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.is_listed() || self.declared || self.kept
     }
 
     /// The value of `connected` while its gateway's view is live.
-    pub(super) fn connected(&self) -> Option<bool> {
-        self.status.and_then(Status::connected)
+    pub(crate) const fn connected(&self) -> Option<bool> {
+        self.connection.connected()
     }
 
-    /// The link broke before the view was live: what the stream began to tell ends here.
-    pub(super) fn stop_observing(&mut self, until: Moment) {
-        self.seconds.stop(until, self.connected());
-        self.observed_no_more();
+    pub(crate) const fn seq(&self) -> u64 {
+        self.seq
     }
 
-    /// The view is lost: the time up to `until` was observed, what follows is not.
-    pub(super) fn lose(&mut self, shown: Moment, until: Moment) {
-        self.stop_observing(until);
-        self.suspect = None;
-        self.updated_at = shown;
+    /// Starts a new event chain.
+    pub(crate) const fn reset_seq(&mut self) {
+        self.seq = 0;
     }
 
-    fn observed_no_more(&mut self) {
-        if let Some(known) = &mut self.known {
-            known.whole = false;
+    /// The number of the next event.
+    pub(crate) const fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Records that the stream reported a status; returns whether it is news.
+    pub(crate) fn receive(&mut self, status: Status, input_seq: u64) -> bool {
+        self.check.set_stream_seq(input_seq);
+        let is_news = !self.connection.is_repeat(status);
+        if !is_news {
+            self.counts.count_failure(status);
+        }
+        is_news
+    }
+
+    /// Whether the list has to be read after the stream has reported this status.
+    pub(crate) fn needs_list_after(&self, status: Status) -> bool {
+        let is_connected = status.connected() == Some(true);
+        // The gateway drops a device that it does not connect to again from its list.
+        let may_leave = self.connected() == Some(true)
+            && !is_connected
+            && !self.info.is_some_and(|info| info.auto_reconnect);
+        // A gateway learns a device's type when the device connects, and only the list has it.
+        let type_is_new =
+            is_connected && self.info.is_some_and(|info| info.device_type.is_undefined());
+        may_leave || type_is_new || !self.is_listed()
+    }
+
+    /// Changes to a status that is news.
+    pub(crate) fn change(
+        &mut self,
+        device_id: DeviceId,
+        report: &StatusReport,
+        view: &ViewContext,
+    ) -> DeviceEvent {
+        let StatusReport { status, source, timestamp, at, read_at } = *report;
+        let wall_time = view.wall_time(at);
+        let is_gapless = view.frozen_at.is_none();
+        let previous = self.connection.status();
+        let is_observed = source == Source::Stream && is_gapless;
+        let duration_ms = if is_observed { self.connection.observed_ms(at) } else { None };
+
+        self.uptime.stop(view.observed_until(at), self.connected());
+        self.connection.change(at, wall_time, status, source, is_gapless);
+        self.start_observing(at);
+        self.check.clear();
+        self.updated_at = wall_time;
+        let event_type = EventType::of(previous, status);
+        self.counts.count(event_type, status);
+        DeviceEvent {
+            gateway: view.gateway,
+            device_id,
+            device_type: self.info.map(|info| info.device_type),
+            event_type,
+            seq: self.next_seq(),
+            status,
+            previous,
+            timestamp,
+            received_at: wall_time,
+            duration_ms,
+            source,
+            read_at,
         }
     }
-}
 
-const fn is_retry(status: Status) -> bool {
-    matches!(status, Status::TryToConnect) || is_failure(status)
-}
+    /// Records its row in a list; returns whether that changed its state.
+    pub(crate) fn set_listed(
+        &mut self,
+        info: DeviceInfo,
+        list: &ListContext,
+        view: &ViewContext,
+    ) -> bool {
+        let is_changed = !self.is_listed() || self.info != Some(info);
+        self.check.set_listed(list);
+        self.presence = Presence::Listed;
+        self.info = Some(info);
+        if view.is_live {
+            self.start_observing(list.now);
+        }
+        if is_changed {
+            self.updated_at = view.wall_time(list.now);
+        }
+        is_changed
+    }
 
-const fn is_failure(status: Status) -> bool {
-    matches!(
-        status,
-        Status::TcpCannotConnect
-            | Status::TlsCannotConnect
-            | Status::TcpNotAllowed
-            | Status::TlsNotAllowed
-    )
+    /// Whether a list lacks it that it has to be compared with.
+    pub(crate) fn is_missing_from(&self, list: &ListContext) -> bool {
+        let is_settled = !self.is_listed()
+            && self.connection.matches_list(None)
+            && !self.connection.is_determined_by_list();
+        !self.check.is_in(list) && !is_settled
+    }
+
+    /// Compares with its status in a list, `None` if it is missing from it.
+    pub(crate) fn compare(&mut self, listed: Option<Status>, list: &ListContext) -> Comparison {
+        self.check.compare(&self.connection, listed, list)
+    }
+
+    /// Sets its first status, which is a state and not an event.
+    pub(crate) fn set_first_seen(&mut self, status: Status, now: Moment, view: &ViewContext) {
+        let wall_time = view.wall_time(now);
+        self.connection = ConnectionState::first_seen(now, wall_time, status);
+        self.updated_at = wall_time;
+        if view.is_live {
+            self.start_observing(now);
+        }
+    }
+
+    /// Records that a list lacks it; returns whether that changed its state. A device that is still
+    /// known as connected stays until its disconnect is believed.
+    pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> bool {
+        if !self.is_listed() || !self.connection.matches_list(None) {
+            return false;
+        }
+        self.presence = Presence::Absent { ms: 0 };
+        self.stop_unless_expected(now, view);
+        self.updated_at = view.wall_time(now);
+        true
+    }
+
+    pub(crate) fn set_kept(&mut self, kept: bool, now: Moment, view: &ViewContext) {
+        self.kept = kept;
+        self.stop_unless_expected(now, view);
+        if view.is_live {
+            self.start_observing(now);
+        }
+        self.updated_at = view.wall_time(now);
+    }
+
+    /// Adds to its absence while it is not expected; returns the new value.
+    pub(crate) fn add_absence(&mut self, passed_ms: i64) -> Option<i64> {
+        if self.is_expected() {
+            return None;
+        }
+        let ms = self.absent_ms() + passed_ms;
+        self.presence = Presence::Absent { ms };
+        Some(ms)
+    }
+
+    /// Whether an unbelieved difference needs a second list.
+    pub(crate) const fn is_suspect(&self) -> bool {
+        self.check.is_suspect()
+    }
+
+    /// The link broke at `last_activity`. A view that is live stands for a while.
+    pub(crate) fn end_link(&mut self, last_activity: Moment, view: &ViewContext) {
+        self.check.clear();
+        if !view.is_live {
+            self.stop_observing(last_activity);
+        }
+    }
+
+    /// The view is lost: the time up to `until` was observed, what follows was not.
+    pub(crate) fn lose(&mut self, until: Moment, wall_time: Moment) {
+        self.stop_observing(until);
+        self.check.clear();
+        self.updated_at = wall_time;
+    }
+
+    /// The view is live again.
+    pub(crate) fn mark_online(&mut self, now: Moment, wall_time: Moment, is_returned: bool) {
+        self.start_observing(now);
+        if is_returned {
+            self.updated_at = wall_time;
+        }
+    }
+
+    fn start_observing(&mut self, now: Moment) {
+        if self.is_expected() && self.connected().is_some() {
+            self.uptime.start(now);
+        }
+    }
+
+    fn stop_observing(&mut self, until: Moment) {
+        self.uptime.stop(until, self.connected());
+        self.connection.stop_observing();
+    }
+
+    fn stop_unless_expected(&mut self, now: Moment, view: &ViewContext) {
+        if !self.is_expected() {
+            self.uptime.stop(view.observed_until(now), self.connected());
+        }
+    }
+
+    pub(crate) fn state(&self, device_id: DeviceId, is_live: bool) -> DeviceState {
+        let known = self.connection.known();
+        let connected = self.connected().filter(|_| is_live);
+        DeviceState {
+            device_id,
+            connected,
+            status: self.connection.status().filter(|_| is_live),
+            since: connected.and(known).map(|known| known.since),
+            since_exact: connected.is_some() && known.is_some_and(|known| known.exact),
+            last_known: known.filter(|_| !is_live).map(|known| LastKnown {
+                connected: known.connected,
+                status: known.status,
+                since: known.since,
+            }),
+            seq: self.seq,
+            info: self.info,
+            managed: self.is_listed(),
+            expected: self.is_expected(),
+            kept: self.kept,
+            updated_at: self.updated_at,
+        }
+    }
+
+    /// Its measures, with sums that never decrease.
+    pub(crate) fn measures(
+        &mut self,
+        device_id: DeviceId,
+        is_live: bool,
+        until: Moment,
+    ) -> DeviceMeasures {
+        let (connected, known) = (self.connected(), self.connection.known());
+        DeviceMeasures {
+            device_id,
+            connected: connected.filter(|_| is_live),
+            status: self.connection.status().filter(|_| is_live),
+            last_status: known.map(|known| known.status),
+            since: known.map(|known| known.since),
+            since_exact: known.is_some_and(|known| known.exact),
+            managed: self.is_listed(),
+            expected: self.is_expected(),
+            info: self.info,
+            counts: self.counts,
+            observed: self.uptime.read_monotonic(until, connected),
+        }
+    }
+
+    /// The invariant that does not hold, if any.
+    pub(crate) fn broken_invariant(&self, is_live: bool) -> Option<&'static str> {
+        let should_run = self.is_expected() && self.connected().is_some();
+        if self.uptime.is_running() && !should_run {
+            return Some("uptime runs only while the device is expected and known");
+        }
+        if is_live && should_run && !self.uptime.is_running() {
+            return Some("uptime runs while the view is live and the device expected and known");
+        }
+        (self.seq > 0 && self.connection == ConnectionState::Unseen)
+            .then_some("a device with events has a status")
+    }
 }

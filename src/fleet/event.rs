@@ -1,16 +1,15 @@
-//! What happened to a device or a gateway: the events that leave the core.
-//!
-//! May not touch JSON or topics: `payload` writes events down.
+//! The events that leave the core: changes of a device's status and of a gateway's view.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Instant;
 
 use super::GatewayIndex;
 use super::listed::DeviceType;
 use super::status::Status;
 use crate::ids::{DeviceId, Moment};
 
-/// What kind of change an event tells (contract, section 3).
+/// The kind of a change (contract, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
     /// To a connected status from anything else.
@@ -38,7 +37,7 @@ impl EventType {
         Self::StatusChanged,
     ];
 
-    /// The type of a change: it depends on nothing but the two statuses.
+    /// The type of a change; it depends on the two statuses only.
     #[must_use]
     pub fn of(previous: Option<Status>, status: Status) -> Self {
         let was_connected = previous.and_then(Status::connected) == Some(true);
@@ -62,7 +61,7 @@ impl EventType {
         }
     }
 
-    /// Its name, as in topics and payloads.
+    /// The name in topics and payloads.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,11 +78,11 @@ impl EventType {
 /// How a change was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// The stream told it.
+    /// By the status stream.
     Stream,
-    /// Comparing with the gateway's list at a new link.
+    /// By the first list of a link.
     Resync,
-    /// The periodic comparison with the gateway's list.
+    /// By a later list.
     Audit,
 }
 
@@ -97,74 +96,69 @@ impl fmt::Display for Source {
     }
 }
 
-/// One link of a device's chain: `seq` and `previous` make it unbroken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceEvent {
-    /// Whose list the device is in.
-    pub gateway: GatewayIndex,
-    /// Which device.
-    pub device_id: DeviceId,
-    /// What kind of device, where a list has told.
-    pub device_type: Option<DeviceType>,
-    /// What kind of change.
-    pub event_type: EventType,
-    /// One more than the device's event before, in one chain.
-    pub seq: u64,
-    /// The status from now on.
-    pub status: Status,
-    /// The status of the event before; `None` when nothing was known.
-    pub previous: Option<Status>,
-    /// The gateway's clock as sent (stream) or the bridge's when the list arrived (otherwise).
-    pub timestamp: Moment,
-    /// When the bridge read it, by its own clock.
-    pub received_at: Moment,
-    /// Milliseconds that the previous `connected` lasted; `None` where a part was not observed.
-    pub duration_ms: Option<i64>,
-    /// How it was found.
-    pub source: Source,
+/// A status of a device, and how it was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatusReport {
+    pub(crate) status: Status,
+    pub(crate) source: Source,
+    /// The gateway's clock for the stream, the wall clock for a list.
+    pub(crate) timestamp: Moment,
+    /// When the bridge read it, by the core's `now`.
+    pub(crate) at: Moment,
+    pub(crate) read_at: Option<Instant>,
 }
 
-/// What happened to the view of a gateway (contract, section 1).
+/// A change of a device's status. `seq` and `previous` chain a device's events without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceEvent {
+    pub gateway: GatewayIndex,
+    pub device_id: DeviceId,
+    /// `None` until a list has shown it.
+    pub device_type: Option<DeviceType>,
+    pub event_type: EventType,
+    /// One more than that of the device's previous event in the same chain.
+    pub seq: u64,
+    /// The new status.
+    pub status: Status,
+    /// The status of the previous event; `None` if nothing was known.
+    pub previous: Option<Status>,
+    /// The gateway's clock as sent (stream), or the wall clock when the list arrived.
+    pub timestamp: Moment,
+    /// When the bridge read it, by the wall clock.
+    pub received_at: Moment,
+    /// How long the previous `connected` lasted, in milliseconds; `None` if a part of that was not
+    /// observed.
+    pub duration_ms: Option<i64>,
+    pub source: Source,
+    /// When it was read from the stream; `None` for a change that a list has shown.
+    pub read_at: Option<Instant>,
+}
+
+/// An event of a gateway (contract, section 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayEvent {
-    /// Its list has been read: the view is live.
+    /// The first list of a link was read: its devices' states are known.
     Reachable,
-    /// No sign of life for `unknown_after`: the view is lost.
+    /// No sign of life for `unknown_after`: its devices' states are unknown.
     Unreachable,
-    /// An audit found this many differences that the stream had not told.
-    Corrected {
-        /// How many devices.
-        count: u64,
-    },
-    /// What is wanted and was missing has been added to it. Told by who adds it, not by the core.
+    /// Audits found differences that the stream had not reported.
+    Corrected { count: u64 },
+    /// Missing items were provisioned. Not from the core.
     Restored {
         /// `async_connections`, `accept_filter` or `slaves`.
         what: &'static str,
-        /// How many entries.
         count: u64,
-        /// Of which devices, where they are of devices.
+        /// The devices of those items that are of one.
         device_ids: BTreeSet<DeviceId>,
     },
-    /// What is wanted was taken away by another client. Told by who compares, not by the core.
-    Withdrawn {
-        /// As in `Restored`.
-        what: &'static str,
-        /// How many entries.
-        count: u64,
-        /// Of which devices, where they are of devices.
-        device_ids: BTreeSet<DeviceId>,
-    },
+    /// Another client removed desired items. Not from the core.
+    Withdrawn { what: &'static str, count: u64, device_ids: BTreeSet<DeviceId> },
     /// A status of a device that is neither listed nor configured.
-    Stranger {
-        /// Which device.
-        device_id: DeviceId,
-        /// What was said of it.
-        status: Status,
-    },
+    Stranger { device_id: DeviceId, status: Status },
 }
 
 impl GatewayEvent {
-    /// Its name, as in topics and payloads.
+    /// The name in topics and payloads.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,7 +1,4 @@
-//! What a gateway's list says of a device: its row, its type.
-//!
-//! May not touch generated types: `gateway/convert.rs` turns those into these. A type that this
-//! build does not know keeps its number.
+//! A row of a gateway's device list. A device type that this build does not know keeps its number.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -14,28 +11,23 @@ use crate::ids::DeviceId;
 /// One row of a gateway's list (`gsdk.connect.DeviceInfo`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Which device.
     pub device_id: DeviceId,
-    /// Its status when the gateway made the list.
+    /// The status when the gateway made the list.
     pub status: Status,
-    /// What else the list tells of it.
     pub info: DeviceInfo,
 }
 
-/// What a gateway's list tells of a device besides its status.
+/// A row of a gateway's list, besides ID and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceInfo {
-    /// What kind of device.
     pub device_type: DeviceType,
-    /// Its address; `None` where the gateway names none or no IPv4 address.
+    /// `None` if the gateway sent no address or none of IPv4.
     pub ip: Option<Ipv4Addr>,
-    /// Its port, as sent.
+    /// As sent.
     pub port: i32,
-    /// Who dials whom.
     pub mode: Mode,
-    /// Whether the connection is to use SSL.
     pub ssl: bool,
-    /// Whether the gateway connects again by itself.
+    /// Whether the gateway connects to the device again after a disconnect.
     pub auto_reconnect: bool,
 }
 

@@ -1,118 +1,71 @@
-//! The core, pure: what is true of every device, decided from what the gateways say.
+//! The pure core: decides from the events of the gateways' links what is true of every device.
 //!
-//! May not use tokio, a clock (`now` is an argument), I/O, or any type of another room. One owner
-//! feeds it inputs in the order they came and carries out what it puts out; the same inputs give
-//! the same outputs.
+//! One owner steps it with the events in their order and applies its outputs. The same inputs give
+//! the same outputs: time is an argument, and there is no I/O.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-mod compare;
+mod changes;
+mod connection;
 mod device;
+mod device_table;
 mod event;
-mod forgetting;
 mod gateway;
+mod io;
+mod link;
+mod list_check;
+mod list_schedule;
 mod listed;
 mod provisioned;
-mod seconds;
+mod remembered;
+mod retries;
 mod skew;
+mod state;
 mod status;
-mod strangers;
 #[cfg(test)]
 mod tests;
-mod view;
-
-pub use device::{Counts, Known, Remembered};
-pub use event::{DeviceEvent, EventType, GatewayEvent, Source};
-pub use gateway::{GatewayCounts, GatewaySettings, LinkState};
-pub use listed::{DeviceInfo, DeviceType, Listed};
-pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
-pub use seconds::Observed;
-pub use status::{Mode, Status};
-pub use view::{DeviceMeasures, DeviceState, GatewayState, LastKnown};
+mod unknown_devices;
+mod uptime;
 
 use std::collections::BTreeSet;
 use std::ops::RangeBounds;
 
-use crate::ids::{DeviceId, Moment};
+pub use event::{DeviceEvent, EventType, GatewayEvent, Source};
+pub use gateway::GatewaySettings;
+pub use io::{LinkEvent, Output};
+pub use listed::{DeviceInfo, DeviceType, Listed};
+pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
+pub use remembered::{Known, Remembered};
+pub use retries::RetrySet;
+pub use state::{
+    Counts, DeviceMeasures, DeviceState, GatewayCounts, GatewayState, LastKnown, LinkState,
+};
+pub use status::{Mode, Status};
+pub use uptime::Observed;
+
+use crate::ids::{DeviceId, Moment, SteadyClock};
+use event::StatusReport;
 use gateway::Gateway;
 
-/// Which gateway: its place in the order in which they were added.
+/// A gateway's place in the order in which they were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayIndex(pub usize);
 
-/// What a gateway's link observed, in the order it did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The stream is open.
-    LinkUp,
-    /// The stream told a status.
-    Status {
-        /// Of which device.
-        device_id: DeviceId,
-        /// Which status.
-        status: Status,
-        /// The gateway's clock, whole seconds.
-        timestamp: Moment,
-        /// When it was read, by the bridge's clock.
-        received_at: Moment,
-    },
-    /// The list is being asked for: what was told before this is older than the list.
-    ListAsked,
-    /// The list, as it came.
-    List(Vec<Listed>),
-    /// The list could not be had; the link stands.
-    ListFailed,
-    /// Something was changed at the gateway: its list is worth a look.
-    ListWanted,
-    /// The stream has ended.
-    LinkDown {
-        /// When the gateway was last heard, by the bridge's clock.
-        last_sign_of_life: Moment,
-    },
-}
-
-/// What the core wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// To be written, then published, in order.
-    Event(DeviceEvent),
-    /// To be published, in order with the gateway's other events.
-    GatewayEvent(GatewayIndex, GatewayEvent),
-    /// This device's retained state has changed.
-    State {
-        /// Of which gateway.
-        gateway: GatewayIndex,
-        /// Which device.
-        device_id: DeviceId,
-    },
-    /// This device is no more: its retained topics are to be cleared.
-    Forgotten {
-        /// Of which gateway.
-        gateway: GatewayIndex,
-        /// Which device.
-        device_id: DeviceId,
-    },
-    /// What is stored of this device has changed, and nothing that is published of it.
-    Store {
-        /// Of which gateway.
-        gateway: GatewayIndex,
-        /// Which device.
-        device_id: DeviceId,
-    },
-    /// This gateway's retained state or info has changed.
-    Gateway(GatewayIndex),
-    /// Its list is to be read: answer with `ListAsked`, then `List` or `ListFailed`.
-    ListGateway(GatewayIndex),
-}
-
-/// Every gateway with every device.
-#[derive(Debug, Default)]
+/// Every gateway with every device. Methods ignore an index that was never returned.
+#[derive(Debug)]
 pub struct Fleet {
+    /// The clock of every `now`.
+    clock: SteadyClock,
     gateways: Vec<Gateway>,
 }
 
 impl Fleet {
-    /// A gateway with the devices that its configuration declares. Until it is heard, or
-    /// `unknown_after` has passed, nothing is said of it.
+    #[must_use]
+    pub const fn new(clock: SteadyClock) -> Self {
+        Self { clock, gateways: Vec::new() }
+    }
+
+    /// Adds a gateway with the devices that its configuration declares. Their states are published
+    /// once its list was read or `unknown_after` has passed.
     pub fn add_gateway(
         &mut self,
         now: Moment,
@@ -124,8 +77,16 @@ impl Fleet {
         index
     }
 
-    /// A device that an earlier process knew: to be called before the gateway's first input. What
-    /// its first list says otherwise continues the chain; nothing is said of it until then.
+    fn gateway_mut(&mut self, gateway: GatewayIndex) -> Option<&mut Gateway> {
+        self.gateways.get_mut(gateway.0)
+    }
+
+    fn get(&self, gateway: GatewayIndex) -> Option<&Gateway> {
+        self.gateways.get(gateway.0)
+    }
+
+    /// Restores a device of an earlier process, before the gateway's first event. The differences
+    /// that its first list shows continue the event chain.
     pub fn restore(
         &mut self,
         now: Moment,
@@ -133,105 +94,107 @@ impl Fleet {
         device_id: DeviceId,
         remembered: Remembered,
     ) {
-        let Some(gateway) = self.gateways.get_mut(gateway.0) else { return };
-        if remembered.forgotten && !gateway.devices.contains_key(&device_id) {
-            gateway.past.insert(device_id, remembered);
-            return;
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.devices_mut().restore(now, device_id, remembered);
         }
-        let device = gateway.devices.entry(device_id);
-        let kept = gateway.kept.contains(&device_id);
-        device.or_insert_with(|| device::Device::undeclared(now, kept)).restore(remembered);
     }
 
-    /// What is to outlive the process of a device; `None` for one that never had topics.
+    /// What is persisted of a device; `None` if it never had topics.
     #[must_use]
     pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
-        let gateway = self.gateways.get(gateway.0)?;
-        let device = gateway.devices.get(&device_id).map(device::Device::remember);
-        device.or_else(|| gateway.past.get(&device_id).cloned())
+        self.get(gateway)?.devices().remembered(device_id)
     }
 
-    /// What is to outlive the process of all devices of a gateway.
+    /// What is persisted of all devices of a gateway.
     pub fn all_remembered(
         &self,
         gateway: GatewayIndex,
     ) -> impl Iterator<Item = (DeviceId, Remembered)> {
-        self.gateways.get(gateway.0).into_iter().flat_map(|gateway| {
-            let devices = gateway.devices.iter().map(|(id, device)| (*id, device.remember()));
-            devices.chain(gateway.past.iter().map(|(id, past)| (*id, past.clone())))
-        })
+        self.get(gateway).into_iter().flat_map(|gateway| gateway.devices().all_remembered())
     }
 
-    /// A new chain begins: every device's next event has number 1 and, as `previous`, the status
-    /// last known. `unpublished` events, which nobody has seen, become the first of it.
+    /// Starts a new event chain: every device's next event has number 1 and, as `previous`, the
+    /// last known status. `unpublished` events become its first.
     pub fn new_chain<'a>(&mut self, unpublished: impl IntoIterator<Item = &'a mut DeviceEvent>) {
-        for gateway in &mut self.gateways {
-            gateway.past.clear();
-            gateway.devices.values_mut().for_each(|device| device.seq = 0);
-        }
+        self.gateways.iter_mut().for_each(|gateway| gateway.devices_mut().reset_chain());
         for event in unpublished {
-            let gateway = self.gateways.get_mut(event.gateway.0);
-            let device = gateway.and_then(|gateway| gateway.devices.get_mut(&event.device_id));
+            let gateway = self.gateway_mut(event.gateway);
+            let device = gateway.and_then(|it| it.devices_mut().get_mut(event.device_id));
             if let Some(device) = device {
-                device.seq += 1;
-                event.seq = device.seq;
+                event.seq = device.next_seq();
             }
         }
     }
 
-    /// Takes one input of one gateway. An index that was never given out is ignored.
+    /// Applies one event of a gateway's link.
     pub fn step(
         &mut self,
         now: Moment,
         gateway: GatewayIndex,
-        input: Input,
+        event: LinkEvent,
         out: &mut Vec<Output>,
     ) {
-        let Some(gateway) = self.gateways.get_mut(gateway.0) else { return };
-        match input {
-            Input::LinkUp => gateway.link_up(now, out),
-            Input::Status { device_id, status, timestamp, received_at } => {
-                gateway.status(device_id, status, timestamp, received_at, out);
+        let clock = self.clock;
+        let Some(gateway) = self.gateway_mut(gateway) else { return };
+        let mut changed = None;
+        match event {
+            LinkEvent::LinkUp => gateway.link_up(now, out),
+            LinkEvent::Status { device_id, status, timestamp_s, received } => {
+                let report = StatusReport {
+                    status,
+                    source: Source::Stream,
+                    timestamp: Moment::from_millis(i64::from(timestamp_s) * 1_000),
+                    at: clock.at(received),
+                    read_at: Some(received),
+                };
+                gateway.status(device_id, report, out);
+                changed = Some(device_id);
             }
-            Input::ListAsked => gateway.list_asked(),
-            Input::List(rows) => gateway.list(now, rows, out),
-            Input::ListFailed => gateway.list_failed(now),
-            Input::ListWanted => gateway.want_list(now, out),
-            Input::LinkDown { last_sign_of_life } => gateway.link_down(now, last_sign_of_life, out),
+            LinkEvent::ListRequested => gateway.list_requested(),
+            LinkEvent::List(rows) => gateway.list(now, rows, out),
+            LinkEvent::ListFailed => gateway.list_failed(now),
+            LinkEvent::LinkDown { last_activity } => {
+                gateway.link_down(now, clock.at(last_activity), out);
+            }
+        }
+        debug_assert_eq!(gateway.broken_invariant(changed), None);
+    }
+
+    /// Requests a gateway's list: something was changed at it.
+    pub fn request_list(&mut self, now: Moment, gateway: GatewayIndex, out: &mut Vec<Output>) {
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.request_list(now, out);
         }
     }
 
-    /// These devices of a gateway are given to it again because of a command.
-    pub fn keep(
+    /// Sets the devices of a gateway that are provisioned again because of a command.
+    pub fn set_kept(
         &mut self,
         now: Moment,
         gateway: GatewayIndex,
         kept: BTreeSet<DeviceId>,
         out: &mut Vec<Output>,
     ) {
-        if let Some(gateway) = self.gateways.get_mut(gateway.0) {
-            gateway.keep(now, kept, out);
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.set_kept(now, kept, out);
+            debug_assert_eq!(gateway.broken_invariant(None), None);
         }
     }
 
-    /// Forgets devices that are neither in the list, nor in the configuration, nor kept by a
-    /// command; returns those of `ids` that are, and so stay.
+    /// Forgets devices that are not expected; returns those that are.
     pub fn forget(
         &mut self,
         gateway: GatewayIndex,
         ids: &[DeviceId],
         out: &mut Vec<Output>,
     ) -> Vec<DeviceId> {
-        let gateway = self.gateways.get_mut(gateway.0);
-        gateway.map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
+        self.gateway_mut(gateway).map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
     }
 
-    /// The wall's clock is from now on so far ahead of `now` (behind, if negative). What is shown
-    /// follows it; order and durations do not.
-    pub fn wall_is_ahead(&mut self, ms: i64) {
-        for gateway in &mut self.gateways {
-            gateway.ahead_ms = ms;
-        }
+    /// Sets how far the wall clock is ahead of `now` (behind, if negative). Published times follow
+    /// it; order and durations do not.
+    pub fn set_wall_offset(&mut self, ms: i64) {
+        self.gateways.iter_mut().for_each(|gateway| gateway.set_wall_offset(ms));
     }
 
     /// Does what is due by now.
@@ -241,10 +204,10 @@ impl Fleet {
         }
     }
 
-    /// When [`Fleet::wake`] is to be called next.
+    /// When [`Fleet::wake`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        self.gateways.iter().filter_map(Gateway::due).min()
+        self.gateways.iter().filter_map(Gateway::wake_at).min()
     }
 
     /// The gateways, in the order they were added.
@@ -252,48 +215,47 @@ impl Fleet {
         (0..self.gateways.len()).map(GatewayIndex)
     }
 
-    /// A gateway's state; `None` for an index that was never given out.
     #[must_use]
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<GatewayState> {
-        self.gateways.get(gateway.0).map(Gateway::view)
+        self.get(gateway).map(Gateway::state)
     }
 
-    /// Whether what is said of a gateway's devices holds.
+    /// Whether the states of a gateway's devices are known.
     #[must_use]
     pub fn gateway_is_live(&self, gateway: GatewayIndex) -> bool {
-        self.gateways.get(gateway.0).is_some_and(|gateway| gateway.live)
+        self.get(gateway).is_some_and(|gateway| gateway.view().is_live)
     }
 
-    /// Whether a gateway has been heard, or its loss established, since the start.
+    /// Whether a gateway's list was read, or its loss established, since the start.
     #[must_use]
     pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {
-        self.gateways.get(gateway.0).is_some_and(Gateway::decided)
+        self.get(gateway).is_some_and(Gateway::is_decided)
     }
 
-    /// A gateway's counts.
     #[must_use]
     pub fn counts(&self, gateway: GatewayIndex) -> Option<&GatewayCounts> {
-        self.gateways.get(gateway.0).map(Gateway::counts)
+        self.get(gateway).map(Gateway::counts)
     }
 
-    /// A device's state; `None` for one that has no topics.
+    /// A device's state; `None` if it has no topics.
     #[must_use]
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
-        let gateway = self.gateways.get(gateway.0)?;
-        gateway.devices.get(&device_id).map(|device| gateway.state_of(device_id, device))
+        let gateway = self.get(gateway)?;
+        Some(gateway.devices().get(device_id)?.state(device_id, gateway.view().is_live))
     }
 
-    /// The states of a gateway's devices, in order of their IDs.
+    /// The states of a gateway's devices, in the order of their IDs.
     pub fn devices(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceState> {
-        self.gateways.get(gateway.0).into_iter().flat_map(|gateway| {
-            let devices = gateway.devices.iter();
-            devices.map(|(device_id, device)| gateway.state_of(*device_id, device))
+        self.get(gateway).into_iter().flat_map(|gateway| {
+            let is_live = gateway.view().is_live;
+            gateway.devices().iter().map(move |(id, device)| device.state(id, is_live))
         })
     }
 
     /// The IDs of a gateway's devices, in order.
     pub fn device_ids(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceId> {
-        self.gateways.get(gateway.0).into_iter().flat_map(|gateway| gateway.devices.keys().copied())
+        let gateway = self.get(gateway).into_iter();
+        gateway.flat_map(|gateway| gateway.devices().iter().map(|(id, _)| id))
     }
 
     /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, all at `now`.
@@ -303,7 +265,13 @@ impl Fleet {
         ids: impl RangeBounds<DeviceId>,
         now: Moment,
     ) -> impl Iterator<Item = DeviceMeasures> {
-        let gateway = self.gateways.get_mut(gateway.0);
-        gateway.map(|gateway| gateway.measures(ids, now)).into_iter().flatten()
+        let gateway = self.gateway_mut(gateway);
+        let measures = gateway.map(|gateway| {
+            let view = gateway.view();
+            let until = view.observed_until(now);
+            let devices = gateway.devices_mut().range_mut(ids);
+            devices.map(move |(id, device)| device.measures(id, view.is_live, until))
+        });
+        measures.into_iter().flatten()
     }
 }

@@ -1,30 +1,29 @@
-//! How far a gateway's clock is from the bridge's, estimated from the stream.
+//! The difference between a gateway's clock and the bridge's, estimated from the stream.
 //!
-//! The wire's timestamps have whole seconds, so each one alone says the skew to a second, less the
-//! time it took to arrive. Some are wrong: an event that waited somewhere, a device whose event is
-//! dated an hour ahead. So the estimate is a median.
+//! The wire's timestamps have whole seconds, so one alone gives the skew to a second, less the
+//! delay of its arrival. Some are wrong: a delayed event, a device that dates its event an hour
+//! ahead. So the estimate is a median.
 
 use std::collections::VecDeque;
 
 use crate::ids::Moment;
 
-/// Between two samples, in milliseconds: many events that waited together count as few.
+/// The least time between two samples, in milliseconds: a burst of delayed events counts as one.
 const SAMPLE_EVERY_MS: i64 = 1_000;
-/// How long a sample counts, in milliseconds.
+/// How long a sample is used, in milliseconds.
 const SAMPLE_LIFE_MS: i64 = 1_200_000;
-/// Samples that are kept.
 const SAMPLES_MAX: usize = 31;
-/// Samples that are kept however old they are, so that one wrong sample is not the only one.
+/// Samples kept whatever their age, so that one wrong sample is not the only one.
 const SAMPLES_MIN: usize = 3;
 
 #[derive(Debug, Default)]
-pub(super) struct Skew {
-    /// When each was taken, and the timestamp minus that, in milliseconds.
+pub(crate) struct Skew {
+    /// When each was taken, and its timestamp minus that, in milliseconds.
     samples: VecDeque<(Moment, i64)>,
 }
 
 impl Skew {
-    pub(super) fn sample(&mut self, timestamp: Moment, received_at: Moment) {
+    pub(crate) fn sample(&mut self, timestamp: Moment, received_at: Moment) {
         let samples = &mut self.samples;
         if samples.back().is_some_and(|(at, _)| received_at.since(*at) < SAMPLE_EVERY_MS) {
             return;
@@ -38,8 +37,8 @@ impl Skew {
         }
     }
 
-    /// Gateway's clock minus bridge's, in milliseconds, to about half a second.
-    pub(super) fn estimate_ms(&self) -> Option<i64> {
+    /// The gateway's clock minus the bridge's, in milliseconds, to about half a second.
+    pub(crate) fn estimate_ms(&self) -> Option<i64> {
         let mut skews: Vec<i64> = self.samples.iter().map(|(_, skew)| *skew).collect();
         skews.sort_unstable();
         // Of two, the one that is less far ahead.

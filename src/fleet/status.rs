@@ -1,7 +1,5 @@
-//! What the wire says of a device's connection: its status and its mode.
-//!
-//! May not touch generated types: `gateway/convert.rs` turns those into these. The enums are open;
-//! a number this build does not know keeps its value.
+//! A device's connection status and mode. The enums are open: a number that this build does not
+//! know keeps its value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -89,6 +87,21 @@ impl Status {
             | Self::TlsCannotConnect
             | Self::TlsNotAllowed => Some(false),
             Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether it reports a failed attempt to connect.
+    pub(crate) const fn is_failure(self) -> bool {
+        match self {
+            Self::TcpCannotConnect
+            | Self::TlsCannotConnect
+            | Self::TcpNotAllowed
+            | Self::TlsNotAllowed => true,
+            Self::Disconnected
+            | Self::TcpConnected
+            | Self::TlsConnected
+            | Self::TryToConnect
+            | Self::Unknown(_) => false,
         }
     }
 

@@ -1,5 +1,5 @@
 //! A link that is up: reads the stream and the lists and reports them in order, without waiting
-//! for the reader of the events.
+//! for the reader of the reports.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use super::client::GatewayClient;
 use super::convert;
 use super::disconnect::Disconnect;
 use super::error::Error;
-use super::events::{EventSink, LinkError, LinkEvent};
+use super::reports::{LinkError, LinkReport, ReportSink};
 use super::rpc::{ApiVersion, SUBSCRIBE_STATUS};
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
-use crate::fleet::{AcceptFilter, Listed};
+use crate::fleet::{AcceptFilter, LinkEvent, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -29,7 +29,7 @@ async fn response<T>(call: &mut Option<PendingCall<T>>) -> Result<T, Error> {
 }
 
 pub(crate) struct ConnectedLink<'a> {
-    events: &'a EventSink,
+    reports: &'a ReportSink,
     list_requests: &'a Notify,
     client: &'a GatewayClient,
     subscription: Subscription,
@@ -39,12 +39,12 @@ pub(crate) struct ConnectedLink<'a> {
 
 impl<'a> ConnectedLink<'a> {
     pub(crate) fn new(
-        events: &'a EventSink,
+        reports: &'a ReportSink,
         list_requests: &'a Notify,
         client: &'a GatewayClient,
         subscription: Subscription,
     ) -> Self {
-        Self { events, list_requests, client, subscription, list: None, filter: None }
+        Self { reports, list_requests, client, subscription, list: None, filter: None }
     }
 
     /// Reads until the link ends.
@@ -89,7 +89,7 @@ impl<'a> ConnectedLink<'a> {
                     self.filter = None;
                     // A filter that cannot be read is no failure of the link.
                     if let Ok(filter) = filter {
-                        self.events.try_send(LinkEvent::AcceptFilter(Box::new(filter)))?;
+                        self.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                     }
                 }
                 () = self.list_requests.notified(), if may_list => self.request_list()?,
@@ -98,7 +98,7 @@ impl<'a> ConnectedLink<'a> {
     }
 
     fn request_list(&mut self) -> Result<(), Disconnect> {
-        self.events.try_send(LinkEvent::ListAsked)?;
+        self.reports.try_send(LinkEvent::ListRequested)?;
         let client = self.client.clone();
         self.list = Some(Box::pin(async move { client.device_list().await }));
         Ok(())
@@ -114,10 +114,11 @@ impl<'a> ConnectedLink<'a> {
                     let client = self.client.clone();
                     self.filter = Some(Box::pin(async move { client.accept_filter().await }));
                 }
-                self.events.try_send(LinkEvent::List(rows))
+                self.reports.try_send(LinkEvent::List(rows))
             }
             Err(error) => {
-                self.events.try_send(LinkEvent::ListFailed(LinkError::from(&error)))?;
+                self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
+                self.reports.try_send(LinkEvent::ListFailed)?;
                 match error {
                     Error::Broken { .. } => Err(error.into()),
                     _ => Ok(()),
@@ -130,7 +131,7 @@ impl<'a> ConnectedLink<'a> {
         let received = Instant::now().into_std();
         for change in batch.drain(..) {
             match convert::status_change(change, received) {
-                Some(event) => self.events.try_send(event)?,
+                Some(event) => self.reports.try_send(event)?,
                 None => self.client.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1),
             }
         }

@@ -9,9 +9,10 @@ use std::time::Instant;
 use prost::Message;
 use tonic::{Code, Status as GrpcStatus};
 
-use super::events::LinkEvent;
 use super::types::{DeviceError, FoundDevice, PendingDevice};
-use crate::fleet::{AcceptFilter, DeviceInfo, DeviceType, Listed, Mode, Slaves, Status, Target};
+use crate::fleet::{
+    AcceptFilter, DeviceInfo, DeviceType, LinkEvent, Listed, Mode, Slaves, Status, Target,
+};
 use crate::ids::{DeviceId, Moment};
 use crate::proto::{connect, err};
 

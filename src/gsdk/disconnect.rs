@@ -6,8 +6,8 @@ use tonic::{Code, Status};
 
 use super::connection::Connection;
 use super::error::{Error, ErrorCode, code_name, is_too_many_pings, root_cause};
-use super::events::LinkError;
 use super::options::PORT_DEFAULT;
+use super::reports::LinkError;
 use super::rpc::SUBSCRIBE_STATUS;
 use crate::ids::GatewayName;
 

@@ -13,12 +13,12 @@ use super::connected_link::ConnectedLink;
 use super::connection::RpcObserver;
 use super::disconnect::Disconnect;
 use super::error::ErrorCode;
-use super::events::{EventSink, LinkError, LinkEvent, LinkEventSender};
 use super::failure_log::FailureLog;
 use super::options::GatewayOptions;
+use super::reports::{LinkError, LinkReport, LinkReportSender, ReportSink};
 use super::rpc::ApiVersion;
 use super::subscription::Subscription;
-use crate::fleet::GatewayIndex;
+use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::net::Backoff;
 use crate::task::catch_panic;
 
@@ -32,19 +32,19 @@ pub struct Link {
 
 impl Link {
     /// Starts the task. It ends when `stop` becomes true, or when its sender or the receiver of
-    /// the events is gone.
+    /// the reports is gone.
     #[must_use]
     pub fn start(
         gateway: GatewayIndex,
         options: GatewayOptions,
-        events: LinkEventSender,
+        reports: LinkReportSender,
         observer: RpcObserver,
         mut stop: watch::Receiver<bool>,
     ) -> Self {
         let list_requests = Arc::new(Notify::new());
         let (client_sender, client) = watch::channel(None);
         let task = LinkTask {
-            events: EventSink::new(gateway, options.name.clone(), events),
+            reports: ReportSink::new(gateway, options.name.clone(), reports),
             observer,
             list_requests: list_requests.clone(),
             client: client_sender,
@@ -90,7 +90,7 @@ impl Link {
 #[derive(Clone)]
 struct LinkTask {
     options: GatewayOptions,
-    events: EventSink,
+    reports: ReportSink,
     observer: RpcObserver,
     list_requests: Arc<Notify>,
     client: watch::Sender<Option<GatewayClient>>,
@@ -113,17 +113,8 @@ impl Uptime {
     }
 }
 
-fn down_event(uptime: Option<Uptime>, error: LinkError) -> LinkEvent {
-    match uptime {
-        Some(Uptime { last_activity, .. }) => {
-            LinkEvent::LinkDown { last_activity: last_activity.into_std(), error }
-        }
-        None => LinkEvent::AttemptFailed(error),
-    }
-}
-
 impl LinkTask {
-    /// Runs until the receiver of the events is gone. A panic ends the link, not the task.
+    /// Runs until the receiver of the reports is gone. A panic ends the link, not the task.
     async fn supervise(self) {
         loop {
             let Err(panic) = catch_panic(self.clone().run()).await else { return };
@@ -139,7 +130,7 @@ impl LinkTask {
                  report this: {panic}"
             );
             let error = LinkError::new(ErrorCode::Internal, message);
-            if !self.events.send(down_event(uptime, error)).await {
+            if !self.report_failure(uptime, error).await {
                 return;
             }
             sleep(self.options.timing.retry.first).await;
@@ -161,7 +152,7 @@ impl LinkTask {
             } else {
                 self.failures.attempt_failed(gateway, disconnect.error());
             }
-            if !self.events.send(down_event(uptime, disconnect.error().clone())).await {
+            if !self.report_failure(uptime, disconnect.error().clone()).await {
                 return;
             }
             if !retry_at_once {
@@ -171,6 +162,15 @@ impl LinkTask {
         }
     }
 
+    /// Reports that the link is down, or that an attempt failed; false if the receiver is gone.
+    async fn report_failure(&self, uptime: Option<Uptime>, error: LinkError) -> bool {
+        let Some(Uptime { last_activity, .. }) = uptime else {
+            return self.reports.send(LinkReport::AttemptFailed(error)).await;
+        };
+        let down = LinkEvent::LinkDown { last_activity: last_activity.into_std() };
+        self.reports.send(LinkReport::Disconnected(error)).await && self.reports.send(down).await
+    }
+
     /// Connects and reads until the link ends; returns how long it was up, if it was.
     async fn attempt(&mut self) -> (Disconnect, Option<Uptime>) {
         let (client, subscription) = match self.connect().await {
@@ -178,7 +178,7 @@ impl LinkTask {
             Err(disconnect) => return (disconnect, None),
         };
         let since = Instant::now();
-        let link = ConnectedLink::new(&self.events, &self.list_requests, &client, subscription);
+        let link = ConnectedLink::new(&self.reports, &self.list_requests, &client, subscription);
         let disconnect = link.run(self.api_version, self.keep_alive).await;
         let last_activity = client.connection().activity().last_activity();
         (disconnect, Some(Uptime { since, last_activity }))
@@ -193,7 +193,9 @@ impl LinkTask {
         discard_request(&self.list_requests).await;
         self.client.send_replace(Some(client.clone()));
         let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
-        self.events.try_send(LinkEvent::LinkUp { api_version, certificate_expires_at })?;
+        let connected = LinkReport::Connected { api_version, certificate_expires_at };
+        self.reports.try_send(connected)?;
+        self.reports.try_send(LinkEvent::LinkUp)?;
         self.failures.connected(&self.options.name, api_version);
         Ok((client, subscription))
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::*;
 use crate::fleet::*;
 use crate::homeassistant;
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, Moment, SteadyClock};
 use crate::payload::*;
 use crate::store::{Event, Limits, Outbox};
 
@@ -51,7 +51,7 @@ fn discovery(enabled: bool) -> DiscoverySettings {
 impl Desk {
     fn new() -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
-        let mut fleet = Fleet::default();
+        let mut fleet = Fleet::new(SteadyClock::new(Instant::now(), now));
         let settings = GatewaySettings {
             audit_interval_ms: 60_000,
             unknown_after_ms: 10_000,
@@ -80,7 +80,7 @@ impl Desk {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    fn input(&mut self, input: LinkEvent) {
         let mut out = Vec::new();
         self.fleet.step(self.now, GatewayIndex(0), input, &mut out);
         for output in out {
@@ -167,9 +167,9 @@ impl Desk {
     fn online(rows: Vec<Listed>) -> Self {
         let mut desk = Self::new();
         desk.connect(20);
-        desk.input(Input::LinkUp);
-        desk.input(Input::ListAsked);
-        desk.input(Input::List(rows));
+        desk.input(LinkEvent::LinkUp);
+        desk.input(LinkEvent::ListRequested);
+        desk.input(LinkEvent::List(rows));
         desk.said();
         desk
     }
@@ -193,9 +193,9 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
     assert_eq!(said, ["gsdk/lobby/state offline", "gsdk/lobby/info ...", "gsdk/bridge/info ..."]);
     assert!(!desk.publisher.is_online(), "the gateway has not been heard");
 
-    desk.input(Input::LinkUp);
-    desk.input(Input::ListAsked);
-    desk.input(Input::List(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]));
+    desk.input(LinkEvent::LinkUp);
+    desk.input(LinkEvent::ListRequested);
+    desk.input(LinkEvent::List(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]));
     let said = desk.said();
     let topics = [
         "gsdk/lobby/7/state ...",
@@ -233,8 +233,8 @@ fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
     let sent: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
     assert_eq!(sent.len(), 20);
     let status = Status::Disconnected;
-    let (timestamp, received_at) = (desk.now, desk.now);
-    desk.input(Input::Status { device_id: id(50), status, timestamp, received_at });
+    let (timestamp_s, received) = (1_790_000_000, Instant::now());
+    desk.input(LinkEvent::Status { device_id: id(50), status, timestamp_s, received });
     for message in sent {
         desk.ack(message.token, true);
     }
@@ -299,11 +299,11 @@ fn an_info_follows_the_gateways_state_at_once_and_never_goes_before_it() {
     desk.connect(20);
     desk.now = desk.now.plus(60_000);
     desk.said();
-    desk.input(Input::LinkUp);
+    desk.input(LinkEvent::LinkUp);
     assert_eq!(desk.said(), ["gsdk/lobby/state offline", "gsdk/lobby/info ..."], "syncing");
     desk.now = desk.now.plus(1_000);
-    desk.input(Input::ListAsked);
-    desk.input(Input::List(vec![row(7, Status::TlsConnected)]));
+    desk.input(LinkEvent::ListRequested);
+    desk.input(LinkEvent::List(vec![row(7, Status::TlsConnected)]));
     let said = desk.said();
     let place = |text: &str| said.iter().position(|said| said == text);
     assert!(place("gsdk/lobby/state online").is_some(), "{said:?}");

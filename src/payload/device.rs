@@ -250,6 +250,7 @@ mod tests {
             received_at: Moment::from_millis(1_795_431_600_120),
             duration_ms: Some(3_600_000),
             source: Source::Stream,
+            read_at: None,
         };
         let payload = DeviceEventPayload::new(&directory, &directory.gateways[0], &event);
         let expected = json!({

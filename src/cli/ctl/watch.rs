@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use super::Gateway;
 use super::look::Look;
 use crate::cli::escape::escaped;
-use crate::fleet::{DeviceType, GatewayIndex, Status};
-use crate::gsdk::{Link, LinkEvent};
+use crate::fleet::{DeviceType, GatewayIndex, LinkEvent, Status};
+use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::rfc3339;
 
@@ -60,13 +60,23 @@ pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
 
 impl Watch {
     /// Whether the options are wrong, so that waiting for a link is useless.
-    fn is_usage_error(&self, event: &LinkEvent) -> bool {
-        let LinkEvent::AttemptFailed(error) = event else { return false };
+    fn is_usage_error(&self, report: &LinkReport) -> bool {
+        let LinkReport::AttemptFailed(error) = report else { return false };
         !self.was_linked && super::is_usage_error(error.code)
     }
 
-    fn lines(&mut self, event: LinkEvent, link: &Link) -> Vec<String> {
+    fn lines(&mut self, report: LinkReport, link: &Link) -> Vec<String> {
         let now = now();
+        let event = match report {
+            LinkReport::Event(event) => event,
+            LinkReport::Disconnected(error) => {
+                return vec![self.link(now, "link_lost", Some(&error.to_string()))];
+            }
+            LinkReport::AttemptFailed(error) | LinkReport::ListFailed(error) => {
+                return vec![self.link(now, "no_link", Some(&error.to_string()))];
+            }
+            LinkReport::Connected { .. } | LinkReport::AcceptFilter(_) => return Vec::new(),
+        };
         match event {
             LinkEvent::Status { device_id, status, timestamp_s, .. } => {
                 // The list has the type of a connected device.
@@ -76,7 +86,7 @@ impl Watch {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
-            LinkEvent::LinkUp { .. } => {
+            LinkEvent::LinkUp => {
                 (self.was_linked, self.is_listed) = (true, false);
                 link.list_now();
                 vec![self.link(now, "linked", None)]
@@ -97,13 +107,9 @@ impl Watch {
                 };
                 rows.iter().map(line).collect()
             }
-            LinkEvent::LinkDown { error, .. } => {
-                vec![self.link(now, "link_lost", Some(&error.to_string()))]
+            LinkEvent::ListRequested | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {
+                Vec::new()
             }
-            LinkEvent::AttemptFailed(error) | LinkEvent::ListFailed(error) => {
-                vec![self.link(now, "no_link", Some(&error.to_string()))]
-            }
-            LinkEvent::ListAsked | LinkEvent::AcceptFilter(_) => Vec::new(),
         }
     }
 

@@ -1,16 +1,18 @@
 //! Tests of the core: its rules one by one, and its invariants over random histories.
-//!
-//! May not use anything but the core's public face.
 
+mod lists;
 mod properties;
 mod restarts;
 mod rules;
+
+use std::time::Instant;
 
 use super::*;
 
 /// A core with one gateway, fed by hand.
 pub(super) struct Bench {
     pub(super) fleet: Fleet,
+    clock: SteadyClock,
     pub(super) gateway: GatewayIndex,
     pub(super) now: Moment,
     pub(super) out: Vec<Output>,
@@ -42,7 +44,9 @@ pub(super) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
 impl Bench {
     pub(super) fn new(declared: &[u32]) -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
-        let mut fleet = Fleet::default();
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let clock = SteadyClock::new(Instant::now(), now);
+        let mut fleet = Fleet::new(clock);
         let settings = GatewaySettings {
             audit_interval_ms: AUDIT_MS,
             unknown_after_ms: UNKNOWN_MS,
@@ -50,35 +54,48 @@ impl Bench {
         };
         let declared: Vec<_> = declared.iter().map(|&number| id(number)).collect();
         let gateway = fleet.add_gateway(now, settings, &declared);
-        Self { fleet, gateway, now, out: Vec::new() }
+        Self { fleet, clock, gateway, now, out: Vec::new() }
     }
 
     /// With a link and this first list.
     pub(super) fn online(rows: Vec<Listed>) -> Self {
         let mut bench = Self::new(&[]);
-        bench.input(Input::LinkUp);
+        bench.input(LinkEvent::LinkUp);
         bench.list(rows);
         bench.out.clear();
         bench
     }
 
-    pub(super) fn input(&mut self, input: Input) {
-        self.fleet.step(self.now, self.gateway, input, &mut self.out);
+    pub(super) fn input(&mut self, event: LinkEvent) {
+        self.fleet.step(self.now, self.gateway, event, &mut self.out);
     }
 
     pub(super) fn status(&mut self, number: u32, status: Status) {
-        let timestamp = Moment::from_millis(self.now.millis() / 1000 * 1000);
-        let received_at = self.now;
-        self.input(Input::Status { device_id: id(number), status, timestamp, received_at });
+        self.status_dated(number, status, self.now);
+    }
+
+    /// A status with this time of the gateway's clock.
+    pub(super) fn status_dated(&mut self, number: u32, status: Status, timestamp: Moment) {
+        let timestamp_s = u32::try_from(timestamp.millis() / 1000).unwrap();
+        let (device_id, received) = (id(number), self.clock.instant(self.now));
+        self.input(LinkEvent::Status { device_id, status, timestamp_s, received });
+    }
+
+    pub(super) fn request_list(&mut self) {
+        self.fleet.request_list(self.now, self.gateway, &mut self.out);
     }
 
     pub(super) fn list(&mut self, rows: Vec<Listed>) {
-        self.input(Input::ListAsked);
-        self.input(Input::List(rows));
+        self.input(LinkEvent::ListRequested);
+        self.input(LinkEvent::List(rows));
     }
 
     pub(super) fn link_down(&mut self) {
-        self.input(Input::LinkDown { last_sign_of_life: self.now });
+        self.link_down_after(self.now);
+    }
+
+    pub(super) fn link_down_after(&mut self, last_activity: Moment) {
+        self.input(LinkEvent::LinkDown { last_activity: self.clock.instant(last_activity) });
     }
 
     pub(super) fn pass(&mut self, millis: i64) {
@@ -106,7 +123,7 @@ impl Bench {
     }
 
     pub(super) fn asked_for_list(&mut self) -> bool {
-        let asked = self.out.contains(&Output::ListGateway(self.gateway));
+        let asked = self.out.contains(&Output::RequestList(self.gateway));
         self.out.clear();
         asked
     }

@@ -1,7 +1,7 @@
 //! The core's invariants over random histories of a whole gateway: changes, a stream that loses,
 //! lists that overtake it or lag, links that break, devices that come and go.
 //!
-//! May not use anything but the core's public face. The model is the gateway's truth: statuses,
+//! The model is the gateway's truth: statuses,
 //! a queue between gateway and bridge, lists taken at one moment and delivered at another.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -151,7 +151,7 @@ impl World {
         if !self.linked {
             self.linked = true;
             self.linked_at = self.bench.now;
-            self.bench.input(Input::LinkUp);
+            self.bench.input(LinkEvent::LinkUp);
             self.settle();
         }
     }
@@ -166,7 +166,7 @@ impl World {
             self.asked = false;
             let silent_ms = self.bench.now.since(self.linked_at).min(SILENT_MS);
             let last_sign_of_life = self.bench.now.plus(-silent_ms);
-            self.bench.input(Input::LinkDown { last_sign_of_life });
+            self.bench.link_down_after(last_sign_of_life);
             self.settle();
         }
     }
@@ -178,11 +178,11 @@ impl World {
                 self.bench.status(device, status);
             }
             Some(Message::Asked) => {
-                self.bench.input(Input::ListAsked);
+                self.bench.input(LinkEvent::ListRequested);
                 self.asked = true;
             }
-            Some(Message::List(rows)) => self.bench.input(Input::List(rows)),
-            Some(Message::Failed) => self.bench.input(Input::ListFailed),
+            Some(Message::List(rows)) => self.bench.input(LinkEvent::List(rows)),
+            Some(Message::Failed) => self.bench.input(LinkEvent::ListFailed),
             None => {}
         }
         self.settle();
@@ -192,7 +192,7 @@ impl World {
     fn settle(&mut self) {
         for output in std::mem::take(&mut self.bench.out) {
             match output {
-                Output::ListGateway(_) => {
+                Output::RequestList(_) => {
                     assert!(self.linked, "a list asked for without a link");
                     self.wire.push_back(Message::Asked);
                 }
@@ -268,6 +268,7 @@ proptest! {
         ),
     ) {
         let mut bench = World::new().bench;
+        bench.input(LinkEvent::LinkUp);
         bench.list(vec![row(7, Status::TlsConnected, true)]);
         bench.status(7, Status::Disconnected);
         let mut distinct = std::collections::HashSet::from([Status::Disconnected.code()]);
@@ -324,7 +325,7 @@ proptest! {
             for &(_, gap) in gaps.iter().filter(|gap| gap.0 == at) {
                 bench.link_down();
                 bench.pass(gap);
-                bench.input(Input::LinkUp);
+                bench.input(LinkEvent::LinkUp);
                 bench.list(vec![row(7, present, true)]);
                 match present.connected().filter(|_| gap < UNKNOWN_MS) {
                     Some(true) => connected += gap,

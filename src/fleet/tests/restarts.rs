@@ -1,6 +1,4 @@
 //! Tests of what outlives the process, and of new chains.
-//!
-//! May not use anything but the core's public face.
 
 use super::*;
 
@@ -36,7 +34,7 @@ fn a_restored_device_of_which_nothing_is_new_keeps_everything() {
     let before = left();
     assert_eq!(bench.device(1).connected, None, "nobody knows yet");
     assert_eq!(bench.device(1).last_known.unwrap().status, Status::TlsConnected);
-    bench.input(Input::LinkUp);
+    bench.input(LinkEvent::LinkUp);
     // A retry that has been told is no news after a restart either.
     bench.list(vec![row(1, Status::TlsConnected, true), row(2, Status::TcpCannotConnect, true)]);
     assert_eq!(bench.events(), []);
@@ -49,7 +47,7 @@ fn a_restored_device_of_which_nothing_is_new_keeps_everything() {
 #[test]
 fn what_happened_while_nobody_listened_continues_the_chain() {
     let mut bench = restored();
-    bench.input(Input::LinkUp);
+    bench.input(LinkEvent::LinkUp);
     bench.list(vec![row(2, Status::TcpConnected, true)]);
     let events = bench.events();
     let told: Vec<_> = events
@@ -69,7 +67,7 @@ fn what_happened_while_nobody_listened_continues_the_chain() {
 #[test]
 fn a_change_on_the_stream_after_a_restart_has_no_duration() {
     let mut bench = restored();
-    bench.input(Input::LinkUp);
+    bench.input(LinkEvent::LinkUp);
     bench.status(1, Status::Disconnected);
     let events = bench.events();
     assert_eq!((events[0].seq, events[0].duration_ms), (5, None));

@@ -9,9 +9,9 @@ fn desk(rows: Vec<Listed>) -> Desk {
     let mut desk = Desk::new();
     desk.publisher = Publisher::new(Topics::new("gsdk", "bridge"), 1, discovery(true));
     desk.connect(20);
-    desk.input(Input::LinkUp);
-    desk.input(Input::ListAsked);
-    desk.input(Input::List(rows));
+    desk.input(LinkEvent::LinkUp);
+    desk.input(LinkEvent::ListRequested);
+    desk.input(LinkEvent::List(rows));
     desk.said();
     desk
 }

@@ -39,7 +39,7 @@ fn device(seq: u64) -> Remembered {
             whole: false,
             status: Status::TcpCannotConnect,
         }),
-        told: vec![Status::TryToConnect, Status::TcpCannotConnect],
+        reported_retries: vec![Status::TryToConnect, Status::TcpCannotConnect].into(),
         managed: true,
         info: Some(DeviceInfo {
             device_type: DeviceType::from_code(0x0D),

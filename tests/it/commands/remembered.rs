@@ -226,7 +226,7 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
         assert_eq!(filter(), left, "nothing is added while the link is up");
     }
     let (_, log) = house.bridge.stop().await;
-    assert!(!log.contains("another client took it away"), "{log}");
+    assert!(!log.contains("another client removed desired items"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

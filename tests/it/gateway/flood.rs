@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::gsdk::LinkEvent;
+use gsdk2mqtt::fleet::LinkEvent;
+use gsdk2mqtt::gsdk::LinkReport;
 use gsdk2mqtt::proto::connect::StatusChange;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,11 +87,11 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     let mut expected = 1;
     while expected <= CHANGES {
         match observed.next().await {
-            LinkEvent::Status { timestamp_s, .. } => {
+            LinkReport::Event(LinkEvent::Status { timestamp_s, .. }) => {
                 assert_eq!(timestamp_s, expected);
                 expected += 1;
             }
-            LinkEvent::LinkDown { error, .. } => panic!("after {expected}: {error}"),
+            LinkReport::Disconnected(error) => panic!("after {expected}: {error}"),
             _ => {}
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::gsdk::LinkEvent;
+use gsdk2mqtt::fleet::LinkEvent;
+use gsdk2mqtt::gsdk::LinkReport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -34,11 +35,8 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_told() {
         assert!(tokio::time::timeout(idle, observed.queue.recv()).await.is_err());
         let frozen = Instant::now();
         proxy.freeze(true);
-        let down = observed.next().await;
+        let (last_activity, error) = observed.down().await;
         let noticed = frozen.elapsed();
-        let LinkEvent::LinkDown { last_activity, error } = down else {
-            panic!("a loss, not {down:?}");
-        };
         assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");
         assert!(error.to_string().contains("the gateway hangs, or the network is cut"));
         let longest = timing.keep_alive_interval + timing.keep_alive_timeout;
@@ -132,17 +130,18 @@ async fn takes_no_pings(newer: bool) {
     let proxy = Proxy::before(address).await;
     let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
     observed.up().await;
-    let down = observed.next().await;
-    assert!(matches!(down, LinkEvent::LinkDown { .. }), "{down:?}");
+    observed.down().await;
+    let connected = observed.next().await;
+    assert!(matches!(connected, LinkReport::Connected { .. }), "{connected:?}");
     let up = observed.next().await;
-    assert!(matches!(up, LinkEvent::LinkUp { .. }), "{up:?}");
+    assert!(matches!(up, LinkReport::Event(LinkEvent::LinkUp)), "{up:?}");
     let calls = || seen.calls_after_pings.load(Ordering::SeqCst);
     eventually("calls instead of pings", || calls() >= 5).await;
     assert_eq!(seen.pings.load(Ordering::SeqCst), 3);
     assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
     // They notice a frozen gateway as pings do.
     proxy.freeze(true);
-    let LinkEvent::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    let (_, error) = observed.down().await;
     assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");
     observed.stop().await;
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::fleet::Status as DeviceStatus;
+use gsdk2mqtt::fleet::{LinkEvent, Status as DeviceStatus};
 use gsdk2mqtt::gsdk::{
-    AcceptFilter, ApiVersion, Error, GatewayClient, LinkError, LinkEvent, RpcRecord, Target,
+    AcceptFilter, ApiVersion, Error, GatewayClient, LinkReport, RpcRecord, Target,
 };
 use gsdk2mqtt::ids::DeviceId;
 use gsdk2mqtt::proto::connect;
@@ -33,22 +33,27 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(observed.link.client().is_none());
-    let LinkEvent::LinkUp { api_version, certificate_expires_at } = observed.next().await else {
-        panic!("a link first");
+    let LinkReport::Connected { api_version, certificate_expires_at } = observed.next().await
+    else {
+        panic!("a connection first");
     };
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::LinkUp)));
     assert_eq!(api_version, ApiVersion::V1_5);
     assert!(certificate_expires_at.is_some());
     assert_eq!(peer.subscriptions(), 1);
     assert_eq!(peer.state.queue_size.load(Ordering::Relaxed), 65_536);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
-    let LinkEvent::List(rows) = observed.next().await else { panic!("the list after its mark") };
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
+    let LinkReport::Event(LinkEvent::List(rows)) = observed.next().await else {
+        panic!("the list after its request")
+    };
     assert_eq!(rows.iter().map(|row| row.device_id).collect::<Vec<_>>(), [id(7), id(9)]);
     let before = Instant::now();
     peer.tell(7, 0x203);
-    let LinkEvent::Status { device_id, status, timestamp_s, received } = observed.next().await
+    let next = observed.next().await;
+    let LinkReport::Event(LinkEvent::Status { device_id, status, timestamp_s, received }) = next
     else {
-        panic!("a status");
+        panic!("a status, not {next:?}");
     };
     assert_eq!((device_id, status), (id(7), DeviceStatus::Unknown(0x203)));
     assert_eq!(timestamp_s, 1_700_000_000);
@@ -66,7 +71,10 @@ async fn an_old_gateway_is_found_out_and_remembered() {
         let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), state).await;
         let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
         let up = observed.next().await;
-        assert!(matches!(up, LinkEvent::LinkUp { api_version: ApiVersion::Legacy, .. }), "{up:?}");
+        let LinkReport::Connected { api_version: ApiVersion::Legacy, .. } = up else {
+            panic!("a connection in the old version, not {up:?}");
+        };
+        observed.up().await;
         let client = observed.link.client().unwrap();
         assert_eq!(client.api_version(), Some(ApiVersion::Legacy));
         client.device_list().await.unwrap();
@@ -89,27 +97,23 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(matches!(
         observed.next().await,
-        LinkEvent::LinkUp { api_version: ApiVersion::V1_5, .. }
+        LinkReport::Connected { api_version: ApiVersion::V1_5, .. }
     ));
+    observed.up().await;
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
-    assert!(matches!(observed.next().await, LinkEvent::List(_)));
-    assert!(matches!(observed.next().await, LinkEvent::AcceptFilter(_)));
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::List(_))));
+    assert!(matches!(observed.next().await, LinkReport::AcceptFilter(_)));
     for number in [3, 4] {
         peer.tell(number, 1);
         let next = observed.next().await;
         assert!(
-            matches!(next, LinkEvent::Status { device_id, .. } if device_id == id(number)),
+            matches!(next, LinkReport::Event(LinkEvent::Status { device_id, .. })
+                if device_id == id(number)),
             "{next:?}"
         );
     }
     observed.stop().await;
-}
-
-async fn down(observed: &mut Observed) -> (Instant, LinkError) {
-    let down = observed.next_that(|next| matches!(next, LinkEvent::LinkDown { .. })).await;
-    let LinkEvent::LinkDown { last_activity, error } = down else { unreachable!() };
-    (last_activity, error)
 }
 
 #[tokio::test]
@@ -119,7 +123,7 @@ async fn a_stream_that_ends_is_a_lost_link() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     observed.up().await;
     peer.end_streams();
-    let (_, error) = down(&mut observed).await;
+    let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "stream_ended");
     assert_eq!(
         error.to_string(),
@@ -128,7 +132,7 @@ async fn a_stream_that_ends_is_a_lost_link() {
     observed.up().await;
     eventually("a new subscription", || peer.subscriptions() == 1).await;
     peer.fail_streams(&Status::aborted("queue gone"));
-    let (_, error) = down(&mut observed).await;
+    let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "aborted");
     assert_eq!(
         error.to_string(),
@@ -146,15 +150,16 @@ async fn a_failed_list_leaves_the_link() {
     observed.up().await;
     *peer.state.refuse.lock().unwrap() = Some(Code::Internal);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkEvent::ListAsked));
-    let LinkEvent::ListFailed(error) = observed.next().await else { panic!("a failed list") };
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
+    let LinkReport::ListFailed(error) = observed.next().await else { panic!("a failed list") };
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListFailed)));
     assert_eq!(error.code.as_str(), "internal");
     assert_eq!(
         error.to_string(),
         "gateway lobby answered GetDeviceList with internal: as the test wants it"
     );
     peer.tell(5, 1);
-    assert!(matches!(observed.next().await, LinkEvent::Status { .. }));
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::Status { .. })));
     observed.stop().await;
 }
 
@@ -172,7 +177,7 @@ async fn a_connection_that_takes_no_more_calls_is_given_up() {
         observed.queue.len() > 1 && peer.subscriptions() == 0
     })
     .await;
-    let (_, error) = down(&mut observed).await;
+    let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "unavailable", "{error}");
     observed.stop().await;
 }
@@ -185,7 +190,7 @@ async fn attempts_that_fail_are_told_until_one_succeeds() {
     let peer = peer(&ca, state).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     for _ in 0..3 {
-        let LinkEvent::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        let LinkReport::AttemptFailed(error) = observed.next().await else { panic!("no link") };
         assert_eq!(error.code.as_str(), "permission_denied");
     }
     *peer.state.refuse.lock().unwrap() = None;
@@ -193,27 +198,30 @@ async fn attempts_that_fail_are_told_until_one_succeeds() {
     observed.stop().await;
 }
 
-/// Aim: a reader that does not read never holds up the stream. Method: a queue of ten and a hundred
-/// changes; the stream is dropped, and only what was in the queue and the loss are handed on.
+/// Aim: a reader that does not read never holds up the stream. Method: a queue of eleven and a
+/// hundred changes; the stream is dropped, and only what was in the queue and the loss are handed
+/// on.
 #[tokio::test]
 async fn a_full_queue_drops_the_stream_and_is_told() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
-    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 10);
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 11);
     eventually("a subscription", || peer.subscriptions() == 1).await;
     for number in 1..=100 {
         peer.tell(number, 1);
     }
     eventually("the stream is dropped", || peer.subscriptions() == 0).await;
-    assert!(matches!(observed.next().await, LinkEvent::LinkUp { .. }));
+    assert!(matches!(observed.next().await, LinkReport::Connected { .. }));
+    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::LinkUp)));
     for number in 1..=9 {
         let next = observed.next().await;
         assert!(
-            matches!(next, LinkEvent::Status { device_id, .. } if device_id == id(number)),
+            matches!(next, LinkReport::Event(LinkEvent::Status { device_id, .. })
+                if device_id == id(number)),
             "{next:?}"
         );
     }
-    let LinkEvent::LinkDown { error, .. } = observed.next().await else { panic!("a loss") };
+    let (_, error) = observed.down().await;
     assert_eq!(error.code.as_str(), "overflow");
     observed.up().await;
     observed.stop().await;
@@ -228,7 +236,7 @@ async fn a_cut_connection_is_told_with_its_cause() {
     observed.up().await;
     let client = observed.link.client().unwrap();
     proxy.cut();
-    let (_, error) = down(&mut observed).await;
+    let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "connection_lost");
     let line = format!(
         "gateway lobby: the connection to {} broke (the other side closed it)",
@@ -297,10 +305,7 @@ async fn a_panic_costs_the_link_and_not_the_task() {
     let mut observed = Observed::start_with(options, 1000, Arc::new(observer));
     observed.up().await;
     observed.link.list_now();
-    let down = |observation: &LinkEvent| matches!(observation, LinkEvent::LinkDown { .. });
-    let LinkEvent::LinkDown { error, .. } = observed.next_that(down).await else {
-        unreachable!("only those fit")
-    };
+    let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "internal");
     assert!(error.message.contains("made to die"), "{error}");
     observed.up().await;
@@ -321,7 +326,7 @@ async fn time_before_a_panic_in_which_nothing_came_is_not_observed() {
     observed.up().await;
     proxy.freeze(true);
     let frozen = Instant::now();
-    let (last_activity, error) = down(&mut observed).await;
+    let (last_activity, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "internal");
     assert!(frozen.elapsed() >= Duration::from_secs(1), "it dies late");
     let late = last_activity.saturating_duration_since(frozen);
@@ -355,8 +360,10 @@ async fn a_list_with_an_address_that_is_no_text_is_read_but_for_that_address() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     observed.up().await;
     observed.link.list_now();
-    let list = |next: &LinkEvent| matches!(next, LinkEvent::List(_) | LinkEvent::ListFailed(_));
-    let LinkEvent::List(rows) = observed.next_that(list).await else {
+    let list = |next: &LinkReport| {
+        matches!(next, LinkReport::Event(LinkEvent::List(_)) | LinkReport::ListFailed(_))
+    };
+    let LinkReport::Event(LinkEvent::List(rows)) = observed.next_that(list).await else {
         panic!("the list could not be read");
     };
     let read: Vec<_> = rows.iter().map(|row| (row.device_id.get(), row.info.ip)).collect();

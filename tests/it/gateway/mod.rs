@@ -13,11 +13,12 @@ mod tls;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gsdk2mqtt::fleet::GatewayIndex;
+use gsdk2mqtt::fleet::{GatewayIndex, LinkEvent};
 use gsdk2mqtt::gsdk::{
-    GatewayOptions, Link, LinkEvent, PORT_DEFAULT, RpcObserver, RpcRecord, Timing, code_name,
+    GatewayOptions, Link, LinkError, LinkReport, PORT_DEFAULT, RpcObserver, RpcRecord, Timing,
+    code_name,
 };
 use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::BackoffPolicy;
@@ -69,7 +70,7 @@ fn recorder() -> (RpcObserver, Calls) {
 /// A running link and what it hands on.
 struct Observed {
     link: Link,
-    queue: mpsc::Receiver<(GatewayIndex, LinkEvent)>,
+    queue: mpsc::Receiver<(GatewayIndex, LinkReport)>,
     stop: watch::Sender<bool>,
 }
 
@@ -85,14 +86,14 @@ impl Observed {
         Self { link, queue, stop }
     }
 
-    /// The next observation.
-    async fn next(&mut self) -> LinkEvent {
+    /// The next report.
+    async fn next(&mut self) -> LinkReport {
         let next = tokio::time::timeout(PATIENCE, self.queue.recv()).await;
         next.expect("an observation within the patience").expect("the task still runs").1
     }
 
-    /// The next observation that fits; those before it are dropped.
-    async fn next_that(&mut self, fits: impl Fn(&LinkEvent) -> bool) -> LinkEvent {
+    /// The next report that fits; those before it are dropped.
+    async fn next_that(&mut self, fits: impl Fn(&LinkReport) -> bool) -> LinkReport {
         loop {
             let next = self.next().await;
             if fits(&next) {
@@ -102,8 +103,30 @@ impl Observed {
     }
 
     /// Waits until the link stands.
-    async fn up(&mut self) -> LinkEvent {
-        self.next_that(|observation| matches!(observation, LinkEvent::LinkUp { .. })).await
+    async fn up(&mut self) {
+        self.next_that(|report| matches!(report, LinkReport::Event(LinkEvent::LinkUp))).await;
+    }
+
+    /// The end of the link, which has to be reported next: its last activity and the reason.
+    async fn down(&mut self) -> (Instant, LinkError) {
+        let LinkReport::Disconnected(error) = self.next().await else { panic!("a loss") };
+        let LinkReport::Event(LinkEvent::LinkDown { last_activity }) = self.next().await else {
+            panic!("the end of the link after its reason");
+        };
+        (last_activity, error)
+    }
+
+    /// The end of the link, whatever is reported before it.
+    async fn down_after_all(&mut self) -> (Instant, LinkError) {
+        loop {
+            if let LinkReport::Disconnected(error) = self.next().await {
+                let LinkReport::Event(LinkEvent::LinkDown { last_activity }) = self.next().await
+                else {
+                    panic!("the end of the link after its reason");
+                };
+                return (last_activity, error);
+            }
+        }
     }
 
     async fn stop(self) {

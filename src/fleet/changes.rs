@@ -1,0 +1,144 @@
+//! Applies the stream's statuses and the rows of lists to devices, and collects the resulting
+//! events and states.
+
+use super::Output;
+use super::device::Device;
+use super::device_table::DeviceTable;
+use super::event::{DeviceEvent, Source, StatusReport};
+use super::link::ViewContext;
+use super::list_check::{Comparison, ListContext};
+use super::listed::Listed;
+use super::state::GatewayCounts;
+use super::status::Status;
+use super::unknown_devices::{HeldStatus, UnknownDevices};
+use crate::ids::DeviceId;
+
+/// The changes of one gateway's devices in one step.
+pub(crate) struct Changes<'a> {
+    view: ViewContext,
+    /// Whether states are known well enough to be published.
+    is_decided: bool,
+    counts: &'a mut GatewayCounts,
+    out: &'a mut Vec<Output>,
+}
+
+impl<'a> Changes<'a> {
+    pub(crate) const fn new(
+        view: ViewContext,
+        is_decided: bool,
+        counts: &'a mut GatewayCounts,
+        out: &'a mut Vec<Output>,
+    ) -> Self {
+        Self { view, is_decided, counts, out }
+    }
+
+    pub(crate) const fn view(&self) -> &ViewContext {
+        &self.view
+    }
+
+    fn event(&mut self, event: DeviceEvent) {
+        self.counts.count_change(event.status);
+        let device_id = event.device_id;
+        self.out.push(Output::Event(event));
+        self.state(device_id);
+    }
+
+    pub(crate) const fn count_stranger(&mut self) {
+        self.counts.strangers += 1;
+    }
+
+    /// A device's published state has changed.
+    pub(crate) fn state(&mut self, device_id: DeviceId) {
+        if self.is_decided {
+            self.out.push(Output::State { gateway: self.view.gateway, device_id });
+        }
+    }
+
+    /// Applies a status from the stream; returns whether the list has to be read after it.
+    pub(crate) fn receive(
+        &mut self,
+        device_id: DeviceId,
+        device: &mut Device,
+        report: &StatusReport,
+        input_seq: u64,
+    ) -> bool {
+        if !device.receive(report.status, input_seq) {
+            self.counts.repeated += 1;
+            return false;
+        }
+        let needs_list = device.needs_list_after(report.status);
+        let event = device.change(device_id, report, &self.view);
+        self.event(event);
+        needs_list
+    }
+
+    /// Compares all devices with a list; returns how many differences an audit has corrected.
+    pub(crate) fn reconcile(
+        &mut self,
+        devices: &mut DeviceTable,
+        unknown_devices: &mut UnknownDevices,
+        rows: Vec<Listed>,
+        list: &ListContext,
+    ) -> u64 {
+        let wall_time = self.view.wall_time(list.now);
+        let mut corrected = 0;
+        for Listed { device_id, status, info } in rows {
+            let (device, is_new) = devices.get_or_add(device_id, list.now, wall_time);
+            if device.set_listed(info, list, &self.view) {
+                self.state(device_id);
+            }
+            if is_new {
+                self.receive_held(device_id, device, &unknown_devices.take(device_id));
+            }
+            corrected += self.compare(device_id, device, Some(status), list);
+        }
+        for (device_id, device) in devices.iter_mut() {
+            if device.is_missing_from(list) {
+                corrected += self.compare(device_id, device, None, list);
+                if device.leave_list(list.now, &self.view) {
+                    self.state(device_id);
+                }
+            }
+        }
+        corrected
+    }
+
+    /// Applies what the stream reported of a device before a list showed it.
+    fn receive_held(&mut self, device_id: DeviceId, device: &mut Device, held: &[HeldStatus]) {
+        // All of it was observed: the device was not known before the link broke.
+        let view = ViewContext { frozen_at: None, ..self.view };
+        for HeldStatus { report, input_seq } in held {
+            if device.receive(report.status, *input_seq) {
+                let event = device.change(device_id, report, &view);
+                self.event(event);
+            } else {
+                self.counts.repeated += 1;
+            }
+        }
+    }
+
+    /// Compares one device with its status in a list; returns 1 if an audit has corrected it.
+    fn compare(
+        &mut self,
+        device_id: DeviceId,
+        device: &mut Device,
+        listed: Option<Status>,
+        list: &ListContext,
+    ) -> u64 {
+        match device.compare(listed, list) {
+            Comparison::Unchanged => 0,
+            Comparison::FirstSeen(status) => {
+                device.set_first_seen(status, list.now, &self.view);
+                self.state(device_id);
+                0
+            }
+            Comparison::Changed(status, source) => {
+                let (at, timestamp) = (list.now, self.view.wall_time(list.now));
+                let report = StatusReport { status, source, timestamp, at, read_at: None };
+                let event = device.change(device_id, &report, &self.view);
+                self.event(event);
+                u64::from(source == Source::Audit)
+            }
+        }
+    }
+}

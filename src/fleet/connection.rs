@@ -1,0 +1,157 @@
+//! The connection of one device: its status, and the value of `connected` that follows from it.
+
+use super::event::Source;
+use super::remembered::Known;
+use super::retries::RetrySet;
+use super::status::Status;
+use crate::ids::Moment;
+
+/// What is known of a device's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionState {
+    /// No status has been seen.
+    Unseen,
+    /// The device is connected, or is not.
+    Known {
+        known: Known,
+        /// When the value began by the core's `now`; its duration is counted from here.
+        began: Moment,
+        /// Reported since the value began.
+        retries: RetrySet,
+    },
+    /// The status does not say whether the device is connected: its code is unknown to this build,
+    /// or it is from before the device was forgotten.
+    Undetermined { status: Status, last: Option<Known> },
+}
+
+impl ConnectionState {
+    /// The state that an earlier process left; nothing of it has been observed since.
+    pub(crate) fn restore(
+        now: Moment,
+        status: Option<Status>,
+        known: Option<Known>,
+        retries: RetrySet,
+    ) -> Self {
+        let Some(status) = status else { return Self::Unseen };
+        match known.map(Known::with_gap) {
+            Some(known) if status.connected() == Some(known.connected) => {
+                Self::Known { known: Known { status, ..known }, began: now, retries }
+            }
+            last => Self::Undetermined { status, last },
+        }
+    }
+
+    /// The state after a first status whose beginning was not seen.
+    pub(crate) fn first_seen(now: Moment, wall_time: Moment, status: Status) -> Self {
+        match status.connected() {
+            Some(connected) => {
+                let (since, exact, whole) = (wall_time, false, false);
+                let known = Known { connected, since, exact, whole, status };
+                Self::Known { known, began: now, retries: RetrySet::default().with(status) }
+            }
+            None => Self::Undetermined { status, last: None },
+        }
+    }
+
+    /// The status of the last event, or the first one seen.
+    pub(crate) const fn status(&self) -> Option<Status> {
+        match self {
+            Self::Unseen => None,
+            Self::Known { known, .. } => Some(known.status),
+            Self::Undetermined { status, .. } => Some(*status),
+        }
+    }
+
+    pub(crate) const fn connected(&self) -> Option<bool> {
+        match self {
+            Self::Known { known, .. } => Some(known.connected),
+            Self::Unseen | Self::Undetermined { .. } => None,
+        }
+    }
+
+    /// The last known value of `connected`.
+    pub(crate) const fn known(&self) -> Option<Known> {
+        match self {
+            Self::Unseen => None,
+            Self::Known { known, .. } => Some(*known),
+            Self::Undetermined { last, .. } => *last,
+        }
+    }
+
+    pub(crate) fn retries(&self) -> RetrySet {
+        match self {
+            Self::Known { retries, .. } => *retries,
+            Self::Unseen | Self::Undetermined { .. } => RetrySet::default(),
+        }
+    }
+
+    /// How long the present value lasted until `at`, if it was observed from its beginning.
+    pub(crate) fn observed_ms(&self, at: Moment) -> Option<i64> {
+        match self {
+            Self::Known { known, began, .. } if known.whole => Some(at.since(*began)),
+            Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => None,
+        }
+    }
+
+    /// Whether a status is no news.
+    pub(crate) fn is_repeat(&self, status: Status) -> bool {
+        self.status() == Some(status) || self.retries().contains(status)
+    }
+
+    /// Whether a list agrees; `None`: the device is missing from the list.
+    pub(crate) fn matches_list(&self, listed: Option<Status>) -> bool {
+        match listed {
+            Some(status) => self.is_repeat(status),
+            None => self.status().and_then(Status::connected) == Some(false),
+        }
+    }
+
+    /// Whether a list that agrees is the first to say whether the device is connected.
+    pub(crate) fn is_determined_by_list(&self) -> bool {
+        match self {
+            Self::Unseen => true,
+            Self::Undetermined { status, .. } => status.connected().is_some(),
+            Self::Known { .. } => false,
+        }
+    }
+
+    /// Changes to a status that is news. `is_gapless`: all time since the last change was observed.
+    pub(crate) fn change(
+        &mut self,
+        at: Moment,
+        wall_time: Moment,
+        status: Status,
+        source: Source,
+        is_gapless: bool,
+    ) {
+        let Some(connected) = status.connected() else {
+            let last = self.known().map(Known::with_gap);
+            *self = Self::Undetermined { status, last };
+            return;
+        };
+        let is_seen = source == Source::Stream;
+        *self = match *self {
+            Self::Known { known, began, retries } if known.connected == connected => {
+                let whole = known.whole && is_seen && is_gapless;
+                let known = Known { status, whole, ..known };
+                Self::Known { known, began, retries: retries.with(status) }
+            }
+            Self::Undetermined { last: Some(known), .. } if known.connected == connected => {
+                let known = Known { status, whole: false, ..known };
+                Self::Known { known, began: at, retries: RetrySet::default().with(status) }
+            }
+            Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => {
+                let (since, exact, whole) = (wall_time, is_seen, is_seen);
+                let known = Known { connected, since, exact, whole, status };
+                Self::Known { known, began: at, retries: RetrySet::default().with(status) }
+            }
+        };
+    }
+
+    /// From here on, the value is no longer observed.
+    pub(crate) const fn stop_observing(&mut self) {
+        if let Self::Known { known, .. } = self {
+            known.whole = false;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The devices of one gateway: those there are, those that commands keep, and those forgotten.
+//!
+//! A forgotten device keeps its place in the event chain, in case it comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeBounds;
+
+use super::device::Device;
+use super::remembered::Remembered;
+use crate::ids::{DeviceId, Moment};
+
+/// How often the absence of a device is stored, in milliseconds: a restart loses no more of it.
+const STORE_ABSENCE_EVERY_MS: i64 = 3_600_000;
+/// It is stored at least this often before the device is forgotten.
+const STORES_MIN: i64 = 24;
+
+#[derive(Debug)]
+pub(crate) struct DeviceTable {
+    devices: BTreeMap<DeviceId, Device>,
+    /// Forgotten devices' places in the event chain.
+    tombstones: BTreeMap<DeviceId, Remembered>,
+    /// Provisioned again because of a command, whether in `devices` or not.
+    kept: BTreeSet<DeviceId>,
+    /// Up to when absence has been counted on this link; `None` before its first list.
+    absence_counted_to: Option<Moment>,
+}
+
+impl DeviceTable {
+    pub(crate) fn new(now: Moment, declared: &[DeviceId]) -> Self {
+        let devices = declared.iter().map(|&id| (id, Device::new(now, true, false)));
+        Self {
+            devices: devices.collect(),
+            tombstones: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            absence_counted_to: None,
+        }
+    }
+
+    pub(crate) fn get(&self, device_id: DeviceId) -> Option<&Device> {
+        self.devices.get(&device_id)
+    }
+
+    pub(crate) fn get_mut(&mut self, device_id: DeviceId) -> Option<&mut Device> {
+        self.devices.get_mut(&device_id)
+    }
+
+    /// In the order of their IDs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
+        self.devices.iter().map(|(id, device)| (*id, device))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (DeviceId, &mut Device)> {
+        self.devices.iter_mut().map(|(id, device)| (*id, device))
+    }
+
+    pub(crate) fn range_mut(
+        &mut self,
+        ids: impl RangeBounds<DeviceId>,
+    ) -> impl Iterator<Item = (DeviceId, &mut Device)> {
+        self.devices.range_mut(ids).map(|(id, device)| (*id, device))
+    }
+
+    /// The device with this ID, and whether it was added now.
+    pub(crate) fn get_or_add(
+        &mut self,
+        device_id: DeviceId,
+        now: Moment,
+        wall_time: Moment,
+    ) -> (&mut Device, bool) {
+        let mut is_new = false;
+        let device = self.devices.entry(device_id).or_insert_with(|| {
+            is_new = true;
+            let mut device = Device::new(wall_time, false, self.kept.contains(&device_id));
+            if let Some(tombstone) = self.tombstones.remove(&device_id) {
+                device.restore(now, &tombstone);
+            }
+            device
+        });
+        (device, is_new)
+    }
+
+    pub(crate) fn restore(&mut self, now: Moment, device_id: DeviceId, remembered: Remembered) {
+        if remembered.forgotten && !self.devices.contains_key(&device_id) {
+            self.tombstones.insert(device_id, remembered);
+            return;
+        }
+        self.get_or_add(device_id, now, now).0.restore(now, &remembered);
+    }
+
+    /// What is persisted of a device; `None` if it never had topics.
+    pub(crate) fn remembered(&self, device_id: DeviceId) -> Option<Remembered> {
+        let device = self.devices.get(&device_id).map(Device::remember);
+        device.or_else(|| self.tombstones.get(&device_id).copied())
+    }
+
+    /// What is persisted of all devices.
+    pub(crate) fn all_remembered(&self) -> impl Iterator<Item = (DeviceId, Remembered)> {
+        let devices = self.iter().map(|(id, device)| (id, device.remember()));
+        devices.chain(self.tombstones.iter().map(|(id, tombstone)| (*id, *tombstone)))
+    }
+
+    /// Starts a new event chain, in which forgotten devices have no place.
+    pub(crate) fn reset_chain(&mut self) {
+        self.tombstones.clear();
+        self.devices.values_mut().for_each(Device::reset_seq);
+    }
+
+    /// Sets the devices that commands keep; returns those for which that changed.
+    pub(crate) fn set_kept(&mut self, kept: BTreeSet<DeviceId>) -> Vec<(DeviceId, bool)> {
+        let before = std::mem::replace(&mut self.kept, kept);
+        let changed = before.symmetric_difference(&self.kept);
+        changed.map(|id| (*id, self.kept.contains(id))).collect()
+    }
+
+    /// Adds the time since the last list of this link to the absence of devices that are not
+    /// expected. Returns those for which it has to be stored.
+    pub(crate) fn count_absence(&mut self, until: Moment, forget_after_ms: i64) -> Vec<DeviceId> {
+        let Some(from) = self.absence_counted_to.replace(until) else { return Vec::new() };
+        let passed_ms = until.since(from);
+        let store_every_ms = (forget_after_ms / STORES_MIN).clamp(1, STORE_ABSENCE_EVERY_MS);
+        let to_store = |device: &mut Device| {
+            let after = device.add_absence(passed_ms)?;
+            let before = after - passed_ms;
+            (after / store_every_ms > before / store_every_ms).then_some(())
+        };
+        self.iter_mut().filter_map(|(id, device)| to_store(device).map(|()| id)).collect()
+    }
+
+    /// The link is gone: time without one is no observed absence.
+    pub(crate) const fn pause_absence(&mut self) {
+        self.absence_counted_to = None;
+    }
+
+    /// The devices that are not expected and have been absent for this long.
+    pub(crate) fn absent_for(&self, ms: i64) -> Vec<DeviceId> {
+        let is_gone = |device: &Device| !device.is_expected() && device.absent_ms() >= ms;
+        self.iter().filter(|(_, device)| is_gone(device)).map(|(id, _)| id).collect()
+    }
+
+    /// Forgets a device that is not expected; returns whether it did, `None` if there is none.
+    pub(crate) fn forget(&mut self, device_id: DeviceId) -> Option<bool> {
+        let device = self.devices.get(&device_id)?;
+        if device.is_expected() {
+            return Some(false);
+        }
+        if device.seq() > 0 {
+            self.tombstones.insert(device_id, device.remember().forget());
+        }
+        self.devices.remove(&device_id);
+        Some(true)
+    }
+}

@@ -1,0 +1,55 @@
+//! The inputs and outputs of the core.
+
+use std::time::Instant;
+
+use super::GatewayIndex;
+use super::event::{DeviceEvent, GatewayEvent};
+use super::listed::Listed;
+use super::status::Status;
+use crate::ids::DeviceId;
+
+/// What happened on a gateway's link, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The subscription is active: every status change is reported until `LinkDown`.
+    LinkUp,
+    /// A status change from the stream.
+    Status {
+        device_id: DeviceId,
+        status: Status,
+        /// The gateway's clock, in Unix seconds.
+        timestamp_s: u32,
+        /// When it was read from the stream.
+        received: Instant,
+    },
+    /// The device list was requested: it may or may not contain later status changes.
+    ListRequested,
+    /// The device list, ordered by ID, each device once.
+    List(Vec<Listed>),
+    /// The device list could not be read; the link is still up.
+    ListFailed,
+    /// The link is down. Follows each `LinkUp` exactly once.
+    LinkDown {
+        /// When the last byte came from the gateway.
+        last_activity: Instant,
+    },
+}
+
+/// What has to be done after a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write the event, then publish it, in order.
+    Event(DeviceEvent),
+    /// Publish the event, in order with the gateway's other events.
+    GatewayEvent(GatewayIndex, GatewayEvent),
+    /// The device's retained state has changed.
+    State { gateway: GatewayIndex, device_id: DeviceId },
+    /// The device is forgotten: clear its retained topics.
+    Forgotten { gateway: GatewayIndex, device_id: DeviceId },
+    /// The device's persisted state has changed, but nothing that is published.
+    Store { gateway: GatewayIndex, device_id: DeviceId },
+    /// The gateway's retained state or info has changed.
+    Gateway(GatewayIndex),
+    /// Read the gateway's list: `ListRequested` follows, then `List` or `ListFailed`.
+    RequestList(GatewayIndex),
+}

@@ -1,0 +1,176 @@
+//! A gateway's link and the view of its devices: which transitions are legal, and when the view is
+//! lost.
+//!
+//! A link that breaks is no loss yet: until `unknown_after` has passed since the last sign of life
+//! the devices' states stand, their uptime frozen. If the list is read in time, that time counts as
+//! observed.
+
+use super::GatewayIndex;
+use super::state::LinkState;
+use crate::ids::Moment;
+
+/// The view of a gateway's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// No list has been read since the start.
+    Pending { expiry: Expiry },
+    /// The list of the present link has been read.
+    Current,
+    /// The link broke, and the list has not been read since.
+    Stale {
+        expiry: Expiry,
+        /// The last sign of life before the link broke.
+        frozen_at: Moment,
+    },
+    /// The devices' states are unknown.
+    Lost,
+}
+
+/// When a view that is not current is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Expiry {
+    at: Moment,
+    /// Whether a link has extended it. Only one does, so that links without a list do not last.
+    is_extended: bool,
+}
+
+/// The link of one gateway.
+#[derive(Debug)]
+pub(crate) struct LinkTracker {
+    unknown_after_ms: i64,
+    is_up: bool,
+    view: View,
+    state: LinkState,
+    /// When `state` began, by the wall clock.
+    state_since: Moment,
+}
+
+/// How the gateway's view stands while its devices change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ViewContext {
+    pub(crate) gateway: GatewayIndex,
+    pub(crate) is_live: bool,
+    /// The last sign of life, if the link broke and the list has not been read since.
+    pub(crate) frozen_at: Option<Moment>,
+    /// How far the wall clock is ahead of the core's `now`, in milliseconds.
+    pub(crate) wall_offset_ms: i64,
+}
+
+impl ViewContext {
+    pub(crate) const fn wall_time(&self, at: Moment) -> Moment {
+        at.plus(self.wall_offset_ms)
+    }
+
+    /// Up to when the devices have been observed by `now`.
+    pub(crate) fn observed_until(&self, now: Moment) -> Moment {
+        self.frozen_at.unwrap_or(now)
+    }
+}
+
+impl LinkTracker {
+    pub(crate) const fn new(now: Moment, unknown_after_ms: i64) -> Self {
+        let expiry = Expiry { at: now.plus(unknown_after_ms), is_extended: false };
+        Self {
+            unknown_after_ms,
+            is_up: false,
+            view: View::Pending { expiry },
+            state: LinkState::Connecting,
+            state_since: now,
+        }
+    }
+
+    pub(crate) const fn state(&self) -> LinkState {
+        self.state
+    }
+
+    pub(crate) const fn state_since(&self) -> Moment {
+        self.state_since
+    }
+
+    pub(crate) const fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Whether the list of the present link has been read.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.view == View::Current
+    }
+
+    /// Whether the devices' states are known.
+    pub(crate) const fn is_live(&self) -> bool {
+        matches!(self.view, View::Current | View::Stale { .. })
+    }
+
+    /// Whether a list was read, or the loss established, since the start.
+    pub(crate) const fn is_decided(&self) -> bool {
+        !matches!(self.view, View::Pending { .. })
+    }
+
+    /// The last sign of life, if the devices' states stand although the link broke.
+    pub(crate) const fn frozen_at(&self) -> Option<Moment> {
+        match self.view {
+            View::Stale { frozen_at, .. } => Some(frozen_at),
+            View::Pending { .. } | View::Current | View::Lost => None,
+        }
+    }
+
+    /// When the view is lost if nothing happens.
+    pub(crate) const fn expires_at(&self) -> Option<Moment> {
+        match self.view {
+            View::Pending { expiry } | View::Stale { expiry, .. } => Some(expiry.at),
+            View::Current | View::Lost => None,
+        }
+    }
+
+    /// The link came up, which is a sign of life: time for the list.
+    pub(crate) fn up(&mut self, now: Moment) {
+        self.is_up = true;
+        if let View::Pending { expiry } | View::Stale { expiry, .. } = &mut self.view
+            && !expiry.is_extended
+        {
+            let at = expiry.at.max(now.plus(self.unknown_after_ms));
+            *expiry = Expiry { at, is_extended: true };
+        }
+    }
+
+    /// The link broke; nothing came after `last_activity`.
+    pub(crate) fn down(&mut self, now: Moment, last_activity: Moment) {
+        self.is_up = false;
+        if self.view == View::Current {
+            let at = now.max(last_activity.plus(self.unknown_after_ms));
+            let expiry = Expiry { at, is_extended: false };
+            self.view = View::Stale { expiry, frozen_at: last_activity };
+        }
+    }
+
+    /// The first list of the link was read; returns whether the view was not live before.
+    pub(crate) fn mark_online(&mut self) -> bool {
+        let is_returned = !self.is_live();
+        self.view = View::Current;
+        is_returned
+    }
+
+    /// Loses the view if that is due; returns up to when its devices were observed.
+    pub(crate) fn expire_if_due(&mut self, now: Moment, wall_time: Moment) -> Option<Moment> {
+        self.expires_at().filter(|at| *at <= now)?;
+        let until = self.frozen_at().unwrap_or(now);
+        self.view = View::Lost;
+        (self.state, self.state_since) = (LinkState::Lost, wall_time);
+        Some(until)
+    }
+
+    /// Updates the state after a transition; returns whether it changed.
+    pub(crate) fn update_state(&mut self, wall_time: Moment) -> bool {
+        let state = match (&self.view, self.is_up) {
+            (View::Current | View::Stale { .. }, _) => LinkState::Online,
+            (View::Pending { .. } | View::Lost, true) => LinkState::Syncing,
+            (View::Pending { .. }, false) => LinkState::Connecting,
+            (View::Lost, false) => LinkState::Lost,
+        };
+        if state == self.state {
+            return false;
+        }
+        (self.state, self.state_since) = (state, wall_time);
+        true
+    }
+}

@@ -1,0 +1,126 @@
+//! Decides whether a list's difference from what is known of a device is believed.
+//!
+//! List and stream have no common order, so the order of the core's inputs decides (design,
+//! decision 2): the request of a list passes through the same queue as the stream.
+
+use super::connection::ConnectionState;
+use super::event::Source;
+use super::status::Status;
+use crate::ids::Moment;
+
+/// How long after a difference the second look is due, in milliseconds.
+pub(crate) const SECOND_LOOK_MS: i64 = 2_000;
+
+/// What one device's comparisons depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ListCheck {
+    /// The gateway's `input_seq` at the device's last status from the stream.
+    last_stream_seq: u64,
+    /// A difference seen in one list, not believed yet.
+    suspect: Option<Suspect>,
+    /// The number of the last list that had the device.
+    last_list: u64,
+}
+
+/// A difference between a list and what is known.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    /// The list's status; `None` if the device was missing from it.
+    listed: Option<Status>,
+    /// When that list came.
+    at: Moment,
+    /// The gateway's `input_seq` at that time.
+    input_seq: u64,
+    /// The source of the event that it may become.
+    source: Source,
+}
+
+/// A list that is compared with what is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListContext {
+    pub(crate) now: Moment,
+    pub(crate) number: u64,
+    /// Whether it is the first of its link.
+    pub(crate) is_first: bool,
+    /// The gateway's `input_seq` when the list was requested.
+    pub(crate) requested_at: u64,
+    /// The gateway's `input_seq` now.
+    pub(crate) input_seq: u64,
+}
+
+/// The result of comparing a device with a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// The list agrees, or its difference is not believed yet.
+    Unchanged,
+    /// The list is the first to say whether the device is connected; its status is no change.
+    FirstSeen(Status),
+    /// The list's status is a change.
+    Changed(Status, Source),
+}
+
+impl ListCheck {
+    pub(crate) const fn set_stream_seq(&mut self, input_seq: u64) {
+        self.last_stream_seq = input_seq;
+    }
+
+    pub(crate) const fn set_listed(&mut self, list: &ListContext) {
+        self.last_list = list.number;
+    }
+
+    pub(crate) const fn is_in(&self, list: &ListContext) -> bool {
+        self.last_list == list.number
+    }
+
+    /// Whether an unbelieved difference needs a second list.
+    pub(crate) const fn is_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// Drops an unbelieved difference.
+    pub(crate) const fn clear(&mut self) {
+        self.suspect = None;
+    }
+
+    /// Compares a device with its status in a list, `None` if it is missing from it.
+    ///
+    /// A difference is believed at once in the first list of a link, if the stream has not
+    /// mentioned the device since that list was requested; any other when a second list shows it
+    /// again and the stream was silent about the device in between.
+    pub(crate) fn compare(
+        &mut self,
+        known: &ConnectionState,
+        listed: Option<Status>,
+        list: &ListContext,
+    ) -> Comparison {
+        let status = listed.unwrap_or(Status::Disconnected);
+        let Some(known_status) = known.status() else { return Comparison::FirstSeen(status) };
+        if known.matches_list(listed) {
+            self.suspect = None;
+            let is_first = known.is_determined_by_list();
+            return if is_first {
+                Comparison::FirstSeen(known_status)
+            } else {
+                Comparison::Unchanged
+            };
+        }
+        let is_silent_since = |input_seq: u64| self.last_stream_seq <= input_seq;
+        let source = if list.is_first { Source::Resync } else { Source::Audit };
+        match self.suspect {
+            _ if list.is_first && is_silent_since(list.requested_at) => {
+                Comparison::Changed(status, source)
+            }
+            Some(before) if before.listed == listed && is_silent_since(before.input_seq) => {
+                if list.now.since(before.at) < SECOND_LOOK_MS {
+                    return Comparison::Unchanged;
+                }
+                Comparison::Changed(status, before.source)
+            }
+            _ => {
+                let (at, input_seq) = (list.now, list.input_seq);
+                self.suspect = Some(Suspect { listed, at, input_seq, source });
+                Comparison::Unchanged
+            }
+        }
+    }
+}

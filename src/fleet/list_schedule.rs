@@ -1,0 +1,123 @@
+//! When a gateway's device list is read: at a new link, at the audit interval, on request, and soon
+//! again after a difference or a failure.
+
+use crate::ids::Moment;
+
+/// The least time between two requests, in milliseconds: dialing devices that the gateway does not
+/// know must not make the bridge flood it.
+const REQUEST_INTERVAL_MIN_MS: i64 = 1_000;
+/// How long after a failed list the next one is due, in milliseconds.
+const RETRY_MS: i64 = 2_000;
+
+#[derive(Debug)]
+pub(crate) struct ListSchedule {
+    state: ListState,
+    /// A list was requested before the next audit is due.
+    is_wanted: bool,
+    last_request: Option<Moment>,
+    /// The number of the last list.
+    number: u64,
+    last_list_at: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListState {
+    NoLink,
+    Waiting {
+        due: Moment,
+    },
+    /// The core has requested it from the link.
+    Requested,
+    /// The link has sent the request to the gateway.
+    Sent {
+        /// The gateway's `input_seq` at that time.
+        input_seq: u64,
+    },
+}
+
+impl ListSchedule {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: ListState::NoLink,
+            is_wanted: false,
+            last_request: None,
+            number: 0,
+            last_list_at: None,
+        }
+    }
+
+    pub(crate) const fn start(&mut self, now: Moment) {
+        self.state = ListState::Waiting { due: now };
+    }
+
+    pub(crate) const fn stop(&mut self) {
+        self.state = ListState::NoLink;
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.state != ListState::NoLink
+    }
+
+    /// Requests a list before the next audit.
+    pub(crate) const fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// The request was sent to the gateway.
+    pub(crate) fn sent(&mut self, input_seq: u64) {
+        if self.is_running() {
+            self.state = ListState::Sent { input_seq };
+        }
+    }
+
+    pub(crate) fn failed(&mut self, now: Moment) {
+        if self.is_running() {
+            self.state = ListState::Waiting { due: now.plus(RETRY_MS) };
+        }
+    }
+
+    /// A list arrived; returns its number and the `input_seq` when it was requested. `None` if it
+    /// was not requested.
+    pub(crate) const fn receive(&mut self) -> Option<(u64, u64)> {
+        let requested_at = match self.state {
+            ListState::Sent { input_seq } => input_seq,
+            // A list without the event of its request: nothing is known to be later than it.
+            ListState::Requested => u64::MAX,
+            ListState::NoLink | ListState::Waiting { .. } => return None,
+        };
+        self.number += 1;
+        Some((self.number, requested_at))
+    }
+
+    /// The list was compared; the next one is due after `wait_ms`.
+    pub(crate) const fn finish(&mut self, now: Moment, wall_time: Moment, wait_ms: i64) {
+        self.last_list_at = Some(wall_time);
+        self.state = ListState::Waiting { due: now.plus(wait_ms) };
+    }
+
+    pub(crate) const fn last_list_at(&self) -> Option<Moment> {
+        self.last_list_at
+    }
+
+    /// When the next request is due.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        let ListState::Waiting { due } = self.state else { return None };
+        if !self.is_wanted {
+            return Some(due);
+        }
+        let earliest =
+            self.last_request.map_or(Moment::default(), |at| at.plus(REQUEST_INTERVAL_MIN_MS));
+        Some(due.min(earliest))
+    }
+
+    /// Whether the list is to be requested now.
+    pub(crate) fn request_if_due(&mut self, now: Moment) -> bool {
+        let is_due = self.next().is_some_and(|due| due <= now);
+        if is_due {
+            self.last_request = Some(now);
+            self.is_wanted = false;
+            self.state = ListState::Requested;
+        }
+        is_due
+    }
+}

@@ -1,0 +1,49 @@
+//! The retry statuses of one device that were reported since `connected` last changed: each makes
+//! one event, repeats make none.
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+
+/// A set of retry statuses. Serialized as a sequence of statuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Status>", into = "Vec<Status>")]
+pub struct RetrySet(u8);
+
+/// The statuses of a device that tries to connect; the place of each is its bit.
+const RETRIES: [Status; 5] = [
+    Status::TryToConnect,
+    Status::TcpCannotConnect,
+    Status::TcpNotAllowed,
+    Status::TlsCannotConnect,
+    Status::TlsNotAllowed,
+];
+
+fn bit(status: Status) -> u8 {
+    RETRIES.iter().position(|retry| *retry == status).map_or(0, |index| 1 << index)
+}
+
+impl RetrySet {
+    /// The set with this status, if it is of a retry.
+    #[must_use]
+    pub fn with(self, status: Status) -> Self {
+        Self(self.0 | bit(status))
+    }
+
+    #[must_use]
+    pub fn contains(self, status: Status) -> bool {
+        self.0 & bit(status) != 0
+    }
+}
+
+impl From<Vec<Status>> for RetrySet {
+    fn from(statuses: Vec<Status>) -> Self {
+        statuses.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+impl From<RetrySet> for Vec<Status> {
+    fn from(set: RetrySet) -> Self {
+        RETRIES.into_iter().filter(|status| set.contains(*status)).collect()
+    }
+}

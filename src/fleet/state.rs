@@ -1,0 +1,187 @@
+//! What the core knows now, as plain data: states of gateways and devices, counters.
+
+use std::collections::BTreeMap;
+
+use super::event::EventType;
+use super::listed::DeviceInfo;
+use super::status::Status;
+use super::uptime::Observed;
+use crate::ids::{DeviceId, Moment};
+
+/// Unknown status codes that are counted one by one; further ones share a counter.
+const UNKNOWN_CODES_MAX: usize = 32;
+
+/// A device's state (contract, section 2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeviceState {
+    pub device_id: DeviceId,
+    /// `None` if it is unknown.
+    pub connected: Option<bool>,
+    /// `None` if its gateway's view is not live.
+    pub status: Option<Status>,
+    /// When the present `connected` began; `None` only if that is unknown.
+    pub since: Option<Moment>,
+    /// Whether that beginning was seen.
+    pub since_exact: bool,
+    /// The last known state, if its gateway's view is not live.
+    pub last_known: Option<LastKnown>,
+    /// The last event's number; 0 before the first.
+    pub seq: u64,
+    /// Its last row in the list.
+    pub info: Option<DeviceInfo>,
+    /// Whether it is in the gateway's list.
+    pub managed: bool,
+    /// Whether it should be connected: it is listed, declared, or kept by a command.
+    pub expected: bool,
+    /// Whether it is provisioned again because of a command.
+    pub kept: bool,
+    /// When a field last changed.
+    pub updated_at: Moment,
+}
+
+/// The state of a device before its gateway was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastKnown {
+    pub connected: bool,
+    pub status: Status,
+    /// When that value of `connected` began.
+    pub since: Moment,
+}
+
+/// The state of a gateway's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// No link since the start, and not lost yet.
+    Connecting,
+    /// The stream is open, the list is not read yet.
+    Syncing,
+    /// Its devices' states are known.
+    Online,
+    /// No sign of life for `unknown_after`.
+    Lost,
+}
+
+impl LinkState {
+    /// The name in `info`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Syncing => "syncing",
+            Self::Online => "online",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A gateway's state (contract, section 1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GatewayState {
+    pub state: LinkState,
+    /// When that state began.
+    pub since: Moment,
+    /// Whether its devices' states are known.
+    pub live: bool,
+    /// Whether its list was read, or its loss established, since the start.
+    pub decided: bool,
+    /// Devices that are connected.
+    pub connected: usize,
+    /// Devices that are expected and not connected.
+    pub disconnected: usize,
+    /// Devices that are expected and unknown.
+    pub unknown: usize,
+    /// The gateway's clock minus the bridge's, in milliseconds, once there is an estimate.
+    pub clock_skew_ms: Option<i64>,
+    pub last_list_at: Option<Moment>,
+    pub audit_interval_ms: i64,
+}
+
+impl GatewayState {
+    /// The devices that are expected or connected.
+    #[must_use]
+    pub const fn devices(&self) -> usize {
+        self.connected + self.disconnected + self.unknown
+    }
+}
+
+/// What metrics and status page show of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeviceMeasures {
+    pub device_id: DeviceId,
+    /// `None` if it is unknown.
+    pub connected: Option<bool>,
+    /// `None` if its gateway's view is not live.
+    pub status: Option<Status>,
+    /// The last status while `connected` was known.
+    pub last_status: Option<Status>,
+    /// When the last known `connected` began.
+    pub since: Option<Moment>,
+    /// Whether that beginning was seen.
+    pub since_exact: bool,
+    /// Whether it is in the gateway's list.
+    pub managed: bool,
+    /// Whether it should be connected.
+    pub expected: bool,
+    /// Its last row in the list.
+    pub info: Option<DeviceInfo>,
+    pub counts: Counts,
+    pub observed: Observed,
+}
+
+/// Counters of one device since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events `connected`.
+    pub connects: u64,
+    /// Events `disconnected`.
+    pub disconnects: u64,
+    /// Statuses `..._cannot_connect` and `..._not_allowed`, including repeats.
+    pub connect_failures: u64,
+}
+
+impl Counts {
+    pub(crate) fn count(&mut self, event_type: EventType, status: Status) {
+        match event_type {
+            EventType::Connected => self.connects += 1,
+            EventType::Disconnected => self.disconnects += 1,
+            EventType::Connecting
+            | EventType::ConnectFailed
+            | EventType::Refused
+            | EventType::StatusChanged => {}
+        }
+        self.count_failure(status);
+    }
+
+    /// Counts a failed attempt to connect, whether it is news or not.
+    pub(crate) fn count_failure(&mut self, status: Status) {
+        self.connect_failures += u64::from(status.is_failure());
+    }
+}
+
+/// Counters of one gateway since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayCounts {
+    /// Links that came up.
+    pub stream_starts: u64,
+    /// Changes that became events, by status.
+    pub status_changes: BTreeMap<Status, u64>,
+    /// Changes to unknown statuses beyond the first few codes.
+    pub status_changes_other: u64,
+    /// Statuses from the stream that were no news.
+    pub repeated: u64,
+    /// Differences that audits found.
+    pub corrections: u64,
+    /// Statuses of devices neither listed nor configured.
+    pub strangers: u64,
+}
+
+impl GatewayCounts {
+    pub(crate) fn count_change(&mut self, status: Status) {
+        let has_room = self.status_changes.len() < Status::KNOWN.len() + UNKNOWN_CODES_MAX;
+        match self.status_changes.get_mut(&status) {
+            Some(count) => *count += 1,
+            None if has_room => _ = self.status_changes.insert(status, 1),
+            None => self.status_changes_other += 1,
+        }
+    }
+}
