@@ -69,7 +69,7 @@ impl Bridge {
         }
         if request.command.changes() {
             let effects = std::mem::take(&mut outcome.effects);
-            outcome.warnings.extend(self.change_ended(gateway, effects));
+            outcome.warnings.extend(self.command_finished(gateway, effects));
         }
         outcome.render_devices(|rows| {
             let known = |device_id| self.fleet.device(gateway, device_id);

@@ -4,13 +4,18 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
+use super::gateway_provisioner::{AcquireSlot, Consequences, GatewayProvisioner, TaskResult};
 use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
-use crate::fleet::{AcceptFilter, GatewayEvent, GatewayIndex, LinkEvent, Output};
-use crate::gsdk::{LinkError, LinkReport};
+use crate::commands::{Warning, kept_by_configuration};
+use crate::desired::{ChangeResult, DesiredItem};
+use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::gsdk::{Link, LinkError, LinkReport};
+use crate::ids::GatewayName;
 use crate::payload::{
     AcceptFilterInfo, BridgeEvent, BridgeEventKind, GatewayEventPayload, LastError, Subject,
     to_bytes,
 };
+use crate::store::Key;
 
 impl Bridge {
     pub(super) fn take_up_observations(&mut self) {
@@ -49,11 +54,15 @@ impl Bridge {
 
     fn link_event(&mut self, gateway: GatewayIndex, event: LinkEvent) {
         match &event {
-            LinkEvent::LinkUp => self.desired.link_up(gateway),
-            LinkEvent::ListRequested => self.desired.list_asked(gateway),
+            LinkEvent::LinkUp => {
+                self.provisioner.gateway_mut(gateway).map(GatewayProvisioner::link_up);
+            }
+            LinkEvent::ListRequested => {
+                self.provisioner.gateway_mut(gateway).map(GatewayProvisioner::list_requested);
+            }
             LinkEvent::List(rows) => {
                 self.fact(gateway, |facts| facts.last_error = None);
-                self.listed(gateway, rows);
+                self.provision(gateway, |it, link, acquire| it.listed(rows, link, acquire));
             }
             LinkEvent::Status { .. } | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {}
         }
@@ -64,10 +73,87 @@ impl Bridge {
     }
 
     fn accept_filter(&mut self, gateway: GatewayIndex, filter: &AcceptFilter) {
-        self.filter_read(gateway, filter);
+        self.provision(gateway, |it, _, _| it.filter_read(filter));
         let AcceptFilter { allow_all, ref device_ids, .. } = *filter;
         let filter = AcceptFilterInfo { allow_all, device_count: device_ids.len() };
         self.fact(gateway, |facts| facts.accept_filter = Some(filter));
+    }
+
+    /// Handles the result of a provisioning task.
+    pub(super) fn provisioned(&mut self, result: TaskResult) {
+        self.provision(result.gateway, |it, link, acquire| it.finished(result, link, acquire));
+    }
+
+    /// Runs a method of a gateway's provisioner and applies what follows.
+    fn provision(
+        &mut self,
+        gateway: GatewayIndex,
+        run: impl FnOnce(&mut GatewayProvisioner, &Link, AcquireSlot<'_>) -> Consequences,
+    ) {
+        let Self { provisioner, links, requests, .. } = self;
+        let provisioner = provisioner.gateway_mut(gateway);
+        let (Some(provisioner), Some(link)) = (provisioner, links.get(gateway.0)) else { return };
+        let consequences = run(provisioner, link, &|| requests.change_slot(gateway));
+        let Consequences { events, is_changed, is_list_wanted } = consequences;
+        if is_changed {
+            self.store_desired(gateway);
+        }
+        for event in events {
+            self.gateway_event(gateway, &event);
+        }
+        if is_list_wanted {
+            self.request_list(gateway);
+        }
+    }
+
+    /// Restores what commands of earlier processes made.
+    pub(super) fn restore_desired(&mut self, name: &GatewayName, note: &[u8]) {
+        let Some(gateway) = self.provisioner.find(name) else {
+            return self.persistence.set(Key::Desired(name.clone()), None);
+        };
+        if let Some(provisioner) = self.provisioner.gateway_mut(gateway) {
+            provisioner.restore(note);
+        }
+        self.keep_devices(gateway);
+    }
+
+    /// A command that changes something has started.
+    pub(super) fn command_started(&mut self, gateway: GatewayIndex) {
+        self.provisioner.gateway_mut(gateway).map(GatewayProvisioner::command_started);
+    }
+
+    /// It has finished. Warns about declared items that it removed.
+    pub(super) fn command_finished(
+        &mut self,
+        gateway: GatewayIndex,
+        effects: Vec<Effect>,
+    ) -> Vec<Warning> {
+        let Some(provisioner) = self.provisioner.gateway_mut(gateway) else { return Vec::new() };
+        let ChangeResult { changed, kept } = provisioner.command_finished(effects);
+        let warning =
+            |item: DesiredItem| kept_by_configuration(provisioner.name(), item.device_id());
+        let warnings = kept.into_iter().map(warning).collect();
+        if changed {
+            self.store_desired(gateway);
+        }
+        warnings
+    }
+
+    /// Persists the items that commands made, and marks their devices as kept.
+    fn store_desired(&mut self, gateway: GatewayIndex) {
+        if let Some(provisioner) = self.provisioner.gateway(gateway) {
+            let key = Key::Desired(provisioner.name().clone());
+            self.persistence.set(key, provisioner.note().as_deref());
+            self.keep_devices(gateway);
+        }
+    }
+
+    fn keep_devices(&mut self, gateway: GatewayIndex) {
+        let Some(provisioner) = self.provisioner.gateway(gateway) else { return };
+        let mut out = std::mem::take(&mut self.out);
+        self.fleet.set_kept(self.clock.steady(), gateway, provisioner.kept(), &mut out);
+        self.apply_outputs(&mut out);
+        self.out = out;
     }
 
     /// Requests a gateway's list: something was changed at it.
@@ -116,7 +202,9 @@ impl Bridge {
         if let Some(kind) = report {
             self.bridge_event(&kind);
         }
-        self.give_again(now);
+        while let Some(gateway) = self.provisioner.due_gateway(now) {
+            self.provision(gateway, GatewayProvisioner::retry);
+        }
         self.wake_broker(now);
         self.requests.subscription.wake(now);
         if self.republish_at.is_some_and(|at| at <= now) {
@@ -131,11 +219,11 @@ impl Bridge {
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
-        let (giving, keeping) = (self.desired.due(), self.persistence.due());
+        let (provisioning, keeping) = (self.provisioner.due(), self.persistence.due());
         let broker = [self.broker.due(), self.retained.due()];
         let subscription = self.requests.subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
-        let others = [self.republish_at, giving, keeping, subscription, heartbeat];
+        let others = [self.republish_at, provisioning, keeping, subscription, heartbeat];
         let others = broker.into_iter().chain(others);
         moments.chain(losses).chain(others.flatten()).min()
     }

@@ -5,12 +5,11 @@
 //! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
 
 mod answers;
-mod batches;
 mod broker;
 mod carry;
 mod clock;
-mod desired;
 mod duplicates;
+mod gateway_provisioner;
 mod health;
 mod history;
 mod losses;
@@ -18,6 +17,7 @@ mod own;
 mod own_state;
 mod persistence;
 mod provision;
+mod provisioner;
 mod queries;
 mod request_subscription;
 mod requests;
@@ -43,11 +43,11 @@ use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use crate::task::Heartbeat;
 use broker::Broker;
 use clock::Clock;
-use desired::Wanted;
 use health::ShownHealth;
 use history::HistoryQueries;
 use losses::Losses;
 use persistence::Persistence;
+use provisioner::Provisioner;
 use requests::Requests;
 use retained::RetainedTopics;
 use status_page::StatusPage;
@@ -84,7 +84,7 @@ pub struct Bridge {
     web: JoinHandle<()>,
     broker: Broker,
     retained: RetainedTopics,
-    desired: Wanted,
+    provisioner: Provisioner,
     health: ShownHealth,
     queries: mpsc::Receiver<Query>,
     requests: Requests,
@@ -135,7 +135,7 @@ impl Bridge {
                 self.take_up_observations();
             }
             () = self.broker.wait() => self.broker_events(),
-            Some(report) = self.desired.reports.recv() => self.reported(report),
+            Some(result) = self.provisioner.next_result() => self.provisioned(result),
             Some(query) = self.queries.recv() => self.answer_query(query),
             Some(word) = self.requests.next() => self.commands_word(word),
             () = due_or_never => {}

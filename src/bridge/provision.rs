@@ -1,4 +1,4 @@
-//! Provisions a gateway's missing items: one step of a round, beside the loop.
+//! Executes one step of a round that provisions a gateway's missing items.
 //!
 //! Each step waits for its own slot among the gateway's changes, so that requests come between.
 //! Steps only add: they remove nothing and never narrow the accept filter.
@@ -7,103 +7,26 @@ use std::collections::BTreeSet;
 
 use tonic::Code;
 
-use super::batches::BatchPlanner;
 use crate::commands::{Calls, Command, Failure, Slot};
-use crate::desired::{DesiredItem, Missing, covers};
-use crate::fleet::{Slaves, Target};
+use crate::desired::{DesiredItem, Step, covers};
+use crate::fleet::Slaves;
 use crate::gsdk::GatewayClient;
 use crate::ids::DeviceId;
 
-/// What is added in one slot.
-#[derive(Debug)]
-pub(super) enum Step {
-    Filter { accepted: BTreeSet<DeviceId>, allow_all: bool },
-    Register(Vec<(DeviceId, Target)>),
-    Slaves(Vec<Slaves>),
-}
-
 /// The result of a step.
 #[derive(Debug, Default)]
-pub(super) struct Provisioned {
+pub(crate) struct Provisioned {
     /// Was missing and is present now.
-    pub(super) added: BTreeSet<DesiredItem>,
+    pub(crate) added: BTreeSet<DesiredItem>,
     /// Turned out to be present.
-    pub(super) found: BTreeSet<DesiredItem>,
+    pub(crate) found: BTreeSet<DesiredItem>,
     /// Could not be added, and why.
-    pub(super) failed: Option<(BTreeSet<DesiredItem>, Failure)>,
-}
-
-/// The steps of a round: the filter first, as it is one call for all devices; then batches.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    filter: bool,
-    registrations: BatchPlanner,
-    slaves: BatchPlanner,
-}
-
-impl Round {
-    pub(super) fn start(&mut self, missing: &Missing) {
-        self.filter = true;
-        self.registrations.start(&missing.registered.iter().map(|(id, _)| *id).collect());
-        self.slaves.start(&missing.slaves.iter().map(|slaves| slaves.device_id).collect());
-    }
-
-    /// The next step for what is missing now; `None` when the round is over.
-    pub(super) fn next(&mut self, missing: &Missing) -> Option<Step> {
-        let Missing { registered, accepted, allow_all, slaves } = missing;
-        if std::mem::take(&mut self.filter) && (*allow_all || !accepted.is_empty()) {
-            return Some(Step::Filter { accepted: accepted.clone(), allow_all: *allow_all });
-        }
-        while let Some(batch) = self.registrations.next() {
-            let batch = registered.iter().filter(|(id, _)| batch.contains(id));
-            let batch: Vec<_> = batch.copied().collect();
-            if !batch.is_empty() {
-                return Some(Step::Register(batch));
-            }
-        }
-        while let Some(batch) = self.slaves.next() {
-            let batch = slaves.iter().filter(|slaves| batch.contains(&slaves.device_id));
-            let batch: Vec<_> = batch.cloned().collect();
-            if !batch.is_empty() {
-                return Some(Step::Slaves(batch));
-            }
-        }
-        None
-    }
-
-    pub(super) fn provisioned(&mut self, items: &BTreeSet<DesiredItem>) {
-        let of = |kind: fn(&DesiredItem) -> bool| {
-            items.iter().filter(|item| kind(item)).filter_map(|item| item.device_id()).collect()
-        };
-        self.registrations.accepted(&of(|item| matches!(item, DesiredItem::Registered(_))));
-        self.slaves.accepted(&of(|item| matches!(item, DesiredItem::Slaves(_))));
-    }
-
-    /// A step failed. Returns the items that are postponed to the next round.
-    pub(super) fn failed(
-        &mut self,
-        items: BTreeSet<DesiredItem>,
-        why: &Failure,
-    ) -> BTreeSet<DesiredItem> {
-        let ids = items.iter().filter_map(|item| item.device_id()).collect();
-        let maybe_single = may_concern_single(why);
-        match items.first() {
-            Some(DesiredItem::Registered(_)) => {
-                let postponed = self.registrations.refused(&ids, maybe_single);
-                postponed.into_iter().map(DesiredItem::Registered).collect()
-            }
-            Some(DesiredItem::Slaves(_)) => {
-                let postponed = self.slaves.refused(&ids, maybe_single);
-                postponed.into_iter().map(DesiredItem::Slaves).collect()
-            }
-            Some(DesiredItem::Accepted(_) | DesiredItem::AllowAll) | None => items,
-        }
-    }
+    pub(crate) failed: Option<(BTreeSet<DesiredItem>, Failure)>,
 }
 
 /// Whether the gateway may have refused a call because of one of its devices. Other failures, such
 /// as no answer, concern no single device.
-fn may_concern_single(why: &Failure) -> bool {
+pub(crate) fn may_concern_single(why: &Failure) -> bool {
     matches!(
         why.code.grpc(),
         Some(
@@ -121,7 +44,7 @@ fn may_concern_single(why: &Failure) -> bool {
 }
 
 /// Executes one step in its slot.
-pub(super) async fn provision(step: Step, client: GatewayClient, slot: Slot) -> Provisioned {
+pub(crate) async fn provision(step: Step, client: GatewayClient, slot: Slot) -> Provisioned {
     let _permit = slot.permit().await;
     match step {
         Step::Filter { accepted, allow_all } => accept(&client, accepted, allow_all).await,

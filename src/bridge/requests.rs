@@ -344,7 +344,7 @@ impl Bridge {
                 Err(failure) => (asked, failure),
                 Ok(slot) => {
                     if request.command.changes() {
-                        self.desired.change_begins(gateway);
+                        self.command_started(gateway);
                     }
                     let begun = Begun { gateway, request, payload, asked };
                     let (speak, stop) =

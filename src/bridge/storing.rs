@@ -182,7 +182,7 @@ impl Bridge {
             .gateways()
             .filter_map(|gateway| {
                 let name = self.directory.gateway(gateway)?.name.clone();
-                Some((Key::Desired(name), self.desired.note(gateway)?))
+                Some((Key::Desired(name), self.provisioner.gateway(gateway)?.note()?))
             })
             .collect();
         let intents = self.requests.intents();

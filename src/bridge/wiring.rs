@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::broker::Broker;
 use super::clock::Clock;
-use super::desired::Wanted;
 use super::health::ShownHealth;
 use super::history::HistoryQueries;
 use super::losses::Losses;
 use super::persistence::Persistence;
+use super::provisioner::Provisioner;
 use super::requests::Requests;
 use super::retained::{RetainedTopics, discovery_settings};
 use super::status_page::StatusPage;
@@ -134,7 +134,7 @@ impl Bridge {
             _observe: observe,
             stop_links,
             web,
-            desired: Wanted::new(config),
+            provisioner: Provisioner::new(config),
             health: ShownHealth::default(),
             queries,
             losses: Losses::default(),

@@ -4,12 +4,15 @@
 //! A restart of a gateway cannot be told from a network cut, so both are handled alike (contract,
 //! section 7). Nothing is ever removed from a gateway.
 
+mod batches;
+mod round;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use round::{Round, Step};
 pub use state::{DesiredItem, DesiredState};
 
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves, Target};
@@ -90,7 +93,7 @@ impl Reconciler {
         self.first_list = true;
     }
 
-    pub const fn list_asked(&mut self) {
+    pub const fn list_requested(&mut self) {
         self.undisturbed = self.running_commands == 0;
     }
 

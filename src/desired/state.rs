@@ -1,6 +1,7 @@
 //! A desired state: the items that one gateway should have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,17 @@ impl DesiredItem {
             (Effect::AllowAll(enabled), Self::AllowAll) => !enabled,
             // Setting slaves replaces the item.
             _ => false,
+        }
+    }
+}
+
+impl fmt::Display for DesiredItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered(id) => write!(f, "the registration of device {id}"),
+            Self::Accepted(id) => write!(f, "device {id} in its accept filter"),
+            Self::AllowAll => f.write_str("an accept filter that accepts all devices"),
+            Self::Slaves(id) => write!(f, "the slaves of device {id}"),
         }
     }
 }

@@ -39,10 +39,10 @@ fn declared() -> DesiredState {
 fn settled() -> Reconciler {
     let mut desired = Reconciler::new(declared());
     desired.link_up();
-    desired.list_asked();
+    desired.list_requested();
     assert_eq!(desired.listed(&[]), (true, BTreeSet::new()));
     desired.provisioned(&[DesiredItem::Registered(id(1)), DesiredItem::Accepted(id(2))].into());
-    desired.list_asked();
+    desired.list_requested();
     assert_eq!(desired.listed(&[row(1)]), (false, BTreeSet::new()));
     assert!(desired.filter_read(&filter(&[2])).is_empty());
     desired
@@ -52,7 +52,7 @@ fn settled() -> Reconciler {
 fn a_present_item_is_not_missing() {
     let mut desired = Reconciler::new(declared());
     desired.link_up();
-    desired.list_asked();
+    desired.list_requested();
     let (first, withdrawn) = desired.listed(&[row(1)]);
     assert!(first && withdrawn.is_empty());
     let missing = Missing { accepted: [id(2)].into(), ..Missing::default() };
@@ -68,7 +68,7 @@ fn an_item_made_by_a_command_is_missing_at_the_next_link() {
     assert!(desired.command_finished(vec![Effect::Registered(vec![(id(7), target())])]).changed);
     assert!(desired.missing().is_empty(), "its command provisioned it");
     desired.link_up();
-    desired.list_asked();
+    desired.list_requested();
     desired.listed(&[row(1)]);
     assert_eq!(desired.missing().registered, [(id(7), target())]);
     desired.command_started();
@@ -81,14 +81,14 @@ fn an_item_removed_by_another_client_is_reported_once_and_forgotten_unless_decla
     let mut desired = settled();
     desired.command_started();
     desired.command_finished(vec![Effect::Accepted([id(8)].into())]);
-    desired.list_asked();
+    desired.list_requested();
     assert!(desired.filter_read(&filter(&[2, 8])).is_empty());
-    desired.list_asked();
+    desired.list_requested();
     assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
     let gone = desired.filter_read(&filter(&[]));
     assert_eq!(gone, [DesiredItem::Accepted(id(2)), DesiredItem::Accepted(id(8))].into());
     assert_eq!(*desired.commanded(), DesiredState::default(), "an item of a command is forgotten");
-    desired.list_asked();
+    desired.list_requested();
     assert!(desired.listed(&[]).1.is_empty() && desired.filter_read(&filter(&[])).is_empty());
     assert!(desired.missing().is_empty(), "nothing is added while the link is up");
     desired.link_up();
@@ -99,12 +99,12 @@ fn an_item_removed_by_another_client_is_reported_once_and_forgotten_unless_decla
 fn an_item_removed_by_our_command_is_not_withdrawn() {
     let mut desired = settled();
     desired.command_started();
-    desired.list_asked();
+    desired.list_requested();
     assert!(desired.listed(&[]).1.is_empty(), "a command is running");
-    desired.list_asked();
+    desired.list_requested();
     desired.command_finished(Vec::new());
     assert!(desired.listed(&[]).1.is_empty(), "the list was requested before it finished");
-    desired.list_asked();
+    desired.list_requested();
     assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
 }
 
@@ -122,7 +122,7 @@ fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
     ] {
         let mut desired = Reconciler::new(all.clone());
         desired.link_up();
-        desired.list_asked();
+        desired.list_requested();
         let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
         assert!(desired.filter_read(&there).is_empty());
         desired.command_started();
@@ -130,7 +130,7 @@ fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
         assert_eq!(ended, ChangeResult { changed: false, kept: gone.clone() });
         // This was read before the change.
         assert!(desired.filter_read(&there).is_empty());
-        desired.list_asked();
+        desired.list_requested();
         let now = AcceptFilter {
             allow_all: !gone.contains(&all_devices),
             ..filter(if gone.contains(&two) { &[] } else { &[2] })
@@ -161,7 +161,7 @@ fn slaves_are_present_when_all_of_them_are() {
     desired.command_finished(vec![Effect::Slaves(vec![desired_slaves.clone()])]);
     assert!(desired.wants_slaves());
     desired.link_up();
-    desired.list_asked();
+    desired.list_requested();
     desired.slaves_read(&[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
     assert_eq!(desired.missing().slaves, std::slice::from_ref(&desired_slaves));
     let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..desired_slaves.clone() };

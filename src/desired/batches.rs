@@ -1,5 +1,5 @@
 //! Plans which devices go into one provisioning call, so that a refused device holds up no other
-//! (pure).
+//!.
 //!
 //! A refusal that may concern a single device halves its batch until that device is isolated; then
 //! the largest batch left shows whether all of them fail. Any other refusal, and too many in a row,
@@ -18,7 +18,7 @@ const REFUSED_MAX: usize = 10;
 const ISOLATED_MAX: usize = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct BatchPlanner {
+pub(crate) struct BatchPlanner {
     open: VecDeque<Vec<DeviceId>>,
     /// Refused alone: each stays alone, the one tried longest ago first.
     isolated: VecDeque<DeviceId>,
@@ -30,7 +30,7 @@ pub(super) struct BatchPlanner {
 
 impl BatchPlanner {
     /// Starts a round with the devices that are missing.
-    pub(super) fn start(&mut self, missing: &BTreeSet<DeviceId>) {
+    pub(crate) fn start(&mut self, missing: &BTreeSet<DeviceId>) {
         self.isolated.retain(|id| missing.contains(id));
         let others: Vec<DeviceId> =
             missing.iter().filter(|id| !self.isolated.contains(id)).copied().collect();
@@ -42,7 +42,7 @@ impl BatchPlanner {
     }
 
     /// The devices of the next call; `None` when the round is over.
-    pub(super) fn next(&mut self) -> Option<Vec<DeviceId>> {
+    pub(crate) fn next(&mut self) -> Option<Vec<DeviceId>> {
         if std::mem::take(&mut self.isolated_one) {
             let largest = self.open.iter().map(Vec::len).max()?;
             let at = self.open.iter().position(|batch| batch.len() == largest)?;
@@ -51,7 +51,7 @@ impl BatchPlanner {
         self.open.pop_front()
     }
 
-    pub(super) fn accepted(&mut self, ids: &BTreeSet<DeviceId>) {
+    pub(crate) fn accepted(&mut self, ids: &BTreeSet<DeviceId>) {
         if !ids.is_empty() {
             self.refused = 0;
             self.isolated.retain(|id| !ids.contains(id));
@@ -59,7 +59,7 @@ impl BatchPlanner {
     }
 
     /// A call was refused. Returns the devices that are postponed to the next round.
-    pub(super) fn refused(
+    pub(crate) fn refused(
         &mut self,
         ids: &BTreeSet<DeviceId>,
         maybe_single: bool,

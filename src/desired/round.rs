@@ -1,0 +1,86 @@
+//! One round of provisioning: in which steps the missing items of a gateway are added.
+
+use std::collections::BTreeSet;
+
+use super::Missing;
+use super::batches::BatchPlanner;
+use super::state::DesiredItem;
+use crate::fleet::{Slaves, Target};
+use crate::ids::DeviceId;
+
+/// What is added in one step.
+#[derive(Debug)]
+pub enum Step {
+    Filter { accepted: BTreeSet<DeviceId>, allow_all: bool },
+    Register(Vec<(DeviceId, Target)>),
+    Slaves(Vec<Slaves>),
+}
+
+/// The filter first, as it is one call for all devices; then registrations and slaves in batches.
+#[derive(Debug, Default)]
+pub struct Round {
+    filter: bool,
+    registrations: BatchPlanner,
+    slaves: BatchPlanner,
+}
+
+impl Round {
+    pub fn start(&mut self, missing: &Missing) {
+        self.filter = true;
+        self.registrations.start(&missing.registered.iter().map(|(id, _)| *id).collect());
+        self.slaves.start(&missing.slaves.iter().map(|slaves| slaves.device_id).collect());
+    }
+
+    /// The next step for what is missing now; `None` when the round is over.
+    pub fn next(&mut self, missing: &Missing) -> Option<Step> {
+        let Missing { registered, accepted, allow_all, slaves } = missing;
+        if std::mem::take(&mut self.filter) && (*allow_all || !accepted.is_empty()) {
+            return Some(Step::Filter { accepted: accepted.clone(), allow_all: *allow_all });
+        }
+        while let Some(batch) = self.registrations.next() {
+            let batch = registered.iter().filter(|(id, _)| batch.contains(id));
+            let batch: Vec<_> = batch.copied().collect();
+            if !batch.is_empty() {
+                return Some(Step::Register(batch));
+            }
+        }
+        while let Some(batch) = self.slaves.next() {
+            let batch = slaves.iter().filter(|slaves| batch.contains(&slaves.device_id));
+            let batch: Vec<_> = batch.cloned().collect();
+            if !batch.is_empty() {
+                return Some(Step::Slaves(batch));
+            }
+        }
+        None
+    }
+
+    /// These items were provisioned, or found at the gateway.
+    pub fn provisioned(&mut self, items: &BTreeSet<DesiredItem>) {
+        let of = |kind: fn(&DesiredItem) -> bool| {
+            items.iter().filter(|item| kind(item)).filter_map(|item| item.device_id()).collect()
+        };
+        self.registrations.accepted(&of(|item| matches!(item, DesiredItem::Registered(_))));
+        self.slaves.accepted(&of(|item| matches!(item, DesiredItem::Slaves(_))));
+    }
+
+    /// A step with these items failed. `maybe_single`: perhaps because of a single device. Returns
+    /// the items that are postponed to the next round.
+    pub fn failed(
+        &mut self,
+        items: BTreeSet<DesiredItem>,
+        maybe_single: bool,
+    ) -> BTreeSet<DesiredItem> {
+        let ids = items.iter().filter_map(|item| item.device_id()).collect();
+        match items.first() {
+            Some(DesiredItem::Registered(_)) => {
+                let postponed = self.registrations.refused(&ids, maybe_single);
+                postponed.into_iter().map(DesiredItem::Registered).collect()
+            }
+            Some(DesiredItem::Slaves(_)) => {
+                let postponed = self.slaves.refused(&ids, maybe_single);
+                postponed.into_iter().map(DesiredItem::Slaves).collect()
+            }
+            Some(DesiredItem::Accepted(_) | DesiredItem::AllowAll) | None => items,
+        }
+    }
+}
