@@ -1,6 +1,8 @@
-//! The subcommands of `ctl`, and the request that each makes. The request checks the values.
+//! The subcommands of `ctl`. Their arguments are the fields of the request that each makes, which
+//! checks the values.
 
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::ids::CommandName;
@@ -21,17 +23,9 @@ pub(super) enum CtlCommand {
     /// Live: every change of a device's status, until Ctrl-C
     Watch,
     /// Connect a device for as long as its connection holds
-    Connect {
-        /// Its IPv4 address
-        ip: String,
-        #[command(flatten)]
-        target: Target,
-    },
+    Connect(Connect),
     /// Disconnect devices; registered ones come back
-    Disconnect {
-        #[command(flatten)]
-        devices: Devices,
-    },
+    Disconnect(Devices),
     /// Disconnect every device of the gateway
     DisconnectAll,
     /// Devices that the gateway dials, and keeps dialling
@@ -51,7 +45,16 @@ pub(super) enum CtlCommand {
     Slaves(Slaves),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
+pub(super) struct Connect {
+    /// Its IPv4 address
+    ip: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args, Serialize)]
 pub(super) struct Target {
     /// Its port [default: 51211]
     #[arg(long)]
@@ -61,20 +64,21 @@ pub(super) struct Target {
     ssl: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub(super) struct Devices {
     /// The devices' IDs
     #[arg(value_name = "DEVICE", required = true, value_parser = device)]
     device_ids: Vec<u64>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 pub(super) struct Change {
     #[command(flatten)]
+    #[serde(flatten)]
     devices: Devices,
     /// The bare call, without what belongs to it (filter, registration, connection)
-    #[arg(long)]
-    no_apply: bool,
+    #[arg(long = "no-apply", action = ArgAction::SetFalse)]
+    apply: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,10 +92,7 @@ pub(super) enum Async {
         target: Target,
     },
     /// Take registrations back, and disconnect
-    Remove {
-        #[command(flatten)]
-        devices: Devices,
-    },
+    Remove(Devices),
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,15 +112,9 @@ pub(super) enum AcceptFilter {
         none: bool,
     },
     /// Let these devices in too
-    Add {
-        #[command(flatten)]
-        devices: Devices,
-    },
+    Add(Devices),
     /// Let these devices in no more
-    Remove {
-        #[command(flatten)]
-        devices: Devices,
-    },
+    Remove(Devices),
     /// Let every device in, or (`off`) only those named
     AllowAll {
         /// on or off
@@ -131,13 +126,17 @@ pub(super) enum AcceptFilter {
 #[derive(Debug, Subcommand)]
 pub(super) enum Mode {
     /// Set it, with all that belongs to it
-    Set {
-        /// Who dials whom
-        #[arg(value_parser = ["server_to_device", "device_to_server"], ignore_case = true)]
-        mode: String,
-        #[command(flatten)]
-        change: Change,
-    },
+    Set(ModeSet),
+}
+
+#[derive(Debug, Args, Serialize)]
+pub(super) struct ModeSet {
+    /// Who dials whom
+    #[arg(value_parser = ["server_to_device", "device_to_server"], ignore_case = true)]
+    mode: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    change: Change,
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,17 +152,20 @@ pub(super) enum Slaves {
     /// Show them
     Get,
     /// Set those behind one device: all of them, or none
-    Set {
-        /// The device they hang on
-        #[arg(value_name = "DEVICE", value_parser = device)]
-        device_id: u64,
-        /// Those on RS-485, with commas between
-        #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
-        rs485: Vec<u64>,
-        /// Those on Wiegand, with commas between
-        #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
-        wiegand: Vec<u64>,
-    },
+    Set(SlavesSet),
+}
+
+#[derive(Debug, Args, Serialize)]
+pub(super) struct SlavesSet {
+    /// The device they hang on
+    #[arg(value_name = "DEVICE", value_parser = device)]
+    device_id: u64,
+    /// Those on RS-485, with commas between
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
+    rs485: Vec<u64>,
+    /// Those on Wiegand, with commas between
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
+    wiegand: Vec<u64>,
 }
 
 /// The request checks whether the number is a device's ID.
@@ -204,10 +206,8 @@ impl CtlCommand {
             Self::Devices => (CommandName::Devices, json!({})),
             Self::Search { wait } => (CommandName::Search, json!({ "wait_s": seconds(wait) })),
             Self::Pending => (CommandName::Pending, json!({})),
-            Self::Connect { ip, target: Target { port, ssl } } => {
-                (CommandName::Connect, json!({ "ip": ip, "port": port, "ssl": ssl }))
-            }
-            Self::Disconnect { devices } => (CommandName::Disconnect, devices.fields()),
+            Self::Connect(connect) => (CommandName::Connect, json!(connect)),
+            Self::Disconnect(devices) => (CommandName::Disconnect, json!(devices)),
             Self::DisconnectAll => (CommandName::DisconnectAll, json!({})),
             Self::Async(Async::Add { devices, target: Target { port, ssl } }) => {
                 let devices: Vec<Value> = devices
@@ -216,20 +216,14 @@ impl CtlCommand {
                     .collect();
                 (CommandName::AsyncAdd, json!({ "devices": devices }))
             }
-            Self::Async(Async::Remove { devices }) => (CommandName::AsyncRemove, devices.fields()),
+            Self::Async(Async::Remove(devices)) => (CommandName::AsyncRemove, json!(devices)),
             Self::AcceptFilter(command) => command.request(),
-            Self::Mode(Mode::Set { mode, change }) => {
-                let Change { devices, no_apply } = change;
-                let ids = devices.device_ids;
-                let fields = json!({ "mode": mode, "device_ids": ids, "apply": !no_apply });
-                (CommandName::ModeSet, fields)
-            }
-            Self::Ssl(Ssl::Enable(change)) => (CommandName::SslEnable, change.fields()),
-            Self::Ssl(Ssl::Disable(change)) => (CommandName::SslDisable, change.fields()),
+            Self::Mode(Mode::Set(mode)) => (CommandName::ModeSet, json!(mode)),
+            Self::Ssl(Ssl::Enable(change)) => (CommandName::SslEnable, json!(change)),
+            Self::Ssl(Ssl::Disable(change)) => (CommandName::SslDisable, json!(change)),
             Self::Slaves(Slaves::Get) => (CommandName::SlavesGet, json!({})),
-            Self::Slaves(Slaves::Set { device_id, rs485, wiegand }) => {
-                let row = json!({ "device_id": device_id, "rs485": rs485, "wiegand": wiegand });
-                (CommandName::SlavesSet, json!({ "slaves": [row] }))
+            Self::Slaves(Slaves::Set(slaves)) => {
+                (CommandName::SlavesSet, json!({ "slaves": [slaves] }))
             }
         };
         let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
@@ -250,23 +244,11 @@ impl AcceptFilter {
                     json!({ "device_ids": device_ids, "allow_all": allow_all }),
                 )
             }
-            Self::Add { devices } => (CommandName::FilterAdd, devices.fields()),
-            Self::Remove { devices } => (CommandName::FilterRemove, devices.fields()),
+            Self::Add(devices) => (CommandName::FilterAdd, json!(devices)),
+            Self::Remove(devices) => (CommandName::FilterRemove, json!(devices)),
             Self::AllowAll { enabled } => {
                 (CommandName::FilterAllowAll, json!({ "enabled": enabled == "on" }))
             }
         }
-    }
-}
-
-impl Devices {
-    fn fields(self) -> Value {
-        json!({ "device_ids": self.device_ids })
-    }
-}
-
-impl Change {
-    fn fields(self) -> Value {
-        json!({ "device_ids": self.devices.device_ids, "apply": !self.no_apply })
     }
 }
