@@ -85,7 +85,9 @@ impl RecentEvent {
                 EventRow {
                     at: event.received_at,
                     gateway: entry.name.to_string(),
-                    device: Some(entry.device_name(event.device_id, event.device_type)),
+                    device: Some(
+                        entry.device_name(event.device_id, event.device_type).into_owned(),
+                    ),
                     event_type: event.event_type.name(),
                     detail: format!("{}{}", previous.unwrap_or_default(), event.status),
                     duration_ms: event.duration_ms,

@@ -179,7 +179,10 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
         number(&mut text, u64::from(device_id.get()));
         text.push('"');
         for (name, value) in [
-            ("name", gateway.device_name(*device_id, info.map(|info| info.device_type))),
+            (
+                "name",
+                gateway.device_name(*device_id, info.map(|info| info.device_type)).into_owned(),
+            ),
             ("device_type", or_empty(info.map(|info| info.device_type.to_string()))),
             ("ip", or_empty(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
             ("mode", or_empty(info.map(|info| info.mode.to_string()))),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Directory, time};
+use super::{Directory, format};
 use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
@@ -24,10 +24,10 @@ pub struct BridgeInfo {
     /// The commit it was built from, or `unknown`.
     pub commit: &'static str,
     /// When the process started.
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     pub started_at: Moment,
     /// Since when the broker has accepted it.
-    #[serde(serialize_with = "time::moment_opt")]
+    #[serde(serialize_with = "format::moment_opt")]
     pub connected_at: Option<Moment>,
     /// The topics' base.
     pub base_topic: String,
@@ -56,9 +56,9 @@ pub struct BridgeEvent<'a> {
     bridge: &'a str,
     #[serde(flatten)]
     kind: &'a BridgeEventKind,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     received_at: Moment,
 }
 

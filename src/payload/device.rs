@@ -1,13 +1,12 @@
 //! A device's state and its events as JSON (contract, sections 2 and 3).
-//!
-//! May not decide anything: every field is what the core or the configuration says.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use super::{Directory, GatewayEntry, time};
-use crate::fleet::{DeviceEvent, DeviceState};
+use super::{Directory, GatewayEntry, format};
+use crate::fleet::{DeviceEvent, DeviceState, DeviceType, Mode, Source, Status};
 use crate::ids::{DeviceId, Moment};
 
 /// `<base>/<gw>/<id>/state`, retained.
@@ -16,28 +15,30 @@ pub struct DeviceStatePayload<'a> {
     bridge: &'a str,
     gateway: &'a str,
     device_id: DeviceId,
-    name: String,
+    name: Cow<'a, str>,
     connected: Option<bool>,
-    status: String,
+    #[serde(serialize_with = "format::status")]
+    status: Option<Status>,
     status_code: Option<i32>,
-    #[serde(serialize_with = "time::moment_opt")]
+    #[serde(serialize_with = "format::moment_opt")]
     since: Option<Moment>,
     since_exact: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_known: Option<LastKnownPayload>,
     chain: &'a str,
     seq: u64,
-    #[serde(rename = "type")]
-    device_type: Option<String>,
+    #[serde(rename = "type", serialize_with = "format::text_opt")]
+    device_type: Option<DeviceType>,
     ip: Option<Ipv4Addr>,
     port: Option<i32>,
-    mode: Option<String>,
+    #[serde(serialize_with = "format::text_opt")]
+    mode: Option<Mode>,
     ssl: Option<bool>,
     auto_reconnect: Option<bool>,
     managed: bool,
     expected: bool,
     kept: Option<&'static str>,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     updated_at: Moment,
 }
 
@@ -45,8 +46,9 @@ pub struct DeviceStatePayload<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LastKnownPayload {
     connected: bool,
-    status: String,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::text")]
+    status: Status,
+    #[serde(serialize_with = "format::moment")]
     since: Moment,
 }
 
@@ -62,21 +64,21 @@ impl<'a> DeviceStatePayload<'a> {
             device_id,
             name: gateway.device_name(device_id, info.map(|info| info.device_type)),
             connected: state.connected,
-            status: state.status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
-            status_code: state.status.map(crate::fleet::Status::code),
+            status: state.status,
+            status_code: state.status.map(Status::code),
             since: state.since,
             since_exact: state.since_exact,
             last_known: state.last_known.map(|last| LastKnownPayload {
                 connected: last.connected,
-                status: last.status.to_string(),
+                status: last.status,
                 since: last.since,
             }),
             chain: &directory.chain,
             seq: state.seq,
-            device_type: info.map(|info| info.device_type.to_string()),
+            device_type: info.map(|info| info.device_type),
             ip: info.and_then(|info| info.ip),
             port: info.map(|info| info.port),
-            mode: info.map(|info| info.mode.to_string()),
+            mode: info.map(|info| info.mode),
             ssl: info.map(|info| info.ssl),
             auto_reconnect: info.map(|info| info.auto_reconnect),
             managed: state.managed,
@@ -97,20 +99,23 @@ pub struct DeviceEventPayload<'a> {
     bridge: &'a str,
     gateway: &'a str,
     device_id: DeviceId,
-    name: String,
-    #[serde(rename = "type")]
-    device_type: Option<String>,
+    name: Cow<'a, str>,
+    #[serde(rename = "type", serialize_with = "format::text_opt")]
+    device_type: Option<DeviceType>,
     connected: Option<bool>,
-    status: String,
+    #[serde(serialize_with = "format::text")]
+    status: Status,
     status_code: i32,
-    previous: Option<String>,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::text_opt")]
+    previous: Option<Status>,
+    #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     received_at: Moment,
-    #[serde(serialize_with = "time::seconds_opt")]
+    #[serde(serialize_with = "format::seconds_opt")]
     duration_s: Option<i64>,
-    source: String,
+    #[serde(serialize_with = "format::text")]
+    source: Source,
 }
 
 impl<'a> DeviceEventPayload<'a> {
@@ -128,15 +133,15 @@ impl<'a> DeviceEventPayload<'a> {
             gateway: name.as_str(),
             device_id,
             name: gateway.device_name(device_id, event.device_type),
-            device_type: event.device_type.map(|device_type| device_type.to_string()),
+            device_type: event.device_type,
             connected: status.connected(),
-            status: status.to_string(),
+            status,
             status_code: status.code(),
-            previous: event.previous.map(|previous| previous.to_string()),
+            previous: event.previous,
             timestamp: event.timestamp,
             received_at: event.received_at,
             duration_s: event.duration_ms,
-            source: event.source.to_string(),
+            source: event.source,
         }
     }
 }

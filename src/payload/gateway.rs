@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, GatewayEntry, time};
+use super::{Directory, GatewayEntry, format};
 use crate::fleet::{GatewayEvent, GatewayState};
 use crate::ids::{DeviceId, Moment};
 
@@ -18,14 +18,14 @@ pub struct GatewayInfo<'a> {
     gateway: &'a str,
     address: &'a str,
     state: &'static str,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     since: Moment,
     devices: usize,
     connected: usize,
     package: Option<&'a str>,
     last_error: Option<&'a LastError>,
     clock_skew_s: Option<i64>,
-    #[serde(serialize_with = "time::moment_opt")]
+    #[serde(serialize_with = "format::moment_opt")]
     certificate_expires_at: Option<Moment>,
     accept_filter: Option<AcceptFilterInfo>,
 }
@@ -106,9 +106,9 @@ pub struct GatewayEventPayload<'a> {
     /// The first few of many: the event has to fit a broker's largest packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_ids: Option<Vec<DeviceId>>,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
-    #[serde(serialize_with = "time::moment")]
+    #[serde(serialize_with = "format::moment")]
     received_at: Moment,
 }
 

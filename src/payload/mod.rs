@@ -1,29 +1,35 @@
-//! What the world reads: the JSON of states, events and infos (contract, sections 1 to 3).
+//! The JSON of states, events and infos (contract, sections 1 to 3).
 //!
-//! May not touch topics, brokers or gateways, nor decide anything: it writes down what the core
-//! says, with the names from the configuration. The same value is always the same bytes.
+//! It says what the core says, with the names from the configuration. The same value is always the
+//! same bytes.
 
 mod bridge;
 mod device;
+mod format;
 mod gateway;
 mod health;
 mod subject;
-mod time;
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
+pub use format::rfc3339;
 pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
 pub use subject::Subject;
-pub use time::rfc3339;
 
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
+
+/// A payload larger than this gives its memory back after it was serialized, in bytes.
+const SCRATCH_KEPT_MAX: usize = 16 << 10;
 
 /// The default of `bridge_name`.
 pub const BRIDGE_ONLY: &str = "bridge";
@@ -76,12 +82,17 @@ impl Directory {
 impl GatewayEntry {
     /// The device's name: the configured one, else `<Type> <id>`.
     #[must_use]
-    pub fn device_name(&self, device_id: DeviceId, device_type: Option<DeviceType>) -> String {
-        if let Some(name) = self.devices.get(&device_id).and_then(|entry| entry.name.as_ref()) {
-            return name.clone();
+    pub fn device_name(
+        &self,
+        device_id: DeviceId,
+        device_type: Option<DeviceType>,
+    ) -> Cow<'_, str> {
+        let entry = self.devices.get(&device_id);
+        match (entry.and_then(|entry| entry.name.as_deref()), device_type) {
+            (Some(name), _) => name.into(),
+            (None, Some(known)) => format!("{} {device_id}", known.product_name()).into(),
+            (None, None) => format!("Device {device_id}").into(),
         }
-        let product = device_type.map_or_else(|| "Device".to_owned(), DeviceType::product_name);
-        format!("{product} {device_id}")
     }
 
     fn kept(&self, state: &DeviceState) -> Option<&'static str> {
@@ -90,9 +101,20 @@ impl GatewayEntry {
     }
 }
 
+thread_local! {
+    /// The space in which payloads are serialized: each is then copied into memory of its size.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The payload as bytes. Our payloads have nothing that JSON cannot say.
 #[must_use]
-pub fn to_bytes(payload: &impl Serialize) -> bytes::Bytes {
+pub fn to_bytes(payload: &impl Serialize) -> Bytes {
     #[expect(clippy::expect_used, reason = "no map with other keys than strings, no failing impl")]
-    serde_json::to_vec(payload).expect("payloads are plain JSON").into()
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        serde_json::to_writer(&mut *scratch, payload).expect("payloads are plain JSON");
+        let bytes = Bytes::copy_from_slice(scratch);
+        scratch.shrink_to(SCRATCH_KEPT_MAX);
+        bytes
+    })
 }

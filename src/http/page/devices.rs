@@ -125,7 +125,7 @@ impl DeviceRow {
         let device_type = device.info.map(|info| info.device_type);
         Self {
             gateway: gateway.name.to_string(),
-            name: gateway.device_name(device.device_id, device_type),
+            name: gateway.device_name(device.device_id, device_type).into_owned(),
             hours: hours.of(&(index, device.device_id), device.observed),
             device,
         }

@@ -1,9 +1,10 @@
-//! Times and durations as the contract writes them.
-//!
-//! May not read a clock.
+//! Times, durations and names as the contract writes them.
 
-use serde::{Serialize, Serializer};
+use std::fmt::Display;
 
+use serde::Serializer;
+
+use crate::fleet::Status;
 use crate::ids::Moment;
 
 /// RFC 3339 in UTC with milliseconds: `2026-11-23T10:00:00.000Z`.
@@ -11,21 +12,52 @@ use crate::ids::Moment;
 /// Moments beyond the years that RFC 3339 can write are written as the nearest that it can.
 #[must_use]
 pub fn rfc3339(moment: Moment) -> String {
+    format!("{:.3}", timestamp(moment))
+}
+
+fn timestamp(moment: Moment) -> jiff::Timestamp {
     let millis = moment.millis();
     let nearest = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-    let timestamp = jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest);
-    format!("{timestamp:.3}")
+    jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest)
 }
 
 pub(super) fn moment<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*moment))
+    serializer.collect_str(&format_args!("{:.3}", timestamp(*moment)))
 }
 
 pub(super) fn moment_opt<S: Serializer>(
-    moment: &Option<Moment>,
+    value: &Option<Moment>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    moment.map(rfc3339).serialize(serializer)
+    match value {
+        Some(value) => moment(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+pub(super) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+pub(super) fn text_opt<S: Serializer>(
+    value: &Option<impl Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// A status, or `unknown`.
+pub(super) fn status<S: Serializer>(
+    value: &Option<Status>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_str("unknown"),
+    }
 }
 
 /// Milliseconds as a number of seconds: whole ones without a fraction.
