@@ -90,10 +90,10 @@ impl Bridge {
         gateway: GatewayIndex,
         run: impl FnOnce(&mut GatewayProvisioner, &Link, AcquireSlot<'_>) -> Consequences,
     ) {
-        let Self { provisioner, links, requests, .. } = self;
+        let Self { provisioner, links, dispatcher, .. } = self;
         let provisioner = provisioner.gateway_mut(gateway);
         let (Some(provisioner), Some(link)) = (provisioner, links.get(gateway.0)) else { return };
-        let consequences = run(provisioner, link, &|| requests.change_slot(gateway));
+        let consequences = run(provisioner, link, &|| dispatcher.change_slot(gateway));
         let Consequences { events, is_changed, is_list_wanted } = consequences;
         if is_changed {
             self.store_desired(gateway);
@@ -206,7 +206,7 @@ impl Bridge {
             self.provision(gateway, GatewayProvisioner::retry);
         }
         self.wake_broker(now);
-        self.requests.subscription.wake(now);
+        self.request_subscription.wake(now);
         if self.republish_at.is_some_and(|at| at <= now) {
             self.publisher.all_changed(&self.fleet);
             self.republish_at = self.republish_every.map(|every| now + every);
@@ -221,7 +221,7 @@ impl Bridge {
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (provisioning, keeping) = (self.provisioner.due(), self.persistence.due());
         let broker = [self.broker.due(), self.retained.due()];
-        let subscription = self.requests.subscription.due();
+        let subscription = self.request_subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
         let others = [self.republish_at, provisioning, keeping, subscription, heartbeat];
         let others = broker.into_iter().chain(others);

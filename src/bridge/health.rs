@@ -98,7 +98,9 @@ impl Bridge {
                     self.publisher.topics().bridge_state()
                 ));
             }
-            reasons.extend(self.requests.subscription_fault());
+            if self.dispatcher.request_owners().is_some() {
+                reasons.extend(self.request_subscription.fault());
+            }
         }
         for gateway in self.fleet.gateways() {
             let Some(entry) = self.directory.gateway(gateway) else { continue };

@@ -4,26 +4,23 @@
 //! lock: the gateways' tasks, the broker's session and the web server talk to it over bounded
 //! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
 
-mod answers;
 mod broker;
 mod carry;
 mod clock;
+mod command_route;
+mod dispatch;
 mod duplicates;
 mod gateway_provisioner;
 mod health;
-mod history;
 mod losses;
-mod own;
 mod own_state;
 mod persistence;
 mod provision;
 mod provisioner;
 mod queries;
 mod request_subscription;
-mod requests;
 mod retained;
 mod route;
-mod running;
 mod status_page;
 mod storing;
 mod wiring;
@@ -43,12 +40,12 @@ use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use crate::task::Heartbeat;
 use broker::Broker;
 use clock::Clock;
+use dispatch::CommandDispatcher;
 use health::ShownHealth;
-use history::HistoryQueries;
 use losses::Losses;
 use persistence::Persistence;
 use provisioner::Provisioner;
-use requests::Requests;
+use request_subscription::RequestSubscription;
 use retained::RetainedTopics;
 use status_page::StatusPage;
 
@@ -87,8 +84,8 @@ pub struct Bridge {
     provisioner: Provisioner,
     health: ShownHealth,
     queries: mpsc::Receiver<Query>,
-    requests: Requests,
-    history: HistoryQueries,
+    dispatcher: CommandDispatcher,
+    request_subscription: RequestSubscription,
     losses: Losses,
     status_page: StatusPage,
     /// Counts the events of bridge and gateways in this run.
@@ -137,7 +134,7 @@ impl Bridge {
             () = self.broker.wait() => self.broker_events(),
             Some(result) = self.provisioner.next_result() => self.provisioned(result),
             Some(query) = self.queries.recv() => self.answer_query(query),
-            Some(word) = self.requests.next() => self.commands_word(word),
+            Some(message) = self.dispatcher.next() => self.task_message(message),
             () = due_or_never => {}
         }
         self.wake();
@@ -148,11 +145,11 @@ impl Bridge {
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
-        self.requests.stop();
+        self.dispatcher.stop();
         self.stop_links.send_replace(true);
         self.turn_until(DRAIN_DEADLINE, |bridge| {
             let told = bridge.persistence.outbox().is_empty() && !bridge.publisher.has_answers();
-            !bridge.requests.are_under_way() && (told || !bridge.broker.is_connected())
+            !bridge.dispatcher.is_running() && (told || !bridge.broker.is_connected())
         })
         .await;
         self.publisher.leave();

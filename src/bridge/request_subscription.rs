@@ -13,7 +13,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How far the subscription is on this connection.
 #[derive(Debug, Default)]
-pub(super) struct RequestSubscription {
+pub(crate) struct RequestSubscription {
     /// Packets not sent yet.
     waiting: VecDeque<Vec<String>>,
     /// The packet whose acknowledgement is awaited.
@@ -25,13 +25,13 @@ pub(super) struct RequestSubscription {
 
 impl RequestSubscription {
     /// Starts with these filters.
-    pub(super) fn start(&mut self, filters: &[String]) {
+    pub(crate) fn start(&mut self, filters: &[String]) {
         let waiting = filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec).collect();
         *self = Self { waiting, ..Self::default() };
     }
 
     /// The filters of the next packet, unless an acknowledgement is awaited.
-    pub(super) fn next_packet(&mut self) -> Option<Vec<String>> {
+    pub(crate) fn next_packet(&mut self) -> Option<Vec<String>> {
         if self.sent.is_none() {
             self.sent = self.waiting.pop_front();
             return self.sent.clone();
@@ -40,7 +40,7 @@ impl RequestSubscription {
     }
 
     /// The broker has acknowledged these filters, and refused some of them.
-    pub(super) fn acknowledged(
+    pub(crate) fn acknowledged(
         &mut self,
         now: Instant,
         filters: &[String],
@@ -58,7 +58,7 @@ impl RequestSubscription {
     }
 
     /// Subscribes again to what was refused, once it is time.
-    pub(super) fn wake(&mut self, now: Instant) {
+    pub(crate) fn wake(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             let refused = std::mem::take(&mut self.refused).into_iter();
             let filters: Vec<String> = refused.map(|(filter, _)| filter).collect();
@@ -67,12 +67,12 @@ impl RequestSubscription {
     }
 
     /// When refused filters are subscribed again.
-    pub(super) const fn due(&self) -> Option<Instant> {
+    pub(crate) const fn due(&self) -> Option<Instant> {
         self.retry_at
     }
 
     /// Why requests may not arrive; `None` once the broker has accepted all filters.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(crate) fn fault(&self) -> Option<String> {
         if self.is_complete {
             return None;
         }

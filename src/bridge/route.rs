@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 use super::Bridge;
 use super::clock::instant_now;
+use super::dispatch::BridgeRequester;
 use super::duplicates::InfoAction;
-use super::own::Asker;
 use super::request_subscription::RequestSubscription;
 use super::retained::{ForgetScan, Forgotten, Progress};
 use crate::commands::{Failure, FailureCode, Outcome};
@@ -29,7 +29,7 @@ impl Bridge {
                 self.metrics.mqtt_connections.inc();
                 self.metrics.mqtt_connected.set(1);
                 self.info.connected_at = Some(self.clock.now());
-                self.requests.broker_announced(connected.announced_packet_size());
+                self.dispatcher.broker_announced(connected.announced_packet_size());
                 let window = usize::from(connected.window);
                 self.broker.connected(now, connected);
                 for filters in self.retained.connected(now, &self.publisher) {
@@ -54,7 +54,7 @@ impl Bridge {
     fn connection_ended(&mut self, reason: String, closed_by_broker: bool) -> Option<Connection> {
         self.metrics.mqtt_connected.set(0);
         self.retained.disconnected();
-        self.requests.subscription = RequestSubscription::default();
+        self.request_subscription = RequestSubscription::default();
         let outbox = self.persistence.outbox_mut();
         let set_aside = self.publisher.disconnected(closed_by_broker, &self.directory, outbox);
         let connection = self.broker.disconnected(reason);
@@ -69,7 +69,7 @@ impl Bridge {
         let info_refused = refused.iter().any(|(filter, _)| *filter == info);
         let progress = self.retained.subscribed(now, filters, info_refused);
         self.scan_progressed(progress);
-        self.requests.subscription.acknowledged(now, filters, &refused);
+        self.request_subscription.acknowledged(now, filters, &refused);
         let discovery = self.publisher.discovery_filter();
         for (filter, reason) in refused {
             if filter == discovery && !self.retained.home_assistant.is_enabled() {
@@ -181,8 +181,8 @@ impl Bridge {
     }
 
     /// Forgets a gateway that is not configured: what the broker retains of it is read first.
-    pub(super) fn forget_gateway(&mut self, gateway: GatewayName, asker: Asker) {
-        let scan = ForgetScan::new(gateway, asker, Instant::now());
+    pub(super) fn forget_gateway(&mut self, gateway: GatewayName, requester: BridgeRequester) {
+        let scan = ForgetScan::new(gateway, requester, Instant::now());
         if let Some(scan) = self.retained.forget(scan) {
             let message = "another gateway is being forgotten; ask again when that is answered";
             let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
@@ -191,9 +191,9 @@ impl Bridge {
     }
 
     fn gateway_forgotten(&mut self, forgotten: Forgotten) {
-        let Forgotten { gateway, asker, outcome, device_ids, topics } = forgotten;
+        let Forgotten { gateway, requester, outcome, device_ids, topics } = forgotten;
         self.publisher.clear_on_request(topics, self.persistence.outbox_mut());
-        self.answer_own(asker, Some(&gateway), outcome, &device_ids);
+        self.answer_bridge(requester, Some(&gateway), outcome, &device_ids);
     }
 
     fn acknowledged(&mut self, generation: Generation, acks: &[Ack]) {
@@ -244,7 +244,7 @@ impl Bridge {
     /// window goes.
     pub(super) fn publish(&mut self) {
         self.persist();
-        self.requests.written_down();
+        self.dispatcher.persisted();
         let outbox = self.persistence.outbox();
         self.info.outbox.pending = outbox.len();
         self.info.outbox.dropped = outbox.dropped();

@@ -185,7 +185,7 @@ impl Bridge {
                 Some((Key::Desired(name), self.provisioner.gateway(gateway)?.note()?))
             })
             .collect();
-        let intents = self.requests.intents();
+        let intents = self.dispatcher.intents();
         values
             .extend(intents.map(|(gateway, intent)| {
                 (Key::Intent(gateway.clone()), to_bytes(intent).to_vec())

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::broker::Broker;
 use super::clock::Clock;
+use super::dispatch::CommandDispatcher;
 use super::health::ShownHealth;
-use super::history::HistoryQueries;
 use super::losses::Losses;
 use super::persistence::Persistence;
 use super::provisioner::Provisioner;
-use super::requests::Requests;
+use super::request_subscription::RequestSubscription;
 use super::retained::{RetainedTopics, discovery_settings};
 use super::status_page::StatusPage;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
@@ -121,8 +121,8 @@ impl Bridge {
             persistence,
             publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
             facts: vec![LinkFacts::default(); links.len()],
-            requests: Requests::new(config, &links),
-            history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
+            dispatcher: CommandDispatcher::new(config, &links),
+            request_subscription: RequestSubscription::default(),
             fleet,
             broker: Broker::start(session_settings, directory.instance_id.clone()),
             retained: RetainedTopics::new(&config.home_assistant),

@@ -33,14 +33,14 @@ impl Calls {
         Self { steps: Some(steps), ..self }
     }
 
-    pub(super) fn report(&self, steps: &impl serde::Serialize) {
+    pub(crate) fn report(&self, steps: &impl serde::Serialize) {
         if let (Some(report), Ok(steps)) = (&self.steps, serde_json::to_value(steps)) {
             report.send_replace(steps);
         }
     }
 
     /// The client for the next call.
-    pub(super) fn client(&self) -> Result<GatewayClient, Failure> {
+    pub(crate) fn client(&self) -> Result<GatewayClient, Failure> {
         let Some(deadline) = self.deadline else { return Ok(self.client.clone()) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left < CALL_DEADLINE_MIN {
@@ -51,18 +51,18 @@ impl Calls {
     }
 
     /// The client without the command's deadline, to verify the outcome after it.
-    pub(super) const fn without_deadline(&self) -> &GatewayClient {
+    pub(crate) const fn without_deadline(&self) -> &GatewayClient {
         &self.client
     }
 
     /// The client for a call of at most `cap`, within a wait until `end`.
-    pub(super) fn with_cap(&self, end: Instant, cap: Duration) -> GatewayClient {
+    pub(crate) fn with_cap(&self, end: Instant, cap: Duration) -> GatewayClient {
         let left = end.saturating_duration_since(Instant::now()).max(CALL_DEADLINE_MIN);
         self.client.with_deadline(left.min(cap))
     }
 
     /// The end of a wait of this length: the command's deadline if that is sooner.
-    pub(super) fn deadline(&self, wait: Duration) -> Instant {
+    pub(crate) fn deadline(&self, wait: Duration) -> Instant {
         let end = Instant::now() + wait;
         self.deadline.map_or(end, |deadline| deadline.min(end))
     }

@@ -15,22 +15,22 @@ use crate::ids::DeviceId;
 /// How often a change is made that another client undoes.
 const ATTEMPTS_MAX: usize = 3;
 
-pub(super) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
+pub(crate) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.clone_from(filter)).await?;
     Ok(outcome(&now, Effect::Filter(filter.clone())))
 }
 
-pub(super) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
+pub(crate) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.extend(ids)).await?;
     Ok(outcome(&now, Effect::Accepted(ids.clone())))
 }
 
-pub(super) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
+pub(crate) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await?;
     Ok(outcome(&now, Effect::Unaccepted(ids.clone())))
 }
 
-pub(super) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
+pub(crate) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
     let now = edit(calls, |now| now.allow_all = enabled).await?;
     Ok(outcome(&now, Effect::AllowAll(enabled)))
 }
@@ -39,7 +39,7 @@ fn outcome(filter: &AcceptFilter, effect: Effect) -> Outcome {
     Outcome::done(json(filter)).with_effect(effect)
 }
 
-pub(super) fn json(filter: &AcceptFilter) -> Value {
+pub(crate) fn json(filter: &AcceptFilter) -> Value {
     serde_json::json!({
         "allow_all": filter.allow_all,
         "device_ids": filter.device_ids,
@@ -49,7 +49,7 @@ pub(super) fn json(filter: &AcceptFilter) -> Value {
 }
 
 /// Makes a change and returns the filter after it.
-pub(super) async fn edit(
+pub(crate) async fn edit(
     calls: &Calls,
     change: impl Fn(&mut AcceptFilter),
 ) -> Result<AcceptFilter, Failure> {

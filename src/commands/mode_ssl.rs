@@ -26,7 +26,7 @@ enum Change {
     Ssl(bool),
 }
 
-pub(super) async fn set_mode(
+pub(crate) async fn set_mode(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
     mode: Mode,
@@ -122,7 +122,7 @@ fn need_address(runner: &mut StepRunner<'_>, has_to: impl Fn(&Listed) -> bool, s
     }
 }
 
-pub(super) async fn set_ssl(
+pub(crate) async fn set_ssl(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
     enable: bool,

@@ -26,10 +26,10 @@ const CONCURRENT_MAX: usize = 32;
 
 /// The attempts in progress; they end when this is dropped.
 #[derive(Debug)]
-pub(super) struct Reconnector(JoinSet<(DeviceId, Target, Result<(), Failure>)>);
+pub(crate) struct Reconnector(JoinSet<(DeviceId, Target, Result<(), Failure>)>);
 
 impl Reconnector {
-    pub(super) fn start(
+    pub(crate) fn start(
         calls: &Calls,
         targets: impl Iterator<Item = (DeviceId, Target)>,
         end: Instant,
@@ -44,7 +44,7 @@ impl Reconnector {
     }
 
     /// Waits until each device is connected, or its time is over.
-    pub(super) async fn finish(mut self, runner: &mut StepRunner<'_>) {
+    pub(crate) async fn finish(mut self, runner: &mut StepRunner<'_>) {
         while let Some(ended) = self.0.join_next().await {
             match ended {
                 Ok((id, Target { ip, port, ssl }, result)) => {

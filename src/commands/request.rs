@@ -48,14 +48,14 @@ struct Header {
 
 /// The fields of a command.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     name: CommandName,
     map: Map<String, Value>,
 }
 
 impl<C> Request<C> {
     /// Reads a payload; an empty one is `{}`.
-    pub(super) fn read(
+    pub(crate) fn read(
         name: CommandName,
         payload: &[u8],
         read_command: impl FnOnce(Fields) -> Result<C, Failure>,
@@ -79,12 +79,12 @@ impl<C> Request<C> {
 }
 
 impl Fields {
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
     /// The fields as `T`.
-    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let example = self.name.example();
         serde_path_to_error::deserialize(Value::Object(self.map)).map_err(|error| {
             let path = error.path().to_string();

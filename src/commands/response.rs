@@ -122,7 +122,7 @@ impl Outcome {
     }
 
     #[must_use]
-    pub(super) fn with_effect(mut self, effect: Effect) -> Self {
+    pub(crate) fn with_effect(mut self, effect: Effect) -> Self {
         self.effects.push(effect);
         self
     }

@@ -20,14 +20,14 @@ use crate::ids::DeviceId;
 /// How long the devices of a change may take to be connected again, all together: a gateway dials a
 /// registered device every 30 s (wire, section 3), and a device that restarts its network needs
 /// time too.
-pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(75);
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// The first and the longest pause between two lists.
 const LIST_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// A step's name in answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum StepName {
+pub(crate) enum StepName {
     /// Nothing had to be changed.
     Already,
     AddressKnown,
@@ -46,25 +46,25 @@ pub(super) enum StepName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum StepResult {
+pub(crate) enum StepResult {
     Ok,
     Error,
 }
 
 /// One step in an answer, of one device if it is about one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
+pub(crate) struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) device_id: Option<DeviceId>,
-    pub(super) step: StepName,
-    pub(super) result: StepResult,
+    pub(crate) device_id: Option<DeviceId>,
+    pub(crate) step: StepName,
+    pub(crate) result: StepResult,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 /// A change in progress.
 #[derive(Debug)]
-pub(super) struct StepRunner<'a> {
+pub(crate) struct StepRunner<'a> {
     calls: &'a Calls,
     /// The devices that still take part, as listed before the change.
     devices: BTreeMap<DeviceId, Listed>,
@@ -77,7 +77,7 @@ pub(super) struct StepRunner<'a> {
 
 impl<'a> StepRunner<'a> {
     /// Starts with those devices that are connected: only they can be changed.
-    pub(super) async fn start(calls: &'a Calls, ids: &BTreeSet<DeviceId>) -> Result<Self, Failure> {
+    pub(crate) async fn start(calls: &'a Calls, ids: &BTreeSet<DeviceId>) -> Result<Self, Failure> {
         let rows = calls.client()?.device_list().await?;
         let mut listed: BTreeMap<DeviceId, Listed> =
             rows.into_iter().map(|row| (row.device_id, row)).collect();
@@ -104,25 +104,25 @@ impl<'a> StepRunner<'a> {
         Ok(Self { calls, devices, skipped, steps, errors, effects })
     }
 
-    pub(super) const fn calls(&self) -> &'a Calls {
+    pub(crate) const fn calls(&self) -> &'a Calls {
         self.calls
     }
 
     /// The devices that still take part.
-    pub(super) fn ids(&self) -> BTreeSet<DeviceId> {
+    pub(crate) fn ids(&self) -> BTreeSet<DeviceId> {
         self.devices.keys().copied().collect()
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = &Listed> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Listed> {
         self.devices.values()
     }
 
-    pub(super) fn ids_where(&self, fits: impl Fn(&Listed) -> bool) -> BTreeSet<DeviceId> {
+    pub(crate) fn ids_where(&self, fits: impl Fn(&Listed) -> bool) -> BTreeSet<DeviceId> {
         self.rows().filter(|row| fits(row)).map(|row| row.device_id).collect()
     }
 
     /// Ends the change for devices that do not have to be changed.
-    pub(super) fn skip_done(&mut self, is_done: impl Fn(&Listed) -> bool) {
+    pub(crate) fn skip_done(&mut self, is_done: impl Fn(&Listed) -> bool) {
         let ids = self.ids_where(is_done);
         self.done(StepName::Already, &ids);
         self.devices.retain(|id, _| !ids.contains(id));
@@ -130,7 +130,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// A step was done on these devices.
-    pub(super) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
+    pub(crate) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
         let done = |&id: &DeviceId| Step {
             device_id: Some(id),
             step,
@@ -142,7 +142,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// A step failed on this device; `state` says how the device is left and what to do by hand.
-    pub(super) fn fail(&mut self, step: StepName, id: DeviceId, failure: &Failure, state: &str) {
+    pub(crate) fn fail(&mut self, step: StepName, id: DeviceId, failure: &Failure, state: &str) {
         if self.devices.remove(&id).is_none() {
             return;
         }
@@ -158,7 +158,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// A step ended alike on these devices.
-    pub(super) fn finish_step(
+    pub(crate) fn finish_step(
         &mut self,
         step: StepName,
         ids: &BTreeSet<DeviceId>,
@@ -171,13 +171,13 @@ impl<'a> StepRunner<'a> {
         }
     }
 
-    pub(super) fn add_effect(&mut self, effect: Effect) {
+    pub(crate) fn add_effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
 
     /// Reads the list until each of these devices is connected as it should be, or until `end`;
     /// `state` says of the row before the change how a device is left that is not.
-    pub(super) async fn wait_connected(
+    pub(crate) async fn wait_connected(
         &mut self,
         mut waiting: BTreeSet<DeviceId>,
         end: Instant,
@@ -217,7 +217,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// The outcome; devices whose last step timed out are verified.
-    pub(super) async fn finish(mut self) -> Outcome {
+    pub(crate) async fn finish(mut self) -> Outcome {
         let unknown = self.errors.iter().filter(|error| error.code == FailureCode::Timeout);
         let unknown: BTreeSet<DeviceId> = unknown.map(|error| error.device_id).collect();
         if !unknown.is_empty() {

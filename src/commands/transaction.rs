@@ -19,7 +19,7 @@ pub struct Transaction(Box<RawValue>);
 
 impl Transaction {
     /// Takes the transaction from the fields of this payload.
-    pub(super) fn take(
+    pub(crate) fn take(
         fields: &mut Map<String, Value>,
         payload: &[u8],
     ) -> Result<Option<Self>, Failure> {

@@ -24,7 +24,7 @@ const REQUESTED_BY_LEN_MAX: usize = 64;
 /// A list of at most [`LIST_LEN_MAX`] entries.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Vec<T>")]
-pub(super) struct List<T>(pub(super) Vec<T>);
+pub(crate) struct List<T>(pub(crate) Vec<T>);
 
 impl<T> Default for List<T> {
     fn default() -> Self {
@@ -44,7 +44,7 @@ impl<T> TryFrom<Vec<T>> for List<T> {
 }
 
 /// The devices of a request, given as `device_ids` or `device_id`; `None` if neither is given.
-pub(super) fn some_devices(
+pub(crate) fn some_devices(
     device_id: Option<DeviceId>,
     device_ids: Option<List<DeviceId>>,
 ) -> Result<Option<BTreeSet<DeviceId>>, Failure> {
@@ -59,7 +59,7 @@ pub(super) fn some_devices(
 }
 
 /// The devices of a request that needs some.
-pub(super) fn devices(
+pub(crate) fn devices(
     device_id: Option<DeviceId>,
     device_ids: Option<List<DeviceId>>,
 ) -> Result<BTreeSet<DeviceId>, Failure> {
@@ -71,7 +71,7 @@ fn no_devices() -> Failure {
 }
 
 /// Each device once: a gateway would use only one of two entries.
-pub(super) fn check_unique(ids: impl Iterator<Item = DeviceId>) -> Result<(), Failure> {
+pub(crate) fn check_unique(ids: impl Iterator<Item = DeviceId>) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     for id in ids {
         if !seen.insert(id) {
@@ -107,18 +107,18 @@ fn seconds<'de, D: Deserializer<'de>>(
     })
 }
 
-pub(super) fn timeout<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn timeout<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
     seconds(source, TIMEOUT_S)
 }
 
-pub(super) fn search_wait<'de, D>(source: D) -> Result<Option<Duration>, D::Error>
+pub(crate) fn search_wait<'de, D>(source: D) -> Result<Option<Duration>, D::Error>
 where
     D: Deserializer<'de>,
 {
     seconds(source, SEARCH_WAIT_S)
 }
 
-pub(super) fn requested_by<'de, D>(source: D) -> Result<Option<String>, D::Error>
+pub(crate) fn requested_by<'de, D>(source: D) -> Result<Option<String>, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -131,20 +131,20 @@ where
 }
 
 /// An address that a gateway can dial.
-pub(super) fn ip<'de, D: Deserializer<'de>>(source: D) -> Result<Ipv4Addr, D::Error> {
+pub(crate) fn ip<'de, D: Deserializer<'de>>(source: D) -> Result<Ipv4Addr, D::Error> {
     const EXPECTED: &str = "the device's IPv4 address, as in \"192.168.0.104\"";
     let usable = |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
     let ip = checked(source, EXPECTED, |found| found.as_str()?.parse().ok().filter(usable))?;
     ip.ok_or_else(|| D::Error::missing_field("ip"))
 }
 
-pub(super) fn port<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u16>, D::Error> {
+pub(crate) fn port<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u16>, D::Error> {
     checked(source, "a whole number from 1 to 65535", |found| {
         found.as_u64().and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0)
     })
 }
 
-pub(super) fn mode<'de, D: Deserializer<'de>>(source: D) -> Result<Mode, D::Error> {
+pub(crate) fn mode<'de, D: Deserializer<'de>>(source: D) -> Result<Mode, D::Error> {
     const EXPECTED: &str = "\"server_to_device\" or \"device_to_server\"";
     let known = |mode: &Mode| matches!(mode, Mode::ServerToDevice | Mode::DeviceToServer);
     let mode = checked(source, EXPECTED, |found| found.as_str()?.parse().ok().filter(known))?;
@@ -152,7 +152,7 @@ pub(super) fn mode<'de, D: Deserializer<'de>>(source: D) -> Result<Mode, D::Erro
 }
 
 /// A whole number from `MIN` to `MAX`.
-pub(super) fn whole<'de, D, const MIN: u64, const MAX: u64>(
+pub(crate) fn whole<'de, D, const MIN: u64, const MAX: u64>(
     source: D,
 ) -> Result<Option<u64>, D::Error>
 where
@@ -164,7 +164,7 @@ where
 }
 
 /// A time as text or as a number; [`Period`](crate::period::Period) reads its form.
-pub(super) fn time<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn time<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
     checked(source, "a time as text, or Unix milliseconds", |found| match found {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

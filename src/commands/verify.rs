@@ -19,14 +19,14 @@ use crate::ids::DeviceId;
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The outcome of a change that timed out, with what the gateway shows.
-pub(super) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
+pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
     let steps = verify(calls, command).await;
     let data = json!({ "device_ids": [], "steps": steps });
     Outcome { error: Some(failure), ..Outcome::done(data) }
 }
 
 /// The client for one read.
-pub(super) fn client(calls: &Calls) -> GatewayClient {
+pub(crate) fn client(calls: &Calls) -> GatewayClient {
     calls.without_deadline().with_deadline(READ_DEADLINE)
 }
 
@@ -63,7 +63,7 @@ async fn verify(calls: &Calls, command: &Command) -> Vec<Step> {
 }
 
 /// What the list says of these devices.
-pub(super) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step> {
+pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step> {
     let list = client(calls).device_list().await;
     let step = |&id: &DeviceId| match &list {
         Err(error) => read_failed(Some(id), error),

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::bridge::own::Asker;
+use crate::bridge::dispatch::BridgeRequester;
 use crate::commands::{Failure, Outcome};
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{Message, Publisher};
@@ -20,7 +20,7 @@ const SCAN_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct ForgetScan {
     gateway: GatewayName,
-    asker: Asker,
+    requester: BridgeRequester,
     deadline: Instant,
     is_started: bool,
     topics: BTreeSet<String>,
@@ -31,17 +31,17 @@ pub(crate) struct ForgetScan {
 #[derive(Debug)]
 pub(crate) struct Forgotten {
     pub(crate) gateway: GatewayName,
-    pub(crate) asker: Asker,
+    pub(crate) requester: BridgeRequester,
     pub(crate) outcome: Outcome,
     pub(crate) device_ids: BTreeSet<DeviceId>,
     pub(crate) topics: BTreeSet<String>,
 }
 
 impl ForgetScan {
-    pub(crate) fn new(gateway: GatewayName, asker: Asker, now: Instant) -> Self {
+    pub(crate) fn new(gateway: GatewayName, requester: BridgeRequester, now: Instant) -> Self {
         Self {
             gateway,
-            asker,
+            requester,
             deadline: now + SCAN_DEADLINE,
             is_started: false,
             topics: BTreeSet::new(),
@@ -90,14 +90,14 @@ impl ForgetScan {
 
     /// It is answered without forgetting anything.
     pub(crate) fn refused(self, outcome: Outcome) -> Forgotten {
-        let Self { gateway, asker, .. } = self;
+        let Self { gateway, requester, .. } = self;
         let (device_ids, topics) = (BTreeSet::new(), BTreeSet::new());
-        Forgotten { gateway, asker, outcome, device_ids, topics }
+        Forgotten { gateway, requester, outcome, device_ids, topics }
     }
 
     /// All retained messages have been read.
     pub(crate) fn finish(self) -> Forgotten {
-        let Self { gateway, asker, topics, device_ids, .. } = self;
+        let Self { gateway, requester, topics, device_ids, .. } = self;
         let count = topics.len();
         let outcome = if topics.is_empty() {
             let message = format!(
@@ -109,6 +109,6 @@ impl ForgetScan {
             Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
         };
         tracing::info!(%gateway, topics = count, "clearing a gateway that is to be forgotten");
-        Forgotten { gateway, asker, outcome, device_ids, topics }
+        Forgotten { gateway, requester, outcome, device_ids, topics }
     }
 }

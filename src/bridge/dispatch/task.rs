@@ -1,0 +1,189 @@
+//! The task of a command: waits for its permit, runs it, and reports to the loop.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::finished::{Finished, Started};
+use super::reply::Requester;
+use crate::commands::{
+    Calls, Command, Data, Failure, FailureCode, Outcome, Response, Slot, run as run_on,
+};
+use crate::fleet::GatewayIndex;
+use crate::gsdk::GatewayClient;
+use crate::payload::Intent;
+
+/// How long a running command may still take once the bridge stops. The loop waits twice as long,
+/// so that the answer is sent.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What a task reports to the loop.
+#[derive(Debug)]
+pub(crate) enum TaskMessage {
+    /// A change with steps has done these. The first time there are none, and the change starts
+    /// once `start` is answered: when its intent is persisted.
+    Intent {
+        gateway: GatewayIndex,
+        intent: Intent,
+        start: Option<oneshot::Sender<()>>,
+    },
+    Finished(Box<Finished>),
+    /// Recorded events have been read.
+    History {
+        response: Box<Response>,
+        requester: Requester,
+    },
+}
+
+/// The connections of a task to the loop.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskContext {
+    pub(crate) messages: mpsc::Sender<TaskMessage>,
+    pub(crate) stop: watch::Sender<bool>,
+}
+
+impl TaskContext {
+    pub(crate) async fn report(&self, message: TaskMessage) {
+        // At the end of the process there is no loop.
+        _ = self.messages.send(message).await;
+    }
+
+    /// Waits until the bridge stops.
+    pub(crate) async fn stopped(&self) {
+        // There is a sender: this one.
+        _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// Waits until the bridge has stopped and a running command has had its time.
+    async fn interrupted(&self) {
+        self.stopped().await;
+        sleep(STOP_GRACE).await;
+    }
+}
+
+/// The bridge stops: the command does not start.
+pub(crate) fn stopping() -> Failure {
+    let message =
+        "the bridge is stopping; nothing was done, send the request again after its start";
+    Failure::new(FailureCode::GatewayUnavailable, message)
+}
+
+/// Waits for the permit of a command, runs it, and reports its outcome.
+pub(crate) async fn run(
+    started: Started,
+    slot: Slot,
+    clients: watch::Receiver<Option<GatewayClient>>,
+    context: TaskContext,
+) {
+    let permit = tokio::select! {
+        permit = slot.permit() => Some(permit),
+        () = context.stopped() => None,
+    };
+    let (outcome, was_run) = match ready(&started, permit.is_some(), &clients) {
+        Ok(calls) => (run_command(&started, calls, &context).await, true),
+        Err(failure) => (Outcome::failed(failure), false),
+    };
+    drop(permit);
+    let finished = Finished::new(started, outcome, was_run);
+    context.report(TaskMessage::Finished(Box::new(finished))).await;
+}
+
+/// The access to the gateway, unless the command may not run any more.
+fn ready(
+    started: &Started,
+    is_permitted: bool,
+    clients: &watch::Receiver<Option<GatewayClient>>,
+) -> Result<Calls, Failure> {
+    let (now, requester) = (Instant::now(), &started.requester);
+    let deadline = started.request.timeout.map(|timeout| requester.received() + timeout);
+    if !is_permitted {
+        return Err(stopping());
+    }
+    if requester.expires_at().is_some_and(|at| at <= now) {
+        let message = "the request expired while it waited; nothing was done, send it again";
+        return Err(Failure::new(FailureCode::Expired, message));
+    }
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        let message = "timeout_s ran out while the request waited; nothing was done, send it \
+                       again or raise it";
+        return Err(Failure::new(FailureCode::Expired, message));
+    }
+    let client = clients.borrow().clone().ok_or_else(|| {
+        let message = "the link to the gateway was lost; nothing was done, try again later";
+        Failure::new(FailureCode::GatewayUnavailable, message)
+    })?;
+    Ok(Calls::new(client, deadline))
+}
+
+/// Runs a command; the intent of a change with steps is persisted before it starts and after each
+/// step.
+async fn run_command(started: &Started, calls: Calls, context: &TaskContext) -> Outcome {
+    let Started { gateway, request, .. } = started;
+    let (gateway, command) = (*gateway, request.command.clone());
+    let changes = command.changes();
+    if !command.has_steps() {
+        return tokio::select! {
+            outcome = run_caught(command, calls) => outcome,
+            () = context.interrupted() => interrupted(changes, json!({})),
+        };
+    }
+    let mut intent = Intent {
+        command: request.name.to_string(),
+        device_ids: command.device_ids(),
+        requested_by: request.requested_by.clone(),
+        steps: json!([]),
+    };
+    let (start, may_start) = oneshot::channel();
+    let (first, start) = (intent.clone(), Some(start));
+    context.report(TaskMessage::Intent { gateway, intent: first, start }).await;
+    if may_start.await.is_err() {
+        return Outcome::failed(stopping());
+    }
+    let (report, mut steps) = watch::channel(json!([]));
+    let run = run_caught(command, calls.reporting_to(report));
+    let interrupt = context.interrupted();
+    tokio::pin!(run, interrupt);
+    loop {
+        tokio::select! {
+            outcome = &mut run => return outcome,
+            Ok(()) = steps.changed() => {
+                intent.steps = steps.borrow_and_update().clone();
+                let intent = intent.clone();
+                context.report(TaskMessage::Intent { gateway, intent, start: None }).await;
+            }
+            () = &mut interrupt => {
+                let steps = steps.borrow().clone();
+                return interrupted(changes, json!({ "device_ids": [], "steps": steps }));
+            }
+        }
+    }
+}
+
+fn interrupted(changes: bool, data: Value) -> Outcome {
+    let message = if changes {
+        "the bridge stopped while the gateway ran the command; what was done is not known: see \
+         what it changes once the bridge is back, and send the request again"
+    } else {
+        "the bridge stopped before the gateway answered; ask again when it is back"
+    };
+    let failure = Failure::new(FailureCode::Interrupted, message);
+    Outcome { data: Data::Value(data), ..Outcome::failed(failure) }
+}
+
+/// Runs a command in a task of its own: a panic fails only this command, and a command whose future
+/// is dropped is aborted.
+async fn run_caught(command: Command, calls: Calls) -> Outcome {
+    let mut task = JoinSet::new();
+    task.spawn(async move { run_on(&command, &calls).await });
+    if let Some(Ok(outcome)) = task.join_next().await {
+        return outcome;
+    }
+    let message = "internal error: the command task panicked; its outcome is unknown, please \
+                   report this";
+    let data = Data::Value(Value::Null);
+    Outcome { data, ..Outcome::failed(Failure::new(Code::Internal, message)) }
+}
