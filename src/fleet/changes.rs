@@ -57,7 +57,6 @@ impl<'a> Changes<'a> {
     /// Applies a status from the stream; returns whether the list has to be read after it.
     pub(crate) fn receive(
         &mut self,
-        device_id: DeviceId,
         device: &mut Device,
         report: &StatusReport,
         input_seq: u64,
@@ -67,7 +66,7 @@ impl<'a> Changes<'a> {
             return false;
         }
         let needs_list = device.needs_list_after(report.status);
-        let event = device.change(device_id, report, &self.view);
+        let event = device.change(report, &self.view);
         self.event(event);
         needs_list
     }
@@ -88,15 +87,15 @@ impl<'a> Changes<'a> {
                 self.state(device_id);
             }
             if is_new {
-                self.receive_held(device_id, device, &unknown_devices.take(device_id));
+                self.receive_held(device, &unknown_devices.take(device_id));
             }
-            corrected += self.compare(device_id, device, Some(status), list);
+            corrected += self.compare(device, Some(status), list);
         }
-        for (device_id, device) in devices.iter_mut() {
+        for device in devices.iter_mut() {
             if device.is_missing_from(list) {
-                corrected += self.compare(device_id, device, None, list);
+                corrected += self.compare(device, None, list);
                 if device.leave_list(list.now, &self.view) {
-                    self.state(device_id);
+                    self.state(device.id());
                 }
             }
         }
@@ -104,12 +103,12 @@ impl<'a> Changes<'a> {
     }
 
     /// Applies what the stream reported of a device before a list showed it.
-    fn receive_held(&mut self, device_id: DeviceId, device: &mut Device, held: &[HeldStatus]) {
+    fn receive_held(&mut self, device: &mut Device, held: &[HeldStatus]) {
         // All of it was observed: the device was not known before the link broke.
         let view = ViewContext { frozen_at: None, ..self.view };
         for HeldStatus { report, input_seq } in held {
             if device.receive(report.status, *input_seq) {
-                let event = device.change(device_id, report, &view);
+                let event = device.change(report, &view);
                 self.event(event);
             } else {
                 self.counts.repeated += 1;
@@ -118,24 +117,18 @@ impl<'a> Changes<'a> {
     }
 
     /// Compares one device with its status in a list; returns 1 if an audit has corrected it.
-    fn compare(
-        &mut self,
-        device_id: DeviceId,
-        device: &mut Device,
-        listed: Option<Status>,
-        list: &ListContext,
-    ) -> u64 {
+    fn compare(&mut self, device: &mut Device, listed: Option<Status>, list: &ListContext) -> u64 {
         match device.compare(listed, list) {
             Comparison::Unchanged => 0,
             Comparison::FirstSeen(status) => {
                 device.set_first_seen(status, list.now, &self.view);
-                self.state(device_id);
+                self.state(device.id());
                 0
             }
             Comparison::Changed(status, source) => {
                 let (at, timestamp) = (list.now, self.view.wall_time(list.now));
                 let report = StatusReport { status, source, timestamp, at, read_at: None };
-                let event = device.change(device_id, &report, &self.view);
+                let event = device.change(&report, &self.view);
                 self.event(event);
                 u64::from(source == Source::Audit)
             }

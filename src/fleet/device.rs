@@ -16,6 +16,7 @@ use crate::ids::{DeviceId, Moment};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
+    id: DeviceId,
     /// In the configuration.
     declared: bool,
     /// Provisioned again because of a command.
@@ -42,8 +43,9 @@ enum Presence {
 }
 
 impl Device {
-    pub(crate) fn new(wall_time: Moment, declared: bool, kept: bool) -> Self {
+    pub(crate) fn new(id: DeviceId, wall_time: Moment, declared: bool, kept: bool) -> Self {
         Self {
+            id,
             declared,
             kept,
             presence: Presence::Absent { ms: 0 },
@@ -81,6 +83,10 @@ impl Device {
         }
     }
 
+    pub(crate) const fn id(&self) -> DeviceId {
+        self.id
+    }
+
     fn is_listed(&self) -> bool {
         self.presence == Presence::Listed
     }
@@ -100,10 +106,6 @@ impl Device {
     /// The value of `connected` while its gateway's view is live.
     pub(crate) const fn connected(&self) -> Option<bool> {
         self.connection.connected()
-    }
-
-    pub(crate) const fn seq(&self) -> u64 {
-        self.seq
     }
 
     /// Starts a new event chain.
@@ -141,12 +143,7 @@ impl Device {
     }
 
     /// Changes to a status that is news.
-    pub(crate) fn change(
-        &mut self,
-        device_id: DeviceId,
-        report: &StatusReport,
-        view: &ViewContext,
-    ) -> DeviceEvent {
+    pub(crate) fn change(&mut self, report: &StatusReport, view: &ViewContext) -> DeviceEvent {
         let StatusReport { status, source, timestamp, at, read_at } = *report;
         let wall_time = view.wall_time(at);
         let is_gapless = view.frozen_at.is_none();
@@ -163,7 +160,7 @@ impl Device {
         self.counts.count(event_type, status);
         DeviceEvent {
             gateway: view.gateway,
-            device_id,
+            device_id: self.id,
             device_type: self.info.map(|info| info.device_type),
             event_type,
             seq: self.next_seq(),
@@ -296,11 +293,11 @@ impl Device {
         }
     }
 
-    pub(crate) fn state(&self, device_id: DeviceId, is_live: bool) -> DeviceState {
+    pub(crate) fn state(&self, is_live: bool) -> DeviceState {
         let known = self.connection.known();
         let connected = self.connected().filter(|_| is_live);
         DeviceState {
-            device_id,
+            device_id: self.id,
             connected,
             status: self.connection.status().filter(|_| is_live),
             since: connected.and(known).map(|known| known.since),
@@ -320,15 +317,10 @@ impl Device {
     }
 
     /// Its measures, with sums that never decrease.
-    pub(crate) fn measures(
-        &mut self,
-        device_id: DeviceId,
-        is_live: bool,
-        until: Moment,
-    ) -> DeviceMeasures {
+    pub(crate) fn measures(&mut self, is_live: bool, until: Moment) -> DeviceMeasures {
         let (connected, known) = (self.connected(), self.connection.known());
         DeviceMeasures {
-            device_id,
+            device_id: self.id,
             connected: connected.filter(|_| is_live),
             status: self.connection.status().filter(|_| is_live),
             last_status: known.map(|known| known.status),

@@ -27,7 +27,7 @@ pub(crate) struct DeviceTable {
 
 impl DeviceTable {
     pub(crate) fn new(now: Moment, declared: &[DeviceId]) -> Self {
-        let devices = declared.iter().map(|&id| (id, Device::new(now, true, false)));
+        let devices = declared.iter().map(|&id| (id, Device::new(id, now, true, false)));
         Self {
             devices: devices.collect(),
             tombstones: BTreeMap::new(),
@@ -45,19 +45,19 @@ impl DeviceTable {
     }
 
     /// In the order of their IDs.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (DeviceId, &Device)> {
-        self.devices.iter().map(|(id, device)| (*id, device))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.devices.values()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (DeviceId, &mut Device)> {
-        self.devices.iter_mut().map(|(id, device)| (*id, device))
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.devices.values_mut()
     }
 
     pub(crate) fn range_mut(
         &mut self,
         ids: impl RangeBounds<DeviceId>,
-    ) -> impl Iterator<Item = (DeviceId, &mut Device)> {
-        self.devices.range_mut(ids).map(|(id, device)| (*id, device))
+    ) -> impl Iterator<Item = &mut Device> {
+        self.devices.range_mut(ids).map(|(_, device)| device)
     }
 
     /// The device with this ID, and whether it was added now.
@@ -70,7 +70,8 @@ impl DeviceTable {
         let mut is_new = false;
         let device = self.devices.entry(device_id).or_insert_with(|| {
             is_new = true;
-            let mut device = Device::new(wall_time, false, self.kept.contains(&device_id));
+            let is_kept = self.kept.contains(&device_id);
+            let mut device = Device::new(device_id, wall_time, false, is_kept);
             if let Some(tombstone) = self.tombstones.remove(&device_id) {
                 device.restore(now, &tombstone);
             }
@@ -95,7 +96,7 @@ impl DeviceTable {
 
     /// What is persisted of all devices.
     pub(crate) fn all_remembered(&self) -> impl Iterator<Item = (DeviceId, Remembered)> {
-        let devices = self.iter().map(|(id, device)| (id, device.remember()));
+        let devices = self.iter().map(|device| (device.id(), device.remember()));
         devices.chain(self.tombstones.iter().map(|(id, tombstone)| (*id, *tombstone)))
     }
 
@@ -123,7 +124,7 @@ impl DeviceTable {
             let before = after - passed_ms;
             (after / store_every_ms > before / store_every_ms).then_some(())
         };
-        self.iter_mut().filter_map(|(id, device)| to_store(device).map(|()| id)).collect()
+        self.iter_mut().filter_map(|device| to_store(device).map(|()| device.id())).collect()
     }
 
     /// The link is gone: time without one is no observed absence.
@@ -133,8 +134,8 @@ impl DeviceTable {
 
     /// The devices that are not expected and have been absent for this long.
     pub(crate) fn absent_for(&self, ms: i64) -> Vec<DeviceId> {
-        let is_gone = |device: &Device| !device.is_expected() && device.absent_ms() >= ms;
-        self.iter().filter(|(_, device)| is_gone(device)).map(|(id, _)| id).collect()
+        let is_gone = |device: &&Device| !device.is_expected() && device.absent_ms() >= ms;
+        self.iter().filter(is_gone).map(Device::id).collect()
     }
 
     /// Forgets a device that is not expected; returns whether it did, `None` if there is none.
@@ -143,8 +144,9 @@ impl DeviceTable {
         if device.is_expected() {
             return Some(false);
         }
-        if device.seq() > 0 {
-            self.tombstones.insert(device_id, device.remember().forget());
+        let remembered = device.remember();
+        if remembered.seq > 0 {
+            self.tombstones.insert(device_id, remembered.forget());
         }
         self.devices.remove(&device_id);
         Some(true)

@@ -119,7 +119,7 @@ impl Gateway {
         // The list that would have shown these devices never comes.
         self.counts.strangers += self.unknown_devices.discard_until(u64::MAX).count;
         let view = self.view();
-        for (_, device) in self.devices.iter_mut() {
+        for device in self.devices.iter_mut() {
             device.end_link(last_activity, &view);
         }
         self.update_state(now, out);
@@ -138,7 +138,7 @@ impl Gateway {
         let input_seq = self.input_seq;
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let needs_list = match devices.get_mut(device_id) {
-            Some(device) => changes.receive(device_id, device, &report, input_seq),
+            Some(device) => changes.receive(device, &report, input_seq),
             None => {
                 if !unknown_devices.hold(device_id, HeldStatus { report, input_seq }) {
                     changes.count_stranger();
@@ -180,7 +180,7 @@ impl Gateway {
             let event = GatewayEvent::Corrected { count: corrected };
             out.push(Output::GatewayEvent(self.index, event));
         }
-        let is_suspect = self.devices.iter().any(|(_, device)| device.is_suspect());
+        let is_suspect = self.devices.iter().any(Device::is_suspect);
         let wait_ms = if is_suspect { SECOND_LOOK_MS } else { self.settings.audit_interval_ms };
         self.lists.finish(now, self.wall_time(now), wait_ms);
         self.request_list_if_due(now, out);
@@ -202,10 +202,10 @@ impl Gateway {
     /// The first list of the link was read.
     fn mark_online(&mut self, now: Moment, out: &mut Vec<Output>) {
         let (is_returned, wall_time) = (self.link.mark_online(), self.wall_time(now));
-        for (device_id, device) in self.devices.iter_mut() {
+        for device in self.devices.iter_mut() {
             device.mark_online(now, wall_time, is_returned);
             if is_returned {
-                out.push(Output::State { gateway: self.index, device_id });
+                out.push(Output::State { gateway: self.index, device_id: device.id() });
             }
         }
         if is_returned {
@@ -218,9 +218,9 @@ impl Gateway {
     fn expire_if_due(&mut self, now: Moment, out: &mut Vec<Output>) {
         let wall_time = self.wall_time(now);
         let Some(until) = self.link.expire_if_due(now, wall_time) else { return };
-        for (device_id, device) in self.devices.iter_mut() {
+        for device in self.devices.iter_mut() {
             device.lose(until, wall_time);
-            out.push(Output::State { gateway: self.index, device_id });
+            out.push(Output::State { gateway: self.index, device_id: device.id() });
         }
         out.push(Output::Gateway(self.index));
         self.update_state(now, out);
@@ -301,7 +301,7 @@ impl Gateway {
 
     pub(crate) fn state(&self) -> GatewayState {
         let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
-        for (_, device) in self.devices.iter() {
+        for device in self.devices.iter() {
             match device.connected().filter(|_| self.link.is_live()) {
                 Some(true) => connected += 1,
                 Some(false) => disconnected += usize::from(device.is_expected()),
@@ -336,7 +336,7 @@ impl Gateway {
         let broken = |device: &Device| device.broken_invariant(self.link.is_live());
         match device_id {
             Some(device_id) => self.devices.get(device_id).and_then(broken),
-            None => self.devices.iter().find_map(|(_, device)| broken(device)),
+            None => self.devices.iter().find_map(broken),
         }
     }
 }

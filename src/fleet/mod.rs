@@ -43,6 +43,7 @@ pub use status::{Mode, Status};
 pub use uptime::Observed;
 
 use crate::ids::{DeviceId, Moment, SteadyClock};
+use device::Device;
 use event::StatusReport;
 use gateway::Gateway;
 
@@ -241,21 +242,21 @@ impl Fleet {
     #[must_use]
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
         let gateway = self.get(gateway)?;
-        Some(gateway.devices().get(device_id)?.state(device_id, gateway.view().is_live))
+        Some(gateway.devices().get(device_id)?.state(gateway.view().is_live))
     }
 
     /// The states of a gateway's devices, in the order of their IDs.
     pub fn devices(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceState> {
         self.get(gateway).into_iter().flat_map(|gateway| {
             let is_live = gateway.view().is_live;
-            gateway.devices().iter().map(move |(id, device)| device.state(id, is_live))
+            gateway.devices().iter().map(move |device| device.state(is_live))
         })
     }
 
     /// The IDs of a gateway's devices, in order.
     pub fn device_ids(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceId> {
         let gateway = self.get(gateway).into_iter();
-        gateway.flat_map(|gateway| gateway.devices().iter().map(|(id, _)| id))
+        gateway.flat_map(|gateway| gateway.devices().iter().map(Device::id))
     }
 
     /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, all at `now`.
@@ -270,7 +271,7 @@ impl Fleet {
             let view = gateway.view();
             let until = view.observed_until(now);
             let devices = gateway.devices_mut().range_mut(ids);
-            devices.map(move |(id, device)| device.measures(id, view.is_live, until))
+            devices.map(move |device| device.measures(view.is_live, until))
         });
         measures.into_iter().flatten()
     }
