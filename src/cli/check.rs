@@ -17,7 +17,7 @@ pub(super) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub(super) config: config::Args,
-    /// Also try each gateway, the broker and the state directory, and say what mends what fails
+    /// Also try each gateway, the broker and the state directory, and print remedies for failures
     #[arg(long)]
     pub(super) connect: bool,
 }
@@ -54,7 +54,7 @@ pub(super) async fn run(
         Err(error) => {
             writeln!(err, "{error}")?;
             let count = error.mistakes().len();
-            writeln!(err, "{count} mistake{} to mend", if count == 1 { "" } else { "s" })?;
+            writeln!(err, "{count} mistake{} found", if count == 1 { "" } else { "s" })?;
             Ok(super::EXIT_WRONG)
         }
     }
@@ -192,6 +192,6 @@ mod tests {
         assert_eq!((code, out.as_str()), (2, ""));
         assert_eq!(err.lines().count(), 4, "{err}");
         assert!(err.contains("c.toml:2: mqtt.urll: unknown key; did you mean mqtt.url?"), "{err}");
-        assert!(err.ends_with("3 mistakes to mend\n"), "{err}");
+        assert!(err.ends_with("3 mistakes found\n"), "{err}");
     }
 }

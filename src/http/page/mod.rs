@@ -41,15 +41,15 @@ pub(super) struct StatusPage {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
     hours: Mutex<Hours>,
-    /// Pages are made one at a time, as each reads all devices.
-    turn: Semaphore,
+    /// Pages are rendered one at a time, as each reads all devices.
+    rendering: Semaphore,
 }
 
 impl StatusPage {
     pub(super) fn new() -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let hours = Mutex::new(Hours::new(current_hour()));
-        (Self { updates: updates.downgrade(), hours, turn: Semaphore::new(1) }, updates)
+        (Self { updates: updates.downgrade(), hours, rendering: Semaphore::new(1) }, updates)
     }
 
     fn hours(&self) -> MutexGuard<'_, Hours> {
@@ -86,7 +86,7 @@ pub(super) async fn page(
 }
 
 async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
-    let _turn = app.page.turn.acquire().await.map_err(|_| NoAnswer::Stopping)?;
+    let _permit = app.page.rendering.acquire().await.map_err(|_| NoAnswer::Stopping)?;
     let event_loop = &app.settings.event_loop;
     let gateways = event_loop.gateways().await?;
     let mut search = Search::new(filter);

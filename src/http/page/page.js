@@ -1,4 +1,4 @@
-// Keeps the page live. Without it the page is whole, as of when it was loaded.
+// Keeps the page up to date. Without script the page is complete as of when it was loaded.
 "use strict";
 
 const ORDER = ["down", "unknown", "up", "absent"];
@@ -18,7 +18,7 @@ function span(seconds) {
   return two(86400, "d", [3600, "h"]);
 }
 
-// Moments as the reader's own clock has them, lengths as they grow.
+// Shows times in the reader's time zone, and durations that grow.
 function tellTimes() {
   for (const time of document.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
@@ -33,7 +33,7 @@ function condition(row) {
   return ORDER.find((word) => row.classList.contains(word));
 }
 
-// Whether a row fits what is typed and chosen.
+// Whether a row matches the filter.
 function fits(row) {
   const text = form.elements.q.value.trim().toLowerCase();
   const show = form.elements.show.value;
@@ -74,7 +74,7 @@ function placeRow({ id, html }) {
   row.hidden = !fits(row);
 }
 
-// The whole page anew, but for the form, in which somebody may be typing.
+// Loads the page again, except the form, which may be in use.
 let asked = 0;
 async function refresh() {
   const mine = ++asked;
@@ -100,7 +100,7 @@ function narrow() {
   }, 300);
 }
 
-// Too many changes at once are a new page, but not more often than this.
+// Too many changes reload the page, at most this often.
 const RELOAD_MS = 5000;
 let reloading = null;
 function reload() {
@@ -132,7 +132,7 @@ function listen() {
   on("reload", reload);
   source.onerror = () => {
     say("not live: the bridge does not answer", "off");
-    // A refusal ends it for good; a lost connection is made again by the browser itself.
+    // After a refusal the browser does not connect again by itself.
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, RELOAD_MS);
   };
 }
@@ -145,6 +145,6 @@ form.addEventListener("submit", (event) => {
 });
 tellTimes();
 setInterval(tellTimes, 1000);
-// The bars grow although nothing changes.
+// The bars grow even if nothing changes.
 setInterval(() => document.hidden || refresh(), 60_000);
 listen();
