@@ -184,7 +184,7 @@ impl Bridge {
     fn follow_wall_clock(&mut self) {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
-            tracing::warn!(by_s, "the wall clock was set or the machine slept; following it");
+            tracing::warn!(by_s, "the wall clock jumped or the machine slept; following it");
             self.fleet.set_wall_offset(self.clock.wall_offset_ms());
         }
     }
@@ -298,7 +298,7 @@ impl Bridge {
     pub(super) fn bridge_event(&mut self, kind: &BridgeEventKind) {
         self.numbered += 1;
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
-        tracing::warn!(?kind, "told by the bridge");
+        tracing::warn!(?kind, "bridge event");
         let payload = to_bytes(&event);
         self.append(Subject::Bridge, kind.name(), payload, None);
     }
