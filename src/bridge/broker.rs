@@ -10,8 +10,7 @@ use super::duplicates::{DuplicateDetector, InfoAction};
 use super::own_state::OwnState;
 use crate::ids::Moment;
 use crate::mqtt::{
-    self, Connected, Connection, Event, Generation, Publish, Publisher, Refusal, Retained, Session,
-    View,
+    self, Connected, Connection, Event, Generation, Publisher, Refusal, Retained, Session, View,
 };
 use crate::store::Outbox;
 
@@ -234,17 +233,9 @@ impl Broker {
     ) -> Vec<(u64, Refusal)> {
         let mut refused = Vec::new();
         let Some(connection) = &mut self.connection else { return refused };
-        while let Some(outgoing) = publisher.next(now, outbox, view) {
-            let token = outgoing.token;
-            let publish = Publish {
-                topic: outgoing.topic,
-                payload: outgoing.payload,
-                // Where nothing is retained, present subscribers still get it.
-                retain: outgoing.retain && !self.retain_unavailable,
-                content_type: outgoing.json.then_some("application/json"),
-                correlation_data: outgoing.correlation_data,
-                ..Publish::default()
-            };
+        while let Some((token, mut publish)) = publisher.next(now, outbox, view) {
+            // Where nothing is retained, present subscribers still get it.
+            publish.retain &= !self.retain_unavailable;
             if let Err(error) = connection.publish(token, publish) {
                 tracing::debug!("{error}");
                 // Without a refusal the connection has ended, and an event will say so.

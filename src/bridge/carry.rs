@@ -174,9 +174,9 @@ impl Bridge {
         let before = (facts.last_error.clone(), facts.package.clone());
         set(facts);
         if before == (facts.last_error.clone(), facts.package.clone()) {
-            self.publisher.info_changed(gateway);
+            self.publisher.content().states().info_changed(gateway);
         } else {
-            self.publisher.info_changed_at_once(gateway);
+            self.publisher.content().states().info_changed_at_once(gateway);
         }
     }
 
@@ -239,17 +239,19 @@ impl Bridge {
                 Output::State { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.status_page.device_changed(gateway, device_id);
-                    self.publisher.device_changed(gateway, device_id);
+                    self.publisher.content().states().device_changed(gateway, device_id);
                 }
                 Output::Store { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                 }
-                Output::Gateway(gateway) => self.publisher.gateway_changed(gateway),
+                Output::Gateway(gateway) => self.publisher.content().gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
-                    let gone = self.directory.gateway(gateway);
-                    let outbox = self.persistence.outbox_mut();
-                    self.publisher.device_forgotten(gateway, device_id, gone, outbox);
+                    if let Some(entry) = self.directory.gateway(gateway) {
+                        let (content, outbox) =
+                            (self.publisher.content(), self.persistence.outbox_mut());
+                        content.device_removed(gateway, device_id, entry, outbox);
+                    }
                 }
                 Output::RequestList(gateway) => {
                     if let Some(link) = self.links.get(gateway.0) {
@@ -313,6 +315,6 @@ impl Bridge {
         let now = self.clock.now();
         let dropped = self.persistence.append(now, subject, event_type, payload, read_at);
         self.dropped(dropped);
-        self.publisher.bridge_info_changed();
+        self.publisher.content().states().bridge_info_changed();
     }
 }

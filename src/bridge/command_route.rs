@@ -94,7 +94,7 @@ impl Bridge {
         match command {
             BridgeCommand::Republish => {
                 self.publisher.all_changed(&self.fleet);
-                self.publisher.discovery_again(&self.fleet);
+                self.publisher.content().discovery_mut().publish_again(&self.fleet);
                 let outcome = Outcome::done(json!({}));
                 self.answer_bridge(requester, None, outcome, &BTreeSet::new());
             }
@@ -146,7 +146,7 @@ impl Bridge {
         self.apply_outputs(&mut out);
         self.out = out;
         if let Some(entry) = self.directory.gateway(gateway) {
-            self.publisher.forgotten_on_request(entry, &ids);
+            self.publisher.content().prioritize_clearing(entry, &ids);
         }
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
         let message = "it is in the gateway's list, in the configuration, or accepted or \

@@ -52,13 +52,13 @@ impl Bridge {
     /// Why the bridge is degraded for this reason, and what to do; `None` where it is not.
     fn degraded(&self, reason: DegradedReason) -> Option<String> {
         match reason {
-            DegradedReason::MessagesRefused => refused(self.publisher.refused()),
+            DegradedReason::MessagesRefused => refused(self.publisher.refused(false)),
             DegradedReason::RetainedNotKept => self.broker.loses_retained().then(|| {
                 "the broker keeps no retained messages, so clients that subscribe later do \
                      not see states; allow them in its configuration"
                     .to_owned()
             }),
-            DegradedReason::DiscoveryRefused => refused(self.publisher.discovery_refused())
+            DegradedReason::DiscoveryRefused => refused(self.publisher.refused(true))
                 .map(|refused| format!("discovery for Home Assistant: {refused}")),
             DegradedReason::StoreInMemory => {
                 self.persistence.fault().map(|fault| format!("the store: {fault}"))

@@ -152,9 +152,9 @@ impl Bridge {
             !bridge.dispatcher.is_running() && (told || !bridge.broker.is_connected())
         })
         .await;
-        self.publisher.leave();
+        self.publisher.shut_down();
         self.publish();
-        self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.has_left()).await;
+        self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.is_shut_down()).await;
         let disconnected = self.broker.disconnect(DISCONNECT_DEADLINE);
         // A client that does not read is not waited for.
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());

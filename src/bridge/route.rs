@@ -70,7 +70,7 @@ impl Bridge {
         let progress = self.retained.subscribed(now, filters, info_refused);
         self.scan_progressed(progress);
         self.request_subscription.acknowledged(now, filters, &refused);
-        let discovery = self.publisher.discovery_filter();
+        let discovery = self.publisher.discovery().filter();
         for (filter, reason) in refused {
             if filter == discovery && !self.retained.home_assistant.is_enabled() {
                 tracing::debug!(filter, %reason, "the broker refused a subscription");
@@ -89,7 +89,7 @@ impl Bridge {
         if message.topic == topics.bridge_state() {
             let is_online = self.publisher.is_online();
             if self.broker.own_state_received(&message.payload, message.retain, is_online) {
-                self.publisher.state_again();
+                self.publisher.publish_online_again();
             }
         } else if message.topic == topics.bridge_info() {
             self.info_received(now, message);
@@ -110,7 +110,7 @@ impl Bridge {
             InfoAction::Own | InfoAction::Ignore => {}
             InfoAction::Answer => {
                 tracing::error!("another bridge has connected under this name; answering it");
-                self.publisher.bridge_info_again();
+                self.publisher.content().states().bridge_info_again();
             }
             InfoAction::StepBack => {
                 let Some(reason) = self.broker.step_back(now) else { return };
@@ -126,12 +126,12 @@ impl Bridge {
     pub(super) fn scan_progressed(&mut self, progress: Progress) {
         let Progress { publish_info, unsubscribe, check_passed, is_read } = progress;
         if publish_info {
-            self.publisher.bridge_info_again();
+            self.publisher.content().states().bridge_info_again();
         }
         self.broker.unsubscribe(unsubscribe);
         if check_passed {
             self.broker.check_passed();
-            self.publisher.looked(&self.fleet);
+            self.publisher.start_full_publish(&self.fleet);
         }
         if is_read {
             let forgotten = self.retained.read(&mut self.publisher);
@@ -149,19 +149,19 @@ impl Bridge {
         let progress = self.retained.wake(now);
         self.scan_progressed(progress);
         if self.retained.home_assistant.wake(now) {
-            self.publisher.home_assistant_born(&self.fleet);
+            self.publisher.content().discovery_mut().home_assistant_started(&self.fleet);
         }
         if let Some(forgotten) = self.retained.forget_timed_out(now) {
             self.gateway_forgotten(forgotten);
         }
         self.broker.subscribe(self.retained.next_scan(&self.publisher));
         if self.broker.settle(now) {
-            self.publisher.settled();
+            self.publisher.content().set_settled();
         }
         if self.broker.wake(now, self.publisher.is_online()) {
-            self.publisher.state_again();
+            self.publisher.publish_online_again();
         }
-        if self.publisher.is_cleared() {
+        if self.publisher.content().is_cleared() {
             for gateway in self.retained.stale_topics.take_gone() {
                 self.persistence.set(Key::Gateway(gateway), None);
             }
@@ -172,11 +172,10 @@ impl Bridge {
     pub(super) fn clear_stale_devices(&mut self, gateway: GatewayIndex) {
         let stale_topics = &mut self.retained.stale_topics;
         for device_id in stale_topics.take_stale(gateway, &self.fleet, &self.directory) {
-            let entry = self.directory.gateway(gateway);
-            let name = entry.map(|entry| tracing::field::display(&entry.name));
-            tracing::info!(gateway = name, %device_id, "clearing a stale device");
+            let Some(entry) = self.directory.gateway(gateway) else { continue };
+            tracing::info!(gateway = %entry.name, %device_id, "clearing a stale device");
             let outbox = self.persistence.outbox_mut();
-            self.publisher.device_forgotten(gateway, device_id, entry, outbox);
+            self.publisher.content().device_removed(gateway, device_id, entry, outbox);
         }
     }
 
@@ -192,7 +191,7 @@ impl Bridge {
 
     fn gateway_forgotten(&mut self, forgotten: Forgotten) {
         let Forgotten { gateway, requester, outcome, device_ids, topics } = forgotten;
-        self.publisher.clear_on_request(topics, self.persistence.outbox_mut());
+        self.publisher.content().clearing().clear_at_once(topics, self.persistence.outbox_mut());
         self.answer_bridge(requester, Some(&gateway), outcome, &device_ids);
     }
 
@@ -208,14 +207,14 @@ impl Bridge {
         let acknowledged = self.publisher.acknowledged(now, token, result, &self.directory, outbox);
         let Some(acknowledged) = acknowledged else { return };
         match acknowledged.rejected {
-            None => self.metrics.published(acknowledged.kind.name()),
+            None => self.metrics.published(acknowledged.kind.as_str()),
             Some(rejected) => self.message_rejected(rejected),
         }
         if let Some(read_at) = acknowledged.read_at {
             self.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
         }
         if acknowledged.kind == Kind::Event {
-            self.publisher.bridge_info_changed();
+            self.publisher.content().states().bridge_info_changed();
         }
     }
 
@@ -225,7 +224,7 @@ impl Bridge {
         if rejection.is_retain_not_supported() {
             self.broker.retain_refused();
         }
-        let (kind, reason) = (kind.name(), rejection.as_str());
+        let (kind, reason) = (kind.as_str(), rejection.as_str());
         self.metrics.publish_failed(reason);
         if is_new {
             let remedy = rejection.remedy();
@@ -236,7 +235,7 @@ impl Bridge {
         if let Some(subject) = lost {
             self.metrics.outbox_dropped.inc();
             self.losses.add_refused(subject);
-            self.publisher.bridge_info_changed();
+            self.publisher.content().states().bridge_info_changed();
         }
     }
 

@@ -59,7 +59,7 @@ impl Bridge {
         }
         for (gateway, ids) in gone {
             tracing::info!(%gateway, devices = ids.len(), "gateway not configured: forgotten");
-            self.publisher.gateway_gone(&gateway, ids, self.persistence.outbox_mut());
+            self.publisher.content().gateway_removed(&gateway, ids, self.persistence.outbox_mut());
         }
     }
 
@@ -98,7 +98,7 @@ impl Bridge {
             Key::UnreportedLoss(subject) => self.losses.restore(subject.clone(), decode(value)?),
             Key::Desired(gateway) => self.restore_desired(gateway, value),
             Key::Intent(gateway) => self.report_interrupted(gateway.clone(), value),
-            Key::Clearing(topic) => self.publisher.clear_still(topic.clone()),
+            Key::Clearing(topic) => self.publisher.content().clearing().restore(topic.clone()),
             Key::StaleScan | Key::NextId => {}
         }
         Some(())
@@ -193,7 +193,7 @@ impl Bridge {
         let gateways = self.directory.gateways.iter().map(|entry| &entry.name);
         let gateways = gateways.chain(self.retained.stale_topics.gone());
         values.extend(gateways.map(|name| (Key::Gateway(name.clone()), Vec::new())));
-        let clearing = self.publisher.clearing();
+        let clearing = self.publisher.content().clearing().topics();
         values.extend(clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new())));
         values.extend(self.losses.values());
         if self.retained.stale_topics.is_open() {
@@ -205,7 +205,7 @@ impl Bridge {
     fn set_chain(&mut self, chain: String) {
         self.info.chain.clone_from(&chain);
         self.directory.chain = chain;
-        self.publisher.bridge_info_changed();
+        self.publisher.content().states().bridge_info_changed();
     }
 
     /// Stores everything a last time, once nothing more can be acknowledged.

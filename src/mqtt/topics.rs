@@ -1,14 +1,13 @@
-//! The topics (contract, section 1): pure, one place for every topic's text.
-//!
-//! May not touch a broker. Names that become topic levels are valid by their types.
+//! The topics (contract, section 1). Names that become topic levels are valid by their types.
 
+use crate::homeassistant::{BridgeTopics, DeviceTopics, GatewayTopics};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
 
 /// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
 pub const FILTERS_PER_PACKET: usize = 8;
 
-/// Of whom a retained topic speaks: a gateway, or one of its devices.
+/// What a retained topic is about: a gateway, or one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// Which gateway.
@@ -43,7 +42,7 @@ impl Topics {
         format!("{}/{}/info", self.base, self.bridge)
     }
 
-    /// The topics that the bridge has to itself, and listens to.
+    /// The bridge's own topics, which it subscribes to as well.
     #[must_use]
     pub fn own(&self) -> [String; 2] {
         [self.bridge_state(), self.bridge_info()]
@@ -86,7 +85,7 @@ impl Topics {
         vec![self.gateway_state(gateway), self.gateway_info(gateway), states]
     }
 
-    /// Of which gateway or device a topic tells what is retained; `None` for any other.
+    /// The gateway or device of a retained topic; `None` for any other topic.
     #[must_use]
     pub fn owner(&self, topic: &str) -> Option<Owner> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
@@ -121,7 +120,7 @@ impl Topics {
         format!("{}/{gateway}/request/{command}", self.base)
     }
 
-    /// Of whom and what a topic requests: `<base>/<owner>/request/<command>`.
+    /// Owner and command of a request's topic: `<base>/<owner>/request/<command>`.
     #[must_use]
     pub fn request<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
@@ -152,6 +151,40 @@ impl Topics {
             Subject::Device(gateway, device_id) => {
                 format!("{base}/{gateway}/{device_id}/event/{event_type}")
             }
+        }
+    }
+
+    /// The topics that the bridge's discovery names.
+    #[must_use]
+    pub fn of_bridge(&self) -> BridgeTopics {
+        BridgeTopics {
+            state: self.bridge_state(),
+            info: self.bridge_info(),
+            republish: self.request_to_bridge("republish"),
+        }
+    }
+
+    /// The topics that a gateway's discovery names.
+    #[must_use]
+    pub fn of_gateway(&self, gateway: &GatewayName) -> GatewayTopics {
+        GatewayTopics {
+            bridge_state: self.bridge_state(),
+            state: self.gateway_state(gateway),
+            info: self.gateway_info(gateway),
+            disconnect_all: self.request_to(gateway, "disconnect_all"),
+            allow_all: self.request_to(gateway, "accept_filter/allow_all"),
+        }
+    }
+
+    /// The topics that a device's discovery names.
+    #[must_use]
+    pub fn of_device(&self, gateway: &GatewayName, device_id: DeviceId) -> DeviceTopics {
+        DeviceTopics {
+            bridge_state: self.bridge_state(),
+            gateway_state: self.gateway_state(gateway),
+            state: self.device_state(gateway, device_id),
+            events: self.event(&Subject::Device(gateway.clone(), device_id), "+"),
+            disconnect: self.request_to(gateway, "disconnect"),
         }
     }
 }

@@ -63,7 +63,7 @@ impl ForgetScan {
     pub(crate) fn start(&mut self, publisher: &Publisher) -> Vec<String> {
         self.is_started = true;
         let mut filters = publisher.topics().gateway_filters(&self.gateway);
-        filters.push(publisher.discovery_filter());
+        filters.push(publisher.discovery().filter());
         filters
     }
 
@@ -75,7 +75,7 @@ impl ForgetScan {
         let owner = publisher.topics().owner(&message.topic);
         let owner = owner.filter(|owner| owner.gateway == self.gateway);
         self.device_ids.extend(owner.as_ref().and_then(|owner| owner.device_id));
-        if owner.is_some() || publisher.is_discovery_of(&self.gateway, &message.topic) {
+        if owner.is_some() || publisher.discovery().is_of(&self.gateway, &message.topic) {
             self.topics.insert(message.topic.clone());
         }
     }

@@ -48,7 +48,7 @@ impl RetainedTopics {
             filters.extend(many(topics.retained_filters()));
         }
         if self.home_assistant.wants_scan() {
-            filters.extend(many([publisher.discovery_filter()]));
+            filters.extend(many([publisher.discovery().filter()]));
         }
         self.scan.start_session(now, names(&filters));
         let status = self.home_assistant.connected();
@@ -92,7 +92,8 @@ impl RetainedTopics {
     ) {
         self.stale_topics.received(message, publisher.topics(), directory);
         self.home_assistant.received(now, message);
-        if message.retain && publisher.discovery_found(directory, &message.topic, &message.payload)
+        if message.retain
+            && publisher.content().discovery_found(directory, &message.topic, &message.payload)
         {
             self.home_assistant.stale_found();
         }
@@ -104,7 +105,7 @@ impl RetainedTopics {
     /// All retained messages have been read; returns the gateway that was to be forgotten.
     pub(crate) fn read(&mut self, publisher: &mut Publisher) -> Option<Forgotten> {
         self.stale_topics.read();
-        publisher.discovery_memory_read();
+        publisher.content().discovery_mut().retained_read();
         self.home_assistant.read();
         self.forget.take_if(|it| it.is_started()).map(ForgetScan::finish)
     }
@@ -130,7 +131,7 @@ impl RetainedTopics {
             return Filters::new();
         }
         let filters = if self.home_assistant.take_scan_again(publisher.discovery_is_idle()) {
-            vec![publisher.discovery_filter()]
+            vec![publisher.discovery().filter()]
         } else if let Some(forget) = self.forget.as_mut().filter(|it| !it.is_started()) {
             forget.start(publisher)
         } else {

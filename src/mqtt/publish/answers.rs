@@ -1,0 +1,261 @@
+//! Answers to requests, from when they are ready until the broker has acknowledged them. They are
+//! bounded by number and by bytes, and end with their connection.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::message::{MessageId, Outgoing};
+use crate::mqtt::refusal::Refusal;
+use crate::mqtt::session::Publish;
+
+/// Answers that wait or are in flight.
+const ANSWERS_MAX: usize = 10_000;
+/// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
+/// it.
+const ANSWERS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an answer in memory beside its packet.
+const ANSWER_OVERHEAD: usize = 256;
+/// Answers in flight, so that large ones do not fill the connection ahead of events.
+const IN_FLIGHT_MAX: usize = 4;
+/// The broker has to close the connection this often while an answer is in flight before the size
+/// of that answer is believed to be its limit.
+const CLOSED_MIN: u32 = 2;
+
+/// Why an answer is not sent. The requester has to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerDropped {
+    NotConnected,
+    /// Too many answers wait, or too many bytes of them.
+    QueueFull,
+}
+
+impl AnswerDropped {
+    /// The metric label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConnected => "answer_not_connected",
+            Self::QueueFull => "answers_full",
+        }
+    }
+}
+
+/// An answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Answer {
+    pub(crate) topic: String,
+    /// The topic for the case that the broker refuses the first one.
+    pub(crate) otherwise: Option<String>,
+    pub(crate) payload: Bytes,
+    /// Sent instead if the broker refuses the payload as too large.
+    pub(crate) short: Option<Bytes>,
+    pub(crate) correlation_data: Option<Bytes>,
+}
+
+impl Answer {
+    /// An upper bound of its packet's size on either topic, a few bytes too large at most.
+    pub(crate) fn packet_size(&self) -> usize {
+        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
+        let publish = Publish {
+            payload: self.payload.clone(),
+            content_type: Some("application/json"),
+            correlation_data: self.correlation_data.clone(),
+            ..Publish::default()
+        };
+        publish.size() + self.topic.len().max(otherwise)
+    }
+
+    /// Adds a short answer, which is sent if the broker refuses this one as too large.
+    pub(crate) fn or_short(self, short: Bytes) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    fn memory(&self) -> usize {
+        let short = self.short.as_ref().map_or(0, Bytes::len);
+        self.packet_size() + short + ANSWER_OVERHEAD
+    }
+
+    /// The answer to send after a refusal: the short one, then the one on the bridge's own response
+    /// topic, each once.
+    fn after(self, refusal: Refusal) -> Option<Self> {
+        let too_large = refusal.code() == Refusal::PACKET_TOO_LARGE.code();
+        match (self.short, self.otherwise) {
+            (Some(short), otherwise) if too_large => {
+                Some(Self { payload: short, short: None, otherwise, ..self })
+            }
+            (short, Some(topic)) => Some(Self { topic, otherwise: None, short, ..self }),
+            (_, None) => None,
+        }
+    }
+}
+
+/// The answers of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerQueue {
+    waiting: VecDeque<Answer>,
+    in_flight: Vec<usize>,
+    memory: usize,
+    limit: SizeLimit,
+}
+
+impl AnswerQueue {
+    pub(crate) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
+        let memory = self.memory + answer.memory();
+        let full =
+            self.waiting.len() + self.in_flight.len() >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX;
+        if full && !self.is_empty() {
+            return Err(AnswerDropped::QueueFull);
+        }
+        self.memory = memory;
+        self.waiting.push_back(answer);
+        Ok(())
+    }
+
+    /// The next answer; it is in flight from now on.
+    pub(crate) fn next(&mut self) -> Option<Outgoing> {
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let answer = self.waiting.pop_front()?;
+        self.in_flight.push(answer.packet_size());
+        let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
+        let correlation_data = answer.correlation_data.clone();
+        let mut outgoing = Outgoing::json(MessageId::Answer(Box::new(answer)), topic, payload);
+        outgoing.publish.correlation_data = correlation_data;
+        Some(outgoing)
+    }
+
+    /// The broker has acknowledged an answer, or refused it; then another may go in its place.
+    pub(crate) fn answered(&mut self, answer: Answer, result: Result<(), Refusal>) {
+        let size = answer.packet_size();
+        if let Some(at) = self.in_flight.iter().position(|in_flight| *in_flight == size) {
+            self.in_flight.swap_remove(at);
+            self.memory = self.memory.saturating_sub(answer.memory());
+        }
+        match result {
+            Ok(()) => self.limit.taken(size),
+            Err(refusal) => {
+                if let Some(next) = answer.after(refusal) {
+                    // The queue has just lost a larger one.
+                    self.memory += next.memory();
+                    self.waiting.push_back(next);
+                }
+            }
+        }
+    }
+
+    /// The connection has ended, and the answers with it.
+    pub(crate) fn disconnected(&mut self, closed_by_broker: bool) {
+        if let Some(largest) = self.in_flight.iter().max().filter(|_| closed_by_broker) {
+            self.limit.closed(*largest);
+        }
+        self.waiting.clear();
+        self.in_flight.clear();
+        self.memory = 0;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// The size from which on the broker closes the connection, where it has shown one.
+    pub(crate) fn closes_from(&self) -> Option<usize> {
+        self.limit.closes_from()
+    }
+}
+
+/// The limit of a broker that announces none and closes the connection over larger packets.
+#[derive(Debug, Default)]
+struct SizeLimit {
+    taken_max: usize,
+    closed_min: usize,
+    times: u32,
+}
+
+impl SizeLimit {
+    fn taken(&mut self, size: usize) {
+        self.taken_max = self.taken_max.max(size);
+    }
+
+    fn closed(&mut self, size: usize) {
+        if self.times == 0 || size < self.closed_min {
+            self.closed_min = size;
+        }
+        self.times = self.times.saturating_add(1);
+    }
+
+    fn closes_from(&self) -> Option<usize> {
+        (self.times >= CLOSED_MIN && self.closed_min > self.taken_max).then_some(self.closed_min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(queue: &mut AnswerQueue) -> Answer {
+        match queue.next().unwrap().id {
+            MessageId::Answer(answer) => *answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(len: usize) -> Answer {
+        Answer {
+            topic: "gsdk-reply/1".to_owned(),
+            otherwise: Some("gsdk/lobby/response/devices".to_owned()),
+            payload: vec![b' '; len].into(),
+            short: None,
+            correlation_data: None,
+        }
+    }
+
+    #[test]
+    fn answers_are_bounded_by_bytes_and_one_alone_always_fits() {
+        let mut queue = AnswerQueue::default();
+        let taken = (0..100).filter(|_| queue.push(answer(1 << 20)).is_ok()).count();
+        assert_eq!(taken, 7, "the bound of 8 MiB, less what each takes beside its payload");
+        queue.disconnected(false);
+        assert!(queue.is_empty());
+        assert_eq!(queue.push(answer(20 << 20)), Ok(()));
+        assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull));
+        let large = sent(&mut queue);
+        assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull), "it counts in flight too");
+        queue.answered(large, Ok(()));
+        assert_eq!((queue.push(answer(1)), queue.memory), (Ok(()), answer(1).memory()));
+    }
+
+    #[test]
+    fn an_answer_refused_as_too_large_is_replaced_by_its_short_one() {
+        let mut queue = AnswerQueue::default();
+        queue.push(answer(5_000).or_short(Bytes::from_static(b"short"))).unwrap();
+        let long = sent(&mut queue);
+        queue.answered(long, Err(Refusal::PACKET_TOO_LARGE));
+        let short = sent(&mut queue);
+        assert_eq!((&short.payload[..], short.topic.as_str()), (&b"short"[..], "gsdk-reply/1"));
+        queue.answered(short, Err(Refusal::PACKET_TOO_LARGE));
+        let own = sent(&mut queue);
+        assert_eq!(own.topic, "gsdk/lobby/response/devices");
+        queue.answered(own, Err(Refusal::PACKET_TOO_LARGE));
+        assert!(queue.is_empty());
+        assert_eq!(queue.memory, 0);
+    }
+
+    #[test]
+    fn a_size_over_which_the_broker_closes_twice_is_its_limit_unless_it_took_one_as_large() {
+        let close = |queue: &mut AnswerQueue, len: usize| {
+            queue.push(answer(len)).unwrap();
+            sent(queue);
+            queue.disconnected(true);
+        };
+        let mut queue = AnswerQueue::default();
+        close(&mut queue, 9_000);
+        assert_eq!(queue.closes_from(), None, "once is a broker that was restarted");
+        close(&mut queue, 6_000);
+        assert_eq!(queue.closes_from(), Some(answer(6_000).packet_size()));
+        queue.push(answer(8_000)).unwrap();
+        let large = sent(&mut queue);
+        queue.answered(large, Ok(()));
+        assert_eq!(queue.closes_from(), None);
+    }
+}

@@ -1,0 +1,338 @@
+//! Everything there is to publish: a component for each kind of message, their order, and what
+//! follows when the broker accepts or refuses a message.
+
+use std::time::Instant;
+
+use super::answers::{Answer, AnswerDropped, AnswerQueue};
+use super::clearing::Clearing;
+use super::discovery::DiscoveryPublisher;
+use super::discovery_settings::DiscoverySettings;
+use super::events::next_event;
+use super::message::{MessageId, Outgoing, Rejected, View};
+use super::refusals::{Refusals, Rejection};
+use super::states::States;
+use crate::fleet::{Fleet, GatewayIndex};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::mqtt::topics::Topics;
+use crate::payload::{Directory, GatewayEntry};
+use crate::store::Outbox;
+
+/// While states, answers and events wait, each cycle of this many messages has one state, one
+/// answer, and events else: a flood of the others holds up no event.
+const CYCLE: u32 = 4;
+const STATE_TURN: u32 = 0;
+const ANSWER_TURN: u32 = 2;
+
+/// The kinds of message, each with what waits to be sent.
+#[derive(Debug)]
+pub(crate) struct Content {
+    topics: Topics,
+    states: States,
+    clearing: Clearing,
+    discovery: DiscoveryPublisher,
+    answers: AnswerQueue,
+    refusals: Refusals,
+    /// The position in the cycle of states, answers and events.
+    turn: u32,
+}
+
+impl Content {
+    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoverySettings) -> Self {
+        Self {
+            topics,
+            states: States::new(gateways),
+            clearing: Clearing::default(),
+            discovery: DiscoveryPublisher::new(discovery),
+            answers: AnswerQueue::default(),
+            refusals: Refusals::default(),
+            turn: 0,
+        }
+    }
+
+    pub(crate) const fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    pub(crate) const fn states(&mut self) -> &mut States {
+        &mut self.states
+    }
+
+    pub(crate) const fn clearing(&mut self) -> &mut Clearing {
+        &mut self.clearing
+    }
+
+    pub(crate) const fn discovery(&self) -> &DiscoveryPublisher {
+        &self.discovery
+    }
+
+    pub(crate) const fn discovery_mut(&mut self) -> &mut DiscoveryPublisher {
+        &mut self.discovery
+    }
+
+    pub(crate) const fn answers(&self) -> &AnswerQueue {
+        &self.answers
+    }
+
+    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
+        self.answers.push(answer)
+    }
+
+    pub(crate) const fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// A new connection: the broker may have lost everything retained.
+    pub(crate) fn connected(&mut self, fleet: &Fleet) {
+        self.states.reset_bridge();
+        self.discovery.connected(fleet);
+    }
+
+    /// The connection has ended, and with it everything in flight.
+    pub(crate) fn disconnected(&mut self, closed_by_broker: bool) {
+        self.states.reset_bridge();
+        self.answers.disconnected(closed_by_broker);
+        self.refusals.disconnected();
+        self.clearing.disconnected();
+    }
+
+    /// The session has lasted long enough to clear what no longer exists.
+    pub(crate) const fn set_settled(&mut self) {
+        self.clearing.set_settled();
+        self.discovery.set_settled();
+    }
+
+    /// A gateway's state has changed; device states that changed before it are published before it.
+    pub(crate) fn gateway_changed(&mut self, gateway: GatewayIndex) {
+        self.states.gateway_changed(gateway);
+        self.discovery.gateway_changed();
+    }
+
+    /// A device no longer exists.
+    pub(crate) fn device_removed(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        entry: &GatewayEntry,
+        outbox: &mut Outbox,
+    ) {
+        self.states.device_removed(gateway, device_id);
+        self.refusals.remove(&MessageId::DeviceState(gateway, device_id));
+        self.clearing.clear(self.topics.device_state(&entry.name, device_id), outbox);
+        self.discovery.device_removed(gateway, device_id, entry);
+    }
+
+    /// A gateway with these devices is not configured any more.
+    pub(crate) fn gateway_removed(
+        &mut self,
+        gateway: &GatewayName,
+        device_ids: impl IntoIterator<Item = DeviceId>,
+        outbox: &mut Outbox,
+    ) {
+        let devices = device_ids.into_iter().map(|id| self.topics.device_state(gateway, id));
+        let own = [self.topics.gateway_state(gateway), self.topics.gateway_info(gateway)];
+        devices.chain(own).for_each(|topic| self.clearing.clear(topic, outbox));
+        self.discovery.gateway_removed(gateway.clone());
+    }
+
+    /// Clears these devices, which `forget` named, without waiting for the session to settle.
+    pub(crate) fn prioritize_clearing(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
+        let states = device_ids.iter().map(|&id| self.topics.device_state(&entry.name, id));
+        self.clearing.prioritize(&states.collect());
+        self.discovery.prioritize(entry, device_ids);
+    }
+
+    /// Whether nothing is left to be cleared.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.clearing.is_empty() && self.discovery.is_removed()
+    }
+
+    /// See [`DiscoveryPublisher::found`].
+    pub(crate) fn discovery_found(
+        &mut self,
+        directory: &Directory,
+        topic: &str,
+        payload: &[u8],
+    ) -> bool {
+        self.discovery.found(&self.topics, directory, topic, payload)
+    }
+
+    pub(crate) const fn bridge_state_is_sent(&self) -> bool {
+        self.states.bridge_state_is_sent()
+    }
+
+    /// When a message is due although nothing changes.
+    pub(crate) fn wake_at(&self, is_checking: bool, is_online: bool) -> Option<Moment> {
+        let info = self.states.info_due_at(!is_checking);
+        let discovery = if is_online { self.discovery.wake_at() } else { None };
+        [info, self.refusals.wake_at(), discovery].into_iter().flatten().min()
+    }
+
+    /// The bridge's info, and nothing else.
+    pub(crate) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+        self.states.next_bridge_info(now, &self.topics, view)
+    }
+
+    /// `offline`, and nothing else.
+    pub(crate) fn next_of_shutdown(&mut self, view: &View) -> Option<Outgoing> {
+        self.states.next_of_shutdown(&self.topics, view)
+    }
+
+    /// The next message in the contract's order. Device states that are held back hold back
+    /// `online` of their gateways.
+    pub(crate) fn next(
+        &mut self,
+        now: Moment,
+        outbox: &mut Outbox,
+        view: &View,
+        is_online: bool,
+        holds_states: bool,
+    ) -> Option<Outgoing> {
+        let Self { topics, states, clearing, discovery, refusals, .. } = self;
+        states
+            .next_offline(topics, view)
+            .or_else(|| states.next_bridge_state(topics))
+            .or_else(|| refusals.next_empty())
+            .or_else(|| clearing.next(topics, view, outbox))
+            .or_else(|| if holds_states { None } else { states.next_online(topics, view) })
+            .or_else(|| states.next_info(now, topics, view))
+            .or_else(|| if is_online { discovery.next(now, topics, view) } else { None })
+            .or_else(|| self.next_in_cycle(outbox, view, is_online))
+    }
+
+    /// States, answers and events by turns; answers wait until the bridge is online.
+    fn next_in_cycle(
+        &mut self,
+        outbox: &mut Outbox,
+        view: &View,
+        is_online: bool,
+    ) -> Option<Outgoing> {
+        self.turn = (self.turn + 1) % CYCLE;
+        let Self { topics, states, discovery, answers, turn, .. } = self;
+        if *turn == ANSWER_TURN
+            && is_online
+            && let Some(answer) = answers.next()
+        {
+            return Some(answer);
+        }
+        let mut state = |states: &mut States| {
+            states.next_device(topics, view, |gateway, state| discovery.state_sent(gateway, state))
+        };
+        let mut event = |states: &States| next_event(outbox, states, topics, view.directory);
+        let next = if *turn == STATE_TURN {
+            state(states).or_else(|| event(states))
+        } else {
+            event(states).or_else(|| state(states))
+        };
+        next.or_else(|| if is_online { answers.next() } else { None })
+    }
+
+    /// Queues the refused messages that are due to be sent again.
+    pub(crate) fn retry_due(&mut self, now: Moment, outbox: &mut Outbox) {
+        while let Some(id) = self.refusals.take_due(now) {
+            self.send_again(id, outbox);
+        }
+    }
+
+    /// The broker has accepted a message; returns when an event was read from the stream.
+    pub(crate) fn accepted(
+        &mut self,
+        now: Moment,
+        id: MessageId,
+        outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        self.refusals.remove(&id);
+        match id {
+            MessageId::Event(subject) => return outbox.acknowledge(&subject),
+            MessageId::Clear(topic) => self.clearing.finish(topic, outbox),
+            MessageId::Answer(answer) => self.answers.answered(*answer, Ok(())),
+            MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
+                self.discovery.answered(now, &id);
+            }
+            // A value that was accepted meanwhile has been overwritten.
+            MessageId::Empty(of) if !self.refusals.contains(&of) => self.send_again(*of, outbox),
+            _ => {}
+        }
+        None
+    }
+
+    /// The broker does not accept a message: it is sent again later, or set aside where that cannot
+    /// succeed.
+    pub(crate) fn rejected(
+        &mut self,
+        now: Moment,
+        id: MessageId,
+        topic: String,
+        rejection: Rejection,
+        outbox: &mut Outbox,
+    ) -> Rejected {
+        let kind = id.kind();
+        let mut lost = None;
+        match &id {
+            MessageId::Event(subject) if rejection.is_permanent() => {
+                lost = outbox.give_up(subject).then(|| subject.clone());
+            }
+            MessageId::Clear(topic) if rejection.is_permanent() => {
+                self.clearing.finish(topic.clone(), outbox);
+            }
+            MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
+                self.discovery.answered(now, &id);
+            }
+            _ => {}
+        }
+        let is_new = match (id, rejection) {
+            (MessageId::Answer(answer), Rejection::Refused(refusal)) => {
+                self.answers.answered(*answer, Err(refusal));
+                false
+            }
+            (MessageId::Empty(of), _) => {
+                self.refusals.not_emptied(now, *of, rejection);
+                false
+            }
+            (id, _) => self.refusals.add(now, id, topic.clone(), rejection),
+        };
+        Rejected { kind, topic, rejection, is_new, lost }
+    }
+
+    fn send_again(&mut self, id: MessageId, outbox: &mut Outbox) {
+        match id {
+            MessageId::Event(subject) => _ = outbox.put_back(&subject),
+            MessageId::DeviceState(gateway, id) => self.states.device_again(gateway, id),
+            MessageId::GatewayState(gateway) => self.gateway_changed(gateway),
+            MessageId::GatewayInfo(gateway) => self.states.info_again(gateway),
+            MessageId::BridgeState => self.states.bridge_state_again(),
+            MessageId::BridgeInfo => self.states.bridge_info_again(),
+            MessageId::Clear(topic) => self.clearing.retry(topic),
+            MessageId::Empty(of) => self.refusals.empty_again(*of),
+            MessageId::Answer(_) => {}
+            MessageId::Discovery(subject) => self.discovery.retry(subject),
+            MessageId::RemoveDiscovery(topic) => self.discovery.retry_removal(topic),
+        }
+    }
+
+    pub(crate) fn topic_of(
+        &self,
+        id: &MessageId,
+        directory: &Directory,
+        outbox: &Outbox,
+    ) -> String {
+        let topics = &self.topics;
+        let name = |gateway: &GatewayIndex| directory.gateway(*gateway).map(|entry| &entry.name);
+        let topic = match id {
+            MessageId::Answer(answer) => Some(answer.topic.clone()),
+            MessageId::Clear(topic) | MessageId::RemoveDiscovery(topic) => Some(topic.clone()),
+            MessageId::Empty(of) => Some(self.topic_of(of, directory, outbox)),
+            MessageId::Discovery(subject) => self.discovery.topic_of(directory, *subject),
+            MessageId::Event(subject) => {
+                outbox.first_of(subject).map(|(_, event_type)| topics.event(subject, event_type))
+            }
+            MessageId::BridgeState => Some(topics.bridge_state()),
+            MessageId::BridgeInfo => Some(topics.bridge_info()),
+            MessageId::DeviceState(gateway, id) => {
+                name(gateway).map(|name| topics.device_state(name, *id))
+            }
+            MessageId::GatewayState(gateway) => name(gateway).map(|it| topics.gateway_state(it)),
+            MessageId::GatewayInfo(gateway) => name(gateway).map(|it| topics.gateway_info(it)),
+        };
+        topic.unwrap_or_else(|| topics.all())
+    }
+}

@@ -1,0 +1,362 @@
+//! Home Assistant's discovery: what of it is published next, and what is removed.
+//!
+//! It is paced, and starts once the bridge is online and it is known what the broker retains of
+//! earlier discovery. That is not published again, unless Home Assistant has restarted or a request
+//! asks for it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+
+use super::clear_queue::ClearQueue;
+use super::discovery_settings::DiscoverySettings;
+use super::message::{MessageId, Outgoing, View};
+use crate::fleet::{DeviceState, Fleet, GatewayIndex};
+use crate::homeassistant::{self, Shape, Subject};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::mqtt::topics::Topics;
+use crate::payload::{Directory, GatewayEntry};
+
+/// Between two messages, in milliseconds. Home Assistant needs tens of milliseconds for a new
+/// device, and brokers drop what a slow subscriber does not read.
+const PACE_MS: i64 = 50;
+/// Unacknowledged messages, so that they do not fill a small window.
+const IN_FLIGHT_MAX: usize = 4;
+/// Between parents and children, in milliseconds: Home Assistant sets up platforms concurrently,
+/// and reports a device whose parent it does not know yet.
+const GENERATION_GAP_MS: i64 = 2_000;
+/// The longest wait for what the broker retains, in milliseconds; then everything is published.
+const RETAINED_WAIT_MS: i64 = 10_000;
+/// From the last message after a restart of Home Assistant to the states, in milliseconds: Home
+/// Assistant subscribes half a second after it has read a topic. Only a broker that retains nothing
+/// makes this matter.
+const STATES_AFTER_MS: i64 = 3_000;
+
+/// What the broker retains of discovery, and what is to be published or removed.
+#[derive(Debug)]
+pub(crate) struct DiscoveryPublisher {
+    settings: DiscoverySettings,
+    /// Hashes of the payloads at the broker; `None`: it is published again in any case.
+    retained: HashMap<Subject, Option<u64>>,
+    scan: Scan,
+    shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
+    /// Parents first, as subjects are ordered.
+    due: BTreeSet<Subject>,
+    removals: ClearQueue,
+    /// Topics found by the scans of this connection, and removed.
+    stale: HashSet<String>,
+    /// Gateways that are not configured any more.
+    removed_gateways: BTreeSet<GatewayName>,
+    /// Devices may no longer exist whose discovery is retained.
+    check_devices: bool,
+    pacing: Pacing,
+    states: StatesAfterBirth,
+}
+
+/// Whether it is known what the broker retains.
+#[derive(Debug)]
+enum Scan {
+    Unread,
+    WaitingUntil(Moment),
+    Read,
+}
+
+/// When the next message may be sent.
+#[derive(Debug)]
+struct Pacing {
+    next_at: Moment,
+    /// The generation of the last message, until the gap after it has passed.
+    generation: Option<u8>,
+    in_flight: usize,
+}
+
+/// All states are published again after the discovery that follows Home Assistant's birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StatesAfterBirth {
+    No,
+    /// After the last message of discovery.
+    AfterDiscovery,
+    At(Moment),
+}
+
+impl DiscoveryPublisher {
+    pub(crate) fn new(settings: DiscoverySettings) -> Self {
+        let next_at = Moment::from_millis(0);
+        Self {
+            settings,
+            retained: HashMap::new(),
+            scan: Scan::Unread,
+            shapes: HashMap::new(),
+            due: BTreeSet::new(),
+            removals: ClearQueue::default(),
+            stale: HashSet::new(),
+            removed_gateways: BTreeSet::new(),
+            check_devices: false,
+            pacing: Pacing { next_at, generation: None, in_flight: 0 },
+            states: StatesAfterBirth::No,
+        }
+    }
+
+    /// A new connection: what the broker retains is read again.
+    pub(crate) fn connected(&mut self, fleet: &Fleet) {
+        let removed_gateways = std::mem::take(&mut self.removed_gateways);
+        *self = Self { removed_gateways, ..Self::new(self.settings.clone()) };
+        self.all_due(fleet);
+    }
+
+    fn all_due(&mut self, fleet: &Fleet) {
+        if self.settings.enabled {
+            self.due.insert(Subject::Bridge);
+            self.due.extend(fleet.gateways().map(Subject::Gateway));
+            self.due.extend(self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id)));
+        }
+    }
+
+    /// Publishes everything again, whatever the broker retains.
+    pub(crate) fn publish_again(&mut self, fleet: &Fleet) {
+        self.retained.values_mut().for_each(|hash| *hash = None);
+        self.all_due(fleet);
+    }
+
+    /// Home Assistant has started: publishes everything again, then all states.
+    pub(crate) fn home_assistant_started(&mut self, fleet: &Fleet) {
+        if self.settings.enabled {
+            self.publish_again(fleet);
+            self.states = StatesAfterBirth::AfterDiscovery;
+        }
+    }
+
+    /// Whether all states are due after Home Assistant's birth; true once.
+    pub(crate) fn take_states_due(&mut self, now: Moment) -> bool {
+        let due = matches!(self.states, StatesAfterBirth::At(at) if at <= now);
+        if due {
+            self.states = StatesAfterBirth::No;
+        }
+        due
+    }
+
+    /// A device's state is sent: its discovery follows if it differs from before.
+    pub(crate) fn state_sent(&mut self, gateway: GatewayIndex, state: &DeviceState) {
+        if !self.settings.enabled {
+            return;
+        }
+        let shape = Shape::of(state);
+        if self.shapes.insert((gateway, state.device_id), shape) != Some(shape) {
+            self.due.insert(Subject::Device(gateway, state.device_id));
+        }
+    }
+
+    pub(crate) const fn gateway_changed(&mut self) {
+        self.check_devices = true;
+    }
+
+    pub(crate) fn gateway_removed(&mut self, gateway: GatewayName) {
+        self.removed_gateways.insert(gateway);
+    }
+
+    /// Removes the discovery of a device that no longer exists, if there is any: Home Assistant
+    /// reports the removal of what it does not know.
+    pub(crate) fn device_removed(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        entry: &GatewayEntry,
+    ) {
+        let subject = Subject::Device(gateway, device_id);
+        self.shapes.remove(&(gateway, device_id));
+        self.due.remove(&subject);
+        if self.retained.remove(&subject).is_some() {
+            let id = self.settings.discovery.device_id(&entry.name, device_id);
+            self.removals.push(self.settings.topic(&id));
+        }
+    }
+
+    /// The session has lasted long enough to remove what no longer exists.
+    pub(crate) const fn set_settled(&mut self) {
+        self.removals.set_settled(true);
+    }
+
+    /// Lets the discovery of these devices, which `forget` named, not wait for that.
+    pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
+        let id = |&device_id| self.settings.discovery.device_id(&entry.name, device_id);
+        let topics = device_ids.iter().map(|it| self.settings.topic(&id(it)));
+        self.removals.prioritize(&topics.collect());
+    }
+
+    /// The filter of all devices' discovery, ours among it.
+    pub(crate) fn filter(&self) -> String {
+        self.settings.topic("+")
+    }
+
+    /// Whether a topic is discovery of this gateway, which is not configured, or of its devices.
+    pub(crate) fn is_of(&self, gateway: &GatewayName, topic: &str) -> bool {
+        let id = self.settings.id(topic);
+        id.is_some_and(|id| self.settings.discovery.is_of(gateway, id))
+    }
+
+    /// A retained message. Discovery of this bridge is noted, or removed if it is of nothing that
+    /// exists; returns true for the first time that such a topic is found.
+    pub(crate) fn found(
+        &mut self,
+        topics: &Topics,
+        directory: &Directory,
+        topic: &str,
+        payload: &[u8],
+    ) -> bool {
+        let Some(id) = self.settings.id(topic) else { return false };
+        let discovery = &self.settings.discovery;
+        let bridge_id = discovery.bridge_id(&directory.bridge);
+        if !homeassistant::is_ours(payload, &topics.bridge_state(), &bridge_id) {
+            return false;
+        }
+        match discovery.subject(directory, id) {
+            Some(subject) if self.settings.enabled => {
+                self.retained.insert(subject, Some(hash(payload)));
+                return false;
+            }
+            // Of an earlier run with another state directory, or of another instance.
+            None if !self.removed_gateways.iter().any(|it| discovery.is_of(it, id)) => {
+                return false;
+            }
+            Some(_) | None => {}
+        }
+        let is_new = self.stale.insert(topic.to_owned());
+        if is_new {
+            self.removals.push(topic.to_owned());
+        }
+        is_new
+    }
+
+    /// All that the broker retains has been read.
+    pub(crate) const fn retained_read(&mut self) {
+        self.scan = Scan::Read;
+        self.check_devices = true;
+    }
+
+    /// Whether nothing waits to be sent, nor is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.due.is_empty() && self.is_removed()
+    }
+
+    /// Whether what the broker retains is known, and nothing is left to be removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        matches!(self.scan, Scan::Read) && self.removals.is_empty() && self.pacing.in_flight == 0
+    }
+
+    /// The topic of a subject's discovery.
+    pub(crate) fn topic_of(&self, directory: &Directory, subject: Subject) -> Option<String> {
+        self.settings.topic_of(directory, subject)
+    }
+
+    /// When there is something to do although nothing has changed.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        let waits = !self.due.is_empty() || self.removals.is_ready();
+        let ready_at = match self.scan {
+            Scan::Unread => None,
+            Scan::WaitingUntil(until) => Some(until),
+            Scan::Read => Some(self.pacing.next_at),
+        };
+        let next = ready_at.filter(|_| waits && self.pacing.in_flight < IN_FLIGHT_MAX);
+        match self.states {
+            StatesAfterBirth::At(at) => next.into_iter().chain([at]).min(),
+            StatesAfterBirth::No | StatesAfterBirth::AfterDiscovery => next,
+        }
+    }
+
+    /// The next message of a bridge that is online.
+    pub(crate) fn next(&mut self, now: Moment, topics: &Topics, view: &View) -> Option<Outgoing> {
+        match self.scan {
+            Scan::Unread => self.scan = Scan::WaitingUntil(now.plus(RETAINED_WAIT_MS)),
+            Scan::WaitingUntil(until) if until <= now => self.retained_read(),
+            Scan::WaitingUntil(_) | Scan::Read => {}
+        }
+        let may_send = self.pacing.next_at <= now && self.pacing.in_flight < IN_FLIGHT_MAX;
+        if !matches!(self.scan, Scan::Read) || !may_send {
+            return None;
+        }
+        if std::mem::take(&mut self.check_devices) {
+            self.remove_missing_devices(view);
+        }
+        let message = self.next_removal().or_else(|| self.next_subject(now, topics, view))?;
+        self.pacing.next_at = now.plus(PACE_MS);
+        self.pacing.in_flight += 1;
+        Some(message)
+    }
+
+    /// Removes discovery of devices that an online gateway does not have.
+    fn remove_missing_devices(&mut self, view: &View) {
+        let subjects: Vec<Subject> = self.retained.keys().copied().collect();
+        for subject in subjects {
+            let Subject::Device(gateway, device_id) = subject else { continue };
+            let is_missing = view.fleet.gateway_is_live(gateway)
+                && view.fleet.device(gateway, device_id).is_none();
+            if let Some(entry) = view.directory.gateway(gateway).filter(|_| is_missing) {
+                self.device_removed(gateway, device_id, entry);
+            }
+        }
+    }
+
+    fn next_removal(&mut self) -> Option<Outgoing> {
+        let topic = self.removals.pop()?;
+        Some(Outgoing::text(MessageId::RemoveDiscovery(topic.clone()), topic, ""))
+    }
+
+    fn next_subject(&mut self, now: Moment, topics: &Topics, view: &View) -> Option<Outgoing> {
+        while let Some(&subject) = self.due.first() {
+            let generation = generation(subject);
+            if self.pacing.generation.is_some_and(|last| last < generation) {
+                self.pacing.generation = None;
+                self.pacing.next_at = now.plus(GENERATION_GAP_MS);
+                return None;
+            }
+            self.due.remove(&subject);
+            let Some(topic) = self.settings.topic_of(view.directory, subject) else { continue };
+            let Some(payload) = self.settings.payload(topics, view, subject) else { continue };
+            let hash = Some(hash(&payload));
+            if self.retained.insert(subject, hash) != Some(hash) {
+                self.pacing.generation = Some(generation);
+                return Some(Outgoing::json(MessageId::Discovery(subject), topic, payload));
+            }
+        }
+        None
+    }
+
+    /// The broker has accepted or refused a message.
+    pub(crate) fn answered(&mut self, now: Moment, id: &MessageId) {
+        if let MessageId::RemoveDiscovery(topic) = id {
+            self.removals.finish(topic);
+        }
+        self.pacing.in_flight = self.pacing.in_flight.saturating_sub(1);
+        let is_idle =
+            self.due.is_empty() && !self.removals.is_ready() && self.pacing.in_flight == 0;
+        if is_idle && self.states == StatesAfterBirth::AfterDiscovery {
+            self.states = StatesAfterBirth::At(now.plus(STATES_AFTER_MS));
+        }
+    }
+
+    /// Publishes a subject again that was refused.
+    pub(crate) fn retry(&mut self, subject: Subject) {
+        self.retained.remove(&subject);
+        self.due.insert(subject);
+    }
+
+    /// Removes a topic again whose removal was refused.
+    pub(crate) fn retry_removal(&mut self, topic: String) {
+        self.removals.push(topic);
+    }
+}
+
+/// Parents are of an earlier generation than their children.
+const fn generation(subject: Subject) -> u8 {
+    match subject {
+        Subject::Bridge => 0,
+        Subject::Gateway(_) => 1,
+        Subject::Device(..) => 2,
+    }
+}
+
+fn hash(payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    payload.hash(&mut hasher);
+    hasher.finish()
+}

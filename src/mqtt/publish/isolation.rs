@@ -1,0 +1,248 @@
+//! Finds the message over which the broker closes the connection: one that was in flight at two
+//! disconnects is sent alone, and is set aside once it is shown to be the cause.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::message::{Kind, MessageId, Outgoing};
+
+/// A message in flight at this many disconnects is a suspect, which is sent alone.
+const DISCONNECTS_MIN: u32 = 2;
+/// It is set aside after it was the only message in flight this many times when the broker closed
+/// the connection, each time after the broker had acknowledged something else.
+const ALONE_MAX: u32 = 3;
+/// Other messages sent before a suspect is, if there are as many.
+const OTHERS_BETWEEN: u32 = 32;
+
+/// What to do with a message that is to be sent.
+pub(crate) enum Admission {
+    Send(Outgoing),
+    /// It is a suspect, and is sent alone later.
+    Held,
+    /// It was set aside before.
+    SetAside(Outgoing),
+}
+
+/// Which messages are suspects, and those that wait to be sent alone.
+#[derive(Debug, Default)]
+pub(crate) struct Isolation {
+    /// In flight at a disconnect, and not acknowledged since.
+    unacknowledged: BTreeMap<MessageId, History>,
+    held: VecDeque<Outgoing>,
+    /// In flight alone, with its size.
+    isolated: Option<(MessageId, usize)>,
+    /// Sent since the last isolated one.
+    others: u32,
+    /// This connection has acknowledged something.
+    acknowledged: bool,
+    /// The size at which each was set aside. A smaller one is sent.
+    set_aside: BTreeMap<MessageId, usize>,
+}
+
+/// What happened to a message.
+#[derive(Clone, Copy, Debug, Default)]
+struct History {
+    /// Which event of its subject it is.
+    number: u64,
+    /// Disconnects at which it was in flight.
+    disconnects: u32,
+    /// Of these, those over which the broker closed the connection with nothing else in flight.
+    alone: u32,
+}
+
+impl Isolation {
+    /// Decides on a message; `number` tells an event from the others of its subject.
+    pub(crate) fn admit(
+        &mut self,
+        message: Outgoing,
+        number: impl FnOnce(&MessageId) -> u64,
+    ) -> Admission {
+        if !can_be_suspect(&message.id) {
+            return Admission::Send(message);
+        }
+        let set_aside = self.set_aside.get(&message.id);
+        if set_aside.is_some_and(|least| *least <= message.publish.size()) {
+            return Admission::SetAside(message);
+        }
+        let history = self.unacknowledged.get(&message.id);
+        let history = history.filter(|history| history.disconnects >= DISCONNECTS_MIN);
+        if history.is_none_or(|history| history.number != number(&message.id)) {
+            self.others = self.others.saturating_add(1);
+            return Admission::Send(message);
+        }
+        match self.held.iter_mut().find(|held| held.id == message.id) {
+            Some(held) => *held = message,
+            None => self.held.push_back(message),
+        }
+        Admission::Held
+    }
+
+    /// Whether nothing may be sent now, with this many messages in flight.
+    pub(crate) fn blocks(&self, in_flight: usize) -> bool {
+        self.isolated.is_some() || (self.turn_is_due() && in_flight > 0)
+    }
+
+    /// Whether a suspect is sent before all others.
+    pub(crate) fn turn_is_due(&self) -> bool {
+        !self.held.is_empty() && self.others >= OTHERS_BETWEEN
+    }
+
+    /// The next suspect. Nothing else may be in flight, nor be sent before it is acknowledged.
+    pub(crate) fn take(&mut self) -> Option<Outgoing> {
+        let message = self.held.pop_front()?;
+        self.isolated = Some((message.id.clone(), message.publish.size()));
+        self.others = 0;
+        Some(message)
+    }
+
+    /// Whether states wait to be sent alone, or to be acknowledged.
+    pub(crate) fn has_states(&self) -> bool {
+        let held = self.held.iter().map(|message| &message.id);
+        let mut ids = held.chain(self.isolated.iter().map(|(id, _)| id));
+        ids.any(|id| id.kind() == Kind::State)
+    }
+
+    /// The broker has answered a message.
+    pub(crate) fn answered(&mut self, id: &MessageId) {
+        self.acknowledged = true;
+        if !self.unacknowledged.is_empty() {
+            self.unacknowledged.remove(id);
+        }
+        if self.isolated.as_ref().is_some_and(|(isolated, _)| isolated == id) {
+            self.isolated = None;
+        }
+    }
+
+    /// The connection has ended with these messages in flight, each with its number. Returns the
+    /// one that is set aside from now on.
+    pub(crate) fn disconnected(
+        &mut self,
+        in_flight: &[(MessageId, u64)],
+        closed_by_broker: bool,
+    ) -> Option<MessageId> {
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        let isolated = self.isolated.take();
+        self.held.clear();
+        self.others = 0;
+        let alone = closed_by_broker && acknowledged && in_flight.len() == 1;
+        let mut found = None;
+        for (id, number) in in_flight.iter().filter(|(id, _)| can_be_suspect(id)) {
+            let history = self.unacknowledged.entry(id.clone()).or_default();
+            if history.number != *number {
+                *history = History { number: *number, ..History::default() };
+            }
+            history.disconnects = history.disconnects.saturating_add(1);
+            history.alone += u32::from(alone);
+            if history.alone >= ALONE_MAX {
+                found = isolated.as_ref().filter(|(isolated, _)| isolated == id).cloned();
+            }
+        }
+        let (id, size) = found?;
+        self.unacknowledged.remove(&id);
+        // The next event of its subject is another message.
+        if !matches!(id, MessageId::Event(_)) {
+            self.set_aside.insert(id.clone(), size);
+        }
+        Some(id)
+    }
+}
+
+/// Answers are not sent twice, and nothing works without the bridge's own state and info.
+fn can_be_suspect(id: &MessageId) -> bool {
+    !matches!(id, MessageId::Answer(_) | MessageId::BridgeState | MessageId::BridgeInfo)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::fleet::GatewayIndex;
+    use crate::ids::DeviceId;
+
+    fn device(id: u32) -> MessageId {
+        MessageId::DeviceState(GatewayIndex(0), DeviceId::new(id).unwrap())
+    }
+
+    fn message(id: &MessageId, len: usize) -> Outgoing {
+        let payload = Bytes::from(vec![b' '; len]);
+        Outgoing::json(id.clone(), "t".to_owned(), payload)
+    }
+
+    fn admit(isolation: &mut Isolation, id: &MessageId, len: usize, number: u64) -> Admission {
+        isolation.admit(message(id, len), |_| number)
+    }
+
+    /// How a message goes out on a new connection that acknowledges everything else.
+    fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
+        isolation.answered(&MessageId::BridgeInfo);
+        match admit(isolation, id, len, 0) {
+            Admission::Send(_) => "sent",
+            Admission::SetAside(_) => "set aside",
+            Admission::Held => {
+                assert_eq!(isolation.take().map(|it| it.id).as_ref(), Some(id));
+                assert!(isolation.blocks(1), "nothing beside it");
+                "alone"
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_set_aside_after_three_connections_closed_while_it_was_alone() {
+        let (bad, good) = (device(1), device(2));
+        let mut isolation = Isolation::default();
+        for _ in 0..2 {
+            assert_eq!(offer(&mut isolation, &bad, 10), "sent");
+            assert_eq!(isolation.disconnected(&[(bad.clone(), 0), (good.clone(), 0)], true), None);
+        }
+        assert_eq!(offer(&mut isolation, &good, 10), "alone", "as much a suspect");
+        isolation.answered(&good);
+        assert_eq!(offer(&mut isolation, &good, 10), "sent", "no longer one");
+        for time in 1..=3 {
+            assert_eq!(offer(&mut isolation, &bad, 10), "alone");
+            let found = isolation.disconnected(&[(bad.clone(), 0)], true);
+            assert_eq!(found.is_some(), time == 3);
+        }
+        assert_eq!(offer(&mut isolation, &bad, 10), "set aside");
+        assert_eq!(offer(&mut isolation, &bad, 9), "sent", "a smaller one is tried");
+    }
+
+    #[test]
+    fn a_connection_that_broke_or_acknowledged_nothing_is_no_evidence() {
+        let sent = device(1);
+        let mut isolation = Isolation::default();
+        for _ in 0..10 {
+            offer(&mut isolation, &sent, 10);
+            assert_eq!(isolation.disconnected(&[(sent.clone(), 0)], false), None);
+            _ = admit(&mut isolation, &sent, 10, 0);
+            isolation.take();
+            assert_eq!(isolation.disconnected(&[(sent.clone(), 0)], true), None);
+        }
+    }
+
+    #[test]
+    fn another_event_of_the_subject_is_no_suspect() {
+        let sent = MessageId::Event(crate::payload::Subject::Bridge);
+        let mut isolation = Isolation::default();
+        for _ in 0..2 {
+            isolation.disconnected(&[(sent.clone(), 7)], true);
+        }
+        assert!(matches!(admit(&mut isolation, &sent, 1, 8), Admission::Send(_)));
+        assert!(matches!(admit(&mut isolation, &sent, 1, 7), Admission::Held));
+    }
+
+    #[test]
+    fn others_go_first_but_do_not_hold_up_a_suspect_for_ever() {
+        let suspect = device(1);
+        let mut isolation = Isolation::default();
+        for _ in 0..2 {
+            isolation.disconnected(&[(suspect.clone(), 0)], true);
+        }
+        assert!(matches!(admit(&mut isolation, &suspect, 1, 0), Admission::Held));
+        for id in 0..OTHERS_BETWEEN {
+            assert!(!isolation.blocks(1), "{id}");
+            assert!(matches!(admit(&mut isolation, &device(id + 2), 1, 0), Admission::Send(_)));
+        }
+        assert!(isolation.blocks(1), "until nothing is in flight");
+        assert!(!isolation.blocks(0) && isolation.turn_is_due());
+    }
+}

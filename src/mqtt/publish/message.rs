@@ -1,0 +1,132 @@
+//! Messages for the broker: what each one is about, and what became of it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::answers::Answer;
+use super::refusals::Rejection;
+use crate::fleet::{Fleet, GatewayIndex};
+use crate::homeassistant;
+use crate::ids::DeviceId;
+use crate::mqtt::session::Publish;
+use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
+
+/// What a message is about: its identity while it is in flight, and for sending it again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MessageId {
+    Event(Subject),
+    DeviceState(GatewayIndex, DeviceId),
+    GatewayState(GatewayIndex),
+    GatewayInfo(GatewayIndex),
+    BridgeState,
+    BridgeInfo,
+    /// An empty message for the topic of something that no longer exists.
+    Clear(String),
+    /// An empty message on the topic of this one, which is refused: the retained value is outdated.
+    Empty(Box<Self>),
+    Answer(Box<Answer>),
+    Discovery(homeassistant::Subject),
+    /// An empty message that removes discovery.
+    RemoveDiscovery(String),
+}
+
+impl MessageId {
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Event(_) => Kind::Event,
+            Self::GatewayInfo(_) | Self::BridgeInfo => Kind::Info,
+            Self::DeviceState(..)
+            | Self::GatewayState(_)
+            | Self::BridgeState
+            | Self::Clear(_)
+            | Self::Empty(_) => Kind::State,
+            Self::Answer(_) => Kind::Answer,
+            Self::Discovery(_) | Self::RemoveDiscovery(_) => Kind::Discovery,
+        }
+    }
+
+    const fn is_retained(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::Answer(_))
+    }
+}
+
+/// A message that is ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) id: MessageId,
+    pub(crate) publish: Publish,
+}
+
+impl Outgoing {
+    pub(crate) fn json(id: MessageId, topic: String, payload: Bytes) -> Self {
+        let publish = Publish {
+            topic,
+            payload,
+            retain: id.is_retained(),
+            content_type: Some("application/json"),
+            ..Publish::default()
+        };
+        Self { id, publish }
+    }
+
+    /// A retained plain text; an empty one clears the topic.
+    pub(crate) fn text(id: MessageId, topic: String, text: &'static str) -> Self {
+        let payload = Bytes::from_static(text.as_bytes());
+        Self { id, publish: Publish { topic, payload, retain: true, ..Publish::default() } }
+    }
+}
+
+/// The kinds of message, as the metrics count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Event,
+    State,
+    Info,
+    Answer,
+    Discovery,
+}
+
+impl Kind {
+    /// The metric label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::State => "state",
+            Self::Info => "info",
+            Self::Answer => "answer",
+            Self::Discovery => "discovery",
+        }
+    }
+}
+
+/// A message that the broker has accepted or refused.
+#[derive(Debug)]
+pub(crate) struct Acknowledged {
+    pub(crate) kind: Kind,
+    /// For an event that was accepted: when it was read from the gateway's stream.
+    pub(crate) read_at: Option<Instant>,
+    pub(crate) rejected: Option<Rejected>,
+}
+
+/// A message that was not accepted.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) kind: Kind,
+    pub(crate) topic: String,
+    pub(crate) rejection: Rejection,
+    /// It is rejected for the first time, which is worth a warning.
+    pub(crate) is_new: bool,
+    /// The subject of an event that is lost, as the broker will never accept it.
+    pub(crate) lost: Option<Subject>,
+}
+
+/// The current values, read when a message is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) directory: &'a Directory,
+    /// By gateway.
+    pub(crate) links: &'a [LinkFacts],
+    pub(crate) bridge: &'a BridgeInfo,
+}

@@ -1,0 +1,300 @@
+//! Schedules what is published: what a connection's phase allows, as much as the broker's window
+//! takes. Each message is tracked until the broker has accepted or refused it.
+
+use super::answers::{Answer, AnswerDropped};
+use super::content::Content;
+use super::discovery::DiscoveryPublisher;
+use super::discovery_settings::DiscoverySettings;
+use super::full_publish::{FullPublish, Phase};
+use super::in_flight::InFlight;
+use super::isolation::{Admission, Isolation};
+use super::message::{Acknowledged, MessageId, Outgoing, Rejected, View};
+use super::refusals::Rejection;
+use crate::fleet::Fleet;
+use crate::ids::Moment;
+use crate::mqtt::refusal::Refusal;
+use crate::mqtt::session::Publish;
+use crate::mqtt::topics::Topics;
+use crate::payload::Directory;
+use crate::store::Outbox;
+
+/// The scheduler of everything that is published.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    phase: Phase,
+    /// How many messages the broker allows in flight.
+    window: usize,
+    in_flight: InFlight,
+    isolation: Isolation,
+    content: Content,
+    /// The bridge is online, and its requests are to be subscribed.
+    requests_wanted: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoverySettings) -> Self {
+        Self {
+            phase: Phase::Disconnected,
+            window: 0,
+            in_flight: InFlight::default(),
+            isolation: Isolation::default(),
+            content: Content::new(topics, gateways, discovery),
+            requests_wanted: false,
+        }
+    }
+
+    pub(crate) const fn topics(&self) -> &Topics {
+        self.content.topics()
+    }
+
+    pub(crate) const fn discovery(&self) -> &DiscoveryPublisher {
+        self.content.discovery()
+    }
+
+    /// What there is to publish.
+    pub(crate) const fn content(&mut self) -> &mut Content {
+        &mut self.content
+    }
+
+    /// A new connection, with this many messages in flight at most. Until
+    /// [`Publisher::start_full_publish`] only the bridge's info is published, on request.
+    pub(crate) fn connected(&mut self, window: usize, fleet: &Fleet) {
+        self.phase = Phase::CheckingDuplicates;
+        self.window = window.max(1);
+        self.content.connected(fleet);
+    }
+
+    /// No other instance of this bridge is online: publishes everything.
+    pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
+        if self.is_checking() {
+            self.phase = Phase::FullPublish(FullPublish::default());
+            self.content.states().start_full_publish(fleet);
+            self.content.discovery_mut().gateway_changed();
+        }
+    }
+
+    /// The connection has ended. Returns the message that is set aside, if the broker has shown
+    /// that it closes the connection over it.
+    pub(crate) fn disconnected(
+        &mut self,
+        closed_by_broker: bool,
+        directory: &Directory,
+        outbox: &mut Outbox,
+    ) -> Option<Rejected> {
+        self.phase = Phase::Disconnected;
+        self.requests_wanted = false;
+        self.content.disconnected(closed_by_broker);
+        let numbered = |id: MessageId| {
+            let number = event_number(&id, outbox);
+            (id, number)
+        };
+        let in_flight: Vec<_> = self.in_flight.take_all().into_iter().map(numbered).collect();
+        let set_aside = self.isolation.disconnected(&in_flight, closed_by_broker);
+        let rejected = set_aside.map(|id| {
+            let topic = self.content.topic_of(&id, directory, outbox);
+            let lost = match &id {
+                MessageId::Event(subject) => outbox.give_up(subject).then(|| subject.clone()),
+                _ => None,
+            };
+            let rejection = Rejection::ClosesConnection;
+            Rejected { kind: id.kind(), topic, rejection, is_new: true, lost }
+        });
+        outbox.put_all_back();
+        rejected
+    }
+
+    /// A clean stop: from now on only `offline` is published, of the gateways and of the bridge.
+    /// Where another instance may be online it is of the bridge alone: that instance publishes its
+    /// `online` again, but not its gateways'.
+    pub(crate) fn shut_down(&mut self) {
+        if self.is_connected() {
+            let with_gateways = !self.is_checking();
+            self.content.states().shut_down(with_gateways);
+            self.phase = Phase::ShuttingDown;
+        }
+    }
+
+    /// Whether `offline` was acknowledged, or cannot be published.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        match self.phase {
+            Phase::Disconnected => true,
+            Phase::ShuttingDown => {
+                let is_offline = |(_, id): (u64, &MessageId)| *id == MessageId::BridgeState;
+                self.content.bridge_state_is_sent() && !self.in_flight.iter().any(is_offline)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether only the bridge's info is published, as another instance may answer.
+    pub(crate) const fn is_checking(&self) -> bool {
+        matches!(self.phase, Phase::CheckingDuplicates)
+    }
+
+    pub(crate) const fn is_online(&self) -> bool {
+        matches!(self.phase, Phase::Online)
+    }
+
+    pub(crate) const fn is_connected(&self) -> bool {
+        !matches!(self.phase, Phase::Disconnected)
+    }
+
+    /// Publishes everything retained again.
+    pub(crate) fn all_changed(&mut self, fleet: &Fleet) {
+        self.content.states().all_changed(fleet);
+        self.content.discovery_mut().gateway_changed();
+        self.publish_online_again();
+    }
+
+    /// Publishes `online` again if the bridge is: its topic had `offline`, as of a late last will,
+    /// or `online` did not come back from the broker.
+    pub(crate) const fn publish_online_again(&mut self) {
+        if self.is_online() {
+            self.content.states().set_online();
+        }
+    }
+
+    /// Queues an answer to a request, for this connection only.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
+        if !self.is_connected() {
+            return Err(AnswerDropped::NotConnected);
+        }
+        self.content.answer(answer)
+    }
+
+    /// Whether answers wait or are in flight.
+    pub(crate) fn has_answers(&self) -> bool {
+        !self.content.answers().is_empty()
+    }
+
+    /// The size of answers from which on the broker closes the connection, if it has shown one.
+    pub(crate) fn answers_close_from(&self) -> Option<usize> {
+        self.content.answers().closes_from()
+    }
+
+    /// Whether the requests are to be subscribed: true once after each `online`.
+    pub(crate) const fn take_requests_wanted(&mut self) -> bool {
+        std::mem::replace(&mut self.requests_wanted, false)
+    }
+
+    /// The topics that the broker refuses, of discovery or of everything else, and why.
+    pub(crate) fn refused(&self, discovery: bool) -> impl Iterator<Item = (&str, Rejection)> {
+        self.content.refusals().topics(discovery)
+    }
+
+    /// Whether nothing of discovery waits to be sent, nor is in flight.
+    pub(crate) fn discovery_is_idle(&self) -> bool {
+        self.is_online() && self.discovery().is_idle()
+    }
+
+    /// When [`Publisher::next`] has a message although nothing changes.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        // An acknowledgement wakes if the window is full.
+        if self.is_full() || matches!(self.phase, Phase::Disconnected | Phase::ShuttingDown) {
+            return None;
+        }
+        self.content.wake_at(self.is_checking(), self.is_online())
+    }
+
+    fn is_full(&self) -> bool {
+        let in_flight = self.in_flight.len();
+        in_flight >= self.window || self.isolation.blocks(in_flight)
+    }
+
+    /// The next message and its token, if the window has room for it.
+    pub(crate) fn next(
+        &mut self,
+        now: Moment,
+        outbox: &mut Outbox,
+        view: &View,
+    ) -> Option<(u64, Publish)> {
+        if self.is_full() || !self.is_connected() {
+            return None;
+        }
+        self.content.retry_due(now, outbox);
+        while !self.isolation.turn_is_due() {
+            let Some(message) = self.select(now, outbox, view) else { break };
+            match self.isolation.admit(message, |id| event_number(id, outbox)) {
+                Admission::Send(message) => return Some(self.send(message, outbox)),
+                Admission::Held => {}
+                Admission::SetAside(Outgoing { id, publish }) => {
+                    let rejection = Rejection::ClosesConnection;
+                    self.content.rejected(now, id, publish.topic, rejection, outbox);
+                }
+            }
+        }
+        // A suspect is sent alone.
+        let message = if self.in_flight.is_empty() { self.isolation.take() } else { None };
+        Some(self.send(message?, outbox))
+    }
+
+    fn send(&mut self, message: Outgoing, outbox: &mut Outbox) -> (u64, Publish) {
+        if let MessageId::GatewayState(_) = message.id {
+            // Its events wait for it.
+            outbox.release();
+        }
+        (self.in_flight.insert(message.id), message.publish)
+    }
+
+    /// The next message that the phase allows.
+    fn select(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
+        let holds_states = self.isolation.has_states();
+        match &mut self.phase {
+            Phase::Disconnected => return None,
+            Phase::CheckingDuplicates => return self.content.next_bridge_info(now, view),
+            Phase::ShuttingDown => return self.content.next_of_shutdown(view),
+            Phase::FullPublish(full_publish) => {
+                let is_complete =
+                    full_publish.is_complete(view.fleet, self.content.states(), &self.in_flight);
+                if is_complete && !holds_states && !self.content.refusals().has_to_empty() {
+                    self.phase = Phase::Online;
+                    self.content.states().set_online();
+                    self.requests_wanted = true;
+                }
+            }
+            Phase::Online => {
+                if self.content.discovery_mut().take_states_due(now) {
+                    self.all_changed(view.fleet);
+                }
+            }
+        }
+        let is_online = self.is_online();
+        self.content.next(now, outbox, view, is_online, holds_states)
+    }
+
+    /// The broker's answer to a message; `None` for an unknown token.
+    pub(crate) fn acknowledged(
+        &mut self,
+        now: Moment,
+        token: u64,
+        result: Result<(), Refusal>,
+        directory: &Directory,
+        outbox: &mut Outbox,
+    ) -> Option<Acknowledged> {
+        let id = self.in_flight.remove(token)?;
+        let kind = id.kind();
+        self.isolation.answered(&id);
+        Some(match result {
+            Ok(()) => {
+                let read_at = self.content.accepted(now, id, outbox);
+                Acknowledged { kind, read_at, rejected: None }
+            }
+            Err(refusal) => {
+                let topic = self.content.topic_of(&id, directory, outbox);
+                let rejected = self.content.rejected(now, id, topic, refusal.into(), outbox);
+                Acknowledged { kind, read_at: None, rejected: Some(rejected) }
+            }
+        })
+    }
+}
+
+/// Tells an event from the others of its subject.
+fn event_number(id: &MessageId, outbox: &Outbox) -> u64 {
+    match id {
+        MessageId::Event(subject) => outbox.first_of(subject).map_or(0, |(number, _)| number),
+        _ => 0,
+    }
+}

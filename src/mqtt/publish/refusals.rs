@@ -1,0 +1,293 @@
+//! The messages that the broker does not accept: when each is sent again, which are set aside, and
+//! which topics are emptied because their retained value is outdated.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use super::message::{Kind, MessageId, Outgoing};
+use crate::ids::Moment;
+use crate::mqtt::refusal::Refusal;
+
+/// The time after its first refusal at which a message is sent again, in milliseconds. Each further
+/// refusal doubles it.
+const RETRY_MS: i64 = 2_000;
+/// It is doubled this often at most: 64 s.
+const DOUBLINGS_MAX: u32 = 5;
+/// Refused messages that are named in the log with a warning, and in `/readyz`.
+const NAMED_MAX: usize = 100;
+
+/// Why a message is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    /// The broker has refused it, or is known to refuse it.
+    Refused(Refusal),
+    /// The broker closes the connection whenever it is sent.
+    ClosesConnection,
+}
+
+impl Rejection {
+    /// The metric label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.as_str(),
+            Self::ClosesConnection => "closes_connection",
+        }
+    }
+
+    /// Whether sending the same message again cannot succeed.
+    pub(crate) const fn is_permanent(self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_permanent(),
+            Self::ClosesConnection => true,
+        }
+    }
+
+    /// Whether the broker keeps no retained messages.
+    pub(crate) fn is_retain_not_supported(self) -> bool {
+        self == Self::Refused(Refusal::RETAIN_NOT_SUPPORTED)
+    }
+
+    /// What to change so that the broker accepts it.
+    pub(crate) const fn remedy(self) -> &'static str {
+        match self {
+            Self::ClosesConnection => {
+                "see the broker's log: raise its maximum packet size, or permit the topic in its \
+                 access list, and restart the bridge"
+            }
+            Self::Refused(refusal) => match refusal.code() {
+                0x87 => {
+                    "permit the topic to the bridge's user in the broker's access list, as \
+                     deploy/mosquitto/acl does"
+                }
+                0x95 => "raise the broker's maximum packet size",
+                0x97 => "raise the broker's quota for the bridge's user",
+                0x9A => "allow retained messages in the broker's configuration",
+                _ => "see the broker's log",
+            },
+        }
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::ClosesConnection => f.write_str("the broker closes the connection over it"),
+        }
+    }
+}
+
+/// The messages that were refused when they were last sent.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    refused: BTreeMap<MessageId, Refused>,
+    retries: BTreeMap<Moment, Vec<MessageId>>,
+    to_empty: VecDeque<MessageId>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    topic: String,
+    rejection: Rejection,
+    times: u32,
+    /// Its topic is empty, or about to be.
+    is_emptied: bool,
+    /// A warning has named it, on this connection or an earlier one.
+    is_named: bool,
+}
+
+impl Refused {
+    /// When the message is sent again, if it is refused now.
+    fn next_retry(&mut self, now: Moment) -> Moment {
+        let wait = RETRY_MS << self.times.min(DOUBLINGS_MAX);
+        self.times = self.times.saturating_add(1);
+        now.plus(wait)
+    }
+}
+
+impl Refusals {
+    /// A message was refused: it is sent again later, unless that cannot succeed. Returns whether
+    /// it deserves a warning.
+    pub(crate) fn add(
+        &mut self,
+        now: Moment,
+        id: MessageId,
+        topic: String,
+        rejection: Rejection,
+    ) -> bool {
+        let has_room = self.refused.len() < NAMED_MAX;
+        let new = || Refused { topic, rejection, times: 0, is_emptied: false, is_named: false };
+        let refused = self.refused.entry(id.clone()).or_insert_with(new);
+        let is_new = has_room && (!refused.is_named || refused.rejection != rejection);
+        refused.is_named |= is_new;
+        refused.rejection = rejection;
+        let retry_at = refused.next_retry(now);
+        // An outdated value would be read as the current one. Where nothing is retained, none is.
+        let is_outdated = matches!(
+            id,
+            MessageId::DeviceState(..) | MessageId::GatewayState(_) | MessageId::GatewayInfo(_)
+        ) && !rejection.is_retain_not_supported();
+        if is_outdated && !std::mem::replace(&mut refused.is_emptied, true) {
+            self.to_empty.push_back(id.clone());
+        }
+        if !rejection.is_permanent() {
+            self.retries.entry(retry_at).or_default().push(id);
+        }
+        is_new
+    }
+
+    /// A message was accepted, or is about something that no longer exists.
+    pub(crate) fn remove(&mut self, id: &MessageId) {
+        if !self.refused.is_empty() {
+            self.refused.remove(id);
+        }
+    }
+
+    pub(crate) fn contains(&self, id: &MessageId) -> bool {
+        self.refused.contains_key(id)
+    }
+
+    /// The next empty message, for a topic whose value is outdated.
+    pub(crate) fn next_empty(&mut self) -> Option<Outgoing> {
+        while let Some(id) = self.to_empty.pop_front() {
+            // One that was accepted meanwhile is up to date.
+            if let Some(refused) = self.refused.get(&id) {
+                let topic = refused.topic.clone();
+                return Some(Outgoing::text(MessageId::Empty(Box::new(id)), topic, ""));
+            }
+        }
+        None
+    }
+
+    /// The empty message was refused as well. It is sent again after the message's next refusal, or
+    /// after a while where the message is not sent again.
+    pub(crate) fn not_emptied(&mut self, now: Moment, id: MessageId, rejection: Rejection) {
+        let Some(refused) = self.refused.get_mut(&id) else { return };
+        if rejection.is_permanent() {
+            return;
+        }
+        if refused.rejection.is_permanent() {
+            let retry_at = refused.next_retry(now);
+            self.retries.entry(retry_at).or_default().push(MessageId::Empty(Box::new(id)));
+        } else {
+            refused.is_emptied = false;
+        }
+    }
+
+    /// Empties this topic again.
+    pub(crate) fn empty_again(&mut self, id: MessageId) {
+        self.to_empty.push_back(id);
+    }
+
+    /// Whether topics wait to be emptied.
+    pub(crate) fn has_to_empty(&self) -> bool {
+        !self.to_empty.is_empty()
+    }
+
+    /// The next message that is due to be sent again.
+    pub(crate) fn take_due(&mut self, now: Moment) -> Option<MessageId> {
+        let mut due = self.retries.first_entry().filter(|due| *due.key() <= now)?;
+        let id = due.get_mut().pop();
+        if due.get().is_empty() {
+            due.remove();
+        }
+        id
+    }
+
+    /// When the next message is due.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        self.retries.first_key_value().map(|(&at, _)| at)
+    }
+
+    /// The connection has ended: everything is sent on the next one, and counts as refused until it
+    /// is accepted there.
+    pub(crate) fn disconnected(&mut self) {
+        self.to_empty.clear();
+        self.retries.clear();
+        self.refused.retain(|id, refused| {
+            (refused.times, refused.is_emptied) = (0, false);
+            let is_sent_once = matches!(id, MessageId::Event(_) | MessageId::Clear(_));
+            !(is_sent_once && refused.rejection.is_permanent())
+        });
+    }
+
+    /// The topics of refused messages, of discovery or of everything else, as many as are named.
+    pub(crate) fn topics(&self, discovery: bool) -> impl Iterator<Item = (&str, Rejection)> {
+        let of_kind = move |(id, _): &(&MessageId, _)| (id.kind() == Kind::Discovery) == discovery;
+        let refused = self.refused.iter().filter(of_kind).take(NAMED_MAX);
+        refused.map(|(_, refused)| (refused.topic.as_str(), refused.rejection))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::GatewayIndex;
+    use crate::ids::DeviceId;
+
+    fn device(id: u32) -> MessageId {
+        MessageId::DeviceState(GatewayIndex(0), DeviceId::new(id).unwrap())
+    }
+
+    fn rejection(code: u8) -> Rejection {
+        Refusal::from_code(code).unwrap_err().into()
+    }
+
+    #[test]
+    fn each_refused_message_has_a_back_off_of_its_own() {
+        let (mut refusals, mut now) = (Refusals::default(), Moment::from_millis(0));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+            let at = refusals.wake_at().unwrap();
+            waits.push(at.since(now));
+            now = at;
+            assert_eq!(refusals.take_due(now), Some(device(1)));
+        }
+        assert_eq!(waits, [2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000, 64_000]);
+        refusals.add(now, device(2), "t/2".to_owned(), rejection(0x87));
+        assert_eq!(refusals.wake_at(), Some(now.plus(2_000)), "the other's refusals do not count");
+        refusals.remove(&device(1));
+        refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+        assert_eq!(refusals.take_due(now.plus(2_000)), Some(device(1)), "accepted in between");
+    }
+
+    #[test]
+    fn what_is_refused_on_each_connection_is_named_once_and_stays_refused_in_between() {
+        let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
+        let event = MessageId::Event(crate::payload::Subject::Bridge);
+        for connection in 0..3 {
+            let is_new = refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+            assert_eq!(is_new, connection == 0);
+            refusals.add(now, event.clone(), "t/2".to_owned(), rejection(0x95));
+            refusals.disconnected();
+            // The event is lost, and not sent on the next connection.
+            assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", rejection(0x87))]);
+        }
+        refusals.remove(&device(1));
+        assert!(refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87)));
+    }
+
+    #[test]
+    fn a_permanent_refusal_is_not_retried_but_its_topic_is_emptied_until_that_succeeds() {
+        let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
+        assert!(refusals.add(now, device(1), "t/1".to_owned(), rejection(0x95)));
+        assert_eq!(refusals.wake_at(), None);
+        let empty = refusals.next_empty().unwrap();
+        assert_eq!(empty.id, MessageId::Empty(Box::new(device(1))));
+        assert_eq!((empty.publish.topic.as_str(), empty.publish.payload.len()), ("t/1", 0));
+        refusals.not_emptied(now, device(1), rejection(0x97));
+        let again = refusals.take_due(refusals.wake_at().unwrap());
+        assert_eq!(again, Some(MessageId::Empty(Box::new(device(1)))));
+        assert!(!refusals.add(now, device(1), "t/1".to_owned(), rejection(0x95)), "named once");
+        assert!(refusals.next_empty().is_none(), "emptied once");
+        assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", rejection(0x95))]);
+        assert_eq!(refusals.topics(true).count(), 0);
+    }
+}

@@ -1,0 +1,351 @@
+//! Between the socket and the MQTT library: reads the packets that pass in both directions.
+//!
+//! Three things the library does not do are done here, on the bytes:
+//! - Reason codes are recorded before the library sees them, and it always sees a code that it
+//!   lists. It ends the connection over any other, and the same packet would be sent for ever.
+//! - The topic of each PUBLISH is recorded by packet identifier, so that an acknowledgement can be
+//!   matched to what was really sent.
+//! - A DISCONNECT that was not asked for is not sent: brokers drop the last will on one.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::Protocol;
+use super::packet_log::PacketLog;
+use super::packets::{CONNACK, DISCONNECT, FixedHeader, PUBACK, SUBACK, UNSUBACK};
+
+/// Bytes read from the socket at once.
+const READ_SIZE: usize = 16 * 1024;
+/// The largest packet other than PUBLISH that is looked into; larger ones pass unread.
+const CONTROL_PACKET_MAX: usize = 64 * 1024;
+
+/// A socket whose MQTT packets are read as they pass.
+#[derive(Debug)]
+pub(super) struct PacketTap<S> {
+    socket: S,
+    log: PacketLog,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// Whether a DISCONNECT was asked for.
+    stopping: Arc<AtomicBool>,
+}
+
+impl<S> PacketTap<S> {
+    /// `keep_alive` is our own, in seconds: a longer one of the broker is lowered to it.
+    pub(super) fn new(
+        socket: S,
+        protocol: Protocol,
+        keep_alive: u16,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
+        let incoming = Incoming {
+            protocol,
+            keep_alive,
+            buffer: BytesMut::new(),
+            released: 0,
+            passing: 0,
+            begun: false,
+        };
+        let (log, outgoing) = (PacketLog::default(), Outgoing::default());
+        Self { socket, log, incoming, outgoing, stopping }
+    }
+
+    /// What is recorded of the packets.
+    pub(super) fn log(&self) -> PacketLog {
+        self.log.clone()
+    }
+}
+
+/// Packets from the broker.
+#[derive(Debug)]
+struct Incoming {
+    protocol: Protocol,
+    keep_alive: u16,
+    buffer: BytesMut,
+    /// Bytes at the front of the buffer that the library may have.
+    released: usize,
+    /// Bytes of a packet that pass unread and have not come yet.
+    passing: usize,
+    /// Whether the first byte has come.
+    begun: bool,
+}
+
+impl Incoming {
+    /// Releases what is complete.
+    fn scan(&mut self, log: &PacketLog) {
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some(byte) = self.buffer.first()
+        {
+            log.first_byte(*byte);
+        }
+        loop {
+            let waiting = self.buffer.len() - self.released;
+            let pass = self.passing.min(waiting);
+            self.released += pass;
+            self.passing -= pass;
+            let Some(rest) = self.buffer.get_mut(self.released..) else { return };
+            if rest.is_empty() {
+                return;
+            }
+            let Some(header) = FixedHeader::read(rest) else { return };
+            let total = header.size();
+            let is_read =
+                matches!(header.kind(), CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT);
+            if !is_read || total > CONTROL_PACKET_MAX {
+                self.passing = total;
+                continue;
+            }
+            let Some(body) = rest.get_mut(header.len..total) else { return };
+            log.received(header.kind(), body, self.protocol, self.keep_alive);
+            self.released += total;
+        }
+    }
+}
+
+/// Packets to the broker.
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// The beginning of a packet whose identifier has not been written yet.
+    begun: Vec<u8>,
+    /// Bytes of the present packet that are still to be written and need not be read.
+    passing: usize,
+    /// A DISCONNECT was dropped; nothing follows it.
+    closed: bool,
+}
+
+impl Outgoing {
+    /// How many of these bytes come before a DISCONNECT.
+    fn before_disconnect(&self, bytes: &[u8]) -> usize {
+        let mut at = match FixedHeader::read(&self.begun) {
+            Some(header) => header.size().saturating_sub(self.begun.len()),
+            None if self.begun.is_empty() => self.passing,
+            None => return bytes.len(),
+        };
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if rest[0] >> 4 == DISCONNECT {
+                return at;
+            }
+            match FixedHeader::read(rest) {
+                Some(header) => at += header.size(),
+                None => break,
+            }
+        }
+        bytes.len()
+    }
+
+    /// These bytes were written.
+    fn written(&mut self, mut bytes: &[u8], log: &PacketLog) {
+        while !bytes.is_empty() {
+            if self.passing > 0 {
+                let pass = self.passing.min(bytes.len());
+                self.passing -= pass;
+                bytes = &bytes[pass..];
+                continue;
+            }
+            if self.begun.is_empty()
+                && let Some(size) = log.sent(bytes)
+            {
+                self.passing = size;
+                continue;
+            }
+            // Only a packet that is cut within its topic comes here.
+            self.begun.push(bytes[0]);
+            bytes = &bytes[1..];
+            if let Some(size) = log.sent(&self.begun) {
+                self.passing = size.saturating_sub(self.begun.len());
+                self.begun.clear();
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for PacketTap<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.incoming.released > 0 {
+                let count = this.incoming.released.min(into.remaining());
+                into.put_slice(&this.incoming.buffer[..count]);
+                this.incoming.buffer.advance(count);
+                this.incoming.released -= count;
+                return Poll::Ready(Ok(()));
+            }
+            this.incoming.buffer.reserve(READ_SIZE);
+            let read = ready!({
+                let read = pin!(this.socket.read_buf(&mut this.incoming.buffer));
+                read.poll(context)
+            })?;
+            if read == 0 {
+                // The library sees an incomplete packet as it is.
+                this.incoming.released = this.incoming.buffer.len();
+                if this.incoming.released == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                this.incoming.scan(&this.log);
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for PacketTap<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let mut wanted = bytes.len();
+        if !this.stopping.load(Ordering::Relaxed) {
+            wanted = if this.outgoing.closed { 0 } else { this.outgoing.before_disconnect(bytes) };
+            if wanted == 0 && !bytes.is_empty() {
+                this.outgoing.closed = true;
+                return Poll::Ready(Ok(bytes.len()));
+            }
+        }
+        let count = ready!(Pin::new(&mut this.socket).poll_write(context, &bytes[..wanted]))?;
+        this.outgoing.written(&bytes[..count], &this.log);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// CONNACK (refused, with a reason), PUBACK 0x95 of packet 7, SUBACK 0x11 and 0xFF of packet 8,
+    /// a PUBLISH, DISCONNECT 0xEE.
+    const FROM_BROKER: &[u8] = b"\x20\x08\x00\xff\x05\x1f\x00\x02no\x40\x03\x00\x07\x95\
+        \x90\x05\x00\x08\x00\x11\xff\x30\x07\x00\x03t/ahi\xe0\x01\xee";
+    /// The same with codes that the library lists.
+    const FOR_LIBRARY: &[u8] = b"\x20\x08\x00\x80\x05\x1f\x00\x02no\x40\x03\x00\x07\x00\
+        \x90\x05\x00\x08\x00\x00\x00\x30\x07\x00\x03t/ahi\xe0\x01\x80";
+    /// A PUBLISH of t/a with packet identifier 7, a ping, the same of t/b with 8.
+    const TO_BROKER: &[u8] = b"\x32\x08\x00\x03t/a\x00\x07x\xc0\x00\x32\x08\x00\x03t/b\x00\x08y";
+    const DISCONNECT: &[u8] = b"\xe0\x02\x81\x00";
+
+    /// A socket that gives and takes bytes in pieces of these sizes.
+    #[derive(Debug)]
+    struct Pieces {
+        input: &'static [u8],
+        output: Vec<u8>,
+        sizes: Vec<usize>,
+        next: usize,
+    }
+
+    impl Pieces {
+        fn size(&mut self) -> usize {
+            self.next += 1;
+            self.sizes[self.next % self.sizes.len()]
+        }
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let count = self.size().min(self.input.len()).min(into.remaining());
+            let (piece, rest) = self.input.split_at(count);
+            into.put_slice(piece);
+            self.input = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = self.size().min(bytes.len());
+            self.output.extend(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn tap(sizes: Vec<usize>) -> PacketTap<Pieces> {
+        let socket = Pieces { input: FROM_BROKER, output: Vec::new(), sizes, next: 0 };
+        PacketTap::new(socket, Protocol::V5, 30, Arc::default())
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    proptest! {
+        #[test]
+        fn wherever_the_bytes_are_cut_the_codes_are_recorded_and_replaced(
+            sizes in proptest::collection::vec(1_usize..12, 1..6),
+        ) {
+            let mut tap = tap(sizes);
+            let mut read = Vec::new();
+            run(tap.read_to_end(&mut read)).unwrap();
+            prop_assert_eq!(read, FOR_LIBRARY);
+            let log = tap.log();
+            let connack = log.connack().unwrap();
+            prop_assert_eq!((connack.code, connack.text.as_deref()), (0xFF, Some("no")));
+            prop_assert_eq!(log.disconnect().unwrap().code, 0xEE);
+            let codes: Vec<Option<u8>> =
+                log.suback(8).unwrap().into_iter().map(|it| it.err().map(|it| it.code())).collect();
+            prop_assert_eq!(codes, [None, Some(0xFF)]);
+        }
+
+        #[test]
+        fn wherever_the_bytes_are_cut_topics_are_recorded_and_no_disconnect_passes(
+            sizes in proptest::collection::vec(1_usize..12, 1..6),
+        ) {
+            let mut tap = tap(sizes);
+            let mut read = Vec::new();
+            run(async {
+                tap.write_all(TO_BROKER).await?;
+                tap.write_all(DISCONNECT).await?;
+                tap.read_to_end(&mut read).await
+            })
+            .unwrap();
+            prop_assert_eq!(&tap.socket.output, TO_BROKER);
+            let (result, topic) = tap.log().puback(7).unwrap();
+            prop_assert_eq!(topic, super::super::packet_log::topic_hash(b"t/a"));
+            prop_assert_eq!(result.unwrap_err().code(), 0x95);
+        }
+    }
+
+    #[test]
+    fn a_disconnect_that_was_asked_for_passes() {
+        let mut tap = tap(vec![100]);
+        tap.stopping.store(true, Ordering::Relaxed);
+        run(tap.write_all(b"\xe0\x00")).unwrap();
+        assert_eq!(tap.socket.output, b"\xe0\x00");
+    }
+}
