@@ -10,7 +10,8 @@ use super::duplicates::{DuplicateDetector, InfoAction};
 use super::own_state::OwnState;
 use crate::ids::Moment;
 use crate::mqtt::{
-    self, Connected, Connection, Event, Generation, Publisher, Refusal, Retained, Session, View,
+    self, Connected, Connection, Event, Generation, Publisher, Refusal, RetainHandling, Session,
+    View,
 };
 use crate::store::Outbox;
 
@@ -205,7 +206,7 @@ impl Broker {
     }
 
     /// Subscribes to these filters in one packet.
-    pub(crate) fn subscribe(&mut self, filters: Vec<(String, Retained)>) {
+    pub(crate) fn subscribe(&mut self, filters: Vec<(String, RetainHandling)>) {
         if let Some(connection) = &mut self.connection
             && !filters.is_empty()
             && let Err(error) = connection.subscribe(filters)

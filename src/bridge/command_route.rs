@@ -10,7 +10,7 @@ use super::dispatch::{BridgeRequester, Finished, Reply, Requested, TaskMessage, 
 use crate::commands::{BridgeCommand, DeviceFailure, Failure, Outcome};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{self, Message, Retained};
+use crate::mqtt::{self, Message, RetainHandling};
 use crate::payload::to_bytes;
 use crate::store::Key;
 
@@ -26,7 +26,9 @@ impl Bridge {
         if broker.is_connected()
             && let Some(filters) = request_subscription.next_packet()
         {
-            broker.subscribe(filters.into_iter().map(|it| (it, Retained::Marked)).collect());
+            broker.subscribe(
+                filters.into_iter().map(|it| (it, RetainHandling::DoNotSendAsPublished)).collect(),
+            );
         }
     }
 

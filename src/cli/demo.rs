@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::demo::{Demo, Listen};
-use crate::mqtt::{self, Event, Message, Retained};
+use crate::mqtt::{self, Event, Message, RetainHandling};
 
 /// The client ID of the subscriber that prints the events.
 const VIEWER: &str = "gsdk2mqtt_demo_viewer";
@@ -115,7 +115,7 @@ async fn show_events(mut settings: mqtt::Settings) {
             Event::Connected(connected) => {
                 let connection = connection.insert(connected.connection);
                 if let Err(error) =
-                    connection.subscribe(vec![("gsdk/#".to_owned(), Retained::Skipped)])
+                    connection.subscribe(vec![("gsdk/#".to_owned(), RetainHandling::DoNotSend)])
                 {
                     tracing::warn!("{error}");
                 }

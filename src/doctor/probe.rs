@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::mqtt::{Connected, Connection, Event, Publish, Refusal, Retained, Session};
+use crate::mqtt::{Connected, Connection, Event, Publish, Refusal, RetainHandling, Session};
 
 /// How long the connection may take: longer than each of the session's own deadlines.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(25);
@@ -60,7 +60,7 @@ impl Probe {
         &mut self,
         filters: &[String],
     ) -> Result<Vec<(String, Refusal)>, String> {
-        let filters = filters.iter().map(|filter| (filter.clone(), Retained::Skipped));
+        let filters = filters.iter().map(|filter| (filter.clone(), RetainHandling::DoNotSend));
         self.connection.subscribe(filters.collect()).map_err(|error| error.to_string())?;
         let refused = |event| match event {
             Event::Subscribed { refused, .. } => Some(refused),
@@ -110,7 +110,11 @@ impl Probe {
 
     /// Whether a subscription to this filter yields the retained message of this topic.
     pub(super) async fn read_retained(&mut self, filter: &str, topic: &str) -> bool {
-        if self.connection.subscribe(vec![(filter.to_owned(), Retained::Sent)]).is_err() {
+        if self
+            .connection
+            .subscribe(vec![(filter.to_owned(), RetainHandling::SendAtSubscribe)])
+            .is_err()
+        {
             return false;
         }
         let is_retained = |event| match event {

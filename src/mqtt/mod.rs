@@ -10,7 +10,7 @@ pub(crate) use publish::{Answer, DiscoverySettings, Kind, Publisher, Rejected, R
 pub use refusal::Refusal;
 pub(crate) use request::{ReplyTo, Request};
 pub use session::{
-    Ack, Connected, Connection, Event, Fault, Generation, Limits, Message, Password, Protocol,
-    Publish, PublishError, Retained, Session, Settings, SubscribeError, Will,
+    Ack, Connected, Connection, Event, Generation, Limits, Message, Password, Protocol, Publish,
+    PublishError, RetainHandling, Session, Settings, SubscribeError, Will,
 };
 pub use topics::{FILTERS_PER_PACKET, Owner, Topics};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
-    Connected, Event, Limits, Message, Protocol, Publish, Retained, Session, Settings, Will,
+    Connected, Event, Limits, Message, Protocol, Publish, RetainHandling, Session, Settings, Will,
 };
 use gsdk2mqtt::net::BackoffPolicy;
 
@@ -114,7 +114,7 @@ async fn publishes_are_acknowledged_and_messages_come_back_with_their_properties
     let mut session = spawn(settings(broker.port, Protocol::V5));
     let mut connection = connected(&mut session).await.connection;
     assert_eq!(connection.window(), 20, "mosquitto's own receive maximum");
-    connection.subscribe(vec![("t/#".to_owned(), Retained::Marked)]).unwrap();
+    connection.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     assert!(subscribed(&mut session).await.is_empty());
     let sent = Publish {
         content_type: Some("application/json"),
@@ -139,7 +139,7 @@ async fn mqtt_3_1_1_publishes_and_receives_too() {
     let broker = Mosquitto::start("").await;
     let mut session = spawn(settings(broker.port, Protocol::V311));
     let mut connection = connected(&mut session).await.connection;
-    connection.subscribe(vec![("t/#".to_owned(), Retained::Marked)]).unwrap();
+    connection.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     assert!(subscribed(&mut session).await.is_empty());
     connection.publish(1, publish("t/a", "x")).unwrap();
     assert_eq!(message(&mut session).await.topic, "t/a");
@@ -152,7 +152,7 @@ async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_it_comes_
     let mut connection = connected(&mut session).await.connection;
     connection.publish(1, Publish { retain: true, ..publish("t/r", "old") }).unwrap();
     assert_eq!(acked(&mut session, 1).await, Ok(()));
-    connection.subscribe(vec![("t/r".to_owned(), Retained::Marked)]).unwrap();
+    connection.subscribe(vec![("t/r".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     assert!(subscribed(&mut session).await.is_empty());
     connection.publish(2, Publish { retain: true, ..publish("t/r", "new") }).unwrap();
     let got = message(&mut session).await;
@@ -168,7 +168,7 @@ async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published()
         ..settings(broker.port, Protocol::V5)
     });
     let mut watching = connected(&mut watcher).await.connection;
-    watching.subscribe(vec![("t/#".to_owned(), Retained::Marked)]).unwrap();
+    watching.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     subscribed(&mut watcher).await;
 
     let mut session = spawn(settings(broker.port, Protocol::V5));

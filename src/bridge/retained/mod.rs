@@ -9,7 +9,7 @@ mod stale_topics;
 use tokio::time::Instant;
 
 use crate::config::HomeAssistant;
-use crate::mqtt::{Message, Publisher, Retained};
+use crate::mqtt::{Message, Publisher, RetainHandling};
 use crate::payload::Directory;
 
 pub(crate) use forget::{ForgetScan, Forgotten};
@@ -18,7 +18,7 @@ pub(crate) use scan::{Progress, Scan};
 pub(crate) use stale_topics::StaleTopics;
 
 /// Filters to subscribe, and how.
-pub(crate) type Filters = Vec<(String, Retained)>;
+pub(crate) type Filters = Vec<(String, RetainHandling)>;
 
 /// The scan of what is retained, and those that read it.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl RetainedTopics {
     pub(crate) fn connected(&mut self, now: Instant, publisher: &Publisher) -> [Filters; 2] {
         let topics = publisher.topics();
         let own = topics.own().into_iter();
-        let mut filters: Filters = own.map(|topic| (topic, Retained::Sent)).collect();
+        let mut filters: Filters =
+            own.map(|topic| (topic, RetainHandling::SendAtSubscribe)).collect();
         if self.stale_topics.is_wanted() {
             filters.extend(many(topics.retained_filters()));
         }
@@ -52,7 +53,7 @@ impl RetainedTopics {
         }
         self.scan.start_session(now, names(&filters));
         let status = self.home_assistant.connected();
-        let status = status.map(|topic| (topic.to_owned(), Retained::Skipped));
+        let status = status.map(|topic| (topic.to_owned(), RetainHandling::DoNotSend));
         [filters, status.into_iter().collect()]
     }
 
@@ -154,10 +155,12 @@ impl RetainedTopics {
 }
 
 /// Filters that match much.
-fn many(filters: impl IntoIterator<Item = String>) -> impl Iterator<Item = (String, Retained)> {
-    filters.into_iter().map(|filter| (filter, Retained::Many))
+fn many(
+    filters: impl IntoIterator<Item = String>,
+) -> impl Iterator<Item = (String, RetainHandling)> {
+    filters.into_iter().map(|filter| (filter, RetainHandling::SendManyAtSubscribe))
 }
 
-fn names(filters: &[(String, Retained)]) -> Vec<String> {
+fn names(filters: &[(String, RetainHandling)]) -> Vec<String> {
     filters.iter().map(|(filter, _)| filter.clone()).collect()
 }

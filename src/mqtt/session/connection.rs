@@ -1,45 +1,40 @@
-//! The loop's hand on one connection: publish, subscribe, disconnect, none of which ever waits.
-//!
-//! May not keep anything: what was given to a connection that is lost is lost with it.
+//! The bridge's end of one connection: publish, subscribe, disconnect. None of them waits, and what
+//! was given to a connection is lost with it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::Generation;
-use super::packet_log::topic_hash;
-use super::{v4, v5};
+use super::ack_tracker::{AckTracker, topic_hash};
+use super::traffic::Granted;
 use crate::mqtt::refusal::Refusal;
 
-/// What a packet has beside topic, payload and properties, rounded up: header and lengths.
+/// An upper bound of a packet's bytes beside topic, payload and properties: header and lengths.
 const PACKET_OVERHEAD: usize = 16;
-/// What each property has beside its value.
+/// A property's bytes beside its value.
 const PROPERTY_OVERHEAD: usize = 5;
 
 /// One message to publish, with QoS 1.
 #[derive(Clone, Debug, Default)]
 pub struct Publish {
-    /// Where to.
     pub topic: String,
-    /// What.
     pub payload: Bytes,
-    /// Whether the broker keeps it.
     pub retain: bool,
-    /// The payload's kind (MQTT 5).
+    /// MQTT 5, as the following.
     pub content_type: Option<&'static str>,
-    /// How long it is good for (MQTT 5), whole seconds.
+    /// In whole seconds.
     pub expires_in: Option<Duration>,
-    /// What a requester wanted back with the answer (MQTT 5).
+    /// From the request, for its response.
     pub correlation_data: Option<Bytes>,
-    /// Where an answer is wanted (MQTT 5).
     pub response_topic: Option<String>,
 }
 
 impl Publish {
-    /// A bound on the packet's size; at most a few bytes too large.
+    /// An upper bound of the packet's size, a few bytes too large at most.
     pub(crate) fn size(&self) -> usize {
         let property = |value: Option<usize>| value.map_or(0, |len| len + PROPERTY_OVERHEAD);
         self.topic.len()
@@ -52,40 +47,28 @@ impl Publish {
     }
 }
 
-/// Why a publish was not even tried.
+/// Why a message was not given to the broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The connection is gone; its end is among the events.
-    #[error("the connection to the broker is gone")]
+    /// Its end is among the session's events.
+    #[error("the connection to the broker has ended")]
     Closed,
-    /// More publishes are under way than the window allows.
-    #[error("more publishes are under way than the broker's window of {window}")]
-    Full {
-        /// The window.
-        window: u16,
-    },
-    /// The broker does not take so large a packet, and would end the connection over it.
+    /// More publishes are in flight than the broker allows.
+    #[error("more publishes are in flight than the broker's receive maximum of {window}")]
+    Full { window: u16 },
+    /// The broker would end the connection over it.
     #[error("the message has {size} bytes, and the broker takes at most {size_max}")]
-    TooLarge {
-        /// The size of the packet.
-        size: usize,
-        /// What the broker takes.
-        size_max: u32,
-    },
-    /// The broker keeps no retained messages.
+    TooLarge { size: usize, size_max: u32 },
     #[error("the broker keeps no retained messages; allow them in its configuration")]
     RetainUnavailable,
-    /// The topic is no topic to publish to.
-    #[error("{topic:?} is not a topic that can be published to")]
-    Topic {
-        /// The topic.
-        topic: String,
-    },
+    /// It is empty, or has a wildcard.
+    #[error("the topic cannot be published to")]
+    InvalidTopic,
 }
 
 impl PublishError {
-    /// The reason code with which the broker would have refused it; `None` where the connection is
-    /// gone.
+    /// The reason code with which the broker would have refused it; `None` if the connection has
+    /// ended.
     #[must_use]
     pub const fn refusal(&self) -> Option<Refusal> {
         match self {
@@ -93,181 +76,141 @@ impl PublishError {
             Self::Full { .. } => Some(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
             Self::TooLarge { .. } => Some(Refusal::PACKET_TOO_LARGE),
             Self::RetainUnavailable => Some(Refusal::RETAIN_NOT_SUPPORTED),
-            Self::Topic { .. } => Some(Refusal::TOPIC_INVALID),
+            Self::InvalidTopic => Some(Refusal::TOPIC_INVALID),
         }
     }
 }
 
-/// What a subscription does with retained messages. MQTT 3.1.1 always does as `Sent`.
+/// How a subscription treats retained messages. MQTT 3.1.1 knows `SendAtSubscribe` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retained {
-    /// Those that are there are not sent. One that is published later is marked as retained.
-    Marked,
-    /// Those that are there are not sent, and none that is published later is marked.
-    Skipped,
-    /// Those that are there are sent, marked as retained; those published later are not marked.
-    Sent,
-    /// As `Sent`, for filters that match much.
-    Many,
+pub enum RetainHandling {
+    /// Sends those that exist, marked as retained; those published later are not marked.
+    SendAtSubscribe,
+    /// The same with QoS 0, for filters that match many: of messages with QoS 1, a broker queues a
+    /// limited number (mosquitto 1,000) and drops the rest.
+    SendManyAtSubscribe,
+    /// Does not send those that exist; those published later are not marked.
+    DoNotSend,
+    /// Does not send those that exist; those published later are marked.
+    DoNotSendAsPublished,
 }
 
-impl Retained {
-    /// Whether what comes is acknowledged. Where much is kept it is not: of what it has to hear an
-    /// acknowledgement for, a broker queues only so much (mosquitto 1,000) and drops the rest.
-    pub(super) fn is_acknowledged(self) -> bool {
-        self != Self::Many
-    }
-}
-
-/// Why a subscription was not even tried.
+/// Why a subscription was not given to the broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// The connection is gone; its end is among the events.
-    #[error("the connection to the broker is gone")]
+    /// Its end is among the session's events.
+    #[error("the connection to the broker has ended")]
     Closed,
-    /// A filter is not one.
     #[error("one of {filters:?} is not a topic filter")]
-    Filter {
-        /// The filters.
-        filters: Vec<String>,
-    },
+    Filter { filters: Vec<String> },
 }
 
-/// The MQTT library's end, of either version.
-#[derive(Debug)]
-pub(super) enum Client {
-    V5(v5::Client),
-    V4(v4::Client),
-}
-
-/// What the library did with a request.
-pub(super) enum Tried {
-    Queued,
+/// Why the library does not take a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ClientError {
     Full,
     Closed,
-    /// With the topic, where it was a publish.
-    Invalid(String),
+    /// The topic or a filter is not valid.
+    Invalid,
 }
 
-/// What the broker grants.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Granted {
-    pub(super) window: u16,
-    pub(super) packet_size_max: u32,
-    pub(super) retain_available: bool,
+/// The publishing end of the MQTT library, of either version.
+pub(super) trait Client: fmt::Debug + Send {
+    fn publish(&self, publish: Publish) -> Result<(), ClientError>;
+    fn subscribe(&self, filters: &[(String, RetainHandling)]) -> Result<(), ClientError>;
+    fn unsubscribe(&self, filters: Vec<String>);
+    fn disconnect(&self, deadline: Duration);
 }
 
-/// A publish that was given to the library.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SentToken {
-    pub(super) token: u64,
-    /// The topic's hash, compared with what was written under the packet identifier.
-    pub(super) topic: u32,
-}
-
-/// One connection to the broker. Not to be cloned: the order of its publishes is the order of the
-/// calls, and tokens are matched with packets by it.
+/// One connection to the broker.
 #[derive(Debug)]
 pub struct Connection {
-    pub(super) generation: Generation,
-    pub(super) client: Client,
-    pub(super) granted: Granted,
-    pub(super) tokens: mpsc::Sender<SentToken>,
-    pub(super) filters: mpsc::Sender<Vec<String>>,
-    pub(super) stopping: Arc<AtomicBool>,
-    pub(super) disconnect_deadline: Duration,
+    generation: Generation,
+    client: Box<dyn Client>,
+    granted: Granted,
+    acks: AckTracker,
+    stopping: Arc<AtomicBool>,
+    disconnect_deadline: Duration,
 }
 
 impl Connection {
-    /// Which connection this is; acknowledgements of another one are not for it.
+    pub(super) fn new(
+        generation: Generation,
+        client: Box<dyn Client>,
+        granted: Granted,
+        acks: AckTracker,
+        stopping: Arc<AtomicBool>,
+        disconnect_deadline: Duration,
+    ) -> Self {
+        Self { generation, client, granted, acks, stopping, disconnect_deadline }
+    }
+
+    /// Which connection of the session this is.
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// How many publishes may be unacknowledged at once.
+    /// How many publishes may be in flight.
     #[must_use]
     pub fn window(&self) -> u16 {
         self.granted.window
     }
 
-    /// Gives a message to the broker; the answer comes as [`super::Event::Acked`] with `token`.
+    /// Gives a message to the broker; the answer is [`super::Event::Acked`] with this token.
     ///
     /// # Errors
-    ///
     /// The message was not given to the broker, and no answer will come.
     pub fn publish(&mut self, token: u64, publish: Publish) -> Result<(), PublishError> {
-        let size = publish.size();
-        let size_max = self.granted.packet_size_max;
-        if u32::try_from(size).is_ok_and(|size| size > size_max) || u32::try_from(size).is_err() {
+        let (size, size_max) = (publish.size(), self.granted.packet_size_max);
+        if u32::try_from(size).map_or(true, |size| size > size_max) {
             return Err(PublishError::TooLarge { size, size_max });
         }
         // The library drops it without an error.
         if publish.retain && !self.granted.retain_available {
             return Err(PublishError::RetainUnavailable);
         }
-        let full = PublishError::Full { window: self.granted.window };
-        let slot = match self.tokens.try_reserve() {
-            Ok(slot) => slot,
-            Err(mpsc::error::TrySendError::Full(())) => return Err(full),
-            Err(mpsc::error::TrySendError::Closed(())) => return Err(PublishError::Closed),
-        };
+        let window = self.granted.window;
         let topic = topic_hash(publish.topic.as_bytes());
-        let tried = match &self.client {
-            Client::V5(client) => client.publish(publish),
-            Client::V4(client) => client.publish(publish),
-        };
-        match tried {
-            Tried::Queued => {
-                slot.send(SentToken { token, topic });
-                Ok(())
-            }
-            Tried::Full => Err(full),
-            Tried::Closed => Err(PublishError::Closed),
-            Tried::Invalid(topic) => Err(PublishError::Topic { topic }),
+        let given = self.acks.publish(token, topic, window, || self.client.publish(publish));
+        match given {
+            Some(Ok(())) => Ok(()),
+            None | Some(Err(ClientError::Full)) => Err(PublishError::Full { window }),
+            Some(Err(ClientError::Closed)) => Err(PublishError::Closed),
+            Some(Err(ClientError::Invalid)) => Err(PublishError::InvalidTopic),
         }
     }
 
-    /// Subscribes to all of these in one packet, with QoS 1 but for [`Retained::Many`]; our own
-    /// messages come too. The answer is [`super::Event::Subscribed`]. A publish that is given later
-    /// may still go out before it: the library has a queue for each.
+    /// Subscribes to all of these in one packet; our own messages come too. The answer is
+    /// [`super::Event::Subscribed`]. A publish that is given later may be sent before it, as the
+    /// library has a queue for each.
     ///
     /// # Errors
-    ///
     /// The subscription was not given to the broker, and no answer will come.
-    pub fn subscribe(&mut self, filters: Vec<(String, Retained)>) -> Result<(), SubscribeError> {
-        let slot = self.filters.try_reserve().map_err(|_| SubscribeError::Closed)?;
-        let tried = match &self.client {
-            Client::V5(client) => client.subscribe(&filters),
-            Client::V4(client) => client.subscribe(&filters),
-        };
-        let filters = filters.into_iter().map(|(filter, _)| filter).collect();
-        match tried {
-            Tried::Queued => {
-                slot.send(filters);
-                Ok(())
-            }
-            Tried::Full | Tried::Closed => Err(SubscribeError::Closed),
-            Tried::Invalid(_) => Err(SubscribeError::Filter { filters }),
-        }
+    pub fn subscribe(
+        &mut self,
+        filters: Vec<(String, RetainHandling)>,
+    ) -> Result<(), SubscribeError> {
+        let names: Vec<String> = filters.iter().map(|(filter, _)| filter.clone()).collect();
+        let given = self.acks.subscribe(names, || self.client.subscribe(&filters));
+        given.map_err(|error| match error {
+            ClientError::Full | ClientError::Closed => SubscribeError::Closed,
+            ClientError::Invalid => SubscribeError::Filter {
+                filters: filters.into_iter().map(|(filter, _)| filter).collect(),
+            },
+        })
     }
 
-    /// Takes subscriptions back; where the connection is gone they are gone with it.
+    /// Ends subscriptions; those of a connection that has ended are gone.
     pub fn unsubscribe(&mut self, filters: Vec<String>) {
-        match &self.client {
-            Client::V5(client) => client.unsubscribe(filters),
-            Client::V4(client) => client.unsubscribe(filters),
-        }
+        self.client.unsubscribe(filters);
     }
 
-    /// Ends the session in order: what is under way is awaited (within the deadline of the limits),
-    /// then DISCONNECT is sent, so that the broker does not publish the will. The session's events
-    /// go on until then, and end.
+    /// Ends the session in order: acknowledgements are awaited within their deadline, then
+    /// DISCONNECT is sent, so that the broker does not publish the last will. The session's events
+    /// end with it.
     pub fn disconnect(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        match &self.client {
-            Client::V5(client) => client.disconnect(self.disconnect_deadline),
-            Client::V4(client) => client.disconnect(self.disconnect_deadline),
-        }
+        self.client.disconnect(self.disconnect_deadline);
     }
 }

@@ -1,20 +1,18 @@
-//! Failures of several connections in a row: what they mean together, how often they are logged.
+//! Failures of several connections in a row: what they mean, and how often they are logged.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::Settings;
-use super::drive::SessionHandle;
-use super::fault::Fault;
+use super::fault::{Fault, Problem};
+use super::settings::Settings;
 
-/// A failure that repeats is logged again after this long, with its count.
+/// The time after which a repeated failure is logged again, with its count.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
-/// Failures that are told apart: a broker may close the same connection in more than one way.
+/// Reasons that are distinguished: a broker may close the same connection in more than one way.
 const REASONS_MAX: usize = 8;
-
-/// Connections closed soon, one after another, that are no chance.
+/// Connections closed soon, one after another, that are no coincidence.
 const CLOSED_SOON_MAX: u32 = 3;
 
 /// Connections that the broker closed soon, one after another, without giving a reason.
@@ -26,56 +24,57 @@ pub(super) struct ClosedSoon {
 }
 
 impl ClosedSoon {
-    /// Names what is likely once the broker has closed several connections. One that closes on a
-    /// message (its access list, a size limit, a quota) leaves that message unacknowledged each
-    /// time; many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
+    /// Names the likely cause once the broker has closed several connections. One that closes over
+    /// a message (access list, size limit, quota) leaves that message unacknowledged each time.
+    /// Many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
     pub(super) fn explain(
         &mut self,
         fault: Fault,
-        handle: &SessionHandle,
+        lasted: Option<Duration>,
+        is_unacknowledged: bool,
         settings: &Settings,
     ) -> Fault {
-        let soon = handle.connected_at().is_some_and(|at| at.elapsed() < settings.retry.stable);
-        let on_message = handle.unacknowledged > 0;
-        let closed = match fault {
-            Fault::Closed { .. } => true,
-            Fault::Reset { .. } => on_message,
+        let is_soon = lasted.is_some_and(|lasted| lasted < settings.retry.stable);
+        let is_closed = match &fault {
+            Fault::Broker { problem: Problem::Closed, .. } => true,
+            Fault::Broker { problem: Problem::Reset { .. }, .. } => is_unacknowledged,
             _ => false,
         };
-        if !(soon && closed) {
+        if !(is_soon && is_closed) {
             *self = Self::default();
             return fault;
         }
         self.times += 1;
-        self.unacknowledged += u32::from(on_message);
+        self.unacknowledged += u32::from(is_unacknowledged);
         if self.times < CLOSED_SOON_MAX {
             return fault;
         }
         let Self { times, unacknowledged } = std::mem::take(self);
-        let (broker, client_id) = (settings.url(), settings.client_id.clone());
-        if unacknowledged == times {
-            Fault::ClosedOnMessage { broker, client_id, times }
+        let (url, client_id) = (settings.url(), settings.client_id.clone());
+        let problem = if unacknowledged == times {
+            Problem::ClosedOnMessage { client_id, times }
         } else {
-            Fault::ClosedAgain { broker, client_id, times }
-        }
+            Problem::ClosedAgain { client_id, times }
+        };
+        Fault::Broker { url, problem }
     }
 }
 
-/// What went wrong lately, so that a thousand equal failures are a few lines.
+/// Logs failures, each reason when it is new and then rarely.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(super) struct FailureLog {
     /// Failed attempts since the last connection.
     attempts: u32,
-    attempt: Reminder,
+    connect: Reminder,
     disconnect: Reminder,
 }
 
-impl Failures {
-    /// A connection has ended. One that lasted is news again.
-    pub(super) fn lost(&mut self, reason: &str, retry_in: Duration, lasted: bool) {
+impl FailureLog {
+    /// A connection has ended. One that was `stable` makes its reason new again.
+    pub(super) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
         self.attempts = 0;
-        self.attempt = Reminder::default();
-        if lasted {
+        self.connect = Reminder::default();
+        if stable {
             self.disconnect = Reminder::default();
         }
         let (times, is_due) = self.disconnect.count(reason);
@@ -86,11 +85,11 @@ impl Failures {
         }
     }
 
-    /// An attempt has failed; gives how many have since the last connection.
+    /// An attempt has failed; returns how many have since the last connection.
     pub(super) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
         self.attempts = self.attempts.saturating_add(1);
         let attempts = self.attempts;
-        let (_, is_due) = self.attempt.count(reason);
+        let (_, is_due) = self.connect.count(reason);
         if is_due {
             warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
         } else {
@@ -100,12 +99,9 @@ impl Failures {
     }
 }
 
-/// Failures, each of which is logged when it is new, and again after [`REMIND_AFTER`].
+/// The latest reasons, at most [`REASONS_MAX`], the oldest first.
 #[derive(Debug, Default)]
-struct Reminder {
-    /// At most [`REASONS_MAX`], the oldest first.
-    failures: Vec<Repeated>,
-}
+struct Reminder(Vec<Repeated>);
 
 #[derive(Debug)]
 struct Repeated {
@@ -115,10 +111,10 @@ struct Repeated {
 }
 
 impl Reminder {
-    /// Counts this failure; gives how often it has come, and whether it is to be logged now.
+    /// Counts a failure; returns how often it has occurred, and whether it is to be logged now.
     fn count(&mut self, reason: &str) -> (u32, bool) {
         let now = Instant::now();
-        if let Some(known) = self.failures.iter_mut().find(|known| known.reason == reason) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.reason == reason) {
             known.times = known.times.saturating_add(1);
             let is_due = now.duration_since(known.logged_at) >= REMIND_AFTER;
             if is_due {
@@ -126,10 +122,10 @@ impl Reminder {
             }
             return (known.times, is_due);
         }
-        if self.failures.len() >= REASONS_MAX {
-            self.failures.remove(0);
+        if self.0.len() >= REASONS_MAX {
+            self.0.remove(0);
         }
-        self.failures.push(Repeated { reason: reason.to_owned(), times: 1, logged_at: now });
+        self.0.push(Repeated { reason: reason.to_owned(), times: 1, logged_at: now });
         (1, true)
     }
 }

@@ -1,274 +1,309 @@
-//! What can be wrong between us and the broker, in words that say what to change.
-//!
-//! May not hold a secret: every variant is made of names, addresses and causes.
+//! Why there is no connection to the broker, in words that say what to change.
 
+use std::io;
 use std::time::Duration;
 
-use crate::net::DialError;
+use super::dial::Opened;
+use super::settings::{Protocol, Settings};
+use super::traffic::{Granted, Reason, Traffic};
+use crate::mqtt::refusal::Refusal;
+use crate::net::{DialError, DialTarget, late_alert};
 
-/// Why there is no connection to the broker, or no longer one.
+/// The smallest packet limit of use: a device's state or event has some 500 bytes.
+const PACKET_SIZE_NEEDED: u32 = 512;
+/// The characters of a broker's own text that are shown.
+const REASON_MAX: usize = 200;
+const RETAIN_NEEDED: &str = "it keeps no retained messages, which the bridge needs; allow them \
+                             there (mosquitto: retain_available true)";
+const QOS_1_NEEDED: &str =
+    "it allows only QoS 0, and QoS 1 is needed: raise it there (mosquitto: max_qos 1)";
+
+/// Why a connection could not be opened, or has ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// No connection came about.
+pub(super) enum Fault {
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// A deadline passed.
+    #[error("broker {url} {problem}")]
+    Broker { url: String, problem: Problem },
+}
+
+/// What a broker did, as the predicate of a sentence.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
     #[error(
-        "{broker} did not answer within {} s while {doing}; check that mqtt.url names an MQTT \
-         broker and that no firewall swallows packets",
+        "did not answer within {} s while answering CONNECT; check that mqtt.url names an MQTT \
+         broker and that no firewall drops packets{hint}",
         .after.as_secs()
     )]
-    Deadline {
-        /// The broker's URL.
-        broker: String,
-        /// What was being done.
-        doing: &'static str,
-        /// How long it was given.
-        after: Duration,
-    },
-    /// No answer to a CONNECT of MQTT 5.
+    NoConnack { after: Duration, hint: &'static str },
+    #[error("speaks TLS; write mqtts:// in mqtt.url")]
+    TlsExpected,
+    #[error("refused the user name or password{text}; check mqtt.username and mqtt.password_file")]
+    Credentials { text: String },
+    #[error("refused the client ID {client_id:?}{text}; set another mqtt.client_id")]
+    ClientId { client_id: String, text: String },
+    /// In MQTT 3.1.1 some brokers answer so to a keep-alive above their limit.
     #[error(
-        "{broker} did not answer within {} s while answering CONNECT; check that mqtt.url names an \
-         MQTT broker, and if the broker knows only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\"",
+        "refused the client ID {client_id:?}; set another mqtt.client_id, or raise the broker's \
+         longest keep-alive to {keep_alive} s (mosquitto: max_keepalive)"
+    )]
+    ClientIdOrKeepAlive { client_id: String, keep_alive: u16 },
+    #[error(
+        "takes packets of at most {size} bytes, and states and events are larger; raise its limit \
+         (mosquitto: max_packet_size)"
+    )]
+    PacketLimit { size: u32 },
+    #[error(
+        "acknowledged packet {packet}, but another message was sent with that identifier; the \
+         connection is closed so that no message is lost. Please report this"
+    )]
+    AckMismatch { packet: u16 },
+    #[error("does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
+    Version { ours: &'static str, other: &'static str },
+    #[error("refused the connection ({reason}); see the broker's log")]
+    Declined { reason: String },
+    #[error("closed the connection without an answer; {hint}, and see the broker's log")]
+    ClosedEarly { hint: &'static str },
+    #[error(
+        "reports that another client took over the session: two programs use the client ID \
+         {client_id:?}; give each bridge its own bridge_name or mqtt.client_id"
+    )]
+    TakenOver { client_id: String },
+    #[error("ended the connection ({reason})")]
+    Ended { reason: String },
+    #[error("closed the connection; see its log")]
+    Closed,
+    #[error(
+        "accepted the connection {times} times and closed it soon after, as brokers do when \
+         another program uses the same client ID {client_id:?}; give each bridge its own \
+         bridge_name or mqtt.client_id, and see the broker's log"
+    )]
+    ClosedAgain { client_id: String, times: u32 },
+    /// Brokers reset a connection that they close over a packet they have not read to its end.
+    #[error("reset the connection ({why}); see the broker's log")]
+    Reset { why: String },
+    #[error(
+        "closed the connection {times} times before it had acknowledged what was sent; it may \
+         refuse one of the messages (access list, size limit, quota), or another program uses the \
+         client ID {client_id:?}: see the broker's log"
+    )]
+    ClosedOnMessage { client_id: String, times: u32 },
+    #[error("became unreachable ({why})")]
+    Lost { why: String },
+    #[error("said nothing for {} s, not even to a ping", .after.as_secs())]
+    Silent { after: Duration },
+    #[error(
+        "has acknowledged nothing for {} s although it takes what is published; see its log, and \
+         whether its disk or its cluster hangs",
         .after.as_secs()
     )]
-    NoConnack {
-        /// The broker's URL.
-        broker: String,
-        /// How long it was given.
-        after: Duration,
-    },
-    /// We spoke plainly to a TLS port.
-    #[error("{broker} speaks TLS; write mqtts:// in mqtt.url")]
-    TlsExpected {
-        /// The broker's URL as configured.
-        broker: String,
-    },
-    /// User name or password are wrong, or this user may not connect.
+    Unacknowledged { after: Duration },
     #[error(
-        "broker {broker} refused the user name or password{said}; check mqtt.username and \
-         mqtt.password_file"
-    )]
-    Credentials {
-        /// The broker's URL.
-        broker: String,
-        /// The broker's own words, behind a colon; may be empty.
-        said: String,
-    },
-    /// The broker does not take this client ID.
-    #[error(
-        "broker {broker} refused the client ID {client_id:?}{said}; set another mqtt.client_id"
-    )]
-    ClientId {
-        /// The broker's URL.
-        broker: String,
-        /// The client ID we gave.
-        client_id: String,
-        /// The broker's own words, behind a colon; may be empty.
-        said: String,
-    },
-    /// The same of MQTT 3.1.1, where some brokers say so of a keep-alive above their limit.
-    #[error(
-        "broker {broker} refused the client ID {client_id:?}; set another mqtt.client_id, or raise \
-         the broker's longest keep-alive to {keep_alive} s (mosquitto: max_keepalive)"
-    )]
-    ClientIdOrKeepAlive {
-        /// The broker's URL.
-        broker: String,
-        /// The client ID we gave.
-        client_id: String,
-        /// Our keep-alive in seconds.
-        keep_alive: u16,
-    },
-    /// No state or event fits into the packets that the broker takes.
-    #[error(
-        "broker {broker} takes packets of at most {size} bytes, and states and events are larger; \
-         raise its limit (mosquitto: max_packet_size)"
-    )]
-    PacketLimit {
-        /// The broker's URL.
-        broker: String,
-        /// Its limit in bytes.
-        size: u32,
-    },
-    /// An acknowledgement does not belong to what was sent.
-    #[error(
-        "{broker} acknowledged packet {packet}, under which another message was sent than noted; \
-         the connection is closed so that no message is lost. Please report this"
-    )]
-    AckMismatch {
-        /// The broker's URL.
-        broker: String,
-        /// The packet identifier.
-        packet: u16,
-    },
-    /// The broker does not speak this version.
-    #[error("broker {broker} does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
-    Version {
-        /// The broker's URL.
-        broker: String,
-        /// The version we spoke.
-        ours: &'static str,
-        /// The version to try.
-        other: &'static str,
-    },
-    /// The broker refused for another reason.
-    #[error("broker {broker} refused the connection ({code}); see the broker's log")]
-    Declined {
-        /// The broker's URL.
-        broker: String,
-        /// Its reason.
-        code: String,
-    },
-    /// The connection was closed before the broker had answered.
-    #[error("{broker} closed the connection without an answer; {hint}, and see the broker's log")]
-    ClosedEarly {
-        /// The broker's URL.
-        broker: String,
-        /// What may be wrong.
-        hint: &'static str,
-    },
-    /// Another client uses our client ID.
-    #[error(
-        "another client took over the session: two programs use the client ID {client_id:?} on \
-         {broker}; give each bridge its own bridge_name or mqtt.client_id"
-    )]
-    TakenOver {
-        /// The broker's URL.
-        broker: String,
-        /// The client ID that both use.
-        client_id: String,
-    },
-    /// The broker ended the connection and said why.
-    #[error("broker {broker} ended the connection ({code})")]
-    Ended {
-        /// The broker's URL.
-        broker: String,
-        /// Its reason.
-        code: String,
-    },
-    /// The broker closed the connection and said nothing.
-    #[error("broker {broker} closed the connection; see its log")]
-    Closed {
-        /// The broker's URL.
-        broker: String,
-    },
-    /// It did so again and again, right after it had accepted us.
-    #[error(
-        "broker {broker} accepted the connection {times} times and closed it soon after, as \
-         brokers do when another program uses the same client ID {client_id:?}; give each bridge \
-         its own bridge_name or mqtt.client_id, and see the broker's log"
-    )]
-    ClosedAgain {
-        /// The broker's URL.
-        broker: String,
-        /// The client ID that somebody else may use.
-        client_id: String,
-        /// How many times in a row.
-        times: u32,
-    },
-    /// The connection was reset: brokers do so too when they close it over a packet that they have
-    /// not read to its end.
-    #[error("the connection to {broker} was reset ({why}); see the broker's log")]
-    Reset {
-        /// The broker's URL.
-        broker: String,
-        /// What the network said.
-        why: String,
-    },
-    /// It did so before it had acknowledged what was sent, again and again.
-    #[error(
-        "broker {broker} closed the connection {times} times before it had acknowledged what was \
-         sent; it may refuse one of the messages (access list, size limit, quota), or another \
-         program uses the client ID {client_id:?}: see the broker's log"
-    )]
-    ClosedOnMessage {
-        /// The broker's URL.
-        broker: String,
-        /// The client ID that another program may use.
-        client_id: String,
-        /// How many times in a row.
-        times: u32,
-    },
-    /// The connection broke.
-    #[error("the connection to {broker} was lost ({why})")]
-    Lost {
-        /// The broker's URL.
-        broker: String,
-        /// What the network said.
-        why: String,
-    },
-    /// The broker fell silent.
-    #[error("{broker} said nothing for {} s, not even to a ping", .after.as_secs())]
-    Silent {
-        /// The broker's URL.
-        broker: String,
-        /// How long it was silent.
-        after: Duration,
-    },
-    /// The broker takes what is published and acknowledges none of it.
-    #[error(
-        "{broker} has acknowledged nothing for {} s although it takes what is published; see its \
-         log, and whether its disk or its cluster hangs",
+        "has not acknowledged a message for {} s although it acknowledged later ones; it is sent \
+         again on a new connection. See the broker's log",
         .after.as_secs()
     )]
-    Unacknowledged {
-        /// The broker's URL.
-        broker: String,
-        /// How long nothing was acknowledged.
-        after: Duration,
-    },
-    /// The broker acknowledges what is published, but left one message out.
-    #[error(
-        "{broker} has not acknowledged a message for {} s although it acknowledged later ones; it \
-         is sent again on a new connection. See the broker's log",
-        .after.as_secs()
-    )]
-    Skipped {
-        /// The broker's URL.
-        broker: String,
-        /// How long ago it was passed over.
-        after: Duration,
-    },
-    /// What the broker sent is not MQTT as agreed.
-    #[error("{broker} does not keep to MQTT {version} ({why}); check that mqtt.url names a broker")]
-    Protocol {
-        /// The broker's URL.
-        broker: String,
-        /// The version spoken.
-        version: &'static str,
-        /// What was wrong.
-        why: String,
-    },
+    Skipped { after: Duration },
+    #[error("does not conform to MQTT {version} ({why}); check that mqtt.url names a broker")]
+    Protocol { version: &'static str, why: String },
 }
 
 impl Fault {
-    /// Whether another client uses our client ID.
-    #[must_use]
-    pub fn taken_over(&self) -> bool {
-        matches!(self, Self::TakenOver { .. })
+    fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Dial(_) => None,
+            Self::Broker { problem, .. } => Some(problem),
+        }
+    }
+
+    /// Whether another client uses the same client ID.
+    pub(super) fn is_takeover(&self) -> bool {
+        matches!(self.problem(), Some(Problem::TakenOver { .. }))
     }
 
     /// Whether the broker closed the connection, with a DISCONNECT, without one or by a reset.
-    pub(super) fn closed_by_broker(&self) -> bool {
-        matches!(
-            self,
-            Self::Closed { .. }
-                | Self::Reset { .. }
-                | Self::ClosedAgain { .. }
-                | Self::ClosedOnMessage { .. }
-                | Self::Ended { .. }
-        )
+    pub(super) fn is_closed_by_broker(&self) -> bool {
+        self.problem().is_some_and(|problem| {
+            matches!(
+                problem,
+                Problem::Closed
+                    | Problem::Reset { .. }
+                    | Problem::ClosedAgain { .. }
+                    | Problem::ClosedOnMessage { .. }
+                    | Problem::Ended { .. }
+            )
+        })
     }
 
     /// Whether a file that the configuration names is missing or cannot be read.
-    #[must_use]
-    pub fn file_missing(&self) -> bool {
+    pub(super) fn is_file_missing(&self) -> bool {
         matches!(self, Self::Dial(error) if error.code().is_file_unreadable())
     }
 
-    /// Whether trying again costs the broker nothing.
+    /// Whether another attempt costs the broker nothing.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_absence())
     }
+}
+
+/// How the library's end of a connection failed.
+#[derive(Debug)]
+pub(super) enum Broken {
+    ConnackTimeout,
+    Io(io::Error),
+    /// The broker closed the connection.
+    Closed,
+    /// The network or the broker does not react.
+    Lost(&'static str),
+    Protocol(String),
+}
+
+/// Explains the faults of one connection.
+#[derive(Debug)]
+pub(super) struct FaultContext<'a> {
+    settings: &'a Settings,
+    target: DialTarget,
+    certificate_requested: bool,
+    traffic: Traffic,
+}
+
+impl<'a> FaultContext<'a> {
+    pub(super) fn new(settings: &'a Settings, opened: &Opened, traffic: Traffic) -> Self {
+        let certificate_requested = opened.certificate_requested;
+        Self { settings, target: opened.target.clone(), certificate_requested, traffic }
+    }
+
+    pub(super) const fn settings(&self) -> &'a Settings {
+        self.settings
+    }
+
+    pub(super) fn fault(&self, problem: Problem) -> Fault {
+        Fault::Broker { url: self.settings.url(), problem }
+    }
+
+    /// Why the connection ended: the broker's own reason, else what the library noticed.
+    pub(super) fn explain(&self, broken: Broken) -> Fault {
+        if let Some(reason) = self.traffic.disconnect() {
+            return self.fault(self.ended(&reason));
+        }
+        if let Some(Err(reason)) = self.traffic.connack() {
+            return self.fault(self.refused(&reason));
+        }
+        let is_connected = self.traffic.connack().is_some();
+        let is_plain_to_tls = self.target.tls.is_none() && self.traffic.is_tls_alert();
+        let problem = match broken {
+            Broken::Io(error) => {
+                let alert = late_alert(&self.target, self.certificate_requested, &error);
+                if let Some(alert) = alert {
+                    return alert.into();
+                }
+                match is_connected {
+                    true if is_reset(&error) => Problem::Reset { why: error.to_string() },
+                    true => Problem::Lost { why: error.to_string() },
+                    false if is_plain_to_tls => Problem::TlsExpected,
+                    false => self.closed_early(),
+                }
+            }
+            Broken::ConnackTimeout => self.no_connack(),
+            Broken::Closed if is_connected => Problem::Closed,
+            Broken::Lost(why) if is_connected => Problem::Lost { why: why.to_owned() },
+            _ if !is_connected && is_plain_to_tls => Problem::TlsExpected,
+            Broken::Closed | Broken::Lost(_) => self.closed_early(),
+            Broken::Protocol(why) => {
+                Problem::Protocol { version: self.settings.protocol.as_str(), why }
+            }
+        };
+        self.fault(problem)
+    }
+
+    /// Why the bridge cannot use what the broker grants.
+    pub(super) fn check(&self, granted: &Granted) -> Result<(), Fault> {
+        if !granted.qos_1 {
+            return Err(self.fault(Problem::Declined { reason: QOS_1_NEEDED.to_owned() }));
+        }
+        let size = granted.packet_size_max;
+        if size < PACKET_SIZE_NEEDED {
+            return Err(self.fault(Problem::PacketLimit { size }));
+        }
+        Ok(())
+    }
+
+    fn no_connack(&self) -> Problem {
+        let hint = match self.settings.protocol {
+            Protocol::V5 => {
+                ", and if the broker knows only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
+            }
+            Protocol::V311 => "",
+        };
+        Problem::NoConnack { after: self.settings.limits.connack_deadline, hint }
+    }
+
+    fn closed_early(&self) -> Problem {
+        let hint = match (self.target.tls.is_some(), self.settings.protocol) {
+            (true, _) => "it may want a client certificate (mqtt.cert_file)",
+            (false, Protocol::V5) => {
+                "if this port speaks TLS, write mqtts:// in mqtt.url; if the broker knows only \
+                 MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
+            }
+            // A broker that keeps no retained messages refuses the last will in this way.
+            (false, Protocol::V311) => {
+                "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
+                 retain_available true); or, if this port speaks TLS, write mqtts:// in mqtt.url"
+            }
+        };
+        Problem::ClosedEarly { hint }
+    }
+
+    /// A CONNACK that refuses: MQTT 5, section 3.2.2.2; MQTT 3.1.1, section 3.2.2.3.
+    fn refused(&self, reason: &Reason) -> Problem {
+        let (client_id, text) = (self.settings.client_id.clone(), quote(reason));
+        let declined = |reason: &str| Problem::Declined { reason: reason.to_owned() };
+        let protocol = self.settings.protocol;
+        match (protocol, reason.code) {
+            // A broker that knows only MQTT 3.1.1 answers with a code of that.
+            (_, 0x01 | 0x84) => {
+                let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
+                Problem::Version { ours: protocol.as_str(), other: other.as_str() }
+            }
+            (_, 0x02) => {
+                let keep_alive = self.settings.keep_alive_secs();
+                Problem::ClientIdOrKeepAlive { client_id, keep_alive }
+            }
+            (Protocol::V5, 0x85) => Problem::ClientId { client_id, text },
+            (_, 0x04 | 0x05 | 0x86 | 0x87) => Problem::Credentials { text },
+            (_, 0x9A) => declined(RETAIN_NEEDED),
+            (_, 0x9B) => declined(QOS_1_NEEDED),
+            (Protocol::V311, 0x03) => declined("server_unavailable (0x03)"),
+            _ => declined(&describe(reason)),
+        }
+    }
+
+    /// The broker's DISCONNECT.
+    fn ended(&self, reason: &Reason) -> Problem {
+        match reason.code {
+            0x8E => Problem::TakenOver { client_id: self.settings.client_id.clone() },
+            _ => Problem::Ended { reason: describe(reason) },
+        }
+    }
+}
+
+/// Whether the other side has closed the connection with data of ours unread.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// A reason code with its name and the broker's own text.
+fn describe(reason: &Reason) -> String {
+    let text = quote(reason);
+    match Refusal::from_code(reason.code) {
+        Err(refusal) => format!("{refusal}{text}"),
+        Ok(()) => format!("0x{:02X}{text}", reason.code),
+    }
+}
+
+/// The broker's own text after a colon, if it gave any.
+fn quote(reason: &Reason) -> String {
+    let Some(text) = &reason.text else { return String::new() };
+    let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    format!(": {text:?}")
 }

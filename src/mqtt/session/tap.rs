@@ -1,11 +1,7 @@
-//! Between the socket and the MQTT library: reads the packets that pass in both directions.
+//! Between the socket and the MQTT library: splits both directions into packets, and shows them to
+//! [`Traffic`], which reads what the library does not tell.
 //!
-//! Three things the library does not do are done here, on the bytes:
-//! - Reason codes are recorded before the library sees them, and it always sees a code that it
-//!   lists. It ends the connection over any other, and the same packet would be sent for ever.
-//! - The topic of each PUBLISH is recorded by packet identifier, so that an acknowledgement can be
-//!   matched to what was really sent.
-//! - A DISCONNECT that was not asked for is not sent: brokers drop the last will on one.
+//! A DISCONNECT that was not requested is not sent: brokers drop the last will on one.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -16,93 +12,59 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::Protocol;
-use super::packet_log::PacketLog;
-use super::packets::{CONNACK, DISCONNECT, FixedHeader, PUBACK, SUBACK, UNSUBACK};
+use super::packet::{DISCONNECT, FixedHeader};
+use super::traffic::Traffic;
 
 /// Bytes read from the socket at once.
 const READ_SIZE: usize = 16 * 1024;
-/// The largest packet other than PUBLISH that is looked into; larger ones pass unread.
+/// The largest packet that is looked into; a larger one passes unread.
 const CONTROL_PACKET_MAX: usize = 64 * 1024;
 
 /// A socket whose MQTT packets are read as they pass.
 #[derive(Debug)]
 pub(super) struct PacketTap<S> {
     socket: S,
-    log: PacketLog,
+    traffic: Traffic,
     incoming: Incoming,
     outgoing: Outgoing,
-    /// Whether a DISCONNECT was asked for.
+    /// Whether a DISCONNECT was requested.
     stopping: Arc<AtomicBool>,
 }
 
 impl<S> PacketTap<S> {
-    /// `keep_alive` is our own, in seconds: a longer one of the broker is lowered to it.
-    pub(super) fn new(
-        socket: S,
-        protocol: Protocol,
-        keep_alive: u16,
-        stopping: Arc<AtomicBool>,
-    ) -> Self {
-        let incoming = Incoming {
-            protocol,
-            keep_alive,
-            buffer: BytesMut::new(),
-            released: 0,
-            passing: 0,
-            begun: false,
-        };
-        let (log, outgoing) = (PacketLog::default(), Outgoing::default());
-        Self { socket, log, incoming, outgoing, stopping }
-    }
-
-    /// What is recorded of the packets.
-    pub(super) fn log(&self) -> PacketLog {
-        self.log.clone()
+    pub(super) fn new(socket: S, traffic: Traffic, stopping: Arc<AtomicBool>) -> Self {
+        let (incoming, outgoing) = (Incoming::default(), Outgoing::default());
+        Self { socket, traffic, incoming, outgoing, stopping }
     }
 }
 
 /// Packets from the broker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Incoming {
-    protocol: Protocol,
-    keep_alive: u16,
     buffer: BytesMut,
     /// Bytes at the front of the buffer that the library may have.
     released: usize,
-    /// Bytes of a packet that pass unread and have not come yet.
+    /// Bytes of an unread packet that have not come yet.
     passing: usize,
-    /// Whether the first byte has come.
-    begun: bool,
 }
 
 impl Incoming {
-    /// Releases what is complete.
-    fn scan(&mut self, log: &PacketLog) {
-        if !std::mem::replace(&mut self.begun, true)
-            && let Some(byte) = self.buffer.first()
-        {
-            log.first_byte(*byte);
-        }
+    /// Releases complete packets.
+    fn scan(&mut self, traffic: &Traffic) {
         loop {
             let waiting = self.buffer.len() - self.released;
             let pass = self.passing.min(waiting);
             self.released += pass;
             self.passing -= pass;
             let Some(rest) = self.buffer.get_mut(self.released..) else { return };
-            if rest.is_empty() {
-                return;
-            }
             let Some(header) = FixedHeader::read(rest) else { return };
             let total = header.size();
-            let is_read =
-                matches!(header.kind(), CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT);
-            if !is_read || total > CONTROL_PACKET_MAX {
+            if !Traffic::is_noted(header.kind()) || total > CONTROL_PACKET_MAX {
                 self.passing = total;
                 continue;
             }
             let Some(body) = rest.get_mut(header.len..total) else { return };
-            log.received(header.kind(), body, self.protocol, self.keep_alive);
+            traffic.received(header.kind(), body);
             self.released += total;
         }
     }
@@ -112,8 +74,8 @@ impl Incoming {
 #[derive(Debug, Default)]
 struct Outgoing {
     /// The beginning of a packet whose identifier has not been written yet.
-    begun: Vec<u8>,
-    /// Bytes of the present packet that are still to be written and need not be read.
+    partial: Vec<u8>,
+    /// Bytes of the current packet that are not written yet and need not be read.
     passing: usize,
     /// A DISCONNECT was dropped; nothing follows it.
     closed: bool,
@@ -122,9 +84,9 @@ struct Outgoing {
 impl Outgoing {
     /// How many of these bytes come before a DISCONNECT.
     fn before_disconnect(&self, bytes: &[u8]) -> usize {
-        let mut at = match FixedHeader::read(&self.begun) {
-            Some(header) => header.size().saturating_sub(self.begun.len()),
-            None if self.begun.is_empty() => self.passing,
+        let mut at = match FixedHeader::read(&self.partial) {
+            Some(header) => header.size().saturating_sub(self.partial.len()),
+            None if self.partial.is_empty() => self.passing,
             None => return bytes.len(),
         };
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -140,7 +102,7 @@ impl Outgoing {
     }
 
     /// These bytes were written.
-    fn written(&mut self, mut bytes: &[u8], log: &PacketLog) {
+    fn written(&mut self, mut bytes: &[u8], traffic: &Traffic) {
         while !bytes.is_empty() {
             if self.passing > 0 {
                 let pass = self.passing.min(bytes.len());
@@ -148,18 +110,18 @@ impl Outgoing {
                 bytes = &bytes[pass..];
                 continue;
             }
-            if self.begun.is_empty()
-                && let Some(size) = log.sent(bytes)
+            if self.partial.is_empty()
+                && let Some(size) = traffic.written(bytes)
             {
                 self.passing = size;
                 continue;
             }
-            // Only a packet that is cut within its topic comes here.
-            self.begun.push(bytes[0]);
+            // Reached only for a packet that was cut before its identifier.
+            self.partial.push(bytes[0]);
             bytes = &bytes[1..];
-            if let Some(size) = log.sent(&self.begun) {
-                self.passing = size.saturating_sub(self.begun.len());
-                self.begun.clear();
+            if let Some(size) = traffic.written(&self.partial) {
+                self.passing = size.saturating_sub(self.partial.len());
+                self.partial.clear();
             }
         }
     }
@@ -192,7 +154,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacketTap<S> {
                     return Poll::Ready(Ok(()));
                 }
             } else {
-                this.incoming.scan(&this.log);
+                let new = this.incoming.buffer.len() - read;
+                this.traffic.bytes_received(this.incoming.buffer.get(new).copied().unwrap_or(0));
+                this.incoming.scan(&this.traffic);
             }
         }
     }
@@ -214,7 +178,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacketTap<S> {
             }
         }
         let count = ready!(Pin::new(&mut this.socket).poll_write(context, &bytes[..wanted]))?;
-        this.outgoing.written(&bytes[..count], &this.log);
+        this.outgoing.written(&bytes[..count], &this.traffic);
         Poll::Ready(Ok(count))
     }
 
@@ -233,6 +197,8 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::mqtt::session::Protocol;
+    use crate::mqtt::session::ack_tracker::topic_hash;
 
     /// CONNACK (refused, with a reason), PUBACK 0x95 of packet 7, SUBACK 0x11 and 0xFF of packet 8,
     /// a PUBLISH, DISCONNECT 0xEE.
@@ -297,7 +263,13 @@ mod tests {
 
     fn tap(sizes: Vec<usize>) -> PacketTap<Pieces> {
         let socket = Pieces { input: FROM_BROKER, output: Vec::new(), sizes, next: 0 };
-        PacketTap::new(socket, Protocol::V5, 30, Arc::default())
+        let traffic = Traffic::new(Protocol::V5, 30, 10);
+        let topics: [&[u8]; 2] = [b"t/a", b"t/b"];
+        for (token, topic) in (0..).zip(topics) {
+            let given = traffic.acks().publish(token, topic_hash(topic), 10, || Ok::<_, ()>(()));
+            assert_eq!(given, Some(Ok(())));
+        }
+        PacketTap::new(socket, traffic, Arc::default())
     }
 
     fn run<T>(work: impl Future<Output = T>) -> T {
@@ -313,13 +285,9 @@ mod tests {
             let mut read = Vec::new();
             run(tap.read_to_end(&mut read)).unwrap();
             prop_assert_eq!(read, FOR_LIBRARY);
-            let log = tap.log();
-            let connack = log.connack().unwrap();
-            prop_assert_eq!((connack.code, connack.text.as_deref()), (0xFF, Some("no")));
-            prop_assert_eq!(log.disconnect().unwrap().code, 0xEE);
-            let codes: Vec<Option<u8>> =
-                log.suback(8).unwrap().into_iter().map(|it| it.err().map(|it| it.code())).collect();
-            prop_assert_eq!(codes, [None, Some(0xFF)]);
+            let refused = tap.traffic.connack().unwrap().unwrap_err();
+            prop_assert_eq!((refused.code, refused.text.as_deref()), (0xFF, Some("no")));
+            prop_assert_eq!(tap.traffic.disconnect().unwrap().code, 0xEE);
         }
 
         #[test]
@@ -335,9 +303,9 @@ mod tests {
             })
             .unwrap();
             prop_assert_eq!(&tap.socket.output, TO_BROKER);
-            let (result, topic) = tap.log().puback(7).unwrap();
-            prop_assert_eq!(topic, super::super::packet_log::topic_hash(b"t/a"));
-            prop_assert_eq!(result.unwrap_err().code(), 0x95);
+            let acks = tap.traffic.acks().take_acks();
+            prop_assert_eq!(acks.len(), 1);
+            prop_assert_eq!((acks[0].token, acks[0].result.unwrap_err().code()), (0, 0x95));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Refusal, Retained, Session, Settings};
+use gsdk2mqtt::mqtt::{Event, Protocol, Refusal, RetainHandling, Session, Settings};
 
 use super::faults::{disconnected, unreachable};
 use super::{connected, publish, settings, wait_for};
@@ -53,7 +53,9 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
         let mut connection = connected(&mut session).await.connection;
         for code in [0x00, 0x01, 0x11, 0x80, 0x81, 0x82, 0x87, 0x95, 0xFF] {
             broker.on_subscribe(move |_| Reply::Code(code));
-            connection.subscribe(vec![(format!("t/{code}"), Retained::Sent)]).unwrap();
+            connection
+                .subscribe(vec![(format!("t/{code}"), RetainHandling::SendAtSubscribe)])
+                .unwrap();
             let refused = wait_for(&mut session, "an answer", |event| match event {
                 Event::Subscribed { refused, .. } => Some(refused),
                 Event::Disconnected { reason, .. } => panic!("disconnected: {reason}"),

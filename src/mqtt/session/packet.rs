@@ -1,9 +1,10 @@
-//! As much of MQTT's packet format as `tap` has to read: headers, topics, properties.
+//! The parts of MQTT's packet format that the tap reads: headers, topics, properties.
 
 /// Packet types, as in the upper half of a packet's first byte.
 pub(super) const CONNACK: u8 = 2;
 pub(super) const PUBLISH: u8 = 3;
 pub(super) const PUBACK: u8 = 4;
+pub(super) const SUBSCRIBE: u8 = 8;
 pub(super) const SUBACK: u8 = 9;
 pub(super) const UNSUBACK: u8 = 11;
 pub(super) const DISCONNECT: u8 = 14;
@@ -13,6 +14,10 @@ pub(super) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
 pub(super) const SERVER_KEEP_ALIVE: u8 = 0x13;
 pub(super) const RESPONSE_INFORMATION: u8 = 0x1A;
 pub(super) const REASON_STRING: u8 = 0x1F;
+pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
+pub(super) const MAXIMUM_QOS: u8 = 0x24;
+pub(super) const RETAIN_AVAILABLE: u8 = 0x25;
+pub(super) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// A packet's first bytes: type, flags and remaining length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,11 @@ fn variable_length(bytes: &[u8]) -> Option<(usize, usize)> {
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let pair = bytes.get(at..at + 2)?;
     Some(u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+/// The first four bytes as a number.
+pub(super) fn u32_from(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.first_chunk()?))
 }
 
 /// A string with its length before it, and what follows.

@@ -1,0 +1,116 @@
+//! What a session has to know: the broker, the credentials, limits and deadlines.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+
+use crate::ids::HostPort;
+use crate::net::{BackoffPolicy, TlsFiles};
+
+/// The version of MQTT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 5.
+    #[default]
+    V5,
+    /// MQTT 3.1.1: no reason codes, response topics, expiry nor retain handling.
+    V311,
+}
+
+impl Protocol {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::V5 => "5",
+            Self::V311 => "3.1.1",
+        }
+    }
+}
+
+/// The last will: published by the broker, with QoS 1, when the connection is lost.
+#[derive(Clone, Debug)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Bytes,
+    pub retain: bool,
+}
+
+/// The limits of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Publishes in flight, whatever the broker allows.
+    pub window_max: u16,
+    /// The largest incoming packet, in bytes (MQTT 5, whose brokers withhold larger ones): twice
+    /// the largest request that can be permitted, so that a request beyond it is answered.
+    pub incoming_max: u32,
+    /// The same for MQTT 3.1.1, where a larger packet ends the connection.
+    pub incoming_max_v311: u32,
+    /// For DNS, TCP and TLS together.
+    pub connect_deadline: Duration,
+    /// For the CONNACK.
+    pub connack_deadline: Duration,
+    /// For the acknowledgements that are awaited before DISCONNECT.
+    pub disconnect_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window_max: 1000,
+            incoming_max: 2 * 1024 * 1024,
+            incoming_max_v311: 16 * 1024 * 1024,
+            connect_deadline: Duration::from_secs(10),
+            connack_deadline: Duration::from_secs(10),
+            disconnect_deadline: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The source of the password.
+#[derive(Clone, Debug)]
+pub enum Password {
+    /// From the configuration itself.
+    Value(SecretString),
+    /// From this file, read at each connection.
+    File(PathBuf),
+}
+
+/// Everything that a session has to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The broker's host name or address.
+    pub host: String,
+    pub port: u16,
+    /// `None`: without TLS.
+    pub tls: Option<TlsFiles>,
+    pub client_id: String,
+    pub username: Option<String>,
+    pub password: Option<Password>,
+    pub protocol: Protocol,
+    pub will: Will,
+    /// A ping is sent after this long without another packet. After one and a half of it without a
+    /// packet from the broker, or without an acknowledgement that it owes, the connection is lost.
+    pub keep_alive: Duration,
+    pub limits: Limits,
+    /// The waits between attempts.
+    pub retry: BackoffPolicy,
+}
+
+impl Settings {
+    /// The broker as a URL without credentials, for messages.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    pub(super) fn address(&self) -> HostPort {
+        HostPort { host: self.host.clone(), port: self.port }
+    }
+
+    /// The keep-alive of CONNECT, in seconds.
+    pub(super) fn keep_alive_secs(&self) -> u16 {
+        u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
+    }
+}
