@@ -12,6 +12,7 @@ use bytes::Bytes;
 use prometheus::Histogram;
 use tokio::time::Instant;
 
+use super::log_state::LogState;
 use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceEventPayload, Directory, Subject, to_bytes};
@@ -20,23 +21,11 @@ use crate::store::{
     StateDir, StoreError, encode,
 };
 
-/// Between two attempts to begin a log after the last one failed.
-const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
 /// events again; the events that come meanwhile are written with them at once.
 const ACKNOWLEDGEMENTS_WITHIN: Duration = Duration::from_millis(20);
-/// How long the disk may work on one thing before it counts as hanging.
-const HANGS_AFTER: Duration = Duration::from_secs(10);
 const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhile would not \
                      survive a power cut; look at the disk or the network file system";
-
-/// The log, or why there is none.
-#[derive(Debug)]
-enum LogState {
-    NotBegun,
-    Open(Box<Log>),
-    Failed { reason: String, since: Moment, retry_at: Instant },
-}
 
 /// Everything that is stored.
 #[derive(Debug)]
@@ -48,15 +37,20 @@ pub(super) struct Persistence {
     history: Arc<HistoryStatus>,
     outbox: Outbox,
     next_id: u64,
-    /// Device events of this iteration.
-    events: Vec<DeviceEvent>,
-    /// The IDs that those got which are not written yet.
-    unwritten: Vec<u64>,
-    /// Devices whose stored state may have changed in this iteration.
-    touched: BTreeSet<(GatewayIndex, DeviceId)>,
+    iteration: Iteration,
     acknowledgements_due: Option<Instant>,
     hangs: bool,
     write_seconds: Histogram,
+}
+
+/// What has happened to devices in this iteration of the loop.
+#[derive(Debug, Default)]
+struct Iteration {
+    events: Vec<DeviceEvent>,
+    /// The IDs of these events in the outbox.
+    ids: Vec<u64>,
+    /// Devices whose stored state may have changed.
+    touched: BTreeSet<(GatewayIndex, DeviceId)>,
 }
 
 /// Values that a new log has to hold beside the outbox and the devices.
@@ -83,9 +77,7 @@ impl Persistence {
             history: Arc::default(),
             recorder,
             next_id,
-            events: Vec::new(),
-            unwritten: Vec::new(),
-            touched: BTreeSet::new(),
+            iteration: Iteration::default(),
             acknowledgements_due: None,
             hangs: false,
             write_seconds,
@@ -113,12 +105,12 @@ impl Persistence {
     /// A device event, to be rendered and written with this iteration.
     pub(super) fn device_event(&mut self, event: DeviceEvent) {
         self.touch(event.gateway, event.device_id);
-        self.events.push(event);
+        self.iteration.events.push(event);
     }
 
     /// The stored state of this device may have changed.
     pub(super) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
-        self.touched.insert((gateway, device_id));
+        self.iteration.touched.insert((gateway, device_id));
     }
 
     /// Adds an event; returns the subjects of those that were dropped for it.
@@ -140,16 +132,21 @@ impl Persistence {
     /// subjects of those that were dropped for them.
     pub(super) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
         let mut dropped = Vec::new();
-        let events = std::mem::take(&mut self.events);
-        for event in &events {
+        let Self { iteration: Iteration { events, ids, .. }, outbox, next_id, .. } = self;
+        for event in events {
             let Some((subject, payload)) = render(directory, event) else { continue };
             tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-            self.unwritten.push(self.next_id);
-            let name = event.event_type.name();
-            let (at, read_at) = (event.received_at, event.read_at);
-            dropped.extend(self.append(at, subject, name, payload, read_at));
+            ids.push(*next_id);
+            dropped.extend(outbox.append(Event {
+                id: *next_id,
+                recorded_at: event.received_at,
+                subject,
+                event_type: event.event_type.name().into(),
+                payload,
+                read_at: event.read_at,
+            }));
+            *next_id += 1;
         }
-        self.events = events;
         dropped
     }
 
@@ -198,19 +195,18 @@ impl Persistence {
 
     fn wrote(&mut self) {
         self.acknowledgements_due = None;
-        self.events.clear();
-        self.unwritten.clear();
+        self.iteration.events.clear();
+        self.iteration.ids.clear();
     }
 
     fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
-        for (gateway, device_id) in std::mem::take(&mut self.touched) {
+        for (gateway, device_id) in std::mem::take(&mut self.iteration.touched) {
             let Some(entry) = directory.gateway(gateway) else { continue };
             let key = Key::Device(entry.name.clone(), device_id);
             match fleet.remembered(gateway, device_id) {
                 Some(device) => {
                     let value = encode(&device);
-                    let known = matches!(&self.log, LogState::Open(log) if log.has(&key, &value));
-                    if !known {
+                    if !self.log.has(&key, &value) {
                         self.outbox.changes().put(key, &value);
                     }
                 }
@@ -223,23 +219,15 @@ impl Persistence {
     fn fail(&mut self, now: Moment, error: &StoreError) {
         self.outbox.changes().clear();
         self.recorder.log_failed();
-        let since = match self.log {
-            LogState::Failed { since, .. } => since,
-            LogState::NotBegun | LogState::Open(_) => now,
-        };
-        let (reason, retry_at) = (error.to_string(), Instant::now() + RETRY_EVERY);
-        let failed = LogState::Failed { reason, since, retry_at };
-        if let LogState::Open(log) = std::mem::replace(&mut self.log, failed) {
-            log.give_up();
-        }
+        self.log.fail(now, error);
     }
 
     /// A new chain begins because the log failed: the events that were not written become its
     /// first, and are rendered again.
     pub(super) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
-        let mut events = std::mem::take(&mut self.events);
-        fleet.new_chain(&mut events);
-        for (event, id) in events.iter().zip(self.unwritten.drain(..)) {
+        let Iteration { events, ids, .. } = &mut self.iteration;
+        fleet.new_chain(&mut *events);
+        for (event, id) in events.iter().zip(ids.drain(..)) {
             if let Some((_, payload)) = render(directory, event) {
                 self.outbox.rewrite(id, payload);
             }
@@ -248,7 +236,7 @@ impl Persistence {
 
     /// Whether a new log has to be tried now.
     pub(super) fn retry_is_due(&self) -> bool {
-        matches!(self.log, LogState::Failed { retry_at, .. } if retry_at <= Instant::now())
+        self.log.retry_is_due()
     }
 
     /// Begins a log in new files, with everything that has to be stored.
@@ -309,7 +297,7 @@ impl Persistence {
         let batches = self.outbox.snapshot(values);
         let (dir, sync) = (self.dir.log(), self.settings.sync);
         let after = self.recorder.status().position.segment;
-        Log::create(&dir, sync, &directory.chain, self.next_id, after, batches)
+        store::create_log(&dir, sync, &directory.chain, self.next_id, after, batches)
     }
 
     /// Whether what is written outlives the process.
@@ -340,7 +328,7 @@ impl Persistence {
 
     /// Looks whether the disk answers; logs a change.
     pub(super) fn check_disk(&mut self) {
-        let hangs = matches!(&self.log, LogState::Open(log) if log.hangs(HANGS_AFTER));
+        let hangs = self.log.hangs();
         if std::mem::replace(&mut self.hangs, hangs) != hangs {
             if hangs {
                 let state_dir = self.settings.state_dir.display();
@@ -353,14 +341,8 @@ impl Persistence {
 
     /// When there is something to do although nothing comes in.
     pub(super) fn due(&self) -> Option<Instant> {
-        match self.log {
-            LogState::Failed { retry_at, .. } => Some(retry_at),
-            LogState::Open(ref log) => {
-                let sync = log.due().map(Instant::from_std);
-                sync.into_iter().chain(self.acknowledgements_due).min()
-            }
-            LogState::NotBegun => None,
-        }
+        let acknowledgements = self.acknowledgements_due.filter(|_| self.is_durable());
+        self.log.due().into_iter().chain(acknowledgements).min()
     }
 
     /// The next [`Persistence::write`] writes acknowledgements too.
@@ -374,17 +356,7 @@ impl Persistence {
     /// When not everything is on the disk, or the log has failed before.
     pub(super) fn stop(&mut self) -> Result<(), StoreError> {
         self.recorder.stop();
-        match std::mem::replace(&mut self.log, LogState::NotBegun) {
-            LogState::NotBegun => Ok(()),
-            LogState::Open(log) if self.hangs => {
-                log.detach();
-                let events = self.outbox.len();
-                tracing::warn!(events, "stopping without waiting for the disk");
-                Ok(())
-            }
-            LogState::Open(log) => log.stop(),
-            LogState::Failed { reason, .. } => Err(StoreError::Failed(reason)),
-        }
+        self.log.stop(self.hangs)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::addresses;
 use super::error::Origin;
 use super::key_path::KeyPath;
 use super::tree::Tree;
@@ -17,7 +18,8 @@ pub(super) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     check_credentials(tree, &mqtt);
     check_topics(tree, &mqtt);
     check_gateways(tree);
-    let tls = tree.read(&mqtt.child("url"), |it| values::broker(it).ok()).is_none_or(|url| url.tls);
+    let tls =
+        tree.read(&mqtt.child("url"), |it| addresses::broker(it).ok()).is_none_or(|url| url.tls);
     let files = ["ca_file", "cert_file", "key_file"];
     if !tls && files.iter().any(|file| tree.is_set(&mqtt.child(file))) {
         let warning = "mqtt: certificates are configured but not used, since mqtt.url does not \
@@ -100,7 +102,7 @@ fn check_gateways(tree: &mut Tree<'_>) {
     let (mut addresses, mut dialled) = (Unique::default(), Unique::default());
     for gateway in names.iter().map(|name| gateways.child(name)) {
         let key = gateway.child("address");
-        let address = tree.read(&key, |it| values::gateway_address(it).ok());
+        let address = tree.read(&key, |it| addresses::gateway_address(it).ok());
         if let Some(first) = address.and_then(|address| addresses.insert(address, &key, tree)) {
             tree.wrong(&key, format!("is also {first}; configure each gateway once"));
         }
@@ -142,8 +144,8 @@ fn check_devices(tree: &mut Tree<'_>, devices: &KeyPath, dialled: &mut Unique<De
             tree.wrong(&connect, text);
         }
         let port = tree.read(&device.child("port"), |it| it.deserialize::<u16>().ok());
-        let address = tree.read(&ip, |it| values::device_ip(it).ok()).flatten();
-        let address = address.map(|ip| (ip, port.unwrap_or(values::DEVICE_PORT)));
+        let address = tree.read(&ip, |it| addresses::device_ip(it).ok()).flatten();
+        let address = address.map(|ip| (ip, port.unwrap_or(addresses::DEVICE_PORT)));
         if let Some(first) = address.and_then(|address| addresses.insert(address, &ip, tree)) {
             tree.wrong(&ip, format!("is also the address of {first}; give each device its own"));
         }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::values::{self, DAY, DEVICE_PORT, HOUR};
+use super::addresses::{self, DEVICE_PORT};
+use super::values::{self, DAY, HOUR};
 use crate::ids::{DeviceId, HostPort};
 
 /// One gateway.
@@ -17,7 +18,7 @@ use crate::ids::{DeviceId, HostPort};
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     /// Where the gateway is; port 4000 if left out; TLS always.
-    #[serde(deserialize_with = "values::gateway_address")]
+    #[serde(deserialize_with = "addresses::gateway_address")]
     #[schemars(with = "String", title = "host:port")]
     pub address: HostPort,
     /// The authority that signed its certificate: the `ca.crt` the gateway made when it was
@@ -26,7 +27,7 @@ pub struct Gateway {
     #[schemars(title = "path")]
     pub ca_file: PathBuf,
     /// The name in its certificate, where that is another.
-    #[serde(deserialize_with = "values::server_name")]
+    #[serde(deserialize_with = "addresses::server_name")]
     #[schemars(extend("x-default" = "the host of `address`"))]
     pub server_name: String,
     /// Events the gateway queues for the bridge before it discards them.
@@ -109,7 +110,7 @@ struct DeviceTable {
     #[schemars(extend("default" = "observe"))]
     connect: ConnectMode,
     /// Where the gateway dials it; needed by `"async"`.
-    #[serde(default, deserialize_with = "values::device_ip")]
+    #[serde(default, deserialize_with = "addresses::device_ip")]
     #[schemars(title = "IPv4 address")]
     ip: Option<Ipv4Addr>,
     /// At which port; with `"async"` only.

@@ -17,6 +17,7 @@
 //! # Ok::<(), config::Error>(())
 //! ```
 
+mod addresses;
 mod commands;
 mod crosscheck;
 mod error;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
+pub use addresses::Broker;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use files::NamedFile;
@@ -45,7 +47,7 @@ pub use model::{
 };
 pub use schema::json_schema;
 pub use tree::Setting;
-pub use values::{Broker, Rate};
+pub use values::Rate;
 
 use layers::{Environment, File};
 use schema::Schema;

@@ -14,9 +14,10 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::addresses::{self, Broker};
 use super::commands::Allow;
 use super::gateway::Gateway;
-use super::values::{self, Broker, DAY, KIB, MIB, Rate, TIB};
+use super::values::{self, DAY, KIB, MIB, Rate, TIB};
 use crate::ids::GatewayName;
 
 /// The configuration, checked.
@@ -74,7 +75,7 @@ pub struct Config {
 pub struct Mqtt {
     /// Where the broker is: `mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883
     /// if left out; no path, no user name.
-    #[serde(rename = "url", deserialize_with = "values::broker")]
+    #[serde(rename = "url", deserialize_with = "addresses::broker")]
     #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
     pub broker: Broker,
     /// The user name at the broker.
@@ -142,13 +143,13 @@ pub enum Protocol {
 pub struct Http {
     /// Where the status page, `/metrics`, `/healthz` and `/readyz` are served; port 0 takes any
     /// free one, `:9925` listens on every IPv4 address.
-    #[serde(deserialize_with = "values::listen")]
+    #[serde(deserialize_with = "addresses::listen")]
     #[schemars(with = "String", title = "address", extend("default" = "127.0.0.1:9925"))]
     pub listen: SocketAddr,
     /// Names under which the bridge is reached beside IP addresses, names without a dot and
     /// `*.local`; others get 421 (see [security.md](security.md)). `"*"` answers every name: only
     /// behind a proxy that checks it.
-    #[serde(deserialize_with = "values::hosts")]
+    #[serde(deserialize_with = "addresses::hosts")]
     #[schemars(extend("default" = []))]
     pub hosts: BTreeSet<String>,
 }

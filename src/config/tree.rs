@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::addresses;
 use super::error::{Mistake, Origin, explain};
 use super::gateway::{AcceptFilter, Device, Gateway};
 use super::key_path::KeyPath;
@@ -75,7 +76,7 @@ impl<'a> Tree<'a> {
         for name in self.names(&gateways) {
             let gateway = gateways.child(&name);
             let address =
-                self.read(&gateway.child("address"), |it| values::gateway_address(it).ok());
+                self.read(&gateway.child("address"), |it| addresses::gateway_address(it).ok());
             // A wrong address is a mistake of its own, so that this value is not used.
             let host = address.map_or_else(|| "localhost".to_owned(), |address| address.host);
             self.set_default(&gateway, "server_name", host);

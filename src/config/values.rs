@@ -1,11 +1,9 @@
-//! Reads single values: durations, sizes, addresses, topics, rates.
+//! Reads single values: texts, durations, sizes, topics, rates.
 //!
 //! Each function is a `deserialize_with` of `model`. Errors are the second half of a sentence about
 //! the key; they never quote a secret.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::key_path::nearest;
-use crate::ids::{GATEWAY_NAME_LEN_MAX, HostPort, is_snake_word};
+use crate::ids::{GATEWAY_NAME_LEN_MAX, is_snake_word};
 
 pub(super) const HOUR: u64 = 3_600;
 pub(super) const DAY: u64 = 24 * HOUR;
@@ -25,22 +23,15 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const TIB: u64 = 1 << 40;
 
-/// The longest base topic, in bytes: leaves room for the levels below it.
+/// The longest base topic, in bytes: the levels below it have to fit too.
 const TOPIC_LEN_MAX: usize = 128;
 /// The longest response prefix, in bytes (contract, "Commands").
 const RESPONSE_PREFIX_LEN_MAX: usize = 256;
 /// The longest name for people, in characters.
 const LABEL_LEN_MAX: usize = 255;
 
-/// The ports of MQTT, and of MQTT over TLS.
-const MQTT_PORTS: (u16, u16) = (1883, 8883);
-/// The port of a G-SDK device gateway.
-const GATEWAY_PORT: u16 = 4000;
-/// The port that a Suprema device listens on.
-pub(super) const DEVICE_PORT: u16 = 51_211;
-
 /// Reads a text and parses it.
-fn parsed<'de, D: Deserializer<'de>, T>(
+pub(super) fn parsed<'de, D: Deserializer<'de>, T>(
     source: D,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<T, D::Error> {
@@ -226,91 +217,6 @@ pub(super) fn machine_time_zone() -> TimeZone {
     TimeZone::try_system().unwrap_or(TimeZone::UTC)
 }
 
-/// A gateway's address. TLS is always used, so there is no scheme.
-pub(super) fn gateway_address<'de, D: Deserializer<'de>>(source: D) -> Result<HostPort, D::Error> {
-    parsed(source, |text| {
-        if text.contains("://") {
-            return Err(format!("{text:?} has a scheme; write host:port only, TLS is always used"));
-        }
-        HostPort::parse(text, GATEWAY_PORT).ok_or_else(|| {
-            format!("{text:?} is not an address; write host:port, as in \"192.168.0.2:4000\"")
-        })
-    })
-}
-
-/// A name that a certificate can have.
-pub(super) fn server_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
-    parsed(source, |text| {
-        let error = || format!("{text:?} is not a host name; write the name in the certificate");
-        HostPort::is_host(text).then(|| text.to_owned()).ok_or_else(error)
-    })
-}
-
-/// Host names as the header `Host` has them, in lower case; `*` is any.
-pub(super) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<String>, D::Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let hosts = Vec::<String>::deserialize(source)?.into_iter().map(|host| {
-        if host == "*" || !host.is_empty() && host.chars().all(allowed) {
-            return Ok(host.to_lowercase());
-        }
-        let remedy = "write it as in \"doors.example.com\", without scheme, port and path";
-        Err(D::Error::custom(format!("{host:?} is not a host name; {remedy}")))
-    });
-    hosts.collect()
-}
-
-/// An address to listen on; `:9925` is that port of every IPv4 address.
-pub(super) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
-    parsed(source, |text| {
-        let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
-        let everywhere = port.map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-        everywhere.or_else(|| text.parse().ok()).ok_or_else(|| {
-            format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
-        })
-    })
-}
-
-/// The broker's address, and whether TLS is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// Whether the URL begins with `mqtts://`.
-    pub tls: bool,
-    /// The broker's host and port.
-    pub at: HostPort,
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.at)
-    }
-}
-
-/// The broker's URL. One with a user name or password is refused and not quoted: URLs are logged,
-/// and the password has a key of its own.
-pub(super) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::Error> {
-    parsed(source, |text| {
-        if text.contains('@') {
-            return Err("contains a user name or password; move them to mqtt.username and \
-                        mqtt.password_file, and leave only mqtts://host:port"
-                .to_owned());
-        }
-        let broker = text.split_once("://").and_then(|(scheme, rest)| {
-            let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
-                "mqtt" => (false, MQTT_PORTS.0),
-                "mqtts" => (true, MQTT_PORTS.1),
-                _ => return None,
-            };
-            let at = HostPort::parse(rest.strip_suffix('/').unwrap_or(rest), port)?;
-            Some(Broker { tls, at })
-        });
-        broker.ok_or_else(|| {
-            format!(
-                "{text:?} is not a broker; write mqtt://host:port or, with TLS, mqtts://host:port"
-            )
-        })
-    })
-}
-
 /// The beginning of topics: levels with `/` between, none empty, no wildcards.
 pub(super) fn topic<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     parsed(source, |text| check_topic(text, TOPIC_LEN_MAX).map(|()| text.to_owned()))
@@ -344,20 +250,6 @@ pub(super) fn response_prefix<'de, D: Deserializer<'de>>(source: D) -> Result<St
             return Err(format!("{text:?} does not end in /; write it as in \"{example}/\""));
         };
         check_topic(levels, RESPONSE_PREFIX_LEN_MAX - 1).map(|()| text.to_owned())
-    })
-}
-
-/// An IPv4 address that a device can have.
-pub(super) fn device_ip<'de, D: Deserializer<'de>>(
-    source: D,
-) -> Result<Option<Ipv4Addr>, D::Error> {
-    parsed(source, |text| {
-        let usable =
-            |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
-        let ip = text.parse().ok().filter(usable);
-        ip.map(Some).ok_or_else(|| {
-            format!("{text:?} is not a device's IPv4 address; write it as in \"192.168.0.104\"")
-        })
     })
 }
 
@@ -414,30 +306,6 @@ mod tests {
         }
         for text in ["", "MiB", "-1B", "1_0xB", "lots"] {
             assert!(read!(size::<_, u64, 0, { u64::MAX }>, text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn brokers_are_urls_without_secrets() {
-        let shown = |text| read!(broker, text).unwrap().to_string();
-        assert_eq!(shown("mqtts://broker.lan"), "mqtts://broker.lan:8883");
-        assert_eq!(shown("mqtt://[::1]:1884/"), "mqtt://[::1]:1884");
-        for text in ["broker", "http://x", "mqtt://", "mqtt://h:0", "mqtt://h/p", "mqtt://h:+5"] {
-            assert!(read!(broker, text).is_err(), "{text}");
-        }
-        let error = read!(broker, "mqtt://user:hunter2@broker").unwrap_err();
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn addresses_are_hosts_and_ports() {
-        assert_eq!(read!(gateway_address, "10.0.0.1").unwrap().to_string(), "10.0.0.1:4000");
-        assert_eq!(read!(gateway_address, "gw-1.lan:5000").unwrap().port, 5000);
-        for text in ["", ":4000", "a b", "10.0.0.256", "h:65536", "h:", "https://h", "1:2:3"] {
-            assert!(read!(gateway_address, text).is_err(), "{text}");
-        }
-        for text in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "reader.lan"] {
-            assert!(read!(device_ip, text).is_err(), "{text}");
         }
     }
 

@@ -21,7 +21,7 @@ pub use follower::HistoryStatus;
 #[cfg(feature = "model")]
 pub use log::head::set_boot_id;
 pub use log::{Batch, Content, Key, Log, Opened, Position, Recovery, SyncMode, Tail};
-pub use log::{UnreportedLoss, decode, encode};
+pub use log::{UnreportedLoss, create as create_log, decode, encode};
 pub use outbox::{Limits, Outbox};
 pub use recorder::Recorder;
 pub use start::{Settings, Started, start};

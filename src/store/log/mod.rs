@@ -5,6 +5,7 @@
 //! outweigh the living, the oldest segment's living are appended again first. After any error
 //! nothing more is written to the same files.
 
+mod create;
 mod frame;
 pub(crate) mod head;
 mod index;
@@ -27,9 +28,10 @@ use head::{Head, boot_id};
 use index::Index;
 use record::Item;
 use recover::Scan;
-use segment::{SegmentFile, segment_numbers, segment_path};
+use segment::{SegmentFile, segment_path};
 use worker::{Job, Worker};
 
+pub use create::create;
 pub use record::{Batch, Key, UnreportedLoss, decode, encode};
 pub use recover::{Content, Recovery};
 pub use tail::{Position, Tail};
@@ -98,8 +100,9 @@ impl Log {
             (Some(Head { chain, first, .. }), None) => {
                 let file = SegmentFile::open(dir, end.segment)?;
                 let head = Head::new(&chain, boot, mode, first);
-                let mut log = Self::with(dir, head, (file, end.segment), scan.index, next_id)?;
-                log.finish_start()?;
+                let file = (file, end.segment);
+                let mut log = Self::with(dir, head.clone(), file, scan.index, next_id)?;
+                log.finish_start(head)?;
                 (Recovery::Continue { chain }, Some(Box::new(log)))
             }
             (head, reason) => {
@@ -108,69 +111,6 @@ impl Log {
             }
         };
         Ok(Opened { content, next_id, end, recovery, log })
-    }
-
-    /// Begins a log of this chain with these batches, in new files that replace those of an earlier
-    /// log once they are complete. `next_id`: no event has had this ID or a higher one; `after`: no
-    /// segment has had a number above this one.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn create(
-        dir: &Path,
-        mode: SyncMode,
-        chain: &str,
-        next_id: u64,
-        after: u64,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
-        Self::replace(dir, &Head::new(chain, &boot_id(), mode, first), next_id, batches)
-    }
-
-    fn replace(
-        dir: &Path,
-        head: &Head,
-        next_id: u64,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        let before = segment_numbers(dir)?;
-        let written = Self::write_new(dir, head, next_id, batches);
-        if written.is_err() {
-            // Incomplete files prove nothing, and take space.
-            for number in segment_numbers(dir).unwrap_or_default() {
-                if number >= head.first {
-                    _ = fs::remove_file(segment_path(dir, number));
-                }
-            }
-        }
-        let log = written?;
-        for number in before {
-            let path = segment_path(dir, number);
-            fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
-        }
-        Ok(log)
-    }
-
-    fn write_new(
-        dir: &Path,
-        head: &Head,
-        next_id: u64,
-        batches: impl IntoIterator<Item = Batch>,
-    ) -> Result<Self, StoreError> {
-        let (file, len) = SegmentFile::create(dir, head.first, &head.chain)?;
-        let mut index = Index::default();
-        index.grow(head.first, len);
-        // Synced as a whole at the end.
-        let unsynced = Head { always: false, ..head.clone() };
-        let mut log = Self::with(dir, unsynced, (file, head.first), index, next_id)?;
-        log.begin_segment()?;
-        for mut batch in batches {
-            log.write(&mut batch, false)?;
-        }
-        log.head = head.clone();
-        log.finish_start()?;
-        Ok(log)
     }
 
     fn with(
@@ -194,8 +134,9 @@ impl Log {
         })
     }
 
-    /// From now on the head proves what the files hold.
-    fn finish_start(&mut self) -> Result<(), StoreError> {
+    /// From now on this head proves what the files hold.
+    fn finish_start(&mut self, head: Head) -> Result<(), StoreError> {
+        self.head = head;
         self.sync_all()?;
         self.worker.synced();
         if !self.head.always {

@@ -1,0 +1,111 @@
+//! Property test: in any order of writes, kills and stops, what was written is there.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Events(u8, u8),
+    Gone(usize),
+    Lost(usize, u64),
+    Device(u32, u64),
+    DeviceGone(u32),
+    Kill,
+    Stop,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (1..4u8, 0..3u8).prop_map(|(events, lost)| Op::Events(events, lost)),
+        6 => any::<usize>().prop_map(Op::Gone),
+        1 => (any::<usize>(), 1..9u64).prop_map(|(at, lost)| Op::Lost(at, lost)),
+        4 => (1..20u32, 0..9u64).prop_map(|(id, seq)| Op::Device(id, seq)),
+        1 => (1..20u32).prop_map(Op::DeviceGone),
+        1 => Just(Op::Kill),
+        1 => Just(Op::Stop),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn whatever_happens_what_was_written_is_there(
+        ops in prop::collection::vec(op(), 1..120),
+        segment_max in 100..2_000u64,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let small = |log: Log| Log { next_segment: NextSegment::AtOnce, segment_max, ..log };
+        let mut log = small(created(dir.path()));
+        let mut model = Held::default();
+        let mut number = 0;
+        for op in ops {
+            let mut batch = Batch::default();
+            let nth = |at: usize, model: &Held| {
+                let count = model.0.len();
+                (count > 0).then(|| *model.0.keys().nth(at % count).unwrap())
+            };
+            match op {
+                Op::Events(events, lost) => for _ in 0..events {
+                    number += 1;
+                    let lost = u64::from(lost);
+                    batch.event(&event(number));
+                    super::tests::lost(&mut batch, number, lost);
+                    model.0.insert(number, (lost, payload(number)));
+                },
+                Op::Gone(at) => if let Some(number) = nth(at, &model) {
+                    delivered(&mut batch, number);
+                    model.0.remove(&number);
+                },
+                Op::Lost(at, lost) => if let Some(number) = nth(at, &model) {
+                    super::tests::lost(&mut batch, number, lost);
+                    model.0.get_mut(&number).unwrap().0 = lost;
+                },
+                Op::Device(number, seq) => {
+                    put_device(&mut batch, number, &device(seq));
+                    model.1.insert(number, seq);
+                }
+                Op::DeviceGone(number) => {
+                    batch.remove(Key::Device(lobby(), id(number)));
+                    model.1.remove(&number);
+                }
+                Op::Kill => {
+                    log.worker.finish();
+                    drop(log);
+                    let (again, held) = continues(dir.path());
+                    prop_assert_eq!(&held, &model);
+                    log = small(again);
+                }
+                Op::Stop => {
+                    log.worker.finish();
+                    log.stop().unwrap();
+                    let opened = open(dir.path(), "another");
+                    prop_assert_eq!(&held(&opened.content), &model);
+                    let again = opened.log.expect("stopped");
+                    drop(again);
+                    // Back in the first boot, which the head does not know any more.
+                    _ = ends(dir.path(), BOOT);
+                    let batches = batch_of(&opened.content);
+                    let again =
+                        create::replace(dir.path(), head(dir.path()), opened.next_id, batches);
+                    log = released(small(again.unwrap()));
+                }
+            }
+            log.write(&mut batch, true).unwrap();
+            let most = 2 * log.index.live_bytes() + 8 * segment_max + 4_096;
+            let bytes = log.index.bytes();
+            prop_assert!(bytes <= most, "{bytes} of {most}");
+        }
+    }
+}
+
+fn batch_of(content: &Content) -> [Batch; 1] {
+    let mut batch = Batch::default();
+    for event in &content.events {
+        batch.event(event);
+    }
+    for (key, value) in &content.values {
+        batch.put(key.clone(), value);
+    }
+    [batch]
+}
