@@ -227,8 +227,8 @@ impl Persistence {
     pub(super) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
         let Iteration { events, ids, .. } = &mut self.iteration;
         fleet.new_chain(&mut *events);
-        for (event, id) in events.iter().zip(ids.drain(..)) {
-            if let Some((_, payload)) = render(directory, event) {
+        for (event, id) in events.drain(..).zip(ids.drain(..)) {
+            if let Some((_, payload)) = render(directory, &event) {
                 self.outbox.rewrite(id, payload);
             }
         }
