@@ -1,6 +1,4 @@
 //! The core alone on one thread: status changes a second, and what it allocates for them.
-//!
-//! May not judge: it prints figures, and with `--write` puts them into docs/performance.md.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
 
 use std::alloc::System;

@@ -1,7 +1,7 @@
 //! How fast status streams can be fed, and what a fleet weighs: `cargo bench --bench simulator`.
 //!
-//! May not judge: it prints figures. The clients run in the same process, so their reading, TLS
-//! and decoding is part of what is measured.
+//! The clients run in the same process, so their reading, TLS and decoding is part of what is
+//! measured.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The wire: types generated from `proto/`, in modules named as the packages.
 //!
-//! May not hold anything written by hand but this map. Enums on the wire are open: read them as
-//! numbers, since a newer gateway may send values that are not listed here.
+//! Enums on the wire are open: read them as numbers, since a newer gateway may send values that are
+//! not listed here.
 #![allow(unreachable_pub, clippy::all, clippy::pedantic, clippy::large_futures)]
 
 /// Package `gsdk.connect`: a device gateway's connections.

@@ -1,7 +1,7 @@
 //! The rules of the house as a test: reads the tree and names file, line and rule of each breach.
 //!
-//! May not use the library but to read example configurations. The checkers take text and give
-//! findings, so that the tests at the end show on made-up text that each rule does catch.
+//! The checkers take text and give findings, so that the tests at the end show on made-up text that
+//! each rule does catch.
 
 #![allow(clippy::unwrap_used, reason = "clippy sees no test in the helpers of one")]
 
@@ -382,6 +382,8 @@ fn examples_parse() {
     assert_tidy(&findings);
 }
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/reliability.rs"]
 mod reliability;
 #[path = "tidy/tests.rs"]

@@ -1,6 +1,4 @@
 //! A subscriber that counts: MQTT 3.1.1 by hand on a thread of its own, QoS 0, cheap.
-//!
-//! May not look at payloads: what is of whom stands in the topic.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

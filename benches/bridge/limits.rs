@@ -1,6 +1,4 @@
 //! The limits of others: a broker that stands still, and one that takes twenty at a time, far away.
-//!
-//! May not lose count: what was told and what arrived are compared to the last event.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

@@ -1,8 +1,7 @@
 //! The bridge side by side with a floor: `make bench`, or `cargo bench --bench bridge -- burst`.
 //!
-//! May not judge by failing: it prints figures and their marks, and with `--write` puts them into
-//! docs/performance.md. Bridge and floor run as processes of their own; simulator and subscriber
-//! are in this one, the same for both.
+//! Bridge and floor run as processes of their own; simulator and subscriber are in this one, the
+//! same for both.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 #![allow(clippy::cast_possible_truncation, missing_docs)]
 

@@ -1,6 +1,4 @@
 //! What a process takes, as the system counts it: CPU, memory, wake-ups. Linux only.
-//!
-//! May not measure this process: bridge and floor are children, so nothing of the bench is in it.
 
 use std::fs;
 use std::time::Duration;

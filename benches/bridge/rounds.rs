@@ -1,6 +1,4 @@
 //! Bridge and floor in turn: a burst, and a steady stream.
-//!
-//! May not let one of them have the machine at a better time: they alternate, and medians count.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,6 +1,4 @@
 //! 100,000 devices over 100 gateways, and the same at a hundredth and a tenth: the slope.
-//!
-//! May not measure the simulators: they are in this process, the bridge is not.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

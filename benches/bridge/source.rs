@@ -1,7 +1,7 @@
 //! Changes from simulated gateways, and what passes them on: the bridge or the floor.
 //!
-//! May not judge. Changes alternate between the two statuses of a connected device, so that each is
-//! an event and none makes the bridge read lists meanwhile.
+//! Changes alternate between the two statuses of a connected device, so that each is an event and
+//! none makes the bridge read lists meanwhile.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};

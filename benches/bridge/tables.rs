@@ -1,6 +1,4 @@
 //! What was measured as tables: on the screen, and in docs/performance.md between its marks.
-//!
-//! May not leave out what missed its mark.
 
 use std::fmt::Write;
 

@@ -18,7 +18,7 @@ use crate::payload::{
 use crate::store::Key;
 
 impl Bridge {
-    pub(super) fn take_up_observations(&mut self) {
+    pub(crate) fn take_up_observations(&mut self) {
         self.follow_wall_clock();
         let mut batch = std::mem::take(&mut self.batch);
         for (gateway, report) in batch.drain(..) {
@@ -80,7 +80,7 @@ impl Bridge {
     }
 
     /// Handles the result of a provisioning task.
-    pub(super) fn provisioned(&mut self, result: TaskResult) {
+    pub(crate) fn provisioned(&mut self, result: TaskResult) {
         self.provision(result.gateway, |it, link, acquire| it.finished(result, link, acquire));
     }
 
@@ -107,7 +107,7 @@ impl Bridge {
     }
 
     /// Restores what commands of earlier processes made.
-    pub(super) fn restore_desired(&mut self, name: &GatewayName, note: &[u8]) {
+    pub(crate) fn restore_desired(&mut self, name: &GatewayName, note: &[u8]) {
         let Some(gateway) = self.provisioner.find(name) else {
             return self.persistence.set(Key::Desired(name.clone()), None);
         };
@@ -118,12 +118,12 @@ impl Bridge {
     }
 
     /// A command that changes something has started.
-    pub(super) fn command_started(&mut self, gateway: GatewayIndex) {
+    pub(crate) fn command_started(&mut self, gateway: GatewayIndex) {
         self.provisioner.gateway_mut(gateway).map(GatewayProvisioner::command_started);
     }
 
     /// It has finished. Warns about declared items that it removed.
-    pub(super) fn command_finished(
+    pub(crate) fn command_finished(
         &mut self,
         gateway: GatewayIndex,
         effects: Vec<Effect>,
@@ -157,7 +157,7 @@ impl Bridge {
     }
 
     /// Requests a gateway's list: something was changed at it.
-    pub(super) fn request_list(&mut self, gateway: GatewayIndex) {
+    pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
         let mut out = std::mem::take(&mut self.out);
         self.fleet.request_list(self.clock.steady(), gateway, &mut out);
         self.apply_outputs(&mut out);
@@ -190,7 +190,7 @@ impl Bridge {
     }
 
     /// Does what is due by now.
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         self.follow_wall_clock();
         let mut out = std::mem::take(&mut self.out);
         self.fleet.wake(self.clock.steady(), &mut out);
@@ -214,7 +214,7 @@ impl Bridge {
     }
 
     /// When the loop has to turn although nothing comes in.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
@@ -228,7 +228,7 @@ impl Bridge {
         moments.chain(losses).chain(others.flatten()).min()
     }
 
-    pub(super) fn apply_outputs(&mut self, out: &mut Vec<Output>) {
+    pub(crate) fn apply_outputs(&mut self, out: &mut Vec<Output>) {
         for output in out.drain(..) {
             match output {
                 Output::Event(event) => {
@@ -262,7 +262,7 @@ impl Bridge {
         }
     }
 
-    pub(super) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
+    pub(crate) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let name = &entry.name;
         match event {
@@ -297,7 +297,7 @@ impl Bridge {
         }
     }
 
-    pub(super) fn bridge_event(&mut self, kind: &BridgeEventKind) {
+    pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
         self.numbered += 1;
         let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
         tracing::warn!(?kind, "bridge event");
@@ -305,7 +305,7 @@ impl Bridge {
         self.append(Subject::Bridge, kind.name(), payload, None);
     }
 
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         subject: Subject,
         event_type: &'static str,

@@ -17,12 +17,12 @@ const READ_WITHIN: Duration = Duration::from_millis(100);
 
 /// The instant now, by the clock that tokio's timers follow: a test can pause it.
 #[must_use]
-pub(super) fn instant_now() -> Instant {
+pub(crate) fn instant_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     steady: SteadyClock,
     /// How far the wall clock is ahead of the steady one, in milliseconds.
     wall_offset_ms: i64,
@@ -31,7 +31,7 @@ pub(super) struct Clock {
 impl Clock {
     /// A clock that starts now, with the wall clock's time.
     #[must_use]
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::starting(SteadyClock::new(instant_now(), wall_time()))
     }
 
@@ -40,36 +40,36 @@ impl Clock {
     }
 
     #[must_use]
-    pub(super) const fn steady_clock(&self) -> SteadyClock {
+    pub(crate) const fn steady_clock(&self) -> SteadyClock {
         self.steady
     }
 
     /// The steady moment now.
     #[must_use]
-    pub(super) fn steady(&self) -> Moment {
+    pub(crate) fn steady(&self) -> Moment {
         self.steady.at(instant_now())
     }
 
     /// The wall clock's time now.
     #[must_use]
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         self.steady().plus(self.wall_offset_ms)
     }
 
     /// How far the wall clock is ahead of the steady one, in milliseconds.
     #[must_use]
-    pub(super) const fn wall_offset_ms(&self) -> i64 {
+    pub(crate) const fn wall_offset_ms(&self) -> i64 {
         self.wall_offset_ms
     }
 
     /// The instant of a steady moment, for a timer.
     #[must_use]
-    pub(super) fn instant(&self, moment: Moment) -> Instant {
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.steady.instant(moment)
     }
 
     /// Follows the wall clock; returns by how many milliseconds it has jumped, if it has.
-    pub(super) fn follow_wall_clock(&mut self) -> Option<i64> {
+    pub(crate) fn follow_wall_clock(&mut self) -> Option<i64> {
         let (before, wall, after) = (instant_now(), wall_time(), instant_now());
         // A thread that was interrupted in between would see a jump; the next reading will tell.
         (after.duration_since(before) < READ_WITHIN).then(|| self.compare(before, wall))?

@@ -38,7 +38,7 @@ struct Identity {
 
 /// What to do about an `info` on the bridge's own topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InfoAction {
+pub(crate) enum InfoAction {
     /// It is this instance's own.
     Own,
     /// Nothing: its publisher may be gone.
@@ -51,7 +51,7 @@ pub(super) enum InfoAction {
 
 /// What is known about other instances.
 #[derive(Debug)]
-pub(super) struct DuplicateDetector {
+pub(crate) struct DuplicateDetector {
     instance_id: String,
     /// A check has been passed in this process.
     is_checked: bool,
@@ -79,7 +79,7 @@ struct Session {
 }
 
 impl DuplicateDetector {
-    pub(super) fn new(instance_id: String) -> Self {
+    pub(crate) fn new(instance_id: String) -> Self {
         Self {
             instance_id,
             is_checked: false,
@@ -93,13 +93,13 @@ impl DuplicateDetector {
     }
 
     /// A session begins.
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(crate) fn connected(&mut self, now: Instant) {
         self.session = Session { connected_at: Some(now), ..Session::default() };
     }
 
     /// An `info` was received, `retained` from before or live; `checking`: nothing but this
     /// instance's own `info` has been published on this session.
-    pub(super) fn received(
+    pub(crate) fn received(
         &mut self,
         now: Instant,
         retained: bool,
@@ -152,18 +152,18 @@ impl DuplicateDetector {
     }
 
     /// All retained messages have been read. Returns whether another instance is to be waited for.
-    pub(super) const fn needs_check(&self) -> bool {
+    pub(crate) const fn needs_check(&self) -> bool {
         !self.is_checked || self.session.is_other_retained
     }
 
     /// No other instance has answered.
-    pub(super) const fn passed(&mut self) {
+    pub(crate) const fn passed(&mut self) {
         self.is_checked = true;
     }
 
     /// The session has ended, `taken_over` by another client with the same client ID. Returns how
     /// long to wait where this process gives way; otherwise the session connects again by itself.
-    pub(super) fn disconnected(&mut self, now: Instant, taken_over: bool) -> Option<Duration> {
+    pub(crate) fn disconnected(&mut self, now: Instant, taken_over: bool) -> Option<Duration> {
         self.settle(now);
         let session = std::mem::take(&mut self.session);
         session.connected_at?;
@@ -180,7 +180,7 @@ impl DuplicateDetector {
     }
 
     /// This process gives way; returns how long.
-    pub(super) fn step_back(&mut self) -> Duration {
+    pub(crate) fn step_back(&mut self) -> Duration {
         self.session = Session::default();
         let wait = RETRY_FIRST.saturating_mul(1 << self.step_backs.min(8)).min(RETRY_MAX);
         self.step_backs += 1;
@@ -188,7 +188,7 @@ impl DuplicateDetector {
     }
 
     /// Whether the session has settled just now.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
+    pub(crate) fn settle(&mut self, now: Instant) -> bool {
         let due = self.due().is_some_and(|due| due <= now);
         if due {
             self.session.is_settled = true;
@@ -199,13 +199,13 @@ impl DuplicateDetector {
     }
 
     /// When the session settles, if it has not.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let connected_at = self.session.connected_at.filter(|_| !self.session.is_settled)?;
         Some(connected_at + SETTLED_AFTER)
     }
 
     /// What was noticed of another instance lately, and what to do.
-    pub(super) fn fault(&self, now: Instant) -> Option<String> {
+    pub(crate) fn fault(&self, now: Instant) -> Option<String> {
         let (other, at) = self.other.as_ref()?;
         (now.duration_since(*at) < PRESENT_FOR).then(|| {
             format!(

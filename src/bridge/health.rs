@@ -10,13 +10,9 @@ use crate::payload::{Degraded, DegradedReason, Health};
 /// Missing files that `/readyz` names at once.
 const FILES_NAMED_MAX: usize = 10;
 
-/// What the metrics show as degraded, by reason.
-#[derive(Debug, Default)]
-pub(super) struct ShownHealth([bool; DegradedReason::ALL.len()]);
-
 impl Bridge {
     /// The answer of `/readyz`.
-    pub(super) fn current_health(&self) -> Health {
+    pub(crate) fn current_health(&self) -> Health {
         let reasons = self.not_ready();
         let degraded = DegradedReason::ALL.into_iter().filter_map(|reason| {
             let message = self.degraded(reason)?;
@@ -26,22 +22,19 @@ impl Bridge {
     }
 
     /// All reasons why the bridge is not ready or degraded.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let Health { mut reasons, degraded, .. } = self.current_health();
         reasons.extend(degraded.into_iter().map(|it| it.message));
         reasons
     }
 
     /// Logs reasons that have begun or ended, and updates the metrics.
-    pub(super) fn show_degraded(&mut self) {
-        for (at, reason) in DegradedReason::ALL.into_iter().enumerate() {
+    pub(crate) fn show_degraded(&mut self) {
+        for reason in DegradedReason::ALL {
             let message = self.degraded(reason);
-            let Some(shown) = self.health.0.get_mut(at) else { continue };
-            let was = std::mem::replace(shown, message.is_some());
-            if was == message.is_some() {
+            if !self.metrics.set_degraded(reason, message.is_some()) {
                 continue;
             }
-            self.metrics.degraded(reason, message.is_some());
             match message {
                 Some(problem) => tracing::warn!(reason = reason.as_str(), problem, "degraded"),
                 None => tracing::info!(reason = reason.as_str(), "no longer degraded"),

@@ -13,7 +13,7 @@ use crate::store::{Key, UnreportedLoss, encode};
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(crate) struct Losses {
     unreported: BTreeMap<Subject, UnreportedLoss>,
     /// Subjects whose loss has changed since it was stored.
     changed: BTreeSet<Subject>,
@@ -21,17 +21,17 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    pub(super) fn add(&mut self, subject: Subject) {
+    pub(crate) fn add(&mut self, subject: Subject) {
         self.more(subject, UnreportedLoss { count: 1, refused: false });
     }
 
     /// One that the broker will never accept.
-    pub(super) fn add_refused(&mut self, subject: Subject) {
+    pub(crate) fn add_refused(&mut self, subject: Subject) {
         self.more(subject, UnreportedLoss { count: 1, refused: true });
     }
 
     /// What an earlier process lost and did not report.
-    pub(super) fn restore(&mut self, subject: Subject, loss: UnreportedLoss) {
+    pub(crate) fn restore(&mut self, subject: Subject, loss: UnreportedLoss) {
         self.more(subject, loss);
     }
 
@@ -43,7 +43,7 @@ impl Losses {
     }
 
     /// Stores what has changed with this iteration.
-    pub(super) fn store(&mut self, persistence: &mut Persistence) {
+    pub(crate) fn store(&mut self, persistence: &mut Persistence) {
         while let Some(subject) = self.changed.pop_first() {
             let loss = self.unreported.get(&subject).map(encode);
             persistence.set(Key::UnreportedLoss(subject), loss.as_deref());
@@ -51,19 +51,19 @@ impl Losses {
     }
 
     /// All that has to be stored.
-    pub(super) fn values(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = (Key, Vec<u8>)> {
         let losses = self.unreported.iter();
         losses.map(|(subject, loss)| (Key::UnreportedLoss(subject.clone()), encode(loss)))
     }
 
     /// When the next report is due.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let next = self.reported_at.map_or(now, |reported_at| reported_at + REPORT_INTERVAL);
         (!self.unreported.is_empty()).then_some(next)
     }
 
     /// The report that is due now, if one is.
-    pub(super) fn report(&mut self, now: Instant) -> Option<BridgeEventKind> {
+    pub(crate) fn report(&mut self, now: Instant) -> Option<BridgeEventKind> {
         self.due(now).filter(|&due| due <= now)?;
         self.reported_at = Some(now);
         let losses = std::mem::take(&mut self.unreported);

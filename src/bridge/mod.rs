@@ -1,8 +1,8 @@
 //! The one loop: it waits, lets the core step, and carries out what the core wants.
 //!
-//! May not write topics or wire types, nor decide what is true. It owns all state, so there is no
-//! lock: the gateways' tasks, the broker's session and the web server talk to it over bounded
-//! channels. A full queue of observations makes the gateway's task drop its stream, never wait.
+//! It owns all state, so there is no lock: the gateways' tasks, the broker's session and the web
+//! server talk to it over bounded channels. A full queue of observations makes the gateway's task
+//! drop its stream, never wait.
 
 mod broker;
 mod carry;
@@ -42,7 +42,6 @@ use crate::task::Heartbeat;
 use broker::Broker;
 use clock::Clock;
 use dispatch::CommandDispatcher;
-use health::ShownHealth;
 use losses::Losses;
 use persistence::Persistence;
 use provisioner::Provisioner;
@@ -83,7 +82,6 @@ pub struct Bridge {
     broker: Broker,
     retained: RetainedTopics,
     provisioner: Provisioner,
-    health: ShownHealth,
     queries: mpsc::Receiver<Query>,
     dispatcher: CommandDispatcher,
     request_subscription: RequestSubscription,

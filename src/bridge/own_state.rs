@@ -10,14 +10,14 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
 /// Whether `online` has come back on this connection.
 #[derive(Debug, Default)]
-pub(super) struct OwnState {
+pub(crate) struct OwnState {
     is_seen: bool,
     repeat_at: Option<Instant>,
 }
 
 impl OwnState {
     /// A message on the bridge's own state topic, while `online` is what the bridge says or not.
-    pub(super) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
+    pub(crate) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
         // A retained message may be from an earlier connection.
         if !retained {
             self.is_seen = is_online && payload == b"online";
@@ -25,12 +25,12 @@ impl OwnState {
     }
 
     /// Whether `online` has come back.
-    pub(super) const fn is_seen(&self) -> bool {
+    pub(crate) const fn is_seen(&self) -> bool {
         self.is_seen
     }
 
     /// Whether `online` is to be published again now.
-    pub(super) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
+    pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
         if self.is_seen || !is_online {
             self.repeat_at = None;
             return false;
@@ -43,7 +43,7 @@ impl OwnState {
     }
 
     /// When `online` may have to be published again.
-    pub(super) const fn due(&self) -> Option<Instant> {
+    pub(crate) const fn due(&self) -> Option<Instant> {
         self.repeat_at
     }
 }

@@ -29,7 +29,7 @@ const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhi
 
 /// Everything that is stored.
 #[derive(Debug)]
-pub(super) struct Persistence {
+pub(crate) struct Persistence {
     settings: Settings,
     dir: StateDir,
     log: LogState,
@@ -54,7 +54,7 @@ struct Iteration {
 }
 
 /// Values that a new log has to hold beside the outbox and the devices.
-pub(super) type Values = Vec<(Key, Vec<u8>)>;
+pub(crate) type Values = Vec<(Key, Vec<u8>)>;
 
 impl Persistence {
     /// Locks the state directory and reads it. Where the chain does not continue, the caller begins
@@ -62,7 +62,7 @@ impl Persistence {
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
-    pub(super) fn open(
+    pub(crate) fn open(
         settings: Settings,
         now: Moment,
         write_seconds: Histogram,
@@ -86,16 +86,16 @@ impl Persistence {
     }
 
     /// The events that wait for the broker.
-    pub(super) const fn outbox(&self) -> &Outbox {
+    pub(crate) const fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    pub(super) const fn outbox_mut(&mut self) -> &mut Outbox {
+    pub(crate) const fn outbox_mut(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
     /// Sets or removes a value with the next write.
-    pub(super) fn set(&mut self, key: Key, value: Option<&[u8]>) {
+    pub(crate) fn set(&mut self, key: Key, value: Option<&[u8]>) {
         match value {
             Some(value) => self.outbox.changes().put(key, value),
             None => self.outbox.changes().remove(key),
@@ -103,18 +103,18 @@ impl Persistence {
     }
 
     /// A device event, to be rendered and written with this iteration.
-    pub(super) fn device_event(&mut self, event: DeviceEvent) {
+    pub(crate) fn device_event(&mut self, event: DeviceEvent) {
         self.touch(event.gateway, event.device_id);
         self.iteration.events.push(event);
     }
 
     /// The stored state of this device may have changed.
-    pub(super) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+    pub(crate) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         self.iteration.touched.insert((gateway, device_id));
     }
 
     /// Adds an event; returns the subjects of those that were dropped for it.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         recorded_at: Moment,
         subject: Subject,
@@ -130,7 +130,7 @@ impl Persistence {
 
     /// Renders the device events of this iteration and adds them to the outbox; returns the
     /// subjects of those that were dropped for them.
-    pub(super) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
+    pub(crate) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
         let mut dropped = Vec::new();
         let Self { iteration: Iteration { events, ids, .. }, outbox, next_id, .. } = self;
         for event in events {
@@ -155,7 +155,7 @@ impl Persistence {
     /// # Errors
     /// When it could not be written: the log is given up, and a new chain has to begin with
     /// [`Persistence::restart_chain`].
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         now: Moment,
         fleet: &Fleet,
@@ -224,7 +224,7 @@ impl Persistence {
 
     /// A new chain begins because the log failed: the events that were not written become its
     /// first, and are rendered again.
-    pub(super) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
+    pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
         let Iteration { events, ids, .. } = &mut self.iteration;
         fleet.new_chain(&mut *events);
         for (event, id) in events.drain(..).zip(ids.drain(..)) {
@@ -235,7 +235,7 @@ impl Persistence {
     }
 
     /// Whether a new log has to be tried now.
-    pub(super) fn retry_is_due(&self) -> bool {
+    pub(crate) fn retry_is_due(&self) -> bool {
         self.log.retry_is_due()
     }
 
@@ -243,7 +243,7 @@ impl Persistence {
     ///
     /// # Errors
     /// When it cannot be written; it is tried again later.
-    pub(super) fn begin_log(
+    pub(crate) fn begin_log(
         &mut self,
         now: Moment,
         fleet: &Fleet,
@@ -301,12 +301,12 @@ impl Persistence {
     }
 
     /// Whether what is written outlives the process.
-    pub(super) const fn is_durable(&self) -> bool {
+    pub(crate) const fn is_durable(&self) -> bool {
         matches!(self.log, LogState::Open(_))
     }
 
     /// Why what is written would not outlive everything, if it would not.
-    pub(super) fn fault(&self) -> Option<&str> {
+    pub(crate) fn fault(&self) -> Option<&str> {
         match &self.log {
             LogState::Failed { reason, .. } => Some(reason),
             LogState::NotBegun | LogState::Open(_) => self.hangs.then_some(HANGS),
@@ -314,12 +314,12 @@ impl Persistence {
     }
 
     /// How the history stands.
-    pub(super) fn history(&self) -> &HistoryStatus {
+    pub(crate) fn history(&self) -> &HistoryStatus {
         &self.history
     }
 
     /// Looks how the history stands; returns whether that has changed.
-    pub(super) fn check_history(&mut self) -> bool {
+    pub(crate) fn check_history(&mut self) -> bool {
         let status = self.recorder.status();
         let changed = !Arc::ptr_eq(&status, &self.history);
         self.history = status;
@@ -327,7 +327,7 @@ impl Persistence {
     }
 
     /// Looks whether the disk answers; logs a change.
-    pub(super) fn check_disk(&mut self) {
+    pub(crate) fn check_disk(&mut self) {
         let hangs = self.log.hangs();
         if std::mem::replace(&mut self.hangs, hangs) != hangs {
             if hangs {
@@ -340,13 +340,13 @@ impl Persistence {
     }
 
     /// When there is something to do although nothing comes in.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let acknowledgements = self.acknowledgements_due.filter(|_| self.is_durable());
         self.log.due().into_iter().chain(acknowledgements).min()
     }
 
     /// The next [`Persistence::write`] writes acknowledgements too.
-    pub(super) fn write_all_now(&mut self) {
+    pub(crate) fn write_all_now(&mut self) {
         self.acknowledgements_due = Some(Instant::now());
     }
 
@@ -354,7 +354,7 @@ impl Persistence {
     ///
     /// # Errors
     /// When not everything is on the disk, or the log has failed before.
-    pub(super) fn stop(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn stop(&mut self) -> Result<(), StoreError> {
         self.recorder.stop();
         self.log.stop(self.hangs)
     }

@@ -9,7 +9,7 @@ use crate::ids::DeviceId;
 use crate::metrics::GatewayMeasures;
 
 impl Bridge {
-    pub(super) fn answer_query(&mut self, query: Query) {
+    pub(crate) fn answer_query(&mut self, query: Query) {
         // Sending fails where the client has left.
         match query {
             Query::Health(answer) => _ = answer.send(self.current_health()),

@@ -16,7 +16,7 @@ use crate::store::Key;
 
 impl Bridge {
     /// Handles what the broker's session has reported.
-    pub(super) fn broker_events(&mut self) {
+    pub(crate) fn broker_events(&mut self) {
         while let Some(event) = self.broker.next_event() {
             self.broker_event(event);
         }
@@ -123,7 +123,7 @@ impl Bridge {
     }
 
     /// The scan of what the broker retains has come further.
-    pub(super) fn scan_progressed(&mut self, progress: Progress) {
+    pub(crate) fn scan_progressed(&mut self, progress: Progress) {
         let Progress { publish_info, unsubscribe, check_passed, is_read } = progress;
         if publish_info {
             self.publisher.content().states().bridge_info_again();
@@ -145,7 +145,7 @@ impl Bridge {
     }
 
     /// Does what is due by now.
-    pub(super) fn wake_broker(&mut self, now: Instant) {
+    pub(crate) fn wake_broker(&mut self, now: Instant) {
         let progress = self.retained.wake(now);
         self.scan_progressed(progress);
         if self.retained.home_assistant.wake(now) {
@@ -169,7 +169,7 @@ impl Bridge {
     }
 
     /// The devices of a gateway are known: others found under its name are cleared.
-    pub(super) fn clear_stale_devices(&mut self, gateway: GatewayIndex) {
+    pub(crate) fn clear_stale_devices(&mut self, gateway: GatewayIndex) {
         let stale_topics = &mut self.retained.stale_topics;
         for device_id in stale_topics.take_stale(gateway, &self.fleet, &self.directory) {
             let Some(entry) = self.directory.gateway(gateway) else { continue };
@@ -180,7 +180,7 @@ impl Bridge {
     }
 
     /// Forgets a gateway that is not configured: what the broker retains of it is read first.
-    pub(super) fn forget_gateway(&mut self, gateway: GatewayName, requester: BridgeRequester) {
+    pub(crate) fn forget_gateway(&mut self, gateway: GatewayName, requester: BridgeRequester) {
         let scan = ForgetScan::new(gateway, requester, Instant::now());
         if let Some(scan) = self.retained.forget(scan) {
             let message = "another gateway is being forgotten; ask again when that is answered";
@@ -241,7 +241,7 @@ impl Bridge {
 
     /// Stores what this iteration has changed, then sends what there is to send, as far as the
     /// window goes.
-    pub(super) fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         self.persist();
         self.dispatcher.persisted();
         let outbox = self.persistence.outbox();

@@ -10,7 +10,7 @@ use crate::payload::Directory;
 
 /// The state of the page that is kept in the event loop.
 #[derive(Debug, Default)]
-pub(super) struct StatusPage {
+pub(crate) struct StatusPage {
     /// The newest first.
     events: VecDeque<RecentEvent>,
     /// `None` once they are too many to be reported one by one.
@@ -24,7 +24,7 @@ enum RecentEvent {
 }
 
 impl StatusPage {
-    pub(super) fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+    pub(crate) fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         if let Some(changed) = &mut self.changed {
             changed.insert((gateway, device_id));
             if changed.len() > CHANGES_MAX {
@@ -33,11 +33,11 @@ impl StatusPage {
         }
     }
 
-    pub(super) fn device_event(&mut self, event: &DeviceEvent) {
+    pub(crate) fn device_event(&mut self, event: &DeviceEvent) {
         self.push(RecentEvent::Device(event.clone()));
     }
 
-    pub(super) fn gateway_event(
+    pub(crate) fn gateway_event(
         &mut self,
         at: Moment,
         gateway: GatewayIndex,
@@ -59,7 +59,7 @@ impl StatusPage {
     }
 
     /// The devices that changed since the previous call; too many at the first.
-    pub(super) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> Changes {
+    pub(crate) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> Changes {
         let Some(changed) = self.changed.replace(BTreeSet::new()) else {
             return Changes::TooMany;
         };
@@ -71,7 +71,7 @@ impl StatusPage {
     }
 
     /// The latest events, the newest first.
-    pub(super) fn events(&self, directory: &Directory) -> Vec<EventRow> {
+    pub(crate) fn events(&self, directory: &Directory) -> Vec<EventRow> {
         self.events.iter().filter_map(|event| event.row(directory)).collect()
     }
 }

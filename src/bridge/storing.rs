@@ -15,7 +15,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When a new log cannot be written.
-    pub(super) fn restore(
+    pub(crate) fn restore(
         &mut self,
         content: Content,
         recovery: Recovery,
@@ -129,7 +129,7 @@ impl Bridge {
     }
 
     /// Writes what this iteration has changed; nothing of it may be published before.
-    pub(super) fn persist(&mut self) {
+    pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
         let dropped = self.persistence.append_device_events(&self.directory);
         self.dropped(dropped);
@@ -155,7 +155,7 @@ impl Bridge {
     }
 
     /// Counts events that a full outbox has dropped.
-    pub(super) fn dropped(&mut self, dropped: Vec<Subject>) {
+    pub(crate) fn dropped(&mut self, dropped: Vec<Subject>) {
         for subject in dropped {
             self.metrics.outbox_dropped.inc();
             self.losses.add(subject);
@@ -209,7 +209,7 @@ impl Bridge {
     }
 
     /// Stores everything a last time, once nothing more can be acknowledged.
-    pub(super) fn stop_storing(&mut self) {
+    pub(crate) fn stop_storing(&mut self) {
         self.persistence.write_all_now();
         self.persist();
         let was_durable = self.persistence.is_durable();

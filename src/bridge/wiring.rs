@@ -1,6 +1,4 @@
 //! A bridge made from its configuration: every room with what it is to know, and nothing more.
-//!
-//! May not decide anything beyond names and defaults: the configuration has been checked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +14,6 @@ use super::Bridge;
 use super::broker::Broker;
 use super::clock::Clock;
 use super::dispatch::CommandDispatcher;
-use super::health::ShownHealth;
 use super::losses::Losses;
 use super::persistence::Persistence;
 use super::provisioner::Provisioner;
@@ -135,7 +132,6 @@ impl Bridge {
             stop_links,
             web,
             provisioner: Provisioner::new(config),
-            health: ShownHealth::default(),
             queries,
             losses: Losses::default(),
             status_page: StatusPage::default(),
@@ -151,7 +147,7 @@ impl Bridge {
 }
 
 /// The name of a new chain.
-pub(super) fn new_chain_id() -> String {
+pub(crate) fn new_chain_id() -> String {
     random_id(CHAIN_ID_LEN)
 }
 

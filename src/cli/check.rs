@@ -13,13 +13,13 @@ use crate::net;
 
 /// Arguments of `gsdk2mqtt check`.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
-    pub(super) config: config::Args,
+    pub(crate) config: config::Args,
     /// Also try each gateway, the broker and the state directory, and print remedies for failures
     #[arg(long)]
-    pub(super) connect: bool,
+    pub(crate) connect: bool,
 }
 
 /// The exit code where the configuration is right and something that was tried failed.
@@ -30,7 +30,7 @@ const FAILED: u8 = 1;
 /// # Errors
 ///
 /// When `out` or `err` cannot be written.
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &CheckArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     out: &mut dyn Write,

@@ -16,7 +16,7 @@ const VIEWER: &str = "gsdk2mqtt_demo_viewer";
 /// An MQTT broker, a simulated gateway and the bridge in one process, on loopback. Nothing has to
 /// be installed, and nothing is left behind.
 #[derive(Debug, clap::Args)]
-pub(super) struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// End after this long, as in 10s or 2m, instead of at Ctrl-C
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     runs_for: Option<Duration>,
@@ -37,7 +37,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| format!("{text:?} is not a time; write 10s or 2m"))
 }
 
-pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let listen = Listen { mqtt: args.mqtt, http: args.http, gateway: args.gateway };
     let stop = super::stop_signal();
     tokio::pin!(stop);

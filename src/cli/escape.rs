@@ -36,7 +36,7 @@ impl<W: Write> Write for Escape<'_, W> {
 }
 
 /// The text on one line, without active characters.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut into = String::with_capacity(text.len());
     // Writing to a string never fails.
     _ = Escape(&mut into).write_str(text);
@@ -46,7 +46,7 @@ pub(super) fn escaped(text: &str) -> String {
 /// Formats an entry's fields as the library does, without colours and active characters. The
 /// library itself escapes only terminal escapes, and only in the message.
 #[derive(Debug)]
-pub(super) struct EscapedFields;
+pub(crate) struct EscapedFields;
 
 impl<'writer> FormatFields<'writer> for EscapedFields {
     fn format_fields<R: RecordFields>(
@@ -61,7 +61,7 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
 /// Formats entries as the inner JSON format does, which escapes only what JSON requires. Outside of
 /// strings there are no active characters but the new line at the end.
 #[derive(Debug)]
-pub(super) struct EscapedJson<F>(pub(super) F);
+pub(crate) struct EscapedJson<F>(pub(crate) F);
 
 struct EscapeJson<'a, W>(&'a mut W);
 

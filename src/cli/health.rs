@@ -13,12 +13,12 @@ use crate::config;
 const DEADLINE: Duration = Duration::from_secs(12);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct HealthArgs {
+pub(crate) struct HealthArgs {
     #[command(flatten)]
     config: config::Args,
 }
 
-pub(super) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let config = config::load(&args.config, std::env::vars_os())?.config;
     let address = reachable(config.http.listen);
     let answer = timeout(DEADLINE, ask(address))

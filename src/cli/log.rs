@@ -20,15 +20,15 @@ use super::stderr::StderrWriter;
 
 /// The filter unless RUST_LOG is set. The MQTT library logs each refusal of each message; the
 /// bridge reports them once by itself.
-pub(super) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
+pub(crate) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
 /// The filter of commands that print by themselves what happens.
-pub(super) const QUIET: &str = "error";
+pub(crate) const QUIET: &str = "error";
 /// The journal's priority of an error.
 const ERROR: &str = "<3>";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// A line an entry
     #[default]
     Text,
@@ -38,7 +38,7 @@ pub(super) enum Format {
 
 /// The log. Dropping it waits until pending lines are written.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     writer: StderrWriter,
     /// The priority of lines without a level.
     prefix: &'static str,
@@ -46,7 +46,7 @@ pub(super) struct Log {
 
 impl Log {
     /// Writes these lines whatever RUST_LOG says.
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let lines = text.lines().map(|line| format!("{}{}\n", self.prefix, escaped(line)));
         // Never fails: lost lines are counted.
         _ = (&self.writer).write_all(lines.collect::<String>().as_bytes());
@@ -63,7 +63,7 @@ impl Drop for Log {
 ///
 /// # Errors
 /// The system gives no thread.
-pub(super) fn start(format: Format, default: &str) -> std::io::Result<Log> {
+pub(crate) fn start(format: Format, default: &str) -> std::io::Result<Log> {
     let writer = StderrWriter::start(std::io::stderr())?;
     let to_journal = is_journal();
     let prefix = if to_journal { ERROR } else { "" };

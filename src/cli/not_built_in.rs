@@ -6,13 +6,13 @@ use std::process::ExitCode;
 /// Accepts whatever the real command accepts, so that the explanation is printed in every case.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
-pub(super) struct Args {
+pub(crate) struct Args {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _args: Vec<OsString>,
 }
 
 /// Prints how to get a build that has the command, and returns the exit code for wrong usage.
-pub(super) fn explain(command: &str) -> ExitCode {
+pub(crate) fn explain(command: &str) -> ExitCode {
     super::say(&format!(
         "`{command}` is not built into this program. Get it from a release archive, by \
          `cargo install --path . --locked` in a clone of the source, or as the container image of \

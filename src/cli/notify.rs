@@ -10,14 +10,14 @@ use crate::task::Heartbeat;
 
 /// The service manager's socket, if there is one.
 #[derive(Debug)]
-pub(super) struct Systemd {
+pub(crate) struct Systemd {
     socket: Option<UnixDatagram>,
     /// A third of the watchdog's deadline, so that one ping may be late.
     ping_interval: Option<Duration>,
 }
 
 impl Systemd {
-    pub(super) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|path| {
             let connected = UnixDatagram::unbound().and_then(|socket| {
                 socket.connect(&path)?;
@@ -33,13 +33,13 @@ impl Systemd {
         }
     }
 
-    pub(super) fn notify(&self, state: &str) {
+    pub(crate) fn notify(&self, state: &str) {
         // The manager notices a lost ping: its watchdog expires.
         _ = self.socket.as_ref().map(|socket| socket.send(state.as_bytes()));
     }
 
     /// Pings the watchdog, if there is one, while the event loop runs.
-    pub(super) async fn watchdog(&self, heartbeat: &Heartbeat) {
+    pub(crate) async fn watchdog(&self, heartbeat: &Heartbeat) {
         let Some(ping_interval) = self.ping_interval else { return };
         let mut ticks = interval(ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

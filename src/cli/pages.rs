@@ -13,14 +13,14 @@ const NAME: &str = "gsdk2mqtt";
 /// For bash, after `mkdir -p ~/.local/share/bash-completion/completions`:
 /// `gsdk2mqtt completions bash > ~/.local/share/bash-completion/completions/gsdk2mqtt`
 #[derive(Debug, clap::Args)]
-pub(super) struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// For which shell
     shell: Shell,
 }
 
 /// To read one: `gsdk2mqtt man ctl | man -l -`
 #[derive(Debug, clap::Args)]
-pub(super) struct ManArgs {
+pub(crate) struct ManArgs {
     /// Of which command, as in `ctl mode set`; of the program if left out
     words: Vec<String>,
     /// Write the pages of all commands into this folder instead
@@ -28,13 +28,13 @@ pub(super) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), NAME, &mut script);
     print(&script)
 }
 
-pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
+pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
     let mut program = super::Cli::command();
     if let Some(dir) = &args.dir {
         std::fs::create_dir_all(dir)

@@ -10,12 +10,12 @@ use crate::config;
 use crate::http;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct RunArgs {
+pub(crate) struct RunArgs {
     #[command(flatten)]
     config: config::Args,
 }
 
-pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let loaded = config::load(&args.config, std::env::vars_os())?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -6,7 +6,7 @@ use crate::{config, schema};
 
 /// The topics with their payloads as AsyncAPI 3, on stdout.
 #[derive(Debug, clap::Args)]
-pub(super) struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// The configuration's JSON Schema instead, for editors
     #[arg(long)]
     config: bool,
@@ -18,7 +18,7 @@ pub(super) struct SchemaArgs {
     bridge_name: String,
 }
 
-pub(super) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     let text = if args.config {
         format!("{:#}\n", config::json_schema())
     } else {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const HANGUP_BIT: u64 = 1;
 
 /// Completes at the first signal that requests a stop. Signals are handled from this call on.
-pub(super) fn stop_signal() -> impl Future<Output = ()> + Send {
+pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send {
     let ignored = hangup_is_ignored();
     let managed = has_service_manager();
     let mut interrupt = handled(SignalKind::interrupt());

@@ -21,7 +21,7 @@ use crate::simulator::{
 /// some with SSL, some dialling in by themselves; none is managed until a client asks, as with a
 /// real gateway just started.
 #[derive(Args, Clone, Debug)]
-pub(super) struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:4000, for a master
     /// 127.0.0.1:4010.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -140,7 +140,7 @@ impl SimulateArgs {
 /// # Errors
 ///
 /// When certificates cannot be written or the port cannot be opened.
-pub(super) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
+pub(crate) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let simulator =
         Simulator::start(args.settings()?).await.context("cannot start the simulated gateway")?;
     // The gateway runs even if its output cannot be written.

@@ -16,7 +16,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Hands lines to the writing thread.
 #[derive(Clone, Debug, Default)]
-pub(super) struct StderrWriter(Arc<Shared>);
+pub(crate) struct StderrWriter(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -44,7 +44,7 @@ impl StderrWriter {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let writer = Self::default();
         let shared = Arc::clone(&writer.0);
         std::thread::Builder::new()
@@ -54,7 +54,7 @@ impl StderrWriter {
     }
 
     /// Waits until all is written, for at most [`FINISH_DEADLINE`].
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let unwritten = |queue: &mut Queue| queue.is_writing || !queue.pending.is_empty();
         _ = self.0.changed.wait_timeout_while(self.0.queue(), FINISH_DEADLINE, unwritten);
     }

@@ -151,7 +151,7 @@ impl Command {
     ///
     /// # Errors
     /// With a message that names what is wrong and says what to do.
-    pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request, Refused> {
+    pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request<Self>, Refused> {
         let request = Request::read(name, payload, |fields| Self::read(name, fields))?;
         match (&request.command, request.timeout) {
             (Self::Search { wait }, Some(timeout)) if timeout <= *wait => {

@@ -17,6 +17,7 @@ mod request;
 mod response;
 mod run;
 mod slots;
+mod step;
 mod steps;
 mod transaction;
 mod values;
@@ -31,10 +32,13 @@ pub use failure::{Failure, FailureCode};
 pub use history::{HistoryQuery, history};
 pub use rate::TokenBucket;
 pub use replay::{Replay, ReplayCache, ReplayKey};
-pub use request::{Refused, Request, transaction_of};
+pub use request::{Refused, transaction_of};
 pub use response::{
     AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,
 };
 pub use run::run;
 pub use slots::{CommandSlots, Permit, Slot};
 pub use transaction::Transaction;
+
+/// A request that can be run, of a gateway unless it says otherwise.
+pub type Request<C = Command> = request::Request<C>;

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::failure::{Failure, FailureCode};
-use super::steps::{StepName, StepRunner};
+use super::step::StepName;
+use super::steps::StepRunner;
 use crate::fleet::Target;
 use crate::gsdk::Error;
 use crate::ids::DeviceId;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::command::Command;
 use super::failure::{Failure, FailureCode};
 use super::request::Request;
 use super::response::Response;
@@ -33,7 +34,7 @@ pub struct ReplayKey {
 impl ReplayKey {
     /// The key of a request; `None` for one that is not stored.
     #[must_use]
-    pub fn new(gateway: &GatewayName, request: &Request, payload: &Bytes) -> Option<Self> {
+    pub fn new(gateway: &GatewayName, request: &Request<Command>, payload: &Bytes) -> Option<Self> {
         let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
         Some(Self {
             transaction: transaction.to_string(),

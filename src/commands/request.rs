@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::command::Command;
 use super::failure::Failure;
 use super::transaction::Transaction;
 use super::values;
@@ -18,7 +17,7 @@ const QUOTE_LEN_MAX: usize = 200;
 
 /// A request that can be run; `C` is the command with its fields.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request<C = Command> {
+pub struct Request<C> {
     pub name: CommandName,
     pub command: C,
     /// The requester's own name for this request.

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -12,6 +11,7 @@ use tonic::Code;
 use super::calls::Calls;
 use super::failure::{Failure, FailureCode};
 use super::response::{DeviceFailure, Outcome};
+use super::step::{Step, StepName, StepResult};
 use super::verify;
 use crate::fleet::{Effect, Listed};
 use crate::gsdk::Error;
@@ -23,44 +23,6 @@ use crate::ids::DeviceId;
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// The first and the longest pause between two lists.
 const LIST_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// A step's name in answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum StepName {
-    /// Nothing had to be changed.
-    Already,
-    AddressKnown,
-    FilterAdded,
-    ModeSet,
-    SslEnabled,
-    SslDisabled,
-    AsyncAdded,
-    Connected,
-    AsyncRemoved,
-    FilterRemoved,
-    /// The state at the gateway was read after a timeout.
-    #[serde(rename = "looked")]
-    Verified,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum StepResult {
-    Ok,
-    Error,
-}
-
-/// One step in an answer, of one device if it is about one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Step {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) device_id: Option<DeviceId>,
-    pub(crate) step: StepName,
-    pub(crate) result: StepResult,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) message: Option<String>,
-}
 
 /// A change in progress.
 #[derive(Debug)]

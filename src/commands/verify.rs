@@ -10,7 +10,7 @@ use super::calls::Calls;
 use super::command::Command;
 use super::failure::Failure;
 use super::response::Outcome;
-use super::steps::{Step, StepName, StepResult};
+use super::step::{Step, StepName, StepResult};
 use crate::fleet::{AcceptFilter, Listed, Slaves, Target};
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;

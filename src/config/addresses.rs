@@ -15,10 +15,10 @@ const MQTT_PORTS: (u16, u16) = (1883, 8883);
 /// The port of a G-SDK device gateway.
 const GATEWAY_PORT: u16 = 4000;
 /// The port that a Suprema device listens on.
-pub(super) const DEVICE_PORT: u16 = 51_211;
+pub(crate) const DEVICE_PORT: u16 = 51_211;
 
 /// A gateway's address. TLS is always used, so there is no scheme.
-pub(super) fn gateway_address<'de, D: Deserializer<'de>>(source: D) -> Result<HostPort, D::Error> {
+pub(crate) fn gateway_address<'de, D: Deserializer<'de>>(source: D) -> Result<HostPort, D::Error> {
     parsed(source, |text| {
         if text.contains("://") {
             return Err(format!("{text:?} has a scheme; write host:port only, TLS is always used"));
@@ -30,7 +30,7 @@ pub(super) fn gateway_address<'de, D: Deserializer<'de>>(source: D) -> Result<Ho
 }
 
 /// A name that a certificate can have.
-pub(super) fn server_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+pub(crate) fn server_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     parsed(source, |text| {
         let error = || format!("{text:?} is not a host name; write the name in the certificate");
         HostPort::is_host(text).then(|| text.to_owned()).ok_or_else(error)
@@ -38,7 +38,7 @@ pub(super) fn server_name<'de, D: Deserializer<'de>>(source: D) -> Result<String
 }
 
 /// Host names as the header `Host` has them, in lower case; `*` is any.
-pub(super) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<String>, D::Error> {
+pub(crate) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<String>, D::Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let hosts = Vec::<String>::deserialize(source)?.into_iter().map(|host| {
         if host == "*" || !host.is_empty() && host.chars().all(allowed) {
@@ -51,7 +51,7 @@ pub(super) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<Str
 }
 
 /// An address to listen on; `:9925` is that port of every IPv4 address.
-pub(super) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     parsed(source, |text| {
         let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
         let everywhere = port.map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
@@ -78,7 +78,7 @@ impl fmt::Display for Broker {
 
 /// The broker's URL. One with a user name or password is refused and not quoted: URLs are logged,
 /// and the password has a key of its own.
-pub(super) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::Error> {
+pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::Error> {
     parsed(source, |text| {
         if text.contains('@') {
             return Err("contains a user name or password; move them to mqtt.username and \
@@ -103,7 +103,7 @@ pub(super) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::
 }
 
 /// An IPv4 address that a device can have.
-pub(super) fn device_ip<'de, D: Deserializer<'de>>(
+pub(crate) fn device_ip<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Ipv4Addr>, D::Error> {
     parsed(source, |text| {

@@ -13,7 +13,7 @@ use super::values;
 use crate::ids::DeviceId;
 
 /// Reports every contradiction, and returns what is odd but permitted.
-pub(super) fn check(tree: &mut Tree<'_>) -> Vec<String> {
+pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     let mqtt = KeyPath::default().child("mqtt");
     check_credentials(tree, &mqtt);
     check_topics(tree, &mqtt);

@@ -69,7 +69,7 @@ pub struct Error {
 
 impl Error {
     /// The mistakes, in the order of their places.
-    pub(super) fn new(mut mistakes: Vec<Mistake>) -> Self {
+    pub(crate) fn new(mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort();
         mistakes.dedup();
         Self { mistakes }
@@ -95,7 +95,7 @@ impl std::error::Error for Error {}
 /// the schema, and the value is quoted only where it is a number or a word of a fixed set.
 ///
 /// `below` are the names below the key, where it is a table with one key.
-pub(super) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &Kind) -> String {
+pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &Kind) -> String {
     let null = serde_json::Value::Null;
     let node = schema.at(&path.0).unwrap_or(&null);
     match kind {

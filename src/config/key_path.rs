@@ -7,16 +7,16 @@ const SIMILARITY_MIN: f64 = 0.6;
 
 /// Where a key or a table is: its names from the outside in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyPath(pub(super) Vec<String>);
+pub(crate) struct KeyPath(pub(crate) Vec<String>);
 
 impl KeyPath {
-    pub(super) fn child(&self, name: &str) -> Self {
+    pub(crate) fn child(&self, name: &str) -> Self {
         let mut names = self.0.clone();
         names.push(name.to_owned());
         Self(names)
     }
 
-    pub(super) fn parent(&self) -> Option<Self> {
+    pub(crate) fn parent(&self) -> Option<Self> {
         self.0.split_last().map(|(_, table)| Self(table.to_vec()))
     }
 }
@@ -37,7 +37,7 @@ impl fmt::Display for KeyPath {
 }
 
 /// The candidate that is most like a word, if they are alike enough for a typing error.
-pub(super) fn nearest<S: AsRef<str>>(
+pub(crate) fn nearest<S: AsRef<str>>(
     word: &str,
     candidates: impl IntoIterator<Item = S>,
 ) -> Option<S> {

@@ -21,14 +21,14 @@ const PREFIX: &str = "GSDK2MQTT_";
 const NOT_KEYS: [&str; 2] = ["CONFIG", "LOG"];
 
 /// The names of the layers in figment's metadata.
-pub(super) const FILE: &str = "file";
-pub(super) const ENVIRONMENT: &str = "environment";
-pub(super) const SYSTEMD: &str = "systemd";
-pub(super) const COMMAND_LINE: &str = "command line";
+pub(crate) const FILE: &str = "file";
+pub(crate) const ENVIRONMENT: &str = "environment";
+pub(crate) const SYSTEMD: &str = "systemd";
+pub(crate) const COMMAND_LINE: &str = "command line";
 
 /// The settings of one source.
 #[derive(Clone)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     name: &'static str,
     root: Dict,
 }
@@ -70,7 +70,7 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) {
 }
 
 /// A configuration file, parsed, with the place of every key.
-pub(super) struct File<'a> {
+pub(crate) struct File<'a> {
     path: Arc<Path>,
     /// The offset of each line's end.
     newlines: Vec<usize>,
@@ -80,7 +80,7 @@ pub(super) struct File<'a> {
 impl<'a> File<'a> {
     /// Parses a file's text; its first syntax error if there is one. No line is quoted, since it
     /// may hold a secret.
-    pub(super) fn parse(path: &Path, text: &'a str) -> Result<Self, Mistake> {
+    pub(crate) fn parse(path: &Path, text: &'a str) -> Result<Self, Mistake> {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let newlines = newlines.map(|(offset, _)| offset).collect();
         let mut file = Self { path: path.into(), newlines, table: DeTable::new() };
@@ -100,12 +100,12 @@ impl<'a> File<'a> {
         }
     }
 
-    pub(super) fn layer(&self) -> Layer {
+    pub(crate) fn layer(&self) -> Layer {
         Layer { name: FILE, root: dict(&self.table) }
     }
 
     /// Where a key or table of the file begins.
-    pub(super) fn origin(&self, path: &KeyPath) -> Option<Origin> {
+    pub(crate) fn origin(&self, path: &KeyPath) -> Option<Origin> {
         let (name, tables) = path.0.split_last()?;
         let table = tables.iter().try_fold(&self.table, |table, name| {
             table.get(name.as_str()).and_then(|value| value.get_ref().as_table())
@@ -148,19 +148,19 @@ fn value_of(value: &DeValue<'_>) -> Value {
 }
 
 /// What the environment sets.
-pub(super) struct Environment {
+pub(crate) struct Environment {
     /// The values of keys.
-    pub(super) layer: Layer,
+    pub(crate) layer: Layer,
     /// systemd's directory; it stands below the file.
-    pub(super) systemd: Layer,
+    pub(crate) systemd: Layer,
     /// The file that `GSDK2MQTT_CONFIG` names.
-    pub(super) config: Option<OsString>,
+    pub(crate) config: Option<OsString>,
     /// Variables that set nothing and perhaps come from elsewhere.
-    pub(super) warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads the variables that begin with the prefix, and systemd's `STATE_DIRECTORY`.
-pub(super) fn environment(
+pub(crate) fn environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     schema: &Schema,
     mistakes: &mut Vec<Mistake>,
@@ -220,7 +220,7 @@ pub fn variable_of(key: &str) -> String {
 }
 
 /// Reads the `--set KEY=VALUE` arguments.
-pub(super) fn command_line(sets: &[String], schema: &Schema, mistakes: &mut Vec<Mistake>) -> Layer {
+pub(crate) fn command_line(sets: &[String], schema: &Schema, mistakes: &mut Vec<Mistake>) -> Layer {
     let mut layer = Layer::new(COMMAND_LINE);
     for set in sets {
         let (key, value) = set.split_once('=').map_or((&**set, None), |(key, it)| (key, Some(it)));

@@ -49,33 +49,33 @@ fn generate() -> schemars::Schema {
 }
 
 /// The schema as loading uses it.
-pub(super) struct Schema(Json);
+pub(crate) struct Schema(Json);
 
 impl Schema {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(generate().to_value())
     }
 
     /// The description of the key or table at a path.
-    pub(super) fn at(&self, path: &[String]) -> Option<&Json> {
+    pub(crate) fn at(&self, path: &[String]) -> Option<&Json> {
         path.iter().try_fold(&self.0, |node, name| child(node, name))
     }
 
     /// Every key with its description; `*` stands for a name that the user chooses.
-    pub(super) fn keys(&self) -> Vec<(String, &Json)> {
+    pub(crate) fn keys(&self) -> Vec<(String, &Json)> {
         let mut keys = Vec::new();
         collect_keys(&self.0, "", &mut keys);
         keys
     }
 
     /// Fills in the defaults, and reads text as what its key takes: number, true or false, list.
-    pub(super) fn complete(&self, root: &mut Value) {
+    pub(crate) fn complete(&self, root: &mut Value) {
         complete(&self.0, root);
     }
 
     /// What to write instead of an unknown key of a table with these `known` keys: a near one, else
     /// the same key of another table, else the list. `below` are names below the unknown key.
-    pub(super) fn suggestion(&self, path: &KeyPath, below: &[String], known: &[&str]) -> String {
+    pub(crate) fn suggestion(&self, path: &KeyPath, below: &[String], known: &[&str]) -> String {
         let Some((name, table)) = path.0.split_last() else { return String::new() };
         if let Some(near) = nearest(name, known) {
             let names = table.iter().map(String::as_str).chain([*near]);
@@ -92,17 +92,17 @@ impl Schema {
 }
 
 /// The description of what stands below a table under a name.
-pub(super) fn child<'a>(table: &'a Json, name: &str) -> Option<&'a Json> {
+pub(crate) fn child<'a>(table: &'a Json, name: &str) -> Option<&'a Json> {
     let any = table.get("additionalProperties").filter(|any| any.is_object());
     table["properties"].get(name).or(any)
 }
 
-pub(super) fn is_table(node: &Json) -> bool {
+pub(crate) fn is_table(node: &Json) -> bool {
     node["type"] == "object"
 }
 
 /// The words of a key that takes one of a fixed set.
-pub(super) fn choices(node: &Json) -> Vec<&str> {
+pub(crate) fn choices(node: &Json) -> Vec<&str> {
     let listed = node["enum"].as_array().into_iter().flatten();
     let described = node["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
     listed.chain(described).filter_map(Json::as_str).collect()

@@ -32,7 +32,7 @@ pub struct Setting {
 }
 
 /// The merged configuration before it is typed, and the mistakes found in it.
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     figment: Figment,
     root: Value,
     file: Option<&'a File<'a>>,
@@ -44,7 +44,7 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// Merges the layers, the later over the earlier, over the defaults.
-    pub(super) fn new(
+    pub(crate) fn new(
         layers: impl IntoIterator<Item = Layer>,
         file: Option<&'a File<'a>>,
         schema: &'a Schema,
@@ -97,12 +97,12 @@ impl<'a> Tree<'a> {
         path.0.iter().try_fold(&self.root, |value, name| value.as_dict()?.get(name))
     }
 
-    pub(super) fn is_set(&self, path: &KeyPath) -> bool {
+    pub(crate) fn is_set(&self, path: &KeyPath) -> bool {
         self.value(path).is_some()
     }
 
     /// The value of a key, if it is there and right.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         path: &KeyPath,
         read: impl FnOnce(&Value) -> Option<T>,
@@ -111,14 +111,14 @@ impl<'a> Tree<'a> {
     }
 
     /// The names below a table.
-    pub(super) fn names(&self, table: &KeyPath) -> Vec<String> {
+    pub(crate) fn names(&self, table: &KeyPath) -> Vec<String> {
         let dict = self.value(table).and_then(Value::as_dict);
         dict.map_or_else(Vec::new, |dict| dict.keys().cloned().collect())
     }
 
     /// Where a key was set, else its table. A table is where the file has it, else where the first
     /// of its keys was set.
-    pub(super) fn origin(&self, path: &KeyPath) -> Origin {
+    pub(crate) fn origin(&self, path: &KeyPath) -> Origin {
         match self.value(path) {
             None => path.parent().map_or(Origin::Default, |table| self.origin(&table)),
             Some(Value::Dict(_, table)) => {
@@ -144,19 +144,19 @@ impl<'a> Tree<'a> {
     }
 
     /// Reports a mistake about a key.
-    pub(super) fn wrong(&mut self, path: &KeyPath, text: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, path: &KeyPath, text: impl Into<String>) {
         let (origin, key) = (self.origin(path), path.to_string());
         self.mistakes.push(Mistake { origin, key, text: text.into() });
         self.wrong_tables.extend(path.parent());
     }
 
     /// Whether a key of a table was reported, which may explain what the table lacks.
-    pub(super) fn is_wrong(&self, table: &KeyPath) -> bool {
+    pub(crate) fn is_wrong(&self, table: &KeyPath) -> bool {
         self.wrong_tables.contains(table)
     }
 
     /// Checks the type of every value, each table on its own.
-    pub(super) fn check_types(&mut self) {
+    pub(crate) fn check_types(&mut self) {
         type Named = BTreeMap<String, IgnoredAny>;
         let top = KeyPath::default();
         self.check::<Config>(&top);
@@ -254,7 +254,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The typed configuration with every setting, or the mistakes.
-    pub(super) fn finish(mut self) -> Result<(Config, Vec<Setting>), Vec<Mistake>> {
+    pub(crate) fn finish(mut self) -> Result<(Config, Vec<Setting>), Vec<Mistake>> {
         if self.mistakes.is_empty() {
             match Config::deserialize(&self.root) {
                 Ok(config) => return Ok((config, self.settings())),
@@ -307,7 +307,7 @@ fn remove(value: &mut Value, path: &[String]) -> bool {
 }
 
 /// A value as TOML.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::String(_, text) => format!("{text:?}"),
         Value::Bool(_, truth) => truth.to_string(),

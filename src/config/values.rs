@@ -17,11 +17,11 @@ use serde::{Deserialize, Deserializer};
 use super::key_path::nearest;
 use crate::ids::{GATEWAY_NAME_LEN_MAX, is_snake_word};
 
-pub(super) const HOUR: u64 = 3_600;
-pub(super) const DAY: u64 = 24 * HOUR;
-pub(super) const KIB: u64 = 1 << 10;
-pub(super) const MIB: u64 = 1 << 20;
-pub(super) const TIB: u64 = 1 << 40;
+pub(crate) const HOUR: u64 = 3_600;
+pub(crate) const DAY: u64 = 24 * HOUR;
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const TIB: u64 = 1 << 40;
 
 /// The longest base topic, in bytes: the levels below it have to fit too.
 const TOPIC_LEN_MAX: usize = 128;
@@ -31,7 +31,7 @@ const RESPONSE_PREFIX_LEN_MAX: usize = 256;
 const LABEL_LEN_MAX: usize = 255;
 
 /// Reads a text and parses it.
-pub(super) fn parsed<'de, D: Deserializer<'de>, T>(
+pub(crate) fn parsed<'de, D: Deserializer<'de>, T>(
     source: D,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<T, D::Error> {
@@ -39,7 +39,7 @@ pub(super) fn parsed<'de, D: Deserializer<'de>, T>(
 }
 
 /// A text that is not empty and that MQTT can carry.
-pub(super) fn text<'de, D, T>(source: D) -> Result<T, D::Error>
+pub(crate) fn text<'de, D, T>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: From<String>,
@@ -55,7 +55,7 @@ where
     })
 }
 
-pub(super) fn path<'de, D, T>(source: D) -> Result<T, D::Error>
+pub(crate) fn path<'de, D, T>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: From<PathBuf>,
@@ -64,7 +64,7 @@ where
     Ok(PathBuf::from(path).into())
 }
 
-pub(super) fn secret<'de, D: Deserializer<'de>>(
+pub(crate) fn secret<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<SecretString>, D::Error> {
     let secret: String = text(source)?;
@@ -72,7 +72,7 @@ pub(super) fn secret<'de, D: Deserializer<'de>>(
 }
 
 /// A name for people.
-pub(super) fn label<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn label<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
     parsed(source, |text| {
         let fits = (1..=LABEL_LEN_MAX).contains(&text.chars().count());
         if fits && !text.trim().is_empty() && !text.chars().any(char::is_control) {
@@ -83,7 +83,7 @@ pub(super) fn label<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Strin
 }
 
 /// `bridge` or `bridge_<x>`, which no gateway may be called.
-pub(super) fn bridge_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+pub(crate) fn bridge_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     parsed(source, |text| {
         let reserved = crate::ids::is_for_bridges(text);
         if reserved && is_snake_word(text) && text.len() <= GATEWAY_NAME_LEN_MAX {
@@ -94,7 +94,7 @@ pub(super) fn bridge_name<'de, D: Deserializer<'de>>(source: D) -> Result<String
 }
 
 /// A duration as in `60s`, `1h 30m`, `30d`, from `LEAST` to `MOST` seconds.
-pub(super) fn duration<'de, D, const LEAST: u64, const MOST: u64>(
+pub(crate) fn duration<'de, D, const LEAST: u64, const MOST: u64>(
     source: D,
 ) -> Result<Duration, D::Error>
 where
@@ -104,7 +104,7 @@ where
 }
 
 /// A duration, or `never`.
-pub(super) fn duration_or_never<'de, D, const LEAST: u64, const MOST: u64>(
+pub(crate) fn duration_or_never<'de, D, const LEAST: u64, const MOST: u64>(
     source: D,
 ) -> Result<Option<Duration>, D::Error>
 where
@@ -142,7 +142,7 @@ fn in_largest_unit(duration: Duration) -> String {
 }
 
 /// A size as in `512MiB`, from `LEAST` to `MOST` bytes.
-pub(super) fn size<'de, D, T, const LEAST: u64, const MOST: u64>(source: D) -> Result<T, D::Error>
+pub(crate) fn size<'de, D, T, const LEAST: u64, const MOST: u64>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
@@ -160,7 +160,7 @@ where
 }
 
 /// A whole number from `LEAST` to `MOST`.
-pub(super) fn number<'de, D, T, const LEAST: u64, const MOST: u64>(source: D) -> Result<T, D::Error>
+pub(crate) fn number<'de, D, T, const LEAST: u64, const MOST: u64>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
@@ -182,7 +182,7 @@ pub struct Rate {
 }
 
 /// A rate as in `20/s` or `100/m`.
-pub(super) fn rate<'de, D: Deserializer<'de>>(source: D) -> Result<Rate, D::Error> {
+pub(crate) fn rate<'de, D: Deserializer<'de>>(source: D) -> Result<Rate, D::Error> {
     parsed(source, |text| {
         let rate = text.split_once('/').and_then(|(count, unit)| {
             let seconds = match unit.trim() {
@@ -201,7 +201,7 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(source: D) -> Result<Rate, D::Erro
 }
 
 /// A time zone of the IANA database.
-pub(super) fn time_zone<'de, D: Deserializer<'de>>(source: D) -> Result<TimeZone, D::Error> {
+pub(crate) fn time_zone<'de, D: Deserializer<'de>>(source: D) -> Result<TimeZone, D::Error> {
     parsed(source, |text| {
         TimeZone::get(text).map_err(|_| {
             let names = jiff::tz::db().available().map(|name| name.to_string());
@@ -213,12 +213,12 @@ pub(super) fn time_zone<'de, D: Deserializer<'de>>(source: D) -> Result<TimeZone
 }
 
 /// The machine's time zone, else UTC.
-pub(super) fn machine_time_zone() -> TimeZone {
+pub(crate) fn machine_time_zone() -> TimeZone {
     TimeZone::try_system().unwrap_or(TimeZone::UTC)
 }
 
 /// The beginning of topics: levels with `/` between, none empty, no wildcards.
-pub(super) fn topic<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+pub(crate) fn topic<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     parsed(source, |text| check_topic(text, TOPIC_LEN_MAX).map(|()| text.to_owned()))
 }
 
@@ -242,7 +242,7 @@ fn check_topic(text: &str, len_max: usize) -> Result<(), String> {
 }
 
 /// The beginning of the topics that responses may be sent to.
-pub(super) fn response_prefix<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+pub(crate) fn response_prefix<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
     parsed(source, |text| {
         let Some(levels) = text.strip_suffix('/') else {
             let example =
@@ -254,7 +254,7 @@ pub(super) fn response_prefix<'de, D: Deserializer<'de>>(source: D) -> Result<St
 }
 
 /// A word of a fixed set, in any case.
-pub(super) fn word<'de, D, T>(source: D) -> Result<T, D::Error>
+pub(crate) fn word<'de, D, T>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -263,7 +263,7 @@ where
 }
 
 /// Words of a fixed set, in any case.
-pub(super) fn words<'de, D, T>(source: D) -> Result<BTreeSet<T>, D::Error>
+pub(crate) fn words<'de, D, T>(source: D) -> Result<BTreeSet<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Ord,

@@ -11,7 +11,7 @@ use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
 const PACKET_SIZE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A running broker.
-pub(super) struct Broker {
+pub(crate) struct Broker {
     address: SocketAddr,
     shutdown: BrokerShutdownHandle,
 }
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Broker {
 
 impl Broker {
     /// Starts a broker; it listens when this returns.
-    pub(super) async fn start(listen: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn start(listen: SocketAddr) -> anyhow::Result<Self> {
         let storage =
             StorageConfig::new().with_backend(StorageBackend::Memory).with_persistence(true);
         let config = BrokerConfig::new()
@@ -45,11 +45,11 @@ impl Broker {
     }
 
     /// The address that it listens on.
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         self.shutdown.shutdown();
     }
 }

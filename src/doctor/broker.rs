@@ -16,7 +16,7 @@ const PACKET_SMALL: u32 = 64 * 1024;
 const PACKET_MIN: u32 = 4 * 1024;
 
 /// `settings` are the bridge's own.
-pub(super) async fn examine(config: &Config, mut settings: Settings) -> Vec<Finding> {
+pub(crate) async fn examine(config: &Config, mut settings: Settings) -> Vec<Finding> {
     let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
     let topic = topics.response(&config.bridge_name, "check");
     // A running bridge must not lose its session, nor must a will be published in its name.

@@ -23,7 +23,7 @@ const EVENTS_MAX: usize = 100_000;
 /// A larger clock skew is a warning; times on the wire have whole seconds.
 const SKEW_WARN_MS: i64 = 3_000;
 
-pub(super) async fn examine(options: GatewayOptions) -> Vec<Finding> {
+pub(crate) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     let name = options.name.clone();
     let client = match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
         Ok(client) => client,

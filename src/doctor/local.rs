@@ -12,7 +12,7 @@ use super::Finding;
 use crate::config::Config;
 use crate::store::StateDir;
 
-pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
     let holder = StateDir::holder(&config.state_dir);
     let mut findings = Vec::new();
     if let Some(holder) = &holder {

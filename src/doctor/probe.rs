@@ -17,11 +17,11 @@ const RETAINED_DEADLINE: Duration = Duration::from_secs(3);
 /// The broker drops a retained message after this time if the check ends before it is cleared.
 const RETAINED_EXPIRY: Duration = Duration::from_secs(60);
 /// The payload of probes, which no broker refuses for its form.
-pub(super) const PAYLOAD: Bytes = Bytes::from_static(b"{}");
+pub(crate) const PAYLOAD: Bytes = Bytes::from_static(b"{}");
 
 /// Why a publish was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PublishError {
+pub(crate) enum PublishError {
     #[error("{0}")]
     Refused(Refusal),
     #[error("{0}")]
@@ -29,13 +29,13 @@ pub(super) enum PublishError {
 }
 
 impl PublishError {
-    pub(super) fn is_unauthorized(&self) -> bool {
+    pub(crate) fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused(refusal) if *refusal == Refusal::NOT_AUTHORIZED)
     }
 }
 
 /// Waits for the connection.
-pub(super) async fn connected(session: &mut Session) -> Result<Connected, String> {
+pub(crate) async fn connected(session: &mut Session) -> Result<Connected, String> {
     let is_connected = |event| match event {
         Event::Connected(connected) => Some(connected),
         _ => None,
@@ -44,19 +44,19 @@ pub(super) async fn connected(session: &mut Session) -> Result<Connected, String
 }
 
 /// The session once it is connected.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     session: Session,
     connection: Connection,
     token: u64,
 }
 
 impl Probe {
-    pub(super) const fn new(session: Session, connection: Connection) -> Self {
+    pub(crate) const fn new(session: Session, connection: Connection) -> Self {
         Self { session, connection, token: 0 }
     }
 
     /// Subscribes, and returns the refused filters.
-    pub(super) async fn subscribe(
+    pub(crate) async fn subscribe(
         &mut self,
         filters: &[String],
     ) -> Result<Vec<(String, Refusal)>, String> {
@@ -70,7 +70,7 @@ impl Probe {
     }
 
     /// Publishes a message that is not retained.
-    pub(super) async fn publish(
+    pub(crate) async fn publish(
         &mut self,
         topic: &str,
         payload: Bytes,
@@ -79,7 +79,7 @@ impl Probe {
     }
 
     /// Publishes a retained message, or clears it with an empty payload.
-    pub(super) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+    pub(crate) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
         self.send(Publish {
             topic: topic.to_owned(),
             payload,
@@ -109,7 +109,7 @@ impl Probe {
     }
 
     /// Whether a subscription to this filter yields the retained message of this topic.
-    pub(super) async fn read_retained(&mut self, filter: &str, topic: &str) -> bool {
+    pub(crate) async fn read_retained(&mut self, filter: &str, topic: &str) -> bool {
         if self
             .connection
             .subscribe(vec![(filter.to_owned(), RetainHandling::SendAtSubscribe)])
@@ -125,7 +125,7 @@ impl Probe {
     }
 
     /// Disconnects. After the deadline the session is dropped, and the broker publishes the will.
-    pub(super) async fn disconnect(mut self) {
+    pub(crate) async fn disconnect(mut self) {
         self.connection.disconnect();
         _ = timeout(ANSWER_DEADLINE, async { while self.session.next().await.is_some() {} }).await;
     }

@@ -1,10 +1,10 @@
 //! Applies the stream's statuses and the rows of lists to devices, and collects the resulting
 //! events and states.
 
-use super::Output;
 use super::device::Device;
 use super::device_table::DeviceTable;
 use super::event::{DeviceEvent, Source, StatusReport};
+use super::io::Output;
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListContext};
 use super::listed::Listed;

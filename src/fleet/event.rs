@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
-use super::GatewayIndex;
 use super::listed::DeviceType;
 use super::status::Status;
 use crate::ids::{DeviceId, Moment};
+
+/// A gateway's place in the order in which they were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GatewayIndex(pub usize);
 
 /// The kind of a change (contract, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

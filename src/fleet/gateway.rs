@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::GatewayIndex;
-use super::Output;
 use super::changes::Changes;
 use super::device::Device;
 use super::device_table::DeviceTable;
-use super::event::{GatewayEvent, StatusReport};
+use super::event::{GatewayEvent, GatewayIndex, StatusReport};
+use super::io::Output;
 use super::link::{LinkTracker, ViewContext};
 use super::list_check::{ListContext, SECOND_LOOK_MS};
 use super::list_schedule::ListSchedule;

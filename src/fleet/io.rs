@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::GatewayIndex;
-use super::event::{DeviceEvent, GatewayEvent};
+use super::event::{DeviceEvent, GatewayEvent, GatewayIndex};
 use super::listed::Listed;
 use super::status::Status;
 use crate::ids::DeviceId;

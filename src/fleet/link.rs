@@ -5,7 +5,7 @@
 //! the devices' states stand, their uptime frozen. If the list is read in time, that time counts as
 //! observed.
 
-use super::GatewayIndex;
+use super::event::GatewayIndex;
 use super::state::LinkState;
 use crate::ids::Moment;
 

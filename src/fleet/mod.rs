@@ -29,7 +29,7 @@ mod uptime;
 use std::collections::BTreeSet;
 use std::ops::RangeBounds;
 
-pub use event::{DeviceEvent, EventType, GatewayEvent, Source};
+pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
 pub use gateway::GatewaySettings;
 pub use io::{LinkEvent, Output};
 pub use listed::{DeviceInfo, DeviceType, Listed};
@@ -46,10 +46,6 @@ use crate::ids::{DeviceId, Moment, SteadyClock};
 use device::Device;
 use event::StatusReport;
 use gateway::Gateway;
-
-/// A gateway's place in the order in which they were added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GatewayIndex(pub usize);
 
 /// Every gateway with every device. Methods ignore an index that was never returned.
 #[derive(Debug)]

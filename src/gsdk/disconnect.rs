@@ -5,9 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::connection::Connection;
-use super::error::{Error, ErrorCode, code_name, is_too_many_pings, root_cause};
+use super::error::{Error, ErrorCode, LinkError, code_name, is_too_many_pings, root_cause};
 use super::options::PORT_DEFAULT;
-use super::reports::LinkError;
 use super::rpc::SUBSCRIBE_STATUS;
 use crate::ids::GatewayName;
 

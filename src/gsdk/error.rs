@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -199,6 +200,32 @@ pub(crate) fn root_cause(status: &Status) -> String {
 fn sources<'a>(status: &'a Status) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let source = |error: &&'a (dyn StdError + 'static)| (*error).source();
     std::iter::successors(status.source(), source)
+}
+
+/// Why a link is down or a list failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkError {
+    pub code: ErrorCode,
+    /// What failed and what to do, in one line that names the gateway.
+    pub message: Arc<str>,
+}
+
+impl LinkError {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<Arc<str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<&Error> for LinkError {
+    fn from(error: &Error) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Logs each distinct failure of a gateway's link once between two successful connections.
 
-use super::reports::LinkError;
+use super::error::LinkError;
 use super::rpc::ApiVersion;
 use crate::ids::GatewayName;
 

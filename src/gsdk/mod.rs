@@ -18,10 +18,10 @@ mod types;
 
 pub use client::GatewayClient;
 pub use connection::{RpcObserver, RpcRecord};
-pub use error::{Error, ErrorCode, code_name};
+pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
 pub use options::{GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
-pub use reports::{LinkError, LinkReport, LinkReportSender};
+pub use reports::{LinkReport, LinkReportSender};
 pub use rpc::ApiVersion;
 pub use types::{DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, PendingDevice};
 

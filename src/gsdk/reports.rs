@@ -1,12 +1,9 @@
 //! What a gateway's task reports, in the order in which it happened, and the queue that takes it.
 
-use std::fmt;
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 
 use super::disconnect::Disconnect;
-use super::error::{Error, ErrorCode};
+use super::error::LinkError;
 use super::rpc::ApiVersion;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
 use crate::ids::{GatewayName, Moment};
@@ -30,32 +27,6 @@ pub enum LinkReport {
 impl From<LinkEvent> for LinkReport {
     fn from(event: LinkEvent) -> Self {
         Self::Event(event)
-    }
-}
-
-/// Why a link is down or a list failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkError {
-    pub code: ErrorCode,
-    /// What failed and what to do, in one line that names the gateway.
-    pub message: Arc<str>,
-}
-
-impl LinkError {
-    pub(crate) fn new(code: ErrorCode, message: impl Into<Arc<str>>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
-impl From<&Error> for LinkError {
-    fn from(error: &Error) -> Self {
-        Self::new(error.code(), error.to_string())
-    }
-}
-
-impl fmt::Display for LinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }
 

@@ -1,7 +1,4 @@
 //! The entities of the bridge, of a gateway, of a device.
-//!
-//! May not leave out a component that another configuration has: one without anything but its
-//! platform is what makes Home Assistant remove it (and means nothing where it has none).
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +12,7 @@ const EVENT_AGE_MAX_S: u32 = 300;
 /// Components by their keys. These never change: Home Assistant knows the components by them.
 type Components = Map<String, Value>;
 
-pub(super) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> Components {
+pub(crate) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> Components {
     let mut components = Components::new();
     let available = json!([{ "topic": topics.state }]);
     // Without availability: a bridge that is away is what it tells.
@@ -45,7 +42,7 @@ pub(super) fn of_bridge(id: &str, topics: &BridgeTopics, controls: Controls) -> 
     components
 }
 
-pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -> Components {
+pub(crate) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -> Components {
     let mut components = Components::new();
     // What is said of its devices holds only while its view is live.
     let live = json!([{ "topic": topics.bridge_state }, { "topic": topics.state }]);
@@ -107,7 +104,7 @@ pub(super) fn of_gateway(id: &str, topics: &GatewayTopics, controls: Controls) -
     components
 }
 
-pub(super) fn of_device(
+pub(crate) fn of_device(
     id: &str,
     device_id: DeviceId,
     topics: &DeviceTopics,

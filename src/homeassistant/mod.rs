@@ -1,7 +1,6 @@
 //! Home Assistant's discovery: what it is told of the bridge, each gateway and each device. Pure.
 //!
-//! May not know topics (it is handed them), brokers, or when anything is sent: `mqtt` does. The
-//! same values are always the same bytes, so that what has not changed can be told.
+//! The same values are always the same bytes, so that what has not changed can be told.
 
 mod entities;
 mod owner;

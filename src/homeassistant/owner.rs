@@ -1,6 +1,4 @@
 //! Whose discovery a retained message is, and of whom it speaks.
-//!
-//! May not take another bridge's for ours: several share a broker, a base topic and a prefix.
 
 use serde::Deserialize;
 
@@ -10,7 +8,7 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Directory;
 
 /// What Home Assistant's log calls us.
-pub(super) const ORIGIN: &str = "gsdk2mqtt";
+pub(crate) const ORIGIN: &str = "gsdk2mqtt";
 
 /// Of whom discovery speaks, parents first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,4 @@
 //! Tests of the payloads: whole, as Home Assistant gets them, and whose they are.
-//!
-//! May not touch a broker.
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nret
 
 /// The connections beyond the limit.
 #[derive(Debug)]
-pub(super) struct ExcessConnections {
+pub(crate) struct ExcessConnections {
     heartbeat: Heartbeat,
     tasks: JoinSet<()>,
     /// The oldest first; dropping a sender evicts its connection.
@@ -33,11 +33,11 @@ pub(super) struct ExcessConnections {
 }
 
 impl ExcessConnections {
-    pub(super) fn new(heartbeat: Heartbeat) -> Self {
+    pub(crate) fn new(heartbeat: Heartbeat) -> Self {
         Self { heartbeat, tasks: JoinSet::new(), waiting: VecDeque::new() }
     }
 
-    pub(super) fn answer(&mut self, socket: TcpStream) {
+    pub(crate) fn answer(&mut self, socket: TcpStream) {
         while self.tasks.try_join_next().is_some() {}
         self.waiting.retain(|waiting| !waiting.is_closed());
         if self.waiting.len() >= EXCESS_MAX {
@@ -48,7 +48,7 @@ impl ExcessConnections {
         self.tasks.spawn(answer(socket, self.heartbeat.clone(), evicted));
     }
 
-    pub(super) async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -59,7 +59,7 @@ impl Hosts {
 
 /// Answers 421 where the name is not allowed. `/healthz` is open: it reveals nothing, and a probe
 /// under another name must not restart a healthy bridge.
-pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let refused = hosts.refused(&request).filter(|_| request.uri().path() != "/healthz");
     let Some(refused) = refused else { return next.run(request).await };
     let quoted: String = refused.chars().take(QUOTED_MAX).collect();

@@ -23,7 +23,7 @@ use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, inf
 use crate::task::catch_panic;
 
 /// Scrapes at once: Prometheus, and a second instance or a person.
-pub(super) const SCRAPES_MAX: usize = 2;
+pub(crate) const SCRAPES_MAX: usize = 2;
 /// How long a scrape may take. Prometheus itself waits for 10 s.
 const SCRAPE_DEADLINE: Duration = Duration::from_secs(10);
 /// When a scrape beyond the limit may be retried, in seconds.
@@ -34,7 +34,7 @@ const CHUNKS_MAX: usize = 2;
 /// Text; an error aborts the answer, so that a client cannot take a part for the whole.
 type Chunk = Result<String, String>;
 
-pub(super) async fn metrics(
+pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
     Extension(truncated): Extension<Truncated>,
 ) -> Response {

@@ -78,7 +78,7 @@ pub enum Changes {
 
 /// Why the event loop gave no answer.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum NoAnswer {
+pub(crate) enum NoAnswer {
     #[error("the bridge is stopping")]
     Stopping,
     #[error("the event loop has not answered for 10 s")]
@@ -97,7 +97,7 @@ impl LoopClient {
         (Self(sender), receiver)
     }
 
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         query: impl FnOnce(oneshot::Sender<T>) -> Query,
     ) -> Result<T, NoAnswer> {
@@ -113,7 +113,7 @@ impl LoopClient {
     }
 
     /// The measures of all gateways.
-    pub(super) async fn gateways(&self) -> Result<Vec<GatewayMeasures>, NoAnswer> {
+    pub(crate) async fn gateways(&self) -> Result<Vec<GatewayMeasures>, NoAnswer> {
         let mut gateways = Vec::new();
         loop {
             let index = GatewayIndex(gateways.len());
@@ -125,13 +125,13 @@ impl LoopClient {
     }
 
     /// The devices of a gateway, in order of their IDs.
-    pub(super) const fn devices(&self, gateway: GatewayIndex) -> DeviceChunks<'_> {
+    pub(crate) const fn devices(&self, gateway: GatewayIndex) -> DeviceChunks<'_> {
         DeviceChunks { client: self, gateway, after: None, is_complete: false }
     }
 }
 
 /// A gateway's devices, at most [`DEVICES_PER_QUERY`] at a time.
-pub(super) struct DeviceChunks<'a> {
+pub(crate) struct DeviceChunks<'a> {
     client: &'a LoopClient,
     gateway: GatewayIndex,
     after: Option<DeviceId>,
@@ -139,7 +139,7 @@ pub(super) struct DeviceChunks<'a> {
 }
 
 impl DeviceChunks<'_> {
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<DeviceMeasures>>, NoAnswer> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<DeviceMeasures>>, NoAnswer> {
         if self.is_complete {
             return Ok(None);
         }

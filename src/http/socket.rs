@@ -26,10 +26,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// closed: in HTTP/1.0 a close would look like the end of the answer. Handlers get it as an
 /// extension of the request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Truncated(Arc<AtomicBool>);
+pub(crate) struct Truncated(Arc<AtomicBool>);
 
 impl Truncated {
-    pub(super) fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -37,7 +37,7 @@ impl Truncated {
 /// A socket whose writes fail with [`io::ErrorKind::TimedOut`] when the kernel has accepted no
 /// bytes for [`WRITE_TIMEOUT`].
 #[derive(Debug)]
-pub(super) struct WriteTimeout {
+pub(crate) struct WriteTimeout {
     socket: TcpStream,
     /// Runs while a write is pending.
     timer: Option<Pin<Box<Sleep>>>,
@@ -45,7 +45,7 @@ pub(super) struct WriteTimeout {
 }
 
 impl WriteTimeout {
-    pub(super) const fn new(socket: TcpStream, truncated: Truncated) -> Self {
+    pub(crate) const fn new(socket: TcpStream, truncated: Truncated) -> Self {
         Self { socket, timer: None, truncated }
     }
 
@@ -106,7 +106,7 @@ impl AsyncWrite for WriteTimeout {
 /// Works around hyper 1.12: an answer without a length in HTTP/1.0 ends with its connection, but
 /// hyper leaves the connection open when the end of the body comes after all was flushed, until
 /// its task is woken once more.
-pub(super) async fn close_http_1_0(request: Request, next: Next) -> Response {
+pub(crate) async fn close_http_1_0(request: Request, next: Next) -> Response {
     let is_chunked = request.version() > Version::HTTP_10;
     let response = next.run(request).await;
     if is_chunked || response.body().size_hint().exact().is_some() {

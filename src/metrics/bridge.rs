@@ -135,7 +135,7 @@ impl Metrics {
             )?,
             registry,
         };
-        DegradedReason::ALL.into_iter().for_each(|reason| metrics.degraded(reason, false));
+        DegradedReason::ALL.into_iter().for_each(|reason| _ = metrics.set_degraded(reason, false));
         Ok(metrics)
     }
 
@@ -167,9 +167,12 @@ impl Metrics {
         self.commands.with_label_values(&[gateway, command, result]).inc();
     }
 
-    /// Sets whether the bridge is degraded for this reason.
-    pub fn degraded(&self, reason: DegradedReason, is_degraded: bool) {
-        self.degraded.with_label_values(&[reason.as_str()]).set(i64::from(is_degraded));
+    /// Sets whether the bridge is degraded for this reason; returns whether that has changed.
+    pub fn set_degraded(&self, reason: DegradedReason, is_degraded: bool) -> bool {
+        let gauge = self.degraded.with_label_values(&[reason.as_str()]);
+        let before = gauge.get();
+        gauge.set(i64::from(is_degraded));
+        before != gauge.get()
     }
 
     /// The bridge's own series as Prometheus text.

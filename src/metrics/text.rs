@@ -1,15 +1,15 @@
 //! Writes Prometheus text: the head of a family, and its samples.
 
 /// A family of samples with one name.
-pub(super) struct Family {
-    pub(super) name: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) help: &'static str,
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) help: &'static str,
 }
 
 impl Family {
     /// `# HELP` and `# TYPE`.
-    pub(super) fn head(&self) -> String {
+    pub(crate) fn head(&self) -> String {
         let Self { name, kind, help } = self;
         format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
     }
@@ -17,21 +17,21 @@ impl Family {
 
 /// Starts a sample: its name and `labels` as written by [`label`], joined by commas; more labels
 /// may follow before [`end`].
-pub(super) fn begin(text: &mut String, name: &str, labels: &str) {
+pub(crate) fn begin(text: &mut String, name: &str, labels: &str) {
     text.push_str(name);
     text.push('{');
     text.push_str(labels);
 }
 
 /// Ends a sample with its value.
-pub(super) fn end(text: &mut String, value: Thousandths) {
+pub(crate) fn end(text: &mut String, value: Thousandths) {
     text.push_str("} ");
     value.write(text);
     text.push('\n');
 }
 
 /// `name="value"`, escaped.
-pub(super) fn label(text: &mut String, name: &str, value: &str) {
+pub(crate) fn label(text: &mut String, name: &str, value: &str) {
     text.push_str(name);
     text.push_str("=\"");
     let mut rest = value;
@@ -49,16 +49,16 @@ pub(super) fn label(text: &mut String, name: &str, value: &str) {
     text.push('"');
 }
 
-pub(super) fn number(text: &mut String, number: u64) {
+pub(crate) fn number(text: &mut String, number: u64) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// A value in thousandths, such as milliseconds; written without loss.
 #[derive(Clone, Copy)]
-pub(super) struct Thousandths(pub(super) i64);
+pub(crate) struct Thousandths(pub(crate) i64);
 
 impl Thousandths {
-    pub(super) fn whole(number: u64) -> Self {
+    pub(crate) fn whole(number: u64) -> Self {
         Self(i64::try_from(number).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
     }
 

@@ -6,8 +6,9 @@ mod request;
 pub mod session;
 mod topics;
 
-pub(crate) use publish::{Answer, DiscoverySettings, Kind, Publisher, Rejected, Rejection, View};
+pub(crate) use publish::{Answer, DiscoverySettings, Kind, Publisher, Rejected, View};
 pub use refusal::Refusal;
+pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReplyTo, Request};
 pub use session::{
     Ack, Connected, Connection, Event, Generation, Limits, Message, Password, Protocol, Publish,

@@ -16,16 +16,16 @@ use crate::ids::{HostPort, Moment};
 /// A failed attempt to connect.
 #[derive(Debug)]
 pub struct DialError {
-    pub(super) peer: Peer,
-    pub(super) address: HostPort,
-    pub(super) failure: Box<Failure>,
+    pub(crate) peer: Peer,
+    pub(crate) address: HostPort,
+    pub(crate) failure: Box<Failure>,
 }
 
 impl std::error::Error for DialError {}
 
 /// What failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     File(FileFailure),
     NoSystemRoots(String),
     ServerName(String),
@@ -57,7 +57,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Of a system call that was to connect.
-    pub(super) fn from_io(error: io::Error) -> Self {
+    pub(crate) fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             _ if no_handles_left(&error) => Self::NoHandles(error),
@@ -77,7 +77,7 @@ pub(crate) enum FileKind {
 
 impl FileKind {
     /// Its key, and the codes of a file that cannot be read and of one that is invalid.
-    pub(super) const fn names(self) -> (&'static str, DialCode, DialCode) {
+    pub(crate) const fn names(self) -> (&'static str, DialCode, DialCode) {
         match self {
             Self::Ca => ("ca_file", DialCode::CaFileUnreadable, DialCode::CaFileInvalid),
             Self::Certificate => {
@@ -90,7 +90,7 @@ impl FileKind {
         }
     }
 
-    pub(super) const fn noun(self) -> &'static str {
+    pub(crate) const fn noun(self) -> &'static str {
         match self {
             Self::Ca => "CA file",
             Self::Certificate => "certificate file",
@@ -102,29 +102,29 @@ impl FileKind {
 
 /// A file that cannot be used.
 #[derive(Debug)]
-pub(super) struct FileFailure {
-    pub(super) kind: FileKind,
-    pub(super) path: PathBuf,
-    pub(super) problem: Problem,
+pub(crate) struct FileFailure {
+    pub(crate) kind: FileKind,
+    pub(crate) path: PathBuf,
+    pub(crate) problem: Problem,
 }
 
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     Unread(ReadError),
     Unusable(String),
     KeyMismatch,
 }
 
 impl FileFailure {
-    pub(super) fn unread(kind: FileKind, path: &Path, error: ReadError) -> Self {
+    pub(crate) fn unread(kind: FileKind, path: &Path, error: ReadError) -> Self {
         Self { kind, path: path.to_owned(), problem: Problem::Unread(error) }
     }
 
-    pub(super) fn unusable(kind: FileKind, path: &Path, problem: String) -> Self {
+    pub(crate) fn unusable(kind: FileKind, path: &Path, problem: String) -> Self {
         Self { kind, path: path.to_owned(), problem: Problem::Unusable(problem) }
     }
 
-    pub(super) fn key_mismatch(path: &Path) -> Self {
+    pub(crate) fn key_mismatch(path: &Path) -> Self {
         Self { kind: FileKind::Key, path: path.to_owned(), problem: Problem::KeyMismatch }
     }
 }
@@ -136,7 +136,7 @@ impl From<FileFailure> for Failure {
 }
 
 impl DialError {
-    pub(super) fn new(target: &DialTarget, failure: Failure) -> Self {
+    pub(crate) fn new(target: &DialTarget, failure: Failure) -> Self {
         let (peer, address) = (target.peer.clone(), target.address.clone());
         Self { peer, address, failure: Box::new(failure) }
     }

@@ -26,17 +26,17 @@ const REFUSAL_ALERTS: [AlertDescription; 6] = [
 ];
 
 /// What a failed handshake has to be compared with.
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// The name that the certificate must hold.
-    pub(super) expected: String,
+    pub(crate) expected: String,
     /// The CA file and the name of its first authority.
-    pub(super) ca: Option<(PathBuf, String)>,
+    pub(crate) ca: Option<(PathBuf, String)>,
     /// Whether we have a client certificate.
-    pub(super) certificate_given: bool,
+    pub(crate) certificate_given: bool,
 }
 
 impl Facts {
-    pub(super) fn explain(
+    pub(crate) fn explain(
         &self,
         error: io::Error,
         presented: Option<Certificate>,

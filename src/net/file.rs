@@ -64,7 +64,7 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 }
 
 /// Makes sure that a path names a regular file, without opening it.
-pub(super) fn expect_file(path: &Path) -> Result<(), ReadError> {
+pub(crate) fn expect_file(path: &Path) -> Result<(), ReadError> {
     let kind = std::fs::metadata(path).map_err(ReadError::from_io)?.file_type();
     // Opening a named pipe would wait for its writer, and a device may have no end.
     not_a_file(kind).map_or(Ok(()), |other| Err(ReadError::NotAFile(other)))
@@ -100,7 +100,7 @@ fn not_a_file(kind: FileType) -> Option<&'static str> {
 ///
 /// # Errors
 /// When it does not end in time.
-pub(super) async fn off_runtime<T: Send + 'static>(
+pub(crate) async fn off_runtime<T: Send + 'static>(
     name: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReadError> {

@@ -29,7 +29,7 @@ use crate::certificate::Certificate;
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// A TLS handshake to come, or just done.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
     verifier: Arc<RecordingVerifier>,
@@ -39,7 +39,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Reads the files and builds the settings.
-    pub(super) async fn prepare(tls: &Tls, host: &str) -> Result<Self, Failure> {
+    pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, Failure> {
         let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
         let server_name = ServerName::try_from(expected.clone())
             .map_err(|_| Failure::ServerName(expected.clone()))?;
@@ -74,27 +74,27 @@ impl Handshake {
         Ok(Self { config: Arc::new(config), server_name, verifier, client, facts })
     }
 
-    pub(super) fn config(&self) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
     }
 
-    pub(super) fn server_name(&self) -> ServerName<'static> {
+    pub(crate) fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 
     /// The certificate that the peer presented.
-    pub(super) fn presented(&mut self) -> Option<Certificate> {
+    pub(crate) fn presented(&mut self) -> Option<Certificate> {
         self.verifier.presented.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the peer asked for a client certificate. The alert that says so may be overtaken by
     /// the end of the connection.
-    pub(super) fn certificate_requested(&self) -> bool {
+    pub(crate) fn certificate_requested(&self) -> bool {
         self.client.requested.load(Ordering::Relaxed)
     }
 
     /// Why the handshake failed.
-    pub(super) fn explain(mut self, error: io::Error) -> Failure {
+    pub(crate) fn explain(mut self, error: io::Error) -> Failure {
         let (presented, requested) = (self.presented(), self.certificate_requested());
         self.facts.explain(error, presented, requested)
     }

@@ -1,6 +1,4 @@
 //! The bridge's own info and events as JSON (contract, section 1).
-//!
-//! May not decide anything: its callers say what is so.
 
 use std::collections::BTreeSet;
 

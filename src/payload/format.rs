@@ -21,11 +21,11 @@ fn timestamp(moment: Moment) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest)
 }
 
-pub(super) fn moment<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn moment<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{:.3}", timestamp(*moment)))
 }
 
-pub(super) fn moment_opt<S: Serializer>(
+pub(crate) fn moment_opt<S: Serializer>(
     value: &Option<Moment>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -35,11 +35,11 @@ pub(super) fn moment_opt<S: Serializer>(
     }
 }
 
-pub(super) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-pub(super) fn text_opt<S: Serializer>(
+pub(crate) fn text_opt<S: Serializer>(
     value: &Option<impl Display>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -50,7 +50,7 @@ pub(super) fn text_opt<S: Serializer>(
 }
 
 /// A status, or `unknown`.
-pub(super) fn status<S: Serializer>(
+pub(crate) fn status<S: Serializer>(
     value: &Option<Status>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -61,7 +61,7 @@ pub(super) fn status<S: Serializer>(
 }
 
 /// Milliseconds as a number of seconds: whole ones without a fraction.
-pub(super) fn seconds_opt<S: Serializer>(
+pub(crate) fn seconds_opt<S: Serializer>(
     millis: &Option<i64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -1,6 +1,4 @@
 //! A gateway's info and events as JSON (contract, section 1).
-//!
-//! May not decide anything: every field is what the core, the link or the configuration says.
 
 use serde::Serialize;
 

@@ -123,7 +123,7 @@ impl StateDir {
 }
 
 /// Whether the file at this path is this open one.
-pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (open, found) = (file.metadata()?, path.metadata()?);
     Ok((open.dev(), open.ino()) == (found.dev(), found.ino()))
 }
@@ -140,7 +140,7 @@ fn holder(mut lock: File) -> String {
 }
 
 /// The path itself if nothing is there, otherwise with the first number behind it that is free.
-pub(super) fn free_name(path: &Path) -> PathBuf {
+pub(crate) fn free_name(path: &Path) -> PathBuf {
     let numbered = (2_u32..).map(|number| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!("-{number}"));

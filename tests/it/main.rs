@@ -1,6 +1,4 @@
 //! The integration tests: one binary, a module for each room; `harness` starts what they need.
-//!
-//! May not sleep where a condition can be awaited.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;

@@ -1,7 +1,4 @@
 //! The broker session against real mosquitto processes: killed, frozen, refusing, over TLS.
-//!
-//! May not look inside the session: what counts is what the loop is told and what an independent
-//! client of the broker sees.
 
 mod faults;
 mod kill;

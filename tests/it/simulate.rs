@@ -1,6 +1,4 @@
 //! `gsdk2mqtt simulate` as a process.
-//!
-//! May not test the simulated gateway itself: it has tests of its own.
 
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,6 @@
 //! A small MQTT 5 broker in the model's network, which keeps all it was given.
 //!
-//! May not do more than the bridge needs of one: clean sessions, QoS 1 in, QoS 0 out, retained
-//! messages, last wills, take-over by client ID. Its faults are in `Mood`.
+//! Its faults are in `Mood`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use crate::ids::CommandName;
 
 /// A subcommand.
 #[derive(Debug, Subcommand)]
-pub(super) enum CtlCommand {
+pub(crate) enum CtlCommand {
     /// The managed devices and how they are connected
     Devices,
     /// Search the gateway's subnet for devices
@@ -46,7 +46,7 @@ pub(super) enum CtlCommand {
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct Connect {
+pub(crate) struct Connect {
     /// Its IPv4 address
     ip: String,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(super) struct Connect {
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Its port [default: 51211]
     #[arg(long)]
     port: Option<u64>,
@@ -65,14 +65,14 @@ pub(super) struct Target {
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct Devices {
+pub(crate) struct Devices {
     /// The devices' IDs
     #[arg(value_name = "DEVICE", required = true, value_parser = device)]
     device_ids: Vec<u64>,
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct Change {
+pub(crate) struct Change {
     #[command(flatten)]
     #[serde(flatten)]
     devices: Devices,
@@ -82,7 +82,7 @@ pub(super) struct Change {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Async {
+pub(crate) enum Async {
     /// Register devices
     Add {
         /// ID and address, as in 544114231=192.168.0.104
@@ -96,7 +96,7 @@ pub(super) enum Async {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum AcceptFilter {
+pub(crate) enum AcceptFilter {
     /// Show it
     Get,
     /// Replace the whole filter
@@ -124,13 +124,13 @@ pub(super) enum AcceptFilter {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// Set it, with all that belongs to it
     Set(ModeSet),
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct ModeSet {
+pub(crate) struct ModeSet {
     /// Who dials whom
     #[arg(value_parser = ["server_to_device", "device_to_server"], ignore_case = true)]
     mode: String,
@@ -140,7 +140,7 @@ pub(super) struct ModeSet {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Ssl {
+pub(crate) enum Ssl {
     /// Switch it on, and connect again
     Enable(Change),
     /// Switch it off, and connect again
@@ -148,7 +148,7 @@ pub(super) enum Ssl {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Slaves {
+pub(crate) enum Slaves {
     /// Show them
     Get,
     /// Set those behind one device: all of them, or none
@@ -156,7 +156,7 @@ pub(super) enum Slaves {
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(super) struct SlavesSet {
+pub(crate) struct SlavesSet {
     /// The device they hang on
     #[arg(value_name = "DEVICE", value_parser = device)]
     device_id: u64,
@@ -179,19 +179,19 @@ fn address(text: &str) -> Result<(u64, String), String> {
 }
 
 /// Seconds for a request. JSON has no infinity; as text it is refused by the request's check.
-pub(super) fn seconds(number: f64) -> Value {
+pub(crate) fn seconds(number: f64) -> Value {
     if number.is_finite() { json!(number) } else { json!(number.to_string()) }
 }
 
 /// What a subcommand does.
-pub(super) enum Action {
+pub(crate) enum Action {
     Watch,
     /// A command, and the fields of its request.
     Request(CommandName, Map<String, Value>),
 }
 
 impl Action {
-    pub(super) const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Watch => "watch",
             Self::Request(name, _) => name.as_str(),
@@ -200,7 +200,7 @@ impl Action {
 }
 
 impl CtlCommand {
-    pub(super) fn action(self) -> Action {
+    pub(crate) fn action(self) -> Action {
         let (name, fields) = match self {
             Self::Watch => return Action::Watch,
             Self::Devices => (CommandName::Devices, json!({})),

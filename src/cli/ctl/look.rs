@@ -6,14 +6,14 @@ use terminal_size::{Width, terminal_size_of};
 
 /// What the terminal offers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// In columns.
-    pub(super) width: Option<u16>,
-    pub(super) colours: bool,
+    pub(crate) width: Option<u16>,
+    pub(crate) colours: bool,
 }
 
 impl Look {
-    pub(super) fn of_stdout() -> Self {
+    pub(crate) fn of_stdout() -> Self {
         let out = std::io::stdout();
         if !out.is_terminal() {
             return Self::default();
@@ -27,7 +27,7 @@ impl Look {
     }
 
     /// Colours the text if the word is a status or a result.
-    pub(super) fn coloured(self, word: &str, text: String) -> String {
+    pub(crate) fn coloured(self, word: &str, text: String) -> String {
         let code = match word {
             _ if !self.colours => return text,
             "tcp_connected" | "tls_connected" | "ok" | "linked" => "32",
@@ -39,7 +39,7 @@ impl Look {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    pub(super) fn bold(self, text: String) -> String {
+    pub(crate) fn bold(self, text: String) -> String {
         if self.colours { format!("\x1b[1m{text}\x1b[0m") } else { text }
     }
 }

@@ -38,7 +38,7 @@ const UNNAMED: &str = "gateway";
 
 /// Commands straight to a gateway: those of MQTT, `/` as a space and `_` as `-`.
 #[derive(Debug, clap::Args)]
-pub(super) struct CtlArgs {
+pub(crate) struct CtlArgs {
     #[command(flatten)]
     config: config::Args,
     /// Which gateway of the configuration; may be left out where there is only one
@@ -75,7 +75,7 @@ struct Gateway {
     is_unnamed: bool,
 }
 
-pub(super) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let gateway = gateway(&args);
     let action = args.command.action();

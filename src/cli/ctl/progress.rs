@@ -12,7 +12,7 @@ use crate::commands::Command;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Awaits `work` and shows its progress.
-pub(super) async fn show<T>(command: &Command, work: impl Future<Output = T>) -> T {
+pub(crate) async fn show<T>(command: &Command, work: impl Future<Output = T>) -> T {
     let searching = match command {
         Command::Search { wait } => Some(*wait),
         _ => None,

@@ -66,7 +66,7 @@ const NAMED: &[Column] = &[ID, NAME];
 
 /// Formats an answer's data, and names the columns that were omitted. `name_of` gives the
 /// configured name of a device.
-pub(super) fn format(
+pub(crate) fn format(
     command: &str,
     data: &Value,
     name_of: impl Fn(u64) -> Option<String>,

@@ -31,7 +31,7 @@ struct Watch {
     look: Look,
 }
 
-pub(super) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
     let (queue, mut events) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
     let options = gateway.options.clone();

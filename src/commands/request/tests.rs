@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::{BridgeCommand, FailureCode, HistoryQuery};
+use crate::commands::{BridgeCommand, Command, FailureCode, HistoryQuery};
 use crate::ids::{CommandName as Name, CommandScope, Moment};
 
 fn refusal(name: Name, payload: &str) -> String {

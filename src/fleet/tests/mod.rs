@@ -10,23 +10,23 @@ use std::time::Instant;
 use super::*;
 
 /// A core with one gateway, fed by hand.
-pub(super) struct Bench {
-    pub(super) fleet: Fleet,
+pub(crate) struct Bench {
+    pub(crate) fleet: Fleet,
     clock: SteadyClock,
-    pub(super) gateway: GatewayIndex,
-    pub(super) now: Moment,
-    pub(super) out: Vec<Output>,
+    pub(crate) gateway: GatewayIndex,
+    pub(crate) now: Moment,
+    pub(crate) out: Vec<Output>,
 }
 
-pub(super) const AUDIT_MS: i64 = 60_000;
-pub(super) const UNKNOWN_MS: i64 = 10_000;
-pub(super) const FORGET_MS: i64 = 3_600_000;
+pub(crate) const AUDIT_MS: i64 = 60_000;
+pub(crate) const UNKNOWN_MS: i64 = 10_000;
+pub(crate) const FORGET_MS: i64 = 3_600_000;
 
-pub(super) fn id(number: u32) -> DeviceId {
+pub(crate) fn id(number: u32) -> DeviceId {
     DeviceId::new(number).unwrap()
 }
 
-pub(super) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
+pub(crate) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
     Listed {
         device_id: id(number),
         status,
@@ -42,7 +42,7 @@ pub(super) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
 }
 
 impl Bench {
-    pub(super) fn new(declared: &[u32]) -> Self {
+    pub(crate) fn new(declared: &[u32]) -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let clock = SteadyClock::new(Instant::now(), now);
@@ -58,7 +58,7 @@ impl Bench {
     }
 
     /// With a link and this first list.
-    pub(super) fn online(rows: Vec<Listed>) -> Self {
+    pub(crate) fn online(rows: Vec<Listed>) -> Self {
         let mut bench = Self::new(&[]);
         bench.input(LinkEvent::LinkUp);
         bench.list(rows);
@@ -66,39 +66,39 @@ impl Bench {
         bench
     }
 
-    pub(super) fn input(&mut self, event: LinkEvent) {
+    pub(crate) fn input(&mut self, event: LinkEvent) {
         self.fleet.step(self.now, self.gateway, event, &mut self.out);
     }
 
-    pub(super) fn status(&mut self, number: u32, status: Status) {
+    pub(crate) fn status(&mut self, number: u32, status: Status) {
         self.status_dated(number, status, self.now);
     }
 
     /// A status with this time of the gateway's clock.
-    pub(super) fn status_dated(&mut self, number: u32, status: Status, timestamp: Moment) {
+    pub(crate) fn status_dated(&mut self, number: u32, status: Status, timestamp: Moment) {
         let timestamp_s = u32::try_from(timestamp.millis() / 1000).unwrap();
         let (device_id, received) = (id(number), self.clock.instant(self.now));
         self.input(LinkEvent::Status { device_id, status, timestamp_s, received });
     }
 
-    pub(super) fn request_list(&mut self) {
+    pub(crate) fn request_list(&mut self) {
         self.fleet.request_list(self.now, self.gateway, &mut self.out);
     }
 
-    pub(super) fn list(&mut self, rows: Vec<Listed>) {
+    pub(crate) fn list(&mut self, rows: Vec<Listed>) {
         self.input(LinkEvent::ListRequested);
         self.input(LinkEvent::List(rows));
     }
 
-    pub(super) fn link_down(&mut self) {
+    pub(crate) fn link_down(&mut self) {
         self.link_down_after(self.now);
     }
 
-    pub(super) fn link_down_after(&mut self, last_activity: Moment) {
+    pub(crate) fn link_down_after(&mut self, last_activity: Moment) {
         self.input(LinkEvent::LinkDown { last_activity: self.clock.instant(last_activity) });
     }
 
-    pub(super) fn pass(&mut self, millis: i64) {
+    pub(crate) fn pass(&mut self, millis: i64) {
         let end = self.now.plus(millis);
         while let Some(due) = self.fleet.wake_at().filter(|&due| due <= end) {
             self.now = self.now.max(due);
@@ -109,30 +109,30 @@ impl Bench {
         self.now = end;
     }
 
-    pub(super) fn events(&mut self) -> Vec<DeviceEvent> {
+    pub(crate) fn events(&mut self) -> Vec<DeviceEvent> {
         let out = std::mem::take(&mut self.out);
         let event = |output| if let Output::Event(event) = output { Some(event) } else { None };
         out.into_iter().filter_map(event).collect()
     }
 
-    pub(super) fn gateway_events(&mut self) -> Vec<GatewayEvent> {
+    pub(crate) fn gateway_events(&mut self) -> Vec<GatewayEvent> {
         let out = std::mem::take(&mut self.out);
         let event =
             |output| if let Output::GatewayEvent(_, event) = output { Some(event) } else { None };
         out.into_iter().filter_map(event).collect()
     }
 
-    pub(super) fn asked_for_list(&mut self) -> bool {
+    pub(crate) fn asked_for_list(&mut self) -> bool {
         let asked = self.out.contains(&Output::RequestList(self.gateway));
         self.out.clear();
         asked
     }
 
-    pub(super) fn device(&self, number: u32) -> DeviceState {
+    pub(crate) fn device(&self, number: u32) -> DeviceState {
         self.fleet.device(self.gateway, id(number)).unwrap()
     }
 
-    pub(super) fn measures(&mut self, number: u32) -> DeviceMeasures {
+    pub(crate) fn measures(&mut self, number: u32) -> DeviceMeasures {
         let mut all = self.fleet.measures(self.gateway, .., self.now);
         all.find(|device| device.device_id == id(number)).unwrap()
     }

@@ -3,7 +3,7 @@
 use super::*;
 use Status::*;
 
-pub(super) fn types(events: &[DeviceEvent]) -> Vec<&'static str> {
+pub(crate) fn types(events: &[DeviceEvent]) -> Vec<&'static str> {
     events.iter().map(|event| event.event_type.name()).collect()
 }
 

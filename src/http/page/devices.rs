@@ -12,7 +12,7 @@ use crate::metrics::GatewayMeasures;
 use crate::payload::GatewayEntry;
 
 /// Devices on one page.
-pub(super) const PAGE_ROWS: usize = 200;
+pub(crate) const PAGE_ROWS: usize = 200;
 
 /// What the page's address asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -20,18 +20,18 @@ pub(super) const PAGE_ROWS: usize = 200;
 pub(in crate::http) struct Filter {
     /// A text that name, ID, type, address or gateway contains.
     #[serde(rename = "q", deserialize_with = "trimmed")]
-    pub(super) text: String,
+    pub(crate) text: String,
     /// `None` for all devices.
     #[serde(rename = "show", deserialize_with = "none_if_empty")]
-    pub(super) condition: Option<Condition>,
+    pub(crate) condition: Option<Condition>,
     /// Pages to skip.
-    pub(super) page: usize,
+    pub(crate) page: usize,
 }
 
 /// The condition of a device. Devices are listed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     /// Expected and not connected.
     Down,
     /// Expected, and its state is unknown.
@@ -44,19 +44,19 @@ pub(super) enum Condition {
 
 /// A device as the page shows it.
 #[derive(Clone, Debug)]
-pub(super) struct DeviceRow {
-    pub(super) gateway: String,
-    pub(super) name: String,
-    pub(super) device: DeviceMeasures,
-    pub(super) hours: [Hour; HOURS],
+pub(crate) struct DeviceRow {
+    pub(crate) gateway: String,
+    pub(crate) name: String,
+    pub(crate) device: DeviceMeasures,
+    pub(crate) hours: [Hour; HOURS],
 }
 
 /// One page of the devices that match a filter.
 #[derive(Debug)]
-pub(super) struct DeviceList {
-    pub(super) rows: Vec<DeviceRow>,
+pub(crate) struct DeviceList {
+    pub(crate) rows: Vec<DeviceRow>,
     /// The devices on all pages.
-    pub(super) matching: usize,
+    pub(crate) matching: usize,
 }
 
 fn trimmed<'de, D: Deserializer<'de>>(text: D) -> Result<String, D::Error> {
@@ -73,7 +73,7 @@ fn none_if_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Condition>
 }
 
 impl Condition {
-    pub(super) const fn of(device: &DeviceMeasures) -> Self {
+    pub(crate) const fn of(device: &DeviceMeasures) -> Self {
         match device.connected {
             Some(true) => Self::Up,
             _ if !device.expected => Self::Absent,
@@ -83,7 +83,7 @@ impl Condition {
     }
 
     /// Its name in addresses and style sheets.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
             Self::Unknown => "unknown",
@@ -116,7 +116,7 @@ fn searchable(gateway: &GatewayEntry, device: &DeviceMeasures) -> String {
 }
 
 impl DeviceRow {
-    pub(super) fn new(
+    pub(crate) fn new(
         gateway: &GatewayEntry,
         index: GatewayIndex,
         device: DeviceMeasures,
@@ -137,19 +137,19 @@ impl DeviceRow {
 type Place = (Condition, i64, DeviceKey);
 
 /// The devices of one page. Keeps no more devices than stand up to the end of that page.
-pub(super) struct Search<'a> {
+pub(crate) struct Search<'a> {
     filter: &'a Filter,
     found: BTreeMap<Place, DeviceMeasures>,
     matching: usize,
 }
 
 impl<'a> Search<'a> {
-    pub(super) const fn new(filter: &'a Filter) -> Self {
+    pub(crate) const fn new(filter: &'a Filter) -> Self {
         Self { filter, found: BTreeMap::new(), matching: 0 }
     }
 
     /// Reads all devices, a chunk at a time.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         event_loop: &LoopClient,
         gateways: &[GatewayMeasures],
@@ -177,7 +177,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    pub(super) fn finish(self, gateways: &[GatewayMeasures], hours: &Hours) -> DeviceList {
+    pub(crate) fn finish(self, gateways: &[GatewayMeasures], hours: &Hours) -> DeviceList {
         let skipped = self.filter.page.saturating_mul(PAGE_ROWS);
         let rows = self.found.into_iter().skip(skipped).filter_map(|((_, _, key), device)| {
             let gateway = gateways.get(key.0.0)?;

@@ -7,26 +7,26 @@ use crate::fleet::{GatewayIndex, Observed};
 use crate::ids::DeviceId;
 
 /// The hours of the availability bar.
-pub(super) const HOURS: usize = 24;
+pub(crate) const HOURS: usize = 24;
 /// The seconds of an hour.
-pub(super) const HOUR_S: u16 = 3600;
+pub(crate) const HOUR_S: u16 = 3600;
 /// The resolution of an hour that has ended: a quarter of a minute, so that it fits a byte.
 const UNIT_S: u16 = 15;
 
 /// One device.
-pub(super) type DeviceKey = (GatewayIndex, DeviceId);
+pub(crate) type DeviceKey = (GatewayIndex, DeviceId);
 
 /// One hour of a device, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hour {
-    pub(super) observed_s: u16,
+pub(crate) struct Hour {
+    pub(crate) observed_s: u16,
     /// Rounded up, so that no outage is hidden.
-    pub(super) down_s: u16,
+    pub(crate) down_s: u16,
 }
 
 /// The last hours of all devices. 64 bytes a device.
 #[derive(Debug)]
-pub(super) struct Hours {
+pub(crate) struct Hours {
     /// The current hour, counted from 1970.
     current: i64,
     devices: BTreeMap<DeviceKey, Day>,
@@ -44,17 +44,17 @@ struct Day {
 
 impl Hours {
     /// `hour` is the current hour, counted from 1970.
-    pub(super) const fn new(hour: i64) -> Self {
+    pub(crate) const fn new(hour: i64) -> Self {
         Self { current: hour, devices: BTreeMap::new() }
     }
 
     /// Whether the current hour is over at `hour`.
-    pub(super) const fn is_over(&self, hour: i64) -> bool {
+    pub(crate) const fn is_over(&self, hour: i64) -> bool {
         hour > self.current
     }
 
     /// Ends the current hour with what has been observed by now of each device that still exists.
-    pub(super) fn end(&mut self, hour: i64, observed: impl Iterator<Item = (DeviceKey, Observed)>) {
+    pub(crate) fn end(&mut self, hour: i64, observed: impl Iterator<Item = (DeviceKey, Observed)>) {
         let mut before = std::mem::take(&mut self.devices);
         for (key, observed) in observed {
             let mut day = before.remove(&key).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Hours {
     }
 
     /// A device's last hours, the current one last.
-    pub(super) fn of(&self, key: &DeviceKey, observed: Observed) -> [Hour; HOURS] {
+    pub(crate) fn of(&self, key: &DeviceKey, observed: Observed) -> [Hour; HOURS] {
         let day = self.devices.get(key).copied().unwrap_or_default();
         let mut hours = [Hour::default(); HOURS];
         for (at, hour) in (self.current - (HOURS as i64 - 1)..).zip(&mut hours) {

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
-pub(super) use updates::send_updates;
+pub(crate) use updates::send_updates;
 
 use super::query::{NoAnswer, Query};
 use super::{App, unavailable};
@@ -37,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What the requests for the page share.
 #[derive(Debug)]
-pub(super) struct StatusPage {
+pub(crate) struct StatusPage {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
     hours: Mutex<Hours>,
@@ -46,7 +46,7 @@ pub(super) struct StatusPage {
 }
 
 impl StatusPage {
-    pub(super) fn new() -> (Self, broadcast::Sender<Event>) {
+    pub(crate) fn new() -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let hours = Mutex::new(Hours::new(current_hour()));
         (Self { updates: updates.downgrade(), hours, rendering: Semaphore::new(1) }, updates)
@@ -63,19 +63,19 @@ fn current_hour() -> i64 {
     i64::try_from(since_epoch.as_secs() / u64::from(hours::HOUR_S)).unwrap_or(i64::MAX)
 }
 
-pub(super) async fn style() -> impl IntoResponse {
+pub(crate) async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
 }
 
-pub(super) async fn script() -> impl IntoResponse {
+pub(crate) async fn script() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("page.js"))
 }
 
-pub(super) async fn icon() -> impl IntoResponse {
+pub(crate) async fn icon() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"))
 }
 
-pub(super) async fn page(
+pub(crate) async fn page(
     State(app): State<Arc<App>>,
     Parameters(filter): Parameters<Filter>,
 ) -> Response {
@@ -96,7 +96,7 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
     Ok(view::page(&app.settings, &summary, &gateways, filter, &devices))
 }
 
-pub(super) async fn events(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn events(State(app): State<Arc<App>>) -> Response {
     let Some(updates) = app.page.updates.upgrade() else {
         return unavailable(&NoAnswer::Stopping);
     };

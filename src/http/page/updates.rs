@@ -19,7 +19,7 @@ use crate::http::query::{Changes, NoAnswer, Query};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends updates while a browser watches, until `stop` is true; the streams end with it.
-pub(in crate::http) async fn send_updates(
+pub(crate) async fn send_updates(
     app: Arc<App>,
     updates: broadcast::Sender<Event>,
     mut stop: watch::Receiver<bool>,

@@ -15,7 +15,7 @@ use crate::payload::rfc3339;
 const HOUR_WIDTH: usize = 5;
 const BAR_HEIGHT: u32 = 20;
 
-pub(super) fn page(
+pub(crate) fn page(
     settings: &Settings,
     summary: &Summary,
     gateways: &[GatewayMeasures],
@@ -74,7 +74,7 @@ fn legend(settings: &Settings) -> Markup {
 }
 
 /// The bridge and its gateways.
-pub(super) fn overview(summary: &Summary, gateways: &[GatewayMeasures]) -> Markup {
+pub(crate) fn overview(summary: &Summary, gateways: &[GatewayMeasures]) -> Markup {
     let sum = |count: fn(&GatewayMeasures) -> usize| gateways.iter().map(count).sum::<usize>();
     let counts = [
         ("down", "not connected", sum(|gateway| gateway.state.disconnected)),
@@ -180,11 +180,11 @@ fn page_link(filter: &Filter, page: usize, label: &str) -> Markup {
     html! { a href={ "?" (query) } { (label) } }
 }
 
-pub(super) fn row_id(row: &DeviceRow) -> String {
+pub(crate) fn row_id(row: &DeviceRow) -> String {
     format!("d-{}-{}", row.gateway, row.device.device_id)
 }
 
-pub(super) fn device_row(row: &DeviceRow) -> Markup {
+pub(crate) fn device_row(row: &DeviceRow) -> Markup {
     let DeviceRow { gateway, name, device, hours } = row;
     let info = device.info;
     let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());
@@ -276,7 +276,7 @@ fn observed_time(seconds: u32) -> String {
 }
 
 /// The latest events.
-pub(super) fn events(events: &[EventRow]) -> Markup {
+pub(crate) fn events(events: &[EventRow]) -> Markup {
     html! {
         @if events.is_empty() { li .sub { "None since the process began." } }
         @for event in events { (event_row(event)) }

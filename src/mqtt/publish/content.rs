@@ -3,16 +3,18 @@
 
 use std::time::Instant;
 
-use super::answers::{Answer, AnswerDropped, AnswerQueue};
+use super::answer::Answer;
+use super::answers::{AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
 use super::discovery_settings::DiscoverySettings;
 use super::events::next_event;
 use super::message::{MessageId, Outgoing, Rejected, View};
-use super::refusals::{Refusals, Rejection};
+use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::mqtt::refusal::Rejection;
 use crate::mqtt::topics::Topics;
 use crate::payload::{Directory, GatewayEntry};
 use crate::store::Outbox;

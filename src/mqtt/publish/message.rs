@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answers::Answer;
-use super::refusals::Rejection;
+use super::answer::Answer;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
 use crate::ids::DeviceId;
+use crate::mqtt::refusal::Rejection;
 use crate::mqtt::session::Publish;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
 

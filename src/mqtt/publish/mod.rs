@@ -3,6 +3,7 @@
 //! Each kind of message has a component that knows what of it is to be sent; the [`Publisher`]
 //! schedules them in the contract's order within the broker's window.
 
+mod answer;
 mod answers;
 mod changed_devices;
 mod clear_queue;
@@ -21,8 +22,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use answers::Answer;
+pub(crate) use answer::Answer;
 pub(crate) use discovery_settings::DiscoverySettings;
 pub(crate) use message::{Kind, Rejected, View};
 pub(crate) use publisher::Publisher;
-pub(crate) use refusals::Rejection;

@@ -1,7 +1,8 @@
 //! Schedules what is published: what a connection's phase allows, as much as the broker's window
 //! takes. Each message is tracked until the broker has accepted or refused it.
 
-use super::answers::{Answer, AnswerDropped};
+use super::answer::Answer;
+use super::answers::AnswerDropped;
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
 use super::discovery_settings::DiscoverySettings;
@@ -9,10 +10,9 @@ use super::full_publish::{FullPublish, Phase};
 use super::in_flight::InFlight;
 use super::isolation::{Admission, Isolation};
 use super::message::{Acknowledged, MessageId, Outgoing, Rejected, View};
-use super::refusals::Rejection;
 use crate::fleet::Fleet;
 use crate::ids::Moment;
-use crate::mqtt::refusal::Refusal;
+use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
 use crate::mqtt::topics::Topics;
 use crate::payload::Directory;

@@ -2,11 +2,10 @@
 //! which topics are emptied because their retained value is outdated.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use super::message::{Kind, MessageId, Outgoing};
 use crate::ids::Moment;
-use crate::mqtt::refusal::Refusal;
+use crate::mqtt::refusal::Rejection;
 
 /// The time after its first refusal at which a message is sent again, in milliseconds. Each further
 /// refusal doubles it.
@@ -15,73 +14,6 @@ const RETRY_MS: i64 = 2_000;
 const DOUBLINGS_MAX: u32 = 5;
 /// Refused messages that are named in the log with a warning, and in `/readyz`.
 const NAMED_MAX: usize = 100;
-
-/// Why a message is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    /// The broker has refused it, or is known to refuse it.
-    Refused(Refusal),
-    /// The broker closes the connection whenever it is sent.
-    ClosesConnection,
-}
-
-impl Rejection {
-    /// The metric label.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.as_str(),
-            Self::ClosesConnection => "closes_connection",
-        }
-    }
-
-    /// Whether sending the same message again cannot succeed.
-    pub(crate) const fn is_permanent(self) -> bool {
-        match self {
-            Self::Refused(refusal) => refusal.is_permanent(),
-            Self::ClosesConnection => true,
-        }
-    }
-
-    /// Whether the broker keeps no retained messages.
-    pub(crate) fn is_retain_not_supported(self) -> bool {
-        self == Self::Refused(Refusal::RETAIN_NOT_SUPPORTED)
-    }
-
-    /// What to change so that the broker accepts it.
-    pub(crate) const fn remedy(self) -> &'static str {
-        match self {
-            Self::ClosesConnection => {
-                "see the broker's log: raise its maximum packet size, or permit the topic in its \
-                 access list, and restart the bridge"
-            }
-            Self::Refused(refusal) => match refusal.code() {
-                0x87 => {
-                    "permit the topic to the bridge's user in the broker's access list, as \
-                     deploy/mosquitto/acl does"
-                }
-                0x95 => "raise the broker's maximum packet size",
-                0x97 => "raise the broker's quota for the bridge's user",
-                0x9A => "allow retained messages in the broker's configuration",
-                _ => "see the broker's log",
-            },
-        }
-    }
-}
-
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(refusal) => refusal.fmt(f),
-            Self::ClosesConnection => f.write_str("the broker closes the connection over it"),
-        }
-    }
-}
 
 /// The messages that were refused when they were last sent.
 #[derive(Debug, Default)]
@@ -230,6 +162,7 @@ mod tests {
     use super::*;
     use crate::fleet::GatewayIndex;
     use crate::ids::DeviceId;
+    use crate::mqtt::refusal::Refusal;
 
     fn device(id: u32) -> MessageId {
         MessageId::DeviceState(GatewayIndex(0), DeviceId::new(id).unwrap())

@@ -12,7 +12,7 @@ use super::*;
 use crate::fleet::*;
 use crate::homeassistant;
 use crate::ids::{DeviceId, Moment, SteadyClock};
-use crate::mqtt::{Publish, Refusal, Topics};
+use crate::mqtt::{Publish, Refusal, Rejection, Topics};
 use crate::payload::*;
 use crate::store::{Event, Limits, Outbox};
 

@@ -22,14 +22,14 @@ pub struct Ack {
 
 /// The broker's answer to a subscription.
 #[derive(Debug)]
-pub(super) struct Subscribed {
-    pub(super) filters: Vec<String>,
-    pub(super) refused: Vec<(String, Refusal)>,
+pub(crate) struct Subscribed {
+    pub(crate) filters: Vec<String>,
+    pub(crate) refused: Vec<(String, Refusal)>,
 }
 
 /// Acknowledgements that have not come.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Overdue {
+pub(crate) enum Overdue {
     /// All of them: the broker has sent none since.
     All,
     /// The oldest one, although the broker has sent later ones. MQTT wants them in order, so it may
@@ -39,7 +39,7 @@ pub(super) enum Overdue {
 
 /// Shared by the connection, which publishes, and the socket, which reads the packets.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AckTracker(Arc<Mutex<State>>);
+pub(crate) struct AckTracker(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,7 +60,7 @@ struct State {
 impl AckTracker {
     /// Notes a publish if `give` gives it to the library. The library cannot write it before it is
     /// noted. Returns `None` without asking where the window is full.
-    pub(super) fn publish<E>(
+    pub(crate) fn publish<E>(
         &self,
         token: u64,
         topic_hash: u32,
@@ -79,7 +79,7 @@ impl AckTracker {
     }
 
     /// Notes a subscription if `give` gives it to the library.
-    pub(super) fn subscribe<E>(
+    pub(crate) fn subscribe<E>(
         &self,
         filters: Vec<String>,
         give: impl FnOnce() -> Result<(), E>,
@@ -91,7 +91,7 @@ impl AckTracker {
     }
 
     /// A PUBLISH was written to the socket.
-    pub(super) fn publish_written(&self, packet: u16, topic: &[u8]) {
+    pub(crate) fn publish_written(&self, packet: u16, topic: &[u8]) {
         let mut state = self.state();
         match state.queued.pop_front() {
             Some((token, noted)) if noted == topic_hash(topic) => {
@@ -103,14 +103,14 @@ impl AckTracker {
     }
 
     /// A SUBSCRIBE was written to the socket.
-    pub(super) fn subscribe_written(&self, packet: u16) {
+    pub(crate) fn subscribe_written(&self, packet: u16) {
         let mut state = self.state();
         let filters = state.queued_filters.pop_front();
         state.written_filters.extend(filters.map(|filters| (packet, filters)));
     }
 
     /// A PUBACK has come.
-    pub(super) fn puback(&self, packet: u16, code: u8) {
+    pub(crate) fn puback(&self, packet: u16, code: u8) {
         let mut state = self.state();
         let at =
             state.written.iter().position(|(written, token)| *written == packet && token.is_some());
@@ -131,7 +131,7 @@ impl AckTracker {
     }
 
     /// A SUBACK has come, with a reason code for each filter.
-    pub(super) fn suback(&self, packet: u16, codes: &[u8]) {
+    pub(crate) fn suback(&self, packet: u16, codes: &[u8]) {
         let mut state = self.state();
         let written = &mut state.written_filters;
         let Some(at) = written.iter().position(|(written, _)| *written == packet) else { return };
@@ -144,7 +144,7 @@ impl AckTracker {
     }
 
     /// Moves the answers to publishes that have come into `acks`.
-    pub(super) fn take_acks(&self) -> Vec<Ack> {
+    pub(crate) fn take_acks(&self) -> Vec<Ack> {
         let mut state = self.state();
         if state.acks.is_empty() {
             return Vec::new();
@@ -155,24 +155,24 @@ impl AckTracker {
     }
 
     /// The answers to subscriptions that have come.
-    pub(super) fn take_subscribed(&self) -> Vec<Subscribed> {
+    pub(crate) fn take_subscribed(&self) -> Vec<Subscribed> {
         std::mem::take(&mut self.state().subscribed)
     }
 
     /// The packet that was acknowledged or written although another one was expected.
-    pub(super) fn mismatch(&self) -> Option<u16> {
+    pub(crate) fn mismatch(&self) -> Option<u16> {
         self.state().mismatch
     }
 
     /// Since when acknowledgements are owed, all or one.
-    pub(super) fn overdue(&self) -> Option<(Instant, Overdue)> {
+    pub(crate) fn overdue(&self) -> Option<(Instant, Overdue)> {
         let state = self.state();
         let skipped = state.skipped_since.map(|since| (since, Overdue::Skipped));
         skipped.or_else(|| state.owed_since.map(|since| (since, Overdue::All)))
     }
 
     /// Whether the broker owes acknowledgements.
-    pub(super) fn has_unacknowledged(&self) -> bool {
+    pub(crate) fn has_unacknowledged(&self) -> bool {
         !self.state().written.is_empty()
     }
 
@@ -181,7 +181,7 @@ impl AckTracker {
     }
 }
 
-pub(super) fn topic_hash(topic: &[u8]) -> u32 {
+pub(crate) fn topic_hash(topic: &[u8]) -> u32 {
     crc32fast::hash(topic)
 }
 

@@ -8,10 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Generation;
 use super::ack_tracker::{AckTracker, topic_hash};
 use super::traffic::Granted;
 use crate::mqtt::refusal::Refusal;
+
+/// The number of a connection within its session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub(crate) u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// An upper bound of a packet's bytes beside topic, payload and properties: header and lengths.
 const PACKET_OVERHEAD: usize = 16;
@@ -107,7 +116,7 @@ pub enum SubscribeError {
 
 /// Why the library does not take a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     Full,
     Closed,
     /// The topic or a filter is not valid.
@@ -115,7 +124,7 @@ pub(super) enum ClientError {
 }
 
 /// The publishing end of the MQTT library, of either version.
-pub(super) trait Client: fmt::Debug + Send {
+pub(crate) trait Client: fmt::Debug + Send {
     fn publish(&self, publish: Publish) -> Result<(), ClientError>;
     fn subscribe(&self, filters: &[(String, RetainHandling)]) -> Result<(), ClientError>;
     fn unsubscribe(&self, filters: Vec<String>);
@@ -134,7 +143,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         generation: Generation,
         client: Box<dyn Client>,
         granted: Granted,

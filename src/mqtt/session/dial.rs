@@ -8,18 +8,18 @@ use crate::certificate::Certificate;
 use crate::net::{self, DialError, DialTarget, Dialed, Peer, Stream, Tls};
 
 /// An open socket, and the password for CONNECT.
-pub(super) struct Opened {
-    pub(super) stream: Box<dyn Stream>,
-    pub(super) target: DialTarget,
+pub(crate) struct Opened {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) target: DialTarget,
     /// The broker's, with TLS.
-    pub(super) certificate: Option<Certificate>,
+    pub(crate) certificate: Option<Certificate>,
     /// Whether the broker asked for a client certificate.
-    pub(super) certificate_requested: bool,
-    pub(super) password: Option<SecretString>,
+    pub(crate) certificate_requested: bool,
+    pub(crate) password: Option<SecretString>,
 }
 
 /// Opens a connection to the broker, but not without the password that is configured.
-pub(super) async fn dial(settings: &Settings) -> Result<Opened, Fault> {
+pub(crate) async fn dial(settings: &Settings) -> Result<Opened, Fault> {
     let tls = |files| Tls { files, server_name: None, alpn: &[] };
     let target = DialTarget {
         peer: Peer::Broker { url: settings.url() },

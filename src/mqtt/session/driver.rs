@@ -11,13 +11,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::ack_tracker::{Overdue, Subscribed};
 use super::connection::{Client, Connection};
+use super::event::{Connected, Event, Message, SessionHandle, Stopped};
 use super::fault::{Broken, Fault, FaultContext, Problem};
 use super::settings::Settings;
 use super::traffic::{Granted, Traffic};
-use super::{Connected, Event, Message, SessionHandle};
 
 /// What the library did or received, as far as the packets do not show it.
-pub(super) enum MqttEvent {
+pub(crate) enum MqttEvent {
     Message(Message),
     /// Our DISCONNECT is sent.
     Disconnected,
@@ -25,18 +25,15 @@ pub(super) enum MqttEvent {
 }
 
 /// The polling end of the MQTT library, of either version.
-pub(super) trait Poller: Send {
+pub(crate) trait Poller: Send {
     /// The next event. It must not be cancelled: the library would lose packets.
     fn next(&mut self) -> impl Future<Output = Result<MqttEvent, Broken>> + Send;
     /// The next event that has already occurred.
     fn ready(&mut self) -> Option<MqttEvent>;
 }
 
-/// The session has ended: its events are not read any more, or DISCONNECT is sent.
-pub(super) struct Stopped;
-
 /// Runs one connection to its end; `None` if the session is to end as well.
-pub(super) async fn drive(
+pub(crate) async fn drive(
     client: Box<dyn Client>,
     mut poller: impl Poller,
     traffic: &Traffic,

@@ -17,7 +17,7 @@ const CLOSED_SOON_MAX: u32 = 3;
 
 /// Connections that the broker closed soon, one after another, without giving a reason.
 #[derive(Debug, Default)]
-pub(super) struct ClosedSoon {
+pub(crate) struct ClosedSoon {
     times: u32,
     /// In how many of them something was not acknowledged yet.
     unacknowledged: u32,
@@ -27,7 +27,7 @@ impl ClosedSoon {
     /// Names the likely cause once the broker has closed several connections. One that closes over
     /// a message (access list, size limit, quota) leaves that message unacknowledged each time.
     /// Many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
-    pub(super) fn explain(
+    pub(crate) fn explain(
         &mut self,
         fault: Fault,
         lasted: Option<Duration>,
@@ -62,7 +62,7 @@ impl ClosedSoon {
 
 /// Logs failures, each reason when it is new and then rarely.
 #[derive(Debug, Default)]
-pub(super) struct FailureLog {
+pub(crate) struct FailureLog {
     /// Failed attempts since the last connection.
     attempts: u32,
     connect: Reminder,
@@ -71,7 +71,7 @@ pub(super) struct FailureLog {
 
 impl FailureLog {
     /// A connection has ended. One that was `stable` makes its reason new again.
-    pub(super) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
+    pub(crate) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
         self.attempts = 0;
         self.connect = Reminder::default();
         if stable {
@@ -86,7 +86,7 @@ impl FailureLog {
     }
 
     /// An attempt has failed; returns how many have since the last connection.
-    pub(super) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
+    pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
         self.attempts = self.attempts.saturating_add(1);
         let attempts = self.attempts;
         let (_, is_due) = self.connect.count(reason);

@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use super::dial::Opened;
 use super::settings::{Protocol, Settings};
 use super::traffic::{Granted, Reason, Traffic};
 use crate::mqtt::refusal::Refusal;
@@ -20,7 +19,7 @@ const QOS_1_NEEDED: &str =
 
 /// Why a connection could not be opened, or has ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("broker {url} {problem}")]
@@ -29,7 +28,7 @@ pub(super) enum Fault {
 
 /// What a broker did, as the predicate of a sentence.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     #[error(
         "did not answer within {} s while answering CONNECT; check that mqtt.url names an MQTT \
          broker and that no firewall drops packets{hint}",
@@ -117,12 +116,12 @@ impl Fault {
     }
 
     /// Whether another client uses the same client ID.
-    pub(super) fn is_takeover(&self) -> bool {
+    pub(crate) fn is_takeover(&self) -> bool {
         matches!(self.problem(), Some(Problem::TakenOver { .. }))
     }
 
     /// Whether the broker closed the connection, with a DISCONNECT, without one or by a reset.
-    pub(super) fn is_closed_by_broker(&self) -> bool {
+    pub(crate) fn is_closed_by_broker(&self) -> bool {
         self.problem().is_some_and(|problem| {
             matches!(
                 problem,
@@ -136,19 +135,19 @@ impl Fault {
     }
 
     /// Whether a file that the configuration names is missing or cannot be read.
-    pub(super) fn is_file_missing(&self) -> bool {
+    pub(crate) fn is_file_missing(&self) -> bool {
         matches!(self, Self::Dial(error) if error.code().is_file_unreadable())
     }
 
     /// Whether another attempt costs the broker nothing.
-    pub(super) fn is_absence(&self) -> bool {
+    pub(crate) fn is_absence(&self) -> bool {
         matches!(self, Self::Dial(error) if error.is_absence())
     }
 }
 
 /// How the library's end of a connection failed.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     ConnackTimeout,
     Io(io::Error),
     /// The broker closed the connection.
@@ -160,7 +159,7 @@ pub(super) enum Broken {
 
 /// Explains the faults of one connection.
 #[derive(Debug)]
-pub(super) struct FaultContext<'a> {
+pub(crate) struct FaultContext<'a> {
     settings: &'a Settings,
     target: DialTarget,
     certificate_requested: bool,
@@ -168,21 +167,25 @@ pub(super) struct FaultContext<'a> {
 }
 
 impl<'a> FaultContext<'a> {
-    pub(super) fn new(settings: &'a Settings, opened: &Opened, traffic: Traffic) -> Self {
-        let certificate_requested = opened.certificate_requested;
-        Self { settings, target: opened.target.clone(), certificate_requested, traffic }
+    pub(crate) const fn new(
+        settings: &'a Settings,
+        target: DialTarget,
+        certificate_requested: bool,
+        traffic: Traffic,
+    ) -> Self {
+        Self { settings, target, certificate_requested, traffic }
     }
 
-    pub(super) const fn settings(&self) -> &'a Settings {
+    pub(crate) const fn settings(&self) -> &'a Settings {
         self.settings
     }
 
-    pub(super) fn fault(&self, problem: Problem) -> Fault {
+    pub(crate) fn fault(&self, problem: Problem) -> Fault {
         Fault::Broker { url: self.settings.url(), problem }
     }
 
     /// Why the connection ended: the broker's own reason, else what the library noticed.
-    pub(super) fn explain(&self, broken: Broken) -> Fault {
+    pub(crate) fn explain(&self, broken: Broken) -> Fault {
         if let Some(reason) = self.traffic.disconnect() {
             return self.fault(self.ended(&reason));
         }
@@ -217,7 +220,7 @@ impl<'a> FaultContext<'a> {
     }
 
     /// Why the bridge cannot use what the broker grants.
-    pub(super) fn check(&self, granted: &Granted) -> Result<(), Fault> {
+    pub(crate) fn check(&self, granted: &Granted) -> Result<(), Fault> {
         if !granted.qos_1 {
             return Err(self.fault(Problem::Declined { reason: QOS_1_NEEDED.to_owned() }));
         }

@@ -8,6 +8,7 @@ mod ack_tracker;
 mod connection;
 mod dial;
 mod driver;
+mod event;
 mod failures;
 mod fault;
 mod packet;
@@ -17,118 +18,31 @@ mod traffic;
 mod v4;
 mod v5;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 pub use ack_tracker::Ack;
-pub use connection::{Connection, Publish, PublishError, RetainHandling, SubscribeError};
+pub use connection::{
+    Connection, Generation, Publish, PublishError, RetainHandling, SubscribeError,
+};
+pub use event::{Connected, Event, Message};
 pub use settings::{Limits, Password, Protocol, Settings, Will};
 
-use crate::certificate::Certificate;
-use crate::mqtt::refusal::Refusal;
 use crate::net::Backoff;
 use crate::task::catch_panic;
 use dial::dial;
-use driver::{Stopped, drive};
+use driver::drive;
+use event::SessionHandle;
 use failures::{ClosedSoon, FailureLog};
 use fault::{Fault, FaultContext};
 use tap::PacketTap;
-use traffic::{PACKET_SIZE_MAX, Traffic};
+use traffic::Traffic;
 
 /// Events that may wait for the bridge. When full, nothing more is read from the broker. A message
 /// may have 256 KiB, so this bounds the memory too.
 const EVENTS_MAX: usize = 64;
-
-/// The number of a connection within its session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(u64);
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A message from the broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub topic: String,
-    pub payload: Bytes,
-    /// Whether it was retained before, or published as retained.
-    pub retain: bool,
-    /// MQTT 5, as the following.
-    pub response_topic: Option<String>,
-    /// Goes back with the response.
-    pub correlation_data: Option<Bytes>,
-    /// From when it was received.
-    pub expires_in: Option<Duration>,
-    pub received: Instant,
-}
-
-/// A new connection, and what the broker grants on it.
-#[derive(Debug)]
-pub struct Connected {
-    pub connection: Connection,
-    /// How many publishes may be in flight.
-    pub window: u16,
-    /// The largest packet that the broker accepts, in bytes.
-    pub packet_size_max: u32,
-    /// Whether the broker keeps retained messages.
-    pub retain_available: bool,
-    /// The broker's certificate, with TLS.
-    pub certificate: Option<Certificate>,
-}
-
-impl Connected {
-    /// The broker's limit to packets, in bytes; `None` if it has announced none below MQTT's own.
-    #[must_use]
-    pub fn announced_packet_size(&self) -> Option<u32> {
-        Some(self.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
-    }
-}
-
-/// What the session tells the bridge.
-#[derive(Debug)]
-pub enum Event {
-    Connected(Connected),
-    /// The broker's answers to publishes, in the order in which it gave them.
-    Acked {
-        generation: Generation,
-        acks: Vec<Ack>,
-    },
-    /// The broker's answer to a subscription.
-    Subscribed {
-        generation: Generation,
-        filters: Vec<String>,
-        refused: Vec<(String, Refusal)>,
-    },
-    Message(Message),
-    /// The connection has ended, and with it everything that was not acknowledged.
-    Disconnected {
-        generation: Generation,
-        reason: String,
-        /// Whether another client uses the same client ID.
-        taken_over: bool,
-        /// Whether the broker closed the connection, with a DISCONNECT or without one.
-        closed_by_broker: bool,
-        retry_in: Duration,
-    },
-    /// An attempt to connect failed.
-    Unreachable {
-        reason: String,
-        /// Whether a file that the configuration names is missing or cannot be read.
-        file_missing: bool,
-        /// Failed attempts since the last connection.
-        attempts: u32,
-        retry_in: Duration,
-    },
-}
 
 /// The bridge's end of the session. Dropping it ends the session at once, and the broker publishes
 /// the last will; [`Connection::disconnect`] ends it in order.
@@ -234,7 +148,8 @@ async fn attempt(
         Ok(opened) => opened,
         Err(fault) => return Some(fault),
     };
-    let context = FaultContext::new(settings, &opened, traffic.clone());
+    let context =
+        FaultContext::new(settings, opened.target, opened.certificate_requested, traffic.clone());
     handle.certificate = opened.certificate;
     let tap = PacketTap::new(opened.stream, traffic.clone(), Arc::clone(&handle.stopping));
     let password = opened.password.as_ref();
@@ -247,22 +162,5 @@ async fn attempt(
             let (client, poller) = v4::open(settings, password, tap);
             drive(client, poller, traffic, &context, handle).await
         }
-    }
-}
-
-/// The driver's way to the bridge, for one connection.
-#[derive(Debug)]
-struct SessionHandle {
-    generation: Generation,
-    events: mpsc::Sender<Event>,
-    /// Set when a DISCONNECT is requested.
-    stopping: Arc<AtomicBool>,
-    certificate: Option<Certificate>,
-    connected_at: Option<Instant>,
-}
-
-impl SessionHandle {
-    async fn send(&self, event: Event) -> Result<(), Stopped> {
-        self.events.send(event).await.map_err(|_| Stopped)
     }
 }

@@ -1,57 +1,57 @@
 //! The parts of MQTT's packet format that the tap reads: headers, topics, properties.
 
 /// Packet types, as in the upper half of a packet's first byte.
-pub(super) const CONNACK: u8 = 2;
-pub(super) const PUBLISH: u8 = 3;
-pub(super) const PUBACK: u8 = 4;
-pub(super) const SUBSCRIBE: u8 = 8;
-pub(super) const SUBACK: u8 = 9;
-pub(super) const UNSUBACK: u8 = 11;
-pub(super) const DISCONNECT: u8 = 14;
+pub(crate) const CONNACK: u8 = 2;
+pub(crate) const PUBLISH: u8 = 3;
+pub(crate) const PUBACK: u8 = 4;
+pub(crate) const SUBSCRIBE: u8 = 8;
+pub(crate) const SUBACK: u8 = 9;
+pub(crate) const UNSUBACK: u8 = 11;
+pub(crate) const DISCONNECT: u8 = 14;
 
 /// Properties of MQTT 5, by identifier.
-pub(super) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
-pub(super) const SERVER_KEEP_ALIVE: u8 = 0x13;
-pub(super) const RESPONSE_INFORMATION: u8 = 0x1A;
-pub(super) const REASON_STRING: u8 = 0x1F;
-pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
-pub(super) const MAXIMUM_QOS: u8 = 0x24;
-pub(super) const RETAIN_AVAILABLE: u8 = 0x25;
-pub(super) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+pub(crate) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+pub(crate) const SERVER_KEEP_ALIVE: u8 = 0x13;
+pub(crate) const RESPONSE_INFORMATION: u8 = 0x1A;
+pub(crate) const REASON_STRING: u8 = 0x1F;
+pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
+pub(crate) const MAXIMUM_QOS: u8 = 0x24;
+pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
+pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// A packet's first bytes: type, flags and remaining length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FixedHeader {
+pub(crate) struct FixedHeader {
     first: u8,
     /// Bytes of the header itself.
-    pub(super) len: usize,
+    pub(crate) len: usize,
     remaining: usize,
 }
 
 impl FixedHeader {
     /// `None` where the header is not complete.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (first, rest) = bytes.split_first()?;
         let (remaining, len) = variable_length(rest)?;
         Some(Self { first: *first, len: 1 + len, remaining })
     }
 
-    pub(super) const fn kind(self) -> u8 {
+    pub(crate) const fn kind(self) -> u8 {
         self.first >> 4
     }
 
     /// Bytes of the whole packet.
-    pub(super) const fn size(self) -> usize {
+    pub(crate) const fn size(self) -> usize {
         self.len + self.remaining
     }
 
     /// Topic and packet identifier of a PUBLISH with QoS 1 or 2; `None` if they are incomplete.
-    pub(super) fn publish(self, packet: &[u8]) -> Option<(&[u8], u16)> {
+    pub(crate) fn publish(self, packet: &[u8]) -> Option<(&[u8], u16)> {
         let (topic, rest) = prefixed(packet.get(self.len..)?)?;
         Some((topic, u16_at(rest, 0)?))
     }
 
-    pub(super) const fn has_packet_identifier(self) -> bool {
+    pub(crate) const fn has_packet_identifier(self) -> bool {
         self.first & 0b0110 != 0
     }
 }
@@ -70,13 +70,13 @@ fn variable_length(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// The two bytes at `at` as a number.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let pair = bytes.get(at..at + 2)?;
     Some(u16::from_be_bytes([pair[0], pair[1]]))
 }
 
 /// The first four bytes as a number.
-pub(super) fn u32_from(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn u32_from(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
 }
 
@@ -88,7 +88,7 @@ fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Calls `each` with the identifier and the value of each property; gives what follows them all, or
 /// `None` where they are malformed. `bytes` begins with their length.
-pub(super) fn properties(
+pub(crate) fn properties(
     bytes: &mut [u8],
     mut each: impl FnMut(&mut u8, &mut [u8]),
 ) -> Option<&mut [u8]> {

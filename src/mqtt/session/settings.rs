@@ -20,7 +20,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::V5 => "5",
             Self::V311 => "3.1.1",
@@ -105,12 +105,12 @@ impl Settings {
         format!("{scheme}://{}", self.address())
     }
 
-    pub(super) fn address(&self) -> HostPort {
+    pub(crate) fn address(&self) -> HostPort {
         HostPort { host: self.host.clone(), port: self.port }
     }
 
     /// The keep-alive of CONNECT, in seconds.
-    pub(super) fn keep_alive_secs(&self) -> u16 {
+    pub(crate) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
 }

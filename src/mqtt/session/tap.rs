@@ -22,7 +22,7 @@ const CONTROL_PACKET_MAX: usize = 64 * 1024;
 
 /// A socket whose MQTT packets are read as they pass.
 #[derive(Debug)]
-pub(super) struct PacketTap<S> {
+pub(crate) struct PacketTap<S> {
     socket: S,
     traffic: Traffic,
     incoming: Incoming,
@@ -32,7 +32,7 @@ pub(super) struct PacketTap<S> {
 }
 
 impl<S> PacketTap<S> {
-    pub(super) fn new(socket: S, traffic: Traffic, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(socket: S, traffic: Traffic, stopping: Arc<AtomicBool>) -> Self {
         let (incoming, outgoing) = (Incoming::default(), Outgoing::default());
         Self { socket, traffic, incoming, outgoing, stopping }
     }

@@ -21,29 +21,29 @@ const TLS_ALERT: u8 = 0x15;
 const SERVICE_UNAVAILABLE_V311: u8 = 3;
 const UNSPECIFIED_V5: u8 = 0x80;
 /// The largest packet of MQTT.
-pub(super) const PACKET_SIZE_MAX: u32 = 268_435_460;
+pub(crate) const PACKET_SIZE_MAX: u32 = 268_435_460;
 /// MQTT 3.1.1 has no receive maximum. Few brokers have a limit below this.
-pub(super) const WINDOW_MAX_V311: u16 = 100;
+pub(crate) const WINDOW_MAX_V311: u16 = 100;
 
 /// A reason code, with the broker's own text if it gave any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reason {
-    pub(super) code: u8,
-    pub(super) text: Option<String>,
+pub(crate) struct Reason {
+    pub(crate) code: u8,
+    pub(crate) text: Option<String>,
 }
 
 /// What the broker grants on a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Granted {
-    pub(super) window: u16,
-    pub(super) packet_size_max: u32,
-    pub(super) retain_available: bool,
-    pub(super) qos_1: bool,
+pub(crate) struct Granted {
+    pub(crate) window: u16,
+    pub(crate) packet_size_max: u32,
+    pub(crate) retain_available: bool,
+    pub(crate) qos_1: bool,
 }
 
 /// Shared by the socket, which reads the packets, and the session.
 #[derive(Clone, Debug)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     protocol: Protocol,
     /// Our own keep-alive, in seconds: a longer one of the broker is lowered to it.
     keep_alive: u16,
@@ -62,7 +62,7 @@ struct Record {
 }
 
 impl Traffic {
-    pub(super) fn new(protocol: Protocol, keep_alive: u16, window_max: u16) -> Self {
+    pub(crate) fn new(protocol: Protocol, keep_alive: u16, window_max: u16) -> Self {
         let record = Record {
             first_byte: None,
             received_at: Instant::now(),
@@ -73,44 +73,44 @@ impl Traffic {
         Self { protocol, keep_alive, window_max, acks, record }
     }
 
-    pub(super) const fn acks(&self) -> &AckTracker {
+    pub(crate) const fn acks(&self) -> &AckTracker {
         &self.acks
     }
 
     /// Whether the broker's answer to a plain connection was a TLS alert.
-    pub(super) fn is_tls_alert(&self) -> bool {
+    pub(crate) fn is_tls_alert(&self) -> bool {
         self.record().first_byte == Some(TLS_ALERT)
     }
 
     /// When bytes last came from the broker.
-    pub(super) fn received_at(&self) -> Instant {
+    pub(crate) fn received_at(&self) -> Instant {
         self.record().received_at
     }
 
     /// The CONNACK: what the broker grants, or why it refuses.
-    pub(super) fn connack(&self) -> Option<Result<Granted, Reason>> {
+    pub(crate) fn connack(&self) -> Option<Result<Granted, Reason>> {
         self.record().connack.clone()
     }
 
     /// The broker's DISCONNECT.
-    pub(super) fn disconnect(&self) -> Option<Reason> {
+    pub(crate) fn disconnect(&self) -> Option<Reason> {
         self.record().disconnect.clone()
     }
 
     /// Bytes have come, of which this is the first.
-    pub(super) fn bytes_received(&self, first: u8) {
+    pub(crate) fn bytes_received(&self, first: u8) {
         let mut record = self.record();
         record.received_at = Instant::now();
         record.first_byte.get_or_insert(first);
     }
 
     /// Whether packets of this kind have to be seen by [`Traffic::received`].
-    pub(super) const fn is_noted(kind: u8) -> bool {
+    pub(crate) const fn is_noted(kind: u8) -> bool {
         matches!(kind, CONNACK | PUBACK | SUBACK | UNSUBACK | DISCONNECT)
     }
 
     /// Notes a packet from the broker, and replaces what the library would not accept.
-    pub(super) fn received(&self, kind: u8, body: &mut [u8]) {
+    pub(crate) fn received(&self, kind: u8, body: &mut [u8]) {
         // A malformed packet is left as it is: the library ends the connection over it.
         _ = match kind {
             CONNACK => self.received_connack(body),
@@ -124,7 +124,7 @@ impl Traffic {
 
     /// Notes the packet at the front of these bytes, which are written, and returns its size;
     /// `None` if its beginning is not complete.
-    pub(super) fn written(&self, bytes: &[u8]) -> Option<usize> {
+    pub(crate) fn written(&self, bytes: &[u8]) -> Option<usize> {
         let header = FixedHeader::read(bytes)?;
         if header.kind() == PUBLISH && header.has_packet_identifier() {
             let (topic, packet) = header.publish(bytes)?;

@@ -20,7 +20,7 @@ use super::tap::PacketTap;
 use crate::net::Stream;
 
 /// Makes a client for this socket; CONNECT is sent when it is first polled.
-pub(super) fn open(
+pub(crate) fn open(
     settings: &Settings,
     password: Option<&SecretString>,
     socket: PacketTap<Box<dyn Stream>>,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Bytes under way in one direction; more wait with their writer.
 const UNDER_WAY_MAX: usize = 64 * 1_024;
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -28,7 +28,7 @@ pub enum Side {
 }
 
 impl Side {
-    pub(super) const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
             Self::Server => Self::Client,
@@ -38,15 +38,15 @@ impl Side {
 
 /// How long bytes take, by chance.
 #[derive(Clone, Debug)]
-pub(super) struct Latency(Arc<Mutex<fastrand::Rng>>);
+pub(crate) struct Latency(Arc<Mutex<fastrand::Rng>>);
 
 impl Latency {
-    pub(super) fn with_seed(seed: u64) -> Self {
+    pub(crate) fn with_seed(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }
 
     /// Mostly of a good network, with a hiccup now and then.
-    pub(super) fn draw(&self) -> Duration {
+    pub(crate) fn draw(&self) -> Duration {
         let rng = &mut lock(&self.0);
         let micros =
             if rng.u32(..200) == 0 { rng.u64(20_000..400_000) } else { rng.u64(100..3_000) };
@@ -56,33 +56,33 @@ impl Latency {
 
 /// A connection, as both ends share it.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) address: SocketAddr,
-    pub(super) reset: bool,
+pub(crate) struct Line {
+    pub(crate) address: SocketAddr,
+    pub(crate) reset: bool,
     /// What the client sends, and what the server sends.
     halves: [Half; 2],
 }
 
 /// One direction.
 #[derive(Debug, Default)]
-pub(super) struct Half {
+pub(crate) struct Half {
     under_way: VecDeque<(Instant, VecDeque<u8>)>,
     bytes: usize,
-    pub(super) held: bool,
+    pub(crate) held: bool,
     /// Nothing more is sent.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// Nobody listens any more.
-    pub(super) deaf: bool,
+    pub(crate) deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl Line {
-    pub(super) fn between(address: SocketAddr) -> Self {
+    pub(crate) fn between(address: SocketAddr) -> Self {
         Self { address, reset: false, halves: [Half::default(), Half::default()] }
     }
 
-    pub(super) const fn half(&mut self, from: Side) -> &mut Half {
+    pub(crate) const fn half(&mut self, from: Side) -> &mut Half {
         let [client, server] = &mut self.halves;
         match from {
             Side::Client => client,
@@ -90,7 +90,7 @@ impl Line {
         }
     }
 
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         for half in &mut self.halves {
             for waker in [half.reader.take(), half.writer.take()].into_iter().flatten() {
                 waker.wake();
@@ -119,12 +119,12 @@ impl Drop for End {
 }
 
 impl End {
-    pub(super) fn of(line: &Arc<Mutex<Line>>, side: Side, latency: &Latency) -> Self {
+    pub(crate) fn of(line: &Arc<Mutex<Line>>, side: Side, latency: &Latency) -> Self {
         Self { line: line.clone(), side, alarm: None, latency: latency.clone() }
     }
 
     /// Resets the connection.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         lock(&self.line).reset = true;
     }
 
@@ -166,7 +166,7 @@ impl End {
         Ok(Poll::Ready(Ok(())))
     }
 
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
@@ -182,7 +182,7 @@ impl End {
         }
     }
 
-    pub(super) fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let due = Instant::now() + self.latency.draw();
         let mut line = lock(&self.line);
         let reset = line.reset;
@@ -206,7 +206,7 @@ impl End {
         Poll::Ready(Ok(count))
     }
 
-    pub(super) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         let mut line = lock(&self.line);
         line.half(self.side).closed = true;
         line.wake();

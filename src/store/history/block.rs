@@ -13,7 +13,7 @@ const BLOCK_SPAN_MAX_MS: i64 = 3_600_000;
 
 /// Consecutive events, and the times between which they were recorded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     first_id: u64,
     last_id: u64,
     events: u64,
@@ -22,24 +22,24 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) const fn of(event: &Event) -> Self {
+    pub(crate) const fn of(event: &Event) -> Self {
         let (id, at) = (event.id, event.recorded_at.millis());
         Self { first_id: id, last_id: id, events: 1, oldest_at: at, newest_at: at }
     }
 
-    pub(super) const fn events(&self) -> u64 {
+    pub(crate) const fn events(&self) -> u64 {
         self.events
     }
 
-    pub(super) const fn oldest_at(&self) -> Moment {
+    pub(crate) const fn oldest_at(&self) -> Moment {
         Moment::from_millis(self.oldest_at)
     }
 
-    pub(super) const fn newest_at(&self) -> Moment {
+    pub(crate) const fn newest_at(&self) -> Moment {
         Moment::from_millis(self.newest_at)
     }
 
-    pub(super) const fn is_same_as(&self, other: &Self) -> bool {
+    pub(crate) const fn is_same_as(&self, other: &Self) -> bool {
         self.first_id == other.first_id
     }
 
@@ -53,26 +53,26 @@ impl Block {
         })
     }
 
-    pub(super) fn oldest(connection: &Connection) -> Result<Option<Self>, Error> {
+    pub(crate) fn oldest(connection: &Connection) -> Result<Option<Self>, Error> {
         let mut query =
             connection.prepare_cached("SELECT * FROM blocks ORDER BY first_id LIMIT 1")?;
         Ok(query.query_row((), Self::of_row).optional()?)
     }
 
-    pub(super) fn newest(connection: &Connection) -> Result<Option<Self>, Error> {
+    pub(crate) fn newest(connection: &Connection) -> Result<Option<Self>, Error> {
         let mut query =
             connection.prepare("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1")?;
         Ok(query.query_row((), Self::of_row).optional()?)
     }
 
     /// Whether the event may extend it.
-    pub(super) fn takes(&self, event: &Event) -> bool {
+    pub(crate) fn takes(&self, event: &Event) -> bool {
         let at = event.recorded_at.millis();
         let (oldest, newest) = (self.oldest_at.min(at), self.newest_at.max(at));
         self.events < BLOCK_EVENTS_MAX && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
     }
 
-    pub(super) fn extend(&mut self, event: &Event) {
+    pub(crate) fn extend(&mut self, event: &Event) {
         let at = event.recorded_at.millis();
         self.last_id = event.id;
         self.events += 1;
@@ -80,7 +80,7 @@ impl Block {
         self.newest_at = self.newest_at.max(at);
     }
 
-    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+    pub(crate) fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         transaction
             .prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![
@@ -94,7 +94,7 @@ impl Block {
     }
 
     /// Removes it with its events, and the gaps before its end: the range counts as removed.
-    pub(super) fn remove(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+    pub(crate) fn remove(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         let Self { first_id, last_id, newest_at, .. } = *self;
         transaction
             .execute("DELETE FROM events WHERE id BETWEEN ?1 AND ?2", [first_id, last_id])?;

@@ -88,7 +88,7 @@ struct Kept {
 }
 
 /// Reads one page in one snapshot of the database.
-pub(super) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
+pub(crate) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -64,7 +64,7 @@ CREATE TABLE progress ( -- one row
 ";
 
 /// Opens the database; creates it where there is none, `replaced_at` where one was set aside.
-pub(super) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connection, Error> {
+pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connection, Error> {
     // SQLite would create it with the default mode; the files beside it take over its mode.
     OpenOptions::new()
         .append(true)
@@ -119,7 +119,7 @@ fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<()
 }
 
 /// Renames a file that is not usable, with its write-ahead log, and returns its new name.
-pub(super) fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::File { doing: "renaming", path: path.to_owned(), source };
     let free = (1..=SET_ASIDE_MAX)
         .map(|number| with_suffix(path, &format!(".damaged-{number}")))

@@ -27,7 +27,7 @@ pub fn create(
     replace(dir, Head::new(chain, &boot_id(), mode, first), next_id, batches)
 }
 
-pub(super) fn replace(
+pub(crate) fn replace(
     dir: &Path,
     head: Head,
     next_id: u64,

@@ -5,11 +5,11 @@
 //! one, even where the damage hit the length.
 
 /// Length, CRC of the bytes, CRC of the two before.
-pub(super) const FRAME_HEAD_LEN: usize = 12;
+pub(crate) const FRAME_HEAD_LEN: usize = 12;
 
 /// What is found at an offset of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next<'a> {
+pub(crate) enum Next<'a> {
     /// A whole frame: its bytes, and the offset behind it.
     Whole(&'a [u8], usize),
     /// The end of the file.
@@ -21,7 +21,7 @@ pub(super) enum Next<'a> {
 }
 
 /// A frame of these bytes; `None` if they are too many.
-pub(super) fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut frame = vec![0; FRAME_HEAD_LEN];
     frame.extend_from_slice(bytes);
     seal(&mut frame)?;
@@ -29,7 +29,7 @@ pub(super) fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Fills in the head of a frame in which space was left for it; `None` if it is too long.
-pub(super) fn seal(frame: &mut [u8]) -> Option<()> {
+pub(crate) fn seal(frame: &mut [u8]) -> Option<()> {
     let (head, bytes) = frame.split_at_mut_checked(FRAME_HEAD_LEN)?;
     let len = u32::try_from(bytes.len()).ok()?;
     let (lengths, check) = head.split_at_mut(8);
@@ -40,7 +40,7 @@ pub(super) fn seal(frame: &mut [u8]) -> Option<()> {
 }
 
 /// Reads the frame at `at`.
-pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
+pub(crate) fn next(file: &[u8], at: usize) -> Next<'_> {
     let rest = file.get(at..).unwrap_or_default();
     if rest.is_empty() {
         return Next::End;
@@ -64,7 +64,7 @@ pub(super) fn next(file: &[u8], at: usize) -> Next<'_> {
 }
 
 /// The whole frames behind the first, each with its offset.
-pub(super) fn after_first(file: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+pub(crate) fn after_first(file: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     let frames = std::iter::from_fn(move || match next(file, at) {
         Next::Whole(frame, end) => Some((std::mem::replace(&mut at, end) as u64, frame)),
@@ -74,7 +74,7 @@ pub(super) fn after_first(file: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 /// Whether a whole frame begins anywhere behind `at`.
-pub(super) fn any_whole_after(file: &[u8], at: usize) -> bool {
+pub(crate) fn any_whole_after(file: &[u8], at: usize) -> bool {
     (at + 1..file.len())
         .any(|at| matches!(next(file, at), Next::Whole(bytes, _) if !bytes.is_empty()))
 }

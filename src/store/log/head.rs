@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, Next};
 use crate::store::StoreError;
 
-pub(super) const NAME: &str = "head";
+pub(crate) const NAME: &str = "head";
 /// The format of head, segments and records. A later build reads the formats of earlier ones.
-pub(super) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Stands for a boot without an ID, which equals no other boot.
 const BOOT_UNKNOWN: &str = "unknown";
 
@@ -29,28 +29,28 @@ pub enum SyncMode {
 
 /// The content of the head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) format: u32,
-    pub(super) chain: String,
+pub(crate) struct Head {
+    pub(crate) format: u32,
+    pub(crate) chain: String,
     /// The boot of the machine in which it was written.
-    pub(super) boot: String,
+    pub(crate) boot: String,
     /// The process has stopped cleanly, after everything was synced.
-    pub(super) clean: bool,
+    pub(crate) clean: bool,
     /// Everything was synced before it was published.
-    pub(super) always: bool,
+    pub(crate) always: bool,
     /// The number of the first segment; lower ones belong to a log that this one has replaced.
-    pub(super) first: u64,
+    pub(crate) first: u64,
 }
 
 impl Head {
-    pub(super) fn new(chain: &str, boot: &str, mode: SyncMode, first: u64) -> Self {
+    pub(crate) fn new(chain: &str, boot: &str, mode: SyncMode, first: u64) -> Self {
         let always = mode == SyncMode::Always;
         let (chain, boot) = (chain.to_owned(), boot.to_owned());
         Self { format: FORMAT, chain, boot, clean: false, always, first }
     }
 
     /// Reads it: `Ok(None)` where there is none, `Ok(Some(Err(why)))` where it is damaged.
-    pub(super) fn read(dir: &Path) -> Result<Option<Result<Self, String>>, StoreError> {
+    pub(crate) fn read(dir: &Path) -> Result<Option<Result<Self, String>>, StoreError> {
         let path = dir.join(NAME);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -70,7 +70,7 @@ impl Head {
     }
 
     /// Replaces it, synced.
-    pub(super) fn write(&self, dir: &Path) -> Result<(), StoreError> {
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), StoreError> {
         let (beside, path) = (dir.join("head.new"), dir.join(NAME));
         let write = || {
             let json = serde_json::to_vec(self)?;
@@ -85,7 +85,7 @@ impl Head {
 
     /// Removes it, so that no start takes what is there for everything. Ignores errors: the disk
     /// may have failed.
-    pub(super) fn remove(dir: &Path) {
+    pub(crate) fn remove(dir: &Path) {
         let synced = fs::remove_file(dir.join(NAME)).and_then(|()| File::open(dir)?.sync_all());
         if let Err(error) = synced {
             tracing::debug!(%error, "removing the head of the log failed");
@@ -93,7 +93,7 @@ impl Head {
     }
 
     /// Why this does not prove that the log holds everything that was published; `None` if it does.
-    pub(super) fn unproven(&self, boot: &str) -> Option<String> {
+    pub(crate) fn unproven(&self, boot: &str) -> Option<String> {
         let same_boot = self.boot == boot && boot != BOOT_UNKNOWN;
         (!same_boot && !self.clean && !self.always).then(|| {
             "the machine was restarted without a clean stop, so the last writes may be lost; \
@@ -122,7 +122,7 @@ pub fn set_boot_id(id: &str) {
 }
 
 /// The ID of this boot of the machine.
-pub(super) fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     #[cfg(feature = "model")]
     if let Some(id) = MODEL_BOOT_ID.with_borrow(Clone::clone) {
         return id;

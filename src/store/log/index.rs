@@ -7,17 +7,17 @@ use super::record::{Batch, Change, Item, Key, Place, hash_of, records};
 
 /// What the files hold.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     segments: BTreeMap<u64, Segment>,
     live: HashMap<Item, Live>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Segment {
-    pub(super) len: u64,
+pub(crate) struct Segment {
+    pub(crate) len: u64,
     /// Live records, and their bytes.
-    pub(super) live: u64,
-    pub(super) live_bytes: u64,
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +31,12 @@ struct Live {
 
 impl Index {
     /// The segment has grown by this many bytes.
-    pub(super) fn grow(&mut self, segment: u64, bytes: u64) {
+    pub(crate) fn grow(&mut self, segment: u64, bytes: u64) {
         self.segments.entry(segment).or_default().len += bytes;
     }
 
     /// Applies a change whose frame begins at this offset of the segment.
-    pub(super) fn apply(&mut self, segment: u64, frame: u64, Change { item, live }: Change) {
+    pub(crate) fn apply(&mut self, segment: u64, frame: u64, Change { item, live }: Change) {
         let before = match live {
             Some((Place { offset, len }, hash)) => {
                 let into = self.segments.entry(segment).or_default();
@@ -55,7 +55,7 @@ impl Index {
     }
 
     /// The live records of a segment with this content; `None` if that is not what was written.
-    pub(super) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
+    pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
         let mut batch = Batch::default();
         for (frame_at, frame) in frame::after_first(content) {
             for (record, place) in records(frame)? {
@@ -71,37 +71,37 @@ impl Index {
     }
 
     /// Whether a key has this value already.
-    pub(super) fn has(&self, key: &Key, value: &[u8]) -> bool {
+    pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
         let live = self.live.get(&Item::Value(key.clone()));
         live.is_some_and(|live| live.hash == hash_of(value))
     }
 
-    pub(super) fn len_of(&self, segment: u64) -> u64 {
+    pub(crate) fn len_of(&self, segment: u64) -> u64 {
         self.segments.get(&segment).map_or(0, |segment| segment.len)
     }
 
-    pub(super) fn oldest(&self) -> Option<(u64, Segment)> {
+    pub(crate) fn oldest(&self) -> Option<(u64, Segment)> {
         self.segments.first_key_value().map(|(&number, &segment)| (number, segment))
     }
 
     /// The newest segment and its length.
-    pub(super) fn newest(&self) -> Option<(u64, u64)> {
+    pub(crate) fn newest(&self) -> Option<(u64, u64)> {
         self.segments.last_key_value().map(|(&number, segment)| (number, segment.len))
     }
 
-    pub(super) fn forget(&mut self, segment: u64) {
+    pub(crate) fn forget(&mut self, segment: u64) {
         self.segments.remove(&segment);
     }
 
-    pub(super) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
         self.segments.keys().copied()
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.len).sum()
     }
 
-    pub(super) fn live_bytes(&self) -> u64 {
+    pub(crate) fn live_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.live_bytes).sum()
     }
 }

@@ -16,7 +16,7 @@ use crate::store::Event;
 
 /// One record. The last one about an event or a key is valid.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Record<'a> {
+pub(crate) enum Record<'a> {
     /// An event that has to reach the broker.
     Event(#[serde(borrow)] EventRecord<'a>),
     /// The event was delivered, or will never be.
@@ -28,8 +28,8 @@ pub(super) enum Record<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct EventRecord<'a> {
-    pub(super) id: u64,
+pub(crate) struct EventRecord<'a> {
+    pub(crate) id: u64,
     recorded_at: Moment,
     subject: Cow<'a, Subject>,
     #[serde(borrow)]
@@ -39,7 +39,7 @@ pub(super) struct EventRecord<'a> {
 }
 
 impl EventRecord<'_> {
-    pub(super) fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         Event {
             id: self.id,
             recorded_at: self.recorded_at,
@@ -105,14 +105,14 @@ pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 
 /// What records are about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Event(u64),
     Value(Key),
 }
 
 impl Record<'_> {
     /// What it is about.
-    pub(super) fn item(&self) -> Item {
+    pub(crate) fn item(&self) -> Item {
         match self {
             Self::Event(EventRecord { id, .. }) | Self::Done { id, .. } => Item::Event(*id),
             Self::Put(key, _) | Self::Remove(key) => Item::Value(key.clone()),
@@ -122,21 +122,21 @@ impl Record<'_> {
 
 /// What a record changes in the index of what is live.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) item: Item,
+pub(crate) struct Change {
+    pub(crate) item: Item,
     /// Its record, and the hash of the value; `None` where it is dead now.
-    pub(super) live: Option<(Place, u32)>,
+    pub(crate) live: Option<(Place, u32)>,
 }
 
 /// Where a record lies in its frame, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) offset: u64,
-    pub(super) len: u64,
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
 }
 
 impl Change {
-    pub(super) fn of(record: &Record<'_>, place: Place) -> Self {
+    pub(crate) fn of(record: &Record<'_>, place: Place) -> Self {
         let hash = match record {
             Record::Event(_) => Some(0),
             Record::Put(_, value) => Some(hash_of(value)),
@@ -150,7 +150,7 @@ impl Change {
 #[derive(Debug)]
 pub struct Batch {
     frame: Vec<u8>,
-    pub(super) changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     delivered: usize,
 }
 
@@ -220,7 +220,7 @@ impl Batch {
         self.add(&Record::Remove(key));
     }
 
-    pub(super) fn add(&mut self, record: &Record<'_>) {
+    pub(crate) fn add(&mut self, record: &Record<'_>) {
         let offset = self.frame.len();
         // Writing to a vector fails as little as `encode` does.
         if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
@@ -231,18 +231,18 @@ impl Batch {
     }
 
     /// The bytes to write; `None` if a frame cannot hold them.
-    pub(super) fn sealed(&mut self) -> Option<&[u8]> {
+    pub(crate) fn sealed(&mut self) -> Option<&[u8]> {
         seal(&mut self.frame)?;
         Some(&self.frame)
     }
 }
 
-pub(super) fn hash_of(value: &[u8]) -> u32 {
+pub(crate) fn hash_of(value: &[u8]) -> u32 {
     crc32fast::hash(value)
 }
 
 /// The records of a batch; `None` where the batch is no sequence of records.
-pub(super) fn records(batch: &[u8]) -> Option<Vec<(Record<'_>, Place)>> {
+pub(crate) fn records(batch: &[u8]) -> Option<Vec<(Record<'_>, Place)>> {
     let (mut records, mut rest) = (Vec::new(), batch);
     while !rest.is_empty() {
         let offset = FRAME_HEAD_LEN + batch.len() - rest.len();

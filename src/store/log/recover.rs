@@ -45,19 +45,19 @@ pub enum Recovery {
 
 /// Everything that was read.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
-    pub(super) head: Option<Head>,
+pub(crate) struct Scan {
+    pub(crate) head: Option<Head>,
     events: BTreeMap<u64, Event>,
     /// Events that were delivered or dropped.
     done: BTreeSet<u64>,
     values: BTreeMap<Key, Vec<u8>>,
-    pub(super) index: Index,
+    pub(crate) index: Index,
     /// The lowest ID that no event has had.
-    pub(super) next_id: u64,
+    pub(crate) next_id: u64,
     /// The chain of the newest segment.
-    pub(super) chain: Option<String>,
+    pub(crate) chain: Option<String>,
     /// Why the chain cannot continue, if it cannot.
-    pub(super) unproven: Option<String>,
+    pub(crate) unproven: Option<String>,
 }
 
 /// What follows the part of a segment that could be read.
@@ -69,7 +69,7 @@ enum Rest {
 
 impl Scan {
     /// Reads the folder of a log, and repairs it such that it can be appended to, or replaced.
-    pub(super) fn read(dir: &Path, boot: &str) -> Result<Self, StoreError> {
+    pub(crate) fn read(dir: &Path, boot: &str) -> Result<Self, StoreError> {
         let mut scan = Self::default();
         match Head::read(dir)? {
             Some(Ok(head)) => scan.head = Some(head),
@@ -210,13 +210,13 @@ impl Scan {
     }
 
     /// The end of the newest segment.
-    pub(super) fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         let newest = self.index.newest();
         newest.map(|(segment, offset)| Position { segment, offset }).unwrap_or_default()
     }
 
     /// What is stored.
-    pub(super) fn content(&mut self) -> Content {
+    pub(crate) fn content(&mut self) -> Content {
         let (mut events, done) = (std::mem::take(&mut self.events), &self.done);
         events.retain(|id, _| !done.contains(id));
         Content { events: events.into_values().collect(), values: std::mem::take(&mut self.values) }

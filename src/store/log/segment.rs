@@ -15,18 +15,18 @@ const PREFIX: &str = "segment-";
 
 /// The first frame of a segment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Opening {
-    pub(super) format: u32,
-    pub(super) chain: String,
+pub(crate) struct Opening {
+    pub(crate) format: u32,
+    pub(crate) chain: String,
 }
 
 /// The path of a segment.
-pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{number:010}"))
 }
 
 /// The numbers of the segments in a folder, in order.
-pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(StoreError::io("reading", dir))? {
         let name = entry.map_err(StoreError::io("reading", dir))?.file_name();
@@ -39,14 +39,14 @@ pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
 
 /// A segment that is written to.
 #[derive(Debug)]
-pub(super) struct SegmentFile {
+pub(crate) struct SegmentFile {
     file: File,
     path: PathBuf,
 }
 
 impl SegmentFile {
     /// Creates a segment, synced with its name; returns its length too.
-    pub(super) fn create(dir: &Path, number: u64, chain: &str) -> Result<(Self, u64), StoreError> {
+    pub(crate) fn create(dir: &Path, number: u64, chain: &str) -> Result<(Self, u64), StoreError> {
         let path = segment_path(dir, number);
         let opening = Opening { format: FORMAT, chain: chain.to_owned() };
         let create = || {
@@ -62,24 +62,24 @@ impl SegmentFile {
     }
 
     /// Opens a segment to append to it.
-    pub(super) fn open(dir: &Path, number: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(dir: &Path, number: u64) -> Result<Self, StoreError> {
         let path = segment_path(dir, number);
         let file = OpenOptions::new().append(true).open(&path);
         Ok(Self { file: file.map_err(StoreError::io("opening", &path))?, path })
     }
 
-    pub(super) fn append(&self, frame: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn append(&self, frame: &[u8]) -> Result<(), StoreError> {
         (&self.file).write_all(frame).map_err(StoreError::io("writing", &self.path))
     }
 
     /// Syncs it. A file that the next start will not find at its path is an error too.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_all().map_err(StoreError::io("syncing", &self.path))?;
         self.check_path()
     }
 
     /// Whether it is still the file at its path.
-    pub(super) fn check_path(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_path(&self) -> Result<(), StoreError> {
         match is_at(&self.file, &self.path) {
             Ok(true) => Ok(()),
             Err(cause) if cause.kind() != ErrorKind::NotFound => {

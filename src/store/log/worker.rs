@@ -23,7 +23,7 @@ const JOBS_MAX: usize = 64;
 
 /// What the thread is to do.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(crate) enum Job {
     /// Sync a segment, and look whether it is still the file at its path.
     Sync(Arc<SegmentFile>),
     /// Only look.
@@ -45,7 +45,7 @@ pub(super) enum Job {
 
 /// The log's end of the thread. Dropping it waits for the thread.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     /// `None` at the end.
     jobs: Option<SyncSender<Job>>,
     status: Arc<Mutex<Status>>,
@@ -67,7 +67,7 @@ struct Status {
 }
 
 impl Worker {
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, requested) = sync_channel(JOBS_MAX);
         let status = Arc::new(Mutex::new(Status::default()));
         let shared = Arc::clone(&status);
@@ -78,24 +78,24 @@ impl Worker {
     }
 
     /// The current segment was written to. `urgent`: events wait for the broker.
-    pub(super) fn written(&mut self, urgent: bool) {
+    pub(crate) fn written(&mut self, urgent: bool) {
         let within = if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
         let sync_at = instant_now() + within;
         self.sync_at = Some(self.sync_at.map_or(sync_at, |at| at.min(sync_at)));
     }
 
     /// Everything that was written is synced.
-    pub(super) const fn synced(&mut self) {
+    pub(crate) const fn synced(&mut self) {
         self.sync_at = None;
     }
 
     /// When [`Worker::tick`] has a sync to request.
-    pub(super) const fn due(&self) -> Option<Instant> {
+    pub(crate) const fn due(&self) -> Option<Instant> {
         self.sync_at
     }
 
     /// Requests what is due for the current segment.
-    pub(super) fn tick(&mut self, current: &Arc<SegmentFile>) {
+    pub(crate) fn tick(&mut self, current: &Arc<SegmentFile>) {
         let now = instant_now();
         if self.sync_at.is_some_and(|at| at <= now) {
             self.sync(current);
@@ -106,39 +106,39 @@ impl Worker {
     }
 
     /// Requests a sync of the current segment; on a disk that hangs, again later.
-    pub(super) fn sync(&mut self, current: &Arc<SegmentFile>) {
+    pub(crate) fn sync(&mut self, current: &Arc<SegmentFile>) {
         let requested = self.request(Job::Sync(Arc::clone(current)));
         self.sync_at = (!requested).then(|| instant_now() + SYNC_WITHIN);
     }
 
     /// Requests a job; returns false where too many wait already.
-    pub(super) fn request(&self, job: Job) -> bool {
+    pub(crate) fn request(&self, job: Job) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
     /// The segment that was created, with its length, if it is ready.
-    pub(super) fn created(&self) -> Option<(SegmentFile, u64)> {
+    pub(crate) fn created(&self) -> Option<(SegmentFile, u64)> {
         lock(&self.status).created.take()
     }
 
     /// How long the disk has been working on a job.
-    pub(super) fn busy_for(&self) -> Option<Duration> {
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
         lock(&self.status).busy_since.map(|since| since.elapsed())
     }
 
     /// Why a job failed, if one did.
-    pub(super) fn failed(&self) -> Option<String> {
+    pub(crate) fn failed(&self) -> Option<String> {
         lock(&self.status).failed.clone()
     }
 
     /// The thread's end is not waited for: it may hang.
-    pub(super) fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.thread = None;
     }
 
     /// Waits until every job is done.
     #[cfg(test)]
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let (done, is_done) = sync_channel(1);
         self.request(Job::Notify(done));
         // A failed job has ended the thread.
@@ -150,7 +150,7 @@ impl Worker {
 
     /// As if a job had failed.
     #[cfg(test)]
-    pub(super) fn fail(&self) {
+    pub(crate) fn fail(&self) {
         lock(&self.status).failed = Some("syncing the log failed: a test".to_owned());
     }
 }

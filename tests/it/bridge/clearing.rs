@@ -1,6 +1,4 @@
 //! What is gone is cleared from the broker, whenever the broker can next be reached.
-//!
-//! May not look into the store: what the broker keeps is what counts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Each mistake around the broker and its TLS in its own words, with what mends it.
-//!
-//! May not weaken anything to get there: brokers and certificates are made right or wrong.
 
 use std::path::Path;
 

@@ -1,6 +1,4 @@
 //! Commands over MQTT as an outside client gives them: mosquitto_rr asks, the simulator shows.
-//!
-//! May not look into the bridge.
 
 mod acl;
 mod bad_input;

@@ -1,7 +1,5 @@
 //! What a gateway never told, or told while nobody listened: found by comparing with its list, and
 //! believed only when that is sure.
-//!
-//! May not look into the simulator's queue for the answer: what counts is its list.
 
 use std::time::Duration;
 

@@ -1,8 +1,4 @@
 //! The chain across everything: bridge, broker and gateway killed in any combination, under load.
-//!
-//! May not count on the broker's memory, which a kill takes: the witness is subscribed with QoS 0,
-//! so that the broker has written it a message before it acknowledges it, and the bridge is let
-//! through to a new broker only once the witness is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Disks that are really full, really read-only, or give back other than what was written.
-//!
-//! May not run where mounting is forbidden: it then says so loudly and shows nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,4 @@
 //! A disk that hangs: every sync waits until it is let go.
-//!
-//! May not need a broken disk: the bridge is given a `fsync` of ours (the C compiler that Rust
-//! links with makes it).
 
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,5 @@
 //! The state directory taken away, cut short, or out of reach for a while; and what it is to
 //! remember whatever happens.
-//!
-//! May not be root's only: files are moved rather than forbidden, as root may read them all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The fault matrix (docs/reliability.md): real processes, real faults, a real mosquitto.
 //!
-//! May not assert a speed: only promised bounds. What was measured is printed (`--nocapture`).
+//! What was measured is printed (`--nocapture`).
 
 mod audit;
 mod chain;

@@ -1,6 +1,4 @@
 //! Retained truth: all of it again on every connection, paced, so that live events do not wait.
-//!
-//! May not assert how fast the broker is: a live event is held against the whole publication.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

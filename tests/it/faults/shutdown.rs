@@ -1,7 +1,5 @@
 //! A stop ends within 5 s, says `offline` where somebody listens, and loses nothing; whatever
 //! stands still around it. And a start with another configuration.
-//!
-//! May not count the start of the test's own helpers: what is timed begins with SIGTERM.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! Slow parts: a broker that throttles, gateways that accept and do not answer, and the memory that
 //! all this may take.
-//!
-//! May not judge how fast anything is: only that the others are not held up and nothing is lost.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! What stands still without an end: a frozen broker, one that acknowledges nothing, a bridge that
 //! slept. Each is noticed within its stated time, and then nothing is lost.
-//!
-//! May not be impatient: MQTT's own rule gives a silent broker one and a half keep-alives, 45 s.
 
 use std::time::Duration;
 

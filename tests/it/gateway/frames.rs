@@ -1,6 +1,4 @@
 //! Frames of HTTP/2 by hand, for gateways that no library would play.
-//!
-//! May not know what they are for.
 
 use std::io;
 

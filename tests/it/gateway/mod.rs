@@ -1,7 +1,4 @@
 //! Module `gsdk` against small servers of our own over real TLS.
-//!
-//! May not use the simulator: what is tested here must not share its bugs, and some peers here are
-//! broken on purpose.
 
 mod flood;
 mod frames;

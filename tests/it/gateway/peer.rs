@@ -1,6 +1,4 @@
 //! A server that behaves as a gateway as far as the tests need it.
-//!
-//! May not use anything of the bridge but `proto`.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

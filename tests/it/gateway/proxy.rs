@@ -1,6 +1,4 @@
 //! A TCP proxy that can freeze (it carries nothing and cuts nothing) and cut.
-//!
-//! May not look into what it carries.
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,4 @@
 //! The bridge as a process, as its users run it.
-//!
-//! May not outlive its test: dropping it kills it.
 
 use std::fs::File;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! Certificates as gateways make them, and as they should not be.
-//!
-//! May not serve anything.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! The simulated gateway as a process of its own: killed and started again on the same port.
-//!
-//! May not outlive its test: dropping it kills it.
 
 use std::collections::BTreeMap;
 use std::io;

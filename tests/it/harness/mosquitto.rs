@@ -1,6 +1,4 @@
 //! A real mosquitto as a process: on a free port, killed, frozen and started again at will.
-//!
-//! May not outlive its test: dropping it kills it.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};

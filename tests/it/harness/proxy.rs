@@ -1,6 +1,4 @@
 //! A TCP proxy before a broker that refuses, delays, or withholds acknowledgements.
-//!
-//! May not change what it carries: it only leaves out PUBACKs, where it is told to.
 
 use std::io;
 use std::time::Duration;

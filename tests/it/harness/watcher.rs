@@ -1,6 +1,4 @@
 //! An outside client: a real mosquitto_sub, which tells what it is sent.
-//!
-//! May not outlive its test: dropping it kills it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -1,6 +1,4 @@
 //! A real Home Assistant as a process, from the chroot that tests/homeassistant/setup.sh makes.
-//!
-//! May not outlive its test: dropping it kills it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,4 @@
 //! Clients of the web server that do not behave, and a stop amid those that do.
-//!
-//! May not look into the process: what counts is what other clients and the gateway get.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,6 +1,4 @@
 //! Brokers that refuse, freeze, or are not what the URL says.
-//!
-//! May not accept a fault without the words that mend it.
 
 use std::time::{Duration, Instant};
 

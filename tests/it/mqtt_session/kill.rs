@@ -1,7 +1,4 @@
 //! A real broker is killed and started again under load, and every publish is accounted for.
-//!
-//! May not rely on luck: the subscriber is back before anything is published again, and it
-//! subscribes with QoS 0, so that the broker has written a message to it before it acknowledges it.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,6 +1,4 @@
 //! TLS to a real mosquitto: what works, and every mistake in its own words.
-//!
-//! May not weaken verification: certificates are made right or wrong, the session stays as it is.
 
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Event, Protocol, Settings};
