@@ -12,6 +12,7 @@ mod dispatch;
 mod duplicates;
 mod gateway_provisioner;
 mod health;
+mod iteration;
 mod log_state;
 mod losses;
 mod own_state;

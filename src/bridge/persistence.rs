@@ -4,7 +4,6 @@
 //! When the log fails, the bridge continues in memory under a new chain, and a new log is tried at
 //! an interval. Events of a batch that could not be written become the first of the new chain.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -12,10 +11,11 @@ use bytes::Bytes;
 use prometheus::Histogram;
 use tokio::time::Instant;
 
+use super::iteration::Iteration;
 use super::log_state::LogState;
 use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
-use crate::payload::{DeviceEventPayload, Directory, Subject, to_bytes};
+use crate::payload::{Directory, Subject};
 use crate::store::{
     self, Content, Event, HistoryStatus, Key, Log, Outbox, Recorder, Recovery, Settings, Started,
     StateDir, StoreError, encode,
@@ -41,16 +41,6 @@ pub(crate) struct Persistence {
     acknowledgements_due: Option<Instant>,
     hangs: bool,
     write_seconds: Histogram,
-}
-
-/// What has happened to devices in this iteration of the loop.
-#[derive(Debug, Default)]
-struct Iteration {
-    events: Vec<DeviceEvent>,
-    /// The IDs of these events in the outbox.
-    ids: Vec<u64>,
-    /// Devices whose stored state may have changed.
-    touched: BTreeSet<(GatewayIndex, DeviceId)>,
 }
 
 /// Values that a new log has to hold beside the outbox and the devices.
@@ -104,13 +94,12 @@ impl Persistence {
 
     /// A device event, to be rendered and written with this iteration.
     pub(crate) fn device_event(&mut self, event: DeviceEvent) {
-        self.touch(event.gateway, event.device_id);
-        self.iteration.events.push(event);
+        self.iteration.event(event);
     }
 
     /// The stored state of this device may have changed.
     pub(crate) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
-        self.iteration.touched.insert((gateway, device_id));
+        self.iteration.touch(gateway, device_id);
     }
 
     /// Adds an event; returns the subjects of those that were dropped for it.
@@ -131,23 +120,7 @@ impl Persistence {
     /// Renders the device events of this iteration and adds them to the outbox; returns the
     /// subjects of those that were dropped for them.
     pub(crate) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
-        let mut dropped = Vec::new();
-        let Self { iteration: Iteration { events, ids, .. }, outbox, next_id, .. } = self;
-        for event in events {
-            let Some((subject, payload)) = render(directory, event) else { continue };
-            tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-            ids.push(*next_id);
-            dropped.extend(outbox.append(Event {
-                id: *next_id,
-                recorded_at: event.received_at,
-                subject,
-                event_type: event.event_type.name().into(),
-                payload,
-                read_at: event.read_at,
-            }));
-            *next_id += 1;
-        }
-        dropped
+        self.iteration.append_to(&mut self.outbox, &mut self.next_id, directory)
     }
 
     /// Writes everything that has changed. Nothing of it may be published before.
@@ -195,12 +168,11 @@ impl Persistence {
 
     fn wrote(&mut self) {
         self.acknowledgements_due = None;
-        self.iteration.events.clear();
-        self.iteration.ids.clear();
+        self.iteration.wrote();
     }
 
     fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
-        for (gateway, device_id) in std::mem::take(&mut self.iteration.touched) {
+        for (gateway, device_id) in self.iteration.take_touched() {
             let Some(entry) = directory.gateway(gateway) else { continue };
             let key = Key::Device(entry.name.clone(), device_id);
             match fleet.remembered(gateway, device_id) {
@@ -225,13 +197,7 @@ impl Persistence {
     /// A new chain begins because the log failed: the events that were not written become its
     /// first, and are rendered again.
     pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
-        let Iteration { events, ids, .. } = &mut self.iteration;
-        fleet.new_chain(&mut *events);
-        for (event, id) in events.drain(..).zip(ids.drain(..)) {
-            if let Some((_, payload)) = render(directory, &event) {
-                self.outbox.rewrite(id, payload);
-            }
-        }
+        self.iteration.restart_chain(fleet, &mut self.outbox, directory);
     }
 
     /// Whether a new log has to be tried now.
@@ -358,10 +324,4 @@ impl Persistence {
         self.recorder.stop();
         self.log.stop(self.hangs)
     }
-}
-
-fn render(directory: &Directory, event: &DeviceEvent) -> Option<(Subject, Bytes)> {
-    let entry = directory.gateway(event.gateway)?;
-    let subject = Subject::Device(entry.name.clone(), event.device_id);
-    Some((subject, to_bytes(&DeviceEventPayload::new(directory, entry, event))))
 }
