@@ -53,10 +53,10 @@ const UNFINISHED: [&str; 5] = [
 ];
 
 const COLUMNS_MAX: usize = 100;
-/// Lines of a file before its tests; 200 is the aim.
-const LINES_MAX: usize = 400;
+/// Lines of a file before its tests; 350 is the aim.
+const LINES_MAX: usize = 365;
 /// Lines of a file that is all tests.
-const TEST_LINES_MAX: usize = 600;
+const TEST_LINES_MAX: usize = 500;
 const MAIN_LINES_MAX: usize = 80;
 const LIB_LINES_MAX: usize = 60;
 /// Direct dependencies of the program. To raise it is a decision: the commit says what is worth it.

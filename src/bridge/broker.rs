@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::duplicates::{DuplicateDetector, InfoAction};
 use super::own_state::OwnState;
+use super::request_subscription::RequestSubscription;
 use crate::ids::Moment;
 use crate::mqtt::{
     self, Connected, Connection, Event, Generation, Publisher, Refusal, RetainHandling, Session,
@@ -34,6 +35,8 @@ pub(crate) struct Broker {
     retain_unavailable: bool,
     duplicates: DuplicateDetector,
     own_state: OwnState,
+    /// The subscription to requests.
+    pub(crate) requests: RequestSubscription,
     /// Events that are not handled yet, the newest first.
     events: Vec<Event>,
 }
@@ -51,6 +54,7 @@ impl Broker {
             retain_unavailable: false,
             duplicates: DuplicateDetector::new(instance_id),
             own_state: OwnState::default(),
+            requests: RequestSubscription::default(),
             events: Vec::new(),
         }
     }
@@ -86,6 +90,7 @@ impl Broker {
     /// The connection has ended, or is given up: then it is returned.
     pub(crate) fn disconnected(&mut self, fault: String) -> Option<Connection> {
         self.own_state = OwnState::default();
+        self.requests = RequestSubscription::default();
         self.fault = fault;
         self.connection.take()
     }
@@ -171,12 +176,14 @@ impl Broker {
         if self.connect_at.take_if(|at| *at <= now).is_some() {
             self.session = Some(mqtt::session::spawn(self.settings.clone()));
         }
+        self.requests.wake(now);
         self.own_state.wake(now, is_online)
     }
 
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let due = [self.connect_at, self.duplicates.due(), self.own_state.due()];
+        let (own_state, requests) = (self.own_state.due(), self.requests.due());
+        let due = [self.connect_at, self.duplicates.due(), own_state, requests];
         due.into_iter().flatten().min()
     }
 
@@ -212,6 +219,17 @@ impl Broker {
             && let Err(error) = connection.subscribe(filters)
         {
             tracing::warn!("{error}");
+        }
+    }
+
+    /// Subscribes to the next requests, unless an acknowledgement is awaited.
+    pub(crate) fn subscribe_requests(&mut self) {
+        if self.connection.is_none() {
+            return;
+        }
+        if let Some(filters) = self.requests.next_packet() {
+            let handling = RetainHandling::DoNotSendAsPublished;
+            self.subscribe(filters.into_iter().map(|filter| (filter, handling)).collect());
         }
     }
 

@@ -4,8 +4,9 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
+use super::Bridge;
 use super::gateway_provisioner::{AcquireSlot, Consequences, GatewayProvisioner, TaskResult};
-use super::{Bridge, OBSERVATIONS_TAKEN_MAX};
+use super::site::Site;
 use crate::commands::{Warning, kept_by_configuration};
 use crate::desired::{ChangeResult, DesiredItem};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, LinkEvent, Output};
@@ -18,14 +19,12 @@ use crate::payload::{
 use crate::store::Key;
 
 impl Bridge {
-    pub(crate) fn take_up_observations(&mut self) {
+    /// Handles what the gateways' links have reported.
+    pub(crate) fn link_reports(&mut self) {
         self.follow_wall_clock();
-        let mut batch = std::mem::take(&mut self.batch);
-        for (gateway, report) in batch.drain(..) {
+        while let Some((gateway, report)) = self.links.next_report() {
             self.link_reported(gateway, report);
         }
-        batch.shrink_to(OBSERVATIONS_TAKEN_MAX);
-        self.batch = batch;
     }
 
     fn link_reported(&mut self, gateway: GatewayIndex, report: LinkReport) {
@@ -40,7 +39,8 @@ impl Bridge {
             LinkReport::AcceptFilter(filter) => self.accept_filter(gateway, &filter),
             LinkReport::ListFailed(error) => {
                 // Logged once: until another error comes, it is in the gateway's info.
-                let known = self.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
+                let known =
+                    self.site.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
                 if known.is_none_or(|known| known.message != *error.message) {
                     tracing::warn!("{error}");
                 }
@@ -66,10 +66,9 @@ impl Bridge {
             }
             LinkEvent::Status { .. } | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {}
         }
-        let mut out = std::mem::take(&mut self.out);
-        self.fleet.step(self.clock.steady(), gateway, event, &mut out);
-        self.apply_outputs(&mut out);
-        self.out = out;
+        let Site { fleet, outputs, .. } = &mut self.site;
+        fleet.step(self.clock.steady(), gateway, event, outputs);
+        self.apply_outputs();
     }
 
     fn accept_filter(&mut self, gateway: GatewayIndex, filter: &AcceptFilter) {
@@ -92,7 +91,7 @@ impl Bridge {
     ) {
         let Self { provisioner, links, dispatcher, .. } = self;
         let provisioner = provisioner.gateway_mut(gateway);
-        let (Some(provisioner), Some(link)) = (provisioner, links.get(gateway.0)) else { return };
+        let (Some(provisioner), Some(link)) = (provisioner, links.get(gateway)) else { return };
         let consequences = run(provisioner, link, &|| dispatcher.change_slot(gateway));
         let Consequences { events, is_changed, is_list_wanted } = consequences;
         if is_changed {
@@ -150,18 +149,16 @@ impl Bridge {
 
     fn keep_devices(&mut self, gateway: GatewayIndex) {
         let Some(provisioner) = self.provisioner.gateway(gateway) else { return };
-        let mut out = std::mem::take(&mut self.out);
-        self.fleet.set_kept(self.clock.steady(), gateway, provisioner.kept(), &mut out);
-        self.apply_outputs(&mut out);
-        self.out = out;
+        let Site { fleet, outputs, .. } = &mut self.site;
+        fleet.set_kept(self.clock.steady(), gateway, provisioner.kept(), outputs);
+        self.apply_outputs();
     }
 
     /// Requests a gateway's list: something was changed at it.
     pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
-        let mut out = std::mem::take(&mut self.out);
-        self.fleet.request_list(self.clock.steady(), gateway, &mut out);
-        self.apply_outputs(&mut out);
-        self.out = out;
+        let Site { fleet, outputs, .. } = &mut self.site;
+        fleet.request_list(self.clock.steady(), gateway, outputs);
+        self.apply_outputs();
     }
 
     fn failed(&mut self, gateway: GatewayIndex, error: &LinkError) {
@@ -170,7 +167,7 @@ impl Bridge {
     }
 
     fn fact(&mut self, gateway: GatewayIndex, set: impl FnOnce(&mut crate::payload::LinkFacts)) {
-        let Some(facts) = self.facts.get_mut(gateway.0) else { return };
+        let Some(facts) = self.site.facts.get_mut(gateway.0) else { return };
         let before = (facts.last_error.clone(), facts.package.clone());
         set(facts);
         if before == (facts.last_error.clone(), facts.package.clone()) {
@@ -185,17 +182,16 @@ impl Bridge {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
             tracing::warn!(by_s, "the wall clock jumped or the machine slept; following it");
-            self.fleet.set_wall_offset(self.clock.wall_offset_ms());
+            self.site.fleet.set_wall_offset(self.clock.wall_offset_ms());
         }
     }
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self) {
         self.follow_wall_clock();
-        let mut out = std::mem::take(&mut self.out);
-        self.fleet.wake(self.clock.steady(), &mut out);
-        self.apply_outputs(&mut out);
-        self.out = out;
+        let Site { fleet, outputs, .. } = &mut self.site;
+        fleet.wake(self.clock.steady(), outputs);
+        self.apply_outputs();
         let now = Instant::now();
         // A full outbox would drop another event for the report, so it waits for the broker.
         let report = self.publisher.is_connected().then(|| self.losses.report(now)).flatten();
@@ -206,39 +202,37 @@ impl Bridge {
             self.provision(gateway, GatewayProvisioner::retry);
         }
         self.wake_broker(now);
-        self.request_subscription.wake(now);
-        if self.republish_at.is_some_and(|at| at <= now) {
-            self.publisher.all_changed(&self.fleet);
-            self.republish_at = self.republish_every.map(|every| now + every);
+        if self.retained.take_republish(now) {
+            self.publisher.all_changed(&self.site.fleet);
         }
     }
 
     /// When the loop has to turn although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
+        let moments = [self.site.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
         let connected = self.publisher.is_connected();
         let losses = self.losses.due(Instant::now()).filter(|_| connected);
         let (provisioning, keeping) = (self.provisioner.due(), self.persistence.due());
         let broker = [self.broker.due(), self.retained.due()];
-        let subscription = self.request_subscription.due();
         let heartbeat = Some(self.heartbeat.next_due());
-        let others = [self.republish_at, provisioning, keeping, subscription, heartbeat];
+        let others = [provisioning, keeping, heartbeat];
         let others = broker.into_iter().chain(others);
         moments.chain(losses).chain(others.flatten()).min()
     }
 
-    pub(crate) fn apply_outputs(&mut self, out: &mut Vec<Output>) {
-        for output in out.drain(..) {
+    pub(crate) fn apply_outputs(&mut self) {
+        let mut outputs = std::mem::take(&mut self.site.outputs);
+        for output in outputs.drain(..) {
             match output {
                 Output::Event(event) => {
-                    self.status_page.device_event(&event);
+                    self.web.page.device_event(&event);
                     self.persistence.device_event(event);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::State { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
-                    self.status_page.device_changed(gateway, device_id);
+                    self.web.page.device_changed(gateway, device_id);
                     self.publisher.content().states().device_changed(gateway, device_id);
                 }
                 Output::Store { gateway, device_id } => {
@@ -247,23 +241,24 @@ impl Bridge {
                 Output::Gateway(gateway) => self.publisher.content().gateway_changed(gateway),
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
-                    if let Some(entry) = self.directory.gateway(gateway) {
+                    if let Some(entry) = self.site.directory.gateway(gateway) {
                         let (content, outbox) =
                             (self.publisher.content(), self.persistence.outbox_mut());
                         content.device_removed(gateway, device_id, entry, outbox);
                     }
                 }
                 Output::RequestList(gateway) => {
-                    if let Some(link) = self.links.get(gateway.0) {
+                    if let Some(link) = self.links.get(gateway) {
                         link.list_now();
                     }
                 }
             }
         }
+        self.site.outputs = outputs;
     }
 
     pub(crate) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
-        let Some(entry) = self.directory.gateway(gateway) else { return };
+        let Some(entry) = self.site.directory.gateway(gateway) else { return };
         let name = &entry.name;
         match event {
             GatewayEvent::Reachable => tracing::info!(gateway = %name, "gateway online"),
@@ -286,10 +281,11 @@ impl Bridge {
                 tracing::debug!(gateway = %name, %device_id, %status, message);
             }
         }
-        self.numbered += 1;
+        self.site.events += 1;
         let at = self.clock.now();
-        self.status_page.gateway_event(at, gateway, event);
-        let payload = GatewayEventPayload::new(&self.directory, entry, self.numbered, at, event);
+        self.web.page.gateway_event(at, gateway, event);
+        let payload =
+            GatewayEventPayload::new(&self.site.directory, entry, self.site.events, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append(subject, event.name(), payload, None);
         if *event == GatewayEvent::Reachable {
@@ -298,8 +294,9 @@ impl Bridge {
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
-        self.numbered += 1;
-        let event = BridgeEvent::new(&self.directory, self.numbered, self.clock.now(), kind);
+        self.site.events += 1;
+        let event =
+            BridgeEvent::new(&self.site.directory, self.site.events, self.clock.now(), kind);
         tracing::warn!(?kind, "bridge event");
         let payload = to_bytes(&event);
         self.append(Subject::Bridge, kind.name(), payload, None);

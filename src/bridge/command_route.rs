@@ -7,34 +7,31 @@ use tonic::Code;
 
 use super::Bridge;
 use super::dispatch::{BridgeRequester, Finished, Reply, Requested, TaskMessage, View};
+use super::site::Site;
 use crate::commands::{BridgeCommand, DeviceFailure, Failure, Outcome};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{self, Message, RetainHandling};
+use crate::mqtt::{self, Message};
 use crate::payload::to_bytes;
 use crate::store::Key;
 
 impl Bridge {
     /// Subscribes to the requests, once `online` is published.
     pub(crate) fn subscribe_requests(&mut self) {
-        let Self { publisher, dispatcher, request_subscription, broker, .. } = self;
+        let Self { publisher, dispatcher, broker, .. } = self;
         if publisher.take_requests_wanted()
             && let Some(gateways) = dispatcher.request_owners()
         {
-            request_subscription.start(&publisher.topics().request_filters(gateways));
+            broker.requests.start(&publisher.topics().request_filters(gateways));
         }
-        if broker.is_connected()
-            && let Some(filters) = request_subscription.next_packet()
-        {
-            broker.subscribe(
-                filters.into_iter().map(|it| (it, RetainHandling::DoNotSendAsPublished)).collect(),
-            );
-        }
+        broker.subscribe_requests();
     }
 
     /// Handles a message, if it is a request.
     pub(crate) fn requested(&mut self, message: &Message) {
-        let Self { publisher, dispatcher, fleet, directory, facts, clock, .. } = self;
+        let Self {
+            publisher, dispatcher, site: Site { fleet, directory, facts, .. }, clock, ..
+        } = self;
         let prefix = dispatcher.response_prefix();
         let Some(request) = mqtt::Request::of(publisher.topics(), prefix, message) else { return };
         let (now, closes_from) = (clock.now(), publisher.answers_close_from());
@@ -75,7 +72,9 @@ impl Bridge {
         } else {
             Vec::new()
         };
-        let Self { publisher, dispatcher, fleet, directory, facts, clock, .. } = self;
+        let Self {
+            publisher, dispatcher, site: Site { fleet, directory, facts, .. }, clock, ..
+        } = self;
         let (now, closes_from) = (clock.now(), publisher.answers_close_from());
         let view = View { fleet, directory, link_facts: facts, now, closes_from };
         let mut replies = Vec::new();
@@ -95,8 +94,8 @@ impl Bridge {
     fn run_bridge_command(&mut self, command: BridgeCommand, requester: BridgeRequester) {
         match command {
             BridgeCommand::Republish => {
-                self.publisher.all_changed(&self.fleet);
-                self.publisher.content().discovery_mut().publish_again(&self.fleet);
+                self.publisher.all_changed(&self.site.fleet);
+                self.publisher.content().discovery_mut().publish_again(&self.site.fleet);
                 let outcome = Outcome::done(json!({}));
                 self.answer_bridge(requester, None, outcome, &BTreeSet::new());
             }
@@ -112,7 +111,7 @@ impl Bridge {
         device_ids: Option<BTreeSet<DeviceId>>,
         requester: BridgeRequester,
     ) {
-        let at = self.directory.gateways.iter().position(|entry| entry.name == *gateway);
+        let at = self.site.directory.gateways.iter().position(|entry| entry.name == *gateway);
         let (device_ids, outcome) = match (at, device_ids) {
             (Some(at), Some(ids)) => {
                 let outcome = self.forget_devices(GatewayIndex(at), &ids);
@@ -143,11 +142,10 @@ impl Bridge {
         device_ids: &BTreeSet<DeviceId>,
     ) -> Outcome {
         let ids: Vec<DeviceId> = device_ids.iter().copied().collect();
-        let mut out = std::mem::take(&mut self.out);
-        let kept = self.fleet.forget(gateway, &ids, &mut out);
-        self.apply_outputs(&mut out);
-        self.out = out;
-        if let Some(entry) = self.directory.gateway(gateway) {
+        let Site { fleet, outputs, .. } = &mut self.site;
+        let kept = fleet.forget(gateway, &ids, outputs);
+        self.apply_outputs();
+        if let Some(entry) = self.site.directory.gateway(gateway) {
             self.publisher.content().prioritize_clearing(entry, &ids);
         }
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();

@@ -67,7 +67,7 @@ impl Bridge {
 
     /// Files that connections wait for, with what to do.
     fn files_missing(&self) -> Option<String> {
-        let errors = self.facts.iter().filter_map(|facts| facts.last_error.as_ref());
+        let errors = self.site.facts.iter().filter_map(|facts| facts.last_error.as_ref());
         let of_gateways = errors.filter(|error| is_file_missing(&error.code));
         let all: Vec<&str> = of_gateways
             .map(|error| error.message.as_str())
@@ -92,12 +92,12 @@ impl Bridge {
                 ));
             }
             if self.dispatcher.request_owners().is_some() {
-                reasons.extend(self.request_subscription.fault());
+                reasons.extend(self.broker.requests.fault());
             }
         }
-        for gateway in self.fleet.gateways() {
-            let Some(entry) = self.directory.gateway(gateway) else { continue };
-            if !self.fleet.gateway_is_decided(gateway) {
+        for gateway in self.site.fleet.gateways() {
+            let Some(entry) = self.site.directory.gateway(gateway) else { continue };
+            if !self.site.fleet.gateway_is_decided(gateway) {
                 reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
             }
         }

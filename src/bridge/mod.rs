@@ -1,4 +1,4 @@
-//! The one loop: it waits, lets the core step, and carries out what the core wants.
+//! The event loop: it waits for one input, lets the core step, and routes what follows.
 //!
 //! It owns all state, so there is no lock: the gateways' tasks, the broker's session and the web
 //! server talk to it over bounded channels. A full queue of observations makes the gateway's task
@@ -13,6 +13,7 @@ mod duplicates;
 mod gateway_provisioner;
 mod health;
 mod iteration;
+mod links;
 mod log_state;
 mod losses;
 mod own_state;
@@ -23,37 +24,32 @@ mod queries;
 mod request_subscription;
 mod retained;
 mod route;
+mod site;
 mod status_page;
 mod storing;
+mod web;
 mod wiring;
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
-use crate::fleet::{Fleet, GatewayIndex, Output};
-use crate::gsdk::{Link, LinkReport};
-use crate::http::Query;
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
-use crate::payload::{BridgeInfo, Directory, LinkFacts};
 use crate::task::Heartbeat;
 use broker::Broker;
 use clock::Clock;
 use dispatch::CommandDispatcher;
+use links::Links;
 use losses::Losses;
 use persistence::Persistence;
 use provisioner::Provisioner;
-use request_subscription::RequestSubscription;
 use retained::RetainedTopics;
-use status_page::StatusPage;
+use site::Site;
+use web::Web;
 
 pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options};
 
-/// Observations taken up in one turn: enough that a burst pays for few wake-ups.
-const OBSERVATIONS_TAKEN_MAX: usize = 1_024;
 /// How long a clean stop waits for the outbox to drain, and for commands to end and be answered.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
@@ -67,33 +63,17 @@ const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 pub struct Bridge {
     clock: Clock,
     heartbeat: Heartbeat,
-    fleet: Fleet,
+    site: Site,
+    links: Links,
     persistence: Persistence,
+    losses: Losses,
     publisher: Publisher,
-    directory: Directory,
-    info: BridgeInfo,
-    metrics: Metrics,
-    links: Vec<Link>,
-    facts: Vec<LinkFacts>,
-    observations: mpsc::Receiver<(GatewayIndex, LinkReport)>,
-    /// Keeps the queue open when the last gateway's task has ended.
-    _observe: mpsc::Sender<(GatewayIndex, LinkReport)>,
-    stop_links: watch::Sender<bool>,
-    web: JoinHandle<()>,
     broker: Broker,
     retained: RetainedTopics,
     provisioner: Provisioner,
-    queries: mpsc::Receiver<Query>,
     dispatcher: CommandDispatcher,
-    request_subscription: RequestSubscription,
-    losses: Losses,
-    status_page: StatusPage,
-    /// Counts the events of bridge and gateways in this run.
-    numbered: u64,
-    republish_every: Option<Duration>,
-    republish_at: Option<Instant>,
-    out: Vec<Output>,
-    batch: Vec<(GatewayIndex, LinkReport)>,
+    web: Web,
+    metrics: Metrics,
 }
 
 impl Bridge {
@@ -109,7 +89,7 @@ impl Bridge {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                () = self.turn() => {}
+                () = self.iterate() => {}
             }
         }
         self.stop().await;
@@ -118,7 +98,7 @@ impl Bridge {
     /// Waits for one thing, takes up what is ready with it, and publishes what follows.
     ///
     /// May be given up while waiting without losing anything.
-    async fn turn(&mut self) {
+    async fn iterate(&mut self) {
         self.heartbeat.beat();
         let due = self.due();
         let due_or_never = async {
@@ -128,12 +108,10 @@ impl Bridge {
             }
         };
         tokio::select! {
-            _ = self.observations.recv_many(&mut self.batch, OBSERVATIONS_TAKEN_MAX) => {
-                self.take_up_observations();
-            }
+            () = self.links.wait() => self.link_reports(),
             () = self.broker.wait() => self.broker_events(),
             Some(result) = self.provisioner.next_result() => self.provisioned(result),
-            Some(query) = self.queries.recv() => self.answer_query(query),
+            Some(query) = self.web.query() => self.answer_query(query),
             Some(message) = self.dispatcher.next() => self.task_message(message),
             () = due_or_never => {}
         }
@@ -146,41 +124,37 @@ impl Bridge {
     async fn stop(&mut self) {
         tracing::info!("stopping");
         self.dispatcher.stop();
-        self.stop_links.send_replace(true);
-        self.turn_until(DRAIN_DEADLINE, |bridge| {
+        self.links.stop();
+        self.iterate_until(DRAIN_DEADLINE, |bridge| {
             let told = bridge.persistence.outbox().is_empty() && !bridge.publisher.has_answers();
             !bridge.dispatcher.is_running() && (told || !bridge.broker.is_connected())
         })
         .await;
         self.publisher.shut_down();
         self.publish();
-        self.turn_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.is_shut_down()).await;
+        self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.is_shut_down()).await;
         let disconnected = self.broker.disconnect(DISCONNECT_DEADLINE);
         // A client that does not read is not waited for.
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());
         let (_, ()) = tokio::join!(web, disconnected);
-        self.queries.close();
+        self.web.close();
         self.stop_storing();
     }
 
     /// Answers the web server until it has ended, so that a stop cuts no scrape off.
     async fn answer_web(&mut self) {
-        loop {
-            tokio::select! {
-                // It ended, or it died: both are its end.
-                _ = &mut self.web => return,
-                Some(query) = self.queries.recv() => self.answer_query(query),
-            }
+        while let Some(query) = self.web.query_or_end().await {
+            self.answer_query(query);
         }
     }
 
-    async fn turn_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {
-        let turns = async {
+    async fn iterate_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {
+        let iterations = async {
             while !done(self) {
-                self.turn().await;
+                self.iterate().await;
             }
         };
         // Past the deadline the stop goes on: it has to end in time whatever the broker does.
-        _ = timeout(deadline, turns).await;
+        _ = timeout(deadline, iterations).await;
     }
 }

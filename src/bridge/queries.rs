@@ -20,19 +20,19 @@ impl Bridge {
             Query::Summary(answer) => _ = answer.send(self.summary()),
             Query::Changes(answer) => {
                 let now = self.clock.steady();
-                _ = answer.send(self.status_page.take_changes(&mut self.fleet, now));
+                _ = answer.send(self.web.page.take_changes(&mut self.site.fleet, now));
             }
         }
     }
 
     fn measures(&self, gateway: GatewayIndex) -> Option<GatewayMeasures> {
-        let state = self.fleet.gateway(gateway)?;
-        let facts = self.facts.get(gateway.0)?;
+        let state = self.site.fleet.gateway(gateway)?;
+        let facts = self.site.facts.get(gateway.0)?;
         let last_error = facts.last_error.as_ref().filter(|_| !state.live);
         Some(GatewayMeasures {
-            entry: self.directory.gateway(gateway)?.clone(),
+            entry: self.site.directory.gateway(gateway)?.clone(),
             state,
-            counts: self.fleet.counts(gateway)?.clone(),
+            counts: self.site.fleet.counts(gateway)?.clone(),
             certificate_expires_at: facts.certificate_expires_at,
             last_error: last_error.map(|error| error.message.clone()),
         })
@@ -40,7 +40,8 @@ impl Bridge {
 
     fn devices(&mut self, gateway: GatewayIndex, after: Option<DeviceId>) -> Vec<DeviceMeasures> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let devices = self.fleet.measures(gateway, (from, Bound::Unbounded), self.clock.steady());
+        let devices =
+            self.site.fleet.measures(gateway, (from, Bound::Unbounded), self.clock.steady());
         devices.take(DEVICES_PER_QUERY).collect()
     }
 
@@ -49,7 +50,7 @@ impl Bridge {
             now: self.clock.now(),
             problems: self.problems(),
             pending_events: self.persistence.outbox().len(),
-            events: self.status_page.events(&self.directory),
+            events: self.web.page.events(&self.site.directory),
         }
     }
 }

@@ -6,12 +6,11 @@ use super::Bridge;
 use super::clock::instant_now;
 use super::dispatch::BridgeRequester;
 use super::duplicates::InfoAction;
-use super::request_subscription::RequestSubscription;
 use super::retained::{ForgetScan, Forgotten, Progress};
 use crate::commands::{Failure, FailureCode, Outcome};
 use crate::fleet::GatewayIndex;
 use crate::ids::GatewayName;
-use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Message, Refusal, Rejected, View};
+use crate::mqtt::{Ack, Connection, Event, Generation, Kind, Message, Refusal, Rejected};
 use crate::store::Key;
 
 impl Bridge {
@@ -28,14 +27,14 @@ impl Bridge {
             Event::Connected(connected) => {
                 self.metrics.mqtt_connections.inc();
                 self.metrics.mqtt_connected.set(1);
-                self.info.connected_at = Some(self.clock.now());
+                self.site.info.connected_at = Some(self.clock.now());
                 self.dispatcher.broker_announced(connected.announced_packet_size());
                 let window = usize::from(connected.window);
                 self.broker.connected(now, connected);
                 for filters in self.retained.connected(now, &self.publisher) {
                     self.broker.subscribe(filters);
                 }
-                self.publisher.connected(window, &self.fleet);
+                self.publisher.connected(window, &self.site.fleet);
             }
             Event::Acked { generation, acks } => self.acknowledged(generation, &acks),
             Event::Subscribed { filters, refused, .. } => self.subscribed(now, &filters, refused),
@@ -54,9 +53,8 @@ impl Bridge {
     fn connection_ended(&mut self, reason: String, closed_by_broker: bool) -> Option<Connection> {
         self.metrics.mqtt_connected.set(0);
         self.retained.disconnected();
-        self.request_subscription = RequestSubscription::default();
         let outbox = self.persistence.outbox_mut();
-        let set_aside = self.publisher.disconnected(closed_by_broker, &self.directory, outbox);
+        let set_aside = self.publisher.disconnected(closed_by_broker, &self.site.directory, outbox);
         let connection = self.broker.disconnected(reason);
         if let Some(rejected) = set_aside {
             self.message_rejected(rejected);
@@ -69,7 +67,7 @@ impl Bridge {
         let info_refused = refused.iter().any(|(filter, _)| *filter == info);
         let progress = self.retained.subscribed(now, filters, info_refused);
         self.scan_progressed(progress);
-        self.request_subscription.acknowledged(now, filters, &refused);
+        self.broker.requests.acknowledged(now, filters, &refused);
         let discovery = self.publisher.discovery().filter();
         for (filter, reason) in refused {
             if filter == discovery && !self.retained.home_assistant.is_enabled() {
@@ -94,7 +92,7 @@ impl Bridge {
         } else if message.topic == topics.bridge_info() {
             self.info_received(now, message);
         } else {
-            self.retained.received(now, message, &mut self.publisher, &self.directory);
+            self.retained.received(now, message, &mut self.publisher, &self.site.directory);
             self.requested(message);
         }
     }
@@ -131,11 +129,11 @@ impl Bridge {
         self.broker.unsubscribe(unsubscribe);
         if check_passed {
             self.broker.check_passed();
-            self.publisher.start_full_publish(&self.fleet);
+            self.publisher.start_full_publish(&self.site.fleet);
         }
         if is_read {
             let forgotten = self.retained.read(&mut self.publisher);
-            for gateway in self.fleet.gateways() {
+            for gateway in self.site.fleet.gateways() {
                 self.clear_stale_devices(gateway);
             }
             if let Some(forgotten) = forgotten {
@@ -149,7 +147,7 @@ impl Bridge {
         let progress = self.retained.wake(now);
         self.scan_progressed(progress);
         if self.retained.home_assistant.wake(now) {
-            self.publisher.content().discovery_mut().home_assistant_started(&self.fleet);
+            self.publisher.content().discovery_mut().home_assistant_started(&self.site.fleet);
         }
         if let Some(forgotten) = self.retained.forget_timed_out(now) {
             self.gateway_forgotten(forgotten);
@@ -171,8 +169,8 @@ impl Bridge {
     /// The devices of a gateway are known: others found under its name are cleared.
     pub(crate) fn clear_stale_devices(&mut self, gateway: GatewayIndex) {
         let stale_topics = &mut self.retained.stale_topics;
-        for device_id in stale_topics.take_stale(gateway, &self.fleet, &self.directory) {
-            let Some(entry) = self.directory.gateway(gateway) else { continue };
+        for device_id in stale_topics.take_stale(gateway, &self.site.fleet, &self.site.directory) {
+            let Some(entry) = self.site.directory.gateway(gateway) else { continue };
             tracing::info!(gateway = %entry.name, %device_id, "clearing a stale device");
             let outbox = self.persistence.outbox_mut();
             self.publisher.content().device_removed(gateway, device_id, entry, outbox);
@@ -204,7 +202,8 @@ impl Bridge {
     /// The broker has answered a message, or is known to refuse it.
     fn answered(&mut self, token: u64, result: Result<(), Refusal>) {
         let (now, outbox) = (self.clock.steady(), self.persistence.outbox_mut());
-        let acknowledged = self.publisher.acknowledged(now, token, result, &self.directory, outbox);
+        let acknowledged =
+            self.publisher.acknowledged(now, token, result, &self.site.directory, outbox);
         let Some(acknowledged) = acknowledged else { return };
         match acknowledged.rejected {
             None => self.metrics.published(acknowledged.kind.as_str()),
@@ -245,19 +244,14 @@ impl Bridge {
         self.persist();
         self.dispatcher.persisted();
         let outbox = self.persistence.outbox();
-        self.info.outbox.pending = outbox.len();
-        self.info.outbox.dropped = outbox.dropped();
+        self.site.info.outbox.pending = outbox.len();
+        self.site.info.outbox.dropped = outbox.dropped();
         self.metrics.outbox_events.set(gauge(outbox.len()));
         self.metrics.outbox_bytes.set(gauge(outbox.bytes()));
         let now = self.clock.steady();
         // What is refused without being sent may be followed by other messages.
         loop {
-            let view = View {
-                fleet: &self.fleet,
-                directory: &self.directory,
-                links: &self.facts,
-                bridge: &self.info,
-            };
+            let view = self.site.view();
             let outbox = self.persistence.outbox_mut();
             let refused = self.broker.send(now, &mut self.publisher, outbox, &view);
             if refused.is_empty() {

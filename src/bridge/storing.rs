@@ -24,14 +24,14 @@ impl Bridge {
             Recovery::Continue { chain } => {
                 self.set_chain(chain);
                 self.restore_content(content, true);
-                let (chain, events) = (&self.directory.chain, self.persistence.outbox().len());
+                let (chain, events) = (&self.site.directory.chain, self.persistence.outbox().len());
                 tracing::info!(chain, events, "chain continues");
                 Ok(())
             }
             Recovery::NewChain { from, reason } => {
                 self.restore_content(content, false);
                 if let Some(reason) = reason {
-                    let to = self.directory.chain.clone();
+                    let to = self.site.directory.chain.clone();
                     self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
                 }
                 self.begin_log()
@@ -47,7 +47,7 @@ impl Bridge {
         for event in events {
             self.persistence.outbox_mut().restore(event);
         }
-        for entry in &self.directory.gateways {
+        for entry in &self.site.directory.gateways {
             self.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
         }
         // Of gateways that are not configured, with their devices.
@@ -74,7 +74,7 @@ impl Bridge {
         match key {
             Key::Device(name, device_id) => {
                 let device: Remembered = decode(value)?;
-                let gateways = &self.directory.gateways;
+                let gateways = &self.site.directory.gateways;
                 match gateways.iter().position(|entry| entry.name == *name) {
                     Some(at) => {
                         self.restore_device(GatewayIndex(at), *device_id, device, continues);
@@ -87,7 +87,7 @@ impl Bridge {
                 }
             }
             Key::Gateway(name) => {
-                if !self.directory.gateways.iter().any(|entry| entry.name == *name) {
+                if !self.site.directory.gateways.iter().any(|entry| entry.name == *name) {
                     self.retained.stale_topics.gateway_gone(name.clone());
                     gone.entry(name.clone()).or_default();
                 }
@@ -125,20 +125,20 @@ impl Bridge {
             false if device.forgotten => return,
             false => Remembered { seq: 0, ..device },
         };
-        self.fleet.restore(self.clock.now(), gateway, device_id, device);
+        self.site.fleet.restore(self.clock.now(), gateway, device_id, device);
     }
 
     /// Writes what this iteration has changed; nothing of it may be published before.
     pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
-        let dropped = self.persistence.append_device_events(&self.directory);
+        let dropped = self.persistence.append_device_events(&self.site.directory);
         self.dropped(dropped);
         self.losses.store(&mut self.persistence);
         if let Some(is_open) = self.retained.stale_topics.change_to_store() {
             self.persistence.set(Key::StaleScan, is_open.then_some(&[]));
         }
         let now = self.clock.now();
-        if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
+        if let Err(error) = self.persistence.write(now, &self.site.fleet, &self.site.directory) {
             self.log_failed(&error);
         }
         if self.persistence.retry_is_due() {
@@ -166,22 +166,23 @@ impl Bridge {
     fn log_failed(&mut self, error: &StoreError) {
         let reason = error.to_string();
         tracing::error!(%error, "store failed; continuing in memory");
-        let from = Some(self.directory.chain.clone());
+        let from = Some(self.site.directory.chain.clone());
         self.set_chain(new_chain_id());
-        self.persistence.restart_chain(&mut self.fleet, &self.directory);
+        self.persistence.restart_chain(&mut self.site.fleet, &self.site.directory);
         self.bridge_event(&BridgeEventKind::StoreFailed { reason: reason.clone() });
-        let to = self.directory.chain.clone();
+        let to = self.site.directory.chain.clone();
         self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
-        self.publisher.all_changed(&self.fleet);
+        self.publisher.all_changed(&self.site.fleet);
     }
 
     /// Begins a log with everything that is known.
     fn begin_log(&mut self) -> Result<(), StoreError> {
         let mut values: Values = self
+            .site
             .fleet
             .gateways()
             .filter_map(|gateway| {
-                let name = self.directory.gateway(gateway)?.name.clone();
+                let name = self.site.directory.gateway(gateway)?.name.clone();
                 Some((Key::Desired(name), self.provisioner.gateway(gateway)?.note()?))
             })
             .collect();
@@ -190,7 +191,7 @@ impl Bridge {
             .extend(intents.map(|(gateway, intent)| {
                 (Key::Intent(gateway.clone()), to_bytes(intent).to_vec())
             }));
-        let gateways = self.directory.gateways.iter().map(|entry| &entry.name);
+        let gateways = self.site.directory.gateways.iter().map(|entry| &entry.name);
         let gateways = gateways.chain(self.retained.stale_topics.gone());
         values.extend(gateways.map(|name| (Key::Gateway(name.clone()), Vec::new())));
         let clearing = self.publisher.content().clearing().topics();
@@ -199,12 +200,12 @@ impl Bridge {
         if self.retained.stale_topics.is_open() {
             values.push((Key::StaleScan, Vec::new()));
         }
-        self.persistence.begin_log(self.clock.now(), &self.fleet, &self.directory, values)
+        self.persistence.begin_log(self.clock.now(), &self.site.fleet, &self.site.directory, values)
     }
 
     fn set_chain(&mut self, chain: String) {
-        self.info.chain.clone_from(&chain);
-        self.directory.chain = chain;
+        self.site.info.chain.clone_from(&chain);
+        self.site.directory.chain = chain;
         self.publisher.content().states().bridge_info_changed();
     }
 

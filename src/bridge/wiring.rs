@@ -7,22 +7,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use super::Bridge;
 use super::broker::Broker;
 use super::clock::Clock;
 use super::dispatch::CommandDispatcher;
+use super::links::Links;
 use super::losses::Losses;
 use super::persistence::Persistence;
 use super::provisioner::Provisioner;
-use super::request_subscription::RequestSubscription;
 use super::retained::{RetainedTopics, discovery_settings};
-use super::status_page::StatusPage;
+use super::site::Site;
+use super::web::Web;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
 use crate::fleet::{Fleet, GatewaySettings};
-use crate::gsdk::{GatewayOptions, Link, LinkReportSender, RpcRecord, Timing, code_name};
+use crate::gsdk::{GatewayOptions, RpcRecord, Timing, code_name};
 use crate::http::{self, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
@@ -33,9 +32,6 @@ use crate::store::history::Retention;
 use crate::store::{self, Limits, StoreError, SyncMode};
 use crate::task::Heartbeat;
 
-/// Observations that may wait for the loop (design, decision 1). Beyond it a gateway's stream is
-/// dropped and its list read anew.
-const OBSERVATIONS_MAX: usize = 1_000_000;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const COMMIT: &str = env!("BUILD_COMMIT");
 /// How often an idle connection to the broker is pinged.
@@ -91,55 +87,37 @@ impl Bridge {
         let directory = directory(config);
         let info = info(config, &directory, clock.now());
 
-        let (observe, observations) = mpsc::channel(OBSERVATIONS_MAX);
-        let (stop_links, stopped) = watch::channel(false);
         let mut fleet = Fleet::new(clock.steady_clock());
-        let mut links = Vec::new();
+        let mut links = Links::new();
         for (name, gateway) in &config.gateways {
             let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
             let index =
                 fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
-            let options = gateway_options(name, gateway);
-            let observer = count_rpcs(&metrics, name);
-            let queue: LinkReportSender = observe.clone();
-            links.push(Link::start(index, options, queue, observer, stopped.clone()));
+            links.start(index, gateway_options(name, gateway), count_rpcs(&metrics, name));
         }
 
         let (event_loop, queries) = LoopClient::new();
         let heartbeat = Heartbeat::start();
         let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
-        let web = web.spawn(http::serve(listener, settings, stopped));
+        let web = web.spawn(http::serve(listener, settings, links.stopped()));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
         let home_assistant = discovery_settings(config, VERSION);
+        let facts = vec![LinkFacts::default(); links.all().len()];
         let mut bridge = Self {
             clock,
             heartbeat,
             persistence,
-            publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
-            facts: vec![LinkFacts::default(); links.len()],
-            dispatcher: CommandDispatcher::new(config, &links),
-            request_subscription: RequestSubscription::default(),
-            fleet,
-            broker: Broker::start(session_settings, directory.instance_id.clone()),
-            retained: RetainedTopics::new(&config.home_assistant),
-            directory,
-            info,
-            metrics,
-            links,
-            observations,
-            _observe: observe,
-            stop_links,
-            web,
-            provisioner: Provisioner::new(config),
-            queries,
             losses: Losses::default(),
-            status_page: StatusPage::default(),
-            numbered: 0,
-            republish_every: config.mqtt.republish_interval,
-            republish_at: config.mqtt.republish_interval.map(|every| Instant::now() + every),
-            out: Vec::new(),
-            batch: Vec::new(),
+            publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
+            broker: Broker::start(session_settings, directory.instance_id.clone()),
+            retained: RetainedTopics::new(&config.home_assistant, config.mqtt.republish_interval),
+            provisioner: Provisioner::new(config),
+            dispatcher: CommandDispatcher::new(config, links.all()),
+            links,
+            web: Web::new(web, queries),
+            metrics,
+            site: Site { fleet, directory, facts, info, events: 0, outputs: Vec::new() },
         };
         bridge.restore(content, recovery)?;
         Ok(bridge)

@@ -6,6 +6,8 @@ mod home_assistant;
 mod scan;
 mod stale_topics;
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::config::HomeAssistant;
@@ -27,15 +29,20 @@ pub(crate) struct RetainedTopics {
     pub(crate) stale_topics: StaleTopics,
     pub(crate) home_assistant: HomeAssistantWatch,
     forget: Option<ForgetScan>,
+    republish_every: Option<Duration>,
+    republish_at: Option<Instant>,
 }
 
 impl RetainedTopics {
-    pub(crate) fn new(home_assistant: &HomeAssistant) -> Self {
+    /// `republish_every`: how often everything is published again.
+    pub(crate) fn new(home_assistant: &HomeAssistant, republish_every: Option<Duration>) -> Self {
         Self {
             scan: Scan::default(),
             stale_topics: StaleTopics::default(),
             home_assistant: HomeAssistantWatch::new(home_assistant),
             forget: None,
+            republish_every,
+            republish_at: republish_every.map(|every| Instant::now() + every),
         }
     }
 
@@ -121,6 +128,15 @@ impl RetainedTopics {
         None
     }
 
+    /// Whether everything has to be published again now.
+    pub(crate) fn take_republish(&mut self, now: Instant) -> bool {
+        let is_due = self.republish_at.is_some_and(|at| at <= now);
+        if is_due {
+            self.republish_at = self.republish_every.map(|every| now + every);
+        }
+        is_due
+    }
+
     /// The scan's progress by now.
     pub(crate) fn wake(&mut self, now: Instant) -> Progress {
         self.scan.wake(now)
@@ -150,7 +166,8 @@ impl RetainedTopics {
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
         let forget = self.forget.as_ref().map(ForgetScan::deadline);
-        [self.scan.due(), self.home_assistant.due(), forget].into_iter().flatten().min()
+        let due = [self.scan.due(), self.home_assistant.due(), forget, self.republish_at];
+        due.into_iter().flatten().min()
     }
 }
 
