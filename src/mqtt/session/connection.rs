@@ -124,7 +124,7 @@ pub(crate) enum ClientError {
 }
 
 /// The publishing end of the MQTT library, of either version.
-pub(crate) trait Client: fmt::Debug + Send {
+pub(crate) trait Client: fmt::Debug + Send + Sync {
     fn publish(&self, publish: Publish) -> Result<(), ClientError>;
     fn subscribe(&self, filters: &[(String, RetainHandling)]) -> Result<(), ClientError>;
     fn unsubscribe(&self, filters: Vec<String>);
@@ -135,7 +135,7 @@ pub(crate) trait Client: fmt::Debug + Send {
 #[derive(Debug)]
 pub struct Connection {
     generation: Generation,
-    client: Box<dyn Client>,
+    client: Arc<dyn Client>,
     granted: Granted,
     acks: AckTracker,
     stopping: Arc<AtomicBool>,
@@ -145,7 +145,7 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(
         generation: Generation,
-        client: Box<dyn Client>,
+        client: Arc<dyn Client>,
         granted: Granted,
         acks: AckTracker,
         stopping: Arc<AtomicBool>,

@@ -34,14 +34,15 @@ pub(crate) trait Poller: Send {
 
 /// Runs one connection to its end; `None` if the session is to end as well.
 pub(crate) async fn drive(
-    client: Box<dyn Client>,
+    client: Arc<dyn Client>,
     mut poller: impl Poller,
     traffic: &Traffic,
     context: &FaultContext<'_>,
     handle: &mut SessionHandle,
 ) -> Option<Fault> {
     let mut watchdog = Watchdog::new(context.settings());
-    let mut client = Some(client);
+    // Kept here too: without a client the library would end the connection.
+    let mut unannounced = Some(Arc::clone(&client));
     loop {
         let next = async { poller.next().await.map_err(|broken| context.explain(broken)) };
         let first = match watchdog.watch(next, traffic, context).await {
@@ -55,7 +56,7 @@ pub(crate) async fn drive(
             return Some(context.fault(Problem::AckMismatch { packet }));
         }
         if let Some(Ok(granted)) = traffic.connack()
-            && let Some(client) = client.take()
+            && let Some(client) = unannounced.take()
         {
             if let Err(fault) = context.check(&granted) {
                 return Some(fault);
@@ -79,7 +80,7 @@ pub(crate) async fn drive(
 
 /// The broker has accepted the connection: hands it to the bridge.
 async fn connect(
-    client: Box<dyn Client>,
+    client: Arc<dyn Client>,
     granted: Granted,
     traffic: &Traffic,
     settings: &Settings,

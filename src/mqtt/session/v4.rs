@@ -1,5 +1,6 @@
 //! MQTT 3.1.1: the library's client and its events. Only this file knows the library's types.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) fn open(
     settings: &Settings,
     password: Option<&SecretString>,
     socket: PacketTap<Box<dyn Stream>>,
-) -> (Box<dyn Client>, EventLoop) {
+) -> (Arc<dyn Client>, EventLoop) {
     let (limits, will) = (settings.limits, &settings.will);
     let window = limits.window_max.min(WINDOW_MAX_V311);
     let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -58,7 +59,7 @@ pub(crate) fn open(
     let mut network = events.network_options();
     network.set_connection_timeout(limits.connack_deadline.as_secs());
     events.set_network_options(network);
-    (Box::new(client), events)
+    (Arc::new(client), events)
 }
 
 impl Client for AsyncClient {

@@ -1,5 +1,6 @@
 //! MQTT 5: the library's client and its events. Only this file knows the library's types.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) fn open(
     settings: &Settings,
     password: Option<&SecretString>,
     socket: PacketTap<Box<dyn Stream>>,
-) -> (Box<dyn Client>, EventLoop) {
+) -> (Arc<dyn Client>, EventLoop) {
     let (limits, will) = (settings.limits, &settings.will);
     let mut options =
         MqttOptions::new(settings.client_id.clone(), (settings.host.clone(), settings.port));
@@ -52,7 +53,7 @@ pub(crate) fn open(
     });
     let capacity = usize::from(limits.window_max);
     let (client, events) = AsyncClient::builder(options).capacity(capacity).build();
-    (Box::new(client), events)
+    (Arc::new(client), events)
 }
 
 impl Client for AsyncClient {
