@@ -1,4 +1,4 @@
-//! The rules of the house as a test: reads the tree and names file, line and rule of each breach.
+//! The rules of the tree as a test: reads it and names file, line and rule of each breach.
 //!
 //! The checkers take text and give findings, so that the tests at the end show on made-up text that
 //! each rule does catch.
@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Which room may use which; a room that is not here may not exist.
+/// Which module may use which; a module that is not here may not exist.
 ///
 /// Data goes one way: gateway, fleet, store, mqtt. What is left out is meant: the core knows no
 /// wire and no clock, commands know no topics, the simulator cannot share our bugs.
@@ -188,8 +188,8 @@ fn is_test(file: &str) -> bool {
     file.starts_with("tests/") || file.contains("/tests/") || file.ends_with("tests.rs")
 }
 
-/// `src/fleet/device.rs` is of the room `fleet`; `main.rs` and `lib.rs` are of none.
-fn room_of(file: &str) -> Option<&str> {
+/// `src/fleet/device.rs` is of the module `fleet`; `main.rs` and `lib.rs` are of none.
+fn module_of(file: &str) -> Option<&str> {
     let inside = file.strip_prefix("src/")?;
     let name = inside.split('/').next()?.trim_end_matches(".rs");
     (!matches!(name, "main" | "lib")).then_some(name)
@@ -235,9 +235,9 @@ fn has(line: &str, word: &str) -> bool {
 }
 
 fn check_arrows(file: &str, text: &str, findings: &mut Vec<Finding>) {
-    let Some(room) = room_of(file) else { return };
-    let Some((_, allowed)) = ARROWS.iter().find(|(known, _)| *known == room) else {
-        let rule = format!("the room {room} is not in the table of arrows in tests/tidy.rs");
+    let Some(module) = module_of(file) else { return };
+    let Some((_, allowed)) = ARROWS.iter().find(|(known, _)| *known == module) else {
+        let rule = format!("the module {module} is not in the table of arrows in tests/tidy.rs");
         return findings.push(finding(file, 1, rule));
     };
     let inside = file.trim_start_matches("src/").trim_end_matches("mod.rs").trim_end_matches(".rs");
@@ -247,16 +247,17 @@ fn check_arrows(file: &str, text: &str, findings: &mut Vec<Finding>) {
     for path in ["crate::", upwards.as_str()] {
         for (at, _) in code.match_indices(path) {
             let line = 1 + code[..at].matches('\n').count();
-            for used in rooms_named(&code[at + path.len()..]) {
+            for used in modules_named(&code[at + path.len()..]) {
                 let known = ARROWS.iter().any(|(known, _)| *known == used);
-                let free = used == room || *allowed == "*" || allowed.split(' ').any(|a| a == used);
+                let free =
+                    used == module || *allowed == "*" || allowed.split(' ').any(|a| a == used);
                 if known && !free {
-                    findings.push(finding(file, line, format!("{room} may not use {used}")));
+                    findings.push(finding(file, line, format!("{module} may not use {used}")));
                 }
             }
         }
     }
-    for (index, line) in code.lines().enumerate().filter(|_| room == "fleet") {
+    for (index, line) in code.lines().enumerate().filter(|_| module == "fleet") {
         for word in NOT_IN_FLEET.iter().filter(|word| has(line, word)) {
             findings.push(finding(file, index + 1, format!("the core may not know {word}")));
         }
@@ -264,7 +265,7 @@ fn check_arrows(file: &str, text: &str, findings: &mut Vec<Finding>) {
 }
 
 /// The names that follow `crate::`: one, or those of the group in braces at its first level.
-fn rooms_named(rest: &str) -> Vec<&str> {
+fn modules_named(rest: &str) -> Vec<&str> {
     let ident = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_');
     let name = |text| ident(text).map_or(text, |end| &text[..end]);
     let Some(group) = rest.strip_prefix('{') else { return vec![name(rest)] };
@@ -326,7 +327,7 @@ fn lines_are_short_and_nothing_is_left_unfinished() {
 }
 
 #[test]
-fn rooms_use_only_the_rooms_they_may() {
+fn modules_use_only_those_they_may() {
     assert_tidy(&over(&["rs"], check_arrows));
 }
 

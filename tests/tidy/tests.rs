@@ -1,4 +1,4 @@
-//! The rules of the house held against made-up text: what each must catch, and what it must let by.
+//! The rules against made-up text: what each has to find, and what it has to accept.
 
 use super::*;
 
