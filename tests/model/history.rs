@@ -25,7 +25,7 @@ pub(crate) fn judge(shown: &Shown, wrong: &mut Vec<String>) {
         let has = |events: &BTreeMap<u64, StoredEvent>| {
             events.values().any(|stored| stored.payload == seen.payload)
         };
-        let lost = |cut: &Cut| (cut.from..=cut.at).contains(&at) && !has(&cut.stored);
+        let lost = |cut: &Cut| (cut.from..=cut.until).contains(&at) && !has(&cut.stored);
         if !recorded.contains_key(event_id) && !shown.cuts.iter().any(lost) {
             wrong.push(format!("the history does not have {seen:?}"));
         }

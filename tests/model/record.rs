@@ -37,6 +37,11 @@ pub(crate) struct Cut {
     /// Since when something may have been unsynced.
     pub(crate) from: Duration,
     pub(crate) at: Duration,
+    /// Until when a subscriber may see what was published before the cut: later where the broker
+    /// read nothing then.
+    pub(crate) until: Duration,
+    /// The broker reads nothing yet.
+    pub(crate) is_deaf: bool,
     /// The bridge had not stopped cleanly, so its chain ends.
     pub(crate) ends_chain: bool,
     /// The events that are left.

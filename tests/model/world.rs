@@ -58,6 +58,8 @@ struct World {
     storage: Storage,
     stopped_cleanly: bool,
     cuts: Vec<Cut>,
+    /// Whether the broker reads nothing.
+    is_deaf: bool,
     watch: Watch,
 }
 
@@ -125,6 +127,7 @@ impl World {
             storage,
             stopped_cleanly: false,
             cuts: Vec::new(),
+            is_deaf: false,
             watch,
         }
     }
@@ -183,6 +186,14 @@ impl World {
             Act::BrokerStarts => self.broker.start(),
             Act::BrokerKilled { forgets } => self.broker.kill(&self.network, *forgets).await,
             Act::BrokerDeaf(on) => {
+                if !on && self.is_deaf {
+                    // It reads now what it was sent before.
+                    let now = self.now();
+                    for cut in self.cuts.iter_mut().filter(|cut| cut.is_deaf) {
+                        (cut.until, cut.is_deaf) = (cut.until.max(now), false);
+                    }
+                }
+                self.is_deaf = *on;
                 self.watch.mood[0] = *on;
                 self.broker.mood(|mood| mood.deaf = *on);
             }
@@ -289,7 +300,8 @@ impl World {
         }
         self.storage.reboot();
         let (from, ends_chain) = (running_since.unwrap_or(at), !self.stopped_cleanly);
-        self.cuts.push(Cut { from, at, ends_chain, stored: self.storage.events() });
+        let (is_deaf, stored) = (self.is_deaf, self.storage.events());
+        self.cuts.push(Cut { from, at, until: at, is_deaf, ends_chain, stored });
     }
 
     async fn kill_bridge(&mut self) {
