@@ -177,7 +177,7 @@ impl Bridge {
         }
     }
 
-    /// The wall clock may have been set, or the machine have slept: published times follow it.
+    /// Lets published times follow the wall clock, which jumps when it is set or the machine sleeps.
     fn follow_wall_clock(&mut self) {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
@@ -207,7 +207,7 @@ impl Bridge {
         }
     }
 
-    /// When the loop has to turn although nothing comes in.
+    /// When the next iteration is due although no input arrives.
     pub(crate) fn due(&self) -> Option<Instant> {
         let moments = [self.site.fleet.wake_at(), self.publisher.wake_at()];
         let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());

@@ -1,8 +1,8 @@
 //! The event loop: it waits for one input, lets the core step, and routes what follows.
 //!
 //! It owns all state, so there is no lock: the gateways' tasks, the broker's session and the web
-//! server talk to it over bounded channels. A full queue of observations makes the gateway's task
-//! drop its stream, never wait.
+//! server talk to it over bounded channels. When the queue of reports is full, the gateway's task
+//! closes its stream and does not wait.
 
 mod broker;
 mod carry;
@@ -95,9 +95,7 @@ impl Bridge {
         self.stop().await;
     }
 
-    /// Waits for one thing, takes up what is ready with it, and publishes what follows.
-    ///
-    /// May be given up while waiting without losing anything.
+    /// Waits for one input, handles it, and publishes what follows. Cancel safe.
     async fn iterate(&mut self) {
         self.heartbeat.beat();
         let due = self.due();
@@ -154,7 +152,7 @@ impl Bridge {
                 self.iterate().await;
             }
         };
-        // Past the deadline the stop goes on: it has to end in time whatever the broker does.
+        // After the deadline the stop continues: it has to end in time whatever the broker does.
         _ = timeout(deadline, iterations).await;
     }
 }

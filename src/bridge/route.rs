@@ -159,7 +159,7 @@ impl Bridge {
         if self.broker.wake(now, self.publisher.is_online()) {
             self.publisher.publish_online_again();
         }
-        if self.publisher.content().is_cleared() {
+        if !self.retained.stale_topics.gone().is_empty() && self.publisher.content().is_cleared() {
             for gateway in self.retained.stale_topics.take_gone() {
                 self.persistence.set(Key::Gateway(gateway), None);
             }

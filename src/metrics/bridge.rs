@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder, histogram_opts, register_histogram_vec_with_registry,
-    register_histogram_with_registry, register_int_counter_vec_with_registry,
-    register_int_counter_with_registry, register_int_gauge_vec_with_registry,
-    register_int_gauge_with_registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    histogram_opts, register_histogram_vec_with_registry, register_histogram_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 use super::store::StoreMetrics;
@@ -40,7 +39,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     calls: CallMetrics,
     commands: IntCounterVec,
-    degraded: IntGaugeVec,
+    /// In the order of [`DegradedReason::ALL`].
+    degraded: [IntGauge; DegradedReason::ALL.len()],
 }
 
 /// Calls to gateways.
@@ -89,7 +89,13 @@ impl Metrics {
         let counters = |name, help, labels: &[&str]| {
             register_int_counter_vec_with_registry!(name, help, labels, registry)
         };
-        let metrics = Self {
+        let degraded = register_int_gauge_vec_with_registry!(
+            "gsdk_degraded",
+            "Whether the bridge is degraded for this reason (1).",
+            &["reason"],
+            registry
+        )?;
+        Ok(Self {
             mqtt_connected: gauge(
                 "gsdk_mqtt_connected",
                 "Whether the broker is connected (1) or not (0).",
@@ -127,16 +133,9 @@ impl Metrics {
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
             )?,
-            degraded: register_int_gauge_vec_with_registry!(
-                "gsdk_degraded",
-                "Whether the bridge is degraded for this reason (1).",
-                &["reason"],
-                registry
-            )?,
+            degraded: DegradedReason::ALL.map(|it| degraded.with_label_values(&[it.as_str()])),
             registry,
-        };
-        DegradedReason::ALL.into_iter().for_each(|reason| _ = metrics.set_degraded(reason, false));
-        Ok(metrics)
+        })
     }
 
     /// Counts an acknowledged message of this kind.
@@ -169,7 +168,8 @@ impl Metrics {
 
     /// Sets whether the bridge is degraded for this reason; returns whether that has changed.
     pub fn set_degraded(&self, reason: DegradedReason, is_degraded: bool) -> bool {
-        let gauge = self.degraded.with_label_values(&[reason.as_str()]);
+        let mut gauges = DegradedReason::ALL.into_iter().zip(&self.degraded);
+        let Some((_, gauge)) = gauges.find(|(other, _)| *other == reason) else { return false };
         let before = gauge.get();
         gauge.set(i64::from(is_degraded));
         before != gauge.get()
