@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::duplicates::{DuplicateDetector, InfoAction};
+use super::duplicates::DuplicateDetector;
 use super::own_state::OwnState;
 use super::request_subscription::RequestSubscription;
 use crate::ids::Moment;
@@ -33,8 +33,8 @@ pub(crate) struct Broker {
     file_missing: Option<String>,
     /// The broker keeps no retained messages, as its CONNACK or a refusal said.
     retain_unavailable: bool,
-    duplicates: DuplicateDetector,
-    own_state: OwnState,
+    pub(crate) duplicates: DuplicateDetector,
+    pub(crate) own_state: OwnState,
     /// The subscription to requests.
     pub(crate) requests: RequestSubscription,
     /// Events that are not handled yet, the newest first.
@@ -133,44 +133,6 @@ impl Broker {
         self.retain_unavailable = true;
     }
 
-    /// A message on the bridge's own state topic; returns whether the state has to be published
-    /// again.
-    pub(crate) fn own_state_received(
-        &mut self,
-        payload: &[u8],
-        retained: bool,
-        is_online: bool,
-    ) -> bool {
-        self.own_state.received(payload, retained, is_online);
-        payload == b"offline"
-    }
-
-    /// An `info` on the bridge's own topic.
-    pub(crate) fn info_received(
-        &mut self,
-        now: Instant,
-        retained: bool,
-        info: &[u8],
-        is_checking: bool,
-    ) -> InfoAction {
-        self.duplicates.received(now, retained, info, is_checking)
-    }
-
-    /// Whether another instance may still answer this one's `info`.
-    pub(crate) const fn needs_check(&self) -> bool {
-        self.duplicates.needs_check()
-    }
-
-    /// No other instance has answered.
-    pub(crate) const fn check_passed(&mut self) {
-        self.duplicates.passed();
-    }
-
-    /// Whether the session has lasted long enough just now to count as settled.
-    pub(crate) fn settle(&mut self, now: Instant) -> bool {
-        self.duplicates.settle(now)
-    }
-
     /// Connects again where it is time; returns whether `online` has to be published again.
     pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
         if self.connect_at.take_if(|at| *at <= now).is_some() {
@@ -200,16 +162,6 @@ impl Broker {
     /// Whether the broker keeps no retained messages.
     pub(crate) const fn loses_retained(&self) -> bool {
         self.connection.is_some() && self.retain_unavailable
-    }
-
-    /// Whether `online` has come back on this connection.
-    pub(crate) const fn is_own_state_seen(&self) -> bool {
-        self.own_state.is_seen()
-    }
-
-    /// What was noticed of another instance lately.
-    pub(crate) fn duplicate(&self, now: Instant) -> Option<String> {
-        self.duplicates.fault(now)
     }
 
     /// Subscribes to these filters in one packet.

@@ -60,7 +60,7 @@ impl Bridge {
                 let fault = self.persistence.history().fault.as_ref();
                 fault.map(|it| format!("the history: {it}; events are published all the same"))
             }
-            DegradedReason::AnotherInstance => self.broker.duplicate(Instant::now()),
+            DegradedReason::AnotherInstance => self.broker.duplicates.fault(Instant::now()),
             DegradedReason::FileMissing => self.files_missing(),
         }
     }
@@ -83,7 +83,7 @@ impl Bridge {
         if let Some(fault) = self.broker.fault() {
             reasons.push(format!("the broker is not connected: {fault}"));
         } else {
-            if !self.broker.is_own_state_seen() {
+            if !self.broker.own_state.is_seen() {
                 reasons.push(format!(
                     "\"online\" has not come back from {} yet; if this lasts, permit the bridge's \
                      user to publish and to read its own topics in the broker's access list, as \

@@ -65,7 +65,7 @@ impl Bridge {
     fn subscribed(&mut self, now: Instant, filters: &[String], refused: Vec<(String, Refusal)>) {
         let info = self.publisher.topics().bridge_info();
         let info_refused = refused.iter().any(|(filter, _)| *filter == info);
-        let progress = self.retained.subscribed(now, filters, info_refused);
+        let progress = self.retained.scan.subscribed(now, filters, info_refused);
         self.scan_progressed(progress);
         self.broker.requests.acknowledged(now, filters, &refused);
         let discovery = self.publisher.discovery().filter();
@@ -86,7 +86,8 @@ impl Bridge {
         let topics = self.publisher.topics();
         if message.topic == topics.bridge_state() {
             let is_online = self.publisher.is_online();
-            if self.broker.own_state_received(&message.payload, message.retain, is_online) {
+            self.broker.own_state.received(&message.payload, message.retain, is_online);
+            if message.payload == "offline" {
                 self.publisher.publish_online_again();
             }
         } else if message.topic == topics.bridge_info() {
@@ -99,10 +100,11 @@ impl Bridge {
 
     fn info_received(&mut self, now: Instant, message: &Message) {
         let (retained, checking) = (message.retain, self.publisher.is_checking());
-        match self.broker.info_received(now, retained, &message.payload, checking) {
+        match self.broker.duplicates.received(now, retained, &message.payload, checking) {
             InfoAction::Own if !retained => {
-                let needs_check = self.broker.needs_check();
-                let progress = self.retained.own_info_received(now, needs_check, &self.publisher);
+                let needs_check = self.broker.duplicates.needs_check();
+                let own = self.publisher.topics().own();
+                let progress = self.retained.scan.own_info_received(now, needs_check, &own);
                 self.scan_progressed(progress);
             }
             InfoAction::Own | InfoAction::Ignore => {}
@@ -128,7 +130,7 @@ impl Bridge {
         }
         self.broker.unsubscribe(unsubscribe);
         if check_passed {
-            self.broker.check_passed();
+            self.broker.duplicates.passed();
             self.publisher.start_full_publish(&self.site.fleet);
         }
         if is_read {
@@ -144,7 +146,7 @@ impl Bridge {
 
     /// Does what is due by now.
     pub(crate) fn wake_broker(&mut self, now: Instant) {
-        let progress = self.retained.wake(now);
+        let progress = self.retained.scan.wake(now);
         self.scan_progressed(progress);
         if self.retained.home_assistant.wake(now) {
             self.publisher.content().discovery_mut().home_assistant_started(&self.site.fleet);
@@ -153,7 +155,7 @@ impl Bridge {
             self.gateway_forgotten(forgotten);
         }
         self.broker.subscribe(self.retained.next_scan(&self.publisher));
-        if self.broker.settle(now) {
+        if self.broker.duplicates.settle(now) {
             self.publisher.content().set_settled();
         }
         if self.broker.wake(now, self.publisher.is_online()) {

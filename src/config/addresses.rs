@@ -118,38 +118,30 @@ pub(crate) fn device_ip<'de, D: Deserializer<'de>>(
 
 #[cfg(test)]
 mod tests {
-    use serde::de::value::{Error, StrDeserializer};
-
     use super::*;
-
-    /// What a text is read as, or why it is not.
-    macro_rules! read {
-        ($read:path, $text:expr) => {
-            $read(StrDeserializer::<Error>::new($text)).map_err(|error| error.to_string())
-        };
-    }
+    use crate::config::values::read_text;
 
     #[test]
     fn brokers_are_urls_without_secrets() {
-        let shown = |text| read!(broker, text).unwrap().to_string();
+        let shown = |text| read_text(broker, text).unwrap().to_string();
         assert_eq!(shown("mqtts://broker.lan"), "mqtts://broker.lan:8883");
         assert_eq!(shown("mqtt://[::1]:1884/"), "mqtt://[::1]:1884");
         for text in ["broker", "http://x", "mqtt://", "mqtt://h:0", "mqtt://h/p", "mqtt://h:+5"] {
-            assert!(read!(broker, text).is_err(), "{text}");
+            assert!(read_text(broker, text).is_err(), "{text}");
         }
-        let error = read!(broker, "mqtt://user:hunter2@broker").unwrap_err();
+        let error = read_text(broker, "mqtt://user:hunter2@broker").unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn addresses_are_hosts_and_ports() {
-        assert_eq!(read!(gateway_address, "10.0.0.1").unwrap().to_string(), "10.0.0.1:4000");
-        assert_eq!(read!(gateway_address, "gw-1.lan:5000").unwrap().port, 5000);
+        assert_eq!(read_text(gateway_address, "10.0.0.1").unwrap().to_string(), "10.0.0.1:4000");
+        assert_eq!(read_text(gateway_address, "gw-1.lan:5000").unwrap().port, 5000);
         for text in ["", ":4000", "a b", "10.0.0.256", "h:65536", "h:", "https://h", "1:2:3"] {
-            assert!(read!(gateway_address, text).is_err(), "{text}");
+            assert!(read_text(gateway_address, text).is_err(), "{text}");
         }
         for text in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "reader.lan"] {
-            assert!(read!(device_ip, text).is_err(), "{text}");
+            assert!(read_text(device_ip, text).is_err(), "{text}");
         }
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
+#[cfg(test)]
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
@@ -272,29 +274,29 @@ where
     words.map(|text| word(text.into_deserializer())).collect()
 }
 
+/// What a text is read as, or why it is not.
+#[cfg(test)]
+pub(crate) fn read_text<'de, T>(
+    read: impl FnOnce(StrDeserializer<'de, ValueError>) -> Result<T, ValueError>,
+    text: &'de str,
+) -> Result<T, String> {
+    read(StrDeserializer::new(text)).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use serde::de::value::{Error, StrDeserializer};
-
     use super::*;
-
-    /// What a text is read as, or why it is not.
-    macro_rules! read {
-        ($read:path, $text:expr) => {
-            $read(StrDeserializer::<Error>::new($text)).map_err(|error| error.to_string())
-        };
-    }
 
     #[test]
     fn durations_have_units() {
         for (text, seconds) in [("60s", 60), ("1h", 3_600), ("30d", 2_592_000), ("1m 30s", 90)] {
-            let read = read!(duration::<_, 0, { 100 * DAY }>, text);
+            let read = read_text(duration::<_, 0, { 100 * DAY }>, text);
             assert_eq!(read, Ok(Duration::from_secs(seconds)), "{text}");
         }
         for text in ["60", "", "s", "-5s", "1y", "1month", "ten seconds", "101d"] {
-            assert!(read!(duration::<_, 0, { 100 * DAY }>, text).is_err(), "{text}");
+            assert!(read_text(duration::<_, 0, { 100 * DAY }>, text).is_err(), "{text}");
         }
-        assert_eq!(read!(duration_or_never::<_, DAY, DAY>, "never"), Ok(None));
+        assert_eq!(read_text(duration_or_never::<_, DAY, DAY>, "never"), Ok(None));
         assert_eq!(in_largest_unit(Duration::from_secs(30 * DAY)), "30d");
         assert_eq!(in_largest_unit(Duration::from_secs(90)), "90s");
     }
@@ -302,48 +304,48 @@ mod tests {
     #[test]
     fn sizes_have_units() {
         for (text, bytes) in [("512MiB", 512 << 20), ("64KiB", 65_536), ("1 GB", 1_000_000_000)] {
-            assert_eq!(read!(size::<_, u64, 0, { u64::MAX }>, text), Ok(bytes), "{text}");
+            assert_eq!(read_text(size::<_, u64, 0, { u64::MAX }>, text), Ok(bytes), "{text}");
         }
         for text in ["", "MiB", "-1B", "1_0xB", "lots"] {
-            assert!(read!(size::<_, u64, 0, { u64::MAX }>, text).is_err(), "{text}");
+            assert!(read_text(size::<_, u64, 0, { u64::MAX }>, text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn topics_have_levels_and_no_wildcards() {
         for good in ["gsdk", "site/gsdk", "größe/a b"] {
-            assert!(read!(topic, good).is_ok(), "{good}");
+            assert!(read_text(topic, good).is_ok(), "{good}");
         }
         let long = "a".repeat(129);
         for bad in ["", "/a", "a/", "a//b", "a+", "#", "$SYS", "a\0", &long] {
-            assert!(read!(topic, bad).is_err(), "{bad}");
+            assert!(read_text(topic, bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn response_prefixes_end_in_a_slash() {
         for good in ["gsdk-reply/", "clients/node-red/", &format!("{}/", "a".repeat(255))] {
-            assert!(read!(response_prefix, good).is_ok(), "{good}");
+            assert!(read_text(response_prefix, good).is_ok(), "{good}");
         }
         for bad in ["", "a/#", "a/b", "/", "a/+/", "$x/", &format!("{}/", "a".repeat(256))] {
-            assert!(read!(response_prefix, bad).is_err(), "{bad}");
+            assert!(read_text(response_prefix, bad).is_err(), "{bad}");
         }
-        let error = read!(response_prefix, "a/b").unwrap_err();
+        let error = read_text(response_prefix, "a/b").unwrap_err();
         assert!(error.ends_with("as in \"a/b/\""), "{error}");
     }
 
     #[test]
     fn rates_have_a_unit() {
-        assert_eq!(read!(rate, "100/m").unwrap().per, Duration::from_secs(60));
+        assert_eq!(read_text(rate, "100/m").unwrap().per, Duration::from_secs(60));
         for bad in ["0/s", "5", "/s", "5/d", "-1/s"] {
-            assert!(read!(rate, bad).is_err(), "{bad}");
+            assert!(read_text(rate, bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn unknown_time_zones_name_a_near_one() {
-        assert!(read!(time_zone, "Europe/Berlin").is_ok());
-        assert!(read!(time_zone, "Europe/Berln").unwrap_err().contains("\"Europe/Berlin\"?"));
-        assert!(read!(time_zone, "").is_err());
+        assert!(read_text(time_zone, "Europe/Berlin").is_ok());
+        assert!(read_text(time_zone, "Europe/Berln").unwrap_err().contains("\"Europe/Berlin\"?"));
+        assert!(read_text(time_zone, "").is_err());
     }
 }

@@ -25,7 +25,7 @@ pub(crate) type Filters = Vec<(String, RetainHandling)>;
 /// The scan of what is retained, and those that read it.
 #[derive(Debug)]
 pub(crate) struct RetainedTopics {
-    scan: Scan,
+    pub(crate) scan: Scan,
     pub(crate) stale_topics: StaleTopics,
     pub(crate) home_assistant: HomeAssistantWatch,
     forget: Option<ForgetScan>,
@@ -68,26 +68,6 @@ impl RetainedTopics {
     pub(crate) fn disconnected(&mut self) {
         self.scan = Scan::default();
         self.forget = None;
-    }
-
-    /// The broker has acknowledged these filters, and refused that of the own `info` or not.
-    pub(crate) fn subscribed(
-        &mut self,
-        now: Instant,
-        filters: &[String],
-        info_refused: bool,
-    ) -> Progress {
-        self.scan.subscribed(now, filters, info_refused)
-    }
-
-    /// The bridge's own `info` has come back live.
-    pub(crate) fn own_info_received(
-        &mut self,
-        now: Instant,
-        needs_check: bool,
-        publisher: &Publisher,
-    ) -> Progress {
-        self.scan.own_info_received(now, needs_check, &publisher.topics().own())
     }
 
     /// Takes note of a message that is not on one of the bridge's own topics.
@@ -135,11 +115,6 @@ impl RetainedTopics {
             self.republish_at = self.republish_every.map(|every| now + every);
         }
         is_due
-    }
-
-    /// The scan's progress by now.
-    pub(crate) fn wake(&mut self, now: Instant) -> Progress {
-        self.scan.wake(now)
     }
 
     /// What to subscribe for the next scan, if one is to start.
