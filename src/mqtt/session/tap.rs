@@ -1,7 +1,8 @@
 //! Between the socket and the MQTT library: splits both directions into packets, and shows them to
 //! [`Traffic`], which reads what the library does not tell.
 //!
-//! A DISCONNECT that was not requested is not sent: brokers drop the last will on one.
+//! A DISCONNECT that was not requested is not sent: brokers drop the last will on one. A socket that
+//! takes no more bytes is read to its end first: what the broker sent before it closed says why.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -77,7 +78,7 @@ struct Outgoing {
     partial: Vec<u8>,
     /// Bytes of the current packet that are not written yet and need not be read.
     passing: usize,
-    /// A DISCONNECT was dropped; nothing follows it.
+    /// A DISCONNECT was dropped, or the broker takes no more; nothing follows.
     closed: bool,
 }
 
@@ -99,6 +100,17 @@ impl Outgoing {
             }
         }
         bytes.len()
+    }
+
+    /// The socket takes no more bytes. Where the broker has closed it, reading tells so after the
+    /// packets that came before, so this is no error yet.
+    fn failed(&mut self, error: io::Error) -> io::Result<()> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
+            return Err(error);
+        }
+        self.closed = true;
+        Ok(())
     }
 
     /// These bytes were written.
@@ -177,13 +189,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacketTap<S> {
                 return Poll::Ready(Ok(bytes.len()));
             }
         }
-        let count = ready!(Pin::new(&mut this.socket).poll_write(context, &bytes[..wanted]))?;
-        this.outgoing.written(&bytes[..count], &this.traffic);
-        Poll::Ready(Ok(count))
+        match ready!(Pin::new(&mut this.socket).poll_write(context, &bytes[..wanted])) {
+            Ok(count) => {
+                this.outgoing.written(&bytes[..count], &this.traffic);
+                Poll::Ready(Ok(count))
+            }
+            Err(error) => {
+                this.outgoing.failed(error)?;
+                Poll::Ready(Ok(bytes.len()))
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        let this = &mut *self;
+        let flushed = ready!(Pin::new(&mut this.socket).poll_flush(context));
+        Poll::Ready(flushed.or_else(|error| this.outgoing.failed(error)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -218,6 +239,8 @@ mod tests {
         output: Vec<u8>,
         sizes: Vec<usize>,
         next: usize,
+        /// Writing fails as it does once the other side has closed.
+        broken: bool,
     }
 
     impl Pieces {
@@ -247,6 +270,9 @@ mod tests {
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
+            if self.broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             let count = self.size().min(bytes.len());
             self.output.extend(&bytes[..count]);
             Poll::Ready(Ok(count))
@@ -262,7 +288,8 @@ mod tests {
     }
 
     fn tap(sizes: Vec<usize>) -> PacketTap<Pieces> {
-        let socket = Pieces { input: FROM_BROKER, output: Vec::new(), sizes, next: 0 };
+        let socket =
+            Pieces { input: FROM_BROKER, output: Vec::new(), sizes, next: 0, broken: false };
         let traffic = Traffic::new(Protocol::V5, 30, 10);
         let topics: [&[u8]; 2] = [b"t/a", b"t/b"];
         for (token, topic) in (0..).zip(topics) {
@@ -315,5 +342,18 @@ mod tests {
         tap.stopping.store(true, Ordering::Relaxed);
         run(tap.write_all(b"\xe0\x00")).unwrap();
         assert_eq!(tap.socket.output, b"\xe0\x00");
+    }
+
+    #[test]
+    fn a_disconnect_is_read_although_writing_fails_before() {
+        let mut tap = tap(vec![100]);
+        tap.socket.broken = true;
+        run(async {
+            tap.write_all(TO_BROKER).await?;
+            tap.flush().await?;
+            tap.read_to_end(&mut Vec::new()).await
+        })
+        .unwrap();
+        assert_eq!(tap.traffic.disconnect().unwrap().code, 0xEE);
     }
 }
