@@ -12,6 +12,8 @@ use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.
 const TRIM_STEPS_MAX: usize = 32;
+/// Changes of the log from which on a batch is committed.
+const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
@@ -101,24 +103,14 @@ impl Follower {
         status: &mut HistoryStatus,
     ) -> Result<(), RecordError> {
         let (database, tail) = self.open(now)?;
-        let mut changes = Vec::new();
-        let mut checkpointed = database.position().segment;
-        status.read_to = checkpointed;
         loop {
-            changes.clear();
-            tail.read(current, &mut changes)?;
-            let position = tail.position();
-            if changes.is_empty() && position == database.position() {
-                break;
-            }
-            database.apply(&changes, position)?;
-            if position.segment > checkpointed {
-                // The log may now remove what comes before: a power cut must not lose it here.
+            let is_full = write_batch(database, tail, current)?;
+            if database.is_checkpoint_due() {
                 database.checkpoint()?;
-                checkpointed = position.segment;
-                status.read_to = checkpointed;
             }
-            if changes.is_empty() {
+            // The log may remove what comes before: a power cut does not lose it here.
+            status.read_to = database.checkpointed();
+            if !is_full {
                 break;
             }
         }
@@ -145,7 +137,8 @@ impl Follower {
         // The next reader starts with the other log, and does not take the removal of this one for
         // a gap.
         let finished = database
-            .apply(&[], Position::default())
+            .batch()
+            .and_then(|batch| batch.commit(Position::default()))
             .and_then(|()| database.drop_unknown(waiting))
             .and_then(|()| database.checkpoint());
         if let Err(error) = finished {
@@ -216,6 +209,31 @@ impl Follower {
 }
 
 /// Why nothing could be recorded.
+/// Writes what follows in the log as one batch; says whether more may follow. One for all changes
+/// of a second costs less than several: most of its cost is the index pages it changes.
+fn write_batch(
+    database: &mut Database,
+    tail: &mut Tail,
+    current: u64,
+) -> Result<bool, RecordError> {
+    let (start, mut written) = (database.position(), 0);
+    let mut batch = database.batch()?;
+    let mut changes = Vec::new();
+    while written < BATCH_CHANGES_MIN {
+        changes.clear();
+        tail.read(current, &mut changes)?;
+        if changes.is_empty() {
+            break;
+        }
+        batch.apply(&changes)?;
+        written += changes.len();
+    }
+    if tail.position() != start {
+        batch.commit(tail.position())?;
+    }
+    Ok(written >= BATCH_CHANGES_MIN)
+}
+
 #[derive(Debug, thiserror::Error)]
 enum RecordError {
     #[error("reading the log: {0}")]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::follower::{Follower, Gap, HistoryStatus};
-use super::history::Retention;
+use super::history::{CHECKPOINT_EVERY, Retention};
 use super::log::Position;
 use crate::ids::Moment;
 
@@ -196,12 +196,17 @@ fn run(shared: &Shared, mut follower: Follower) {
             follower.try_record(current, now, &mut status);
         }
         let retry = status.fault.is_some();
+        let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);
         if stop.is_some() {
             break;
         }
         not_before = Instant::now() + if retry { RETRY_EVERY } else { WRITE_EVERY };
-        wake_at = Instant::now() + if retry { RETRY_EVERY } else { TRIM_EVERY };
+        wake_at = match (retry, is_behind) {
+            (true, _) => not_before,
+            (false, true) => Instant::now() + CHECKPOINT_EVERY,
+            (false, false) => Instant::now() + TRIM_EVERY,
+        };
     }
     // Closed before the end is announced: another process may open it then.
     drop(follower);

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -17,6 +18,9 @@ use crate::ids::Moment;
 use crate::payload::Subject;
 use crate::store::{Event, Position};
 
+/// The shortest time between two checkpoints: each writes all pages that changed once more.
+pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
 /// The one writer of the history.
 #[derive(Debug)]
 pub struct Database {
@@ -25,6 +29,8 @@ pub struct Database {
     file: (u64, u64),
     retention: Retention,
     state: State,
+    /// The segment of the log that the last checkpoint has reached, and when it was.
+    checkpoint: Option<(u64, Instant)>,
 }
 
 /// An opened database.
@@ -87,7 +93,7 @@ impl Database {
         let file = file_id(path);
         let file =
             file.map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
-        Ok(Self { connection, file, retention, state })
+        Ok(Self { connection, file, retention, state, checkpoint: None })
     }
 
     /// Whether the file at this path is still the open one. SQLite would write on to a removed one.
@@ -114,46 +120,10 @@ impl Database {
         self.state.totals
     }
 
-    /// Writes a part of the log in one transaction; `position` is where the next part begins.
-    /// Events up to [`Self::last_id`] are ignored, so a part may be applied again.
-    pub fn apply(&mut self, changes: &[Change], position: Position) -> Result<(), Error> {
-        let mut state = State { position, ..self.state };
+    /// Starts a batch of changes that are committed as one.
+    pub fn batch(&mut self) -> Result<Batch<'_>, Error> {
         let transaction = self.connection.transaction()?;
-        let marks = mark_recorded(&transaction, changes, state.last_id)?;
-        let mut insert = transaction
-            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-        for change in changes {
-            let Change::Recorded(event) = change else { continue };
-            if event.id <= state.last_id {
-                continue;
-            }
-            let (gateway, device_id) = match &event.subject {
-                Subject::Bridge => (None, None),
-                Subject::Gateway(gateway) => (Some(gateway), None),
-                Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
-            };
-            let marks = marks.get(&event.id).copied().unwrap_or_default();
-            insert.execute(params![
-                event.id,
-                event.recorded_at.millis(),
-                gateway.map(|gateway| gateway.as_str()),
-                device_id,
-                event.event_type.as_ref(),
-                marks.delivered,
-                marks.dropped,
-                marks.lost,
-                String::from_utf8_lossy(&event.payload).as_ref(),
-            ])?;
-            state.record(&transaction, event)?;
-        }
-        drop(insert);
-        if let Some(block) = &state.newest_block {
-            block.write(&transaction)?;
-        }
-        state.write(&transaction)?;
-        transaction.commit()?;
-        self.state = state;
-        Ok(())
+        Ok(Batch { transaction, state: self.state, committed: &mut self.state })
     }
 
     /// Notes that events recorded in this time, after [`Self::last_id`], were not written.
@@ -186,12 +156,29 @@ impl Database {
         Ok(transaction.commit()?)
     }
 
+    /// The segment of the log up to which everything survives a power cut.
+    #[must_use]
+    pub fn checkpointed(&self) -> u64 {
+        self.checkpoint.map_or(0, |(segment, _)| segment)
+    }
+
+    /// Whether a checkpoint would let the log remove segments, and the last one was long ago.
+    #[must_use]
+    pub fn is_checkpoint_due(&self) -> bool {
+        let (segment, at) = (self.state.position.segment, self.checkpoint);
+        at.is_none_or(|(last, at)| segment > last && at.elapsed() >= CHECKPOINT_EVERY)
+    }
+
     /// Makes everything that was applied survive a power cut.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
         let busy: bool =
             self.connection
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get("busy"))?;
-        if busy { Err(Error::CheckpointBlocked) } else { Ok(()) }
+        if busy {
+            return Err(Error::CheckpointBlocked);
+        }
+        self.checkpoint = Some((self.state.position.segment, Instant::now()));
+        Ok(())
     }
 
     /// Removes the oldest block of events if it is older than `keep` or the database larger than
@@ -224,6 +211,64 @@ impl Database {
              FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
         )?;
         Ok(query.query_row((), |row| row.get(0))?)
+    }
+}
+
+/// Changes of the log that are committed as one; dropped, none of them is made.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    transaction: Transaction<'a>,
+    state: State,
+    /// What the database knows of itself, once this is committed.
+    committed: &'a mut State,
+}
+
+impl Batch<'_> {
+    /// Adds the changes of a part of the log. Events up to [`Database::last_id`] are ignored, so a
+    /// part may be applied again.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let Self { transaction, state, .. } = self;
+        let marks = mark_recorded(transaction, changes, state.last_id)?;
+        let mut insert = transaction
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        for change in changes {
+            let Change::Recorded(event) = change else { continue };
+            if event.id <= state.last_id {
+                continue;
+            }
+            let (gateway, device_id) = match &event.subject {
+                Subject::Bridge => (None, None),
+                Subject::Gateway(gateway) => (Some(gateway), None),
+                Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
+            };
+            let marks = marks.get(&event.id).copied().unwrap_or_default();
+            insert.execute(params![
+                event.id,
+                event.recorded_at.millis(),
+                gateway.map(|gateway| gateway.as_str()),
+                device_id,
+                event.event_type.as_ref(),
+                marks.delivered,
+                marks.dropped,
+                marks.lost,
+                String::from_utf8_lossy(&event.payload).as_ref(),
+            ])?;
+            state.record(transaction, event)?;
+        }
+        Ok(())
+    }
+
+    /// Commits what was applied, which is the log up to this position.
+    pub fn commit(self, position: Position) -> Result<(), Error> {
+        let Self { transaction, state, committed } = self;
+        let state = State { position, ..state };
+        if let Some(block) = &state.newest_block {
+            block.write(&transaction)?;
+        }
+        state.write(&transaction)?;
+        transaction.commit()?;
+        *committed = state;
+        Ok(())
     }
 }
 

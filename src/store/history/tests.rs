@@ -69,6 +69,12 @@ fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
     Event { id, recorded_at, subject, event_type, payload, read_at: None }
 }
 
+fn apply(database: &mut Database, changes: &[Change], end: Position) -> Result<(), Error> {
+    let mut batch = database.batch()?;
+    batch.apply(changes)?;
+    batch.commit(end)
+}
+
 /// Consecutive events, one a second.
 fn recorded(ids: std::ops::Range<u64>) -> Vec<Change> {
     let at = |id: u64| NOW.plus(i64::try_from((id - FIRST_ID) * 1_000).unwrap());
@@ -86,7 +92,7 @@ fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
     assert_eq!((database.position(), database.last_id()), (position(0, 0), 0));
     let mut batch = recorded(FIRST_ID..FIRST_ID + 3);
     batch.push(Change::Delivered(FIRST_ID));
-    database.apply(&batch, position(1, 300)).unwrap();
+    apply(&mut database, &batch, position(1, 300)).unwrap();
     // A kill leaves the files as they are, the write-ahead log among them.
     let killed = Fixture::new();
     for suffix in ["", "-wal"] {
@@ -96,7 +102,7 @@ fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
     let mut database = killed.open(KEEP_ALL);
     assert_eq!((database.position(), database.last_id()), (position(1, 300), FIRST_ID + 2));
     let before = (killed.marks(), database.totals());
-    database.apply(&batch, position(1, 300)).unwrap();
+    apply(&mut database, &batch, position(1, 300)).unwrap();
     assert_eq!((killed.marks(), database.totals()), before);
     let id = FIRST_ID;
     let rows = [(id, true, false, 0), (id + 1, false, false, 0), (id + 2, false, false, 0)];
@@ -110,7 +116,7 @@ fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
     let mut database = fixture.open(KEEP_ALL);
     let id = FIRST_ID;
     for ids in [id..id + 4, id + 4..id + 8] {
-        database.apply(&recorded(ids), position(0, 0)).unwrap();
+        apply(&mut database, &recorded(ids), position(0, 0)).unwrap();
     }
     let mut batch = vec![Change::Delivered(id + 1), Change::Lost { id: id + 2, lost: 7 }];
     batch.extend(recorded(id + 8..id + 10));
@@ -122,7 +128,7 @@ fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
         // Of an event that was never recorded here.
         Change::Delivered(id + 99),
     ]);
-    database.apply(&batch, position(0, 1)).unwrap();
+    apply(&mut database, &batch, position(0, 1)).unwrap();
     let marked: Vec<_> =
         fixture.marks().into_iter().filter(|row| row.1 || row.2 || row.3 > 0).collect();
     let rows = [
@@ -142,7 +148,7 @@ fn events_that_no_log_knows_any_more_do_not_wait_for_ever() {
     let id = FIRST_ID;
     let mut batch = recorded(id..id + 4);
     batch.extend([Change::Delivered(id), Change::Dropped(id + 1)]);
-    database.apply(&batch, position(1, 0)).unwrap();
+    apply(&mut database, &batch, position(1, 0)).unwrap();
     database.drop_unknown(&[id + 3].into()).unwrap();
     let rows = [
         (id, true, false, 0),
@@ -161,7 +167,7 @@ fn every_kind_of_subject_has_its_columns() {
     let subjects = [Subject::Bridge, gateway, device(7)];
     let events = subjects.into_iter().zip(FIRST_ID..).map(|(subject, id)| event(id, NOW, subject));
     let changes: Vec<_> = events.map(Change::Recorded).collect();
-    database.apply(&changes, position(0, 0)).unwrap();
+    apply(&mut database, &changes, position(0, 0)).unwrap();
     let connection = read_only(&fixture.path());
     let mut statement = connection.prepare("SELECT gateway, device_id FROM events").unwrap();
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
@@ -176,7 +182,7 @@ fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
     let fixture = Fixture::new();
     let keep = Duration::from_secs(3_600);
     let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 1_000), position(0, 0)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1_000), position(0, 0)).unwrap();
     assert!(!database.trim(NOW.plus(HOUR_MS)).unwrap(), "nothing is older than an hour");
     // After 500 s more the first block of 256 is older than an hour as a whole.
     let now = NOW.plus(HOUR_MS + 500_000);
@@ -189,7 +195,7 @@ fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
     drop(database);
     let mut database = fixture.open(KEEP_ALL);
     assert_eq!(database.last_id(), FIRST_ID + 999);
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 1_001), position(0, 0)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1_001), position(0, 0)).unwrap();
     assert_eq!(database.totals().events, 1);
 }
 
@@ -200,7 +206,7 @@ fn retention_by_bytes_holds_the_size_while_events_come() {
     let mut database = fixture.open(Retention { max_bytes: MAX_BYTES, ..KEEP_ALL });
     for batch in 0..50 {
         let first = FIRST_ID + batch * 500;
-        database.apply(&recorded(first..first + 500), position(0, batch)).unwrap();
+        apply(&mut database, &recorded(first..first + 500), position(0, batch)).unwrap();
         while database.trim(NOW).unwrap() {}
     }
     database.checkpoint().unwrap();
@@ -215,7 +221,7 @@ fn retention_by_bytes_holds_the_size_while_events_come() {
 fn a_limit_smaller_than_a_block_leaves_the_newest() {
     let fixture = Fixture::new();
     let mut database = fixture.open(Retention { max_bytes: 0, ..KEEP_ALL });
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 300), position(0, 0)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 300), position(0, 0)).unwrap();
     while database.trim(NOW).unwrap() {}
     assert_eq!(database.totals().events, 44);
 }
@@ -243,7 +249,7 @@ fn a_damaged_or_foreign_file_is_set_aside_and_replaced() {
 fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 2_000), position(0, 1)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 2_000), position(0, 1)).unwrap();
     database.checkpoint().unwrap();
     drop(database);
     let mut bytes = fs::read(fixture.path()).unwrap();
@@ -252,13 +258,13 @@ fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     fs::write(fixture.path(), bytes).unwrap();
     let mut database = fixture.open(KEEP_ALL);
     let all: Vec<_> = (FIRST_ID..FIRST_ID + 2_000).map(Change::Delivered).collect();
-    let error = database.apply(&all, position(0, 2)).unwrap_err();
+    let error = apply(&mut database, &all, position(0, 2)).unwrap_err();
     assert!(matches!(error, Error::Damaged(_)), "{error:?}");
     drop(database);
     let mut replaced = Database::replace(&fixture.path(), KEEP_ALL, NOW).unwrap();
     assert!(replaced.set_aside.unwrap().exists());
     assert_eq!(replaced.database.position(), Position::default(), "the log is read again");
-    replaced.database.apply(&recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
+    apply(&mut replaced.database, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
 }
 
 #[test]
@@ -277,7 +283,7 @@ fn a_newer_format_is_refused_and_left_alone() {
 fn only_the_owner_may_read_the_files() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 1), position(0, 0)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 0)).unwrap();
     for suffix in ["", "-wal", "-shm"] {
         let path = fixture.dir.path().join(format!("{FILE_NAME}{suffix}"));
         let mode = path.metadata().unwrap().permissions().mode();
@@ -289,13 +295,13 @@ fn only_the_owner_may_read_the_files() {
 fn a_checkpoint_empties_the_write_ahead_log_and_reports_a_reader_in_its_way() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 9), position(0, 0)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 9), position(0, 0)).unwrap();
     database.checkpoint().unwrap();
     let log = fixture.dir.path().join(format!("{FILE_NAME}-wal"));
     assert_eq!(log.metadata().unwrap().len(), 0);
     let reader = read_only(&fixture.path());
     reader.execute_batch("BEGIN; SELECT count(*) FROM events;").unwrap();
-    database.apply(&recorded(FIRST_ID + 9..FIRST_ID + 10), position(0, 1)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID + 9..FIRST_ID + 10), position(0, 1)).unwrap();
     let blocked = database.checkpoint().unwrap_err();
     assert!(matches!(blocked, Error::CheckpointBlocked), "{blocked}");
     reader.execute_batch("COMMIT").unwrap();
@@ -306,14 +312,14 @@ fn a_checkpoint_empties_the_write_ahead_log_and_reports_a_reader_in_its_way() {
 fn a_failed_batch_leaves_everything_as_it_was() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    database.apply(&recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
     let before = (database.position(), database.last_id(), database.totals());
     let writer = Connection::open(fixture.path()).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    database.apply(&recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap_err();
+    apply(&mut database, &recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap_err();
     assert_eq!((database.position(), database.last_id(), database.totals()), before);
     writer.execute_batch("COMMIT").unwrap();
-    database.apply(&recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap();
+    apply(&mut database, &recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap();
     assert_eq!(database.totals().events, 2);
 }
 
@@ -342,7 +348,7 @@ fn history_cost_of_an_event_at_2000_a_second() {
         let batches: Vec<_> = (0..BATCHES).map(batch).collect();
         let started = cpu_time();
         for (offset, batch) in (0..).zip(&batches) {
-            database.apply(batch, position(0, offset)).unwrap();
+            apply(&mut database, batch, position(0, offset)).unwrap();
         }
         database.checkpoint().unwrap();
         let us = cpu_time().saturating_sub(started).as_secs_f64() * 1e6;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Fixture, KEEP_ALL, device};
+use super::{Fixture, KEEP_ALL, apply, device};
 use crate::ids::Moment;
 use crate::payload::Subject;
 use crate::store::history::Change;
@@ -90,7 +90,7 @@ fn every_documented_query_gives_what_it_promises() {
     ];
     changes.extend((1..=5).map(Change::Delivered));
     changes.push(Change::Dropped(6));
-    database.apply(&changes, Position::default()).unwrap();
+    apply(&mut database, &changes, Position::default()).unwrap();
     let hour = night.plus(60 * MINUTE_MS);
     database.mark_gap(night, hour, Position::default()).unwrap();
 

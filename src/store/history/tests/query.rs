@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, device, event};
+use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, apply, device, event};
 use crate::ids::DeviceId;
 use crate::store::Position;
 use crate::store::history::query;
@@ -43,7 +43,7 @@ fn record(database: &mut Database, first: u64, devices: impl IntoIterator<Item =
         .zip(devices)
         .map(|(id, number)| Change::Recorded(event(id, at(id), device(number))))
         .collect();
-    database.apply(&changes, position(first)).unwrap();
+    apply(database, &changes, position(first)).unwrap();
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn an_event_is_as_published_with_what_is_known_of_its_delivery() {
         Change::Dropped(FIRST_ID + 1),
         Change::Lost { id: FIRST_ID + 2, lost: 1 },
     ];
-    database.apply(&marks, position(9)).unwrap();
+    apply(&mut database, &marks, position(9)).unwrap();
     let page = page(&fixture, &all());
     let texts: Vec<_> = page.events.iter().map(|event| event.get().to_owned()).collect();
     let published = |id| format!(r#"{{"event_type":"disconnected","number":{id}"#);
@@ -122,7 +122,8 @@ fn filters_select_gateways_devices_types_and_times() {
         )
     };
     let bridge = event(FIRST_ID + 7, NOW.plus(HOUR_MS), crate::payload::Subject::Bridge);
-    database.apply(&[Change::Recorded(annex), Change::Recorded(bridge)], position(9)).unwrap();
+    apply(&mut database, &[Change::Recorded(annex), Change::Recorded(bridge)], position(9))
+        .unwrap();
     let offsets = |filter: Filter| -> Vec<u64> {
         ids(&page(&fixture, &filter)).into_iter().map(|id| id - FIRST_ID).collect()
     };
@@ -154,7 +155,7 @@ fn times_are_found_although_the_clock_was_set_back() {
         let changes: Vec<_> = (FIRST_ID + first..FIRST_ID + first + 500)
             .map(|id| Change::Recorded(event(id, NOW.plus(hour * HOUR_MS), device(1))))
             .collect();
-        database.apply(&changes, position(first)).unwrap();
+        apply(&mut database, &changes, position(first)).unwrap();
     }
     let (from, to) = (Some(NOW.plus(2 * HOUR_MS)), Some(NOW.plus(2 * HOUR_MS + 1)));
     let found = ids(&page(&fixture, &Filter { from, to, limit: 1_000, ..all() }));
