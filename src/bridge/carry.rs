@@ -177,7 +177,7 @@ impl Bridge {
         }
     }
 
-    /// Lets published times follow the wall clock, which jumps when it is set or the machine sleeps.
+    /// Follows the wall clock, which jumps when it is set or the machine sleeps.
     fn follow_wall_clock(&mut self) {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;

@@ -1,8 +1,8 @@
 //! Between the socket and the MQTT library: splits both directions into packets, and shows them to
 //! [`Traffic`], which reads what the library does not tell.
 //!
-//! A DISCONNECT that was not requested is not sent: brokers drop the last will on one. A socket that
-//! takes no more bytes is read to its end first: what the broker sent before it closed says why.
+//! A DISCONNECT that was not requested is not sent: brokers drop the last will on one. A socket
+//! that takes no more bytes is read to its end: what the broker sent before it closed says why.
 
 use std::io;
 use std::pin::{Pin, pin};
