@@ -2,10 +2,14 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint test test-demo-clients test-homeassistant test-nodered test-package test-page test-root test-schema nightly demo bench advisories
+.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-package test-page test-root test-schema nightly demo bench advisories msrv archive deb image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= gsdk2mqtt
 
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
@@ -14,7 +18,9 @@ help:
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
-	@echo "make lint        rustfmt, clippy and cargo-deny; warnings are errors"
+	@echo "make lint        rustfmt, clippy, cargo-deny and lint-deploy; warnings are errors"
+	@echo "make lint-deploy scripts, workflows, image recipes, manifests and rules by their linters"
+	@echo "make msrv        compiles with the oldest Rust supported (rustup fetches it)"
 	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
@@ -23,6 +29,11 @@ help:
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
+	@echo "make image       the service's container image (needs docker; IMAGE names it)"
+	@echo "make deb         the Debian package, in target/dist"
+	@echo "make archive     the archive of TARGET, in target/dist (needs rustup and Python)"
+	@echo "make sbom        the bill of materials in CycloneDX's format, in target/dist"
+	@echo "make release-notes  the changelog's section of TAG"
 	@echo "make tools       installs what the tests need, and nothing if nothing is missing"
 
 tools:
@@ -39,6 +50,10 @@ lint: tools
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
 	cargo deny --locked check bans licenses sources
+	@$(MAKE) --no-print-directory lint-deploy
+
+lint-deploy: tools
+	sh tests/deploy/lint.sh
 
 # Eight at a time: most tests wait, a dozen of them for more than a minute.
 test: lint
@@ -48,7 +63,6 @@ test: lint
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
-	sh tests/deploy/lint.sh
 	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_notify.py
 	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
@@ -110,3 +124,28 @@ bench: tools
 
 advisories: tools
 	cargo deny --locked check advisories
+
+msrv:
+	rustup toolchain install --profile minimal $(MSRV)
+	cargo +$(MSRV) check --locked --all-targets
+
+# What a release is made of; .github/workflows/release.yml calls these.
+archive:
+	@test -n "$(TARGET)" || { echo "name the target: make archive TARGET=x86_64-unknown-linux-musl"; exit 1; }
+	python3 scripts/archive.py $(TARGET)
+
+deb:
+	cargo build --locked --release --no-default-features
+	sh deploy/debian/build.sh target/release/gsdk2mqtt target/dist
+
+image:
+	docker build -f deploy/container/Containerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg BUILD_COMMIT=$$(git rev-parse --short=12 HEAD) .
+
+sbom:
+	cargo install --locked --debug --quiet --root target/tools cargo-cyclonedx --version "^0.5"
+	cargo cyclonedx --format json --all --override-filename gsdk2mqtt.cdx
+	mkdir -p target/dist && mv gsdk2mqtt.cdx.json target/dist/
+
+release-notes:
+	@sh scripts/release-notes.sh $(TAG)

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, Python with
-# grpcio, paho-mqtt and jsonnet, cargo-deny. Asks nothing. Debian starts the services it installs; this
-# leaves none running that was not there before.
+# ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, shellcheck,
+# Python with grpcio, paho-mqtt, jsonnet and linters, cargo-deny. Asks nothing. Debian starts the
+# services it installs; this leaves none running that was not there before.
 set -eu
 
 PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"
@@ -24,6 +24,7 @@ need curl curl
 need jq jq
 need setpriv util-linux
 need faketime faketime
+need shellcheck shellcheck
 need systemd-analyze systemd
 need python3 "python3 python3-venv"
 
@@ -43,9 +44,10 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
     fi
-    apt="apt-get -q -y -o DPkg::Lock::Timeout=120"
-    as_root $apt update
-    as_root env DEBIAN_FRONTEND=noninteractive $apt install --no-install-recommends $missing
+    as_root apt-get -q -y -o DPkg::Lock::Timeout=120 update
+    # shellcheck disable=SC2086 # a list of packages
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 \
+        install --no-install-recommends $missing
     # Nor at the next boot, where there is a systemd to ask.
     if [ -d /run/systemd/system ]; then
         for service in $services; do
@@ -84,7 +86,8 @@ if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, _jsonnet" 2>/d
         -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt
 fi
 if ! "$venv/bin/python" -c "import kubernetes_validate, yamllint" 2>/dev/null ||
-    [ ! -x "$venv/bin/hadolint" ]; then
+    [ ! -x "$venv/bin/hadolint" ] || [ ! -x "$venv/bin/zizmor" ] ||
+    [ ! -x "$venv/bin/check-jsonschema" ]; then
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
         -r tests/deploy/requirements.txt
 fi

@@ -3,7 +3,18 @@
 set -eu
 
 bin=target/tools/venv/bin
-"$bin/yamllint" -s -c deploy/yamllint.yml deploy
+"$bin/yamllint" -s -c deploy/yamllint.yml deploy .github
+"$bin/zizmor" --offline --quiet --min-severity medium .github
+schema() {
+    name=$1
+    shift
+    "$bin/check-jsonschema" --quiet --builtin-schema "vendor.$name" "$@"
+}
+schema github-workflows .github/workflows/*.yml
+schema dependabot .github/dependabot.yml
+schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
+schema github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+schema compose-spec deploy/container/compose.yml
 "$bin/hadolint" deploy/container/Containerfile deploy/home-assistant-addon/Dockerfile
 # What Home Assistant's host reads the profile with; without loading it, which needs its kernel.
 if command -v apparmor_parser >/dev/null; then
@@ -15,9 +26,7 @@ for file in namespace service statefulset networkpolicy; do
     "$bin/kubernetes-validate" --strict "deploy/kubernetes/$file.yaml" >/dev/null
 done
 promtool check config deploy/prometheus/prometheus.yml >/dev/null
-for script in deploy/debian/* deploy/home-assistant-addon/*.sh tests/deploy/*.sh; do
-    case $script in */config) ;; *) sh -n "$script" ;; esac
-done
+shellcheck .ci/run deploy/debian/p* deploy/*/*.sh scripts/*.sh tests/*/*.sh
 rules=$(sed -n 's/^ *- alert: "\(.*\)"/\1/p' deploy/prometheus/gsdk2mqtt.rules.yml)
 test -n "$rules"
 for rule in $rules; do
