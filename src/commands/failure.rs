@@ -33,7 +33,7 @@ pub enum FailureCode {
 
 impl FailureCode {
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway(code) => code.as_str(),
             Self::InvalidRequest => "invalid_request",

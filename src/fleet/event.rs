@@ -1,7 +1,6 @@
 //! The events that leave the core: changes of a device's status and of a gateway's view.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Instant;
 
 use super::listed::DeviceType;
@@ -13,7 +12,8 @@ use crate::ids::{DeviceId, Moment};
 pub struct GatewayIndex(pub usize);
 
 /// The kind of a change (contract, section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventType {
     /// To a connected status from anything else.
     Connected,
@@ -66,20 +66,14 @@ impl EventType {
 
     /// The name in topics and payloads.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connected => "connected",
-            Self::Disconnected => "disconnected",
-            Self::Connecting => "connecting",
-            Self::ConnectFailed => "connect_failed",
-            Self::Refused => "refused",
-            Self::StatusChanged => "status_changed",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
 /// How a change was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum Source {
     /// By the status stream.
     Stream,
@@ -87,16 +81,6 @@ pub enum Source {
     Resync,
     /// By a later list.
     Audit,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stream => "stream",
-            Self::Resync => "resync",
-            Self::Audit => "audit",
-        })
-    }
 }
 
 /// A status of a device, and how it was found.
@@ -138,7 +122,8 @@ pub struct DeviceEvent {
 }
 
 /// An event of a gateway (contract, section 1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum GatewayEvent {
     /// The first list of a link was read: its devices' states are known.
     Reachable,
@@ -163,14 +148,7 @@ pub enum GatewayEvent {
 impl GatewayEvent {
     /// The name in topics and payloads.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Reachable => "reachable",
-            Self::Unreachable => "unreachable",
-            Self::Corrected { .. } => "corrected",
-            Self::Restored { .. } => "restored",
-            Self::Withdrawn { .. } => "withdrawn",
-            Self::Stranger { .. } => "stranger",
-        }
+    pub fn name(&self) -> &'static str {
+        self.into()
     }
 }

@@ -49,7 +49,8 @@ pub struct LastKnown {
 }
 
 /// The state of a gateway's link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum LinkState {
     /// No link since the start, and not lost yet.
     Connecting,
@@ -64,13 +65,8 @@ pub enum LinkState {
 impl LinkState {
     /// The name in `info`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Syncing => "syncing",
-            Self::Online => "online",
-            Self::Lost => "lost",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

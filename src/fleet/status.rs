@@ -7,8 +7,21 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A device's connection status (`gsdk.connect.Status`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+)]
 #[serde(from = "i32", into = "i32")]
+#[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// 0x00
     Disconnected,
@@ -45,18 +58,9 @@ impl Status {
 
     /// The status with this number on the wire.
     #[must_use]
-    pub const fn from_code(code: i32) -> Self {
-        match code {
-            0x00 => Self::Disconnected,
-            0x01 => Self::TcpConnected,
-            0x02 => Self::TlsConnected,
-            0x04 => Self::TryToConnect,
-            0x100 => Self::TcpCannotConnect,
-            0x101 => Self::TcpNotAllowed,
-            0x200 => Self::TlsCannotConnect,
-            0x201 => Self::TlsNotAllowed,
-            other => Self::Unknown(other),
-        }
+    pub fn from_code(code: i32) -> Self {
+        let known = Self::KNOWN.into_iter().find(|known| known.code() == code);
+        known.unwrap_or(Self::Unknown(code))
     }
 
     /// Its number on the wire.
@@ -104,28 +108,14 @@ impl Status {
             | Self::Unknown(_) => false,
         }
     }
-
-    const fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Disconnected => "disconnected",
-            Self::TcpConnected => "tcp_connected",
-            Self::TlsConnected => "tls_connected",
-            Self::TryToConnect => "try_to_connect",
-            Self::TcpCannotConnect => "tcp_cannot_connect",
-            Self::TcpNotAllowed => "tcp_not_allowed",
-            Self::TlsCannotConnect => "tls_cannot_connect",
-            Self::TlsNotAllowed => "tls_not_allowed",
-            Self::Unknown(_) => return None,
-        })
-    }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "unknown_{:#x}", self.code()),
+        if let Self::Unknown(code) = self {
+            return write!(f, "unknown_{code:#x}");
         }
+        f.write_str(self.into())
     }
 }
 
@@ -135,7 +125,7 @@ impl FromStr for Status {
     /// Reads what [`fmt::Display`] writes, in any case.
     fn from_str(text: &str) -> Result<Self, ()> {
         let text = text.to_ascii_lowercase();
-        if let Some(known) = Self::KNOWN.into_iter().find(|known| known.name() == Some(&text)) {
+        if let Some(known) = Self::KNOWN.into_iter().find(|known| <&str>::from(known) == text) {
             return Ok(known);
         }
         unknown_code(&text).map(Self::from_code).ok_or(())

@@ -111,7 +111,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Dial(code) => code.as_str(),
             Self::Grpc(code) => code_name(code),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::AlertDescription;
 
-use super::code::DialCode;
 use super::file::{ReadError, SecretError};
 use super::no_handles_left;
 use super::target::{DialTarget, Peer};
@@ -203,4 +202,65 @@ impl DialError {
                 | Failure::HungUp(_)
         )
     }
+}
+
+/// The stable code of a failed attempt to connect, in payloads, metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum DialCode {
+    CaFileUnreadable,
+    CaFileInvalid,
+    CertFileUnreadable,
+    CertFileInvalid,
+    KeyFileUnreadable,
+    KeyFileInvalid,
+    PasswordFileUnreadable,
+    PasswordFileInvalid,
+    NoFileHandles,
+    NoSystemRoots,
+    ServerNameInvalid,
+    HostNotFound,
+    LookupTimeout,
+    ConnectionRefused,
+    Unreachable,
+    ConnectTimeout,
+    TlsTimeout,
+    NotTls,
+    NotHttp2,
+    TlsClosed,
+    CertificateNameMismatch,
+    CertificateWithoutSan,
+    CertificateV1,
+    CertificateExpired,
+    CertificateNotYetValid,
+    CertificateUnknownIssuer,
+    CertificateIsCa,
+    CertificateInvalid,
+    ClientCertificateRequired,
+    ClientCertificateRefused,
+    TlsIncompatible,
+    TlsFailed,
+}
+
+impl DialCode {
+    const FILE_UNREADABLE: [Self; 4] = [
+        Self::CaFileUnreadable,
+        Self::CertFileUnreadable,
+        Self::KeyFileUnreadable,
+        Self::PasswordFileUnreadable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether a file that the configuration names is missing or cannot be read.
+    pub fn is_file_unreadable(self) -> bool {
+        Self::FILE_UNREADABLE.contains(&self)
+    }
+}
+
+/// The same for a code in a payload.
+pub fn is_file_missing(code: &str) -> bool {
+    DialCode::FILE_UNREADABLE.iter().any(|unreadable| unreadable.as_str() == code)
 }

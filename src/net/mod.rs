@@ -5,7 +5,6 @@ use std::io;
 
 mod activity;
 mod backoff;
-mod code;
 mod dial;
 mod error;
 mod explain;
@@ -19,9 +18,8 @@ mod tls;
 pub(crate) use activity::ActivityClock;
 pub(crate) use backoff::Backoff;
 pub use backoff::BackoffPolicy;
-pub use code::{DialCode, is_file_missing};
 pub(crate) use dial::{Dialed, Stream, dial};
-pub use error::DialError;
+pub use error::{DialCode, DialError, is_file_missing};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
 pub(crate) use file::{file_problem, read_secret};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use strum::VariantNames;
 use tokio::net::TcpListener;
 
 use super::control::Control;
@@ -69,7 +70,7 @@ async fn help() -> Json<Value> {
         "GET /devices": "every device of the site, with its entry in the managed list",
         "GET /pending": "devices that dial in and are refused",
         "POST /fault": "apply a fault: {\"do\": \"power_off\", \"devices\": [540092578]}",
-        "faults": Fault::NAMES,
+        "faults": Fault::VARIANTS,
     }))
 }
 

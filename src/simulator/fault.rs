@@ -12,8 +12,9 @@ use super::site::{Device, Mode, kind_of_name};
 use super::storm::Storm;
 
 /// Something that goes wrong in the simulation, or is set right again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::VariantNames)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+#[strum(serialize_all = "snake_case")]
 pub enum Fault {
     /// Devices are switched off; the gateway notices by its keep-alive.
     PowerOff {
@@ -125,36 +126,6 @@ pub(crate) type Effect<'a> =
     Box<dyn Fn(&mut [Gateway], Millis, &mut fastrand::Rng) -> usize + Send + 'a>;
 
 impl Fault {
-    /// The values of `do`.
-    pub(crate) const NAMES: [&str; 26] = [
-        "power_off",
-        "power_on",
-        "drop",
-        "silent",
-        "tell",
-        "repeat",
-        "device_network",
-        "clock_skew",
-        "manage",
-        "add_device",
-        "remove_device",
-        "refuse_registration",
-        "storm",
-        "client_network",
-        "freeze",
-        "cut_connections",
-        "end_streams",
-        "restart",
-        "fail",
-        "heal",
-        "latency",
-        "late_answers",
-        "packages",
-        "lazy_headers",
-        "gateway_link",
-        "expire_tokens",
-    ];
-
     /// Switches a device on or off.
     #[must_use]
     pub fn power(devices: impl Into<Devices>, on: bool) -> Self {
@@ -318,13 +289,6 @@ mod tests {
         assert_eq!(fault, Fault::EndStreams { code: GrpcCode(Code::ResourceExhausted) });
         let fault: Fault = serde_json::from_str(r#"{"do":"drop","devices":"all"}"#).unwrap();
         assert_eq!(fault, Fault::Drop { devices: Devices::Word(AllWord::All) });
-    }
-
-    #[test]
-    fn the_names_are_those_of_the_faults() {
-        let error = serde_json::from_str::<Fault>(r#"{"do":"explode"}"#).unwrap_err().to_string();
-        let names: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
-        assert_eq!(names, Fault::NAMES, "{error}");
     }
 
     #[test]
