@@ -13,7 +13,7 @@ use super::activity::{ActivityClock, TrackedStream};
 use super::error::{DialError, Failure};
 use super::target::DialTarget;
 use super::tls::Handshake;
-use super::{TcpStream, no_handles_left};
+use super::{TcpStream, connect, no_handles_left};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
 
@@ -89,7 +89,7 @@ async fn connect_tcp(
     for (tried, address) in (0u32..).zip(addresses) {
         // A dead address (an unrouted IPv6, say) must not use up the time of those after it.
         let share = until.saturating_duration_since(Instant::now()) / (count - tried).max(1);
-        last = match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+        last = match timeout_at(Instant::now() + share, connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => Failure::from_io(error),
             Err(_) => Failure::ConnectTimeout(deadline),

@@ -27,7 +27,7 @@ pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};
 
 #[cfg(feature = "model")]
-pub(crate) use model::{TcpListener, TcpStream, listen, wall_time};
+pub(crate) use model::{TcpListener, TcpStream, connect, listen, wall_time};
 #[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use tokio::net::TcpListener;
 #[cfg(not(feature = "model"))]
@@ -59,6 +59,12 @@ pub(crate) const NO_HANDLES_REMEDY: &str = "this program has no file handles lef
 /// Listens on a port.
 #[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use bind as listen;
+
+/// Dials.
+#[cfg(not(feature = "model"))]
+pub(crate) async fn connect(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
 
 /// The wall-clock time.
 #[cfg(not(feature = "model"))]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Bytes under way in one direction; more wait with their writer.
@@ -165,9 +165,11 @@ impl End {
         }
         Ok(Poll::Ready(Ok(())))
     }
+}
 
-    pub(crate) fn read(
-        &mut self,
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -181,8 +183,14 @@ impl End {
             ready!(alarm.as_mut().poll(cx));
         }
     }
+}
 
-    pub(crate) fn write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl AsyncWrite for End {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let due = Instant::now() + self.latency.draw();
         let mut line = lock(&self.line);
         let reset = line.reset;
@@ -206,9 +214,14 @@ impl End {
         Poll::Ready(Ok(count))
     }
 
-    pub(crate) fn shut_down(&self) {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut line = lock(&self.line);
         line.half(self.side).closed = true;
         line.wake();
+        Poll::Ready(Ok(()))
     }
 }

@@ -7,14 +7,13 @@ mod line;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
@@ -123,9 +122,9 @@ impl Network {
         let listener = listener.ok_or_else(refused)?;
         let line = Arc::new(Mutex::new(Line::between(address)));
         let end = |side| End::of(&line, side, &self.0.latency);
-        listener.try_send(TcpStream::Model(end(Side::Server))).map_err(|_| refused())?;
+        listener.try_send(Box::new(end(Side::Server))).map_err(|_| refused())?;
         inner.lines.push(Arc::downgrade(&line));
-        Ok(TcpStream::Model(end(Side::Client)))
+        Ok(Box::new(end(Side::Client)))
     }
 }
 
@@ -191,7 +190,8 @@ impl TcpListener {
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
             Self::Real(listener) => {
-                listener.accept().await.map(|(stream, from)| (TcpStream::Real(stream), from))
+                let (stream, from) = listener.accept().await?;
+                Ok((Box::new(stream), from))
             }
             Self::Model { address, connections } => {
                 let next = connections.lock().await.recv().await;
@@ -212,84 +212,40 @@ impl TcpListener {
     }
 }
 
-/// A connection.
-#[derive(Debug)]
-pub enum TcpStream {
-    /// The machine's.
-    Real(tokio::net::TcpStream),
-    /// The model's.
-    Model(End),
+/// A connection: the machine's or the model's.
+pub type TcpStream = Box<dyn Socket>;
+
+/// The options of a connection.
+pub trait Socket: AsyncRead + AsyncWrite + Debug + Send + Sync + Unpin {
+    fn set_nodelay(&self, on: bool) -> io::Result<()>;
+    fn set_zero_linger(&self) -> io::Result<()>;
 }
 
-impl TcpStream {
-    /// Dials.
-    ///
-    /// # Errors
-    /// As the machine's; in a model when nobody listens.
-    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        match Network::of_this_thread() {
-            Some(network) => network.connect(address).await,
-            None => tokio::net::TcpStream::connect(address).await.map(Self::Real),
-        }
+impl Socket for tokio::net::TcpStream {
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        Self::set_nodelay(self, on)
     }
 
-    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        match self {
-            Self::Real(stream) => stream.set_nodelay(on),
-            Self::Model(_) => Ok(()),
-        }
-    }
-
-    pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
-        match self {
-            Self::Real(stream) => stream.set_zero_linger(),
-            Self::Model(end) => {
-                end.reset();
-                Ok(())
-            }
-        }
+    fn set_zero_linger(&self) -> io::Result<()> {
+        Self::set_zero_linger(self)
     }
 }
 
-impl AsyncRead for TcpStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Model(end) => end.read(cx, buffer),
-        }
+impl Socket for End {
+    fn set_nodelay(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_zero_linger(&self) -> io::Result<()> {
+        self.reset();
+        Ok(())
     }
 }
 
-impl AsyncWrite for TcpStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Model(end) => end.write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Model(_) => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Model(end) => {
-                end.shut_down();
-                Poll::Ready(Ok(()))
-            }
-        }
+/// Dials; in a model it is refused when nothing listens.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    match Network::of_this_thread() {
+        Some(network) => network.connect(address).await,
+        None => Ok(Box::new(tokio::net::TcpStream::connect(address).await?)),
     }
 }
