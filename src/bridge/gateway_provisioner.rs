@@ -109,7 +109,7 @@ impl GatewayProvisioner {
     /// Restores what commands of earlier processes made.
     pub(crate) fn restore(&mut self, note: &[u8]) {
         match serde_json::from_slice::<DesiredState>(note) {
-            Ok(items) => self.desired.restore(items),
+            Ok(items) => self.desired.restore(&items),
             Err(error) => {
                 let what = "the persisted desired state cannot be read; forgotten";
                 tracing::error!(gateway = %self.name, %error, what);

@@ -15,23 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use round::{Round, Step};
 pub use state::{DesiredItem, DesiredState};
 
-use crate::fleet::{AcceptFilter, Effect, Listed, Slaves, Target};
+use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};
 use crate::ids::DeviceId;
-
-/// What has to be provisioned on the present link.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Missing {
-    pub registered: Vec<(DeviceId, Target)>,
-    pub accepted: BTreeSet<DeviceId>,
-    pub allow_all: bool,
-    pub slaves: Vec<Slaves>,
-}
-
-impl Missing {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// The result of a finished command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,8 +56,8 @@ impl Reconciler {
     }
 
     /// Restores what commands of earlier processes made. Commands of this process take precedence.
-    pub fn restore(&mut self, earlier: DesiredState) {
-        self.commanded.merge(earlier);
+    pub fn restore(&mut self, earlier: &DesiredState) {
+        self.commanded.merge(earlier, |_| true);
     }
 
     /// What commands made; to be persisted.
@@ -169,22 +154,12 @@ impl Reconciler {
         })
     }
 
-    pub fn missing(&self) -> Missing {
-        let mut missing = Missing::default();
-        for &item in &self.missing {
-            match item {
-                DesiredItem::Registered(id) => {
-                    let declared = self.declared.registered.get(&id);
-                    let target = declared.or_else(|| self.commanded.registered.get(&id));
-                    missing.registered.extend(target.map(|target| (id, *target)));
-                }
-                DesiredItem::Accepted(id) => _ = missing.accepted.insert(id),
-                DesiredItem::AllowAll => missing.allow_all = true,
-                DesiredItem::Slaves(id) => {
-                    missing.slaves.extend(self.commanded.slaves.get(&id).cloned());
-                }
-            }
-        }
+    /// What has to be provisioned on the present link. Where an item is declared and commanded, the
+    /// declared one counts.
+    pub fn missing(&self) -> DesiredState {
+        let mut missing = DesiredState::default();
+        missing.merge(&self.declared, |item| self.missing.contains(&item));
+        missing.merge(&self.commanded, |item| self.missing.contains(&item));
         missing
     }
 

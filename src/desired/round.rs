@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Missing;
 use super::batches::BatchPlanner;
-use super::state::DesiredItem;
+use super::state::{DesiredItem, DesiredState};
 use crate::fleet::{Slaves, Target};
 use crate::ids::DeviceId;
 
@@ -25,28 +24,27 @@ pub struct Round {
 }
 
 impl Round {
-    pub fn start(&mut self, missing: &Missing) {
+    pub fn start(&mut self, missing: &DesiredState) {
         self.filter = true;
-        self.registrations.start(&missing.registered.iter().map(|(id, _)| *id).collect());
-        self.slaves.start(&missing.slaves.iter().map(|slaves| slaves.device_id).collect());
+        self.registrations.start(&missing.registered.keys().copied().collect());
+        self.slaves.start(&missing.slaves.keys().copied().collect());
     }
 
     /// The next step for what is missing now; `None` when the round is over.
-    pub fn next(&mut self, missing: &Missing) -> Option<Step> {
-        let Missing { registered, accepted, allow_all, slaves } = missing;
+    pub fn next(&mut self, missing: &DesiredState) -> Option<Step> {
+        let DesiredState { registered, accepted, allow_all, slaves } = missing;
         if std::mem::take(&mut self.filter) && (*allow_all || !accepted.is_empty()) {
             return Some(Step::Filter { accepted: accepted.clone(), allow_all: *allow_all });
         }
         while let Some(batch) = self.registrations.next() {
-            let batch = registered.iter().filter(|(id, _)| batch.contains(id));
-            let batch: Vec<_> = batch.copied().collect();
+            let missing = batch.iter().filter_map(|id| Some((*id, *registered.get(id)?)));
+            let batch: Vec<_> = missing.collect();
             if !batch.is_empty() {
                 return Some(Step::Register(batch));
             }
         }
         while let Some(batch) = self.slaves.next() {
-            let batch = slaves.iter().filter(|slaves| batch.contains(&slaves.device_id));
-            let batch: Vec<_> = batch.cloned().collect();
+            let batch: Vec<_> = batch.iter().filter_map(|id| slaves.get(id).cloned()).collect();
             if !batch.is_empty() {
                 return Some(Step::Slaves(batch));
             }

@@ -73,6 +73,10 @@ pub struct DesiredState {
 }
 
 impl DesiredState {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     pub(crate) fn items(&self) -> impl Iterator<Item = DesiredItem> {
         let registered = self.registered.keys().copied().map(DesiredItem::Registered);
         let accepted = self.accepted.iter().copied().map(DesiredItem::Accepted);
@@ -99,17 +103,21 @@ impl DesiredState {
         }
     }
 
-    /// Adds the items of another state; an item that exists keeps its value.
-    pub(crate) fn merge(&mut self, other: Self) {
-        let Self { registered, accepted, allow_all, slaves } = other;
-        for (id, target) in registered {
-            self.registered.entry(id).or_insert(target);
+    /// Adds those items of another state that are wanted; an item that exists keeps its value.
+    pub(crate) fn merge(&mut self, other: &Self, wanted: impl Fn(DesiredItem) -> bool) {
+        for item in other.items().filter(|item| wanted(*item)) {
+            match item {
+                existing if self.contains(existing) => {}
+                DesiredItem::Registered(id) => {
+                    self.registered.extend(other.registered.get_key_value(&id));
+                }
+                DesiredItem::Accepted(id) => _ = self.accepted.insert(id),
+                DesiredItem::AllowAll => self.allow_all = true,
+                DesiredItem::Slaves(id) => {
+                    self.slaves.extend(other.slaves.get(&id).map(|slaves| (id, slaves.clone())));
+                }
+            }
         }
-        for (id, of_device) in slaves {
-            self.slaves.entry(id).or_insert(of_device);
-        }
-        self.accepted.extend(accepted);
-        self.allow_all |= allow_all;
     }
 
     /// Records the effect of a command.

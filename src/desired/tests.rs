@@ -1,7 +1,7 @@
 //! Missing and withdrawn items, and what a command of ours hides.
 
 use super::*;
-use crate::fleet::{DeviceInfo, DeviceType, Mode, Status};
+use crate::fleet::{DeviceInfo, DeviceType, Mode, Status, Target};
 
 fn id(number: u32) -> DeviceId {
     DeviceId::new(number).unwrap()
@@ -55,7 +55,7 @@ fn a_present_item_is_not_missing() {
     desired.list_requested();
     let (first, withdrawn) = desired.listed(&[row(1)]);
     assert!(first && withdrawn.is_empty());
-    let missing = Missing { accepted: [id(2)].into(), ..Missing::default() };
+    let missing = DesiredState { accepted: [id(2)].into(), ..DesiredState::default() };
     assert_eq!(desired.missing(), missing);
     desired.filter_read(&filter(&[2, 9]));
     assert!(desired.missing().is_empty());
@@ -70,7 +70,7 @@ fn an_item_made_by_a_command_is_missing_at_the_next_link() {
     desired.link_up();
     desired.list_requested();
     desired.listed(&[row(1)]);
-    assert_eq!(desired.missing().registered, [(id(7), target())]);
+    assert_eq!(desired.missing().registered, [(id(7), target())].into());
     desired.command_started();
     assert!(desired.command_finished(vec![Effect::Unregistered([id(7)].into())]).changed);
     assert!(desired.missing().registered.is_empty(), "it is not desired any more");
@@ -163,7 +163,7 @@ fn slaves_are_present_when_all_of_them_are() {
     desired.link_up();
     desired.list_requested();
     desired.slaves_read(&[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
-    assert_eq!(desired.missing().slaves, std::slice::from_ref(&desired_slaves));
+    assert_eq!(desired.missing().slaves, [(id(1), desired_slaves.clone())].into());
     let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..desired_slaves.clone() };
     desired.slaves_read(&[more]);
     assert!(desired.missing().is_empty());
