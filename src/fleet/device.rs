@@ -9,7 +9,7 @@ use super::link::ViewContext;
 use super::list_check::{Comparison, ListCheck, ListContext};
 use super::listed::DeviceInfo;
 use super::remembered::Remembered;
-use super::state::{Counts, DeviceMeasures, DeviceState, LastKnown};
+use super::state::{Counts, DeviceMeasures, DeviceState};
 use super::status::Status;
 use super::uptime::UptimeCounter;
 use crate::ids::{DeviceId, Moment};
@@ -302,11 +302,7 @@ impl Device {
             status: self.connection.status().filter(|_| is_live),
             since: connected.and(known).map(|known| known.since),
             since_exact: connected.is_some() && known.is_some_and(|known| known.exact),
-            last_known: known.filter(|_| !is_live).map(|known| LastKnown {
-                connected: known.connected,
-                status: known.status,
-                since: known.since,
-            }),
+            last_known: known.filter(|_| !is_live),
             seq: self.seq,
             info: self.info,
             managed: self.is_listed(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::EventType;
 use super::listed::DeviceInfo;
+use super::remembered::Known;
 use super::status::Status;
 use super::uptime::Observed;
 use crate::ids::{DeviceId, Moment};
@@ -24,7 +25,7 @@ pub struct DeviceState {
     /// Whether that beginning was seen.
     pub since_exact: bool,
     /// The last known state, if its gateway's view is not live.
-    pub last_known: Option<LastKnown>,
+    pub last_known: Option<Known>,
     /// The last event's number; 0 before the first.
     pub seq: u64,
     /// Its last row in the list.
@@ -37,15 +38,6 @@ pub struct DeviceState {
     pub kept: bool,
     /// When a field last changed.
     pub updated_at: Moment,
-}
-
-/// The state of a device before its gateway was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastKnown {
-    pub connected: bool,
-    pub status: Status,
-    /// When that value of `connected` began.
-    pub since: Moment,
 }
 
 /// The state of a gateway's link.

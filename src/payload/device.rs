@@ -218,10 +218,12 @@ mod tests {
     #[test]
     fn what_nobody_can_know_is_null_and_the_last_known_is_kept() {
         let directory = directory();
-        let last_known = Some(LastKnown {
+        let last_known = Some(Known {
             connected: true,
             status: Status::TlsConnected,
             since: Moment::from_millis(1_795_428_000_000),
+            exact: true,
+            whole: false,
         });
         let unknown = DeviceState {
             connected: None,
