@@ -20,6 +20,9 @@ const MESSAGE_SIZE_MAX: usize = 75_497_472;
 /// The answer to a call.
 pub(crate) type Answer = http::Response<tonic::body::Body>;
 
+/// An answer to come.
+pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
 /// A stream of messages, as tonic wants it.
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -40,9 +43,12 @@ impl Call {
         self.package
     }
 
-    /// The same call, denied if `allowed` is an error.
-    pub(crate) fn allowed_if(mut self, allowed: Result<(), Status>) -> Self {
-        self.denied = allowed.err();
+    /// The same call, denied if `check` refuses its token.
+    pub(crate) fn allowed_if(
+        mut self,
+        check: impl FnOnce(Option<&str>) -> Result<(), Status>,
+    ) -> Self {
+        self.denied = check(self.token().as_deref()).err();
         self
     }
 
@@ -59,67 +65,70 @@ impl Call {
     }
 
     /// Answers with what `handler` returns for the request.
-    pub(crate) async fn answer<M, R>(
+    pub(crate) fn answer<'a, M, R>(
         self,
-        mut handler: impl FnMut(M) -> Result<R, Status> + Send,
-    ) -> Answer
+        mut handler: impl FnMut(M) -> Result<R, Status> + Send + 'a,
+    ) -> Answering<'a>
     where
-        M: Message + Default + Send + 'static,
-        R: Message + Send + 'static,
+        M: Message + Default + 'static,
+        R: Message + 'static,
     {
-        self.answer_later(|message| std::future::ready(handler(message))).await
+        self.answer_later(move |message| std::future::ready(handler(message)))
     }
 
     /// As `answer`, where the answer takes time.
-    pub(crate) async fn answer_later<M, R, F>(
+    pub(crate) fn answer_later<'a, M, R, F>(
         self,
-        mut handler: impl FnMut(M) -> F + Send,
-    ) -> Answer
+        mut handler: impl FnMut(M) -> F + Send + 'a,
+    ) -> Answering<'a>
     where
-        M: Message + Default + Send + 'static,
-        R: Message + Send + 'static,
-        F: Future<Output = Result<R, Status>> + Send,
+        M: Message + Default + 'static,
+        R: Message + 'static,
+        F: Future<Output = Result<R, Status>> + Send + 'a,
     {
         let Self { request, denied, .. } = self;
-        let service = tower::service_fn(|request: tonic::Request<M>| {
-            let handled = match &denied {
-                None => Ok(handler(request.into_inner())),
-                Some(status) => Err(status.clone()),
-            };
-            async move { handled?.await.map(Response::new) }
-        });
-        let codec = ProstCodec::<R, M>::default();
-        as_grpc_go(grpc(codec).unary(service, request).await)
+        Box::pin(async move {
+            let service = tower::service_fn(|request: tonic::Request<M>| {
+                let handled = match &denied {
+                    None => Ok(handler(request.into_inner())),
+                    Some(status) => Err(status.clone()),
+                };
+                async move { handled?.await.map(Response::new) }
+            });
+            as_grpc_go(grpc(ProstCodec::<R, M>::default()).unary(service, request).await)
+        })
     }
 
     /// Answers with the stream of a subscription.
     ///
     /// grpc-go sends a stream's response headers only with its first message; with `lazy_headers`
     /// this gateway does so too, and the client's call does not return before.
-    pub(crate) async fn subscribe<T>(
+    pub(crate) fn subscribe<'a, T>(
         self,
         lazy_headers: bool,
-        subscribe: impl Fn(i32) -> Result<Subscription<T>, Status> + Send,
-    ) -> Answer
+        mut subscribe: impl FnMut(i32) -> Result<Subscription<T>, Status> + Send + 'a,
+    ) -> Answering<'a>
     where
-        T: Message + Clone + Send + 'static,
+        T: Message + Clone + 'static,
     {
         let Self { request, denied, .. } = self;
-        let service = tower::service_fn(|request: tonic::Request<SubscribeStatusRequest>| {
-            let subscribed = match &denied {
-                None => subscribe(request.into_inner().queue_size),
-                Some(status) => Err(status.clone()),
-            };
-            async move {
-                let mut stream = subscribed?;
-                let first = if lazy_headers { stream.next().await } else { None };
-                let first = first.transpose()?.map(Ok);
-                let stream: BoxStream<T> = Box::pin(tokio_stream::iter(first).chain(stream));
-                Ok(Response::new(stream))
-            }
-        });
-        let codec = ProstCodec::<T, SubscribeStatusRequest>::default();
-        as_grpc_go(grpc(codec).server_streaming(service, request).await)
+        Box::pin(async move {
+            let service = tower::service_fn(|request: tonic::Request<SubscribeStatusRequest>| {
+                let subscribed = match &denied {
+                    None => subscribe(request.into_inner().queue_size),
+                    Some(status) => Err(status.clone()),
+                };
+                async move {
+                    let mut stream = subscribed?;
+                    let first = if lazy_headers { stream.next().await } else { None };
+                    let first = first.transpose()?.map(Ok);
+                    let stream: BoxStream<T> = Box::pin(tokio_stream::iter(first).chain(stream));
+                    Ok(Response::new(stream))
+                }
+            });
+            let codec = ProstCodec::<T, SubscribeStatusRequest>::default();
+            as_grpc_go(grpc(codec).server_streaming(service, request).await)
+        })
     }
 }
 

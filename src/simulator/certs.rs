@@ -94,7 +94,6 @@ impl Identity {
 /// A private root.
 pub struct Authority {
     root_pem: String,
-    root_key_pem: String,
     keys: Keys,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -111,8 +110,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
         let root_pem = params.self_signed(&key)?.pem();
-        let root_key_pem = key.serialize_pem();
-        Ok(Self { root_pem, root_key_pem, keys, issuer: Issuer::new(params, key) })
+        Ok(Self { root_pem, keys, issuer: Issuer::new(params, key) })
     }
 
     /// The root in this folder, `ca.crt` and `ca.key`; a new one is written there when there is
@@ -124,13 +122,14 @@ impl Authority {
     pub fn load_or_create(folder: &Path, name: &str, keys: Keys) -> Result<Self, CertificateError> {
         let (root_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
         if root_path.exists() && key_path.exists() {
-            let (root_pem, root_key_pem) = (read(&root_path)?, read(&key_path)?);
-            let issuer = Issuer::from_ca_cert_pem(&root_pem, KeyPair::from_pem(&root_key_pem)?)?;
-            return Ok(Self { root_pem, root_key_pem, keys, issuer });
+            let read = |path: &Path| std::fs::read_to_string(path).map_err(at(path));
+            let (root_pem, key) = (read(&root_path)?, KeyPair::from_pem(&read(&key_path)?)?);
+            let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
+            return Ok(Self { root_pem, keys, issuer });
         }
         let new = Self::new(name, keys)?;
         std::fs::create_dir_all(folder).map_err(at(folder))?;
-        write_secret(&key_path, &new.root_key_pem)?;
+        write_secret(&key_path, &new.issuer.key().serialize_pem())?;
         std::fs::write(&root_path, &new.root_pem).map_err(at(&root_path))?;
         Ok(new)
     }
@@ -211,12 +210,8 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> CertificateError {
     move |source| CertificateError::File { path, source }
 }
 
-fn read(path: &Path) -> Result<String, CertificateError> {
-    std::fs::read_to_string(path).map_err(at(path))
-}
-
 /// Writes a private key that only its owner can read.
-pub(crate) fn write_secret(path: &Path, pem: &str) -> Result<(), CertificateError> {
+fn write_secret(path: &Path, pem: &str) -> Result<(), CertificateError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

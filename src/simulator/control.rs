@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::fault::{Fault, Step};
+use super::fault::Fault;
 use super::gate::ConnectionGates;
 use super::gateway::Gateway;
 use super::interceptor::{CallError, Interceptor};
@@ -20,9 +20,9 @@ use super::storm_runner::{self, NothingManaged, StormReport};
 use super::world::World;
 use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo, SlaveDeviceInfo};
 
-/// The parts of a running simulation.
+/// The handle of a running simulation; clone it freely.
 #[derive(Clone)]
-pub(crate) struct Parts {
+pub struct Control {
     pub(crate) world: Arc<World>,
     pub(crate) master: Option<Arc<Master>>,
     pub(crate) interceptor: Arc<Interceptor>,
@@ -32,10 +32,6 @@ pub(crate) struct Parts {
     /// Whether the port is open.
     pub(crate) is_open: watch::Receiver<bool>,
 }
-
-/// The handle of a running simulation; clone it freely.
-#[derive(Clone)]
-pub struct Control(Parts);
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,10 +49,6 @@ pub struct Outcome {
 }
 
 impl Control {
-    pub(crate) fn new(parts: Parts) -> Self {
-        Self(parts)
-    }
-
     /// Applies a fault and returns how many devices or gateways it affected. A restart or a storm
     /// goes on in the background; `run_fault` waits for its end.
     ///
@@ -65,7 +57,7 @@ impl Control {
     /// Outside a tokio runtime, for a restart or a storm.
     pub fn apply_fault(&self, fault: &Fault) -> usize {
         if let Some(effect) = fault.effect() {
-            return self.0.world.apply(effect);
+            return self.world.apply(effect);
         }
         match fault {
             Fault::Storm(_) | Fault::Restart { .. } => {
@@ -73,29 +65,29 @@ impl Control {
                 tokio::spawn(async move { drop(control.run_fault(&fault).await) });
             }
             Fault::ClientNetwork { up } => {
-                self.0.gates.set_stalled(!up);
-                self.0.open.send_replace(*up);
+                self.gates.set_stalled(!up);
+                self.open.send_replace(*up);
             }
-            Fault::Freeze { on } => self.0.gates.set_stalled(*on),
-            Fault::CutConnections => self.0.gates.cut(),
+            Fault::Freeze { on } => self.gates.set_stalled(*on),
+            Fault::CutConnections => self.gates.cut(),
             Fault::EndStreams { code } => self.end_streams(code.0),
             Fault::GatewayLink { gateway, up, forgets } => {
-                let master = self.0.master.as_ref();
+                let master = self.master.as_ref();
                 return master.is_some_and(|one| one.set_link(gateway, *up, *forgets)).into();
             }
             Fault::ExpireTokens => {
-                if let Some(master) = &self.0.master {
+                if let Some(master) = &self.master {
                     master.forget_tokens();
                 }
             }
             fault => self.apply_to_calls(fault),
         }
-        self.0.world.gateways_count()
+        self.world.gateways_count()
     }
 
     /// Applies a fault of calls.
     fn apply_to_calls(&self, fault: &Fault) {
-        self.0.interceptor.update(|rules| match fault {
+        self.interceptor.update(|rules| match fault {
             Fault::Fail { method, code, message, times } => {
                 let message = message.clone().unwrap_or_else(|| "ordered by a fault".to_owned());
                 let error = CallError { status: Status::new(code.0, message), times: *times };
@@ -125,27 +117,24 @@ impl Control {
             }
             Fault::Restart { down_s } => {
                 self.restart(Duration::from_secs((*down_s).into())).await;
-                Ok(Outcome { affected: self.0.world.gateways_count(), storm: None })
+                Ok(Outcome { affected: self.world.gateways_count(), storm: None })
             }
             fault => Ok(Outcome { affected: self.apply_fault(fault), storm: None }),
         }
     }
 
-    /// Runs a step of a scenario that acts on connections or calls, as often as it says.
-    pub(crate) async fn run_step(self, step: Step) {
-        let mut due = tokio::time::Instant::now() + step.at();
-        let mut left = step.times;
-        loop {
-            tokio::time::sleep_until(due).await;
-            if let Err(error) = self.run_fault(&step.fault).await {
-                tracing::warn!(%error, "a step of the scenario failed");
+    /// Runs the simulation's time. Never returns.
+    pub(crate) async fn run(self) {
+        let world = self.world.clone();
+        let apply = |fault: Fault| {
+            let control = self.clone();
+            async move {
+                if let Err(error) = control.run_fault(&fault).await {
+                    tracing::warn!(%error, "a step of the scenario failed");
+                }
             }
-            left = left.map(|left| left.saturating_sub(1));
-            match step.every() {
-                Some(every) if left != Some(0) => due += every.max(Duration::from_millis(1)),
-                Some(_) | None => return,
-            }
-        }
+        };
+        world.run(apply).await;
     }
 
     /// Reports many status changes and waits for the end.
@@ -154,7 +143,7 @@ impl Control {
     ///
     /// When the gateway manages no devices.
     pub async fn storm(&self, storm: Storm) -> Result<StormReport, NothingManaged> {
-        storm_runner::run(&self.0.world, storm).await
+        storm_runner::run(&self.world, storm).await
     }
 
     /// Restarts the gateway: ends everything, forgets what clients set, stays away for `down`, and
@@ -169,29 +158,28 @@ impl Control {
 
     async fn wait_until_open(&self, open: bool) {
         // The error means that the simulation has ended.
-        let _ = self.0.is_open.clone().wait_for(|is_open| *is_open == open).await;
+        let _ = self.is_open.clone().wait_for(|is_open| *is_open == open).await;
     }
 
     /// The first half of a restart: the gateway is gone, and has forgotten what clients set.
     pub fn stop_listening(&self) {
-        self.0.open.send_replace(false);
-        self.0.gates.cut();
+        self.open.send_replace(false);
+        self.gates.cut();
         self.end_streams(Code::Ok);
-        self.0.world.abandon_connects();
-        match &self.0.master {
+        match &self.master {
             // Its device gateways are other processes and keep running.
             Some(master) => master.forget_tokens(),
-            None => drop(self.0.world.with_all(Gateway::restart)),
+            None => drop(self.world.with_all(Gateway::restart)),
         }
     }
 
     /// The second half of a restart: the gateway starts, on the same port.
     pub fn start_listening(&self) {
         // What devices did meanwhile, they did without this gateway.
-        if self.0.master.is_none() {
-            self.0.world.with_all(Gateway::restart);
+        if self.master.is_none() {
+            self.world.with_all(Gateway::restart);
         }
-        self.0.open.send_replace(true);
+        self.open.send_replace(true);
     }
 
     pub(crate) fn end_streams(&self, code: Code) {
@@ -199,8 +187,8 @@ impl Control {
             Code::Ok => Ok(()),
             code => Err(Status::new(code, "the gateway ended the stream")),
         };
-        self.0.world.end_streams(&outcome);
-        if let Some(master) = &self.0.master {
+        self.world.end_streams(&outcome);
+        if let Some(master) = &self.master {
             master.end_streams(&outcome);
         }
     }
@@ -208,7 +196,7 @@ impl Control {
     /// The managed devices, as `GetDeviceList` returns them.
     #[must_use]
     pub fn managed(&self) -> Vec<DeviceInfo> {
-        self.0.world.with_all(|gateway, _| gateway.connections().list()).concat()
+        self.world.with_all(|gateway, _| gateway.connections().list()).concat()
     }
 
     /// The devices of the site, managed or not, in order of their IDs within a gateway.
@@ -217,19 +205,19 @@ impl Control {
         let devices = |gateway: &mut Gateway, _| {
             gateway.connections().subnet().devices().cloned().collect::<Vec<_>>()
         };
-        self.0.world.with_all(devices).concat()
+        self.world.with_all(devices).concat()
     }
 
     /// The refused devices, as `GetPendingList` returns them.
     #[must_use]
     pub fn pending(&self) -> Vec<PendingDeviceInfo> {
-        self.0.world.with_all(|gateway, _| gateway.connections().pending()).concat()
+        self.world.with_all(|gateway, _| gateway.connections().pending()).concat()
     }
 
     /// Replaces the first gateway's accept filter, as another client would. `false` if it is
     /// invalid.
     pub fn set_filter(&self, filter: AcceptFilter) -> bool {
-        let set = self.0.world.with(0, |gateway, _| gateway.set_filter(Some(filter)));
+        let set = self.world.with(0, |gateway, _| gateway.set_filter(Some(filter)));
         set.is_some_and(|set| set.is_ok())
     }
 
@@ -237,34 +225,30 @@ impl Control {
     #[must_use]
     pub fn filter(&self) -> AcceptFilter {
         let filter = |gateway: &mut Gateway, _| gateway.connections_mut().admission_mut().filter();
-        self.0.world.with(0, filter).unwrap_or_default()
+        self.world.with(0, filter).unwrap_or_default()
     }
 
     /// The slaves of each device, as `GetSlaveDevice` returns them.
     #[must_use]
     pub fn slaves(&self) -> Vec<SlaveDeviceInfo> {
-        self.0.world.with_all(|gateway, _| gateway.slaves()).concat()
+        self.world.with_all(|gateway, _| gateway.slaves()).concat()
     }
 
     /// The counts of the open subscriptions.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionReport> {
-        self.0.world.subscriptions()
+        self.world.subscriptions()
     }
 
     /// How often each method was called, with old and new package names.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<String, u64> {
-        self.0.interceptor.calls()
+        self.interceptor.calls()
     }
 
     /// The number of open client connections.
     #[must_use]
     pub fn connections_count(&self) -> usize {
-        self.0.gates.open_count()
-    }
-
-    pub(crate) fn cut_connections(&self) {
-        self.0.gates.cut();
+        self.gates.open_count()
     }
 }

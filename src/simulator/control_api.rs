@@ -138,9 +138,6 @@ async fn fault(State(control): State<Control>, body: Bytes) -> Response {
         Ok(fault) => fault,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    if let Some(mistake) = fault.problem() {
-        return refuse(StatusCode::BAD_REQUEST, mistake);
-    }
     match control.run_fault(&fault).await {
         Ok(outcome) => Json(outcome).into_response(),
         Err(error) => refuse(StatusCode::CONFLICT, error.to_string()),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gateway::{Gateway, Millis};
 use super::interceptor::Packages;
-use super::selector::{Devices, GrpcCode, StatusCode, unknown_kind};
-use super::site::{Device, Mode, kind_of_name};
+use super::selector::{Devices, GrpcCode, StatusCode};
+use super::site::{self, Device, Mode};
 use super::storm::Storm;
 
 /// Something that goes wrong in the simulation, or is set right again.
@@ -57,8 +57,8 @@ pub enum Fault {
     /// A device is added to the first gateway's subnet.
     AddDevice {
         id: u32,
-        #[serde(rename = "type")]
-        kind: String,
+        #[serde(rename = "type", with = "site::kind")]
+        kind: i32,
         ip: std::net::Ipv4Addr,
         #[serde(default)]
         ssl: bool,
@@ -146,25 +146,6 @@ impl Fault {
         Self::Fail { method, code: GrpcCode(code), message, times: None }
     }
 
-    /// What is wrong with it that its form does not show; `None` if nothing is.
-    #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        match self {
-            Self::AddDevice { kind, .. } if kind_of_name(kind).is_none() => {
-                Some(unknown_kind(kind))
-            }
-            Self::PowerOff { devices }
-            | Self::PowerOn { devices }
-            | Self::Drop { devices }
-            | Self::Silent { devices, .. }
-            | Self::Tell { devices, .. }
-            | Self::Repeat { devices }
-            | Self::RemoveDevice { devices }
-            | Self::RefuseRegistration { devices, .. } => devices.problem(),
-            _ => None,
-        }
-    }
-
     /// The effect of a fault of gateways and devices; `None` for one of connections and calls,
     /// which `Control` applies.
     pub(crate) fn effect(&self) -> Option<Effect<'_>> {
@@ -203,8 +184,7 @@ impl Fault {
             Self::Manage => on_all(Gateway::manage_all),
             Self::AddDevice { id, kind, ip, ssl, mode } => {
                 let mut device = Device::new(*id, crate::proto::device::Type::Undefined, *ip);
-                device.kind = kind_of_name(kind).unwrap_or_default();
-                (device.ssl, device.mode) = (*ssl, *mode);
+                (device.kind, device.ssl, device.mode) = (*kind, *ssl, *mode);
                 Box::new(move |gateways, now, _| add_device(gateways, now, &device))
             }
             _ => return None,
@@ -254,18 +234,6 @@ pub struct Step {
     pub fault: Fault,
 }
 
-impl Step {
-    /// The time of the step after the start.
-    pub(crate) fn at(&self) -> Duration {
-        Duration::try_from_secs_f64(self.at_s).unwrap_or_default()
-    }
-
-    /// The interval after which it is repeated.
-    pub(crate) fn every(&self) -> Option<Duration> {
-        self.every_s.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tonic::Code;
@@ -300,10 +268,9 @@ mod tests {
             r#"{"do":"silent","status":"sleepy"}"#,
             r#"{"do":"fail","method":"Connect","code":99}"#,
             r#"{"do":"power_off","devices":"some"}"#,
+            r#"{"do":"power_off","devices":{"type":"toaster"}}"#,
         ] {
             assert!(serde_json::from_str::<Fault>(bad).is_err(), "{bad}");
         }
-        let devices = Devices::Kind { kind: "toaster".to_owned() };
-        assert!(Fault::PowerOff { devices }.problem().is_some());
     }
 }

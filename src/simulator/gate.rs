@@ -4,82 +4,49 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
 use tonic::transport::server::Connected;
 
 use crate::net::TcpStream;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Open,
-    Stalled,
-    Cut,
-}
-
-#[derive(Debug)]
-struct ConnectionGate {
-    flow: Flow,
-    read: Option<Waker>,
-    write: Option<Waker>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// Whether new connections are stalled.
+/// How the connections of one listener are treated.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
     stalled: bool,
-    gates: Vec<Weak<Mutex<ConnectionGate>>>,
+    /// How often the connections of the moment were cut.
+    cuts: u64,
 }
 
 /// The gates of all connections of one listener.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionGates(Mutex<Inner>);
+pub(crate) struct ConnectionGates(watch::Sender<Flow>);
 
 impl ConnectionGates {
-    /// Puts a gate into a new connection, stalled if all are.
-    pub(crate) fn guard(&self, stream: TcpStream) -> GatedStream {
-        let mut inner = lock(&self.0);
-        let flow = if inner.stalled { Flow::Stalled } else { Flow::Open };
-        let gate = Arc::new(Mutex::new(ConnectionGate { flow, read: None, write: None }));
-        inner.gates.retain(|gate| gate.strong_count() > 0);
-        inner.gates.push(Arc::downgrade(&gate));
-        GatedStream { stream, gate }
+    /// Puts a gate into a new connection.
+    pub(crate) fn guard(self: &Arc<Self>, stream: TcpStream) -> GatedStream {
+        let (gates, cuts) = (self.clone(), self.0.borrow().cuts);
+        GatedStream { stream, gates, cuts, changes: WatchStream::new(self.0.subscribe()) }
     }
 
     /// Stalls all connections, also future ones, or opens them again.
     pub(crate) fn set_stalled(&self, stalled: bool) {
-        let mut inner = lock(&self.0);
-        inner.stalled = stalled;
-        set(&inner.gates, if stalled { Flow::Stalled } else { Flow::Open });
+        self.0.send_modify(|flow| flow.stalled = stalled);
     }
 
     /// Cuts all present connections.
     pub(crate) fn cut(&self) {
-        set(&lock(&self.0).gates, Flow::Cut);
+        self.0.send_modify(|flow| flow.cuts += 1);
     }
 
     /// How many connections are open.
     pub(crate) fn open_count(&self) -> usize {
-        lock(&self.0).gates.iter().filter(|gate| gate.strong_count() > 0).count()
-    }
-}
-
-fn set(gates: &[Weak<Mutex<ConnectionGate>>], flow: Flow) {
-    for gate in gates.iter().filter_map(Weak::upgrade) {
-        let mut gate = lock(&gate);
-        if gate.flow == Flow::Cut {
-            continue;
-        }
-        gate.flow = flow;
-        for waker in [gate.read.take(), gate.write.take()].into_iter().flatten() {
-            waker.wake();
-        }
+        self.0.receiver_count()
     }
 }
 
@@ -87,7 +54,10 @@ fn set(gates: &[Weak<Mutex<ConnectionGate>>], flow: Flow) {
 #[derive(Debug)]
 pub(crate) struct GatedStream {
     stream: TcpStream,
-    gate: Arc<Mutex<ConnectionGate>>,
+    gates: Arc<ConnectionGates>,
+    /// The cuts before it was made.
+    cuts: u64,
+    changes: WatchStream<Flow>,
 }
 
 impl Connected for GatedStream {
@@ -96,36 +66,25 @@ impl Connected for GatedStream {
     fn connect_info(&self) {}
 }
 
-/// A half of a connection.
-#[derive(Clone, Copy)]
-enum Half {
-    Read,
-    Write,
-}
-
 impl GatedStream {
-    fn poll_open(&self, cx: &Context<'_>, half: Half) -> Poll<io::Result<()>> {
-        let mut gate = lock(&self.gate);
-        match gate.flow {
-            Flow::Cut => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            Flow::Open | Flow::Stalled => {}
+    fn is_cut(&self) -> bool {
+        self.gates.0.borrow().cuts > self.cuts
+    }
+
+    /// `Ready` while the gate is open. Wakes the task at the gate's next change also then, as it
+    /// will wait for the socket.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {}
+        if self.is_cut() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        // Kept even while open: a change of the gate wakes the task that waits for the socket.
-        let waker = match half {
-            Half::Read => &mut gate.read,
-            Half::Write => &mut gate.write,
-        };
-        match waker {
-            Some(known) => known.clone_from(cx.waker()),
-            None => *waker = Some(cx.waker().clone()),
-        }
-        if gate.flow == Flow::Open { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.gates.0.borrow().stalled { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
 impl Drop for GatedStream {
     fn drop(&mut self) {
-        if lock(&self.gate).flow == Flow::Cut {
+        if self.is_cut() {
             // Fails for a socket that is closed already, which needs no reset.
             let _ = self.stream.set_zero_linger();
         }
@@ -138,7 +97,7 @@ impl AsyncRead for GatedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_open(cx, Half::Read))?;
+        ready!(self.poll_open(cx))?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -149,17 +108,17 @@ impl AsyncWrite for GatedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_open(cx, Half::Write))?;
+        ready!(self.poll_open(cx))?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_open(cx, Half::Write))?;
+        ready!(self.poll_open(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_open(cx, Half::Write))?;
+        ready!(self.poll_open(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

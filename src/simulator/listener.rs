@@ -21,7 +21,7 @@ use crate::net::{self, TcpListener, TcpStream};
 /// Connections that may be in their TLS handshake at once; more wait in the kernel.
 const HANDSHAKES_MAX: usize = 1_024;
 /// Connections ready for the server that it has not taken yet; more wait in their handshake.
-const READY_MAX: usize = 128;
+pub(crate) const READY_MAX: usize = 128;
 /// A client that does not finish its handshake is dropped after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pause after a failed bind or accept.
@@ -68,42 +68,23 @@ pub(crate) type Connection = TlsStream<GatedStream>;
 
 /// Accepts connections on one port while it is to be open.
 pub(crate) struct Listener {
-    address: SocketAddr,
-    tls: TlsAcceptor,
-    gates: Arc<ConnectionGates>,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) gates: Arc<ConnectionGates>,
     /// Whether the port is to be open.
-    open: watch::Receiver<bool>,
+    pub(crate) open: watch::Receiver<bool>,
     /// Whether the port is open.
-    is_open: watch::Sender<bool>,
-    ready: mpsc::Sender<io::Result<Connection>>,
-    handshakes: Arc<Semaphore>,
-}
-
-/// What a listener provides.
-pub(crate) struct Listening {
-    pub(crate) connections: mpsc::Receiver<io::Result<Connection>>,
-    pub(crate) is_open: watch::Receiver<bool>,
+    pub(crate) is_open: watch::Sender<bool>,
+    pub(crate) ready: mpsc::Sender<io::Result<Connection>>,
 }
 
 impl Listener {
-    pub(crate) fn new(
-        address: SocketAddr,
-        tls: TlsAcceptor,
-        gates: Arc<ConnectionGates>,
-        open: watch::Receiver<bool>,
-    ) -> (Self, Listening) {
-        let (ready, connections) = mpsc::channel(READY_MAX);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let (is_open, open_now) = watch::channel(true);
-        let listener = Self { address, tls, gates, open, is_open, ready, handshakes };
-        (listener, Listening { connections, is_open: open_now })
-    }
-
     /// Accepts from `socket`, and each time the port is opened again from a new one. Returns when
     /// the simulation has ended.
     pub(crate) async fn run(self, socket: TcpListener) {
         let mut open = self.open.clone();
         let mut socket = Some(socket);
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
             if !*open.borrow_and_update() {
                 socket = None;
@@ -127,25 +108,11 @@ impl Listener {
                 continue;
             };
             tokio::select! {
-                accepted = self.accept(listening) => match accepted {
+                accepted = accept(listening, &handshakes) => match accepted {
                     Some((stream, permit)) => self.start_handshake(stream, permit),
                     None => return,
                 },
                 changed = open.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-
-    async fn accept(&self, socket: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-        loop {
-            let permit = self.handshakes.clone().acquire_owned().await.ok()?;
-            match socket.accept().await {
-                Ok((stream, _)) => return Some((stream, permit)),
-                // Out of file descriptors, or a client that is gone already.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection; retrying");
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                }
             }
         }
     }
@@ -166,5 +133,22 @@ impl Listener {
             }
             drop(permit);
         });
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    handshakes: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    loop {
+        let permit = handshakes.clone().acquire_owned().await.ok()?;
+        match socket.accept().await {
+            Ok((stream, _)) => return Some((stream, permit)),
+            // Out of file descriptors, or a client that is gone already.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; retrying");
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+        }
     }
 }

@@ -30,10 +30,10 @@ const TOKENS_MAX: usize = 10_000;
 
 /// What is stored for one device gateway.
 #[derive(Clone, Debug, Default)]
-struct Stored {
-    connections: BTreeMap<u32, AsyncConnectInfo>,
-    filter: Option<AcceptFilter>,
-    slaves: BTreeMap<u32, SlaveDeviceInfo>,
+pub(crate) struct Stored {
+    pub(crate) connections: BTreeMap<u32, AsyncConnectInfo>,
+    pub(crate) filter: Option<AcceptFilter>,
+    pub(crate) slaves: BTreeMap<u32, SlaveDeviceInfo>,
 }
 
 #[derive(Debug, Default)]
@@ -139,7 +139,7 @@ impl Master {
             let device_i_ds = if is_connected {
                 self.world.with(index, managed).unwrap_or_default()
             } else {
-                self.stored(index).connections.into_keys().collect()
+                self.stored_at(index).connections.into_keys().collect()
             };
             Ok(GatewayInfo { gateway_id: id.clone(), device_i_ds, is_connected })
         };
@@ -161,7 +161,7 @@ impl Master {
         let change = StatusChange { gateway_id: id.to_owned(), status: status.into(), timestamp };
         self.lock().subscriptions.offer(&[change]);
         if up {
-            self.restore(index, self.stored(index));
+            self.restore(index, self.stored_at(index));
         }
         true
     }
@@ -189,87 +189,85 @@ impl Master {
         self.lock().subscriptions.end(outcome);
     }
 
-    fn store(&self, index: usize, change: impl FnOnce(&mut Stored)) {
-        if let Some(stored) = self.lock().stored.get_mut(index) {
-            change(stored);
-        }
+    /// What is stored for a device gateway.
+    pub(crate) fn stored(&self, id: &str) -> Result<Stored, Status> {
+        Ok(self.stored_at(self.known(id)?))
     }
 
-    fn stored(&self, index: usize) -> Stored {
+    fn stored_at(&self, index: usize) -> Stored {
         self.lock().stored.get(index).cloned().unwrap_or_default()
     }
 
-    /// Acts on a device gateway if it is connected; otherwise it gets it when it comes back.
-    fn if_present(
+    /// Changes what is stored for a device gateway, after the gateway itself if that is connected;
+    /// otherwise it gets it when it comes back.
+    fn store(
         &self,
         index: usize,
         act: impl FnOnce(&mut Gateway, Millis) -> Result<(), Status>,
+        change: impl FnOnce(&mut Stored),
     ) -> Result<(), Status> {
         if self.world.is_linked(index) {
-            self.world.with(index, act).unwrap_or(Ok(()))?;
+            self.world.ask(index, act)?;
+        }
+        if let Some(stored) = self.lock().stored.get_mut(index) {
+            change(stored);
         }
         Ok(())
     }
 
-    pub(crate) fn add_async(&self, id: &str, infos: Vec<AsyncConnectInfo>) -> Result<(), Status> {
+    pub(crate) fn add_async(&self, id: &str, infos: &[AsyncConnectInfo]) -> Result<(), Status> {
         let index = self.known(id)?;
-        checks::async_connections(&infos)?;
-        self.if_present(index, |gateway, now| gateway.add_async(now, &infos))?;
-        self.store(index, |stored| {
-            stored.connections.extend(infos.into_iter().map(|info| (info.device_id, info)));
-        });
-        Ok(())
+        checks::async_connections(infos)?;
+        let by_id = infos.iter().map(|info| (info.device_id, info.clone()));
+        self.store(
+            index,
+            |gateway, now| gateway.add_async(now, infos),
+            |stored| stored.connections.extend(by_id),
+        )
     }
 
     pub(crate) fn delete_async(&self, id: &str, ids: &[u32]) -> Result<(), Status> {
         let index = self.known(id)?;
-        let stored = self.stored(index).connections;
+        let stored = self.stored_at(index).connections;
         if let Some(unknown) = ids.iter().find(|id| !stored.contains_key(id)) {
             return Err(Status::not_found(format!("no stored connection of device {unknown}")));
         }
-        self.store(index, |stored| stored.connections.retain(|id, _| !ids.contains(id)));
         // A plain call may have deleted it at the gateway already.
-        let _ = self.if_present(index, |gateway, now| gateway.delete_async(now, ids));
-        Ok(())
-    }
-
-    pub(crate) fn connections(&self, id: &str) -> Result<Vec<AsyncConnectInfo>, Status> {
-        Ok(self.stored(self.known(id)?).connections.into_values().collect())
+        self.store(
+            index,
+            |gateway, now| gateway.delete_async(now, ids).or(Ok(())),
+            |stored| stored.connections.retain(|id, _| !ids.contains(id)),
+        )
     }
 
     pub(crate) fn set_filter(&self, id: &str, filter: Option<AcceptFilter>) -> Result<(), Status> {
         let index = self.known(id)?;
         let filter = filter.unwrap_or_default();
         checks::accept_filter(&filter)?;
-        self.if_present(index, |gateway, _| gateway.set_filter(Some(filter.clone())))?;
-        self.store(index, |stored| stored.filter = Some(filter));
-        Ok(())
+        self.store(
+            index,
+            |gateway, _| gateway.set_filter(Some(filter.clone())),
+            |stored| stored.filter = Some(filter.clone()),
+        )
     }
 
-    pub(crate) fn filter(&self, id: &str) -> Result<AcceptFilter, Status> {
-        Ok(self.stored(self.known(id)?).filter.unwrap_or_default())
-    }
-
-    pub(crate) fn add_slaves(&self, id: &str, infos: Vec<SlaveDeviceInfo>) -> Result<(), Status> {
-        let index = self.known(id)?;
-        self.if_present(index, |gateway, _| gateway.set_slaves(&infos))?;
-        self.store(index, |stored| {
-            stored.slaves.extend(infos.into_iter().map(|info| (info.device_id, info)));
-        });
-        Ok(())
+    pub(crate) fn add_slaves(&self, id: &str, infos: &[SlaveDeviceInfo]) -> Result<(), Status> {
+        let by_id = infos.iter().map(|info| (info.device_id, info.clone()));
+        self.store(
+            self.known(id)?,
+            |gateway, _| gateway.set_slaves(infos),
+            |stored| stored.slaves.extend(by_id),
+        )
     }
 
     pub(crate) fn delete_slaves(&self, id: &str, ids: &[u32]) -> Result<(), Status> {
-        let index = self.known(id)?;
-        self.store(index, |stored| stored.slaves.retain(|id, _| !ids.contains(id)));
         let none = |id: &u32| SlaveDeviceInfo { device_id: *id, ..SlaveDeviceInfo::default() };
         let infos: Vec<_> = ids.iter().map(none).collect();
-        let _ = self.if_present(index, |gateway, _| gateway.set_slaves(&infos));
-        Ok(())
-    }
-
-    pub(crate) fn slaves(&self, id: &str) -> Result<Vec<SlaveDeviceInfo>, Status> {
-        Ok(self.stored(self.known(id)?).slaves.into_values().collect())
+        self.store(
+            self.known(id)?,
+            |gateway, _| gateway.set_slaves(&infos).or(Ok(())),
+            |stored| stored.slaves.retain(|id, _| !ids.contains(id)),
+        )
     }
 }
 

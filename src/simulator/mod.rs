@@ -20,7 +20,6 @@ mod call;
 mod certs;
 mod control;
 mod control_api;
-mod device_gateway;
 mod fault;
 mod gate;
 mod gateway;
@@ -28,9 +27,8 @@ mod interceptor;
 mod listener;
 mod master;
 mod master_services;
-mod multi;
+mod messages;
 mod queue;
-mod router;
 mod scenario;
 mod selector;
 mod services;
@@ -44,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -65,11 +63,10 @@ pub use storm::{Pattern, Storm};
 pub use storm_runner::{NothingManaged, StormReport};
 
 use crate::net;
-use control::Parts;
 use gate::ConnectionGates;
 use gateway::{Gateway, Rules};
 use interceptor::Interceptor;
-use listener::{Listener, tls};
+use listener::{Listener, READY_MAX, tls};
 use master::Master;
 use services::Services;
 use world::World;
@@ -117,7 +114,6 @@ impl Simulator {
         let identity = authority.server(settings.certificate, &settings.certificate_ips())?;
         let clients = Clients::new(&authority, &settings)?;
         let client_root = clients.as_ref().map(|_| authority.root_pem());
-        let acceptor = tls(&identity, client_root)?;
         let failed = |address| move |source| SimulatorError::Listen { address, source };
         let socket = net::listen(settings.listen).map_err(failed(settings.listen))?;
         let address = socket.local_addr().map_err(failed(settings.listen))?;
@@ -133,7 +129,16 @@ impl Simulator {
         let interceptor = Interceptor::new(settings.packages, settings.lazy_headers);
         let gates = Arc::new(ConnectionGates::default());
         let (open, to_be_open) = watch::channel(true);
-        let (listener, listening) = Listener::new(address, acceptor, gates.clone(), to_be_open);
+        let (is_open, open_now) = watch::channel(true);
+        let (ready, connections) = mpsc::channel(READY_MAX);
+        let listener = Listener {
+            address,
+            tls: tls(&identity, client_root)?,
+            gates: gates.clone(),
+            open: to_be_open,
+            is_open,
+            ready,
+        };
         let master = settings.master.as_ref().map(|one| Master::new(world.clone(), one));
         let services = Services {
             world: world.clone(),
@@ -141,28 +146,24 @@ impl Simulator {
             interceptor: interceptor.clone(),
             address: settings.gateway_address,
         };
-        let routes = axum::Router::new().fallback(router::serve).with_state(Arc::new(services));
+        let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
         let server = Server::builder().add_routes(Routes::from(routes));
         let (stop, stopped) = oneshot::channel::<()>();
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(world.clone().run());
         tasks.spawn(listener.run(socket));
         tasks.spawn(async move {
-            let connections = ReceiverStream::new(listening.connections);
+            let connections = ReceiverStream::new(connections);
             let stopped = async { drop(stopped.await) };
             if let Err(error) = server.serve_with_incoming_shutdown(connections, stopped).await {
                 tracing::warn!(%error, "simulated gateway failed");
             }
         });
-        let is_open = listening.is_open;
-        let control = Control::new(Parts { world, master, interceptor, gates, open, is_open });
+        let control = Control { world, master, interceptor, gates, open, is_open: open_now };
+        tasks.spawn(control.clone().run());
         let control_address = api.as_ref().and_then(|socket| socket.local_addr().ok());
         if let Some(socket) = api {
             tasks.spawn(control_api::serve(control.clone(), socket));
-        }
-        for step in settings.steps.iter().filter(|step| step.fault.effect().is_none()) {
-            tasks.spawn(control.clone().run_step(step.clone()));
         }
         let ca_pem = authority.root_pem().to_owned();
         let stop = Some(stop);
@@ -217,7 +218,7 @@ impl Simulator {
         };
         // After the timeout, what is still open is cut.
         let _ = tokio::time::timeout(STOP_TIMEOUT, closed).await;
-        self.control.cut_connections();
+        self.control.gates.cut();
         self.tasks.shutdown().await;
     }
 }
@@ -225,7 +226,7 @@ impl Simulator {
 impl Drop for Simulator {
     fn drop(&mut self) {
         // The tasks of the connections are not in `tasks`.
-        self.control.cut_connections();
+        self.control.gates.cut();
     }
 }
 

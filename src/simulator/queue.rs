@@ -33,7 +33,7 @@ pub struct SubscriptionReport {
 /// The open subscriptions of one kind.
 #[derive(Debug)]
 pub(crate) struct Subscriptions<T> {
-    queues: Vec<Arc<Queue<T>>>,
+    queues: Vec<Arc<Mutex<Queue<T>>>>,
     opened: u64,
 }
 
@@ -44,133 +44,101 @@ impl<T> Default for Subscriptions<T> {
 }
 
 impl<T: Clone> Subscriptions<T> {
-    pub(crate) fn open(&mut self, queue_size: i32) -> Result<Subscription<T>, Status> {
-        self.opened += 1;
-        let (queue, subscription) = Queue::open(self.opened, queue_size)?;
-        self.queues.push(queue);
-        Ok(subscription)
-    }
-
-    /// Offers changes to every subscription, and drops those whose reader is gone.
-    pub(crate) fn offer(&mut self, changes: &[T]) {
-        self.queues.retain(|queue| queue.offer(changes));
-    }
-
-    /// Ends every subscription with `outcome`.
-    pub(crate) fn end(&mut self, outcome: &Result<(), Status>) {
-        for queue in self.queues.drain(..) {
-            queue.end(outcome.clone());
-        }
-    }
-
-    pub(crate) fn reports(&self) -> Vec<SubscriptionReport> {
-        self.queues.iter().map(|queue| queue.report()).collect()
-    }
-}
-
-#[derive(Debug)]
-struct Inner<T> {
-    items: VecDeque<T>,
-    report: SubscriptionReport,
-    end: Option<Result<(), Status>>,
-    reader_gone: bool,
-    waker: Option<Waker>,
-}
-
-/// The gateway's end of a subscription.
-#[derive(Debug)]
-struct Queue<T> {
-    capacity: usize,
-    inner: Mutex<Inner<T>>,
-}
-
-impl<T: Clone> Queue<T> {
-    /// A queue as a client asked for it, and its reading end.
+    /// Opens a subscription with a queue as a client asked for it.
     ///
     /// The gateway is a Go program and its queue a channel. So size 0 is a hand-over without a
     /// buffer: of a burst the first change gets through and the rest is lost until the reader has
     /// taken it (here: one place). A negative size cannot be made and is refused.
-    fn open(id: u64, queue_size: i32) -> Result<(Arc<Self>, Subscription<T>), Status> {
+    pub(crate) fn open(&mut self, queue_size: i32) -> Result<Subscription<T>, Status> {
+        self.opened += 1;
         let Ok(size) = usize::try_from(queue_size) else {
             let message = format!("queueSize {queue_size} is negative");
             return Err(Status::invalid_argument(message));
         };
-        let report = SubscriptionReport { id, queue_size, ..SubscriptionReport::default() };
-        let inner =
-            Inner { items: VecDeque::new(), report, end: None, reader_gone: false, waker: None };
-        let queue =
-            Arc::new(Self { capacity: size.clamp(1, QUEUE_SIZE_MAX), inner: Mutex::new(inner) });
-        Ok((queue.clone(), Subscription(queue)))
+        let report =
+            SubscriptionReport { id: self.opened, queue_size, ..SubscriptionReport::default() };
+        let capacity = size.clamp(1, QUEUE_SIZE_MAX);
+        let queue = Queue { capacity, items: VecDeque::new(), report, end: None, waker: None };
+        let queue = Arc::new(Mutex::new(queue));
+        self.queues.push(queue.clone());
+        Ok(Subscription(queue))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Offers changes to every subscription, and drops those whose reader is gone.
+    pub(crate) fn offer(&mut self, changes: &[T]) {
+        self.queues.retain(|queue| Arc::strong_count(queue) > 1);
+        self.queues.iter().for_each(|queue| lock(queue).offer(changes));
     }
 
-    /// Adds changes and discards those that do not fit. `false` once the reader is gone.
-    fn offer(&self, changes: &[T]) -> bool {
-        let mut inner = self.lock();
-        if inner.reader_gone || inner.end.is_some() {
-            return false;
+    /// Ends every subscription now with `outcome`, and drops what is queued.
+    pub(crate) fn end(&mut self, outcome: &Result<(), Status>) {
+        for queue in self.queues.drain(..) {
+            let mut queue = lock(&queue);
+            queue.end = Some(outcome.clone());
+            queue.items.clear();
+            queue.wake();
         }
-        let free = self.capacity.saturating_sub(inner.items.len()).min(changes.len());
-        inner.items.extend(changes.iter().take(free).cloned());
-        inner.report.offered += changes.len() as u64;
-        inner.report.discarded += (changes.len() - free) as u64;
-        let waker = if free > 0 { inner.waker.take() } else { None };
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        true
     }
 
-    /// Ends the stream now and drops what is queued.
-    fn end(&self, outcome: Result<(), Status>) {
-        let mut inner = self.lock();
-        inner.end = Some(outcome);
-        inner.items.clear();
-        let waker = inner.waker.take();
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
+    pub(crate) fn reports(&self) -> Vec<SubscriptionReport> {
+        self.queues.iter().map(|queue| lock(queue).report()).collect()
+    }
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    capacity: usize,
+    items: VecDeque<T>,
+    report: SubscriptionReport,
+    end: Option<Result<(), Status>>,
+    waker: Option<Waker>,
+}
+
+fn lock<T>(queue: &Mutex<Queue<T>>) -> MutexGuard<'_, Queue<T>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Clone> Queue<T> {
+    /// Adds changes and discards those that do not fit.
+    fn offer(&mut self, changes: &[T]) {
+        let free = self.capacity.saturating_sub(self.items.len()).min(changes.len());
+        self.items.extend(changes.iter().take(free).cloned());
+        self.report.offered += changes.len() as u64;
+        self.report.discarded += (changes.len() - free) as u64;
+        if free > 0 {
+            self.wake();
         }
+    }
+
+    fn wake(&mut self) {
+        self.waker.take().into_iter().for_each(Waker::wake);
     }
 
     fn report(&self) -> SubscriptionReport {
-        let inner = self.lock();
-        SubscriptionReport { queued: inner.items.len() as u64, ..inner.report }
+        SubscriptionReport { queued: self.items.len() as u64, ..self.report }
     }
 }
 
 /// The reading end: the stream of one client. Dropping it ends the subscription.
 #[derive(Debug)]
-pub(crate) struct Subscription<T: Clone>(Arc<Queue<T>>);
+pub(crate) struct Subscription<T>(Arc<Mutex<Queue<T>>>);
 
 impl<T: Clone> Stream for Subscription<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut inner = self.0.lock();
-        if let Some(outcome) = &mut inner.end {
+        let mut queue = lock(&self.0);
+        if let Some(outcome) = &mut queue.end {
             // The error is the last item.
             let outcome = std::mem::replace(outcome, Ok(()));
             return Poll::Ready(outcome.err().map(Err));
         }
-        if let Some(item) = inner.items.pop_front() {
-            inner.report.taken += 1;
+        if let Some(item) = queue.items.pop_front() {
+            queue.report.taken += 1;
             return Poll::Ready(Some(Ok(item)));
         }
-        inner.waker = Some(cx.waker().clone());
+        queue.waker = Some(cx.waker().clone());
         Poll::Pending
-    }
-}
-
-impl<T: Clone> Drop for Subscription<T> {
-    fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.reader_gone = true;
-        inner.items = VecDeque::new();
     }
 }
 
@@ -182,26 +150,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_discards_and_counts_exactly() {
-        let (queue, mut stream) = Queue::open(1, 3).unwrap();
-        assert!(queue.offer(&[1, 2, 3, 4, 5]));
-        let report = queue.report();
+        let mut subscriptions = Subscriptions::default();
+        let mut stream = subscriptions.open(3).unwrap();
+        subscriptions.offer(&[1, 2, 3, 4, 5]);
+        let report = subscriptions.reports()[0];
         assert_eq!((report.offered, report.discarded, report.queued), (5, 2, 3));
         assert_eq!(stream.next().await.unwrap().unwrap(), 1);
-        assert!(queue.offer(&[6]));
+        subscriptions.offer(&[6]);
         for expected in [2, 3, 6] {
             assert_eq!(stream.next().await.unwrap().unwrap(), expected);
         }
-        let report = queue.report();
+        let report = subscriptions.reports()[0];
         assert_eq!((report.offered, report.discarded, report.taken), (6, 2, 4));
         drop(stream);
-        assert!(!queue.offer(&[7]));
+        subscriptions.offer(&[7]);
+        assert!(subscriptions.reports().is_empty());
     }
 
     #[tokio::test]
     async fn an_ended_stream_tells_why_once() {
-        let (queue, mut stream) = Queue::<u32>::open(1, 3).unwrap();
-        queue.offer(&[1]);
-        queue.end(Err(Status::unavailable("gone")));
+        let mut subscriptions = Subscriptions::default();
+        let mut stream = subscriptions.open(3).unwrap();
+        subscriptions.offer(&[1]);
+        subscriptions.end(&Err(Status::unavailable("gone")));
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
         assert!(stream.next().await.is_none());
         assert!(stream.next().await.is_none());
@@ -209,9 +180,10 @@ mod tests {
 
     #[test]
     fn sizes_that_no_channel_has() {
-        assert!(Queue::<u32>::open(1, -1).is_err());
-        let (queue, _stream) = Queue::open(1, 0).unwrap();
-        queue.offer(&[1, 2]);
-        assert_eq!(queue.report().discarded, 1);
+        let mut subscriptions = Subscriptions::default();
+        assert!(subscriptions.open(-1).is_err());
+        let _stream = subscriptions.open(0).unwrap();
+        subscriptions.offer(&[1, 2]);
+        assert_eq!(subscriptions.reports()[0].discarded, 1);
     }
 }

@@ -9,9 +9,8 @@ use serde::Deserialize;
 
 use super::fault::Step;
 use super::gateway::Timing;
-use super::selector::unknown_kind;
 use super::settings::{MasterSettings, Settings};
-use super::site::{Device, Mode, address_of, kind_of_name};
+use super::site::{self, Device, Mode, address_of};
 
 /// The shipped scenarios.
 const SHIPPED: [(&str, &str); 3] = [
@@ -68,9 +67,9 @@ const fn default_true() -> bool {
 pub struct Group {
     #[serde(default = "default_count")]
     pub count: usize,
-    /// Their kind, as `bioentry_w2`.
-    #[serde(rename = "type")]
-    pub kind: String,
+    /// Their kind, a number of `gsdk.device.Type`; its name in the file, as `bioentry_w2`.
+    #[serde(rename = "type", with = "site::kind")]
+    pub kind: i32,
     /// The first one's number, the others' follow; chosen if absent.
     pub first_id: Option<u32>,
     /// The first one's address, the others' follow; chosen if absent.
@@ -143,9 +142,6 @@ impl Scenario {
         if devices > DEVICES_MAX {
             return Some(format!("{devices} devices; {DEVICES_MAX} are the most"));
         }
-        if let Some(group) = self.devices.iter().find(|group| kind_of_name(&group.kind).is_none()) {
-            return Some(unknown_kind(&group.kind));
-        }
         for (number, step) in self.steps.iter().enumerate() {
             let wrong = |what: &str| Some(format!("step {}: {what}", number + 1));
             if !step.at_s.is_finite() || step.at_s < 0.0 {
@@ -153,9 +149,6 @@ impl Scenario {
             }
             if step.every_s.is_some_and(|every| !every.is_finite() || every < 0.001) {
                 return wrong("`every_s` is at least 0.001");
-            }
-            if let Some(what) = step.fault.problem() {
-                return wrong(&what);
             }
         }
         let (mut ids, mut addresses) = (BTreeSet::from([0]), BTreeSet::new());
@@ -179,7 +172,6 @@ impl Scenario {
         let each: usize = self.devices.iter().map(|group| group.count).sum();
         let mut devices = Vec::with_capacity(each);
         for group in &self.devices {
-            let kind = kind_of_name(&group.kind).unwrap_or_default();
             for number in 0..group.count {
                 let place = devices.len();
                 let overall = u32::try_from(gateway * each + place).unwrap_or(u32::MAX);
@@ -193,7 +185,7 @@ impl Scenario {
                     |first| Ipv4Addr::from(u32::from(first).wrapping_add(number)),
                 );
                 let base = Device::new(id, crate::proto::device::Type::Undefined, ip);
-                let (mode, ssl, powered) = (group.mode, group.ssl, group.powered);
+                let Group { kind, mode, ssl, powered, .. } = *group;
                 devices.push(Device { kind, mode, ssl, powered, ..base });
             }
         }

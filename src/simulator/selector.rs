@@ -4,12 +4,16 @@ use serde::{Deserialize, Serialize};
 use tonic::Code;
 
 use super::gateway::Gateway;
-use super::site::kind_of_name;
+use super::site;
 use crate::proto::connect::Status;
 
 /// The devices that a fault affects.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`devices` is \"all\", a list of IDs, { random = 5 }, or { type = \"bioentry_w2\" } \
+                 with a type that exists"
+)]
 pub enum Devices {
     /// Every device.
     #[default]
@@ -26,9 +30,9 @@ pub enum Devices {
     },
     /// `{ type = "bioentry_w2" }`: those of a type.
     Kind {
-        /// The type's name.
-        #[serde(rename = "type")]
-        kind: String,
+        /// A number of `gsdk.device.Type`.
+        #[serde(rename = "type", with = "site::kind")]
+        kind: i32,
     },
 }
 
@@ -39,14 +43,6 @@ impl From<u32> for Devices {
 }
 
 impl Devices {
-    /// What is wrong with it; `None` if nothing is.
-    pub(crate) fn problem(&self) -> Option<String> {
-        match self {
-            Self::Kind { kind } if kind_of_name(kind).is_none() => Some(unknown_kind(kind)),
-            _ => None,
-        }
-    }
-
     /// The chosen devices, each with the index of its gateway.
     ///
     /// An ID that no gateway knows goes to the first one, which can still report a status of it.
@@ -61,7 +57,7 @@ impl Devices {
             return ids.iter().map(|&id| (gateway(id), id)).collect();
         }
         let wanted = match self {
-            Self::Kind { kind } => kind_of_name(kind),
+            Self::Kind { kind } => Some(*kind),
             _ => None,
         };
         let mut chosen = Vec::new();
@@ -76,11 +72,6 @@ impl Devices {
         }
         chosen
     }
-}
-
-/// The problem of a type that does not exist.
-pub(crate) fn unknown_kind(kind: &str) -> String {
-    format!("{kind:?} is no device type, as `bioentry_w2`")
 }
 
 /// The word `all`.

@@ -1,22 +1,23 @@
 //! The gRPC services of a gateway, method by method.
 //!
-//! A device gateway and a master serve the same methods with messages that are equal on the wire,
-//! but for the gateway's ID in some of a master's requests. So both use the messages of
-//! `gsdk.connect` wherever they can, and `DeviceGateway` answers for both. An empty message is
-//! `()`.
+//! A device gateway and a master serve the same methods of devices, with messages that are equal on
+//! the wire but for the gateway's ID in some of a master's requests. So one table with the messages
+//! of `gsdk.connect` serves both. An empty message is `()`.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::extract::{Request, State};
 use tonic::Status;
 
-use super::call::{Answer, Call};
-use super::device_gateway::DeviceGateway;
+use super::call::{Answer, Answering, Call};
 use super::gateway::{Change, Gateway, Millis, first_of};
 use super::interceptor::{Interceptor, Package};
 use super::master::Master;
-use super::multi;
+use super::master_services;
+use super::messages::{ForGateway, multi_result};
 use super::world::World;
 use crate::proto::connect::*;
 
@@ -29,86 +30,158 @@ pub(crate) struct Services {
     pub(crate) address: Ipv4Addr,
 }
 
+/// Answers one call.
+pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Request) -> Answer {
+    let path = request.uri().path().to_owned();
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let (service, package) = Package::split(service);
+    let interceptor = &services.interceptor;
+    if let Err(status) = interceptor.admit(service, package, method).await {
+        return status.into_http();
+    }
+    let answer = services.dispatch(service, method, Call::new(request, package)).await;
+    interceptor.delay_answer().await;
+    answer
+}
+
 impl Services {
-    pub(crate) fn device_gateway(&self, index: usize) -> DeviceGateway<'_> {
-        DeviceGateway::new(&self.world, index, self.address)
+    async fn dispatch(&self, service: &str, method: &str, call: Call) -> Answer {
+        let full_name = format!("{}{service}", call.package().prefix());
+        let lazy_headers = self.interceptor.lazy_headers();
+        let answer = match (service, &self.master) {
+            ("connect.Connect", None) => self.connect(method, call),
+            ("login.Login", Some(master)) => master_services::login(master, method, call),
+            ("gateway.Gateway", Some(master)) => {
+                let call = call.allowed_if(|token| master.check(token));
+                master_services::gateway(master, method, call, lazy_headers)
+            }
+            ("connect_master.ConnectMaster", Some(master)) => {
+                let call = call.allowed_if(|token| master.check(token));
+                if method.ends_with("DB") {
+                    master_services::stored(master, method, call)
+                } else {
+                    self.connect(method, call)
+                }
+            }
+            _ => return unimplemented(format!("unknown service {full_name}")),
+        };
+        match answer {
+            Some(answer) => answer.await,
+            None => unimplemented(format!("unknown method {method} for service {full_name}")),
+        }
     }
 
-    /// `gsdk.connect.Connect`.
-    pub(crate) async fn connect(&self, method: &str, call: Call) -> Option<Answer> {
-        let gateway = self.device_gateway(0);
+    /// `gsdk.connect.Connect`, and all of `gsdk.connect_master.ConnectMaster` that a master does
+    /// not store.
+    fn connect(&self, method: &str, call: Call) -> Option<Answering<'_>> {
         Some(match method {
-            "Connect" => {
-                call.answer_later(|r: ConnectRequest| gateway.connect(r.connect_info)).await
-            }
+            "Connect" => self.at_gateway(call, move |index, r: ConnectRequest| async move {
+                let device_id = self.world.connect(index, r.connect_info.as_ref()).await?;
+                Ok(ConnectResponse { device_id })
+            }),
             "SearchDevice" => {
-                call.answer_later(|r: SearchDeviceRequest| gateway.search(r.timeout)).await
+                self.at_gateway(call, move |index, r: SearchDeviceRequest| async move {
+                    tokio::time::sleep(Duration::from_millis(r.timeout.into())).await;
+                    self.world.ask(index, |gateway, _| {
+                        let device_infos = gateway.connections().subnet().search(self.address);
+                        Ok(SearchDeviceResponse { device_infos })
+                    })
+                })
             }
-            "AddAsyncConnection" => {
-                call.answer(|r: AddAsyncConnectionRequest| gateway.add_async(&r.connect_infos))
-                    .await
-            }
+            "AddAsyncConnection" => self.ask(call, |gateway, now, r: AddAsyncConnectionRequest| {
+                gateway.add_async(now, &r.connect_infos)
+            }),
             "DeleteAsyncConnection" => {
-                call.answer(|r: DeleteAsyncConnectionRequest| gateway.delete_async(&r.device_i_ds))
-                    .await
+                self.ask(call, |gateway, now, r: DeleteAsyncConnectionRequest| {
+                    gateway.delete_async(now, &r.device_i_ds)
+                })
             }
             "SetAcceptFilter" => {
-                call.answer(|r: SetAcceptFilterRequest| gateway.set_filter(r.filter)).await
+                self.ask(call, |gateway, _, r: SetAcceptFilterRequest| gateway.set_filter(r.filter))
             }
-            "SetSlaveDevice" => {
-                call.answer(|r: SetSlaveDeviceRequest| gateway.set_slaves(&r.slave_device_infos))
-                    .await
-            }
-            "GetAcceptFilter" => call.answer(|()| gateway.filter()).await,
-            "GetPendingList" => call.answer(|()| gateway.pending()).await,
-            "GetDeviceList" => call.answer(|()| gateway.list()).await,
-            "GetSlaveDevice" => call.answer(|()| gateway.slaves()).await,
-            "DisconnectAll" => call.answer(|()| gateway.disconnect_all()).await,
-            _ => return self.by_device(method, call).await,
+            "SetSlaveDevice" => self.ask(call, |gateway, _, r: SetSlaveDeviceRequest| {
+                gateway.set_slaves(&r.slave_device_infos)
+            }),
+            "GetAcceptFilter" => self.ask(call, |gateway, _, ()| {
+                let filter = Some(gateway.connections_mut().admission_mut().filter());
+                Ok(GetAcceptFilterResponse { filter })
+            }),
+            "GetPendingList" => self.ask(call, |gateway, _, ()| {
+                Ok(GetPendingListResponse { device_infos: gateway.connections().pending() })
+            }),
+            "GetDeviceList" => self.ask(call, |gateway, _, ()| {
+                Ok(GetDeviceListResponse { device_infos: gateway.connections().list() })
+            }),
+            "GetSlaveDevice" => self.ask(call, |gateway, _, ()| {
+                Ok(GetSlaveDeviceResponse { slave_device_infos: gateway.slaves() })
+            }),
+            "DisconnectAll" => self.ask(call, |gateway, now, ()| {
+                gateway.disconnect_all(now);
+                Ok(())
+            }),
+            _ => return self.by_device(method, call),
         })
     }
 
-    /// The methods without a gateway's ID, which are the same everywhere.
-    pub(crate) async fn by_device(&self, method: &str, call: Call) -> Option<Answer> {
+    /// The methods whose requests name no gateway, also with a master.
+    fn by_device(&self, method: &str, call: Call) -> Option<Answering<'_>> {
         let package = call.package();
-        let change_multi = |ids: Vec<u32>, change| self.change_multi(ids, change, package);
+        let ssl = Change::Ssl(method.starts_with("Enable"));
         Some(match method {
-            "Disconnect" => {
-                call.answer(|r: DisconnectRequest| self.disconnect(r.device_i_ds)).await
+            "Disconnect" => call.answer(|r: DisconnectRequest| self.disconnect(r.device_i_ds)),
+            "SetConnectionMode" => call.answer(|r: SetConnectionModeRequest| {
+                self.change(r.device_id, Change::Mode(r.connection_mode))
+            }),
+            "SetConnectionModeMulti" => call.answer(move |r: SetConnectionModeMultiRequest| {
+                self.change_multi(r.device_i_ds, Change::Mode(r.connection_mode), package)
+            }),
+            "EnableSSL" | "DisableSSL" => {
+                call.answer(move |r: EnableSslRequest| self.change(r.device_id, ssl))
             }
-            "SetConnectionMode" => {
-                let set = |r: SetConnectionModeRequest| {
-                    self.change(r.device_id, Change::Mode(r.connection_mode))
-                };
-                call.answer(set).await
-            }
-            "SetConnectionModeMulti" => {
-                let set = |r: SetConnectionModeMultiRequest| {
-                    change_multi(r.device_i_ds, Change::Mode(r.connection_mode))
-                };
-                call.answer(set).await
-            }
-            "EnableSSL" => {
-                call.answer(|r: EnableSslRequest| self.change(r.device_id, Change::Ssl(true))).await
-            }
-            "DisableSSL" => {
-                call.answer(|r: DisableSslRequest| self.change(r.device_id, Change::Ssl(false)))
-                    .await
-            }
-            "EnableSSLMulti" => {
-                let set = |r: EnableSslMultiRequest| change_multi(r.device_i_ds, Change::Ssl(true));
-                call.answer(set).await
-            }
-            "DisableSSLMulti" => {
-                let set =
-                    |r: DisableSslMultiRequest| change_multi(r.device_i_ds, Change::Ssl(false));
-                call.answer(set).await
-            }
+            "EnableSSLMulti" | "DisableSSLMulti" => call.answer(move |r: EnableSslMultiRequest| {
+                self.change_multi(r.device_i_ds, ssl, package)
+            }),
             "SubscribeStatus" => {
                 let lazy_headers = self.interceptor.lazy_headers();
-                call.subscribe(lazy_headers, |size| self.world.subscribe(size)).await
+                call.subscribe(lazy_headers, |size| self.world.subscribe(size))
             }
             _ => return None,
+        })
+    }
+
+    /// Answers a request to one gateway: with a master to the connected one that it names,
+    /// otherwise to the only one.
+    fn at_gateway<'a, M, R, F>(
+        &'a self,
+        call: Call,
+        handler: impl Fn(usize, M) -> F + Send + 'a,
+    ) -> Answering<'a>
+    where
+        M: prost::Message + Default + 'static,
+        R: prost::Message + 'static,
+        F: Future<Output = Result<R, Status>> + Send + 'a,
+    {
+        let Some(master) = &self.master else {
+            return call.answer_later(move |request| handler(0, request));
+        };
+        call.answer_later(move |ForGateway { gateway_id, request }| {
+            let answer = master.present(&gateway_id).map(|index| handler(index, request));
+            async move { answer?.await }
+        })
+    }
+
+    /// Answers as the gateway to which the request goes does.
+    fn ask<'a, M, R>(
+        &'a self,
+        call: Call,
+        act: impl Fn(&mut Gateway, Millis, M) -> Result<R, Status> + Send + 'a,
+    ) -> Answering<'a>
+    where
+        M: prost::Message + Default + 'static,
+        R: prost::Message + 'static,
+    {
+        self.at_gateway(call, move |index, request| {
+            std::future::ready(self.world.ask(index, |gateway, now| act(gateway, now, request)))
         })
     }
 
@@ -118,7 +191,7 @@ impl Services {
         id: u32,
         act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
     ) -> Result<R, Status> {
-        self.device_gateway(self.world.manager_of(id).unwrap_or(0)).ask(act)
+        self.world.ask(self.world.manager_of(id).unwrap_or(0), act)
     }
 
     /// Unknown devices are an error, after the others are done.
@@ -142,6 +215,10 @@ impl Services {
     fn change_multi(&self, ids: Vec<u32>, change: Change, package: Package) -> Result<(), Status> {
         let ids: BTreeSet<u32> = ids.into_iter().collect();
         let failed = |id| self.change(id, change).err().map(|status| (id, status));
-        multi::result(&ids.into_iter().filter_map(failed).collect::<Vec<_>>(), package)
+        multi_result(&ids.into_iter().filter_map(failed).collect::<Vec<_>>(), package)
     }
+}
+
+fn unimplemented(message: String) -> Answer {
+    Status::unimplemented(message).into_http()
 }

@@ -159,6 +159,21 @@ pub fn kind_of_name(name: &str) -> Option<i32> {
     Type::from_str_name(&name.to_uppercase()).map(i32::from)
 }
 
+/// A kind in JSON and TOML: its name.
+pub(crate) mod kind {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(kind: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::kind_name(*kind))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+        let name = String::deserialize(from)?;
+        let unknown = || D::Error::custom(format!("{name:?} is no device type, as `bioentry_w2`"));
+        super::kind_of_name(&name).ok_or_else(unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

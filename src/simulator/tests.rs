@@ -313,7 +313,7 @@ async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
     let settings = Scenario::load(name).unwrap().settings(Settings::default());
     let world = world(&settings);
     let mut stream = world.subscribe(1 << 20).unwrap();
-    let driver = tokio::spawn(world.clone().run());
+    let driver = tokio::spawn(world.clone().run(|_| std::future::ready(())));
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     driver.abort();
     let mut changes = Vec::new();

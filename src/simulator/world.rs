@@ -3,16 +3,17 @@
 //! Everything happens under one lock that is never held across an await; one task, `run`, wakes the
 //! gateways when something is due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::fault::{Fault, Step};
-use super::gateway::{Clock, Gateway, Millis, Output};
+use super::gateway::{Clock, Gateway, Millis};
 use super::queue::{Subscription, SubscriptionReport, Subscriptions};
 use crate::proto::connect::{ConnectInfo, StatusChange};
 
@@ -27,15 +28,13 @@ struct Planned {
 
 struct State {
     gateways: Vec<Gateway>,
-    /// Which gateways are connected to the master; a device gateway on its own always is.
-    linked: Vec<bool>,
     /// Faults to come, by their time and then by their order in the scenario.
     planned: BTreeMap<(Millis, usize), Planned>,
+    /// Faults that are due and act on connections or calls.
+    due: Vec<Fault>,
     /// For faults applied at run time.
     rng: fastrand::Rng,
     subscriptions: Subscriptions<StatusChange>,
-    /// Calls of `Connect` in progress, by gateway and attempt.
-    connects: HashMap<(usize, u64), oneshot::Sender<Result<u32, Status>>>,
     /// The time for which `run` sleeps.
     sleeps_until: Option<Millis>,
 }
@@ -54,12 +53,11 @@ impl World {
         let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
         let gateways = gateways(Clock { start_unix_ms, skew_ms: 0 });
         let state = State {
-            linked: vec![true; gateways.len()],
             gateways,
             planned: BTreeMap::new(),
+            due: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             subscriptions: Subscriptions::default(),
-            connects: HashMap::new(),
             sleeps_until: None,
         };
         Arc::new(Self { started: Instant::now(), state: Mutex::new(state), wake: Notify::new() })
@@ -102,15 +100,14 @@ impl World {
 
     /// The index of the linked gateway that manages this device.
     pub(crate) fn manager_of(&self, id: u32) -> Option<usize> {
-        let state = self.lock();
-        let mut all = state.gateways.iter().zip(&state.linked);
-        all.position(|(gateway, linked)| {
-            *linked && gateway.connections().managed().contains_key(&id)
-        })
+        let manages = |gateway: &Gateway| {
+            gateway.is_linked() && gateway.connections().managed().contains_key(&id)
+        };
+        self.lock().gateways.iter().position(manages)
     }
 
     pub(crate) fn is_linked(&self, index: usize) -> bool {
-        self.lock().linked.get(index) == Some(&true)
+        self.lock().gateways.get(index).is_some_and(Gateway::is_linked)
     }
 
     /// Connects a gateway to the master or disconnects it; returns whether it was connected.
@@ -118,7 +115,7 @@ impl World {
         self.update(|state, _| {
             // What happened before still belongs to the former state.
             state.deliver();
-            state.linked.get_mut(index).is_some_and(|place| std::mem::replace(place, linked))
+            state.gateways.get_mut(index).is_some_and(|gateway| gateway.set_linked(linked))
         })
     }
 
@@ -138,27 +135,34 @@ impl World {
         self.update(|state, now| state.gateways.get_mut(index).map(|gateway| act(gateway, now)))
     }
 
+    /// Acts on one gateway; an error if there is no such gateway.
+    pub(crate) fn ask<R>(
+        &self,
+        index: usize,
+        act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
+    ) -> Result<R, Status> {
+        let absent = || Err(Status::unavailable("the gateway is not there"));
+        self.with(index, act).unwrap_or_else(absent)
+    }
+
     /// Acts on every gateway in turn.
     pub(crate) fn with_all<R>(&self, mut act: impl FnMut(&mut Gateway, Millis) -> R) -> Vec<R> {
         self.update(|state, now| state.gateways.iter_mut().map(|one| act(one, now)).collect())
     }
 
-    /// Plans the steps of a scenario that act on devices. They are applied at exactly their moment
+    /// Plans the steps of a scenario. Those that act on devices are applied at exactly their moment
     /// of the gateways' time, however late the machine is: the same plan gives the same history.
     pub(crate) fn plan(&self, steps: &[Step], seed: u64) {
         let mut state = self.lock();
         for (number, step) in steps.iter().enumerate() {
-            if step.fault.effect().is_none() {
-                continue;
-            }
             let seed = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
             let planned = Planned {
                 fault: step.fault.clone(),
                 rng: fastrand::Rng::with_seed(seed),
-                every: step.every().map(millis),
+                every: step.every_s.map(millis),
                 left: step.times,
             };
-            state.planned.insert((millis(step.at()), number), planned);
+            state.planned.insert((millis(step.at_s), number), planned);
         }
     }
 
@@ -170,27 +174,15 @@ impl World {
         self.update(|state, now| act(&mut state.gateways, now, &mut state.rng))
     }
 
-    /// Starts a `Connect` and waits for its end. Dropping the future abandons it.
+    /// `Connect`. Dropping the future abandons it.
     pub(crate) async fn connect(
         &self,
         index: usize,
         info: Option<&ConnectInfo>,
     ) -> Result<u32, Status> {
-        let restarting = || Status::unavailable("the gateway is restarting");
-        let (sender, receiver) = oneshot::channel();
-        let attempt = self.update(|state, now| {
-            let gateway = state.gateways.get_mut(index).ok_or_else(restarting)?;
-            let attempt = gateway.connect(now, info)?;
-            state.connects.insert((index, attempt), sender);
-            Ok::<u64, Status>(attempt)
-        })?;
-        let _guard = AbandonOnDrop { world: self, index, attempt };
-        receiver.await.unwrap_or_else(|_| Err(restarting()))
-    }
-
-    /// Ends every `Connect` in progress, as when the process is gone.
-    pub(crate) fn abandon_connects(&self) {
-        self.lock().connects.clear();
+        let dialing = self.ask(index, |gateway, now| gateway.start_connect(now, info))?;
+        tokio::time::sleep_until(self.started + Duration::from_millis(dialing.until)).await;
+        self.ask(index, |gateway, now| gateway.finish_connect(now, dialing))
     }
 
     /// A new subscription to all gateways' status changes.
@@ -206,16 +198,25 @@ impl World {
         self.lock().subscriptions.reports()
     }
 
-    /// Wakes the gateways whenever something is due. Never returns.
-    pub(crate) async fn run(self: Arc<Self>) {
+    /// Wakes the gateways whenever something is due. Faults that act on connections or calls are
+    /// applied by `apply`. Never returns.
+    pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(
+        self: Arc<Self>,
+        apply: impl Fn(Fault) -> F,
+    ) {
+        let mut applied = JoinSet::new();
         loop {
-            let next = {
+            let (faults, next) = {
                 let mut state = self.lock();
                 state.advance(self.now());
                 state.deliver();
                 state.sleeps_until = state.next_wake();
-                state.sleeps_until
+                (std::mem::take(&mut state.due), state.sleeps_until)
             };
+            for fault in faults {
+                applied.spawn(apply(fault));
+            }
+            while applied.try_join_next().is_some() {}
             match next {
                 Some(due) => {
                     let due = self.started + Duration::from_millis(due);
@@ -239,8 +240,9 @@ impl State {
         while let Some(entry) = self.planned.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((due, order), mut planned) = entry.remove_entry();
             self.advance_gateways(due);
-            if let Some(effect) = planned.fault.effect() {
-                effect(&mut self.gateways, due, &mut planned.rng);
+            match planned.fault.effect() {
+                Some(effect) => _ = effect(&mut self.gateways, due, &mut planned.rng),
+                None => self.due.push(planned.fault.clone()),
             }
             planned.left = planned.left.map(|left| left.saturating_sub(1));
             if let Some(every) = planned.every.filter(|_| planned.left != Some(0)) {
@@ -256,47 +258,18 @@ impl State {
         }
     }
 
-    /// Delivers what the gateways report to subscriptions and callers.
+    /// Delivers what the gateways report to the subscriptions.
     fn deliver(&mut self) {
-        for (index, gateway) in self.gateways.iter_mut().enumerate() {
-            let outputs = gateway.connections_mut().reports_mut().take();
-            let mut changes = Vec::with_capacity(outputs.len());
-            for output in outputs {
-                match output {
-                    Output::Status(change) => changes.push(change),
-                    Output::Connected { attempt, result } => {
-                        if let Some(caller) = self.connects.remove(&(index, attempt)) {
-                            // A caller that is gone needs no answer.
-                            let _ = caller.send(result);
-                        }
-                    }
-                }
-            }
-            if !changes.is_empty() && self.linked.get(index) == Some(&true) {
+        for gateway in &mut self.gateways {
+            let changes = gateway.connections_mut().reports_mut().take();
+            if !changes.is_empty() && gateway.is_linked() {
                 self.subscriptions.offer(&changes);
             }
         }
     }
 }
 
-fn millis(duration: Duration) -> Millis {
+fn millis(seconds: f64) -> Millis {
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
-}
-
-/// Abandons an attempt whose caller is gone.
-struct AbandonOnDrop<'a> {
-    world: &'a World,
-    index: usize,
-    attempt: u64,
-}
-
-impl Drop for AbandonOnDrop<'_> {
-    fn drop(&mut self) {
-        let mut state = self.world.lock();
-        if state.connects.remove(&(self.index, self.attempt)).is_some()
-            && let Some(gateway) = state.gateways.get_mut(self.index)
-        {
-            gateway.connections_mut().abandon(self.attempt);
-        }
-    }
 }

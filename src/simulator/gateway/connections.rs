@@ -22,8 +22,6 @@ pub(crate) struct Connections {
     subnet: Subnet,
     managed: BTreeMap<u32, Managed>,
     admission: Admission,
-    /// Synchronous connects in progress.
-    attempts: BTreeMap<u64, Address>,
     timers: Timers,
     reports: Reports,
 }
@@ -36,7 +34,6 @@ impl Connections {
             subnet: Subnet::default(),
             managed: BTreeMap::new(),
             admission: Admission::default(),
-            attempts: BTreeMap::new(),
             timers: Timers::default(),
             reports: Reports::new(clock),
         }
@@ -81,7 +78,6 @@ impl Connections {
     pub(crate) fn advance(&mut self, now: Millis) {
         while let Some((due, timer)) = self.timers.pop(now) {
             match timer {
-                Timer::Attempt(attempt) => self.finish_attempt(due, attempt),
                 Timer::Async(id) => self.advance_try(due, id),
                 Timer::DialIn(id) => self.dial_in(due, id),
                 Timer::KeepAlive(id) => {
@@ -104,33 +100,22 @@ impl Connections {
         self.reports.status(now, id, status);
     }
 
-    /// Starts a synchronous connect; `Output::Connected` with the returned number ends it.
-    pub(crate) fn start_attempt(&mut self, now: Millis, address: Address) -> u64 {
-        let attempt = self.timers.number();
-        self.attempts.insert(attempt, address);
-        self.timers.set(Timer::Attempt(attempt), now + self.dial_time(address));
-        attempt
-    }
-
-    /// Abandons a synchronous connect whose client is gone.
-    pub(crate) fn abandon(&mut self, attempt: u64) {
-        self.attempts.remove(&attempt);
-        self.timers.cancel(Timer::Attempt(attempt));
-    }
-
-    fn finish_attempt(&mut self, now: Millis, attempt: u64) {
-        let Some(address) = self.attempts.remove(&attempt) else { return };
+    /// A synchronous connect, once `dial_time` has passed.
+    pub(crate) fn connect_sync(
+        &mut self,
+        now: Millis,
+        address: Address,
+    ) -> Result<u32, tonic::Status> {
         let dialed = self.subnet.dial(address);
         if let Dialed::Device(id) = dialed {
             // A registered asynchronous connection stays one.
             self.accept(now, id, Origin::Sync);
         }
-        let result = dialed.result(address);
-        self.reports.connected(attempt, result);
+        dialed.result(address)
     }
 
     /// How long it takes to learn what is at an address.
-    fn dial_time(&self, address: Address) -> u64 {
+    pub(crate) fn dial_time(&self, address: Address) -> u64 {
         let timing = &self.rules.timing;
         let answered = self.subnet.dial(address) != Dialed::NoAnswer;
         if answered { timing.connect_ms } else { timing.connect_timeout_ms }
@@ -340,7 +325,6 @@ impl Connections {
     pub(crate) fn restart(&mut self, now: Millis) {
         self.managed.clear();
         self.admission = Admission::default();
-        self.attempts.clear();
         self.timers.clear();
         for id in self.subnet.disconnect_all() {
             self.schedule_first_dial_in(now, id);

@@ -22,7 +22,7 @@ use tonic::Status as RpcStatus;
 use super::site::{Device, Mode};
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, ConnectInfo, SlaveDeviceInfo, Status};
 pub(crate) use connections::Connections;
-pub(crate) use reports::{Clock, Output};
+pub(crate) use reports::Clock;
 use subnet::Address;
 pub(crate) use time::Millis;
 pub use time::Timing;
@@ -57,6 +57,19 @@ pub(crate) struct Gateway {
     slaves: BTreeMap<u32, SlaveDeviceInfo>,
     /// Devices whose registration is refused, by a fault.
     refused_registrations: BTreeSet<u32>,
+    /// Whether it is connected to its master; one without a master always is.
+    is_linked: bool,
+    restarts: u64,
+}
+
+/// A synchronous `Connect` in progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialing {
+    address: Address,
+    /// When it ends.
+    pub(crate) until: Millis,
+    /// The gateway's restarts before it.
+    restarts: u64,
 }
 
 impl Gateway {
@@ -72,12 +85,27 @@ impl Gateway {
         for device in devices {
             connections.add_device(0, device);
         }
-        let (slaves, refused_registrations) = (BTreeMap::new(), BTreeSet::new());
-        Self { id: id.to_owned(), connections, slaves, refused_registrations }
+        Self {
+            id: id.to_owned(),
+            connections,
+            slaves: BTreeMap::new(),
+            refused_registrations: BTreeSet::new(),
+            is_linked: true,
+            restarts: 0,
+        }
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(crate) fn is_linked(&self) -> bool {
+        self.is_linked
+    }
+
+    /// Connects it to its master or disconnects it; returns whether it was connected.
+    pub(crate) fn set_linked(&mut self, linked: bool) -> bool {
+        std::mem::replace(&mut self.is_linked, linked)
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -96,17 +124,30 @@ impl Gateway {
         Ok(())
     }
 
-    /// `Connect`: starts; the output `Connected` with the returned number ends it.
-    pub(crate) fn connect(
-        &mut self,
+    /// Starts a `Connect`.
+    pub(crate) fn start_connect(
+        &self,
         now: Millis,
         info: Option<&ConnectInfo>,
-    ) -> Result<u64, RpcStatus> {
+    ) -> Result<Dialing, RpcStatus> {
         let info = info.ok_or_else(|| RpcStatus::invalid_argument("connectInfo is missing"))?;
         let ip = Some(checks::address(&info.ip_addr)?);
         let address = Address { ip, port: checks::port(info.port)?, ssl: info.use_ssl };
         self.check_capacity(1)?;
-        Ok(self.connections.start_attempt(now, address))
+        let until = now + self.connections.dial_time(address);
+        Ok(Dialing { address, until, restarts: self.restarts })
+    }
+
+    /// Ends a `Connect` once it is time.
+    pub(crate) fn finish_connect(
+        &mut self,
+        now: Millis,
+        dialing: Dialing,
+    ) -> Result<u32, RpcStatus> {
+        if dialing.restarts != self.restarts {
+            return Err(RpcStatus::unavailable("the gateway is restarting"));
+        }
+        self.connections.connect_sync(now, dialing.address)
     }
 
     /// `AddAsyncConnection`: all connections of the request, or none. Of an ID given twice the
@@ -227,6 +268,7 @@ impl Gateway {
     /// Restarts the process: everything that clients set is forgotten, and nothing is reported.
     pub(crate) fn restart(&mut self, now: Millis) {
         self.slaves.clear();
+        self.restarts += 1;
         self.connections.restart(now);
     }
 

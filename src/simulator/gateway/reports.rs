@@ -3,15 +3,6 @@
 use super::time::Millis;
 use crate::proto::connect::StatusChange;
 
-/// An output of a gateway.
-#[derive(Clone, Debug)]
-pub(crate) enum Output {
-    /// For every subscription.
-    Status(StatusChange),
-    /// The end of a synchronous `Connect`.
-    Connected { attempt: u64, result: Result<u32, tonic::Status> },
-}
-
 /// What a gateway's clock shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -30,16 +21,16 @@ impl Clock {
     }
 }
 
-/// The outputs that are not yet taken.
+/// The status changes that are not yet taken.
 #[derive(Debug)]
 pub(crate) struct Reports {
     clock: Clock,
-    outputs: Vec<Output>,
+    changes: Vec<StatusChange>,
 }
 
 impl Reports {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, outputs: Vec::new() }
+        Self { clock, changes: Vec::new() }
     }
 
     pub(crate) fn set_clock_skew(&mut self, skew_ms: i64) {
@@ -53,16 +44,11 @@ impl Reports {
     /// Reports a status of any device.
     pub(crate) fn status(&mut self, now: Millis, device_id: u32, status: i32) {
         let timestamp = self.unix_seconds(now);
-        self.outputs.push(Output::Status(StatusChange { device_id, status, timestamp }));
+        self.changes.push(StatusChange { device_id, status, timestamp });
     }
 
-    /// Reports the end of a synchronous connect.
-    pub(crate) fn connected(&mut self, attempt: u64, result: Result<u32, tonic::Status>) {
-        self.outputs.push(Output::Connected { attempt, result });
-    }
-
-    /// The outputs since the last call.
-    pub(crate) fn take(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.outputs)
+    /// The changes since the last call.
+    pub(crate) fn take(&mut self) -> Vec<StatusChange> {
+        std::mem::take(&mut self.changes)
     }
 }

@@ -59,8 +59,6 @@ impl Timing {
 /// What becomes due at a gateway. Each has one timer at most: setting it again moves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
-    /// A synchronous `Connect` ends.
-    Attempt(u64),
     /// An asynchronous connection starts a try, or ends it.
     Async(u32),
     /// A device dials in.
@@ -78,15 +76,10 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// A number never returned before.
-    pub(crate) fn number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-
     pub(crate) fn set(&mut self, timer: Timer, due: Millis) {
         self.cancel(timer);
-        let number = self.number();
+        self.last_number += 1;
+        let number = self.last_number;
         self.due.insert(timer, (due, number));
         self.queue.insert((due, number, timer));
     }

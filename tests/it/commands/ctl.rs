@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator, kind_name};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
 
 use crate::harness::bridge::PROGRAM;
 use crate::harness::{eventually, patiently};
@@ -284,7 +284,7 @@ async fn watch_tells_changes_live() {
     // One that no list has named yet gets its name as soon as one does.
     let mut later = gsdk2mqtt::simulator::mixed_devices(0, 3, 1).remove(0);
     later.ip = [192, 168, 0, 200].into();
-    let kind = kind_name(later.kind);
+    let kind = later.kind;
     let added = Fault::AddDevice { id: later.id, kind, ip: later.ip, ssl: false, mode: later.mode };
     assert_eq!(control.apply_fault(&added), 1);
     let connect = desk.command(&format!("connect {}", later.ip));

@@ -38,11 +38,8 @@ fn gateway_with(rules: Rules) -> Gateway {
 fn reported(gateway: &mut Gateway, now: Millis) -> Vec<(u32, i32)> {
     gateway.connections_mut().advance(now);
     assert_eq!(violations(gateway), Vec::<String>::new());
-    let change = |output| match output {
-        Output::Status(change) => Some((change.device_id, change.status)),
-        Output::Connected { .. } => None,
-    };
-    gateway.connections_mut().reports_mut().take().into_iter().filter_map(change).collect()
+    let changes = gateway.connections_mut().reports_mut().take();
+    changes.into_iter().map(|change| (change.device_id, change.status)).collect()
 }
 
 /// Only those of this device.
@@ -52,23 +49,9 @@ fn reported_of(gateway: &mut Gateway, now: Millis, id: u32) -> Vec<i32> {
 
 fn connect(gateway: &mut Gateway, now: Millis, id: u32, ssl: bool) -> Result<u32, Code> {
     let info = ConnectInfo { ip_addr: ip(id).to_string(), port: 51211, use_ssl: ssl };
-    let attempt = gateway.connect(now, Some(&info)).map_err(|status| status.code())?;
-    let connections = gateway.connections_mut();
-    connections.advance(now + 5_000);
-    let mut ended = None;
-    for output in connections.reports_mut().take() {
-        match output {
-            Output::Connected { attempt: number, result } if number == attempt => {
-                ended = Some(result.map_err(|status| status.code()));
-            }
-            Output::Connected { .. } => {}
-            // Left for `reported`.
-            Output::Status(change) => {
-                connections.reports_mut().status(now, change.device_id, change.status)
-            }
-        }
-    }
-    ended.expect("every attempt ends")
+    let dialing = gateway.start_connect(now, Some(&info)).map_err(|status| status.code())?;
+    gateway.connections_mut().advance(dialing.until);
+    gateway.finish_connect(dialing.until, dialing).map_err(|status| status.code())
 }
 
 /// What must always hold, as a list of what does not: empty when all is well.
@@ -117,10 +100,10 @@ fn connect_fails_for_the_reasons_a_gateway_has() {
     assert_eq!(code(connect(&mut gateway, 0, 99, false)), Code::Unavailable);
     assert_eq!(connect(&mut gateway, 0, SECURE, true), Ok(SECURE));
     assert_eq!(code(connect(&mut gateway, 0, SECURE, true)), Code::AlreadyExists);
-    assert_eq!(gateway.connect(0, None).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(gateway.start_connect(0, None).unwrap_err().code(), Code::InvalidArgument);
     for (ip_addr, port) in [("", 51211), ("here", 51211), ("1.2.3.4", -1), ("1.2.3.4", 65536)] {
         let info = ConnectInfo { ip_addr: ip_addr.to_owned(), port, use_ssl: false };
-        let refusal = gateway.connect(0, Some(&info)).unwrap_err();
+        let refusal = gateway.start_connect(0, Some(&info)).unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArgument, "{ip_addr} {port}");
     }
 }

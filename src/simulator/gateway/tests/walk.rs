@@ -80,7 +80,9 @@ fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
     match act {
         Act::Connect(id, ssl) => {
             let info = ConnectInfo { ip_addr: address(id), port: 51211, use_ssl: ssl };
-            let _ = gateway.connect(now, Some(&info));
+            if let Ok(dialing) = gateway.start_connect(now, Some(&info)) {
+                let _ = gateway.finish_connect(now, dialing);
+            }
         }
         Act::AddAsync(infos) => {
             let infos: Vec<_> = infos.into_iter().map(info).collect();
@@ -115,10 +117,8 @@ fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
 
 /// The last status reported of each device.
 fn take_reports(gateway: &mut Gateway, last: &mut BTreeMap<u32, i32>) {
-    for output in gateway.connections_mut().reports_mut().take() {
-        if let Output::Status(change) = output {
-            last.insert(change.device_id, change.status);
-        }
+    for change in gateway.connections_mut().reports_mut().take() {
+        last.insert(change.device_id, change.status);
     }
 }
 
