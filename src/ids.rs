@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -242,6 +243,13 @@ impl Moment {
     #[must_use]
     pub const fn millis(self) -> i64 {
         self.0
+    }
+
+    /// As a timestamp that can be formatted; beyond its years the nearest that it can be.
+    #[must_use]
+    pub fn timestamp(self) -> Timestamp {
+        let nearest = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Timestamp::from_millisecond(self.0).unwrap_or(nearest)
     }
 
     /// The moment this many milliseconds later.

@@ -4,10 +4,10 @@
 //! machine sleeps, and a machine without a battery-backed clock learns the time only after its
 //! start; so published times follow the wall clock (design, decision 10).
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::ids::{Moment, SteadyClock};
-use crate::net;
+use crate::net::wall_time;
 
 /// The least jump of the wall clock, in milliseconds. Less is noise, and the steady clock follows
 /// what a time server slews.
@@ -83,11 +83,6 @@ impl Clock {
             jump
         })
     }
-}
-
-fn wall_time() -> Moment {
-    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::{Finding, count, now_ms};
+use super::{Finding, count};
 use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::gsdk::{
     ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport, PORT_DEFAULT,
 };
 use crate::ids::GatewayName;
-use crate::net::DialCode;
+use crate::net::{DialCode, wall_time};
 
 /// How long the stream is read. The first status shows the gateway's clock.
 const STREAM_DEADLINE: Duration = Duration::from_secs(3);
@@ -168,5 +168,5 @@ async fn stream(options: GatewayOptions) -> Finding {
 
 /// The gateway's clock minus this machine's, to about a second.
 fn skew_ms(timestamp_s: u32) -> i64 {
-    i64::from(timestamp_s) * 1000 + 500 - now_ms()
+    i64::from(timestamp_s) * 1000 + 500 - wall_time().millis()
 }

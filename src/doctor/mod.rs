@@ -8,7 +8,6 @@ mod local;
 mod probe;
 
 use std::fmt;
-use std::time::UNIX_EPOCH;
 
 use tokio::task::JoinSet;
 
@@ -95,7 +94,8 @@ impl Finding {
 
 /// The names and dates of a certificate; a warning where it expires soon.
 fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding {
-    let days = (certificate.not_after.millis() - now_ms()) / DAY_MS;
+    let days = (certificate.not_after.millis() - net::wall_time().millis()) / DAY_MS;
+    let day = |at: Moment| at.timestamp().strftime("%Y-%m-%d").to_string();
     let text = format!(
         "{owner}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
         certificate.names.join(", "),
@@ -108,17 +108,6 @@ fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding 
         return Finding::warn(format!("{text}; {remedy}"));
     }
     Finding::ok(text)
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// The date, in UTC.
-fn day(at: Moment) -> String {
-    let timestamp = jiff::Timestamp::from_millisecond(at.millis());
-    timestamp.map_or_else(|error| error.to_string(), |at| at.strftime("%Y-%m-%d").to_string())
 }
 
 /// `1 device`, `2 devices`.

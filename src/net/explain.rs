@@ -2,14 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 use super::error::{DialError, Failure};
 use super::target::DialTarget;
 use crate::certificate::Certificate;
-use crate::ids::Moment;
 
 /// The alerts of a peer that misses a client certificate; Go servers send the second with TLS 1.2.
 pub(crate) const CERTIFICATE_ALERTS: [AlertDescription; 2] =
@@ -63,7 +61,7 @@ impl Facts {
     }
 
     fn certificate(&self, cause: &CertificateError, presented: Certificate) -> Failure {
-        let (expected, now) = (self.expected.clone(), now());
+        let (expected, now) = (self.expected.clone(), super::wall_time());
         match cause {
             _ if presented.is_version_1 => Failure::Version1 { expected },
             CertificateError::Expired | CertificateError::ExpiredContext { .. }
@@ -112,11 +110,6 @@ fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -
         _ if of_client => Failure::ClientCertificateWanted,
         _ => Failure::NoCommonTls(TlsError::AlertReceived(alert).to_string()),
     }
-}
-
-fn now() -> Moment {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Moment::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The TLS library's own error, where one is inside.

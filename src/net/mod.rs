@@ -2,6 +2,9 @@
 //! our own tests only, replaces the latter two by a network and a clock in one thread.
 
 use std::io;
+use std::time::UNIX_EPOCH;
+
+use crate::ids::Moment;
 
 mod activity;
 mod backoff;
@@ -27,7 +30,7 @@ pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};
 
 #[cfg(feature = "model")]
-pub(crate) use model::{TcpListener, TcpStream, connect, listen, wall_time};
+pub(crate) use model::{TcpListener, TcpStream, connect, listen};
 #[cfg(all(feature = "simulator", not(feature = "model")))]
 pub(crate) use tokio::net::TcpListener;
 #[cfg(not(feature = "model"))]
@@ -67,7 +70,11 @@ pub(crate) async fn connect(address: std::net::SocketAddr) -> io::Result<TcpStre
 }
 
 /// The wall-clock time.
-#[cfg(not(feature = "model"))]
-pub(crate) fn wall_time() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+pub(crate) fn wall_time() -> Moment {
+    #[cfg(feature = "model")]
+    let now = model::wall_time();
+    #[cfg(not(feature = "model"))]
+    let now = std::time::SystemTime::now();
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment::from_millis(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
 }

@@ -209,7 +209,7 @@ fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>
             f,
             "{certificate} expired on {} and this machine's clock says {}; make a new server \
              certificate{how}, or set the clock if it is wrong",
-            shown(*not_after, "%Y-%m-%d"),
+            not_after.timestamp().strftime("%Y-%m-%d"),
             minute(*now)
         ),
         Failure::NotYetValid { not_before, now } => write!(
@@ -293,14 +293,7 @@ fn write_names(
 }
 
 fn minute(moment: Moment) -> String {
-    shown(moment, "%Y-%m-%d %H:%M UTC")
-}
-
-fn shown(moment: Moment, format: &str) -> String {
-    match jiff::Timestamp::from_millisecond(moment.millis()) {
-        Ok(timestamp) => timestamp.strftime(format).to_string(),
-        Err(_) => "an impossible date".to_owned(),
-    }
+    moment.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// What is wrong with a file of ours.

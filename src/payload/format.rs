@@ -8,21 +8,13 @@ use crate::fleet::Status;
 use crate::ids::Moment;
 
 /// RFC 3339 in UTC with milliseconds: `2026-11-23T10:00:00.000Z`.
-///
-/// Moments beyond the years that RFC 3339 can write are written as the nearest that it can.
 #[must_use]
 pub fn rfc3339(moment: Moment) -> String {
-    format!("{:.3}", timestamp(moment))
-}
-
-fn timestamp(moment: Moment) -> jiff::Timestamp {
-    let millis = moment.millis();
-    let nearest = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-    jiff::Timestamp::from_millisecond(millis).unwrap_or(nearest)
+    format!("{:.3}", moment.timestamp())
 }
 
 pub(crate) fn moment<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{:.3}", timestamp(*moment)))
+    serializer.collect_str(&format_args!("{:.3}", moment.timestamp()))
 }
 
 pub(crate) fn moment_opt<S: Serializer>(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -49,8 +49,7 @@ pub(crate) struct World {
 impl World {
     /// A world whose time begins now; `gateways` builds the gateways with their clock.
     pub(crate) fn new(seed: u64, gateways: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
-        let unix = crate::net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let start_unix_ms = i64::try_from(unix.as_millis()).unwrap_or(0);
+        let start_unix_ms = crate::net::wall_time().millis();
         let gateways = gateways(Clock { start_unix_ms, skew_ms: 0 });
         let state = State {
             gateways,

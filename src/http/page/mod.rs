@@ -8,7 +8,7 @@ mod view;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::{Query as Parameters, State};
 use axum::http::{StatusCode, header};
@@ -59,8 +59,7 @@ impl StatusPage {
 
 /// The hour of the wall clock, counted from 1970.
 fn current_hour() -> i64 {
-    let since_epoch = net::wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_secs() / u64::from(hours::HOUR_S)).unwrap_or(i64::MAX)
+    net::wall_time().millis() / (i64::from(hours::HOUR_S) * 1000)
 }
 
 pub(crate) async fn style() -> impl IntoResponse {

@@ -289,9 +289,10 @@ fn event_row(event: &EventRow) -> Markup {
         "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
         _ => "unknown",
     };
+    let time = event.at.timestamp().strftime("%H:%M:%S UTC").to_string();
     html! {
         li .(class) {
-            time .clock datetime=(rfc3339(event.at)) { (format(event.at, "%H:%M:%S UTC")) }
+            time .clock datetime=(rfc3339(event.at)) { (time) }
             span .dot {}
             div {
                 b {
@@ -332,10 +333,5 @@ fn time(at: Moment) -> Markup {
 }
 
 fn minute(at: Moment) -> String {
-    format(at, "%Y-%m-%d %H:%M UTC")
-}
-
-fn format(at: Moment, format: &str) -> String {
-    let timestamp = jiff::Timestamp::from_millisecond(at.millis());
-    timestamp.map_or_else(|_| rfc3339(at), |timestamp| timestamp.strftime(format).to_string())
+    at.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
