@@ -118,7 +118,7 @@ pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &
             format!("must be a table, not {}; write [{path}]", type_of(actual))
         }
         Kind::InvalidType(Actual::Map, _) => {
-            format!("must not be a table; {path} is a value and has no keys below it")
+            format!("must not be a table or a date; {path} is a value and has no keys below it")
         }
         Kind::InvalidType(actual, _) => {
             let (wanted, remedy) = match (node["type"].as_str(), actual) {

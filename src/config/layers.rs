@@ -8,44 +8,40 @@ use std::sync::Arc;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
-use serde_json::Value as Json;
-use toml::de::{DeTable, DeValue};
+use serde::Deserialize as _;
+use toml::de::{DeTable, Deserializer};
 
 use super::error::{Mistake, Origin};
 use super::key_path::{KeyPath, nearest};
-use super::schema::{Schema, is_table};
+use super::schema::{Schema, is_secret, is_table};
 
 /// The prefix of the environment's variables.
 const PREFIX: &str = "GSDK2MQTT_";
 /// Names after the prefix that are not keys: the file, and an option of the command line.
 const NOT_KEYS: [&str; 2] = ["CONFIG", "LOG"];
 
-/// The names of the layers in figment's metadata.
+/// The name of the file's layer.
 pub(crate) const FILE: &str = "file";
-pub(crate) const ENVIRONMENT: &str = "environment";
-pub(crate) const SYSTEMD: &str = "systemd";
-pub(crate) const COMMAND_LINE: &str = "command line";
 
-/// The settings of one source.
+/// The settings of one source: the file, a variable or a flag.
 #[derive(Clone)]
 pub(crate) struct Layer {
-    name: &'static str,
+    /// [`FILE`], the variable, or the flag as typed.
+    name: String,
     root: Dict,
 }
 
 impl Layer {
-    const fn new(name: &'static str) -> Self {
-        Self { name, root: Dict::new() }
-    }
-
-    fn set(&mut self, path: &[String], value: Value) {
-        insert(&mut self.root, path, value);
+    fn of_key(name: impl Into<String>, path: &[String], text: &str) -> Self {
+        let nest = |inner: Value, name: &String| Dict::from([(name.clone(), inner)]).into();
+        let root = path.iter().rev().fold(text.into(), nest);
+        Self { name: name.into(), root: root.into_dict().unwrap_or_default() }
     }
 }
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.name)
+        Metadata::named(self.name.clone())
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -53,41 +49,29 @@ impl Provider for Layer {
     }
 }
 
-fn insert(dict: &mut Dict, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => _ = dict.insert(name.clone(), value),
-        [name, rest @ ..] => {
-            let inner = dict.entry(name.clone()).or_insert_with(|| Dict::new().into());
-            if !matches!(inner, Value::Dict(..)) {
-                *inner = Dict::new().into();
-            }
-            if let Value::Dict(_, inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
 /// A configuration file, parsed, with the place of every key.
-pub(crate) struct File<'a> {
+pub(crate) struct ParsedFile<'a> {
     path: Arc<Path>,
     /// The offset of each line's end.
     newlines: Vec<usize>,
     table: DeTable<'a>,
 }
 
-impl<'a> File<'a> {
+impl<'a> ParsedFile<'a> {
     /// Parses a file's text; its first syntax error if there is one. No line is quoted, since it
     /// may hold a secret.
-    pub(crate) fn parse(path: &Path, text: &'a str) -> Result<Self, Mistake> {
+    pub(crate) fn parse(path: &Path, text: &'a str) -> Result<(Self, Layer), Mistake> {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let newlines = newlines.map(|(offset, _)| offset).collect();
         let mut file = Self { path: path.into(), newlines, table: DeTable::new() };
-        match DeTable::parse(text) {
-            Ok(table) => {
+        let parsed = DeTable::parse(text).and_then(|table| {
+            let root = Dict::deserialize(Deserializer::from(table.clone()))?;
+            Ok((table, root))
+        });
+        match parsed {
+            Ok((table, root)) => {
                 file.table = table.into_inner();
-                Ok(file)
+                Ok((file, Layer { name: FILE.to_owned(), root }))
             }
             Err(error) => {
                 let span = error.span().unwrap_or_default();
@@ -98,10 +82,6 @@ impl<'a> File<'a> {
                 Err(Mistake { origin, key: String::new(), text })
             }
         }
-    }
-
-    pub(crate) fn layer(&self) -> Layer {
-        Layer { name: FILE, root: dict(&self.table) }
     }
 
     /// Where a key or table of the file begins.
@@ -120,39 +100,12 @@ impl<'a> File<'a> {
     }
 }
 
-fn dict(table: &DeTable<'_>) -> Dict {
-    table
-        .iter()
-        .map(|(name, value)| (name.get_ref().to_string(), value_of(value.get_ref())))
-        .collect()
-}
-
-fn value_of(value: &DeValue<'_>) -> Value {
-    match value {
-        DeValue::String(text) => Value::from(text.as_ref()),
-        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
-            .map_or_else(
-                |_| number.to_string().into(),
-                |number| i64::try_from(number).map_or_else(|_| number.into(), Value::from),
-            ),
-        DeValue::Float(number) => {
-            number.as_str().parse::<f64>().map_or_else(|_| number.to_string().into(), Value::from)
-        }
-        DeValue::Boolean(truth) => Value::from(*truth),
-        DeValue::Datetime(time) => Value::from(time.to_string()),
-        DeValue::Array(items) => {
-            items.iter().map(|item| value_of(item.get_ref())).collect::<Vec<_>>().into()
-        }
-        DeValue::Table(table) => dict(table).into(),
-    }
-}
-
 /// What the environment sets.
 pub(crate) struct Environment {
     /// The values of keys.
-    pub(crate) layer: Layer,
+    pub(crate) layers: Vec<Layer>,
     /// systemd's directory; it stands below the file.
-    pub(crate) systemd: Layer,
+    pub(crate) systemd: Option<Layer>,
     /// The file that `GSDK2MQTT_CONFIG` names.
     pub(crate) config: Option<OsString>,
     /// Variables that set nothing and perhaps come from elsewhere.
@@ -165,8 +118,8 @@ pub(crate) fn environment(
     schema: &Schema,
     mistakes: &mut Vec<Mistake>,
 ) -> Environment {
-    let (layer, systemd) = (Layer::new(ENVIRONMENT), Layer::new(SYSTEMD));
-    let mut found = Environment { layer, systemd, config: None, warnings: Vec::new() };
+    let mut found =
+        Environment { layers: Vec::new(), systemd: None, config: None, warnings: Vec::new() };
     for (name, value) in variables {
         let Some(name) = name.to_str() else { continue };
         let rest = match name.strip_prefix(PREFIX) {
@@ -178,9 +131,9 @@ pub(crate) fn environment(
             None if name == "STATE_DIRECTORY" => {
                 // A list; the service has one.
                 let first = value.to_str().and_then(|text| text.split(':').next());
-                if let Some(first) = first.filter(|first| !first.is_empty()) {
-                    found.systemd.set(&["state_dir".to_owned()], first.into());
-                }
+                let first = first.filter(|first| !first.is_empty());
+                found.systemd =
+                    first.map(|first| Layer::of_key(name, &["state_dir".to_owned()], first));
                 continue;
             }
             _ => continue,
@@ -199,14 +152,14 @@ pub(crate) fn environment(
                 mistakes.push(wrong(format!("fits no key; did you mean {capitals}?")));
             }
             None => mistakes.push(wrong("is not UTF-8".to_owned())),
-            Some(text) => found.layer.set(&path, text.into()),
+            Some(text) => found.layers.push(Layer::of_key(name, &path, text)),
         }
     }
     found
 }
 
 fn nearest_variable(variable: &str, schema: &Schema) -> String {
-    let keys = schema.keys().into_iter().map(|(key, _)| variable_of(&key.replace('*', "NAME")));
+    let keys = schema.keys().into_iter().map(|(key, _)| variable_of(&key.0.join(".")));
     nearest(variable, keys).map_or_else(
         || format!("a variable is {PREFIX} and the key in capitals with __ for each dot"),
         |near| format!("did you mean {near}?"),
@@ -214,31 +167,31 @@ fn nearest_variable(variable: &str, schema: &Schema) -> String {
 }
 
 /// The variable that sets a key.
-#[must_use]
-pub fn variable_of(key: &str) -> String {
+fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
 /// Reads the `--set KEY=VALUE` arguments.
-pub(crate) fn command_line(sets: &[String], schema: &Schema, mistakes: &mut Vec<Mistake>) -> Layer {
-    let mut layer = Layer::new(COMMAND_LINE);
+pub(crate) fn command_line(
+    sets: &[String],
+    schema: &Schema,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Layer> {
+    let mut layers = Vec::new();
     for set in sets {
         let (key, value) = set.split_once('=').map_or((&**set, None), |(key, it)| (key, Some(it)));
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        let secret = schema.at(&path).is_some_and(|node| node["writeOnly"] == Json::Bool(true));
+        let secret = schema.at(&path).is_some_and(is_secret);
+        let flag = format!("--set {key}");
         let text = match value {
             _ if secret => format!("would be visible to every user; set {key}_file instead"),
             None => "has no value; write --set KEY=VALUE".to_owned(),
             Some(value) => {
-                layer.set(&path, value.into());
+                layers.push(Layer::of_key(flag, &path, value));
                 continue;
             }
         };
-        mistakes.push(Mistake {
-            origin: Origin::Flag(format!("--set {key}")),
-            key: String::new(),
-            text,
-        });
+        mistakes.push(Mistake { origin: Origin::Flag(flag), key: String::new(), text });
     }
-    layer
+    layers
 }

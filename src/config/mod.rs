@@ -31,6 +31,8 @@ mod tree;
 mod values;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::value::{Error as ValueError, StrDeserializer};
@@ -40,7 +42,6 @@ pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use files::NamedFile;
 pub use gateway::{AcceptFilter, Connect, Device, Gateway};
-pub use layers::variable_of;
 pub use model::{
     Commands, Config, DeviceSeries, History, HomeAssistant, Http, Metrics, Mqtt, Outbox, Protocol,
     Sync,
@@ -49,7 +50,7 @@ pub use schema::json_schema;
 pub use tree::Setting;
 pub use values::Rate;
 
-use layers::{Environment, File};
+use layers::{Environment, ParsedFile};
 use schema::Schema;
 use tree::Tree;
 
@@ -100,10 +101,10 @@ pub fn load(
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let file = match read_text(&path) {
         Ok(text) => Some((path, text)),
-        Err(Unread::Missing) if named.is_none() => None,
+        Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => None,
         Err(error) => {
             let origin = Origin::File { path: path.as_path().into(), line: 0 };
-            mistakes.push(Mistake { origin, key: String::new(), text: error.to_string() });
+            mistakes.push(Mistake { origin, key: String::new(), text: unread(&error) });
             // Without its file every other mistake would be a consequence of this one.
             return Err(Error::new(mistakes));
         }
@@ -131,18 +132,17 @@ fn assemble(
     schema: &Schema,
     mut mistakes: Vec<Mistake>,
 ) -> Result<Loaded, Error> {
-    let file = match source.as_ref().map(|(path, text)| File::parse(path, text)).transpose() {
-        Ok(file) => file,
+    let parsed = source.as_ref().map(|(path, text)| ParsedFile::parse(path, text)).transpose();
+    let (file, file_layer) = match parsed {
+        Ok(parsed) => parsed.unzip(),
         Err(mistake) => {
             mistakes.push(mistake);
             return Err(Error::new(mistakes));
         }
     };
     let command_line = layers::command_line(sets, schema, &mut mistakes);
-    let layers = [Some(environment.systemd), file.as_ref().map(File::layer)]
-        .into_iter()
-        .chain([Some(environment.layer), Some(command_line)])
-        .flatten();
+    let below = [environment.systemd, file_layer].into_iter().flatten();
+    let layers = below.chain(environment.layers).chain(command_line);
     let mut tree = Tree::new(layers, file.as_ref(), schema, mistakes);
     tree.check_types();
     let mut warnings = environment.warnings;
@@ -169,31 +169,28 @@ pub fn bridge_name(text: &str) -> Result<String, ValueError> {
     values::bridge_name(StrDeserializer::new(text))
 }
 
-/// Why a file was not read.
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error("the file does not exist; name another with --config, or create it")]
-    Missing,
-    #[error("the file cannot be read: {0}; let the user of the service read it")]
-    Io(std::io::Error),
-    #[error("the file is larger than 128 MiB; name the right one with --config")]
-    TooLarge,
-    #[error("the file is not UTF-8 text; save it as such")]
-    NotText,
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_LEN_MAX {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
 }
 
-fn read_text(path: &Path) -> Result<String, Unread> {
-    use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Unread::Missing,
-        _ => Unread::Io(error),
-    })?;
-    let mut bytes = Vec::new();
-    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(Unread::Io)?;
-    if bytes.len() as u64 > FILE_LEN_MAX {
-        return Err(Unread::TooLarge);
-    }
-    String::from_utf8(bytes).map_err(|_| Unread::NotText)
+/// What is wrong with a file that was not read.
+fn unread(error: &io::Error) -> String {
+    let text = match error.kind() {
+        ErrorKind::NotFound => "does not exist; name another with --config, or create it",
+        ErrorKind::FileTooLarge => "is larger than 128 MiB; name the right one with --config",
+        ErrorKind::InvalidData => "is not UTF-8 text; save it as such",
+        _ => {
+            return format!(
+                "the file cannot be read: {error}; let the user of the service read it"
+            );
+        }
+    };
+    format!("the file {text}")
 }
 
 #[cfg(test)]

@@ -61,10 +61,18 @@ impl Schema {
         path.iter().try_fold(&self.0, |node, name| child(node, name))
     }
 
-    /// Every key with its description; `*` stands for a name that the user chooses.
-    pub(crate) fn keys(&self) -> Vec<(String, &Json)> {
+    /// Every key with its description; NAME stands for a name that the user chooses.
+    pub(crate) fn keys(&self) -> Vec<(KeyPath, &Json)> {
+        self.keys_with(|_| vec!["NAME".to_owned()])
+    }
+
+    /// Every key with its description; `names` gives those that the user has chosen below a table.
+    pub(crate) fn keys_with(
+        &self,
+        names: impl Fn(&KeyPath) -> Vec<String>,
+    ) -> Vec<(KeyPath, &Json)> {
         let mut keys = Vec::new();
-        collect_keys(&self.0, "", &mut keys);
+        collect_keys(&self.0, KeyPath::default(), &names, &mut keys);
         keys
     }
 
@@ -84,8 +92,8 @@ impl Schema {
         }
         let name = below.last().unwrap_or(name);
         let keys = self.keys();
-        match keys.iter().find(|(key, _)| key.rsplit('.').next() == Some(name)) {
-            Some((key, _)) => format!("did you mean {}?", key.replace('*', "NAME")),
+        match keys.iter().find(|(key, _)| key.0.last() == Some(name)) {
+            Some((key, _)) => format!("did you mean {key}?"),
             None => format!("the keys here are {}", known.join(", ")),
         }
     }
@@ -101,6 +109,10 @@ pub(crate) fn is_table(node: &Json) -> bool {
     node["type"] == "object"
 }
 
+pub(crate) fn is_secret(node: &Json) -> bool {
+    node["writeOnly"] == true
+}
+
 /// The words of a key that takes one of a fixed set.
 pub(crate) fn choices(node: &Json) -> Vec<&str> {
     let listed = node["enum"].as_array().into_iter().flatten();
@@ -108,16 +120,21 @@ pub(crate) fn choices(node: &Json) -> Vec<&str> {
     listed.chain(described).filter_map(Json::as_str).collect()
 }
 
-fn collect_keys<'a>(node: &'a Json, path: &str, keys: &mut Vec<(String, &'a Json)>) {
+fn collect_keys<'a>(
+    node: &'a Json,
+    path: KeyPath,
+    names: &impl Fn(&KeyPath) -> Vec<String>,
+    keys: &mut Vec<(KeyPath, &'a Json)>,
+) {
     if !is_table(node) {
-        return keys.push((path.to_owned(), node));
+        return keys.push((path, node));
     }
-    let named = node["properties"].as_object().into_iter().flatten();
-    let named = named.map(|(name, child)| (name.as_str(), child));
-    let any = node.get("additionalProperties").filter(|any| any.is_object());
-    for (name, child) in named.chain(any.map(|any| ("*", any))) {
-        let dot = if path.is_empty() { "" } else { "." };
-        collect_keys(child, &format!("{path}{dot}{name}"), keys);
+    let named = node["properties"].as_object().into_iter().flat_map(|it| it.keys().cloned());
+    let chosen = if node["additionalProperties"].is_object() { names(&path) } else { Vec::new() };
+    for name in named.chain(chosen) {
+        if let Some(child) = child(node, &name) {
+            collect_keys(child, path.child(&name), names, keys);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
+use super::key_path::KeyPath;
 use super::*;
 
 /// What every configuration needs, so that a test can be about one thing.
@@ -247,8 +248,8 @@ fn base_topics_with_levels_make_a_plain_client_id() {
 }
 
 /// A key's row in the reference tables of `docs/configuration.md`.
-fn documented(key: &str, node: &serde_json::Value) -> String {
-    let name = key.replace('*', "NAME").replace(".devices.NAME", ".devices.ID");
+fn documented(key: &KeyPath, node: &serde_json::Value) -> String {
+    let name = key.to_string().replace(".devices.NAME", ".devices.ID");
     let words: Vec<String> =
         schema::choices(node).iter().map(|word| format!("`\"{word}\"`")).collect();
     let form = match (words.split_last(), node["title"].as_str(), node["type"].as_str()) {
@@ -260,14 +261,10 @@ fn documented(key: &str, node: &serde_json::Value) -> String {
         (None, None, Some("array")) => "list".to_owned(),
         _ => "text".to_owned(),
     };
-    let parent = key.rsplit_once('.').map_or("", |(table, _)| table);
-    let path: Vec<String> =
-        parent.split('.').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+    let (name_in_table, table) = key.0.split_last().unwrap();
     let schema = Schema::new();
-    let table = schema.at(&path).unwrap();
-    let name_in_table = key.rsplit('.').next().unwrap();
-    let required =
-        table["required"].as_array().is_some_and(|it| it.contains(&name_in_table.into()));
+    let required = schema.at(table).unwrap()["required"].as_array();
+    let required = required.is_some_and(|it| it.contains(&name_in_table.as_str().into()));
     let default = match (node.get("default"), node["x-default"].as_str()) {
         (Some(default), _) => {
             format!("`{}`", tree::shown(&figment::value::Value::serialize(default).unwrap()))

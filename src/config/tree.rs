@@ -9,14 +9,15 @@ use figment::error::Kind;
 use figment::value::{Dict, Value};
 use serde::Deserialize as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value as Json;
 
 use super::addresses;
 use super::error::{Mistake, Origin, explain};
 use super::gateway::{AcceptFilter, Device, Gateway};
 use super::key_path::KeyPath;
-use super::layers::{COMMAND_LINE, ENVIRONMENT, FILE, File, Layer, SYSTEMD, variable_of};
+use super::layers::{FILE, Layer, ParsedFile};
 use super::model::{Commands, Config, History, HomeAssistant, Http, Metrics, Mqtt, Outbox};
-use super::schema::{Schema, child, is_table};
+use super::schema::{Schema, child, is_secret, is_table};
 use super::values;
 use crate::ids::{DeviceId, GatewayName};
 
@@ -35,7 +36,7 @@ pub struct Setting {
 pub(crate) struct Tree<'a> {
     figment: Figment,
     root: Value,
-    file: Option<&'a File<'a>>,
+    file: Option<&'a ParsedFile<'a>>,
     schema: &'a Schema,
     mistakes: Vec<Mistake>,
     /// The tables that have a mistake of their own.
@@ -46,7 +47,7 @@ impl<'a> Tree<'a> {
     /// Merges the layers, the later over the earlier, over the defaults.
     pub(crate) fn new(
         layers: impl IntoIterator<Item = Layer>,
-        file: Option<&'a File<'a>>,
+        file: Option<&'a ParsedFile<'a>>,
         schema: &'a Schema,
         mistakes: Vec<Mistake>,
     ) -> Self {
@@ -129,17 +130,13 @@ impl<'a> Tree<'a> {
                 };
                 in_file.or_else(below).unwrap_or(Origin::Default)
             }
-            Some(value) => {
-                let layer = self.figment.get_metadata(value.tag()).map(|layer| &*layer.name);
-                match layer {
-                    Some(FILE) => self.file.and_then(|file| file.origin(path)),
-                    Some(ENVIRONMENT) => Some(Origin::Variable(variable_of(&path.0.join(".")))),
-                    Some(SYSTEMD) => Some(Origin::Variable("STATE_DIRECTORY".to_owned())),
-                    Some(COMMAND_LINE) => Some(Origin::Flag(format!("--set {}", path.0.join(".")))),
-                    _ => None,
-                }
-                .unwrap_or(Origin::Default)
+            Some(value) => match self.figment.get_metadata(value.tag()).map(|layer| &*layer.name) {
+                Some(FILE) => self.file.and_then(|file| file.origin(path)),
+                Some(flag) if flag.starts_with("--set ") => Some(Origin::Flag(flag.to_owned())),
+                Some(variable) => Some(Origin::Variable(variable.to_owned())),
+                None => None,
             }
+            .unwrap_or(Origin::Default),
         }
     }
 
@@ -193,45 +190,23 @@ impl<'a> Tree<'a> {
     /// Reads a table, without those in it, as often as it takes to find all its errors: what is
     /// wrong is reported and removed before the next attempt.
     fn check<T: DeserializeOwned>(&mut self, path: &KeyPath) {
-        let Some(table) = self.value(path) else { return };
-        let (mut table, mut absent) = self.without_tables(path, table);
+        let (Some(node), Some(value)) = (self.schema.at(&path.0), self.value(path)) else { return };
+        let (mut table, missing) = (value.clone(), missing_keys(node, value));
+        if let Value::Dict(_, dict) = &mut table {
+            dict.retain(|name, _| !child(node, name).is_some_and(is_table));
+        }
         while let Err(error) = T::deserialize(&table) {
             if error.missing() {
-                self.report_missing(path, &table, &absent);
                 break;
             }
             self.report(&self.key_of(path, &error.path), &error.kind);
             if !remove(&mut table, &error.path) {
                 break;
             }
-            absent.extend(error.path);
         }
-    }
-
-    fn report_missing(&mut self, path: &KeyPath, table: &Value, absent: &[String]) {
-        let schema = self.schema;
-        let required = schema.at(&path.0).and_then(|node| node["required"].as_array());
-        let required = required.into_iter().flatten().filter_map(|name| name.as_str());
-        for name in required.filter(|name| !absent.iter().any(|absent| absent == name)) {
-            if table.as_dict().is_some_and(|table| !table.contains_key(name)) {
-                self.report(&path.child(name), &Kind::MissingField(name.to_owned().into()));
-            }
+        for name in missing {
+            self.report(&path.child(&name), &Kind::MissingField(name.into()));
         }
-    }
-
-    /// A table without those in it, and their names.
-    fn without_tables(&self, path: &KeyPath, table: &Value) -> (Value, Vec<String>) {
-        let Value::Dict(tag, dict) = table else { return (table.clone(), Vec::new()) };
-        let (mut keys, mut tables) = (Dict::new(), Vec::new());
-        let node = self.schema.at(&path.0);
-        for (name, value) in dict {
-            if node.and_then(|node| child(node, name)).is_some_and(is_table) {
-                tables.push(name.clone());
-            } else {
-                keys.insert(name.clone(), value.clone());
-            }
-        }
-        (Value::Dict(*tag, keys), tables)
     }
 
     /// The key that an error in a table is about; the items of a list belong to their key.
@@ -268,34 +243,27 @@ impl<'a> Tree<'a> {
 
     /// Every key with its value and origin.
     fn settings(&self) -> Vec<Setting> {
-        let mut settings = Vec::new();
-        for (pattern, node) in self.schema.keys() {
-            let secret = node["writeOnly"] == serde_json::Value::Bool(true);
-            for path in self.instances(&pattern) {
-                let value = self.value(&path).map(|value| match secret {
-                    true => "***".to_owned(),
-                    false => shown(value),
-                });
-                let origin = value.as_ref().map_or(Origin::Default, |_| self.origin(&path));
-                settings.push((path, value, origin));
+        let mut keys = self.schema.keys_with(|table| self.names(table));
+        keys.sort_by(|(left, _), (right, _)| left.cmp(right));
+        let setting = |(path, node): (KeyPath, _)| {
+            let value = self.value(&path);
+            let shown = |value| if is_secret(node) { "***".to_owned() } else { shown(value) };
+            Setting {
+                key: path.to_string(),
+                value: value.map(shown),
+                origin: value.map_or(Origin::Default, |_| self.origin(&path)),
             }
-        }
-        settings.sort_by(|(left, ..), (right, ..)| left.cmp(right));
-        let setting =
-            |(key, value, origin): (KeyPath, _, _)| Setting { key: key.to_string(), value, origin };
-        settings.into_iter().map(setting).collect()
+        };
+        keys.into_iter().map(setting).collect()
     }
+}
 
-    /// The paths that a pattern stands for.
-    fn instances(&self, pattern: &str) -> Vec<KeyPath> {
-        pattern.split('.').fold(vec![KeyPath::default()], |paths, part| {
-            let longer = paths.iter().flat_map(|path| {
-                let names = if part == "*" { self.names(path) } else { vec![part.to_owned()] };
-                names.into_iter().map(|name| path.child(&name)).collect::<Vec<_>>()
-            });
-            longer.collect()
-        })
-    }
+/// The names of the keys that a table has to have and does not have.
+fn missing_keys(node: &Json, table: &Value) -> Vec<String> {
+    let required = node["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+    let dict = table.as_dict();
+    let is_missing = |name: &&str| dict.is_some_and(|dict| !dict.contains_key(*name));
+    required.filter(is_missing).map(str::to_owned).collect()
 }
 
 /// Removes the innermost key of a path that is there.

@@ -11,8 +11,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
-#[cfg(test)]
-use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
@@ -277,11 +275,14 @@ where
 /// What a text is read as, or why it is not.
 #[cfg(test)]
 pub(crate) fn read_text<'de, T>(
-    read: impl FnOnce(StrDeserializer<'de, ValueError>) -> Result<T, ValueError>,
+    read: impl FnOnce(StrDeserializer<'de>) -> Result<T, serde::de::value::Error>,
     text: &'de str,
 ) -> Result<T, String> {
     read(StrDeserializer::new(text)).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+type StrDeserializer<'de> = serde::de::value::StrDeserializer<'de, serde::de::value::Error>;
 
 #[cfg(test)]
 mod tests {
