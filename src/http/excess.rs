@@ -2,12 +2,12 @@
 //! does not make a healthy bridge look dead, and 503 for everything else.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::task::Heartbeat;
@@ -18,7 +18,7 @@ const EXCESS_MAX: usize = 16;
 /// How long each of them may take to send its request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// Bytes that are read of a request.
-const HEAD_BYTES: usize = 4 << 10;
+const HEAD_BYTES: u64 = 4 << 10;
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 10\r\n\
                     connection: close\r\n\r\n";
@@ -28,24 +28,23 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nret
 pub(crate) struct ExcessConnections {
     heartbeat: Heartbeat,
     tasks: JoinSet<()>,
-    /// The oldest first; dropping a sender evicts its connection.
-    waiting: VecDeque<oneshot::Sender<()>>,
+    oldest_first: VecDeque<AbortHandle>,
 }
 
 impl ExcessConnections {
     pub(crate) fn new(heartbeat: Heartbeat) -> Self {
-        Self { heartbeat, tasks: JoinSet::new(), waiting: VecDeque::new() }
+        Self { heartbeat, tasks: JoinSet::new(), oldest_first: VecDeque::new() }
     }
 
     pub(crate) fn answer(&mut self, socket: TcpStream) {
         while self.tasks.try_join_next().is_some() {}
-        self.waiting.retain(|waiting| !waiting.is_closed());
-        if self.waiting.len() >= EXCESS_MAX {
-            self.waiting.pop_front();
+        self.oldest_first.retain(|task| !task.is_finished());
+        if self.oldest_first.len() >= EXCESS_MAX
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            oldest.abort();
         }
-        let (evict, evicted) = oneshot::channel();
-        self.waiting.push_back(evict);
-        self.tasks.spawn(answer(socket, self.heartbeat.clone(), evicted));
+        self.oldest_first.push_back(self.tasks.spawn(answer(socket, self.heartbeat.clone())));
     }
 
     pub(crate) async fn finish(mut self) {
@@ -53,48 +52,38 @@ impl ExcessConnections {
     }
 }
 
-async fn answer(mut socket: TcpStream, heartbeat: Heartbeat, evicted: oneshot::Receiver<()>) {
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    tokio::select! {
-        // Whatever was received in time is parsed.
-        _ = timeout(HEAD_DEADLINE, read_head(&mut socket, &mut head)) => {}
-        _ = evicted => {}
-    }
-    let answer = answer_to(&head, heartbeat.is_alive());
+async fn answer(mut socket: TcpStream, heartbeat: Heartbeat) {
+    let mut request = String::new();
+    // What was received in time is answered.
+    _ = timeout(HEAD_DEADLINE, read_head(&mut socket, &mut request)).await;
+    let answer = answer_to(&request, heartbeat.is_alive());
     // It fits into the socket's buffer.
     _ = socket.try_write(answer.as_bytes());
     _ = socket.shutdown().await;
 }
 
-/// Reads until the empty line: closing a socket with unread bytes would reset it before the client
-/// has read the answer.
-async fn read_head(socket: &mut TcpStream, head: &mut Vec<u8>) {
-    while head.len() < HEAD_BYTES && !head.windows(4).any(|four| four == b"\r\n\r\n") {
-        match socket.read_buf(head).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-    }
+/// Reads the request line, and on until the empty line: closing a socket with unread bytes would
+/// reset it before the client has read the answer.
+async fn read_head(socket: impl AsyncRead + Unpin, request: &mut String) -> io::Result<()> {
+    let mut lines = BufReader::new(socket.take(HEAD_BYTES)).lines();
+    *request = lines.next_line().await?.unwrap_or_default();
+    while lines.next_line().await?.is_some_and(|line| !line.is_empty()) {}
+    Ok(())
 }
 
-fn answer_to(head: &[u8], alive: bool) -> String {
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split(' ');
-    let method = words.next().unwrap_or_default();
-    let path = words.next().and_then(|target| target.split('?').next());
-    let complete = words.next().is_some_and(|version| version.starts_with("HTTP/1."));
-    if !complete || path != Some("/healthz") || !matches!(method, "GET" | "HEAD") {
+fn answer_to(request: &str, alive: bool) -> String {
+    let is_get = request.starts_with("GET /healthz HTTP/1.");
+    if !is_get && !request.starts_with("HEAD /healthz HTTP/1.") {
         return BUSY.to_owned();
     }
     let (status, body) =
         if alive { ("200 OK", "ok\n") } else { ("503 Service Unavailable", "event loop hangs\n") };
-    format!(
+    let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{}",
-        body.len(),
-        if method == "GET" { body } else { "" }
-    )
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    if is_get { head + body } else { head }
 }
 
 #[cfg(test)]
@@ -103,24 +92,23 @@ mod tests {
 
     #[test]
     fn only_a_complete_request_for_healthz_is_answered() {
-        for asked in ["GET /healthz HTTP/1.0\r\n", "HEAD /healthz?x=1 HTTP/1.1\r\nHost: x\r\n"] {
-            let (alive, dead) =
-                (answer_to(asked.as_bytes(), true), answer_to(asked.as_bytes(), false));
+        for request in ["GET /healthz HTTP/1.0", "HEAD /healthz HTTP/1.1"] {
+            let (alive, dead) = (answer_to(request, true), answer_to(request, false));
             assert!(alive.starts_with("HTTP/1.1 200 "), "{alive}");
             assert!(dead.starts_with("HTTP/1.1 503 ") && dead != BUSY, "{dead}");
-            assert_eq!(alive.ends_with("\r\n\r\nok\n"), asked.starts_with("GET"));
+            assert_eq!(alive.ends_with("\r\n\r\nok\n"), request.starts_with("GET"));
         }
-        for asked in [
+        for request in [
             "",
             "GET",
             "GET /healthz",
             "GET /healthz HTT",
-            "GET / HTTP/1.1\r\n",
-            "POST /healthz HTTP/1.1\r\n",
-            "GET /healthz/x HTTP/1.1\r\n",
+            "GET / HTTP/1.1",
+            "POST /healthz HTTP/1.1",
+            "GET /healthz/x HTTP/1.1",
             "\u{0}\u{1}",
         ] {
-            assert_eq!(answer_to(asked.as_bytes(), true), BUSY, "{asked}");
+            assert_eq!(answer_to(request, true), BUSY, "{request}");
         }
     }
 }

@@ -15,10 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::query::{DEVICES_PER_QUERY, NoAnswer};
+use super::query::NoAnswer;
 use super::socket::Truncated;
 use super::{App, Settings, unavailable};
-use crate::fleet::GatewayIndex;
 use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text};
 use crate::task::catch_panic;
 
@@ -108,11 +107,9 @@ impl Writer {
 
     async fn info(&self) -> Result<(), WriteError> {
         self.send(info_head()).await?;
-        for (index, gateway) in self.gateways.iter().enumerate() {
-            let mut devices = self.settings.event_loop.devices(GatewayIndex(index));
-            while let Some(chunk) = devices.next().await? {
-                self.send(info_text(&gateway.entry, &chunk)).await?;
-            }
+        let mut chunks = self.settings.event_loop.devices(&self.gateways);
+        while let Some(chunk) = chunks.next().await? {
+            self.send(info_text(chunk.gateway, &chunk.devices)).await?;
         }
         Ok(())
     }
@@ -120,21 +117,16 @@ impl Writer {
     /// Prometheus text goes family by family, so the group's values of all devices are kept until
     /// the last family is written.
     async fn values(&self, group: DeviceGroup) -> Result<(), WriteError> {
-        let mut all = Vec::with_capacity(self.gateways.len());
-        for (index, gateway) in self.gateways.iter().enumerate() {
-            let mut values = Vec::with_capacity(gateway.state.devices());
-            let mut devices = self.settings.event_loop.devices(GatewayIndex(index));
-            while let Some(chunk) = devices.next().await? {
-                values.extend(chunk.iter().map(|device| group.of(device)));
-            }
-            all.push(values);
+        let mut all = Vec::new();
+        let mut chunks = self.settings.event_loop.devices(&self.gateways);
+        while let Some(chunk) = chunks.next().await? {
+            let values: Vec<_> = chunk.devices.iter().map(|device| group.of(device)).collect();
+            all.push((chunk.gateway, values));
         }
         for column in group.columns() {
             self.send(column.head()).await?;
-            for (gateway, values) in self.gateways.iter().zip(&all) {
-                for values in values.chunks(DEVICES_PER_QUERY) {
-                    self.send(column.text(&gateway.entry.name, values)).await?;
-                }
+            for (gateway, values) in &all {
+                self.send(column.text(&gateway.name, values)).await?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::metrics::GatewayMeasures;
-use crate::payload::Health;
+use crate::payload::{GatewayEntry, Health};
 
 /// How long the event loop may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -124,29 +124,39 @@ impl LoopClient {
         }
     }
 
-    /// The devices of a gateway, in order of their IDs.
-    pub(crate) const fn devices(&self, gateway: GatewayIndex) -> DeviceChunks<'_> {
-        DeviceChunks { client: self, gateway, after: None, is_complete: false }
+    /// The devices of these gateways, in order of their IDs.
+    pub(crate) const fn devices<'a>(&'a self, gateways: &'a [GatewayMeasures]) -> DeviceChunks<'a> {
+        DeviceChunks { client: self, gateways, index: 0, after: None }
     }
 }
 
-/// A gateway's devices, at most [`DEVICES_PER_QUERY`] at a time.
+/// Devices, at most [`DEVICES_PER_QUERY`] of one gateway at a time.
 pub(crate) struct DeviceChunks<'a> {
     client: &'a LoopClient,
-    gateway: GatewayIndex,
+    gateways: &'a [GatewayMeasures],
+    /// The gateway that is asked for next, and the device after which it is continued.
+    index: usize,
     after: Option<DeviceId>,
-    is_complete: bool,
 }
 
-impl DeviceChunks<'_> {
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<DeviceMeasures>>, NoAnswer> {
-        if self.is_complete {
-            return Ok(None);
+/// Devices of one gateway.
+pub(crate) struct DeviceChunk<'a> {
+    pub(crate) index: GatewayIndex,
+    pub(crate) gateway: &'a GatewayEntry,
+    pub(crate) devices: Vec<DeviceMeasures>,
+}
+
+impl<'a> DeviceChunks<'a> {
+    pub(crate) async fn next(&mut self) -> Result<Option<DeviceChunk<'a>>, NoAnswer> {
+        let Some(gateway) = self.gateways.get(self.index) else { return Ok(None) };
+        let index = GatewayIndex(self.index);
+        let query = |answer| Query::Devices(index, self.after, answer);
+        let devices = self.client.ask(query).await?;
+        if devices.len() < DEVICES_PER_QUERY {
+            (self.index, self.after) = (self.index + 1, None);
+        } else {
+            self.after = devices.last().map(|device| device.device_id);
         }
-        let query = |answer| Query::Devices(self.gateway, self.after, answer);
-        let chunk = self.client.ask(query).await?;
-        self.is_complete = chunk.len() < DEVICES_PER_QUERY;
-        self.after = chunk.last().map(|device| device.device_id);
-        Ok(Some(chunk))
+        Ok(Some(DeviceChunk { index, gateway: &gateway.entry, devices }))
     }
 }

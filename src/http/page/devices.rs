@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer};
 
 use super::hours::{DeviceKey, HOURS, Hour, Hours};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
-use crate::http::query::{LoopClient, NoAnswer};
+use crate::http::query::{DeviceChunk, LoopClient, NoAnswer};
 use crate::metrics::GatewayMeasures;
 use crate::payload::GatewayEntry;
 
@@ -154,16 +154,15 @@ impl<'a> Search<'a> {
         event_loop: &LoopClient,
         gateways: &[GatewayMeasures],
     ) -> Result<(), NoAnswer> {
-        for (index, gateway) in gateways.iter().enumerate().map(|(i, it)| (GatewayIndex(i), it)) {
-            let mut devices = event_loop.devices(index);
-            while let Some(chunk) = devices.next().await? {
-                self.add(index, &gateway.entry, chunk);
-            }
+        let mut chunks = event_loop.devices(gateways);
+        while let Some(chunk) = chunks.next().await? {
+            self.add(chunk);
         }
         Ok(())
     }
 
-    fn add(&mut self, index: GatewayIndex, gateway: &GatewayEntry, devices: Vec<DeviceMeasures>) {
+    fn add(&mut self, chunk: DeviceChunk<'_>) {
+        let DeviceChunk { index, gateway, devices } = chunk;
         let rows_max = self.filter.page.saturating_add(1).saturating_mul(PAGE_ROWS);
         for device in devices.into_iter().filter(|it| self.filter.matches(gateway, it)) {
             self.matching += 1;

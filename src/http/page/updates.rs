@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::devices::DeviceRow;
 use super::view;
 use super::{App, Hours, current_hour};
-use crate::fleet::GatewayIndex;
+use crate::fleet::DeviceMeasures;
 use crate::http::query::{Changes, NoAnswer, Query};
 
 /// How often changes are sent.
@@ -24,13 +24,22 @@ pub(crate) async fn send_updates(
     updates: broadcast::Sender<Event>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut updater = Updater {
+        app: &app,
+        updates,
+        overview: String::new(),
+        events: String::new(),
+        is_incomplete: false,
+    };
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let send = async {
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut updater = Updater { app: &app, updates: &updates, sent: Sent::default() };
         loop {
             ticks.tick().await;
-            updater.update().await;
+            // The loop may have taken note of an answer that did not arrive.
+            if updater.update().await.is_err() {
+                updater.is_incomplete = true;
+            }
         }
     };
     tokio::select! {
@@ -42,13 +51,8 @@ pub(crate) async fn send_updates(
 
 struct Updater<'a> {
     app: &'a App,
-    updates: &'a broadcast::Sender<Event>,
-    sent: Sent,
-}
-
-/// What the browsers have.
-#[derive(Default)]
-struct Sent {
+    updates: broadcast::Sender<Event>,
+    /// What the browsers have.
     overview: String,
     events: String,
     /// Changes may have been lost: the browsers have to load the page again.
@@ -56,31 +60,24 @@ struct Sent {
 }
 
 impl Updater<'_> {
-    async fn update(&mut self) {
-        let updated = async {
-            if self.app.page.hours().is_over(current_hour()) {
-                self.end_hour().await?;
-            }
-            if self.updates.receiver_count() > 0 {
-                self.send_changes().await?;
-            }
-            Ok::<_, NoAnswer>(())
-        };
-        // The loop may have taken note of an answer that did not arrive.
-        if updated.await.is_err() {
-            self.sent.is_incomplete = true;
+    async fn update(&mut self) -> Result<(), NoAnswer> {
+        if self.app.page.hours().is_over(current_hour()) {
+            self.end_hour().await?;
         }
+        if self.updates.receiver_count() > 0 {
+            self.send_changes().await?;
+        }
+        Ok(())
     }
 
     async fn end_hour(&self) -> Result<(), NoAnswer> {
         let hour = current_hour();
         let event_loop = &self.app.settings.event_loop;
-        let mut observed = Vec::new();
-        for index in (0..event_loop.gateways().await?.len()).map(GatewayIndex) {
-            let mut devices = event_loop.devices(index);
-            while let Some(chunk) = devices.next().await? {
-                observed.extend(chunk.iter().map(|it| ((index, it.device_id), it.observed)));
-            }
+        let gateways = event_loop.gateways().await?;
+        let (mut chunks, mut observed) = (event_loop.devices(&gateways), Vec::new());
+        while let Some(chunk) = chunks.next().await? {
+            let key = |device: &DeviceMeasures| (chunk.index, device.device_id);
+            observed.extend(chunk.devices.iter().map(|it| (key(it), it.observed)));
         }
         self.app.page.hours().end(hour, observed.into_iter());
         Ok(())
@@ -92,12 +89,12 @@ impl Updater<'_> {
         let summary = settings.event_loop.ask(Query::Summary).await?;
         let gateways = settings.event_loop.gateways().await?;
         let overview = view::overview(&summary, &gateways).into_string();
-        if overview != self.sent.overview {
+        if overview != self.overview {
             self.send("overview", &json!(overview));
-            self.sent.overview = overview;
+            self.overview = overview;
         }
         match changes {
-            Changes::Devices(devices) if !self.sent.is_incomplete => {
+            Changes::Devices(devices) if !self.is_incomplete => {
                 for (index, device) in devices {
                     let Some(gateway) = gateways.get(index.0) else { continue };
                     let hours: &Hours = &self.app.page.hours();
@@ -109,11 +106,11 @@ impl Updater<'_> {
             Changes::Devices(_) | Changes::TooMany => self.send("reload", &Value::Null),
         }
         let events = view::events(&summary.events).into_string();
-        if events != self.sent.events {
+        if events != self.events {
             self.send("events", &json!(events));
-            self.sent.events = events;
+            self.events = events;
         }
-        self.sent.is_incomplete = false;
+        self.is_incomplete = false;
         Ok(())
     }
 
