@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
-    histogram_opts, register_histogram_vec_with_registry, register_histogram_with_registry,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
@@ -37,37 +37,11 @@ pub struct Metrics {
     pub outbox_dropped: IntCounter,
     /// Log and history.
     pub store: StoreMetrics,
-    calls: CallMetrics,
+    rpcs: IntCounterVec,
+    rpc_duration: HistogramVec,
     commands: IntCounterVec,
     /// In the order of [`DegradedReason::ALL`].
     degraded: [IntGauge; DegradedReason::ALL.len()],
-}
-
-/// Calls to gateways.
-#[derive(Clone, Debug)]
-struct CallMetrics {
-    total: IntCounterVec,
-    duration: HistogramVec,
-}
-
-impl CallMetrics {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let help = "Duration of calls to a gateway.";
-        let duration = histogram_opts!("gsdk_rpc_duration_seconds", help, RPC_BUCKETS.to_vec());
-        Ok(Self {
-            total: register_int_counter_vec_with_registry!(
-                "gsdk_rpcs_total",
-                "Calls to a gateway.",
-                &["gateway", "method", "code"],
-                registry
-            )?,
-            duration: register_histogram_vec_with_registry!(
-                duration,
-                &["gateway", "method"],
-                registry
-            )?,
-        })
-    }
 }
 
 impl Metrics {
@@ -77,13 +51,7 @@ impl Metrics {
     /// Two metrics have the same name, which is a bug.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let labels = &["version", "commit"];
-        let help = "The program's version.";
-        register_int_gauge_vec_with_registry!("gsdk_build_info", help, labels, registry)?
-            .with_label_values(&[version, commit])
-            .set(1);
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        register_process(&registry, version, commit)?;
         let gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
         let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
         let counters = |name, help, labels: &[&str]| {
@@ -127,7 +95,18 @@ impl Metrics {
                 "Events dropped because the outbox was full, or not accepted by the broker.",
             )?,
             store: StoreMetrics::new(&registry)?,
-            calls: CallMetrics::new(&registry)?,
+            rpcs: counters(
+                "gsdk_rpcs_total",
+                "Calls to a gateway.",
+                &["gateway", "method", "code"],
+            )?,
+            rpc_duration: register_histogram_vec_with_registry!(
+                "gsdk_rpc_duration_seconds",
+                "Duration of calls to a gateway.",
+                &["gateway", "method"],
+                RPC_BUCKETS.to_vec(),
+                registry
+            )?,
             commands: counters(
                 "gsdk_commands_total",
                 "Requests by their result: ok, partial, or the error's code.",
@@ -155,9 +134,9 @@ impl Metrics {
 
     /// Counts a call to a gateway and records its duration.
     pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Option<Duration>) {
-        self.calls.total.with_label_values(&[gateway, method, code]).inc();
+        self.rpcs.with_label_values(&[gateway, method, code]).inc();
         if let Some(took) = took {
-            self.calls.duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
+            self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
         }
     }
 
@@ -182,4 +161,20 @@ impl Metrics {
     pub fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Registers what the process is and uses.
+fn register_process(
+    registry: &Registry,
+    version: &str,
+    commit: &str,
+) -> Result<(), prometheus::Error> {
+    let labels = &["version", "commit"];
+    let help = "The program's version.";
+    register_int_gauge_vec_with_registry!("gsdk_build_info", help, labels, registry)?
+        .with_label_values(&[version, commit])
+        .set(1);
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(())
 }
