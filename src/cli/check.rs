@@ -2,10 +2,10 @@
 //! `--connect` it tries gateways and broker too.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::io::{self, Write};
+use std::process::ExitCode;
 
 use super::escape::escaped;
+use super::{EXIT_WRONG, print, print_to_stderr};
 use crate::bridge::broker_settings;
 use crate::config::{self, Loaded, Mistake};
 use crate::doctor;
@@ -22,42 +22,33 @@ pub(crate) struct CheckArgs {
     pub(crate) connect: bool,
 }
 
-/// The exit code where the configuration is right and something that was tried failed.
-const FAILED: u8 = 1;
-
-/// Prints the settings to `out`, mistakes and warnings to `err`, and returns the exit code.
-///
-/// # Errors
-///
-/// When `out` or `err` cannot be written.
-pub(crate) async fn run(
-    args: &CheckArgs,
-    variables: impl IntoIterator<Item = (OsString, OsString)>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<u8> {
-    match config::load(&args.config, variables) {
-        Ok(loaded) => {
-            print(&loaded, out)?;
-            for warning in &loaded.warnings {
-                writeln!(err, "warning: {warning}")?;
-            }
-            if args.connect {
-                return connect(&loaded, out).await;
-            }
-            let unusable = unusable_files(&loaded).await;
-            for mistake in &unusable {
-                writeln!(err, "{mistake}")?;
-            }
-            Ok(if unusable.is_empty() { 0 } else { FAILED })
-        }
+/// Prints the settings to stdout, mistakes and warnings to stderr.
+pub(crate) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let loaded = match config::load(&args.config, std::env::vars_os()) {
+        Ok(loaded) => loaded,
         Err(error) => {
-            writeln!(err, "{error}")?;
             let count = error.mistakes().len();
-            writeln!(err, "{count} mistake{} found", if count == 1 { "" } else { "s" })?;
-            Ok(super::EXIT_WRONG)
+            let plural = if count == 1 { "" } else { "s" };
+            print_to_stderr(&format!("{error}\n{count} mistake{plural} found"));
+            return Ok(ExitCode::from(EXIT_WRONG));
         }
+    };
+    print(&shown(&loaded))?;
+    for warning in &loaded.warnings {
+        print_to_stderr(&format!("warning: {warning}"));
     }
+    let failed = if args.connect {
+        print("\n")?;
+        let findings = doctor::examine(&loaded, broker_settings(&loaded.config)).await;
+        let lines = findings.iter().map(|finding| escaped(&finding.to_string()) + "\n");
+        print(&lines.collect::<String>())?;
+        findings.iter().any(|finding| finding.level == doctor::Level::Fail)
+    } else {
+        let unusable = unusable_files(&loaded).await;
+        unusable.iter().for_each(|mistake| print_to_stderr(&mistake.to_string()));
+        !unusable.is_empty()
+    };
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// The files that cannot be read. Each is read once, all at the same time, so that one deadline is
@@ -85,80 +76,45 @@ async fn unusable_files(loaded: &Loaded) -> Vec<Mistake> {
     unusable.collect()
 }
 
-/// Tries what the bridge needs and prints a line for each finding.
-async fn connect(loaded: &Loaded, out: &mut dyn Write) -> io::Result<u8> {
-    writeln!(out)?;
-    out.flush()?;
-    let findings = doctor::examine(loaded, broker_settings(&loaded.config)).await;
-    for finding in &findings {
-        writeln!(out, "{}", escaped(&finding.to_string()))?;
-    }
-    let failed = findings.iter().any(|finding| finding.level == doctor::Level::Fail);
-    Ok(if failed { FAILED } else { 0 })
-}
-
-/// Prints every key as a line of TOML with its origin; keys without a value as comments.
-fn print(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
-    let line = |setting: &config::Setting| match &setting.value {
-        Some(value) => format!("{} = {value}", setting.key),
-        None => format!("# {} is not set", setting.key),
-    };
+/// Every key as a line of TOML with its origin; keys without a value as comments.
+fn shown(loaded: &Loaded) -> String {
     /// Longer lines shift only their own origin to the right.
     const COLUMN_MAX: usize = 60;
-    let lines = || loaded.settings.iter().map(line);
-    let column = lines().map(|line| line.chars().count()).filter(|width| *width <= COLUMN_MAX);
-    let column = column.max().unwrap_or_default();
-    for (setting, line) in loaded.settings.iter().zip(lines()) {
-        match setting.value {
-            Some(_) => writeln!(out, "{line:column$}  # {}", setting.origin)?,
-            None => writeln!(out, "{line}")?,
-        }
-    }
-    Ok(())
+    let lines = || {
+        loaded.settings.iter().map(|setting| match &setting.value {
+            Some(value) => (format!("{} = {value}", setting.key), Some(&setting.origin)),
+            None => (format!("# {} is not set", setting.key), None),
+        })
+    };
+    let widths = lines().map(|(line, _)| line.chars().count());
+    let column = widths.filter(|width| *width <= COLUMN_MAX).max().unwrap_or_default();
+    let lines = lines().map(|(line, origin)| match origin {
+        Some(origin) => format!("{line:column$}  # {origin}\n"),
+        None => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn checked(text: &str, variables: &[(&str, &str)]) -> (u8, String, String) {
+    const RIGHT: &str = "[gateways.lobby]\naddress = \"gw\"\nca_file = \"Cargo.toml\"\n";
+
+    fn shown_of(text: &str, variables: &[(&str, &str)]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, text).unwrap();
-        let config = config::Args { config: Some(file), set: Vec::new() };
-        let args = CheckArgs { config, connect: false };
+        let args = config::Args { config: Some(file), set: Vec::new() };
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let code = runtime.block_on(run(&args, variables, &mut out, &mut err)).unwrap();
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-    }
-
-    /// The file that is named is there; it is not looked into.
-    const RIGHT: &str = "[gateways.lobby]\naddress = \"gw\"\nca_file = \"Cargo.toml\"\n";
-
-    #[test]
-    fn a_file_that_is_named_and_is_not_there_fails() {
-        let (code, out, err) = checked(&RIGHT.replace("Cargo.toml", "/nope/ca.crt"), &[]);
-        assert_eq!(code, 1, "{err}");
-        assert!(out.contains("gateways.lobby.ca_file"), "{out}");
-        let words = "c.toml:3: gateways.lobby.ca_file: the file /nope/ca.crt does not exist; put";
-        assert!(err.contains(words), "{err}");
-        let broker = "[mqtt]\nurl = \"mqtts://b\"\nca_file = \"/nope/b.crt\"\n";
-        let (code, _, err) = checked(&format!("{broker}{RIGHT}"), &[]);
-        assert_eq!(code, 1, "{err}");
-        assert!(err.contains("c.toml:3: mqtt.ca_file: the file /nope/b.crt"), "{err}");
+        shown(&config::load(&args, variables).unwrap())
     }
 
     #[test]
     fn a_right_configuration_is_shown_with_the_origin_of_every_value() {
-        let variables = [
-            ("GSDK2MQTT_MQTT__USERNAME", "me"),
-            ("GSDK2MQTT_MQTT__PASSWORD", "hunter2"),
-            ("GSDK2MQTT_PORT", "1"),
-        ];
-        let (code, out, err) = checked(RIGHT, &variables);
-        assert_eq!(code, 0, "{err}");
+        let variables =
+            [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", "hunter2")];
+        let out = shown_of(RIGHT, &variables);
         for (key, value, origin) in [
             ("mqtt.url", "\"mqtt://localhost:1883\"", "default"),
             ("mqtt.password", "***", "environment GSDK2MQTT_MQTT__PASSWORD"),
@@ -171,27 +127,15 @@ mod tests {
             assert!(line.ends_with(origin), "{line}");
         }
         assert!(out.contains("# mqtt.ca_file is not set"), "{out}");
-        assert!(!out.contains("hunter2") && !err.contains("hunter2"));
-        assert!(err.starts_with("warning: environment GSDK2MQTT_PORT"), "{err}");
+        assert!(!out.contains("hunter2"));
     }
 
     #[test]
     fn what_is_shown_is_a_configuration_again() {
-        let (_, out, _) = checked(RIGHT, &[]);
-        let (code, again, err) = checked(&out, &[]);
-        assert_eq!(code, 0, "{err}");
+        let out = shown_of(RIGHT, &[]);
         let values = |text: &str| -> Vec<String> {
             text.lines().map(|line| line.split("  #").next().unwrap().to_owned()).collect()
         };
-        assert_eq!(values(&out), values(&again));
-    }
-
-    #[test]
-    fn a_wrong_one_exits_with_2_and_tells_every_mistake() {
-        let (code, out, err) = checked("[mqtt]\nurll = \"x\"\nprotocol = \"4\"\n", &[]);
-        assert_eq!((code, out.as_str()), (2, ""));
-        assert_eq!(err.lines().count(), 4, "{err}");
-        assert!(err.contains("c.toml:2: mqtt.urll: unknown key; did you mean mqtt.url?"), "{err}");
-        assert!(err.ends_with("3 mistakes found\n"), "{err}");
+        assert_eq!(values(&out), values(&shown_of(&out, &[])));
     }
 }

@@ -1,7 +1,6 @@
 //! `gsdk2mqtt demo`: starts the demo, prints what to try with it, then the events.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,15 +19,8 @@ pub(crate) struct DemoArgs {
     /// End after this long, as in 10s or 2m, instead of at Ctrl-C
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     runs_for: Option<Duration>,
-    /// Address of the MQTT broker; port 0 takes a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    mqtt: SocketAddr,
-    /// Address of the status page and of the metrics
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    http: SocketAddr,
-    /// Address of the simulated gateway
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    gateway: SocketAddr,
+    #[command(flatten)]
+    listen: Listen,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -38,11 +30,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    let listen = Listen { mqtt: args.mqtt, http: args.http, gateway: args.gateway };
     let stop = super::stop_signal();
     tokio::pin!(stop);
     let demo = tokio::select! {
-        started = Demo::start(listen) => started?,
+        started = Demo::start(args.listen) => started?,
         () = &mut stop => return Ok(()),
     };
     print(&greeting(&demo));

@@ -1,21 +1,18 @@
-//! The log on stderr: text for people, JSON for machines, and for systemd's journal a syslog
-//! priority before each line. RUST_LOG filters it.
+//! The log on stderr: text for people, JSON for machines; RUST_LOG filters it. An entry is one
+//! line, which in systemd's journal begins with its syslog priority.
 
 use std::backtrace::Backtrace;
-use std::fmt;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use clap::ValueEnum;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::MakeWriter;
 
-use super::escape::{EscapedFields, EscapedJson, escaped};
+use super::escape::{escaped, escaped_in_json};
 use super::stderr::StderrWriter;
 
 /// The filter unless RUST_LOG is set. The MQTT library logs each refusal of each message; the
@@ -23,8 +20,6 @@ use super::stderr::StderrWriter;
 pub(crate) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
 /// The filter of commands that print by themselves what happens.
 pub(crate) const QUIET: &str = "error";
-/// The journal's priority of an error.
-const ERROR: &str = "<3>";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -38,24 +33,20 @@ pub(crate) enum Format {
 
 /// The log. Dropping it waits until pending lines are written.
 #[derive(Debug)]
-pub(crate) struct Log {
-    writer: StderrWriter,
-    /// The priority of lines without a level.
-    prefix: &'static str,
-}
+pub(crate) struct Log(Entries);
 
 impl Log {
-    /// Writes these lines whatever RUST_LOG says.
+    /// Writes these lines as errors whatever RUST_LOG says.
     pub(crate) fn say(&self, text: &str) {
-        let lines = text.lines().map(|line| format!("{}{}\n", self.prefix, escaped(line)));
-        // Never fails: lost lines are counted.
-        _ = (&self.writer).write_all(lines.collect::<String>().as_bytes());
+        for line in text.lines() {
+            self.0.write(Level::ERROR, &escaped(line));
+        }
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.writer.finish();
+        self.0.stderr.finish();
     }
 }
 
@@ -63,11 +54,10 @@ impl Drop for Log {
 ///
 /// # Errors
 /// The system gives no thread.
-pub(crate) fn start(format: Format, default: &str) -> std::io::Result<Log> {
-    let writer = StderrWriter::start(std::io::stderr())?;
-    let to_journal = is_journal();
-    let prefix = if to_journal { ERROR } else { "" };
-    let panic_log = Log { writer: writer.clone(), prefix };
+pub(crate) fn start(format: Format, default: &str) -> io::Result<Log> {
+    let stderr = StderrWriter::start(io::stderr())?;
+    let entries = Entries { stderr, format, is_journal: is_journal() };
+    let panic_log = Log(entries.clone());
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("without a name");
@@ -76,58 +66,81 @@ pub(crate) fn start(format: Format, default: &str) -> std::io::Result<Log> {
     // An empty RUST_LOG, as compose files pass it on, counts as not set.
     let filter = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
     let filter = EnvFilter::new(filter.as_deref().unwrap_or(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
-    // Internal errors would be printed to the same stderr, and panic.
-    let builder = builder.log_internal_errors(false).with_ansi(std::io::stderr().is_terminal());
-    match (format, to_journal) {
-        (Format::Text, false) => builder.fmt_fields(EscapedFields).with_target(false).init(),
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(entries.clone());
+    // Internal errors would be printed to the same stderr, and panic. The entries escape all text.
+    let builder = builder.log_internal_errors(false).with_ansi_sanitization(false).with_ansi(false);
+    match format {
+        Format::Json => builder.json().flatten_event(true).init(),
         // The journal adds the time.
-        (Format::Text, true) => {
-            let builder = builder.fmt_fields(EscapedFields).with_target(false).without_time();
-            builder.map_event_format(WithPriority).init();
+        Format::Text if entries.is_journal => {
+            builder.with_target(false).without_time().init();
         }
-        (Format::Json, false) => {
-            builder.json().flatten_event(true).map_event_format(EscapedJson).init();
-        }
-        (Format::Json, true) => {
-            let builder = builder.json().flatten_event(true);
-            builder.map_event_format(|json| WithPriority(EscapedJson(json))).init();
-        }
+        Format::Text => builder.with_target(false).init(),
     }
-    Ok(Log { writer, prefix })
+    Ok(Log(entries))
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` names its device and inode. Child processes
 /// inherit the variable, so it has to be compared.
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
     let metadata = stderr.and_then(|file| file.metadata());
     metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
-/// Formats entries as the inner format does, after their priority.
-#[derive(Debug)]
-struct WithPriority<F>(F);
+/// Writes entries as lines.
+#[derive(Clone, Debug)]
+struct Entries {
+    stderr: StderrWriter,
+    format: Format,
+    is_journal: bool,
+}
 
-impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        writer.write_str(match *event.metadata().level() {
-            Level::ERROR => ERROR,
+impl Entries {
+    fn write(&self, level: Level, entry: &str) {
+        let priority = match level {
+            _ if !self.is_journal => "",
+            Level::ERROR => "<3>",
             Level::WARN => "<4>",
             Level::INFO => "<6>",
             Level::DEBUG | Level::TRACE => "<7>",
-        })?;
-        self.0.format_event(context, writer, event)
+        };
+        self.stderr.write(&format!("{priority}{entry}\n"));
+    }
+}
+
+impl<'a> MakeWriter<'a> for Entries {
+    type Writer = EntryWriter<'a>;
+
+    fn make_writer(&'a self) -> EntryWriter<'a> {
+        EntryWriter { entries: self, level: Level::ERROR }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> EntryWriter<'a> {
+        EntryWriter { entries: self, level: *metadata.level() }
+    }
+}
+
+/// Takes a formatted entry, in one call as the formatter writes it, with a new line at its end.
+struct EntryWriter<'a> {
+    entries: &'a Entries,
+    level: Level,
+}
+
+impl Write for EntryWriter<'_> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(entry);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let escaped = match self.entries.format {
+            Format::Text => escaped(text),
+            Format::Json => escaped_in_json(text),
+        };
+        self.entries.write(self.level, &escaped);
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

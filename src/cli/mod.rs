@@ -18,7 +18,7 @@ mod signals;
 mod simulate;
 mod stderr;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -88,7 +88,6 @@ impl Cli {
                 log.say(&format!("gsdk2mqtt: {error}"));
                 ExitCode::from(EXIT_WRONG)
             }
-            Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 log.say(&escape::escaped(&format!("gsdk2mqtt: {error:#}")));
                 ExitCode::FAILURE
@@ -105,18 +104,7 @@ impl Command {
             Self::Demo(args) => demo::run(args).await?,
             #[cfg(not(feature = "demo"))]
             Self::Demo(_) => return Ok(not_built_in::explain("demo")),
-            Self::Check(args) => {
-                let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-                let code = check::run(&args, std::env::vars_os(), &mut out, &mut err).await;
-                return match code {
-                    Ok(code) => Ok(ExitCode::from(code)),
-                    // The reader has closed the pipe: nothing to report, but no success.
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                        Ok(ExitCode::FAILURE)
-                    }
-                    Err(error) => Err(error).context("cannot write the result to stdout"),
-                };
-            }
+            Self::Check(args) => return check::run(&args).await,
             Self::Ctl(args) => return ctl::run(args).await,
             #[cfg(feature = "simulator")]
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,
@@ -131,10 +119,14 @@ impl Command {
     }
 }
 
-/// Whether the reader has closed the pipe, as `head` does.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    kind == Some(std::io::ErrorKind::BrokenPipe)
+/// Prints a result, or a part of it. It is not an error if its reader has closed the pipe, as
+/// `head` does: the exit code remains.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write the result to stdout"),
+    }
 }
 
 /// Reports an error without a log.
@@ -144,8 +136,13 @@ pub fn failed(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints a message to stderr directly, in order with the result on stdout. It is not an error if
-/// stderr is closed or full: the exit code remains.
+/// Prints a message with the program's name to stderr.
 fn say(message: &str) {
-    _ = writeln!(std::io::stderr(), "gsdk2mqtt: {message}");
+    print_to_stderr(&format!("gsdk2mqtt: {message}"));
+}
+
+/// Prints a line to stderr directly, in order with the result on stdout. It is not an error if
+/// stderr is closed or full: the exit code remains.
+fn print_to_stderr(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,6 +1,5 @@
 //! `gsdk2mqtt completions` and `gsdk2mqtt man`: both generated from the clap definition.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -31,7 +30,7 @@ pub(crate) struct ManArgs {
 pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), NAME, &mut script);
-    print(&script)
+    super::print(&String::from_utf8(script)?)
 }
 
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
@@ -53,9 +52,5 @@ pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
     }
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page)?;
-    print(&page)
-}
-
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    std::io::stdout().write_all(text).context("cannot write to stdout")
+    super::print(&String::from_utf8(page)?)
 }

@@ -1,7 +1,5 @@
 //! `gsdk2mqtt schema`: the AsyncAPI document, or the configuration's JSON Schema.
 
-use std::io::Write as _;
-
 use crate::{config, schema};
 
 /// The topics with their payloads as AsyncAPI 3, on stdout.
@@ -24,6 +22,5 @@ pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     } else {
         schema::async_api(&args.base_topic, &args.bridge_name)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    super::print(&text)
 }

@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing_subscriber::fmt::MakeWriter;
-
 /// Bytes that wait to be written; a line beyond them is lost.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the program waits for pending lines.
@@ -53,6 +51,18 @@ impl StderrWriter {
         Ok(writer)
     }
 
+    /// Writes these lines later, or counts them as lost.
+    pub(crate) fn write(&self, lines: &str) {
+        let mut queue = self.0.queue();
+        if queue.pending.len() + lines.len() > PENDING_BYTES_MAX {
+            queue.lost += lines_of(lines.as_bytes());
+        } else {
+            queue.pending.extend_from_slice(lines.as_bytes());
+            drop(queue);
+            self.0.changed.notify_all();
+        }
+    }
+
     /// Waits until all is written, for at most [`FINISH_DEADLINE`].
     pub(crate) fn finish(&self) {
         let unwritten = |queue: &mut Queue| queue.is_writing || !queue.pending.is_empty();
@@ -69,7 +79,7 @@ fn write_lines(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut taken, &mut queue.pending);
         queue.is_writing = true;
         drop(queue);
-        let unwritten = lines(write(&mut out, &taken));
+        let unwritten = lines_of(write(&mut out, &taken));
         let mut queue = shared.queue();
         queue.lost += unwritten;
         let (lost, caught_up) = (queue.lost, queue.pending.is_empty());
@@ -102,35 +112,8 @@ fn write<'a>(out: &mut impl Write, mut bytes: &'a [u8]) -> &'a [u8] {
     bytes
 }
 
-fn lines(bytes: &[u8]) -> u64 {
+fn lines_of(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&byte| u64::from(byte == b'\n')).sum()
-}
-
-/// One line a call, as the log's formatters write.
-impl Write for &StderrWriter {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut queue = self.0.queue();
-        if queue.pending.len() + line.len() > PENDING_BYTES_MAX {
-            queue.lost += 1;
-        } else {
-            queue.pending.extend_from_slice(line);
-            drop(queue);
-            self.0.changed.notify_all();
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for StderrWriter {
-    type Writer = &'a Self;
-
-    fn make_writer(&'a self) -> &'a Self {
-        self
-    }
 }
 
 #[cfg(test)]
@@ -143,11 +126,11 @@ mod tests {
     fn callers_never_wait_and_lost_lines_are_counted() {
         let (mut reader, out) = io::pipe().unwrap();
         let writer = StderrWriter::start(out).unwrap();
-        let line = |at: usize| format!("{at:0>999}\n").into_bytes();
+        let line = |at: usize| format!("{at:0>999}\n");
         // More than pipe, buffer and what is being written hold together.
         let count = 4 * PENDING_BYTES_MAX / 1_000;
         for at in 0..count {
-            (&writer).write_all(&line(at)).unwrap();
+            writer.write(&line(at));
         }
         let lost = writer.0.queue().lost;
         assert!(lost > 0, "nothing was lost of {count}");

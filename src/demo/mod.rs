@@ -25,14 +25,17 @@ const SITE: &str = include_str!("site.toml");
 const DOORS: [&str; 8] =
     ["Front door", "Back door", "Garage", "Lift", "Server room", "Warehouse", "Workshop", "Roof"];
 
-/// The addresses that the demo listens on; port 0 takes a free port.
-#[derive(Clone, Copy, Debug)]
+/// The addresses that the demo listens on.
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Listen {
-    /// The broker.
+    /// Address of the MQTT broker; port 0 takes a free port
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub mqtt: SocketAddr,
-    /// The web server.
+    /// Address of the status page and of the metrics
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub http: SocketAddr,
-    /// The simulated gateway.
+    /// Address of the simulated gateway
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub gateway: SocketAddr,
 }
 

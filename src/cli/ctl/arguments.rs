@@ -3,7 +3,7 @@
 
 use clap::{ArgAction, Args, Subcommand};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::ids::CommandName;
 
@@ -183,26 +183,11 @@ pub(crate) fn seconds(number: f64) -> Value {
     if number.is_finite() { json!(number) } else { json!(number.to_string()) }
 }
 
-/// What a subcommand does.
-pub(crate) enum Action {
-    Watch,
-    /// A command, and the fields of its request.
-    Request(CommandName, Map<String, Value>),
-}
-
-impl Action {
-    pub(crate) const fn name(&self) -> &'static str {
-        match self {
-            Self::Watch => "watch",
-            Self::Request(name, _) => name.as_str(),
-        }
-    }
-}
-
 impl CtlCommand {
-    pub(crate) fn action(self) -> Action {
-        let (name, fields) = match self {
-            Self::Watch => return Action::Watch,
+    /// The command and the fields of its request; `None` for `watch`.
+    pub(crate) fn request(self) -> Option<(CommandName, Value)> {
+        Some(match self {
+            Self::Watch => return None,
             Self::Devices => (CommandName::Devices, json!({})),
             Self::Search { wait } => (CommandName::Search, json!({ "wait_s": seconds(wait) })),
             Self::Pending => (CommandName::Pending, json!({})),
@@ -225,9 +210,7 @@ impl CtlCommand {
             Self::Slaves(Slaves::Set(slaves)) => {
                 (CommandName::SlavesSet, json!({ "slaves": [slaves] }))
             }
-        };
-        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
-        Action::Request(name, fields)
+        })
     }
 }
 

@@ -2,25 +2,26 @@
 //! become a request that `commands` checks and runs as it does those received over MQTT.
 
 mod arguments;
-mod look;
 mod progress;
 mod table;
+mod terminal;
 mod watch;
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
 use tokio::time::Instant;
 use tonic::Code;
 
-use arguments::{Action, CtlCommand};
+use arguments::CtlCommand;
+use terminal::Terminal;
 
 use crate::bridge::{gateway_entry, gateway_options};
 use crate::cli::escape::escaped;
+
 use crate::commands::{
     Calls, Command, Failure, FailureCode, Outcome, Request, Response, ResultKind, device_rows,
     run as run_on,
@@ -78,29 +79,28 @@ struct Gateway {
 pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let gateway = gateway(&args);
-    let action = args.command.action();
+    let request = args.command.request();
     let gateway = match gateway {
         Ok(gateway) => gateway,
+        Err(error) if args.json => {
+            let outcome = Outcome::failed(Failure::invalid(format!("{error:#}")));
+            let name = request.map_or("watch", |(name, _)| name.as_str());
+            let gateway = args.gateway.map(|name| name.to_string());
+            print_json(&Response::new(name, gateway, None, outcome, started.elapsed()))?;
+            return Ok(ExitCode::from(super::EXIT_WRONG));
+        }
         Err(error) => {
-            if args.json {
-                let outcome = Outcome::failed(Failure::invalid(format!("{error:#}")));
-                let (name, gateway) = (action.name(), args.gateway.map(|name| name.to_string()));
-                print_json(&Response::new(name, gateway, None, outcome, started.elapsed()))?;
-            } else {
-                super::say(&format!("{error:#}"));
-            }
+            super::say(&format!("{error:#}"));
             return Ok(ExitCode::from(super::EXIT_WRONG));
         }
     };
-    let (name, mut fields) = match action {
-        Action::Watch => return watch::run(gateway, args.json).await,
-        Action::Request(name, fields) => (name, fields),
+    let Some((name, mut fields)) = request else {
+        return watch::run(gateway, args.json).await;
     };
     if let Some(timeout) = args.timeout {
-        fields.insert("timeout_s".to_owned(), arguments::seconds(timeout));
+        fields["timeout_s"] = arguments::seconds(timeout);
     }
-    let payload = Value::Object(fields).to_string();
-    let mut outcome = match Command::read_request(name, payload.as_bytes()) {
+    let mut outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
@@ -118,11 +118,8 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         (_, Some(FailureCode::InvalidRequest)) => ExitCode::from(super::EXIT_WRONG),
         (ResultKind::Partial | ResultKind::Error, _) => ExitCode::FAILURE,
     };
-    match show(&answer, &gateway.entry, args.json) {
-        // The outcome of the command does not depend on its reader.
-        Err(error) if super::is_closed_pipe(&error) => Ok(code),
-        shown => shown.map(|()| code),
-    }
+    show(&answer, &gateway.entry, args.json)?;
+    Ok(code)
 }
 
 /// After Ctrl-C the gateway may still complete the call.
@@ -191,43 +188,43 @@ impl Gateway {
 /// The gateway that the options name.
 fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
     match (&args.address, &args.ca_file, &args.gateway) {
+        (Some(address), Some(ca_file), None) => by_address(address, ca_file, &args.server_name),
         (Some(_), Some(_), Some(_)) => {
             bail!("--gateway and --address both say which; leave one out")
         }
         (Some(_), None, _) => bail!(
             "--address needs --ca-file, the ca.crt that the gateway made when it was installed"
         ),
-        (None, ca_file, _) if ca_file.is_some() || args.server_name.is_some() => {
-            bail!("--ca-file and --server-name belong to --address; give that too")
+        (None, None, name) if args.server_name.is_none() => {
+            match config::load(&args.config, std::env::vars_os()) {
+                Ok(loaded) => configured(&loaded.config, name.as_ref()),
+                Err(error) => bail!("{error}\n(or name a gateway with --address and --ca-file)"),
+            }
         }
-        _ => {}
+        (None, ..) => bail!("--ca-file and --server-name belong to --address; give that too"),
     }
-    if let (Some(address), Some(ca_file)) = (&args.address, &args.ca_file) {
-        let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
-            format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
-        })?;
-        let name: GatewayName = UNNAMED.parse()?;
-        let entry = GatewayEntry {
-            name: name.clone(),
-            address: address.to_string(),
-            area: None,
-            devices: Arc::default(),
-        };
-        let options = GatewayOptions {
-            name,
-            address,
-            ca_file: ca_file.clone(),
-            server_name: args.server_name.clone(),
-            queue_size: QUEUE_SIZE_DEFAULT,
-            timing: Timing::default(),
-        };
-        return Ok(Gateway { options, entry, is_unnamed: true });
-    }
-    let config = match config::load(&args.config, std::env::vars_os()) {
-        Ok(loaded) => loaded.config,
-        Err(error) => bail!("{error}\n(or name a gateway with --address and --ca-file)"),
+}
+
+fn by_address(
+    address: &str,
+    ca_file: &Path,
+    server_name: &Option<String>,
+) -> anyhow::Result<Gateway> {
+    let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
+        format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
+    })?;
+    let name: GatewayName = UNNAMED.parse()?;
+    let (area, devices) = (None, Arc::default());
+    let entry = GatewayEntry { name: name.clone(), address: address.to_string(), area, devices };
+    let options = GatewayOptions {
+        name,
+        address,
+        ca_file: ca_file.to_owned(),
+        server_name: server_name.clone(),
+        queue_size: QUEUE_SIZE_DEFAULT,
+        timing: Timing::default(),
     };
-    configured(&config, args.gateway.as_ref())
+    Ok(Gateway { options, entry, is_unnamed: true })
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<Gateway> {
@@ -250,13 +247,14 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
 
 /// Asks before a command that concerns every device. Returns why it is not to run.
 fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
+    let allows_all = match command {
+        Command::FilterAllowAll(enabled) => *enabled,
+        Command::FilterSet(filter) => filter.allow_all,
+        _ => false,
+    };
     let question = match command {
-        _ if yes => return Ok(None),
-        Command::DisconnectAll => "This disconnects every device of the gateway.",
-        Command::FilterAllowAll(true) => "This lets every device in that dials the gateway.",
-        Command::FilterSet(filter) if filter.allow_all => {
-            "This lets every device in that dials the gateway."
-        }
+        Command::DisconnectAll if !yes => "This disconnects every device of the gateway.",
+        _ if allows_all && !yes => "This lets every device in that dials the gateway.",
         _ => return Ok(None),
     };
     let input = std::io::stdin();
@@ -272,7 +270,7 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
 }
 
 fn print_json(answer: &Response) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(answer)?)?)
+    super::print(&format!("{}\n", serde_json::to_string(answer)?))
 }
 
 /// Prints data to stdout, then errors to stderr, even if stdout is closed.
@@ -285,10 +283,10 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
     // A command that failed as a whole has no data, but may have steps.
     if answer.result != ResultKind::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
-        let look = look::Look::of_stdout();
-        let (text, omitted) = table::format(&answer.command, answer.data.value(), by_number, look);
-        let mut out = std::io::stdout().lock();
-        shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let terminal = Terminal::of_stdout();
+        let (text, omitted) =
+            table::format(&answer.command, answer.data.value(), by_number, terminal);
+        shown = super::print(&text);
         if !omitted.is_empty() {
             let omitted = omitted.join(", ");
             super::say(&format!("no room for {omitted}; widen the terminal, or use --json"));
@@ -306,11 +304,8 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
         let device = device(error.device_id);
         super::say(&format!("{device}{}: {}", error.code, escaped(&error.message)));
     }
-    match &answer.error {
-        Some(error) if answer.device_errors.is_empty() => {
-            super::say(&escaped(&error.to_string()));
-        }
-        _ => {}
+    if let Some(error) = answer.error.as_ref().filter(|_| answer.device_errors.is_empty()) {
+        super::say(&escaped(&error.to_string()));
     }
-    Ok(shown?)
+    shown
 }

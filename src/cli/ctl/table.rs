@@ -4,7 +4,7 @@
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::{Map, Value};
 
-use super::look::Look;
+use super::terminal::Terminal;
 use crate::cli::escape::escaped;
 
 /// A cell is wrapped to no less than this width.
@@ -12,56 +12,52 @@ const WRAPPED_WIDTH_MIN: u16 = 6;
 /// The space between two columns.
 const GAP: u16 = 2;
 
-/// A column of a command's rows.
-struct Column {
-    /// The field of a row.
-    key: &'static str,
-    head: &'static str,
-    /// Whether its cells may be wrapped.
-    wraps: bool,
-    /// Columns are omitted in this order where there is no room; 0 is never omitted.
-    omission: u8,
-}
+/// A column of a command's rows: the field of a row, the head, and what happens where there is no
+/// room.
+struct Column(&'static str, &'static str, Fit);
 
-const fn column(key: &'static str, head: &'static str) -> Column {
-    Column { key, head, wraps: false, omission: 0 }
+enum Fit {
+    Whole,
+    /// Its cells are wrapped.
+    Wraps,
+    /// It is omitted, the least number first.
+    Omitted(u8),
 }
+use Fit::{Omitted, Whole, Wraps};
 
-const fn wrapped(key: &'static str, head: &'static str) -> Column {
-    Column { wraps: true, ..column(key, head) }
-}
-
-const fn optional(omission: u8, column: Column) -> Column {
-    Column { omission, ..column }
-}
-
-const ID: Column = column("device_id", "ID");
-const NAME: Column = wrapped("name", "NAME");
-const ADDRESS: Column = column("ip", "ADDRESS");
+const ID: Column = Column("device_id", "ID", Whole);
+const NAME: Column = Column("name", "NAME", Wraps);
+const ADDRESS: Column = Column("ip", "ADDRESS", Whole);
 
 const DEVICES: &[Column] = &[
     ID,
     NAME,
-    column("status", "STATUS"),
+    Column("status", "STATUS", Whole),
     ADDRESS,
-    optional(3, column("mode", "MODE")),
-    optional(1, column("ssl", "SSL")),
-    optional(2, column("auto_reconnect", "REGISTERED")),
+    Column("mode", "MODE", Omitted(3)),
+    Column("ssl", "SSL", Omitted(1)),
+    Column("auto_reconnect", "REGISTERED", Omitted(2)),
 ];
 const FOUND: &[Column] = &[
     ID,
     NAME,
-    column("type", "TYPE"),
+    Column("type", "TYPE", Whole),
     ADDRESS,
-    optional(2, column("mode", "MODE")),
-    column("ssl", "SSL"),
-    optional(1, column("server", "SERVER")),
+    Column("mode", "MODE", Omitted(2)),
+    Column("ssl", "SSL", Whole),
+    Column("server", "SERVER", Omitted(1)),
 ];
 const PENDING: &[Column] =
-    &[ID, NAME, optional(1, column("type", "TYPE")), ADDRESS, column("last_try", "LAST TRY")];
-const SLAVES: &[Column] = &[ID, NAME, wrapped("rs485", "RS-485"), wrapped("wiegand", "WIEGAND")];
-const STEPS: &[Column] =
-    &[ID, NAME, column("step", "STEP"), column("result", "RESULT"), wrapped("message", "")];
+    &[ID, NAME, Column("type", "TYPE", Omitted(1)), ADDRESS, Column("last_try", "LAST TRY", Whole)];
+const SLAVES: &[Column] =
+    &[ID, NAME, Column("rs485", "RS-485", Wraps), Column("wiegand", "WIEGAND", Wraps)];
+const STEPS: &[Column] = &[
+    ID,
+    NAME,
+    Column("step", "STEP", Whole),
+    Column("result", "RESULT", Whole),
+    Column("message", "", Wraps),
+];
 const NAMED: &[Column] = &[ID, NAME];
 
 /// Formats an answer's data, and names the columns that were omitted. `name_of` gives the
@@ -70,7 +66,7 @@ pub(crate) fn format(
     command: &str,
     data: &Value,
     name_of: impl Fn(u64) -> Option<String>,
-    look: Look,
+    terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
     let (key, columns) = match command {
         "devices" => ("devices", DEVICES),
@@ -82,8 +78,8 @@ pub(crate) fn format(
     let rows = data.get(key).and_then(Value::as_array);
     match rows.map(Vec::as_slice) {
         Some([]) if key != "steps" => ("none\n".to_owned(), Vec::new()),
-        Some(rows @ [_, ..]) => table(columns, rows, name_of, look),
-        _ => fields(data.as_object(), name_of, look),
+        Some(rows @ [_, ..]) => table(columns, rows, name_of, terminal),
+        _ => fields(data.as_object(), name_of, terminal),
     }
 }
 
@@ -91,7 +87,7 @@ pub(crate) fn format(
 fn fields(
     data: Option<&Map<String, Value>>,
     name_of: impl Fn(u64) -> Option<String>,
-    look: Look,
+    terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
     let (mut lines, mut devices) = (String::new(), Vec::new());
     for (key, value) in data.into_iter().flatten().filter(|(key, _)| *key != "steps") {
@@ -110,66 +106,59 @@ fn fields(
     if lines.is_empty() && devices.is_empty() {
         return ("done\n".to_owned(), Vec::new());
     }
-    let (rows, omitted) =
-        if devices.is_empty() { Default::default() } else { table(NAMED, &devices, name_of, look) };
+    let (rows, omitted) = if devices.is_empty() {
+        Default::default()
+    } else {
+        table(NAMED, &devices, name_of, terminal)
+    };
     (lines + &rows, omitted)
 }
 
+/// Omits columns until the others fit.
 fn table(
     columns: &[Column],
     rows: &[Value],
     name_of: impl Fn(u64) -> Option<String>,
-    look: Look,
+    terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(columns.iter().map(|column| column.head));
-    for row in rows {
-        table.add_row(columns.iter().map(|column| cell(row, column.key, &name_of)));
-    }
-    let omitted = fit(&mut table, columns, look.width);
-    let mut text = String::new();
-    for (index, line) in table.lines().enumerate() {
-        // The head is one line, as its cells are never wrapped.
-        let paint = |word: &str| match index {
-            0 if !word.is_empty() => look.bold(word.to_owned()),
-            _ => look.coloured(word, word.to_owned()),
+    let (mut shown, mut omitted) = (columns.iter().collect::<Vec<_>>(), Vec::new());
+    loop {
+        let lines = lines(&shown, rows, &name_of, terminal.width);
+        // All lines are as wide as the head.
+        let is_wide = |room| lines.first().is_some_and(|head| head.len() > usize::from(room));
+        let omission = |(at, Column(.., fit)): (usize, &&Column)| match fit {
+            Omitted(order) => Some((*order, at)),
+            Whole | Wraps => None,
         };
-        let words: Vec<String> = line.trim_end().split(' ').map(paint).collect();
-        text += &words.join(" ");
-        text.push('\n');
+        match shown.iter().enumerate().filter_map(omission).min() {
+            Some((_, at)) if terminal.width.is_some_and(is_wide) => {
+                omitted.push(shown.remove(at).1);
+            }
+            _ => return (painted(&lines, terminal), omitted),
+        }
     }
-    (text, omitted)
 }
 
-/// Sets how far each column may shrink, and hides columns until the others fit.
-fn fit(table: &mut Table, columns: &[Column], room: Option<u16>) -> Vec<&'static str> {
-    let widths = table.column_max_content_widths();
-    let least = |(column, width): (&Column, &u16)| {
-        let head = u16::try_from(column.head.len()).unwrap_or(u16::MAX);
-        if column.wraps { WRAPPED_WIDTH_MIN.max(head).min(*width) } else { *width }
-    };
-    let least: Vec<u16> = columns.iter().zip(&widths).map(least).collect();
-    let mut shown: Vec<usize> = (0..columns.len()).collect();
-    let mut omitted = Vec::new();
-    while let Some(room) = room {
-        let needed = shown.iter().filter_map(|&at| least.get(at)).map(|width| width + GAP);
-        if needed.fold(0, u16::saturating_add) <= room.saturating_add(GAP) {
-            break;
-        }
-        let optional = shown.iter().filter_map(|&at| Some((at, columns.get(at)?)));
-        let optional = optional.filter(|(_, column)| column.omission > 0);
-        let Some((at, column)) = optional.min_by_key(|(_, column)| column.omission) else { break };
-        shown.retain(|shown| *shown != at);
-        omitted.push(column.head);
+fn lines(
+    columns: &[&Column],
+    rows: &[Value],
+    name_of: impl Fn(u64) -> Option<String>,
+    room: Option<u16>,
+) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns.iter().map(|Column(_, head, _)| head));
+    for row in rows {
+        table.add_row(columns.iter().map(|Column(key, ..)| cell(row, key, &name_of)));
     }
-    for (at, column) in table.column_iter_mut().enumerate() {
-        let gap = if shown.last() == Some(&at) { 0 } else { GAP };
+    let widths = table.column_max_content_widths();
+    for (at, (column, width)) in table.column_iter_mut().zip(widths).enumerate() {
+        let gap = if at + 1 == columns.len() { 0 } else { GAP };
         column.set_padding((0, gap));
-        column.set_constraint(match (columns.get(at), least.get(at)) {
-            _ if !shown.contains(&at) => ColumnConstraint::Hidden,
-            (Some(Column { wraps: true, .. }), Some(least)) => {
-                ColumnConstraint::LowerBoundary(Width::Fixed(least + gap))
+        column.set_constraint(match columns.get(at) {
+            Some(Column(_, head, Wraps)) => {
+                let least = u16::try_from(head.len()).unwrap_or(u16::MAX).max(WRAPPED_WIDTH_MIN);
+                ColumnConstraint::LowerBoundary(Width::Fixed(least.min(width) + gap))
             }
             _ => ColumnConstraint::ContentWidth,
         });
@@ -177,7 +166,22 @@ fn fit(table: &mut Table, columns: &[Column], room: Option<u16>) -> Vec<&'static
     if let Some(room) = room {
         table.set_width(room);
     }
-    omitted
+    table.lines().collect()
+}
+
+fn painted(lines: &[String], terminal: Terminal) -> String {
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        // The head is one line, as its cells are never wrapped.
+        let paint = |word: &str| match index {
+            0 if !word.is_empty() => terminal.bold(word.to_owned()),
+            _ => terminal.coloured(word, word.to_owned()),
+        };
+        let words: Vec<String> = line.trim_end().split(' ').map(paint).collect();
+        text += &words.join(" ");
+        text.push('\n');
+    }
+    text
 }
 
 fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> String {
@@ -215,8 +219,8 @@ mod tests {
 
     use super::*;
 
-    fn shown(command: &str, data: &Value, look: Look) -> (String, Vec<&'static str>) {
-        format(command, data, |id| (id == 7).then(|| "Front door".to_owned()), look)
+    fn shown(command: &str, data: &Value, terminal: Terminal) -> (String, Vec<&'static str>) {
+        format(command, data, |id| (id == 7).then(|| "Front door".to_owned()), terminal)
     }
 
     fn row(id: u32, status: &str) -> Value {
@@ -236,7 +240,7 @@ mod tests {
         let expected = "ID         NAME        RS-485  WIEGAND\n\
                         7          Front door  8, 9    -\n\
                         544114231  -           -       1\n";
-        let plain = |command, data: &Value| shown(command, data, Look::default()).0;
+        let plain = |command, data: &Value| shown(command, data, Terminal::default()).0;
         assert_eq!(plain("slaves/get", &data), expected);
         assert_eq!(plain("pending", &json!({"devices": []})), "none\n");
         assert_eq!(plain("disconnect_all", &json!({})), "done\n");
@@ -252,14 +256,14 @@ mod tests {
     fn a_table_fits_the_terminal_and_omits_columns() {
         let data = json!({"devices": [row(540_092_578, "tcp_connected")]});
         for width in 20..140 {
-            let look = Look { width: Some(width), colours: false };
-            let (text, omitted) = shown("devices", &data, look);
+            let terminal = Terminal { width: Some(width), colours: false };
+            let (text, omitted) = shown("devices", &data, terminal);
             let widest = text.lines().map(str::len).max().unwrap();
             assert!(widest <= usize::from(width) || omitted.len() == 3, "{width}:\n{text}");
             assert!(text.contains("540092578") && text.contains("tcp_connected"), "{text}");
             assert_eq!(text.contains("REGISTERED"), !omitted.contains(&"REGISTERED"));
         }
-        let (text, omitted) = shown("devices", &data, Look { width: Some(80), colours: false });
+        let (text, omitted) = shown("devices", &data, Terminal { width: Some(80), colours: false });
         assert_eq!(omitted, ["SSL", "REGISTERED"], "{text}");
         let expected = "ID         NAME             STATUS         ADDRESS              MODE\n\
                         540092578  Front door of    tcp_connected  192.168.0.101:51211  \
@@ -272,7 +276,7 @@ mod tests {
         let name_of = |id| Some(if id == 7 { "정문" } else { "Hall" }.to_owned());
         let data =
             json!({"slaves": [{"device_id": 7, "rs485": [1]}, {"device_id": 8, "rs485": [2]}]});
-        let (text, _) = format("slaves/get", &data, name_of, Look::default());
+        let (text, _) = format("slaves/get", &data, name_of, Terminal::default());
         let expected = "ID  NAME  RS-485  WIEGAND\n7   정문  1\n8   Hall  2\n";
         assert_eq!(text, expected);
     }
@@ -280,8 +284,8 @@ mod tests {
     #[test]
     fn colours_change_no_width() {
         let data = json!({"devices": [row(7, "tcp_connected"), row(8, "tls_not_allowed")]});
-        let plain = shown("devices", &data, Look::default()).0;
-        let coloured = shown("devices", &data, Look { width: None, colours: true }).0;
+        let plain = shown("devices", &data, Terminal::default()).0;
+        let coloured = shown("devices", &data, Terminal { width: None, colours: true }).0;
         assert!(coloured.contains("\x1b[32mtcp_connected\x1b[0m  "), "{coloured:?}");
         assert!(coloured.contains("\x1b[31mtls_not_allowed\x1b[0m"), "{coloured:?}");
         let codes = ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m"];

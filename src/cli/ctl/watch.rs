@@ -1,20 +1,20 @@
 //! `gsdk2mqtt ctl watch`: prints every status that the gateway's stream sends, repeats too.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::Gateway;
-use super::look::Look;
+use super::terminal::Terminal;
 use crate::cli::escape::escaped;
 use crate::fleet::{DeviceType, GatewayIndex, LinkEvent, Status};
 use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
+use crate::net::wall_time;
 use crate::payload::rfc3339;
 
 /// Events that may wait for the terminal; a full queue ends the link, which is reported.
@@ -28,7 +28,7 @@ struct Watch {
     /// Whether the list of this link has been printed.
     is_listed: bool,
     json: bool,
-    look: Look,
+    terminal: Terminal,
 }
 
 pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
@@ -36,8 +36,8 @@ pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
     let (_stop, stopped) = watch::channel(false);
     let options = gateway.options.clone();
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
-    let (look, types) = (Look::of_stdout(), BTreeMap::new());
-    let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, look };
+    let (terminal, types) = (Terminal::of_stdout(), BTreeMap::new());
+    let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, terminal };
     let stop = crate::cli::stop_signal();
     tokio::pin!(stop);
     loop {
@@ -48,10 +48,12 @@ pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode
         let is_usage_error = watch.is_usage_error(&event);
         let lines = watch.lines(event, &link);
         let mut out = std::io::stdout().lock();
-        for line in lines {
-            writeln!(out, "{line}")?;
+        let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+        match written.and_then(|()| out.flush()) {
+            // Its reader has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            written => written?,
         }
-        out.flush()?;
         if is_usage_error {
             return Ok(ExitCode::from(crate::cli::EXIT_WRONG));
         }
@@ -66,7 +68,7 @@ impl Watch {
     }
 
     fn lines(&mut self, report: LinkReport, link: &Link) -> Vec<String> {
-        let now = now();
+        let now = wall_time();
         let event = match report {
             LinkReport::Event(event) => event,
             LinkReport::Disconnected(error) => {
@@ -127,7 +129,7 @@ impl Watch {
         }
         let listed = if source == "list" { "  (listed)" } else { "" };
         let word = status.to_string();
-        let status = self.look.coloured(&word, format!("{word:<18}"));
+        let status = self.terminal.coloured(&word, format!("{word:<18}"));
         format!("{at}  {id:>10}  {status}  {}{listed}", escaped(&name))
     }
 
@@ -142,12 +144,7 @@ impl Watch {
             .to_string();
         }
         let message = escaped(&message.unwrap_or_default());
-        let event = self.look.coloured(event, event.replace('_', " "));
+        let event = self.terminal.coloured(event, event.replace('_', " "));
         format!("{at}  gateway {gateway}: {event}  {message}").trim_end().to_owned()
     }
-}
-
-fn now() -> Moment {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Moment::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

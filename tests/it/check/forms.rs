@@ -92,6 +92,36 @@ fn a_check_whose_result_cannot_be_written_fails_and_says_so() {
     assert!(err.iter().any(|line| line.contains("cannot write the result")), "{err:?}");
 }
 
+#[test]
+fn a_wrong_configuration_exits_with_2_and_tells_every_mistake() {
+    let checked = check("[mqtt]\nurll = \"x\"\nprotocol = \"4\"\n", &[], &[]);
+    assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+    assert!(checked.stdout.is_empty(), "{checked:?}");
+    let err = lines(&checked.stderr);
+    assert_eq!(err.len(), 4, "{err:?}");
+    let words = "config.toml:2: mqtt.urll: unknown key; did you mean mqtt.url?";
+    assert!(err.iter().any(|line| line.contains(words)), "{err:?}");
+    assert_eq!(err[3], "3 mistakes found");
+}
+
+#[test]
+fn a_file_that_is_not_there_exits_with_1_and_what_is_odd_is_a_warning() {
+    let missing = gateway("lobby", 1).replace("Cargo.toml", "/nope/ca.crt");
+    let broker = "[mqtt]\nurl = \"mqtts://b\"\nca_file = \"/nope/b.crt\"\n";
+    let variable = ("GSDK2MQTT_PORT", "1");
+    let checked = check(&format!("{broker}{missing}"), &[variable], &[]);
+    assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+    let (out, err) = (lines(&checked.stdout), lines(&checked.stderr));
+    assert!(out.iter().any(|line| line.starts_with("gateways.lobby.ca_file")), "{out:?}");
+    assert!(err[0].starts_with("warning: environment GSDK2MQTT_PORT"), "{err:?}");
+    for words in [
+        "config.toml:6: gateways.lobby.ca_file: the file /nope/ca.crt does not exist; put",
+        "config.toml:3: mqtt.ca_file: the file /nope/b.crt",
+    ] {
+        assert!(err.iter().any(|line| line.contains(words)), "{words} in {err:?}");
+    }
+}
+
 /// Checks a text that is wrong; with how many mistakes were told.
 fn mistakes(what: &str, text: &str) -> Vec<String> {
     let begun = Instant::now();

@@ -6,24 +6,23 @@ use terminal_size::{Width, terminal_size_of};
 
 /// What the terminal offers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct Terminal {
     /// In columns.
     pub(crate) width: Option<u16>,
     pub(crate) colours: bool,
 }
 
-impl Look {
+impl Terminal {
     pub(crate) fn of_stdout() -> Self {
         let out = std::io::stdout();
         if !out.is_terminal() {
             return Self::default();
         }
+        let width = terminal_size_of(&out).map(|(Width(width), _)| width);
+        // https://no-color.org: set and not empty means no colours.
         let variable = |name| std::env::var_os(name).unwrap_or_default();
-        Self {
-            width: terminal_size_of(&out).map(|(Width(width), _)| width).filter(|width| *width > 0),
-            // https://no-color.org: set and not empty means no colours.
-            colours: variable("NO_COLOR").is_empty() && variable("TERM") != "dumb",
-        }
+        let colours = variable("NO_COLOR").is_empty() && variable("TERM") != "dumb";
+        Self { width: width.filter(|width| *width > 0), colours }
     }
 
     /// Colours the text if the word is a status or a result.
