@@ -12,6 +12,6 @@ pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReplyTo, Request};
 pub use session::{
     Ack, Connected, Connection, Event, Generation, Limits, Message, Password, Protocol, Publish,
-    PublishError, RetainHandling, Session, Settings, SubscribeError, Will,
+    PublishError, RetainHandling, Session, Settings, Will,
 };
 pub use topics::{FILTERS_PER_PACKET, Owner, Topics};

@@ -1,5 +1,5 @@
-//! The bridge's end of one connection: publish, subscribe, disconnect. None of them waits, and what
-//! was given to a connection is lost with it.
+//! What the bridge and a session exchange: messages to publish, subscriptions, and the session's
+//! events. Nothing here waits, and what was given to a connection is lost with it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
-use super::ack_tracker::{AckTracker, topic_hash};
-use super::traffic::Granted;
+use super::packet::{Granted, PACKET_SIZE_MAX};
+use crate::certificate::Certificate;
 use crate::mqtt::refusal::Refusal;
+
+/// Subscriptions that may wait beside the publishes of a window.
+const SUBSCRIPTIONS_MAX: usize = 64;
 
 /// The number of a connection within its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +62,7 @@ impl Publish {
     }
 }
 
-/// Why a message was not given to the broker.
+/// Why a message or a subscription was not given to the broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// Its end is among the session's events.
@@ -104,54 +110,35 @@ pub enum RetainHandling {
     DoNotSendAsPublished,
 }
 
-/// Why a subscription was not given to the broker.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// Its end is among the session's events.
-    #[error("the connection to the broker has ended")]
-    Closed,
-    #[error("one of {filters:?} is not a topic filter")]
-    Filter { filters: Vec<String> },
-}
-
-/// Why the library does not take a packet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ClientError {
-    Full,
-    Closed,
-    /// The topic or a filter is not valid.
-    Invalid,
-}
-
-/// The publishing end of the MQTT library, of either version.
-pub(crate) trait Client: fmt::Debug + Send + Sync {
-    fn publish(&self, publish: Publish) -> Result<(), ClientError>;
-    fn subscribe(&self, filters: &[(String, RetainHandling)]) -> Result<(), ClientError>;
-    fn unsubscribe(&self, filters: Vec<String>);
-    fn disconnect(&self, deadline: Duration);
+/// What the bridge asks of a connection.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish { token: u64, publish: Publish },
+    Subscribe(Vec<(String, RetainHandling)>),
+    Unsubscribe(Vec<String>),
 }
 
 /// One connection to the broker.
 #[derive(Debug)]
 pub struct Connection {
     generation: Generation,
-    client: Arc<dyn Client>,
+    commands: mpsc::Sender<Command>,
     granted: Granted,
-    acks: AckTracker,
+    /// Publishes that may be sent before another one is acknowledged.
+    window: Arc<Semaphore>,
     stopping: Arc<AtomicBool>,
-    disconnect_deadline: Duration,
 }
 
 impl Connection {
+    /// A connection, and the commands that it gets.
     pub(crate) fn new(
         generation: Generation,
-        client: Arc<dyn Client>,
         granted: Granted,
-        acks: AckTracker,
+        window: Arc<Semaphore>,
         stopping: Arc<AtomicBool>,
-        disconnect_deadline: Duration,
-    ) -> Self {
-        Self { generation, client, granted, acks, stopping, disconnect_deadline }
+    ) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(usize::from(granted.window) + SUBSCRIPTIONS_MAX);
+        (Self { generation, commands, granted, window, stopping }, receiver)
     }
 
     /// Which connection of the session this is.
@@ -166,7 +153,7 @@ impl Connection {
         self.granted.window
     }
 
-    /// Gives a message to the broker; the answer is [`super::Event::Acked`] with this token.
+    /// Gives a message to the broker; the answer is [`Event::Acked`] with this token.
     ///
     /// # Errors
     /// The message was not given to the broker, and no answer will come.
@@ -175,44 +162,40 @@ impl Connection {
         if u32::try_from(size).map_or(true, |size| size > size_max) {
             return Err(PublishError::TooLarge { size, size_max });
         }
-        // The library drops it without an error.
         if publish.retain && !self.granted.retain_available {
             return Err(PublishError::RetainUnavailable);
         }
-        let window = self.granted.window;
-        let topic = topic_hash(publish.topic.as_bytes());
-        let given = self.acks.publish(token, topic, window, || self.client.publish(publish));
-        match given {
-            Some(Ok(())) => Ok(()),
-            None | Some(Err(ClientError::Full)) => Err(PublishError::Full { window }),
-            Some(Err(ClientError::Closed)) => Err(PublishError::Closed),
-            Some(Err(ClientError::Invalid)) => Err(PublishError::InvalidTopic),
+        if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
+            return Err(PublishError::InvalidTopic);
         }
+        let full = PublishError::Full { window: self.granted.window };
+        let Ok(permit) = self.window.try_acquire() else { return Err(full) };
+        match self.commands.try_send(Command::Publish { token, publish }) {
+            // It is given back when the publish is acknowledged.
+            Ok(()) => permit.forget(),
+            Err(TrySendError::Full(_)) => return Err(full),
+            Err(TrySendError::Closed(_)) => return Err(PublishError::Closed),
+        }
+        Ok(())
     }
 
     /// Subscribes to all of these in one packet; our own messages come too. The answer is
-    /// [`super::Event::Subscribed`]. A publish that is given later may be sent before it, as the
-    /// library has a queue for each.
+    /// [`Event::Subscribed`].
     ///
     /// # Errors
     /// The subscription was not given to the broker, and no answer will come.
     pub fn subscribe(
         &mut self,
         filters: Vec<(String, RetainHandling)>,
-    ) -> Result<(), SubscribeError> {
-        let names: Vec<String> = filters.iter().map(|(filter, _)| filter.clone()).collect();
-        let given = self.acks.subscribe(names, || self.client.subscribe(&filters));
-        given.map_err(|error| match error {
-            ClientError::Full | ClientError::Closed => SubscribeError::Closed,
-            ClientError::Invalid => SubscribeError::Filter {
-                filters: filters.into_iter().map(|(filter, _)| filter).collect(),
-            },
-        })
+    ) -> Result<(), PublishError> {
+        let given = self.commands.try_send(Command::Subscribe(filters));
+        given.map_err(|_| PublishError::Closed)
     }
 
     /// Ends subscriptions; those of a connection that has ended are gone.
     pub fn unsubscribe(&mut self, filters: Vec<String>) {
-        self.client.unsubscribe(filters);
+        // A subscription that stays costs only time.
+        _ = self.commands.try_send(Command::Unsubscribe(filters));
     }
 
     /// Ends the session in order: acknowledgements are awaited within their deadline, then
@@ -220,6 +203,89 @@ impl Connection {
     /// end with it.
     pub fn disconnect(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.client.disconnect(self.disconnect_deadline);
     }
+}
+
+/// A message from the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub topic: String,
+    pub payload: Bytes,
+    /// Whether it was retained before, or published as retained.
+    pub retain: bool,
+    /// MQTT 5, as the following.
+    pub response_topic: Option<String>,
+    /// Goes back with the response.
+    pub correlation_data: Option<Bytes>,
+    /// From when it was received.
+    pub expires_in: Option<Duration>,
+    pub received: Instant,
+}
+
+/// A new connection, and what the broker grants on it.
+#[derive(Debug)]
+pub struct Connected {
+    pub connection: Connection,
+    /// How many publishes may be in flight.
+    pub window: u16,
+    /// The largest packet that the broker accepts, in bytes.
+    pub packet_size_max: u32,
+    /// Whether the broker keeps retained messages.
+    pub retain_available: bool,
+    /// The broker's certificate, with TLS.
+    pub certificate: Option<Certificate>,
+}
+
+impl Connected {
+    /// The broker's limit to packets, in bytes; `None` if it has announced none below MQTT's own.
+    #[must_use]
+    pub fn announced_packet_size(&self) -> Option<u32> {
+        Some(self.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
+    }
+}
+
+/// The broker's answer to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The token that the publish was given.
+    pub token: u64,
+    /// A refusal is not an acknowledgement: the message has to be sent again.
+    pub result: Result<(), Refusal>,
+}
+
+/// What a session reports.
+#[derive(Debug)]
+pub enum Event {
+    Connected(Connected),
+    /// The broker's answers to publishes, in the order in which it gave them.
+    Acked {
+        generation: Generation,
+        acks: Vec<Ack>,
+    },
+    /// The broker's answer to a subscription.
+    Subscribed {
+        generation: Generation,
+        filters: Vec<String>,
+        refused: Vec<(String, Refusal)>,
+    },
+    Message(Message),
+    /// The connection has ended, and with it everything that was not acknowledged.
+    Disconnected {
+        generation: Generation,
+        reason: String,
+        /// Whether another client uses the same client ID.
+        taken_over: bool,
+        /// Whether the broker closed the connection, with a DISCONNECT or without one.
+        closed_by_broker: bool,
+        retry_in: Duration,
+    },
+    /// An attempt to connect failed.
+    Unreachable {
+        reason: String,
+        /// Whether a file that the configuration names is missing or cannot be read.
+        file_missing: bool,
+        /// Failed attempts since the last connection.
+        attempts: u32,
+        retry_in: Duration,
+    },
 }

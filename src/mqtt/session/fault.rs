@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::packet::{Granted, Reason};
 use super::settings::{Protocol, Settings};
-use super::traffic::{Granted, Reason, Traffic};
 use crate::mqtt::refusal::Refusal;
 use crate::net::{DialError, DialTarget, late_alert};
 
@@ -53,8 +53,8 @@ pub(crate) enum Problem {
     )]
     PacketLimit { size: u32 },
     #[error(
-        "acknowledged packet {packet}, but another message was sent with that identifier; the \
-         connection is closed so that no message is lost. Please report this"
+        "acknowledged packet {packet}, which is not in flight; the connection is closed so that no \
+         message is lost. Please report this to the broker's makers"
     )]
     AckMismatch { packet: u16 },
     #[error("does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
@@ -145,15 +145,12 @@ impl Fault {
     }
 }
 
-/// How the library's end of a connection failed.
+/// How a connection failed.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    ConnackTimeout,
     Io(io::Error),
     /// The broker closed the connection.
     Closed,
-    /// The network or the broker does not react.
-    Lost(&'static str),
     Protocol(String),
 }
 
@@ -163,7 +160,6 @@ pub(crate) struct FaultContext<'a> {
     settings: &'a Settings,
     target: DialTarget,
     certificate_requested: bool,
-    traffic: Traffic,
 }
 
 impl<'a> FaultContext<'a> {
@@ -171,9 +167,8 @@ impl<'a> FaultContext<'a> {
         settings: &'a Settings,
         target: DialTarget,
         certificate_requested: bool,
-        traffic: Traffic,
     ) -> Self {
-        Self { settings, target, certificate_requested, traffic }
+        Self { settings, target, certificate_requested }
     }
 
     pub(crate) const fn settings(&self) -> &'a Settings {
@@ -184,16 +179,8 @@ impl<'a> FaultContext<'a> {
         Fault::Broker { url: self.settings.url(), problem }
     }
 
-    /// Why the connection ended: the broker's own reason, else what the library noticed.
-    pub(crate) fn explain(&self, broken: Broken) -> Fault {
-        if let Some(reason) = self.traffic.disconnect() {
-            return self.fault(self.ended(&reason));
-        }
-        if let Some(Err(reason)) = self.traffic.connack() {
-            return self.fault(self.refused(&reason));
-        }
-        let is_connected = self.traffic.connack().is_some();
-        let is_plain_to_tls = self.target.tls.is_none() && self.traffic.is_tls_alert();
+    /// Why a connection ended without a reason from the broker, before or after its CONNACK.
+    pub(crate) fn explain(&self, broken: Broken, is_connected: bool) -> Fault {
         let problem = match broken {
             Broken::Io(error) => {
                 let alert = late_alert(&self.target, self.certificate_requested, &error);
@@ -203,15 +190,11 @@ impl<'a> FaultContext<'a> {
                 match is_connected {
                     true if is_reset(&error) => Problem::Reset { why: error.to_string() },
                     true => Problem::Lost { why: error.to_string() },
-                    false if is_plain_to_tls => Problem::TlsExpected,
                     false => self.closed_early(),
                 }
             }
-            Broken::ConnackTimeout => self.no_connack(),
             Broken::Closed if is_connected => Problem::Closed,
-            Broken::Lost(why) if is_connected => Problem::Lost { why: why.to_owned() },
-            _ if !is_connected && is_plain_to_tls => Problem::TlsExpected,
-            Broken::Closed | Broken::Lost(_) => self.closed_early(),
+            Broken::Closed => self.closed_early(),
             Broken::Protocol(why) => {
                 Problem::Protocol { version: self.settings.protocol.as_str(), why }
             }
@@ -231,14 +214,15 @@ impl<'a> FaultContext<'a> {
         Ok(())
     }
 
-    fn no_connack(&self) -> Problem {
+    /// The CONNACK did not come in time.
+    pub(crate) fn no_connack(&self) -> Fault {
         let hint = match self.settings.protocol {
             Protocol::V5 => {
                 ", and if the broker knows only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             Protocol::V311 => "",
         };
-        Problem::NoConnack { after: self.settings.limits.connack_deadline, hint }
+        self.fault(Problem::NoConnack { after: self.settings.limits.connack_deadline, hint })
     }
 
     fn closed_early(&self) -> Problem {
@@ -258,11 +242,11 @@ impl<'a> FaultContext<'a> {
     }
 
     /// A CONNACK that refuses: MQTT 5, section 3.2.2.2; MQTT 3.1.1, section 3.2.2.3.
-    fn refused(&self, reason: &Reason) -> Problem {
+    pub(crate) fn refused(&self, reason: &Reason) -> Fault {
         let (client_id, text) = (self.settings.client_id.clone(), quote(reason));
         let declined = |reason: &str| Problem::Declined { reason: reason.to_owned() };
         let protocol = self.settings.protocol;
-        match (protocol, reason.code) {
+        self.fault(match (protocol, reason.code) {
             // A broker that knows only MQTT 3.1.1 answers with a code of that.
             (_, 0x01 | 0x84) => {
                 let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
@@ -278,15 +262,15 @@ impl<'a> FaultContext<'a> {
             (_, 0x9B) => declined(QOS_1_NEEDED),
             (Protocol::V311, 0x03) => declined("server_unavailable (0x03)"),
             _ => declined(&describe(reason)),
-        }
+        })
     }
 
     /// The broker's DISCONNECT.
-    fn ended(&self, reason: &Reason) -> Problem {
-        match reason.code {
+    pub(crate) fn ended(&self, reason: &Reason) -> Fault {
+        self.fault(match reason.code {
             0x8E => Problem::TakenOver { client_id: self.settings.client_id.clone() },
             _ => Problem::Ended { reason: describe(reason) },
-        }
+        })
     }
 }
 

@@ -4,41 +4,31 @@
 //! queued in it, and the bridge sends what was not acknowledged over the next one. So nothing old
 //! can overtake something new. Every connection starts clean.
 
-mod ack_tracker;
+mod client;
+mod codec;
 mod connection;
-mod dial;
-mod driver;
-mod event;
 mod failures;
 mod fault;
+mod in_flight;
 mod packet;
 mod settings;
-mod tap;
-mod traffic;
-mod v4;
-mod v5;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
-pub use ack_tracker::Ack;
 pub use connection::{
-    Connection, Generation, Publish, PublishError, RetainHandling, SubscribeError,
+    Ack, Connected, Connection, Event, Generation, Message, Publish, PublishError, RetainHandling,
 };
-pub use event::{Connected, Event, Message};
 pub use settings::{Limits, Password, Protocol, Settings, Will};
 
-use crate::net::Backoff;
+use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls};
 use crate::task::catch_panic;
-use dial::dial;
-use driver::drive;
-use event::SessionHandle;
+use client::{Client, Ended, Link};
 use failures::{ClosedSoon, FailureLog};
 use fault::{Fault, FaultContext};
-use tap::PacketTap;
-use traffic::Traffic;
 
 /// Events that may wait for the bridge. When full, nothing more is read from the broker. A message
 /// may have 256 KiB, so this bounds the memory too.
@@ -105,19 +95,9 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     let mut closed_soon = ClosedSoon::default();
     for number in 1.. {
         let generation = Generation(number);
-        let (keep_alive, window_max) = (settings.keep_alive_secs(), settings.limits.window_max);
-        let traffic = Traffic::new(settings.protocol, keep_alive, window_max);
-        let mut handle = SessionHandle {
-            generation,
-            events: events.clone(),
-            stopping: Arc::clone(&stopping),
-            certificate: None,
-            connected_at: None,
-        };
-        let fault = attempt(&settings, &traffic, &mut handle).await;
+        let attempt = attempt(&settings, generation, &events, &stopping).await;
+        let Ended { fault, lasted, is_unacknowledged } = attempt.unwrap_or_else(Ended::failed);
         let Some(fault) = fault.filter(|_| !stopping.load(Ordering::Relaxed)) else { return };
-        let lasted = handle.connected_at.map(|at| at.elapsed());
-        let is_unacknowledged = traffic.acks().has_unacknowledged();
         let fault = closed_soon.explain(fault, lasted, is_unacknowledged, &settings);
         let retry_in = backoff.next(fault.is_absence(), lasted);
         let reason = fault.to_string();
@@ -138,29 +118,32 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
     }
 }
 
-/// Opens a connection and runs it to its end; `None` if the session is to end as well.
+/// Opens a connection, but not without the password that is configured, and runs it to its end.
 async fn attempt(
     settings: &Settings,
-    traffic: &Traffic,
-    handle: &mut SessionHandle,
-) -> Option<Fault> {
-    let opened = match dial(settings).await {
-        Ok(opened) => opened,
-        Err(fault) => return Some(fault),
+    generation: Generation,
+    events: &mpsc::Sender<Event>,
+    stopping: &Arc<AtomicBool>,
+) -> Result<Ended, Fault> {
+    let tls = |files| Tls { files, server_name: None, alpn: &[] };
+    let target = DialTarget {
+        peer: Peer::Broker { url: settings.url() },
+        address: settings.address(),
+        tls: settings.tls.clone().map(tls),
+        deadline: settings.limits.connect_deadline,
     };
-    let context =
-        FaultContext::new(settings, opened.target, opened.certificate_requested, traffic.clone());
-    handle.certificate = opened.certificate;
-    let tap = PacketTap::new(opened.stream, traffic.clone(), Arc::clone(&handle.stopping));
-    let password = opened.password.as_ref();
-    match settings.protocol {
-        Protocol::V5 => {
-            let (client, poller) = v5::open(settings, password, tap);
-            drive(client, poller, traffic, &context, handle).await
+    let password = match &settings.password {
+        None => None,
+        Some(Password::Value(password)) => Some(password.clone()),
+        Some(Password::File(path)) => {
+            let read = net::read_secret(path).await;
+            Some(read.map_err(|error| DialError::password(&target, path, error))?)
         }
-        Protocol::V311 => {
-            let (client, poller) = v4::open(settings, password, tap);
-            drive(client, poller, traffic, &context, handle).await
-        }
-    }
+    };
+    let dialed = net::dial(&target).await?;
+    let context = FaultContext::new(settings, target, dialed.certificate_requested);
+    let (events, stopping) = (events.clone(), Arc::clone(stopping));
+    let (certificate, activity) = (dialed.certificate, dialed.activity);
+    let link = Link { generation, events, stopping, certificate, activity };
+    Ok(Client::new(dialed.stream, &context, link).run(password.as_ref()).await)
 }

@@ -1,59 +1,157 @@
-//! The parts of MQTT's packet format that the tap reads: headers, topics, properties.
+//! Reads packets from the broker, of either version of MQTT.
+//!
+//! Reason codes and properties are read here, since the library accepts only those that it lists: a
+//! broker may send any. PUBLISH packets are left to the library's codec.
+
+use bytes::BytesMut;
+
+use super::settings::Protocol;
 
 /// Packet types, as in the upper half of a packet's first byte.
-pub(crate) const CONNACK: u8 = 2;
-pub(crate) const PUBLISH: u8 = 3;
-pub(crate) const PUBACK: u8 = 4;
-pub(crate) const SUBSCRIBE: u8 = 8;
-pub(crate) const SUBACK: u8 = 9;
-pub(crate) const UNSUBACK: u8 = 11;
-pub(crate) const DISCONNECT: u8 = 14;
+const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
+const PUBACK: u8 = 4;
+const SUBACK: u8 = 9;
+const UNSUBACK: u8 = 11;
+const PINGRESP: u8 = 13;
+const DISCONNECT: u8 = 14;
 
 /// Properties of MQTT 5, by identifier.
-pub(crate) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
-pub(crate) const SERVER_KEEP_ALIVE: u8 = 0x13;
-pub(crate) const RESPONSE_INFORMATION: u8 = 0x1A;
-pub(crate) const REASON_STRING: u8 = 0x1F;
-pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
-pub(crate) const MAXIMUM_QOS: u8 = 0x24;
-pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
-pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+const SERVER_KEEP_ALIVE: u8 = 0x13;
+const REASON_STRING: u8 = 0x1F;
+const RECEIVE_MAXIMUM: u8 = 0x21;
+const MAXIMUM_QOS: u8 = 0x24;
+const RETAIN_AVAILABLE: u8 = 0x25;
+const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
-/// A packet's first bytes: type, flags and remaining length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FixedHeader {
-    first: u8,
-    /// Bytes of the header itself.
-    pub(crate) len: usize,
-    remaining: usize,
+/// The largest packet of MQTT.
+pub(crate) const PACKET_SIZE_MAX: u32 = 268_435_460;
+/// MQTT 3.1.1 has no receive maximum. Few brokers have a limit below this.
+const WINDOW_MAX_V311: u16 = 100;
+
+/// A packet from the broker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Packet {
+    Connack(Result<Granted, Reason>),
+    /// The whole packet.
+    Publish(BytesMut),
+    Puback {
+        packet: u16,
+        code: u8,
+    },
+    Suback {
+        packet: u16,
+        codes: Vec<u8>,
+    },
+    Disconnect(Reason),
+    /// It says nothing but that the broker is there.
+    Other,
 }
 
-impl FixedHeader {
-    /// `None` where the header is not complete.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let (first, rest) = bytes.split_first()?;
-        let (remaining, len) = variable_length(rest)?;
-        Some(Self { first: *first, len: 1 + len, remaining })
-    }
+/// A reason code, with the broker's own text if it gave any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reason {
+    pub(crate) code: u8,
+    pub(crate) text: Option<String>,
+}
 
-    pub(crate) const fn kind(self) -> u8 {
-        self.first >> 4
-    }
+/// What the broker grants on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// Publishes in flight.
+    pub(crate) window: u16,
+    pub(crate) packet_size_max: u32,
+    pub(crate) retain_available: bool,
+    pub(crate) qos_1: bool,
+    /// In seconds; 0: none is demanded.
+    pub(crate) keep_alive: u16,
+}
 
-    /// Bytes of the whole packet.
-    pub(crate) const fn size(self) -> usize {
-        self.len + self.remaining
+/// Takes the first packet from the buffer; `None` if it is not complete.
+///
+/// # Errors
+/// It does not conform to MQTT, or is larger than `size_max`.
+pub(crate) fn read(
+    buffer: &mut BytesMut,
+    protocol: Protocol,
+    size_max: u32,
+) -> Result<Option<Packet>, String> {
+    let Some((&first, rest)) = buffer.split_first() else { return Ok(None) };
+    let Some((remaining, len)) = variable_length(rest) else { return Ok(None) };
+    let (header, size) = (1 + len, 1 + len + remaining);
+    if u32::try_from(size).map_or(true, |size| size > size_max) {
+        return Err(format!("it sent a packet of {size} bytes"));
     }
+    if buffer.len() < size {
+        return Ok(None);
+    }
+    let packet = buffer.split_to(size);
+    let (kind, body) = (first >> 4, &packet[header..]);
+    let read = match kind {
+        CONNACK => connack(body, protocol).map(Packet::Connack),
+        PUBLISH => return Ok(Some(Packet::Publish(packet))),
+        PUBACK => u16_from(body)
+            .map(|packet| Packet::Puback { packet, code: body.get(2).copied().unwrap_or(0) }),
+        SUBACK => suback(body, protocol),
+        DISCONNECT => Some(Packet::Disconnect(disconnect(body))),
+        UNSUBACK | PINGRESP => Some(Packet::Other),
+        _ => None,
+    };
+    read.map(Some).ok_or_else(|| format!("it sent a packet of type {kind} that cannot be read"))
+}
 
-    /// Topic and packet identifier of a PUBLISH with QoS 1 or 2; `None` if they are incomplete.
-    pub(crate) fn publish(self, packet: &[u8]) -> Option<(&[u8], u16)> {
-        let (topic, rest) = prefixed(packet.get(self.len..)?)?;
-        Some((topic, u16_at(rest, 0)?))
+fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, Reason>> {
+    let (head, rest) = body.split_at_checked(2)?;
+    let mut granted = Granted {
+        window: u16::MAX,
+        packet_size_max: PACKET_SIZE_MAX,
+        retain_available: true,
+        qos_1: true,
+        keep_alive: 0,
+    };
+    let mut reason = Reason { code: head[1], text: None };
+    if protocol == Protocol::V311 {
+        granted.window = WINDOW_MAX_V311;
+    } else {
+        let walked = properties(rest, |identifier, value| match identifier {
+            REASON_STRING => reason.text = Some(string(value)),
+            RECEIVE_MAXIMUM => granted.window = u16_from(value).unwrap_or(u16::MAX).max(1),
+            MAXIMUM_QOS => granted.qos_1 = value != [0],
+            RETAIN_AVAILABLE => granted.retain_available = value != [0],
+            MAXIMUM_PACKET_SIZE => {
+                let size = value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                granted.packet_size_max = size.unwrap_or(PACKET_SIZE_MAX);
+            }
+            SERVER_KEEP_ALIVE => granted.keep_alive = u16_from(value).unwrap_or(0),
+            _ => {}
+        });
+        // A broker that knows only MQTT 3.1.1 refuses without properties.
+        if reason.code == 0 {
+            walked?;
+        }
     }
+    Some(if reason.code == 0 { Ok(granted) } else { Err(reason) })
+}
 
-    pub(crate) const fn has_packet_identifier(self) -> bool {
-        self.first & 0b0110 != 0
-    }
+fn suback(body: &[u8], protocol: Protocol) -> Option<Packet> {
+    let (packet, rest) = (u16_from(body)?, body.get(2..)?);
+    let codes = match protocol {
+        Protocol::V5 => properties(rest, |_, _| ())?,
+        Protocol::V311 => rest,
+    };
+    Some(Packet::Suback { packet, codes: codes.to_vec() })
+}
+
+fn disconnect(body: &[u8]) -> Reason {
+    let Some((&code, rest)) = body.split_first() else { return Reason::default() };
+    let mut text = None;
+    // Without properties it is complete.
+    _ = properties(rest, |identifier, value| {
+        if identifier == REASON_STRING {
+            text = Some(string(value));
+        }
+    });
+    Reason { code, text }
 }
 
 /// A number of variable length, and how many bytes it has. One longer than four bytes, which MQTT
@@ -69,35 +167,24 @@ fn variable_length(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// The two bytes at `at` as a number.
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let pair = bytes.get(at..at + 2)?;
-    Some(u16::from_be_bytes([pair[0], pair[1]]))
+/// The first two bytes as a number.
+fn u16_from(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.first_chunk()?))
 }
 
-/// The first four bytes as a number.
-pub(crate) fn u32_from(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(*bytes.first_chunk()?))
-}
-
-/// A string with its length before it, and what follows.
-fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let len = usize::from(u16_at(bytes, 0)?);
-    bytes.get(2..)?.split_at_checked(len)
+/// The text of a property whose value is a string.
+fn string(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.get(2..).unwrap_or_default()).into_owned()
 }
 
 /// Calls `each` with the identifier and the value of each property; gives what follows them all, or
 /// `None` where they are malformed. `bytes` begins with their length.
-pub(crate) fn properties(
-    bytes: &mut [u8],
-    mut each: impl FnMut(&mut u8, &mut [u8]),
-) -> Option<&mut [u8]> {
+fn properties(bytes: &[u8], mut each: impl FnMut(u8, &[u8])) -> Option<&[u8]> {
     let (len, prefix) = variable_length(bytes)?;
-    let (mut rest, after) = bytes.get_mut(prefix..)?.split_at_mut_checked(len)?;
-    while let Some((identifier, value)) = std::mem::take(&mut rest).split_first_mut() {
-        let size = value_size(*identifier, value)?;
-        let (value, next) = value.split_at_mut_checked(size)?;
-        each(identifier, value);
+    let (mut rest, after) = bytes.get(prefix..)?.split_at_checked(len)?;
+    while let Some((identifier, value)) = rest.split_first() {
+        let (value, next) = value.split_at_checked(value_size(*identifier, value)?)?;
+        each(*identifier, value);
         rest = next;
     }
     Some(after)
@@ -105,7 +192,7 @@ pub(crate) fn properties(
 
 /// How many bytes a property's value has (MQTT 5, section 2.2.2.2).
 fn value_size(identifier: u8, bytes: &[u8]) -> Option<usize> {
-    let string = |at: usize| Some(at + 2 + usize::from(u16_at(bytes, at)?));
+    let string = |at: usize| Some(at + 2 + usize::from(u16_from(bytes.get(at..)?)?));
     match identifier {
         0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2A => Some(1),
         0x13 | 0x21..=0x23 => Some(2),
@@ -120,34 +207,55 @@ fn value_size(identifier: u8, bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_header_is_read_once_it_is_complete() {
-        assert_eq!(FixedHeader::read(&[0x40]), None);
-        assert_eq!(FixedHeader::read(&[0x32, 0x80]), None);
-        let header = FixedHeader::read(&[0x32, 0x80, 0x01]).unwrap();
-        assert_eq!((header.kind(), header.len, header.size()), (PUBLISH, 3, 131));
-        assert!(header.has_packet_identifier());
+    fn read_all(bytes: &[u8], protocol: Protocol) -> Vec<Result<Packet, String>> {
+        let mut buffer = BytesMut::from(bytes);
+        let packets = std::iter::from_fn(|| read(&mut buffer, protocol, 1_000).transpose());
+        packets.take(10).collect()
+    }
+
+    fn read_one(bytes: &[u8], protocol: Protocol) -> Packet {
+        read_all(bytes, protocol).remove(0).unwrap()
     }
 
     #[test]
-    fn a_publish_gives_topic_and_identifier() {
-        let packet = [0x32, 9, 0, 3, b'a', b'/', b'b', 0, 7, 0, b'x'];
-        let header = FixedHeader::read(&packet).unwrap();
-        assert_eq!(header.publish(&packet), Some((&b"a/b"[..], 7)));
-        assert_eq!(header.publish(&packet[..8]), None);
+    fn a_packet_is_read_once_it_is_complete() {
+        let bytes = b"\x40\x03\x00\x07\x95\x90\x05\x00\x08\x00\x11\xff\xd0\x00\xe0\x01\xee";
+        let expected = [
+            Packet::Puback { packet: 7, code: 0x95 },
+            Packet::Suback { packet: 8, codes: vec![0x11, 0xFF] },
+            Packet::Other,
+            Packet::Disconnect(Reason { code: 0xEE, text: None }),
+        ];
+        let packets = read_all(bytes, Protocol::V5);
+        assert_eq!(packets, expected.map(Ok));
+        let mut buffer = BytesMut::new();
+        let mut count = 0;
+        for byte in bytes {
+            buffer.extend_from_slice(&[*byte]);
+            count += usize::from(read(&mut buffer, Protocol::V5, 1_000).unwrap().is_some());
+        }
+        assert_eq!(count, 4, "in any pieces");
     }
 
     #[test]
-    fn properties_are_walked_and_malformed_ones_are_noticed() {
-        let mut bytes = [12, 0x13, 1, 44, 0x1F, 0, 2, b'h', b'i', 0x24, 1, 0x25, 0, 0x87];
-        let mut seen = Vec::new();
-        let after = properties(&mut bytes, |identifier, value| {
-            seen.push((*identifier, value.to_vec()));
-        });
-        assert_eq!(after, Some(&mut [0x87][..]));
-        let texts = (0x1F, vec![0, 2, b'h', b'i']);
-        assert_eq!(seen, [(0x13, vec![1, 44]), texts, (0x24, vec![1]), (0x25, vec![0])]);
-        assert_eq!(properties(&mut [3, 0x1F, 0, 9], |_, _| ()), None);
-        assert_eq!(properties(&mut [9, 0x24], |_, _| ()), None);
+    fn a_connack_grants_or_refuses() {
+        let properties = b"\x20\x0e\x00\x00\x0b\x13\x01\x2c\x21\x00\x14\x24\x01\x25\x00\x87";
+        assert!(read_all(properties, Protocol::V5)[0].is_err(), "a property that is cut");
+        let granted = b"\x20\x0d\x00\x00\x0a\x13\x01\x2c\x21\x00\x14\x24\x01\x25\x00";
+        let Packet::Connack(Ok(granted)) = read_one(granted, Protocol::V5) else { panic!() };
+        assert_eq!((granted.window, granted.keep_alive), (20, 300));
+        assert!(granted.qos_1 && !granted.retain_available);
+        assert_eq!(granted.packet_size_max, PACKET_SIZE_MAX);
+        let refused = b"\x20\x08\x00\xff\x05\x1f\x00\x02no";
+        let reason = Reason { code: 0xFF, text: Some("no".to_owned()) };
+        assert_eq!(read_one(refused, Protocol::V5), Packet::Connack(Err(reason)));
+        let old = Reason { code: 1, text: None };
+        assert_eq!(read_one(b"\x20\x02\x00\x01", Protocol::V5), Packet::Connack(Err(old)));
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_or_of_no_type_is_an_error() {
+        assert!(read_all(&[0x30, 0xFF, 0xFF, 0x01], Protocol::V5)[0].is_err());
+        assert!(read_all(&[0x00, 0x00], Protocol::V311)[0].is_err());
     }
 }

@@ -113,4 +113,25 @@ impl Settings {
     pub(crate) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
+
+    /// The time between pings, as the broker wants no longer one; 0: it wants none.
+    pub(crate) fn ping_interval(&self, server: u16) -> Duration {
+        match server {
+            0 => self.keep_alive,
+            seconds => self.keep_alive.min(Duration::from_secs(seconds.into())),
+        }
+    }
+
+    /// The time without a packet, or an acknowledgement, after which the connection is given up.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.keep_alive.mul_f64(1.5)
+    }
+
+    /// The largest packet that the broker may send.
+    pub(crate) const fn incoming_max(&self) -> u32 {
+        match self.protocol {
+            Protocol::V5 => self.limits.incoming_max,
+            Protocol::V311 => self.limits.incoming_max_v311,
+        }
+    }
 }

@@ -1,0 +1,323 @@
+//! Runs one connection from CONNECT to its end: writes what the bridge gives it, reads what the
+//! broker sends, and notices a broker that does not react.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use secrecy::SecretString;
+use tokio::io::{AsyncReadExt, ReadHalf, split};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::codec;
+use super::connection::{Ack, Command, Connected, Connection, Event, Generation, Message};
+use super::fault::{Broken, Fault, FaultContext, Problem};
+use super::in_flight::{InFlight, Subscribed};
+use super::packet::{self, Granted, Packet};
+use super::writer::Writer;
+use crate::certificate::Certificate;
+use crate::mqtt::refusal::Refusal;
+use crate::net::{ActivityClock, Stream};
+
+/// The first byte of a TLS alert, with which no MQTT packet begins.
+const TLS_ALERT: u8 = 0x15;
+/// Bytes read from the socket at once.
+const READ_SIZE: usize = 16 * 1024;
+/// Commands written at once.
+const COMMANDS_TAKEN_MAX: usize = 1_000;
+
+/// The session's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) generation: Generation,
+    pub(crate) events: mpsc::Sender<Event>,
+    /// Set when a DISCONNECT is requested.
+    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) certificate: Option<Certificate>,
+    /// When something last came from the broker.
+    pub(crate) activity: Arc<ActivityClock>,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// `None`: as requested.
+    pub(crate) fault: Option<Fault>,
+    /// Since the broker has accepted it, if it has.
+    pub(crate) lasted: Option<Duration>,
+    pub(crate) is_unacknowledged: bool,
+}
+
+impl Ended {
+    /// There was no connection.
+    pub(crate) const fn failed(fault: Fault) -> Self {
+        Self { fault: Some(fault), lasted: None, is_unacknowledged: false }
+    }
+}
+
+/// Ends the connection: for a reason, or as requested.
+type End = Option<Fault>;
+
+/// One connection.
+pub(crate) struct Client<'a> {
+    context: &'a FaultContext<'a>,
+    link: Link,
+    reader: ReadHalf<Box<dyn Stream>>,
+    incoming: BytesMut,
+    writer: Writer,
+    in_flight: InFlight,
+    /// The room for publishes, shared with the [`Connection`].
+    window: Arc<Semaphore>,
+    connected_at: Option<Instant>,
+}
+
+/// What one read has brought.
+#[derive(Default)]
+struct Received {
+    subscribed: Vec<Subscribed>,
+    acks: Vec<Ack>,
+    messages: Vec<Message>,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn new(stream: Box<dyn Stream>, context: &'a FaultContext<'a>, link: Link) -> Self {
+        let (reader, half) = split(stream);
+        Self {
+            context,
+            link,
+            reader,
+            incoming: BytesMut::new(),
+            writer: Writer::new(half),
+            in_flight: InFlight::default(),
+            window: Arc::new(Semaphore::new(0)),
+            connected_at: None,
+        }
+    }
+
+    /// Runs the connection to its end.
+    pub(crate) async fn run(mut self, password: Option<&SecretString>) -> Ended {
+        let fault = match self.exchange(password).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        };
+        let lasted = self.connected_at.map(|at| at.elapsed());
+        Ended { fault, lasted, is_unacknowledged: !self.in_flight.is_empty() }
+    }
+
+    async fn exchange(&mut self, password: Option<&SecretString>) -> Result<Infallible, End> {
+        let limits = self.context.settings().limits;
+        let connected = timeout(limits.connack_deadline, self.connect(password)).await;
+        let granted = connected.unwrap_or_else(|_| Err(self.context.no_connack()))?;
+        let keep_alive = self.context.settings().ping_interval(granted.keep_alive);
+        let mut commands = self.announce(granted).await?;
+        // More than the CONNACK may have come.
+        self.receive().await?;
+        let (mut batch, mut is_open) = (Vec::new(), true);
+        let mut stop_at = None;
+        let mut alarm = pin!(sleep(Duration::ZERO));
+        loop {
+            if stop_at.is_some_and(|at| self.in_flight.is_empty() || at <= Instant::now()) {
+                self.writer.disconnect().await;
+                return Err(None);
+            }
+            self.incoming.reserve(READ_SIZE);
+            tokio::select! {
+                biased;
+                flushed = self.writer.flush(), if self.writer.has_output() => {
+                    flushed.map_err(|error| self.fault(Broken::Io(error)))?;
+                }
+                count = commands.recv_many(&mut batch, COMMANDS_TAKEN_MAX), if is_open => {
+                    let now = Instant::now();
+                    batch.drain(..).try_for_each(|command| self.write(now, command))?;
+                    is_open = count > 0;
+                    if !is_open && self.link.stopping.load(Ordering::Relaxed) {
+                        let at = now + limits.disconnect_deadline;
+                        stop_at = Some(at);
+                        alarm.as_mut().reset(at);
+                    }
+                }
+                () = alarm.as_mut() => {
+                    let due = self.wake(Instant::now(), keep_alive)?;
+                    alarm.as_mut().reset(stop_at.map_or(due, |at: Instant| at.min(due)));
+                }
+                read = self.reader.read_buf(&mut self.incoming) => {
+                    self.check_read(read)?;
+                    self.receive().await?;
+                }
+            }
+        }
+    }
+
+    /// Sends CONNECT, and waits for the CONNACK.
+    async fn connect(&mut self, password: Option<&SecretString>) -> Result<Granted, Fault> {
+        let written = codec::connect(self.context.settings(), password, self.writer.buffer());
+        written.map_err(|why| self.fault(Broken::Protocol(why)))?;
+        self.writer.flush().await.map_err(|error| self.fault(Broken::Io(error)))?;
+        loop {
+            self.incoming.reserve(READ_SIZE);
+            let read = self.reader.read_buf(&mut self.incoming).await;
+            if self.incoming.first() == Some(&TLS_ALERT) {
+                return Err(self.context.fault(Problem::TlsExpected));
+            }
+            self.check_read(read)?;
+            match self.next_packet()? {
+                None => {}
+                Some(Packet::Connack(Ok(granted))) => {
+                    self.context.check(&granted)?;
+                    let window = granted.window.min(self.context.settings().limits.window_max);
+                    return Ok(Granted { window, ..granted });
+                }
+                Some(Packet::Connack(Err(reason))) => return Err(self.context.refused(&reason)),
+                Some(_) => {
+                    let why = "it answered CONNECT with another packet".to_owned();
+                    return Err(self.fault(Broken::Protocol(why)));
+                }
+            }
+        }
+    }
+
+    /// The broker has accepted the connection: hands it to the bridge.
+    async fn announce(&mut self, granted: Granted) -> Result<mpsc::Receiver<Command>, End> {
+        let settings = self.context.settings();
+        let (broker, client_id, window) = (settings.url(), &settings.client_id, granted.window);
+        tracing::info!(broker, client_id, window, "connected to the broker");
+        self.connected_at = Some(Instant::now());
+        self.window.add_permits(window.into());
+        let (generation, stopping) = (self.link.generation, Arc::clone(&self.link.stopping));
+        let (connection, commands) =
+            Connection::new(generation, granted, Arc::clone(&self.window), stopping);
+        let connected = Connected {
+            connection,
+            window,
+            packet_size_max: granted.packet_size_max,
+            retain_available: granted.retain_available,
+            certificate: self.link.certificate.take(),
+        };
+        self.send(Event::Connected(connected)).await?;
+        Ok(commands)
+    }
+
+    fn write(&mut self, now: Instant, command: Command) -> Result<(), Fault> {
+        let (protocol, out) = (self.context.settings().protocol, self.writer.buffer());
+        let in_flight = &mut self.in_flight;
+        let packet = match &command {
+            Command::Publish { token, .. } => in_flight.publish(now, *token),
+            Command::Subscribe(filters) => {
+                in_flight.subscribe(filters.iter().map(|(filter, _)| filter.clone()).collect())
+            }
+            Command::Unsubscribe(_) => in_flight.next_packet(None),
+        };
+        let Some(packet) = packet else {
+            let after = self.context.settings().silence_max();
+            return Err(self.context.fault(Problem::Skipped { after }));
+        };
+        let written = match command {
+            Command::Publish { publish, .. } => codec::publish(protocol, packet, publish, out),
+            Command::Subscribe(filters) => codec::subscribe(protocol, packet, &filters, out),
+            Command::Unsubscribe(filters) => codec::unsubscribe(protocol, packet, filters, out),
+        };
+        written.map_err(|why| self.fault(Broken::Protocol(why)))
+    }
+
+    /// Sends a ping where nothing was sent for long; returns when to look again. Ends the connection
+    /// to a broker that is silent, or that answers pings and acknowledges nothing.
+    fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, Fault> {
+        let after = self.context.settings().silence_max();
+        let silent_at = self.link.activity.last_activity() + after;
+        if silent_at <= now {
+            return Err(self.context.fault(Problem::Silent { after }));
+        }
+        let overdue_at = self.in_flight.waiting_since().map(|since| since + after);
+        if overdue_at.is_some_and(|at| at <= now) {
+            return Err(self.context.fault(match self.in_flight.is_skipped() {
+                true => Problem::Skipped { after },
+                false => Problem::Unacknowledged { after },
+            }));
+        }
+        let ping_at = self.writer.ping(now, keep_alive);
+        Ok(overdue_at.into_iter().chain([silent_at, ping_at]).min().unwrap_or(ping_at))
+    }
+
+    /// Hands what has come to the bridge, also if it ends the connection.
+    async fn receive(&mut self) -> Result<(), End> {
+        let mut received = Received::default();
+        let ended = self.read_packets(&mut received);
+        self.deliver(received).await?;
+        Ok(ended?)
+    }
+
+    /// Reads the packets that are complete, until one that ends the connection.
+    fn read_packets(&mut self, received: &mut Received) -> Result<(), Fault> {
+        let (now, protocol) = (Instant::now(), self.context.settings().protocol);
+        while let Some(packet) = self.next_packet()? {
+            match packet {
+                Packet::Publish(publish) => {
+                    let read = codec::message(protocol, publish);
+                    let (message, packet) =
+                        read.map_err(|why| self.fault(Broken::Protocol(why)))?;
+                    if packet != 0 {
+                        codec::puback(packet, self.writer.buffer());
+                    }
+                    received.messages.push(message);
+                }
+                Packet::Puback { packet, code } => {
+                    let token = self.in_flight.acknowledge(now, packet);
+                    let unknown = || self.context.fault(Problem::AckMismatch { packet });
+                    let token = token.ok_or_else(unknown)?;
+                    received.acks.push(Ack { token, result: Refusal::from_code(code) });
+                }
+                Packet::Suback { packet, codes } => {
+                    received.subscribed.extend(self.in_flight.subscribed(packet, &codes));
+                }
+                Packet::Disconnect(reason) => return Err(self.context.ended(&reason)),
+                Packet::Connack(_) | Packet::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what was received to the bridge, each kind of answer in one event.
+    async fn deliver(&self, received: Received) -> Result<(), End> {
+        let generation = self.link.generation;
+        let Received { subscribed, acks, messages } = received;
+        for Subscribed { filters, refused } in subscribed {
+            self.send(Event::Subscribed { generation, filters, refused }).await?;
+        }
+        if !acks.is_empty() {
+            self.window.add_permits(acks.len());
+            self.send(Event::Acked { generation, acks }).await?;
+        }
+        for message in messages {
+            self.send(Event::Message(message)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, event: Event) -> Result<(), End> {
+        self.link.events.send(event).await.map_err(|_| None)
+    }
+
+    fn next_packet(&mut self) -> Result<Option<Packet>, Fault> {
+        let settings = self.context.settings();
+        let read = packet::read(&mut self.incoming, settings.protocol, settings.incoming_max());
+        read.map_err(|why| self.fault(Broken::Protocol(why)))
+    }
+
+    /// Whether reading has brought anything.
+    fn check_read(&self, read: io::Result<usize>) -> Result<(), Fault> {
+        match read {
+            Ok(0) => Err(self.fault(Broken::Closed)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.fault(Broken::Io(error))),
+        }
+    }
+
+    fn fault(&self, broken: Broken) -> Fault {
+        self.context.explain(broken, self.connected_at.is_some())
+    }
+}

@@ -1,0 +1,149 @@
+//! The packets that the broker has to acknowledge, matched by packet identifier.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::mqtt::refusal::Refusal;
+
+/// Packet identifiers run from 1 to this number, then again from 1.
+const PACKETS: usize = 65_535;
+
+/// A subscription that the broker has answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Subscribed {
+    pub(crate) filters: Vec<String>,
+    pub(crate) refused: Vec<(String, Refusal)>,
+}
+
+/// What is in flight on one connection.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// Identifiers are taken in turn; this one, less 1, has the first slot.
+    first: usize,
+    /// Tokens of publishes. `None`: acknowledged, or another kind of packet.
+    slots: VecDeque<Option<u64>>,
+    /// Since when the first publish is the first.
+    waiting_since: Option<Instant>,
+    is_skipped: bool,
+    subscriptions: Vec<(u16, Vec<String>)>,
+}
+
+impl InFlight {
+    /// Adds a publish; returns its identifier, or `None` if all are in use.
+    pub(crate) fn publish(&mut self, now: Instant, token: u64) -> Option<u16> {
+        self.waiting_since.get_or_insert(now);
+        self.next_packet(Some(token))
+    }
+
+    /// Adds a subscription; returns its identifier.
+    pub(crate) fn subscribe(&mut self, filters: Vec<String>) -> Option<u16> {
+        let packet = self.next_packet(None)?;
+        self.subscriptions.push((packet, filters));
+        Some(packet)
+    }
+
+    /// An identifier for the packet of a publish with this token, or for another one.
+    pub(crate) fn next_packet(&mut self, token: Option<u64>) -> Option<u16> {
+        if self.slots.len() >= PACKETS {
+            return None;
+        }
+        let packet = 1 + (self.first + self.slots.len()) % PACKETS;
+        self.slots.push_back(token);
+        self.remove_leading();
+        u16::try_from(packet).ok()
+    }
+
+    /// The broker has acknowledged a publish; returns its token, or `None` if it is not in flight.
+    pub(crate) fn acknowledge(&mut self, now: Instant, packet: u16) -> Option<u64> {
+        let index = (usize::from(packet.checked_sub(1)?) + PACKETS - self.first) % PACKETS;
+        let token = self.slots.get_mut(index)?.take()?;
+        self.is_skipped = index > 0;
+        if index == 0 {
+            self.remove_leading();
+            self.waiting_since = (!self.slots.is_empty()).then_some(now);
+        }
+        Some(token)
+    }
+
+    fn remove_leading(&mut self) {
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first = (self.first + 1) % PACKETS;
+        }
+    }
+
+    /// The broker has answered a subscription with a reason code for each filter.
+    pub(crate) fn subscribed(&mut self, packet: u16, codes: &[u8]) -> Option<Subscribed> {
+        let at = self.subscriptions.iter().position(|(sent, _)| *sent == packet)?;
+        let (_, filters) = self.subscriptions.swap_remove(at);
+        let refused = filters
+            .iter()
+            .zip(codes)
+            .filter_map(|(filter, code)| Some((filter.clone(), Refusal::from_code(*code).err()?)))
+            .collect();
+        Some(Subscribed { filters, refused })
+    }
+
+    /// Since when the oldest publish is awaited.
+    pub(crate) const fn waiting_since(&self) -> Option<Instant> {
+        self.waiting_since
+    }
+
+    /// Whether the broker has acknowledged a later publish than the oldest. MQTT wants them in
+    /// order, so that one may never come.
+    pub(crate) const fn is_skipped(&self) -> bool {
+        self.is_skipped
+    }
+
+    /// Whether no publish is in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_in_any_order_give_the_tokens_of_their_publishes() {
+        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        let packets = [7, 8, 9].map(|token| in_flight.publish(now, token).unwrap());
+        assert_eq!(packets, [1, 2, 3]);
+        assert_eq!(in_flight.acknowledge(now, 2), Some(8));
+        assert!(in_flight.is_skipped());
+        assert_eq!(in_flight.acknowledge(now, 2), None, "acknowledged twice");
+        assert_eq!((in_flight.acknowledge(now, 4), in_flight.acknowledge(now, 0)), (None, None));
+        assert_eq!(in_flight.acknowledge(now, 1), Some(7));
+        assert!(!in_flight.is_skipped() && !in_flight.is_empty());
+        assert_eq!(in_flight.acknowledge(now, 3), Some(9));
+        assert!(in_flight.is_empty() && in_flight.waiting_since().is_none());
+    }
+
+    #[test]
+    fn an_identifier_in_use_is_not_used_again() {
+        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        for token in 0..100_000 {
+            let packet = in_flight.publish(now, token).unwrap();
+            assert_eq!(in_flight.acknowledge(now, packet), Some(token));
+        }
+        let skipped = in_flight.publish(now, 0).unwrap();
+        let others = std::iter::from_fn(|| in_flight.publish(now, 1)).collect::<Vec<_>>();
+        assert_eq!(others.len(), PACKETS - 1, "all but one");
+        assert!(!others.contains(&skipped) && !others.contains(&0));
+    }
+
+    #[test]
+    fn a_subscription_is_answered_filter_by_filter() {
+        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        in_flight.publish(now, 7).unwrap();
+        let filters = vec!["a".to_owned(), "b".to_owned()];
+        let packet = in_flight.subscribe(filters.clone()).unwrap();
+        assert_eq!(in_flight.acknowledge(now, packet), None, "it is no publish");
+        let refused = vec![("b".to_owned(), Refusal::NOT_AUTHORIZED)];
+        let expected = Some(Subscribed { filters, refused });
+        assert_eq!(in_flight.subscribed(packet, &[0x01, 0x87]), expected);
+        assert_eq!(in_flight.subscribed(packet, &[0x01, 0x87]), None);
+    }
+}
