@@ -28,3 +28,4 @@ pub mod schema;
 pub mod simulator;
 pub mod store;
 pub mod task;
+pub mod topics;

@@ -54,7 +54,7 @@ impl Bridge {
         self.metrics.mqtt_connected.set(0);
         self.retained.disconnected();
         let outbox = self.persistence.outbox_mut();
-        let set_aside = self.publisher.disconnected(closed_by_broker, &self.site.directory, outbox);
+        let set_aside = self.publisher.disconnected(closed_by_broker, outbox);
         let connection = self.broker.disconnected(reason);
         if let Some(rejected) = set_aside {
             self.message_rejected(rejected);
@@ -204,8 +204,7 @@ impl Bridge {
     /// The broker has answered a message, or is known to refuse it.
     fn answered(&mut self, token: u64, result: Result<(), Refusal>) {
         let (now, outbox) = (self.clock.steady(), self.persistence.outbox_mut());
-        let acknowledged =
-            self.publisher.acknowledged(now, token, result, &self.site.directory, outbox);
+        let acknowledged = self.publisher.acknowledged(now, token, result, outbox);
         let Some(acknowledged) = acknowledged else { return };
         match acknowledged.rejected {
             None => self.metrics.published(acknowledged.kind.as_str()),

@@ -98,7 +98,7 @@ impl Bridge {
             Key::UnreportedLoss(subject) => self.losses.restore(subject.clone(), decode(value)?),
             Key::Desired(gateway) => self.restore_desired(gateway, value),
             Key::Intent(gateway) => self.report_interrupted(gateway.clone(), value),
-            Key::Clearing(topic) => self.publisher.content().clearing().restore(topic.clone()),
+            Key::Clearing(topic) => self.publisher.content().clearing().queue().push(topic.clone()),
             Key::StaleScan | Key::NextId => {}
         }
         Some(())
@@ -194,7 +194,7 @@ impl Bridge {
         let gateways = self.site.directory.gateways.iter().map(|entry| &entry.name);
         let gateways = gateways.chain(self.retained.stale_topics.gone());
         values.extend(gateways.map(|name| (Key::Gateway(name.clone()), Vec::new())));
-        let clearing = self.publisher.content().clearing().topics();
+        let clearing = self.publisher.content().clearing().queue().topics();
         values.extend(clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new())));
         values.extend(self.losses.values());
         if self.retained.stale_topics.is_open() {

@@ -16,7 +16,7 @@ use super::links::Links;
 use super::losses::Losses;
 use super::persistence::Persistence;
 use super::provisioner::Provisioner;
-use super::retained::{RetainedTopics, discovery_settings};
+use super::retained::{RetainedTopics, discovery};
 use super::site::Site;
 use super::web::Web;
 use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
@@ -25,12 +25,13 @@ use crate::gsdk::{GatewayOptions, RpcRecord, Timing, code_name};
 use crate::http::{self, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
-use crate::mqtt::{self, Publisher, Topics};
+use crate::mqtt::{self, Publisher};
 use crate::net::{BackoffPolicy, TlsFiles};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
 use crate::store::history::Retention;
 use crate::store::{self, Limits, StoreError, SyncMode};
 use crate::task::Heartbeat;
+use crate::topics::Topics;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const COMMIT: &str = env!("BUILD_COMMIT");
@@ -102,14 +103,16 @@ impl Bridge {
         let web = web.spawn(http::serve(listener, settings, links.stopped()));
         let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
         let session_settings = session_settings(config, &topics);
-        let home_assistant = discovery_settings(config, VERSION);
+        let discovery = discovery(config, &topics, VERSION);
+        let publishes_discovery = config.home_assistant.enabled;
+        let gateways = config.gateways.len();
         let facts = vec![LinkFacts::default(); links.all().len()];
         let mut bridge = Self {
             clock,
             heartbeat,
             persistence,
             losses: Losses::default(),
-            publisher: Publisher::new(topics, config.gateways.len(), home_assistant),
+            publisher: Publisher::new(topics, gateways, discovery, publishes_discovery),
             broker: Broker::start(session_settings, directory.instance_id.clone()),
             retained: RetainedTopics::new(&config.home_assistant, config.mqtt.republish_interval),
             provisioner: Provisioner::new(config),

@@ -8,7 +8,8 @@ use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
 use crate::config::Config;
 use crate::mqtt::session::spawn;
-use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, Settings, Topics};
+use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, Settings};
+use crate::topics::Topics;
 
 /// Smaller packets cannot hold the list of a gateway with some hundred devices.
 const PACKET_SMALL: u32 = 64 * 1024;

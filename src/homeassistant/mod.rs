@@ -1,25 +1,27 @@
-//! Home Assistant's discovery: what it is told of the bridge, each gateway and each device. Pure.
+//! Home Assistant's discovery: topics and payloads for the bridge, each gateway and each device.
+//! Pure.
 //!
-//! The same values are always the same bytes, so that what has not changed can be told.
+//! The same values are always the same bytes, so that what has not changed can be recognized.
 
 mod entities;
-mod owner;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use owner::{Subject, is_ours};
-
-use crate::fleet::{DeviceState, DeviceType};
+use crate::fleet::{DeviceState, DeviceType, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BRIDGE_ONLY, Directory, GatewayEntry, to_bytes};
+use crate::topics::Topics;
 
-/// Who made these devices, and their gateways' software.
+/// The manufacturer of the devices, and of their gateways' software.
 const MANUFACTURER: &str = "Suprema";
+/// The name in Home Assistant's log.
+const ORIGIN: &str = "gsdk2mqtt";
 
-/// Which controls Home Assistant is to have: those that are wanted and permitted.
+/// Which controls Home Assistant shows: those that are configured and permitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Controls {
     /// A button of the bridge: all retained topics again.
@@ -32,53 +34,12 @@ pub struct Controls {
     pub allow_all: bool,
 }
 
-/// What all discovery of one bridge has in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discovery {
-    base: String,
-    version: &'static str,
-    controls: Controls,
-}
-
-/// Where the bridge speaks and listens.
-#[derive(Clone, Debug)]
-pub struct BridgeTopics {
-    /// `online` or `offline`.
-    pub state: String,
-    /// Its info.
-    pub info: String,
-    /// Where `republish` is asked for.
-    pub republish: String,
-}
-
-/// Where a gateway's view is told, and commands to it are taken.
-#[derive(Clone, Debug)]
-pub struct GatewayTopics {
-    /// The bridge's state.
-    pub bridge_state: String,
-    /// `online` or `offline`.
-    pub state: String,
-    /// Its info.
-    pub info: String,
-    /// Where `disconnect_all` is asked for.
-    pub disconnect_all: String,
-    /// Where `accept_filter/allow_all` is asked for.
-    pub allow_all: String,
-}
-
-/// Where a device's state and events are told, and commands to its gateway are taken.
-#[derive(Clone, Debug)]
-pub struct DeviceTopics {
-    /// The bridge's state.
-    pub bridge_state: String,
-    /// Its gateway's state.
-    pub gateway_state: String,
-    /// Its own state.
-    pub state: String,
-    /// The filter of its events.
-    pub events: String,
-    /// Where `disconnect` is asked for.
-    pub disconnect: String,
+/// What discovery describes, parents first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    Bridge,
+    Gateway(GatewayIndex),
+    Device(GatewayIndex, DeviceId),
 }
 
 /// All of a device's state that its discovery depends on.
@@ -93,40 +54,90 @@ impl Shape {
     }
 }
 
+/// The discovery of one bridge.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    topics: Topics,
+    /// What its topics begin with.
+    prefix: String,
+    version: &'static str,
+    controls: Controls,
+}
+
 impl Discovery {
-    /// For this base topic, whose levels become words of the IDs.
     #[must_use]
-    pub fn new(base_topic: &str, version: &'static str, controls: Controls) -> Self {
-        Self { base: base_topic.replace('/', "_"), version, controls }
+    pub fn new(topics: Topics, prefix: String, version: &'static str, controls: Controls) -> Self {
+        Self { topics, prefix, version, controls }
+    }
+
+    /// The filter of all devices' discovery, that of others too.
+    #[must_use]
+    pub fn filter(&self) -> String {
+        self.topic("+")
+    }
+
+    fn topic(&self, id: &str) -> String {
+        format!("{}/device/{id}/config", self.prefix)
+    }
+
+    /// The ID in a topic.
+    fn id<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(&self.prefix)?.strip_prefix("/device/")?.strip_suffix("/config")
+    }
+
+    /// What the IDs begin with: the base topic, whose levels are words of the ID.
+    fn base(&self) -> String {
+        self.topics.base().replace('/', "_")
     }
 
     /// The bridge's ID: `<base>_<bridge>`.
-    #[must_use]
-    pub fn bridge_id(&self, bridge: &str) -> String {
-        format!("{}_{bridge}", self.base)
+    fn bridge_id(&self, bridge: &str) -> String {
+        format!("{}_{bridge}", self.base())
     }
 
     /// A gateway's ID. Its last word is no number, so that it is never a device's.
-    #[must_use]
-    pub fn gateway_id(&self, gateway: &GatewayName) -> String {
-        format!("{}_{gateway}_gateway", self.base)
+    fn gateway_id(&self, gateway: &GatewayName) -> String {
+        format!("{}_{gateway}_gateway", self.base())
     }
 
     /// A device's ID: `<base>_<gw>_<id>`.
+    fn device_id(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
+        format!("{}_{gateway}_{device_id}", self.base())
+    }
+
+    /// The topic of a device's discovery.
     #[must_use]
-    pub fn device_id(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
-        format!("{}_{gateway}_{device_id}", self.base)
+    pub fn device_topic(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
+        self.topic(&self.device_id(gateway, device_id))
+    }
+
+    /// The topic and the payload of a subject; `None` if it does not exist.
+    #[must_use]
+    pub fn message(
+        &self,
+        fleet: &Fleet,
+        directory: &Directory,
+        subject: Subject,
+    ) -> Option<(String, Bytes)> {
+        let (id, payload) = match subject {
+            Subject::Bridge => self.bridge(directory),
+            Subject::Gateway(gateway) => self.gateway(directory, directory.gateway(gateway)?),
+            Subject::Device(gateway, device_id) => {
+                let state = fleet.device(gateway, device_id)?;
+                self.device(directory.gateway(gateway)?, &state)
+            }
+        };
+        Some((self.topic(&id), to_bytes(&payload)))
     }
 
     /// The bridge with its entities.
-    #[must_use]
-    pub fn bridge(&self, directory: &Directory, topics: &BridgeTopics) -> Bytes {
+    fn bridge(&self, directory: &Directory) -> (String, Value) {
         let id = self.bridge_id(&directory.bridge);
         let name = match directory.bridge.as_str() {
             BRIDGE_ONLY => "gsdk2mqtt".to_owned(),
             other => format!("gsdk2mqtt {other}"),
         };
-        to_bytes(&json!({
+        let payload = json!({
             "device": {
                 "identifiers": [id],
                 "name": name,
@@ -135,18 +146,13 @@ impl Discovery {
                 "sw_version": self.version,
             },
             "origin": self.origin(),
-            "components": entities::of_bridge(&id, topics, self.controls),
-        }))
+            "components": entities::of_bridge(&id, &self.topics, self.controls),
+        });
+        (id, payload)
     }
 
-    /// A gateway with its entities; they are there as long as the bridge is.
-    #[must_use]
-    pub fn gateway(
-        &self,
-        directory: &Directory,
-        gateway: &GatewayEntry,
-        topics: &GatewayTopics,
-    ) -> Bytes {
+    /// A gateway with its entities; they are available as long as the bridge is.
+    fn gateway(&self, directory: &Directory, gateway: &GatewayEntry) -> (String, Value) {
         let id = self.gateway_id(&gateway.name);
         let mut device = json!({
             "identifiers": [id],
@@ -156,24 +162,19 @@ impl Discovery {
             "via_device": self.bridge_id(&directory.bridge),
         });
         suggest_area(&mut device, gateway.area.as_deref());
-        to_bytes(&json!({
+        let payload = json!({
             "device": device,
             "origin": self.origin(),
-            "availability": [{ "topic": topics.bridge_state }],
+            "availability": [{ "topic": self.topics.bridge_state() }],
             "availability_mode": "all",
-            "components": entities::of_gateway(&id, topics, self.controls),
-        }))
+            "components": entities::of_gateway(&id, &gateway.name, &self.topics, self.controls),
+        });
+        (id, payload)
     }
 
-    /// A device with its entities. They are there as long as its gateway's view is live, whatever
+    /// A device with its entities. They are available as long as its gateway is online, whatever
     /// its own state: a door that is down is down, not absent.
-    #[must_use]
-    pub fn device(
-        &self,
-        gateway: &GatewayEntry,
-        state: &DeviceState,
-        topics: &DeviceTopics,
-    ) -> Bytes {
+    fn device(&self, gateway: &GatewayEntry, state: &DeviceState) -> (String, Value) {
         let device_id = state.device_id;
         let id = self.device_id(&gateway.name, device_id);
         let device_type = state.info.map(|info| info.device_type);
@@ -189,22 +190,92 @@ impl Discovery {
             device["model"] = Value::from(device_type.product_name());
         }
         suggest_area(&mut device, entry.and_then(|entry| entry.area.as_deref()));
-        to_bytes(&json!({
+        let (topics, name) = (&self.topics, &gateway.name);
+        let payload = json!({
             "device": device,
             "origin": self.origin(),
-            "availability": [{ "topic": topics.bridge_state }, { "topic": topics.gateway_state }],
+            "availability":
+                [{ "topic": topics.bridge_state() }, { "topic": topics.gateway_state(name) }],
             "availability_mode": "all",
-            "components": entities::of_device(&id, device_id, topics, self.controls),
-        }))
+            "components": entities::of_device(&id, name, device_id, topics, self.controls),
+        });
+        (id, payload)
     }
 
     fn origin(&self) -> Value {
         json!({
-            "name": owner::ORIGIN,
+            "name": ORIGIN,
             "sw_version": self.version,
             "support_url": env!("CARGO_PKG_REPOSITORY"),
         })
     }
+
+    /// Whether a topic is the discovery of this gateway or of one of its devices.
+    #[must_use]
+    pub fn is_of(&self, gateway: &GatewayName, topic: &str) -> bool {
+        let Some(id) = self.id(topic) else { return false };
+        let device = || {
+            let rest = id.strip_prefix(&self.base())?.strip_prefix('_')?;
+            rest.strip_prefix(gateway.as_str())?.strip_prefix('_')?.parse::<DeviceId>().ok()
+        };
+        id == self.gateway_id(gateway) || device().is_some()
+    }
+
+    /// What a topic describes; `None` for what the configuration does not have.
+    #[must_use]
+    pub fn subject(&self, directory: &Directory, topic: &str) -> Option<Subject> {
+        let rest = self.id(topic)?.strip_prefix(&self.base())?.strip_prefix('_')?;
+        if rest == directory.bridge {
+            return Some(Subject::Bridge);
+        }
+        let (name, last) = rest.rsplit_once('_')?;
+        let at = directory.gateways.iter().position(|entry| entry.name.as_str() == name)?;
+        if last == "gateway" {
+            return Some(Subject::Gateway(GatewayIndex(at)));
+        }
+        let device_id = last.parse::<DeviceId>().ok()?;
+        // With leading zeros it is no topic of ours.
+        let is_ours = device_id.to_string() == last;
+        is_ours.then_some(Subject::Device(GatewayIndex(at), device_id))
+    }
+
+    /// Whether a message was published by this bridge, in any run: its topic is one of discovery,
+    /// and the payload names the bridge.
+    #[must_use]
+    pub fn is_ours(&self, directory: &Directory, topic: &str, payload: &[u8]) -> bool {
+        if self.id(topic).is_none() {
+            return false;
+        }
+        let Ok(published) = serde_json::from_slice::<Published>(payload) else { return false };
+        let (state, id) = (self.topics.bridge_state(), self.bridge_id(&directory.bridge));
+        published.origin.name == ORIGIN
+            && (published.availability.first().is_some_and(|first| first.topic == state)
+                || published.device.identifiers.contains(&id))
+    }
+}
+
+/// The parts of a discovery payload that show who published it.
+#[derive(Debug, Deserialize)]
+struct Published {
+    origin: Origin,
+    #[serde(default)]
+    availability: Vec<Availability>,
+    device: Device,
+}
+
+#[derive(Debug, Deserialize)]
+struct Origin {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Availability {
+    topic: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Device {
+    identifiers: Vec<String>,
 }
 
 fn suggest_area(device: &mut Value, area: Option<&str>) {

@@ -1,4 +1,4 @@
-//! Tests of the payloads: whole, as Home Assistant gets them, and whose they are.
+//! Tests of discovery: whole payloads, and what a topic or payload describes.
 
 use std::sync::Arc;
 
@@ -60,45 +60,25 @@ fn state(listed: bool) -> DeviceState {
     }
 }
 
-fn topics() -> (BridgeTopics, GatewayTopics, DeviceTopics) {
-    let text = str::to_owned;
-    let bridge = BridgeTopics {
-        state: text("gsdk/bridge/state"),
-        info: text("gsdk/bridge/info"),
-        republish: text("gsdk/bridge/request/republish"),
-    };
-    let gateway = GatewayTopics {
-        bridge_state: text("gsdk/bridge/state"),
-        state: text("gsdk/lobby/state"),
-        info: text("gsdk/lobby/info"),
-        disconnect_all: text("gsdk/lobby/request/disconnect_all"),
-        allow_all: text("gsdk/lobby/request/accept_filter/allow_all"),
-    };
-    let device = DeviceTopics {
-        bridge_state: text("gsdk/bridge/state"),
-        gateway_state: text("gsdk/lobby/state"),
-        state: text("gsdk/lobby/544114231/state"),
-        events: text("gsdk/lobby/544114231/event/+"),
-        disconnect: text("gsdk/lobby/request/disconnect"),
-    };
-    (bridge, gateway, device)
+fn discovery(controls: Controls) -> Discovery {
+    let topics = Topics::new("gsdk", "bridge");
+    Discovery::new(topics, "homeassistant".to_owned(), "1.2.3", controls)
 }
 
 /// What is published of the bridge, the gateway and the device.
 fn payloads(directory: &Directory, controls: Controls) -> [Value; 3] {
-    let discovery = Discovery::new("gsdk", "1.2.3", controls);
-    let (bridge, gateway, device) = topics();
+    let discovery = discovery(controls);
     let entry = &directory.gateways[0];
     let payloads = [
-        discovery.bridge(directory, &bridge),
-        discovery.gateway(directory, entry, &gateway),
-        discovery.device(entry, &state(true), &device),
+        discovery.bridge(directory),
+        discovery.gateway(directory, entry),
+        discovery.device(entry, &state(true)),
     ];
-    payloads.map(|payload| serde_json::from_slice(&payload).unwrap())
+    payloads.map(|(_, payload)| payload)
 }
 
 #[test]
-fn a_device_is_told_whole() {
+fn the_discovery_of_a_device_is_complete() {
     let [_, _, device] = payloads(&directory(Some("Front door")), Controls::default());
     let statuses = [
         "disconnected",
@@ -167,19 +147,19 @@ fn a_device_is_told_whole() {
 }
 
 #[test]
-fn readers_hang_on_the_gateway_and_the_gateway_on_the_bridge() {
+fn devices_are_connected_via_the_gateway_and_the_gateway_via_the_bridge() {
     let [bridge, gateway, device] = payloads(&directory(None), Controls::default());
     assert_eq!(bridge["device"]["identifiers"], json!(["gsdk_bridge"]));
     assert_eq!(bridge["device"].get("via_device"), None);
     assert_eq!(gateway["device"]["identifiers"], json!(["gsdk_lobby_gateway"]));
     assert_eq!(gateway["device"]["via_device"], "gsdk_bridge");
     assert_eq!(device["device"]["via_device"], "gsdk_lobby_gateway");
-    // The bridge's connection has no availability: it would be absent where it is to say no.
+    // The bridge's connection has no availability: otherwise it could not show that it is lost.
     assert_eq!(bridge.get("availability"), None);
     assert_eq!(bridge["components"]["connection"].get("availability"), None);
     assert_eq!(gateway["availability"], json!([{"topic": "gsdk/bridge/state"}]));
-    let live = json!([{"topic": "gsdk/bridge/state"}, {"topic": "gsdk/lobby/state"}]);
-    assert_eq!(gateway["components"]["connected_devices"]["availability"], live);
+    let online = json!([{"topic": "gsdk/bridge/state"}, {"topic": "gsdk/lobby/state"}]);
+    assert_eq!(gateway["components"]["connected_devices"]["availability"], online);
 }
 
 /// What Home Assistant's schema demands of every message, and what it would refuse.
@@ -228,7 +208,7 @@ fn controls_ask_for_what_the_commands_take() {
 }
 
 #[test]
-fn names_are_taken_as_they_are() {
+fn names_are_not_changed() {
     let long = "x".repeat(200);
     for name in ["T\u{fc}r \"A\" 'B'", "\u{1f6aa}", "{{ 1 }}", "back\\slash", &long] {
         let [_, _, device] = payloads(&directory(Some(name)), Controls::default());
@@ -240,39 +220,46 @@ fn names_are_taken_as_they_are() {
 #[test]
 fn a_device_never_listed_has_a_name_and_no_model() {
     let directory = directory(None);
-    let discovery = Discovery::new("gsdk", "1.2.3", Controls::default());
-    let payload = discovery.device(&directory.gateways[0], &state(false), &topics().2);
-    let payload: Value = serde_json::from_slice(&payload).unwrap();
+    let discovery = discovery(Controls::default());
+    let (_, payload) = discovery.device(&directory.gateways[0], &state(false));
     assert_eq!(payload["device"]["name"], "Device 544114231");
     assert_eq!(payload["device"].get("model"), None);
-    assert_ne!(Shape::of(&state(false)), Shape::of(&state(true)), "so that it is told again");
+    assert_ne!(Shape::of(&state(false)), Shape::of(&state(true)), "it is published again");
 }
 
 #[test]
-fn what_is_ours_is_known_by_the_bridges_state() {
-    let [bridge, gateway, device] = payloads(&directory(None), ALL);
-    let ours = |payload: &Value, bridge: &str| {
-        let (state, id) = (format!("gsdk/{bridge}/state"), format!("gsdk_{bridge}"));
-        is_ours(payload.to_string().as_bytes(), &state, &id)
+fn a_payload_names_the_bridge_that_published_it() {
+    const TOPIC: &str = "homeassistant/device/gsdk_bridge/config";
+    let all = payloads(&directory(None), ALL);
+    let discovery = discovery(ALL);
+    let is_ours = |payload: &Value, bridge: &str| {
+        let directory = Directory { bridge: bridge.to_owned(), ..directory(None) };
+        let topics = Topics::new("gsdk", bridge);
+        let discovery = Discovery { topics, ..discovery.clone() };
+        discovery.is_ours(&directory, TOPIC, payload.to_string().as_bytes())
     };
-    for payload in [&bridge, &gateway, &device] {
-        assert!(ours(payload, "bridge"), "{payload}");
-        assert!(!ours(payload, "bridge_2"), "another bridge's: {payload}");
+    for payload in &all {
+        assert!(is_ours(payload, "bridge"), "{payload}");
+        assert!(!is_ours(payload, "bridge_2"), "another bridge's: {payload}");
         let mut other = payload.clone();
         other["origin"]["name"] = json!("zigbee2mqtt");
-        assert!(!ours(&other, "bridge"));
+        assert!(!is_ours(&other, "bridge"));
     }
-    assert!(!is_ours(b"", "gsdk/bridge/state", "gsdk_bridge"));
-    assert!(!is_ours(b"{\"origin\":7}", "gsdk/bridge/state", "gsdk_bridge"));
+    for payload in ["", "{\"origin\":7}"] {
+        assert!(!discovery.is_ours(&directory(None), TOPIC, payload.as_bytes()));
+    }
+    let bridge = all[0].to_string();
+    assert!(!discovery.is_ours(&directory(None), "elsewhere/gsdk_bridge", bridge.as_bytes()));
 }
 
 #[test]
-fn an_id_leads_back_to_its_subject() {
+fn a_topic_leads_back_to_its_subject() {
     let mut directory = directory(None);
     // A gateway whose ID would be a device's, were it not for its last word.
     let twin = GatewayEntry { name: "lobby_7".parse().unwrap(), ..directory.gateways[0].clone() };
     directory.gateways.push(twin);
-    let discovery = Discovery::new("site/gsdk", "1", Controls::default());
+    let topics = Topics::new("site/gsdk", "bridge");
+    let discovery = Discovery::new(topics, "ha".to_owned(), "1", Controls::default());
     let seven = DeviceId::new(7).unwrap();
     let mut subjects = vec![(discovery.bridge_id("bridge"), Subject::Bridge)];
     for (at, entry) in directory.gateways.iter().enumerate() {
@@ -283,9 +270,17 @@ fn an_id_leads_back_to_its_subject() {
     }
     assert_eq!(subjects[2].0, "site_gsdk_lobby_7");
     for (id, subject) in subjects {
-        assert_eq!(discovery.subject(&directory, &id), Some(subject), "{id}");
+        let topic = format!("ha/device/{id}/config");
+        assert_eq!(discovery.subject(&directory, &topic), Some(subject), "{id}");
     }
     for none in ["site_gsdk", "site_gsdk_attic_7", "site_gsdk_lobby_07", "gsdk_lobby_7", "x"] {
-        assert_eq!(discovery.subject(&directory, none), None, "{none}");
+        let topic = format!("ha/device/{none}/config");
+        assert_eq!(discovery.subject(&directory, &topic), None, "{none}");
+    }
+    assert_eq!(discovery.subject(&directory, "ha/site_gsdk_bridge"), None);
+    let lobby = "lobby".parse().unwrap();
+    for (id, is_of) in [("lobby_7", true), ("lobby_gateway", true), ("bridge", false)] {
+        let topic = format!("ha/device/site_gsdk_{id}/config");
+        assert_eq!(discovery.is_of(&lobby, &topic), is_of, "{id}");
     }
 }

@@ -1,17 +1,15 @@
-//! The broker's side: topics, what is published and in which order, and the session that sends it.
+//! The broker's side: what is published and in which order, requests, and the session.
 
 mod publish;
 mod refusal;
 mod request;
 pub mod session;
-mod topics;
 
-pub(crate) use publish::{Answer, DiscoverySettings, Kind, Publisher, Rejected, View};
+pub(crate) use publish::{Answer, Kind, Publisher, Rejected, View};
 pub use refusal::Refusal;
 pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReplyTo, Request};
 pub use session::{
-    Ack, Connected, Connection, Event, Generation, Limits, Message, Password, Protocol, Publish,
-    PublishError, RetainHandling, Session, Settings, Will,
+    Ack, Connected, Connection, Event, FILTERS_PER_PACKET, Generation, Limits, Message, Password,
+    Protocol, Publish, PublishError, RetainHandling, Session, Settings, Will,
 };
-pub use topics::{FILTERS_PER_PACKET, Owner, Topics};

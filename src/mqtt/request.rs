@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::publish::Answer;
 use super::session::Message;
-use super::topics::Topics;
+use crate::topics::Topics;
 
 /// The longest response topic that is used, in bytes (contract, section 4).
 const RESPONSE_TOPIC_LEN_MAX: usize = 256;

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::*;
 use crate::fleet::Fleet;
 use crate::ids::{Moment, SteadyClock};
-use crate::mqtt::{Message, Topics};
+use crate::mqtt::Message;
 use crate::payload::Directory;
+use crate::topics::Topics;
 
 const CONFIG: &str = r#"
 state_dir = "/nonexistent"

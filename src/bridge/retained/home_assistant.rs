@@ -12,16 +12,17 @@ use tokio::time::Instant;
 use crate::config::{Config, HomeAssistant};
 use crate::homeassistant::{Controls, Discovery};
 use crate::ids::CommandName;
-use crate::mqtt::{DiscoverySettings, Message};
+use crate::mqtt::Message;
+use crate::topics::Topics;
 
 /// The payload with which Home Assistant announces its start.
 const BIRTH: &[u8] = b"online";
 /// The longest delay before discovery is published again: not all bridges at one moment.
 const JITTER_MS: u64 = 5_000;
 
-/// What the publisher has to know.
-pub(crate) fn discovery_settings(config: &Config, version: &'static str) -> DiscoverySettings {
-    let HomeAssistant { enabled, discovery_prefix, controls, .. } = &config.home_assistant;
+/// Discovery as configured.
+pub(crate) fn discovery(config: &Config, topics: &Topics, version: &'static str) -> Discovery {
+    let HomeAssistant { discovery_prefix, controls, .. } = &config.home_assistant;
     let permitted = |command| *controls && config.commands.allow.permits(command);
     let controls = Controls {
         republish: permitted(CommandName::Republish),
@@ -29,11 +30,7 @@ pub(crate) fn discovery_settings(config: &Config, version: &'static str) -> Disc
         disconnect_all: permitted(CommandName::DisconnectAll),
         allow_all: permitted(CommandName::FilterAllowAll),
     };
-    DiscoverySettings {
-        enabled: *enabled,
-        prefix: discovery_prefix.clone(),
-        discovery: Discovery::new(&config.mqtt.base_topic, version, controls),
-    }
+    Discovery::new(topics.clone(), discovery_prefix.clone(), version, controls)
 }
 
 /// What is known of Home Assistant.

@@ -15,7 +15,7 @@ use crate::mqtt::{Message, Publisher, RetainHandling};
 use crate::payload::Directory;
 
 pub(crate) use forget::{ForgetScan, Forgotten};
-pub(crate) use home_assistant::{HomeAssistantWatch, discovery_settings};
+pub(crate) use home_assistant::{HomeAssistantWatch, discovery};
 pub(crate) use scan::{Progress, Scan};
 pub(crate) use stale_topics::StaleTopics;
 
@@ -81,7 +81,11 @@ impl RetainedTopics {
         self.stale_topics.received(message, publisher.topics(), directory);
         self.home_assistant.received(now, message);
         if message.retain
-            && publisher.content().discovery_found(directory, &message.topic, &message.payload)
+            && publisher.content().discovery_mut().found(
+                directory,
+                &message.topic,
+                &message.payload,
+            )
         {
             self.home_assistant.stale_found();
         }

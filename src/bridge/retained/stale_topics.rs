@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{Message, Owner, Topics};
+use crate::mqtt::Message;
 use crate::payload::Directory;
+use crate::topics::{Owner, Topics};
 
 /// Devices remembered at most; more are not those of one bridge.
 const FOUND_MAX: usize = 1_000_000;

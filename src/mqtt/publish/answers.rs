@@ -3,20 +3,71 @@
 
 use std::collections::VecDeque;
 
-use super::answer::Answer;
+use bytes::Bytes;
+
 use super::message::{MessageId, Outgoing};
 use crate::mqtt::refusal::Refusal;
+use crate::mqtt::session::Publish;
 
 /// Answers that wait or are in flight.
 const ANSWERS_MAX: usize = 10_000;
 /// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
 /// it.
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an answer in memory beside its packet.
+const ANSWER_OVERHEAD: usize = 256;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
 /// The broker has to close the connection this often while an answer is in flight before the size
 /// of that answer is believed to be its limit.
 const CLOSED_MIN: u32 = 2;
+
+/// An answer to a request, with its alternatives where the broker refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Answer {
+    pub(crate) topic: String,
+    /// The topic for the case that the broker refuses the first one.
+    pub(crate) otherwise: Option<String>,
+    pub(crate) payload: Bytes,
+    /// Sent instead if the broker refuses the payload as too large.
+    pub(crate) short: Option<Bytes>,
+    pub(crate) correlation_data: Option<Bytes>,
+}
+
+impl Answer {
+    /// An upper bound of its packet's size on either topic, a few bytes too large at most.
+    pub(crate) fn packet_size(&self) -> usize {
+        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
+        let publish = Publish {
+            payload: self.payload.clone(),
+            content_type: Some("application/json"),
+            correlation_data: self.correlation_data.clone(),
+            ..Publish::default()
+        };
+        publish.size() + self.topic.len().max(otherwise)
+    }
+
+    /// Adds a short answer, which is sent if the broker refuses this one as too large.
+    pub(crate) fn or_short(self, short: Bytes) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    fn memory(&self) -> usize {
+        let short = self.short.as_ref().map_or(0, Bytes::len);
+        self.packet_size() + short + ANSWER_OVERHEAD
+    }
+
+    /// The answer to send after a refusal: the short one, then the one on the bridge's own response
+    /// topic, each once.
+    fn after(mut self, refusal: Refusal) -> Option<Self> {
+        if refusal == Refusal::PACKET_TOO_LARGE && self.short.is_some() {
+            self.payload = self.short.take()?;
+        } else {
+            self.topic = self.otherwise.take()?;
+        }
+        Some(self)
+    }
+}
 
 /// Why an answer is not sent. The requester has to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,21 +87,26 @@ impl AnswerDropped {
     }
 }
 
-/// The answers of one connection.
+/// The answers of one connection, and the limit of a broker that announces none and closes the
+/// connection over larger packets.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerQueue {
     waiting: VecDeque<Answer>,
+    /// Their packet sizes.
     in_flight: Vec<usize>,
     memory: usize,
-    limit: SizeLimit,
+    /// The largest packet that the broker has accepted.
+    accepted_max: usize,
+    /// The smallest of the answers over which it may have closed, and how often it did.
+    closed_min: Option<usize>,
+    closed: u32,
 }
 
 impl AnswerQueue {
     pub(crate) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
         let memory = self.memory + answer.memory();
-        let full =
-            self.waiting.len() + self.in_flight.len() >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX;
-        if full && !self.is_empty() {
+        let count = self.waiting.len() + self.in_flight.len();
+        if (count >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX) && count > 0 {
             return Err(AnswerDropped::QueueFull);
         }
         self.memory = memory;
@@ -80,7 +136,7 @@ impl AnswerQueue {
             self.memory = self.memory.saturating_sub(answer.memory());
         }
         match result {
-            Ok(()) => self.limit.taken(size),
+            Ok(()) => self.accepted_max = self.accepted_max.max(size),
             Err(refusal) => {
                 if let Some(next) = answer.after(refusal) {
                     // The queue has just lost a larger one.
@@ -93,8 +149,9 @@ impl AnswerQueue {
 
     /// The connection has ended, and the answers with it.
     pub(crate) fn disconnected(&mut self, closed_by_broker: bool) {
-        if let Some(largest) = self.in_flight.iter().max().filter(|_| closed_by_broker) {
-            self.limit.closed(*largest);
+        if let Some(&largest) = self.in_flight.iter().max().filter(|_| closed_by_broker) {
+            self.closed_min = Some(self.closed_min.map_or(largest, |size| size.min(largest)));
+            self.closed = self.closed.saturating_add(1);
         }
         self.waiting.clear();
         self.in_flight.clear();
@@ -107,39 +164,12 @@ impl AnswerQueue {
 
     /// The size from which on the broker closes the connection, where it has shown one.
     pub(crate) fn closes_from(&self) -> Option<usize> {
-        self.limit.closes_from()
-    }
-}
-
-/// The limit of a broker that announces none and closes the connection over larger packets.
-#[derive(Debug, Default)]
-struct SizeLimit {
-    taken_max: usize,
-    closed_min: usize,
-    times: u32,
-}
-
-impl SizeLimit {
-    fn taken(&mut self, size: usize) {
-        self.taken_max = self.taken_max.max(size);
-    }
-
-    fn closed(&mut self, size: usize) {
-        if self.times == 0 || size < self.closed_min {
-            self.closed_min = size;
-        }
-        self.times = self.times.saturating_add(1);
-    }
-
-    fn closes_from(&self) -> Option<usize> {
-        (self.times >= CLOSED_MIN && self.closed_min > self.taken_max).then_some(self.closed_min)
+        self.closed_min.filter(|size| self.closed >= CLOSED_MIN && *size > self.accepted_max)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn sent(queue: &mut AnswerQueue) -> Answer {
@@ -162,8 +192,8 @@ mod tests {
     #[test]
     fn answers_are_bounded_by_bytes_and_one_alone_always_fits() {
         let mut queue = AnswerQueue::default();
-        let taken = (0..100).filter(|_| queue.push(answer(1 << 20)).is_ok()).count();
-        assert_eq!(taken, 7, "the bound of 8 MiB, less what each takes beside its payload");
+        let queued = (0..100).filter(|_| queue.push(answer(1 << 20)).is_ok()).count();
+        assert_eq!(queued, 7, "the bound of 8 MiB, less what each takes beside its payload");
         queue.disconnected(false);
         assert!(queue.is_empty());
         assert_eq!(queue.push(answer(20 << 20)), Ok(()));
@@ -191,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_over_which_the_broker_closes_twice_is_its_limit_unless_it_took_one_as_large() {
+    fn a_size_over_which_the_broker_closes_twice_is_its_limit_unless_it_accepted_one_as_large() {
         let close = |queue: &mut AnswerQueue, len: usize| {
             queue.push(answer(len)).unwrap();
             sent(queue);

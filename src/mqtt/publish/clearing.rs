@@ -1,22 +1,27 @@
-//! Clears the topics of what no longer exists, by empty retained messages.
+//! Clears the topics of what no longer exists, by empty retained messages: at once, or once the
+//! session has settled (contract, "Clearing").
 //!
 //! The store remembers a topic until the broker has accepted that: the process may end before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::clear_queue::ClearQueue;
 use super::message::{MessageId, Outgoing, View};
 use crate::fleet::GatewayIndex;
-use crate::mqtt::topics::Topics;
 use crate::store::{Key, Outbox};
+use crate::topics::Topics;
 
 /// The topics of states and infos that are to be cleared.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clearing {
+    topics: Topics,
     queue: ClearQueue,
 }
 
 impl Clearing {
+    pub(crate) fn new(topics: Topics) -> Self {
+        Self { topics, queue: ClearQueue::default() }
+    }
+
     pub(crate) fn clear(&mut self, topic: String, outbox: &mut Outbox) {
         outbox.changes().put(Key::Clearing(topic.clone()), &[]);
         self.queue.push(topic);
@@ -26,42 +31,38 @@ impl Clearing {
     pub(crate) fn clear_at_once(&mut self, topics: BTreeSet<String>, outbox: &mut Outbox) {
         for topic in topics {
             outbox.changes().put(Key::Clearing(topic.clone()), &[]);
-            self.queue.push_at_once(topic);
+            self.queue.at_once.push_back(topic);
         }
     }
 
-    /// Restores a topic that was not cleared when an earlier process ended.
-    pub(crate) fn restore(&mut self, topic: String) {
-        self.queue.push(topic);
+    /// The topics, in the order in which they are cleared.
+    pub(crate) const fn queue(&mut self) -> &mut ClearQueue {
+        &mut self.queue
     }
 
-    /// Lets these topics, which `forget` named, not wait for the session to settle.
-    pub(crate) fn prioritize(&mut self, topics: &BTreeSet<String>) {
-        self.queue.prioritize(topics);
-    }
-
-    pub(crate) const fn set_settled(&mut self) {
-        self.queue.set_settled(true);
-    }
-
-    pub(crate) fn disconnected(&mut self) {
-        self.queue.disconnected();
+    /// Whether everything is cleared.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// The next message, for a topic that is still of nothing that exists.
-    pub(crate) fn next(
-        &mut self,
-        topics: &Topics,
-        view: &View,
-        outbox: &mut Outbox,
-    ) -> Option<Outgoing> {
+    pub(crate) fn next(&mut self, view: &View, outbox: &mut Outbox) -> Option<Outgoing> {
         loop {
             let topic = self.queue.pop()?;
-            if !is_in_use(&topic, topics, view) {
+            if !self.is_in_use(&topic, view) {
                 return Some(Outgoing::text(MessageId::Clear(topic.clone()), topic, ""));
             }
             self.finish(topic, outbox);
         }
+    }
+
+    /// Whether the gateway or device of a topic exists again, so that its value is true.
+    fn is_in_use(&self, topic: &str, view: &View) -> bool {
+        let Some(owner) = self.topics.owner(topic) else { return false };
+        let mut entries = view.directory.gateways.iter();
+        let Some(at) = entries.position(|entry| entry.name == owner.gateway) else { return false };
+        let exists = |device_id| view.fleet.device(GatewayIndex(at), device_id).is_some();
+        owner.device_id.is_none_or(exists)
     }
 
     /// The topic is cleared, or cannot be.
@@ -69,27 +70,99 @@ impl Clearing {
         self.queue.finish(&topic);
         outbox.changes().remove(Key::Clearing(topic));
     }
+}
 
+/// Topics in the order in which they are cleared.
+#[derive(Debug, Default)]
+pub(crate) struct ClearQueue {
+    at_once: VecDeque<String>,
+    /// Held back until the session has settled.
+    later: VecDeque<String>,
+    /// Sent, and not known to be accepted.
+    sent: BTreeSet<String>,
+    is_settled: bool,
+}
+
+impl ClearQueue {
+    /// Adds the topic of something that no longer exists.
+    pub(crate) fn push(&mut self, topic: String) {
+        self.later.push_back(topic);
+    }
+
+    /// Holds these topics back no longer.
+    pub(crate) fn prioritize(&mut self, topics: &BTreeSet<String>) {
+        let (wanted, later): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.later).into_iter().partition(|it| topics.contains(it));
+        self.later = later;
+        self.at_once.extend(wanted);
+    }
+
+    /// The session has lasted long enough to clear what no longer exists.
+    pub(crate) const fn set_settled(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// The next topic that may be cleared now; it counts as sent.
+    pub(crate) fn pop(&mut self) -> Option<String> {
+        let later = if self.is_settled { Some(&mut self.later) } else { None };
+        let topic = self.at_once.pop_front().or_else(|| later?.pop_front())?;
+        self.sent.insert(topic.clone());
+        Some(topic)
+    }
+
+    /// A topic that was sent is cleared, or cannot be.
+    pub(crate) fn finish(&mut self, topic: &str) {
+        self.sent.remove(topic);
+    }
+
+    /// A topic that was sent is to be cleared again.
     pub(crate) fn retry(&mut self, topic: String) {
-        self.queue.retry(topic);
+        self.sent.remove(&topic);
+        self.later.push_back(topic);
     }
 
-    /// Whether nothing is left to be cleared.
+    /// Everything sent is to be cleared again, on a new connection that has not settled yet.
+    pub(crate) fn disconnected(&mut self) {
+        self.later.extend(std::mem::take(&mut self.sent));
+        self.is_settled = false;
+    }
+
+    /// Whether a topic may be cleared now.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.at_once.is_empty() || (self.is_settled && !self.later.is_empty())
+    }
+
+    /// Whether everything is cleared.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.topics().next().is_none()
     }
 
-    /// The topics that are not known to be cleared.
+    /// All topics that are not known to be cleared.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
-        self.queue.iter()
+        self.at_once.iter().chain(&self.later).chain(&self.sent)
     }
 }
 
-/// Whether the gateway or device of a topic exists again, so that its value is true.
-fn is_in_use(topic: &str, topics: &Topics, view: &View) -> bool {
-    let Some(owner) = topics.owner(topic) else { return false };
-    let mut entries = view.directory.gateways.iter();
-    let Some(at) = entries.position(|entry| entry.name == owner.gateway) else { return false };
-    let exists = |device_id| view.fleet.device(GatewayIndex(at), device_id).is_some();
-    owner.device_id.is_none_or(exists)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_wait_for_the_session_to_settle_unless_they_have_priority() {
+        let mut queue = ClearQueue::default();
+        for topic in ["a", "b", "c"] {
+            queue.push(topic.to_owned());
+        }
+        queue.at_once.push_back("now".to_owned());
+        queue.prioritize(&BTreeSet::from(["b".to_owned()]));
+        assert_eq!([queue.pop(), queue.pop()].map(Option::unwrap), ["now", "b"]);
+        assert_eq!((queue.pop(), queue.is_ready(), queue.is_empty()), (None, false, false));
+        queue.set_settled();
+        assert_eq!([queue.pop(), queue.pop()].map(Option::unwrap), ["a", "c"]);
+        ["now", "b", "a"].into_iter().for_each(|topic| queue.finish(topic));
+        queue.retry("c".to_owned());
+        assert_eq!(queue.pop().as_deref(), Some("c"));
+        queue.disconnected();
+        assert_eq!((queue.pop(), queue.topics().count()), (None, 1));
+    }
 }

@@ -3,21 +3,20 @@
 
 use std::time::Instant;
 
-use super::answer::Answer;
-use super::answers::{AnswerDropped, AnswerQueue};
+use bytes::Bytes;
+
+use super::answers::{Answer, AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
-use super::discovery_settings::DiscoverySettings;
-use super::events::next_event;
-use super::message::{MessageId, Outgoing, Rejected, View};
+use super::message::{MessageId, Outgoing, Rejected, Sent, View};
 use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::mqtt::refusal::Rejection;
-use crate::mqtt::topics::Topics;
-use crate::payload::{Directory, GatewayEntry};
+use crate::payload::{Directory, GatewayEntry, Subject};
 use crate::store::Outbox;
+use crate::topics::Topics;
 
 /// While states, answers and events wait, each cycle of this many messages has one state, one
 /// answer, and events else: a flood of the others holds up no event.
@@ -39,12 +38,12 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoverySettings) -> Self {
+    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoveryPublisher) -> Self {
         Self {
+            states: States::new(topics.clone(), gateways),
+            clearing: Clearing::new(topics.clone()),
             topics,
-            states: States::new(gateways),
-            clearing: Clearing::default(),
-            discovery: DiscoveryPublisher::new(discovery),
+            discovery,
             answers: AnswerQueue::default(),
             refusals: Refusals::default(),
             turn: 0,
@@ -94,13 +93,13 @@ impl Content {
         self.states.reset_bridge();
         self.answers.disconnected(closed_by_broker);
         self.refusals.disconnected();
-        self.clearing.disconnected();
+        self.clearing.queue().disconnected();
     }
 
     /// The session has lasted long enough to clear what no longer exists.
     pub(crate) const fn set_settled(&mut self) {
-        self.clearing.set_settled();
-        self.discovery.set_settled();
+        self.clearing.queue().set_settled();
+        self.discovery.removals().set_settled();
     }
 
     /// A gateway's state has changed; device states that changed before it are published before it.
@@ -139,23 +138,13 @@ impl Content {
     /// Clears these devices, which `forget` named, without waiting for the session to settle.
     pub(crate) fn prioritize_clearing(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
         let states = device_ids.iter().map(|&id| self.topics.device_state(&entry.name, id));
-        self.clearing.prioritize(&states.collect());
+        self.clearing.queue().prioritize(&states.collect());
         self.discovery.prioritize(entry, device_ids);
     }
 
     /// Whether nothing is left to be cleared.
     pub(crate) fn is_cleared(&self) -> bool {
         self.clearing.is_empty() && self.discovery.is_removed()
-    }
-
-    /// See [`DiscoveryPublisher::found`].
-    pub(crate) fn discovery_found(
-        &mut self,
-        directory: &Directory,
-        topic: &str,
-        payload: &[u8],
-    ) -> bool {
-        self.discovery.found(&self.topics, directory, topic, payload)
     }
 
     pub(crate) const fn bridge_state_is_sent(&self) -> bool {
@@ -169,16 +158,6 @@ impl Content {
         [info, self.refusals.wake_at(), discovery].into_iter().flatten().min()
     }
 
-    /// The bridge's info, and nothing else.
-    pub(crate) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        self.states.next_bridge_info(now, &self.topics, view)
-    }
-
-    /// `offline`, and nothing else.
-    pub(crate) fn next_of_shutdown(&mut self, view: &View) -> Option<Outgoing> {
-        self.states.next_of_shutdown(&self.topics, view)
-    }
-
     /// The next message in the contract's order. Device states that are held back hold back
     /// `online` of their gateways.
     pub(crate) fn next(
@@ -189,15 +168,15 @@ impl Content {
         is_online: bool,
         holds_states: bool,
     ) -> Option<Outgoing> {
-        let Self { topics, states, clearing, discovery, refusals, .. } = self;
+        let Self { states, clearing, discovery, refusals, .. } = self;
         states
-            .next_offline(topics, view)
-            .or_else(|| states.next_bridge_state(topics))
+            .next_offline(view)
+            .or_else(|| states.next_bridge_state())
             .or_else(|| refusals.next_empty())
-            .or_else(|| clearing.next(topics, view, outbox))
-            .or_else(|| if holds_states { None } else { states.next_online(topics, view) })
-            .or_else(|| states.next_info(now, topics, view))
-            .or_else(|| if is_online { discovery.next(now, topics, view) } else { None })
+            .or_else(|| clearing.next(view, outbox))
+            .or_else(|| if holds_states { None } else { states.next_online(view) })
+            .or_else(|| states.next_info(now, view))
+            .or_else(|| if is_online { discovery.next(now, view) } else { None })
             .or_else(|| self.next_in_cycle(outbox, view, is_online))
     }
 
@@ -209,23 +188,41 @@ impl Content {
         is_online: bool,
     ) -> Option<Outgoing> {
         self.turn = (self.turn + 1) % CYCLE;
-        let Self { topics, states, discovery, answers, turn, .. } = self;
-        if *turn == ANSWER_TURN
+        let turn = self.turn;
+        if turn == ANSWER_TURN
             && is_online
-            && let Some(answer) = answers.next()
+            && let Some(answer) = self.answers.next()
         {
             return Some(answer);
         }
-        let mut state = |states: &mut States| {
-            states.next_device(topics, view, |gateway, state| discovery.state_sent(gateway, state))
-        };
-        let mut event = |states: &States| next_event(outbox, states, topics, view.directory);
-        let next = if *turn == STATE_TURN {
-            state(states).or_else(|| event(states))
+        let next = if turn == STATE_TURN {
+            self.next_device(view).or_else(|| self.next_event(outbox, view.directory))
         } else {
-            event(states).or_else(|| state(states))
+            self.next_event(outbox, view.directory).or_else(|| self.next_device(view))
         };
-        next.or_else(|| if is_online { answers.next() } else { None })
+        next.or_else(|| if is_online { self.answers.next() } else { None })
+    }
+
+    /// The next device state; the device's discovery follows it.
+    fn next_device(&mut self, view: &View) -> Option<Outgoing> {
+        let Self { states, discovery, .. } = self;
+        states.next_device(view, |gateway, state| discovery.state_sent(gateway, state))
+    }
+
+    /// The oldest event that may be sent. A gateway's event follows the state that it led to.
+    fn next_event(&self, outbox: &mut Outbox, directory: &Directory) -> Option<Outgoing> {
+        let may_be_sent = |subject: &Subject| match subject {
+            Subject::Gateway(name) => {
+                let at = directory.gateways.iter().position(|entry| entry.name == *name);
+                !at.is_some_and(|at| self.states.gateway_waits(GatewayIndex(at)))
+            }
+            Subject::Bridge | Subject::Device(..) => true,
+        };
+        let (event, lost) = outbox.next(may_be_sent)?;
+        let topic = self.topics.event(&event.subject, &event.event_type);
+        let payload = with_lost(&event.payload, lost);
+        let message = Outgoing::json(MessageId::Event(event.subject.clone()), topic, payload);
+        Some(Outgoing { number: event.id, ..message })
     }
 
     /// Queues the refused messages that are due to be sent again.
@@ -262,11 +259,11 @@ impl Content {
     pub(crate) fn rejected(
         &mut self,
         now: Moment,
-        id: MessageId,
-        topic: String,
+        sent: Sent,
         rejection: Rejection,
         outbox: &mut Outbox,
     ) -> Rejected {
+        let Sent { id, topic, .. } = sent;
         let kind = id.kind();
         let mut lost = None;
         match &id {
@@ -303,38 +300,23 @@ impl Content {
             MessageId::GatewayInfo(gateway) => self.states.info_again(gateway),
             MessageId::BridgeState => self.states.bridge_state_again(),
             MessageId::BridgeInfo => self.states.bridge_info_again(),
-            MessageId::Clear(topic) => self.clearing.retry(topic),
+            MessageId::Clear(topic) => self.clearing.queue().retry(topic),
             MessageId::Empty(of) => self.refusals.empty_again(*of),
             MessageId::Answer(_) => {}
             MessageId::Discovery(subject) => self.discovery.retry(subject),
-            MessageId::RemoveDiscovery(topic) => self.discovery.retry_removal(topic),
+            MessageId::RemoveDiscovery(topic) => self.discovery.removals().push(topic),
         }
     }
+}
 
-    pub(crate) fn topic_of(
-        &self,
-        id: &MessageId,
-        directory: &Directory,
-        outbox: &Outbox,
-    ) -> String {
-        let topics = &self.topics;
-        let name = |gateway: &GatewayIndex| directory.gateway(*gateway).map(|entry| &entry.name);
-        let topic = match id {
-            MessageId::Answer(answer) => Some(answer.topic.clone()),
-            MessageId::Clear(topic) | MessageId::RemoveDiscovery(topic) => Some(topic.clone()),
-            MessageId::Empty(of) => Some(self.topic_of(of, directory, outbox)),
-            MessageId::Discovery(subject) => self.discovery.topic_of(directory, *subject),
-            MessageId::Event(subject) => {
-                outbox.first_of(subject).map(|(_, event_type)| topics.event(subject, event_type))
-            }
-            MessageId::BridgeState => Some(topics.bridge_state()),
-            MessageId::BridgeInfo => Some(topics.bridge_info()),
-            MessageId::DeviceState(gateway, id) => {
-                name(gateway).map(|name| topics.device_state(name, *id))
-            }
-            MessageId::GatewayState(gateway) => name(gateway).map(|it| topics.gateway_state(it)),
-            MessageId::GatewayInfo(gateway) => name(gateway).map(|it| topics.gateway_info(it)),
-        };
-        topic.unwrap_or_else(|| topics.all())
+/// The payload with the number of events of its subject that were dropped before it.
+fn with_lost(payload: &Bytes, lost: u64) -> Bytes {
+    match payload.strip_suffix(b"}") {
+        Some(open) if lost > 0 => {
+            let mut payload = open.to_vec();
+            payload.extend_from_slice(format!(",\"lost\":{lost}}}").as_bytes());
+            payload.into()
+        }
+        _ => payload.clone(),
     }
 }

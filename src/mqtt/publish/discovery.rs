@@ -8,13 +8,11 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
-use super::clear_queue::ClearQueue;
-use super::discovery_settings::DiscoverySettings;
+use super::clearing::ClearQueue;
 use super::message::{MessageId, Outgoing, View};
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
-use crate::homeassistant::{self, Shape, Subject};
+use crate::homeassistant::{Discovery, Shape, Subject};
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::mqtt::topics::Topics;
 use crate::payload::{Directory, GatewayEntry};
 
 /// Between two messages, in milliseconds. Home Assistant needs tens of milliseconds for a new
@@ -35,7 +33,9 @@ const STATES_AFTER_MS: i64 = 3_000;
 /// What the broker retains of discovery, and what is to be published or removed.
 #[derive(Debug)]
 pub(crate) struct DiscoveryPublisher {
-    settings: DiscoverySettings,
+    discovery: Discovery,
+    /// Whether it is published; otherwise what the broker retains of it is removed.
+    is_enabled: bool,
     /// Hashes of the payloads at the broker; `None`: it is published again in any case.
     retained: HashMap<Subject, Option<u64>>,
     scan: Scan,
@@ -62,7 +62,7 @@ enum Scan {
 }
 
 /// When the next message may be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pacing {
     next_at: Moment,
     /// The generation of the last message, until the gap after it has passed.
@@ -80,10 +80,10 @@ enum StatesAfterBirth {
 }
 
 impl DiscoveryPublisher {
-    pub(crate) fn new(settings: DiscoverySettings) -> Self {
-        let next_at = Moment::from_millis(0);
+    pub(crate) fn new(discovery: Discovery, is_enabled: bool) -> Self {
         Self {
-            settings,
+            discovery,
+            is_enabled,
             retained: HashMap::new(),
             scan: Scan::Unread,
             shapes: HashMap::new(),
@@ -92,7 +92,7 @@ impl DiscoveryPublisher {
             stale: HashSet::new(),
             removed_gateways: BTreeSet::new(),
             check_devices: false,
-            pacing: Pacing { next_at, generation: None, in_flight: 0 },
+            pacing: Pacing::default(),
             states: StatesAfterBirth::No,
         }
     }
@@ -100,12 +100,12 @@ impl DiscoveryPublisher {
     /// A new connection: what the broker retains is read again.
     pub(crate) fn connected(&mut self, fleet: &Fleet) {
         let removed_gateways = std::mem::take(&mut self.removed_gateways);
-        *self = Self { removed_gateways, ..Self::new(self.settings.clone()) };
+        *self = Self { removed_gateways, ..Self::new(self.discovery.clone(), self.is_enabled) };
         self.all_due(fleet);
     }
 
     fn all_due(&mut self, fleet: &Fleet) {
-        if self.settings.enabled {
+        if self.is_enabled {
             self.due.insert(Subject::Bridge);
             self.due.extend(fleet.gateways().map(Subject::Gateway));
             self.due.extend(self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id)));
@@ -120,7 +120,7 @@ impl DiscoveryPublisher {
 
     /// Home Assistant has started: publishes everything again, then all states.
     pub(crate) fn home_assistant_started(&mut self, fleet: &Fleet) {
-        if self.settings.enabled {
+        if self.is_enabled {
             self.publish_again(fleet);
             self.states = StatesAfterBirth::AfterDiscovery;
         }
@@ -137,7 +137,7 @@ impl DiscoveryPublisher {
 
     /// A device's state is sent: its discovery follows if it differs from before.
     pub(crate) fn state_sent(&mut self, gateway: GatewayIndex, state: &DeviceState) {
-        if !self.settings.enabled {
+        if !self.is_enabled {
             return;
         }
         let shape = Shape::of(state);
@@ -166,56 +166,39 @@ impl DiscoveryPublisher {
         self.shapes.remove(&(gateway, device_id));
         self.due.remove(&subject);
         if self.retained.remove(&subject).is_some() {
-            let id = self.settings.discovery.device_id(&entry.name, device_id);
-            self.removals.push(self.settings.topic(&id));
+            self.removals.push(self.discovery.device_topic(&entry.name, device_id));
         }
     }
 
-    /// The session has lasted long enough to remove what no longer exists.
-    pub(crate) const fn set_settled(&mut self) {
-        self.removals.set_settled(true);
+    /// The topics to be removed, in this order.
+    pub(crate) const fn removals(&mut self) -> &mut ClearQueue {
+        &mut self.removals
     }
 
-    /// Lets the discovery of these devices, which `forget` named, not wait for that.
+    /// Lets the removal of these devices, which `forget` named, not wait for the session to settle.
     pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
-        let id = |&device_id| self.settings.discovery.device_id(&entry.name, device_id);
-        let topics = device_ids.iter().map(|it| self.settings.topic(&id(it)));
+        let topics = device_ids.iter().map(|&id| self.discovery.device_topic(&entry.name, id));
         self.removals.prioritize(&topics.collect());
     }
 
-    /// The filter of all devices' discovery, ours among it.
-    pub(crate) fn filter(&self) -> String {
-        self.settings.topic("+")
-    }
-
-    /// Whether a topic is discovery of this gateway, which is not configured, or of its devices.
-    pub(crate) fn is_of(&self, gateway: &GatewayName, topic: &str) -> bool {
-        let id = self.settings.id(topic);
-        id.is_some_and(|id| self.settings.discovery.is_of(gateway, id))
+    /// What is published.
+    pub(crate) const fn discovery(&self) -> &Discovery {
+        &self.discovery
     }
 
     /// A retained message. Discovery of this bridge is noted, or removed if it is of nothing that
     /// exists; returns true for the first time that such a topic is found.
-    pub(crate) fn found(
-        &mut self,
-        topics: &Topics,
-        directory: &Directory,
-        topic: &str,
-        payload: &[u8],
-    ) -> bool {
-        let Some(id) = self.settings.id(topic) else { return false };
-        let discovery = &self.settings.discovery;
-        let bridge_id = discovery.bridge_id(&directory.bridge);
-        if !homeassistant::is_ours(payload, &topics.bridge_state(), &bridge_id) {
+    pub(crate) fn found(&mut self, directory: &Directory, topic: &str, payload: &[u8]) -> bool {
+        if !self.discovery.is_ours(directory, topic, payload) {
             return false;
         }
-        match discovery.subject(directory, id) {
-            Some(subject) if self.settings.enabled => {
+        match self.discovery.subject(directory, topic) {
+            Some(subject) if self.is_enabled => {
                 self.retained.insert(subject, Some(hash(payload)));
                 return false;
             }
             // Of an earlier run with another state directory, or of another instance.
-            None if !self.removed_gateways.iter().any(|it| discovery.is_of(it, id)) => {
+            None if !self.removed_gateways.iter().any(|it| self.discovery.is_of(it, topic)) => {
                 return false;
             }
             Some(_) | None => {}
@@ -243,11 +226,6 @@ impl DiscoveryPublisher {
         matches!(self.scan, Scan::Read) && self.removals.is_empty() && self.pacing.in_flight == 0
     }
 
-    /// The topic of a subject's discovery.
-    pub(crate) fn topic_of(&self, directory: &Directory, subject: Subject) -> Option<String> {
-        self.settings.topic_of(directory, subject)
-    }
-
     /// When there is something to do although nothing has changed.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         let waits = !self.due.is_empty() || self.removals.is_ready();
@@ -264,7 +242,7 @@ impl DiscoveryPublisher {
     }
 
     /// The next message of a bridge that is online.
-    pub(crate) fn next(&mut self, now: Moment, topics: &Topics, view: &View) -> Option<Outgoing> {
+    pub(crate) fn next(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         match self.scan {
             Scan::Unread => self.scan = Scan::WaitingUntil(now.plus(RETAINED_WAIT_MS)),
             Scan::WaitingUntil(until) if until <= now => self.retained_read(),
@@ -277,7 +255,7 @@ impl DiscoveryPublisher {
         if std::mem::take(&mut self.check_devices) {
             self.remove_missing_devices(view);
         }
-        let message = self.next_removal().or_else(|| self.next_subject(now, topics, view))?;
+        let message = self.next_removal().or_else(|| self.next_subject(now, view))?;
         self.pacing.next_at = now.plus(PACE_MS);
         self.pacing.in_flight += 1;
         Some(message)
@@ -301,7 +279,7 @@ impl DiscoveryPublisher {
         Some(Outgoing::text(MessageId::RemoveDiscovery(topic.clone()), topic, ""))
     }
 
-    fn next_subject(&mut self, now: Moment, topics: &Topics, view: &View) -> Option<Outgoing> {
+    fn next_subject(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         while let Some(&subject) = self.due.first() {
             let generation = generation(subject);
             if self.pacing.generation.is_some_and(|last| last < generation) {
@@ -310,8 +288,8 @@ impl DiscoveryPublisher {
                 return None;
             }
             self.due.remove(&subject);
-            let Some(topic) = self.settings.topic_of(view.directory, subject) else { continue };
-            let Some(payload) = self.settings.payload(topics, view, subject) else { continue };
+            let message = self.discovery.message(view.fleet, view.directory, subject);
+            let Some((topic, payload)) = message else { continue };
             let hash = Some(hash(&payload));
             if self.retained.insert(subject, hash) != Some(hash) {
                 self.pacing.generation = Some(generation);
@@ -338,11 +316,6 @@ impl DiscoveryPublisher {
     pub(crate) fn retry(&mut self, subject: Subject) {
         self.retained.remove(&subject);
         self.due.insert(subject);
-    }
-
-    /// Removes a topic again whose removal was refused.
-    pub(crate) fn retry_removal(&mut self, topic: String) {
-        self.removals.push(topic);
     }
 }
 

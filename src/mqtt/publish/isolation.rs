@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Kind, MessageId, Outgoing};
+use super::message::{Kind, MessageId, Outgoing, Sent};
 
 /// A message in flight at this many disconnects is a suspect, which is sent alone.
 const DISCONNECTS_MIN: u32 = 2;
@@ -28,8 +28,8 @@ pub(crate) struct Isolation {
     /// In flight at a disconnect, and not acknowledged since.
     unacknowledged: BTreeMap<MessageId, History>,
     held: VecDeque<Outgoing>,
-    /// In flight alone, with its size.
-    isolated: Option<(MessageId, usize)>,
+    /// In flight alone.
+    isolated: Option<MessageId>,
     /// Sent since the last isolated one.
     others: u32,
     /// This connection has acknowledged something.
@@ -50,12 +50,8 @@ struct History {
 }
 
 impl Isolation {
-    /// Decides on a message; `number` tells an event from the others of its subject.
-    pub(crate) fn admit(
-        &mut self,
-        message: Outgoing,
-        number: impl FnOnce(&MessageId) -> u64,
-    ) -> Admission {
+    /// Decides on a message.
+    pub(crate) fn admit(&mut self, message: Outgoing) -> Admission {
         if !can_be_suspect(&message.id) {
             return Admission::Send(message);
         }
@@ -65,7 +61,7 @@ impl Isolation {
         }
         let history = self.unacknowledged.get(&message.id);
         let history = history.filter(|history| history.disconnects >= DISCONNECTS_MIN);
-        if history.is_none_or(|history| history.number != number(&message.id)) {
+        if history.is_none_or(|history| history.number != message.number) {
             self.others = self.others.saturating_add(1);
             return Admission::Send(message);
         }
@@ -89,7 +85,7 @@ impl Isolation {
     /// The next suspect. Nothing else may be in flight, nor be sent before it is acknowledged.
     pub(crate) fn take(&mut self) -> Option<Outgoing> {
         let message = self.held.pop_front()?;
-        self.isolated = Some((message.id.clone(), message.publish.size()));
+        self.isolated = Some(message.id.clone());
         self.others = 0;
         Some(message)
     }
@@ -97,8 +93,7 @@ impl Isolation {
     /// Whether states wait to be sent alone, or to be acknowledged.
     pub(crate) fn has_states(&self) -> bool {
         let held = self.held.iter().map(|message| &message.id);
-        let mut ids = held.chain(self.isolated.iter().map(|(id, _)| id));
-        ids.any(|id| id.kind() == Kind::State)
+        held.chain(&self.isolated).any(|id| id.kind() == Kind::State)
     }
 
     /// The broker has answered a message.
@@ -107,42 +102,40 @@ impl Isolation {
         if !self.unacknowledged.is_empty() {
             self.unacknowledged.remove(id);
         }
-        if self.isolated.as_ref().is_some_and(|(isolated, _)| isolated == id) {
-            self.isolated = None;
-        }
+        self.isolated.take_if(|isolated| isolated == id);
     }
 
-    /// The connection has ended with these messages in flight, each with its number. Returns the
-    /// one that is set aside from now on.
+    /// The connection has ended with these messages in flight. Returns the one that is set aside
+    /// from now on.
     pub(crate) fn disconnected(
         &mut self,
-        in_flight: &[(MessageId, u64)],
+        in_flight: Vec<Sent>,
         closed_by_broker: bool,
-    ) -> Option<MessageId> {
+    ) -> Option<Sent> {
         let acknowledged = std::mem::take(&mut self.acknowledged);
         let isolated = self.isolated.take();
         self.held.clear();
         self.others = 0;
         let alone = closed_by_broker && acknowledged && in_flight.len() == 1;
         let mut found = None;
-        for (id, number) in in_flight.iter().filter(|(id, _)| can_be_suspect(id)) {
-            let history = self.unacknowledged.entry(id.clone()).or_default();
-            if history.number != *number {
-                *history = History { number: *number, ..History::default() };
+        for sent in in_flight.into_iter().filter(|sent| can_be_suspect(&sent.id)) {
+            let history = self.unacknowledged.entry(sent.id.clone()).or_default();
+            if history.number != sent.number {
+                *history = History { number: sent.number, ..History::default() };
             }
             history.disconnects = history.disconnects.saturating_add(1);
             history.alone += u32::from(alone);
-            if history.alone >= ALONE_MAX {
-                found = isolated.as_ref().filter(|(isolated, _)| isolated == id).cloned();
+            if history.alone >= ALONE_MAX && isolated.as_ref() == Some(&sent.id) {
+                found = Some(sent);
             }
         }
-        let (id, size) = found?;
-        self.unacknowledged.remove(&id);
+        let found = found?;
+        self.unacknowledged.remove(&found.id);
         // The next event of its subject is another message.
-        if !matches!(id, MessageId::Event(_)) {
-            self.set_aside.insert(id.clone(), size);
+        if !matches!(found.id, MessageId::Event(_)) {
+            self.set_aside.insert(found.id.clone(), found.size);
         }
-        Some(id)
+        Some(found)
     }
 }
 
@@ -163,13 +156,19 @@ mod tests {
         MessageId::DeviceState(GatewayIndex(0), DeviceId::new(id).unwrap())
     }
 
-    fn message(id: &MessageId, len: usize) -> Outgoing {
+    fn message(id: &MessageId, len: usize, number: u64) -> Outgoing {
         let payload = Bytes::from(vec![b' '; len]);
-        Outgoing::json(id.clone(), "t".to_owned(), payload)
+        Outgoing { number, ..Outgoing::json(id.clone(), "t".to_owned(), payload) }
     }
 
     fn admit(isolation: &mut Isolation, id: &MessageId, len: usize, number: u64) -> Admission {
-        isolation.admit(message(id, len), |_| number)
+        isolation.admit(message(id, len, number))
+    }
+
+    /// The connection ends with these in flight; returns whether one is set aside.
+    fn end(isolation: &mut Isolation, sent: &[&MessageId], number: u64, closed: bool) -> bool {
+        let sent = sent.iter().map(|id| message(id, 10, number).split().0).collect();
+        isolation.disconnected(sent, closed).is_some()
     }
 
     /// How a message goes out on a new connection that acknowledges everything else.
@@ -192,15 +191,14 @@ mod tests {
         let mut isolation = Isolation::default();
         for _ in 0..2 {
             assert_eq!(offer(&mut isolation, &bad, 10), "sent");
-            assert_eq!(isolation.disconnected(&[(bad.clone(), 0), (good.clone(), 0)], true), None);
+            assert!(!end(&mut isolation, &[&bad, &good], 0, true));
         }
         assert_eq!(offer(&mut isolation, &good, 10), "alone", "as much a suspect");
         isolation.answered(&good);
         assert_eq!(offer(&mut isolation, &good, 10), "sent", "no longer one");
         for time in 1..=3 {
             assert_eq!(offer(&mut isolation, &bad, 10), "alone");
-            let found = isolation.disconnected(&[(bad.clone(), 0)], true);
-            assert_eq!(found.is_some(), time == 3);
+            assert_eq!(end(&mut isolation, &[&bad], 0, true), time == 3);
         }
         assert_eq!(offer(&mut isolation, &bad, 10), "set aside");
         assert_eq!(offer(&mut isolation, &bad, 9), "sent", "a smaller one is tried");
@@ -212,10 +210,10 @@ mod tests {
         let mut isolation = Isolation::default();
         for _ in 0..10 {
             offer(&mut isolation, &sent, 10);
-            assert_eq!(isolation.disconnected(&[(sent.clone(), 0)], false), None);
+            assert!(!end(&mut isolation, &[&sent], 0, false));
             _ = admit(&mut isolation, &sent, 10, 0);
             isolation.take();
-            assert_eq!(isolation.disconnected(&[(sent.clone(), 0)], true), None);
+            assert!(!end(&mut isolation, &[&sent], 0, true));
         }
     }
 
@@ -224,7 +222,7 @@ mod tests {
         let sent = MessageId::Event(crate::payload::Subject::Bridge);
         let mut isolation = Isolation::default();
         for _ in 0..2 {
-            isolation.disconnected(&[(sent.clone(), 7)], true);
+            end(&mut isolation, &[&sent], 7, true);
         }
         assert!(matches!(admit(&mut isolation, &sent, 1, 8), Admission::Send(_)));
         assert!(matches!(admit(&mut isolation, &sent, 1, 7), Admission::Held));
@@ -235,7 +233,7 @@ mod tests {
         let suspect = device(1);
         let mut isolation = Isolation::default();
         for _ in 0..2 {
-            isolation.disconnected(&[(suspect.clone(), 0)], true);
+            end(&mut isolation, &[&suspect], 0, true);
         }
         assert!(matches!(admit(&mut isolation, &suspect, 1, 0), Admission::Held));
         for id in 0..OTHERS_BETWEEN {

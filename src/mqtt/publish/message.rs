@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answer::Answer;
+use super::answers::Answer;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
 use crate::ids::DeviceId;
@@ -55,7 +55,19 @@ impl MessageId {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) id: MessageId,
+    /// Tells an event from the others of its subject.
+    pub(crate) number: u64,
     pub(crate) publish: Publish,
+}
+
+/// A message that was sent, and is not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) id: MessageId,
+    pub(crate) number: u64,
+    pub(crate) topic: String,
+    /// An upper bound of the packet's size.
+    pub(crate) size: usize,
 }
 
 impl Outgoing {
@@ -67,13 +79,21 @@ impl Outgoing {
             content_type: Some("application/json"),
             ..Publish::default()
         };
-        Self { id, publish }
+        Self { id, number: 0, publish }
     }
 
     /// A retained plain text; an empty one clears the topic.
     pub(crate) fn text(id: MessageId, topic: String, text: &'static str) -> Self {
         let payload = Bytes::from_static(text.as_bytes());
-        Self { id, publish: Publish { topic, payload, retain: true, ..Publish::default() } }
+        let publish = Publish { topic, payload, retain: true, ..Publish::default() };
+        Self { id, number: 0, publish }
+    }
+
+    /// What is remembered of it while it is in flight, and what is sent.
+    pub(crate) fn split(self) -> (Sent, Publish) {
+        let Self { id, number, publish } = self;
+        let (topic, size) = (publish.topic.clone(), publish.size());
+        (Sent { id, number, topic, size }, publish)
     }
 }
 

@@ -1,22 +1,42 @@
 //! Schedules what is published: what a connection's phase allows, as much as the broker's window
 //! takes. Each message is tracked until the broker has accepted or refused it.
 
-use super::answer::Answer;
-use super::answers::AnswerDropped;
+use std::collections::BTreeMap;
+
+use super::answers::{Answer, AnswerDropped};
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
-use super::discovery_settings::DiscoverySettings;
-use super::full_publish::{FullPublish, Phase};
-use super::in_flight::InFlight;
 use super::isolation::{Admission, Isolation};
-use super::message::{Acknowledged, MessageId, Outgoing, Rejected, View};
+use super::message::{Acknowledged, Kind, MessageId, Outgoing, Rejected, Sent, View};
 use crate::fleet::Fleet;
+use crate::homeassistant::Discovery;
 use crate::ids::Moment;
 use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
-use crate::mqtt::topics::Topics;
-use crate::payload::Directory;
 use crate::store::Outbox;
+use crate::topics::Topics;
+
+/// How far a connection is, and so what may be sent.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing.
+    Disconnected,
+    /// Only the bridge's info: another instance of this bridge may be online.
+    CheckingDuplicates,
+    /// Everything but `online`, answers and discovery: all states have to be answered first.
+    FullPublish {
+        /// The position in the order of device states, once every gateway is online or lost.
+        device_states: Option<u64>,
+        /// The token after the last message, once that is sent.
+        end: Option<u64>,
+    },
+    Online {
+        /// The requests are to be subscribed.
+        requests_wanted: bool,
+    },
+    /// Only `offline`: of the gateways, then of the bridge.
+    ShuttingDown,
+}
 
 /// The scheduler of everything that is published.
 #[derive(Debug)]
@@ -24,22 +44,29 @@ pub(crate) struct Publisher {
     phase: Phase,
     /// How many messages the broker allows in flight.
     window: usize,
-    in_flight: InFlight,
+    /// By token: tokens grow by one and are never reused.
+    in_flight: BTreeMap<u64, Sent>,
+    next_token: u64,
     isolation: Isolation,
     content: Content,
-    /// The bridge is online, and its requests are to be subscribed.
-    requests_wanted: bool,
 }
 
 impl Publisher {
-    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoverySettings) -> Self {
+    /// Without `publishes_discovery`, what the broker retains of discovery is removed.
+    pub(crate) fn new(
+        topics: Topics,
+        gateways: usize,
+        discovery: Discovery,
+        publishes_discovery: bool,
+    ) -> Self {
+        let discovery = DiscoveryPublisher::new(discovery, publishes_discovery);
         Self {
             phase: Phase::Disconnected,
             window: 0,
-            in_flight: InFlight::default(),
+            in_flight: BTreeMap::new(),
+            next_token: 0,
             isolation: Isolation::default(),
             content: Content::new(topics, gateways, discovery),
-            requests_wanted: false,
         }
     }
 
@@ -47,8 +74,9 @@ impl Publisher {
         self.content.topics()
     }
 
-    pub(crate) const fn discovery(&self) -> &DiscoveryPublisher {
-        self.content.discovery()
+    /// The format of discovery.
+    pub(crate) const fn discovery(&self) -> &Discovery {
+        self.content.discovery().discovery()
     }
 
     /// What there is to publish.
@@ -67,7 +95,7 @@ impl Publisher {
     /// No other instance of this bridge is online: publishes everything.
     pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
         if self.is_checking() {
-            self.phase = Phase::FullPublish(FullPublish::default());
+            self.phase = Phase::FullPublish { device_states: None, end: None };
             self.content.states().start_full_publish(fleet);
             self.content.discovery_mut().gateway_changed();
         }
@@ -78,20 +106,13 @@ impl Publisher {
     pub(crate) fn disconnected(
         &mut self,
         closed_by_broker: bool,
-        directory: &Directory,
         outbox: &mut Outbox,
     ) -> Option<Rejected> {
         self.phase = Phase::Disconnected;
-        self.requests_wanted = false;
         self.content.disconnected(closed_by_broker);
-        let numbered = |id: MessageId| {
-            let number = event_number(&id, outbox);
-            (id, number)
-        };
-        let in_flight: Vec<_> = self.in_flight.take_all().into_iter().map(numbered).collect();
-        let set_aside = self.isolation.disconnected(&in_flight, closed_by_broker);
-        let rejected = set_aside.map(|id| {
-            let topic = self.content.topic_of(&id, directory, outbox);
+        let in_flight = std::mem::take(&mut self.in_flight).into_values().collect();
+        let set_aside = self.isolation.disconnected(in_flight, closed_by_broker);
+        let rejected = set_aside.map(|Sent { id, topic, .. }| {
             let lost = match &id {
                 MessageId::Event(subject) => outbox.give_up(subject).then(|| subject.clone()),
                 _ => None,
@@ -119,8 +140,9 @@ impl Publisher {
         match self.phase {
             Phase::Disconnected => true,
             Phase::ShuttingDown => {
-                let is_offline = |(_, id): (u64, &MessageId)| *id == MessageId::BridgeState;
-                self.content.bridge_state_is_sent() && !self.in_flight.iter().any(is_offline)
+                let mut in_flight = self.in_flight.values();
+                self.content.bridge_state_is_sent()
+                    && !in_flight.any(|sent| sent.id == MessageId::BridgeState)
             }
             _ => false,
         }
@@ -132,7 +154,7 @@ impl Publisher {
     }
 
     pub(crate) const fn is_online(&self) -> bool {
-        matches!(self.phase, Phase::Online)
+        matches!(self.phase, Phase::Online { .. })
     }
 
     pub(crate) const fn is_connected(&self) -> bool {
@@ -177,7 +199,10 @@ impl Publisher {
 
     /// Whether the requests are to be subscribed: true once after each `online`.
     pub(crate) const fn take_requests_wanted(&mut self) -> bool {
-        std::mem::replace(&mut self.requests_wanted, false)
+        match &mut self.phase {
+            Phase::Online { requests_wanted } => std::mem::replace(requests_wanted, false),
+            _ => false,
+        }
     }
 
     /// The topics that the broker refuses, of discovery or of everything else, and why.
@@ -187,7 +212,7 @@ impl Publisher {
 
     /// Whether nothing of discovery waits to be sent, nor is in flight.
     pub(crate) fn discovery_is_idle(&self) -> bool {
-        self.is_online() && self.discovery().is_idle()
+        self.is_online() && self.content.discovery().is_idle()
     }
 
     /// When [`Publisher::next`] has a message although nothing changes.
@@ -217,12 +242,12 @@ impl Publisher {
         self.content.retry_due(now, outbox);
         while !self.isolation.turn_is_due() {
             let Some(message) = self.select(now, outbox, view) else { break };
-            match self.isolation.admit(message, |id| event_number(id, outbox)) {
+            match self.isolation.admit(message) {
                 Admission::Send(message) => return Some(self.send(message, outbox)),
                 Admission::Held => {}
-                Admission::SetAside(Outgoing { id, publish }) => {
+                Admission::SetAside(message) => {
                     let rejection = Rejection::ClosesConnection;
-                    self.content.rejected(now, id, publish.topic, rejection, outbox);
+                    self.content.rejected(now, message.split().0, rejection, outbox);
                 }
             }
         }
@@ -236,33 +261,54 @@ impl Publisher {
             // Its events wait for it.
             outbox.release();
         }
-        (self.in_flight.insert(message.id), message.publish)
+        let (sent, publish) = message.split();
+        let token = self.next_token;
+        self.next_token += 1;
+        self.in_flight.insert(token, sent);
+        (token, publish)
     }
 
     /// The next message that the phase allows.
     fn select(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
-        let holds_states = self.isolation.has_states();
-        match &mut self.phase {
+        match self.phase {
             Phase::Disconnected => return None,
-            Phase::CheckingDuplicates => return self.content.next_bridge_info(now, view),
-            Phase::ShuttingDown => return self.content.next_of_shutdown(view),
-            Phase::FullPublish(full_publish) => {
-                let is_complete =
-                    full_publish.is_complete(view.fleet, self.content.states(), &self.in_flight);
-                if is_complete && !holds_states && !self.content.refusals().has_to_empty() {
-                    self.phase = Phase::Online;
+            Phase::CheckingDuplicates => return self.content.states().next_bridge_info(now, view),
+            Phase::ShuttingDown => return self.content.states().next_of_shutdown(view),
+            Phase::FullPublish { .. } => {
+                if self.full_publish_is_complete(view.fleet) {
+                    self.phase = Phase::Online { requests_wanted: true };
                     self.content.states().set_online();
-                    self.requests_wanted = true;
                 }
             }
-            Phase::Online => {
+            Phase::Online { .. } => {
                 if self.content.discovery_mut().take_states_due(now) {
                     self.all_changed(view.fleet);
                 }
             }
         }
-        let is_online = self.is_online();
+        let (is_online, holds_states) = (self.is_online(), self.isolation.has_states());
         self.content.next(now, outbox, view, is_online, holds_states)
+    }
+
+    /// Whether the broker has answered the full publish.
+    fn full_publish_is_complete(&mut self, fleet: &Fleet) -> bool {
+        let Phase::FullPublish { device_states, end } = &mut self.phase else { return false };
+        let states = self.content.states();
+        if device_states.is_none() && fleet.gateways().all(|it| fleet.gateway_is_decided(it)) {
+            *device_states = Some(states.position());
+        }
+        if end.is_none() && device_states.is_some_and(|position| states.are_sent_up_to(position)) {
+            *end = Some(self.next_token);
+        }
+        let Some(end) = *end else { return false };
+        // A refusal is an answer too, but then the outdated value has to be removed as well.
+        let is_awaited = |(token, sent): (&u64, &Sent)| {
+            matches!(sent.id, MessageId::Empty(_))
+                || (*token < end && sent.id.kind() == Kind::State)
+        };
+        !self.in_flight.iter().any(is_awaited)
+            && !self.isolation.has_states()
+            && !self.content.refusals().has_to_empty()
     }
 
     /// The broker's answer to a message; `None` for an unknown token.
@@ -271,30 +317,20 @@ impl Publisher {
         now: Moment,
         token: u64,
         result: Result<(), Refusal>,
-        directory: &Directory,
         outbox: &mut Outbox,
     ) -> Option<Acknowledged> {
-        let id = self.in_flight.remove(token)?;
-        let kind = id.kind();
-        self.isolation.answered(&id);
+        let sent = self.in_flight.remove(&token)?;
+        let kind = sent.id.kind();
+        self.isolation.answered(&sent.id);
         Some(match result {
             Ok(()) => {
-                let read_at = self.content.accepted(now, id, outbox);
+                let read_at = self.content.accepted(now, sent.id, outbox);
                 Acknowledged { kind, read_at, rejected: None }
             }
             Err(refusal) => {
-                let topic = self.content.topic_of(&id, directory, outbox);
-                let rejected = self.content.rejected(now, id, topic, refusal.into(), outbox);
+                let rejected = self.content.rejected(now, sent, refusal.into(), outbox);
                 Acknowledged { kind, read_at: None, rejected: Some(rejected) }
             }
         })
-    }
-}
-
-/// Tells an event from the others of its subject.
-fn event_number(id: &MessageId, outbox: &Outbox) -> u64 {
-    match id {
-        MessageId::Event(subject) => outbox.first_of(subject).map_or(0, |(number, _)| number),
-        _ => 0,
     }
 }

@@ -15,6 +15,8 @@ use super::packet::{Granted, PACKET_SIZE_MAX};
 use crate::certificate::Certificate;
 use crate::mqtt::refusal::Refusal;
 
+/// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
+pub const FILTERS_PER_PACKET: usize = 8;
 /// Subscriptions that may wait beside the publishes of a window.
 const SUBSCRIPTIONS_MAX: usize = 64;
 

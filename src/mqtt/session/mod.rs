@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 pub use connection::{
-    Ack, Connected, Connection, Event, Generation, Message, Publish, PublishError, RetainHandling,
+    Ack, Connected, Connection, Event, FILTERS_PER_PACKET, Generation, Message, Publish,
+    PublishError, RetainHandling,
 };
 pub use settings::{Limits, Password, Protocol, Settings, Will};
 

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// One that is online and knows what the broker keeps.
+/// One that is online.
 fn setup(rows: Vec<Listed>) -> Setup {
     let mut setup = Setup::new();
-    setup.publisher = Publisher::new(Topics::new("gsdk", "bridge"), 1, discovery(true));
+    setup.publisher = publisher(true);
     setup.connect(20);
     setup.input(LinkEvent::LinkUp);
     setup.input(LinkEvent::ListRequested);
@@ -18,34 +18,34 @@ fn is_discovery(message: &str) -> bool {
     message.starts_with("homeassistant/")
 }
 
-/// All discovery that is said within so many seconds; each with the time since then.
+/// All discovery that is published within so many seconds, each with the time since then.
 fn discovered(setup: &mut Setup, seconds: i64) -> Vec<(i64, String)> {
     let began = setup.now;
-    let mut said = Vec::new();
+    let mut messages = Vec::new();
     while setup.now.since(began) <= seconds * 1_000 {
         let new = setup.published().into_iter().filter(|message| is_discovery(message));
-        said.extend(new.map(|message| (setup.now.since(began), message)));
+        messages.extend(new.map(|message| (setup.now.since(began), message)));
         setup.now = setup.now.plus(10);
     }
-    said
+    messages
 }
 
-fn topics(said: &[(i64, String)]) -> Vec<&str> {
-    said.iter().filter_map(|(_, message)| message.split(' ').next()).collect()
+fn topics(messages: &[(i64, String)]) -> Vec<&str> {
+    messages.iter().filter_map(|(_, message)| message.split(' ').next()).collect()
 }
 
 #[test]
-fn it_waits_until_the_brokers_memory_is_read_but_not_for_ever() {
+fn it_waits_until_what_the_broker_retains_is_read_but_not_for_ever() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
     assert!(setup.publisher.is_online());
     assert_eq!(discovered(&mut setup, 9), []);
-    let said = discovered(&mut setup, 10);
+    let messages = discovered(&mut setup, 10);
     let all = [
         "homeassistant/device/gsdk_bridge/config",
         "homeassistant/device/gsdk_lobby_gateway/config",
         "homeassistant/device/gsdk_lobby_7/config",
     ];
-    assert_eq!(topics(&said), all);
+    assert_eq!(topics(&messages), all);
 }
 
 #[test]
@@ -53,56 +53,67 @@ fn it_is_paced_and_children_wait_for_their_parents() {
     let rows = (1..=100).map(|number| row(number, Status::Disconnected)).collect();
     let mut setup = setup(rows);
     setup.publisher.content().discovery_mut().retained_read();
-    let said = discovered(&mut setup, 20);
-    assert_eq!(said.len(), 102);
-    assert!(said[1].0 - said[0].0 >= 2_000 && said[2].0 - said[1].0 >= 2_000, "{:?}", &said[..3]);
-    let per_second = |second: i64| said.iter().filter(|(at, _)| at / 1_000 == second).count();
-    assert!((0..20).all(|second| per_second(second) <= 20), "{said:?}");
+    let messages = discovered(&mut setup, 20);
+    assert_eq!(messages.len(), 102);
+    assert!(
+        messages[1].0 - messages[0].0 >= 2_000 && messages[2].0 - messages[1].0 >= 2_000,
+        "{:?}",
+        &messages[..3]
+    );
+    let per_second = |second: i64| messages.iter().filter(|(at, _)| at / 1_000 == second).count();
+    assert!((0..20).all(|second| per_second(second) <= 20), "{messages:?}");
     assert_eq!(discovered(&mut setup, 20), [], "each once");
     assert!(setup.publisher.content().discovery_mut().is_idle());
 }
 
 #[test]
-fn what_the_broker_keeps_is_not_said_again_and_what_is_no_more_is_cleared() {
+fn what_the_broker_retains_is_not_published_again_and_what_no_longer_exists_is_removed() {
     let mut first = setup(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]);
     first.publisher.content().discovery_mut().retained_read();
-    let mut kept = Vec::new();
+    let mut retained = Vec::new();
     for _ in 0..2_000 {
         while let Some(message) = first.next() {
             first.ack(message.token, true);
-            kept.push((message.topic, message.payload));
+            retained.push((message.topic, message.payload));
         }
         first.now = first.now.plus(10);
     }
-    kept.retain(|(topic, _)| is_discovery(topic));
-    assert_eq!(kept.len(), 4);
+    retained.retain(|(topic, _)| is_discovery(topic));
+    assert_eq!(retained.len(), 4);
 
     // Device 8 is not there any more.
     let mut second = setup(vec![row(7, Status::TlsConnected)]);
     let directory = second.directory.clone();
-    for (topic, payload) in &kept {
-        assert!(!second.publisher.content().discovery_found(&directory, topic, payload));
+    for (topic, payload) in &retained {
+        assert!(!second.publisher.content().discovery_mut().found(&directory, topic, payload));
     }
-    let stale = kept[3].1.to_vec();
+    let stale = retained[3].1.to_vec();
     let gone = "homeassistant/device/gsdk_attic_8/config";
     assert!(
-        !second.publisher.content().discovery_found(&directory, gone, &stale),
+        !second.publisher.content().discovery_mut().found(&directory, gone, &stale),
         "another bridge's?"
     );
     second.publisher.content().gateway_removed(&"attic".parse().unwrap(), [], &mut second.outbox);
     second.publisher.content().set_settled();
-    assert!(second.publisher.content().discovery_found(&directory, gone, &stale));
-    assert!(!second.publisher.content().discovery_found(&directory, gone, &stale), "found once");
+    assert!(second.publisher.content().discovery_mut().found(&directory, gone, &stale));
+    assert!(
+        !second.publisher.content().discovery_mut().found(&directory, gone, &stale),
+        "found once"
+    );
     let other = String::from_utf8(stale).unwrap().replace("gsdk/bridge/state", "gsdk/other/state");
     let others = "homeassistant/device/gsdk_attic_9/config";
-    assert!(!second.publisher.content().discovery_found(&directory, others, other.as_bytes()));
+    assert!(!second.publisher.content().discovery_mut().found(
+        &directory,
+        others,
+        other.as_bytes()
+    ));
     second.publisher.content().discovery_mut().retained_read();
-    let said = discovered(&mut second, 10);
+    let messages = discovered(&mut second, 10);
     let cleared = [format!("{gone} "), "homeassistant/device/gsdk_lobby_8/config ".to_owned()];
-    assert_eq!(said.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), cleared);
+    assert_eq!(messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), cleared);
 
     second.publisher.content().discovery_mut().publish_again(&second.fleet);
-    assert_eq!(discovered(&mut second, 10).len(), 3, "whatever the broker keeps");
+    assert_eq!(discovered(&mut second, 10).len(), 3, "whatever the broker retains");
 }
 
 #[test]
@@ -111,21 +122,21 @@ fn at_home_assistants_birth_states_follow_discovery() {
     setup.publisher.content().discovery_mut().retained_read();
     discovered(&mut setup, 10);
     setup.publisher.content().discovery_mut().home_assistant_started(&setup.fleet);
-    let mut said = Vec::new();
+    let mut messages = Vec::new();
     for _ in 0..1_200 {
-        said.extend(setup.published());
+        messages.extend(setup.published());
         setup.now = setup.now.plus(10);
     }
-    let state = said.iter().position(|message| message == "gsdk/lobby/7/state ...").unwrap();
-    let last = said.iter().rposition(|message| is_discovery(message)).unwrap();
-    assert!(last < state, "{said:?}");
-    assert_eq!(said.iter().filter(|message| is_discovery(message)).count(), 3);
-    let online = said.iter().position(|message| message == "gsdk/bridge/state online");
-    assert!(online.unwrap() > last, "{said:?}");
+    let state = messages.iter().position(|message| message == "gsdk/lobby/7/state ...").unwrap();
+    let last = messages.iter().rposition(|message| is_discovery(message)).unwrap();
+    assert!(last < state, "{messages:?}");
+    assert_eq!(messages.iter().filter(|message| is_discovery(message)).count(), 3);
+    let online = messages.iter().position(|message| message == "gsdk/bridge/state online");
+    assert!(online.unwrap() > last, "{messages:?}");
 }
 
 #[test]
-fn a_refused_one_is_said_again_and_holds_up_nothing() {
+fn a_refused_one_is_published_again_and_holds_up_nothing() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
     setup.publisher.content().discovery_mut().retained_read();
     let refused = setup.next().unwrap();
@@ -134,23 +145,27 @@ fn a_refused_one_is_said_again_and_holds_up_nothing() {
     let named: Vec<_> = setup.publisher.refused(true).map(|(topic, _)| topic).collect();
     assert_eq!(named, [refused.topic.as_str()]);
     assert_eq!(setup.publisher.refused(false).count(), 0);
-    let said = discovered(&mut setup, 10);
-    assert!(topics(&said).contains(&refused.topic.as_str()), "{said:?}");
+    let messages = discovered(&mut setup, 10);
+    assert!(topics(&messages).contains(&refused.topic.as_str()), "{messages:?}");
 }
 
 #[test]
-fn switched_off_nothing_is_said_and_ours_is_cleared() {
+fn where_it_is_disabled_nothing_is_published_and_ours_is_removed() {
     let mut on = setup(vec![row(7, Status::TlsConnected)]);
     on.publisher.content().discovery_mut().retained_read();
     let message = on.next().unwrap();
     let mut off = Setup::online(vec![row(7, Status::TlsConnected)]);
     let directory = off.directory.clone();
-    assert!(off.publisher.content().discovery_found(&directory, &message.topic, &message.payload));
+    assert!(off.publisher.content().discovery_mut().found(
+        &directory,
+        &message.topic,
+        &message.payload
+    ));
     off.publisher.content().discovery_mut().home_assistant_started(&off.fleet);
     off.publisher.content().discovery_mut().publish_again(&off.fleet);
     off.publisher.content().discovery_mut().retained_read();
     assert!(discovered(&mut off, 10).is_empty(), "not before the session has settled");
     off.publisher.content().set_settled();
-    let said = discovered(&mut off, 10);
-    assert_eq!(said, [(0, "homeassistant/device/gsdk_bridge/config ".to_owned())]);
+    let messages = discovered(&mut off, 10);
+    assert_eq!(messages, [(0, "homeassistant/device/gsdk_bridge/config ".to_owned())]);
 }

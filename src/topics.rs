@@ -1,11 +1,7 @@
 //! The topics (contract, section 1). Names that become topic levels are valid by their types.
 
-use crate::homeassistant::{BridgeTopics, DeviceTopics, GatewayTopics};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
-
-/// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
-pub const FILTERS_PER_PACKET: usize = 8;
 
 /// What a retained topic is about: a gateway, or one of its devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +24,12 @@ impl Topics {
     #[must_use]
     pub fn new(base: impl Into<String>, bridge: impl Into<String>) -> Self {
         Self { base: base.into(), bridge: bridge.into() }
+    }
+
+    /// The base topic.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// `<base>/<bridge>/state`: retained, and the last will.
@@ -151,40 +153,6 @@ impl Topics {
             Subject::Device(gateway, device_id) => {
                 format!("{base}/{gateway}/{device_id}/event/{event_type}")
             }
-        }
-    }
-
-    /// The topics that the bridge's discovery names.
-    #[must_use]
-    pub fn of_bridge(&self) -> BridgeTopics {
-        BridgeTopics {
-            state: self.bridge_state(),
-            info: self.bridge_info(),
-            republish: self.request_to_bridge("republish"),
-        }
-    }
-
-    /// The topics that a gateway's discovery names.
-    #[must_use]
-    pub fn of_gateway(&self, gateway: &GatewayName) -> GatewayTopics {
-        GatewayTopics {
-            bridge_state: self.bridge_state(),
-            state: self.gateway_state(gateway),
-            info: self.gateway_info(gateway),
-            disconnect_all: self.request_to(gateway, "disconnect_all"),
-            allow_all: self.request_to(gateway, "accept_filter/allow_all"),
-        }
-    }
-
-    /// The topics that a device's discovery names.
-    #[must_use]
-    pub fn of_device(&self, gateway: &GatewayName, device_id: DeviceId) -> DeviceTopics {
-        DeviceTopics {
-            bridge_state: self.bridge_state(),
-            gateway_state: self.gateway_state(gateway),
-            state: self.device_state(gateway, device_id),
-            events: self.event(&Subject::Device(gateway.clone(), device_id), "+"),
-            disconnect: self.request_to(gateway, "disconnect"),
         }
     }
 }

@@ -1,0 +1,139 @@
+//! Tests of messages that the broker refuses, or over which it closes the connection.
+
+use super::*;
+
+#[test]
+fn a_refused_message_is_sent_again_later_and_a_lost_one_with_the_next_connection() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    setup.append("lobby", "corrected");
+    let refused = setup.next().unwrap();
+    setup.ack(refused.token, false);
+    assert!(setup.next().is_none());
+    setup.now = setup.publisher.wake_at().unwrap();
+    let again = setup.next().unwrap();
+    assert_eq!((again.topic, again.payload), (refused.topic.clone(), refused.payload));
+    setup.disconnect(false);
+    setup.connect(20);
+    assert!(setup.published().iter().any(|message| message.starts_with(&refused.topic)));
+}
+
+#[test]
+fn a_refused_state_is_emptied_named_and_sent_again_and_online_does_not_wait_for_it() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    setup.disconnect(false);
+    setup.connect(20);
+    let mut seen = Vec::new();
+    let refuse = |setup: &mut Setup, seen: &mut Vec<String>| {
+        while let Some(message) = setup.next() {
+            let refused = message.topic.ends_with("/7/state") && !message.payload.is_empty();
+            setup.ack(message.token, !refused);
+            seen.push(format!("{} {}", message.topic, message.payload.len().min(9)));
+        }
+    };
+    refuse(&mut setup, &mut seen);
+    let place = |text: &str| seen.iter().position(|seen| seen == text).unwrap();
+    assert!(place("gsdk/lobby/7/state 9") < place("gsdk/lobby/7/state 0"));
+    assert!(place("gsdk/lobby/7/state 0") < place("gsdk/bridge/state 6"), "{seen:?}");
+    let named: Vec<_> = setup.publisher.refused(false).map(|(topic, _)| topic.to_owned()).collect();
+    assert_eq!(named, ["gsdk/lobby/7/state"]);
+    setup.now = setup.publisher.wake_at().unwrap();
+    seen.clear();
+    refuse(&mut setup, &mut seen);
+    assert_eq!(seen, ["gsdk/lobby/7/state 9"], "it is empty already");
+    setup.now = setup.publisher.wake_at().unwrap();
+    assert_eq!(setup.published(), ["gsdk/lobby/7/state ..."]);
+    assert_eq!(setup.publisher.refused(false).count(), 0);
+}
+
+#[test]
+fn an_event_refused_permanently_is_lost_and_reported_by_the_next_of_its_subject() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    for code in [0x90, 0x95, 0x99] {
+        setup.append("lobby", "corrected");
+        let refused = setup.next().unwrap();
+        let rejected = setup.answer(refused.token, code).rejected.unwrap();
+        assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+        assert_eq!(rejected.topic, "gsdk/lobby/event/corrected");
+    }
+    setup.append("lobby", "corrected");
+    let next = setup.next().unwrap();
+    assert_eq!(&next.payload[..], br#"{"a":1,"lost":3}"#);
+}
+
+#[test]
+fn all_other_codes_are_no_loss_and_hold_up_no_other_subject() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    for code in (0x80..=0xFF).filter(|code| ![0x90, 0x95, 0x99].contains(code)) {
+        setup.append("lobby", "corrected");
+        let refused = setup.next().unwrap();
+        assert_eq!(setup.answer(refused.token, code).rejected.unwrap().lost, None, "{code:#x}");
+        setup.append("store", "corrected");
+        let other = setup.next().unwrap();
+        assert_eq!(other.topic, "gsdk/store/event/corrected");
+        setup.answer(other.token, 0x10);
+        setup.now = setup.publisher.wake_at().unwrap();
+        assert_eq!(setup.published(), ["gsdk/lobby/event/corrected ..."]);
+    }
+    assert!(setup.outbox.is_empty());
+}
+
+/// Connects, and answers all but messages on this topic, over which the broker closes.
+fn closes_over(setup: &mut Setup, topic: &str) -> (Vec<String>, Option<Rejected>) {
+    setup.connect(20);
+    let mut messages = Vec::new();
+    loop {
+        let batch: Vec<_> = std::iter::from_fn(|| setup.next()).collect();
+        if batch.is_empty() {
+            return (messages, None);
+        }
+        for message in batch {
+            if message.topic == topic && !message.payload.is_empty() {
+                return (messages, setup.disconnect(true));
+            }
+            setup.ack(message.token, true);
+            messages.push(message.topic);
+        }
+    }
+}
+
+#[test]
+fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    setup.disconnect(false);
+    for _ in 0..3 {
+        setup.append("store", "corrected");
+        setup.append("lobby", "corrected");
+        setup.append("annex", "corrected");
+    }
+    let mut cuts = 0;
+    let rejected = loop {
+        let (_, rejected) = closes_over(&mut setup, "gsdk/lobby/event/corrected");
+        cuts += 1;
+        assert!(cuts < 10, "never found");
+        if let Some(rejected) = rejected {
+            break rejected;
+        }
+    };
+    assert_eq!(rejected.rejection, Rejection::ClosesConnection);
+    assert!((3..=5).contains(&cuts), "{cuts}");
+    assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+    assert_eq!(setup.outbox.dropped(), 1);
+    let (messages, _) = closes_over(&mut setup, "nothing");
+    assert_eq!(messages.iter().filter(|topic| *topic == "gsdk/lobby/event/corrected").count(), 2);
+    assert!(setup.outbox.is_empty());
+}
+
+#[test]
+fn a_state_over_which_the_broker_closes_is_set_aside_and_emptied_before_online() {
+    let rows = vec![row(7, Status::TlsConnected), row(8, Status::TlsConnected)];
+    let mut setup = Setup::online(rows);
+    setup.disconnect(false);
+    let state = "gsdk/lobby/7/state";
+    let found = (0..10).find_map(|_| closes_over(&mut setup, state).1);
+    assert_eq!(found.map(|rejected| rejected.topic).as_deref(), Some(state));
+    let (messages, _) = closes_over(&mut setup, state);
+    let place = |text: &str| messages.iter().position(|message| message == text).unwrap();
+    assert!(place(state) < place("gsdk/bridge/state"), "emptied: {messages:?}");
+    let named: Vec<_> = setup.publisher.refused(false).collect();
+    assert_eq!(named, [(state, Rejection::ClosesConnection)]);
+}
