@@ -30,7 +30,7 @@ pub(crate) struct Request {
     pub(crate) received: Instant,
     pub(crate) reply_to: ReplyTo,
     /// Whether its response topic is not permitted.
-    pub(crate) astray: bool,
+    pub(crate) response_topic_rejected: bool,
 }
 
 /// The topics of an answer.
@@ -48,7 +48,8 @@ impl Request {
     pub(crate) fn of(topics: &Topics, response_prefix: &str, message: &Message) -> Option<Self> {
         let (owner, command) = topics.request(&message.topic)?;
         let wanted = message.response_topic.clone();
-        let astray = wanted.as_ref().is_some_and(|topic| !may_answer_on(response_prefix, topic));
+        let response_topic_rejected =
+            wanted.as_ref().is_some_and(|topic| !may_answer_on(response_prefix, topic));
         let repeated = |name| if is_plain(name) { name } else { UNKNOWN };
         Some(Self {
             owner: cut(owner),
@@ -58,11 +59,11 @@ impl Request {
             expires_at: message.expires_in.and_then(|span| message.received.checked_add(span)),
             received: message.received,
             reply_to: ReplyTo {
-                wanted: wanted.filter(|_| !astray),
+                wanted: wanted.filter(|_| !response_topic_rejected),
                 own: topics.response(repeated(owner), repeated(command)),
                 correlation_data: message.correlation_data.clone(),
             },
-            astray,
+            response_topic_rejected,
         })
     }
 }
@@ -130,7 +131,7 @@ mod tests {
         assert_eq!(answer(None).topic, "gsdk/lobby/response/ssl/enable");
         let long = format!("gsdk-reply/{}", "a".repeat(250));
         for bad in ["gsdk/lobby/state", "gsdk-reply/", "gsdk-reply/+", "gsdk-reply/#", "", &long] {
-            assert!(request(topic, Some(bad)).unwrap().astray, "{bad}");
+            assert!(request(topic, Some(bad)).unwrap().response_topic_rejected, "{bad}");
             assert_eq!(answer(Some(bad)).topic, "gsdk/lobby/response/ssl/enable");
         }
     }

@@ -67,7 +67,7 @@ impl Admission {
                 "the request is retained, so the broker would send it again and again; publish it \
                  without retain, and clear this one with an empty retained message",
             )
-        } else if request.astray {
+        } else if request.response_topic_rejected {
             Failure::invalid(format!(
                 "answers go only to response topics of at most 256 bytes that begin {:?} \
                  (commands.response_prefix); give such a topic, or none and read this topic",

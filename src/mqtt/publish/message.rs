@@ -55,7 +55,7 @@ impl MessageId {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) id: MessageId,
-    /// Tells an event from the others of its subject.
+    /// Distinguishes an event from the others of its subject.
     pub(crate) number: u64,
     pub(crate) publish: Publish,
 }

@@ -224,8 +224,8 @@ impl<'a> Client<'a> {
         written.map_err(|why| self.fault(Broken::Protocol(why)))
     }
 
-    /// Sends a ping where nothing was sent for long; returns when to look again. Ends the connection
-    /// to a broker that is silent, or that answers pings and acknowledges nothing.
+    /// Sends a ping where nothing was sent for long; returns when to look again. Ends the
+    /// connection to a broker that is silent, or that answers pings and acknowledges nothing.
     fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, Fault> {
         let after = self.context.settings().silence_max();
         let silent_at = self.link.activity.last_activity() + after;

@@ -44,7 +44,7 @@ pub(crate) enum Packet {
         codes: Vec<u8>,
     },
     Disconnect(Reason),
-    /// It says nothing but that the broker is there.
+    /// It shows only that the broker is alive.
     Other,
 }
 

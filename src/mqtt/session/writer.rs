@@ -18,7 +18,8 @@ pub(crate) struct Writer {
     half: WriteHalf<Box<dyn Stream>>,
     buffer: BytesMut,
     is_flushed: bool,
-    /// The broker has closed the connection. What it sent before says why, so that is read first.
+    /// The broker has closed the connection. What it sent before may name the reason, so reading
+    /// continues.
     is_closed: bool,
     /// When the last packet was sent.
     sent_at: Instant,
