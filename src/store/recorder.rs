@@ -48,6 +48,8 @@ struct State {
     gap: Option<Gap>,
     /// The bridge's wall clock at the last write.
     now: Moment,
+    /// What is written is to be recorded at once.
+    flush: bool,
     stop: Option<Stop>,
     ended: bool,
     /// Replaced as a whole, so that the bridge sees whether it has changed.
@@ -87,6 +89,11 @@ impl Recorder {
         }
         let state = State { now, status: Arc::new(status), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        #[cfg(feature = "model")]
+        super::history::model::flush_with({
+            let shared = Arc::downgrade(&shared);
+            move || _ = shared.upgrade().map(|shared| shared.flush())
+        });
         let theirs = Arc::clone(&shared);
         let starting = StoreError::io("starting a thread for", &file);
         let thread = std::thread::Builder::new().name("history".to_owned());
@@ -155,17 +162,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until what is written is recorded.
+    #[cfg(feature = "model")]
+    fn flush(&self) {
+        let mut state = self.lock();
+        state.flush = true;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |it| it.flush && !it.ended));
+    }
+
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
     /// `not_before` unless it is to stop.
     fn wait(&self, not_before: Instant, wake_at: Instant) -> Task {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            let due = now >= wake_at || (state.written && now >= not_before);
+            let due = now >= wake_at || state.flush || (state.written && now >= not_before);
             if due || state.stop.is_some() {
                 state.written = false;
-                let gap = state.gap.take();
-                return Task { current: state.current, gap, now: state.now, stop: state.stop };
+                let (current, gap, now) = (state.current, state.gap.take(), state.now);
+                return Task { current, gap, now, flush: state.flush, stop: state.stop };
             }
             let until = if state.written { not_before } else { wake_at };
             let waited = self.changed.wait_timeout(state, until - now);
@@ -178,13 +194,14 @@ struct Task {
     current: Option<u64>,
     gap: Option<Gap>,
     now: Moment,
+    flush: bool,
     stop: Option<Stop>,
 }
 
 fn run(shared: &Shared, mut follower: Follower) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
     loop {
-        let Task { current, gap, now, stop } = shared.wait(not_before, wake_at);
+        let Task { current, gap, now, flush, stop } = shared.wait(not_before, wake_at);
         if stop == Some(Stop::Kill) {
             break;
         }
@@ -198,6 +215,10 @@ fn run(shared: &Shared, mut follower: Follower) {
         let retry = status.fault.is_some();
         let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);
+        if flush {
+            shared.lock().flush = false;
+            shared.changed.notify_all();
+        }
         if stop.is_some() {
             break;
         }

@@ -1,4 +1,4 @@
-//! A small MQTT 5 broker in the model's network, which keeps all it was given.
+//! A small MQTT broker in the model's network, which keeps all it was given.
 //!
 //! Its faults are in `Mood`.
 
@@ -10,14 +10,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gsdk2mqtt::net::model::{self, TcpStream};
 use rumqttc_v5::mqttbytes::v5::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, LastWill, Packet, PubAck, PubAckReason, Publish,
-    RetainForwardRule, SubAck, SubscribeFilter, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    LastWill, Packet, PubAck, PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe,
+    SubscribeFilter, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
-use rumqttc_v5::mqttbytes::{Error, QoS, matches};
+use rumqttc_v5::mqttbytes::{QoS, matches};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf, split};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use crate::mqtt::{Protocol, accepted, outgoing};
 
 /// Packets that may wait for one client.
 const WAITING_MAX: usize = 100_000;
@@ -27,9 +29,18 @@ const WAITING_MAX: usize = 100_000;
 pub(crate) struct Seen {
     /// Since the run began, in microseconds.
     pub(crate) at_us: u128,
+    /// The connection on which it came, or whose will it is.
+    pub(crate) connection: u64,
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
     pub(crate) retain: bool,
+    pub(crate) correlation: Option<Bytes>,
+}
+
+impl Seen {
+    pub(crate) fn at(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.at_us).unwrap_or(u64::MAX))
+    }
 }
 
 /// How the broker behaves.
@@ -39,7 +50,7 @@ pub(crate) struct Mood {
     pub(crate) deaf: bool,
     /// It takes messages and acknowledges none.
     pub(crate) mute: bool,
-    /// It takes no message, and says so.
+    /// It takes no message, and says so; with MQTT 3.1.1 it can only close the connection.
     pub(crate) refuses: bool,
 }
 
@@ -49,6 +60,9 @@ struct State {
     retained: BTreeMap<String, Bytes>,
     clients: BTreeMap<String, Client>,
     connections: u64,
+    /// When each connection began, and when it ended.
+    began: BTreeMap<u64, Duration>,
+    ended: BTreeMap<u64, Duration>,
     seen: Vec<Seen>,
 }
 
@@ -63,23 +77,15 @@ struct Client {
 /// The broker, up or down.
 pub(crate) struct Broker {
     address: SocketAddr,
-    window: u16,
-    began: Instant,
-    state: Arc<Mutex<State>>,
-    mended: Arc<Notify>,
+    shared: Shared,
     tasks: JoinSet<()>,
 }
 
 impl Broker {
-    pub(crate) fn new(address: SocketAddr, window: u16) -> Self {
-        Self {
-            address,
-            window,
-            began: Instant::now(),
-            state: Arc::default(),
-            mended: Arc::default(),
-            tasks: JoinSet::new(),
-        }
+    pub(crate) fn new(address: SocketAddr, protocol: Protocol, window: u16) -> Self {
+        let (state, mended) = Default::default();
+        let shared = Shared { began: Instant::now(), protocol, window, state, mended };
+        Self { address, shared, tasks: JoinSet::new() }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -88,12 +94,7 @@ impl Broker {
 
     pub(crate) fn start(&mut self) {
         let listener = model::listen(self.address).unwrap();
-        let shared = Shared {
-            began: self.began,
-            window: self.window,
-            state: self.state.clone(),
-            mended: self.mended.clone(),
-        };
+        let shared = self.shared.clone();
         self.tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -107,70 +108,95 @@ impl Broker {
     pub(crate) async fn kill(&mut self, network: &model::Network, forgets: bool) {
         network.kill(self.address, model::Side::Server);
         self.tasks.shutdown().await;
-        let mut state = self.state.lock().unwrap();
-        state.clients.clear();
+        let mut state = self.shared.state.lock().unwrap();
+        let now = self.shared.began.elapsed();
+        for client in std::mem::take(&mut state.clients).into_values() {
+            state.ended.insert(client.connection, now);
+        }
         if forgets {
             state.retained.clear();
         }
     }
 
     pub(crate) fn mood(&self, change: impl FnOnce(&mut Mood)) {
-        change(&mut self.state.lock().unwrap().mood);
-        self.mended.notify_waiters();
+        change(&mut self.shared.state.lock().unwrap().mood);
+        self.shared.mended.notify_waiters();
     }
 
-    /// Another client publishes this.
-    pub(crate) fn publish(&self, topic: &str, payload: &'static [u8]) {
-        let publish = Publish { payload: payload.into(), ..Publish::default() };
-        self.state.lock().unwrap().pass_on(topic, &publish);
+    /// Another client publishes this. Returns the connection of the client that it is passed to.
+    pub(crate) fn publish(&self, publish: &Publish) -> Option<u64> {
+        if !self.is_up() {
+            return None;
+        }
+        let topic = std::str::from_utf8(&publish.topic).unwrap();
+        let mut state = self.shared.state.lock().unwrap();
+        state.retain(topic, publish);
+        state.pass_on(topic, publish)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.state.lock().unwrap().seen.clone()
+        self.shared.state.lock().unwrap().seen.clone()
     }
 
     pub(crate) fn retained(&self) -> BTreeMap<String, Bytes> {
-        self.state.lock().unwrap().retained.clone()
+        self.shared.state.lock().unwrap().retained.clone()
+    }
+
+    /// When each connection began.
+    pub(crate) fn began(&self) -> BTreeMap<u64, Duration> {
+        self.shared.state.lock().unwrap().began.clone()
+    }
+
+    /// When each connection ended that has.
+    pub(crate) fn ended(&self) -> BTreeMap<u64, Duration> {
+        self.shared.state.lock().unwrap().ended.clone()
     }
 }
 
 impl State {
-    fn take(&mut self, began: Instant, publish: &Publish) {
+    fn take(&mut self, began: Instant, connection: u64, publish: &Publish) {
         let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+        let properties = publish.properties.as_ref();
         self.seen.push(Seen {
             at_us: began.elapsed().as_micros(),
+            connection,
             topic: topic.clone(),
             payload: publish.payload.clone(),
             retain: publish.retain,
+            correlation: properties.and_then(|properties| properties.correlation_data.clone()),
         });
-        if publish.retain && publish.payload.is_empty() {
-            self.retained.remove(&topic);
-        } else if publish.retain {
-            self.retained.insert(topic.clone(), publish.payload.clone());
-        }
+        self.retain(&topic, publish);
         self.pass_on(&topic, publish);
     }
 
-    fn pass_on(&self, topic: &str, publish: &Publish) {
+    fn retain(&mut self, topic: &str, publish: &Publish) {
+        if publish.retain && publish.payload.is_empty() {
+            self.retained.remove(topic);
+        } else if publish.retain {
+            self.retained.insert(topic.to_owned(), publish.payload.clone());
+        }
+    }
+
+    fn pass_on(&self, topic: &str, publish: &Publish) -> Option<u64> {
+        let mut passed_to = None;
         for client in self.clients.values() {
             let fits = |filter: &&SubscribeFilter| matches(topic, &filter.path);
             if let Some(filter) = client.filters.iter().find(fits) {
                 let retain = publish.retain && filter.preserve_retain;
-                let packet = outgoing(topic, publish.payload.clone(), retain);
-                _ = client.packets.try_send(packet);
+                let mut copy = outgoing(topic, publish.payload.clone(), retain);
+                copy.properties.clone_from(&publish.properties);
+                _ = client.packets.try_send(Packet::Publish(copy));
+                passed_to = Some(client.connection);
             }
         }
+        passed_to
     }
-}
-
-fn outgoing(topic: &str, payload: Bytes, retain: bool) -> Packet {
-    let topic = Bytes::copy_from_slice(topic.as_bytes());
-    Packet::Publish(Publish { retain, qos: QoS::AtMostOnce, topic, payload, ..Publish::default() })
 }
 
 #[derive(Clone)]
 struct Shared {
     began: Instant,
+    protocol: Protocol,
     window: u16,
     state: Arc<Mutex<State>>,
     mended: Arc<Notify>,
@@ -178,6 +204,7 @@ struct Shared {
 
 /// One client's bytes, packet by packet.
 struct Reader<S> {
+    protocol: Protocol,
     stream: S,
     bytes: BytesMut,
     patience: Duration,
@@ -187,10 +214,8 @@ impl<S: AsyncReadExt + Unpin> Reader<S> {
     /// The next packet; `None` when the connection has ended or its keep-alive ran out.
     async fn next(&mut self) -> Option<Packet> {
         loop {
-            match Packet::read(&mut self.bytes, None) {
-                Ok(packet) => return Some(packet),
-                Err(Error::InsufficientBytes(_)) => {}
-                Err(error) => panic!("the bridge sent what is no MQTT: {error}"),
+            if let Some(packet) = self.protocol.read(&mut self.bytes) {
+                return Some(packet);
             }
             let read = timeout(self.patience, self.stream.read_buf(&mut self.bytes)).await;
             if !matches!(read, Ok(Ok(1..))) {
@@ -215,8 +240,8 @@ impl Shared {
 
     async fn serve(self, stream: TcpStream) {
         let (read, write) = split(stream);
-        let (bytes, patience) = (BytesMut::new(), Duration::from_secs(10));
-        let mut reader = Reader { stream: read, bytes, patience };
+        let (protocol, patience) = (self.protocol, Duration::from_secs(10));
+        let mut reader = Reader { protocol, stream: read, bytes: BytesMut::new(), patience };
         self.wait_while(|mood| mood.deaf).await;
         let Some(Packet::Connect(connect, will, _)) = reader.next().await else { return };
         reader.patience = Duration::from_millis(u64::from(connect.keep_alive) * 1_500);
@@ -226,37 +251,42 @@ impl Shared {
             let mut state = self.state.lock().unwrap();
             state.connections += 1;
             let connection = state.connections;
+            state.began.insert(connection, self.began.elapsed());
             let filters = Vec::new();
             let (ends, packets) = (taken_over.clone(), packets.clone());
             let client = Client { connection, packets, filters, will, taken_over: ends };
             let before = state.clients.insert(connect.client_id.clone(), client);
             if let Some(before) = before {
                 before.taken_over.notify_one();
-                self.publish_will(&mut state, before.will);
+                state.ended.insert(before.connection, self.began.elapsed());
+                self.publish_will(&mut state, before.connection, before.will);
             }
             connection
         };
-        _ = packets.try_send(Packet::ConnAck(accepted(self.window)));
+        _ = packets.try_send(accepted(self.window));
         let in_order = tokio::select! {
             biased;
             () = taken_over.notified() => return,
-            () = send_on(write, to_send) => false,
-            in_order = self.converse(&mut reader, &connect.client_id, &packets) => in_order,
+            () = send_on(protocol, write, to_send) => false,
+            in_order = self.converse(&mut reader, &connect.client_id, connection, &packets) => {
+                in_order
+            }
         };
         let mut state = self.state.lock().unwrap();
         let ours =
             state.clients.get(&connect.client_id).is_some_and(|it| it.connection == connection);
-        if ours
-            && let Some(client) = state.clients.remove(&connect.client_id)
-            && !in_order
-        {
-            self.publish_will(&mut state, client.will);
+        if ours && let Some(client) = state.clients.remove(&connect.client_id) {
+            state.ended.insert(connection, self.began.elapsed());
+            if !in_order {
+                self.publish_will(&mut state, connection, client.will);
+            }
         }
     }
 
-    fn publish_will(&self, state: &mut State, will: Option<LastWill>) {
+    fn publish_will(&self, state: &mut State, connection: u64, will: Option<LastWill>) {
         if let Some(LastWill { topic, message: payload, retain, .. }) = will {
-            state.take(self.began, &Publish { topic, payload, retain, ..Publish::default() });
+            let publish = Publish { topic, payload, retain, ..Publish::default() };
+            state.take(self.began, connection, &publish);
         }
     }
 
@@ -265,6 +295,7 @@ impl Shared {
         &self,
         reader: &mut Reader<S>,
         client_id: &str,
+        connection: u64,
         packets: &mpsc::Sender<Packet>,
     ) -> bool {
         let mut kept_back = Vec::new();
@@ -286,10 +317,10 @@ impl Shared {
                     assert_eq!(publish.qos, QoS::AtLeastOnce, "the contract says QoS 1");
                     let mut state = self.state.lock().unwrap();
                     let mut ack = PubAck::new(publish.pkid, None);
-                    if state.mood.refuses {
-                        ack.reason = PubAckReason::QuotaExceeded;
-                    } else {
-                        state.take(self.began, &publish);
+                    match (state.mood.refuses, self.protocol) {
+                        (true, Protocol::V5) => ack.reason = PubAckReason::QuotaExceeded,
+                        (true, Protocol::V311) => return false,
+                        (false, _) => state.take(self.began, connection, &publish),
                     }
                     if state.mood.mute {
                         kept_back.push(Packet::PubAck(ack));
@@ -297,26 +328,7 @@ impl Shared {
                         _ = packets.try_send(Packet::PubAck(ack));
                     }
                 }
-                Packet::Subscribe(subscribe) => {
-                    let mut state = self.state.lock().unwrap();
-                    let granted = SubscribeReasonCode::Success(QoS::AtMostOnce);
-                    let return_codes = vec![granted; subscribe.filters.len()];
-                    let ack = SubAck { pkid: subscribe.pkid, return_codes, properties: None };
-                    _ = packets.try_send(Packet::SubAck(ack));
-                    for filter in &subscribe.filters {
-                        if filter.retain_forward_rule == RetainForwardRule::Never {
-                            continue;
-                        }
-                        for (topic, payload) in &state.retained {
-                            if matches(topic, &filter.path) {
-                                _ = packets.try_send(outgoing(topic, payload.clone(), true));
-                            }
-                        }
-                    }
-                    if let Some(client) = state.clients.get_mut(client_id) {
-                        client.filters.extend(subscribe.filters);
-                    }
-                }
+                Packet::Subscribe(subscribe) => self.subscribe(client_id, subscribe, packets),
                 Packet::Unsubscribe(unsubscribe) => {
                     let mut state = self.state.lock().unwrap();
                     if let Some(client) = state.clients.get_mut(client_id) {
@@ -332,41 +344,39 @@ impl Shared {
             }
         }
     }
-}
-
-async fn send_on(mut write: WriteHalf<TcpStream>, mut packets: mpsc::Receiver<Packet>) {
-    while let Some(packet) = packets.recv().await {
-        let mut bytes = BytesMut::new();
-        packet.write(&mut bytes, None).unwrap();
-        if write.write_all(&bytes).await.is_err() {
-            return;
+    fn subscribe(&self, client_id: &str, subscribe: Subscribe, packets: &mpsc::Sender<Packet>) {
+        let mut state = self.state.lock().unwrap();
+        let granted = SubscribeReasonCode::Success(QoS::AtMostOnce);
+        let return_codes = vec![granted; subscribe.filters.len()];
+        let ack = SubAck { pkid: subscribe.pkid, return_codes, properties: None };
+        _ = packets.try_send(Packet::SubAck(ack));
+        for filter in &subscribe.filters {
+            if filter.retain_forward_rule == RetainForwardRule::Never {
+                continue;
+            }
+            for (topic, payload) in &state.retained {
+                if matches(topic, &filter.path) {
+                    let publish = outgoing(topic, payload.clone(), true);
+                    _ = packets.try_send(Packet::Publish(publish));
+                }
+            }
+        }
+        if let Some(client) = state.clients.get_mut(client_id) {
+            client.filters.extend(subscribe.filters);
         }
     }
 }
 
-fn accepted(window: u16) -> ConnAck {
-    let properties = ConnAckProperties {
-        session_expiry_interval: None,
-        receive_max: Some(window),
-        max_qos: None,
-        retain_available: None,
-        max_packet_size: None,
-        assigned_client_identifier: None,
-        topic_alias_max: None,
-        reason_string: None,
-        user_properties: Vec::new(),
-        wildcard_subscription_available: None,
-        subscription_identifiers_available: None,
-        shared_subscription_available: None,
-        server_keep_alive: None,
-        response_information: None,
-        server_reference: None,
-        authentication_method: None,
-        authentication_data: None,
-    };
-    ConnAck {
-        session_present: false,
-        code: ConnectReturnCode::Success,
-        properties: Some(properties),
+async fn send_on(
+    protocol: Protocol,
+    mut write: WriteHalf<TcpStream>,
+    mut packets: mpsc::Receiver<Packet>,
+) {
+    while let Some(packet) = packets.recv().await {
+        let mut bytes = BytesMut::new();
+        protocol.write(packet, &mut bytes);
+        if write.write_all(&bytes).await.is_err() {
+            return;
+        }
     }
 }

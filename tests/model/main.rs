@@ -6,12 +6,17 @@
 //! `MODEL_LOG=debug` shows the log of the one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answers;
 mod broker;
+mod changes;
 mod history;
+mod mqtt;
 mod oracle;
 mod record;
+mod request;
 mod schedule;
 mod storage;
+mod watch;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -130,8 +135,8 @@ fn trace_of(shown: &Shown) -> u64 {
     for (id, StoredEvent { topic, payload, delivered, .. }) in &shown.history.events {
         (id, topic, payload, delivered).hash(&mut hasher);
     }
-    for Seen { at_us, topic, payload, retain } in &shown.seen {
-        (at_us, topic, retain).hash(&mut hasher);
+    for Seen { at_us, connection, topic, payload, retain, correlation } in &shown.seen {
+        (at_us, connection, topic, retain, correlation).hash(&mut hasher);
         if !topic.ends_with("/info") {
             payload.hash(&mut hasher);
         }
@@ -168,19 +173,23 @@ fn one_seed_in_this_process() {
         std::fs::write(path, lines.collect::<String>()).unwrap();
     }
     println!(
-        "run: seed {seed}, {} steps, {} power cuts, {} messages, {} events, {} repeats, \
-         {} recorded, trace {:016x}",
+        "run: seed {seed}, MQTT {}, {} steps, {} power cuts, {} messages, {} events, {} repeats, \
+         {} recorded, {} requests, {} answers, trace {:016x}",
+        schedule.protocol.as_str(),
         schedule.steps.len(),
         shown.cuts.len(),
         shown.seen.len(),
         verdict.events,
         verdict.repeats,
         shown.history.events.len(),
+        shown.sent.len(),
+        verdict.answers,
         trace_of(&shown)
     );
     let died = PANICKED.load(Ordering::Relaxed);
     if died || !verdict.wrong.is_empty() {
-        eprintln!("gateways: {:#?}\nwindow {}", schedule.sites, schedule.window);
+        let protocol = schedule.protocol.as_str();
+        eprintln!("gateways: {:#?}\nwindow {}, MQTT {protocol}", schedule.sites, schedule.window);
         for (at, act) in &schedule.steps {
             eprintln!("{:>9.3} s  {act:?}", at.as_secs_f64());
         }

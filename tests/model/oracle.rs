@@ -7,11 +7,12 @@ use std::time::Duration;
 use gsdk2mqtt::fleet::Status;
 use serde_json::Value;
 
+use crate::answers::Answers;
 use crate::broker::Seen;
-use crate::history;
 use crate::record::{LOOKS_EVERY, Shown};
 use crate::schedule::Schedule;
 use crate::world::{BEGAN_AT_S, name_of};
+use crate::{changes, history};
 
 /// An event of a device, as a subscriber reads it.
 struct Told {
@@ -26,6 +27,7 @@ struct Told {
 pub(crate) struct Verdict {
     pub(crate) events: usize,
     pub(crate) repeats: usize,
+    pub(crate) answers: usize,
     pub(crate) wrong: Vec<String>,
 }
 
@@ -96,7 +98,10 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
     history::judge(shown, &mut wrong);
     not_too_many(schedule, &told, &mut wrong);
     the_end(shown, &told, &mut wrong);
-    Verdict { events: by_id.len(), repeats, wrong }
+    let answers = Answers::of(schedule, shown, &mut wrong);
+    answers.judge(schedule, shown, &mut wrong);
+    changes::judge(schedule, shown, &answers, &mut wrong);
+    Verdict { events: by_id.len(), repeats, answers: answers.len(), wrong }
 }
 
 /// A chain ends at a power cut without a clean stop before it, and `chain_reset` reports the next.
@@ -118,7 +123,7 @@ fn only_power_cuts_end_chains(
 }
 
 /// When an event was received, since the run began.
-fn received(event: &Value) -> Option<Duration> {
+pub(crate) fn received(event: &Value) -> Option<Duration> {
     let received: jiff::Timestamp = text(event, "received_at").parse().unwrap();
     let began_ms = i64::try_from(BEGAN_AT_S).unwrap() * 1_000;
     u64::try_from(received.as_millisecond() - began_ms).ok().map(Duration::from_millis)

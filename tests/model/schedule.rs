@@ -7,6 +7,8 @@ use gsdk2mqtt::net::model::Side;
 use gsdk2mqtt::simulator::{Device, Devices, Fault, GrpcCode, Mode, Pattern, StatusCode, Storm};
 use tonic::Code;
 
+use crate::mqtt::Protocol;
+use crate::request::{Request, Requests};
 use crate::storage::PowerCut;
 
 /// Where in the network something happens.
@@ -33,8 +35,10 @@ pub(crate) enum Act {
     BrokerDeaf(bool),
     BrokerMute(bool),
     BrokerRefuses(bool),
-    /// Somebody asks the bridge to publish all again.
-    Republish,
+    /// A client sends a request; a request for events continues after those it has read.
+    Request(Box<Request>),
+    /// A client clears a request that is retained.
+    Unretain(Box<Request>),
     /// What this side sends does not get through.
     Hold(Place, Side, bool),
     Cut(Place),
@@ -59,6 +63,7 @@ pub(crate) struct Site {
 /// All that the seed decides beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
+    pub(crate) protocol: Protocol,
     pub(crate) window: u16,
     pub(crate) sites: Vec<Site>,
     pub(crate) steps: Vec<Step>,
@@ -70,7 +75,9 @@ impl Schedule {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let sites = (0..rng.usize(1..=2)).map(|at| Site::drawn(at, &mut rng)).collect::<Vec<_>>();
-        let mut draft = Draft { steps: Vec::new(), rng, sites: &sites };
+        let protocol = if rng.bool() { Protocol::V5 } else { Protocol::V311 };
+        let requests = Requests { protocol, sites: &sites, next: 0 };
+        let mut draft = Draft { steps: Vec::new(), rng, sites: &sites, requests };
         let span_s = draft.rng.f64() * 120.0 + 20.0;
         draft.steps.push((Duration::ZERO, Act::BrokerStarts));
         let first = draft.moment(2.0);
@@ -81,18 +88,21 @@ impl Schedule {
         for _ in 0..draft.rng.usize(1..=8) {
             draft.of_processes(span_s);
         }
+        for _ in 0..draft.rng.usize(0..=12) {
+            draft.of_clients(span_s);
+        }
         let Draft { mut steps, mut rng, .. } = draft;
         steps.sort_by_key(|(at, _)| *at);
         let last = steps.last().map_or(Duration::ZERO, |(at, _)| *at);
         let window = if rng.bool() { rng.u16(1..10) } else { 100 };
-        Self { window, sites, steps, healed_at: last + Duration::from_secs(30) }
+        Self { protocol, window, sites, steps, healed_at: last + Duration::from_secs(30) }
     }
 }
 
 impl Site {
     fn drawn(at: usize, rng: &mut Rng) -> Self {
         let devices =
-            gsdk2mqtt::simulator::mixed_devices(at, at * 100 + rng.usize(0..5), rng.usize(1..=5));
+            gsdk2mqtt::simulator::mixed_devices(at, at * 100 + rng.usize(0..5), rng.usize(1..=6));
         Self {
             devices,
             lazy_headers: rng.bool(),
@@ -102,6 +112,11 @@ impl Site {
             reconnect_ms: rng.u64(200..10_000),
             keep_alive_ms: rng.u64(0..32_000),
         }
+    }
+
+    /// Whether the configuration declares how this device is connected.
+    pub(crate) fn is_declared(&self, id: u32) -> bool {
+        self.devices.iter().step_by(3).any(|device| device.id == id)
     }
 
     /// How the configuration declares its devices: by turns.
@@ -125,6 +140,7 @@ struct Draft<'a> {
     steps: Vec<Step>,
     rng: Rng,
     sites: &'a [Site],
+    requests: Requests<'a>,
 }
 
 impl Draft<'_> {
@@ -195,8 +211,7 @@ impl Draft<'_> {
             7 => self.spell(at, Act::BrokerDeaf(true), Act::BrokerDeaf(false)),
             8 => self.spell(at, Act::BrokerMute(true), Act::BrokerMute(false)),
             9 => self.spell(at, Act::BrokerRefuses(true), Act::BrokerRefuses(false)),
-            10 => self.push(at, Act::Republish),
-            11..15 => self.of_network(at),
+            10..15 => self.of_network(at),
             20.. => {
                 let most = self.rng.choice([1, 300, 3_000, 300_000]).unwrap();
                 let (lost_bytes, zeros) = (self.rng.u64(..=most), self.rng.bool());
@@ -260,6 +275,86 @@ impl Draft<'_> {
             _ => {
                 let ms = self.rng.u32(1..4_000);
                 self.spell(at, act(Fault::Latency { ms }), act(Fault::Latency { ms: 0 }));
+            }
+        }
+    }
+
+    fn of_clients(&mut self, span_s: f64) {
+        let at = self.moment(span_s);
+        let rng = &mut self.rng;
+        match rng.u32(..12) {
+            0..3 => {
+                let read = self.requests.read(rng);
+                self.send(at, read);
+            }
+            3..5 => {
+                let change = self.requests.change(rng);
+                self.send(at, change);
+            }
+            5..7 => {
+                let steps = self.requests.steps(rng);
+                self.send(at, steps);
+            }
+            7 | 8 => self.repeated(at),
+            9 => {
+                let bad = self.requests.bad(rng);
+                self.send(at, bad);
+            }
+            10 => {
+                let retained = Request { retain: true, ..self.requests.read(rng) };
+                let (set, clear) = (Box::new(retained.clone()), Box::new(retained));
+                self.spell(at, Act::Request(set), Act::Unretain(clear));
+            }
+            _ => self.burst(at),
+        }
+        if self.rng.u32(..3) == 0 {
+            self.fault_soon_after(at);
+        }
+    }
+
+    fn send(&mut self, at: Duration, mut request: Request) {
+        if self.rng.u32(..8) == 0 {
+            request.expires_in = Some(Duration::from_secs(self.rng.u64(1..4)));
+        }
+        self.push(at, Act::Request(Box::new(request)));
+    }
+
+    /// A client sends a change more than once.
+    fn repeated(&mut self, at: Duration) {
+        let rng = &mut self.rng;
+        let change = if rng.bool() { self.requests.steps(rng) } else { self.requests.change(rng) };
+        self.push(at, Act::Request(Box::new(change.clone())));
+        for _ in 0..self.rng.usize(1..4) {
+            let longest = self.rng.choice([0.1, 3.0, 60.0]).unwrap();
+            let after = self.moment(longest);
+            self.push(at + after, Act::Request(Box::new(change.clone())));
+        }
+    }
+
+    /// More requests at once than the rate permits, and changes that wait for each other.
+    fn burst(&mut self, at: Duration) {
+        for _ in 0..self.rng.usize(4..16) {
+            let rng = &mut self.rng;
+            let request =
+                if rng.bool() { self.requests.read(rng) } else { self.requests.change(rng) };
+            let after = self.moment(0.05);
+            self.send(at + after, request);
+        }
+    }
+
+    fn fault_soon_after(&mut self, at: Duration) {
+        let longest = self.rng.choice([0.02, 0.5, 4.0]).unwrap();
+        let at = at + self.moment(longest);
+        let gateway = self.rng.usize(..self.sites.len());
+        match self.rng.u32(..8) {
+            0..3 => self.spell(at, Act::BridgeKilled, Act::BridgeStarts),
+            3 => self.spell(at, Act::BridgeStops, Act::BridgeStarts),
+            4 => self.push(at, Act::Cut(Place::Broker)),
+            5 => self.push(at, Act::Cut(Place::Gateway(gateway))),
+            6 => self.push(at, Act::Gateway(gateway, Fault::Restart { down_s: 0 })),
+            _ => {
+                let cut = PowerCut { lost_bytes: self.rng.u64(..3_000), zeros: false };
+                self.spell(at, Act::PowerCut(cut), Act::BridgeStarts);
             }
         }
     }

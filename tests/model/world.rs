@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
-use crate::record::{Cut, Shown, Truth, look_on};
+use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, look_on};
+use crate::request::{ALLOWED, Owner, PAYLOAD_MAX, RATE, Request};
 use crate::schedule::{Act, Place, Schedule, Site};
 use crate::storage::{PowerCut, Storage};
+use crate::watch::Watch;
 
 /// The wall's clock at the beginning of each run, in seconds.
 pub(crate) const BEGAN_AT_S: u64 = 1_795_428_000;
@@ -57,6 +59,8 @@ struct World {
     bridge: Option<Running>,
     storage: Storage,
     stopped_cleanly: bool,
+    sent: Vec<Sent>,
+    processes: Vec<Process>,
     cuts: Vec<Cut>,
     /// Whether the broker reads nothing.
     is_deaf: bool,
@@ -69,30 +73,19 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// What is down, and since when.
-#[derive(Default)]
-struct Watch {
-    /// Since when bridge and broker have worked and heard each other.
-    well_since: Option<Duration>,
-    held: Vec<(Place, bool)>,
-    mood: [bool; 3],
-    frozen: Vec<bool>,
-    deaf_since: Vec<Option<Duration>>,
-    deaf: Vec<(usize, Duration, Duration)>,
-    wrong: Vec<String>,
-}
-
 impl World {
     async fn new(seed: u64, schedule: &Schedule, dir: &Path) -> Self {
         let network = Network::begin(seed, UNIX_EPOCH + Duration::from_secs(BEGAN_AT_S));
         let began = Instant::now();
-        let broker = Broker::new(address_of(Place::Broker), schedule.window);
+        let broker = Broker::new(address_of(Place::Broker), schedule.protocol, schedule.window);
         let storage = Storage::new(dir.join("state"));
         let (mut simulators, mut truth) = (Vec::new(), Vec::new());
         let mut text = format!(
-            "state_dir = {:?}\n[mqtt]\nurl = \"mqtt://{}\"\n",
+            "state_dir = {:?}\n[mqtt]\nurl = \"mqtt://{}\"\nprotocol = \"{}\"\n\
+             [commands]\nallow = {ALLOWED}\nrate = \"{RATE}/s\"\nmax_payload = \"{PAYLOAD_MAX}\"\n",
             storage.dir().display().to_string(),
-            address_of(Place::Broker)
+            address_of(Place::Broker),
+            schedule.protocol.as_str(),
         );
         for (at, site) in schedule.sites.iter().enumerate() {
             let simulator = Simulator::start(settings(at, site, seed)).await.unwrap();
@@ -113,9 +106,7 @@ impl World {
             simulators.push(simulator);
         }
         let config = config::from_toml("model.toml", text).unwrap().config;
-        let count = simulators.len();
-        let frozen = vec![false; count];
-        let watch = Watch { frozen, deaf_since: vec![None; count], ..Watch::default() };
+        let watch = Watch::new(simulators.len());
         Self {
             began,
             network,
@@ -126,6 +117,8 @@ impl World {
             bridge: None,
             storage,
             stopped_cleanly: false,
+            sent: Vec::new(),
+            processes: Vec::new(),
             cuts: Vec::new(),
             is_deaf: false,
             watch,
@@ -146,15 +139,20 @@ impl World {
         tracing::info!("** heals");
         self.heal().await;
         self.wait_until(schedule.healed_at + SETTLES_WITHIN).await;
-        for at in 0..self.simulators.len() {
-            self.hears(at, true);
-        }
+        self.watch.ends(self.now());
         let retained = self.broker.retained();
         self.stop_bridge().await;
         Shown {
             seen: self.broker.seen(),
             retained,
             lists: self.simulators.iter().map(|it| it.control().managed()).collect(),
+            filters: self.simulators.iter().map(|it| it.control().filter()).collect(),
+            calls: self.calls(),
+            sent: std::mem::take(&mut self.sent),
+            processes: std::mem::take(&mut self.processes),
+            began: self.broker.began(),
+            ended: self.broker.ended(),
+            impaired: std::mem::take(&mut self.watch.impaired),
             truth: self.truth.iter().map(|truth| truth.lock().unwrap().clone()).collect(),
             deaf: std::mem::take(&mut self.watch.deaf),
             wrong: std::mem::take(&mut self.watch.wrong),
@@ -172,14 +170,14 @@ impl World {
                 self.watch.wrong.push(format!("the bridge ended by itself at {:?}", self.now()));
                 self.bridge = None;
             }
-            self.look();
+            self.watch.look(self.now(), &self.broker, self.bridge.is_some());
         }
     }
 
     async fn act(&mut self, act: &Act) {
         match act {
             Act::BridgeStarts => self.start_bridge().await,
-            Act::BridgeKilled => self.kill_bridge().await,
+            Act::BridgeKilled => self.kill_bridge(End::Killed).await,
             Act::BridgeStops => self.stop_bridge().await,
             Act::PowerCut(cut) => self.cut_power(*cut).await,
             Act::BrokerStarts if self.broker.is_up() => {}
@@ -194,25 +192,22 @@ impl World {
                     }
                 }
                 self.is_deaf = *on;
-                self.watch.mood[0] = *on;
+                self.watch.mood.deaf = *on;
                 self.broker.mood(|mood| mood.deaf = *on);
             }
             Act::BrokerMute(on) => {
-                self.watch.mood[1] = *on;
+                self.watch.mood.mute = *on;
                 self.broker.mood(|mood| mood.mute = *on);
             }
             Act::BrokerRefuses(on) => {
-                self.watch.mood[2] = *on;
+                self.watch.mood.refuses = *on;
                 self.broker.mood(|mood| mood.refuses = *on);
             }
-            Act::Republish => self.broker.publish("gsdk/bridge/request/republish", b"{}"),
+            Act::Request(request) => self.send(request),
+            Act::Unretain(request) => _ = self.broker.publish(&request.clearing()),
             Act::Hold(place, side, on) => {
                 self.network.hold(address_of(*place), *side, *on);
-                let key = (*place, *side == Side::Server);
-                self.watch.held.retain(|held| *held != key);
-                if *on {
-                    self.watch.held.push(key);
-                }
+                self.watch.hold(*place, *side, *on);
             }
             Act::Cut(place) => self.network.cut(address_of(*place)),
             Act::Gateway(at, fault) => {
@@ -226,7 +221,39 @@ impl World {
                 tokio::spawn(async move { drop(control.run_fault(&fault).await) });
             }
         }
-        self.look();
+        self.watch.look(self.now(), &self.broker, self.bridge.is_some());
+    }
+
+    fn calls(&self) -> Vec<Calls> {
+        self.simulators.iter().map(|it| it.control().calls()).collect()
+    }
+
+    fn send(&mut self, request: &Request) {
+        let mut request = request.clone();
+        let after_id = (request.command == "history").then(|| self.events_read(request.owner));
+        if let Some(after_id) = after_id.flatten() {
+            request.fields["after_id"] = after_id.into();
+        }
+        let calls = self.calls();
+        let connection = self.broker.publish(&request.message(self.sent.len().to_string()));
+        let process = self.bridge.as_ref().map(|_| self.processes.len());
+        self.sent.push(Sent { at: self.now(), request, connection, process, calls });
+    }
+
+    /// Up to where a client has read the events of a gateway, or of all.
+    fn events_read(&self, owner: Owner) -> Option<u64> {
+        let gateway = match owner {
+            Owner::Bridge => serde_json::Value::Null,
+            Owner::Gateway(at) => name_of(at).into(),
+        };
+        self.broker.seen().iter().rev().find_map(|seen| {
+            if !seen.topic.contains("/response/") && !seen.topic.starts_with("gsdk-reply/") {
+                return None;
+            }
+            let answer: serde_json::Value = serde_json::from_slice(&seen.payload).unwrap();
+            let is_page = answer["command"] == "history" && answer["gateway"] == gateway;
+            answer["data"]["next"].as_u64().filter(|_| is_page)
+        })
     }
 
     async fn heal(&mut self) {
@@ -284,6 +311,7 @@ impl World {
         let asked = Instant::now();
         _ = stop.send(());
         _ = task.await;
+        self.ended(End::Stopped);
         if asked.elapsed() > Duration::from_secs(5) {
             self.watch.wrong.push(format!("a stop took {:?}", asked.elapsed()));
         }
@@ -294,7 +322,7 @@ impl World {
     async fn cut_power(&mut self, cut: PowerCut) {
         let running_since = self.bridge.as_ref().map(|running| running.since);
         let at = self.now();
-        self.kill_bridge().await;
+        self.kill_bridge(End::PowerCut).await;
         if running_since.is_some() {
             self.storage.cut_power(cut);
         }
@@ -304,8 +332,14 @@ impl World {
         self.cuts.push(Cut { from, at, until: at, is_deaf, ends_chain, stored });
     }
 
-    async fn kill_bridge(&mut self) {
+    fn ended(&mut self, end: End) {
+        let (until, calls) = (self.now(), self.calls());
+        self.processes.push(Process { until, end, calls });
+    }
+
+    async fn kill_bridge(&mut self, end: End) {
         let Some(Running { stop, task, .. }) = self.bridge.take() else { return };
+        self.ended(end);
         for place in (0..self.simulators.len()).map(Place::Gateway).chain([Place::Broker]) {
             self.network.kill(address_of(place), Side::Client);
         }
@@ -316,59 +350,6 @@ impl World {
         // Its tasks are told of the end by their closed channels; a process that is gone says
         // nothing meanwhile, since its connections are dead.
         sleep(Duration::from_millis(1)).await;
-    }
-
-    fn hears(&mut self, at: usize, hears: bool) {
-        let now = self.now();
-        match (hears, self.watch.deaf_since[at]) {
-            (true, Some(since)) => {
-                self.watch.deaf.push((at, since, now));
-                self.watch.deaf_since[at] = None;
-            }
-            (false, None) => self.watch.deaf_since[at] = Some(now),
-            _ => {}
-        }
-    }
-
-    fn look(&mut self) {
-        let now = self.now();
-        let held = |place, server| self.watch.held.contains(&(place, server));
-        let broker = Place::Broker;
-        let well = self.bridge.is_some()
-            && self.broker.is_up()
-            && self.watch.mood == [false; 3]
-            && !held(broker, true)
-            && !held(broker, false);
-        let deaf: Vec<bool> = (0..self.simulators.len())
-            .map(|at| held(Place::Gateway(at), true) || self.watch.frozen[at])
-            .collect();
-        let since = self.watch.well_since.filter(|_| well);
-        self.watch.well_since = well.then(|| since.unwrap_or(now));
-        for (at, deaf) in deaf.into_iter().enumerate() {
-            self.hears(at, !deaf);
-            self.look_at_lost(at);
-        }
-    }
-
-    /// A gateway that cannot be heard for long is lost, and of its devices nobody can know.
-    fn look_at_lost(&mut self, at: usize) {
-        let (now, patience) = (self.now(), Duration::from_secs(120));
-        let long = |since: Option<Duration>| since.is_some_and(|since| now - since >= patience);
-        if !long(self.watch.well_since) || !long(self.watch.deaf_since[at]) {
-            return;
-        }
-        let prefix = format!("gsdk/{}/", name_of(at));
-        for (topic, payload) in self.broker.retained() {
-            let Some(rest) = topic.strip_prefix(&prefix) else { continue };
-            let text = String::from_utf8_lossy(&payload);
-            let lies = match rest {
-                "state" => text != "offline",
-                _ => rest.ends_with("/state") && !text.contains("\"connected\":null"),
-            };
-            if lies {
-                self.watch.wrong.push(format!("{now:?}: {topic} of a lost gateway says {text}"));
-            }
-        }
     }
 }
 

@@ -19,6 +19,8 @@ pub use database::{Database, Opened, Totals};
 pub use error::Error;
 pub use query::{Filter, Gap, Missing, Page};
 pub use reader::Reader;
+#[cfg(feature = "model")]
+pub(crate) use reader::model;
 
 use super::Event;
 

@@ -33,10 +33,35 @@ impl Reader {
         // The semaphore is never closed.
         let permit = self.permits.clone().acquire_owned().await.ok();
         let path = self.path.clone();
+        #[cfg(feature = "model")]
+        if crate::net::model::is_active() {
+            // Other threads run in real time, and a model's answers depend on its seed alone.
+            model::flush();
+            return page(&path, &filter);
+        }
         let query = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             page(&path, &filter)
         });
         query.await.unwrap_or_else(|panic| Err(Error::Panicked(panic.to_string())))
+    }
+}
+
+/// Lets the queries of a model see everything that is written.
+#[cfg(feature = "model")]
+pub(crate) mod model {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static FLUSH: RefCell<Box<dyn Fn()>> = RefCell::new(Box::new(|| ()));
+    }
+
+    /// Sets what this thread's queries call first: it records what is written.
+    pub(crate) fn flush_with(flush: impl Fn() + 'static) {
+        FLUSH.set(Box::new(flush));
+    }
+
+    pub(crate) fn flush() {
+        FLUSH.with_borrow(|flush| flush());
     }
 }
