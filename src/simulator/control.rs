@@ -179,6 +179,8 @@ impl Control {
         if self.master.is_none() {
             self.world.with_all(Gateway::restart);
         }
+        // Another fault may have opened the port meanwhile.
+        self.gates.cut();
         self.open.send_replace(true);
     }
 

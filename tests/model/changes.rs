@@ -32,6 +32,10 @@ const CALLS: [(&[&str], &[&str]); 6] = [
     (&["ssl/disable"], &["DisableSSL", "DisableSSLMulti"]),
 ];
 
+/// The commands that may remove something without steps.
+const REMOVING: [&str; 4] =
+    ["async/remove", "accept_filter/remove", "accept_filter/set", "accept_filter/allow_all"];
+
 /// A change as one process of the bridge got it, with its repeats.
 struct Change<'a> {
     gateway: usize,
@@ -183,7 +187,9 @@ fn interruptions(
                 && is_open
                 && is_of(event, change)
         };
-        let most = changes.iter().filter(may_be).count();
+        // A power cut may lose that it was reported.
+        let cuts = shown.processes.iter().filter(|it| it.end == End::PowerCut && it.until <= *at);
+        let most = changes.iter().filter(may_be).count() * (1 + cuts.count());
         let same = reported
             .values()
             .filter(|(_, other)| changes.iter().filter(may_be).any(|change| is_of(other, change)));
@@ -343,7 +349,9 @@ impl Desired {
         }
         for seen in shown.seen.iter().filter(|seen| seen.topic.ends_with("/event/withdrawn")) {
             let may_be = |change: &&Change<'_>| {
-                seen.topic.contains(&format!("/{}/", name_of(change.gateway)))
+                let removes =
+                    change.sends[0].request.has_steps() || REMOVING.contains(&change.command());
+                removes && seen.topic.contains(&format!("/{}/", name_of(change.gateway)))
             };
             if !changes.iter().any(|change| may_be(&change) && change.sends[0].at <= seen.at()) {
                 wrong.push(format!("withdrawn, and no client removed it: {seen:?}"));
