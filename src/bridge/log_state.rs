@@ -43,7 +43,7 @@ impl LogState {
     pub(crate) fn due(&self) -> Option<Instant> {
         match self {
             Self::Failed { retry_at, .. } => Some(*retry_at),
-            Self::Open(log) => log.due().map(Instant::from_std),
+            Self::Open(log) => log.due(),
             Self::NotBegun => None,
         }
     }

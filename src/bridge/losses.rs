@@ -3,14 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::persistence::Persistence;
 use crate::payload::{BridgeEventKind, Subject};
-use crate::store::{Key, UnreportedLoss, encode};
+use crate::store::{Key, encode};
 
 /// The least time between two reports (contract, section 1).
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lost events of one subject.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct UnreportedLoss {
+    count: u64,
+    /// Some of them because the broker does not accept them.
+    refused: bool,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Losses {

@@ -17,8 +17,8 @@ use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{Directory, Subject};
 use crate::store::{
-    self, Content, Event, HistoryStatus, Key, Log, Outbox, Recorder, Recovery, Settings, Started,
-    StateDir, StoreError, encode,
+    self, Content, Event, Gap, HistoryStatus, Key, Log, Outbox, Record, Recorder, Recovery,
+    Settings, Started, StateDir, StoreError, encode,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -47,8 +47,9 @@ pub(crate) struct Persistence {
 pub(crate) type Values = Vec<(Key, Vec<u8>)>;
 
 impl Persistence {
-    /// Locks the state directory and reads it. Where the chain does not continue, the caller begins
-    /// a log with [`Persistence::begin_log`] once it knows what that has to hold.
+    /// Locks the state directory and reads it. The caller continues the log with
+    /// [`Persistence::continue_log`], or begins one with [`Persistence::begin_log`] once it knows
+    /// what that has to hold.
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
@@ -57,16 +58,15 @@ impl Persistence {
         now: Moment,
         write_seconds: Histogram,
     ) -> Result<(Self, Content, Recovery), StoreError> {
-        let Started { dir, log, recorder, content, recovery, next_id } =
-            store::start(&settings, now)?;
+        let Started { dir, recorder, content, recovery } = store::start(&settings, now)?;
         let persistence = Self {
             outbox: Outbox::new(settings.limits),
             settings,
             dir,
-            log: log.map_or(LogState::NotBegun, LogState::Open),
+            log: LogState::NotBegun,
             history: Arc::default(),
             recorder,
-            next_id,
+            next_id: content.next_id,
             iteration: Iteration::default(),
             acknowledgements_due: None,
             hangs: false,
@@ -148,18 +148,18 @@ impl Persistence {
             let due = Instant::now() + ACKNOWLEDGEMENTS_WITHIN;
             waits = *self.acknowledgements_due.get_or_insert(due) > Instant::now();
         }
-        let mut written = log.tick();
-        if waits && written.is_ok() {
-            return Ok(());
-        }
-        if written.is_ok() {
+        let written = if waits {
+            log.tick()
+        } else {
             let begun = StdInstant::now();
-            log.read_by_history(self.history.read_to);
-            written = log.write(changes, urgent);
+            let written = log.write(changes, urgent);
+            let cleaned = written.and_then(|()| log.clean(self.history.read_to));
             self.write_seconds.observe(begun.elapsed().as_secs_f64());
             self.recorder.written(log.current(), now);
-        }
+            cleaned
+        };
         match &written {
+            Ok(()) if waits => {}
             Ok(()) => self.wrote(),
             Err(error) => self.fail(now, error),
         }
@@ -205,6 +205,11 @@ impl Persistence {
         self.log.retry_is_due()
     }
 
+    /// Continues this log.
+    pub(crate) fn continue_log(&mut self, log: Box<Log>) {
+        self.log = LogState::Open(log);
+    }
+
     /// Begins a log in new files, with everything that has to be stored.
     ///
     /// # Errors
@@ -222,7 +227,8 @@ impl Persistence {
                 match self.log {
                     LogState::Failed { since, .. } => {
                         let waiting = self.outbox.ids().collect();
-                        self.recorder.log_replaced(log.current(), since, now, waiting);
+                        let gap = Gap { from: since, to: now, waiting };
+                        self.recorder.log_replaced(log.current(), gap);
                     }
                     LogState::NotBegun | LogState::Open(_) => {
                         self.recorder.written(log.current(), now);
@@ -260,10 +266,11 @@ impl Persistence {
             )
         });
         let values = values.into_iter().chain(devices.flatten());
-        let batches = self.outbox.snapshot(values);
-        let (dir, sync) = (self.dir.log(), self.settings.sync);
+        let values = values.map(|(key, value)| Record::Put(key, value.into()));
+        let records = self.outbox.records().chain(values);
+        let (dir, always) = (self.dir.log(), self.settings.always_sync);
         let after = self.recorder.status().position.segment;
-        store::create_log(&dir, sync, &directory.chain, self.next_id, after, batches)
+        Log::create(&dir, always, &directory.chain, self.next_id, after, records)
     }
 
     /// Whether what is written outlives the process.

@@ -21,8 +21,9 @@ impl Bridge {
         recovery: Recovery,
     ) -> Result<(), StoreError> {
         match recovery {
-            Recovery::Continue { chain } => {
-                self.set_chain(chain);
+            Recovery::Continue(log) => {
+                self.set_chain(log.chain().to_owned());
+                self.persistence.continue_log(log);
                 self.restore_content(content, true);
                 let (chain, events) = (&self.site.directory.chain, self.persistence.outbox().len());
                 tracing::info!(chain, events, "chain continues");
@@ -40,12 +41,12 @@ impl Bridge {
     }
 
     fn restore_content(&mut self, content: Content, continues: bool) {
-        let Content { events, values } = content;
+        let Content { events, values, .. } = content;
         if !continues || values.contains_key(&Key::StaleScan) {
             self.retained.stale_topics.look();
         }
-        for event in events {
-            self.persistence.outbox_mut().restore(event);
+        for event in events.into_values() {
+            self.persistence.outbox_mut().insert(event);
         }
         for entry in &self.site.directory.gateways {
             self.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));

@@ -29,7 +29,7 @@ use crate::mqtt::{self, Publisher};
 use crate::net::{BackoffPolicy, TlsFiles};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
 use crate::store::history::Retention;
-use crate::store::{self, Limits, StoreError, SyncMode};
+use crate::store::{self, Limits, StoreError};
 use crate::task::Heartbeat;
 use crate::topics::Topics;
 
@@ -212,10 +212,7 @@ fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gsdk::RpcObser
 fn store_settings(config: &Config) -> store::Settings {
     store::Settings {
         state_dir: config.state_dir.clone(),
-        sync: match config.outbox.sync {
-            Sync::Interval => SyncMode::Interval,
-            Sync::Always => SyncMode::Always,
-        },
+        always_sync: config.outbox.sync == Sync::Always,
         limits: Limits {
             max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),

@@ -29,36 +29,24 @@ pub enum StoreError {
     },
     /// A later version of the program has written it.
     #[error(
-        "{} was written by a later version of gsdk2mqtt (format {found}; this one knows {known}); \
-         install that version again, or move the file's folder away",
+        "{} was written by a later version of gsdk2mqtt (format {found}); install that version \
+         again, or move the file's folder away",
         path.display()
     )]
     LaterFormat {
         /// The file that says so.
         path: PathBuf,
         /// Its format.
-        found: u32,
-        /// The latest format this build reads.
-        known: u32,
+        found: u64,
     },
     /// An earlier write or sync failed, so the content of the files is uncertain.
     #[error("{0}")]
     Failed(String),
-    /// The open file is not the one at its path any more.
-    #[error("{} was removed or replaced while it was in use", path.display())]
-    Replaced {
-        /// Its path.
-        path: PathBuf,
-    },
-    /// A batch is larger than a frame can be.
-    #[error("a batch of {0} bytes is larger than the log can hold")]
-    TooLarge(usize),
 }
 
 impl StoreError {
     /// For `map_err`.
-    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |cause| Self::Io { doing, path, cause }
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Io { doing, path: path.to_owned(), cause }
     }
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::StoreError;
-use super::history::{self, Database, Retention, Totals};
+use super::history::{Database, Error, Retention, Totals};
 use super::log::{Position, Tail};
 use crate::ids::Moment;
 
@@ -19,17 +18,17 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 /// How the history stands.
 #[derive(Clone, Debug, Default)]
-pub struct HistoryStatus {
+pub(crate) struct HistoryStatus {
     /// Segments of the log before this one may be removed.
-    pub read_to: u64,
+    pub(crate) read_to: u64,
     /// Why it cannot be written, if it cannot.
-    pub fault: Option<String>,
+    pub(crate) fault: Option<String>,
     /// What it holds.
-    pub totals: Totals,
+    pub(crate) totals: Totals,
     /// The ID of the newest event that it has had.
-    pub last_id: u64,
+    pub(crate) last_id: u64,
     /// How far it has read the log.
-    pub position: Position,
+    pub(crate) position: Position,
 }
 
 impl HistoryStatus {
@@ -40,7 +39,8 @@ impl HistoryStatus {
     }
 }
 
-/// A time in which nothing was stored, and what waited at its end.
+/// A time in which nothing was stored, and the events that waited at its end. Others of this time
+/// are in no log.
 #[derive(Debug)]
 pub(crate) struct Gap {
     pub(crate) from: Moment,
@@ -66,11 +66,9 @@ impl Follower {
 
     /// Records everything up to the end of this segment, and removes what is too old.
     pub(crate) fn try_record(&mut self, current: u64, now: Moment, status: &mut HistoryStatus) {
-        let mut recorded = self.replace_if_removed(now);
-        if recorded.is_ok() {
-            recorded = self.record(current, now, status);
-        }
-        if let Err(RecordError::History(history::Error::Damaged(_))) = recorded {
+        let in_place = self.replace_if_removed(now);
+        let mut recorded = in_place.and_then(|()| self.record(current, now, status));
+        if let Err(Error::Damaged(_)) = recorded {
             recorded = self.replace(now).and_then(|()| self.record(current, now, status));
         }
         match recorded {
@@ -84,13 +82,14 @@ impl Follower {
         }
     }
 
-    fn failed(&mut self, error: &RecordError, now: Moment, status: &mut HistoryStatus) {
+    fn failed(&mut self, error: &Error, now: Moment, status: &mut HistoryStatus) {
         self.open = None;
         let (since, _) = *self.failing.get_or_insert_with(|| {
+            let error = error.with_cause();
             tracing::error!(%error, "history: cannot be written; events are delivered meanwhile");
             (Instant::now(), now)
         });
-        status.fault = Some(error.to_string());
+        status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
             status.read_to = u64::MAX;
         }
@@ -101,7 +100,7 @@ impl Follower {
         current: u64,
         now: Moment,
         status: &mut HistoryStatus,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), Error> {
         let (database, tail) = self.open(now)?;
         loop {
             let is_full = write_batch(database, tail, current)?;
@@ -149,7 +148,7 @@ impl Follower {
 
     /// Continues in an empty file where the open one was removed, or in the one that has taken its
     /// place.
-    fn replace_if_removed(&mut self, now: Moment) -> Result<(), RecordError> {
+    fn replace_if_removed(&mut self, now: Moment) -> Result<(), Error> {
         let Some((database, _)) = &self.open else { return Ok(()) };
         if database.is_at(&self.path) {
             return Ok(());
@@ -160,33 +159,25 @@ impl Follower {
         if self.path.exists() { Ok(()) } else { self.replace(now) }
     }
 
-    fn replace(&mut self, now: Moment) -> Result<(), RecordError> {
+    fn replace(&mut self, now: Moment) -> Result<(), Error> {
         self.open = None;
-        let replaced = Database::replace(&self.path, self.retention, now)?;
-        self.follow(replaced, now)?;
-        Ok(())
+        self.follow(Database::replace(&self.path, self.retention, now)?, now).map(|_| ())
     }
 
     /// The open database, opened first where necessary.
-    fn open(&mut self, now: Moment) -> Result<&mut (Database, Tail), RecordError> {
+    fn open(&mut self, now: Moment) -> Result<&mut (Database, Tail), Error> {
         if let Some(open) = self.open.take() {
             return Ok(self.open.insert(open));
         }
-        let opened = Database::open(&self.path, self.retention, now)?;
-        self.follow(opened, now)
+        self.follow(Database::open(&self.path, self.retention, now)?, now)
     }
 
     /// Continues to read the log where this database has stopped.
     fn follow(
         &mut self,
-        opened: history::Opened,
+        mut database: Database,
         now: Moment,
-    ) -> Result<&mut (Database, Tail), RecordError> {
-        let history::Opened { mut database, set_aside } = opened;
-        if let Some(file) = set_aside {
-            let file = file.display();
-            tracing::error!(%file, "history: damaged; set aside and replaced");
-        }
+    ) -> Result<&mut (Database, Tail), Error> {
         let mut tail = Tail::new(self.log.clone(), database.position());
         if tail.skip_removed()? {
             let from = self.failing.map_or(now, |(_, since)| since);
@@ -200,7 +191,7 @@ impl Follower {
         self.open = None;
         let marked = self.open(now).and_then(|(database, tail)| {
             database.mark_gap(gap.from, gap.to, tail.position())?;
-            Ok(database.drop_unknown(&gap.waiting)?)
+            database.drop_unknown(&gap.waiting)
         });
         if let Err(error) = marked {
             self.failed(&error, now, status);
@@ -208,14 +199,9 @@ impl Follower {
     }
 }
 
-/// Why nothing could be recorded.
 /// Writes what follows in the log as one batch; says whether more may follow. One for all changes
 /// of a second costs less than several: most of its cost is the index pages it changes.
-fn write_batch(
-    database: &mut Database,
-    tail: &mut Tail,
-    current: u64,
-) -> Result<bool, RecordError> {
+fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result<bool, Error> {
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();
@@ -232,12 +218,4 @@ fn write_batch(
         batch.commit(tail.position())?;
     }
     Ok(written >= BATCH_CHANGES_MIN)
-}
-
-#[derive(Debug, thiserror::Error)]
-enum RecordError {
-    #[error("reading the log: {0}")]
-    Log(#[from] StoreError),
-    #[error("{}", .0.with_cause())]
-    History(#[from] history::Error),
 }

@@ -7,29 +7,28 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Batch, Event, Key, encode};
+use super::event::Event;
+use super::log::{Batch, Key, Record, encode};
 use crate::payload::Subject;
-
-/// The batches of [`Outbox::snapshot`] are about this large, in bytes.
-const SNAPSHOT_BATCH_LEN: usize = 1 << 20;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Events.
-    pub max_events: usize,
+    pub(crate) max_events: usize,
     /// Bytes of payload.
-    pub max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 /// Events that wait for the broker's acknowledgement.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     limits: Limits,
     /// By ID, so the oldest is the first; with the number of events of its subject lost before it.
     events: BTreeMap<u64, (Event, u64)>,
@@ -55,8 +54,7 @@ struct Queue {
 
 impl Outbox {
     /// An empty one.
-    #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             events: BTreeMap::new(),
@@ -71,15 +69,14 @@ impl Outbox {
 
     /// Adds an event with an ID above all others. Where that makes too many, the oldest are
     /// dropped; their subjects are returned, one for each.
-    pub fn append(&mut self, event: Event) -> Vec<Subject> {
-        let queue = self.queues.entry(event.subject.clone()).or_default();
-        let lost = std::mem::take(&mut queue.lost);
+    pub(crate) fn append(&mut self, event: Event) -> Vec<Subject> {
+        self.changes.add(&Record::Event(Cow::Borrowed(&event)));
+        let (id, subject) = (event.id, event.subject.clone());
+        let lost = self.insert(event);
         if lost > 0 {
-            self.changes.remove(Key::Lost(event.subject.clone()));
-            self.changes.put(Key::LostBefore(event.id), &encode(&lost));
+            self.changes.remove(Key::Lost(subject));
+            self.changes.put(Key::LostBefore(id), &encode(&lost));
         }
-        self.changes.event(&event);
-        self.insert(event, lost);
         let mut dropped = Vec::new();
         while self.events.len() > self.limits.max_events || self.bytes > self.limits.max_bytes {
             match self.drop_oldest() {
@@ -90,14 +87,22 @@ impl Outbox {
         dropped
     }
 
-    /// Adds an event that an earlier process has stored; to be called before anything else, in the
-    /// order of IDs.
-    pub fn restore(&mut self, event: Event) {
-        self.insert(event, 0);
+    /// Adds an event that an earlier process has stored, or a new one; in the order of IDs. Returns
+    /// how many events of its subject were lost before it.
+    pub(crate) fn insert(&mut self, event: Event) -> u64 {
+        let queue = self.queues.entry(event.subject.clone()).or_default();
+        if queue.ids.is_empty() {
+            self.ready.insert(event.id);
+        }
+        queue.ids.push_back(event.id);
+        let lost = std::mem::take(&mut queue.lost);
+        self.bytes += event.payload.len();
+        self.events.insert(event.id, (event, lost));
+        lost
     }
 
     /// Restores how many events were lost, after the events; of other keys nothing happens.
-    pub fn restore_lost(&mut self, key: &Key, lost: u64) {
+    pub(crate) fn restore_lost(&mut self, key: &Key, lost: u64) {
         match key {
             Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
             Key::LostBefore(id) => {
@@ -109,19 +114,9 @@ impl Outbox {
         }
     }
 
-    fn insert(&mut self, event: Event, lost: u64) {
-        self.bytes += event.payload.len();
-        let queue = self.queues.entry(event.subject.clone()).or_default();
-        queue.ids.push_back(event.id);
-        if queue.ids.len() == 1 {
-            self.ready.insert(event.id);
-        }
-        self.events.insert(event.id, (event, lost));
-    }
-
     /// The oldest event that may be sent, with the number of those lost before it; it is in flight
     /// from now on. One that may not be sent is asked about again after [`Outbox::release`].
-    pub fn next(&mut self, may_be_sent: impl Fn(&Subject) -> bool) -> Option<(&Event, u64)> {
+    pub(crate) fn next(&mut self, may_be_sent: impl Fn(&Subject) -> bool) -> Option<(&Event, u64)> {
         let id = loop {
             let id = self.ready.pop_first()?;
             let (event, _) = self.events.get(&id)?;
@@ -136,13 +131,12 @@ impl Outbox {
     }
 
     /// Events that could not be sent may be asked about again.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.ready.append(&mut self.held);
     }
 
     /// The ID and the type of a subject's first event.
-    #[must_use]
-    pub fn first_of(&self, subject: &Subject) -> Option<(u64, &str)> {
+    pub(crate) fn first_of(&self, subject: &Subject) -> Option<(u64, &str)> {
         let id = *self.queues.get(subject)?.ids.front()?;
         let (event, _) = self.events.get(&id)?;
         Some((id, &event.event_type))
@@ -150,7 +144,7 @@ impl Outbox {
 
     /// The broker has acknowledged the subject's event in flight; returns when it was read, if this
     /// process has read it from a stream.
-    pub fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
+    pub(crate) fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
         let queue = self.queues.get_mut(subject)?;
         if !std::mem::take(&mut queue.in_flight) {
             return None;
@@ -161,20 +155,17 @@ impl Outbox {
             None if queue.lost == 0 => _ = self.queues.remove(subject),
             None => {}
         }
-        let (event, lost) = self.events.remove(&id)?;
-        self.done(id, lost, true);
-        self.bytes -= event.payload.len();
-        event.read_at
+        self.finish(id, true)?.0.read_at
     }
 
     /// The subject's event in flight will never be delivered: it is dropped, and counts as lost.
-    pub fn give_up(&mut self, subject: &Subject) -> bool {
+    pub(crate) fn give_up(&mut self, subject: &Subject) -> bool {
         self.put_back(subject) && self.drop_first_of(subject).is_some()
     }
 
     /// The subject's event in flight was not delivered: it is sent again. Returns whether there was
     /// one.
-    pub fn put_back(&mut self, subject: &Subject) -> bool {
+    pub(crate) fn put_back(&mut self, subject: &Subject) -> bool {
         let Some(queue) = self.queues.get_mut(subject) else { return false };
         let was_in_flight = std::mem::take(&mut queue.in_flight);
         if was_in_flight {
@@ -184,7 +175,7 @@ impl Outbox {
     }
 
     /// The connection has ended: nothing is in flight.
-    pub fn put_all_back(&mut self) {
+    pub(crate) fn put_all_back(&mut self) {
         self.release();
         for queue in self.queues.values_mut() {
             if std::mem::take(&mut queue.in_flight) {
@@ -194,7 +185,7 @@ impl Outbox {
     }
 
     /// Replaces the payload of an event that was not sent yet, if it still waits.
-    pub fn rewrite(&mut self, id: u64, payload: Bytes) {
+    pub(crate) fn rewrite(&mut self, id: u64, payload: Bytes) {
         if let Some((event, _)) = self.events.get_mut(&id) {
             self.bytes = self.bytes - event.payload.len() + payload.len();
             event.payload = payload;
@@ -202,69 +193,48 @@ impl Outbox {
     }
 
     /// The IDs of the events that wait.
-    pub fn ids(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.keys().copied()
     }
 
     /// How many events wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
     /// Whether none waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// Whether an event could be sent now.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
+    pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// How many bytes of payload wait.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many events were dropped.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
+    pub(crate) const fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// What has changed and is not written yet. Values of other keys may be added.
-    pub const fn changes(&mut self) -> &mut Batch {
+    pub(crate) const fn changes(&mut self) -> &mut Batch {
         &mut self.changes
     }
 
-    /// Everything that waits, and these values, for a log that begins.
-    pub fn snapshot<'a>(
-        &'a self,
-        values: impl Iterator<Item = (Key, Vec<u8>)> + 'a,
-    ) -> impl Iterator<Item = Batch> + 'a {
-        let lost = self.queues.iter().filter(|(_, queue)| queue.lost > 0);
-        let lost = lost.map(|(subject, queue)| (Key::Lost(subject.clone()), encode(&queue.lost)));
-        let before = self.events.iter().filter(|(_, (_, lost))| *lost > 0);
-        let before = before.map(|(id, (_, lost))| (Key::LostBefore(*id), encode(lost)));
-        let mut values = lost.chain(before).chain(values);
-        let mut events = self.events.values();
-        std::iter::from_fn(move || {
-            let mut batch = Batch::default();
-            while batch.len() < SNAPSHOT_BATCH_LEN {
-                if let Some((event, _)) = events.next() {
-                    batch.event(event);
-                } else if let Some((key, value)) = values.next() {
-                    batch.put(key, &value);
-                } else {
-                    break;
-                }
-            }
-            (!batch.is_empty()).then_some(batch)
-        })
+    /// Everything that waits, for a log that begins.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let events = self.events.values().map(|(event, _)| Record::Event(Cow::Borrowed(event)));
+        let before = self.events.iter().map(|(id, (_, lost))| (Key::LostBefore(*id), *lost));
+        let since = self.queues.iter();
+        let since = since.map(|(subject, queue)| (Key::Lost(subject.clone()), queue.lost));
+        let lost = before.chain(since).filter(|(_, lost)| *lost > 0);
+        events.chain(lost.map(|(key, lost)| Record::Put(key, encode(&lost).into())))
     }
 
     fn drop_oldest(&mut self) -> Option<Subject> {
@@ -283,33 +253,31 @@ impl Outbox {
         let queue = self.queues.get_mut(subject)?;
         let at = usize::from(queue.in_flight);
         let id = queue.ids.remove(at)?;
-        let (event, lost) = self.events.remove(&id)?;
+        let next = queue.ids.get(at).copied();
         self.ready.remove(&id);
         self.held.remove(&id);
-        match queue.ids.get(at) {
-            Some(&next) => {
-                if !queue.in_flight {
-                    self.ready.insert(next);
-                }
-                let (_, before) = self.events.get_mut(&next)?;
-                *before += lost + 1;
-                self.changes.put(Key::LostBefore(next), &encode(before));
-            }
-            None => {
-                queue.lost += lost + 1;
-                self.changes.put(Key::Lost(subject.clone()), &encode(&queue.lost));
-            }
+        if !queue.in_flight {
+            self.ready.extend(next);
         }
-        self.done(id, lost, false);
-        self.bytes -= event.payload.len();
+        let (_, lost) = self.finish(id, false)?;
+        let (key, carried) = match next {
+            Some(next) => (Key::LostBefore(next), &mut self.events.get_mut(&next)?.1),
+            None => (Key::Lost(subject.clone()), &mut self.queues.get_mut(subject)?.lost),
+        };
+        *carried += lost + 1;
+        self.changes.put(key, &encode(carried));
         self.dropped += 1;
         Some(())
     }
 
-    fn done(&mut self, id: u64, lost: u64, delivered: bool) {
-        self.changes.done(id, delivered);
+    /// Removes an event that was delivered, or will never be, and the number of those lost before.
+    fn finish(&mut self, id: u64, delivered: bool) -> Option<(Event, u64)> {
+        let (event, lost) = self.events.remove(&id)?;
+        self.bytes -= event.payload.len();
+        self.changes.add(&Record::Done { id, delivered });
         if lost > 0 {
             self.changes.remove(Key::LostBefore(id));
         }
+        Some((event, lost))
     }
 }

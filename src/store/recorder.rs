@@ -4,7 +4,6 @@
 //! event is missing after a kill: the history stores how far it has read. Segments that it has not
 //! read stay in the log, unless the history cannot be written for a minute.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 use super::follower::{Follower, Gap, HistoryStatus};
 use super::history::{CHECKPOINT_EVERY, Retention};
-use super::log::Position;
+use super::log::Content;
 use crate::ids::Moment;
 
 /// The history is written at most this often.
@@ -27,7 +26,7 @@ const STOP_WITHIN: Duration = Duration::from_millis(800);
 
 /// The bridge's end of the thread. Dropping it ends the thread as a kill would.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,28 +63,27 @@ enum Stop {
 }
 
 impl Recorder {
-    /// Starts it. `end` is the end of the log. Where that does not continue, or is behind what the
-    /// history has read, another is about to replace it, in which the events `waiting` wait: then
-    /// all of it is recorded before this returns.
+    /// Starts it on a log with this content. Where that does not continue, or is behind what the
+    /// history has read, another is about to replace it: then all of it is recorded before this
+    /// returns.
     ///
     /// # Errors
     /// When the system does not start a thread.
-    pub fn start(
+    pub(crate) fn start(
         log: PathBuf,
         database: PathBuf,
         retention: Retention,
         now: Moment,
-        end: Position,
+        content: &Content,
         continues: bool,
-        waiting: &BTreeSet<u64>,
     ) -> Result<Self, StoreError> {
         let file = database.clone();
         let mut follower = Follower::new(log, database, retention);
         let mut status = HistoryStatus::default();
         follower.try_open(now, &mut status);
-        if !continues || status.position > end {
-            follower.try_record(end.segment, now, &mut status);
-            follower.finish_log(waiting);
+        if !continues || status.position > content.end {
+            follower.try_record(content.end.segment, now, &mut status);
+            follower.finish_log(&content.events.keys().copied().collect());
         }
         let state = State { now, status: Arc::new(status), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -102,7 +100,7 @@ impl Recorder {
     }
 
     /// The log was written to; `current` is its newest segment.
-    pub fn written(&self, current: u64, now: Moment) {
+    pub(crate) fn written(&self, current: u64, now: Moment) {
         let mut state = self.shared.lock();
         (state.current, state.now) = (Some(current), now);
         if !std::mem::replace(&mut state.written, true) {
@@ -112,28 +110,27 @@ impl Recorder {
     }
 
     /// The log has failed.
-    pub fn log_failed(&self) {
+    pub(crate) fn log_failed(&self) {
         self.shared.lock().current = None;
     }
 
-    /// Another log was begun, in which these events wait. Others of this time are in neither.
-    pub fn log_replaced(&self, current: u64, from: Moment, to: Moment, waiting: BTreeSet<u64>) {
+    /// Another log was begun; `gap` was before it.
+    pub(crate) fn log_replaced(&self, current: u64, gap: Gap) {
         let mut state = self.shared.lock();
-        (state.current, state.now, state.written) = (Some(current), to, true);
-        state.gap = Some(Gap { from, to, waiting });
+        (state.current, state.now, state.written) = (Some(current), gap.to, true);
+        state.gap = Some(gap);
         Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
     }
 
     /// How the history stands.
-    #[must_use]
-    pub fn status(&self) -> Arc<HistoryStatus> {
+    pub(crate) fn status(&self) -> Arc<HistoryStatus> {
         Arc::clone(&self.shared.lock().status)
     }
 
     /// Records what is written and ends. A disk that hangs is not waited for.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let mut state = self.shared.lock();
         state.stop = Some(Stop::Clean);
         self.shared.changed.notify_one();
@@ -173,39 +170,32 @@ impl Shared {
 
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
     /// `not_before` unless it is to stop.
-    fn wait(&self, not_before: Instant, wake_at: Instant) -> Task {
+    fn wait(&self, not_before: Instant, wake_at: Instant) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
-            let now = Instant::now();
-            let due = now >= wake_at || state.flush || (state.written && now >= not_before);
-            if due || state.stop.is_some() {
-                state.written = false;
-                let (current, gap, now) = (state.current, state.gap.take(), state.now);
-                return Task { current, gap, now, flush: state.flush, stop: state.stop };
-            }
             let until = if state.written { not_before } else { wake_at };
-            let waited = self.changed.wait_timeout(state, until - now);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.flush || state.stop.is_some() {
+                return state;
+            }
+            let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-struct Task {
-    current: Option<u64>,
-    gap: Option<Gap>,
-    now: Moment,
-    flush: bool,
-    stop: Option<Stop>,
-}
-
 fn run(shared: &Shared, mut follower: Follower) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
     loop {
-        let Task { current, gap, now, flush, stop } = shared.wait(not_before, wake_at);
+        let mut state = shared.wait(not_before, wake_at);
+        state.written = false;
+        let (current, gap, now) = (state.current, state.gap.take(), state.now);
+        let (flush, stop) = (state.flush, state.stop);
+        let mut status = HistoryStatus::clone(&state.status);
+        drop(state);
         if stop == Some(Stop::Kill) {
             break;
         }
-        let mut status = HistoryStatus::clone(&shared.lock().status);
         if let Some(gap) = gap {
             follower.reopen(&gap, now, &mut status);
         }

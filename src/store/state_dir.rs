@@ -4,7 +4,7 @@
 //! locked; then another one is at its path.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ const EARLIER_PREFIX: &str = "log-";
 
 /// A state directory that this process has locked.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     lock: File,
 }
@@ -32,12 +32,8 @@ impl StateDir {
     ///
     /// # Errors
     /// When another process has locked it, or it cannot be written.
-    pub fn lock(path: &Path) -> Result<Self, StoreError> {
-        let create = |path: &Path| {
-            let created = DirBuilder::new().recursive(true).mode(MODE).create(path);
-            created.map_err(StoreError::io("creating", path))
-        };
-        create(path)?;
+    pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
+        create_dir(path)?;
         let file = path.join(LOCK);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -59,20 +55,18 @@ impl StateDir {
         lock.set_len(0)
             .and_then(|()| lock.write_all(pid.as_bytes()))
             .map_err(StoreError::io("writing", &file))?;
-        create(&path.join(LOG))?;
+        create_dir(&path.join(LOG))?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
     /// The log's folder.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
     /// Whether the directory at its path is still the locked one.
-    #[must_use]
-    pub fn is_in_place(&self) -> bool {
-        is_at(&self.lock, &self.path.join(LOCK)).is_ok_and(|same| same)
+    pub(crate) fn is_in_place(&self) -> bool {
+        check_in_place(&self.lock, &self.path.join(LOCK)).is_ok()
     }
 
     /// Moves the store of a build made before version 2 into a folder of its own, if there is one;
@@ -91,8 +85,7 @@ impl StateDir {
             return Ok(None);
         }
         let aside = free_name(&self.path.join("before-version-2"));
-        let create = DirBuilder::new().mode(MODE).create(&aside);
-        create.map_err(StoreError::io("creating", &aside))?;
+        create_dir(&aside)?;
         for name in earlier {
             let from = self.path.join(&name);
             fs::rename(&from, aside.join(&name)).map_err(StoreError::io("moving", &from))?;
@@ -110,22 +103,29 @@ impl StateDir {
         let aside = free_name(&self.path.join("log.set-aside"));
         fs::rename(&log, &aside).map_err(StoreError::io("moving", &log))?;
         tracing::warn!(folder = %aside.display(), "set aside the log of another store");
-        let created = DirBuilder::new().mode(MODE).create(&log);
-        created.map_err(StoreError::io("creating", &log))
+        create_dir(&log)
     }
 
     /// The process that uses a directory, if one does. Changes nothing.
-    #[must_use]
-    pub fn holder(path: &Path) -> Option<String> {
+    pub(crate) fn holder(path: &Path) -> Option<String> {
         let lock = File::open(path.join(LOCK)).ok()?;
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(lock))
     }
 }
 
-/// Whether the file at this path is this open one.
-pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let (open, found) = (file.metadata()?, path.metadata()?);
-    Ok((open.dev(), open.ino()) == (found.dev(), found.ino()))
+fn create_dir(path: &Path) -> Result<(), StoreError> {
+    let created = DirBuilder::new().recursive(true).mode(MODE).create(path);
+    created.map_err(StoreError::io("creating", path))
+}
+
+/// Fails if the file at this path is not this open one any more.
+pub(crate) fn check_in_place(file: &File, path: &Path) -> io::Result<()> {
+    let open = file.metadata()?;
+    match path.metadata() {
+        Ok(found) if (open.dev(), open.ino()) == (found.dev(), found.ino()) => Ok(()),
+        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+        _ => Err(io::Error::other("it was removed or replaced while it was in use")),
+    }
 }
 
 /// The process that holds a lock, by the number that it has written there.

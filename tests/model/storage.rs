@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gsdk2mqtt::payload::Subject;
 use gsdk2mqtt::store::history::{Change, FILE_NAME};
-use gsdk2mqtt::store::{Position, Tail, set_boot_id};
+use gsdk2mqtt::store::{Position, Tail};
 use rusqlite::{Connection, OpenFlags};
 
 /// How long, in real time, the history's thread may take to close the database after a stop.
@@ -45,7 +45,6 @@ pub(crate) struct History {
 #[derive(Debug)]
 pub(crate) struct Storage {
     dir: PathBuf,
-    boots: u32,
     /// The newest segment and its length when the bridge had started.
     synced: (PathBuf, u64),
     /// The history as it was then.
@@ -55,19 +54,24 @@ pub(crate) struct Storage {
 impl Storage {
     pub(crate) fn new(dir: PathBuf) -> Self {
         let (synced, synced_history) = ((PathBuf::new(), 0), dir.with_extension("history"));
-        let mut storage = Self { dir, boots: 0, synced, synced_history };
-        storage.reboot();
-        storage
+        Self { dir, synced, synced_history }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The machine starts again.
-    pub(crate) fn reboot(&mut self) {
-        self.boots += 1;
-        set_boot_id(&format!("boot {}", self.boots));
+    /// The machine starts again: the log's head then names an earlier boot.
+    pub(crate) fn reboot(&self) {
+        let path = self.log_dir().join("head");
+        let Ok(head) = fs::read(&path) else { return };
+        let mut json: serde_json::Value = serde_json::from_slice(&head[12..]).unwrap();
+        json["boot"] = "an earlier one".into();
+        let json = json.to_string().into_bytes();
+        let mut lengths = u32::try_from(json.len()).unwrap().to_le_bytes().to_vec();
+        lengths.extend(crc32fast::hash(&json).to_le_bytes());
+        let check = crc32fast::hash(&lengths).to_le_bytes();
+        fs::write(&path, [&lengths[..], &check, &json].concat()).unwrap();
     }
 
     /// The bridge has started, so it has synced the log. The history may lose everything that

@@ -2,11 +2,11 @@
 //!
 //! Every call blocks on the disk and every failure leaves the database as it was.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, params};
@@ -16,6 +16,7 @@ use super::error::Error;
 use super::{Change, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
+use crate::store::error::StoreError;
 use crate::store::{Event, Position};
 
 /// The shortest time between two checkpoints: each writes all pages that changed once more.
@@ -31,15 +32,6 @@ pub struct Database {
     state: State,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u64, Instant)>,
-}
-
-/// An opened database.
-#[derive(Debug)]
-pub struct Opened {
-    /// Ready to be written.
-    pub database: Database,
-    /// The new name of a damaged or foreign file that the database has replaced.
-    pub set_aside: Option<PathBuf>,
 }
 
 /// What the database holds.
@@ -61,7 +53,7 @@ struct State {
     newest_block: Option<Block>,
 }
 
-/// What became of an event in the batch that records it.
+/// What became of an event.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
     delivered: bool,
@@ -72,27 +64,28 @@ struct Marks {
 impl Database {
     /// Opens `history.db`; creates it where there is none. A file that is foreign, or damaged
     /// where it is read first, is replaced.
-    pub fn open(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
+    pub fn open(path: &Path, retention: Retention, now: Moment) -> Result<Self, Error> {
         match Self::load(path, retention, None) {
             Err(Error::Damaged(_) | Error::Foreign { .. }) => Self::replace(path, retention, now),
-            loaded => Ok(Opened { database: loaded?, set_aside: None }),
+            loaded => loaded,
         }
     }
 
     /// Sets the file aside, if it is there, and creates an empty one, in which everything from
     /// before `now` counts as missing: for a database that was opened and has failed with
     /// [`Error::Damaged`] or was removed.
-    pub fn replace(path: &Path, retention: Retention, now: Moment) -> Result<Opened, Error> {
-        let set_aside = path.exists().then(|| schema::set_aside(path)).transpose()?;
-        Ok(Opened { database: Self::load(path, retention, Some(now))?, set_aside })
+    pub fn replace(path: &Path, retention: Retention, now: Moment) -> Result<Self, Error> {
+        if path.exists() {
+            let file = schema::set_aside(path)?;
+            tracing::error!(file = %file.display(), "history: damaged; set aside and replaced");
+        }
+        Self::load(path, retention, Some(now))
     }
 
     fn load(path: &Path, retention: Retention, replaced_at: Option<Moment>) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
         let state = State::read(&connection)?;
-        let file = file_id(path);
-        let file =
-            file.map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
+        let file = file_id(path).map_err(StoreError::io("opening", path))?;
         Ok(Self { connection, file, retention, state, checkpoint: None })
     }
 
@@ -228,7 +221,14 @@ impl Batch<'_> {
     /// part may be applied again.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         let Self { transaction, state, .. } = self;
-        let marks = mark_recorded(transaction, changes, state.last_id)?;
+        let marks = marks(changes);
+        let mut update = transaction.prepare_cached(
+            "UPDATE events SET delivered = delivered OR ?2, dropped = dropped OR ?3,
+             lost = max(lost, ?4) WHERE id = ?1",
+        )?;
+        for (id, Marks { delivered, dropped, lost }) in marks.range(..=state.last_id) {
+            update.execute(params![id, delivered, dropped, lost])?;
+        }
         let mut insert = transaction
             .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         for change in changes {
@@ -241,16 +241,17 @@ impl Batch<'_> {
                 Subject::Gateway(gateway) => (Some(gateway), None),
                 Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
             };
-            let marks = marks.get(&event.id).copied().unwrap_or_default();
+            let Marks { delivered, dropped, lost } =
+                marks.get(&event.id).copied().unwrap_or_default();
             insert.execute(params![
                 event.id,
                 event.recorded_at.millis(),
                 gateway.map(|gateway| gateway.as_str()),
                 device_id,
                 event.event_type.as_ref(),
-                marks.delivered,
-                marks.dropped,
-                marks.lost,
+                delivered,
+                dropped,
+                lost,
                 String::from_utf8_lossy(&event.payload).as_ref(),
             ])?;
             state.record(transaction, event)?;
@@ -278,35 +279,18 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Marks events that the database has already; returns the marks of those that it is to have.
-fn mark_recorded(
-    transaction: &Transaction<'_>,
-    changes: &[Change],
-    last_id: u64,
-) -> Result<HashMap<u64, Marks>, Error> {
-    let mut new: HashMap<u64, Marks> = HashMap::new();
+/// What became of events, by ID.
+fn marks(changes: &[Change]) -> BTreeMap<u64, Marks> {
+    let mut marks: BTreeMap<u64, Marks> = BTreeMap::new();
     for change in changes {
-        let (id, update) = match change {
-            Change::Recorded(_) => continue,
-            Change::Delivered(id) => (*id, "UPDATE events SET delivered = 1 WHERE id = ?1"),
-            Change::Dropped(id) => (*id, "UPDATE events SET dropped = 1 WHERE id = ?1"),
-            Change::Lost { id, .. } => (*id, "UPDATE events SET lost = ?2 WHERE id = ?1"),
-        };
-        if id > last_id {
-            let marks = new.entry(id).or_default();
-            match change {
-                Change::Recorded(_) => {}
-                Change::Delivered(_) => marks.delivered = true,
-                Change::Dropped(_) => marks.dropped = true,
-                Change::Lost { lost, .. } => marks.lost = *lost,
-            }
-        } else if let Change::Lost { lost, .. } = change {
-            transaction.prepare_cached(update)?.execute([id, *lost])?;
-        } else {
-            transaction.prepare_cached(update)?.execute([id])?;
+        match change {
+            Change::Recorded(_) => {}
+            Change::Delivered(id) => marks.entry(*id).or_default().delivered = true,
+            Change::Dropped(id) => marks.entry(*id).or_default().dropped = true,
+            Change::Lost { id, lost } => marks.entry(*id).or_default().lost = *lost,
         }
     }
-    Ok(new)
+    marks
 }
 
 impl State {

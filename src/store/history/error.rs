@@ -1,9 +1,10 @@
 //! Why the history could not be written or read.
 
-use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
+
+use crate::store::error::StoreError;
 
 /// Why the history could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +29,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The file system refused something.
-    #[error("{doing} {} failed", path.display())]
-    File {
-        /// What failed.
-        doing: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A file of the history, or of the log that it follows, could not be used.
+    #[error(transparent)]
+    File(#[from] StoreError),
     /// A part of the file cannot be read: replace it.
     #[error("the history database is damaged")]
     Damaged(#[source] rusqlite::Error),

@@ -15,7 +15,7 @@ mod tests;
 use std::time::Duration;
 
 pub(crate) use database::CHECKPOINT_EVERY;
-pub use database::{Database, Opened, Totals};
+pub use database::{Database, Totals};
 pub use error::Error;
 pub use query::{Filter, Gap, Missing, Page};
 pub use reader::Reader;

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::Error;
 use crate::ids::Moment;
+use crate::store::error::StoreError;
 
 /// `application_id` of the file: `GSDK` in ASCII.
 const APPLICATION_ID: i64 = 0x4753_444b;
@@ -24,8 +25,6 @@ const WAL_PAGES_MAX: i64 = 8_192;
 const CACHE_KIB: i64 = 4 << 10;
 /// How long a checkpoint waits for readers.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most files that are kept beside the database as damaged.
-const SET_ASIDE_MAX: u32 = 1_000;
 
 /// Comments inside a statement stay in the file: `.schema` of the sqlite3 shell prints them.
 const TABLES: &str = "
@@ -71,7 +70,7 @@ pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connectio
         .create(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| Error::File { doing: "opening", path: path.to_owned(), source })?;
+        .map_err(StoreError::io("opening", path))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -119,20 +118,21 @@ fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<()
 }
 
 /// Renames a file that is not usable, with its write-ahead log, and returns its new name.
-pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |source| Error::File { doing: "renaming", path: path.to_owned(), source };
-    let free = (1..=SET_ASIDE_MAX)
-        .map(|number| with_suffix(path, &format!(".damaged-{number}")))
-        .find(|aside| !aside.exists());
-    let aside = free.ok_or_else(|| failed(io::ErrorKind::AlreadyExists.into()))?;
-    for suffix in ["-wal", "-shm"] {
-        match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut names = (1_u32..).map(|number| with_suffix(path, &format!(".damaged-{number}")));
+    let free = names.find(|aside| !aside.exists());
+    let rename = || {
+        let aside = free.ok_or(io::ErrorKind::AlreadyExists)?;
+        for suffix in ["-wal", "-shm"] {
+            match fs::rename(with_suffix(path, suffix), with_suffix(&aside, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
-    }
-    fs::rename(path, &aside).map_err(failed)?;
-    Ok(aside)
+        fs::rename(path, &aside)?;
+        Ok(aside)
+    };
+    rename().map_err(StoreError::io("renaming", path))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

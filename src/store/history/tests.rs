@@ -37,9 +37,14 @@ impl Fixture {
     }
 
     fn open(&self, retention: Retention) -> Database {
-        let opened = Database::open(&self.path(), retention, NOW).unwrap();
-        assert_eq!(opened.set_aside, None);
-        opened.database
+        let database = Database::open(&self.path(), retention, NOW).unwrap();
+        assert!(!self.set_aside(1).exists());
+        database
+    }
+
+    /// The new name of a file that was set aside.
+    fn set_aside(&self, number: u32) -> PathBuf {
+        self.dir.path().join(format!("{FILE_NAME}.damaged-{number}"))
     }
 
     fn rows(&self, sql: &str) -> Vec<(u64, bool, bool, u64)> {
@@ -229,20 +234,20 @@ fn a_limit_smaller_than_a_block_leaves_the_newest() {
 #[test]
 fn a_damaged_or_foreign_file_is_set_aside_and_replaced() {
     let fixture = Fixture::new();
-    let aside = |number: u32| fixture.dir.path().join(format!("{FILE_NAME}.damaged-{number}"));
     let open = || Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap();
     fs::write(fixture.path(), "no database, but long enough to look at\n".repeat(20)).unwrap();
     fs::write(fixture.dir.path().join(format!("{FILE_NAME}-wal")), "a log").unwrap();
-    let opened = open();
-    assert_eq!(opened.set_aside, Some(aside(1)));
-    assert!(fs::read_to_string(aside(1)).unwrap().starts_with("no database"));
-    drop(opened);
+    drop(open());
+    let set_aside = fs::read_to_string(fixture.set_aside(1)).unwrap();
+    assert!(set_aside.starts_with("no database"));
     fs::remove_file(fixture.path()).unwrap();
     let foreign = Connection::open(fixture.path()).unwrap();
     foreign.execute_batch("CREATE TABLE contacts (name TEXT)").unwrap();
     drop(foreign);
-    assert_eq!(open().set_aside, Some(aside(2)));
-    assert_eq!(open().set_aside, None, "the new one is kept");
+    drop(open());
+    assert!(fixture.set_aside(2).exists());
+    drop(open());
+    assert!(!fixture.set_aside(3).exists(), "the new one is kept");
 }
 
 #[test]
@@ -262,9 +267,9 @@ fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     assert!(matches!(error, Error::Damaged(_)), "{error:?}");
     drop(database);
     let mut replaced = Database::replace(&fixture.path(), KEEP_ALL, NOW).unwrap();
-    assert!(replaced.set_aside.unwrap().exists());
-    assert_eq!(replaced.database.position(), Position::default(), "the log is read again");
-    apply(&mut replaced.database, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
+    assert!(fixture.set_aside(1).exists());
+    assert_eq!(replaced.position(), Position::default(), "the log is read again");
+    apply(&mut replaced, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
 }
 
 #[test]

@@ -4,77 +4,61 @@
 //! a kill cut short (the file ends before the frame does) can thus be distinguished from a damaged
 //! one, even where the damage hit the length.
 
+use std::io;
+
+use serde::Serialize;
+
+/// The format of head, segments and records. A later build reads the formats of earlier ones.
+pub(crate) const FORMAT: u32 = 1;
 /// Length, CRC of the bytes, CRC of the two before.
 pub(crate) const FRAME_HEAD_LEN: usize = 12;
 
-/// What is found at an offset of a file.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next<'a> {
-    /// A whole frame: its bytes, and the offset behind it.
-    Whole(&'a [u8], usize),
-    /// The end of the file.
-    End,
-    /// The beginning of a frame; the file ends within it.
+/// Why no frame begins at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The bytes end within the frame.
     Torn,
-    /// Bytes that are no frame.
+    /// The bytes are no frame.
     Damaged,
 }
 
-/// A frame of these bytes; `None` if they are too many.
-pub(crate) fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
+/// A frame with this value as JSON.
+pub(crate) fn json_frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; FRAME_HEAD_LEN];
-    frame.extend_from_slice(bytes);
+    serde_json::to_writer(&mut frame, value)?;
     seal(&mut frame)?;
-    Some(frame)
+    Ok(frame)
 }
 
-/// Fills in the head of a frame in which space was left for it; `None` if it is too long.
-pub(crate) fn seal(frame: &mut [u8]) -> Option<()> {
-    let (head, bytes) = frame.split_at_mut_checked(FRAME_HEAD_LEN)?;
-    let len = u32::try_from(bytes.len()).ok()?;
+/// Fills in the head of a frame in which space was left for it.
+pub(crate) fn seal(frame: &mut [u8]) -> io::Result<()> {
+    let split = frame.split_at_mut_checked(FRAME_HEAD_LEN);
+    let (head, bytes) = split.ok_or(io::ErrorKind::InvalidData)?;
+    let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     let (lengths, check) = head.split_at_mut(8);
     lengths[..4].copy_from_slice(&len.to_le_bytes());
     lengths[4..].copy_from_slice(&crc32fast::hash(bytes).to_le_bytes());
     check.copy_from_slice(&crc32fast::hash(lengths).to_le_bytes());
-    Some(())
+    Ok(())
 }
 
-/// Reads the frame at `at`.
-pub(crate) fn next(file: &[u8], at: usize) -> Next<'_> {
-    let rest = file.get(at..).unwrap_or_default();
-    if rest.is_empty() {
-        return Next::End;
+/// Reads the frame at the beginning of these bytes; returns its content and what follows it.
+pub(crate) fn split_frame(bytes: &[u8]) -> Result<(&[u8], &[u8]), Broken> {
+    let (head, rest) = bytes.split_first_chunk::<FRAME_HEAD_LEN>().ok_or(Broken::Torn)?;
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if crc32fast::hash(&head[..8]) != word(8) {
+        return Err(Broken::Damaged);
     }
-    let Some((head, bytes)) = rest.split_at_checked(FRAME_HEAD_LEN) else { return Next::Torn };
-    let word = |from: usize| {
-        let bytes = head.get(from..from + 4).and_then(|bytes| bytes.try_into().ok());
-        u32::from_le_bytes(bytes.unwrap_or_default())
-    };
-    if crc32fast::hash(head.get(..8).unwrap_or_default()) != word(8) {
-        return Next::Damaged;
-    }
-    let Ok(len) = usize::try_from(word(0)) else { return Next::Damaged };
-    match bytes.get(..len) {
-        None => Next::Torn,
-        Some(bytes) if crc32fast::hash(bytes) == word(4) => {
-            Next::Whole(bytes, at + FRAME_HEAD_LEN + len)
-        }
-        Some(_) => Next::Damaged,
-    }
+    let (content, rest) = rest.split_at_checked(word(0) as usize).ok_or(Broken::Torn)?;
+    if crc32fast::hash(content) == word(4) { Ok((content, rest)) } else { Err(Broken::Damaged) }
 }
 
-/// The whole frames behind the first, each with its offset.
-pub(crate) fn after_first(file: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut at = 0;
-    let frames = std::iter::from_fn(move || match next(file, at) {
-        Next::Whole(frame, end) => Some((std::mem::replace(&mut at, end) as u64, frame)),
-        _ => None,
-    });
-    frames.skip(1)
-}
-
-/// Whether a whole frame begins anywhere behind `at`.
-pub(crate) fn any_whole_after(file: &[u8], at: usize) -> bool {
-    (at + 1..file.len())
-        .any(|at| matches!(next(file, at), Next::Whole(bytes, _) if !bytes.is_empty()))
+/// The whole frames at the beginning of a file, each with the offset behind it.
+pub(crate) fn frames(file: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = file;
+    std::iter::from_fn(move || {
+        let (content, behind) = split_frame(rest).ok()?;
+        rest = behind;
+        Some((file.len() - rest.len(), content))
+    })
 }

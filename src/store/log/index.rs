@@ -2,106 +2,117 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::frame;
-use super::record::{Batch, Change, Item, Key, Place, hash_of, records};
+use super::frame::frames;
+use super::record::{Batch, Change, Item, Key, Live, hash_of, records};
 
 /// What the files hold.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    segments: BTreeMap<u64, Segment>,
-    live: HashMap<Item, Live>,
+    segments: BTreeMap<u64, Usage>,
+    /// Each live record, with its segment.
+    live: HashMap<Item, (u64, Live)>,
+    next_id: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Segment {
-    pub(crate) len: u64,
-    /// Live records, and their bytes.
-    pub(crate) live: u64,
-    pub(crate) live_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Live {
-    segment: u64,
-    /// In the segment.
-    place: Place,
-    /// Of the value.
-    hash: u32,
+/// What a segment holds.
+#[derive(Debug, Default)]
+struct Usage {
+    bytes: u64,
+    live_bytes: u64,
+    live_records: usize,
 }
 
 impl Index {
-    /// The segment has grown by this many bytes.
-    pub(crate) fn grow(&mut self, segment: u64, bytes: u64) {
-        self.segments.entry(segment).or_default().len += bytes;
-    }
-
-    /// Applies a change whose frame begins at this offset of the segment.
-    pub(crate) fn apply(&mut self, segment: u64, frame: u64, Change { item, live }: Change) {
-        let before = match live {
-            Some((Place { offset, len }, hash)) => {
-                let into = self.segments.entry(segment).or_default();
-                into.live += 1;
-                into.live_bytes += len;
-                let place = Place { offset: frame + offset, len };
-                self.live.insert(item, Live { segment, place, hash })
+    /// Adds a batch of this length that is in the segment, behind all others.
+    pub(crate) fn add(
+        &mut self,
+        segment: u64,
+        len: usize,
+        changes: impl IntoIterator<Item = Change>,
+    ) {
+        self.segments.entry(segment).or_default().bytes += len as u64;
+        for Change { item, live } in changes {
+            if let Item::Event(id) = item {
+                self.skip_ids(id + 1);
             }
-            None => self.live.remove(&item),
-        };
-        let Some(dead) = before else { return };
-        if let Some(segment) = self.segments.get_mut(&dead.segment) {
-            segment.live -= 1;
-            segment.live_bytes -= dead.place.len;
+            let before = match live {
+                Some(live) => {
+                    let usage = self.segments.entry(segment).or_default();
+                    usage.live_bytes += live.len;
+                    usage.live_records += 1;
+                    self.live.insert(item, (segment, live))
+                }
+                None => self.live.remove(&item),
+            };
+            if let Some((segment, dead)) = before
+                && let Some(usage) = self.segments.get_mut(&segment)
+            {
+                usage.live_bytes -= dead.len;
+                usage.live_records -= 1;
+            }
         }
     }
 
     /// The live records of a segment with this content; `None` if that is not what was written.
     pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
-        let mut batch = Batch::default();
-        for (frame_at, frame) in frame::after_first(content) {
-            for (record, place) in records(frame)? {
-                let here = (segment, frame_at + place.offset);
-                let live = self.live.get(&record.item());
-                if live.is_some_and(|live| (live.segment, live.place.offset) == here) {
-                    batch.add(&record);
+        let mut living = BTreeMap::new();
+        // The first frame says what the segment belongs to.
+        for (_, batch) in frames(content).skip(1) {
+            for (record, len) in records(batch)? {
+                let item = record.change(len).item;
+                if self.live.get(&item).is_some_and(|(lies_in, _)| *lies_in == segment) {
+                    // Of several about one item the last is live.
+                    living.insert(item, record);
                 }
             }
         }
-        let is_whole = batch.changes.len() as u64 == self.segments.get(&segment)?.live;
-        is_whole.then_some(batch)
+        let mut batch = Batch::default();
+        living.values().for_each(|record| batch.add(record));
+        (living.len() == self.segments.get(&segment)?.live_records).then_some(batch)
     }
 
     /// Whether a key has this value already.
     pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
         let live = self.live.get(&Item::Value(key.clone()));
-        live.is_some_and(|live| live.hash == hash_of(value))
+        live.is_some_and(|(_, live)| live.hash == hash_of(value))
     }
 
-    pub(crate) fn len_of(&self, segment: u64) -> u64 {
-        self.segments.get(&segment).map_or(0, |segment| segment.len)
+    /// No event has had this ID or a higher one.
+    pub(crate) const fn next_id(&self) -> u64 {
+        self.next_id
     }
 
-    pub(crate) fn oldest(&self) -> Option<(u64, Segment)> {
-        self.segments.first_key_value().map(|(&number, &segment)| (number, segment))
+    /// IDs below this one count as used.
+    pub(crate) fn skip_ids(&mut self, next_id: u64) {
+        self.next_id = self.next_id.max(next_id);
     }
 
-    /// The newest segment and its length.
-    pub(crate) fn newest(&self) -> Option<(u64, u64)> {
-        self.segments.last_key_value().map(|(&number, segment)| (number, segment.len))
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.segments().next()
     }
 
-    pub(crate) fn forget(&mut self, segment: u64) {
-        self.segments.remove(&segment);
-    }
-
+    /// The segments, the oldest first.
     pub(crate) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
         self.segments.keys().copied()
     }
 
+    pub(crate) fn bytes_of(&self, segment: u64) -> u64 {
+        self.segments.get(&segment).map_or(0, |usage| usage.bytes)
+    }
+
+    pub(crate) fn has_live(&self, segment: u64) -> bool {
+        self.segments.get(&segment).is_some_and(|usage| usage.live_records > 0)
+    }
+
+    pub(crate) fn remove(&mut self, segment: u64) {
+        self.segments.remove(&segment);
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.len).sum()
+        self.segments.values().map(|usage| usage.bytes).sum()
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.live_bytes).sum()
+        self.segments.values().map(|usage| usage.live_bytes).sum()
     }
 }

@@ -5,9 +5,8 @@
 //! outweigh the living, the oldest segment's living are appended again first. After any error
 //! nothing more is written to the same files.
 
-mod create;
 mod frame;
-pub(crate) mod head;
+mod head;
 mod index;
 mod record;
 mod recover;
@@ -20,20 +19,20 @@ mod worker;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::StoreError;
-pub use head::SyncMode;
-use head::{Head, boot_id};
+use head::Head;
 use index::Index;
-use record::Item;
 use recover::Scan;
-use segment::{SegmentFile, segment_path};
-use worker::{Job, Worker};
+use segment::{Segment, remove, remove_segments, segment_numbers, segment_path};
+use worker::Worker;
 
-pub use create::create;
-pub use record::{Batch, Key, UnreportedLoss, decode, encode};
-pub use recover::{Content, Recovery};
+pub(crate) use record::{Batch, Key, Record, decode, encode};
+pub(crate) use recover::Content;
 pub use tail::{Position, Tail};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
@@ -41,107 +40,143 @@ pub use tail::{Position, Tail};
 const SEGMENT_MAX: u64 = 4 << 20;
 /// What the log may hold besides twice what is live before it is cleaned, in segments.
 const SLACK_SEGMENTS: u64 = 2;
+/// How long written records may be unsynced while events wait for the broker, and otherwise.
+const SYNC_WITHIN: Duration = Duration::from_secs(1);
+const SYNC_IDLE_WITHIN: Duration = Duration::from_secs(30);
+/// How often the segment is looked for at its path, at most.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// The first batches of a log are about this large, in bytes.
+const FIRST_BATCHES_LEN: usize = 1 << 20;
 
-/// What a start has found.
+/// Whether the chain of an earlier process may continue.
 #[derive(Debug)]
-pub struct Opened {
-    /// What is stored.
-    pub content: Content,
-    /// No event has had this ID or a higher one.
-    pub next_id: u64,
-    /// The end of the newest segment; 0 if there is none.
-    pub end: Position,
-    /// Whether the chain continues.
-    pub recovery: Recovery,
-    /// The log in which it continues.
-    pub log: Option<Box<Log>>,
+pub(crate) enum Recovery {
+    /// It may, in this log.
+    Continue(Box<Log>),
+    /// It is not proven that the log holds everything: a new chain has to begin.
+    NewChain {
+        /// The chain that ends; `None` if it is unknown.
+        from: Option<String>,
+        /// Why; `None` if the folder was empty.
+        reason: Option<String>,
+    },
 }
 
 /// A log that takes batches.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     dir: PathBuf,
     head: Head,
-    file: Arc<SegmentFile>,
-    current: u64,
+    /// The segment that is written to.
+    segment: Arc<Segment>,
+    /// The one after it, once it is requested.
+    next: Option<Receiver<Result<Segment, StoreError>>>,
     index: Index,
-    next_id: u64,
-    /// The history has read the segments before this one.
-    read_to: u64,
     worker: Worker,
-    next_segment: NextSegment,
+    /// It does not prove anything yet: nothing is synced, and the next segment is waited for.
+    starting: bool,
     segment_max: u64,
-}
-
-/// Who creates the segment after the current one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NextSegment {
-    /// The log itself, which waits for the disk.
-    AtOnce,
-    /// The worker, once it is requested.
-    ByWorker,
-    Requested,
+    /// When the segment has to be synced, if it was written to.
+    sync_at: Option<Instant>,
+    /// When it has to be looked for at its path.
+    check_at: Instant,
 }
 
 impl Log {
     /// Reads what is in the folder, repairs it, and continues it if that is proven to be right.
+    /// `always`: each batch is synced when it is written.
     ///
     /// # Errors
     /// When the folder cannot be read or written, or is of a later version.
-    pub fn open(dir: &Path, mode: SyncMode) -> Result<Opened, StoreError> {
-        Self::open_at(dir, mode, &boot_id())
-    }
-
-    fn open_at(dir: &Path, mode: SyncMode, boot: &str) -> Result<Opened, StoreError> {
-        let mut scan = Scan::read(dir, boot)?;
-        let content = scan.content();
-        let (next_id, end) = (scan.next_id, scan.end());
-        let (recovery, log) = match (scan.head, scan.unproven) {
+    pub(crate) fn open(dir: &Path, always: bool) -> Result<(Content, Recovery), StoreError> {
+        let Scan { content, index, head, chain, unproven } = Scan::read(dir)?;
+        let recovery = match (head, unproven) {
             (Some(Head { chain, first, .. }), None) => {
-                let file = SegmentFile::open(dir, end.segment)?;
-                let head = Head::new(&chain, boot, mode, first);
-                let file = (file, end.segment);
-                let mut log = Self::with(dir, head.clone(), file, scan.index, next_id)?;
-                log.finish_start(head)?;
-                (Recovery::Continue { chain }, Some(Box::new(log)))
+                let Position { segment, offset } = content.end;
+                let segment = Segment::open(dir, segment, offset)?;
+                let mut log = Self::new(dir, Head::new(chain, always, first), segment, index)?;
+                log.prove()?;
+                Recovery::Continue(Box::new(log))
             }
             (head, reason) => {
-                let from = head.map(|head| head.chain).or(scan.chain);
-                (Recovery::NewChain { from, reason }, None)
+                Recovery::NewChain { from: head.map(|head| head.chain).or(chain), reason }
             }
         };
-        Ok(Opened { content, next_id, end, recovery, log })
+        Ok((content, recovery))
     }
 
-    fn with(
+    /// Begins a log of this chain with these records, in new files, which replace those of an
+    /// earlier log once they are complete. `next_id`: no event has had this ID or a higher one;
+    /// `after`: no segment has had a number above this one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn create<'a>(
+        dir: &Path,
+        always: bool,
+        chain: &str,
+        next_id: u64,
+        after: u64,
+        records: impl Iterator<Item = Record<'a>>,
+    ) -> Result<Self, StoreError> {
+        let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
+        let head = Head::new(chain.to_owned(), always, first);
+        let created = Self::create_with(dir, head, next_id, records);
+        match &created {
+            Ok(_) => remove_segments(dir, ..first)?,
+            // Incomplete files prove nothing, and take space.
+            Err(_) => _ = remove_segments(dir, first..),
+        }
+        created
+    }
+
+    fn create_with<'a>(
         dir: &Path,
         head: Head,
-        (file, current): (SegmentFile, u64),
-        index: Index,
         next_id: u64,
+        records: impl Iterator<Item = Record<'a>>,
     ) -> Result<Self, StoreError> {
+        let segment = Segment::create(dir, head.first, &head.chain)?;
+        let mut index = Index::default();
+        index.skip_ids(next_id);
+        let mut log = Self::new(dir, head, segment, index)?;
+        log.begin_segment()?;
+        let mut batch = Batch::default();
+        for record in records {
+            batch.add(&record);
+            if batch.len() >= FIRST_BATCHES_LEN {
+                log.write(&mut batch, false)?;
+            }
+        }
+        log.write(&mut batch, false)?;
+        log.prove()?;
+        Ok(log)
+    }
+
+    fn new(dir: &Path, head: Head, segment: Segment, index: Index) -> Result<Self, StoreError> {
         Ok(Self {
             dir: dir.to_owned(),
             head,
-            file: Arc::new(file),
-            current,
+            segment: Arc::new(segment),
+            next: None,
             index,
-            next_id,
-            read_to: 0,
             worker: Worker::start().map_err(StoreError::io("starting a thread for", dir))?,
-            next_segment: NextSegment::AtOnce,
+            starting: true,
             segment_max: SEGMENT_MAX,
+            sync_at: None,
+            check_at: Instant::now() + CHECK_EVERY,
         })
     }
 
-    /// From now on this head proves what the files hold.
-    fn finish_start(&mut self, head: Head) -> Result<(), StoreError> {
-        self.head = head;
-        self.sync_all()?;
-        self.worker.synced();
-        if !self.head.always {
-            self.next_segment = NextSegment::ByWorker;
+    /// Syncs everything; from then on the head proves what the files hold.
+    fn prove(&mut self) -> Result<(), StoreError> {
+        self.worker.check()?;
+        for number in self.index.segments() {
+            let path = segment_path(&self.dir, number);
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(StoreError::io("syncing", &path))?;
         }
+        (self.starting, self.sync_at) = (false, None);
         self.head.write(&self.dir)
     }
 
@@ -150,74 +185,103 @@ impl Log {
     ///
     /// # Errors
     /// When it could not be written, or an earlier sync failed. The log has to be given up then.
-    pub fn write(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
-        self.check()?;
+    pub(crate) fn write(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
+        self.tick()?;
         if batch.is_empty() {
             return Ok(());
         }
         self.rotate()?;
-        self.append(batch, urgent)?;
-        self.clean(urgent)
+        self.append(batch, urgent)
     }
 
     /// Requests from the worker what is due.
     ///
     /// # Errors
     /// When something that was requested has failed. The log has to be given up then.
-    pub fn tick(&mut self) -> Result<(), StoreError> {
-        self.worker.tick(&self.file);
-        self.check()
+    pub(crate) fn tick(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.request_sync();
+        } else if self.check_at <= now {
+            let segment = Arc::clone(&self.segment);
+            self.worker.request(move || segment.check());
+            self.check_at = now + CHECK_EVERY;
+        }
+        self.worker.check()
+    }
+
+    /// Removes the oldest segments as far as possible, at most up to this one, which the history
+    /// has not read. Only from the oldest end: a record that says that another is dead never goes
+    /// before that one.
+    ///
+    /// # Errors
+    /// When live records could not be written again. The log has to be given up then.
+    pub(crate) fn clean(&mut self, unread: u64) -> Result<(), StoreError> {
+        let mut moved = false;
+        while let Some(oldest) = self.index.oldest()
+            && oldest < self.segment.number.min(unread)
+        {
+            if self.index.has_live(oldest) {
+                let slack = SLACK_SEGMENTS * self.segment_max;
+                // One at a time: the event loop waits for this.
+                if moved || self.index.bytes() <= 2 * self.index.live_bytes() + slack {
+                    return Ok(());
+                }
+                self.append_living(oldest)?;
+                moved = true;
+            }
+            self.index.remove(oldest);
+            let (segment, path) = (Arc::clone(&self.segment), segment_path(&self.dir, oldest));
+            // What replaces it has to be on the disk first.
+            self.worker.request(move || segment.sync().and_then(|()| remove(&path)));
+        }
+        Ok(())
+    }
+
+    /// Appends a segment's live records again.
+    fn append_living(&mut self, oldest: u64) -> Result<(), StoreError> {
+        let path = segment_path(&self.dir, oldest);
+        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
+        let Some(mut batch) = self.index.living(oldest, &bytes) else {
+            let error = format!("{} is not what was written to it", path.display());
+            return Err(StoreError::Failed(error));
+        };
+        self.append(&mut batch, false)
     }
 
     /// When [`Log::tick`] has something to do.
-    #[must_use]
-    pub const fn due(&self) -> Option<Instant> {
-        self.worker.due()
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        self.worker.failed().map_or(Ok(()), |error| Err(StoreError::Failed(error)))
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.sync_at
     }
 
     /// Whether a key has this value already.
-    #[must_use]
-    pub fn has(&self, key: &Key, value: &[u8]) -> bool {
+    pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
         self.index.has(key, value)
     }
 
     /// Whether the disk has not answered for this long. What is written meanwhile outlives the
     /// process, but no power cut.
-    #[must_use]
-    pub fn hangs(&self, after: Duration) -> bool {
+    pub(crate) fn hangs(&self, after: Duration) -> bool {
         self.worker.busy_for().is_some_and(|busy| busy >= after)
     }
 
     /// The name of its chain.
-    #[must_use]
-    pub fn chain(&self) -> &str {
+    pub(crate) fn chain(&self) -> &str {
         &self.head.chain
     }
 
     /// The segment that is written to.
-    #[must_use]
-    pub const fn current(&self) -> u64 {
-        self.current
-    }
-
-    /// The history has read the segments before this one: they may be removed.
-    pub const fn read_by_history(&mut self, segment: u64) {
-        self.read_to = segment;
+    pub(crate) fn current(&self) -> u64 {
+        self.segment.number
     }
 
     /// Stops cleanly: the next start may continue the chain after a restart of the machine too.
     ///
     /// # Errors
     /// When that could not be written; then the next start begins a new chain.
-    pub fn stop(mut self) -> Result<(), StoreError> {
-        let stopped = self.check().and_then(|()| self.sync_all()).and_then(|()| {
-            self.head.clean = true;
-            self.head.write(&self.dir)
-        });
+    pub(crate) fn stop(mut self) -> Result<(), StoreError> {
+        self.head.clean = true;
+        let stopped = self.prove();
         if stopped.is_err() {
             self.give_up();
         }
@@ -225,114 +289,66 @@ impl Log {
     }
 
     /// Stops without waiting for the disk: the next start finds it as after a kill.
-    pub fn detach(mut self) {
+    pub(crate) fn detach(mut self) {
         self.worker.detach();
     }
 
     /// Gives it up after an error: no start may take its files for everything.
-    pub fn give_up(mut self) {
+    pub(crate) fn give_up(mut self) {
         self.worker.detach();
-        Head::remove(&self.dir);
-    }
-
-    fn sync_all(&self) -> Result<(), StoreError> {
-        for number in self.index.segments() {
-            let path = segment_path(&self.dir, number);
-            let synced = File::open(&path).and_then(|file| file.sync_all());
-            synced.map_err(StoreError::io("syncing", &path))?;
-        }
-        Ok(())
+        // The disk may have failed.
+        _ = Head::remove(&self.dir);
     }
 
     fn append(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
-        let len = batch.len();
-        let frame = batch.sealed().ok_or(StoreError::TooLarge(len))?;
-        self.file.append(frame)?;
-        if self.head.always {
-            self.file.sync()?;
+        self.segment.append(batch)?;
+        if self.head.always && !self.starting {
+            self.segment.sync()?;
         } else {
-            self.worker.written(urgent);
+            let sync_at = Instant::now() + if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
+            self.sync_at = Some(self.sync_at.map_or(sync_at, |at| at.min(sync_at)));
         }
-        let frame = self.index.len_of(self.current);
-        self.index.grow(self.current, len as u64);
-        for change in batch.changes.drain(..) {
-            if let Item::Event(id) = change.item {
-                self.next_id = self.next_id.max(id + 1);
-            }
-            self.index.apply(self.current, frame, change);
-        }
+        self.index.add(self.segment.number, batch.len(), batch.take_changes());
         batch.clear();
         Ok(())
+    }
+
+    /// Requests a sync of the segment; on a disk that hangs, again later.
+    fn request_sync(&mut self) {
+        let segment = Arc::clone(&self.segment);
+        let requested = self.worker.request(move || segment.sync());
+        self.sync_at = (!requested).then(|| Instant::now() + SYNC_WITHIN);
     }
 
     /// Continues in another segment when this one is full. One that is still being created, as on a
     /// disk that hangs, is not waited for: this one grows meanwhile.
     fn rotate(&mut self) -> Result<(), StoreError> {
-        let len = self.index.len_of(self.current);
-        let number = self.current + 1;
-        if self.next_segment == NextSegment::ByWorker && len >= self.segment_max / 2 {
+        let bytes = self.index.bytes_of(self.segment.number);
+        if self.next.is_none() && bytes >= self.segment_max / 2 {
+            let (created, next) = sync_channel(1);
             let (dir, chain) = (self.dir.clone(), self.head.chain.clone());
-            if self.worker.request(Job::Create { dir, number, chain }) {
-                self.next_segment = NextSegment::Requested;
-            }
+            let number = self.segment.number + 1;
+            let requested = self.worker.request(move || {
+                _ = created.send(Segment::create(&dir, number, &chain));
+                Ok(())
+            });
+            self.next = requested.then_some(next);
         }
-        if len < self.segment_max {
+        let Some(next) = self.next.as_ref().filter(|_| bytes >= self.segment_max) else {
             return Ok(());
-        }
-        let (file, len) = if self.next_segment == NextSegment::AtOnce {
-            SegmentFile::create(&self.dir, number, &self.head.chain)?
-        } else {
-            let Some(created) = self.worker.created() else { return Ok(()) };
-            self.next_segment = NextSegment::ByWorker;
-            created
         };
-        self.worker.sync(&self.file);
-        self.file = Arc::new(file);
-        self.current = number;
-        self.index.grow(number, len);
+        let created = if self.starting { next.recv().ok() } else { next.try_recv().ok() };
+        let Some(created) = created else { return Ok(()) };
+        self.next = None;
+        self.request_sync();
+        self.segment = Arc::new(created?);
         self.begin_segment()
     }
 
     /// Each segment says which IDs were used, as the events of earlier ones are removed.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        batch.put(Key::NextId, &encode(&self.next_id));
+        batch.put(Key::NextId, &encode(&self.index.next_id()));
         self.append(&mut batch, false)
-    }
-
-    /// Removes the oldest segments as far as possible. Only from the oldest end: a record that says
-    /// that another is dead never goes before that one.
-    fn clean(&mut self, urgent: bool) -> Result<(), StoreError> {
-        let mut moved = false;
-        while let Some((oldest, segment)) = self.index.oldest() {
-            if oldest >= self.current.min(self.read_to) {
-                return Ok(());
-            }
-            if segment.live > 0 {
-                let slack = SLACK_SEGMENTS * self.segment_max;
-                // One at a time: the event loop waits for this.
-                if moved || self.index.bytes() <= 2 * self.index.live_bytes() + slack {
-                    return Ok(());
-                }
-                self.append_living(oldest, urgent)?;
-                moved = true;
-            }
-            self.index.forget(oldest);
-            // What replaces it has to be on the disk first.
-            self.worker.sync(&self.file);
-            self.worker.request(Job::Remove(segment_path(&self.dir, oldest)));
-        }
-        Ok(())
-    }
-
-    /// Appends a segment's live records again.
-    fn append_living(&mut self, oldest: u64, urgent: bool) -> Result<(), StoreError> {
-        let path = segment_path(&self.dir, oldest);
-        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
-        let Some(mut batch) = self.index.living(oldest, &bytes) else {
-            let error = format!("{} is not what was written to it", path.display());
-            return Err(StoreError::Failed(error));
-        };
-        self.append(&mut batch, urgent)
     }
 }

@@ -4,56 +4,32 @@
 //! end, so that later builds read what earlier ones wrote.
 
 use std::borrow::Cow;
+use std::io;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::frame::{FRAME_HEAD_LEN, seal};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
-use crate::store::Event;
+use crate::store::event::{Event, as_bytes};
 
 /// One record. The last one about an event or a key is valid.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record<'a> {
     /// An event that has to reach the broker.
-    Event(#[serde(borrow)] EventRecord<'a>),
+    Event(Cow<'a, Event>),
     /// The event was delivered, or will never be.
     Done { id: u64, delivered: bool },
     /// The value of a key.
-    Put(Key, #[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
+    Put(Key, #[serde(borrow, serialize_with = "as_bytes")] Cow<'a, [u8]>),
     /// The key has no value.
     Remove(Key),
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EventRecord<'a> {
-    pub(crate) id: u64,
-    recorded_at: Moment,
-    subject: Cow<'a, Subject>,
-    #[serde(borrow)]
-    event_type: &'a str,
-    #[serde(borrow, serialize_with = "as_bytes")]
-    payload: &'a [u8],
-}
-
-impl EventRecord<'_> {
-    pub(crate) fn event(&self) -> Event {
-        Event {
-            id: self.id,
-            recorded_at: self.recorded_at,
-            subject: self.subject.clone().into_owned(),
-            event_type: self.event_type.to_owned().into(),
-            payload: Bytes::copy_from_slice(self.payload),
-            read_at: None,
-        }
-    }
-}
-
 /// What a value is stored for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Key {
+pub(crate) enum Key {
     /// A device's last state.
     Device(GatewayName, DeviceId),
     /// How many events of a subject were dropped since its last one, which waits no more.
@@ -76,81 +52,62 @@ pub enum Key {
     NextId,
 }
 
-/// Lost events of one subject that no `events_lost` has reported yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnreportedLoss {
-    /// How many.
-    pub count: u64,
-    /// Some of them because the broker does not accept them.
-    pub refused: bool,
-}
-
-/// Serializes in one piece, where serde would go byte by byte.
-fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
-}
-
 /// A value as the log stores it.
-#[must_use]
-pub fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Fails only where a map's length is unknown, which no value of ours has.
     postcard::to_allocvec(value).unwrap_or_default()
 }
 
 /// A value that [`encode`] has made; `None` if it is another's.
-#[must_use]
-pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     postcard::from_bytes(value).ok()
 }
 
 /// What records are about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Item {
     Event(u64),
     Value(Key),
 }
 
-impl Record<'_> {
-    /// What it is about.
-    pub(crate) fn item(&self) -> Item {
-        match self {
-            Self::Event(EventRecord { id, .. }) | Self::Done { id, .. } => Item::Event(*id),
-            Self::Put(key, _) | Self::Remove(key) => Item::Value(key.clone()),
-        }
-    }
-}
-
-/// What a record changes in the index of what is live.
+/// What a record of this length changes: it is the live one about its item, or that has none now.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) item: Item,
-    /// Its record, and the hash of the value; `None` where it is dead now.
-    pub(crate) live: Option<(Place, u32)>,
+    pub(crate) live: Option<Live>,
 }
 
-/// Where a record lies in its frame, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
+/// A live record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    /// Its length in bytes.
     pub(crate) len: u64,
+    /// The hash of its value.
+    pub(crate) hash: u32,
 }
 
-impl Change {
-    pub(crate) fn of(record: &Record<'_>, place: Place) -> Self {
-        let hash = match record {
-            Record::Event(_) => Some(0),
-            Record::Put(_, value) => Some(hash_of(value)),
-            Record::Done { .. } | Record::Remove(_) => None,
+impl Record<'_> {
+    /// What it changes; `len` is its length in bytes.
+    pub(crate) fn change(&self, len: usize) -> Change {
+        let (item, hash) = match self {
+            Self::Event(event) => (Item::Event(event.id), Some(0)),
+            Self::Done { id, .. } => (Item::Event(*id), None),
+            Self::Put(key, value) => (Item::Value(key.clone()), Some(hash_of(value))),
+            Self::Remove(key) => (Item::Value(key.clone()), None),
         };
-        Self { item: record.item(), live: hash.map(|hash| (place, hash)) }
+        Change { item, live: hash.map(|hash| Live { len: len as u64, hash }) }
     }
+}
+
+pub(crate) fn hash_of(value: &[u8]) -> u32 {
+    crc32fast::hash(value)
 }
 
 /// Records that are written together: after a crash all of them are there, or none.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     frame: Vec<u8>,
-    pub(crate) changes: Vec<Change>,
+    changes: Vec<Change>,
     delivered: usize,
 }
 
@@ -166,26 +123,23 @@ impl Default for Batch {
 
 impl Batch {
     /// Whether it has no record.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// Whether it has nothing but acknowledgements. If a kill loses them, those events are sent
     /// once more.
-    #[must_use]
-    pub const fn is_acknowledgements(&self) -> bool {
+    pub(crate) const fn is_acknowledgements(&self) -> bool {
         self.delivered == self.changes.len()
     }
 
     /// Its length in the file, in bytes.
-    #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.frame.len()
     }
 
     /// Removes all records.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.frame.truncate(FRAME_HEAD_LEN);
         self.frame.shrink_to(FRAME_KEPT_MAX);
         self.changes.clear();
@@ -193,63 +147,46 @@ impl Batch {
         self.delivered = 0;
     }
 
-    /// Adds an event.
-    pub(crate) fn event(&mut self, event: &Event) {
-        self.add(&Record::Event(EventRecord {
-            id: event.id,
-            recorded_at: event.recorded_at,
-            subject: Cow::Borrowed(&event.subject),
-            event_type: &event.event_type,
-            payload: &event.payload,
-        }));
-    }
-
-    /// The event was delivered, or will never be.
-    pub(crate) fn done(&mut self, id: u64, delivered: bool) {
-        self.add(&Record::Done { id, delivered });
-        self.delivered += usize::from(delivered);
-    }
-
     /// Sets the value of a key.
-    pub fn put(&mut self, key: Key, value: &[u8]) {
-        self.add(&Record::Put(key, value));
+    pub(crate) fn put(&mut self, key: Key, value: &[u8]) {
+        self.add(&Record::Put(key, value.into()));
     }
 
     /// Removes the value of a key.
-    pub fn remove(&mut self, key: Key) {
+    pub(crate) fn remove(&mut self, key: Key) {
         self.add(&Record::Remove(key));
     }
 
+    /// Adds a record.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
         let offset = self.frame.len();
         // Writing to a vector fails as little as `encode` does.
         if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
             self.frame = frame;
         }
-        let place = Place { offset: offset as u64, len: (self.frame.len() - offset) as u64 };
-        self.changes.push(Change::of(record, place));
+        self.changes.push(record.change(self.frame.len() - offset));
+        self.delivered += usize::from(matches!(record, Record::Done { delivered: true, .. }));
     }
 
-    /// The bytes to write; `None` if a frame cannot hold them.
-    pub(crate) fn sealed(&mut self) -> Option<&[u8]> {
+    /// The bytes to write.
+    pub(crate) fn seal(&mut self) -> io::Result<&[u8]> {
         seal(&mut self.frame)?;
-        Some(&self.frame)
+        Ok(&self.frame)
+    }
+
+    /// What they change.
+    pub(crate) fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+        self.changes.drain(..)
     }
 }
 
-pub(crate) fn hash_of(value: &[u8]) -> u32 {
-    crc32fast::hash(value)
-}
-
-/// The records of a batch; `None` where the batch is no sequence of records.
-pub(crate) fn records(batch: &[u8]) -> Option<Vec<(Record<'_>, Place)>> {
-    let (mut records, mut rest) = (Vec::new(), batch);
-    while !rest.is_empty() {
-        let offset = FRAME_HEAD_LEN + batch.len() - rest.len();
-        let (record, behind) = postcard::take_from_bytes(rest).ok()?;
-        let len = rest.len() - behind.len();
-        records.push((record, Place { offset: offset as u64, len: len as u64 }));
-        rest = behind;
+/// The records of a batch, each with its length; `None` where the batch is no sequence of records.
+pub(crate) fn records(mut batch: &[u8]) -> Option<Vec<(Record<'_>, usize)>> {
+    let mut records = Vec::new();
+    while !batch.is_empty() {
+        let (record, rest) = postcard::take_from_bytes(batch).ok()?;
+        records.push((record, batch.len() - rest.len()));
+        batch = rest;
     }
     Some(records)
 }

@@ -2,14 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::frame;
-use super::head::FORMAT;
+use super::frame::{FORMAT, json_frame};
+use super::record::Batch;
 use crate::store::StoreError;
-use crate::store::state_dir::is_at;
+use crate::store::state_dir::{check_in_place, free_name};
 
 const PREFIX: &str = "segment-";
 
@@ -37,55 +38,82 @@ pub(crate) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
     Ok(numbers)
 }
 
+/// Removes the segments of these numbers.
+pub(crate) fn remove_segments(dir: &Path, range: impl RangeBounds<u64>) -> Result<(), StoreError> {
+    for number in segment_numbers(dir)?.into_iter().filter(|number| range.contains(number)) {
+        remove(&segment_path(dir, number))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(StoreError::io("removing", path)(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Renames a damaged file.
+pub(crate) fn set_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = free_name(&path.with_extension("damaged"));
+    fs::rename(path, &aside).map_err(StoreError::io("setting aside", path))?;
+    tracing::error!(file = %aside.display(), "set aside a damaged file of the log");
+    Ok(())
+}
+
 /// A segment that is written to.
 #[derive(Debug)]
-pub(crate) struct SegmentFile {
+pub(crate) struct Segment {
+    pub(crate) number: u64,
     file: File,
     path: PathBuf,
 }
 
-impl SegmentFile {
-    /// Creates a segment, synced with its name; returns its length too.
-    pub(crate) fn create(dir: &Path, number: u64, chain: &str) -> Result<(Self, u64), StoreError> {
+impl Segment {
+    /// Creates a segment, synced with its name.
+    pub(crate) fn create(dir: &Path, number: u64, chain: &str) -> Result<Self, StoreError> {
         let path = segment_path(dir, number);
-        let opening = Opening { format: FORMAT, chain: chain.to_owned() };
         let create = || {
-            let frame = frame::frame_of(&serde_json::to_vec(&opening)?).unwrap_or_default();
+            let opening = json_frame(&Opening { format: FORMAT, chain: chain.to_owned() })?;
             let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-            file.write_all(&frame)?;
+            file.write_all(&opening)?;
             file.sync_all()?;
             File::open(dir)?.sync_all()?;
-            Ok((file, frame.len() as u64))
+            Ok(file)
         };
-        let (file, len) = create().map_err(StoreError::io("creating", &path))?;
-        Ok((Self { file, path }, len))
+        let file = create().map_err(StoreError::io("creating", &path))?;
+        Ok(Self { number, file, path })
     }
 
-    /// Opens a segment to append to it.
-    pub(crate) fn open(dir: &Path, number: u64) -> Result<Self, StoreError> {
+    /// Opens a segment to append to it, cut to this length.
+    pub(crate) fn open(dir: &Path, number: u64, len: u64) -> Result<Self, StoreError> {
         let path = segment_path(dir, number);
-        let file = OpenOptions::new().append(true).open(&path);
-        Ok(Self { file: file.map_err(StoreError::io("opening", &path))?, path })
+        let open = || {
+            let file = OpenOptions::new().append(true).open(&path)?;
+            file.set_len(len)?;
+            Ok(file)
+        };
+        let file = open().map_err(StoreError::io("opening", &path))?;
+        Ok(Self { number, file, path })
     }
 
-    pub(crate) fn append(&self, frame: &[u8]) -> Result<(), StoreError> {
-        (&self.file).write_all(frame).map_err(StoreError::io("writing", &self.path))
+    /// Appends the frame of a batch.
+    pub(crate) fn append(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let append = |frame: &[u8]| (&self.file).write_all(frame);
+        batch.seal().and_then(append).map_err(StoreError::io("writing", &self.path))
     }
 
     /// Syncs it. A file that the next start will not find at its path is an error too.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_all().map_err(StoreError::io("syncing", &self.path))?;
-        self.check_path()
+        self.check()
     }
 
     /// Whether it is still the file at its path.
-    pub(crate) fn check_path(&self) -> Result<(), StoreError> {
-        match is_at(&self.file, &self.path) {
-            Ok(true) => Ok(()),
-            Err(cause) if cause.kind() != ErrorKind::NotFound => {
-                Err(StoreError::io("looking at", &self.path)(cause))
-            }
-            Ok(false) | Err(_) => Err(StoreError::Replaced { path: self.path.clone() }),
-        }
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        check_in_place(&self.file, &self.path).map_err(StoreError::io("looking at", &self.path))
     }
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::frame::{self, Next};
+use super::frame::frames;
 use super::record::{Key, Record, decode, records};
 use super::segment::{segment_numbers, segment_path};
 use crate::store::StoreError;
@@ -105,16 +105,16 @@ impl Tail {
             self.buffer.resize(size, 0);
             let len = file.read_at(&mut self.buffer, offset).map_err(error())?;
             let bytes = self.buffer.get(..len).unwrap_or_default();
-            let mut at = 0;
-            while let Next::Whole(batch, next) = frame::next(bytes, at) {
+            let mut read = 0;
+            for (end, batch) in frames(bytes) {
                 // The first frame says what the segment belongs to.
-                if offset > 0 || at > 0 {
+                if offset > 0 || read > 0 {
                     add_changes(batch, changes);
                 }
-                at = next;
+                read = end;
             }
-            if at > 0 {
-                self.position.offset += at as u64;
+            if read > 0 {
+                self.position.offset += read as u64;
                 self.buffer.truncate(CHUNK);
                 self.buffer.shrink_to(CHUNK);
                 return Ok(true);
@@ -130,11 +130,11 @@ impl Tail {
 fn add_changes(batch: &[u8], changes: &mut Vec<Change>) {
     changes.extend(records(batch).unwrap_or_default().into_iter().filter_map(|(record, _)| {
         match record {
-            Record::Event(event) => Some(Change::Recorded(event.event())),
+            Record::Event(event) => Some(Change::Recorded(event.into_owned())),
             Record::Done { id, delivered: true } => Some(Change::Delivered(id)),
             Record::Done { id, delivered: false } => Some(Change::Dropped(id)),
             Record::Put(Key::LostBefore(id), lost) => {
-                decode(lost).map(|lost| Change::Lost { id, lost })
+                decode(&lost).map(|lost| Change::Lost { id, lost })
             }
             Record::Put(..) | Record::Remove(_) => None,
         }

@@ -4,20 +4,19 @@
 mod any_order;
 mod faults;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::segment::segment_numbers;
+use super::frame::{frames, json_frame};
 use super::*;
 use crate::fleet::{DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Subject;
 use crate::store::{Event, StateDir};
-
-const BOOT: &str = "boot-1";
 
 fn lobby() -> GatewayName {
     "lobby".parse().unwrap()
@@ -82,7 +81,11 @@ fn lost(batch: &mut Batch, id: u64, count: u64) {
 }
 
 fn delivered(batch: &mut Batch, id: u64) {
-    batch.done(id, true);
+    batch.add(&Record::Done { id, delivered: true });
+}
+
+fn add_event(batch: &mut Batch, event: Event) {
+    batch.add(&Record::Event(Cow::Owned(event)));
 }
 
 /// What a log holds, to compare: events by ID with what was lost before, and `seq` by device.
@@ -90,8 +93,8 @@ type Held = (BTreeMap<u64, (u64, Bytes)>, BTreeMap<u32, u64>);
 
 fn held(content: &Content) -> Held {
     let lost = |id| content.values.get(&Key::LostBefore(id)).and_then(|it| decode(it));
-    let events =
-        content.events.iter().map(|it| (it.id, (lost(it.id).unwrap_or(0), it.payload.clone())));
+    let events = content.events.values();
+    let events = events.map(|it| (it.id, (lost(it.id).unwrap_or(0), it.payload.clone())));
     let devices = content.values.iter().filter_map(|(key, value)| match key {
         Key::Device(_, id) => Some((id.get(), decode::<Remembered>(value).unwrap().seq)),
         _ => None,
@@ -99,46 +102,67 @@ fn held(content: &Content) -> Held {
     (events.collect(), devices.collect())
 }
 
-/// A log as if nothing followed the history.
-fn released(log: Log) -> Log {
-    Log { read_to: u64::MAX, ..log }
-}
-
 fn created(dir: &Path) -> Log {
-    let none = std::iter::empty();
-    released(create::replace(dir, head(dir), 1, none).unwrap())
+    Log::create(dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap()
 }
 
-/// The head of a log that replaces the one there.
-fn head(dir: &Path) -> Head {
-    let last = segment_numbers(dir).unwrap().last().copied().unwrap_or(0);
-    Head::new("k7f3", BOOT, SyncMode::Interval, last + 1)
+/// Writes a batch, and cleans the log as if the history had read all of it.
+fn write(log: &mut Log, batch: &mut Batch) {
+    log.write(batch, true).unwrap();
+    log.clean(u64::MAX).unwrap();
 }
 
-fn open(dir: &Path, boot: &str) -> Opened {
-    Log::open_at(dir, SyncMode::Interval, boot).unwrap()
+/// Segments of this length, each there as soon as the one before is full.
+fn with_segments_of(segment_max: u64, log: Log) -> Log {
+    Log { starting: true, segment_max, ..log }
+}
+
+/// Waits until the worker has done what was requested.
+fn finish(log: &Log) {
+    let (done, is_done) = sync_channel(1);
+    log.worker.request(move || {
+        _ = done.send(());
+        Ok(())
+    });
+    // A failed job has ended the thread.
+    _ = is_done.recv();
+    while log.hangs(Duration::ZERO) {
+        std::thread::yield_now();
+    }
+}
+
+/// The machine is restarted.
+fn reboot(dir: &Path) {
+    let head = Head::read(dir).unwrap().unwrap();
+    Head { boot: "an earlier one".to_owned(), ..head }.write(dir).unwrap();
+}
+
+fn open(dir: &Path) -> (Content, Recovery) {
+    Log::open(dir, false).unwrap()
 }
 
 fn continues(dir: &Path) -> (Log, Held) {
-    let opened = open(dir, BOOT);
-    let held = held(&opened.content);
-    assert_eq!(opened.recovery, Recovery::Continue { chain: "k7f3".to_owned() });
-    (released(*opened.log.unwrap()), held)
+    match open(dir) {
+        (content, Recovery::Continue(log)) => {
+            assert_eq!(log.chain(), "k7f3");
+            (*log, held(&content))
+        }
+        (_, ended) => panic!("{ended:?}"),
+    }
 }
 
-fn ends(dir: &Path, boot: &str) -> (String, Held) {
-    let opened = open(dir, boot);
-    match opened.recovery {
-        Recovery::NewChain { reason, .. } => (reason.unwrap(), held(&opened.content)),
-        other @ Recovery::Continue { .. } => panic!("{other:?}"),
+fn ends(dir: &Path) -> (String, Held) {
+    match open(dir) {
+        (content, Recovery::NewChain { reason, .. }) => (reason.unwrap(), held(&content)),
+        (_, Recovery::Continue(log)) => panic!("{log:?}"),
     }
 }
 
 fn write_event(log: &mut Log, number: u64) {
     let mut batch = Batch::default();
-    batch.event(&event(number));
+    add_event(&mut batch, event(number));
     put_device(&mut batch, 1, &device(number));
-    log.write(&mut batch, true).unwrap();
+    write(log, &mut batch);
 }
 
 fn device_of(content: &Content) -> Remembered {
@@ -155,12 +179,12 @@ fn copied(from: &Path) -> TempDir {
 }
 
 /// A log of three batches, killed; with the segment that holds them.
-fn killed() -> (TempDir, std::path::PathBuf) {
+fn killed() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     (1..=3).for_each(|number| write_event(&mut log, number));
-    log.worker.finish();
-    let segment = segment_path(dir.path(), log.current);
+    finish(&log);
+    let segment = segment_path(dir.path(), log.current());
     (dir, segment)
 }
 
@@ -170,9 +194,10 @@ fn what_was_written_is_there_after_a_kill() {
     let (mut log, before) = continues(dir.path());
     assert_eq!(before.0.len(), 3);
     assert_eq!(before.1, BTreeMap::from([(1, 3)]));
-    let opened = open(copied(dir.path()).path(), BOOT);
-    assert_eq!(opened.next_id, 4);
-    assert_eq!(device_of(&opened.content), device(3), "to the last field");
+    let (content, _) = open(copied(dir.path()).path());
+    assert_eq!(content.next_id, 4);
+    assert_eq!(content.events[&2], event(2), "to the last field");
+    assert_eq!(device_of(&content), device(3), "to the last field");
     let mut batch = Batch::default();
     delivered(&mut batch, 1);
     lost(&mut batch, 2, 7);
@@ -188,31 +213,29 @@ fn what_was_written_is_there_after_a_kill() {
 #[test]
 fn another_boot_ends_the_chain_unless_it_was_stopped_or_always_synced() {
     let (dir, _) = killed();
-    let (reason, left) = ends(copied(dir.path()).path(), "boot-2");
+    let copy = copied(dir.path());
+    reboot(copy.path());
+    let (reason, left) = ends(copy.path());
     assert!(reason.contains("restarted"), "{reason}");
     assert_eq!(left.0.len(), 3, "what waits is delivered all the same");
 
     let (log, _) = continues(dir.path());
     log.stop().unwrap();
-    assert!(matches!(open(dir.path(), "boot-2").recovery, Recovery::Continue { .. }));
-
-    let opened = Log::open_at(dir.path(), SyncMode::Always, "boot-2").unwrap();
-    let mut log = opened.log.expect("same boot");
+    reboot(dir.path());
+    let (_, Recovery::Continue(mut log)) = Log::open(dir.path(), true).unwrap() else {
+        panic!("it was stopped cleanly");
+    };
     write_event(&mut log, 4);
     drop(log);
-    assert!(matches!(open(dir.path(), "boot-3").recovery, Recovery::Continue { .. }));
+    reboot(dir.path());
+    assert_eq!(continues(dir.path()).1.0.len(), 4, "it was always synced");
 }
 
 #[test]
 fn a_tail_torn_at_any_byte_is_cut() {
     let (dir, segment) = killed();
     let whole = std::fs::read(&segment).unwrap();
-    let mut two = 0;
-    let mut ends_at = Vec::new();
-    while let frame::Next::Whole(_, next) = frame::next(&whole, two) {
-        ends_at.push(next);
-        two = next;
-    }
+    let ends_at: Vec<_> = frames(&whole).map(|(end, _)| end).collect();
     let (before_last, end) = (ends_at[3], ends_at[4]);
     assert_eq!(end, whole.len());
     for cut in before_last..=end {
@@ -233,14 +256,14 @@ fn a_tail_torn_at_any_byte_is_cut() {
 fn a_damaged_byte_anywhere_ends_the_chain_and_invents_nothing() {
     let (dir, segment) = killed();
     let written = continues(copied(dir.path()).path()).1;
-    for name in [segment.file_name().unwrap(), head::NAME.as_ref()] {
+    for name in [segment.file_name().unwrap(), "head".as_ref()] {
         let whole = std::fs::read(dir.path().join(name)).unwrap();
         for at in 0..whole.len() {
             let copy = copied(dir.path());
             let mut bytes = whole.clone();
             bytes[at] ^= 0x20;
             std::fs::write(copy.path().join(name), &bytes).unwrap();
-            let (reason, left) = ends(copy.path(), BOOT);
+            let (reason, left) = ends(copy.path());
             assert!(reason.contains("damaged"), "{reason}");
             let known = |(number, event)| written.0.get(number) == Some(event);
             assert!(left.0.iter().all(known), "byte {at}");
@@ -248,7 +271,7 @@ fn a_damaged_byte_anywhere_ends_the_chain_and_invents_nothing() {
             let mut names = aside.map(|it| it.unwrap().file_name().into_string().unwrap());
             assert!(names.any(|name| name.ends_with(".damaged")), "byte {at}");
             // Killed before it began anew: the rest is not taken for all.
-            assert!(matches!(open(copy.path(), BOOT).recovery, Recovery::NewChain { .. }));
+            assert!(matches!(open(copy.path()).1, Recovery::NewChain { .. }));
             let log = created(copy.path());
             drop(log);
             _ = continues(copy.path());
@@ -259,8 +282,7 @@ fn a_damaged_byte_anywhere_ends_the_chain_and_invents_nothing() {
 #[test]
 fn an_empty_directory_is_no_reset() {
     let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path(), BOOT);
-    let Recovery::NewChain { from, reason } = opened.recovery else { panic!("of what?") };
+    let (_, Recovery::NewChain { from, reason }) = open(dir.path()) else { panic!("of what?") };
     assert_eq!((from, reason), (None, None));
 }
 
@@ -268,12 +290,13 @@ fn an_empty_directory_is_no_reset() {
 fn a_store_that_was_given_up_proves_nothing() {
     let (dir, _) = killed();
     let (mut log, _) = continues(dir.path());
-    log.worker.fail();
+    log.worker.request(|| Err(StoreError::Failed("a test".to_owned())));
+    finish(&log);
     let mut batch = Batch::default();
     delivered(&mut batch, 1);
     assert!(matches!(log.write(&mut batch, true), Err(StoreError::Failed(_))));
     log.give_up();
-    let (reason, left) = ends(dir.path(), BOOT);
+    let (reason, left) = ends(dir.path());
     assert!(reason.contains("head is missing"), "{reason}");
     assert_eq!(left.0.len(), 3);
 }
@@ -294,12 +317,12 @@ fn one_process_at_a_time() {
 #[test]
 fn a_log_that_was_dropped_removes_nothing_behind_the_next_start() {
     let (dir, segment) = killed();
-    let (mut log, _) = continues(dir.path());
+    let (log, _) = continues(dir.path());
     let mut batch = Batch::default();
     (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
-    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 1);
-    log.write(&mut batch, true).unwrap();
+    let mut log = with_segments_of(1, log);
+    write(&mut log, &mut batch);
     drop(log);
     assert!(!segment.exists(), "nothing in it is live, so it is removed before the next start");
 }
@@ -307,24 +330,23 @@ fn a_log_that_was_dropped_removes_nothing_behind_the_next_start() {
 #[test]
 fn a_million_in_and_out_leaves_little() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = created(dir.path());
     // No disk is as quick as this test writes.
-    log.next_segment = NextSegment::AtOnce;
+    let mut log = with_segments_of(SEGMENT_MAX, created(dir.path()));
     let event = |number| Event { payload: Bytes::from_static(&[b'x'; 300]), ..event(number) };
     let mut batch = Batch::default();
     // One that nobody takes must not hold the others' space.
-    batch.event(&Event { subject: subject(9), ..event(1) });
-    log.write(&mut batch, true).unwrap();
+    add_event(&mut batch, Event { subject: subject(9), ..event(1) });
+    write(&mut log, &mut batch);
     for number in (2..1_000_002).step_by(20) {
         for number in number..number + 20 {
-            batch.event(&event(number));
+            add_event(&mut batch, event(number));
         }
         put_device(&mut batch, 1, &device(number));
-        log.write(&mut batch, true).unwrap();
+        write(&mut log, &mut batch);
         (number..number + 20).for_each(|number| delivered(&mut batch, number));
-        log.write(&mut batch, true).unwrap();
+        write(&mut log, &mut batch);
     }
-    log.worker.finish();
+    finish(&log);
     let files = std::fs::read_dir(dir.path()).unwrap();
     let bytes: u64 = files.map(|it| it.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes <= 4 * SEGMENT_MAX, "{bytes} bytes");
@@ -348,21 +370,21 @@ fn cost_of_a_commit_and_of_a_start() {
         for _ in 0..commits {
             for row in 1..=rows {
                 number += 1;
-                batch.event(&event(number));
+                add_event(&mut batch, event(number));
                 put_device(&mut batch, row, &device(number));
                 if number > 1000 {
                     delivered(&mut batch, number - 1000);
                 }
             }
-            log.write(&mut batch, true).unwrap();
+            write(&mut log, &mut batch);
         }
         println!("a commit of {rows}: {:?}", began.elapsed() / commits);
     }
     let mut batch = Batch::default();
     (1..=100_000).for_each(|number| put_device(&mut batch, number, &device(7)));
-    log.write(&mut batch, true).unwrap();
+    write(&mut log, &mut batch);
     log.stop().unwrap();
     let began = std::time::Instant::now();
-    let opened = open(dir.path(), BOOT);
-    println!("a start with {} last states: {:?}", opened.content.values.len(), began.elapsed());
+    let (content, _) = open(dir.path());
+    println!("a start with {} last states: {:?}", content.values.len(), began.elapsed());
 }

@@ -211,7 +211,7 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
 fn a_history_that_was_replaced_says_that_the_past_is_missing() {
     let fixture = Fixture::new();
     std::fs::write(fixture.path(), "damaged".repeat(200)).unwrap();
-    let mut database = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap().database;
+    let mut database = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap();
     record(&mut database, FIRST_ID, [1]);
     let gap = |filter: Filter| page(&fixture, &filter).gap;
     assert!(gap(Filter { from: Some(NOW.plus(-1)), ..all() }).is_some());

@@ -35,8 +35,7 @@ proptest! {
         segment_max in 100..2_000u64,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let small = |log: Log| Log { next_segment: NextSegment::AtOnce, segment_max, ..log };
-        let mut log = small(created(dir.path()));
+        let mut log = with_segments_of(segment_max, created(dir.path()));
         let mut model = Held::default();
         let mut number = 0;
         for op in ops {
@@ -49,7 +48,7 @@ proptest! {
                 Op::Events(events, lost) => for _ in 0..events {
                     number += 1;
                     let lost = u64::from(lost);
-                    batch.event(&event(number));
+                    add_event(&mut batch, event(number));
                     super::tests::lost(&mut batch, number, lost);
                     model.0.insert(number, (lost, payload(number)));
                 },
@@ -70,28 +69,29 @@ proptest! {
                     model.1.remove(&number);
                 }
                 Op::Kill => {
-                    log.worker.finish();
+                    finish(&log);
                     drop(log);
                     let (again, held) = continues(dir.path());
                     prop_assert_eq!(&held, &model);
-                    log = small(again);
+                    log = with_segments_of(segment_max, again);
                 }
                 Op::Stop => {
-                    log.worker.finish();
+                    finish(&log);
                     log.stop().unwrap();
-                    let opened = open(dir.path(), "another");
-                    prop_assert_eq!(&held(&opened.content), &model);
-                    let again = opened.log.expect("stopped");
+                    reboot(dir.path());
+                    let (content, again) = open(dir.path());
+                    prop_assert_eq!(&held(&content), &model);
+                    prop_assert!(matches!(again, Recovery::Continue(_)), "stopped");
                     drop(again);
-                    // Back in the first boot, which the head does not know any more.
-                    _ = ends(dir.path(), BOOT);
-                    let batches = batch_of(&opened.content);
-                    let again =
-                        create::replace(dir.path(), head(dir.path()), opened.next_id, batches);
-                    log = released(small(again.unwrap()));
+                    // It was not stopped before this restart.
+                    reboot(dir.path());
+                    _ = ends(dir.path());
+                    let (next_id, records) = (content.next_id, records_of(&content));
+                    let again = Log::create(dir.path(), false, "k7f3", next_id, 0, records);
+                    log = with_segments_of(segment_max, again.unwrap());
                 }
             }
-            log.write(&mut batch, true).unwrap();
+            write(&mut log, &mut batch);
             let most = 2 * log.index.live_bytes() + 8 * segment_max + 4_096;
             let bytes = log.index.bytes();
             prop_assert!(bytes <= most, "{bytes} of {most}");
@@ -99,13 +99,8 @@ proptest! {
     }
 }
 
-fn batch_of(content: &Content) -> [Batch; 1] {
-    let mut batch = Batch::default();
-    for event in &content.events {
-        batch.event(event);
-    }
-    for (key, value) in &content.values {
-        batch.put(key.clone(), value);
-    }
-    [batch]
+fn records_of(content: &Content) -> impl Iterator<Item = Record<'_>> {
+    let events = content.events.values().map(|event| Record::Event(Cow::Borrowed(event)));
+    let values = content.values.iter();
+    events.chain(values.map(|(key, value)| Record::Put(key.clone(), value.into())))
 }

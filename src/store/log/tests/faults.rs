@@ -1,18 +1,15 @@
 //! Logs that were damaged, removed or replaced, and disks that hang.
 
-use std::time::Duration;
-
 use super::*;
 use crate::store::history::Change;
 
 /// A log of three batches in small segments, killed.
 fn killed_in_segments() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = created(dir.path());
-    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 150);
+    let mut log = with_segments_of(150, created(dir.path()));
     (1..=3).for_each(|number| write_event(&mut log, number));
     assert_eq!(log.index.segments().count(), 3);
-    log.worker.finish();
+    finish(&log);
     dir
 }
 
@@ -26,7 +23,7 @@ fn a_missing_segment_ends_the_chain() {
             // The oldest may have been cleaned away; nothing says that it was not.
             assert_eq!(continues(copy.path()).1.0.len(), events);
         } else {
-            let (reason, left) = ends(copy.path(), BOOT);
+            let (reason, left) = ends(copy.path());
             assert!(reason.contains("missing"), "{number}: {reason}");
             assert_eq!(left.0.len(), events);
         }
@@ -34,45 +31,63 @@ fn a_missing_segment_ends_the_chain() {
     continues(dir.path());
 }
 
+/// Aim: a kill in a write tears the end of the log also when the next segment is there already.
+#[test]
+fn a_torn_tail_is_cut_although_the_next_segment_was_created() {
+    let (dir, segment) = killed();
+    let file = File::options().write(true).open(&segment).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+    for opening in [None, Some(20), Some(0)] {
+        let copy = copied(dir.path());
+        drop(Segment::create(copy.path(), 2, "k7f3").unwrap());
+        if let Some(len) = opening {
+            let next = File::options().write(true).open(segment_path(copy.path(), 2)).unwrap();
+            next.set_len(len).unwrap();
+        }
+        let (mut log, left) = continues(copy.path());
+        assert_eq!(left.0.len(), 2);
+        write_event(&mut log, 4);
+        drop(log);
+        assert_eq!(continues(copy.path()).1.0.len(), 3);
+    }
+}
+
 #[test]
 fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
     let dir = killed_in_segments();
-    let (mut log, _) = continues(dir.path());
-    (log.next_segment, log.segment_max) = (NextSegment::AtOnce, 150);
+    let mut log = with_segments_of(150, continues(dir.path()).0);
     let mut batch = Batch::default();
     (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
-    log.write(&mut batch, false).unwrap();
-    log.worker.finish();
+    write(&mut log, &mut batch);
+    finish(&log);
     assert!(!segment_path(dir.path(), 3).exists());
     drop(log);
-    assert_eq!(open(dir.path(), BOOT).next_id, 4);
+    assert_eq!(open(dir.path()).0.next_id, 4);
 }
 
 #[test]
 fn a_segment_that_the_history_has_not_read_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = created(dir.path());
-    (log.next_segment, log.segment_max, log.read_to) = (NextSegment::AtOnce, 150, 0);
+    let mut log = with_segments_of(150, created(dir.path()));
     for number in 1..=9 {
-        write_event(&mut log, number);
         let mut batch = Batch::default();
+        add_event(&mut batch, event(number));
+        put_device(&mut batch, 1, &device(number));
+        log.write(&mut batch, false).unwrap();
         delivered(&mut batch, number);
         log.write(&mut batch, false).unwrap();
+        log.clean(0).unwrap();
     }
-    assert_eq!(log.index.oldest().unwrap().0, 1);
-    log.read_by_history(4);
-    let mut batch = Batch::default();
-    put_device(&mut batch, 1, &device(10));
-    log.write(&mut batch, false).unwrap();
-    assert_eq!(log.index.oldest().unwrap().0, 4);
+    assert_eq!(log.index.oldest(), Some(1));
+    log.clean(4).unwrap();
+    assert_eq!(log.index.oldest(), Some(4));
 }
 
 #[test]
 fn the_tail_reads_every_event_once_across_segments() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = created(dir.path());
-    (log.next_segment, log.segment_max, log.read_to) = (NextSegment::AtOnce, 400, 0);
+    let mut log = with_segments_of(400, created(dir.path()));
     let mut tail = Tail::new(dir.path().to_owned(), Position::default());
     assert!(!tail.skip_removed().unwrap());
     let mut ids = Vec::new();
@@ -90,7 +105,9 @@ fn the_tail_reads_every_event_once_across_segments() {
         }
     };
     for number in 1..=20 {
-        write_event(&mut log, number);
+        let mut batch = Batch::default();
+        add_event(&mut batch, event(number));
+        log.write(&mut batch, false).unwrap();
         if number % 3 == 0 {
             read(&mut tail, log.current());
         }
@@ -103,10 +120,10 @@ fn the_tail_reads_every_event_once_across_segments() {
 #[test]
 fn a_log_of_a_later_version_is_not_touched() {
     let (dir, _) = killed();
-    let json = br#"{"format":9,"chain":"k7f3","and":"more"}"#;
-    std::fs::write(dir.path().join(head::NAME), frame::frame_of(json).unwrap()).unwrap();
+    let head = serde_json::json!({"format": 9, "chain": "k7f3", "and": "more"});
+    std::fs::write(dir.path().join("head"), json_frame(&head).unwrap()).unwrap();
     let before = std::fs::read_dir(dir.path()).unwrap().count();
-    let error = Log::open_at(dir.path(), SyncMode::Interval, BOOT).unwrap_err().to_string();
+    let error = Log::open(dir.path(), false).unwrap_err().to_string();
     assert!(error.contains("later version") && error.contains("format 9"), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), before);
 }
@@ -132,8 +149,8 @@ fn a_directory_that_is_gone_is_a_failed_sync() {
     let mut batch = Batch::default();
     delivered(&mut batch, 1);
     log.write(&mut batch, true).unwrap();
-    log.worker.sync(&log.file);
-    log.worker.finish();
+    log.request_sync();
+    finish(&log);
     let error = log.write(&mut batch, true).unwrap_err().to_string();
     assert!(error.contains("removed or replaced"), "{error}");
 }
@@ -159,7 +176,12 @@ fn a_disk_that_hangs_holds_up_nobody_who_writes() {
     log.segment_max = 4_096;
     let pipe = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    assert!(log.worker.request(Job::Hang(pipe.clone())));
+    let hanging = pipe.clone();
+    let hang = move || {
+        let opened = File::options().write(true).open(&hanging);
+        opened.map(drop).map_err(StoreError::io("opening", &hanging))
+    };
+    assert!(log.worker.request(hang));
     let mut number = 0;
     while log.index.bytes() < 3 * 4_096 {
         number += 1;
@@ -170,12 +192,12 @@ fn a_disk_that_hangs_holds_up_nobody_who_writes() {
         std::thread::yield_now();
     }
     assert!(!log.hangs(Duration::from_secs(3_600)));
-    drop(std::fs::File::open(&pipe).unwrap());
-    log.worker.finish();
+    drop(File::open(&pipe).unwrap());
+    finish(&log);
     assert!(!log.hangs(Duration::ZERO));
     write_event(&mut log, number + 1);
     assert_eq!(log.index.segments().count(), 2);
-    log.worker.finish();
+    finish(&log);
     drop(log);
     assert_eq!(continues(dir.path()).1.0.len() as u64, number + 1);
 }
@@ -188,14 +210,13 @@ fn keys_without_a_device_are_read_back() {
     batch.put(Key::Gateway(lobby()), &[]);
     batch.put(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
     batch.put(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
-    let loss = UnreportedLoss { count: 7, refused: true };
-    batch.put(Key::UnreportedLoss(subject(3)), &encode(&loss));
+    batch.put(Key::UnreportedLoss(subject(3)), &encode(&(7_u64, true)));
     batch.put(Key::StaleScan, &[]);
     log.write(&mut batch, true).unwrap();
     batch.remove(Key::Clearing("gsdk/annex/7/state".to_owned()));
     log.write(&mut batch, true).unwrap();
     drop(log);
-    let content = open(dir.path(), BOOT).content;
+    let content = open(dir.path()).0;
     let keys = [
         Key::Gateway(lobby()),
         Key::Clearing("gsdk/annex/info".to_owned()),
@@ -204,5 +225,5 @@ fn keys_without_a_device_are_read_back() {
     ];
     assert!(keys.iter().all(|key| content.values.contains_key(key)));
     assert_eq!(content.values.len(), keys.len() + 1, "and the next ID");
-    assert_eq!(decode(&content.values[&keys[2]]), Some(loss));
+    assert_eq!(decode(&content.values[&keys[2]]), Some((7_u64, true)));
 }
