@@ -135,13 +135,6 @@ impl Outbox {
         self.ready.append(&mut self.held);
     }
 
-    /// The ID and the type of a subject's first event.
-    pub(crate) fn first_of(&self, subject: &Subject) -> Option<(u64, &str)> {
-        let id = *self.queues.get(subject)?.ids.front()?;
-        let (event, _) = self.events.get(&id)?;
-        Some((id, &event.event_type))
-    }
-
     /// The broker has acknowledged the subject's event in flight; returns when it was read, if this
     /// process has read it from a stream.
     pub(crate) fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
