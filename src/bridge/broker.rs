@@ -1,232 +1,312 @@
-//! The connection to the broker: its session and its faults, and when to stay away because another
-//! instance of this bridge is there.
+//! What comes from the broker: applies the events of its session and its messages, on the bridge's
+//! own topics, of what it retains, of Home Assistant, and requests.
 
-use std::future::pending;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::duplicates::DuplicateDetector;
-use super::own_state::OwnState;
-use super::request_subscription::RequestSubscription;
-use crate::ids::Moment;
-use crate::mqtt::{
-    self, Connected, Connection, Event, Generation, Publisher, Refusal, RetainHandling, Session,
-    View,
-};
-use crate::store::Outbox;
+use super::confirmations::{OwnState, RequestSubscription};
+use super::dispatch::BridgeRequest;
+use super::duplicates::{DuplicateDetector, InfoAction};
+use super::home_assistant::HomeAssistantWatch;
+use super::retained::{ForgetScan, StaleTopics};
+use super::scan::{Progress, Scan};
+use super::session::{BrokerSession, Filters};
+use super::state::State;
+use crate::commands::{Failure, FailureCode, Outcome};
+use crate::config::Config;
+use crate::ids::GatewayName;
+use crate::mqtt::{self, Connected, Connection, Event, Message, Refusal, RetainHandling};
 
-/// Events handled in one iteration.
-const EVENTS_TAKEN_MAX: usize = 64;
-
-/// The session with the broker.
+/// The broker, and those that read its messages.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    settings: mqtt::Settings,
-    /// `None` while this bridge stays away.
-    session: Option<Session>,
-    connect_at: Option<Instant>,
-    connection: Option<Connection>,
-    /// Why there is no connection.
-    fault: String,
-    /// The fault, where it is a file of ours that is missing.
-    file_missing: Option<String>,
-    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
-    retain_unavailable: bool,
+    pub(crate) session: BrokerSession,
     pub(crate) duplicates: DuplicateDetector,
     pub(crate) own_state: OwnState,
     /// The subscription to requests.
     pub(crate) requests: RequestSubscription,
-    /// Events that are not handled yet, the newest first.
-    events: Vec<Event>,
+    scan: Scan,
+    pub(crate) stale_topics: StaleTopics,
+    home_assistant: HomeAssistantWatch,
+    forget: Option<ForgetScan>,
+    /// How often everything is published again.
+    republish_every: Option<Duration>,
+    republish_at: Option<Instant>,
 }
 
 impl Broker {
-    /// Starts the session.
-    pub(crate) fn start(settings: mqtt::Settings, instance_id: String) -> Self {
+    pub(crate) fn start(config: &Config, settings: mqtt::Settings, instance_id: String) -> Self {
+        let republish_every = config.mqtt.republish_interval;
         Self {
-            session: Some(mqtt::session::spawn(settings.clone())),
-            settings,
-            connect_at: None,
-            connection: None,
-            fault: "no attempt has ended yet".to_owned(),
-            file_missing: None,
-            retain_unavailable: false,
+            session: BrokerSession::start(settings, config.mqtt.max_answer_bytes),
             duplicates: DuplicateDetector::new(instance_id),
             own_state: OwnState::default(),
             requests: RequestSubscription::default(),
-            events: Vec::new(),
+            scan: Scan::default(),
+            stale_topics: StaleTopics::default(),
+            home_assistant: HomeAssistantWatch::new(&config.home_assistant),
+            forget: None,
+            republish_every,
+            republish_at: republish_every.map(|every| Instant::now() + every),
         }
     }
 
-    /// Waits for events. Cancel safe.
-    pub(crate) async fn wait(&mut self) {
-        let Some(session) = &mut self.session else { return pending().await };
-        session.next_many(&mut self.events, EVENTS_TAKEN_MAX).await;
-        if self.events.is_empty() {
-            // It has ended, as requested.
-            self.session = None;
+    /// Applies an event of the session. Returns a message that may be a request.
+    pub(crate) fn handle(&mut self, state: &mut State, event: Event) -> Option<Message> {
+        let now = Instant::now();
+        match event {
+            _ if self.session.is_given_up() => {}
+            Event::Connected(connected) => self.connected(state, now, connected),
+            Event::Acked { generation, acks } => {
+                self.session.acknowledged(state, generation, &acks);
+            }
+            Event::Subscribed { filters, refused, .. } => {
+                self.subscribed(state, now, &filters, &refused);
+            }
+            Event::Message(message) => return self.message(state, now, message),
+            Event::Disconnected { reason, taken_over, closed_by_broker, .. } => {
+                _ = self.disconnected(state, reason, closed_by_broker);
+                // It connects again by itself, unless another client was there before.
+                if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
+                    let message = "another client took over the session; trying again later";
+                    tracing::error!(?wait, message);
+                    self.session.give_up(now + wait);
+                }
+            }
+            Event::Unreachable { reason, file_missing, .. } => {
+                self.session.unreachable(reason, file_missing);
+            }
         }
-        self.events.reverse();
+        None
     }
 
-    /// The next event that is not handled yet.
-    pub(crate) fn next_event(&mut self) -> Option<Event> {
-        if self.session.is_none() {
-            // They are of a session that was given up.
-            self.events.clear();
-        }
-        self.events.pop()
-    }
-
-    /// A connection is established.
-    pub(crate) fn connected(&mut self, now: Instant, connected: Connected) {
-        self.file_missing = None;
-        self.retain_unavailable = !connected.retain_available;
-        self.connection = Some(connected.connection);
+    fn connected(&mut self, state: &mut State, now: Instant, connected: Connected) {
+        self.session.connected(state, connected);
         self.duplicates.connected(now);
+        let topics = state.publisher.topics();
+        let own = topics.own().into_iter();
+        let mut filters: Filters =
+            own.map(|topic| (topic, RetainHandling::SendAtSubscribe)).collect();
+        if self.stale_topics.is_wanted() {
+            filters.extend(many(topics.retained_filters()));
+        }
+        if self.home_assistant.wants_scan() {
+            filters.extend(many([state.publisher.discovery().filter()]));
+        }
+        let names = filters.iter().map(|(filter, _)| filter.clone()).collect();
+        self.scan.start_session(now, names);
+        self.session.subscribe(filters);
+        let status = self.home_assistant.connected();
+        let status = status.map(|topic| (topic.to_owned(), RetainHandling::DoNotSend));
+        self.session.subscribe(status.into_iter().collect());
     }
 
-    /// The connection has ended, or is given up: then it is returned.
-    pub(crate) fn disconnected(&mut self, fault: String) -> Option<Connection> {
+    /// There is no connection any more, for this reason; returns the one there was.
+    fn disconnected(
+        &mut self,
+        state: &mut State,
+        reason: String,
+        closed_by_broker: bool,
+    ) -> Option<Connection> {
         self.own_state = OwnState::default();
         self.requests = RequestSubscription::default();
-        self.fault = fault;
-        self.connection.take()
+        self.scan = Scan::default();
+        self.forget = None;
+        self.session.disconnected(state, reason, closed_by_broker)
     }
 
-    /// The session has ended by itself. It connects again, unless another client was there before.
-    pub(crate) fn make_way(&mut self, now: Instant, taken_over: bool) {
-        if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
-            tracing::error!(?wait, "another client took over the session; trying again later");
-            self.session = None;
-            self.connect_at = Some(now + wait);
+    fn subscribed(
+        &mut self,
+        state: &mut State,
+        now: Instant,
+        filters: &[String],
+        refused: &[(String, Refusal)],
+    ) {
+        let info = state.publisher.topics().bridge_info();
+        let info_refused = refused.iter().any(|(filter, _)| *filter == info);
+        let progress = self.scan.subscribed(now, filters, info_refused);
+        self.scan_progressed(state, progress);
+        self.requests.acknowledged(now, filters, refused);
+        let discovery = state.publisher.discovery().filter();
+        for (filter, reason) in refused {
+            if *filter == discovery && !self.home_assistant.is_enabled() {
+                tracing::debug!(filter, %reason, "the broker refused a subscription");
+            } else {
+                tracing::warn!(filter, %reason, "the broker refused a subscription");
+            }
         }
     }
 
-    /// Another instance has precedence: returns why, and connects again later.
-    pub(crate) fn step_back(&mut self, now: Instant) -> Option<String> {
-        let reason = self.duplicates.fault(now)?;
-        let wait = self.duplicates.step_back();
-        tracing::error!(?wait, "{reason}");
-        self.connect_at = Some(now + wait);
-        Some(reason)
-    }
-
-    /// An attempt to connect has failed.
-    pub(crate) fn unreachable(&mut self, reason: String, file_missing: bool) {
-        self.file_missing = file_missing.then(|| reason.clone());
-        self.fault = reason;
-    }
-
-    pub(crate) const fn is_connected(&self) -> bool {
-        self.connection.is_some()
-    }
-
-    /// Whether this is the present connection.
-    pub(crate) fn is_current(&self, generation: Generation) -> bool {
-        self.connection.as_ref().is_some_and(|it| it.generation() == generation)
-    }
-
-    /// The broker refuses retained messages; not every broker says so in its CONNACK.
-    pub(crate) const fn retain_refused(&mut self) {
-        self.retain_unavailable = true;
-    }
-
-    /// Connects again where it is time; returns whether `online` has to be published again.
-    pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
-        if self.connect_at.take_if(|at| *at <= now).is_some() {
-            self.session = Some(mqtt::session::spawn(self.settings.clone()));
+    fn message(&mut self, state: &mut State, now: Instant, message: Message) -> Option<Message> {
+        let topics = state.publisher.topics();
+        if !self.session.is_connected() {
+            // It is of a connection that was given up.
+        } else if message.topic == topics.bridge_state() {
+            let is_online = state.publisher.is_online();
+            self.own_state.received(&message.payload, message.retain, is_online);
+            if message.payload == "offline" {
+                state.publisher.publish_online_again();
+            }
+        } else if message.topic == topics.bridge_info() {
+            self.info_received(state, now, &message);
+        } else {
+            let State { publisher, directory, .. } = state;
+            self.stale_topics.received(&message, publisher.topics(), directory);
+            self.home_assistant.received(now, &message);
+            let Message { topic, payload, retain, .. } = &message;
+            if *retain && publisher.content().discovery_mut().found(directory, topic, payload) {
+                self.home_assistant.stale_found();
+            }
+            if let Some(forget) = &mut self.forget {
+                forget.received(&message, publisher);
+            }
+            return Some(message);
         }
+        None
+    }
+
+    fn info_received(&mut self, state: &mut State, now: Instant, message: &Message) {
+        let (retained, checking) = (message.retain, state.publisher.is_checking());
+        match self.duplicates.received(now, retained, &message.payload, checking) {
+            InfoAction::Own if !retained => {
+                let needs_check = self.duplicates.needs_check();
+                let own = state.publisher.topics().own();
+                let progress = self.scan.own_info_received(now, needs_check, &own);
+                self.scan_progressed(state, progress);
+            }
+            InfoAction::Own | InfoAction::Ignore => {}
+            InfoAction::Answer => {
+                tracing::error!("another bridge has connected under this name; answering it");
+                state.publisher.content().states().bridge_info_again();
+            }
+            InfoAction::StepBack => {
+                let Some(reason) = self.duplicates.fault(now) else { return };
+                let wait = self.duplicates.step_back();
+                tracing::error!(?wait, "{reason}");
+                self.session.connect_at(now + wait);
+                // Closed without a word: `offline` would be said in the name of the other instance.
+                if let Some(connection) = self.disconnected(state, reason, false) {
+                    connection.disconnect();
+                }
+            }
+        }
+    }
+
+    /// The scan of what the broker retains has come further.
+    fn scan_progressed(&mut self, state: &mut State, progress: Progress) {
+        let Progress { publish_info, unsubscribe, check_passed, is_read } = progress;
+        if publish_info {
+            state.publisher.content().states().bridge_info_again();
+        }
+        self.session.unsubscribe(unsubscribe);
+        if check_passed {
+            self.duplicates.passed();
+            state.publisher.start_full_publish(&state.fleet);
+        }
+        if is_read {
+            self.stale_topics.read();
+            state.publisher.content().discovery_mut().retained_read();
+            self.home_assistant.read();
+            if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
+                let reply = forget.finish(state);
+                self.session.reply(state, &reply);
+            }
+        }
+    }
+
+    /// Starts another scan, if one is needed.
+    fn scan_again(&mut self, state: &State) {
+        if !self.scan.is_idle() {
+            return;
+        }
+        let filters = if self.home_assistant.take_scan_again(state.publisher.discovery_is_idle()) {
+            vec![state.publisher.discovery().filter()]
+        } else if let Some(forget) = self.forget.as_mut().filter(|it| !it.is_started()) {
+            forget.start(&state.publisher)
+        } else {
+            return;
+        };
+        self.scan.start(filters.clone());
+        self.session.subscribe(many(filters).collect());
+    }
+
+    /// Forgets a gateway that is not configured: what the broker retains of it is read first.
+    pub(crate) fn forget(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayName,
+        request: BridgeRequest,
+    ) {
+        if self.forget.is_none() {
+            self.forget = Some(ForgetScan::new(Instant::now(), gateway, request));
+            return;
+        }
+        let message = "another gateway is being forgotten; ask again when that is answered";
+        let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
+        self.session.reply(state, &request.reply(outcome, &BTreeSet::new()));
+    }
+
+    /// Does what is due by now.
+    pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
+        let progress = self.scan.wake(now);
+        self.scan_progressed(state, progress);
+        if self.home_assistant.wake(now) {
+            state.publisher.content().discovery_mut().home_assistant_started(&state.fleet);
+        }
+        if let Some(forget) = self.forget.take_if(|it| it.deadline() <= now) {
+            self.session.reply(state, &forget.timed_out());
+        }
+        self.scan_again(state);
+        if self.duplicates.settle(now) {
+            state.publisher.content().set_settled();
+        }
+        self.session.wake(now);
         self.requests.wake(now);
-        self.own_state.wake(now, is_online)
+        if self.own_state.wake(now, state.publisher.is_online()) {
+            state.publisher.publish_online_again();
+        }
+        if self.republish_at.is_some_and(|at| at <= now) {
+            self.republish_at = self.republish_every.map(|every| now + every);
+            state.publisher.all_changed(&state.fleet);
+        }
+        self.stale_topics.clear(state);
     }
 
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
         let (own_state, requests) = (self.own_state.due(), self.requests.due());
-        let due = [self.connect_at, self.duplicates.due(), own_state, requests];
-        due.into_iter().flatten().min()
+        let (scan, home_assistant) = (self.scan.due(), self.home_assistant.due());
+        let forget = self.forget.as_ref().map(ForgetScan::deadline);
+        let session = [self.session.due(), self.duplicates.due(), own_state, requests];
+        let retained = [scan, home_assistant, forget, self.republish_at];
+        session.into_iter().chain(retained).flatten().min()
     }
 
-    /// Why there is no connection.
-    pub(crate) fn fault(&self) -> Option<&str> {
-        self.connection.is_none().then_some(&self.fault)
-    }
-
-    /// The file that the connection waits for, and what to do.
-    pub(crate) fn file_missing(&self) -> Option<&str> {
-        self.file_missing.as_deref()
-    }
-
-    /// Whether the broker keeps no retained messages.
-    pub(crate) const fn loses_retained(&self) -> bool {
-        self.connection.is_some() && self.retain_unavailable
-    }
-
-    /// Subscribes to these filters in one packet.
-    pub(crate) fn subscribe(&mut self, filters: Vec<(String, RetainHandling)>) {
-        if let Some(connection) = &mut self.connection
-            && !filters.is_empty()
-            && let Err(error) = connection.subscribe(filters)
-        {
-            tracing::warn!("{error}");
-        }
-    }
-
-    /// Subscribes to the next requests, unless an acknowledgement is awaited.
-    pub(crate) fn subscribe_requests(&mut self) {
-        if self.connection.is_none() {
-            return;
-        }
-        if let Some(filters) = self.requests.next_packet() {
-            let handling = RetainHandling::DoNotSendAsPublished;
-            self.subscribe(filters.into_iter().map(|filter| (filter, handling)).collect());
-        }
-    }
-
-    pub(crate) fn unsubscribe(&mut self, filters: Vec<String>) {
-        if let Some(connection) = &mut self.connection
-            && !filters.is_empty()
-        {
-            connection.unsubscribe(filters);
-        }
-    }
-
-    /// Sends what there is to send, as far as the window goes; returns what was not sent because
-    /// the broker is known to refuse it.
-    pub(crate) fn send(
+    /// Subscribes to the requests, once `online` is published; `owners`: of whose requests.
+    pub(crate) fn subscribe_requests<'a>(
         &mut self,
-        now: Moment,
-        publisher: &mut Publisher,
-        outbox: &mut Outbox,
-        view: &View,
-    ) -> Vec<(u64, Refusal)> {
-        let mut refused = Vec::new();
-        let Some(connection) = &mut self.connection else { return refused };
-        while let Some((token, mut publish)) = publisher.next(now, outbox, view) {
-            // Where nothing is retained, present subscribers still get it.
-            publish.retain &= !self.retain_unavailable;
-            if let Err(error) = connection.publish(token, publish) {
-                tracing::debug!("{error}");
-                // Without a refusal the connection has ended, and an event will say so.
-                let Some(refusal) = error.refusal() else { break };
-                refused.push((token, refusal));
-            }
+        state: &mut State,
+        owners: Option<impl Iterator<Item = &'a GatewayName>>,
+    ) {
+        if state.publisher.take_requests_wanted()
+            && let Some(owners) = owners
+        {
+            self.requests.start(&state.publisher.topics().request_filters(owners));
         }
-        refused
+        if self.session.is_connected()
+            && let Some(filters) = self.requests.next_packet()
+        {
+            let handling = RetainHandling::DoNotSendAsPublished;
+            self.session.subscribe(filters.into_iter().map(|it| (it, handling)).collect());
+        }
     }
+}
 
-    /// Disconnects; the future waits for the end of the session.
-    pub(crate) fn disconnect(&mut self, deadline: Duration) -> impl Future<Output = ()> + use<> {
-        let connection = self.connection.take().map(Connection::disconnect);
-        let session = connection.and_then(|()| self.session.take());
-        async move {
-            let Some(mut session) = session else { return };
-            let ended = async { while session.next().await.is_some() {} };
-            if timeout(deadline, ended).await.is_err() {
-                tracing::warn!("timed out waiting for MQTT disconnect");
-            }
-        }
-    }
+/// Filters that match much.
+fn many(
+    filters: impl IntoIterator<Item = String>,
+) -> impl Iterator<Item = (String, RetainHandling)> {
+    filters.into_iter().map(|filter| (filter, RetainHandling::SendManyAtSubscribe))
 }

@@ -1,54 +1,55 @@
-//! The event loop: it waits for one input, lets the core step, and routes what follows.
+//! The event loop: it waits for one input, lets the component that it is for apply it, and then
+//! stores and publishes what has changed.
 //!
-//! It owns all state, so there is no lock: the gateways' tasks, the broker's session and the web
-//! server talk to it over bounded channels. When the queue of reports is full, the gateway's task
-//! closes its stream and does not wait.
+//! It owns all state, so there is no lock: the gateways' tasks, the broker's session, the tasks of
+//! commands and the web server talk to it over bounded channels.
 
+mod access;
 mod broker;
-mod carry;
 mod clock;
-mod command_route;
+mod confirmations;
 mod dispatch;
 mod duplicates;
-mod gateway_provisioner;
+mod event_queue;
+mod gateways;
 mod health;
-mod iteration;
-mod links;
-mod log_state;
-mod losses;
-mod own_state;
+mod home_assistant;
 mod persistence;
-mod provision;
+mod provision_step;
 mod provisioner;
-mod queries;
-mod request_subscription;
+mod restore;
 mod retained;
-mod route;
-mod site;
+mod scan;
+mod session;
+mod state;
 mod status_page;
-mod storing;
 mod web;
 mod wiring;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::{sleep_until, timeout};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::Code;
 
-use crate::metrics::Metrics;
-use crate::mqtt::Publisher;
+use crate::commands::{BridgeCommand, Failure, Outcome, device_states};
+use crate::fleet::GatewayIndex;
+use crate::http::Query;
+use crate::ids::{DeviceId, GatewayName};
+use crate::mqtt::{self, Event};
+use crate::payload::to_bytes;
+use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
-use clock::Clock;
-use dispatch::CommandDispatcher;
-use links::Links;
-use losses::Losses;
-use persistence::Persistence;
+use dispatch::{BridgeRequest, CommandDispatcher, Finished, Requested, TaskMessage, View};
+use gateways::Gateways;
+use health::{health, show_degraded};
 use provisioner::Provisioner;
-use retained::RetainedTopics;
-use site::Site;
+use state::State;
 use web::Web;
 
-pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options};
+pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options, start};
 
 /// How long a clean stop waits for the outbox to drain, and for commands to end and be answered.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
@@ -58,22 +59,15 @@ const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
 /// begun to. All three leave the store a second of the 5 s.
 const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 
-/// The bridge, with everything it owns.
+/// The bridge, with everything it owns. The components know the state, and not each other.
 #[derive(Debug)]
 pub struct Bridge {
-    clock: Clock,
     heartbeat: Heartbeat,
-    site: Site,
-    links: Links,
-    persistence: Persistence,
-    losses: Losses,
-    publisher: Publisher,
+    state: State,
+    gateways: Gateways,
     broker: Broker,
-    retained: RetainedTopics,
-    provisioner: Provisioner,
     dispatcher: CommandDispatcher,
     web: Web,
-    metrics: Metrics,
 }
 
 impl Bridge {
@@ -98,52 +92,61 @@ impl Bridge {
     /// Waits for one input, handles it, and publishes what follows. Cancel safe.
     async fn iterate(&mut self) {
         self.heartbeat.beat();
-        let due = self.due();
-        let due_or_never = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = sleep_until(self.due());
         tokio::select! {
-            () = self.links.wait() => self.link_reports(),
-            () = self.broker.wait() => self.broker_events(),
-            Some(result) = self.provisioner.next_result() => self.provisioned(result),
+            input = self.gateways.next() => self.gateways.apply(&mut self.state, input),
+            events = self.broker.session.events() => {
+                events.into_iter().for_each(|event| self.broker_event(event));
+            }
             Some(query) = self.web.query() => self.answer_query(query),
             Some(message) = self.dispatcher.next() => self.task_message(message),
-            () = due_or_never => {}
+            () = due => {}
         }
-        self.wake();
-        self.publish();
-        self.subscribe_requests();
-        self.show_degraded();
+        self.settle();
+    }
+
+    /// When the next iteration is due although no input arrives.
+    fn due(&self) -> Instant {
+        let due = [self.state.due(), self.gateways.due(), self.broker.due()];
+        due.into_iter().flatten().fold(self.heartbeat.next_due(), Instant::min)
+    }
+
+    /// Ends an iteration: does what is due, stores what has changed, and only then publishes it.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        self.state.wake(now);
+        self.gateways.wake(&mut self.state, now);
+        self.broker.wake(&mut self.state, now);
+        for gateway in self.state.list_requests.drain(..) {
+            self.gateways.list_now(gateway);
+        }
+        self.state.persist();
+        self.dispatcher.persisted();
+        self.broker.session.publish(&mut self.state);
+        self.broker.subscribe_requests(&mut self.state, self.dispatcher.request_owners());
+        show_degraded(&self.state, &self.broker);
     }
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
         self.dispatcher.stop();
-        self.links.stop();
+        self.gateways.stop();
         self.iterate_until(DRAIN_DEADLINE, |bridge| {
-            let told = bridge.persistence.outbox().is_empty() && !bridge.publisher.has_answers();
-            !bridge.dispatcher.is_running() && (told || !bridge.broker.is_connected())
+            let outbox = bridge.state.persistence.events.outbox();
+            let is_drained = outbox.is_empty() && !bridge.state.publisher.has_answers();
+            !bridge.dispatcher.is_running() && (is_drained || !bridge.broker.session.is_connected())
         })
         .await;
-        self.publisher.shut_down();
-        self.publish();
-        self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.publisher.is_shut_down()).await;
-        let disconnected = self.broker.disconnect(DISCONNECT_DEADLINE);
+        self.state.publisher.shut_down();
+        self.state.persist();
+        self.broker.session.publish(&mut self.state);
+        self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.state.publisher.is_shut_down()).await;
+        let disconnected = self.broker.session.disconnect(DISCONNECT_DEADLINE);
         // A client that does not read is not waited for.
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());
         let (_, ()) = tokio::join!(web, disconnected);
         self.web.close();
-        self.stop_storing();
-    }
-
-    /// Answers the web server until it has ended, so that a stop cuts no scrape off.
-    async fn answer_web(&mut self) {
-        while let Some(query) = self.web.query_or_end().await {
-            self.answer_query(query);
-        }
+        self.state.stop();
     }
 
     async fn iterate_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) {
@@ -155,4 +158,135 @@ impl Bridge {
         // After the deadline the stop continues: it has to end in time whatever the broker does.
         _ = timeout(deadline, iterations).await;
     }
+
+    /// Answers the web server until it has ended, so that a stop cuts no scrape off.
+    async fn answer_web(&mut self) {
+        while let Some(query) = self.web.query_or_end().await {
+            self.answer_query(query);
+        }
+    }
+
+    fn answer_query(&mut self, query: Query) {
+        let takes_requests = self.dispatcher.request_owners().is_some();
+        let health = |state: &State| health(state, &self.broker, takes_requests);
+        web::answer(query, &mut self.state, health);
+    }
+
+    fn broker_event(&mut self, event: Event) {
+        let Some(message) = self.broker.handle(&mut self.state, event) else { return };
+        let (topics, prefix) = (self.state.publisher.topics(), self.dispatcher.response_prefix());
+        let Some(request) = mqtt::Request::of(topics, prefix, &message) else { return };
+        let view = view(&self.state, &self.broker);
+        let requested = self.dispatcher.request(&request, view);
+        self.send_replies();
+        match requested {
+            Requested::Nothing => {}
+            Requested::Change(gateway) => self.command_started(gateway),
+            Requested::Bridge(request) => self.bridge_request(*request),
+        }
+    }
+
+    fn command_started(&mut self, gateway: GatewayIndex) {
+        self.gateways.provisioner(gateway).map(Provisioner::command_started);
+    }
+
+    /// Handles what the task of a command reports.
+    fn task_message(&mut self, message: TaskMessage) {
+        match message {
+            TaskMessage::Intent { gateway, intent, start } => {
+                if let Some(entry) = self.state.directory.gateway(gateway) {
+                    let key = Key::Intent(entry.name.clone());
+                    self.state.persistence.set(key, Some(&to_bytes(&intent)));
+                }
+                self.dispatcher.start_when_persisted(start);
+            }
+            TaskMessage::History(reply) => self.dispatcher.history_read(*reply),
+            TaskMessage::Finished(finished) => self.command_finished(*finished),
+        }
+        self.send_replies();
+    }
+
+    fn command_finished(&mut self, mut finished: Finished) {
+        let Self { state, gateways, dispatcher, broker, .. } = self;
+        let (gateway, is_change) = (finished.started.gateway, finished.is_change());
+        let Some(entry) = state.directory.gateway(gateway) else { return };
+        if finished.ends_intent() {
+            state.persistence.set(Key::Intent(entry.name.clone()), None);
+        }
+        finished.outcome.render_devices(|rows| {
+            let known = |id| state.fleet.device(gateway, id);
+            device_states(&state.directory, entry, rows, state.clock.now(), known)
+        });
+        if is_change {
+            if !state.persistence.is_durable() {
+                finished.outcome.warn_not_remembered("the bridge's store is in memory only");
+            }
+            let effects = std::mem::take(&mut finished.outcome.effects);
+            if let Some(provisioner) = gateways.provisioner(gateway) {
+                finished.outcome.warnings.extend(provisioner.command_finished(state, effects));
+            }
+            if finished.was_run {
+                state.request_list(gateway);
+            }
+        }
+        if dispatcher.finished(finished, view(state, broker)) {
+            self.command_started(gateway);
+        }
+    }
+
+    /// Runs a command of the bridge itself.
+    fn bridge_request(&mut self, request: BridgeRequest) {
+        match request.request.command.clone() {
+            BridgeCommand::Republish => {
+                tracing::info!(command = "republish", "requested of the bridge");
+                let State { publisher, fleet, .. } = &mut self.state;
+                publisher.all_changed(fleet);
+                publisher.content().discovery_mut().publish_again(fleet);
+                let reply = request.reply(Outcome::done(json!({})), &BTreeSet::new());
+                self.broker.session.reply(&mut self.state, &reply);
+            }
+            BridgeCommand::Forget { gateway, device_ids } => {
+                self.forget(gateway, device_ids, request);
+            }
+        }
+    }
+
+    fn forget(
+        &mut self,
+        gateway: GatewayName,
+        device_ids: Option<BTreeSet<DeviceId>>,
+        request: BridgeRequest,
+    ) {
+        let at = self.state.directory.find(&gateway);
+        let ids = device_ids.clone().unwrap_or_default();
+        let outcome = match (at, device_ids) {
+            (Some(at), Some(_)) => self.state.forget(at, &ids),
+            (None, None) => return self.broker.forget(&mut self.state, gateway, request),
+            (Some(_), None) => Outcome::failed(Failure::invalid(
+                "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway \
+                 is forgotten once it is removed from the configuration",
+            )),
+            (None, Some(_)) => {
+                let message = format!(
+                    "this bridge has no gateway {gateway}; its info names those that it has. Omit \
+                     device_ids to clear every topic of a gateway that it does not have"
+                );
+                Outcome::failed(Failure::new(Code::NotFound, message))
+            }
+        };
+        let reply = request.reply(outcome, &ids);
+        self.broker.session.reply(&mut self.state, &reply);
+    }
+
+    fn send_replies(&mut self) {
+        for reply in self.dispatcher.take_replies() {
+            self.broker.session.reply(&mut self.state, &reply);
+        }
+    }
+}
+
+/// What the dispatcher reads of the other parts.
+fn view<'a>(state: &'a State, broker: &Broker) -> View<'a> {
+    let answer_size_max = broker.session.answer_limit(state).size_max();
+    View { link_facts: &state.facts, now: state.clock.now(), answer_size_max }
 }

@@ -4,26 +4,29 @@
 //! When the log fails, the bridge continues in memory under a new chain, and a new log is tried at
 //! an interval. Events of a batch that could not be written become the first of the new chain.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use bytes::Bytes;
 use prometheus::Histogram;
 use tokio::time::Instant;
 
-use super::iteration::Iteration;
-use super::log_state::LogState;
-use crate::fleet::{DeviceEvent, Fleet, GatewayIndex};
+use super::event_queue::EventQueue;
+use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
-use crate::payload::{Directory, Subject};
+use crate::payload::Directory;
 use crate::store::{
-    self, Content, Event, Gap, HistoryStatus, Key, Log, Outbox, Record, Recorder, Recovery,
-    Settings, Started, StateDir, StoreError, encode,
+    self, Content, Gap, HistoryStatus, Key, Log, Record, Recorder, Recovery, Settings, Started,
+    StateDir, StoreError, encode,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
 /// events again; the events that come meanwhile are written with them at once.
 const ACKNOWLEDGEMENTS_WITHIN: Duration = Duration::from_millis(20);
+/// Between two attempts to begin a log after the last one failed.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// How long the disk may work on one thing before it counts as hanging.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhile would not \
                      survive a power cut; look at the disk or the network file system";
 
@@ -35,16 +38,23 @@ pub(crate) struct Persistence {
     log: LogState,
     recorder: Recorder,
     history: Arc<HistoryStatus>,
-    outbox: Outbox,
-    next_id: u64,
-    iteration: Iteration,
+    pub(crate) events: EventQueue,
+    /// Devices whose stored state may have changed.
+    touched: BTreeSet<(GatewayIndex, DeviceId)>,
+    /// Values of other keys, for a log that begins.
+    values: BTreeMap<Key, Vec<u8>>,
     acknowledgements_due: Option<Instant>,
     hangs: bool,
     write_seconds: Histogram,
 }
 
-/// Values that a new log has to hold beside the outbox and the devices.
-pub(crate) type Values = Vec<(Key, Vec<u8>)>;
+/// The log that is written to, or why there is none.
+#[derive(Debug)]
+enum LogState {
+    NotBegun,
+    Open(Box<Log>),
+    Failed { reason: String, since: Moment, retry_at: Instant },
+}
 
 impl Persistence {
     /// Locks the state directory and reads it. The caller continues the log with
@@ -60,14 +70,14 @@ impl Persistence {
     ) -> Result<(Self, Content, Recovery), StoreError> {
         let Started { dir, recorder, content, recovery } = store::start(&settings, now)?;
         let persistence = Self {
-            outbox: Outbox::new(settings.limits),
+            events: EventQueue::new(settings.limits, content.next_id),
             settings,
             dir,
             log: LogState::NotBegun,
             history: Arc::default(),
             recorder,
-            next_id: content.next_id,
-            iteration: Iteration::default(),
+            touched: BTreeSet::new(),
+            values: BTreeMap::new(),
             acknowledgements_due: None,
             hangs: false,
             write_seconds,
@@ -75,74 +85,61 @@ impl Persistence {
         Ok((persistence, content, recovery))
     }
 
-    /// The events that wait for the broker.
-    pub(crate) const fn outbox(&self) -> &Outbox {
-        &self.outbox
+    /// Continues this log.
+    pub(crate) fn continue_log(&mut self, log: Box<Log>) {
+        self.log = LogState::Open(log);
     }
 
-    pub(crate) const fn outbox_mut(&mut self) -> &mut Outbox {
-        &mut self.outbox
+    /// A value that an earlier process has stored.
+    pub(crate) fn restore(&mut self, key: &Key, value: &[u8]) {
+        self.values.insert(key.clone(), value.to_vec());
     }
 
     /// Sets or removes a value with the next write.
     pub(crate) fn set(&mut self, key: Key, value: Option<&[u8]>) {
-        match value {
-            Some(value) => self.outbox.changes().put(key, value),
-            None => self.outbox.changes().remove(key),
+        if self.values.get(&key).map(Vec::as_slice) == value {
+            return;
         }
-    }
-
-    /// A device event, to be rendered and written with this iteration.
-    pub(crate) fn device_event(&mut self, event: DeviceEvent) {
-        self.iteration.event(event);
+        let changes = self.events.outbox_mut().changes();
+        match value {
+            Some(value) => {
+                self.values.insert(key.clone(), value.to_vec());
+                changes.put(key, value);
+            }
+            None => {
+                self.values.remove(&key);
+                changes.remove(key);
+            }
+        }
     }
 
     /// The stored state of this device may have changed.
     pub(crate) fn touch(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
-        self.iteration.touch(gateway, device_id);
-    }
-
-    /// Adds an event; returns the subjects of those that were dropped for it.
-    pub(crate) fn append(
-        &mut self,
-        recorded_at: Moment,
-        subject: Subject,
-        event_type: &'static str,
-        payload: Bytes,
-        read_at: Option<StdInstant>,
-    ) -> Vec<Subject> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let event_type = event_type.into();
-        self.outbox.append(Event { id, recorded_at, subject, event_type, payload, read_at })
-    }
-
-    /// Renders the device events of this iteration and adds them to the outbox; returns the
-    /// subjects of those that were dropped for them.
-    pub(crate) fn append_device_events(&mut self, directory: &Directory) -> Vec<Subject> {
-        self.iteration.append_to(&mut self.outbox, &mut self.next_id, directory)
+        self.touched.insert((gateway, device_id));
     }
 
     /// Writes everything that has changed. Nothing of it may be published before.
     ///
     /// # Errors
-    /// When it could not be written: the log is given up, and a new chain has to begin with
-    /// [`Persistence::restart_chain`].
+    /// When it could not be written: the log is given up, and a new chain has to begin.
     pub(crate) fn write(
         &mut self,
         now: Moment,
         fleet: &Fleet,
         directory: &Directory,
     ) -> Result<(), StoreError> {
+        while let Some((key, loss)) = self.events.next_changed_loss() {
+            self.set(key, loss.as_deref());
+        }
         self.add_touched(fleet, directory);
+        let outbox = self.events.outbox_mut();
         let LogState::Open(log) = &mut self.log else {
-            self.outbox.changes().clear();
-            self.wrote();
+            outbox.changes().clear();
+            self.written();
             return Ok(());
         };
-        let urgent = !self.outbox.is_empty();
-        let ready = self.outbox.has_ready();
-        let changes = self.outbox.changes();
+        let (urgent, ready) = (!outbox.is_empty(), outbox.has_ready());
+        let changes = outbox.changes();
         let mut waits = changes.is_empty();
         if !waits && changes.is_acknowledgements() && !ready {
             let due = Instant::now() + ACKNOWLEDGEMENTS_WITHIN;
@@ -160,97 +157,86 @@ impl Persistence {
         };
         match &written {
             Ok(()) if waits => {}
-            Ok(()) => self.wrote(),
+            Ok(()) => self.written(),
             Err(error) => self.fail(now, error),
         }
         written
     }
 
-    fn wrote(&mut self) {
+    fn written(&mut self) {
         self.acknowledgements_due = None;
-        self.iteration.wrote();
+        self.events.written();
     }
 
     fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
-        for (gateway, device_id) in self.iteration.take_touched() {
+        let changes = self.events.outbox_mut().changes();
+        while let Some((gateway, device_id)) = self.touched.pop_first() {
             let Some(entry) = directory.gateway(gateway) else { continue };
             let key = Key::Device(entry.name.clone(), device_id);
             match fleet.remembered(gateway, device_id) {
                 Some(device) => {
                     let value = encode(&device);
-                    if !self.log.has(&key, &value) {
-                        self.outbox.changes().put(key, &value);
+                    if !matches!(&self.log, LogState::Open(log) if log.has(&key, &value)) {
+                        changes.put(key, &value);
                     }
                 }
-                None => self.outbox.changes().remove(key),
+                None => changes.remove(key),
             }
         }
     }
 
     /// Gives the log up.
     fn fail(&mut self, now: Moment, error: &StoreError) {
-        self.outbox.changes().clear();
+        self.events.outbox_mut().changes().clear();
         self.recorder.log_failed();
-        self.log.fail(now, error);
-    }
-
-    /// A new chain begins because the log failed: the events that were not written become its
-    /// first, and are rendered again.
-    pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
-        self.iteration.restart_chain(fleet, &mut self.outbox, directory);
+        let since = match self.log {
+            LogState::Failed { since, .. } => since,
+            LogState::NotBegun | LogState::Open(_) => now,
+        };
+        let (reason, retry_at) = (error.to_string(), Instant::now() + RETRY_EVERY);
+        let failed = LogState::Failed { reason, since, retry_at };
+        if let LogState::Open(log) = std::mem::replace(&mut self.log, failed) {
+            log.give_up();
+        }
     }
 
     /// Whether a new log has to be tried now.
     pub(crate) fn retry_is_due(&self) -> bool {
-        self.log.retry_is_due()
+        matches!(self.log, LogState::Failed { retry_at, .. } if retry_at <= Instant::now())
     }
 
-    /// Continues this log.
-    pub(crate) fn continue_log(&mut self, log: Box<Log>) {
-        self.log = LogState::Open(log);
-    }
-
-    /// Begins a log in new files, with everything that has to be stored.
+    /// Begins a log in new files, with everything that has to be stored; `clearing` are topics that
+    /// the broker has to clear.
     ///
     /// # Errors
     /// When it cannot be written; it is tried again later.
-    pub(crate) fn begin_log(
+    pub(crate) fn begin_log<'a>(
         &mut self,
         now: Moment,
         fleet: &Fleet,
         directory: &Directory,
-        values: Values,
+        clearing: impl Iterator<Item = &'a String>,
     ) -> Result<(), StoreError> {
-        let created = self.create_log(fleet, directory, values);
-        match created {
-            Ok(log) => {
-                match self.log {
-                    LogState::Failed { since, .. } => {
-                        let waiting = self.outbox.ids().collect();
-                        let gap = Gap { from: since, to: now, waiting };
-                        self.recorder.log_replaced(log.current(), gap);
-                    }
-                    LogState::NotBegun | LogState::Open(_) => {
-                        self.recorder.written(log.current(), now);
-                    }
-                }
-                self.log = LogState::Open(Box::new(log));
-                self.outbox.changes().clear();
-                self.wrote();
-                Ok(())
-            }
-            Err(error) => {
-                self.fail(now, &error);
-                Err(error)
-            }
+        let log = self.create_log(fleet, directory, clearing);
+        let log = log.inspect_err(|error| self.fail(now, error))?;
+        if let LogState::Failed { since, .. } = self.log {
+            let waiting = self.events.outbox().ids().collect();
+            let gap = Gap { from: since, to: now, waiting };
+            self.recorder.log_replaced(log.current(), gap);
+        } else {
+            self.recorder.written(log.current(), now);
         }
+        self.log = LogState::Open(Box::new(log));
+        self.events.outbox_mut().changes().clear();
+        self.written();
+        Ok(())
     }
 
-    fn create_log(
+    fn create_log<'a>(
         &mut self,
         fleet: &Fleet,
         directory: &Directory,
-        values: Values,
+        clearing: impl Iterator<Item = &'a String>,
     ) -> Result<Log, StoreError> {
         if !self.dir.is_in_place() {
             // Another directory is at its path now, and may have a log that was never read.
@@ -259,18 +245,16 @@ impl Persistence {
         }
         let devices = fleet.gateways().filter_map(|gateway| {
             let name = &directory.gateway(gateway)?.name;
-            Some(
-                fleet
-                    .all_remembered(gateway)
-                    .map(move |(id, device)| (Key::Device(name.clone(), id), encode(&device))),
-            )
+            let devices = fleet.all_remembered(gateway);
+            Some(devices.map(|(id, device)| (Key::Device(name.clone(), id), encode(&device))))
         });
-        let values = values.into_iter().chain(devices.flatten());
+        let clearing = clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new()));
+        let values = self.values.clone().into_iter().chain(clearing).chain(devices.flatten());
         let values = values.map(|(key, value)| Record::Put(key, value.into()));
-        let records = self.outbox.records().chain(values);
+        let records = self.events.outbox().records().chain(values);
         let (dir, always) = (self.dir.log(), self.settings.always_sync);
-        let after = self.recorder.status().position.segment;
-        Log::create(&dir, always, &directory.chain, self.next_id, after, records)
+        let (next_id, after) = (self.events.next_id(), self.recorder.status().position.segment);
+        Log::create(&dir, always, &directory.chain, next_id, after, records)
     }
 
     /// Whether what is written outlives the process.
@@ -301,7 +285,7 @@ impl Persistence {
 
     /// Looks whether the disk answers; logs a change.
     pub(crate) fn check_disk(&mut self) {
-        let hangs = self.log.hangs();
+        let hangs = matches!(&self.log, LogState::Open(log) if log.hangs(HANGS_AFTER));
         if std::mem::replace(&mut self.hangs, hangs) != hangs {
             if hangs {
                 let state_dir = self.settings.state_dir.display();
@@ -314,8 +298,11 @@ impl Persistence {
 
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let acknowledgements = self.acknowledgements_due.filter(|_| self.is_durable());
-        self.log.due().into_iter().chain(acknowledgements).min()
+        match &self.log {
+            LogState::NotBegun => None,
+            LogState::Failed { retry_at, .. } => Some(*retry_at),
+            LogState::Open(log) => log.due().into_iter().chain(self.acknowledgements_due).min(),
+        }
     }
 
     /// The next [`Persistence::write`] writes acknowledgements too.
@@ -329,6 +316,15 @@ impl Persistence {
     /// When not everything is on the disk, or the log has failed before.
     pub(crate) fn stop(&mut self) -> Result<(), StoreError> {
         self.recorder.stop();
-        self.log.stop(self.hangs)
+        match std::mem::replace(&mut self.log, LogState::NotBegun) {
+            LogState::NotBegun => Ok(()),
+            LogState::Open(log) if self.hangs => {
+                log.detach();
+                tracing::warn!("stopping without waiting for the disk");
+                Ok(())
+            }
+            LogState::Open(log) => log.stop(),
+            LogState::Failed { reason, .. } => Err(StoreError::Failed(reason)),
+        }
     }
 }

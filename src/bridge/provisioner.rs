@@ -1,74 +1,282 @@
-//! The provisioning of all gateways: what the configuration declares, and the results of tasks.
+//! Provisions what is missing at a gateway when its link comes up, and finds what another client
+//! removed while it was up.
+//!
+//! The steps of a round run beside the loop. What cannot be provisioned is retried, at growing
+//! intervals, while the link is up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::gateway_provisioner::{GatewayProvisioner, TaskResult};
-use crate::config::{Config, Connect, Gateway};
-use crate::desired::DesiredState;
-use crate::fleet::{GatewayIndex, Target};
-use crate::ids::GatewayName;
+use super::access::GatewayAccess;
+use super::provision_step::{Provisioned, may_concern_single, provision};
+use super::state::State;
+use crate::commands::{Failure, FailureCode, Warning, kept_by_configuration};
+use crate::desired::{ChangeResult, DesiredItem, DesiredState, Reconciler, Round, by_kind};
+use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves};
+use crate::ids::{CommandClass, GatewayName};
 
-/// Results that may wait for the loop. A full queue makes only the provisioning tasks wait.
-const RESULTS_MAX: usize = 64;
+/// The first delay before a retry; each further one is twice as long.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+/// The longest delay.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Items named in one line of the log; further ones are counted.
+const NAMED_MAX: usize = 10;
+
+/// The result of a task beside the loop.
+#[derive(Debug)]
+pub(crate) struct TaskResult {
+    pub(crate) gateway: GatewayIndex,
+    /// The number of the link on which the task ran.
+    link: u64,
+    done: Done,
+}
 
 #[derive(Debug)]
+enum Done {
+    Step(Provisioned),
+    Slaves(Vec<Slaves>),
+}
+
+/// The provisioning of one gateway.
+#[derive(Debug)]
 pub(crate) struct Provisioner {
-    gateways: Vec<GatewayProvisioner>,
-    results: mpsc::Receiver<TaskResult>,
+    index: GatewayIndex,
+    name: GatewayName,
+    access: GatewayAccess,
+    desired: Reconciler,
+    /// Counts the links: a result of an earlier link is ignored.
+    link: u64,
+    round: Round,
+    activity: Activity,
+    retry_delay: Duration,
+    /// The failures logged on this link: the error's code, and whether the item failed alone. An
+    /// item is logged again when these change.
+    logged: BTreeMap<DesiredItem, (FailureCode, bool)>,
+    results: mpsc::Sender<TaskResult>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Activity {
+    Idle,
+    /// A step runs beside the loop.
+    Running {
+        /// Whether the round has added anything so far.
+        has_added: bool,
+    },
+    RetryAt(Instant),
 }
 
 impl Provisioner {
-    pub(crate) fn new(config: &Config) -> Self {
-        let (sender, results) = mpsc::channel(RESULTS_MAX);
-        let gateways = config.gateways.iter().enumerate().map(|(index, (name, gateway))| {
-            let (name, declared) = (name.clone(), declared(gateway));
-            GatewayProvisioner::new(GatewayIndex(index), name, declared, sender.clone())
-        });
-        Self { gateways: gateways.collect(), results }
+    pub(crate) fn new(
+        index: GatewayIndex,
+        name: GatewayName,
+        access: GatewayAccess,
+        declared: DesiredState,
+        results: mpsc::Sender<TaskResult>,
+    ) -> Self {
+        Self {
+            index,
+            name,
+            access,
+            desired: Reconciler::new(declared),
+            link: 0,
+            round: Round::default(),
+            activity: Activity::Idle,
+            retry_delay: RETRY_FIRST,
+            logged: BTreeMap::new(),
+            results,
+        }
     }
 
-    /// The next result of a task. Cancel safe.
-    pub(crate) async fn next_result(&mut self) -> Option<TaskResult> {
-        self.results.recv().await
-    }
-
-    pub(crate) fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayProvisioner> {
-        self.gateways.get(gateway.0)
-    }
-
-    pub(crate) fn gateway_mut(&mut self, gateway: GatewayIndex) -> Option<&mut GatewayProvisioner> {
-        self.gateways.get_mut(gateway.0)
-    }
-
-    pub(crate) fn find(&self, name: &GatewayName) -> Option<GatewayIndex> {
-        self.gateways.iter().position(|gateway| gateway.name() == name).map(GatewayIndex)
+    /// Restores what commands of earlier processes made.
+    pub(crate) fn restore(&mut self, state: &mut State, commanded: &DesiredState) {
+        self.desired.restore(commanded);
+        state.set_desired(self.index, self.desired.commanded());
     }
 
     /// When the next retry is due.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.gateways.iter().filter_map(GatewayProvisioner::retry_at).min()
+    pub(crate) const fn retry_at(&self) -> Option<Instant> {
+        match self.activity {
+            Activity::RetryAt(at) => Some(at),
+            Activity::Idle | Activity::Running { .. } => None,
+        }
     }
 
-    /// A gateway whose retry is due.
-    pub(crate) fn due_gateway(&self, now: Instant) -> Option<GatewayIndex> {
-        let is_due = |it: &GatewayProvisioner| it.retry_at().is_some_and(|at| at <= now);
-        self.gateways.iter().position(is_due).map(GatewayIndex)
+    /// A command that changes something has started.
+    pub(crate) const fn command_started(&mut self) {
+        self.desired.command_started();
     }
-}
 
-/// What the configuration declares.
-fn declared(gateway: &Gateway) -> DesiredState {
-    let mut items =
-        DesiredState { allow_all: gateway.accept_filter.allow_all, ..DesiredState::default() };
-    for (&device_id, device) in &gateway.devices {
-        match device.connect {
-            Connect::Observe => {}
-            Connect::Accept => _ = items.accepted.insert(device_id),
-            Connect::Async { ip, port, ssl } => {
-                items.registered.insert(device_id, Target { ip, port, ssl });
+    /// It has finished. Warns about declared items that it removed.
+    pub(crate) fn command_finished(
+        &mut self,
+        state: &mut State,
+        effects: Vec<Effect>,
+    ) -> Vec<Warning> {
+        let ChangeResult { changed, kept } = self.desired.command_finished(effects);
+        if changed {
+            state.set_desired(self.index, self.desired.commanded());
+        }
+        let warning = |item: DesiredItem| kept_by_configuration(&self.name, item.device_id());
+        kept.into_iter().map(warning).collect()
+    }
+
+    pub(crate) fn link_up(&mut self) {
+        self.desired.link_up();
+        self.link += 1;
+        self.round = Round::default();
+        self.activity = Activity::Idle;
+        self.retry_delay = RETRY_FIRST;
+        self.logged.clear();
+    }
+
+    pub(crate) const fn list_requested(&mut self) {
+        self.desired.list_requested();
+    }
+
+    /// Compares with a list: provisions missing items after the first of a link, and finds
+    /// withdrawn ones in further lists.
+    pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
+        let (is_first, withdrawn) = self.desired.listed(rows);
+        self.withdrawn(state, withdrawn);
+        if is_first {
+            self.start_round(state);
+        } else if self.desired.wants_slaves() {
+            self.read_slaves();
+        }
+    }
+
+    pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
+        let withdrawn = self.desired.filter_read(filter);
+        self.withdrawn(state, withdrawn);
+    }
+
+    /// Handles the result of a task.
+    pub(crate) fn finished(&mut self, state: &mut State, result: TaskResult) {
+        if result.link != self.link {
+            return;
+        }
+        match result.done {
+            Done::Slaves(slaves) => {
+                let withdrawn = self.desired.slaves_read(&slaves);
+                self.withdrawn(state, withdrawn);
+            }
+            Done::Step(provisioned) => {
+                self.step_finished(state, provisioned);
+                self.start_step(state);
             }
         }
     }
-    items
+
+    /// Another client removed these items.
+    fn withdrawn(&self, state: &mut State, items: BTreeSet<DesiredItem>) {
+        if !items.is_empty() {
+            state.set_desired(self.index, self.desired.commanded());
+        }
+        for (what, count, device_ids) in by_kind(items) {
+            let event = GatewayEvent::Withdrawn { what, count, device_ids };
+            state.gateway_event(self.index, &event);
+        }
+    }
+
+    /// Starts a round, if anything is missing.
+    pub(crate) fn start_round(&mut self, state: &mut State) {
+        if matches!(self.activity, Activity::Running { .. }) {
+            return;
+        }
+        self.activity = Activity::Idle;
+        let missing = self.desired.missing();
+        if !missing.is_empty() {
+            self.round.start(&missing);
+            self.start_step(state);
+        }
+    }
+
+    /// Starts the round's next step, or ends it.
+    fn start_step(&mut self, state: &mut State) {
+        let step = self.round.next(&self.desired.missing());
+        let slot = || self.access.acquire(CommandClass::Change, None).ok();
+        let (Some(step), Some(client), Some(slot)) = (step, self.access.client(), slot()) else {
+            return self.end_round(state);
+        };
+        if !matches!(self.activity, Activity::Running { .. }) {
+            self.activity = Activity::Running { has_added: false };
+        }
+        let (gateway, link, results) = (self.index, self.link, self.results.clone());
+        tokio::spawn(async move {
+            let provisioned = tokio::spawn(provision(step, client, slot)).await;
+            let provisioned = provisioned.unwrap_or_else(|_| {
+                tracing::error!("internal error: a provisioning task panicked; please report this");
+                Provisioned::default()
+            });
+            // The receiver is gone when the process ends.
+            _ = results.send(TaskResult { gateway, link, done: Done::Step(provisioned) }).await;
+        });
+    }
+
+    fn step_finished(&mut self, state: &mut State, provisioned: Provisioned) {
+        let Provisioned { added, found, failed } = provisioned;
+        for present in [&added, &found] {
+            self.desired.provisioned(present);
+            self.round.provisioned(present);
+        }
+        if let Activity::Running { has_added } = &mut self.activity {
+            *has_added |= !added.is_empty();
+        }
+        if let Some((items, failure)) = failed {
+            let postponed = self.round.failed(items, may_concern_single(&failure));
+            self.log_failure(postponed, &failure);
+        }
+        for (what, count, device_ids) in by_kind(added) {
+            let event = GatewayEvent::Restored { what, count, device_ids };
+            state.gateway_event(self.index, &event);
+        }
+    }
+
+    /// Schedules a retry of what is still missing, and has the list read if the round has added
+    /// anything.
+    fn end_round(&mut self, state: &mut State) {
+        let has_added = matches!(self.activity, Activity::Running { has_added: true });
+        if has_added {
+            self.retry_delay = RETRY_FIRST;
+        }
+        self.activity = Activity::Idle;
+        if !self.desired.missing().is_empty() {
+            self.activity = Activity::RetryAt(Instant::now() + self.retry_delay);
+            self.retry_delay = (self.retry_delay * 2).min(RETRY_MAX);
+        }
+        if has_added {
+            state.request_list(self.index);
+        }
+    }
+
+    fn read_slaves(&self) {
+        let Some(client) = self.access.client() else { return };
+        let (gateway, link, results) = (self.index, self.link, self.results.clone());
+        tokio::spawn(async move {
+            // Slaves that cannot be read are no failure of the link.
+            if let Ok(slaves) = client.slaves().await {
+                _ = results.send(TaskResult { gateway, link, done: Done::Slaves(slaves) }).await;
+            }
+        });
+    }
+
+    /// Logs the items whose failure is not logged yet.
+    fn log_failure(&mut self, items: BTreeSet<DesiredItem>, failure: &Failure) {
+        let key = (failure.code, items.len() == 1);
+        let mut new = items;
+        new.retain(|item| self.logged.insert(*item, key) != Some(key));
+        let names: Vec<String> = new.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = match new.len() - names.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        if !names.is_empty() {
+            let (gateway, names) = (&self.name, names.join(", "));
+            tracing::warn!(%gateway, "cannot provision {names}{more}; retrying: {failure}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::fleet::{DeviceEvent, Fleet, GatewayEvent, GatewayIndex};
 use crate::http::{CHANGES_MAX, Changes, EVENTS_MAX, EventRow};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
 
 /// The state of the page that is kept in the event loop.
@@ -20,7 +20,7 @@ pub(crate) struct StatusPage {
 #[derive(Debug)]
 enum RecentEvent {
     Device(DeviceEvent),
-    Gateway { at: Moment, gateway: GatewayIndex, event_type: &'static str, detail: String },
+    Gateway(EventRow),
 }
 
 impl StatusPage {
@@ -40,7 +40,7 @@ impl StatusPage {
     pub(crate) fn gateway_event(
         &mut self,
         at: Moment,
-        gateway: GatewayIndex,
+        gateway: &GatewayName,
         event: &GatewayEvent,
     ) {
         let detail = match event {
@@ -50,7 +50,9 @@ impl StatusPage {
             | GatewayEvent::Withdrawn { what, count, .. } => format!("{count} of {what}"),
             GatewayEvent::Stranger { device_id, status } => format!("device {device_id}: {status}"),
         };
-        self.push(RecentEvent::Gateway { at, gateway, event_type: event.name(), detail });
+        let (gateway, event_type) = (gateway.to_string(), event.name());
+        let row = EventRow { at, gateway, device: None, event_type, detail, duration_ms: None };
+        self.push(RecentEvent::Gateway(row));
     }
 
     fn push(&mut self, event: RecentEvent) {
@@ -93,14 +95,7 @@ impl RecentEvent {
                     duration_ms: event.duration_ms,
                 }
             }
-            Self::Gateway { at, gateway, event_type, detail } => EventRow {
-                at: *at,
-                gateway: directory.gateway(*gateway)?.name.to_string(),
-                device: None,
-                event_type,
-                detail: detail.clone(),
-                duration_ms: None,
-            },
+            Self::Gateway(row) => row.clone(),
         })
     }
 }

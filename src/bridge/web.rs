@@ -1,22 +1,26 @@
-//! The web server's end of the loop.
+//! The web server's end of the loop: takes its questions and answers them.
+
+use std::ops::Bound;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::status_page::StatusPage;
-use crate::http::Query;
+use super::state::State;
+use crate::fleet::GatewayIndex;
+use crate::http::{DEVICES_PER_QUERY, Query, Summary};
+use crate::metrics::GatewayMeasures;
+use crate::payload::Health;
 
-/// The task of the web server, what it asks, and what its page needs of the loop.
+/// The task of the web server, and what it asks.
 #[derive(Debug)]
 pub(crate) struct Web {
     task: JoinHandle<()>,
     queries: mpsc::Receiver<Query>,
-    pub(crate) page: StatusPage,
 }
 
 impl Web {
-    pub(crate) fn new(task: JoinHandle<()>, queries: mpsc::Receiver<Query>) -> Self {
-        Self { task, queries, page: StatusPage::default() }
+    pub(crate) const fn new(task: JoinHandle<()>, queries: mpsc::Receiver<Query>) -> Self {
+        Self { task, queries }
     }
 
     /// The next question. Cancel safe.
@@ -37,4 +41,45 @@ impl Web {
     pub(crate) fn close(&mut self) {
         self.queries.close();
     }
+}
+
+/// Answers a question; sending fails where the client has left.
+pub(crate) fn answer(query: Query, state: &mut State, health: impl FnOnce(&State) -> Health) {
+    match query {
+        Query::Health(answer) => _ = answer.send(health(state)),
+        Query::Gateway(gateway, answer) => _ = answer.send(measures(state, gateway)),
+        Query::Devices(gateway, after, answer) => {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let now = state.clock.steady();
+            let devices = state.fleet.measures(gateway, (from, Bound::Unbounded), now);
+            _ = answer.send(devices.take(DEVICES_PER_QUERY).collect());
+        }
+        Query::Summary(answer) => {
+            let Health { reasons, degraded, .. } = health(state);
+            let degraded = degraded.into_iter().map(|it| it.message);
+            _ = answer.send(Summary {
+                now: state.clock.now(),
+                problems: reasons.into_iter().chain(degraded).collect(),
+                pending_events: state.persistence.events.outbox().len(),
+                events: state.page.events(&state.directory),
+            });
+        }
+        Query::Changes(answer) => {
+            let now = state.clock.steady();
+            _ = answer.send(state.page.take_changes(&mut state.fleet, now));
+        }
+    }
+}
+
+fn measures(state: &State, gateway: GatewayIndex) -> Option<GatewayMeasures> {
+    let gateway_state = state.fleet.gateway(gateway)?;
+    let facts = state.facts.get(gateway.0)?;
+    let last_error = facts.last_error.as_ref().filter(|_| !gateway_state.live);
+    Some(GatewayMeasures {
+        entry: state.directory.gateway(gateway)?.clone(),
+        state: gateway_state,
+        counts: state.fleet.counts(gateway)?.clone(),
+        certificate_expires_at: facts.certificate_expires_at,
+        last_error: last_error.map(|error| error.message.clone()),
+    })
 }

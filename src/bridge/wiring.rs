@@ -1,4 +1,4 @@
-//! A bridge made from its configuration: every room with what it is to know, and nothing more.
+//! Starts a bridge from its configuration: each component gets its settings.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use super::Bridge;
 use super::broker::Broker;
 use super::clock::Clock;
 use super::dispatch::CommandDispatcher;
-use super::links::Links;
-use super::losses::Losses;
+use super::gateways::Gateways;
 use super::persistence::Persistence;
-use super::provisioner::Provisioner;
-use super::retained::{RetainedTopics, discovery};
-use super::site::Site;
+use super::restore::restore;
+use super::state::{State, new_chain_id, random_id};
+use super::status_page::StatusPage;
 use super::web::Web;
-use crate::config::{Config, Connect, DeviceSeries, Gateway, Protocol, Sync};
-use crate::fleet::{Fleet, GatewaySettings};
+use crate::config::{Config, Connect, DeviceSeries, Gateway, HomeAssistant, Protocol, Sync};
+use crate::desired::DesiredState;
+use crate::fleet::{Fleet, GatewaySettings, Target};
 use crate::gsdk::{GatewayOptions, RpcRecord, Timing, code_name};
+use crate::homeassistant::{Controls, Discovery};
 use crate::http::{self, LoopClient};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher};
 use crate::net::{BackoffPolicy, TlsFiles};
@@ -37,10 +38,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const COMMIT: &str = env!("BUILD_COMMIT");
 /// How often an idle connection to the broker is pinged.
 const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// The letters of random IDs.
-const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// The length of a chain's ID: one of a million, and a chain begins rarely.
-const CHAIN_ID_LEN: usize = 4;
 /// The length of an instance's ID.
 const INSTANCE_ID_LEN: usize = 8;
 
@@ -70,71 +67,52 @@ impl From<StoreError> for StartError {
     }
 }
 
-impl Bridge {
-    /// Starts the gateways' tasks, the broker's session and the web server on `listener`, which is
-    /// of the runtime `web`; the loop turns with [`Bridge::run`]. Gateways and broker need not be
-    /// there.
-    ///
-    /// # Errors
-    /// When the metrics cannot be set up, or the state directory cannot be used.
-    pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Self, StartError> {
-        let clock = Clock::start();
-        let metrics = Metrics::new(VERSION, COMMIT)?;
-        let (persistence, content, recovery) = Persistence::open(
-            store_settings(config),
-            clock.now(),
-            metrics.store.write_seconds.clone(),
-        )?;
-        let directory = directory(config);
-        let info = info(config, &directory, clock.now());
+/// Starts the gateways' tasks, the broker's session and the web server on `listener`, which is of
+/// the runtime `web`; the loop turns with [`Bridge::run`]. Gateways and broker need not be there.
+///
+/// # Errors
+/// When the metrics cannot be set up, or the state directory cannot be used.
+pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Bridge, StartError> {
+    let clock = Clock::start();
+    let metrics = Metrics::new(VERSION, COMMIT)?;
+    let write_seconds = metrics.store.write_seconds.clone();
+    let (persistence, content, recovery) =
+        Persistence::open(store_settings(config), clock.now(), write_seconds)?;
+    let directory = directory(config);
+    let info = info(config, &directory, clock.now());
 
-        let mut fleet = Fleet::new(clock.steady_clock());
-        let mut links = Links::new();
-        for (name, gateway) in &config.gateways {
-            let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
-            let index =
-                fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
-            links.start(index, gateway_options(name, gateway), count_rpcs(&metrics, name));
-        }
-
-        let (event_loop, queries) = LoopClient::new();
-        let heartbeat = Heartbeat::start();
-        let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
-        let web = web.spawn(http::serve(listener, settings, links.stopped()));
-        let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
-        let session_settings = session_settings(config, &topics);
-        let discovery = discovery(config, &topics, VERSION);
-        let publishes_discovery = config.home_assistant.enabled;
-        let gateways = config.gateways.len();
-        let facts = vec![LinkFacts::default(); links.all().len()];
-        let mut bridge = Self {
-            clock,
-            heartbeat,
-            persistence,
-            losses: Losses::default(),
-            publisher: Publisher::new(topics, gateways, discovery, publishes_discovery),
-            broker: Broker::start(session_settings, directory.instance_id.clone()),
-            retained: RetainedTopics::new(&config.home_assistant, config.mqtt.republish_interval),
-            provisioner: Provisioner::new(config),
-            dispatcher: CommandDispatcher::new(config, links.all()),
-            links,
-            web: Web::new(web, queries),
-            metrics,
-            site: Site { fleet, directory, facts, info, events: 0, outputs: Vec::new() },
-        };
-        bridge.restore(content, recovery)?;
-        Ok(bridge)
+    let mut fleet = Fleet::new(clock.steady_clock());
+    let mut gateways = Gateways::new();
+    for (name, gateway) in &config.gateways {
+        let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
+        fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
+        let observer = count_rpcs(&metrics, name);
+        gateways.start(gateway_options(name, gateway), observer, desired(gateway));
     }
-}
 
-/// The name of a new chain.
-pub(crate) fn new_chain_id() -> String {
-    random_id(CHAIN_ID_LEN)
-}
-
-fn random_id(len: usize) -> String {
-    let letter = || char::from(fastrand::choice(ID_LETTERS).copied().unwrap_or(b'a'));
-    std::iter::repeat_with(letter).take(len).collect()
+    let (event_loop, queries) = LoopClient::new();
+    let heartbeat = Heartbeat::start();
+    let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
+    let web = Web::new(web.spawn(http::serve(listener, settings, gateways.stopped())), queries);
+    let instance_id = directory.instance_id.clone();
+    let mut broker = Broker::start(config, broker_settings(config), instance_id);
+    let (gateway_count, enabled) = (directory.gateways.len(), config.home_assistant.enabled);
+    let mut state = State {
+        clock,
+        fleet,
+        facts: vec![LinkFacts::default(); gateway_count],
+        directory,
+        info,
+        persistence,
+        publisher: Publisher::new(topics(config), gateway_count, discovery(config), enabled),
+        page: StatusPage::default(),
+        metrics,
+        events: 0,
+        list_requests: Vec::new(),
+    };
+    restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
+    let dispatcher = CommandDispatcher::new(config, gateways.access());
+    Ok(Bridge { heartbeat, state, gateways, broker, dispatcher, web })
 }
 
 fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInfo {
@@ -188,7 +166,7 @@ fn settings(gateway: &Gateway, forget_after: Option<Duration>) -> GatewaySetting
     }
 }
 
-/// What a gateway's task, or whoever calls it, is told by the configuration.
+/// How to connect to a gateway.
 #[must_use]
 pub fn gateway_options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions {
     let named_otherwise = gateway.server_name != gateway.address.host;
@@ -200,6 +178,22 @@ pub fn gateway_options(name: &GatewayName, gateway: &Gateway) -> GatewayOptions 
         queue_size: gateway.queue_size,
         timing: Timing::default(),
     }
+}
+
+/// The items that the configuration declares.
+fn desired(gateway: &Gateway) -> DesiredState {
+    let mut items =
+        DesiredState { allow_all: gateway.accept_filter.allow_all, ..DesiredState::default() };
+    for (&device_id, device) in &gateway.devices {
+        match device.connect {
+            Connect::Observe => {}
+            Connect::Accept => _ = items.accepted.insert(device_id),
+            Connect::Async { ip, port, ssl } => {
+                items.registered.insert(device_id, Target { ip, port, ssl });
+            }
+        }
+    }
+    items
 }
 
 fn count_rpcs(metrics: &Metrics, gateway: &GatewayName) -> crate::gsdk::RpcObserver {
@@ -221,14 +215,14 @@ fn store_settings(config: &Config) -> store::Settings {
     }
 }
 
-/// What the session with the broker, or whoever tries one, is told by the configuration.
-#[must_use]
-pub fn broker_settings(config: &Config) -> mqtt::Settings {
-    session_settings(config, &Topics::new(&config.mqtt.base_topic, &config.bridge_name))
+fn topics(config: &Config) -> Topics {
+    Topics::new(&config.mqtt.base_topic, &config.bridge_name)
 }
 
-fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
-    let mqtt = &config.mqtt;
+/// How to connect to the broker.
+#[must_use]
+pub fn broker_settings(config: &Config) -> mqtt::Settings {
+    let (mqtt, topics) = (&config.mqtt, topics(config));
     let password = mqtt.password.clone().map(mqtt::Password::Value);
     let password_file = mqtt.password_file.clone().map(mqtt::Password::File);
     let tls = mqtt.broker.tls.then(|| TlsFiles {
@@ -256,6 +250,18 @@ fn session_settings(config: &Config, topics: &Topics) -> mqtt::Settings {
         limits: mqtt::Limits::default(),
         retry: BackoffPolicy::default(),
     }
+}
+
+fn discovery(config: &Config) -> Discovery {
+    let HomeAssistant { discovery_prefix, controls, .. } = &config.home_assistant;
+    let permitted = |command| *controls && config.commands.allow.permits(command);
+    let controls = Controls {
+        republish: permitted(CommandName::Republish),
+        disconnect: permitted(CommandName::Disconnect),
+        disconnect_all: permitted(CommandName::DisconnectAll),
+        allow_all: permitted(CommandName::FilterAllowAll),
+    };
+    Discovery::new(topics(config), discovery_prefix.clone(), VERSION, controls)
 }
 
 fn web_settings(

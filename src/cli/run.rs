@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::notify::Systemd;
-use crate::bridge::Bridge;
+use crate::bridge;
 use crate::config;
 use crate::http;
 
@@ -30,7 +30,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         })?
     };
     let address = listener.local_addr()?;
-    let bridge = Bridge::start(&config, listener, &web)?;
+    let bridge = bridge::start(&config, listener, &web)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         gateways = config.gateways.len(),

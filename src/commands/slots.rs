@@ -28,8 +28,8 @@ const fn limits(class: CommandClass) -> Limits {
     Limits { running_max, slots_max, plural }
 }
 
-/// The slots for one gateway's commands.
-#[derive(Debug)]
+/// The slots for one gateway's commands. All clones share them.
+#[derive(Clone, Debug)]
 pub struct CommandSlots {
     changes: Queue,
     reads: Queue,

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::bridge::{Bridge, broker_settings};
+use crate::bridge::{self, broker_settings};
 use crate::simulator::{Scenario, Settings, Simulator};
 use crate::{config, http, mqtt};
 use broker::Broker;
@@ -79,7 +79,7 @@ impl Demo {
         std::fs::write(&config_file, &text)?;
         let loaded = config::from_toml(&config_file, &text)?;
         let session = broker_settings(&loaded.config);
-        let bridge = Bridge::start(&loaded.config, http, &Handle::current())?;
+        let bridge = bridge::start(&loaded.config, http, &Handle::current())?;
         let (stop_bridge, stopped) = oneshot::channel();
         // The bridge also stops when the sender is dropped.
         let bridge = tokio::spawn(bridge.run(async { _ = stopped.await }));

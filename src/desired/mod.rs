@@ -65,12 +65,6 @@ impl Reconciler {
         &self.commanded
     }
 
-    /// The devices that are provisioned again because of a command.
-    pub fn kept(&self) -> impl Iterator<Item = DeviceId> {
-        let DesiredState { registered, accepted, .. } = &self.commanded;
-        registered.keys().chain(accepted).copied()
-    }
-
     /// A link came up: the gateway may have lost everything.
     pub fn link_up(&mut self) {
         self.seen.clear();
@@ -197,13 +191,17 @@ impl Reconciler {
     }
 }
 
-/// Groups items as they are reported.
-pub fn by_kind(items: BTreeSet<DesiredItem>) -> BTreeMap<&'static str, BTreeSet<DesiredItem>> {
-    let mut groups: BTreeMap<&'static str, BTreeSet<DesiredItem>> = BTreeMap::new();
+/// Groups items as they are reported: what they are, how many, and the devices.
+pub fn by_kind(
+    items: BTreeSet<DesiredItem>,
+) -> impl Iterator<Item = (&'static str, u64, BTreeSet<DeviceId>)> {
+    let mut groups: BTreeMap<&'static str, (u64, BTreeSet<DeviceId>)> = BTreeMap::new();
     for item in items {
-        groups.entry(item.what()).or_default().insert(item);
+        let (count, device_ids) = groups.entry(item.what()).or_default();
+        *count += 1;
+        device_ids.extend(item.device_id());
     }
-    groups
+    groups.into_iter().map(|(what, (count, device_ids))| (what, count, device_ids))
 }
 
 /// Whether all the desired slaves are present.

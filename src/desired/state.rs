@@ -85,6 +85,11 @@ impl DesiredState {
         registered.chain(accepted).chain(all).chain(slaves)
     }
 
+    /// The devices that are connected again because of it.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = DeviceId> {
+        self.registered.keys().chain(&self.accepted).copied()
+    }
+
     pub(crate) fn contains(&self, item: DesiredItem) -> bool {
         match item {
             DesiredItem::Registered(id) => self.registered.contains_key(&id),

@@ -29,12 +29,9 @@ pub struct Metrics {
     mqtt_published: IntCounterVec,
     mqtt_publish_failures: IntCounterVec,
     event_delivery: Histogram,
-    /// Events that wait for the broker.
-    pub outbox_events: IntGauge,
-    /// Their bytes.
-    pub outbox_bytes: IntGauge,
-    /// Events that were dropped or refused.
-    pub outbox_dropped: IntCounter,
+    outbox_events: IntGauge,
+    outbox_bytes: IntGauge,
+    outbox_dropped: IntCounter,
     /// Log and history.
     pub store: StoreMetrics,
     rpcs: IntCounterVec,
@@ -115,6 +112,14 @@ impl Metrics {
             degraded: DegradedReason::ALL.map(|it| degraded.with_label_values(&[it.as_str()])),
             registry,
         })
+    }
+
+    /// Sets how many events wait for the broker, their bytes, and how many were dropped or refused
+    /// so far.
+    pub fn set_outbox(&self, events: usize, bytes: usize, dropped: u64) {
+        self.outbox_events.set(i64::try_from(events).unwrap_or(i64::MAX));
+        self.outbox_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.outbox_dropped.inc_by(dropped.saturating_sub(self.outbox_dropped.get()));
     }
 
     /// Counts an acknowledged message of this kind.

@@ -8,7 +8,7 @@ pub mod session;
 pub(crate) use publish::{Answer, Kind, Publisher, Rejected, View};
 pub use refusal::Refusal;
 pub(crate) use refusal::Rejection;
-pub(crate) use request::{ReplyTo, Request};
+pub(crate) use request::{Request, Requester};
 pub use session::{
     Ack, Connected, Connection, Event, FILTERS_PER_PACKET, Generation, Limits, Message, Password,
     Protocol, Publish, PublishError, RetainHandling, Session, Settings, Will,

@@ -20,26 +20,26 @@ const UNKNOWN: &str = "unknown";
 /// A request as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// The level of the topic that names a gateway or the bridge.
-    pub(crate) owner: String,
     pub(crate) command: String,
     pub(crate) payload: Bytes,
     /// Whether the broker retains it, and would send it again at each subscription.
     pub(crate) retain: bool,
-    pub(crate) expires_at: Option<Instant>,
-    pub(crate) received: Instant,
-    pub(crate) reply_to: ReplyTo,
     /// Whether its response topic is not permitted.
     pub(crate) response_topic_rejected: bool,
+    pub(crate) requester: Requester,
 }
 
-/// The topics of an answer.
+/// Who sent a request, and where its answer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ReplyTo {
+pub(crate) struct Requester {
+    /// The level of the topic that names a gateway or the bridge.
+    pub(crate) owner: String,
+    pub(crate) received: Instant,
+    pub(crate) expires_at: Option<Instant>,
     /// The request's own response topic.
-    wanted: Option<String>,
+    response_topic: Option<String>,
     /// The bridge's response topic.
-    own: String,
+    own_response_topic: String,
     correlation_data: Option<Bytes>,
 }
 
@@ -47,35 +47,35 @@ impl Request {
     /// The request in a message; `None` for a message on another topic.
     pub(crate) fn of(topics: &Topics, response_prefix: &str, message: &Message) -> Option<Self> {
         let (owner, command) = topics.request(&message.topic)?;
-        let wanted = message.response_topic.clone();
-        let response_topic_rejected =
-            wanted.as_ref().is_some_and(|topic| !may_answer_on(response_prefix, topic));
+        let response_topic = message.response_topic.clone();
+        let permitted = |topic: &String| may_answer_on(response_prefix, topic);
         let repeated = |name| if is_plain(name) { name } else { UNKNOWN };
         Some(Self {
-            owner: cut(owner),
             command: cut(command),
             payload: message.payload.clone(),
             retain: message.retain,
-            expires_at: message.expires_in.and_then(|span| message.received.checked_add(span)),
-            received: message.received,
-            reply_to: ReplyTo {
-                wanted: wanted.filter(|_| !response_topic_rejected),
-                own: topics.response(repeated(owner), repeated(command)),
+            response_topic_rejected: response_topic.as_ref().is_some_and(|it| !permitted(it)),
+            requester: Requester {
+                owner: cut(owner),
+                received: message.received,
+                expires_at: message.expires_in.and_then(|span| message.received.checked_add(span)),
+                response_topic: response_topic.filter(permitted),
+                own_response_topic: topics.response(repeated(owner), repeated(command)),
                 correlation_data: message.correlation_data.clone(),
             },
-            response_topic_rejected,
         })
     }
 }
 
-impl ReplyTo {
+impl Requester {
     /// The answer with this payload.
-    pub(crate) fn answer(self, payload: Bytes) -> Answer {
-        let Self { wanted, own, correlation_data } = self;
-        let (topic, otherwise) = match wanted {
+    pub(crate) fn answer(&self, payload: Bytes) -> Answer {
+        let own = self.own_response_topic.clone();
+        let (topic, otherwise) = match self.response_topic.clone() {
             Some(topic) => (topic, Some(own)),
             None => (own, None),
         };
+        let correlation_data = self.correlation_data.clone();
         Answer { topic, otherwise, payload, short: None, correlation_data }
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn answers_go_only_below_the_prefix() {
         let topic = "gsdk/lobby/request/ssl/enable";
-        let answer = |wanted| request(topic, wanted).unwrap().reply_to.answer(Bytes::new());
+        let answer = |wanted| request(topic, wanted).unwrap().requester.answer(Bytes::new());
         let there = answer(Some("gsdk-reply/me"));
         assert_eq!(there.topic, "gsdk-reply/me");
         assert_eq!(there.otherwise.as_deref(), Some("gsdk/lobby/response/ssl/enable"));
@@ -140,15 +140,15 @@ mod tests {
     fn names_that_are_no_commands_are_not_repeated_in_a_topic() {
         for odd in ["a b", "\u{7f}", &"a".repeat(65)] {
             let request = request_of(&format!("gsdk/lobby/request/{odd}"));
-            assert_eq!(request.reply_to.answer(Bytes::new()).topic, "gsdk/lobby/response/unknown");
+            assert_eq!(request.requester.answer(Bytes::new()).topic, "gsdk/lobby/response/unknown");
             let request = request_of(&format!("gsdk/{odd}/request/devices"));
             assert_eq!(
-                request.reply_to.answer(Bytes::new()).topic,
+                request.requester.answer(Bytes::new()).topic,
                 "gsdk/unknown/response/devices"
             );
         }
         let long = request_of(&format!("gsdk/{0}/request/{0}", "é".repeat(30_000)));
-        assert_eq!((long.owner.chars().count(), long.command.chars().count()), (64, 64));
+        assert_eq!((long.requester.owner.chars().count(), long.command.chars().count()), (64, 64));
         assert!(request("gsdk/lobby/state", None).is_none());
     }
 
@@ -172,7 +172,7 @@ mod tests {
         ) {
             for topic in [format!("gsdk/{below}"), format!("gsdk/lobby/request/{below}")] {
                 let Some(request) = request(&topic, wanted.as_deref()) else { continue };
-                let answer = request.reply_to.answer(Bytes::new());
+                let answer = request.requester.answer(Bytes::new());
                 for topic in [Some(answer.topic), answer.otherwise].into_iter().flatten() {
                     let own = topic.starts_with("gsdk/") && topic.contains("/response/");
                     prop_assert!(own || topic.starts_with("gsdk-reply/"), "{topic:?}");

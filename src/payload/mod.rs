@@ -77,6 +77,12 @@ impl Directory {
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayEntry> {
         self.gateways.get(gateway.0)
     }
+
+    /// The gateway with this name.
+    #[must_use]
+    pub fn find(&self, name: &GatewayName) -> Option<GatewayIndex> {
+        self.gateways.iter().position(|entry| entry.name == *name).map(GatewayIndex)
+    }
 }
 
 impl GatewayEntry {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use gsdk2mqtt::bridge::Bridge;
+use gsdk2mqtt::bridge;
 use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
 use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Timing};
@@ -288,7 +288,7 @@ impl World {
         }
         // Nobody asks it in a model: a port of the machine will do.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bridge = match Bridge::start(&self.config, listener, &Handle::current()) {
+        let bridge = match bridge::start(&self.config, listener, &Handle::current()) {
             Ok(bridge) => bridge,
             Err(error) => {
                 self.watch.wrong.push(format!("the bridge did not start: {error}"));

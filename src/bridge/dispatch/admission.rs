@@ -56,7 +56,7 @@ impl Admission {
     ) -> Result<(), Refused> {
         let size_max = self.settings.max_payload_bytes;
         let is_too_large = request.payload.len() > size_max;
-        let failure = if !bucket.take(request.received) {
+        let failure = if !bucket.take(request.requester.received) {
             let (count, per_s) = (self.settings.rate.count, self.settings.rate.per.as_secs());
             let message = format!(
                 "more than {count} requests in {per_s} s (commands.rate); send fewer, or raise it"

@@ -1,5 +1,6 @@
 //! Answers `history` from the store, beside the loop and whether or not the gateway is there.
 
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +8,17 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
-use super::reply::Requester;
+use super::response::{Reply, respond};
 use super::task::{TaskContext, TaskMessage, stopping};
 use crate::commands::{
-    Failure, FailureCode, HistoryQuery, Outcome, Refused, Response, Transaction, history,
+    Failure, FailureCode, HistoryQuery, Outcome, Refused, Request, Response, history,
 };
-use crate::ids::{CommandName, GatewayName, Moment};
-use crate::mqtt;
-use crate::store::history::{FILE_NAME, Filter, Reader};
+use crate::ids::{GatewayName, Moment};
+use crate::mqtt::{self, Requester};
+use crate::payload::to_bytes;
+use crate::store::history::{FILE_NAME, Reader};
 
 /// Requests that run or wait. More are refused.
 const REQUESTS_MAX: usize = 32;
@@ -36,17 +38,12 @@ pub(crate) struct HistoryQueries {
 /// A request for events that has a slot.
 pub(crate) struct Query {
     reader: Reader,
-    filter: Filter,
-    answer: Answer,
-    /// When it is answered without events, and why.
-    deadline: Option<(Instant, Failure)>,
-    _slot: OwnedSemaphorePermit,
-}
-
-struct Answer {
+    /// `None`: the events of all gateways.
     gateway: Option<GatewayName>,
-    transaction: Option<Transaction>,
+    request: Request<HistoryQuery>,
     requester: Requester,
+    packet_size_max: usize,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl HistoryQueries {
@@ -60,56 +57,41 @@ impl HistoryQueries {
     pub(crate) fn read(
         &self,
         request: &mqtt::Request,
-        requester: Requester,
         gateway: Option<GatewayName>,
         now: Moment,
         packet_size_max: usize,
     ) -> Result<Query, Refused> {
-        let typed = HistoryQuery::read_request(&request.payload, &self.zone, now)?;
-        let slot = self
-            .slots
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Refused { transaction: typed.transaction.clone(), failure: too_many() })?;
-        let deadline = deadline(&requester, typed.timeout);
-        let answer = Answer { gateway: gateway.clone(), transaction: typed.transaction, requester };
+        let (reader, requester) = (self.reader.clone(), request.requester.clone());
+        let request = HistoryQuery::read_request(&request.payload, &self.zone, now)?;
+        let slot = self.slots.clone().try_acquire_owned();
+        let slot = slot.map_err(|_| {
+            let transaction = request.transaction.clone();
+            Refused { transaction, failure: too_many() }
+        })?;
         let packet_size_max = packet_size_max.min(PACKET_SIZE_MAX);
-        let overhead = answer.empty_packet_size() + PAGE_OVERHEAD;
-        let max_bytes = packet_size_max.saturating_sub(overhead);
-        Ok(Query {
-            reader: self.reader.clone(),
-            filter: typed.command.filter(gateway, max_bytes),
-            answer,
-            deadline,
-            _slot: slot,
-        })
+        Ok(Query { reader, gateway, request, requester, packet_size_max, _slot: slot })
     }
 }
 
 impl Query {
-    /// Reads the events and reports the answer.
+    /// Reads the events and reports the reply.
     pub(crate) async fn run(self, context: TaskContext) {
+        let empty = self.requester.answer(to_bytes(&self.response(Outcome::done(Value::Null))));
+        let max_bytes = self.packet_size_max.saturating_sub(empty.packet_size() + PAGE_OVERHEAD);
+        let filter = self.request.command.clone().filter(self.gateway.clone(), max_bytes);
         let outcome = tokio::select! {
-            outcome = history(&self.reader, self.filter) => outcome,
-            outcome = expired(self.deadline) => outcome,
+            outcome = history(&self.reader, filter) => outcome,
+            outcome = expired(&self.requester, self.request.timeout) => outcome,
             () = context.stopped() => Outcome::failed(stopping()),
         };
-        let response = Box::new(self.answer.response(outcome));
-        let requester = self.answer.requester;
-        context.report(TaskMessage::History { response, requester }).await;
+        let response = self.response(outcome);
+        let reply = Box::new(Reply { response, requester: self.requester });
+        context.report(TaskMessage::History(reply)).await;
     }
-}
 
-impl Answer {
     fn response(&self, outcome: Outcome) -> Response {
         let gateway = self.gateway.as_ref().map(ToString::to_string);
-        let (name, transaction) = (CommandName::History.as_str(), self.transaction.clone());
-        Response::new(name, gateway, transaction, outcome, self.requester.elapsed())
-    }
-
-    /// The size of the answer's packet without its data.
-    fn empty_packet_size(&self) -> usize {
-        self.requester.packet_size(&self.response(Outcome::done(Value::Null)))
+        respond(&self.request, &self.requester, gateway, outcome)
     }
 }
 
@@ -121,26 +103,22 @@ fn too_many() -> Failure {
     Failure::new(FailureCode::RateLimited, message)
 }
 
-/// The earlier of the request's expiry and its `timeout_s`.
-fn deadline(requester: &Requester, timeout: Option<Duration>) -> Option<(Instant, Failure)> {
-    let expiry = requester.expires_at().map(|at| {
+/// Waits for the request's expiry or its `timeout_s`, whichever is earlier.
+async fn expired(requester: &Requester, timeout: Option<Duration>) -> Outcome {
+    let expiry = requester.expires_at.map(|at| {
         let message = "the request expired before the events were read; send it again";
         (at, Failure::new(FailureCode::Expired, message))
     });
     let timeout = timeout.map(|timeout| {
         let message = "timeout_s ran out before the events were read; raise it, or request a \
                        shorter period";
-        (requester.received() + timeout, Failure::new(FailureCode::Timeout, message))
+        (requester.received + timeout, Failure::new(FailureCode::Timeout, message))
     });
-    expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at)
-}
-
-async fn expired(deadline: Option<(Instant, Failure)>) -> Outcome {
-    match deadline {
+    match expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at) {
         Some((at, failure)) => {
             sleep_until(at).await;
             Outcome::failed(failure)
         }
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }

@@ -1,96 +1,115 @@
 //! The command dispatcher: checks each request from the broker, runs it in a task beside the loop,
-//! and makes its reply. It never waits, so no request delays an event.
+//! and makes its response. It never waits, so no request delays an event.
 
 mod admission;
-mod exchange;
-mod finished;
-mod gateway;
 mod history;
-mod reply;
+mod response;
 mod task;
-
-use std::collections::BTreeSet;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::access::GatewayAccess;
 use crate::commands::{
-    BridgeCommand, Command, Failure, Outcome, Refused, Replay, ReplayCache, ReplayKey, Response,
-    Slot, TokenBucket, Warning, transaction_of,
+    BridgeCommand, Command, Declared, DeclaredAs, Failure, Refused, Replay, ReplayCache, ReplayKey,
+    Response, Slot, TokenBucket, transaction_of,
 };
-use crate::config::{self, Config};
+use crate::config::{Config, Connect, Gateway};
 use crate::fleet::GatewayIndex;
-use crate::gsdk::Link;
-use crate::ids::{CommandName, DeviceId, GatewayName};
-use crate::mqtt;
-use crate::payload::{Intent, to_bytes};
+use crate::ids::{CommandName, GatewayName, Moment};
+use crate::mqtt::{self, Requester};
+use crate::payload::{LinkFacts, to_bytes};
 use admission::{Admission, command_name};
-use finished::Started;
-use gateway::GatewayCommands;
 use history::HistoryQueries;
-use reply::{AnswerLimits, Requester};
-use task::{TaskContext, stopping};
+use response::{audit, refusal, respond};
+use task::{Started, TaskContext, stopping};
 
-pub(crate) use exchange::{Completed, Requested, View};
-pub(crate) use finished::Finished;
-pub(crate) use reply::{BridgeRequester, Reply};
-pub(crate) use task::TaskMessage;
+pub(crate) use response::{BridgeRequest, Reply};
+pub(crate) use task::{Finished, TaskMessage};
 
 /// Messages of tasks that wait for the loop. When full, the tasks wait, not the loop.
 const MESSAGES_MAX: usize = 1_024;
 
-/// Receives requests and the messages of their tasks, and returns replies.
+/// What the dispatcher reads of the loop's other parts.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) link_facts: &'a [LinkFacts],
+    pub(crate) now: Moment,
+    /// The size of the largest answer that the broker accepts.
+    pub(crate) answer_size_max: usize,
+}
+
+/// What the loop has to do for a request, beside sending the replies.
+#[derive(Debug)]
+pub(crate) enum Requested {
+    Nothing,
+    /// A change has started at this gateway.
+    Change(GatewayIndex),
+    /// The loop runs this.
+    Bridge(Box<BridgeRequest>),
+}
+
+/// Receives requests and the messages of their tasks.
 #[derive(Debug)]
 pub(crate) struct CommandDispatcher {
+    bridge: String,
     admission: Admission,
     bridge_bucket: TokenBucket,
     gateways: Vec<GatewayCommands>,
     replay_cache: ReplayCache<Requester>,
     history: HistoryQueries,
-    limits: AnswerLimits,
     tasks: TaskContext,
     messages: mpsc::Receiver<TaskMessage>,
     /// Commands that run or wait.
     running: usize,
     /// Changes that may start once the iteration is persisted.
     pending_starts: Vec<oneshot::Sender<()>>,
+    /// Replies that the loop has not taken yet.
+    replies: Vec<Reply>,
+}
+
+/// The commands of one gateway.
+#[derive(Debug)]
+struct GatewayCommands {
+    name: GatewayName,
+    declared: Declared,
+    access: GatewayAccess,
+    bucket: TokenBucket,
 }
 
 impl CommandDispatcher {
-    pub(crate) fn new(config: &Config, links: &[Link]) -> Self {
+    /// `access`: to each gateway, in the order of the configuration.
+    pub(crate) fn new(config: &Config, access: impl IntoIterator<Item = GatewayAccess>) -> Self {
         let admission = Admission::new(config);
         let bucket = admission.bucket(Instant::now());
-        let gateway = |((name, gateway), link): ((&GatewayName, &config::Gateway), &Link)| {
-            GatewayCommands::new(name.clone(), gateway, link, bucket.clone())
+        let gateway = |((name, gateway), access): ((&GatewayName, &Gateway), GatewayAccess)| {
+            let (name, declared) = (name.clone(), declared(gateway));
+            GatewayCommands { name, declared, access, bucket: bucket.clone() }
         };
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         Self {
-            gateways: config.gateways.iter().zip(links).map(gateway).collect(),
+            bridge: config.bridge_name.clone(),
+            gateways: config.gateways.iter().zip(access).map(gateway).collect(),
             admission,
             bridge_bucket: bucket,
             replay_cache: ReplayCache::default(),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
-            limits: AnswerLimits::new(config.mqtt.max_answer_bytes),
             tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
             messages,
             running: 0,
             pending_starts: Vec::new(),
+            replies: Vec::new(),
         }
     }
 
-    /// The next message of a task; may be cancelled.
+    /// The next message of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<TaskMessage> {
         self.messages.recv().await
     }
 
-    /// A new connection, with the packet size that its broker has announced, if it has.
-    pub(crate) fn broker_announced(&mut self, packet_size: Option<u32>) {
-        self.limits.announced(packet_size);
-    }
-
     /// The gateways whose requests are subscribed to; `None` if no command is permitted.
     pub(crate) fn request_owners(&self) -> Option<impl Iterator<Item = &GatewayName>> {
-        let names = self.gateways.iter().map(GatewayCommands::name);
+        let names = self.gateways.iter().map(|gateway| &gateway.name);
         self.admission.permits_any().then_some(names)
     }
 
@@ -98,14 +117,9 @@ impl CommandDispatcher {
         self.admission.response_prefix()
     }
 
-    /// A slot among the changes of a gateway, for the bridge itself.
-    pub(crate) fn change_slot(&self, gateway: GatewayIndex) -> Option<Slot> {
-        self.gateways.get(gateway.0)?.change_slot()
-    }
-
-    /// The changes with steps that are running.
-    pub(crate) fn intents(&self) -> impl Iterator<Item = (&GatewayName, &Intent)> {
-        self.gateways.iter().filter_map(GatewayCommands::intent)
+    /// A change with steps may start with [`CommandDispatcher::persisted`].
+    pub(crate) fn start_when_persisted(&mut self, start: Option<oneshot::Sender<()>>) {
+        self.pending_starts.extend(start);
     }
 
     /// The intents of this iteration are persisted: their changes may start.
@@ -126,27 +140,27 @@ impl CommandDispatcher {
         self.running > 0
     }
 
+    /// The replies since the last call.
+    pub(crate) fn take_replies(&mut self) -> Vec<Reply> {
+        std::mem::take(&mut self.replies)
+    }
+
     /// Starts the command of a request, or replies why not.
-    pub(crate) fn request(
-        &mut self,
-        request: &mqtt::Request,
-        view: View<'_>,
-        replies: &mut Vec<Reply>,
-    ) -> Requested {
-        let is_owner = |gateway: &GatewayCommands| gateway.name().as_str() == request.owner;
+    pub(crate) fn request(&mut self, request: &mqtt::Request, view: View<'_>) -> Requested {
+        let owner = &request.requester.owner;
+        let is_owner = |gateway: &GatewayCommands| gateway.name.as_str() == owner;
         let gateway = self.gateways.iter().position(is_owner).map(GatewayIndex);
-        if gateway.is_none() && request.owner != view.directory.bridge {
+        if gateway.is_none() && *owner != self.bridge {
             // Not subscribed to; another bridge may have this gateway.
             return Requested::Nothing;
         }
         if self.admission.clears_retained(request) {
-            let (gateway, command) = (&request.owner, &request.command);
-            tracing::debug!(gateway, command, "empty message ignored: not a request");
+            let command = &request.command;
+            tracing::debug!(gateway = owner, command, "empty message ignored: not a request");
             return Requested::Nothing;
         }
-        self.accept(gateway, request, view, replies).unwrap_or_else(|refused| {
-            let requester = Requester::new(request);
-            replies.push(self.refuse(&request.command, refused, requester, view.closes_from));
+        self.accept(gateway, request, view).unwrap_or_else(|refused| {
+            self.refuse(&request.command, refused, request.requester.clone());
             Requested::Nothing
         })
     }
@@ -156,187 +170,266 @@ impl CommandDispatcher {
         gateway: Option<GatewayIndex>,
         request: &mqtt::Request,
         view: View<'_>,
-        replies: &mut Vec<Reply>,
     ) -> Result<Requested, Refused> {
-        let commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
-        let bucket = commands.map_or(&mut self.bridge_bucket, GatewayCommands::bucket);
+        let mut commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
+        let bucket = commands.as_mut().map_or(&mut self.bridge_bucket, |it| &mut it.bucket);
         self.admission.admit(request, bucket)?;
         let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
         let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
-        let requester = Requester::new(request);
-        match gateway {
-            _ if name == CommandName::History => {
-                let commands = gateway.and_then(|gateway| self.gateways.get(gateway.0));
-                let name = commands.map(|commands| commands.name().clone());
-                let size_max = self.limits.get(view.closes_from).size_max();
-                let query = self.history.read(request, requester, name, view.now, size_max)?;
-                tokio::spawn(query.run(self.tasks.clone()));
-                self.running += 1;
-                Ok(Requested::Nothing)
-            }
-            None => {
-                let typed = BridgeCommand::read_request(name, &request.payload)?;
-                let (command, requester) = BridgeRequester::new(typed, requester);
-                Ok(Requested::Bridge(command, Box::new(requester)))
-            }
-            Some(gateway) => {
-                let typed = Command::read_request(name, &request.payload)?;
-                if let Some(commands) = self.gateways.get(gateway.0) {
-                    commands.check_declared(&typed)?;
-                }
-                let started = Started {
-                    gateway,
-                    request: typed,
-                    payload: request.payload.clone(),
-                    requester,
-                };
-                let is_change = self.start(started, view, replies);
-                Ok(if is_change { Requested::Change(gateway) } else { Requested::Nothing })
-            }
+        if name == CommandName::History {
+            let of = commands.map(|commands| commands.name.clone());
+            let query = self.history.read(request, of, view.now, view.answer_size_max)?;
+            tokio::spawn(query.run(self.tasks.clone()));
+            self.running += 1;
+            return Ok(Requested::Nothing);
         }
+        let (requester, payload) = (request.requester.clone(), request.payload.clone());
+        let (Some(gateway), Some(commands)) = (gateway, commands) else {
+            let request = BridgeCommand::read_request(name, &payload)?;
+            return Ok(Requested::Bridge(Box::new(BridgeRequest { request, requester })));
+        };
+        let request = Command::read_request(name, &payload)?;
+        if let Err(failure) = commands.declared.check(&commands.name, &request.command) {
+            return Err(Refused { transaction: request.transaction, failure });
+        }
+        let is_change = self.start(Started { gateway, request, payload, requester }, view);
+        Ok(if is_change { Requested::Change(gateway) } else { Requested::Nothing })
     }
 
     /// Starts a command, unless the request is a repeat: that needs neither a link nor a slot.
     /// Returns whether a change has started.
-    fn start(&mut self, started: Started, view: View<'_>, replies: &mut Vec<Reply>) -> bool {
+    fn start(&mut self, started: Started, view: View<'_>) -> bool {
         let Started { gateway, request, payload, requester } = started;
-        let Some(commands) = self.gateways.get(gateway.0) else { return false };
-        let (clients, now) = (commands.clients(), Instant::now());
-        let key = ReplayKey::new(commands.name(), &request, &payload);
+        let Some(GatewayCommands { name, access, .. }) = self.gateways.get(gateway.0) else {
+            return false;
+        };
+        let (access, now) = (access.clone(), Instant::now());
+        let key = ReplayKey::new(name, &request, &payload);
         let (requester, failure) = match self.replay_cache.look_up(now, key.as_ref(), requester) {
             Replay::Waiting => return false,
             Replay::Answered(response, requester) => {
-                replies.push(self.limits.reply(&response, requester, view.closes_from));
+                self.replies.push(Reply { response: *response, requester });
                 return false;
             }
             Replay::Refused(failure, requester) => (requester, failure),
-            Replay::New(requester) => match self.acquire(gateway, request.name, now, key, view) {
-                Ok(slot) => {
-                    let is_change = request.name.changes();
-                    let started = Started { gateway, request, payload, requester };
-                    tokio::spawn(task::run(started, slot, clients, self.tasks.clone()));
-                    self.running += 1;
-                    return is_change;
+            Replay::New(requester) => {
+                let facts = view.link_facts.get(gateway.0);
+                match self.acquire(&access, facts, request.name, now, key) {
+                    Ok(slot) => {
+                        let is_change = request.name.changes();
+                        let started = Started { gateway, request, payload, requester };
+                        tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
+                        self.running += 1;
+                        return is_change;
+                    }
+                    Err(failure) => (requester, failure),
                 }
-                Err(failure) => (requester, failure),
-            },
+            }
         };
         let refused = Refused { transaction: request.transaction, failure };
-        replies.push(self.refuse(request.name.as_str(), refused, requester, view.closes_from));
+        self.refuse(request.name.as_str(), refused, requester);
         false
     }
 
     /// Acquires a slot and an entry in the replay cache.
     fn acquire(
         &mut self,
-        gateway: GatewayIndex,
+        access: &GatewayAccess,
+        facts: Option<&LinkFacts>,
         name: CommandName,
         now: Instant,
         key: Option<ReplayKey>,
-        view: View<'_>,
     ) -> Result<Slot, Failure> {
         if *self.tasks.stop.borrow() {
             return Err(stopping());
         }
-        let facts = view.link_facts.get(gateway.0);
-        let commands = self.gateways.get(gateway.0);
-        let slot = commands.map(|commands| commands.acquire_slot(name.class(), facts));
-        let slot = slot.unwrap_or_else(|| Err(gateway::unavailable(None)))?;
+        let slot = access.acquire(name.class(), facts)?;
         key.map_or(Ok(()), |key| self.replay_cache.insert(now, key))?;
         Ok(slot)
     }
 
-    /// A change with steps is about to start, or has done some: returns its gateway and its intent,
-    /// which has to be stored.
-    pub(crate) fn set_intent(
-        &mut self,
-        gateway: GatewayIndex,
-        intent: Intent,
-        start: Option<oneshot::Sender<()>>,
-    ) -> Option<(&GatewayName, &Intent)> {
-        self.pending_starts.extend(start);
-        Some(self.gateways.get_mut(gateway.0)?.set_intent(intent))
-    }
-
     /// A history query has ended.
-    pub(crate) fn history_read(
-        &mut self,
-        response: &Response,
-        requester: Requester,
-        closes_from: Option<usize>,
-    ) -> Reply {
+    pub(crate) fn history_read(&mut self, reply: Reply) {
         self.running = self.running.saturating_sub(1);
-        self.limits.reply(response, requester, closes_from)
+        self.replies.push(reply);
     }
 
-    /// A command has ended: replies to its request and to the repeats that wait for it.
-    pub(crate) fn finished(
-        &mut self,
-        finished: Finished,
-        warnings: Vec<Warning>,
-        view: View<'_>,
-        replies: &mut Vec<Reply>,
-    ) -> Completed {
+    /// A command has ended: replies to its request and to the repeats that wait for it. Returns
+    /// whether a repeat has started in its place, and is a change.
+    pub(crate) fn finished(&mut self, finished: Finished, view: View<'_>) -> bool {
         self.running = self.running.saturating_sub(1);
-        let gateway = finished.gateway();
-        let (Some(commands), Some(entry)) =
-            (self.gateways.get_mut(gateway.0), view.directory.gateway(gateway))
-        else {
-            return Completed::default();
-        };
-        let mut completed = Completed::default();
-        if finished.ends_intent() {
-            commands.clear_intent();
-            completed.intent_ended = Some(entry.name.clone());
+        if finished.is_interrupted() && finished.is_change() {
+            let gateway = &finished.started.requester.owner;
+            tracing::warn!(gateway, "a stop interrupted a change; look at its devices");
         }
-        let was_run = finished.was_run();
-        completed.list_wanted = finished.is_change() && was_run;
-        let (started, mut response) = finished.respond(entry, warnings, view);
-        let Started { request, payload, requester, .. } = started;
-        let waiters = ReplayKey::new(&entry.name, &request, &payload).map(|key| {
+        let Finished { started, outcome, was_run } = finished;
+        let Started { gateway, request, payload, requester } = started;
+        let Some(GatewayCommands { name, .. }) = self.gateways.get(gateway.0) else {
+            return false;
+        };
+        let response = respond(&request, &requester, Some(name.to_string()), outcome);
+        let address = match &request.command {
+            Command::Connect(target) => Some(target.ip),
+            _ => None,
+        };
+        audit(&request, &response, &request.command.device_ids(), address);
+        let waiters = ReplayKey::new(name, &request, &payload).map(|key| {
             let stored = was_run.then(|| (&response, to_bytes(&response).len()));
             self.replay_cache.finish(&key, stored)
         });
-        replies.push(self.limits.reply(&response, requester, view.closes_from));
-        response.replayed = true;
-        for requester in waiters.into_iter().flatten() {
-            if was_run {
-                replies.push(self.limits.reply(&response, requester, view.closes_from));
-            } else {
-                // What kept the first from running, such as its expiry, was its own.
-                let (request, payload) = (request.clone(), payload.clone());
-                let again = Started { gateway, request, payload, requester };
-                completed.change_started |= self.start(again, view, replies);
-            }
+        let waiters = waiters.unwrap_or_default();
+        if was_run {
+            let replayed = |requester| {
+                let response = Response { replayed: true, ..response.clone() };
+                Reply { response, requester }
+            };
+            let replayed: Vec<Reply> = waiters.into_iter().map(replayed).collect();
+            self.replies.push(Reply { response, requester });
+            self.replies.extend(replayed);
+            return false;
         }
-        completed
+        self.replies.push(Reply { response, requester });
+        let mut change_started = false;
+        for requester in waiters {
+            // What kept the first from running, such as its expiry, was its own.
+            let (request, payload) = (request.clone(), payload.clone());
+            change_started |= self.start(Started { gateway, request, payload, requester }, view);
+        }
+        change_started
     }
 
-    /// The reply to a request that is not run.
-    fn refuse(
-        &self,
-        command: &str,
-        refused: Refused,
-        requester: Requester,
-        closes_from: Option<usize>,
-    ) -> Reply {
-        self.limits.reply(&reply::refusal(command, refused, &requester), requester, closes_from)
-    }
-
-    /// The reply to a command of the bridge itself, which named these devices.
-    pub(crate) fn bridge_reply(
-        &self,
-        requester: BridgeRequester,
-        gateway: Option<&GatewayName>,
-        outcome: Outcome,
-        device_ids: &BTreeSet<DeviceId>,
-        closes_from: Option<usize>,
-    ) -> Reply {
-        let (response, requester) = requester.response(gateway, outcome, device_ids);
-        self.limits.reply(&response, requester, closes_from)
+    /// Replies to a request that is not run.
+    fn refuse(&mut self, command: &str, refused: Refused, requester: Requester) {
+        let response = refusal(command, refused, &requester);
+        self.replies.push(Reply { response, requester });
     }
 }
 
+/// What the configuration declares of a gateway's devices.
+fn declared(gateway: &Gateway) -> Declared {
+    let declared = gateway.devices.iter().filter_map(|(&id, device)| match device.connect {
+        Connect::Observe => None,
+        Connect::Async { .. } => Some((id, DeclaredAs::Async)),
+        Connect::Accept => Some((id, DeclaredAs::Accept)),
+    });
+    Declared(declared.collect())
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config;
+    use crate::mqtt::Message;
+    use crate::topics::Topics;
+
+    const CONFIG: &str = r#"
+    state_dir = "/nonexistent"
+    [mqtt]
+    url = "mqtt://127.0.0.1:1"
+    [commands]
+    allow = ["republish", "history"]
+    rate = "3/s"
+    [gateways.lobby]
+    address = "127.0.0.1:1"
+    ca_file = "/nonexistent"
+    "#;
+
+    struct Fixture {
+        dispatcher: CommandDispatcher,
+        now: Instant,
+    }
+
+    impl Fixture {
+        /// A dispatcher of a bridge whose gateways have no links: requests to the bridge itself.
+        fn new() -> Self {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), CONFIG).unwrap();
+            let args = config::Args { config: Some(file.path().into()), ..config::Args::default() };
+            let config = config::load(&args, []).unwrap().config;
+            let dispatcher = CommandDispatcher::new(&config, []);
+            Self { dispatcher, now: Instant::now() }
+        }
+
+        /// Sends a request; returns what the loop has to do, and the results of the replies.
+        fn send(
+            &mut self,
+            topic: &str,
+            payload: &str,
+            retain: bool,
+        ) -> (Requested, Vec<&'static str>) {
+            let message = Message {
+                topic: format!("gsdk/{topic}"),
+                payload: Bytes::copy_from_slice(payload.as_bytes()),
+                retain,
+                response_topic: None,
+                correlation_data: None,
+                expires_in: None,
+                received: self.now,
+            };
+            let topics = Topics::new("gsdk", "bridge");
+            let request = mqtt::Request::of(&topics, "gsdk-reply/", &message).unwrap();
+            let now = Moment::from_millis(0);
+            let view = View { link_facts: &[], now, answer_size_max: 1_000_000 };
+            let requested = self.dispatcher.request(&request, view);
+            (requested, self.results())
+        }
+
+        /// The results of the replies.
+        fn results(&mut self) -> Vec<&'static str> {
+            self.dispatcher.take_replies().iter().map(|reply| reply.response.label()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_not_run_gets_one_reply_and_nothing_else_happens() {
+        for (topic, payload, retain, results) in [
+            ("bridge/request/republish", "{}", true, &["invalid_request"][..]),
+            ("bridge/request/republish", "", true, &[]),
+            ("bridge/request/republish", r#"{"a":1}"#, false, &["invalid_request"]),
+            ("bridge/request/forget", "{}", false, &["not_permitted"]),
+            ("bridge/request/devices", "{}", false, &["unknown_command"]),
+            ("annex/request/devices", "{}", false, &[]),
+        ] {
+            let (requested, replies) = Fixture::new().send(topic, payload, retain);
+            assert!(matches!(requested, Requested::Nothing), "{topic}: {requested:?}");
+            assert_eq!(replies, results, "{topic} {payload}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_rate_are_refused_until_it_allows_more() {
+        let mut fixture = Fixture::new();
+        let send = |fixture: &mut Fixture| fixture.send("bridge/request/republish", "{}", false);
+        for _ in 0..3 {
+            let (requested, replies) = send(&mut fixture);
+            let Requested::Bridge(bridge) = requested else { panic!("{requested:?}") };
+            assert_eq!(bridge.request.command, BridgeCommand::Republish);
+            assert!(replies.is_empty(), "the loop answers");
+        }
+        assert_eq!(send(&mut fixture).1, ["rate_limited"]);
+        fixture.now += Duration::from_secs(1);
+        assert!(matches!(send(&mut fixture).0, Requested::Bridge(..)));
+    }
+
+    #[tokio::test]
+    async fn a_task_answers_history_and_the_dispatcher_is_then_idle() {
+        let mut fixture = Fixture::new();
+        let (requested, replies) = fixture.send("bridge/request/history", "{}", false);
+        assert!(matches!(requested, Requested::Nothing) && replies.is_empty());
+        assert!(fixture.dispatcher.is_running());
+        match fixture.dispatcher.next().await {
+            Some(TaskMessage::History(reply)) => {
+                assert_eq!(reply.command(), "history");
+                fixture.dispatcher.history_read(*reply);
+                assert_eq!(fixture.results(), ["unavailable"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!fixture.dispatcher.is_running());
+    }
+}

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::finished::{Finished, Started};
-use super::reply::Requester;
+use super::response::Reply;
+use crate::bridge::access::GatewayAccess;
 use crate::commands::{
-    Calls, Command, Data, Failure, FailureCode, Outcome, Response, Slot, run as run_on,
+    Calls, Command, Data, Failure, FailureCode, Outcome, Request, Slot, run as run_on,
 };
 use crate::fleet::GatewayIndex;
-use crate::gsdk::GatewayClient;
+use crate::mqtt::Requester;
 use crate::payload::Intent;
 
 /// How long a running command may still take once the bridge stops. The loop waits twice as long,
@@ -33,10 +34,42 @@ pub(crate) enum TaskMessage {
     },
     Finished(Box<Finished>),
     /// Recorded events have been read.
-    History {
-        response: Box<Response>,
-        requester: Requester,
-    },
+    History(Box<Reply>),
+}
+
+/// A command that has a slot.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) gateway: GatewayIndex,
+    pub(crate) request: Request,
+    pub(crate) payload: Bytes,
+    pub(crate) requester: Requester,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) started: Started,
+    pub(crate) outcome: Outcome,
+    /// Whether the gateway was called at all.
+    pub(crate) was_run: bool,
+}
+
+impl Finished {
+    pub(crate) const fn is_change(&self) -> bool {
+        self.started.request.command.changes()
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        let error = self.outcome.error.as_ref();
+        error.is_some_and(|error| error.code == FailureCode::Interrupted)
+    }
+
+    /// Whether its intent is removed. The next process reports a change that a stop interrupted:
+    /// the answer may not reach its requester.
+    pub(crate) fn ends_intent(&self) -> bool {
+        self.started.request.command.has_steps() && self.was_run && !self.is_interrupted()
+    }
 }
 
 /// The connections of a task to the loop.
@@ -73,37 +106,28 @@ pub(crate) fn stopping() -> Failure {
 }
 
 /// Waits for the permit of a command, runs it, and reports its outcome.
-pub(crate) async fn run(
-    started: Started,
-    slot: Slot,
-    clients: watch::Receiver<Option<GatewayClient>>,
-    context: TaskContext,
-) {
+pub(crate) async fn run(started: Started, slot: Slot, access: GatewayAccess, context: TaskContext) {
     let permit = tokio::select! {
         permit = slot.permit() => Some(permit),
         () = context.stopped() => None,
     };
-    let (outcome, was_run) = match ready(&started, permit.is_some(), &clients) {
+    let (outcome, was_run) = match ready(&started, permit.is_some(), &access) {
         Ok(calls) => (run_command(&started, calls, &context).await, true),
         Err(failure) => (Outcome::failed(failure), false),
     };
     drop(permit);
-    let finished = Finished::new(started, outcome, was_run);
+    let finished = Finished { started, outcome, was_run };
     context.report(TaskMessage::Finished(Box::new(finished))).await;
 }
 
 /// The access to the gateway, unless the command may not run any more.
-fn ready(
-    started: &Started,
-    is_permitted: bool,
-    clients: &watch::Receiver<Option<GatewayClient>>,
-) -> Result<Calls, Failure> {
+fn ready(started: &Started, is_permitted: bool, access: &GatewayAccess) -> Result<Calls, Failure> {
     let (now, requester) = (Instant::now(), &started.requester);
-    let deadline = started.request.timeout.map(|timeout| requester.received() + timeout);
+    let deadline = started.request.timeout.map(|timeout| requester.received + timeout);
     if !is_permitted {
         return Err(stopping());
     }
-    if requester.expires_at().is_some_and(|at| at <= now) {
+    if requester.expires_at.is_some_and(|at| at <= now) {
         let message = "the request expired while it waited; nothing was done, send it again";
         return Err(Failure::new(FailureCode::Expired, message));
     }
@@ -112,7 +136,7 @@ fn ready(
                        again or raise it";
         return Err(Failure::new(FailureCode::Expired, message));
     }
-    let client = clients.borrow().clone().ok_or_else(|| {
+    let client = access.client().ok_or_else(|| {
         let message = "the link to the gateway was lost; nothing was done, try again later";
         Failure::new(FailureCode::GatewayUnavailable, message)
     })?;

@@ -1,5 +1,5 @@
-//! The subscription to requests: a few filters a packet, one packet after another, and again after
-//! a while for what the broker refuses.
+//! What the broker has to confirm on each connection: the subscription to requests, and the
+//! bridge's own `online`, which comes back once it was published.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::mqtt::{FILTERS_PER_PACKET, Refusal};
 
-/// The time after which refused filters are subscribed again.
+/// The time after which refused filters are subscribed again, and `online` is published again if it
+/// has not come back: the broker's access list may permit it by then.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How far the subscription is on this connection.
+/// The subscription to requests: a few filters a packet, one packet after another.
 #[derive(Debug, Default)]
 pub(crate) struct RequestSubscription {
     /// Packets not sent yet.
@@ -87,6 +88,46 @@ impl RequestSubscription {
             "the broker refuses the subscription to requests, {filter}{others} ({refusal}); \
              permit it in the broker's access list, as deploy/mosquitto/acl does"
         ))
+    }
+}
+
+/// Whether `online` has come back on this connection.
+#[derive(Debug, Default)]
+pub(crate) struct OwnState {
+    is_seen: bool,
+    repeat_at: Option<Instant>,
+}
+
+impl OwnState {
+    /// A message on the bridge's own state topic, while `online` is what the bridge says or not.
+    pub(crate) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
+        // A retained message may be from an earlier connection.
+        if !retained {
+            self.is_seen = is_online && payload == b"online";
+        }
+    }
+
+    /// Whether `online` has come back.
+    pub(crate) const fn is_seen(&self) -> bool {
+        self.is_seen
+    }
+
+    /// Whether `online` is to be published again now.
+    pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
+        if self.is_seen || !is_online {
+            self.repeat_at = None;
+            return false;
+        }
+        let repeat_at = *self.repeat_at.get_or_insert(now + RETRY_AFTER);
+        if repeat_at <= now {
+            self.repeat_at = Some(now + RETRY_AFTER);
+        }
+        repeat_at <= now
+    }
+
+    /// When `online` may have to be published again.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.repeat_at
     }
 }
 

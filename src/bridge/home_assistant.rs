@@ -9,29 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{Config, HomeAssistant};
-use crate::homeassistant::{Controls, Discovery};
-use crate::ids::CommandName;
+use crate::config::HomeAssistant;
 use crate::mqtt::Message;
-use crate::topics::Topics;
 
 /// The payload with which Home Assistant announces its start.
 const BIRTH: &[u8] = b"online";
 /// The longest delay before discovery is published again: not all bridges at one moment.
 const JITTER_MS: u64 = 5_000;
-
-/// Discovery as configured.
-pub(crate) fn discovery(config: &Config, topics: &Topics, version: &'static str) -> Discovery {
-    let HomeAssistant { discovery_prefix, controls, .. } = &config.home_assistant;
-    let permitted = |command| *controls && config.commands.allow.permits(command);
-    let controls = Controls {
-        republish: permitted(CommandName::Republish),
-        disconnect: permitted(CommandName::Disconnect),
-        disconnect_all: permitted(CommandName::DisconnectAll),
-        allow_all: permitted(CommandName::FilterAllowAll),
-    };
-    Discovery::new(topics.clone(), discovery_prefix.clone(), version, controls)
-}
 
 /// What is known of Home Assistant.
 #[derive(Debug)]

@@ -1,0 +1,117 @@
+//! Responses to requests, the audit line of a change, and the answer's message within the broker's
+//! limit.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::commands::{
+    AnswerLimit, BridgeCommand, FailureCode, Outcome, Refused, Request, Response,
+};
+use crate::ids::{CommandName, DeviceId};
+use crate::mqtt::{Answer, Requester};
+use crate::payload::to_bytes;
+
+/// Answers of this size and above carry a short one, for a broker that refuses them as too large.
+const SHORT_FROM: usize = 1_024;
+/// Devices named in an audit line, which counts the others.
+const AUDITED_MAX: usize = 20;
+
+/// A response and who gets it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response,
+    pub(crate) requester: Requester,
+}
+
+impl Reply {
+    /// The name of the command, as a label.
+    pub(crate) fn command(&self) -> &'static str {
+        self.response.command.parse().map_or("unknown", CommandName::as_str)
+    }
+
+    /// The answer with the response, or with a short one where that exceeds the limit; and its
+    /// result, as a label.
+    pub(crate) fn answer(&self, limit: AnswerLimit) -> (Answer, &'static str) {
+        let Self { response, requester } = self;
+        let answer = requester.answer(to_bytes(response));
+        let (size, size_max) = (answer.packet_size(), limit.size_max());
+        if size > size_max {
+            let (gateway, command) = (&requester.owner, self.command());
+            tracing::warn!(gateway, command, size, size_max, "answer too large, not sent");
+            let short = response.too_large(size, limit);
+            return (requester.answer(to_bytes(&short)), short.label());
+        }
+        let short = || to_bytes(&response.too_large(size, AnswerLimit::Refused));
+        let answer = if size < SHORT_FROM { answer } else { answer.or_short(short()) };
+        (answer, response.label())
+    }
+}
+
+/// A request to the bridge itself, which the loop runs.
+#[derive(Debug)]
+pub(crate) struct BridgeRequest {
+    pub(crate) request: Request<BridgeCommand>,
+    pub(crate) requester: Requester,
+}
+
+impl BridgeRequest {
+    /// The reply to the request, which was about these devices.
+    pub(crate) fn reply(self, outcome: Outcome, device_ids: &BTreeSet<DeviceId>) -> Reply {
+        let Self { request, requester } = self;
+        let gateway = match &request.command {
+            BridgeCommand::Republish => None,
+            BridgeCommand::Forget { gateway, .. } => Some(gateway.to_string()),
+        };
+        let response = respond(&request, &requester, gateway, outcome);
+        audit(&request, &response, device_ids, None);
+        Reply { response, requester }
+    }
+}
+
+/// The response to a request that was admitted.
+pub(crate) fn respond<C>(
+    request: &Request<C>,
+    requester: &Requester,
+    gateway: Option<String>,
+    outcome: Outcome,
+) -> Response {
+    let (name, transaction) = (request.name.as_str(), request.transaction.clone());
+    Response::new(name, gateway, transaction, outcome, requester.received.elapsed())
+}
+
+/// The response to a request that is not run, which is logged.
+pub(crate) fn refusal(command: &str, refused: Refused, requester: &Requester) -> Response {
+    let Refused { transaction, failure } = refused;
+    let (gateway, code, reason) = (requester.owner.as_str(), failure.code, &failure.message);
+    if failure.code == FailureCode::RateLimited {
+        tracing::debug!(gateway, command, %code, "a request was refused");
+    } else {
+        tracing::info!(gateway, command, %code, reason, "a request was refused");
+    }
+    let (gateway, outcome) = (Some(requester.owner.clone()), Outcome::failed(failure));
+    Response::new(command, gateway, transaction, outcome, requester.received.elapsed())
+}
+
+/// Logs the audit line of a change, whatever its outcome; `address` is in place of devices.
+pub(crate) fn audit<C>(
+    request: &Request<C>,
+    response: &Response,
+    device_ids: &BTreeSet<DeviceId>,
+    address: Option<Ipv4Addr>,
+) {
+    if !request.name.changes() {
+        return;
+    }
+    let first: Vec<String> = device_ids.iter().take(AUDITED_MAX).map(ToString::to_string).collect();
+    let devices = address.map_or_else(|| first.join(" "), |ip| ip.to_string());
+    let claimed = request.requested_by.as_deref().unwrap_or("nobody");
+    tracing::info!(
+        gateway = response.gateway.as_deref().map(tracing::field::display),
+        command = %response.command,
+        devices,
+        count = device_ids.len(),
+        requested_by = format!("{claimed:?} (a claim)"),
+        outcome = response.label(),
+        "a change was asked for"
+    );
+}

@@ -1,0 +1,175 @@
+//! The events of the bridge, from when they happen until the broker has acknowledged them, and the
+//! lost ones until they are reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::fleet::{DeviceEvent, Fleet};
+use crate::ids::Moment;
+use crate::payload::{BridgeEventKind, DeviceEventPayload, Directory, Subject, to_bytes};
+use crate::store::{Event, Key, Limits, Outbox, encode};
+
+/// The least time between two reports of lost events (contract, section 1).
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lost events of one subject.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct UnreportedLoss {
+    pub(crate) count: u64,
+    /// Some of them because the broker does not accept them.
+    pub(crate) refused: bool,
+}
+
+/// The outbox, and what leads to it.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    outbox: Outbox,
+    next_id: u64,
+    /// Device events of this iteration, which are not written yet.
+    unwritten: Vec<DeviceEvent>,
+    /// The IDs of those of them that are in the outbox.
+    unwritten_ids: Vec<u64>,
+    losses: BTreeMap<Subject, UnreportedLoss>,
+    /// Subjects whose loss has changed since it was stored.
+    changed_losses: BTreeSet<Subject>,
+    reported_at: Option<Instant>,
+}
+
+impl EventQueue {
+    pub(crate) fn new(limits: Limits, next_id: u64) -> Self {
+        Self {
+            outbox: Outbox::new(limits),
+            next_id,
+            unwritten: Vec::new(),
+            unwritten_ids: Vec::new(),
+            losses: BTreeMap::new(),
+            changed_losses: BTreeSet::new(),
+            reported_at: None,
+        }
+    }
+
+    pub(crate) const fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) const fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// No event has had this ID or a higher one.
+    pub(crate) const fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Adds an event of the bridge or of a gateway.
+    pub(crate) fn append(
+        &mut self,
+        recorded_at: Moment,
+        subject: Subject,
+        event_type: &'static str,
+        payload: Bytes,
+    ) {
+        let (id, event_type) = (self.next_id, event_type.into());
+        self.next_id += 1;
+        let event = Event { id, recorded_at, subject, event_type, payload, read_at: None };
+        let dropped = self.outbox.append(event);
+        self.add_dropped(dropped);
+    }
+
+    fn add_dropped(&mut self, subjects: Vec<Subject>) {
+        for subject in subjects {
+            self.add_loss(subject, UnreportedLoss { count: 1, refused: false });
+        }
+    }
+
+    /// A device event, to be rendered and added with [`EventQueue::add_device_events`].
+    pub(crate) fn device_event(&mut self, event: DeviceEvent) {
+        self.unwritten.push(event);
+    }
+
+    /// Renders the device events of this iteration and adds them to the outbox.
+    pub(crate) fn add_device_events(&mut self, directory: &Directory) {
+        let mut dropped = Vec::new();
+        for event in &self.unwritten {
+            let Some((subject, payload)) = render(directory, event) else { continue };
+            tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
+            self.unwritten_ids.push(self.next_id);
+            dropped.extend(self.outbox.append(Event {
+                id: self.next_id,
+                recorded_at: event.received_at,
+                subject,
+                event_type: event.event_type.name().into(),
+                payload,
+                read_at: event.read_at,
+            }));
+            self.next_id += 1;
+        }
+        self.add_dropped(dropped);
+    }
+
+    /// The device events are written.
+    pub(crate) fn written(&mut self) {
+        self.unwritten.clear();
+        self.unwritten_ids.clear();
+    }
+
+    /// A new chain begins before the device events were written: they become its first, and are
+    /// rendered again.
+    pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
+        fleet.new_chain(&mut self.unwritten);
+        for (event, id) in self.unwritten.drain(..).zip(self.unwritten_ids.drain(..)) {
+            if let Some((_, payload)) = render(directory, &event) {
+                self.outbox.rewrite(id, payload);
+            }
+        }
+    }
+
+    /// Events of a subject are lost, or were lost by an earlier process, and are not reported.
+    pub(crate) fn add_loss(&mut self, subject: Subject, loss: UnreportedLoss) {
+        let known = self.losses.entry(subject.clone()).or_default();
+        known.count += loss.count;
+        known.refused |= loss.refused;
+        self.changed_losses.insert(subject);
+    }
+
+    /// The losses that have changed since the last call, to be stored.
+    pub(crate) fn next_changed_loss(&mut self) -> Option<(Key, Option<Vec<u8>>)> {
+        let subject = self.changed_losses.pop_first()?;
+        let loss = self.losses.get(&subject).map(encode);
+        Some((Key::UnreportedLoss(subject), loss))
+    }
+
+    /// When the next report of lost events is due.
+    pub(crate) fn report_due(&self, now: Instant) -> Option<Instant> {
+        let next = self.reported_at.map_or(now, |reported_at| reported_at + REPORT_INTERVAL);
+        (!self.losses.is_empty()).then_some(next)
+    }
+
+    /// The report of lost events that is due now, if one is.
+    pub(crate) fn report(&mut self, now: Instant) -> Option<BridgeEventKind> {
+        self.report_due(now).filter(|&due| due <= now)?;
+        self.reported_at = Some(now);
+        let losses = std::mem::take(&mut self.losses);
+        let reason = if losses.values().any(|loss| loss.refused) {
+            "the broker does not accept them; see the bridge's log, and raise the broker's maximum \
+             packet size if they are too large"
+        } else {
+            "the outbox was full, so its oldest events were dropped"
+        };
+        let reason = reason.to_owned();
+        let count = losses.values().map(|loss| loss.count).sum();
+        let devices = losses.len() as u64;
+        self.changed_losses.extend(losses.into_keys());
+        Some(BridgeEventKind::EventsLost { count, devices, reason })
+    }
+}
+
+fn render(directory: &Directory, event: &DeviceEvent) -> Option<(Subject, Bytes)> {
+    let entry = directory.gateway(event.gateway)?;
+    let subject = Subject::Device(entry.name.clone(), event.device_id);
+    Some((subject, to_bytes(&DeviceEventPayload::new(directory, entry, event))))
+}

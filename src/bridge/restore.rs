@@ -1,0 +1,158 @@
+//! Restores what an earlier process has stored, before the first iteration.
+
+use std::collections::BTreeMap;
+
+use super::gateways::Gateways;
+use super::retained::StaleTopics;
+
+use super::state::State;
+use crate::fleet::Remembered;
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::BridgeEventKind;
+use crate::store::{Content, Key, Recovery, StoreError, decode, encode};
+
+/// Restores everything.
+///
+/// # Errors
+/// When a new log cannot be written.
+pub(crate) fn restore(
+    state: &mut State,
+    gateways: &mut Gateways,
+    stale_topics: &mut StaleTopics,
+    content: Content,
+    recovery: Recovery,
+) -> Result<(), StoreError> {
+    let (continues, gone) = (matches!(recovery, Recovery::Continue(_)), BTreeMap::new());
+    let restore = Restore { state, gateways, stale_topics, continues, gone };
+    match recovery {
+        Recovery::Continue(log) => {
+            restore.state.set_chain(log.chain().to_owned());
+            restore.state.persistence.continue_log(log);
+            restore.content(content);
+            let events = state.persistence.events.outbox().len();
+            tracing::info!(chain = state.directory.chain, events, "chain continues");
+            Ok(())
+        }
+        Recovery::NewChain { from, reason } => {
+            restore.content(content);
+            if let Some(reason) = reason {
+                let to = state.directory.chain.clone();
+                state.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
+            }
+            state.begin_log()
+        }
+    }
+}
+
+struct Restore<'a> {
+    state: &'a mut State,
+    gateways: &'a mut Gateways,
+    stale_topics: &'a mut StaleTopics,
+    /// Whether the chain continues.
+    continues: bool,
+    /// Gateways that are not configured, with their devices.
+    gone: BTreeMap<GatewayName, Vec<DeviceId>>,
+}
+
+impl Restore<'_> {
+    fn content(mut self, content: Content) {
+        let Content { events, values, .. } = content;
+        let must_look = !self.continues || values.contains_key(&Key::StaleScan);
+        for event in events.into_values() {
+            self.state.persistence.events.outbox_mut().insert(event);
+        }
+        for (key, value) in values {
+            if self.value(&key, &value).is_none() {
+                tracing::error!(?key, "store: a value cannot be read; it is left out");
+            }
+        }
+        let State { directory, persistence, publisher, .. } = self.state;
+        for entry in &directory.gateways {
+            persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
+        }
+        if must_look {
+            self.stale_topics.look();
+            persistence.set(Key::StaleScan, Some(&[]));
+        }
+        for (gateway, ids) in self.gone {
+            tracing::info!(%gateway, devices = ids.len(), "gateway not configured: forgotten");
+            let outbox = persistence.events.outbox_mut();
+            publisher.content().gateway_removed(&gateway, ids, outbox);
+        }
+    }
+
+    /// Restores one value; `None` if it cannot be read.
+    fn value(&mut self, key: &Key, value: &[u8]) -> Option<()> {
+        let State { persistence, publisher, .. } = &mut *self.state;
+        match key {
+            Key::Device(name, id) => self.device(name, *id, decode(value)?),
+            Key::Gateway(name) => {
+                persistence.restore(key, value);
+                if self.state.directory.find(name).is_none() {
+                    self.stale_topics.gone.insert(name.clone());
+                    self.gone.entry(name.clone()).or_default();
+                }
+            }
+            Key::Lost(_) | Key::LostBefore(_) => {
+                persistence.events.outbox_mut().restore_lost(key, decode(value)?);
+            }
+            Key::UnreportedLoss(subject) => {
+                persistence.events.add_loss(subject.clone(), decode(value)?);
+                persistence.restore(key, value);
+            }
+            Key::Desired(name) => {
+                persistence.restore(key, value);
+                match self.state.directory.find(name) {
+                    None => self.state.persistence.set(key.clone(), None),
+                    Some(gateway) => match serde_json::from_slice(value) {
+                        Ok(commanded) => {
+                            if let Some(provisioner) = self.gateways.provisioner(gateway) {
+                                provisioner.restore(self.state, &commanded);
+                            }
+                        }
+                        Err(error) => {
+                            let what = "the persisted desired state cannot be read; forgotten";
+                            tracing::error!(gateway = %name, %error, what);
+                            self.state.persistence.set(key.clone(), None);
+                        }
+                    },
+                }
+            }
+            Key::Intent(name) => {
+                // Its command is reported, not resumed.
+                persistence.restore(key, value);
+                persistence.set(key.clone(), None);
+                if let Ok(intent) = serde_json::from_slice(value) {
+                    let message = "command interrupted; look at its devices";
+                    tracing::warn!(gateway = %name, ?intent, message);
+                    let gateway = name.clone();
+                    let interrupted = BridgeEventKind::CommandInterrupted { gateway, intent };
+                    self.state.bridge_event(&interrupted);
+                }
+            }
+            Key::Clearing(topic) => publisher.content().clearing().queue().push(topic.clone()),
+            Key::StaleScan => persistence.restore(key, value),
+            Key::NextId => {}
+        }
+        Some(())
+    }
+
+    fn device(&mut self, name: &GatewayName, id: DeviceId, device: Remembered) {
+        let gateway = self.state.directory.find(name);
+        let State { clock, fleet, persistence, .. } = &mut *self.state;
+        match gateway {
+            Some(gateway) if self.continues => fleet.restore(clock.now(), gateway, id, device),
+            // In another chain, a forgotten device's place in the old one means nothing.
+            Some(_) | None if device.forgotten => {}
+            Some(gateway) => {
+                let device = Remembered { seq: 0, ..device };
+                fleet.restore(clock.now(), gateway, id, device);
+            }
+            None => {
+                let changes = persistence.events.outbox_mut().changes();
+                changes.put(Key::Device(name.clone(), id), &encode(&device.forget()));
+                self.gone.entry(name.clone()).or_default().push(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Retained topics of what no longer exists: of devices that the store does not remember, and of a
+//! gateway that is to be forgotten.
+//!
+//! Only devices of configured gateways are looked for. What the broker keeps of other gateways may
+//! be another bridge's: it is cleared as far as this store has published it, or by `forget`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::dispatch::{BridgeRequest, Reply};
+use super::state::State;
+use crate::commands::{Failure, Outcome};
+use crate::ids::{DeviceId, GatewayName};
+use crate::mqtt::{Message, Publisher};
+use crate::payload::Directory;
+use crate::store::Key;
+use crate::topics::{Owner, Topics};
+
+/// Devices remembered of a gateway at most; more are not those of one gateway.
+const FOUND_MAX: usize = 100_000;
+/// The time the broker has to send what it retains of a gateway.
+const SCAN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The part of a retained payload that names the bridge that published it.
+#[derive(Debug, Deserialize)]
+struct Origin {
+    bridge: String,
+}
+
+/// What was found, and the gateways that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct StaleTopics {
+    is_wanted: bool,
+    found: BTreeMap<GatewayName, BTreeSet<DeviceId>>,
+    /// Gateways that the store has published and the configuration does not name any more. The
+    /// store remembers them until all their topics are cleared.
+    pub(crate) gone: BTreeSet<GatewayName>,
+}
+
+impl StaleTopics {
+    /// The store does not remember what was published: the next scan looks for it.
+    pub(crate) const fn look(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Whether the scan is still to be made.
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Whether something may still be found and cleared.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_wanted || !self.found.is_empty()
+    }
+
+    /// Takes note of a retained message, if it is of a device of this bridge.
+    pub(crate) fn received(&mut self, message: &Message, topics: &Topics, directory: &Directory) {
+        if !self.is_wanted || !message.retain {
+            return;
+        }
+        let Some(Owner { gateway, device_id }) = topics.owner(&message.topic) else { return };
+        let is_configured = directory.gateways.iter().any(|entry| entry.name == gateway);
+        let (Some(device_id), true) = (device_id, is_configured) else { return };
+        let origin = serde_json::from_slice::<Origin>(&message.payload);
+        if origin.is_ok_and(|origin| origin.bridge == directory.bridge) {
+            let found = self.found.entry(gateway).or_default();
+            if found.len() < FOUND_MAX {
+                found.insert(device_id);
+            }
+        }
+    }
+
+    /// All retained messages have been read.
+    pub(crate) const fn read(&mut self) {
+        self.is_wanted = false;
+    }
+
+    /// Clears devices that were found under the name of a gateway that does not have them, once its
+    /// devices are known. Has the store forget gateways that are gone, once all is cleared.
+    pub(crate) fn clear(&mut self, state: &mut State) {
+        if !self.is_wanted && !self.found.is_empty() {
+            for gateway in state.fleet.gateways() {
+                let entry = state.directory.gateway(gateway);
+                let Some(entry) = entry.filter(|_| state.fleet.gateway_is_live(gateway)) else {
+                    continue;
+                };
+                let name = entry.name.clone();
+                let mut found = self.found.remove(&name).unwrap_or_default();
+                found.retain(|&id| state.fleet.device(gateway, id).is_none());
+                for device_id in found {
+                    tracing::info!(gateway = %name, %device_id, "clearing a stale device");
+                    state.device_removed(gateway, device_id);
+                }
+            }
+        }
+        state.persistence.set(Key::StaleScan, self.is_open().then_some(&[]));
+        if !self.gone.is_empty() && state.publisher.content().is_cleared() {
+            while let Some(gateway) = self.gone.pop_first() {
+                state.persistence.set(Key::Gateway(gateway), None);
+            }
+        }
+    }
+}
+
+/// A gateway that is to be forgotten, and what the broker retains of it.
+#[derive(Debug)]
+pub(crate) struct ForgetScan {
+    gateway: GatewayName,
+    request: BridgeRequest,
+    deadline: Instant,
+    is_started: bool,
+    topics: BTreeSet<String>,
+    device_ids: BTreeSet<DeviceId>,
+}
+
+impl ForgetScan {
+    pub(crate) fn new(now: Instant, gateway: GatewayName, request: BridgeRequest) -> Self {
+        Self {
+            gateway,
+            request,
+            deadline: now + SCAN_DEADLINE,
+            is_started: false,
+            topics: BTreeSet::new(),
+            device_ids: BTreeSet::new(),
+        }
+    }
+
+    /// When it is given up.
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether its scan is under way.
+    pub(crate) const fn is_started(&self) -> bool {
+        self.is_started
+    }
+
+    /// Its scan begins; returns the filters to read.
+    pub(crate) fn start(&mut self, publisher: &Publisher) -> Vec<String> {
+        self.is_started = true;
+        let mut filters = publisher.topics().gateway_filters(&self.gateway);
+        filters.push(publisher.discovery().filter());
+        filters
+    }
+
+    /// Takes note of a retained message, if it is of this gateway.
+    pub(crate) fn received(&mut self, message: &Message, publisher: &Publisher) {
+        if !self.is_started || !message.retain || message.payload.is_empty() {
+            return;
+        }
+        let owner = publisher.topics().owner(&message.topic);
+        let owner = owner.filter(|owner| owner.gateway == self.gateway);
+        self.device_ids.extend(owner.as_ref().and_then(|owner| owner.device_id));
+        if owner.is_some() || publisher.discovery().is_of(&self.gateway, &message.topic) {
+            self.topics.insert(message.topic.clone());
+        }
+    }
+
+    /// The broker has not sent everything in time.
+    pub(crate) fn timed_out(self) -> Reply {
+        let message = "what the broker keeps of the gateway could not be read, so nothing is \
+                       cleared; permit the bridge to read its own topics in the broker's access \
+                       list";
+        let outcome = Outcome::failed(Failure::new(Code::FailedPrecondition, message));
+        self.request.reply(outcome, &BTreeSet::new())
+    }
+
+    /// All retained messages have been read: they are cleared. Returns the reply.
+    pub(crate) fn finish(self, state: &mut State) -> Reply {
+        let Self { gateway, request, topics, device_ids, .. } = self;
+        let count = topics.len();
+        let outcome = if topics.is_empty() {
+            let message = format!(
+                "this bridge has no gateway {gateway} (its info names those it has), and the \
+                 broker keeps nothing of one"
+            );
+            Outcome::failed(Failure::new(Code::NotFound, message))
+        } else {
+            Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
+        };
+        tracing::info!(%gateway, topics = count, "clearing a gateway that is to be forgotten");
+        let outbox = state.persistence.events.outbox_mut();
+        state.publisher.content().clearing().clear_at_once(topics, outbox);
+        request.reply(outcome, &device_ids)
+    }
+}

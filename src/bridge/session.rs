@@ -1,0 +1,279 @@
+//! The session with the broker: its connection or why there is none, what is sent on it, and what
+//! became of that.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::clock::instant_now;
+use super::dispatch::Reply;
+use super::event_queue::UnreportedLoss;
+use super::state::State;
+use crate::commands::AnswerLimit;
+use crate::mqtt::{
+    self, Ack, Connected, Connection, Event, Generation, Kind, Refusal, Rejected, RetainHandling,
+    Session,
+};
+
+/// Events handled in one iteration.
+const EVENTS_TAKEN_MAX: usize = 64;
+
+/// Filters to subscribe, and how.
+pub(crate) type Filters = Vec<(String, RetainHandling)>;
+
+/// The session with the broker.
+#[derive(Debug)]
+pub(crate) struct BrokerSession {
+    settings: mqtt::Settings,
+    /// `None` while this bridge stays away.
+    session: Option<Session>,
+    connect_at: Option<Instant>,
+    connection: Option<Connection>,
+    /// Why there is no connection.
+    fault: String,
+    /// The fault, where it is a file of ours that is missing.
+    file_missing: Option<String>,
+    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
+    retain_unavailable: bool,
+    /// `mqtt.max_answer`.
+    answer_max: usize,
+    /// The packet size that the broker has announced.
+    announced: Option<usize>,
+}
+
+impl BrokerSession {
+    pub(crate) fn start(settings: mqtt::Settings, answer_max: usize) -> Self {
+        Self {
+            session: Some(mqtt::session::spawn(settings.clone())),
+            settings,
+            connect_at: None,
+            connection: None,
+            fault: "no attempt has ended yet".to_owned(),
+            file_missing: None,
+            retain_unavailable: false,
+            answer_max,
+            announced: None,
+        }
+    }
+
+    /// Waits for events, and takes them. Cancel safe.
+    pub(crate) async fn events(&mut self) -> Vec<Event> {
+        let Some(session) = &mut self.session else { return pending().await };
+        let mut events = Vec::new();
+        session.next_many(&mut events, EVENTS_TAKEN_MAX).await;
+        if events.is_empty() {
+            // It has ended, as requested.
+            self.session = None;
+        }
+        events
+    }
+
+    /// Whether this bridge stays away: events of the session that was given up are ignored.
+    pub(crate) const fn is_given_up(&self) -> bool {
+        self.session.is_none()
+    }
+
+    pub(crate) fn connected(&mut self, state: &mut State, connected: Connected) {
+        state.metrics.mqtt_connections.inc();
+        state.metrics.mqtt_connected.set(1);
+        state.info.connected_at = Some(state.clock.now());
+        state.publisher.connected(usize::from(connected.window), &state.fleet);
+        let announced = connected.announced_packet_size();
+        self.announced = announced.and_then(|size| usize::try_from(size).ok());
+        self.file_missing = None;
+        self.retain_unavailable = !connected.retain_available;
+        self.connection = Some(connected.connection);
+    }
+
+    /// The connection has ended, or is given up: then it is returned.
+    pub(crate) fn disconnected(
+        &mut self,
+        state: &mut State,
+        fault: String,
+        closed_by_broker: bool,
+    ) -> Option<Connection> {
+        state.metrics.mqtt_connected.set(0);
+        let outbox = state.persistence.events.outbox_mut();
+        let set_aside = state.publisher.disconnected(closed_by_broker, outbox);
+        if let Some(rejected) = set_aside {
+            self.rejected(state, rejected);
+        }
+        self.fault = fault;
+        self.connection.take()
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn unreachable(&mut self, reason: String, file_missing: bool) {
+        self.file_missing = file_missing.then(|| reason.clone());
+        self.fault = reason;
+    }
+
+    /// Gives the session up: another client was there before.
+    pub(crate) fn give_up(&mut self, until: Instant) {
+        self.session = None;
+        self.connect_at = Some(until);
+    }
+
+    /// Connects again at this time, once the session has ended.
+    pub(crate) const fn connect_at(&mut self, at: Instant) {
+        self.connect_at = Some(at);
+    }
+
+    /// Connects again where it is time.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        if self.connect_at.take_if(|at| *at <= now).is_some() {
+            self.session = Some(mqtt::session::spawn(self.settings.clone()));
+        }
+    }
+
+    /// When it connects again.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.connect_at
+    }
+
+    pub(crate) const fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.connection.is_none().then_some(&self.fault)
+    }
+
+    /// The file that the connection waits for, and what to do.
+    pub(crate) fn file_missing(&self) -> Option<&str> {
+        self.file_missing.as_deref()
+    }
+
+    /// Whether the broker keeps no retained messages.
+    pub(crate) const fn loses_retained(&self) -> bool {
+        self.connection.is_some() && self.retain_unavailable
+    }
+
+    /// Subscribes to these filters in one packet.
+    pub(crate) fn subscribe(&mut self, filters: Filters) {
+        if let Some(connection) = &mut self.connection
+            && !filters.is_empty()
+            && let Err(error) = connection.subscribe(filters)
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, filters: Vec<String>) {
+        if let Some(connection) = &mut self.connection
+            && !filters.is_empty()
+        {
+            connection.unsubscribe(filters);
+        }
+    }
+
+    /// Sends what there is to send, as far as the window goes.
+    pub(crate) fn publish(&mut self, state: &mut State) {
+        let mut refused = Vec::new();
+        loop {
+            let Some(connection) = &mut self.connection else { return };
+            let now = state.clock.steady();
+            let State { fleet, directory, facts, info, publisher, persistence, .. } = state;
+            let view = mqtt::View { fleet, directory, links: facts, bridge: info };
+            let outbox = persistence.events.outbox_mut();
+            while let Some((token, mut publish)) = publisher.next(now, outbox, &view) {
+                // Where nothing is retained, present subscribers still get it.
+                publish.retain &= !self.retain_unavailable;
+                if let Err(error) = connection.publish(token, publish) {
+                    tracing::debug!("{error}");
+                    // Without a refusal the connection has ended, and an event will say so.
+                    let Some(refusal) = error.refusal() else { break };
+                    refused.push((token, refusal));
+                }
+            }
+            if refused.is_empty() {
+                return;
+            }
+            // What is refused without being sent may be followed by other messages.
+            for (token, refusal) in refused.drain(..) {
+                self.answered(state, token, Err(refusal));
+            }
+        }
+    }
+
+    /// The broker has answered messages of a connection.
+    pub(crate) fn acknowledged(&mut self, state: &mut State, of: Generation, acks: &[Ack]) {
+        if self.connection.as_ref().is_some_and(|connection| connection.generation() == of) {
+            acks.iter().for_each(|ack| self.answered(state, ack.token, ack.result));
+        }
+    }
+
+    /// The broker has answered a message, or is known to refuse it.
+    fn answered(&mut self, state: &mut State, token: u64, result: Result<(), Refusal>) {
+        let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
+        let acknowledged = state.publisher.acknowledged(now, token, result, outbox);
+        let Some(acknowledged) = acknowledged else { return };
+        match acknowledged.rejected {
+            None => state.metrics.published(acknowledged.kind.as_str()),
+            Some(rejected) => self.rejected(state, rejected),
+        }
+        if let Some(read_at) = acknowledged.read_at {
+            state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
+        }
+        if acknowledged.kind == Kind::Event {
+            state.publisher.content().states().bridge_info_changed();
+        }
+    }
+
+    /// A message was not accepted: counts it, names it, and reports an event that is lost.
+    fn rejected(&mut self, state: &mut State, rejected: Rejected) {
+        let Rejected { kind, topic, rejection, is_new, lost } = rejected;
+        // Not every broker says so in its CONNACK.
+        self.retain_unavailable |= rejection.is_retain_not_supported();
+        let (kind, reason) = (kind.as_str(), rejection.as_str());
+        state.metrics.publish_failed(reason);
+        if is_new {
+            let remedy = rejection.remedy();
+            tracing::warn!(kind, topic, reason, "message refused by the broker; {remedy}");
+        } else {
+            tracing::debug!(kind, topic, reason, "message refused by the broker");
+        }
+        if let Some(subject) = lost {
+            let loss = UnreportedLoss { count: 1, refused: true };
+            state.persistence.events.add_loss(subject, loss);
+            state.publisher.content().states().bridge_info_changed();
+        }
+    }
+
+    /// The limit on the size of answers on this connection.
+    pub(crate) fn answer_limit(&self, state: &State) -> AnswerLimit {
+        let setting = AnswerLimit::Setting(self.answer_max);
+        let limit = self.announced.map_or(setting, AnswerLimit::Announced);
+        match state.publisher.answers_close_from() {
+            Some(size) if size <= limit.size_max() => AnswerLimit::Closes(size),
+            _ => limit,
+        }
+    }
+
+    /// Queues the answer to a request.
+    pub(crate) fn reply(&self, state: &mut State, reply: &Reply) {
+        let (answer, result) = reply.answer(self.answer_limit(state));
+        let (owner, command) = (&reply.requester.owner, reply.command());
+        state.metrics.command(owner, command, result);
+        if let Err(dropped) = state.publisher.answer(answer) {
+            let reason = dropped.as_str();
+            tracing::debug!(gateway = owner, command, reason, "answer dropped");
+            state.metrics.publish_failed(reason);
+        }
+    }
+
+    /// Disconnects; the future waits for the end of the session.
+    pub(crate) fn disconnect(&mut self, deadline: Duration) -> impl Future<Output = ()> + use<> {
+        let connection = self.connection.take().map(Connection::disconnect);
+        let session = connection.and_then(|()| self.session.take());
+        async move {
+            let Some(mut session) = session else { return };
+            let ended = async { while session.next().await.is_some() {} };
+            if timeout(deadline, ended).await.is_err() {
+                tracing::warn!("timed out waiting for MQTT disconnect");
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The centre of the bridge: the fleet, what is stored and what is published of it. Applies what
+//! the core decides, and writes what an iteration has changed before any of it is published.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::clock::Clock;
+use super::persistence::Persistence;
+use super::status_page::StatusPage;
+use crate::commands::{DeviceFailure, Failure, Outcome};
+use crate::desired::DesiredState;
+use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::ids::DeviceId;
+use crate::metrics::Metrics;
+use crate::mqtt::Publisher;
+use crate::payload::{
+    BridgeEvent, BridgeEventKind, BridgeInfo, Directory, GatewayEventPayload, LinkFacts, Subject,
+    to_bytes,
+};
+use crate::store::{HistoryStatus, Key, StoreError};
+
+/// The letters of random IDs.
+const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// The length of a chain's ID: one of a million, and a chain begins rarely.
+const CHAIN_ID_LEN: usize = 4;
+
+/// What the bridge knows, stores and publishes.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) clock: Clock,
+    pub(crate) fleet: Fleet,
+    pub(crate) directory: Directory,
+    /// By gateway.
+    pub(crate) facts: Vec<LinkFacts>,
+    /// The bridge's own `info`.
+    pub(crate) info: BridgeInfo,
+    pub(crate) persistence: Persistence,
+    pub(crate) publisher: Publisher,
+    pub(crate) page: StatusPage,
+    pub(crate) metrics: Metrics,
+    /// Events of the bridge and of gateways in this run.
+    pub(crate) events: u64,
+    /// Gateways whose list has to be read again.
+    pub(crate) list_requests: Vec<GatewayIndex>,
+}
+
+impl State {
+    /// Follows the wall clock, which jumps when it is set or the machine sleeps.
+    pub(crate) fn follow_wall_clock(&mut self) {
+        if let Some(by_ms) = self.clock.follow_wall_clock() {
+            let by_s = by_ms / 1_000;
+            tracing::warn!(by_s, "the wall clock jumped or the machine slept; following it");
+            self.fleet.set_wall_offset(self.clock.wall_offset_ms());
+        }
+    }
+
+    /// Lets the core step with an event of a gateway's link.
+    pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
+        let mut outputs = Vec::new();
+        self.fleet.step(self.clock.steady(), gateway, event, &mut outputs);
+        self.apply(outputs);
+    }
+
+    /// Requests a gateway's list: something was changed at it.
+    pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
+        let mut outputs = Vec::new();
+        self.fleet.request_list(self.clock.steady(), gateway, &mut outputs);
+        self.apply(outputs);
+    }
+
+    /// Stores what commands made at a gateway, and marks its devices as kept.
+    pub(crate) fn set_desired(&mut self, gateway: GatewayIndex, commanded: &DesiredState) {
+        let Some(entry) = self.directory.gateway(gateway) else { return };
+        let value = (!commanded.is_empty()).then(|| to_bytes(commanded));
+        self.persistence.set(Key::Desired(entry.name.clone()), value.as_deref());
+        let (kept, mut outputs) = (commanded.kept().collect(), Vec::new());
+        self.fleet.set_kept(self.clock.steady(), gateway, kept, &mut outputs);
+        self.apply(outputs);
+    }
+
+    /// Forgets devices of a configured gateway, as `forget` requests.
+    pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &BTreeSet<DeviceId>) -> Outcome {
+        let ids: Vec<DeviceId> = ids.iter().copied().collect();
+        let mut outputs = Vec::new();
+        let kept = self.fleet.forget(gateway, &ids, &mut outputs);
+        self.apply(outputs);
+        if let Some(entry) = self.directory.gateway(gateway) {
+            self.publisher.content().prioritize_clearing(entry, &ids);
+        }
+        let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
+        let message = "it is in the gateway's list, in the configuration, or accepted or \
+                       registered by a command; remove it there first";
+        let failure = Failure::new(Code::FailedPrecondition, message);
+        let device_errors = kept.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
+        let device_errors = device_errors.collect();
+        Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
+    }
+
+    /// Does what is due by now.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.follow_wall_clock();
+        let mut outputs = Vec::new();
+        self.fleet.wake(self.clock.steady(), &mut outputs);
+        self.apply(outputs);
+        // A full outbox would drop another event for the report, so it waits for the broker.
+        if self.publisher.is_connected()
+            && let Some(kind) = self.persistence.events.report(now)
+        {
+            self.bridge_event(&kind);
+        }
+    }
+
+    /// When there is something to do although nothing comes in.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let moments = [self.fleet.wake_at(), self.publisher.wake_at()];
+        let moments = moments.into_iter().flatten().map(|at| self.clock.instant(at).into());
+        let losses = self.persistence.events.report_due(Instant::now());
+        let losses = losses.filter(|_| self.publisher.is_connected());
+        moments.chain(losses).chain(self.persistence.due()).min()
+    }
+
+    fn apply(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Event(event) => {
+                    self.page.device_event(&event);
+                    self.persistence.events.device_event(event);
+                }
+                Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
+                Output::State { gateway, device_id } => {
+                    self.persistence.touch(gateway, device_id);
+                    self.page.device_changed(gateway, device_id);
+                    self.publisher.content().states().device_changed(gateway, device_id);
+                }
+                Output::Store { gateway, device_id } => {
+                    self.persistence.touch(gateway, device_id);
+                }
+                Output::Gateway(gateway) => self.publisher.content().gateway_changed(gateway),
+                Output::Forgotten { gateway, device_id } => {
+                    self.persistence.touch(gateway, device_id);
+                    self.device_removed(gateway, device_id);
+                }
+                Output::RequestList(gateway) => self.list_requests.push(gateway),
+            }
+        }
+    }
+
+    /// A device no longer exists: its topics are cleared.
+    pub(crate) fn device_removed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
+        if let Some(entry) = self.directory.gateway(gateway) {
+            let outbox = self.persistence.events.outbox_mut();
+            self.publisher.content().device_removed(gateway, device_id, entry, outbox);
+        }
+    }
+
+    pub(crate) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
+        let Some(entry) = self.directory.gateway(gateway) else { return };
+        let name = &entry.name;
+        match event {
+            GatewayEvent::Reachable => tracing::info!(gateway = %name, "gateway online"),
+            GatewayEvent::Unreachable => {
+                tracing::warn!(gateway = %name, "gateway lost; its devices are unknown");
+            }
+            GatewayEvent::Restored { what, count, .. } => {
+                tracing::info!(gateway = %name, what, count, "missing items provisioned");
+            }
+            GatewayEvent::Withdrawn { what, count, .. } => {
+                let message = "another client removed desired items";
+                tracing::warn!(gateway = %name, what, count, message);
+            }
+            GatewayEvent::Corrected { count } => {
+                let message = "an audit found changes that the stream did not report";
+                tracing::warn!(gateway = %name, count, message);
+            }
+            GatewayEvent::Stranger { device_id, status } => {
+                let message = "status of an unknown device";
+                tracing::debug!(gateway = %name, %device_id, %status, message);
+            }
+        }
+        self.events += 1;
+        let at = self.clock.now();
+        self.page.gateway_event(at, name, event);
+        let payload = GatewayEventPayload::new(&self.directory, entry, self.events, at, event);
+        let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
+        self.persistence.events.append(at, subject, event.name(), payload);
+        self.publisher.content().states().bridge_info_changed();
+    }
+
+    pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
+        tracing::warn!(?kind, "bridge event");
+        self.events += 1;
+        let at = self.clock.now();
+        let payload = to_bytes(&BridgeEvent::new(&self.directory, self.events, at, kind));
+        self.persistence.events.append(at, Subject::Bridge, kind.name(), payload);
+        self.publisher.content().states().bridge_info_changed();
+    }
+
+    /// Sets a fact of a gateway's link, which is published with the gateway's info.
+    pub(crate) fn set_fact(&mut self, gateway: GatewayIndex, set: impl FnOnce(&mut LinkFacts)) {
+        let Some(facts) = self.facts.get_mut(gateway.0) else { return };
+        let before = (facts.last_error.clone(), facts.package.clone());
+        set(facts);
+        if before == (facts.last_error.clone(), facts.package.clone()) {
+            self.publisher.content().states().info_changed(gateway);
+        } else {
+            self.publisher.content().states().info_changed_at_once(gateway);
+        }
+    }
+
+    pub(crate) fn set_chain(&mut self, chain: String) {
+        self.info.chain.clone_from(&chain);
+        self.directory.chain = chain;
+        self.publisher.content().states().bridge_info_changed();
+    }
+
+    /// Writes what this iteration has changed; nothing of it may be published before.
+    pub(crate) fn persist(&mut self) {
+        self.persistence.check_disk();
+        self.persistence.events.add_device_events(&self.directory);
+        let now = self.clock.now();
+        if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
+            self.log_failed(&error);
+        }
+        if self.persistence.retry_is_due() {
+            match self.begin_log() {
+                Ok(()) => tracing::info!("store: writing again"),
+                Err(error) => tracing::debug!(%error, "store: still failing"),
+            }
+        }
+        self.metrics.store.set_ok(self.persistence.fault().is_none());
+        if self.persistence.check_history() {
+            let HistoryStatus { fault, totals, .. } = self.persistence.history();
+            self.metrics.store.set_history(fault.is_none(), totals.events, totals.oldest_at);
+        }
+        let outbox = self.persistence.events.outbox();
+        self.info.outbox.pending = outbox.len();
+        self.info.outbox.dropped = outbox.dropped();
+        self.metrics.set_outbox(outbox.len(), outbox.bytes(), outbox.dropped());
+    }
+
+    /// Continues in memory under a new chain.
+    fn log_failed(&mut self, error: &StoreError) {
+        let reason = error.to_string();
+        tracing::error!(%error, "store failed; continuing in memory");
+        let from = Some(self.directory.chain.clone());
+        self.set_chain(new_chain_id());
+        self.persistence.events.restart_chain(&mut self.fleet, &self.directory);
+        self.bridge_event(&BridgeEventKind::StoreFailed { reason: reason.clone() });
+        let to = self.directory.chain.clone();
+        self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
+        self.publisher.all_changed(&self.fleet);
+    }
+
+    /// Begins a log with everything that is known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn begin_log(&mut self) -> Result<(), StoreError> {
+        let Self { clock, fleet, directory, persistence, publisher, .. } = self;
+        let clearing = publisher.content().clearing().queue().topics();
+        persistence.begin_log(clock.now(), fleet, directory, clearing)
+    }
+
+    /// Stores everything a last time, once nothing more can be acknowledged.
+    pub(crate) fn stop(&mut self) {
+        self.persistence.write_all_now();
+        self.persist();
+        let was_durable = self.persistence.is_durable();
+        let mut stopped = self.persistence.stop();
+        if let Err(error) = &stopped {
+            if was_durable {
+                self.log_failed(error);
+            }
+            // Everything that has to be stored is still in memory: a last attempt.
+            stopped = self.begin_log().and_then(|()| self.persistence.stop());
+        }
+        let events = self.persistence.events.outbox().len();
+        match stopped {
+            Ok(()) if events > 0 => {
+                tracing::info!(events, "undelivered events are stored for the next start");
+            }
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, events, "store: undelivered events are lost"),
+        }
+    }
+}
+
+/// The name of a new chain.
+pub(crate) fn new_chain_id() -> String {
+    random_id(CHAIN_ID_LEN)
+}
+
+pub(crate) fn random_id(len: usize) -> String {
+    let letter = || char::from(fastrand::choice(ID_LETTERS).copied().unwrap_or(b'a'));
+    std::iter::repeat_with(letter).take(len).collect()
+}
