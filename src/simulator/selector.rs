@@ -11,8 +11,8 @@ use crate::proto::connect::Status;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "`devices` is \"all\", a list of IDs, { random = 5 }, or { type = \"bioentry_w2\" } \
-                 with a type that exists"
+    expecting = "`devices` is \"all\", a list of IDs, { random = 5 } or \
+                 { type = \"bioentry_w2\" } with a type that exists"
 )]
 pub enum Devices {
     /// Every device.

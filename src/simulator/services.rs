@@ -13,7 +13,8 @@ use axum::extract::{Request, State};
 use tonic::Status;
 
 use super::call::{Answer, Answering, Call};
-use super::gateway::{Change, Gateway, Millis, first_of};
+use super::gateway::checks::first_of;
+use super::gateway::{Change, Gateway, Millis};
 use super::interceptor::{Interceptor, Package};
 use super::master::Master;
 use super::master_services;

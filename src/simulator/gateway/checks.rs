@@ -1,4 +1,4 @@
-//! Checks of the requests that a gateway gets from clients.
+//! Checks of the requests that a gateway gets from clients, and parts of its refusals.
 
 use std::net::Ipv4Addr;
 
@@ -44,4 +44,15 @@ pub(crate) fn accept_filter(filter: &AcceptFilter) -> Result<(), Status> {
         address(ip.split_once('/').map_or(ip.as_str(), |(bare, _)| bare))?;
     }
     filter.device_i_ds.iter().try_for_each(|id| device_id(*id))
+}
+
+pub(crate) fn not_managed(id: u32) -> Status {
+    Status::not_found(format!("device {id} is not managed by this gateway"))
+}
+
+/// IDs as text, the first ten.
+pub(crate) fn first_of(ids: &[u32]) -> String {
+    let shown: Vec<String> = ids.iter().take(10).map(u32::to_string).collect();
+    let more = if ids.len() > 10 { format!(" and {} more", ids.len() - 10) } else { String::new() };
+    shown.join(", ") + &more
 }

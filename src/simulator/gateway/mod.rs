@@ -180,7 +180,8 @@ impl Gateway {
         if unknown.is_empty() {
             return Ok(());
         }
-        let message = format!("no asynchronous connection of device {}", first_of(&unknown));
+        let message =
+            format!("no asynchronous connection of device {}", checks::first_of(&unknown));
         Err(RpcStatus::not_found(message))
     }
 
@@ -201,7 +202,7 @@ impl Gateway {
     pub(crate) fn set_slaves(&mut self, infos: &[SlaveDeviceInfo]) -> Result<(), RpcStatus> {
         let managed = self.connections.managed();
         if let Some(info) = infos.iter().find(|info| !managed.contains_key(&info.device_id)) {
-            return Err(not_managed(info.device_id));
+            return Err(checks::not_managed(info.device_id));
         }
         for info in infos {
             if info.rs485_slave_device_i_ds.is_empty() && info.wiegand_slave_device_i_ds.is_empty()
@@ -217,7 +218,7 @@ impl Gateway {
     /// `Disconnect` of one device. A managed device without a connection is left as it is.
     pub(crate) fn disconnect(&mut self, now: Millis, id: u32) -> Result<(), RpcStatus> {
         if !self.connections.managed().contains_key(&id) {
-            return Err(not_managed(id));
+            return Err(checks::not_managed(id));
         }
         self.connections.disconnect(now, id);
         Ok(())
@@ -241,7 +242,7 @@ impl Gateway {
             Change::Ssl(_) => None,
         };
         if !self.connections.managed().contains_key(&id) {
-            return Err(not_managed(id));
+            return Err(checks::not_managed(id));
         }
         if !self.connections.subnet().is_connected(id) {
             return Err(RpcStatus::failed_precondition(format!("device {id} is not connected")));
@@ -356,18 +357,7 @@ impl Gateway {
     }
 }
 
-fn not_managed(id: u32) -> RpcStatus {
-    RpcStatus::not_found(format!("device {id} is not managed by this gateway"))
-}
-
 /// Whether a status means a connection.
 const fn means_connected(status: i32) -> bool {
     status == Status::TcpConnected as i32 || status == Status::TlsConnected as i32
-}
-
-/// IDs as text, the first ten.
-pub(crate) fn first_of(ids: &[u32]) -> String {
-    let shown: Vec<String> = ids.iter().take(10).map(u32::to_string).collect();
-    let more = if ids.len() > 10 { format!(" and {} more", ids.len() - 10) } else { String::new() };
-    shown.join(", ") + &more
 }
