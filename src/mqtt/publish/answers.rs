@@ -3,71 +3,19 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::message::{MessageId, Outgoing};
+use super::message::{Answer, MessageId, Outgoing};
 use crate::mqtt::refusal::Refusal;
-use crate::mqtt::session::Publish;
 
 /// Answers that wait or are in flight.
 const ANSWERS_MAX: usize = 10_000;
 /// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
 /// it.
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
-/// Bytes of an answer in memory beside its packet.
-const ANSWER_OVERHEAD: usize = 256;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
 /// The broker has to close the connection this often while an answer is in flight before the size
 /// of that answer is believed to be its limit.
 const CLOSED_MIN: u32 = 2;
-
-/// An answer to a request, with its alternatives where the broker refuses it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Answer {
-    pub(crate) topic: String,
-    /// The topic for the case that the broker refuses the first one.
-    pub(crate) otherwise: Option<String>,
-    pub(crate) payload: Bytes,
-    /// Sent instead if the broker refuses the payload as too large.
-    pub(crate) short: Option<Bytes>,
-    pub(crate) correlation_data: Option<Bytes>,
-}
-
-impl Answer {
-    /// An upper bound of its packet's size on either topic, a few bytes too large at most.
-    pub(crate) fn packet_size(&self) -> usize {
-        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
-        let publish = Publish {
-            payload: self.payload.clone(),
-            content_type: Some("application/json"),
-            correlation_data: self.correlation_data.clone(),
-            ..Publish::default()
-        };
-        publish.size() + self.topic.len().max(otherwise)
-    }
-
-    /// Adds a short answer, which is sent if the broker refuses this one as too large.
-    pub(crate) fn or_short(self, short: Bytes) -> Self {
-        Self { short: Some(short), ..self }
-    }
-
-    fn memory(&self) -> usize {
-        let short = self.short.as_ref().map_or(0, Bytes::len);
-        self.packet_size() + short + ANSWER_OVERHEAD
-    }
-
-    /// The answer to send after a refusal: the short one, then the one on the bridge's own response
-    /// topic, each once.
-    fn after(mut self, refusal: Refusal) -> Option<Self> {
-        if refusal == Refusal::PACKET_TOO_LARGE && self.short.is_some() {
-            self.payload = self.short.take()?;
-        } else {
-            self.topic = self.otherwise.take()?;
-        }
-        Some(self)
-    }
-}
 
 /// Why an answer is not sent. The requester has to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +118,8 @@ impl AnswerQueue {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn sent(queue: &mut AnswerQueue) -> Answer {

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answers::{Answer, AnswerDropped, AnswerQueue};
+use super::answers::{AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
-use super::message::{MessageId, Outgoing, Rejected, Sent, View};
+use super::message::{Answer, MessageId, Outgoing, Rejected, Sent, View};
 use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};

@@ -4,13 +4,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answers::Answer;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
 use crate::ids::DeviceId;
-use crate::mqtt::refusal::Rejection;
+use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
+
+/// Bytes of an answer in memory beside its packet.
+const ANSWER_OVERHEAD: usize = 256;
 
 /// What a message is about: its identity while it is in flight, and for sending it again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +96,54 @@ impl Outgoing {
         let Self { id, number, publish } = self;
         let (topic, size) = (publish.topic.clone(), publish.size());
         (Sent { id, number, topic, size }, publish)
+    }
+}
+
+/// An answer to a request, with its alternatives where the broker refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Answer {
+    pub(crate) topic: String,
+    /// The topic for the case that the broker refuses the first one.
+    pub(crate) otherwise: Option<String>,
+    pub(crate) payload: Bytes,
+    /// Sent instead if the broker refuses the payload as too large.
+    pub(crate) short: Option<Bytes>,
+    pub(crate) correlation_data: Option<Bytes>,
+}
+
+impl Answer {
+    /// An upper bound of its packet's size on either topic, a few bytes too large at most.
+    pub(crate) fn packet_size(&self) -> usize {
+        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
+        let publish = Publish {
+            payload: self.payload.clone(),
+            content_type: Some("application/json"),
+            correlation_data: self.correlation_data.clone(),
+            ..Publish::default()
+        };
+        publish.size() + self.topic.len().max(otherwise)
+    }
+
+    /// Adds a short answer, which is sent if the broker refuses this one as too large.
+    pub(crate) fn or_short(self, short: Bytes) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    /// Bytes that it takes while it waits.
+    pub(crate) fn memory(&self) -> usize {
+        let short = self.short.as_ref().map_or(0, Bytes::len);
+        self.packet_size() + short + ANSWER_OVERHEAD
+    }
+
+    /// The answer to send after a refusal: the short one, then the one on the bridge's own response
+    /// topic, each once.
+    pub(crate) fn after(mut self, refusal: Refusal) -> Option<Self> {
+        if refusal == Refusal::PACKET_TOO_LARGE && self.short.is_some() {
+            self.payload = self.short.take()?;
+        } else {
+            self.topic = self.otherwise.take()?;
+        }
+        Some(self)
     }
 }
 

@@ -15,6 +15,5 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use answers::Answer;
-pub(crate) use message::{Kind, Rejected, View};
+pub(crate) use message::{Answer, Kind, Rejected, View};
 pub(crate) use publisher::Publisher;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::answers::{Answer, AnswerDropped};
+use super::answers::AnswerDropped;
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
 use super::isolation::{Admission, Isolation};
-use super::message::{Acknowledged, Kind, MessageId, Outgoing, Rejected, Sent, View};
+use super::message::{Acknowledged, Answer, Kind, MessageId, Outgoing, Rejected, Sent, View};
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
 use crate::ids::Moment;

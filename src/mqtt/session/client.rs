@@ -321,3 +321,111 @@ impl<'a> Client<'a> {
         self.context.explain(broken, self.connected_at.is_some())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+    use crate::mqtt::session::{Limits, Protocol, Publish, Settings, Will};
+    use crate::net::{BackoffPolicy, DialTarget, Peer};
+
+    /// A broker that closes the connection with DISCONNECT 0x89 after its CONNACK: a later write
+    /// fails, and only then the DISCONNECT is read.
+    struct ClosingBroker {
+        output: VecDeque<&'static [u8]>,
+        writes: u32,
+        reader: Option<Waker>,
+    }
+
+    impl AsyncRead for ClosingBroker {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.output.len() == 1 && self.writes < 2 {
+                self.reader = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            into.put_slice(self.output.pop_front().unwrap_or_default());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for ClosingBroker {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes += 1;
+            if self.writes < 2 {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disconnect_is_read_although_a_write_fails_before() {
+        let keep_alive = Duration::from_secs(30);
+        let (topic, payload) = ("t/state".to_owned(), bytes::Bytes::new());
+        let settings = Settings {
+            host: "broker.lan".to_owned(),
+            port: 1883,
+            tls: None,
+            client_id: "test".to_owned(),
+            username: None,
+            password: None,
+            protocol: Protocol::V5,
+            will: Will { topic, payload, retain: true },
+            keep_alive,
+            limits: Limits::default(),
+            retry: BackoffPolicy::default(),
+        };
+        let target = DialTarget {
+            peer: Peer::Broker { url: settings.url() },
+            address: settings.address(),
+            tls: None,
+            deadline: keep_alive,
+        };
+        let context = FaultContext::new(&settings, target, false);
+        let (events, mut received) = mpsc::channel(10);
+        let link = Link {
+            generation: Generation::default(),
+            events,
+            stopping: Arc::default(),
+            certificate: None,
+            activity: ActivityClock::start(),
+        };
+        let output: [&[u8]; 2] = [b"\x20\x03\x00\x00\x00", b"\xe0\x01\x89"];
+        let broker = ClosingBroker { output: output.into(), writes: 0, reader: None };
+        let client = Client::new(Box::new(broker), &context, link);
+        let publish = async {
+            let Some(Event::Connected(mut connected)) = received.recv().await else { panic!() };
+            let publish = Publish { topic: "t/a".to_owned(), ..Publish::default() };
+            connected.connection.publish(1, publish).unwrap();
+            connected
+        };
+        let (ended, _connected) = tokio::join!(client.run(None), publish);
+        let fault = ended.fault.unwrap();
+        assert!(fault.to_string().contains("server_busy (0x89)"), "{fault}");
+        assert!(ended.is_unacknowledged && fault.is_closed_by_broker());
+    }
+}
