@@ -1,5 +1,5 @@
 //! What has to be true of the answers to requests (contract, section 4): each request that reached
-//! the bridge gets one, in time, on its connection and on its topic, with the code that it deserves.
+//! the bridge gets one, in time, on its connection and its topic, with the code that it deserves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
