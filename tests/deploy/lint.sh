@@ -22,7 +22,7 @@ if command -v apparmor_parser >/dev/null; then
 else
     echo "SKIPPED: the add-on's AppArmor profile (no apparmor_parser)"
 fi
-for file in namespace service statefulset networkpolicy; do
+for file in namespace service statefulset poddisruptionbudget networkpolicy; do
     "$bin/kubernetes-validate" --strict "deploy/kubernetes/$file.yaml" >/dev/null
 done
 promtool check config deploy/prometheus/prometheus.yml >/dev/null

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The package in a fresh Debian, in a chroot: installed, started, upgraded, removed, purged.
-# Needs root, debootstrap and a Debian mirror. sh tests/deploy/package.sh BINARY SIMULATOR
+# Needs root, debootstrap, lintian and a Debian mirror. sh tests/deploy/package.sh BINARY SIMULATOR
 # BINARY is what is packaged, built without features; SIMULATOR is a build that has `simulate`.
 set -eu
 
@@ -34,6 +34,10 @@ rm -rf "$work/deb"
 # Unpacked at once again, so nothing is gained by packing it small.
 COMPRESSION=none sh deploy/debian/build.sh "$binary" "$work/deb"
 cp "$work"/deb/*.deb "$root/root/gsdk2mqtt.deb"
+# Only here it is not compressed.
+lintian --allow-root --fail-on error,warning \
+    --suppress-tags uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball \
+    "$work"/deb/*.deb
 inside() { chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 fail() { echo "package: $*" >&2; exit 1; }
 # A try a fifth of a second, for a minute and more: the machine may be busy.
@@ -50,10 +54,15 @@ until_true() {
 
 inside dpkg -i /root/gsdk2mqtt.deb
 inside getent passwd gsdk2mqtt >/dev/null || fail "no user"
-[ -f "$root/lib/systemd/system/gsdk2mqtt.service" ] || fail "no unit"
+[ -f "$root/usr/lib/systemd/system/gsdk2mqtt.service" ] || fail "no unit"
 [ "$(inside stat -c '%U:%G %a' /etc/gsdk2mqtt/config.toml)" = "root:gsdk2mqtt 640" ] ||
     fail "the configuration's owner or mode is wrong"
-[ -s "$root/usr/share/man/man1/gsdk2mqtt.1.gz" ] || fail "no manual page"
+for file in man/man1/gsdk2mqtt.1.gz bash-completion/completions/gsdk2mqtt \
+    fish/vendor_completions.d/gsdk2mqtt.fish zsh/vendor-completions/_gsdk2mqtt; do
+    [ -s "$root/usr/share/$file" ] || fail "no $file"
+done
+[ "$(inside stat -c '%U:%G %a' /var/lib/gsdk2mqtt)" = "gsdk2mqtt:gsdk2mqtt 700" ] ||
+    fail "the state folder's owner or mode is wrong"
 inside gsdk2mqtt --version
 
 # As systemd would: its user, its state directory; a simulated gateway beside it.
@@ -68,7 +77,6 @@ for command in simulate demo; do
     [ "$code" -eq 2 ] || fail "$command gave $code instead of 2"
     case $said in *"not built into this program"*) ;; *) fail "$command: $said" ;; esac
 done
-inside install -d -o gsdk2mqtt -g gsdk2mqtt -m 700 /var/lib/gsdk2mqtt
 "$simulate" simulate --listen 127.0.0.1:14000 --devices 3 --manage \
     --certs "$root/srv/gateway" >"$work/simulator.log" 2>&1 &
 simulator=$!
@@ -101,14 +109,25 @@ grep -q 14000 "$root/etc/gsdk2mqtt/config.toml" || fail "an upgrade lost the con
 kill "$simulator"
 wait "$simulator" || true
 simulator=""
+# A configuration that was removed is no error, and does not come back.
+mv "$root/etc/gsdk2mqtt/config.toml" "$root/root"
+inside dpkg -i /root/gsdk2mqtt.deb || fail "an upgrade needs the configuration"
+[ ! -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "a removed configuration came back"
+mv "$root/root/config.toml" "$root/etc/gsdk2mqtt"
 
+# As `systemctl enable` does, which is not here.
+link=etc/systemd/system/multi-user.target.wants/gsdk2mqtt.service
+mkdir -p "$(dirname "$root/$link")"
+ln -s /usr/lib/systemd/system/gsdk2mqtt.service "$root/$link"
 inside dpkg -r gsdk2mqtt
+[ -L "$root/$link" ] || fail "removed, and no longer enabled for the next installation"
 [ ! -e "$root/usr/bin/gsdk2mqtt" ] || fail "removed, and still there"
 [ -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "removal took the configuration"
 [ -n "$(ls "$root/var/lib/gsdk2mqtt")" ] || fail "removal took the state"
 inside dpkg -P gsdk2mqtt
 [ ! -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "purged, and the configuration is there"
 [ ! -e "$root/var/lib/gsdk2mqtt" ] || fail "purged, and the state is there"
+[ ! -L "$root/$link" ] || fail "purged, and still enabled"
 left=$(inside dpkg -l gsdk2mqtt 2>/dev/null | grep '^[a-z]' | grep -v '^un' || true)
 [ -z "$left" ] || fail "purged, and known: $left"
 echo "package: installed, run, upgraded, removed, purged"
