@@ -6,7 +6,7 @@ use crate::store::history::Change;
 /// A log of three batches in small segments, killed.
 fn killed_in_segments() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = with_segments_of(150, created(dir.path()));
+    let mut log = with_segments_of(100, created(dir.path()));
     (1..=3).for_each(|number| write_event(&mut log, number));
     assert_eq!(log.index.segments().count(), 3);
     finish(&log);
@@ -55,7 +55,7 @@ fn a_torn_tail_is_cut_although_the_next_segment_was_created() {
 #[test]
 fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
     let dir = killed_in_segments();
-    let mut log = with_segments_of(150, continues(dir.path()).0);
+    let mut log = with_segments_of(100, continues(dir.path()).0);
     let mut batch = Batch::default();
     (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
@@ -69,7 +69,7 @@ fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
 #[test]
 fn a_segment_that_the_history_has_not_read_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = with_segments_of(150, created(dir.path()));
+    let mut log = with_segments_of(100, created(dir.path()));
     for number in 1..=9 {
         let mut batch = Batch::default();
         add_event(&mut batch, event(number));
@@ -87,7 +87,7 @@ fn a_segment_that_the_history_has_not_read_stays() {
 #[test]
 fn the_tail_reads_every_event_once_across_segments() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = with_segments_of(400, created(dir.path()));
+    let mut log = with_segments_of(150, created(dir.path()));
     let mut tail = Tail::new(dir.path().to_owned(), Position::default());
     assert!(!tail.skip_removed().unwrap());
     let mut ids = Vec::new();
