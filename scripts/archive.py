@@ -6,6 +6,7 @@ same binary of the same commit always gives the same archive.
 """
 
 import gzip
+import os
 import pathlib
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def build(target):
         tools = ROOT / "target/tools/release"
         run(sys.executable, "-m", "venv", tools)
         run(tools / "bin/pip", "install", "-q", "-r", "scripts/requirements.txt")
-        cargo = [tools / "bin/cargo-zigbuild", "zigbuild"]
+        # It looks for zig by way of the python3 in PATH.
+        os.environ["PATH"] = f"{tools}/bin:{os.environ['PATH']}"
+        cargo = ["cargo-zigbuild", "zigbuild"]
     else:
         cargo = ["cargo", "build"]
     run(*cargo, "--locked", "--release", "--target", target)

@@ -3,7 +3,7 @@
 Copies what `.dockerignore` admits into an empty folder, as `COPY . .` does, and asks cargo there. Holds
 that the manifest is whole without the rest of the project, and that no file that the program takes in
 is left out: it reads from the sources what the program needs. Checks that the service is built without
-simulator and demo, and that the compose file is whole without the profile `try`.
+simulator and demo, that the compose file is whole without the profile `try`, and the image's labels and owners.
 """
 
 import pathlib
@@ -80,8 +80,19 @@ def only_the_target_try_has_the_simulator():
     assert "tokio" in crates and not crates & {"rcgen", "mqtt5"}, crates & {"rcgen", "mqtt5"}
 
 
+def the_image_says_what_it_is():
+    """Labels for those who find it in a registry; a state folder that the service's user can write."""
+    recipe = (ROOT / "deploy/container/Containerfile").read_text()
+    for label in ("title", "description", "source", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in recipe, label
+    service = recipe[recipe.index(" AS service\n"):]
+    assert re.search(r"^COPY --from=build --chown=65532:65532 /out/state/ ", service, re.M)
+    assert re.search(r"^HEALTHCHECK ", service, re.M)
+
+
 def main():
     compose_without_profiles()
+    the_image_says_what_it_is()
     only_the_target_try_has_the_simulator()
     copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
     assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"
