@@ -390,3 +390,5 @@ mod circles;
 mod reliability;
 #[path = "tidy/tests.rs"]
 mod tests;
+#[path = "tidy/types.rs"]
+mod types;

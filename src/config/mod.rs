@@ -21,10 +21,10 @@ mod addresses;
 mod commands;
 mod crosscheck;
 mod error;
-mod files;
 mod gateway;
 mod key_path;
 mod layers;
+mod loaded;
 mod model;
 mod schema;
 mod tree;
@@ -40,8 +40,8 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 pub use addresses::Broker;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
-pub use files::NamedFile;
 pub use gateway::{AcceptFilter, Connect, Device, Gateway};
+pub use loaded::{Loaded, NamedFile};
 pub use model::{
     Commands, Config, DeviceSeries, History, HomeAssistant, Http, Metrics, Mqtt, Outbox, Protocol,
     Sync,
@@ -69,19 +69,6 @@ pub struct Args {
     /// Sets one key over file and environment, as in --set mqtt.url=mqtt://broker
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
-}
-
-/// A configuration with what is to be reported about it.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The configuration, checked.
-    pub config: Config,
-    /// What is odd but no mistake; for the log.
-    pub warnings: Vec<String>,
-    /// Every key with its value and origin, secrets hidden.
-    pub settings: Vec<Setting>,
-    /// The file that was read, if there was one.
-    pub file: Option<PathBuf>,
 }
 
 /// Loads the configuration: the defaults, over them the file, `variables`, and `args`.

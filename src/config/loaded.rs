@@ -1,9 +1,23 @@
-//! The files that the configuration names and that are read at each connection.
+//! A configuration that was loaded, with the origins of its values and the files that it names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Loaded;
 use super::error::{Mistake, Origin};
+use super::model::Config;
+use super::tree::Setting;
+
+/// A configuration with what is to be reported about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, checked.
+    pub config: Config,
+    /// What is odd but no mistake; for the log.
+    pub warnings: Vec<String>,
+    /// Every key with its value and origin, secrets hidden.
+    pub settings: Vec<Setting>,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+}
 
 /// A file that the configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
