@@ -127,6 +127,8 @@ impl State {
             match output {
                 Output::Event(event) => {
                     self.page.device_event(&event);
+                    // Before the first list no `State` comes with it, and its `seq` is stored.
+                    self.persistence.touch(event.gateway, event.device_id);
                     self.persistence.events.device_event(event);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
