@@ -25,8 +25,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     // The method Connect would collide with the generated `connect` of the transport.
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
+    // Set where there is no repository, as in the container image.
+    println!("cargo:rerun-if-env-changed=BUILD_COMMIT");
+    let commit = std::env::var("BUILD_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = commit.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    println!("cargo:rustc-env=BUILD_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     // The log of this worktree's HEAD grows with every commit. A path that does not exist, as
     // `.git/HEAD` in a linked worktree, would make every build a full one.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
