@@ -49,6 +49,35 @@ async fn killed_20_times_under_load_the_chain_is_unbroken() {
     assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
 }
 
+/// Before the first list of a process, events are published and states are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_the_first_list_no_seq_is_used_twice() {
+    let broker = Mosquitto::start(BROKER).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let control = simulator.control();
+    let id = control.devices()[0].id;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let subscriptions = || control.subscriptions().into_iter().map(|it| it.id).max();
+    let first = subscriptions();
+    bridge.kill();
+    control.apply_fault(&Fault::fail("GetDeviceList", tonic::Code::Unavailable, "busy"));
+    bridge.restart();
+    eventually("it has subscribed", || (subscriptions() > first).then_some(())).await;
+    assert_eq!(control.apply_fault(&Fault::Drop { devices: id.into() }), 1);
+    watcher.see("an event", |seen| seen.is_event_of(id)).await;
+    bridge.kill();
+    let before = watcher.events_of(id).len();
+    control.apply_fault(&Fault::Heal);
+    bridge.restart();
+    bridge.is_ready().await;
+    assert_eq!(control.apply_fault(&Fault::Drop { devices: id.into() }), 1);
+    eventually("another event", || (watcher.events_of(id).len() > before).then_some(())).await;
+    ends_as_listed(&broker, &watcher, &simulator).await;
+    check_chain(&watcher.events_of(id));
+}
+
 /// Waits until what the broker keeps is what the gateway lists, and the last event is its seq.
 async fn ends_as_listed(broker: &Mosquitto, watcher: &Watcher, simulator: &Simulator) {
     eventually("the retained states are the list", || {
