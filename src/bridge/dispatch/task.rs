@@ -1,12 +1,13 @@
 //! The task of a command: waits for its permit, runs it, and reports to the loop.
 
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Code;
 
 use super::response::Reply;
@@ -44,6 +45,21 @@ pub(crate) struct Started {
     pub(crate) request: Request,
     pub(crate) payload: Bytes,
     pub(crate) requester: Requester,
+}
+
+impl Started {
+    /// When the time that its request gives it has passed.
+    fn deadline(&self) -> Option<Instant> {
+        self.request.timeout.map(|timeout| self.requester.received + timeout)
+    }
+
+    /// Waits until it may no longer start.
+    async fn ran_out(&self) {
+        match self.deadline().into_iter().chain(self.requester.expires_at).min() {
+            Some(at) => sleep_until(at).await,
+            None => pending().await,
+        }
+    }
 }
 
 /// A command that has ended.
@@ -110,6 +126,7 @@ pub(crate) async fn run(started: Started, slot: Slot, access: GatewayAccess, con
     let permit = tokio::select! {
         permit = slot.permit() => Some(permit),
         () = context.stopped() => None,
+        () = started.ran_out() => None,
     };
     let (outcome, was_run) = match ready(&started, permit.is_some(), &access) {
         Ok(calls) => (run_command(&started, calls, &context).await, true),
@@ -122,12 +139,8 @@ pub(crate) async fn run(started: Started, slot: Slot, access: GatewayAccess, con
 
 /// The access to the gateway, unless the command may not run any more.
 fn ready(started: &Started, is_permitted: bool, access: &GatewayAccess) -> Result<Calls, Failure> {
-    let (now, requester) = (Instant::now(), &started.requester);
-    let deadline = started.request.timeout.map(|timeout| requester.received + timeout);
-    if !is_permitted {
-        return Err(stopping());
-    }
-    if requester.expires_at.is_some_and(|at| at <= now) {
+    let (now, deadline) = (Instant::now(), started.deadline());
+    if started.requester.expires_at.is_some_and(|at| at <= now) {
         let message = "the request expired while it waited; nothing was done, send it again";
         return Err(Failure::new(FailureCode::Expired, message));
     }
@@ -135,6 +148,9 @@ fn ready(started: &Started, is_permitted: bool, access: &GatewayAccess) -> Resul
         let message = "timeout_s ran out while the request waited; nothing was done, send it \
                        again or raise it";
         return Err(Failure::new(FailureCode::Expired, message));
+    }
+    if !is_permitted {
+        return Err(stopping());
     }
     let client = access.client().ok_or_else(|| {
         let message = "the link to the gateway was lost; nothing was done, try again later";

@@ -1,5 +1,6 @@
 //! Many at once: clients that change the same filter, gateways that hang, requests that wait.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::time::Duration;
 
@@ -73,14 +74,23 @@ async fn what_waits_too_long_is_not_run() {
     let house = House::new(3, ALL).await;
     let control = house.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
-    let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
+    let has_ended = Cell::new(false);
+    let first = async {
+        let answer = house.ask("accept_filter/add", r#"{"device_id":7}"#).await;
+        has_ended.set(true);
+        answer
+    };
     let late = async {
         first_runs(&house).await;
         let topic = "gsdk/lobby/request/disconnect_all";
         let expiry = ["-D", "publish", "message-expiry-interval", "1"];
         let args = [&["-t", topic, "-n"][..], &expiry].concat();
         let expired = house.rr(&args, "20");
-        let impatient = house.ask("disconnect_all", r#"{"timeout_s":0.5}"#);
+        let impatient = async {
+            let answer = house.ask("disconnect_all", r#"{"timeout_s":0.5}"#).await;
+            assert!(!has_ended.get(), "it is answered at its deadline");
+            answer
+        };
         let beside = house.ask("pending", "{}");
         tokio::join!(expired, impatient, beside)
     };
