@@ -190,9 +190,9 @@ fn interruptions(
         // A power cut may lose that it was reported.
         let cuts = shown.processes.iter().filter(|it| it.end == End::PowerCut && it.until <= *at);
         let most = changes.iter().filter(may_be).count() * (1 + cuts.count());
-        let same = reported
-            .values()
-            .filter(|(_, other)| changes.iter().filter(may_be).any(|change| is_of(other, change)));
+        let same = reported.values().filter(|(other_at, other)| {
+            other_at <= at && changes.iter().filter(may_be).any(|change| is_of(other, change))
+        });
         if same.count() > most {
             wrong.push(format!("reported as interrupted at {at:?}, at most {most} were: {event}"));
         }
