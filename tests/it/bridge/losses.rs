@@ -13,7 +13,7 @@ use crate::harness::{eventually, patiently};
 const UNKNOWN_AFTER: &str = "unknown_after = \"2s\"";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_gone_makes_its_devices_unknown_and_disturbs_nobody() {
+async fn a_lost_gateway_makes_its_own_devices_unknown() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let lobby = crate::harness::simulator(3).await;

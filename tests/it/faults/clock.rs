@@ -103,7 +103,7 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_an_hour_is_followed_and_costs_nothing() {
+async fn a_clock_that_jumps_an_hour_is_followed() {
     let library = library();
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;

@@ -34,7 +34,7 @@ fn library(dir: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_hangs_is_told_holds_up_no_event_and_no_stop() {
+async fn a_hanging_disk_is_reported_and_delays_no_event_and_no_stop() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;

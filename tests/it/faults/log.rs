@@ -33,7 +33,7 @@ fn fill(fifo: &Path) -> usize {
 /// Aim: neither events nor `/readyz` nor a stop wait for whoever should read the log, and what was
 /// logged meanwhile is there for who reads on. Method: the pipe is full before the bridge starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_holds_up_nothing() {
+async fn an_unread_log_delays_nothing() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -61,7 +61,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
 /// Aim: a service that cannot start ends, so that its supervisor sees it, also if nobody reads why.
 /// Method: a configuration that is not there, and a pipe that is full.
 #[tokio::test]
-async fn what_cannot_start_ends_whoever_reads_why() {
+async fn a_failed_start_ends_although_stderr_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("log");
     let _reader = full(&fifo);

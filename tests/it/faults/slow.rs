@@ -32,7 +32,7 @@ async fn a_broker_that_takes_one_message_at_a_time_and_slowly_gets_all_in_order(
 
 /// Three ways for a gateway to be there and say nothing; a healthy one beside them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_does_not_answer_is_lost_within_its_time_and_disturbs_nobody() {
+async fn a_gateway_that_does_not_answer_is_lost_in_time_and_the_others_stay_live() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let healthy = crate::harness::simulator(5).await;

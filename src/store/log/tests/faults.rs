@@ -170,7 +170,7 @@ fn a_held_directory_knows_when_another_is_at_its_path() {
 /// Aim: a write waits for no disk. Method: the worker hangs in opening a named pipe, which nothing
 /// reads, while three segments' worth is written.
 #[test]
-fn a_disk_that_hangs_holds_up_nobody_who_writes() {
+fn a_write_does_not_wait_while_the_disk_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     log.segment_max = 4_096;
