@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::gateways::Gateways;
 use super::retained::StaleTopics;
-
 use super::state::State;
 use crate::fleet::Remembered;
 use crate::ids::{DeviceId, GatewayName};
