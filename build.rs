@@ -1,8 +1,9 @@
 //! Compiles `proto/` with protox: no protoc to install.
 
-/// Rows of lists whose texts are read as bytes, which look the same on the wire: a text that is not
-/// UTF-8 would make the whole list unreadable.
-const READ_FROM_GATEWAYS: [&str; 3] = ["DeviceInfo", "PendingDeviceInfo", "SearchDeviceInfo"];
+/// Messages whose texts are read as bytes, which look the same on the wire: a text that is not
+/// UTF-8 would make the whole answer unreadable.
+const READ_FROM_GATEWAYS: [&str; 4] =
+    ["DeviceInfo", "FactoryInfo", "PendingDeviceInfo", "SearchDeviceInfo"];
 /// Their numbers in `google.protobuf.FieldDescriptorProto.Type`.
 const TYPE_STRING: i32 = 9;
 const TYPE_BYTES: i32 = 12;
@@ -13,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "gsdk/connect_master.proto",
         "gsdk/device.proto",
         "gsdk/err.proto",
+        "gsdk/event.proto",
         "gsdk/gateway.proto",
         "gsdk/login.proto",
     ];

@@ -12,13 +12,17 @@ pub mod connect {
 pub mod connect_master {
     tonic::include_proto!("gsdk.connect_master");
 }
-/// Package `gsdk.device`: the kinds of device.
+/// Package `gsdk.device`: the kinds of device, and what a device says of itself.
 pub mod device {
     tonic::include_proto!("gsdk.device");
 }
 /// Package `gsdk.err`: errors of single devices.
 pub mod err {
     tonic::include_proto!("gsdk.err");
+}
+/// Package `gsdk.event`: the logs of devices.
+pub mod event {
+    tonic::include_proto!("gsdk.event");
 }
 /// Package `gsdk.gateway`: the device gateways of a master.
 pub mod gateway {

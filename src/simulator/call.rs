@@ -11,8 +11,6 @@ use tonic::{Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::interceptor::Package;
-use super::queue::Subscription;
-use crate::proto::connect::SubscribeStatusRequest;
 
 /// The largest message a gateway reads: its default `max_recv_size` (wire, section 1).
 const MESSAGE_SIZE_MAX: usize = 75_497_472;
@@ -30,13 +28,15 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Call {
     request: Request,
     package: Package,
+    /// Whether a stream's response headers wait for its first message.
+    lazy_headers: bool,
     /// The error of a call that is not allowed, returned once the request is decoded.
     denied: Option<Status>,
 }
 
 impl Call {
-    pub(crate) fn new(request: Request, package: Package) -> Self {
-        Self { request, package, denied: None }
+    pub(crate) fn new(request: Request, package: Package, lazy_headers: bool) -> Self {
+        Self { request, package, lazy_headers, denied: None }
     }
 
     pub(crate) fn package(&self) -> Package {
@@ -103,19 +103,20 @@ impl Call {
     ///
     /// grpc-go sends a stream's response headers only with its first message; with `lazy_headers`
     /// this gateway does so too, and the client's call does not return before.
-    pub(crate) fn subscribe<'a, T>(
+    pub(crate) fn subscribe<'a, M, T, S>(
         self,
-        lazy_headers: bool,
-        mut subscribe: impl FnMut(i32) -> Result<Subscription<T>, Status> + Send + 'a,
+        mut subscribe: impl FnMut(M) -> Result<S, Status> + Send + 'a,
     ) -> Answering<'a>
     where
-        T: Message + Clone + 'static,
+        M: Message + Default + 'static,
+        T: Message + 'static,
+        S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
     {
-        let Self { request, denied, .. } = self;
+        let Self { request, lazy_headers, denied, .. } = self;
         Box::pin(async move {
-            let service = tower::service_fn(|request: tonic::Request<SubscribeStatusRequest>| {
+            let service = tower::service_fn(|request: tonic::Request<M>| {
                 let subscribed = match &denied {
-                    None => subscribe(request.into_inner().queue_size),
+                    None => subscribe(request.into_inner()),
                     Some(status) => Err(status.clone()),
                 };
                 async move {
@@ -126,7 +127,7 @@ impl Call {
                     Ok(Response::new(stream))
                 }
             });
-            let codec = ProstCodec::<T, SubscribeStatusRequest>::default();
+            let codec = ProstCodec::<T, M>::default();
             as_grpc_go(grpc(codec).server_streaming(service, request).await)
         })
     }

@@ -67,6 +67,12 @@ pub enum Fault {
     },
     /// Devices are removed from their subnet.
     RemoveDevice { devices: Devices },
+    /// Devices get another firmware, and restart their network.
+    Firmware {
+        #[serde(default)]
+        devices: Devices,
+        version: String,
+    },
     /// `AddAsyncConnection` fails as a whole where it names one of these devices, or no longer.
     RefuseRegistration { devices: Devices, on: bool },
     /// Many status changes.
@@ -169,6 +175,11 @@ impl Fault {
             Self::Repeat { devices } => on_each(devices, Gateway::repeat_status),
             Self::RemoveDevice { devices } => on_each(devices, |gateway, now, id| {
                 gateway.connections_mut().remove_device(now, id)
+            }),
+            Self::Firmware { devices, version } => on_each(devices, |gateway, now, id| {
+                let change = |device: &mut Device| device.firmware = Some(version.clone());
+                gateway.connections_mut().reconfigure(now, id, change);
+                gateway.connections().subnet().get(id).is_some()
             }),
             Self::RefuseRegistration { devices, on } => on_each(devices, |gateway, _, id| {
                 gateway.refuse_registration(id, *on);

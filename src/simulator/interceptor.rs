@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 /// The services whose calls are counted.
-const SERVICES: [&str; 4] =
-    ["connect.Connect", "connect_master.ConnectMaster", "gateway.Gateway", "login.Login"];
+const SERVICES: [&str; 6] = [
+    "connect.Connect",
+    "connect_master.ConnectMaster",
+    "device.Device",
+    "event.Event",
+    "gateway.Gateway",
+    "login.Login",
+];
 /// Most methods that are counted: clients can make up names, which may not fill the memory.
 const METHODS_MAX: usize = 64;
 

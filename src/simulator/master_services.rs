@@ -29,12 +29,7 @@ pub(crate) fn login<'a>(master: &'a Master, method: &str, call: Call) -> Option<
 }
 
 /// `gsdk.gateway.Gateway`.
-pub(crate) fn gateway<'a>(
-    master: &'a Master,
-    method: &str,
-    call: Call,
-    lazy_headers: bool,
-) -> Option<Answering<'a>> {
+pub(crate) fn gateway<'a>(master: &'a Master, method: &str, call: Call) -> Option<Answering<'a>> {
     Some(match method {
         "GetList" => call
             .answer(move |()| Ok(gateway::GetListResponse { gateway_i_ds: master.gateway_ids() })),
@@ -42,7 +37,9 @@ pub(crate) fn gateway<'a>(
             let gateway_infos = master.infos(&r.gateway_i_ds)?;
             Ok(gateway::GetResponse { gateway_infos })
         }),
-        "SubscribeStatus" => call.subscribe(lazy_headers, move |size| master.subscribe(size)),
+        "SubscribeStatus" => {
+            call.subscribe(move |r: gateway::SubscribeStatusRequest| master.subscribe(r.queue_size))
+        }
         _ => return None,
     })
 }

@@ -1,6 +1,8 @@
 //! Messages that the generated types do not cover: a master's requests to one of its gateways, and
 //! the errors of `Multi` calls.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType};
@@ -42,13 +44,24 @@ impl<M: Message + Default> Message for ForGateway<M> {
     }
 }
 
+/// A `Multi` call: acts on each device on its own. An ID given twice counts once.
+pub(crate) fn for_each(
+    ids: Vec<u32>,
+    package: Package,
+    act: impl Fn(u32) -> Result<(), Status>,
+) -> Result<(), Status> {
+    let ids: BTreeSet<u32> = ids.into_iter().collect();
+    let failed = |id| act(id).err().map(|status| (id, status));
+    multi_result(&ids.into_iter().filter_map(failed).collect::<Vec<_>>(), package)
+}
+
 /// The result of a `Multi` call: an error if there are failed devices. Its code is that of the
 /// devices' errors where they agree, else UNKNOWN.
 ///
 /// Since V1.4 the failed devices are in its `grpc-status-details-bin`, a `google.rpc.Status` with
 /// one `MultiErrorResponse`, whose type name follows the package names of the call (wire, section
 /// 1).
-pub(crate) fn multi_result(failed: &[(u32, Status)], package: Package) -> Result<(), Status> {
+fn multi_result(failed: &[(u32, Status)], package: Package) -> Result<(), Status> {
     let Some((_, first)) = failed.first() else { return Ok(()) };
     let agreed = failed.iter().all(|(_, status)| status.code() == first.code());
     let code = if agreed { first.code() } else { Code::Unknown };

@@ -20,6 +20,8 @@ mod call;
 mod certs;
 mod control;
 mod control_api;
+mod details;
+mod device_services;
 mod fault;
 mod gate;
 mod gateway;

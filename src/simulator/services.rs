@@ -13,14 +13,18 @@ use axum::extract::{Request, State};
 use tonic::Status;
 
 use super::call::{Answer, Answering, Call};
+use super::device_services;
 use super::gateway::checks::first_of;
 use super::gateway::{Change, Gateway, Millis};
 use super::interceptor::{Interceptor, Package};
 use super::master::Master;
 use super::master_services;
-use super::messages::{ForGateway, multi_result};
+use super::messages::{ForGateway, for_each};
 use super::world::World;
 use crate::proto::connect::*;
+
+/// The only service of a master that needs no token.
+const LOGIN: &str = "login.Login";
 
 /// What a simulated gateway serves.
 pub(crate) struct Services {
@@ -40,7 +44,8 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
     if let Err(status) = interceptor.admit(service, package, method).await {
         return status.into_http();
     }
-    let answer = services.dispatch(service, method, Call::new(request, package)).await;
+    let call = Call::new(request, package, interceptor.lazy_headers());
+    let answer = services.dispatch(service, method, call).await;
     interceptor.delay_answer().await;
     answer
 }
@@ -48,22 +53,20 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
 impl Services {
     async fn dispatch(&self, service: &str, method: &str, call: Call) -> Answer {
         let full_name = format!("{}{service}", call.package().prefix());
-        let lazy_headers = self.interceptor.lazy_headers();
+        let call = match &self.master {
+            Some(master) if service != LOGIN => call.allowed_if(|token| master.check(token)),
+            _ => call,
+        };
         let answer = match (service, &self.master) {
             ("connect.Connect", None) => self.connect(method, call),
-            ("login.Login", Some(master)) => master_services::login(master, method, call),
-            ("gateway.Gateway", Some(master)) => {
-                let call = call.allowed_if(|token| master.check(token));
-                master_services::gateway(master, method, call, lazy_headers)
+            ("device.Device", _) => device_services::device(&self.world, method, call),
+            ("event.Event", _) => device_services::event(&self.world, method, call),
+            (LOGIN, Some(master)) => master_services::login(master, method, call),
+            ("gateway.Gateway", Some(master)) => master_services::gateway(master, method, call),
+            ("connect_master.ConnectMaster", Some(master)) if method.ends_with("DB") => {
+                master_services::stored(master, method, call)
             }
-            ("connect_master.ConnectMaster", Some(master)) => {
-                let call = call.allowed_if(|token| master.check(token));
-                if method.ends_with("DB") {
-                    master_services::stored(master, method, call)
-                } else {
-                    self.connect(method, call)
-                }
-            }
+            ("connect_master.ConnectMaster", Some(_)) => self.connect(method, call),
             _ => return unimplemented(format!("unknown service {full_name}")),
         };
         match answer {
@@ -134,17 +137,17 @@ impl Services {
                 self.change(r.device_id, Change::Mode(r.connection_mode))
             }),
             "SetConnectionModeMulti" => call.answer(move |r: SetConnectionModeMultiRequest| {
-                self.change_multi(r.device_i_ds, Change::Mode(r.connection_mode), package)
+                let mode = Change::Mode(r.connection_mode);
+                for_each(r.device_i_ds, package, |id| self.change(id, mode))
             }),
             "EnableSSL" | "DisableSSL" => {
                 call.answer(move |r: EnableSslRequest| self.change(r.device_id, ssl))
             }
             "EnableSSLMulti" | "DisableSSLMulti" => call.answer(move |r: EnableSslMultiRequest| {
-                self.change_multi(r.device_i_ds, ssl, package)
+                for_each(r.device_i_ds, package, |id| self.change(id, ssl))
             }),
             "SubscribeStatus" => {
-                let lazy_headers = self.interceptor.lazy_headers();
-                call.subscribe(lazy_headers, |size| self.world.subscribe(size))
+                call.subscribe(|r: SubscribeStatusRequest| self.world.subscribe(r.queue_size))
             }
             _ => return None,
         })
@@ -186,19 +189,11 @@ impl Services {
         })
     }
 
-    /// Acts on the gateway that manages the device; the first one refuses a device that none does.
-    fn on_manager<R>(
-        &self,
-        id: u32,
-        act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
-    ) -> Result<R, Status> {
-        self.world.ask(self.world.manager_of(id).unwrap_or(0), act)
-    }
-
     /// Unknown devices are an error, after the others are done.
     fn disconnect(&self, ids: Vec<u32>) -> Result<(), Status> {
-        let disconnected =
-            |id: &u32| self.on_manager(*id, |gateway, now| gateway.disconnect(now, *id)).is_ok();
+        let disconnected = |id: &u32| {
+            self.world.ask_manager(*id, |gateway, now| gateway.disconnect(now, *id)).is_ok()
+        };
         let ids: BTreeSet<u32> = ids.into_iter().collect();
         let unknown: Vec<u32> = ids.into_iter().filter(|id| !disconnected(id)).collect();
         if unknown.is_empty() {
@@ -209,14 +204,7 @@ impl Services {
     }
 
     fn change(&self, id: u32, change: Change) -> Result<(), Status> {
-        self.on_manager(id, |gateway, now| gateway.change(now, id, change))
-    }
-
-    /// Changes each device on its own. An ID given twice counts once.
-    fn change_multi(&self, ids: Vec<u32>, change: Change, package: Package) -> Result<(), Status> {
-        let ids: BTreeSet<u32> = ids.into_iter().collect();
-        let failed = |id| self.change(id, change).err().map(|status| (id, status));
-        multi_result(&ids.into_iter().filter_map(failed).collect::<Vec<_>>(), package)
+        self.world.ask_manager(id, |gateway, now| gateway.change(now, id, change))
     }
 }
 

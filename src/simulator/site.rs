@@ -74,6 +74,8 @@ pub struct Device {
     pub dhcp: bool,
     /// Whether it is switched on.
     pub powered: bool,
+    /// Its firmware, where that is not the one of its kind.
+    pub firmware: Option<String>,
 }
 
 impl Device {
@@ -89,6 +91,7 @@ impl Device {
             ssl: false,
             dhcp: true,
             powered: true,
+            firmware: None,
         }
     }
 

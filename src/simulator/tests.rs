@@ -1,5 +1,6 @@
 //! Tests of the simulated gateway over its real wire: TLS, both package ages, streams, faults.
 
+mod devices;
 mod master;
 
 use std::time::Duration;
@@ -96,7 +97,7 @@ async fn both_package_ages_or_one() {
         (Packages::Bare, "/gsdk.connect.Connect/GetDeviceList", Code::Unimplemented),
         (Packages::Gsdk, "/connect.Connect/GetDeviceList", Code::Unimplemented),
         (Packages::Gsdk, "/gsdk.connect.Connect/GetDeviceList", Code::Ok),
-        (Packages::Both, "/gsdk.event.Event/GetLog", Code::Unimplemented),
+        (Packages::Both, "/gsdk.user.User/GetList", Code::Unimplemented),
     ] {
         control.apply_fault(&Fault::Packages { serve: packages });
         inner.ready().await.unwrap();

@@ -16,6 +16,7 @@ use super::fault::{Fault, Step};
 use super::gateway::{Clock, Gateway, Millis};
 use super::queue::{Subscription, SubscriptionReport, Subscriptions};
 use crate::proto::connect::{ConnectInfo, StatusChange};
+use crate::proto::event::EventLog;
 
 /// A fault that is still to come, with a random generator of its own, so that other faults do not
 /// change its choices.
@@ -35,6 +36,7 @@ struct State {
     /// For faults applied at run time.
     rng: fastrand::Rng,
     subscriptions: Subscriptions<StatusChange>,
+    log_subscriptions: Subscriptions<EventLog>,
     /// The time for which `run` sleeps.
     sleeps_until: Option<Millis>,
 }
@@ -57,6 +59,7 @@ impl World {
             due: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             subscriptions: Subscriptions::default(),
+            log_subscriptions: Subscriptions::default(),
             sleeps_until: None,
         };
         Arc::new(Self { started: Instant::now(), state: Mutex::new(state), wake: Notify::new() })
@@ -98,7 +101,7 @@ impl World {
     }
 
     /// The index of the linked gateway that manages this device.
-    pub(crate) fn manager_of(&self, id: u32) -> Option<usize> {
+    fn manager_of(&self, id: u32) -> Option<usize> {
         let manages = |gateway: &Gateway| {
             gateway.is_linked() && gateway.connections().managed().contains_key(&id)
         };
@@ -142,6 +145,15 @@ impl World {
     ) -> Result<R, Status> {
         let absent = || Err(Status::unavailable("the gateway is not there"));
         self.with(index, act).unwrap_or_else(absent)
+    }
+
+    /// Acts on the gateway that manages the device; the first one refuses a device that none does.
+    pub(crate) fn ask_manager<R>(
+        &self,
+        id: u32,
+        act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
+    ) -> Result<R, Status> {
+        self.ask(self.manager_of(id).unwrap_or(0), act)
     }
 
     /// Acts on every gateway in turn.
@@ -189,8 +201,15 @@ impl World {
         self.lock().subscriptions.open(queue_size)
     }
 
+    /// A new subscription to what monitored devices record.
+    pub(crate) fn subscribe_logs(&self, queue_size: i32) -> Result<Subscription<EventLog>, Status> {
+        self.lock().log_subscriptions.open(queue_size)
+    }
+
     pub(crate) fn end_streams(&self, outcome: &Result<(), Status>) {
-        self.lock().subscriptions.end(outcome);
+        let mut state = self.lock();
+        state.subscriptions.end(outcome);
+        state.log_subscriptions.end(outcome);
     }
 
     pub(crate) fn subscriptions(&self) -> Vec<SubscriptionReport> {
@@ -257,12 +276,16 @@ impl State {
         }
     }
 
-    /// Delivers what the gateways report to the subscriptions.
+    /// Delivers what the gateways report, and what devices record, to the subscriptions.
     fn deliver(&mut self) {
         for gateway in &mut self.gateways {
             let changes = gateway.connections_mut().reports_mut().take();
             if !changes.is_empty() && gateway.is_linked() {
                 self.subscriptions.offer(&changes);
+            }
+            let logs = gateway.connections_mut().logs_mut().take();
+            if !logs.is_empty() && gateway.is_linked() {
+                self.log_subscriptions.offer(&logs);
             }
         }
     }

@@ -41,7 +41,7 @@ def make_stubs(folder, package_prefix):
     arguments = ["-I" + str(source), "--python_out=" + str(STUBS)]
     arguments += ["--grpc_python_out=" + str(STUBS)]
     assert protoc.main(["protoc"] + arguments + files) == 0
-    names = ("connect", "connect_master", "device", "err", "gateway", "login")
+    names = ("connect", "connect_master", "device", "err", "event", "gateway", "login")
     modules = {}
     for name in names:
         modules[name] = importlib.import_module("%s.%s_pb2" % (folder, name))

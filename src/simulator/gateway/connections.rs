@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Rules;
 use super::admission::Admission;
+use super::checks;
+use super::logs::Logs;
 use super::managed::{Managed, Origin};
 use super::reports::{Clock, Reports};
 use super::subnet::{Address, Dialed, Subnet};
@@ -24,6 +26,7 @@ pub(crate) struct Connections {
     admission: Admission,
     timers: Timers,
     reports: Reports,
+    logs: Logs,
 }
 
 impl Connections {
@@ -36,6 +39,7 @@ impl Connections {
             admission: Admission::default(),
             timers: Timers::default(),
             reports: Reports::new(clock),
+            logs: Logs::default(),
         }
     }
 
@@ -63,6 +67,25 @@ impl Connections {
     /// Whether there is such a device, in the subnet or in the list.
     pub(crate) fn knows(&self, id: u32) -> bool {
         self.subnet.get(id).is_some() || self.managed.contains_key(&id)
+    }
+
+    /// A managed device that is connected and answers.
+    pub(crate) fn responding(&self, id: u32) -> Result<&Device, tonic::Status> {
+        if !self.managed.contains_key(&id) {
+            return Err(checks::not_managed(id));
+        }
+        if !self.subnet.is_connected(id) {
+            return Err(tonic::Status::failed_precondition(format!(
+                "device {id} is not connected"
+            )));
+        }
+        let device = self.subnet.get(id).filter(|_| self.subnet.responds(id));
+        let silent = || tonic::Status::deadline_exceeded(format!("device {id} does not answer"));
+        device.ok_or_else(silent)
+    }
+
+    pub(crate) fn logs_mut(&mut self) -> &mut Logs {
+        &mut self.logs
     }
 
     pub(crate) fn reports_mut(&mut self) -> &mut Reports {
@@ -180,12 +203,12 @@ impl Connections {
     }
 
     fn connect(&mut self, now: Millis, id: u32) {
-        self.connect_silently(id);
+        self.connect_silently(now, id);
         self.set_status(now, id, self.subnet.connected_status(id));
     }
 
     /// Connects a managed device without a report. `false` if the device is not available.
-    pub(crate) fn connect_silently(&mut self, id: u32) -> bool {
+    pub(crate) fn connect_silently(&mut self, now: Millis, id: u32) -> bool {
         if !self.subnet.is_available(id) {
             return false;
         }
@@ -194,6 +217,7 @@ impl Connections {
         };
         (entry.kind, entry.mode) = (device.kind, device.mode);
         self.subnet.connect(id);
+        self.logs.connected(id, self.reports.unix_seconds(now));
         for timer in [Timer::Async(id), Timer::DialIn(id), Timer::KeepAlive(id)] {
             self.timers.cancel(timer);
         }
@@ -217,6 +241,7 @@ impl Connections {
             return;
         }
         self.subnet.disconnect(id);
+        self.logs.disconnected(id, self.reports.unix_seconds(now));
         self.timers.cancel(Timer::KeepAlive(id));
         if self.managed.get(&id).is_some_and(Managed::reconnects) {
             self.schedule_try(now, id, self.rules.timing.reconnect_interval_ms);
@@ -326,6 +351,10 @@ impl Connections {
         self.managed.clear();
         self.admission = Admission::default();
         self.timers.clear();
+        self.logs.forget_monitored();
+        for id in self.subnet.connected() {
+            self.logs.disconnected(id, self.reports.unix_seconds(now));
+        }
         for id in self.subnet.disconnect_all() {
             self.schedule_first_dial_in(now, id);
         }

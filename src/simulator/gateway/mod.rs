@@ -8,6 +8,7 @@
 mod admission;
 pub(crate) mod checks;
 mod connections;
+mod logs;
 mod managed;
 mod reports;
 mod subnet;
@@ -241,15 +242,7 @@ impl Gateway {
             })?),
             Change::Ssl(_) => None,
         };
-        if !self.connections.managed().contains_key(&id) {
-            return Err(checks::not_managed(id));
-        }
-        if !self.connections.subnet().is_connected(id) {
-            return Err(RpcStatus::failed_precondition(format!("device {id} is not connected")));
-        }
-        if !self.connections.subnet().responds(id) {
-            return Err(RpcStatus::deadline_exceeded(format!("device {id} does not answer")));
-        }
+        self.connections.responding(id)?;
         self.connections.reconfigure(now, id, |device| match change {
             Change::Mode(_) => device.mode = mode.unwrap_or(device.mode),
             Change::Ssl(ssl) => device.ssl = ssl,
@@ -304,7 +297,7 @@ impl Gateway {
         }
         match Status::try_from(status) {
             Ok(Status::TcpConnected | Status::TlsConnected) => {
-                self.connections.connect_silently(id);
+                self.connections.connect_silently(now, id);
             }
             Ok(_) => self.connections.disconnect_silently(now, id),
             Err(_) => {}
@@ -331,7 +324,7 @@ impl Gateway {
         if means_connected(status) {
             self.connections.set_status(now, id, Status::Disconnected.into());
         } else if self.connections.subnet().is_connected(id)
-            || self.connections.connect_silently(id)
+            || self.connections.connect_silently(now, id)
         {
             self.connections.set_status(now, id, connected);
         } else {

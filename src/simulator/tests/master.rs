@@ -70,6 +70,7 @@ async fn a_master_lets_in_by_certificate_and_token() {
 #[tokio::test]
 async fn what_a_master_stores_survives_a_device_gateways_restart() {
     use crate::proto::connect_master::connect_master_client::ConnectMasterClient;
+    use crate::proto::device::{GetInfoRequest, device_client::DeviceClient};
     use crate::proto::login::{LoginRequest, login_client::LoginClient};
     use crate::proto::{connect_master, gateway, gateway::gateway_client::GatewayClient};
     let simulator = Simulator::start(fleet(2, 10)).await.unwrap();
@@ -80,6 +81,7 @@ async fn what_a_master_stores_survives_a_device_gateways_restart() {
     let login = LoginClient::new(channel.clone()).login(request).await.unwrap();
     let token = login.into_inner().jwt_token;
     let mut client = ConnectMasterClient::new(channel.clone());
+    let devices = channel.clone();
     let mut gateways = GatewayClient::new(channel);
     let request = gateway::SubscribeStatusRequest { queue_size: 10 };
     let stream = gateways.subscribe_status(with_token(request, &token)).await.unwrap();
@@ -114,6 +116,12 @@ async fn what_a_master_stores_survives_a_device_gateways_restart() {
         control.managed().iter().filter(|one| one.status == 1).count() == 2
     })
     .await;
+    let mut devices = DeviceClient::new(devices);
+    let request = || GetInfoRequest { device_id: plain[0].id };
+    let error = devices.get_info(request()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+    let info = devices.get_info(with_token(request(), &token)).await.unwrap().into_inner();
+    assert!(info.info.is_some(), "a master needs no gateway's ID for it");
     let link = |up, forgets| Fault::GatewayLink { gateway: "gateway2".to_owned(), up, forgets };
     assert_eq!(control.apply_fault(&link(false, true)), 1);
     let lost = stream.next().await.unwrap().unwrap();
