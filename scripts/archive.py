@@ -1,6 +1,6 @@
 """Builds the program for one target and packs it: python scripts/archive.py TARGET [BINARY]
 
-The archive is target/dist/gsdk2mqtt-VERSION-TARGET.tar.gz, where `cargo binstall` looks for it. Linux
+The archive is target/packages/gsdk2mqtt-VERSION-TARGET.tar.gz, where `cargo binstall` looks for it. Linux
 targets are linked by zig, so that one machine builds all of them. BINARY is packed instead of a build. The
 same binary of the same commit always gives the same archive.
 """
@@ -39,8 +39,8 @@ def build(target):
         cargo = ["cargo-zigbuild", "zigbuild"]
     else:
         cargo = ["cargo", "build"]
-    run(*cargo, "--locked", "--release", "--target", target)
-    return ROOT / "target" / target / "release/gsdk2mqtt"
+    run(*cargo, "--locked", "--profile", "dist", "--target", target)
+    return ROOT / "target" / target / "dist/gsdk2mqtt"
 
 
 def pack(binary, target):
@@ -55,7 +55,7 @@ def pack(binary, target):
         with source.open("rb") as opened:
             archive.addfile(entry, opened)
 
-    path = ROOT / f"target/dist/{name}.tar.gz"
+    path = ROOT / f"target/packages/{name}.tar.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.GzipFile(path, "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         add(archive, binary, "gsdk2mqtt", 0o755)

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what `make test` needs on Debian and Ubuntu, and only what is missing: a C compiler (for
-# ring), mosquitto and its clients, Prometheus and its Alertmanager, curl, jq, faketime, shellcheck,
-# Python with grpcio, paho-mqtt, jsonnet and linters, cargo-deny. Asks nothing. Debian starts the
-# services it installs; this leaves none running that was not there before.
+# Installs what is missing on Debian and Ubuntu: `tools.sh build` what compiling needs, `tools.sh test`
+# also what `make test` needs. Says what it installs; asks nothing, except sudo for a password. Debian
+# starts the services it installs; this leaves none running that was not there before. On other
+# systems it names what is missing.
 set -eu
 
 PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin"
@@ -10,33 +10,30 @@ CARGO_DENY_VERSION=0.20 # pinned to a minor version: a new one may have new lint
 
 missing=""
 services=""
-need() { # need COMMAND PACKAGES [SERVICE]
+need() { # need COMMAND PACKAGES [SERVICES]
     command -v "$1" >/dev/null 2>&1 && return
     missing="$missing $2"
     services="$services ${3:-}"
 }
-need cc "gcc libc6-dev"
-need mosquitto mosquitto mosquitto
-need mosquitto_sub mosquitto-clients
-need prometheus prometheus "prometheus prometheus-node-exporter"
-need prometheus-alertmanager prometheus-alertmanager prometheus-alertmanager
-need curl curl
-need jq jq
-need setpriv util-linux
-need faketime faketime
-need shellcheck shellcheck
-need systemd-analyze systemd
-need python3 "python3 python3-venv"
 
 as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
-}
-
-install_packages() {
-    if ! command -v apt-get >/dev/null 2>&1; then
-        echo "these are missing:$missing; install them as your system does, then try again" >&2
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        echo "neither root nor sudo: run as root: $*" >&2
         exit 1
     fi
+}
+
+install_missing() {
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "missing:$missing (names of Debian's packages); install them, then try again" >&2
+        exit 1
+    fi
+    echo "installing with apt:$missing"
     # Debian's own way to say "start nothing"; one that is there already is left alone.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -54,48 +51,76 @@ install_packages() {
             as_root systemctl disable --now "$service" >/dev/null 2>&1 || true
         done
     fi
+    missing="" services=""
 }
 
-if [ -n "$missing" ]; then
-    install_packages
-fi
+# rust-toolchain.toml names the version of Rust, which rustup installs.
+install_rust() {
+    if ! command -v cargo >/dev/null 2>&1 && ! command -v rustup >/dev/null 2>&1; then
+        if apt-cache show rustup >/dev/null 2>&1; then
+            missing="rustup ca-certificates"
+            install_missing
+        else
+            echo "Rust is missing. Install it with this line, then try again:" >&2
+            echo "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2
+            exit 1
+        fi
+    fi
+    command -v rustup >/dev/null 2>&1 || return 0
+    toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+    if ! rustup toolchain list | grep -q "^$toolchain"; then
+        echo "installing with rustup: Rust $toolchain"
+        rustup toolchain install "$toolchain" --profile minimal -c clippy -c rustfmt
+    fi
+}
 
-if ! command -v cargo >/dev/null 2>&1; then
-    echo "cargo is missing; install Rust with rustup, then try again" >&2
-    exit 1
-fi
-if ! command -v cargo-deny >/dev/null 2>&1; then
-    # Into target/, so that nothing of the user's own is touched; unoptimised, since it runs once.
+install_cargo_deny() {
+    command -v cargo-deny >/dev/null 2>&1 && return
+    echo "installing into target/tools: cargo-deny"
+    # Unoptimized, since it runs once.
     cargo install --locked --debug --quiet --root target/tools cargo-deny \
         --version "^$CARGO_DENY_VERSION"
-fi
+}
 
-# A client of another make for the simulator, in a folder of its own.
 venv=target/tools/venv
-if [ ! -x "$venv/bin/python" ]; then
-    # Debian's python3 comes without the means to make one.
-    python3 -m venv "$venv" || {
-        rm -rf "$venv"
-        missing=python3-venv services=""
-        install_packages
-        python3 -m venv "$venv"
-    }
-fi
-if ! "$venv/bin/python" -c "import grpc, grpc_status, grpc_tools, _jsonnet" 2>/dev/null; then
+
+install_python_packages() {
+    if [ ! -x "$venv/bin/python" ]; then
+        echo "installing into target/tools: packages of Python"
+        # Debian's python3 comes without the means to make one.
+        python3 -m venv "$venv" || {
+            rm -rf "$venv"
+            missing=python3-venv
+            install_missing
+            python3 -m venv "$venv"
+        }
+    fi
+    # pip asks no index if all of them are there.
     "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt
-fi
-if ! "$venv/bin/python" -c "import kubernetes_validate, yamllint" 2>/dev/null ||
-    [ ! -x "$venv/bin/hadolint" ] || [ ! -x "$venv/bin/zizmor" ] ||
-    [ ! -x "$venv/bin/check-jsonschema" ]; then
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        -r tests/deploy/requirements.txt
-fi
-if ! "$venv/bin/python" -c "import jsonschema, rfc3339_validator" 2>/dev/null; then
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
-        -r tests/schema/requirements.txt
-fi
-if ! "$venv/bin/python" -c "import paho.mqtt" 2>/dev/null; then
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check \
+        -r tests/simulator/requirements.txt -r tests/dashboards/requirements.txt \
+        -r tests/deploy/requirements.txt -r tests/schema/requirements.txt \
         -r tests/demo/requirements.txt
+}
+
+need cc "gcc libc6-dev"
+need make make
+need git git
+if [ "${1:-}" = test ]; then
+    need mosquitto mosquitto mosquitto
+    need mosquitto_sub mosquitto-clients
+    need prometheus prometheus "prometheus prometheus-node-exporter"
+    need prometheus-alertmanager prometheus-alertmanager prometheus-alertmanager
+    need curl curl
+    need jq jq
+    need setpriv util-linux
+    need faketime faketime
+    need shellcheck shellcheck
+    need systemd-analyze systemd
+    need python3 "python3 python3-venv"
+fi
+install_missing
+install_rust
+if [ "${1:-}" = test ]; then
+    install_cargo_deny
+    install_python_packages
 fi
