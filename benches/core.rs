@@ -59,7 +59,7 @@ fn cpu_seconds() -> f64 {
     stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-/// The best of a few rounds: on a shared machine the others are somebody else's.
+/// The best of a few rounds: other programs on the machine slow down the rest.
 fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
     let now = Moment::from_millis(1_790_000_000_000);
     let received = Instant::now();
@@ -69,7 +69,7 @@ fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
     let mut allocations = 0.0;
     for _ in 0..ROUNDS {
         let region = Region::new(ALLOCATOR);
-        let begun = cpu_seconds();
+        let started = cpu_seconds();
         for number in 0..CHANGES {
             let device = number % devices;
             let gateway = gateways[(device / 1_000) as usize];
@@ -83,7 +83,7 @@ fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
                 out.clear();
             }
         }
-        best = best.min(cpu_seconds() - begun);
+        best = best.min(cpu_seconds() - started);
         out.clear();
         allocations = region.change().allocations as f64 / f64::from(CHANGES);
     }

@@ -51,11 +51,11 @@ async fn feed(streams: u64) {
             }
         });
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     let report = control.storm(Storm::of(CHANGES)).await.unwrap();
-    let told = begun.elapsed().as_secs_f64();
+    let told = started.elapsed().as_secs_f64();
     readers.join_all().await;
-    let read = begun.elapsed().as_secs_f64();
+    let read = started.elapsed().as_secs_f64();
     let discarded: u64 = report.subscriptions.iter().map(|one| one.discarded).sum();
     let changes = CHANGES as f64;
     println!(
@@ -80,9 +80,9 @@ async fn weigh() {
         |number| (format!("gateway{}", number + 1), mixed_devices(number, number * 1_000, 1_000));
     let gateways = (0..100).map(one).collect();
     let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
-    let begun = Instant::now();
+    let started = Instant::now();
     let simulator = Simulator::start(Settings { master, ..Settings::fast(0) }).await.unwrap();
-    let started = begun.elapsed();
+    let started = started.elapsed();
     let control = simulator.control();
     let connected = || control.managed().iter().filter(|one| matches!(one.status, 1 | 2)).count();
     while connected() < 100_000 {
@@ -92,7 +92,7 @@ async fn weigh() {
         "100 gateways x 1,000 devices: started in {:.2} s, all connected in {:.2} s; resident \
          memory {} MiB, of which {before} MiB were there before",
         started.as_secs_f64(),
-        begun.elapsed().as_secs_f64(),
+        started.elapsed().as_secs_f64(),
         resident_mib(),
     );
 }

@@ -386,6 +386,8 @@ fn examples_parse() {
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/pages.rs"]
+mod pages;
 #[path = "tidy/reliability.rs"]
 mod reliability;
 #[path = "tidy/tests.rs"]

@@ -35,7 +35,7 @@ impl Arrived {
     }
 }
 
-/// Subscribes to everything, until nobody holds what has arrived.
+/// Subscribes to everything, until what has arrived is dropped.
 pub(crate) fn subscribe(port: u16) -> Arc<Arrived> {
     let arrived = Arc::new(Arrived::default());
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -25,13 +25,13 @@ pub(crate) async fn draining(sizes: &Sizes) -> Table {
     let process = subject.process();
     process.forget_peak();
     broker.freeze();
-    let begun = Instant::now();
+    let started = Instant::now();
     tell(&simulators[0].control(), sizes.burst, None).await;
-    let told = begun.elapsed().as_secs_f64();
+    let told = started.elapsed().as_secs_f64();
     while pending(bridge).await + 2_000.0 < sizes.burst as f64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let read = begun.elapsed().as_secs_f64();
+    let read = started.elapsed().as_secs_f64();
     let peak = process.peak_mb();
     let cpu_us = process.cpu().as_secs_f64() * 1e6 / sizes.burst as f64;
     broker.thaw();
@@ -67,9 +67,9 @@ pub(crate) async fn far(sizes: &Sizes) -> Table {
     let subject = bridge(proxy, &simulators, "", &arrived).await;
     let process = subject.process();
     process.forget_peak();
-    let begun = Instant::now();
+    let started = Instant::now();
     tell(&simulators[0].control(), changes, Some(rate)).await;
-    let told = begun.elapsed().as_secs_f64();
+    let told = started.elapsed().as_secs_f64();
     let waiting = changes - arrived.events();
     until("every event arrives", || arrived.events() >= changes).await;
     let title = format!(
@@ -78,8 +78,10 @@ pub(crate) async fn far(sizes: &Sizes) -> Table {
     );
     let mut table = Table::new("far", title);
     table.row(Row::one("told a second", changes as f64 / told));
-    table
-        .row(Row::one("events delivered a second", changes as f64 / begun.elapsed().as_secs_f64()));
+    table.row(Row::one(
+        "events delivered a second",
+        changes as f64 / started.elapsed().as_secs_f64(),
+    ));
     table.row(Row::one("events waiting at the end of the telling", waiting as f64));
     table.row(Row::one("most memory, MB", process.peak_mb()));
     table.row(Row::one("lost or twice", arrived.events() as f64 - changes as f64).at_most(0.0));

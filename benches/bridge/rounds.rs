@@ -41,10 +41,10 @@ pub(crate) async fn run(
     let events = arrived.events();
     process.forget_peak();
     let cpu = process.cpu();
-    let begun = Instant::now();
+    let started = Instant::now();
     let told = tell(&gateway.control(), changes, rate).await;
     until("every event has arrived", || arrived.events() - events >= changes).await;
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     // The last acknowledgements and the last states are part of the work.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(arrived.events() - events, changes, "each once");

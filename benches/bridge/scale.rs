@@ -31,10 +31,10 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     let simulators = gateways(count, 1_000).await;
     let alone = fill(devices).await;
     let arrived = subscribe(broker.port);
-    let begun = Instant::now();
+    let started = Instant::now();
     let subject = bridge(broker.port, &simulators, "", &arrived).await;
     until("every state is published", || arrived.states() >= devices).await;
-    let started = begun.elapsed().as_secs_f64();
+    let started = started.elapsed().as_secs_f64();
     let process = subject.process();
     let resident_mb = process.resident_mb();
     table.row(
@@ -101,7 +101,7 @@ async fn empty_mb() -> f64 {
 async fn fill(devices: u64) -> f64 {
     let broker = Mosquitto::start(BROKER).await;
     let arrived = subscribe(broker.port);
-    let begun = Instant::now();
+    let started = Instant::now();
     let program = std::env::current_exe().unwrap();
     let arguments = ["fill".to_owned(), devices.to_string(), broker.port.to_string()];
     let mut child = Command::new(program).args(arguments).spawn().unwrap();
@@ -113,7 +113,7 @@ async fn fill(devices: u64) -> f64 {
     .await;
     assert!(status.unwrap().success());
     until("every message has arrived", || arrived.states() >= devices).await;
-    begun.elapsed().as_secs_f64()
+    started.elapsed().as_secs_f64()
 }
 
 async fn scrape(
@@ -131,10 +131,10 @@ async fn scrape(
     let mut times = Vec::new();
     let cpu = process.cpu();
     for _ in 0..5 {
-        let begun = Instant::now();
+        let started = Instant::now();
         // Not to the byte: the seconds go on.
         assert!(drain(port, "/metrics").await > text.len() / 10 * 9);
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     let cpu_ms = (process.cpu() - cpu).as_secs_f64() * 1e3 / 5.0;
     table.row(Row::one("scrape, ms (median)", quantile(times, 0.5)).at_most(250.0));
@@ -180,9 +180,9 @@ pub(crate) async fn idle() -> Table {
     let broker = Mosquitto::start(BROKER).await;
     let simulators = gateways(1, 1_000).await;
     let arrived = subscribe(broker.port);
-    let begun = Instant::now();
+    let started = Instant::now();
     let subject = bridge(broker.port, &simulators, "", &arrived).await;
-    let started = begun.elapsed().as_secs_f64();
+    let started = started.elapsed().as_secs_f64();
     let process = subject.process();
     // What follows the start is not yet quiet: second infos, HTTP/2 settling.
     tokio::time::sleep(Duration::from_secs(12)).await;

@@ -126,9 +126,9 @@ pub(crate) fn floor(mqtt_port: u16, gateway: &Simulator) -> Subject {
 
 /// Waits for a condition that nothing announces.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -141,11 +141,11 @@ pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64
     let mut next: Vec<(u32, i32)> =
         control.managed().iter().map(|one| (one.device_id, 3 - one.status)).collect();
     let mut told = Told::new();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut number = 0;
     while number < changes {
         let due = per_second.map_or(changes, |rate| {
-            (begun.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000 + 1
+            (started.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000 + 1
         });
         let until = due.min(changes).min(number + LOT);
         if until <= number {

@@ -186,7 +186,7 @@ impl Broker {
                 let wait = self.duplicates.step_back();
                 tracing::error!(?wait, "{reason}");
                 self.session.connect_at(now + wait);
-                // Closed without a word: `offline` would be said in the name of the other instance.
+                // Closed without `offline`, which would speak for the other instance.
                 if let Some(connection) = self.disconnected(state, reason, false) {
                     connection.disconnect();
                 }

@@ -71,7 +71,7 @@ impl Clock {
     /// Follows the wall clock; returns by how many milliseconds it has jumped, if it has.
     pub(crate) fn follow_wall_clock(&mut self) -> Option<i64> {
         let (before, wall, after) = (instant_now(), wall_time(), instant_now());
-        // A thread that was interrupted in between would see a jump; the next reading will tell.
+        // A thread that was interrupted in between would see a jump; the next reading shows it.
         (after.duration_since(before) < READ_WITHIN).then(|| self.compare(before, wall))?
     }
 

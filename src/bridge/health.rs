@@ -21,7 +21,7 @@ pub(crate) fn health(state: &State, broker: &Broker, takes_requests: bool) -> He
     Health { ready: reasons.is_empty(), reasons, degraded: degraded.collect() }
 }
 
-/// Logs reasons that have begun or ended, and updates the metrics.
+/// Logs reasons that began or ended, and updates the metrics.
 pub(crate) fn show_degraded(state: &State, broker: &Broker) {
     for reason in DegradedReason::ALL {
         let message = degraded(state, broker, reason);

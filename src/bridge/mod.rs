@@ -55,8 +55,8 @@ pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options, st
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
 /// How long it then waits for the broker to take `offline`.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
-/// How long it then waits for the session to end, and for the web server to have said what it has
-/// begun to. All three leave the store a second of the 5 s.
+/// How long it then waits for the session to end, and for the web server to finish its answers. All
+/// three leave the store a second of the 5 s.
 const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 
 /// The bridge, with everything it owns. The components know the state, and not each other.

@@ -148,10 +148,10 @@ impl Persistence {
         let written = if waits {
             log.tick()
         } else {
-            let begun = StdInstant::now();
+            let started = StdInstant::now();
             let written = log.write(changes, urgent);
             let cleaned = written.and_then(|()| log.clean(self.history.read_to));
-            self.write_seconds.observe(begun.elapsed().as_secs_f64());
+            self.write_seconds.observe(started.elapsed().as_secs_f64());
             self.recorder.written(log.current(), now);
             cleaned
         };

@@ -34,7 +34,7 @@ pub(crate) struct BrokerSession {
     fault: String,
     /// The fault, where it is a file of ours that is missing.
     file_missing: Option<String>,
-    /// The broker keeps no retained messages, as its CONNACK or a refusal said.
+    /// The broker keeps no retained messages, according to its CONNACK or a refusal.
     retain_unavailable: bool,
     /// `mqtt.max_answer`.
     answer_max: usize,

@@ -96,7 +96,7 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
                  address to async/add; otherwise ask again";
     change(runner, StepName::ModeSet, state, Change::Mode(Mode::ServerToDevice)).await;
     register(runner, |row| Some(row.status == Status::TlsConnected)).await;
-    let state = "It was set to be dialed and is registered, and the gateway goes on dialling it; \
+    let state = "It was set to be dialed and is registered, and the gateway keeps dialling it; \
                  see that it can be reached. Its ID is still in the accept filter, which does no \
                  harm";
     let is_dialed = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;

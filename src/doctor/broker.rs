@@ -64,7 +64,7 @@ fn granted(connected: &Connected, protocol: Protocol) -> Vec<Finding> {
     let packet = match (connected.announced_packet_size(), protocol) {
         (None, Protocol::V5) => Finding::ok("broker: announces no limit to the size of a packet"),
         (None, Protocol::V311) => Finding::note(
-            "broker: MQTT 3.1.1 does not tell how large a packet may be; answers to requests are \
+            "broker: MQTT 3.1.1 has no packet limit to announce; answers to requests are \
              bounded by mqtt.max_answer",
         ),
         (Some(size), _) if size < PACKET_MIN => Finding::fail(format!(
@@ -135,8 +135,8 @@ async fn publishing(
         (true, Protocol::V5) => findings
             .push(Finding::ok(format!("broker: permits publishing (tried {})", tried.join(", ")))),
         (true, Protocol::V311) => findings.push(Finding::note(
-            "broker: accepts what is published, but MQTT 3.1.1 does not tell whether it is passed \
-             on; whether the access list permits it is seen with mqtt.protocol = \"5\"",
+            "broker: accepts what is published, but MQTT 3.1.1 does not report whether it is \
+             passed on; whether the access list permits it is seen with mqtt.protocol = \"5\"",
         )),
         (false, _) => {}
     }

@@ -47,7 +47,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is true, then finishes the answers that have begun.
+/// Serves until `stop` is true, then finishes the answers in progress.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,

@@ -137,7 +137,7 @@ pub(crate) enum SecretError {
     #[error("is empty")]
     Empty,
     #[error("holds a NUL or more than 65535 bytes, which MQTT cannot carry")]
-    Unfit,
+    NotForMqtt,
 }
 
 /// Reads a secret from its file, less one newline at its end.
@@ -152,7 +152,7 @@ pub(crate) async fn read_secret(path: &Path) -> Result<SecretString, SecretError
         return Err(SecretError::Empty);
     }
     if text.contains('\0') || text.len() > usize::from(u16::MAX) {
-        return Err(SecretError::Unfit);
+        return Err(SecretError::NotForMqtt);
     }
     Ok(SecretString::from(text))
 }

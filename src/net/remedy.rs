@@ -19,7 +19,7 @@ struct Terms<'a> {
     address: String,
     key: String,
     noun: &'static str,
-    /// The port that was meant.
+    /// The port that is probably right.
     port: &'static str,
     certificate: String,
     /// How a new certificate is made.

@@ -69,7 +69,7 @@ pub struct Intent {
     pub device_ids: BTreeSet<DeviceId>,
     /// Who asked, as claimed.
     pub requested_by: Option<String>,
-    /// The steps known to be done or failed; one more may have been begun.
+    /// The steps known to be done or failed; one more may have started.
     pub steps: Value,
 }
 
@@ -86,11 +86,11 @@ pub enum BridgeEventKind {
         /// Why.
         reason: String,
     },
-    /// A new chain has begun.
+    /// A new chain began.
     ChainReset {
         /// The chain that has ended; `None` where it is not known.
         from: Option<String>,
-        /// The chain that has begun.
+        /// The new chain.
         to: String,
         /// Why.
         reason: String,
@@ -103,7 +103,7 @@ pub enum BridgeEventKind {
         #[serde(flatten)]
         intent: Intent,
     },
-    /// The store takes nothing: the bridge goes on in memory.
+    /// The store cannot be written; the bridge continues in memory.
     StoreFailed {
         /// Why.
         reason: String,

@@ -50,7 +50,7 @@ pub struct Outcome {
 
 impl Control {
     /// Applies a fault and returns how many devices or gateways it affected. A restart or a storm
-    /// goes on in the background; `run_fault` waits for its end.
+    /// continues in the background; `run_fault` waits for its end.
     ///
     /// # Panics
     ///

@@ -114,7 +114,7 @@ impl Recorder {
         self.shared.lock().current = None;
     }
 
-    /// Another log was begun; `gap` was before it.
+    /// Another log was started; `gap` was before it.
     pub(crate) fn log_replaced(&self, current: u64, gap: Gap) {
         let mut state = self.shared.lock();
         (state.current, state.now, state.written) = (Some(current), gap.to, true);

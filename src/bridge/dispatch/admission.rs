@@ -43,7 +43,7 @@ impl Admission {
         &self.settings.response_prefix
     }
 
-    /// Whether a message clears a retained request. MQTT 3.1.1 does not tell whether it does.
+    /// Whether a message clears a retained request. With MQTT 3.1.1 that is not known.
     pub(crate) fn clears_retained(&self, request: &mqtt::Request) -> bool {
         request.payload.is_empty() && (request.retain || self.is_v311)
     }

@@ -104,7 +104,7 @@ pub(crate) fn audit<C>(
     }
     let first: Vec<String> = device_ids.iter().take(AUDITED_MAX).map(ToString::to_string).collect();
     let devices = address.map_or_else(|| first.join(" "), |ip| ip.to_string());
-    let claimed = request.requested_by.as_deref().unwrap_or("nobody");
+    let claimed = request.requested_by.as_deref().unwrap_or("not given");
     tracing::info!(
         gateway = response.gateway.as_deref().map(tracing::field::display),
         command = %response.command,

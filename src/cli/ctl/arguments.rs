@@ -107,7 +107,7 @@ pub(crate) enum AcceptFilter {
         /// Let every device in
         #[arg(long)]
         allow_all: bool,
-        /// Let nobody in
+        /// Accept no device
         #[arg(long, conflicts_with_all = ["device_ids", "allow_all"])]
         none: bool,
     },

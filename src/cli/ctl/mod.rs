@@ -259,14 +259,14 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     };
     let input = std::io::stdin();
     if !input.is_terminal() {
-        let message = format!("{question} Add --yes if that is meant; nothing was done");
+        let message = format!("{question} Add --yes to confirm; nothing was done");
         return Ok(Some(Failure::new(Code::Cancelled, message)));
     }
-    write!(std::io::stderr(), "{question} Go on? [y/N] ")?;
+    write!(std::io::stderr(), "{question} Continue? [y/N] ")?;
     let mut line = String::new();
     input.lock().read_line(&mut line)?;
-    let meant = matches!(line.trim().to_lowercase().as_str(), "y" | "yes");
-    Ok((!meant).then(|| Failure::new(Code::Cancelled, "nothing was done")))
+    let confirmed = matches!(line.trim().to_lowercase().as_str(), "y" | "yes");
+    Ok((!confirmed).then(|| Failure::new(Code::Cancelled, "nothing was done")))
 }
 
 fn print_json(answer: &Response) -> anyhow::Result<()> {

@@ -89,7 +89,7 @@ pub(crate) enum Problem {
     ClosedOnMessage { client_id: String, times: u32 },
     #[error("became unreachable ({why})")]
     Lost { why: String },
-    #[error("said nothing for {} s, not even to a ping", .after.as_secs())]
+    #[error("sent nothing for {} s, not even a response to a ping", .after.as_secs())]
     Silent { after: Duration },
     #[error(
         "has acknowledged nothing for {} s although it takes what is published; see its log, and \

@@ -71,7 +71,7 @@ pub(crate) struct Half {
     pub(crate) held: bool,
     /// Nothing more is sent.
     pub(crate) closed: bool,
-    /// Nobody listens any more.
+    /// The listener is closed.
     pub(crate) deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,

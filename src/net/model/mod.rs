@@ -98,7 +98,8 @@ impl Network {
         self.each_line(address, |line| line.reset = true);
     }
 
-    /// One side's process is gone: it hears and says no more. What it had said is still delivered.
+    /// One side's process has ended: it reads and writes no more. What it had written is still
+    /// delivered.
     pub fn kill(&self, address: SocketAddr, side: Side) {
         self.each_line(address, |line| {
             line.half(side).closed = true;

@@ -93,7 +93,7 @@ impl Tail {
             Some(file) => file,
             None => match File::open(&path) {
                 Ok(file) => self.file.insert(file),
-                // No log was begun yet.
+                // There is no log yet.
                 Err(cause) if cause.kind() == ErrorKind::NotFound && offset == 0 => {
                     return Ok(false);
                 }

@@ -217,8 +217,8 @@ async fn to_server_to_device() {
     for (fate, steps, words) in [
         (Refused("SetConnectionModeMulti"), mode, "ask again"),
         (Lost("AddAsyncConnection"), added, "to async/add"),
-        (Gone, connected, "goes on dialling it"),
-        (GoneAndLost, connected, "goes on dialling it"),
+        (Gone, connected, "keeps dialling it"),
+        (GoneAndLost, connected, "keeps dialling it"),
     ] {
         let command = "mode/set server_to_device";
         stage.play(Kind::DialsIn, command, fate, steps, words).await;

@@ -83,7 +83,7 @@ async fn what_concerns_every_device_is_asked_first() {
     ] {
         for no in ["n\n", "\n", "what?\n"] {
             let mut terminal = Terminal::run(&desk, 100, "", words);
-            terminal.shows("Go on? [y/N]").await;
+            terminal.shows("Continue? [y/N]").await;
             terminal.types(no);
             let (code, shown) = terminal.ends().await;
             assert_eq!(code, 1, "{shown}");
@@ -95,7 +95,7 @@ async fn what_concerns_every_device_is_asked_first() {
         [("disconnect-all", "DisconnectAll"), ("accept-filter allow-all", "SetAcceptFilter")]
     {
         let mut terminal = Terminal::run(&desk, 100, "", words);
-        terminal.shows("Go on? [y/N]").await;
+        terminal.shows("Continue? [y/N]").await;
         terminal.types("y\n");
         assert_eq!(terminal.ends().await.0, 0);
         assert_eq!(control.calls().get(method), Some(&1), "{words}");
@@ -104,7 +104,7 @@ async fn what_concerns_every_device_is_asked_first() {
     for words in ["disconnect-all --yes", "accept-filter allow-all off"] {
         let (code, shown) = Terminal::run(&desk, 100, "", words).ends().await;
         assert_eq!(code, 0, "{shown}");
-        assert!(!shown.contains("Go on?"), "{shown}");
+        assert!(!shown.contains("Continue?"), "{shown}");
     }
 }
 

@@ -43,7 +43,7 @@ async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
     broker.freeze();
     connection.publish(1, publish("t/a", "x")).unwrap();
     let (reason, taken_over, _) = disconnected(&mut session).await;
-    assert!(reason.contains("said nothing for 1 s"), "{reason}");
+    assert!(reason.contains("sent nothing for 1 s"), "{reason}");
     assert!(!taken_over);
     broker.thaw();
     let mut connection = connected(&mut session).await.connection;
