@@ -82,7 +82,7 @@ async fn weigh() {
     let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
     let started = Instant::now();
     let simulator = Simulator::start(Settings { master, ..Settings::fast(0) }).await.unwrap();
-    let started = started.elapsed();
+    let start_seconds = started.elapsed().as_secs_f64();
     let control = simulator.control();
     let connected = || control.managed().iter().filter(|one| matches!(one.status, 1 | 2)).count();
     while connected() < 100_000 {
@@ -91,7 +91,7 @@ async fn weigh() {
     println!(
         "100 gateways x 1,000 devices: started in {:.2} s, all connected in {:.2} s; resident \
          memory {} MiB, of which {before} MiB were there before",
-        started.as_secs_f64(),
+        start_seconds,
         started.elapsed().as_secs_f64(),
         resident_mib(),
     );

@@ -34,14 +34,14 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
     let started = Instant::now();
     let subject = bridge(broker.port, &simulators, "", &arrived).await;
     until("every state is published", || arrived.states() >= devices).await;
-    let started = started.elapsed().as_secs_f64();
+    let start_seconds = started.elapsed().as_secs_f64();
     let process = subject.process();
     let resident_mb = process.resident_mb();
     table.row(
         Row::one("memory over the empty process's, MB", resident_mb - empty_mb).at_most(100.0),
     );
     table.row(Row::one("most memory while starting, MB", process.peak_mb()));
-    let ratio = Row::ratio("from start to all retained, s", started, alone).at_most(1.3);
+    let ratio = Row::ratio("from start to all retained, s", start_seconds, alone).at_most(1.3);
     table.row(ratio);
     table.row(Row::one("CPU from start to all retained, s", process.cpu().as_secs_f64()));
 
@@ -182,14 +182,14 @@ pub(crate) async fn idle() -> Table {
     let arrived = subscribe(broker.port);
     let started = Instant::now();
     let subject = bridge(broker.port, &simulators, "", &arrived).await;
-    let started = started.elapsed().as_secs_f64();
+    let start_seconds = started.elapsed().as_secs_f64();
     let process = subject.process();
     // What follows the start is not yet quiet: second infos, HTTP/2 settling.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let mut table = Table::new("idle", format!("1,000 devices, nothing happens for {REST:?}"));
     rest(&mut table, process).await;
     table.row(Row::one("memory, MB", process.resident_mb()));
-    table.row(Row::one("from start to online, s", started));
+    table.row(Row::one("from start to online, s", start_seconds));
     let size = std::fs::metadata(crate::harness::bridge::PROGRAM).unwrap().len();
     table.row(Row::one("binary, MB", size as f64 / 1e6));
     table
