@@ -57,8 +57,8 @@ install_missing() {
 # rust-toolchain.toml names the version of Rust, which rustup installs.
 install_rust() {
     if ! command -v cargo >/dev/null 2>&1 && ! command -v rustup >/dev/null 2>&1; then
-        if apt-cache show rustup >/dev/null 2>&1; then
-            missing="rustup ca-certificates"
+        if apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+            missing=rustup
             install_missing
         else
             echo "Rust is missing. Install it with this line, then try again:" >&2
@@ -105,6 +105,8 @@ install_python_packages() {
 need cc "gcc libc6-dev"
 need make make
 need git git
+# cargo fetches over TLS.
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 if [ "${1:-}" = test ]; then
     need mosquitto mosquitto mosquitto
     need mosquitto_sub mosquitto-clients
