@@ -245,7 +245,7 @@ impl Broker {
         }
         let message = "another gateway is being forgotten; ask again when that is answered";
         let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
-        self.session.reply(state, &request.reply(outcome, &BTreeSet::new()));
+        self.session.reply(state, &request.reply(outcome, BTreeSet::new()));
     }
 
     /// Does what is due by now.

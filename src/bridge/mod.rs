@@ -242,7 +242,7 @@ impl Bridge {
                 let State { publisher, fleet, .. } = &mut self.state;
                 publisher.all_changed(fleet);
                 publisher.content().discovery_mut().publish_again(fleet);
-                let reply = request.reply(Outcome::done(json!({})), &BTreeSet::new());
+                let reply = request.reply(Outcome::done(json!({})), BTreeSet::new());
                 self.broker.session.reply(&mut self.state, &reply);
             }
             BridgeCommand::Forget { gateway, device_ids } => {
@@ -274,7 +274,7 @@ impl Bridge {
                 Outcome::failed(Failure::new(Code::NotFound, message))
             }
         };
-        let reply = request.reply(outcome, &ids);
+        let reply = request.reply(outcome, ids);
         self.broker.session.reply(&mut self.state, &reply);
     }
 

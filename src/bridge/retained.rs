@@ -167,7 +167,7 @@ impl ForgetScan {
                        cleared; permit the bridge to read its own topics in the broker's access \
                        list";
         let outcome = Outcome::failed(Failure::new(Code::FailedPrecondition, message));
-        self.request.reply(outcome, &BTreeSet::new())
+        self.request.reply(outcome, BTreeSet::new())
     }
 
     /// All retained messages have been read: they are cleared. Returns the reply.
@@ -186,6 +186,6 @@ impl ForgetScan {
         tracing::info!(%gateway, topics = count, "clearing a gateway that is to be forgotten");
         let outbox = state.persistence.events.outbox_mut();
         state.publisher.content().clearing().clear_at_once(topics, outbox);
-        request.reply(outcome, &device_ids)
+        request.reply(outcome, device_ids)
     }
 }

@@ -252,11 +252,14 @@ impl BrokerSession {
         }
     }
 
-    /// Queues the answer to a request.
+    /// Queues the answer to a request, and the event of a change.
     pub(crate) fn reply(&self, state: &mut State, reply: &Reply) {
         let (answer, result) = reply.answer(self.answer_limit(state));
         let (owner, command) = (&reply.requester.owner, reply.command());
         state.metrics.command(owner, command, result);
+        if let Some(audit) = &reply.audit {
+            state.command_event(owner, audit);
+        }
         if let Err(dropped) = state.publisher.answer(answer) {
             let reason = dropped.as_str();
             tracing::debug!(gateway = owner, command, reason, "answer dropped");

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::clock::Clock;
+use super::dispatch::Audit;
 use super::persistence::Persistence;
 use super::status_page::StatusPage;
 use crate::commands::{DeviceFailure, Failure, Outcome};
@@ -17,8 +18,8 @@ use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, BridgeInfo, Directory, GatewayEventPayload, LinkFacts, Subject,
-    to_bytes,
+    BridgeEvent, BridgeEventKind, BridgeInfo, CommandEvent, Directory, GatewayEventPayload,
+    LinkFacts, Subject, to_bytes,
 };
 use crate::store::{HistoryStatus, Key, StoreError};
 
@@ -188,6 +189,19 @@ impl State {
         let payload = GatewayEventPayload::new(&self.directory, entry, self.events, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.persistence.events.append(at, subject, event.name(), payload);
+        self.publisher.content().states().bridge_info_changed();
+    }
+
+    /// A change was requested of a gateway, or of the bridge itself.
+    pub(crate) fn command_event(&mut self, owner: &str, audit: &Audit) {
+        self.events += 1;
+        let at = self.clock.now();
+        let mut gateways = self.directory.gateways.iter();
+        let gateway = gateways.find(|entry| entry.name.as_str() == owner);
+        let subject = gateway.map(|entry| Subject::Gateway(entry.name.clone()));
+        let event = CommandEvent::new(&self.directory, owner, self.events, at, audit);
+        let (subject, payload) = (subject.unwrap_or(Subject::Bridge), to_bytes(&event));
+        self.persistence.events.append(at, subject, CommandEvent::<Audit>::NAME, payload);
         self.publisher.content().states().bridge_info_changed();
     }
 

@@ -4,6 +4,7 @@
 //! same bytes.
 
 mod bridge;
+mod command;
 mod device;
 mod format;
 mod gateway;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
+pub use command::CommandEvent;
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use format::rfc3339;
 pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};

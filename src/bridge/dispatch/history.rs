@@ -85,7 +85,7 @@ impl Query {
             () = context.stopped() => Outcome::failed(stopping()),
         };
         let response = self.response(outcome);
-        let reply = Box::new(Reply { response, requester: self.requester });
+        let reply = Box::new(Reply { response, requester: self.requester, audit: None });
         context.report(TaskMessage::History(reply)).await;
     }
 

@@ -2,9 +2,12 @@
 //! and makes its response. It never waits, so no request delays an event.
 
 mod admission;
+mod audit;
 mod history;
 mod response;
 mod task;
+
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,15 +23,19 @@ use crate::ids::{CommandName, GatewayName, Moment};
 use crate::mqtt::{self, Requester};
 use crate::payload::{LinkFacts, to_bytes};
 use admission::{Admission, command_name};
+use audit::Target;
 use history::HistoryQueries;
-use response::{audit, refusal, respond};
+use response::{refusal, respond};
 use task::{Started, TaskContext, stopping};
 
+pub(crate) use audit::Audit;
 pub(crate) use response::{BridgeRequest, Reply};
 pub(crate) use task::{Finished, TaskMessage};
 
 /// Messages of tasks that wait for the loop. When full, the tasks wait, not the loop.
 const MESSAGES_MAX: usize = 1_024;
+/// The least time between two events of refused changes, of one gateway or of the bridge itself.
+const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the dispatcher reads of the loop's other parts.
 #[derive(Clone, Copy)]
@@ -54,7 +61,7 @@ pub(crate) enum Requested {
 pub(crate) struct CommandDispatcher {
     bridge: String,
     admission: Admission,
-    bridge_bucket: TokenBucket,
+    bridge_limits: Limits,
     gateways: Vec<GatewayCommands>,
     replay_cache: ReplayCache<Requester>,
     history: HistoryQueries,
@@ -74,24 +81,33 @@ struct GatewayCommands {
     name: GatewayName,
     declared: Declared,
     access: GatewayAccess,
-    bucket: TokenBucket,
+    limits: Limits,
+}
+
+/// What limits the requests to a gateway, or to the bridge itself.
+#[derive(Clone, Debug)]
+struct Limits {
+    requests: TokenBucket,
+    refusal_events: TokenBucket,
 }
 
 impl CommandDispatcher {
     /// `access`: to each gateway, in the order of the configuration.
     pub(crate) fn new(config: &Config, access: impl IntoIterator<Item = GatewayAccess>) -> Self {
         let admission = Admission::new(config);
-        let bucket = admission.bucket(Instant::now());
+        let now = Instant::now();
+        let refusal_events = TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now);
+        let limits = Limits { requests: admission.bucket(now), refusal_events };
         let gateway = |((name, gateway), access): ((&GatewayName, &Gateway), GatewayAccess)| {
             let (name, declared) = (name.clone(), declared(gateway));
-            GatewayCommands { name, declared, access, bucket: bucket.clone() }
+            GatewayCommands { name, declared, access, limits: limits.clone() }
         };
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         Self {
             bridge: config.bridge_name.clone(),
             gateways: config.gateways.iter().zip(access).map(gateway).collect(),
             admission,
-            bridge_bucket: bucket,
+            bridge_limits: limits,
             replay_cache: ReplayCache::default(),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
             tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
@@ -160,7 +176,8 @@ impl CommandDispatcher {
             return Requested::Nothing;
         }
         self.accept(gateway, request, view).unwrap_or_else(|refused| {
-            self.refuse(&request.command, refused, request.requester.clone());
+            let mqtt::Request { command, payload, requester, .. } = request;
+            self.refuse(command, refused, requester.clone(), payload);
             Requested::Nothing
         })
     }
@@ -172,8 +189,8 @@ impl CommandDispatcher {
         view: View<'_>,
     ) -> Result<Requested, Refused> {
         let mut commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
-        let bucket = commands.as_mut().map_or(&mut self.bridge_bucket, |it| &mut it.bucket);
-        self.admission.admit(request, bucket)?;
+        let limits = commands.as_mut().map_or(&mut self.bridge_limits, |it| &mut it.limits);
+        self.admission.admit(request, &mut limits.requests)?;
         let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
         let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
@@ -209,7 +226,7 @@ impl CommandDispatcher {
         let (requester, failure) = match self.replay_cache.look_up(now, key.as_ref(), requester) {
             Replay::Waiting => return false,
             Replay::Answered(response, requester) => {
-                self.replies.push(Reply { response: *response, requester });
+                self.replies.push(Reply { response: *response, requester, audit: None });
                 return false;
             }
             Replay::Refused(failure, requester) => (requester, failure),
@@ -228,7 +245,7 @@ impl CommandDispatcher {
             }
         };
         let refused = Refused { transaction: request.transaction, failure };
-        self.refuse(request.name.as_str(), refused, requester);
+        self.refuse(request.name.as_str(), refused, requester, &payload);
         false
     }
 
@@ -269,11 +286,8 @@ impl CommandDispatcher {
             return false;
         };
         let response = respond(&request, &requester, Some(name.to_string()), outcome);
-        let address = match &request.command {
-            Command::Connect(target) => Some(target.ip),
-            _ => None,
-        };
-        audit(&request, &response, &request.command.device_ids(), address);
+        let target = Target::new(&request.command, Some(&response));
+        let audit = Audit::ended(&request, &response, target);
         let waiters = ReplayKey::new(name, &request, &payload).map(|key| {
             let stored = was_run.then(|| (&response, to_bytes(&response).len()));
             self.replay_cache.finish(&key, stored)
@@ -282,14 +296,14 @@ impl CommandDispatcher {
         if was_run {
             let replayed = |requester| {
                 let response = Response { replayed: true, ..response.clone() };
-                Reply { response, requester }
+                Reply { response, requester, audit: None }
             };
             let replayed: Vec<Reply> = waiters.into_iter().map(replayed).collect();
-            self.replies.push(Reply { response, requester });
+            self.replies.push(Reply { response, requester, audit });
             self.replies.extend(replayed);
             return false;
         }
-        self.replies.push(Reply { response, requester });
+        self.replies.push(Reply { response, requester, audit });
         let mut change_started = false;
         for requester in waiters {
             // What kept the first from running, such as its expiry, was its own.
@@ -300,9 +314,17 @@ impl CommandDispatcher {
     }
 
     /// Replies to a request that is not run.
-    fn refuse(&mut self, command: &str, refused: Refused, requester: Requester) {
+    fn refuse(&mut self, command: &str, refused: Refused, requester: Requester, payload: &[u8]) {
         let response = refusal(command, refused, &requester);
-        self.replies.push(Reply { response, requester });
+        let is_owner = |gateway: &&mut GatewayCommands| gateway.name.as_str() == requester.owner;
+        let (gateway, limits) = match self.gateways.iter_mut().find(is_owner) {
+            Some(gateway) => (Some(gateway.name.to_string()), &mut gateway.limits),
+            None => (None, &mut self.bridge_limits),
+        };
+        let is_change = command.parse().is_ok_and(CommandName::changes);
+        let audit = (is_change && limits.refusal_events.take(Instant::now()))
+            .then(|| Audit::refused(gateway, &response, payload));
+        self.replies.push(Reply { response, requester, audit: audit.flatten() });
     }
 }
 

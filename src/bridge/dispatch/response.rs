@@ -1,9 +1,8 @@
-//! Responses to requests, the audit line of a change, and the answer's message within the broker's
-//! limit.
+//! Responses to requests, and the answer's message within the broker's limit.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
+use super::audit::{Audit, Target};
 use crate::commands::{
     AnswerLimit, BridgeCommand, FailureCode, Outcome, Refused, Request, Response,
 };
@@ -13,14 +12,14 @@ use crate::payload::to_bytes;
 
 /// Answers of this size and above carry a short one, for a broker that refuses them as too large.
 const SHORT_FROM: usize = 1_024;
-/// Devices named in an audit line, which counts the others.
-const AUDITED_MAX: usize = 20;
 
 /// A response and who gets it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) response: Response,
     pub(crate) requester: Requester,
+    /// Published as an event; `None` where no change was requested, and for a replayed response.
+    pub(crate) audit: Option<Audit>,
 }
 
 impl Reply {
@@ -32,7 +31,7 @@ impl Reply {
     /// The answer with the response, or with a short one where that exceeds the limit; and its
     /// result, as a label.
     pub(crate) fn answer(&self, limit: AnswerLimit) -> (Answer, &'static str) {
-        let Self { response, requester } = self;
+        let Self { response, requester, .. } = self;
         let answer = requester.answer(to_bytes(response));
         let (size, size_max) = (answer.packet_size(), limit.size_max());
         if size > size_max {
@@ -56,15 +55,15 @@ pub(crate) struct BridgeRequest {
 
 impl BridgeRequest {
     /// The reply to the request, which was about these devices.
-    pub(crate) fn reply(self, outcome: Outcome, device_ids: &BTreeSet<DeviceId>) -> Reply {
+    pub(crate) fn reply(self, outcome: Outcome, device_ids: BTreeSet<DeviceId>) -> Reply {
         let Self { request, requester } = self;
         let gateway = match &request.command {
             BridgeCommand::Republish => None,
             BridgeCommand::Forget { gateway, .. } => Some(gateway.to_string()),
         };
         let response = respond(&request, &requester, gateway, outcome);
-        audit(&request, &response, device_ids, None);
-        Reply { response, requester }
+        let audit = Audit::ended(&request, &response, Target::devices(device_ids));
+        Reply { response, requester, audit }
     }
 }
 
@@ -90,28 +89,4 @@ pub(crate) fn refusal(command: &str, refused: Refused, requester: &Requester) ->
     }
     let (gateway, outcome) = (Some(requester.owner.clone()), Outcome::failed(failure));
     Response::new(command, gateway, transaction, outcome, requester.received.elapsed())
-}
-
-/// Logs the audit line of a change, whatever its outcome; `address` is in place of devices.
-pub(crate) fn audit<C>(
-    request: &Request<C>,
-    response: &Response,
-    device_ids: &BTreeSet<DeviceId>,
-    address: Option<Ipv4Addr>,
-) {
-    if !request.name.changes() {
-        return;
-    }
-    let first: Vec<String> = device_ids.iter().take(AUDITED_MAX).map(ToString::to_string).collect();
-    let devices = address.map_or_else(|| first.join(" "), |ip| ip.to_string());
-    let claimed = request.requested_by.as_deref().unwrap_or("not given");
-    tracing::info!(
-        gateway = response.gateway.as_deref().map(tracing::field::display),
-        command = %response.command,
-        devices,
-        count = device_ids.len(),
-        requested_by = format!("{claimed:?} (a claim)"),
-        outcome = response.label(),
-        "a change was asked for"
-    );
 }

@@ -1,6 +1,7 @@
 //! Commands over MQTT as an outside client gives them: mosquitto_rr asks, the simulator shows.
 
 mod acl;
+mod audit;
 mod bad_input;
 mod changing;
 mod contended;

@@ -1,0 +1,149 @@
+//! The event of each change, as a client that audits reads it.
+
+use serde_json::{Value, json};
+
+use gsdk2mqtt::simulator::Fault;
+
+use super::{ALL, House, refusal};
+use crate::harness::patiently;
+use crate::harness::watcher::{Seen, Watcher, publish};
+
+/// Waits for the event of a command with this transaction.
+async fn event(watcher: &Watcher, owner: &str, transaction: &Value) -> Value {
+    let topic = format!("gsdk/{owner}/event/command");
+    let is_it = |seen: &Seen| seen.topic == topic && seen.json()["transaction"] == *transaction;
+    let seen = watcher.see(&format!("the event of {transaction}"), is_it).await;
+    assert!(!seen.retained, "{seen:?}");
+    seen.json()
+}
+
+fn events(watcher: &Watcher) -> Vec<Value> {
+    let all = watcher.all();
+    all.iter().filter(|seen| seen.topic.ends_with("/event/command")).map(|it| it.json()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_is_one_event_with_who_what_and_outcome() {
+    let house = House::new(3, ALL).await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let device = house.simulator.control().managed()[0].device_id;
+    let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
+    assert_eq!(house.ask("accept_filter/add", &request.to_string()).await["result"], "ok");
+    let told = event(&watcher, "lobby", &json!(1)).await;
+    let expected = json!({
+        "event_type": "command", "event_id": told["event_id"], "bridge": "bridge",
+        "gateway": "lobby", "command": "accept_filter/add", "device_ids": [device],
+        "requested_by": "Ann", "transaction": 1, "result": "ok",
+        "timestamp": told["timestamp"], "received_at": told["received_at"],
+    });
+    assert_eq!(told, expected);
+
+    let request = json!({"device_ids": [device, 7], "transaction": "2"});
+    assert_eq!(house.ask("disconnect", &request.to_string()).await["result"], "partial");
+    let told = event(&watcher, "lobby", &json!("2")).await;
+    assert_eq!(told["result"], "partial", "{told}");
+    assert_eq!(told["requested_by"], Value::Null);
+    assert_eq!(told["device_ids"], json!([7, device]));
+
+    // A change of the bridge itself, and one that fails.
+    let request = r#"{"gateway":"annex","device_ids":[7],"transaction":3,"requested_by":"Bob"}"#;
+    assert_eq!(refusal(&house.ask_of("bridge", "forget", request).await).0, "not_found");
+    let told = event(&watcher, "bridge", &json!(3)).await;
+    assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_found")));
+    assert_eq!((&told["gateway"], &told["device_ids"]), (&json!("annex"), &json!([7])));
+
+    // A repeat is answered from memory, and a command without change changes nothing.
+    let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
+    let replayed = house.ask("accept_filter/add", &request.to_string()).await;
+    assert_eq!(replayed["replayed"], true, "{replayed}");
+    house.ask("devices", r#"{"transaction":4}"#).await;
+    let request = r#"{"enabled":true,"transaction":12345678901234567890123}"#;
+    house.ask("accept_filter/allow_all", request).await;
+    let is_last = |seen: &Seen| {
+        seen.topic == "gsdk/lobby/event/command"
+            && seen.payload.contains("\"transaction\":12345678901234567890123,")
+    };
+    watcher.see("the last event", is_last).await;
+    assert_eq!(events(&watcher).len(), 4, "{:?}", events(&watcher));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_changes_are_told_at_most_once_a_second() {
+    let house = House::new(1, "").await;
+    let watcher = Watcher::start(house.broker.port).await;
+    let request = r#"{"device_ids":[7],"transaction":1,"requested_by":"Eve"}"#;
+    assert_eq!(refusal(&house.ask("disconnect", request).await).0, "not_permitted");
+    let told = event(&watcher, "lobby", &json!(1)).await;
+    assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_permitted")));
+    assert_eq!((&told["requested_by"], &told["device_ids"]), (&json!("Eve"), &json!([7])));
+
+    let began = std::time::Instant::now();
+    let lines = vec![request; 200].join("\n");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    let input = std::fs::File::open(file.path()).unwrap();
+    let sent = std::process::Command::new("mosquitto_pub")
+        .args(["-q", "1", "-p", &house.broker.port.to_string(), "-l"])
+        .args(["-t", "gsdk/lobby/request/disconnect"])
+        .stdin(input)
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let request = r#"{"gateway":"lobby","device_ids":[7],"transaction":2,"requested_by":"Eve"}"#;
+    // Another owner has a limit of its own.
+    assert_eq!(refusal(&house.ask_of("bridge", "forget", request).await).0, "not_permitted");
+    let told = event(&watcher, "bridge", &json!(2)).await;
+    assert_eq!(told["gateway"], "lobby", "{told}");
+    let seconds = began.elapsed().as_secs_f64();
+    let refused = events(&watcher).len();
+    assert!((refused as f64) <= 4.0 + seconds, "{refused} events in {seconds} s");
+    assert_eq!(house.simulator.control().calls().get("Disconnect"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_broker_and_a_kill_lose_no_event() {
+    let mut house = House::new(2, ALL).await;
+    let device = house.simulator.control().managed()[0].device_id;
+    // The broker is gone before the gateway has answered.
+    house.simulator.control().apply_fault(&Fault::LateAnswers { ms: 2_000 });
+    let request = json!({
+        "devices": [{"device_id": device, "ip": "192.168.0.104"}], "transaction": "away",
+    });
+    publish(house.broker.port, &["-t", "gsdk/lobby/request/async/add", "-m", &request.to_string()]);
+    patiently("the gateway is called", async {
+        while !house.simulator.control().calls().contains_key("AddAsyncConnection") {
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+    house.broker.kill();
+    let series = "gsdk_outbox_events";
+    patiently("the event waits", async {
+        while house.bridge.metric(series).await.is_none_or(|events| events < 1.0) {}
+    })
+    .await;
+    house.bridge.kill();
+    house.broker.restart().await;
+    house.simulator.control().apply_fault(&Fault::LateAnswers { ms: 0 });
+    let watcher = Watcher::start(house.broker.port).await;
+    house.bridge.restart();
+    let told = event(&watcher, "lobby", &json!("away")).await;
+    assert_eq!(told["command"], "async/add", "{told}");
+    house.is_listening().await;
+    let request = r#"{"event_types":["command"]}"#;
+    let recorded = patiently("it is in the history", async {
+        loop {
+            let answer = house.ask("history", request).await;
+            let found = answer["data"]["events"].as_array().unwrap().clone();
+            if found.iter().any(|event| event["delivered"] == true) {
+                return found;
+            }
+        }
+    })
+    .await;
+    let mut recorded = recorded[0].clone();
+    let fields = recorded.as_object_mut().unwrap();
+    fields.remove("id");
+    fields.remove("delivered");
+    assert_eq!(recorded, told);
+}
