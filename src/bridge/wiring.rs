@@ -234,6 +234,8 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
         host: mqtt.broker.at.host.clone(),
         port: mqtt.broker.at.port,
         tls,
+        alpn: mqtt.alpn.clone(),
+        websocket_path: mqtt.broker.path.clone(),
         client_id: mqtt.client_id.clone(),
         username: mqtt.username.clone(),
         password: password.or(password_file),

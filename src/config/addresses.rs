@@ -10,8 +10,15 @@ use serde::{Deserialize, Deserializer};
 use super::values::parsed;
 use crate::ids::HostPort;
 
-/// The ports of MQTT, and of MQTT over TLS.
-const MQTT_PORTS: (u16, u16) = (1883, 8883);
+/// The schemes of a broker, each with whether it is WebSocket and TLS, and its port.
+const BROKER_SCHEMES: [(&str, bool, bool, u16); 4] = [
+    ("mqtt", false, false, 1883),
+    ("mqtts", false, true, 8883),
+    ("ws", true, false, 80),
+    ("wss", true, true, 443),
+];
+/// The path of MQTT over WebSocket, where a URL has none.
+const WEBSOCKET_PATH: &str = "/mqtt";
 /// The port of a G-SDK device gateway.
 const GATEWAY_PORT: u16 = 4000;
 /// The port that a Suprema device listens on.
@@ -61,18 +68,24 @@ pub(crate) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr,
     })
 }
 
-/// The broker's address, and whether TLS is used.
+/// The broker's address, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
-    /// Whether the URL begins with `mqtts://`.
+    /// Whether the URL begins with `mqtts://` or `wss://`.
     pub tls: bool,
     /// The broker's host and port.
     pub at: HostPort,
+    /// The path of MQTT over WebSocket, if the URL begins with `ws://` or `wss://`.
+    pub path: Option<String>,
 }
 
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.at)
+        let is_ours = |(_, websocket, tls, _): &&(&str, bool, bool, u16)| {
+            (*websocket, *tls) == (self.path.is_some(), self.tls)
+        };
+        let scheme = BROKER_SCHEMES.iter().find(is_ours).map_or("mqtt", |(scheme, ..)| *scheme);
+        write!(f, "{scheme}://{}{}", self.at, self.path.as_deref().unwrap_or_default())
     }
 }
 
@@ -85,21 +98,41 @@ pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::
                         mqtt.password_file, and leave only mqtts://host:port"
                 .to_owned());
         }
-        let broker = text.split_once("://").and_then(|(scheme, rest)| {
-            let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
-                "mqtt" => (false, MQTT_PORTS.0),
-                "mqtts" => (true, MQTT_PORTS.1),
-                _ => return None,
-            };
-            let at = HostPort::parse(rest.strip_suffix('/').unwrap_or(rest), port)?;
-            Some(Broker { tls, at })
-        });
-        broker.ok_or_else(|| {
+        parse_broker(text).ok_or_else(|| {
             format!(
-                "{text:?} is not a broker; write mqtt://host:port or, with TLS, mqtts://host:port"
+                "{text:?} is not a broker; write mqtt://host:port or, with TLS, \
+                 mqtts://host:port; for WebSocket ws://host:port/path or wss://host:port/path"
             )
         })
     })
+}
+
+fn parse_broker(text: &str) -> Option<Broker> {
+    let (scheme, rest) = text.split_once("://")?;
+    let is_scheme = |(name, ..): &&(&str, bool, bool, u16)| name.eq_ignore_ascii_case(scheme);
+    let &(_, websocket, tls, port) = BROKER_SCHEMES.iter().find(is_scheme)?;
+    let (host, path) = match rest.find('/').filter(|_| websocket) {
+        Some(at) => rest.split_at(at),
+        None if websocket => (rest, WEBSOCKET_PATH),
+        None => (rest.strip_suffix('/').unwrap_or(rest), ""),
+    };
+    // No query: it may hold a secret, and URLs are logged.
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%".contains(c);
+    let at = HostPort::parse(host, port).filter(|_| path.chars().all(is_path))?;
+    Some(Broker { tls, at, path: websocket.then(|| path.to_owned()) })
+}
+
+/// Names of protocols that a TLS handshake offers.
+pub(crate) fn alpn<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    /// What the handshake has room for.
+    const LEN_MAX: usize = 255;
+    let names = Vec::<String>::deserialize(source)?;
+    match names.iter().find(|name| name.is_empty() || name.len() > LEN_MAX) {
+        Some(name) => Err(D::Error::custom(format!(
+            "{name:?} is not the name of a protocol; write 1 to {LEN_MAX} bytes, as in [\"mqtt\"]"
+        ))),
+        None => Ok(names),
+    }
 }
 
 /// An IPv4 address that a device can have.
@@ -126,7 +159,23 @@ mod tests {
         let shown = |text| read_text(broker, text).unwrap().to_string();
         assert_eq!(shown("mqtts://broker.lan"), "mqtts://broker.lan:8883");
         assert_eq!(shown("mqtt://[::1]:1884/"), "mqtt://[::1]:1884");
-        for text in ["broker", "http://x", "mqtt://", "mqtt://h:0", "mqtt://h/p", "mqtt://h:+5"] {
+        assert_eq!(shown("ws://broker"), "ws://broker:80/mqtt");
+        assert_eq!(shown("WSS://broker/"), "wss://broker:443/");
+        assert_eq!(shown("wss://[::1]:9001/a/b%20c"), "wss://[::1]:9001/a/b%20c");
+        for text in [
+            "broker",
+            "http://x",
+            "mqtt://",
+            "mqtt://h:0",
+            "mqtt://h/p",
+            "mqtt://h:+5",
+            "ws://",
+            "ws:///mqtt",
+            "ws://h:0/mqtt",
+            "ws://h/a b",
+            "ws://h/mqtt?token=x",
+            "ws://h/mqtt#x",
+        ] {
             assert!(read_text(broker, text).is_err(), "{text}");
         }
         let error = read_text(broker, "mqtt://user:hunter2@broker").unwrap_err();

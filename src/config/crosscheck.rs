@@ -21,9 +21,10 @@ pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     let tls =
         tree.read(&mqtt.child("url"), |it| addresses::broker(it).ok()).is_none_or(|url| url.tls);
     let files = ["ca_file", "cert_file", "key_file"];
-    if !tls && files.iter().any(|file| tree.is_set(&mqtt.child(file))) {
-        let warning = "mqtt: certificates are configured but not used, since mqtt.url does not \
-                       begin with mqtts://";
+    let has_alpn = tree.origin(&mqtt.child("alpn")) != Origin::Default;
+    if !tls && (has_alpn || files.iter().any(|file| tree.is_set(&mqtt.child(file)))) {
+        let warning = "mqtt: certificates or alpn are configured but not used, since mqtt.url \
+                       does not begin with mqtts:// or wss://";
         return vec![warning.to_owned()];
     }
     Vec::new()

@@ -73,8 +73,9 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// Where the broker is: `mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883
-    /// if left out; no path, no user name.
+    /// Where the broker is: `mqtt://host:port`, or `mqtts://host:port` for TLS; for WebSocket
+    /// `ws://host:port/path` or `wss://host:port/path`. Ports 1883, 8883, 80 and 443 and path
+    /// `/mqtt` if left out; no user name.
     #[serde(rename = "url", deserialize_with = "addresses::broker")]
     #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
     pub broker: Broker,
@@ -101,6 +102,10 @@ pub struct Mqtt {
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub key_file: Option<PathBuf>,
+    /// Names of protocols that the TLS handshake offers (ALPN), for brokers that want one, such as
+    /// `mqtt` for AWS IoT on port 443.
+    #[serde(default, deserialize_with = "addresses::alpn")]
+    pub alpn: Vec<String>,
     /// What all topics begin with: one or more levels, no wildcards, at most 128 bytes.
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "gsdk"))]

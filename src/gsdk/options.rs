@@ -33,7 +33,12 @@ impl GatewayOptions {
         DialTarget {
             peer: Peer::Gateway(self.name.clone()),
             address: self.address.clone(),
-            tls: Some(Tls { files, server_name: self.server_name.clone(), alpn: &["h2"] }),
+            tls: Some(Tls {
+                files,
+                server_name: self.server_name.clone(),
+                alpn: vec!["h2".to_owned()],
+            }),
+            websocket_path: None,
             deadline: self.timing.dial,
         }
     }

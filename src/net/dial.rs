@@ -1,4 +1,4 @@
-//! Opens a connection to a gateway or a broker: DNS, TCP, TLS, within one deadline.
+//! Opens a connection to a gateway or a broker: DNS, TCP, TLS, WebSocket, within one deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +11,10 @@ use tokio_rustls::TlsConnector;
 
 use super::activity::{ActivityClock, TrackedStream};
 use super::error::{DialError, Failure};
+use super::explain::late_failure;
 use super::target::DialTarget;
 use super::tls::Handshake;
+use super::websocket::{HandshakeError, WebSocket};
 use super::{TcpStream, connect, no_handles_left};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
@@ -51,10 +53,29 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, Failure> {
     tcp.set_nodelay(true).map_err(Failure::from_io)?;
     let activity = ActivityClock::start();
     let tcp = TrackedStream::new(tcp, activity.clone());
-    let Some(mut handshake) = handshake else {
-        let stream: Box<dyn Stream> = Box::new(tcp);
-        return Ok(Dialed { stream, certificate: None, certificate_requested: false, activity });
+    let dialed = match handshake {
+        Some(handshake) => secure(target, handshake, tcp, until, activity).await?,
+        None => Dialed {
+            stream: Box::new(tcp),
+            certificate: None,
+            certificate_requested: false,
+            activity,
+        },
     };
+    match &target.websocket_path {
+        Some(path) => upgrade(target, path, dialed, until).await,
+        None => Ok(dialed),
+    }
+}
+
+/// The TLS handshake.
+async fn secure(
+    target: &DialTarget,
+    mut handshake: Handshake,
+    tcp: TrackedStream<TcpStream>,
+    until: Instant,
+    activity: Arc<ActivityClock>,
+) -> Result<Dialed, Failure> {
     let connector = TlsConnector::from(handshake.config());
     let connecting = connector.connect(handshake.server_name(), tcp);
     let outcome = timeout_at(until, connecting)
@@ -69,6 +90,26 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, Failure> {
         }),
         Err(error) => Err(handshake.explain(error)),
     }
+}
+
+/// The WebSocket handshake.
+async fn upgrade(
+    target: &DialTarget,
+    path: &str,
+    dialed: Dialed,
+    until: Instant,
+) -> Result<Dialed, Failure> {
+    let Dialed { stream, certificate, certificate_requested, activity } = dialed;
+    let connecting = WebSocket::connect(stream, &target.address, path);
+    let outcome = timeout_at(until, connecting)
+        .await
+        .map_err(|_| Failure::WebsocketTimeout(target.deadline))?;
+    let websocket = outcome.map_err(|error| match error {
+        HandshakeError::Failure(failure) => failure,
+        HandshakeError::Io(error) => late_failure(target, certificate_requested, &error)
+            .unwrap_or_else(|| Failure::NotHttp(error.to_string())),
+    })?;
+    Ok(Dialed { stream: Box::new(websocket), certificate, certificate_requested, activity })
 }
 
 async fn connect_tcp(

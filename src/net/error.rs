@@ -38,13 +38,32 @@ pub(crate) enum Failure {
     NotTls,
     NoCommonProtocol,
     HungUp(io::Error),
-    NameMismatch { expected: String, names: Vec<String> },
-    WithoutSan { expected: String, subject: String },
-    Version1 { expected: String },
-    Expired { not_after: Moment, now: Moment },
-    NotYetValid { not_before: Moment, now: Moment },
-    UnknownIssuer { issuer: String, trusted: Option<(PathBuf, String)> },
-    IsCa { subject: String },
+    NameMismatch {
+        expected: String,
+        names: Vec<String>,
+    },
+    WithoutSan {
+        expected: String,
+        subject: String,
+    },
+    Version1 {
+        expected: String,
+    },
+    Expired {
+        not_after: Moment,
+        now: Moment,
+    },
+    NotYetValid {
+        not_before: Moment,
+        now: Moment,
+    },
+    UnknownIssuer {
+        issuer: String,
+        trusted: Option<(PathBuf, String)>,
+    },
+    IsCa {
+        subject: String,
+    },
     NotForServers,
     WeakSignature,
     Unacceptable(String),
@@ -52,6 +71,11 @@ pub(crate) enum Failure {
     ClientCertificateRefused(AlertDescription),
     NoCommonTls(String),
     Tls(String),
+    WebsocketTimeout(Duration),
+    /// It answers as a web server without WebSocket: its words.
+    NotWebsocket(String),
+    NoMqttOverWebsocket,
+    NotHttp(String),
 }
 
 impl Failure {
@@ -168,7 +192,10 @@ impl DialError {
             Failure::ConnectTimeout(_) => DialCode::ConnectTimeout,
             Failure::HandshakeTimeout(_) => DialCode::TlsTimeout,
             Failure::NotTls => DialCode::NotTls,
-            Failure::NoCommonProtocol => DialCode::NotHttp2,
+            Failure::NoCommonProtocol => match self.peer {
+                Peer::Broker { .. } => DialCode::AlpnRefused,
+                _ => DialCode::NotHttp2,
+            },
             Failure::HungUp(_) => DialCode::TlsClosed,
             Failure::NameMismatch { .. } => DialCode::CertificateNameMismatch,
             Failure::WithoutSan { .. } => DialCode::CertificateWithoutSan,
@@ -184,6 +211,10 @@ impl DialError {
             Failure::ClientCertificateRefused(_) => DialCode::ClientCertificateRefused,
             Failure::NoCommonTls(_) => DialCode::TlsIncompatible,
             Failure::Tls(_) => DialCode::TlsFailed,
+            Failure::WebsocketTimeout(_) => DialCode::WebsocketTimeout,
+            Failure::NotWebsocket(_) | Failure::NoMqttOverWebsocket | Failure::NotHttp(_) => {
+                DialCode::NotWebsocket
+            }
         }
     }
 
@@ -199,6 +230,7 @@ impl DialError {
                 | Failure::Unreachable(_)
                 | Failure::ConnectTimeout(_)
                 | Failure::HandshakeTimeout(_)
+                | Failure::WebsocketTimeout(_)
                 | Failure::HungUp(_)
         )
     }
@@ -240,6 +272,9 @@ pub enum DialCode {
     ClientCertificateRefused,
     TlsIncompatible,
     TlsFailed,
+    AlpnRefused,
+    WebsocketTimeout,
+    NotWebsocket,
 }
 
 impl DialCode {

@@ -117,14 +117,23 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// What an alert means that came after the handshake, as a missing client certificate's does with
-/// TLS 1.3; `None` where the error is no alert.
+/// The same as an error.
 pub(crate) fn late_alert(
     target: &DialTarget,
     requested: bool,
     error: &io::Error,
 ) -> Option<DialError> {
+    late_failure(target, requested, error).map(|failure| DialError::new(target, failure))
+}
+
+/// What an alert means that came after the handshake, as a missing client certificate's does with
+/// TLS 1.3; `None` where the error is no alert.
+pub(crate) fn late_failure(
+    target: &DialTarget,
+    requested: bool,
+    error: &io::Error,
+) -> Option<Failure> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
     let given = target.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some());
-    Some(DialError::new(target, of_alert(*alert, requested, given)))
+    Some(of_alert(*alert, requested, given))
 }

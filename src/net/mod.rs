@@ -8,6 +8,7 @@ use crate::ids::Moment;
 
 mod activity;
 mod backoff;
+mod broker_remedy;
 mod dial;
 mod error;
 mod explain;
@@ -17,6 +18,7 @@ pub mod model;
 mod remedy;
 mod target;
 mod tls;
+mod websocket;
 
 pub(crate) use activity::ActivityClock;
 pub(crate) use backoff::Backoff;

@@ -3,6 +3,7 @@
 use std::fmt::{self, Formatter, Result};
 
 use super::NO_HANDLES_REMEDY;
+use super::broker_remedy::{without_tls, write_broker};
 use super::error::{DialError, Failure, FileFailure, FileKind, Problem};
 use super::file::ReadError;
 use super::target::Peer;
@@ -44,7 +45,10 @@ impl<'a> Terms<'a> {
                 address: url.clone(),
                 key,
                 noun: "broker",
-                port: "broker's TLS port (usually 8883)",
+                port: match url.starts_with("wss://") {
+                    true => "broker's port for WebSocket with TLS",
+                    false => "broker's TLS port (usually 8883)",
+                },
                 certificate: format!("the certificate of {url}"),
                 how: "",
                 peer,
@@ -139,11 +143,14 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
             "{address} does not speak TLS, as a gateway always does; correct the port in {key} \
              (usually {GATEWAY_PORT}), or take away a proxy that ends TLS"
         ),
-        Failure::NotTls => write!(
-            f,
-            "{address} does not speak TLS; write mqtt://{} in {key}, or the {port}",
-            error.address
-        ),
+        Failure::NotTls
+        | Failure::WebsocketTimeout(_)
+        | Failure::NotWebsocket(_)
+        | Failure::NoMqttOverWebsocket
+        | Failure::NotHttp(_) => write_broker(&error.failure, address, f),
+        Failure::NoCommonProtocol if !terms.is_gateway() => {
+            write_broker(&error.failure, address, f)
+        }
         Failure::NoCommonProtocol => write!(
             f,
             "{address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC port; correct the \
@@ -157,7 +164,7 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
             )?;
             match terms.is_gateway() {
                 true => Ok(()),
-                false => write!(f, ": if it speaks plain MQTT, write mqtt:// in {key}"),
+                false => write!(f, ": if it is without TLS, write {}", without_tls(address)),
             }
         }
         Failure::ClientCertificateWanted if terms.is_gateway() => write!(

@@ -41,7 +41,9 @@ pub(crate) struct DialTarget {
     pub(crate) address: HostPort,
     /// TLS, unless the connection is plain.
     pub(crate) tls: Option<Tls>,
-    /// For DNS, TCP and TLS together; reading files has a deadline of its own.
+    /// The path of MQTT over WebSocket, unless the connection is not WebSocket.
+    pub(crate) websocket_path: Option<String>,
+    /// For DNS, TCP, TLS and WebSocket together; reading files has a deadline of its own.
     pub(crate) deadline: Duration,
 }
 
@@ -64,5 +66,5 @@ pub(crate) struct Tls {
     /// The name that the certificate must hold, where that is not the address's host.
     pub(crate) server_name: Option<String>,
     /// The protocols offered (ALPN).
-    pub(crate) alpn: &'static [&'static str],
+    pub(crate) alpn: Vec<String>,
 }

@@ -65,7 +65,7 @@ impl Handshake {
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
         // A server that knows no ALPN ignores this, and the protocol is spoken all the same.
-        config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
         let facts = Facts {
             expected,
             ca: tls.files.ca_file.clone().zip(trusted.subject),

@@ -4,6 +4,7 @@ mod faults;
 mod kill;
 mod scripted;
 mod tls;
+mod websocket;
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ fn settings(port: u16, protocol: Protocol) -> Settings {
         host: "127.0.0.1".to_owned(),
         port,
         tls: None,
+        alpn: Vec::new(),
+        websocket_path: None,
         client_id: "gsdk2mqtt_test".to_owned(),
         username: None,
         password: None,

@@ -73,7 +73,8 @@ def payloads_fit(document):
              "xx", "ssl/enable"]
     wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
               "deviceState", "deviceEvent", "response", "bridgeResponse", "request",
-              "bridgeEvent", "gatewayEvent unreachable", "gatewayEvent reachable"}
+              "bridgeEvent", "gatewayEvent unreachable", "gatewayEvent reachable",
+              "gatewayEvent command"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
 

@@ -390,6 +390,8 @@ mod tests {
             host: "broker.lan".to_owned(),
             port: 1883,
             tls: None,
+            alpn: Vec::new(),
+            websocket_path: None,
             client_id: "test".to_owned(),
             username: None,
             password: None,
@@ -403,6 +405,7 @@ mod tests {
             peer: Peer::Broker { url: settings.url() },
             address: settings.address(),
             tls: None,
+            websocket_path: None,
             deadline: keep_alive,
         };
         let context = FaultContext::new(&settings, target, false);

@@ -226,14 +226,18 @@ impl<'a> FaultContext<'a> {
     }
 
     fn closed_early(&self) -> Problem {
-        let hint = match (self.target.tls.is_some(), self.settings.protocol) {
-            (true, _) => "it may want a client certificate (mqtt.cert_file)",
-            (false, Protocol::V5) => {
+        let is_plain = self.target.tls.is_none() && self.target.websocket_path.is_none();
+        let hint = match (is_plain, self.settings.protocol) {
+            (false, _) if self.target.tls.is_some() => {
+                "it may want a client certificate (mqtt.cert_file) or a protocol's name (mqtt.alpn)"
+            }
+            (false, _) => "its path for WebSocket (mqtt.url) may not be one of MQTT",
+            (true, Protocol::V5) => {
                 "if this port speaks TLS, write mqtts:// in mqtt.url; if the broker knows only \
                  MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             // A broker that keeps no retained messages refuses the last will in this way.
-            (false, Protocol::V311) => {
+            (true, Protocol::V311) => {
                 "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
                  retain_available true); or, if this port speaks TLS, write mqtts:// in mqtt.url"
             }

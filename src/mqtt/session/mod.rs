@@ -126,11 +126,12 @@ async fn attempt(
     events: &mpsc::Sender<Event>,
     stopping: &Arc<AtomicBool>,
 ) -> Result<Ended, Fault> {
-    let tls = |files| Tls { files, server_name: None, alpn: &[] };
+    let tls = |files| Tls { files, server_name: None, alpn: settings.alpn.clone() };
     let target = DialTarget {
         peer: Peer::Broker { url: settings.url() },
         address: settings.address(),
         tls: settings.tls.clone().map(tls),
+        websocket_path: settings.websocket_path.clone(),
         deadline: settings.limits.connect_deadline,
     };
     let password = match &settings.password {

@@ -46,7 +46,7 @@ pub struct Limits {
     pub incoming_max: u32,
     /// The same for MQTT 3.1.1, where a larger packet ends the connection.
     pub incoming_max_v311: u32,
-    /// For DNS, TCP and TLS together.
+    /// For DNS, TCP, TLS and WebSocket together.
     pub connect_deadline: Duration,
     /// For the CONNACK.
     pub connack_deadline: Duration,
@@ -84,6 +84,10 @@ pub struct Settings {
     pub port: u16,
     /// `None`: without TLS.
     pub tls: Option<TlsFiles>,
+    /// The protocols that the TLS handshake offers (ALPN).
+    pub alpn: Vec<String>,
+    /// The path of MQTT over WebSocket; `None`: without WebSocket.
+    pub websocket_path: Option<String>,
     pub client_id: String,
     pub username: Option<String>,
     pub password: Option<Password>,
@@ -101,8 +105,11 @@ impl Settings {
     /// The broker as a URL without credentials, for messages.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
-        format!("{scheme}://{}", self.address())
+        let secure = if self.tls.is_some() { "s" } else { "" };
+        match &self.websocket_path {
+            Some(path) => format!("ws{secure}://{}{path}", self.address()),
+            None => format!("mqtt{secure}://{}", self.address()),
+        }
     }
 
     pub(crate) fn address(&self) -> HostPort {

@@ -1,0 +1,53 @@
+//! The texts of dial errors that only a broker has: TLS where it may be without, the protocols that
+//! TLS offers, and WebSocket.
+
+use std::fmt::{Formatter, Result};
+
+use super::error::Failure;
+
+/// What is wrong with the broker at this URL.
+pub(crate) fn write_broker(failure: &Failure, url: &str, f: &mut Formatter<'_>) -> Result {
+    match failure {
+        Failure::NotTls => write!(
+            f,
+            "{url} does not speak TLS; write {} in mqtt.url, or the broker's port for TLS",
+            without_tls(url)
+        ),
+        Failure::NoCommonProtocol => write!(
+            f,
+            "{url} refused the protocols that the TLS handshake offers (ALPN); correct mqtt.alpn, \
+             or take it away"
+        ),
+        Failure::WebsocketTimeout(after) => write!(
+            f,
+            "{url} takes connections but did not answer the WebSocket handshake within {} s; it \
+             hangs, or it is not the broker's port for WebSocket: correct mqtt.url",
+            after.as_secs_f32()
+        ),
+        Failure::NotWebsocket(answer) => write!(
+            f,
+            "{url} answers plain HTTP ({answer}), not WebSocket; correct port and path in \
+             mqtt.url to where the broker serves WebSocket (mosquitto: protocol websockets)"
+        ),
+        Failure::NoMqttOverWebsocket => write!(
+            f,
+            "{url} speaks WebSocket but not its sub-protocol mqtt; correct the path in mqtt.url \
+             to the one where the broker serves MQTT"
+        ),
+        Failure::NotHttp(cause) => write!(
+            f,
+            "{url} does not answer the WebSocket handshake ({cause}); correct the port in \
+             mqtt.url, or write there {}",
+            match url.starts_with("wss://") {
+                true => "mqtts:// if it is a port without WebSocket",
+                false => "wss:// if it speaks TLS, or mqtt:// if it is a port without WebSocket",
+            }
+        ),
+        other => write!(f, "{other:?}"),
+    }
+}
+
+/// The broker's URL without TLS.
+pub(crate) fn without_tls(url: &str) -> String {
+    url.replacen("s://", "://", 1)
+}
