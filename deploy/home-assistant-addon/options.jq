@@ -24,7 +24,10 @@ def twice: group_by(.)[] | select(length > 1) | first;
   ($password | set("password_file")),
   (.mqtt_ca_file | file | set("ca_file")),
   "[http]",
-  (if .status_page then "0.0.0.0:9925" else "127.0.0.1:9925" end | set("listen")),
+  (if .status_page then "0.0.0.0" else "127.0.0.1" end
+    | ("\(.):9926" | set("listen")), ("\(.):9925" | set("metrics_listen"))),
+  # Ingress, which has checked the login; that is the Supervisor's address in every installation.
+  (["127.0.0.0/8", "::1", "172.30.32.2"] | set("anonymous_from")),
   # Ingress passes on whatever name the browser has for Home Assistant.
   (["*"] | set("hosts")),
   "[commands]",

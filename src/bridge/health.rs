@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::broker::Broker;
 use super::state::State;
+use super::web::Web;
 use crate::mqtt::Rejection;
 use crate::net::is_file_missing;
 use crate::payload::{Degraded, DegradedReason, Health};
@@ -12,19 +13,19 @@ use crate::payload::{Degraded, DegradedReason, Health};
 const FILES_NAMED_MAX: usize = 10;
 
 /// The answer of `/readyz`; `takes_requests`: whether a command is permitted.
-pub(crate) fn health(state: &State, broker: &Broker, takes_requests: bool) -> Health {
+pub(crate) fn health(state: &State, broker: &Broker, web: &Web, takes_requests: bool) -> Health {
     let reasons = not_ready(state, broker, takes_requests);
     let degraded = DegradedReason::ALL.into_iter().filter_map(|reason| {
-        let message = degraded(state, broker, reason)?;
+        let message = degraded(state, broker, web, reason)?;
         Some(Degraded { reason, message })
     });
     Health { ready: reasons.is_empty(), reasons, degraded: degraded.collect() }
 }
 
 /// Logs reasons that began or ended, and updates the metrics.
-pub(crate) fn show_degraded(state: &State, broker: &Broker) {
+pub(crate) fn show_degraded(state: &State, broker: &Broker, web: &Web) {
     for reason in DegradedReason::ALL {
-        let message = degraded(state, broker, reason);
+        let message = degraded(state, broker, web, reason);
         if !state.metrics.set_degraded(reason, message.is_some()) {
             continue;
         }
@@ -36,7 +37,7 @@ pub(crate) fn show_degraded(state: &State, broker: &Broker) {
 }
 
 /// Why the bridge is degraded for this reason, and what to do; `None` where it is not.
-fn degraded(state: &State, broker: &Broker, reason: DegradedReason) -> Option<String> {
+fn degraded(state: &State, broker: &Broker, web: &Web, reason: DegradedReason) -> Option<String> {
     match reason {
         DegradedReason::MessagesRefused => refused(state.publisher.refused(false)),
         DegradedReason::RetainedNotKept => broker.session.loses_retained().then(|| {
@@ -54,17 +55,19 @@ fn degraded(state: &State, broker: &Broker, reason: DegradedReason) -> Option<St
             fault.map(|it| format!("the history: {it}; events are published all the same"))
         }
         DegradedReason::AnotherInstance => broker.duplicates.fault(Instant::now()),
-        DegradedReason::FileMissing => files_missing(state, broker),
+        DegradedReason::FileMissing => files_missing(state, broker, web),
     }
 }
 
-/// Files that connections wait for, with what to do.
-fn files_missing(state: &State, broker: &Broker) -> Option<String> {
+/// Files that connections and the web server wait for, with what to do.
+fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
     let errors = state.facts.iter().filter_map(|facts| facts.last_error.as_ref());
     let of_gateways = errors.filter(|error| is_file_missing(&error.code));
+    let of_web = web.file_problems();
     let all: Vec<&str> = of_gateways
         .map(|error| error.message.as_str())
         .chain(broker.session.file_missing())
+        .chain(of_web.iter().map(String::as_str))
         .take(FILES_NAMED_MAX)
         .collect();
     (!all.is_empty()).then(|| all.join("; "))

@@ -124,7 +124,7 @@ impl Bridge {
         self.dispatcher.persisted();
         self.broker.session.publish(&mut self.state);
         self.broker.subscribe_requests(&mut self.state, self.dispatcher.request_owners());
-        show_degraded(&self.state, &self.broker);
+        show_degraded(&self.state, &self.broker, &self.web);
     }
 
     async fn stop(&mut self) {
@@ -168,7 +168,7 @@ impl Bridge {
 
     fn answer_query(&mut self, query: Query) {
         let takes_requests = self.dispatcher.request_owners().is_some();
-        let health = |state: &State| health(state, &self.broker, takes_requests);
+        let health = |state: &State| health(state, &self.broker, &self.web, takes_requests);
         web::answer(query, &mut self.state, health);
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::state::State;
@@ -16,11 +16,21 @@ use crate::payload::Health;
 pub(crate) struct Web {
     task: JoinHandle<()>,
     queries: mpsc::Receiver<Query>,
+    /// Why files of the web server cannot be used.
+    file_problems: watch::Receiver<Vec<String>>,
 }
 
 impl Web {
-    pub(crate) const fn new(task: JoinHandle<()>, queries: mpsc::Receiver<Query>) -> Self {
-        Self { task, queries }
+    pub(crate) const fn new(
+        task: JoinHandle<()>,
+        queries: mpsc::Receiver<Query>,
+        file_problems: watch::Receiver<Vec<String>>,
+    ) -> Self {
+        Self { task, queries, file_problems }
+    }
+
+    pub(crate) fn file_problems(&self) -> Vec<String> {
+        self.file_problems.borrow().clone()
     }
 
     /// The next question. Cancel safe.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::Bridge;
 use super::broker::Broker;
@@ -23,7 +23,7 @@ use crate::desired::DesiredState;
 use crate::fleet::{Fleet, GatewaySettings, Target};
 use crate::gsdk::{GatewayOptions, RpcRecord, Timing, code_name};
 use crate::homeassistant::{Controls, Discovery};
-use crate::http::{self, LoopClient};
+use crate::http::{self, Listeners, LoopClient};
 use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher};
@@ -67,12 +67,12 @@ impl From<StoreError> for StartError {
     }
 }
 
-/// Starts the gateways' tasks, the broker's session and the web server on `listener`, which is of
+/// Starts the gateways' tasks, the broker's session and the web server on `listeners`, which are of
 /// the runtime `web`; the loop turns with [`Bridge::run`]. Gateways and broker need not be there.
 ///
 /// # Errors
 /// When the metrics cannot be set up, or the state directory cannot be used.
-pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Bridge, StartError> {
+pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Bridge, StartError> {
     let clock = Clock::start();
     let metrics = Metrics::new(VERSION, COMMIT)?;
     let write_seconds = metrics.store.write_seconds.clone();
@@ -93,7 +93,9 @@ pub fn start(config: &Config, listener: TcpListener, web: &Handle) -> Result<Bri
     let (event_loop, queries) = LoopClient::new();
     let heartbeat = Heartbeat::start();
     let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
-    let web = Web::new(web.spawn(http::serve(listener, settings, gateways.stopped())), queries);
+    let file_problems = settings.file_problems.subscribe();
+    let server = web.spawn(http::serve(listeners, settings, gateways.stopped()));
+    let web = Web::new(server, queries, file_problems);
     let instance_id = directory.instance_id.clone();
     let mut broker = Broker::start(config, broker_settings(config), instance_id);
     let (gateway_count, enabled) = (directory.gateways.len(), config.home_assistant.enabled);
@@ -290,5 +292,11 @@ fn web_settings(
         metrics: metrics.clone(),
         groups,
         hosts: http::Hosts::new(&config.http.hosts),
+        anonymous_from: config.http.anonymous_from.clone(),
+        files: http::FilePaths {
+            token_file: config.http.token_file.clone(),
+            certificate: config.http.cert_file.clone().zip(config.http.key_file.clone()),
+        },
+        file_problems: watch::Sender::new(Vec::new()),
     }
 }

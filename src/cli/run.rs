@@ -1,8 +1,10 @@
 //! `gsdk2mqtt run`: the service.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 
 use super::notify::Systemd;
 use crate::bridge;
@@ -21,16 +23,17 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let config = loaded.config;
-    let listen = config.http.listen;
     let web = http::start_runtime().context("the system gives no thread for the web server")?;
-    let listener = {
+    let listeners = {
         let _runtime = web.enter();
-        http::listen(listen).with_context(|| {
-            format!("cannot listen on {listen}; free the address or set another in http.listen")
-        })?
+        let metrics = config.http.metrics_listen;
+        http::Listeners {
+            main: listen(config.http.listen, "http.listen")?,
+            metrics: metrics.map(|it| listen(it, "http.metrics_listen")).transpose()?,
+        }
     };
-    let address = listener.local_addr()?;
-    let bridge = bridge::start(&config, listener, &web)?;
+    let address = listeners.main.local_addr()?;
+    let bridge = bridge::start(&config, listeners, &web)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         gateways = config.gateways.len(),
@@ -51,4 +54,10 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     // On a worker, like the tasks that wake it: waking the main thread costs a switch each time.
     let event_loop = tokio::spawn(bridge.run(shutdown));
     event_loop.await.context("internal error: the event loop panicked; please report this")
+}
+
+fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    http::listen(address).with_context(|| {
+        format!("cannot listen on {address}; free the address or set another in {key}")
+    })
 }

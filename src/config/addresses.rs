@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -66,6 +67,24 @@ pub(crate) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr,
             format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
         })
     })
+}
+
+pub(crate) fn optional_listen<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    listen(source).map(Some)
+}
+
+/// Networks (`10.0.0.0/8`) and single addresses.
+pub(crate) fn networks<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<IpNet>, D::Error> {
+    let networks = Vec::<String>::deserialize(source)?.into_iter().map(|text| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map(|network: IpNet| network.trunc()).map_err(|_| {
+            let remedy = "write it as in \"192.168.0.0/24\" or \"192.168.0.7\"";
+            D::Error::custom(format!("{text:?} is not a network or an address; {remedy}"))
+        })
+    });
+    networks.collect()
 }
 
 /// The broker's address, and how it is spoken to.

@@ -18,6 +18,7 @@ pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     check_credentials(tree, &mqtt);
     check_topics(tree, &mqtt);
     check_gateways(tree);
+    let mut warnings: Vec<String> = check_web_server(tree).into_iter().collect();
     let tls =
         tree.read(&mqtt.child("url"), |it| addresses::broker(it).ok()).is_none_or(|url| url.tls);
     let files = ["ca_file", "cert_file", "key_file"];
@@ -25,9 +26,44 @@ pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     if !tls && (has_alpn || files.iter().any(|file| tree.is_set(&mqtt.child(file)))) {
         let warning = "mqtt: certificates or alpn are configured but not used, since mqtt.url \
                        does not begin with mqtts:// or wss://";
-        return vec![warning.to_owned()];
+        warnings.push(warning.to_owned());
     }
-    Vec::new()
+    warnings
+}
+
+/// Checks the web server's keys; returns a warning where only this machine can read it.
+fn check_web_server(tree: &mut Tree<'_>) -> Option<String> {
+    let http = KeyPath::default().child("http");
+    let (cert, key) = (http.child("cert_file"), http.child("key_file"));
+    check_pairs(tree, [(&cert, &key), (&key, &cert)]);
+    let (listen, metrics) = (http.child("listen"), http.child("metrics_listen"));
+    let address = tree.read(&listen, |it| addresses::listen(it).ok())?;
+    let second = tree.read(&metrics, |it| addresses::listen(it).ok());
+    if second == Some(address) && address.port() != 0 {
+        tree.wrong(&metrics, format!("is the address of {listen} too; give it another port"));
+    }
+    let anonymous = tree.read(&http.child("anonymous_from"), |it| addresses::networks(it).ok())?;
+    let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
+    let is_unreadable = !address.ip().is_loopback()
+        && anonymous.iter().all(is_local)
+        && !tree.is_set(&http.child("token_file"));
+    is_unreadable.then(|| {
+        "http.listen: other machines can connect, and get 401; set http.token_file to give them \
+         tokens, or name their networks in http.anonymous_from"
+            .to_owned()
+    })
+}
+
+/// Reports keys that are set without the key that they need.
+fn check_pairs<'k>(
+    tree: &mut Tree<'_>,
+    pairs: impl IntoIterator<Item = (&'k KeyPath, &'k KeyPath)>,
+) {
+    for (set, needs) in pairs {
+        if tree.is_set(set) && !tree.is_set(needs) {
+            tree.wrong(set, format!("is set without {needs}; set both or neither"));
+        }
+    }
 }
 
 fn check_credentials(tree: &mut Tree<'_>, mqtt: &KeyPath) {
@@ -37,11 +73,8 @@ fn check_credentials(tree: &mut Tree<'_>, mqtt: &KeyPath) {
     }
     let (cert, key, username) =
         (mqtt.child("cert_file"), mqtt.child("key_file"), mqtt.child("username"));
-    for (set, needs) in [(&password, &username), (&file, &username), (&cert, &key), (&key, &cert)] {
-        if tree.is_set(set) && !tree.is_set(needs) {
-            tree.wrong(set, format!("is set without {needs}; set both or neither"));
-        }
-    }
+    let pairs = [(&password, &username), (&file, &username), (&cert, &key), (&key, &cert)];
+    check_pairs(tree, pairs);
 }
 
 /// The topics of the bridge, of Home Assistant and of responses have to differ.

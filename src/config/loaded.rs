@@ -31,7 +31,7 @@ pub struct NamedFile<'a> {
 }
 
 impl Loaded {
-    /// Every file that the bridge needs for its connections.
+    /// Every file that the bridge reads while it runs.
     #[must_use]
     pub fn files(&self) -> Vec<NamedFile<'_>> {
         let file = |key: String, path| NamedFile { key, path, is_password: false };
@@ -53,6 +53,15 @@ impl Loaded {
             for (key, path) in named {
                 files.extend(path.iter().map(|path| file(key.to_owned(), path)));
             }
+        }
+        let http = &self.config.http;
+        let named = [
+            ("http.token_file", &http.token_file),
+            ("http.cert_file", &http.cert_file),
+            ("http.key_file", &http.key_file),
+        ];
+        for (key, path) in named {
+            files.extend(path.iter().map(|path| file(key.to_owned(), path)));
         }
         files
     }

@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -146,8 +147,9 @@ pub enum Protocol {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where the status page, `/metrics`, `/healthz` and `/readyz` are served; port 0 takes any
-    /// free one, `:9925` listens on every IPv4 address.
+    /// Where the status page, `/api/v1`, `/metrics`, `/healthz` and `/readyz` are served; port 0
+    /// takes any free one, `:9925` listens on every IPv4 address. Clients from other machines need
+    /// a token.
     #[serde(deserialize_with = "addresses::listen")]
     #[schemars(with = "String", title = "address", extend("default" = "127.0.0.1:9925"))]
     pub listen: SocketAddr,
@@ -157,6 +159,31 @@ pub struct Http {
     #[serde(deserialize_with = "addresses::hosts")]
     #[schemars(extend("default" = []))]
     pub hosts: BTreeSet<String>,
+    /// A second address with `/metrics`, `/healthz` and `/readyz` only, for Prometheus and probes:
+    /// without a login, without TLS, and for every `Host`.
+    #[serde(default, deserialize_with = "addresses::optional_listen")]
+    #[schemars(with = "Option<String>", title = "address")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Networks and addresses whose clients need no token, by the address of the connection's other
+    /// end: behind a proxy that is the proxy's. `[]`: every client needs one.
+    #[serde(deserialize_with = "addresses::networks")]
+    #[schemars(with = "BTreeSet<String>", extend("default" = ["127.0.0.0/8", "::1"]))]
+    pub anonymous_from: BTreeSet<IpNet>,
+    /// The file with the tokens that clients from elsewhere need to read, one a line, as Bearer or
+    /// as the password of Basic (see [security.md](security.md)); without it they get 401. It is
+    /// read again when it changes.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate chain of `http.listen`, PEM, which then serves HTTPS; needs `http.key_file`.
+    /// It is read again when it changes.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key, PEM; needs `http.cert_file`.
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// What clients may request.

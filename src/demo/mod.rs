@@ -79,7 +79,8 @@ impl Demo {
         std::fs::write(&config_file, &text)?;
         let loaded = config::from_toml(&config_file, &text)?;
         let session = broker_settings(&loaded.config);
-        let bridge = bridge::start(&loaded.config, http, &Handle::current())?;
+        let listeners = http::Listeners { main: http, metrics: None };
+        let bridge = bridge::start(&loaded.config, listeners, &Handle::current())?;
         let (stop_bridge, stopped) = oneshot::channel();
         // The bridge also stops when the sender is dropped.
         let bridge = tokio::spawn(bridge.run(async { _ = stopped.await }));

@@ -3,13 +3,15 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use tokio::net::TcpListener;
 
 use super::Finding;
-use crate::config::Config;
+use crate::config::{Config, Http};
+use crate::net::file_problem;
 use crate::store::StateDir;
 
 pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
@@ -22,7 +24,31 @@ pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
         )));
     }
     findings.push(state_dir(&config.state_dir));
-    findings.push(listen(config, holder.is_some()).await);
+    let http = &config.http;
+    let second = http.metrics_listen.map(|address| ("http.metrics_listen", address));
+    for (key, address) in [("http.listen", http.listen)].into_iter().chain(second) {
+        findings.push(listen(key, address, holder.is_some()).await);
+    }
+    findings.extend(web_files(http).await);
+    findings
+}
+
+/// The files of the web server that cannot be read.
+async fn web_files(http: &Http) -> Vec<Finding> {
+    let named = [
+        ("http.token_file", &http.token_file),
+        ("http.cert_file", &http.cert_file),
+        ("http.key_file", &http.key_file),
+    ];
+    let mut findings = Vec::new();
+    for (key, path) in named {
+        let Some(path) = path else { continue };
+        if let Some(problem) = file_problem(path, false).await {
+            let path = path.display();
+            let text = format!("the file {path} {problem}; put it there, or correct {key}");
+            findings.push(Finding::fail(text).about(key));
+        }
+    }
     findings
 }
 
@@ -72,16 +98,15 @@ fn try_to_write(dir: &Path) -> io::Result<()> {
     fs::remove_file(&probe)
 }
 
-async fn listen(config: &Config, is_running: bool) -> Finding {
-    let address = config.http.listen;
+async fn listen(key: &str, address: SocketAddr, is_running: bool) -> Finding {
     match TcpListener::bind(address).await {
-        Ok(_) => Finding::ok(format!("http.listen {address} is free")),
+        Ok(_) => Finding::ok(format!("{key} {address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
-            Finding::note(format!("http.listen {address} is in use, as by the running bridge"))
+            Finding::note(format!("{key} {address} is in use, as by the running bridge"))
         }
         Err(error) => Finding::fail(format!(
-            "http.listen {address} cannot be used ({error}); free it or set another"
+            "{key} {address} cannot be used ({error}); free it or set another"
         ))
-        .about("http.listen"),
+        .about(key),
     }
 }

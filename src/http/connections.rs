@@ -2,26 +2,28 @@
 //! down. Each connection is a file handle, of which gateways and broker need some too.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::Layer;
 
+use super::access::Peer;
 use super::excess::ExcessConnections;
-use super::socket::{Truncated, WriteTimeout};
+use super::socket::Truncated;
+use super::transport::Transport;
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
 use crate::task::Heartbeat;
 
-/// Connections at once: twice the browsers that may watch, and few beside 1,024 file handles, a
-/// common limit of a process.
+/// Connections of a listener at once: twice the browsers that may watch, and few beside 1,024 file
+/// handles, a common limit of a process.
 const CONNECTIONS_MAX: usize = 64;
 /// How long the head of a request may take, and a connection be idle before it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,59 +49,88 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is true, then finishes the answers in progress.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    heartbeat: Heartbeat,
-    mut stop: watch::Receiver<bool>,
-) {
-    let connections = GracefulShutdown::new();
-    let mut excess = ExcessConnections::new(heartbeat);
-    let is_stopped = |stop: &bool| *stop;
-    loop {
-        let accepted = tokio::select! {
-            _ = stop.wait_for(is_stopped) => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, _)) if connections.count() < CONNECTIONS_MAX => {
-                tokio::spawn(serve_connection(socket, router.clone(), &connections));
-            }
-            Ok((socket, _)) => excess.answer(socket),
-            Err(error) => {
-                let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
-                tracing::warn!(%error, remedy, "the web server cannot accept a connection");
-                tokio::select! {
-                    _ = stop.wait_for(is_stopped) => break,
-                    () = sleep(ACCEPT_PAUSE) => {}
+/// A listener, and what it serves.
+pub(crate) struct Endpoint {
+    pub(crate) listener: TcpListener,
+    pub(crate) transport: Transport,
+    pub(crate) router: Router,
+}
+
+impl Endpoint {
+    /// Serves until `stop` is true, then finishes the answers in progress.
+    pub(crate) async fn serve(self, heartbeat: Heartbeat, mut stop: watch::Receiver<bool>) {
+        let Self { listener, transport, router } = self;
+        let connections = GracefulShutdown::new();
+        let mut excess = ExcessConnections::new(heartbeat);
+        let is_stopped = |stop: &bool| *stop;
+        loop {
+            let accepted = tokio::select! {
+                _ = stop.wait_for(is_stopped) => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) if connections.count() < CONNECTIONS_MAX => {
+                    let connection = Connection {
+                        socket,
+                        peer: peer.ip().to_canonical(),
+                        transport: transport.clone(),
+                        router: router.clone(),
+                        watcher: connections.watcher(),
+                    };
+                    tokio::spawn(connection.serve(stop.clone()));
+                }
+                Ok((socket, _)) => excess.answer(socket, transport.clone()),
+                Err(error) => {
+                    let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
+                    tracing::warn!(%error, remedy, "the web server cannot accept a connection");
+                    tokio::select! {
+                        _ = stop.wait_for(is_stopped) => break,
+                        () = sleep(ACCEPT_PAUSE) => {}
+                    }
                 }
             }
         }
+        drop(listener);
+        connections.shutdown().await;
+        excess.finish().await;
     }
-    drop(listener);
-    connections.shutdown().await;
-    excess.finish().await;
 }
 
-fn serve_connection(
+/// An accepted connection.
+struct Connection {
     socket: TcpStream,
+    peer: IpAddr,
+    transport: Transport,
     router: Router,
-    connections: &GracefulShutdown,
-) -> impl Future<Output = ()> + use<> {
-    let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(HTTP_BUFFER_BYTES);
-    let truncated = Truncated::default();
-    let service = TowerToHyperService::new(Extension(truncated.clone()).layer(router));
-    let io = TokioIo::new(WriteTimeout::new(socket, truncated));
-    let connection = connections.watch(http.serve_connection(io, service).into_owned());
-    async move {
-        // Clients may leave at any time.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the web server ended");
+    watcher: Watcher,
+}
+
+impl Connection {
+    async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let truncated = Truncated::default();
+        let opened = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            opened = self.transport.open(self.socket, truncated.clone()) => opened,
+        };
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return log_end(&error),
+        };
+        let mut http = Builder::new(TokioExecutor::new()).http1_only();
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(HTTP_BUFFER_BYTES);
+        let service = Extension(truncated).layer(self.router);
+        let service = TowerToHyperService::new(Extension(Peer(self.peer)).layer(service));
+        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = self.watcher.watch(connection).await {
+            log_end(&error);
         }
     }
+}
+
+/// Clients may leave at any time.
+fn log_end(error: &dyn std::fmt::Display) {
+    tracing::debug!(%error, "a connection to the web server ended");
 }

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
+use super::socket::Truncated;
+use super::transport::Transport;
 use crate::task::Heartbeat;
 
 /// Connections beyond the limit at once. A new one evicts the oldest, so that a probe, which sends
@@ -36,7 +38,7 @@ impl ExcessConnections {
         Self { heartbeat, tasks: JoinSet::new(), oldest_first: VecDeque::new() }
     }
 
-    pub(crate) fn answer(&mut self, socket: TcpStream) {
+    pub(crate) fn answer(&mut self, socket: TcpStream, transport: Transport) {
         while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
         if self.oldest_first.len() >= EXCESS_MAX
@@ -44,7 +46,8 @@ impl ExcessConnections {
         {
             oldest.abort();
         }
-        self.oldest_first.push_back(self.tasks.spawn(answer(socket, self.heartbeat.clone())));
+        let answer = answer(socket, transport, self.heartbeat.clone());
+        self.oldest_first.push_back(self.tasks.spawn(answer));
     }
 
     pub(crate) async fn finish(mut self) {
@@ -52,14 +55,19 @@ impl ExcessConnections {
     }
 }
 
-async fn answer(mut socket: TcpStream, heartbeat: Heartbeat) {
+async fn answer(socket: TcpStream, transport: Transport, heartbeat: Heartbeat) {
+    let opened = timeout(HEAD_DEADLINE, transport.open(socket, Truncated::default())).await;
+    let Ok(Ok(mut stream)) = opened else { return };
     let mut request = String::new();
     // What was received in time is answered.
-    _ = timeout(HEAD_DEADLINE, read_head(&mut socket, &mut request)).await;
+    _ = timeout(HEAD_DEADLINE, read_head(&mut stream, &mut request)).await;
     let answer = answer_to(&request, heartbeat.is_alive());
+    let write = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
     // It fits into the socket's buffer.
-    _ = socket.try_write(answer.as_bytes());
-    _ = socket.shutdown().await;
+    _ = timeout(HEAD_DEADLINE, write).await;
 }
 
 /// Reads the request line, and on until the empty line: closing a socket with unread bytes would

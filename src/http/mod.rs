@@ -2,15 +2,20 @@
 //! asks the event loop over a bounded channel; only `/healthz` needs no answer, as it reads the
 //! loop's heartbeat.
 
+mod access;
 mod connections;
 mod excess;
+mod files;
 mod host;
 mod metrics;
 mod page;
 mod query;
 mod socket;
+mod tokens;
+mod transport;
 
 pub use connections::listen;
+pub use files::FilePaths;
 pub use host::Hosts;
 pub use query::{
     CHANGES_MAX, Changes, DEVICES_PER_QUERY, EVENTS_MAX, EventRow, LoopClient, Query, Summary,
@@ -27,6 +32,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -34,6 +40,11 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
+
+use access::Access;
+use connections::Endpoint;
+use files::Files;
+use transport::Transport;
 
 use crate::ids::Moment;
 use crate::metrics::{DeviceGroup, Metrics};
@@ -76,6 +87,21 @@ pub struct Settings {
     pub groups: BTreeSet<DeviceGroup>,
     /// The names under which the server may be reached.
     pub hosts: Hosts,
+    /// The networks whose clients need no token.
+    pub anonymous_from: BTreeSet<IpNet>,
+    /// The files of tokens and certificate.
+    pub files: FilePaths,
+    /// Gets why these files cannot be used.
+    pub file_problems: watch::Sender<Vec<String>>,
+}
+
+/// Where the server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everything.
+    pub main: TcpListener,
+    /// For metrics and health only, without a login.
+    pub metrics: Option<TcpListener>,
 }
 
 /// Starts a runtime of one thread for the web server. In the runtime of the event loop, a loop that
@@ -93,38 +119,68 @@ pub fn start_runtime() -> std::io::Result<Handle> {
     Ok(handle)
 }
 
-/// Serves on this listener until `stop` is true.
-pub async fn serve(listener: TcpListener, settings: Settings, stop: watch::Receiver<bool>) {
-    let (heartbeat, hosts) = (settings.heartbeat.clone(), settings.hosts.clone());
+/// Serves on these listeners until `stop` is true.
+pub async fn serve(listeners: Listeners, settings: Settings, stop: watch::Receiver<bool>) {
+    let heartbeat = settings.heartbeat.clone();
+    let mut files = Files::new(settings.files.clone(), settings.file_problems.clone());
+    let access = Access::new(settings.anonymous_from.clone(), files.tokens());
+    let transport = Transport::new(files.tls());
     let (page, updates) = page::StatusPage::new();
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
+    let hosts = settings.hosts.clone();
     let app = Arc::new(App { settings, page, scrapes });
     // Streams of updates have to end first: the server waits for all answers.
     let updating = page::send_updates(Arc::clone(&app), updates, stop.clone());
-    let router = router(app, hosts);
-    tokio::join!(connections::serve(listener, router, heartbeat, stop), updating);
+    let metrics = listeners.metrics.map(|listener| {
+        let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));
+        Endpoint { listener, transport: Transport::default(), router: with_headers(router) }
+    });
+    let router = with_limits(routes().with_state(app))
+        .layer(from_fn_with_state(access, access::check))
+        .layer(from_fn_with_state(hosts, host::check));
+    let main = Endpoint { listener: listeners.main, transport, router: with_headers(router) };
+    // Clients that come at once need the tokens and the certificate.
+    files.read().await;
+    let serve_metrics = async {
+        if let Some(metrics) = metrics {
+            metrics.serve(heartbeat.clone(), stop.clone()).await;
+        }
+    };
+    let serve_main = main.serve(heartbeat.clone(), stop.clone());
+    tokio::join!(serve_main, serve_metrics, updating, files.follow(stop.clone()));
 }
 
-fn router(app: Arc<App>, hosts: Hosts) -> Router {
-    let set =
-        |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
-    Router::new()
+fn routes() -> Router<Arc<App>> {
+    metrics_routes()
         .route("/", get(page::page))
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
         .route("/icon.svg", get(page::icon))
         .route("/events", get(page::events))
+}
+
+fn metrics_routes() -> Router<Arc<App>> {
+    Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(app)
-        // The last layer is the first to see a request.
+}
+
+/// With deadlines and compression. The last layer is the first to see a request.
+fn with_limits(router: Router) -> Router {
+    router
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_DEADLINE))
         // The fastest level makes the metrics' text ten times smaller; the best takes five times
         // as long.
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(from_fn(socket::close_http_1_0))
-        .layer(from_fn_with_state(hosts, host::check))
+}
+
+/// With the headers that every answer has.
+fn with_headers(router: Router) -> Router {
+    let set =
+        |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    router
         .layer(set(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(set(header::REFERRER_POLICY, "no-referrer"))

@@ -26,10 +26,11 @@ pub use backoff::BackoffPolicy;
 pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::{DialCode, DialError, is_file_missing};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
-pub(crate) use file::{file_problem, read_secret};
+pub(crate) use file::{file_problem, read as read_file, read_secret};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
 pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};
+pub(crate) use tls::certificates;
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, connect, listen};

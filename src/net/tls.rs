@@ -151,7 +151,7 @@ fn load_system_roots() -> Result<RootCertStore, String> {
 }
 
 /// The certificates of a PEM file: at least one.
-fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("is empty".to_owned());
     }

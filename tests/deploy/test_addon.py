@@ -91,8 +91,11 @@ def descriptions():
     profile = re.findall(r"^profile (\S+) ", (ADDON / "apparmor.txt").read_text(), re.M)
     assert profile == [CONFIG["slug"]], "the profile has the slug's name"
 
-    assert CONFIG["ingress"] is True and list(CONFIG["ports"]) == [f"{CONFIG['ingress_port']}/tcp"]
-    assert f'"0.0.0.0:{CONFIG["ingress_port"]}"' in (ADDON / "options.jq").read_text(), "listen"
+    # Ingress has the page; the port that may be opened has metrics and health only.
+    assert CONFIG["ingress"] is True and list(CONFIG["ports"]) == ["9925/tcp"]
+    made = (ADDON / "options.jq").read_text()
+    assert f':{CONFIG["ingress_port"]}" | set("listen")' in made, "listen"
+    assert ':9925" | set("metrics_listen")' in made, "metrics_listen"
 
     schema, defaults = CONFIG["schema"], CONFIG["options"]
     # What has a default may not be optional, and what is neither is asked for: nothing is here.
@@ -207,7 +210,8 @@ def options_become_a_configuration():
         assert code == 0, said
         made = machine.made()
         for text in ('url = "mqtts://broker.lan:8884"', 'username = "bridge"',
-                     f'ca_file = "{folder}/config/broker-ca.crt"', 'listen = "0.0.0.0:9925"',
+                     f'ca_file = "{folder}/config/broker-ca.crt"', 'listen = "0.0.0.0:9926"',
+                     'metrics_listen = "0.0.0.0:9925"', '"172.30.32.2"',
                      'allow = ["devices","async/*"]', "port = 51212",
                      "[gateways.lobby.devices.544114231]"):
             assert text in made, f"{text}\n{made}"
@@ -234,7 +238,8 @@ def options_become_a_configuration():
             code, said = machine.check(plain)
             assert code == 0, said
             assert f'url = "{scheme}://core-mosquitto:1883"\nusername = "addons"' in machine.made()
-            assert 'listen = "127.0.0.1:9925"' in machine.made()
+            assert 'metrics_listen = "127.0.0.1:9925"' in machine.made()
+            assert '\nlisten = "127.0.0.1:9926"' in machine.made()
             assert 'hosts = ["*"]' in machine.made()
             assert SECRET not in said + machine.made() and password.read_text() == SECRET
         answer |= {"password": "", "username": ""}
@@ -294,8 +299,9 @@ def it_runs():
         machine.options(CONFIG["options"] | {
             "log_level": "trace",
             "gateways": [{"name": "lobby", "address": f"127.0.0.1:{gateway}", "ca_file": ca.name}]})
-        # The port is fixed in a container, where nothing else has it.
-        machine.environment |= {"GSDK2MQTT_HTTP__LISTEN": f"127.0.0.1:{free_port()}"}
+        # The ports are fixed in a container, where nothing else has them.
+        machine.environment |= {"GSDK2MQTT_HTTP__LISTEN": f"127.0.0.1:{free_port()}",
+                                "GSDK2MQTT_HTTP__METRICS_LISTEN": f"127.0.0.1:{free_port()}"}
         bridge = start("bridge", "sh", ADDON / "run.sh", env=machine.environment)
         page = f"http://{machine.environment['GSDK2MQTT_HTTP__LISTEN']}"
         until("it is ready", lambda: get(f"{page}/readyz"))

@@ -90,9 +90,31 @@ def the_image_says_what_it_is():
     assert re.search(r"^HEALTHCHECK ", service, re.M)
 
 
+def metrics_are_open_and_the_rest_needs_a_token():
+    """Prometheus and probes read 9925 without a login; page and API are on loopback, or need a token."""
+    recipe = (ROOT / "deploy/container/Containerfile").read_text()
+    set_in = dict(re.findall(r"(GSDK2MQTT_HTTP__\w+)=(\S+)", recipe))
+    assert set_in == {"GSDK2MQTT_HTTP__METRICS_LISTEN": "0.0.0.0:9925",
+                      "GSDK2MQTT_HTTP__LISTEN": "127.0.0.1:9926"}, set_in
+    compose = yaml.safe_load((ROOT / "deploy/container/compose.yml").read_text())
+    service = compose["services"]["gsdk2mqtt"]
+    assert service["environment"]["GSDK2MQTT_HTTP__LISTEN"] == "0.0.0.0:9926"
+    assert service["ports"] == ["127.0.0.1:9926:9926"]
+    (secret,) = service["secrets"]
+    assert service["environment"]["GSDK2MQTT_HTTP__TOKEN_FILE"] == f"/run/secrets/{secret}"
+    file = compose["secrets"][secret]["file"].removeprefix("./")
+    assert f"/deploy/container/{file}" in (ROOT / ".gitignore").read_text().splitlines()
+    pod = yaml.safe_load((ROOT / "deploy/kubernetes/statefulset.yaml").read_text())
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9925}]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "metrics", probe
+
+
 def main():
     compose_without_profiles()
     the_image_says_what_it_is()
+    metrics_are_open_and_the_rest_needs_a_token()
     only_the_target_try_has_the_simulator()
     copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
     assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"

@@ -288,7 +288,8 @@ impl World {
         }
         // Nobody asks it in a model: a port of the machine will do.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let bridge = match bridge::start(&self.config, listener, &Handle::current()) {
+        let listeners = gsdk2mqtt::http::Listeners { main: listener, metrics: None };
+        let bridge = match bridge::start(&self.config, listeners, &Handle::current()) {
             Ok(bridge) => bridge,
             Err(error) => {
                 self.watch.wrong.push(format!("the bridge did not start: {error}"));

@@ -1,5 +1,6 @@
 //! The status page as an HTTP client without script sees it; `make test-page` looks with a browser.
 
+mod access;
 mod clients;
 mod hosts;
 mod scrapes;

@@ -1,0 +1,109 @@
+//! Who may read (contract, section 5, "Access"): clients of some networks without a login, all
+//! others with a token. `/healthz` and the status of `/readyz` are open.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Json, Response};
+use ipnet::IpNet;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::tokens::Tokens;
+
+/// How often refused tokens are logged.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The address of a connection's other end, as an extension of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The rules of one listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    anonymous_from: Arc<BTreeSet<IpNet>>,
+    /// `None`: no file is configured.
+    tokens: Option<watch::Receiver<Tokens>>,
+    /// When a refused token was last logged.
+    logged_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Access {
+    pub(crate) fn new(
+        anonymous_from: BTreeSet<IpNet>,
+        tokens: Option<watch::Receiver<Tokens>>,
+    ) -> Self {
+        Self { anonymous_from: Arc::new(anonymous_from), tokens, logged_at: Arc::default() }
+    }
+
+    fn permits(&self, peer: IpAddr, request: &Request) -> bool {
+        self.anonymous_from.iter().any(|network| network.contains(&peer))
+            || self.tokens.as_ref().is_some_and(|it| it.borrow().permit(request.headers()))
+    }
+
+    /// The answer to a client without a right token.
+    fn refusal(&self, peer: IpAddr, request: &Request) -> Response {
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            self.log(peer);
+        }
+        let Some(tokens) = &self.tokens else {
+            let text = format!(
+                "clients at {peer} may not read: set http.token_file to give them tokens, or add \
+                 their network to http.anonymous_from\n"
+            );
+            let login = HeaderValue::from_static("Bearer realm=\"gsdk2mqtt\"");
+            return unauthorized(login, text);
+        };
+        let text = if tokens.borrow().is_empty() {
+            "no token is valid: the file that http.token_file names has none, or cannot be read\n"
+        } else {
+            "send a token of http.token_file as Authorization: Bearer, or as the password of \
+             Basic\n"
+        };
+        // Browsers ask for a password only if Basic comes first.
+        let login = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
+        unauthorized(HeaderValue::from_static(login), text.to_owned())
+    }
+
+    fn log(&self, peer: IpAddr) {
+        let now = Instant::now();
+        let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged_at.is_none_or(|at| now.duration_since(at) >= LOG_EVERY) {
+            *logged_at = Some(now);
+            let message = "a client of the web server was refused: its token is not valid";
+            tracing::warn!(%peer, "{message}");
+        }
+    }
+}
+
+fn unauthorized(login: HeaderValue, text: String) -> Response {
+    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, login)], text).into_response()
+}
+
+/// Lets requests pass that are permitted.
+pub(crate) async fn check(
+    State(access): State<Access>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if access.permits(peer, &request) {
+        return next.run(request).await;
+    }
+    match request.uri().path() {
+        "/healthz" => next.run(request).await,
+        "/readyz" => {
+            // The reasons name gateways and the broker.
+            let status = next.run(request).await.status();
+            (status, Json(json!({ "ready": status.is_success() }))).into_response()
+        }
+        _ => access.refusal(peer, &request),
+    }
+}

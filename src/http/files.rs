@@ -1,0 +1,161 @@
+//! The files of the web server, tokens and certificate: read at the start, and again when they
+//! change.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use super::tokens::Tokens;
+use crate::net::{certificates, read_file};
+
+/// How often the files are read.
+const READ_EVERY: Duration = Duration::from_secs(3);
+
+/// Where the files are.
+#[derive(Clone, Debug, Default)]
+pub struct FilePaths {
+    /// The tokens.
+    pub token_file: Option<PathBuf>,
+    /// The certificate chain and its private key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// Reads the files, and gives what is in them to the listeners.
+#[derive(Debug)]
+pub(crate) struct Files {
+    paths: FilePaths,
+    tokens: watch::Sender<Tokens>,
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
+    problems: watch::Sender<Vec<String>>,
+    /// What the files had when they were last read.
+    token_text: Vec<u8>,
+    certificate_text: (Vec<u8>, Vec<u8>),
+}
+
+impl Files {
+    /// `problems` gets why files cannot be used, with what to do.
+    pub(crate) fn new(paths: FilePaths, problems: watch::Sender<Vec<String>>) -> Self {
+        let (tokens, _) = watch::channel(Tokens::default());
+        let (tls, _) = watch::channel(None);
+        let (token_text, certificate_text) = (Vec::new(), (Vec::new(), Vec::new()));
+        Self { paths, tokens, tls, problems, token_text, certificate_text }
+    }
+
+    /// The tokens; `None` where no file is configured.
+    pub(crate) fn tokens(&self) -> Option<watch::Receiver<Tokens>> {
+        self.paths.token_file.as_ref().map(|_| self.tokens.subscribe())
+    }
+
+    /// The settings of TLS; `None` where no certificate is configured.
+    pub(crate) fn tls(&self) -> Option<watch::Receiver<Option<Arc<ServerConfig>>>> {
+        self.paths.certificate.as_ref().map(|_| self.tls.subscribe())
+    }
+
+    /// Reads the files again and again, until `stop` is true.
+    pub(crate) async fn follow(mut self, mut stop: watch::Receiver<bool>) {
+        if self.paths.token_file.is_none() && self.paths.certificate.is_none() {
+            return;
+        }
+        let read = async {
+            loop {
+                sleep(READ_EVERY).await;
+                self.read().await;
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = read => {}
+        }
+    }
+
+    /// Reads the files once.
+    pub(crate) async fn read(&mut self) {
+        let results = [self.read_tokens().await, self.read_certificate().await];
+        let problems: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+        self.problems.send_if_modified(|before| {
+            for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+                tracing::warn!(problem, "a file of the web server cannot be used");
+            }
+            let changed = *before != problems;
+            *before = problems;
+            changed
+        });
+    }
+
+    /// A file that cannot be read has no tokens.
+    async fn read_tokens(&mut self) -> Result<(), String> {
+        let Some(path) = &self.paths.token_file else { return Ok(()) };
+        let read = read_file(path).await.map_err(|error| unusable("http.token_file", path, error));
+        let (bytes, problem) = match read {
+            Ok(bytes) => (bytes, Ok(())),
+            Err(problem) => (Vec::new(), Err(problem)),
+        };
+        if bytes != self.token_text {
+            let text = String::from_utf8_lossy(&bytes);
+            self.tokens.send_replace(Tokens::parse(&text));
+            self.token_text = bytes;
+            tracing::info!("the tokens of the web server were read");
+        }
+        problem?;
+        if self.tokens.borrow().is_empty() {
+            return Err(unusable("http.token_file", path, "has no token; write one a line"));
+        }
+        Ok(())
+    }
+
+    /// Where the files cannot be used, the certificate that was read before stays.
+    async fn read_certificate(&mut self) -> Result<(), String> {
+        let Some((cert, key)) = &self.paths.certificate else { return Ok(()) };
+        let chain = read_file(cert).await;
+        let chain = chain.map_err(|error| unusable("http.cert_file", cert, error))?;
+        let secret = read_file(key).await;
+        let secret = secret.map_err(|error| unusable("http.key_file", key, error))?;
+        let text = (chain, secret);
+        if text != self.certificate_text || self.tls.borrow().is_none() {
+            let config = server_config(cert, key, &text.0, &text.1)?;
+            self.tls.send_replace(Some(Arc::new(config)));
+            self.certificate_text = text;
+            tracing::info!("the certificate of the web server was read");
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a file, and what to do.
+fn unusable(key: &str, path: &Path, problem: impl std::fmt::Display) -> String {
+    format!("the file {} {problem}; put it there, or correct {key}", path.display())
+}
+
+fn server_config(
+    cert: &Path,
+    key: &Path,
+    chain: &[u8],
+    secret: &[u8],
+) -> Result<ServerConfig, String> {
+    let chain = certificates(chain).map_err(|error| unusable("http.cert_file", cert, error))?;
+    let of_key = |problem: String| unusable("http.key_file", key, problem);
+    let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|error| match error {
+        pem::Error::NoItemsFound => of_key("holds no private key in PEM form".to_owned()),
+        // The parser quotes the file in some of its errors, and the file is a secret.
+        _ => of_key("is damaged".to_owned()),
+    })?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_no_client_auth())
+        .and_then(|builder| builder.with_single_cert(chain, secret));
+    let mut config = config.map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            of_key(format!("is not the key of the certificate in {}", cert.display()))
+        }
+        error => of_key(format!("cannot be used with its certificate ({error})")),
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,90 @@
+//! The tokens of `http.token_file`, and how a request gives one.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// Tokens that permit to read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tokens(Vec<SecretString>);
+
+impl Tokens {
+    /// Reads one token a line.
+    pub(crate) fn parse(text: &str) -> Self {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        Self(lines.map(SecretString::from).collect())
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a request has one of them, as Bearer or as the password of Basic.
+    pub(crate) fn permit(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(header::AUTHORIZATION).iter().filter_map(given).any(|it| self.contain(&it))
+    }
+
+    /// Compares with every token, so that the time of an answer reveals none.
+    fn contain(&self, given: &[u8]) -> bool {
+        let equal = |token: &SecretString| token.expose_secret().as_bytes().ct_eq(given);
+        self.0.iter().map(equal).fold(Choice::from(0), |any, this| any | this).into()
+    }
+}
+
+/// The token in a header `Authorization`.
+fn given(value: &HeaderValue) -> Option<Vec<u8>> {
+    let (scheme, rest) = value.to_str().ok()?.trim().split_once(' ')?;
+    let rest = rest.trim();
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(rest.as_bytes().to_vec()),
+        "basic" => {
+            let pair = BASE64_STANDARD.decode(rest).ok()?;
+            let colon = pair.iter().position(|byte| *byte == b':')?;
+            Some(pair[colon + 1..].to_vec())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(tokens: &Tokens, value: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        tokens.permit(&headers)
+    }
+
+    #[test]
+    fn a_token_is_a_line_and_comes_as_bearer_or_as_a_password() {
+        let tokens = Tokens::parse("\n first \r\n\nsecond\n");
+        let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+        for right in ["Bearer first", "bearer  second ", &basic(":first"), &basic("any:second")] {
+            assert!(permits(&tokens, right), "{right}");
+        }
+        for wrong in [
+            "Bearer",
+            "Bearer ",
+            "Bearer firs",
+            "Bearer first second",
+            "first",
+            "Digest first",
+            "Basic first",
+            &basic("first"),
+            &basic("first:"),
+            &basic("x:y:first"),
+        ] {
+            assert!(!permits(&tokens, wrong), "{wrong}");
+        }
+        assert!(!permits(&Tokens::parse(" \n"), "Bearer "), "an empty line is no token");
+        assert!(!tokens.permit(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn tokens_are_not_in_logs() {
+        assert!(!format!("{:?}", Tokens::parse("s3cret")).contains("s3cret"));
+    }
+}
