@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-package test-page test-root test-schema nightly demo bench advisories msrv archive deb image sbom release-notes
+.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema nightly demo bench advisories msrv archive deb image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -15,6 +15,7 @@ help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
+	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
@@ -97,6 +98,13 @@ test-nodered: tools
 	cargo build --locked
 	npm install --prefix target/tools/node-red --no-audit --no-fund --silent node-red@^4.1
 	target/tools/venv/bin/python tests/deploy/test_nodered.py
+
+# No part of `make test`: it asks a running demo for some minutes.
+test-openapi:
+	cargo build --locked
+	python3 -m venv target/tools/openapi
+	target/tools/openapi/bin/pip install --quiet "schemathesis>=4.32,<5"
+	target/tools/openapi/bin/python tests/schema/test_openapi.py
 
 test-package:
 	cargo build --locked

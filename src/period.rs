@@ -11,6 +11,8 @@ use crate::ids::Moment;
 const LENGTH_DEFAULT_MS: i64 = 24 * 3_600_000;
 /// The most of a wrong text that is quoted, in characters.
 const QUOTE_MAX: usize = 40;
+/// How alike the name of a zone must be to be suggested, of 1.
+const SIMILARITY_MIN: f64 = 0.6;
 
 /// A half-open range of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,35 @@ pub enum PeriodError {
         /// Its end.
         to: String,
     },
+}
+
+/// Why a text is no time zone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not a time zone, as \"Europe/Berlin\" is{near}")]
+pub struct ZoneError {
+    /// What was given, cut short.
+    name: String,
+    /// The name that was perhaps meant, as the end of the sentence.
+    near: String,
+}
+
+/// A zone of the IANA database, whose data is built in.
+///
+/// # Errors
+/// Names a near one.
+pub fn time_zone(name: &str) -> Result<TimeZone, ZoneError> {
+    TimeZone::get(name).map_err(|_| {
+        let name: String = name.chars().take(QUOTE_MAX).collect();
+        let names = jiff::tz::db().available().map(|known| known.to_string());
+        let scored = names.map(|known| {
+            let (given, lower) = (name.to_lowercase(), known.to_lowercase());
+            (strsim::normalized_damerau_levenshtein(&given, &lower), known)
+        });
+        let near = scored.max_by(|(left, _), (right, _)| left.total_cmp(right));
+        let near = near.filter(|(score, _)| *score >= SIMILARITY_MIN);
+        let near = near.map_or(String::new(), |(_, near)| format!("; did you mean {near:?}?"));
+        ZoneError { name, near }
+    })
 }
 
 /// Which end of the period a text stands for.

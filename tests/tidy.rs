@@ -27,9 +27,9 @@ const ARROWS: &[(&str, &str)] = &[
     ("commands", "ids fleet payload gsdk period store"),
     ("desired", "ids fleet"),
     ("metrics", "ids fleet payload"),
-    ("http", "ids fleet payload metrics net task"),
+    ("http", "ids fleet payload metrics net task period store schema"),
     ("homeassistant", "ids fleet payload topics"),
-    ("config", "ids"),
+    ("config", "ids period"),
     ("simulator", "ids proto net"),
     (
         "bridge",

@@ -169,7 +169,8 @@ impl Bridge {
     fn answer_query(&mut self, query: Query) {
         let takes_requests = self.dispatcher.request_owners().is_some();
         let health = |state: &State| health(state, &self.broker, &self.web, takes_requests);
-        web::answer(query, &mut self.state, health);
+        let mqtt_connected = self.broker.session.is_connected();
+        web::answer(query, &mut self.state, mqtt_connected, health);
     }
 
     fn broker_event(&mut self, event: Event) {

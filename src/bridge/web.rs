@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::state::State;
 use crate::fleet::GatewayIndex;
-use crate::http::{DEVICES_PER_QUERY, Query, Summary};
+use crate::http::{BridgeStatus, DEVICES_PER_QUERY, Query, Summary};
 use crate::metrics::GatewayMeasures;
 use crate::payload::Health;
 
@@ -54,7 +54,12 @@ impl Web {
 }
 
 /// Answers a question; sending fails where the client has left.
-pub(crate) fn answer(query: Query, state: &mut State, health: impl FnOnce(&State) -> Health) {
+pub(crate) fn answer(
+    query: Query,
+    state: &mut State,
+    mqtt_connected: bool,
+    health: impl FnOnce(&State) -> Health,
+) {
     match query {
         Query::Health(answer) => _ = answer.send(health(state)),
         Query::Gateway(gateway, answer) => _ = answer.send(measures(state, gateway)),
@@ -63,6 +68,25 @@ pub(crate) fn answer(query: Query, state: &mut State, health: impl FnOnce(&State
             let now = state.clock.steady();
             let devices = state.fleet.measures(gateway, (from, Bound::Unbounded), now);
             _ = answer.send(devices.take(DEVICES_PER_QUERY).collect());
+        }
+        Query::FindGateway(name, answer) => {
+            let index = state.directory.find(&name);
+            let found = index.and_then(|index| Some((index, measures(state, index)?)));
+            _ = answer.send(found);
+        }
+        Query::States(gateway, range, answer) => {
+            let states = state.fleet.devices_in(gateway, range);
+            _ = answer.send(states.take(DEVICES_PER_QUERY).collect());
+        }
+        Query::Bridge(answer) => {
+            let totals = state.persistence.history().totals;
+            _ = answer.send(BridgeStatus {
+                info: state.info.clone(),
+                health: health(state),
+                mqtt_connected,
+                history_events: totals.events,
+                history_oldest_at: totals.oldest_at,
+            });
         }
         Query::Summary(answer) => {
             let Health { reasons, degraded, .. } = health(state);
@@ -83,13 +107,10 @@ pub(crate) fn answer(query: Query, state: &mut State, health: impl FnOnce(&State
 
 fn measures(state: &State, gateway: GatewayIndex) -> Option<GatewayMeasures> {
     let gateway_state = state.fleet.gateway(gateway)?;
-    let facts = state.facts.get(gateway.0)?;
-    let last_error = facts.last_error.as_ref().filter(|_| !gateway_state.live);
     Some(GatewayMeasures {
         entry: state.directory.gateway(gateway)?.clone(),
         state: gateway_state,
         counts: state.fleet.counts(gateway)?.clone(),
-        certificate_expires_at: facts.certificate_expires_at,
-        last_error: last_error.map(|error| error.message.clone()),
+        facts: state.facts.get(gateway.0)?.clone(),
     })
 }

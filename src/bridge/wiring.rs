@@ -29,7 +29,7 @@ use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::{self, Publisher};
 use crate::net::{BackoffPolicy, TlsFiles};
 use crate::payload::{BridgeInfo, DeviceEntry, Directory, GatewayEntry, LinkFacts, OutboxInfo};
-use crate::store::history::Retention;
+use crate::store::history::{FILE_NAME, Retention};
 use crate::store::{self, Limits, StoreError};
 use crate::task::Heartbeat;
 use crate::topics::Topics;
@@ -291,6 +291,8 @@ fn web_settings(
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),
         groups,
+        history: config.state_dir.join(FILE_NAME),
+        zone: config.time_zone.clone(),
         hosts: http::Hosts::new(&config.http.hosts),
         anonymous_from: config.http.anonymous_from.clone(),
         files: http::FilePaths {

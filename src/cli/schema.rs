@@ -1,4 +1,5 @@
-//! `gsdk2mqtt schema`: the AsyncAPI document, or the configuration's JSON Schema.
+//! `gsdk2mqtt schema`: the AsyncAPI document, the API's OpenAPI document, or the configuration's
+//! JSON Schema.
 
 use crate::{config, schema};
 
@@ -8,6 +9,9 @@ pub(crate) struct SchemaArgs {
     /// The configuration's JSON Schema instead, for editors
     #[arg(long)]
     config: bool,
+    /// The OpenAPI document of the HTTP API instead
+    #[arg(long, conflicts_with = "config")]
+    openapi: bool,
     /// What topics begin with, where it is not the default
     #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = config::base_topic)]
     base_topic: String,
@@ -19,6 +23,8 @@ pub(crate) struct SchemaArgs {
 pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     let text = if args.config {
         format!("{:#}\n", config::json_schema())
+    } else if args.openapi {
+        schema::open_api()
     } else {
         schema::async_api(&args.base_topic, &args.bridge_name)
     };

@@ -1,6 +1,7 @@
 //! The command `history`: recorded events of one gateway, or of all.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -13,12 +14,14 @@ use super::response::{Data, Outcome};
 use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::period::Period;
-use crate::store::history::{FILE_NAME, Filter, Reader};
+use crate::store::history::{FILE_NAME, Filter, Order, Reader};
 
 /// The most events in an answer where the request does not say.
 const LIMIT_DEFAULT: usize = 100;
 /// The most events in an answer.
 const LIMIT_MAX: u64 = 1_000;
+/// How long events are read.
+const QUERY_DEADLINE: Duration = Duration::from_millis(700);
 /// The largest ID, so that it fits SQLite's signed integers.
 const ID_MAX: u64 = u64::MAX >> 1;
 
@@ -90,8 +93,11 @@ impl HistoryQuery {
             after_id: self.after_id,
             from: self.from,
             to: self.to,
+            before_id: None,
+            order: Order::OldestFirst,
             limit: self.limit,
             max_bytes,
+            deadline: QUERY_DEADLINE,
         }
     }
 }

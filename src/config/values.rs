@@ -14,7 +14,6 @@ use secrecy::SecretString;
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
-use super::key_path::nearest;
 use crate::ids::{GATEWAY_NAME_LEN_MAX, is_snake_word};
 
 pub(crate) const HOUR: u64 = 3_600;
@@ -202,14 +201,7 @@ pub(crate) fn rate<'de, D: Deserializer<'de>>(source: D) -> Result<Rate, D::Erro
 
 /// A time zone of the IANA database.
 pub(crate) fn time_zone<'de, D: Deserializer<'de>>(source: D) -> Result<TimeZone, D::Error> {
-    parsed(source, |text| {
-        TimeZone::get(text).map_err(|_| {
-            let names = jiff::tz::db().available().map(|name| name.to_string());
-            let near = nearest(text, names);
-            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-            format!("{text:?} is not a time zone, as \"Europe/Berlin\" is{near}")
-        })
-    })
+    parsed(source, |text| crate::period::time_zone(text).map_err(|error| error.to_string()))
 }
 
 /// The machine's time zone, else UTC.

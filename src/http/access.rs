@@ -16,10 +16,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::api::Problem;
 use super::tokens::Tokens;
 
 /// How often refused tokens are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
+/// How tokens are given. Browsers ask for a password only if Basic comes first.
+const ANY_LOGIN: &str = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
 
 /// The address of a connection's other end, as an extension of its requests.
 #[derive(Clone, Copy, Debug)]
@@ -53,23 +56,33 @@ impl Access {
         if request.headers().contains_key(header::AUTHORIZATION) {
             self.log(peer);
         }
-        let Some(tokens) = &self.tokens else {
-            let text = format!(
-                "clients at {peer} may not read: set http.token_file to give them tokens, or add \
-                 their network to http.anonymous_from\n"
-            );
-            let login = HeaderValue::from_static("Bearer realm=\"gsdk2mqtt\"");
-            return unauthorized(login, text);
+        let (login, text) = match &self.tokens {
+            None => {
+                let text = format!(
+                    "clients at {peer} may not read: set http.token_file to give them tokens, or \
+                     add their network to http.anonymous_from"
+                );
+                ("Bearer realm=\"gsdk2mqtt\"", text)
+            }
+            Some(tokens) if tokens.borrow().is_empty() => {
+                let text = "no token is valid: the file that http.token_file names has none, or \
+                            cannot be read";
+                (ANY_LOGIN, text.to_owned())
+            }
+            Some(_) => {
+                let text = "send a token of http.token_file as Authorization: Bearer, or as the \
+                            password of Basic";
+                (ANY_LOGIN, text.to_owned())
+            }
         };
-        let text = if tokens.borrow().is_empty() {
-            "no token is valid: the file that http.token_file names has none, or cannot be read\n"
+        let mut response = if request.uri().path().starts_with("/api/") {
+            Problem::unauthorized(text).into_response()
         } else {
-            "send a token of http.token_file as Authorization: Bearer, or as the password of \
-             Basic\n"
+            (StatusCode::UNAUTHORIZED, text + "\n").into_response()
         };
-        // Browsers ask for a password only if Basic comes first.
-        let login = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
-        unauthorized(HeaderValue::from_static(login), text.to_owned())
+        let login = HeaderValue::from_static(login);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, login);
+        response
     }
 
     fn log(&self, peer: IpAddr) {
@@ -81,10 +94,6 @@ impl Access {
             tracing::warn!(%peer, "{message}");
         }
     }
-}
-
-fn unauthorized(login: HeaderValue, text: String) -> Response {
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, login)], text).into_response()
 }
 
 /// Lets requests pass that are permitted.

@@ -1,8 +1,9 @@
-//! The web server: the status page, `/metrics`, `/healthz`, `/readyz` (contract, section 5). It
-//! asks the event loop over a bounded channel; only `/healthz` needs no answer, as it reads the
-//! loop's heartbeat.
+//! The web server: the status page, the API below `/api/v1`, `/metrics`, `/healthz`, `/readyz`
+//! (contract, section 5). It asks the event loop over a bounded channel; only `/healthz` needs no
+//! answer, as it reads the loop's heartbeat.
 
 mod access;
+mod api;
 mod connections;
 mod excess;
 mod files;
@@ -10,6 +11,7 @@ mod host;
 mod metrics;
 mod page;
 mod query;
+mod search;
 mod socket;
 mod tokens;
 mod transport;
@@ -18,21 +20,24 @@ pub use connections::listen;
 pub use files::FilePaths;
 pub use host::Hosts;
 pub use query::{
-    CHANGES_MAX, Changes, DEVICES_PER_QUERY, EVENTS_MAX, EventRow, LoopClient, Query, Summary,
+    BridgeStatus, CHANGES_MAX, Changes, DEVICES_PER_QUERY, EVENTS_MAX, EventRow, IdRange,
+    LoopClient, Query, Summary,
 };
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -64,6 +69,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 struct App {
     settings: Settings,
     page: page::StatusPage,
+    api: api::Api,
     /// One permit for each scrape in progress.
     scrapes: Arc<Semaphore>,
 }
@@ -85,6 +91,10 @@ pub struct Settings {
     pub metrics: Metrics,
     /// The device series that are shown.
     pub groups: BTreeSet<DeviceGroup>,
+    /// The database of recorded events.
+    pub history: PathBuf,
+    /// The zone of local dates.
+    pub zone: TimeZone,
     /// The names under which the server may be reached.
     pub hosts: Hosts,
     /// The networks whose clients need no token.
@@ -128,7 +138,9 @@ pub async fn serve(listeners: Listeners, settings: Settings, stop: watch::Receiv
     let (page, updates) = page::StatusPage::new();
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = settings.hosts.clone();
-    let app = Arc::new(App { settings, page, scrapes });
+    let api = api::Api::new(settings.zone.clone(), settings.history.clone(), stop.clone());
+    let app = Arc::new(App { settings, page, api, scrapes });
+    let following = api::follow_history(Arc::clone(&app), stop.clone());
     // Streams of updates have to end first: the server waits for all answers.
     let updating = page::send_updates(Arc::clone(&app), updates, stop.clone());
     let metrics = listeners.metrics.map(|listener| {
@@ -147,7 +159,7 @@ pub async fn serve(listeners: Listeners, settings: Settings, stop: watch::Receiv
         }
     };
     let serve_main = main.serve(heartbeat.clone(), stop.clone());
-    tokio::join!(serve_main, serve_metrics, updating, files.follow(stop.clone()));
+    tokio::join!(serve_main, serve_metrics, updating, following, files.follow(stop.clone()));
 }
 
 fn routes() -> Router<Arc<App>> {
@@ -157,6 +169,8 @@ fn routes() -> Router<Arc<App>> {
         .route("/page.js", get(page::script))
         .route("/icon.svg", get(page::icon))
         .route("/events", get(page::events))
+        .nest("/api/v1", api::routes())
+        .fallback(no_path)
 }
 
 fn metrics_routes() -> Router<Arc<App>> {
@@ -204,6 +218,13 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     });
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
+}
+
+async fn no_path(uri: Uri) -> Response {
+    if uri.path().starts_with("/api/") {
+        return api::Problem::no_path(uri.path()).into_response();
+    }
+    StatusCode::NOT_FOUND.into_response()
 }
 
 fn unavailable(message: &impl Display) -> Response {

@@ -1,15 +1,16 @@
 //! The questions that the web server puts to the event loop. Each answer is small: the server
 //! filters, sorts and renders by itself.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::fleet::{DeviceMeasures, GatewayIndex};
-use crate::ids::{DeviceId, Moment};
+use crate::fleet::{DeviceMeasures, DeviceState, GatewayIndex};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::GatewayMeasures;
-use crate::payload::{GatewayEntry, Health};
+use crate::payload::{BridgeInfo, GatewayEntry, Health};
 
 /// How long the event loop may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -31,10 +32,34 @@ pub enum Query {
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
     /// The measures of at most [`DEVICES_PER_QUERY`] devices of a gateway, after this one.
     Devices(GatewayIndex, Option<DeviceId>, oneshot::Sender<Vec<DeviceMeasures>>),
+    /// The gateway with this name, and its measures.
+    FindGateway(GatewayName, oneshot::Sender<Option<(GatewayIndex, GatewayMeasures)>>),
+    /// The states of at most [`DEVICES_PER_QUERY`] devices of a gateway, with IDs between these.
+    States(GatewayIndex, IdRange, oneshot::Sender<Vec<DeviceState>>),
+    /// The bridge itself.
+    Bridge(oneshot::Sender<BridgeStatus>),
     /// What the status page shows of the bridge itself.
     Summary(oneshot::Sender<Summary>),
     /// The devices that changed since the previous question of this kind.
     Changes(oneshot::Sender<Changes>),
+}
+
+/// The IDs of devices, from and to.
+pub type IdRange = (Bound<DeviceId>, Bound<DeviceId>);
+
+/// The bridge itself.
+#[derive(Clone, Debug)]
+pub struct BridgeStatus {
+    /// Its info, as published.
+    pub info: BridgeInfo,
+    /// Its health, as `/readyz` has it.
+    pub health: Health,
+    /// Whether the broker is connected.
+    pub mqtt_connected: bool,
+    /// How many events the history has.
+    pub history_events: u64,
+    /// When the oldest of them was recorded.
+    pub history_oldest_at: Option<Moment>,
 }
 
 /// The bridge itself, as the status page shows it.

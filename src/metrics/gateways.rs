@@ -4,7 +4,7 @@
 use super::text::{Family, Thousandths, begin, end, label};
 use crate::fleet::{GatewayCounts, GatewayState, Status};
 use crate::ids::Moment;
-use crate::payload::GatewayEntry;
+use crate::payload::{GatewayEntry, LinkFacts};
 
 /// What metrics and status page show of a gateway, read at one instant.
 #[derive(Clone, Debug)]
@@ -15,10 +15,17 @@ pub struct GatewayMeasures {
     pub state: GatewayState,
     /// Its counts.
     pub counts: GatewayCounts,
-    /// When its certificate expires.
-    pub certificate_expires_at: Option<Moment>,
+    /// What its link knows of it.
+    pub facts: LinkFacts,
+}
+
+impl GatewayMeasures {
     /// Why it is not online.
-    pub last_error: Option<String>,
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        let error = self.facts.last_error.as_ref().filter(|_| !self.state.live);
+        error.map(|error| error.message.as_str())
+    }
 }
 
 /// A gateway's samples of one family: a label besides `gateway`, and the value.
@@ -66,7 +73,7 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
         |gateway| optional(gateway.state.clock_skew_ms)),
     (Family { name: "gsdk_gateway_certificate_expiry_timestamp_seconds", kind: "gauge",
         help: "When the gateway's certificate ends; absent until it was seen." },
-        |gateway| optional(gateway.certificate_expires_at.map(Moment::millis))),
+        |gateway| optional(gateway.facts.certificate_expires_at.map(Moment::millis))),
     (Family { name: "gsdk_status_changes_total", kind: "counter",
         help: "Status changes that became events." }, status_changes),
     (Family { name: "gsdk_repeated_status_total", kind: "counter",

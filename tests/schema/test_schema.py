@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -120,8 +121,47 @@ def payloads_fit(document):
             "deviceEvent lost", "bridgeEvent events_lost"} <= spied()["seen"].keys())
         fault(control, {"do": "restart", "down_s": 3})
         until("every kind of message", lambda: wanted <= spied()["seen"].keys())
+        answers_fit(printed("--openapi"), f"http://127.0.0.1:{http}/api/v1", device)
         seen = spied()["seen"]
         print("payloads fit:", ", ".join(f"{count} {name}" for name, count in seen.items()))
+
+
+def answers_fit(document, api, device):
+    """Every answer of the API, with events of every kind, and what it says of wrong requests."""
+    assert json.loads(get(f"{api}/openapi.json")) == document, "the bridge serves what schema prints"
+    names = {"gateway": "lobby", "device_id": device}
+    fitting = 0
+    for path, operations in document["paths"].items():
+        responses = operations["get"]["responses"]
+        content = responses["200"]["content"]
+        if "application/json" not in content:
+            continue
+        url = api + path.format(**names)
+        events = "?from=0&limit=10000" if path == "/events" else ""
+        asked = [(url + events, 200), (url + "?no_such=1", 400)]
+        if "{gateway}" in path:
+            asked.append((api + path.format(gateway="annex", device_id=device), 404))
+        for address, wanted in asked:
+            status, kind, body = fetched(address)
+            assert status == wanted, f"{address}: {status} {body}"
+            response = responses[str(status)]
+            response = document["components"]["responses"]["Problem"] if "$ref" in response else response
+            schema = {"components": document["components"], **response["content"][kind]["schema"]}
+            errors = [error.message for error in validator(schema).iter_errors(json.loads(body))]
+            assert not errors, f"{address} {body[:3000]}: {errors[:3]}"
+            fitting += 1
+    types = {event["event_type"] for event in
+             json.loads(get(f"{api}/events?from=0&limit=10000"))["events"]}
+    assert {"disconnected", "reachable", "events_lost"} <= types, types
+    print(f"{fitting} answers of the API fit")
+
+
+def fetched(address):
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return answer.status, answer.headers.get_content_type(), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers.get_content_type(), error.read().decode()
 
 
 def start_broker(stack, port, folder):

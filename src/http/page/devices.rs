@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer};
 use super::hours::{DeviceKey, HOURS, Hour, Hours};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::http::query::{DeviceChunk, LoopClient, NoAnswer};
+use crate::http::search::searchable;
 use crate::metrics::GatewayMeasures;
 use crate::payload::GatewayEntry;
 
@@ -96,23 +97,9 @@ impl Condition {
 impl Filter {
     fn matches(&self, gateway: &GatewayEntry, device: &DeviceMeasures) -> bool {
         self.condition.is_none_or(|wanted| wanted == Condition::of(device))
-            && (self.text.is_empty() || searchable(gateway, device).contains(&self.text))
+            && (self.text.is_empty()
+                || searchable(gateway, device.device_id, device.info).contains(&self.text))
     }
-}
-
-/// The texts that a filter is compared with, in lower case.
-fn searchable(gateway: &GatewayEntry, device: &DeviceMeasures) -> String {
-    let info = device.info;
-    let device_type = info.map(|info| info.device_type);
-    let name = gateway.device_name(device.device_id, device_type);
-    let mut text = format!("{name}\n{}\n{}", device.device_id, gateway.name);
-    if let Some(known) = device_type {
-        text += &format!("\n{known} {}", known.product_name());
-    }
-    if let Some(ip) = info.and_then(|info| info.ip) {
-        text += &format!("\n{ip}");
-    }
-    text.to_lowercase()
 }
 
 impl DeviceRow {

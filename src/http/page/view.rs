@@ -120,7 +120,7 @@ fn gateway_card(gateway: &GatewayMeasures) -> Markup {
                     (gateway.entry.address) " · "
                     (state.connected) " of " (state.devices()) " connected"
                 }
-                @if let Some(error) = &gateway.last_error { span .sub.error { (error) } }
+                @if let Some(error) = gateway.last_error() { span .sub.error { (error) } }
             }
         }
     }

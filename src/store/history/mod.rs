@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::{Database, Totals};
 pub use error::Error;
-pub use query::{Filter, Gap, Missing, Page};
+pub use query::{Filter, Gap, Missing, Order, Page};
 pub use reader::Reader;
 #[cfg(feature = "model")]
 pub(crate) use reader::model;

@@ -16,8 +16,6 @@ use super::error::Error;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::rfc3339;
 
-/// How long a query may go on to read windows.
-const DEADLINE: Duration = Duration::from_millis(700);
 /// Blocks of a window: some 16,000 events.
 const WINDOW_BLOCKS: usize = 64;
 /// The most holes that a page names.
@@ -36,22 +34,37 @@ pub struct Filter {
     pub event_types: Vec<String>,
     /// Events that follow the one with this id.
     pub after_id: Option<u64>,
+    /// Events that precede the one with this id.
+    pub before_id: Option<u64>,
     /// Events recorded at or after this time.
     pub from: Option<Moment>,
     /// Events recorded before this time.
     pub to: Option<Moment>,
+    /// Which of them come first.
+    pub order: Order,
     /// The most events of a page.
     pub limit: usize,
     /// The most bytes of a page's events; one event is returned even if it is larger.
     pub max_bytes: usize,
+    /// How long the query may go on to read windows.
+    pub deadline: Duration,
 }
 
-/// A part of what was asked for, oldest first.
+/// The order of a page's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By growing ids.
+    OldestFirst,
+    /// By falling ids.
+    NewestFirst,
+}
+
+/// A part of what was asked for.
 #[derive(Debug, Serialize)]
 pub struct Page {
     /// Events as published, each with `id` and `delivered`.
     pub events: Vec<Box<RawValue>>,
-    /// The `after_id` of the next page.
+    /// The `after_id` of the next page, or its `before_id` where the newest come first.
     pub next: u64,
     /// Whether the next page may have more of what was asked for now.
     pub more: bool,
@@ -80,6 +93,9 @@ pub struct Missing {
     pub to: String,
 }
 
+/// The first and the last id of consecutive events.
+type IdRange = (u64, u64);
+
 /// What retention has removed, and the newest event.
 struct Kept {
     last_id: u64,
@@ -89,17 +105,19 @@ struct Kept {
 
 /// Reads one page in one snapshot of the database.
 pub(crate) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let mut connection = open(path)?;
     let snapshot = connection.transaction()?;
     let kept = Kept::read(&snapshot)?;
-    let after_id = filter.after_id.unwrap_or(0);
-    let mut page = Page { events: Vec::new(), next: after_id, more: false, gap: None };
-    if let Some((first_id, last_id)) = id_range(&snapshot, filter)? {
-        page.fill(&snapshot, filter, first_id, last_id)?;
+    let next = match filter.order {
+        Order::OldestFirst => filter.after_id.unwrap_or(0),
+        Order::NewestFirst => filter.before_id.unwrap_or(kept.last_id.saturating_add(1)),
+    };
+    let mut page = Page { events: Vec::new(), next, more: false, gap: None };
+    if let Some(range) = id_range(&snapshot, filter)? {
+        page.fill(&snapshot, filter, range)?;
     }
-    if !page.more && filter.to.is_none() {
+    let is_open = filter.to.is_none() && filter.before_id.is_none();
+    if !page.more && is_open && filter.order == Order::OldestFirst {
         // All events are read, so the next page need not look at them again.
         page.next = page.next.max(kept.last_id);
     }
@@ -107,8 +125,21 @@ pub(crate) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// The ids, both included, between which all events of the filter's time lie.
-fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<(u64, u64)>, Error> {
+/// The ID of the newest event that was ever recorded.
+pub(crate) fn newest_id(path: &Path) -> Result<u64, Error> {
+    let connection = open(path)?;
+    Ok(connection.query_row("SELECT last_id FROM progress", (), |row| row.get(0))?)
+}
+
+fn open(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// The ids, both included, between which all events of the filter's ids and time lie.
+fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<IdRange>, Error> {
     let after_id = filter.after_id.unwrap_or(0);
     let from = filter.from.map_or(i64::MIN, Moment::millis);
     let to = filter.to.map_or(i64::MAX, Moment::millis);
@@ -118,7 +149,27 @@ fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<(u64, 
         params![after_id, from, to],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    let before_id = filter.before_id.unwrap_or(u64::MAX);
+    let last = last.map(|last| last.min(before_id.saturating_sub(1)));
     Ok(first.map(|first| first.max(after_id.saturating_add(1))).zip(last))
+}
+
+/// The next window of a range of ids, and what is left of the range after it.
+fn window(
+    snapshot: &Transaction<'_>,
+    order: Order,
+    (first_id, last_id): IdRange,
+) -> Result<(IdRange, IdRange), Error> {
+    Ok(match order {
+        Order::OldestFirst => {
+            let end = window_end(snapshot, first_id, last_id)?;
+            ((first_id, end), (end.saturating_add(1), last_id))
+        }
+        Order::NewestFirst => {
+            let begin = window_begin(snapshot, first_id, last_id)?;
+            ((begin, last_id), (first_id, begin.saturating_sub(1)))
+        }
+    })
 }
 
 /// The last id of the window of blocks that begins with this id.
@@ -129,6 +180,17 @@ fn window_end(snapshot: &Transaction<'_>, first_id: u64, last_id: u64) -> Result
     )?;
     let end: Option<u64> = query.query_row(params![first_id, WINDOW_BLOCKS], |row| row.get(0))?;
     Ok(end.unwrap_or(last_id).min(last_id))
+}
+
+/// The first id of the window of blocks that ends with this id.
+fn window_begin(snapshot: &Transaction<'_>, first_id: u64, last_id: u64) -> Result<u64, Error> {
+    let mut query = snapshot.prepare_cached(
+        "SELECT max(first_id) FROM (SELECT first_id FROM blocks WHERE first_id <= ?1
+         ORDER BY first_id DESC LIMIT 1 OFFSET ?2)",
+    )?;
+    let parameters = params![last_id, WINDOW_BLOCKS - 1];
+    let begin: Option<u64> = query.query_row(parameters, |row| row.get(0))?;
+    Ok(begin.unwrap_or(first_id).max(first_id))
 }
 
 impl Kept {
@@ -160,16 +222,15 @@ impl Page {
         &mut self,
         snapshot: &Transaction<'_>,
         filter: &Filter,
-        mut first_id: u64,
-        last_id: u64,
+        mut range: IdRange,
     ) -> Result<(), Error> {
         let (started, mut bytes) = (Instant::now(), 0);
         let (sql, values) = select(filter);
         let mut statement = snapshot.prepare(&sql)?;
-        while first_id <= last_id {
-            let end = window_end(snapshot, first_id, last_id)?;
-            let range = [first_id, end].map(|id| Value::Integer(id.cast_signed()));
-            let mut rows = statement.query(params_from_iter(range.iter().chain(&values)))?;
+        while range.0 <= range.1 {
+            let (window, rest) = window(snapshot, filter.order, range)?;
+            let ids = [window.0, window.1].map(|id| Value::Integer(id.cast_signed()));
+            let mut rows = statement.query(params_from_iter(ids.iter().chain(&values)))?;
             while let Some(row) = rows.next()? {
                 let (id, event) = event_json(row)?;
                 bytes += event.get().len() + 1;
@@ -181,11 +242,15 @@ impl Page {
                 self.events.push(event);
                 self.next = id;
             }
-            if end < last_id && started.elapsed() > DEADLINE {
-                (self.more, self.next) = (true, end);
+            if rest.0 <= rest.1 && started.elapsed() > filter.deadline {
+                self.more = true;
+                self.next = match filter.order {
+                    Order::OldestFirst => window.1,
+                    Order::NewestFirst => window.0,
+                };
                 return Ok(());
             }
-            first_id = end.saturating_add(1);
+            range = rest;
         }
         Ok(())
     }
@@ -223,7 +288,10 @@ fn select(filter: &Filter) -> (String, Vec<Value>) {
             values.push(Value::Integer(at.millis()));
         }
     }
-    sql += " ORDER BY id";
+    sql += match filter.order {
+        Order::OldestFirst => " ORDER BY id",
+        Order::NewestFirst => " ORDER BY id DESC",
+    };
     (sql, values)
 }
 
@@ -252,7 +320,9 @@ fn gap(
     page: &Page,
 ) -> Result<Option<Gap>, Error> {
     let time = |at: i64| rfc3339(Moment::from_millis(at));
-    let oldest_at = if kept.is_exceeded_by(filter) {
+    // The newest come first: older pages follow, and the last of them says so.
+    let is_last = filter.order == Order::OldestFirst || !page.more;
+    let oldest_at = if is_last && kept.is_exceeded_by(filter) {
         let oldest: Option<i64> = snapshot.query_row(
             "SELECT min(recorded_at) FROM (SELECT recorded_at FROM events ORDER BY id LIMIT 1)",
             (),
@@ -262,13 +332,19 @@ fn gap(
     } else {
         None
     };
-    let before = if page.more { page.next } else { u64::MAX >> 1 };
+    let (mut after, mut before) =
+        (filter.after_id.unwrap_or(0), filter.before_id.unwrap_or(u64::MAX >> 1));
+    match filter.order {
+        Order::OldestFirst if page.more => before = page.next,
+        Order::NewestFirst if page.more => after = page.next,
+        _ => {}
+    }
     let mut holes = snapshot.prepare(
         "SELECT from_at, to_at FROM gaps WHERE after_id >= ?1 AND after_id < ?2
          AND to_at >= ?3 AND from_at < ?4 ORDER BY after_id LIMIT ?5",
     )?;
     let range = params![
-        filter.after_id.unwrap_or(0),
+        after,
         before,
         filter.from.map_or(i64::MIN, Moment::millis),
         filter.to.map_or(i64::MAX, Moment::millis),

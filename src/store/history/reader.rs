@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::error::Error;
-use super::query::{Filter, Page, page};
+use super::query::{Filter, Page, newest_id, page};
 
 /// Queries that run at the same time; more wait.
 const QUERIES_MAX: usize = 2;
@@ -25,11 +25,26 @@ impl Reader {
         Self { path: path.into(), permits: Arc::new(Semaphore::new(QUERIES_MAX)) }
     }
 
-    /// The events that a filter selects, oldest first, as far as its limits and the deadline allow.
+    /// The events that a filter selects, as far as its limits and its deadline allow.
     ///
     /// # Errors
     /// When the database is not there or cannot be read.
     pub async fn query(&self, filter: Filter) -> Result<Page, Error> {
+        self.read(move |path| page(path, &filter)).await
+    }
+
+    /// The ID of the newest event that was ever recorded.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn newest_id(&self) -> Result<u64, Error> {
+        self.read(newest_id).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         // The semaphore is never closed.
         let permit = self.permits.clone().acquire_owned().await.ok();
         let path = self.path.clone();
@@ -37,11 +52,11 @@ impl Reader {
         if crate::net::model::is_active() {
             // Other threads run in real time, and a model's answers depend on its seed alone.
             model::flush();
-            return page(&path, &filter);
+            return read(&path);
         }
         let query = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            page(&path, &filter)
+            read(&path)
         });
         query.await.unwrap_or_else(|panic| Err(Error::Panicked(panic.to_string())))
     }

@@ -1,7 +1,9 @@
 //! The status page as an HTTP client without script sees it; `make test-page` looks with a browser.
 
 mod access;
+mod api;
 mod clients;
+mod event_stream;
 mod hosts;
 mod scrapes;
 

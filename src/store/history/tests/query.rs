@@ -1,5 +1,7 @@
 //! Tests of queries: pages, filters, limits, gaps, and reading beside the writer.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, apply, device, event};
@@ -14,10 +16,13 @@ fn all() -> Filter {
         device_ids: [].into(),
         event_types: Vec::new(),
         after_id: None,
+        before_id: None,
         from: None,
         to: None,
+        order: Order::OldestFirst,
         limit: 100,
         max_bytes: usize::MAX,
+        deadline: Duration::from_secs(60),
     }
 }
 
@@ -106,6 +111,54 @@ fn pages_give_each_event_once_whatever_limits_them() {
     }
     let one = page(&fixture, &Filter { max_bytes: 0, ..all() });
     assert_eq!((one.events.len(), one.more), (1, true), "one event is always returned");
+}
+
+#[test]
+fn the_newest_may_come_first_and_pages_end_where_asked() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    // More than a window of blocks.
+    let count = 20_000;
+    record(&mut database, FIRST_ID, std::iter::repeat_n(1, count));
+    let last = FIRST_ID + count as u64 - 1;
+    let newest = Filter { order: Order::NewestFirst, limit: 7_000, ..all() };
+    let (mut seen, mut before_id) = (Vec::new(), None);
+    loop {
+        let page = page(&fixture, &Filter { before_id, ..newest.clone() });
+        seen.extend(ids(&page));
+        before_id = Some(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, (FIRST_ID..=last).rev().collect::<Vec<_>>());
+    // No time: a page ends with its first window, and the next continues there.
+    let hurried = Filter {
+        device_ids: [DeviceId::new(2).unwrap()].into(),
+        deadline: Duration::ZERO,
+        ..newest
+    };
+    let (mut pages, mut before_id) = (0, None);
+    loop {
+        let page = page(&fixture, &Filter { before_id, ..hurried.clone() });
+        assert!(page.events.is_empty());
+        pages += 1;
+        if !page.more {
+            break;
+        }
+        assert!(before_id.is_none_or(|before| page.next < before));
+        before_id = Some(page.next);
+    }
+    assert!(pages > 1, "one page read everything");
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let (after_id, before_id) = (Some(FIRST_ID + 3), Some(FIRST_ID + 6));
+        let between = page(&fixture, &Filter { after_id, before_id, order, ..all() });
+        let mut found = ids(&between);
+        found.sort_unstable();
+        assert_eq!(found, [FIRST_ID + 4, FIRST_ID + 5]);
+        assert!(!between.more);
+    }
+    assert_eq!(query::newest_id(&fixture.path()).unwrap(), last);
 }
 
 #[test]

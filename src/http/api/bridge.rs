@@ -1,0 +1,139 @@
+//! The bridge, its masters and its gateways.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use super::super::App;
+use super::super::query::{BridgeStatus, Query};
+use super::answer::{Asked, Rows, within_deadline};
+use super::lookup::{directory, find_gateway};
+use super::params::Format;
+use super::problem::Problem;
+use crate::metrics::GatewayMeasures;
+use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, rfc3339};
+
+const GATEWAY_COLUMNS: &[&str] = &[
+    "bridge",
+    "gateway",
+    "address",
+    "state",
+    "since",
+    "devices",
+    "connected",
+    "package",
+    "last_error.code",
+    "last_error.message",
+    "clock_skew_s",
+    "certificate_expires_at",
+    "accept_filter.allow_all",
+    "accept_filter.device_count",
+];
+const MASTER_COLUMNS: &[&str] = &[
+    "bridge",
+    "master",
+    "address",
+    "state",
+    "since",
+    "last_error.code",
+    "last_error.message",
+    "gateways",
+    "gateways_online",
+    "certificate_expires_at",
+    "token_expires_at",
+    "clock_skew_s",
+];
+
+/// The bridge's info, and how it stands.
+#[derive(Serialize)]
+struct Bridge {
+    #[serde(flatten)]
+    info: BridgeInfo,
+    ready: bool,
+    degraded: Vec<Degraded>,
+    mqtt_connected: bool,
+    time_zone: String,
+    history: History,
+}
+
+#[derive(Serialize)]
+struct History {
+    events: u64,
+    oldest_at: Option<String>,
+}
+
+pub(crate) async fn bridge(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    params.word("format", &[("json", ())])?;
+    params.finish()?;
+    within_deadline(async {
+        let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
+            app.settings.event_loop.ask(Query::Bridge).await?;
+        Ok(asked.object(&Bridge {
+            info,
+            ready: health.ready,
+            degraded: health.degraded,
+            mqtt_connected,
+            time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
+            history: History { events: history_events, oldest_at: history_oldest_at.map(rfc3339) },
+        }))
+    })
+    .await
+}
+
+/// A bridge without master gateways has an empty list.
+pub(crate) async fn masters(asked: Asked) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    Ok(asked.list(Rows::new("masters", format, MASTER_COLUMNS), &json!({}), None))
+}
+
+pub(crate) async fn gateways(
+    State(app): State<Arc<App>>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    within_deadline(async {
+        let directory = directory(&app).await?;
+        let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
+        for gateway in app.settings.event_loop.gateways().await? {
+            if !rows.push(&info(&directory, &gateway)) {
+                break;
+            }
+        }
+        Ok(asked.list(rows, &json!({}), None))
+    })
+    .await
+}
+
+pub(crate) async fn gateway(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
+    within_deadline(async {
+        let directory = directory(&app).await?;
+        let (_, gateway) = find_gateway(&app, &name).await?;
+        let info = info(&directory, &gateway);
+        let Format::Csv(_) = format else { return Ok(asked.object(&info)) };
+        let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
+        rows.push(&info);
+        Ok(asked.list(rows, &json!({}), None))
+    })
+    .await
+}
+
+fn info<'a>(directory: &'a Directory, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {
+    GatewayInfo::new(directory, &gateway.entry, &gateway.state, &gateway.facts)
+}

@@ -1,0 +1,275 @@
+//! The states of devices, filtered here and not in the event loop.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::super::App;
+use super::super::query::{DEVICES_PER_QUERY, LoopClient, Query};
+use super::super::search::searchable;
+use super::answer::{Asked, Rows, within_deadline};
+use super::lookup::{directory, find_gateway, no_gateway};
+use super::params::{Format, Params};
+use super::problem::{Problem, quoted};
+use crate::fleet::{DeviceState, GatewayIndex};
+use crate::ids::{DeviceId, GatewayName};
+use crate::metrics::GatewayMeasures;
+use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+
+/// The most devices of an answer where the request does not say.
+const LIMIT_DEFAULT: usize = 1_000;
+/// How long devices are read. The rest of the answer's time is for what waits before.
+const SCAN_DEADLINE: Duration = Duration::from_millis(3_500);
+
+const COLUMNS: &[&str] = &[
+    "bridge",
+    "gateway",
+    "device_id",
+    "name",
+    "connected",
+    "status",
+    "status_code",
+    "since",
+    "since_exact",
+    "last_known.connected",
+    "last_known.status",
+    "last_known.since",
+    "chain",
+    "seq",
+    "type",
+    "ip",
+    "port",
+    "mode",
+    "ssl",
+    "auto_reconnect",
+    "managed",
+    "expected",
+    "kept",
+    "updated_at",
+];
+
+/// What a request selects. An empty list selects all.
+struct Filter {
+    gateways: Vec<GatewayName>,
+    device_ids: BTreeSet<DeviceId>,
+    /// In lower case.
+    text: String,
+    connected: Vec<Connected>,
+    expected: Option<bool>,
+}
+
+/// A value of the parameter `connected`.
+#[derive(PartialEq, Eq)]
+struct Connected(Option<bool>);
+
+/// The last device of the page before.
+#[derive(Clone, Debug)]
+struct Cursor {
+    gateway: GatewayName,
+    device_id: DeviceId,
+}
+
+#[derive(Serialize)]
+struct Rest {
+    /// `None`: the time was not enough to count.
+    total: Option<usize>,
+    more: bool,
+    next: Option<String>,
+}
+
+impl FromStr for Connected {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(Self(Some(true))),
+            "false" => Ok(Self(Some(false))),
+            "unknown" => Ok(Self(None)),
+            _ => Err(format!("{:?} is none of true, false and unknown", quoted(text))),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (gateway, device_id) = text.split_once('/')?;
+            Some(Self { gateway: gateway.parse().ok()?, device_id: device_id.parse().ok()? })
+        };
+        read().ok_or_else(|| {
+            format!("{:?} is no place in the list; use the next of the page before", quoted(text))
+        })
+    }
+}
+
+impl Filter {
+    fn read(params: &mut Params) -> Result<Self, Problem> {
+        Ok(Self {
+            gateways: params.gateways()?,
+            device_ids: params.device_ids()?,
+            text: params.one("q")?.unwrap_or_default().trim().to_lowercase(),
+            connected: params.list("connected")?,
+            expected: params.word("expected", &[("true", true), ("false", false)])?,
+        })
+    }
+
+    fn selects_gateway(&self, name: &GatewayName) -> bool {
+        self.gateways.is_empty() || self.gateways.contains(name)
+    }
+
+    fn selects(&self, gateway: &GatewayEntry, state: &DeviceState) -> bool {
+        (self.device_ids.is_empty() || self.device_ids.contains(&state.device_id))
+            && (self.connected.is_empty() || self.connected.contains(&Connected(state.connected)))
+            && self.expected.is_none_or(|expected| expected == state.expected)
+            && (self.text.is_empty()
+                || searchable(gateway, state.device_id, state.info).contains(&self.text))
+    }
+}
+
+pub(crate) async fn devices(
+    State(app): State<Arc<App>>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let filter = Filter::read(&mut params)?;
+    let limit = params.limit(LIMIT_DEFAULT)?;
+    let after: Vec<Cursor> = params.list("after")?;
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    within_deadline(async {
+        let _permit = app.api.scans.acquire().await;
+        let event_loop = &app.settings.event_loop;
+        let (directory, gateways) = (directory(&app).await?, event_loop.gateways().await?);
+        let index_of = |name: &GatewayName| {
+            let found = gateways.iter().position(|gateway| gateway.entry.name == *name);
+            found.ok_or_else(|| no_gateway(name.as_str()))
+        };
+        filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
+        let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
+        let mut scan = Scan {
+            directory: &directory,
+            gateways: &gateways,
+            filter: &filter,
+            after: after.transpose()?,
+            limit,
+            rows: Rows::new("devices", format, COLUMNS),
+            total: 0,
+            last: None,
+            more: false,
+        };
+        let is_complete = scan.run(event_loop).await?;
+        let Scan { rows, total, last, more, .. } = scan;
+        let more = more || !is_complete;
+        let next = last.filter(|_| more);
+        let rest = Rest { total: is_complete.then_some(total), more, next: next.clone() };
+        Ok(asked.list(rows, &rest, next.map(|next| ("after", next))))
+    })
+    .await
+}
+
+/// One page of the devices that a filter selects, and how many there are.
+struct Scan<'a> {
+    directory: &'a Directory,
+    gateways: &'a [GatewayMeasures],
+    filter: &'a Filter,
+    /// The place after which the page begins.
+    after: Option<(usize, DeviceId)>,
+    limit: usize,
+    rows: Rows,
+    total: usize,
+    /// The place of the last row.
+    last: Option<String>,
+    /// Devices follow that did not fit.
+    more: bool,
+}
+
+impl Scan<'_> {
+    /// Reads all devices; returns whether the time was enough.
+    async fn run(&mut self, event_loop: &LoopClient) -> Result<bool, Problem> {
+        let until = Instant::now() + SCAN_DEADLINE;
+        for (index, gateway) in self.gateways.iter().enumerate() {
+            if !self.filter.selects_gateway(&gateway.entry.name) {
+                continue;
+            }
+            let mut from = Bound::Unbounded;
+            loop {
+                if Instant::now() > until && self.rows.count() > 0 {
+                    return Ok(false);
+                }
+                let range = (from, Bound::Unbounded);
+                let query = |answer| Query::States(GatewayIndex(index), range, answer);
+                let states = event_loop.ask(query).await?;
+                states.iter().for_each(|state| self.add(index, &gateway.entry, state));
+                match states.last() {
+                    Some(last) if states.len() == DEVICES_PER_QUERY => {
+                        from = Bound::Excluded(last.device_id);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, index: usize, gateway: &GatewayEntry, state: &DeviceState) {
+        if !self.filter.selects(gateway, state) {
+            return;
+        }
+        self.total += 1;
+        let is_before = self.after.is_some_and(|after| (index, state.device_id) <= after);
+        if is_before || self.more {
+            return;
+        }
+        let payload = DeviceStatePayload::new(self.directory, gateway, state);
+        if self.rows.count() < self.limit && self.rows.push(&payload) {
+            self.last = Some(format!("{}/{}", gateway.name, state.device_id));
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+pub(crate) async fn device(
+    State(app): State<Arc<App>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    let Path((name, id)) =
+        path.map_err(|error| Problem::invalid("device_id", error.body_text()))?;
+    within_deadline(async {
+        let directory = directory(&app).await?;
+        let (index, gateway) = find_gateway(&app, &name).await?;
+        let unknown = || {
+            let id = quoted(&id);
+            let detail = format!(
+                "gateway {name} has no device {id:?}; /api/v1/devices?gateway={name} lists those \
+                 it has"
+            );
+            Problem::not_found("device_id", detail)
+        };
+        let id: DeviceId = id.parse().map_err(|_| unknown())?;
+        let range = (Bound::Included(id), Bound::Included(id));
+        let query = |answer| Query::States(index, range, answer);
+        let states = app.settings.event_loop.ask(query).await?;
+        let state = states.first().ok_or_else(unknown)?;
+        let payload = DeviceStatePayload::new(&directory, &gateway.entry, state);
+        let Format::Csv(_) = format else { return Ok(asked.object(&payload)) };
+        let mut rows = Rows::new("devices", format, COLUMNS);
+        rows.push(&payload);
+        Ok(asked.list(rows, &serde_json::json!({}), None))
+    })
+    .await
+}

@@ -1,0 +1,123 @@
+//! Recorded events, read from the history beside its writer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::super::App;
+use super::answer::{Asked, ROWS_BYTES_MAX, Rows, within_deadline};
+use super::params::Params;
+use super::problem::Problem;
+use crate::net;
+use crate::store::history::{Error, FILE_NAME, Filter, Gap, Order};
+
+/// The most events of an answer where the request does not say.
+const LIMIT_DEFAULT: usize = 100;
+/// How long events are read. The rest of the answer's time is for what waits before.
+const QUERY_DEADLINE: Duration = Duration::from_secs(3);
+/// The largest ID, so that it fits SQLite's signed integers.
+pub(crate) const ID_MAX: u64 = u64::MAX >> 1;
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "delivered",
+    "dropped",
+    "event_type",
+    "event_id",
+    "timestamp",
+    "received_at",
+    "bridge",
+    "gateway",
+    "device_id",
+    "name",
+    "type",
+    "connected",
+    "status",
+    "status_code",
+    "previous",
+    "duration_s",
+    "source",
+    "chain",
+    "seq",
+    "lost",
+    "what",
+    "count",
+    "devices",
+    "device_ids",
+    "reason",
+    "from",
+    "to",
+    "command",
+    "requested_by",
+    "transaction",
+    "result",
+    "steps",
+];
+
+#[derive(Serialize)]
+struct Rest {
+    more: bool,
+    next: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<Gap>,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::unavailable(format!("{FILE_NAME} cannot be read now: {}", error.with_cause()))
+    }
+}
+
+/// Which devices' and gateways' events are asked for, from the first to the last.
+pub(crate) fn filter(params: &mut Params) -> Result<Filter, Problem> {
+    let event_types: Vec<String> = params.list("event_type")?;
+    Ok(Filter {
+        gateways: params.gateways()?,
+        device_ids: params.device_ids()?,
+        event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        after_id: params.number("after_id", 0..=ID_MAX)?,
+        before_id: None,
+        from: None,
+        to: None,
+        order: Order::OldestFirst,
+        limit: LIMIT_DEFAULT,
+        max_bytes: ROWS_BYTES_MAX,
+        deadline: QUERY_DEADLINE,
+    })
+}
+
+pub(crate) async fn events(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let mut filter = filter(&mut params)?;
+    let zone = params.zone(&app.api.zone)?;
+    let range = params.range(&zone, net::wall_time())?;
+    filter.before_id = params.number("before_id", 0..=ID_MAX)?;
+    // A client that continues after or before an event misses none, however long ago it was.
+    let continues = filter.after_id.is_some() || filter.before_id.is_some();
+    filter.from = (range.has_from || !continues).then_some(range.period.from);
+    filter.to = range.period.to;
+    let orders = [("asc", Order::OldestFirst), ("desc", Order::NewestFirst)];
+    filter.order = params.word("order", &orders)?.unwrap_or(Order::OldestFirst);
+    filter.limit = params.limit(LIMIT_DEFAULT)?;
+    let format = params.format(&asked.headers)?;
+    params.finish()?;
+    let continued_by = match filter.order {
+        Order::OldestFirst => "after_id",
+        Order::NewestFirst => "before_id",
+    };
+    within_deadline(async {
+        let page = app.api.history.query(filter).await?;
+        let mut rows = Rows::new("events", format, COLUMNS);
+        for event in &page.events {
+            // The page is smaller than an answer.
+            rows.push(event);
+        }
+        let next = page.more.then(|| (continued_by, page.next.to_string()));
+        let rest = Rest { more: page.more, next: page.next, gap: page.gap };
+        Ok(asked.list(rows, &rest, next))
+    })
+    .await
+}

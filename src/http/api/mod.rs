@@ -1,0 +1,69 @@
+//! The JSON API below `/api/v1` (contract, section 5): read-only, bounded in rows, bytes and time.
+//! It asks the event loop for small copies, and reads the history beside its writer.
+
+mod answer;
+mod bridge;
+mod csv;
+mod devices;
+mod events;
+mod lookup;
+mod params;
+mod problem;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use jiff::tz::TimeZone;
+use tokio::sync::{Semaphore, watch};
+
+use super::App;
+use crate::schema;
+use crate::store::history::Reader;
+use answer::Asked;
+pub(crate) use problem::Problem;
+use stream::Streams;
+pub(crate) use stream::follow_history;
+
+/// Requests at once that read all devices.
+const SCANS_MAX: usize = 2;
+
+/// What the requests to the API share.
+#[derive(Debug)]
+pub(crate) struct Api {
+    /// The zone of local dates.
+    zone: TimeZone,
+    history: Reader,
+    /// One permit for each request that reads all devices.
+    scans: Semaphore,
+    streams: Streams,
+}
+
+impl Api {
+    /// Streams end when `stop` is true.
+    pub(crate) fn new(zone: TimeZone, history: PathBuf, stop: watch::Receiver<bool>) -> Self {
+        let streams = Streams::new(Reader::new(history.clone()), stop);
+        Self { zone, history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
+    }
+}
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/bridge", get(bridge::bridge))
+        .route("/masters", get(bridge::masters))
+        .route("/gateways", get(bridge::gateways))
+        .route("/gateways/{gateway}", get(bridge::gateway))
+        .route("/devices", get(devices::devices))
+        .route("/devices/{gateway}/{device_id}", get(devices::device))
+        .route("/events", get(events::events))
+        .route("/events/stream", get(stream::stream))
+        .route("/openapi.json", get(openapi))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+}
+
+async fn openapi(asked: Asked) -> Result<axum::response::Response, Problem> {
+    asked.params().finish()?;
+    Ok(asked.respond("application/json", schema::open_api()))
+}

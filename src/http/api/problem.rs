@@ -1,0 +1,109 @@
+//! What the API answers when it cannot do what was asked for: problem details (RFC 9457).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// When a client may try again, in seconds.
+const RETRY_AFTER_S: &str = "5";
+/// Characters of a parameter's name or value that are quoted.
+const QUOTED_MAX: usize = 100;
+
+/// Why a request is not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    parameter: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    parameter: Option<&'a str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), parameter: None }
+    }
+
+    fn about(self, parameter: &str) -> Self {
+        Self { parameter: Some(quoted(parameter)), ..self }
+    }
+
+    /// A parameter has a wrong value.
+    pub(crate) fn invalid(parameter: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail).about(parameter)
+    }
+
+    /// There is no such parameter.
+    pub(crate) fn unknown(parameter: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unknown_parameter", detail).about(parameter)
+    }
+
+    /// There is no such gateway or device.
+    pub(crate) fn not_found(parameter: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail).about(parameter)
+    }
+
+    /// There is no such path.
+    pub(crate) fn no_path(path: &str) -> Self {
+        let path = quoted(path);
+        let detail = format!("the API has no {path}; /api/v1/openapi.json lists all paths");
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// The API only reads.
+    pub(crate) fn method_not_allowed() -> Self {
+        let detail = "the API is read-only; use GET or HEAD";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    /// The client needs a token.
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// Too many requests at once.
+    pub(crate) fn busy(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    }
+
+    /// What is asked for cannot be read now.
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+}
+
+/// A part of the request, short enough for an answer.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_MAX).collect()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            parameter: self.parameter.as_deref(),
+        };
+        // It has nothing that JSON cannot say.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, content_type, body).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let retry_after = HeaderValue::from_static(RETRY_AFTER_S);
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
+        }
+        response
+    }
+}

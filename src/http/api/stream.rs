@@ -1,0 +1,184 @@
+//! Recorded events as server-sent events. Each stream reads the history at the pace of its client,
+//! so that a slow one delays nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::super::App;
+use super::answer::{Asked, within_deadline};
+use super::events::{ID_MAX, filter};
+use super::params::number;
+use super::problem::Problem;
+use crate::store::history::{Filter, Reader};
+
+/// Streams at once.
+const STREAMS_MAX: usize = 32;
+/// How often new events are looked for while there is a stream.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+/// Events that are read at once, and their bytes.
+const PAGE_EVENTS: usize = 100;
+const PAGE_BYTES: usize = 64 << 10;
+/// Events that wait for the socket.
+const QUEUE_EVENTS: usize = 16;
+/// How often a comment is sent where nothing happens.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// When a client connects again after it has lost its stream.
+const RECONNECT_AFTER: Duration = Duration::from_secs(3);
+
+/// What the streams share.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    slots: Arc<Semaphore>,
+    /// Apart from other queries, which may take seconds.
+    history: Reader,
+    /// The ID of the newest event.
+    newest: watch::Sender<u64>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Streams {
+    pub(crate) fn new(history: Reader, stop: watch::Receiver<bool>) -> Self {
+        let slots = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { slots, history, newest: watch::Sender::new(0), stop }
+    }
+}
+
+/// Looks for new events while there is a stream, until `stop` is true.
+pub(crate) async fn follow_history(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let streams = &app.api.streams;
+    let mut ticks = interval(POLL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let follow = async {
+        loop {
+            ticks.tick().await;
+            if streams.newest.receiver_count() == 0 {
+                continue;
+            }
+            // While the history cannot be read, nothing is new.
+            if let Ok(id) = streams.history.newest_id().await {
+                streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
+            }
+        }
+    };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = follow => {}
+    }
+}
+
+pub(crate) async fn stream(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
+    let mut params = asked.params();
+    let mut filter = filter(&mut params)?;
+    params.finish()?;
+    if let Some(header) = asked.headers.get("last-event-id").filter(|id| !id.is_empty()) {
+        let text = header.to_str().unwrap_or_default();
+        filter.after_id = Some(number("Last-Event-ID", text, 0..=ID_MAX)?);
+    }
+    let streams = &app.api.streams;
+    let slot = Arc::clone(&streams.slots).try_acquire_owned().map_err(|_| {
+        Problem::busy(format!("{STREAMS_MAX} streams are open already; close one, or read /events"))
+    })?;
+    within_deadline(async {
+        if filter.after_id.is_none() {
+            filter.after_id = Some(streams.history.newest_id().await?);
+        }
+        (filter.limit, filter.max_bytes) = (PAGE_EVENTS, PAGE_BYTES);
+        let (events, queue) = mpsc::channel(QUEUE_EVENTS);
+        let feed = Feed {
+            filter,
+            history: streams.history.clone(),
+            newest: streams.newest.subscribe(),
+            stop: streams.stop.clone(),
+            events,
+            _slot: slot,
+        };
+        tokio::spawn(feed.run());
+        let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
+        let events = first.chain(ReceiverStream::new(queue)).map(Ok::<_, Infallible>);
+        // For proxies: neither buffer nor compress.
+        let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+        Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
+    })
+    .await
+}
+
+/// What a stream names of an event.
+#[derive(Deserialize)]
+struct Head {
+    id: u64,
+    event_type: String,
+}
+
+/// One stream.
+struct Feed {
+    /// Events that follow those that were sent.
+    filter: Filter,
+    history: Reader,
+    newest: watch::Receiver<u64>,
+    stop: watch::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Feed {
+    async fn run(mut self) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            // Its end tells the client to connect again.
+            _ = self.send_events() => {}
+        }
+    }
+
+    /// Sends what is recorded; `None` once the client has left or the history cannot be read.
+    async fn send_events(&mut self) -> Option<()> {
+        loop {
+            let page = match self.history.query(self.filter.clone()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::debug!(error = error.with_cause(), "a stream of events has ended");
+                    return None;
+                }
+            };
+            if let Some(gap) = &page.gap {
+                let gap = serde_json::to_string(gap).ok()?;
+                self.events.send(Event::default().event("gap").data(gap)).await.ok()?;
+            }
+            for event in &page.events {
+                self.events.send(message(event)?).await.ok()?;
+            }
+            self.filter.after_id = Some(page.next);
+            if !page.more {
+                let events = self.events.clone();
+                let has_newer = self.newest.wait_for(|newest| *newest > page.next);
+                let has_newer = tokio::select! {
+                    () = events.closed() => false,
+                    newer = has_newer => newer.is_ok(),
+                };
+                if !has_newer {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn message(event: &RawValue) -> Option<Event> {
+    let head: Head = serde_json::from_str(event.get()).ok()?;
+    // One line, as its writer makes it; another program may have changed the file.
+    let one_line = |text: &str| text.replace(['\r', '\n'], " ");
+    let id = head.id.to_string();
+    Some(Event::default().id(id).event(one_line(&head.event_type)).data(one_line(event.get())))
+}

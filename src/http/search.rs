@@ -1,0 +1,23 @@
+//! The text of a device that searches look in.
+
+use crate::fleet::DeviceInfo;
+use crate::ids::DeviceId;
+use crate::payload::GatewayEntry;
+
+/// Its name, ID, gateway, type and address, in lower case.
+pub(crate) fn searchable(
+    gateway: &GatewayEntry,
+    device_id: DeviceId,
+    info: Option<DeviceInfo>,
+) -> String {
+    let device_type = info.map(|info| info.device_type);
+    let name = gateway.device_name(device_id, device_type);
+    let mut text = format!("{name}\n{device_id}\n{}", gateway.name);
+    if let Some(known) = device_type {
+        text += &format!("\n{known} {}", known.product_name());
+    }
+    if let Some(ip) = info.and_then(|info| info.ip) {
+        text += &format!("\n{ip}");
+    }
+    text.to_lowercase()
+}
