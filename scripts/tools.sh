@@ -61,6 +61,8 @@ install_rust() {
             missing=rustup
             install_missing
         else
+            command -v curl >/dev/null 2>&1 || missing=curl
+            install_missing
             echo "Rust is missing. Install it with this line, then try again:" >&2
             echo "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2
             exit 1

@@ -35,7 +35,7 @@ use tonic::Code;
 
 use crate::commands::{BridgeCommand, Failure, Outcome, device_states};
 use crate::fleet::GatewayIndex;
-use crate::http::Query;
+use crate::http::{LoopClient, Query};
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{self, Event};
 use crate::payload::to_bytes;
@@ -63,6 +63,7 @@ const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 #[derive(Debug)]
 pub struct Bridge {
     heartbeat: Heartbeat,
+    event_loop: LoopClient,
     state: State,
     gateways: Gateways,
     broker: Broker,
@@ -75,6 +76,12 @@ impl Bridge {
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
+    }
+
+    /// Asks [`Bridge::run`] about gateways and devices.
+    #[must_use]
+    pub fn client(&self) -> LoopClient {
+        self.event_loop.clone()
     }
 
     /// Runs until `shutdown` is done; then says `offline`, flushes, and ends within 5 s.

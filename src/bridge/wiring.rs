@@ -92,7 +92,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
 
     let (event_loop, queries) = LoopClient::new();
     let heartbeat = Heartbeat::start();
-    let settings = web_settings(config, &info, event_loop, &metrics, &heartbeat);
+    let settings = web_settings(config, &info, event_loop.clone(), &metrics, &heartbeat);
     let file_problems = settings.file_problems.subscribe();
     let server = web.spawn(http::serve(listeners, settings, gateways.stopped()));
     let web = Web::new(server, queries, file_problems);
@@ -114,7 +114,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     };
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, gateways.access());
-    Ok(Bridge { heartbeat, state, gateways, broker, dispatcher, web })
+    Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web })
 }
 
 fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInfo {

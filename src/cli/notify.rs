@@ -1,12 +1,17 @@
-//! Notifications to systemd: ready, alive, stopping. The socket is non-blocking: a service manager
-//! that reads nothing delays neither the watchdog's thread nor a stop.
+//! Notifications to systemd: ready, alive, status, stopping. The socket is non-blocking: a service
+//! manager that reads nothing delays neither the watchdog's thread nor a stop.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::http::LoopClient;
+use crate::metrics::GatewayMeasures;
 use crate::task::Heartbeat;
+
+/// How often the status is sent where no watchdog asks for pings.
+const STATUS_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The service manager's socket, if there is one.
 #[derive(Debug)]
@@ -38,18 +43,30 @@ impl Systemd {
         _ = self.socket.as_ref().map(|socket| socket.send(state.as_bytes()));
     }
 
-    /// Pings the watchdog, if there is one, while the event loop runs.
-    pub(crate) async fn watchdog(&self, heartbeat: &Heartbeat) {
-        let Some(ping_interval) = self.ping_interval else { return };
-        let mut ticks = interval(ping_interval);
+    /// Pings the watchdog, if there is one, while the event loop runs, and sends the status when it
+    /// has changed.
+    pub(crate) async fn watch(&self, heartbeat: &Heartbeat, event_loop: &LoopClient) {
+        if self.socket.is_none() {
+            return;
+        }
+        let mut ticks = interval(self.ping_interval.unwrap_or(STATUS_INTERVAL));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sent = String::new();
         loop {
             ticks.tick().await;
-            if heartbeat.is_alive() {
-                self.notify("WATCHDOG=1");
-            } else {
+            if !heartbeat.is_alive() {
                 let age_s = heartbeat.age().as_secs();
                 tracing::error!(age_s, "event loop hangs; the watchdog gets no ping");
+                continue;
+            }
+            if self.ping_interval.is_some() {
+                self.notify("WATCHDOG=1");
+            }
+            let Ok(gateways) = event_loop.gateways().await else { continue };
+            let status = status(&gateways);
+            if status != sent {
+                self.notify(&status);
+                sent = status;
             }
         }
     }
@@ -58,6 +75,14 @@ impl Systemd {
 fn ping_interval(watchdog_usec: Option<&str>) -> Option<Duration> {
     let usec = watchdog_usec?.parse::<u64>().ok().filter(|&usec| usec > 0)?;
     Some(Duration::from_micros(usec) / 3)
+}
+
+/// The line that `systemctl status` shows.
+fn status(gateways: &[GatewayMeasures]) -> String {
+    let connected: usize = gateways.iter().map(|gateway| gateway.state.connected).sum();
+    let devices: usize = gateways.iter().map(|gateway| gateway.state.devices()).sum();
+    let plural = if gateways.len() == 1 { "" } else { "s" };
+    format!("STATUS={} gateway{plural}, {connected} of {devices} connected", gateways.len())
 }
 
 #[cfg(test)]

@@ -41,12 +41,12 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         http = %address,
         "started"
     );
-    let (stop, heartbeat) = (super::stop_signal(), bridge.heartbeat());
+    let (stop, heartbeat, event_loop) = (super::stop_signal(), bridge.heartbeat(), bridge.client());
     let systemd = Arc::new(Systemd::from_environment());
     systemd.notify("READY=1");
-    let watchdog = Arc::clone(&systemd);
+    let watcher = Arc::clone(&systemd);
     // Not on the event loop's runtime, so that an event loop that hangs is logged.
-    web.spawn(async move { watchdog.watchdog(&heartbeat).await });
+    web.spawn(async move { watcher.watch(&heartbeat, &event_loop).await });
     let shutdown = async move {
         stop.await;
         systemd.notify("STOPPING=1");
