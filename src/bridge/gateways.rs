@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
+use super::details::{DetailsRead, DetailsReader};
 use super::provisioner::{Provisioner, TaskResult};
 use super::state::State;
 use crate::desired::DesiredState;
@@ -26,6 +27,9 @@ pub(crate) struct Gateways {
     /// The senders keep the queues open when the last task has ended.
     reports: Queue<(GatewayIndex, LinkReport)>,
     results: Queue<TaskResult>,
+    details: Queue<DetailsRead>,
+    /// Whether devices are asked what they are.
+    reads_details: bool,
     stop: watch::Sender<bool>,
 }
 
@@ -34,6 +38,7 @@ struct Gateway {
     link: Link,
     access: GatewayAccess,
     provisioner: Provisioner,
+    details: Option<DetailsReader>,
 }
 
 /// What has come from the gateways.
@@ -41,16 +46,19 @@ struct Gateway {
 pub(crate) enum GatewayInput {
     Reports(Vec<(GatewayIndex, LinkReport)>),
     Provisioned(TaskResult),
+    Details(DetailsRead),
 }
 
 type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 impl Gateways {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(reads_details: bool) -> Self {
         Self {
             gateways: Vec::new(),
             reports: mpsc::channel(REPORTS_MAX),
             results: mpsc::channel(RESULTS_MAX),
+            details: mpsc::channel(RESULTS_MAX),
+            reads_details,
             stop: watch::Sender::new(false),
         }
     }
@@ -67,7 +75,9 @@ impl Gateways {
         let link = Link::start(index, options, reports, observer, self.stop.subscribe());
         let access = GatewayAccess::new(&link);
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
-        self.gateways.push(Gateway { link, access, provisioner });
+        let reader = || DetailsReader::new(index, access.clone(), self.details.0.clone());
+        let details = self.reads_details.then(reader);
+        self.gateways.push(Gateway { link, access, provisioner, details });
     }
 
     /// The access to each gateway.
@@ -75,12 +85,18 @@ impl Gateways {
         self.gateways.iter().map(|gateway| gateway.access.clone())
     }
 
-    /// Waits for reports of links or the result of a provisioning task. Cancel safe.
+    /// Whether devices are asked what they are.
+    pub(crate) const fn reads_details(&self) -> bool {
+        self.reads_details
+    }
+
+    /// Waits for reports of links or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
         let mut reports = Vec::new();
         tokio::select! {
             _ = self.reports.1.recv_many(&mut reports, REPORTS_TAKEN_MAX) => {}
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
+            Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
         }
         GatewayInput::Reports(reports)
     }
@@ -113,6 +129,14 @@ impl Gateways {
             GatewayInput::Provisioned(result) => {
                 if let Some(provisioner) = self.provisioner(result.gateway) {
                     provisioner.finished(state, result);
+                }
+            }
+            GatewayInput::Details(read) => {
+                let (gateway, device_id) = (read.gateway, read.device_id);
+                let reader = self.details(gateway);
+                let details = reader.and_then(|reader| reader.finished(Instant::now(), read));
+                if let Some(details) = details {
+                    state.set_details(gateway, device_id, details);
                 }
             }
         }
@@ -150,6 +174,9 @@ impl Gateways {
     }
 
     fn link_event(&mut self, state: &mut State, gateway: GatewayIndex, event: LinkEvent) {
+        if let (LinkEvent::LinkUp, Some(reader)) = (&event, self.details(gateway)) {
+            reader.link_up();
+        }
         let Some(provisioner) = self.provisioner(gateway) else { return };
         match &event {
             LinkEvent::LinkUp => provisioner.link_up(),
@@ -168,18 +195,35 @@ impl Gateways {
         self.gateways.get_mut(gateway.0).map(|gateway| &mut gateway.provisioner)
     }
 
-    /// Starts the retries that are due.
+    fn details(&mut self, gateway: GatewayIndex) -> Option<&mut DetailsReader> {
+        self.gateways.get_mut(gateway.0)?.details.as_mut()
+    }
+
+    /// Starts the retries that are due, and asks the devices whose turn it is.
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
-        for Gateway { provisioner, .. } in &mut self.gateways {
+        for (gateway, device_id, connected) in state.connections.drain(..) {
+            if let Some(reader) = self.details(gateway) {
+                reader.connection_changed(device_id, connected);
+            }
+        }
+        for Gateway { provisioner, details, .. } in &mut self.gateways {
             if provisioner.retry_at().is_some_and(|at| at <= now) {
                 provisioner.start_round(state);
+            }
+            if let Some(reader) = details {
+                reader.wake(now);
             }
         }
     }
 
-    /// When the next retry is due.
+    /// When the next retry or question is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.gateways.iter().filter_map(|gateway| gateway.provisioner.retry_at()).min()
+        let due = |gateway: &Gateway| {
+            let reader = gateway.details.as_ref();
+            let due = [gateway.provisioner.retry_at(), reader.and_then(DetailsReader::due)];
+            due.into_iter().flatten().min()
+        };
+        self.gateways.iter().filter_map(due).min()
     }
 }
 

@@ -8,6 +8,7 @@ mod access;
 mod broker;
 mod clock;
 mod confirmations;
+mod details;
 mod dispatch;
 mod duplicates;
 mod event_queue;

@@ -12,12 +12,12 @@ use prometheus::Histogram;
 use tokio::time::Instant;
 
 use super::event_queue::EventQueue;
-use crate::fleet::{Fleet, GatewayIndex};
+use crate::fleet::{DeviceDetails, Fleet, GatewayIndex, Remembered};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::{
     self, Content, Gap, HistoryStatus, Key, Log, Record, Recorder, Recovery, Settings, Started,
-    StateDir, StoreError, encode,
+    StateDir, StoreError, decode, encode,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -175,7 +175,7 @@ impl Persistence {
             let key = Key::Device(entry.name.clone(), device_id);
             match fleet.remembered(gateway, device_id) {
                 Some(device) => {
-                    let value = encode(&device);
+                    let value = encode_device(&device, fleet.details(gateway, device_id));
                     if !matches!(&self.log, LogState::Open(log) if log.has(&key, &value)) {
                         changes.put(key, &value);
                     }
@@ -245,8 +245,10 @@ impl Persistence {
         }
         let devices = fleet.gateways().filter_map(|gateway| {
             let name = &directory.gateway(gateway)?.name;
-            let devices = fleet.all_remembered(gateway);
-            Some(devices.map(|(id, device)| (Key::Device(name.clone(), id), encode(&device))))
+            Some(fleet.all_remembered(gateway).map(move |(id, device)| {
+                let value = encode_device(&device, fleet.details(gateway, id));
+                (Key::Device(name.clone(), id), value)
+            }))
         });
         let clearing = clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new()));
         let values = self.values.clone().into_iter().chain(clearing).chain(devices.flatten());
@@ -327,4 +329,15 @@ impl Persistence {
             LogState::Failed { reason, .. } => Err(StoreError::Failed(reason)),
         }
     }
+}
+
+/// The stored value of a device.
+pub(crate) fn encode_device(device: &Remembered, details: Option<&DeviceDetails>) -> Vec<u8> {
+    encode(&(device, details))
+}
+
+/// What [`encode_device`] has made of a device; `None` if the value cannot be read.
+pub(crate) fn decode_device(value: &[u8]) -> Option<(Remembered, Option<DeviceDetails>)> {
+    // Earlier builds stored no details.
+    decode(value).or_else(|| decode(value).map(|device| (device, None)))
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::gateways::Gateways;
+use super::persistence::{decode_device, encode_device};
 use super::retained::StaleTopics;
 use super::state::State;
-use crate::fleet::Remembered;
+use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::BridgeEventKind;
-use crate::store::{Content, Key, Recovery, StoreError, decode, encode};
+use crate::store::{Content, Key, Recovery, StoreError, decode};
 
 /// Restores everything.
 ///
@@ -84,7 +85,10 @@ impl Restore<'_> {
     fn value(&mut self, key: &Key, value: &[u8]) -> Option<()> {
         let State { persistence, publisher, .. } = &mut *self.state;
         match key {
-            Key::Device(name, id) => self.device(name, *id, decode(value)?),
+            Key::Device(name, id) => {
+                let (device, details) = decode_device(value)?;
+                self.device(name, *id, device, details);
+            }
             Key::Gateway(name) => {
                 persistence.restore(key, value);
                 if self.state.directory.find(name).is_none() {
@@ -136,7 +140,13 @@ impl Restore<'_> {
         Some(())
     }
 
-    fn device(&mut self, name: &GatewayName, id: DeviceId, device: Remembered) {
+    fn device(
+        &mut self,
+        name: &GatewayName,
+        id: DeviceId,
+        device: Remembered,
+        details: Option<DeviceDetails>,
+    ) {
         let gateway = self.state.directory.find(name);
         let State { clock, fleet, persistence, .. } = &mut *self.state;
         match gateway {
@@ -149,9 +159,15 @@ impl Restore<'_> {
             }
             None => {
                 let changes = persistence.events.outbox_mut().changes();
-                changes.put(Key::Device(name.clone(), id), &encode(&device.forget()));
+                let forgotten = encode_device(&device.forget(), None);
+                changes.put(Key::Device(name.clone(), id), &forgotten);
                 self.gone.entry(name.clone()).or_default().push(id);
             }
+        }
+        let details = details.filter(|_| self.gateways.reads_details());
+        if let (Some(gateway), Some(details)) = (gateway, details) {
+            // Nothing is published yet.
+            fleet.set_details(clock.now(), gateway, id, details, &mut Vec::new());
         }
     }
 }

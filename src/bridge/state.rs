@@ -13,7 +13,7 @@ use super::persistence::Persistence;
 use super::status_page::StatusPage;
 use crate::commands::{DeviceFailure, Failure, Outcome};
 use crate::desired::DesiredState;
-use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::fleet::{DeviceDetails, Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) events: u64,
     /// Gateways whose list has to be read again.
     pub(crate) list_requests: Vec<GatewayIndex>,
+    /// Devices that were connected or disconnected in this iteration, in order.
+    pub(crate) connections: Vec<(GatewayIndex, DeviceId, Option<bool>)>,
 }
 
 impl State {
@@ -69,6 +71,18 @@ impl State {
     pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
         let mut outputs = Vec::new();
         self.fleet.request_list(self.clock.steady(), gateway, &mut outputs);
+        self.apply(outputs);
+    }
+
+    /// Sets what a device says of itself.
+    pub(crate) fn set_details(
+        &mut self,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        details: DeviceDetails,
+    ) {
+        let mut outputs = Vec::new();
+        self.fleet.set_details(self.clock.steady(), gateway, device_id, details, &mut outputs);
         self.apply(outputs);
     }
 
@@ -137,6 +151,8 @@ impl State {
                     self.persistence.touch(gateway, device_id);
                     self.page.device_changed(gateway, device_id);
                     self.publisher.content().states().device_changed(gateway, device_id);
+                    let connected = self.fleet.connected(gateway, device_id);
+                    self.connections.push((gateway, device_id, connected));
                 }
                 Output::Store { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
@@ -145,6 +161,7 @@ impl State {
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.device_removed(gateway, device_id);
+                    self.connections.push((gateway, device_id, Some(false)));
                 }
                 Output::RequestList(gateway) => self.list_requests.push(gateway),
             }

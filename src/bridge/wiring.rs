@@ -18,11 +18,13 @@ use super::restore::restore;
 use super::state::{State, new_chain_id, random_id};
 use super::status_page::StatusPage;
 use super::web::Web;
-use crate::config::{Config, Connect, DeviceSeries, Gateway, HomeAssistant, Protocol, Sync};
+use crate::config::{
+    Config, Connect, DeviceSeries, Gateway, HomeAssistant, Include, Protocol, Sync,
+};
 use crate::desired::DesiredState;
 use crate::fleet::{Fleet, GatewaySettings, Target};
 use crate::gsdk::{GatewayOptions, RpcRecord, Timing, code_name};
-use crate::homeassistant::{Controls, Discovery};
+use crate::homeassistant::{Controls, Discovery, Options};
 use crate::http::{self, Listeners, LoopClient};
 use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::metrics::{DeviceGroup, Metrics};
@@ -82,7 +84,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     let info = info(config, &directory, clock.now());
 
     let mut fleet = Fleet::new(clock.steady_clock());
-    let mut gateways = Gateways::new();
+    let mut gateways = Gateways::new(config.device_details);
     for (name, gateway) in &config.gateways {
         let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
         fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
@@ -111,6 +113,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         metrics,
         events: 0,
         list_requests: Vec::new(),
+        connections: Vec::new(),
     };
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, gateways.access());
@@ -257,7 +260,7 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
 }
 
 fn discovery(config: &Config) -> Discovery {
-    let HomeAssistant { discovery_prefix, controls, .. } = &config.home_assistant;
+    let HomeAssistant { discovery_prefix, controls, include, .. } = &config.home_assistant;
     let permitted = |command| *controls && config.commands.allow.permits(command);
     let controls = Controls {
         republish: permitted(CommandName::Republish),
@@ -265,7 +268,12 @@ fn discovery(config: &Config) -> Discovery {
         disconnect_all: permitted(CommandName::DisconnectAll),
         allow_all: permitted(CommandName::FilterAllowAll),
     };
-    Discovery::new(topics(config), discovery_prefix.clone(), VERSION, controls)
+    let options = Options {
+        controls,
+        declared_only: *include == Include::Declared,
+        firmware: config.device_details,
+    };
+    Discovery::new(topics(config), discovery_prefix.clone(), VERSION, options)
 }
 
 fn web_settings(

@@ -1,8 +1,10 @@
 //! The answer to `devices`: the gateway's list read now, in the form of the retained states.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use crate::fleet::{DeviceState, Listed};
+use crate::fleet::{DeviceDetails, DeviceState, Listed};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
 
@@ -23,10 +25,15 @@ pub fn device_states(
     rows.iter().map(state).collect()
 }
 
-/// The rows of a list where there is no core: only what the gateway says.
+/// The rows of a list where there is no core: only what the gateway and its devices say.
 #[must_use]
-pub fn device_rows(gateway: &GatewayEntry, rows: &[Listed]) -> Value {
+pub fn device_rows(
+    gateway: &GatewayEntry,
+    rows: &[Listed],
+    details: &BTreeMap<DeviceId, DeviceDetails>,
+) -> Value {
     let row = |Listed { device_id, status, info }: &Listed| {
+        let details = details.get(device_id);
         json!({
             "device_id": device_id,
             "name": gateway.device_name(*device_id, Some(info.device_type)),
@@ -39,6 +46,10 @@ pub fn device_rows(gateway: &GatewayEntry, rows: &[Listed]) -> Value {
             "mode": info.mode.to_string(),
             "ssl": info.ssl,
             "auto_reconnect": info.auto_reconnect,
+            "model": details.and_then(|details| details.model.as_deref()),
+            "firmware": details.and_then(|details| details.firmware.as_deref()),
+            "mac": details.and_then(|details| details.mac.as_deref()),
+            "area": gateway.area(*device_id),
         })
     };
     rows.iter().map(row).collect()
@@ -52,17 +63,18 @@ fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceStat
             DeviceState { status, info, managed: true, expected: true, ..known }
         }
         known => DeviceState {
+            kept: known.as_ref().is_some_and(|known| known.kept),
+            seq: known.as_ref().map_or(0, |known| known.seq),
+            details: known.and_then(|known| known.details),
             device_id: row.device_id,
             connected,
             status,
             since: connected.map(|_| now),
             since_exact: false,
             last_known: None,
-            seq: known.map_or(0, |known| known.seq),
             info,
             managed: true,
             expected: true,
-            kept: known.is_some_and(|known| known.kept),
             updated_at: now,
         },
     }

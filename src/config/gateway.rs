@@ -42,7 +42,7 @@ pub struct Gateway {
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     #[schemars(with = "String", title = "duration", extend("default" = "10s"))]
     pub unknown_after: Duration,
-    /// The area that is suggested to Home Assistant; at most 255 characters.
+    /// Where it is, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     pub area: Option<String>,
     /// What its accept filter is to let in; the IDs follow from devices with `accept`.
@@ -102,7 +102,7 @@ struct DeviceTable {
     /// Its name for people, where its type and ID are not enough; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     name: Option<String>,
-    /// The area that is suggested to Home Assistant; at most 255 characters.
+    /// Where it is, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     area: Option<String>,
     /// Observe it only; have the gateway dial it; let it dial the gateway.

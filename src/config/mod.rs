@@ -43,8 +43,8 @@ pub use error::{Error, Mistake, Origin};
 pub use gateway::{AcceptFilter, Connect, Device, Gateway};
 pub use loaded::{Loaded, NamedFile};
 pub use model::{
-    Commands, Config, DeviceSeries, History, HomeAssistant, Http, Metrics, Mqtt, Outbox, Protocol,
-    Sync,
+    Commands, Config, DeviceSeries, History, HomeAssistant, Http, Include, Metrics, Mqtt, Outbox,
+    Protocol, Sync,
 };
 pub use schema::json_schema;
 pub use tree::Setting;

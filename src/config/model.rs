@@ -48,6 +48,10 @@ pub struct Config {
     #[serde(deserialize_with = "values::time_zone", default = "values::machine_time_zone")]
     #[schemars(with = "String", extend("x-default" = "the machine's, else UTC"))]
     pub time_zone: TimeZone,
+    /// Whether each connected device is asked for its model, firmware and MAC address, once in each
+    /// connection and at most ten devices of a gateway a second.
+    #[schemars(extend("default" = true))]
+    pub device_details: bool,
     /// The MQTT broker.
     pub mqtt: Mqtt,
     /// The web server of status page, metrics and health.
@@ -226,6 +230,10 @@ pub struct HomeAssistant {
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "homeassistant"))]
     pub discovery_prefix: String,
+    /// Which readers appear: all, or those in the configuration.
+    #[serde(deserialize_with = "values::word")]
+    #[schemars(extend("default" = "all"))]
+    pub include: Include,
     /// Where Home Assistant announces that it is up (its birth message).
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "homeassistant/status"))]
@@ -233,6 +241,16 @@ pub struct HomeAssistant {
     /// Whether permitted commands (`commands.allow`) have buttons.
     #[schemars(extend("default" = false))]
     pub controls: bool,
+}
+
+/// Which readers Home Assistant shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Include {
+    /// All that the gateways list.
+    All,
+    /// Those in the configuration.
+    Declared,
 }
 
 /// The events that wait for the broker.

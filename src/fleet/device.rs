@@ -3,7 +3,10 @@
 //! A retry is no news: within one value of `connected`, each status of a retry loop makes one
 //! event; repeats are only counted.
 
+use std::sync::Arc;
+
 use super::connection::ConnectionState;
+use super::details::DeviceDetails;
 use super::event::{DeviceEvent, EventType, Source, StatusReport};
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListCheck, ListContext};
@@ -14,7 +17,7 @@ use super::status::Status;
 use super::uptime::UptimeCounter;
 use crate::ids::{DeviceId, Moment};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Device {
     id: DeviceId,
     /// In the configuration.
@@ -23,6 +26,7 @@ pub(crate) struct Device {
     kept: bool,
     presence: Presence,
     info: Option<DeviceInfo>,
+    details: Option<Arc<DeviceDetails>>,
     connection: ConnectionState,
     /// The last event's number; 0 before the first.
     seq: u64,
@@ -37,9 +41,7 @@ pub(crate) struct Device {
 enum Presence {
     Listed,
     /// For how long lists lacked it while it was not expected, in milliseconds.
-    Absent {
-        ms: i64,
-    },
+    Absent(i64),
 }
 
 impl Device {
@@ -48,8 +50,9 @@ impl Device {
             id,
             declared,
             kept,
-            presence: Presence::Absent { ms: 0 },
+            presence: Presence::Absent(0),
             info: None,
+            details: None,
             connection: ConnectionState::Unseen,
             seq: 0,
             uptime: UptimeCounter::default(),
@@ -65,8 +68,22 @@ impl Device {
             *remembered;
         self.seq = seq;
         self.connection = ConnectionState::restore(now, status, known, reported_retries);
-        self.presence = if managed { Presence::Listed } else { Presence::Absent { ms: absent_ms } };
+        self.presence = if managed { Presence::Listed } else { Presence::Absent(absent_ms) };
         self.info = info;
+    }
+
+    /// Sets what it says of itself; returns whether that changed its state.
+    pub(crate) fn set_details(&mut self, details: DeviceDetails, wall_time: Moment) -> bool {
+        let details = Some(Arc::new(details.or(self.details())));
+        if self.details == details {
+            return false;
+        }
+        (self.details, self.updated_at) = (details, wall_time);
+        true
+    }
+
+    pub(crate) fn details(&self) -> Option<&DeviceDetails> {
+        self.details.as_deref()
     }
 
     /// What is persisted.
@@ -94,7 +111,7 @@ impl Device {
     pub(crate) const fn absent_ms(&self) -> i64 {
         match self.presence {
             Presence::Listed => 0,
-            Presence::Absent { ms } => ms,
+            Presence::Absent(ms) => ms,
         }
     }
 
@@ -223,7 +240,7 @@ impl Device {
         if !self.is_listed() || !self.connection.matches_list(None) {
             return false;
         }
-        self.presence = Presence::Absent { ms: 0 };
+        self.presence = Presence::Absent(0);
         self.stop_unless_expected(now, view);
         self.updated_at = view.wall_time(now);
         true
@@ -244,7 +261,7 @@ impl Device {
             return None;
         }
         let ms = self.absent_ms() + passed_ms;
-        self.presence = Presence::Absent { ms };
+        self.presence = Presence::Absent(ms);
         Some(ms)
     }
 
@@ -305,6 +322,7 @@ impl Device {
             last_known: known.filter(|_| !is_live),
             seq: self.seq,
             info: self.info,
+            details: self.details.clone(),
             managed: self.is_listed(),
             expected: self.is_expected(),
             kept: self.kept,
@@ -325,6 +343,7 @@ impl Device {
             managed: self.is_listed(),
             expected: self.is_expected(),
             info: self.info,
+            details: self.details.clone(),
             counts: self.counts,
             observed: self.uptime.read_monotonic(until, connected),
         }

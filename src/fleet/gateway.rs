@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::changes::Changes;
+use super::details::DeviceDetails;
 use super::device::Device;
 use super::device_table::DeviceTable;
 use super::event::{GatewayEvent, GatewayIndex, StatusReport};
@@ -267,6 +268,20 @@ impl Gateway {
                 device.set_kept(is_kept, now, changes.view());
                 changes.state(device_id);
             }
+        }
+    }
+
+    pub(crate) fn set_details(
+        &mut self,
+        now: Moment,
+        device_id: DeviceId,
+        details: DeviceDetails,
+        out: &mut Vec<Output>,
+    ) {
+        let wall_time = self.wall_time(now);
+        let device = self.devices.get_mut(device_id);
+        if device.is_some_and(|device| device.set_details(details, wall_time)) {
+            out.push(Output::State { gateway: self.index, device_id });
         }
     }
 

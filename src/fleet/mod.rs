@@ -6,6 +6,7 @@
 
 mod changes;
 mod connection;
+mod details;
 mod device;
 mod device_table;
 mod event;
@@ -29,6 +30,7 @@ mod uptime;
 use std::collections::BTreeSet;
 use std::ops::RangeBounds;
 
+pub use details::DeviceDetails;
 pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
 pub use gateway::GatewaySettings;
 pub use io::{LinkEvent, Output};
@@ -176,6 +178,20 @@ impl Fleet {
         }
     }
 
+    /// Sets what a device says of itself.
+    pub fn set_details(
+        &mut self,
+        now: Moment,
+        gateway: GatewayIndex,
+        device_id: DeviceId,
+        details: DeviceDetails,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.set_details(now, device_id, details, out);
+        }
+    }
+
     /// Forgets devices that are not expected; returns those that are.
     pub fn forget(
         &mut self,
@@ -237,6 +253,19 @@ impl Fleet {
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
         let gateway = self.get(gateway)?;
         Some(gateway.devices().get(device_id)?.state(gateway.view().is_live))
+    }
+
+    /// Whether a device is connected; `None` if that is unknown.
+    #[must_use]
+    pub fn connected(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<bool> {
+        let gateway = self.get(gateway).filter(|gateway| gateway.view().is_live)?;
+        gateway.devices().get(device_id)?.connected()
+    }
+
+    /// What a device has said of itself.
+    #[must_use]
+    pub fn details(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<&DeviceDetails> {
+        self.get(gateway)?.devices().get(device_id)?.details()
     }
 
     /// The states of a gateway's devices, in the order of their IDs.

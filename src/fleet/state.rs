@@ -1,7 +1,9 @@
 //! What the core knows now, as plain data: states of gateways and devices, counters.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::details::DeviceDetails;
 use super::event::EventType;
 use super::listed::DeviceInfo;
 use super::remembered::Known;
@@ -13,7 +15,7 @@ use crate::ids::{DeviceId, Moment};
 const UNKNOWN_CODES_MAX: usize = 32;
 
 /// A device's state (contract, section 2).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceState {
     pub device_id: DeviceId,
     /// `None` if it is unknown.
@@ -30,6 +32,8 @@ pub struct DeviceState {
     pub seq: u64,
     /// Its last row in the list.
     pub info: Option<DeviceInfo>,
+    /// What it has said of itself.
+    pub details: Option<Arc<DeviceDetails>>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
     /// Whether it should be connected: it is listed, declared, or kept by a command.
@@ -93,7 +97,7 @@ impl GatewayState {
 }
 
 /// What metrics and status page show of a device.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceMeasures {
     pub device_id: DeviceId,
     /// `None` if it is unknown.
@@ -112,6 +116,8 @@ pub struct DeviceMeasures {
     pub expected: bool,
     /// Its last row in the list.
     pub info: Option<DeviceInfo>,
+    /// What it has said of itself.
+    pub details: Option<Arc<DeviceDetails>>,
     pub counts: Counts,
     pub observed: Observed,
 }

@@ -12,9 +12,10 @@ use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc};
 use super::types::{DeviceError, FoundDevice, PendingDevice};
 use crate::certificate::Certificate;
-use crate::fleet::{AcceptFilter, Listed, Mode, Slaves, Target};
+use crate::fleet::{AcceptFilter, DeviceDetails, Listed, Mode, Slaves, Target};
 use crate::ids::DeviceId;
 use crate::proto::connect as wire;
+use crate::proto::device::GetInfoRequest;
 use crate::proto::err::ErrorResponse;
 
 /// A gateway's calls on one connection. Clones share the connection.
@@ -193,6 +194,12 @@ impl GatewayClient {
             let request = wire::DisableSslMultiRequest { device_i_ds };
             self.call_multi(request, |it| it.device_errors).await
         }
+    }
+
+    /// What a connected device says of itself.
+    pub async fn device_details(&self, device_id: DeviceId) -> Result<DeviceDetails, Error> {
+        let response = self.call(GetInfoRequest { device_id: device_id.get() }).await?;
+        Ok(convert::device_details(response.info.unwrap_or_default()))
     }
 
     async fn call<R: Rpc>(&self, request: R) -> Result<R::Response, Error> {

@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use super::channel::{self, KeepAlive};
 use super::error::{self, Error};
 use super::options::GatewayOptions;
-use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS};
+use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
 use crate::certificate::Certificate;
 use crate::net::{self, ActivityClock, Dialed};
 use crate::proto::connect::{StatusChange, SubscribeStatusRequest};
@@ -160,7 +160,7 @@ impl Connection {
 
     async fn send<R: Rpc>(&self, version: ApiVersion, request: R) -> Result<R::Response, Status> {
         let mut grpc = self.ready().await?;
-        let (path, codec) = (version.path(R::METHOD)?, ProstCodec::default());
+        let (path, codec) = (version.path(R::SERVICE, R::METHOD)?, ProstCodec::default());
         let response = grpc.unary(Request::new(request), path, codec).await?;
         Ok(response.into_inner())
     }
@@ -172,7 +172,8 @@ impl Connection {
     ) -> Result<Streaming<StatusChange>, Status> {
         let request = SubscribeStatusRequest { queue_size: self.options.queue_size };
         let mut grpc = self.ready().await?;
-        let (path, codec) = (version.path(SUBSCRIBE_STATUS)?, ProstCodec::default());
+        let (path, codec) =
+            (version.path(Service::Connect, SUBSCRIBE_STATUS)?, ProstCodec::default());
         let response: Response<_> =
             grpc.server_streaming(Request::new(request), path, codec).await?;
         Ok(response.into_inner())

@@ -11,10 +11,14 @@ use tonic::{Code, Status as GrpcStatus};
 
 use super::types::{DeviceError, FoundDevice, PendingDevice};
 use crate::fleet::{
-    AcceptFilter, DeviceInfo, DeviceType, LinkEvent, Listed, Mode, Slaves, Status, Target,
+    AcceptFilter, DeviceDetails, DeviceInfo, DeviceType, LinkEvent, Listed, Mode, Slaves, Status,
+    Target,
 };
 use crate::ids::{DeviceId, Moment};
-use crate::proto::{connect, err};
+use crate::proto::{connect, device, err};
+
+/// The longest text of a device that is taken.
+const TEXT_CHARS_MAX: usize = 64;
 
 pub(crate) fn status_change(wire: connect::StatusChange, received: Instant) -> Option<LinkEvent> {
     Some(LinkEvent::Status {
@@ -78,6 +82,22 @@ pub(crate) fn found(wire: connect::SearchDeviceInfo) -> Option<FoundDevice> {
         dhcp: wire.use_dhcp,
         server: String::from_utf8_lossy(&wire.server_addr).into_owned(),
     })
+}
+
+pub(crate) fn device_details(wire: device::FactoryInfo) -> DeviceDetails {
+    DeviceDetails {
+        model: text(&wire.model_name),
+        firmware: text(&wire.firmware_version),
+        mac: text(&wire.mac_addr).map(|mac| mac.to_lowercase()),
+    }
+}
+
+/// A text of a device, without what a fixed field is filled up with; `None` if that is all.
+fn text(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let printable: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    let text: String = printable.trim().chars().take(TEXT_CHARS_MAX).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 pub(crate) fn slaves(wire: connect::SlaveDeviceInfo) -> Option<Slaves> {
@@ -188,6 +208,22 @@ mod tests {
         assert_eq!(row.info.mode, Mode::Unknown(9));
         assert_eq!(row.info.device_type.code(), 0x99);
         assert_eq!(row.info.ip, None);
+    }
+
+    #[test]
+    fn a_device_says_only_what_can_be_printed() {
+        let wire = device::FactoryInfo {
+            mac_addr: b"00:17:FC:00:00:01".to_vec(),
+            model_name: [b"BioEntry W2\0\0 \x1b".as_slice(), &[0xff]].concat(),
+            firmware_version: b" \0".to_vec(),
+            ..Default::default()
+        };
+        let details = device_details(wire);
+        assert_eq!(details.mac.as_deref(), Some("00:17:fc:00:00:01"));
+        assert_eq!(details.model.as_deref(), Some("BioEntry W2 \u{fffd}"));
+        assert_eq!(details.firmware, None);
+        let long = device::FactoryInfo { model_name: vec![b'x'; 5_000], ..Default::default() };
+        assert_eq!(device_details(long).model.unwrap().len(), TEXT_CHARS_MAX);
     }
 
     #[test]

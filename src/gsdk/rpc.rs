@@ -1,11 +1,11 @@
-//! The unary calls of service `Connect`: method, message types and deadline of each.
+//! The unary calls: service, method, message types and deadline of each.
 
 use std::time::Duration;
 
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::proto::connect as wire;
+use crate::proto::{connect as wire, device};
 
 /// For calls that a gateway answers from memory.
 const LIST: Duration = Duration::from_secs(10);
@@ -19,6 +19,7 @@ const SEARCH: Duration = Duration::from_secs(10);
 /// A unary call, described by its request message.
 pub(crate) trait Rpc: prost::Message + Clone + 'static {
     type Response: prost::Message + Default + 'static;
+    const SERVICE: Service;
     /// On the wire and in metrics.
     const METHOD: &'static str;
     const DEADLINE: Duration;
@@ -28,6 +29,7 @@ macro_rules! rpcs {
     ($($request:ident => $response:ident: $method:literal, $deadline:ident;)*) => {$(
         impl Rpc for wire::$request {
             type Response = wire::$response;
+            const SERVICE: Service = Service::Connect;
             const METHOD: &'static str = $method;
             const DEADLINE: Duration = $deadline;
         }
@@ -55,10 +57,34 @@ rpcs! {
     DisableSslMultiRequest => DisableSslMultiResponse: "DisableSSLMulti", LONG;
 }
 
+impl Rpc for device::GetInfoRequest {
+    type Response = device::GetInfoResponse;
+    const SERVICE: Service = Service::Device;
+    const METHOD: &'static str = "GetInfo";
+    const DEADLINE: Duration = COMMAND;
+}
+
 /// The streaming call of service `Connect`; it has no deadline.
 pub(crate) const SUBSCRIBE_STATUS: &str = "SubscribeStatus";
 
-/// The package name under which a gateway serves `Connect`. The messages are the same in both.
+/// A service of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    Connect,
+    Device,
+}
+
+impl Service {
+    /// Its name without the first part of the package, which depends on the API version.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect.Connect",
+            Self::Device => "device.Device",
+        }
+    }
+}
+
+/// The package names under which a gateway serves its services. The messages are the same in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiVersion {
     /// G-SDK 1.5 (2023-02) and later.
@@ -83,9 +109,13 @@ impl ApiVersion {
         }
     }
 
-    /// The HTTP/2 path of a method of service `Connect`.
-    pub(crate) fn path(self, method: &str) -> Result<PathAndQuery, Status> {
-        let path = format!("/{}.Connect/{method}", self.package());
+    /// The HTTP/2 path of a method.
+    pub(crate) fn path(self, service: Service, method: &str) -> Result<PathAndQuery, Status> {
+        let prefix = match self {
+            Self::V1_5 => "gsdk.",
+            Self::Legacy => "",
+        };
+        let path = format!("/{prefix}{}/{method}", service.name());
         PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))
     }
 }
@@ -96,8 +126,10 @@ mod tests {
 
     #[test]
     fn a_path_names_the_package_of_the_api_version() {
-        let path = |version: ApiVersion| version.path(wire::GetDeviceListRequest::METHOD).unwrap();
-        assert_eq!(path(ApiVersion::V1_5), "/gsdk.connect.Connect/GetDeviceList");
-        assert_eq!(path(ApiVersion::Legacy), "/connect.Connect/GetDeviceList");
+        let path = |version: ApiVersion, service| version.path(service, "GetDeviceList").unwrap();
+        let (new, old) = (ApiVersion::V1_5, ApiVersion::Legacy);
+        assert_eq!(path(new, Service::Connect), "/gsdk.connect.Connect/GetDeviceList");
+        assert_eq!(path(old, Service::Connect), "/connect.Connect/GetDeviceList");
+        assert_eq!(path(old, Service::Device), "/device.Device/GetDeviceList");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Controls;
+use super::{Controls, Options};
 use crate::fleet::{EventType, Status};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
@@ -142,7 +142,7 @@ pub(crate) fn of_device(
     gateway: &GatewayName,
     device_id: DeviceId,
     topics: &Topics,
-    controls: Controls,
+    options: Options,
 ) -> Map<String, Value> {
     let mut components = Components::new(id);
     let state = topics.device_state(gateway, device_id);
@@ -178,6 +178,15 @@ pub(crate) fn of_device(
         "icon": "mdi:timer-outline",
     });
     components.add("since", "sensor", since);
+    let firmware = json!({
+        "name": "Firmware",
+        "state_topic": state,
+        "value_template": field("firmware"),
+        "entity_category": "diagnostic",
+        "enabled_by_default": false,
+        "icon": "mdi:chip",
+    });
+    components.control(options.firmware, "firmware", "sensor", firmware);
     let request = format!(r#"{{"device_id":{device_id},"requested_by":"Home Assistant"}}"#);
     let disconnect = json!({
         "name": "Disconnect",
@@ -187,7 +196,7 @@ pub(crate) fn of_device(
         "entity_category": "config",
         "icon": "mdi:lan-disconnect",
     });
-    components.control(controls.disconnect, "disconnect", "button", disconnect);
+    components.control(options.controls.disconnect, "disconnect", "button", disconnect);
     components.components
 }
 

@@ -7,11 +7,13 @@ mod entities;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::fleet::{DeviceState, DeviceType, Fleet, GatewayIndex};
+use crate::fleet::{DeviceDetails, DeviceState, DeviceType, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BRIDGE_ONLY, Directory, GatewayEntry, to_bytes};
 use crate::topics::Topics;
@@ -34,6 +36,16 @@ pub struct Controls {
     pub allow_all: bool,
 }
 
+/// What the configuration says of discovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub controls: Controls,
+    /// Whether only devices in the configuration are published.
+    pub declared_only: bool,
+    /// Whether devices have a sensor of their firmware.
+    pub firmware: bool,
+}
+
 /// What discovery describes, parents first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
@@ -43,14 +55,14 @@ pub enum Subject {
 }
 
 /// All of a device's state that its discovery depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape(Option<DeviceType>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape(Option<DeviceType>, Option<Arc<DeviceDetails>>);
 
 impl Shape {
     /// The shape of this state.
     #[must_use]
     pub fn of(state: &DeviceState) -> Self {
-        Self(state.info.map(|info| info.device_type))
+        Self(state.info.map(|info| info.device_type), state.details.clone())
     }
 }
 
@@ -61,13 +73,13 @@ pub struct Discovery {
     /// What its topics begin with.
     prefix: String,
     version: &'static str,
-    controls: Controls,
+    options: Options,
 }
 
 impl Discovery {
     #[must_use]
-    pub fn new(topics: Topics, prefix: String, version: &'static str, controls: Controls) -> Self {
-        Self { topics, prefix, version, controls }
+    pub fn new(topics: Topics, prefix: String, version: &'static str, options: Options) -> Self {
+        Self { topics, prefix, version, options }
     }
 
     /// The filter of all devices' discovery, that of others too.
@@ -111,7 +123,15 @@ impl Discovery {
         self.topic(&self.device_id(gateway, device_id))
     }
 
-    /// The topic and the payload of a subject; `None` if it does not exist.
+    /// Whether the configuration has this subject published.
+    #[must_use]
+    pub fn includes(&self, directory: &Directory, subject: Subject) -> bool {
+        let Subject::Device(gateway, device_id) = subject else { return true };
+        let declared = || directory.gateway(gateway)?.devices.get(&device_id);
+        !self.options.declared_only || declared().is_some()
+    }
+
+    /// The topic and the payload of a subject; `None` if it does not exist, or is not published.
     #[must_use]
     pub fn message(
         &self,
@@ -119,6 +139,9 @@ impl Discovery {
         directory: &Directory,
         subject: Subject,
     ) -> Option<(String, Bytes)> {
+        if !self.includes(directory, subject) {
+            return None;
+        }
         let (id, payload) = match subject {
             Subject::Bridge => self.bridge(directory),
             Subject::Gateway(gateway) => self.gateway(directory, directory.gateway(gateway)?),
@@ -146,7 +169,7 @@ impl Discovery {
                 "sw_version": self.version,
             },
             "origin": self.origin(),
-            "components": entities::of_bridge(&id, &self.topics, self.controls),
+            "components": entities::of_bridge(&id, &self.topics, self.options.controls),
         });
         (id, payload)
     }
@@ -167,7 +190,8 @@ impl Discovery {
             "origin": self.origin(),
             "availability": [{ "topic": self.topics.bridge_state() }],
             "availability_mode": "all",
-            "components": entities::of_gateway(&id, &gateway.name, &self.topics, self.controls),
+            "components":
+                entities::of_gateway(&id, &gateway.name, &self.topics, self.options.controls),
         });
         (id, payload)
     }
@@ -178,7 +202,6 @@ impl Discovery {
         let device_id = state.device_id;
         let id = self.device_id(&gateway.name, device_id);
         let device_type = state.info.map(|info| info.device_type);
-        let entry = gateway.devices.get(&device_id);
         let mut device = json!({
             "identifiers": [id],
             "name": gateway.device_name(device_id, device_type),
@@ -186,10 +209,16 @@ impl Discovery {
             "serial_number": device_id.to_string(),
             "via_device": self.gateway_id(&gateway.name),
         });
-        if let Some(device_type) = device_type.filter(|known| !known.is_undefined()) {
-            device["model"] = Value::from(device_type.product_name());
+        let details = state.details.as_deref();
+        let product = device_type.filter(|known| !known.is_undefined());
+        let product = product.map(|known| known.product_name());
+        if let Some(model) = details.and_then(|details| details.model.clone()).or(product) {
+            device["model"] = Value::from(model);
         }
-        suggest_area(&mut device, entry.and_then(|entry| entry.area.as_deref()));
+        if let Some(firmware) = details.and_then(|details| details.firmware.as_deref()) {
+            device["sw_version"] = Value::from(firmware);
+        }
+        suggest_area(&mut device, gateway.area(device_id));
         let (topics, name) = (&self.topics, &gateway.name);
         let payload = json!({
             "device": device,
@@ -197,7 +226,7 @@ impl Discovery {
             "availability":
                 [{ "topic": topics.bridge_state() }, { "topic": topics.gateway_state(name) }],
             "availability_mode": "all",
-            "components": entities::of_device(&id, name, device_id, topics, self.controls),
+            "components": entities::of_device(&id, name, device_id, topics, self.options),
         });
         (id, payload)
     }

@@ -53,6 +53,13 @@ fn state(listed: bool) -> DeviceState {
         last_known: None,
         seq: 17,
         info: listed.then_some(info),
+        details: listed.then(|| {
+            Arc::new(DeviceDetails {
+                model: Some("BEW2-OAP".to_owned()),
+                firmware: Some("1.8.0".to_owned()),
+                mac: None,
+            })
+        }),
         managed: listed,
         expected: listed,
         kept: false,
@@ -62,7 +69,8 @@ fn state(listed: bool) -> DeviceState {
 
 fn discovery(controls: Controls) -> Discovery {
     let topics = Topics::new("gsdk", "bridge");
-    Discovery::new(topics, "homeassistant".to_owned(), "1.2.3", controls)
+    let options = Options { controls, firmware: true, ..Options::default() };
+    Discovery::new(topics, "homeassistant".to_owned(), "1.2.3", options)
 }
 
 /// What is published of the bridge, the gateway and the device.
@@ -94,8 +102,8 @@ fn the_discovery_of_a_device_is_complete() {
     let expected = json!({
         "device": {
             "identifiers": ["gsdk_lobby_544114231"], "name": "Front door",
-            "manufacturer": "Suprema", "model": "BioEntry W2", "serial_number": "544114231",
-            "suggested_area": "Lobby", "via_device": "gsdk_lobby_gateway"
+            "manufacturer": "Suprema", "model": "BEW2-OAP", "serial_number": "544114231",
+            "sw_version": "1.8.0", "suggested_area": "Lobby", "via_device": "gsdk_lobby_gateway"
         },
         "origin": {
             "name": "gsdk2mqtt", "sw_version": "1.2.3",
@@ -132,13 +140,18 @@ fn the_discovery_of_a_device_is_complete() {
                 "device_class": "enum", "entity_category": "diagnostic", "icon": "mdi:lan",
                 "options": statuses
             },
+            "firmware": {
+                "platform": "sensor", "unique_id": "gsdk_lobby_544114231_firmware",
+                "name": "Firmware", "state_topic": "gsdk/lobby/544114231/state",
+                "value_template": "{{ value_json.firmware if value_json is defined else none }}",
+                "entity_category": "diagnostic", "enabled_by_default": false, "icon": "mdi:chip"
+            },
             "since": {
                 "platform": "sensor", "unique_id": "gsdk_lobby_544114231_since", "name": "Since",
                 "state_topic": "gsdk/lobby/544114231/state",
                 "value_template": "{{ value_json.since if value_json is defined else none }}",
-                "device_class": "timestamp",
-                "entity_category": "diagnostic", "enabled_by_default": false,
-                "icon": "mdi:timer-outline"
+                "device_class": "timestamp", "entity_category": "diagnostic",
+                "enabled_by_default": false, "icon": "mdi:timer-outline"
             },
             "disconnect": {"platform": "button"}
         }
@@ -259,7 +272,7 @@ fn a_topic_leads_back_to_its_subject() {
     let twin = GatewayEntry { name: "lobby_7".parse().unwrap(), ..directory.gateways[0].clone() };
     directory.gateways.push(twin);
     let topics = Topics::new("site/gsdk", "bridge");
-    let discovery = Discovery::new(topics, "ha".to_owned(), "1", Controls::default());
+    let discovery = Discovery::new(topics, "ha".to_owned(), "1", Options::default());
     let seven = DeviceId::new(7).unwrap();
     let mut subjects = vec![(discovery.bridge_id("bridge"), Subject::Bridge)];
     for (at, entry) in directory.gateways.iter().enumerate() {

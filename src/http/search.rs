@@ -1,14 +1,15 @@
 //! The text of a device that searches look in.
 
-use crate::fleet::DeviceInfo;
+use crate::fleet::{DeviceDetails, DeviceInfo};
 use crate::ids::DeviceId;
 use crate::payload::GatewayEntry;
 
-/// Its name, ID, gateway, type and address, in lower case.
+/// Its name, ID, gateway, type, address, and what it says of itself, in lower case.
 pub(crate) fn searchable(
     gateway: &GatewayEntry,
     device_id: DeviceId,
     info: Option<DeviceInfo>,
+    details: Option<&DeviceDetails>,
 ) -> String {
     let device_type = info.map(|info| info.device_type);
     let name = gateway.device_name(device_id, device_type);
@@ -18,6 +19,10 @@ pub(crate) fn searchable(
     }
     if let Some(ip) = info.and_then(|info| info.ip) {
         text += &format!("\n{ip}");
+    }
+    let details = details.map(|details| [&details.model, &details.firmware, &details.mac]);
+    for detail in details.into_iter().flatten().flatten() {
+        text += &format!("\n{detail}");
     }
     text.to_lowercase()
 }

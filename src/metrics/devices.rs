@@ -174,7 +174,8 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
     let mut text = String::with_capacity(devices.len() * (before.len() + 2 * SAMPLE_BYTES));
     let or_empty = |value: Option<String>| value.unwrap_or_default();
-    for DeviceMeasures { device_id, info, .. } in devices {
+    for DeviceMeasures { device_id, info, details, .. } in devices {
+        let details = details.as_deref().cloned().unwrap_or_default();
         begin(&mut text, INFO.name, &before);
         number(&mut text, u64::from(device_id.get()));
         text.push('"');
@@ -187,6 +188,8 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
             ("ip", or_empty(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
             ("mode", or_empty(info.map(|info| info.mode.to_string()))),
             ("ssl", or_empty(info.map(|info| info.ssl.to_string()))),
+            ("model", or_empty(details.model)),
+            ("firmware", or_empty(details.firmware)),
         ] {
             text.push(',');
             label(&mut text, name, &value);

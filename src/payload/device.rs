@@ -38,6 +38,10 @@ pub struct DeviceStatePayload<'a> {
     managed: bool,
     expected: bool,
     kept: Option<&'static str>,
+    model: Option<&'a str>,
+    firmware: Option<&'a str>,
+    mac: Option<&'a str>,
+    area: Option<&'a str>,
     #[serde(serialize_with = "format::moment")]
     updated_at: Moment,
 }
@@ -55,8 +59,12 @@ pub struct LastKnownPayload {
 impl<'a> DeviceStatePayload<'a> {
     /// The state as it is now.
     #[must_use]
-    pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, state: &DeviceState) -> Self {
-        let info = state.info;
+    pub fn new(
+        directory: &'a Directory,
+        gateway: &'a GatewayEntry,
+        state: &'a DeviceState,
+    ) -> Self {
+        let (info, details) = (state.info, state.details.as_deref());
         let device_id = state.device_id;
         Self {
             bridge: &directory.bridge,
@@ -84,6 +92,10 @@ impl<'a> DeviceStatePayload<'a> {
             managed: state.managed,
             expected: state.expected,
             kept: gateway.kept(state),
+            model: details.and_then(|details| details.model.as_deref()),
+            firmware: details.and_then(|details| details.firmware.as_deref()),
+            mac: details.and_then(|details| details.mac.as_deref()),
+            area: gateway.area(device_id),
             updated_at: state.updated_at,
         }
     }
@@ -166,7 +178,7 @@ mod tests {
             gateways: vec![GatewayEntry {
                 name: "lobby".parse().unwrap(),
                 address: "192.168.0.2:4000".to_owned(),
-                area: None,
+                area: Some("Lobby".to_owned()),
                 devices: Arc::new([(device_id, entry)].into()),
             }],
         }
@@ -189,6 +201,11 @@ mod tests {
                 ssl: true,
                 auto_reconnect: true,
             }),
+            details: Some(Arc::new(DeviceDetails {
+                model: Some("BioEntry W2".to_owned()),
+                firmware: Some("1.8.0".to_owned()),
+                mac: Some("00:17:fc:00:00:01".to_owned()),
+            })),
             managed: true,
             expected: true,
             kept: false,
@@ -203,14 +220,16 @@ mod tests {
     #[test]
     fn a_state_is_the_contracts_example() {
         let directory = directory();
-        let payload = DeviceStatePayload::new(&directory, &directory.gateways[0], &state());
+        let state = state();
+        let payload = DeviceStatePayload::new(&directory, &directory.gateways[0], &state);
         let expected = json!({
             "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231, "name": "Front door",
             "connected": true, "status": "tls_connected", "status_code": 2,
             "since": "2026-11-23T10:00:00.000Z", "since_exact": true, "chain": "k7f3", "seq": 17,
             "type": "bioentry_w2", "ip": "192.168.0.104", "port": 51211,
             "mode": "server_to_device", "ssl": true, "auto_reconnect": true, "managed": true,
-            "expected": true, "kept": "config", "updated_at": "2026-11-23T10:00:00.113Z"
+            "expected": true, "kept": "config", "model": "BioEntry W2", "firmware": "1.8.0",
+            "mac": "00:17:fc:00:00:01", "area": "Lobby", "updated_at": "2026-11-23T10:00:00.113Z"
         });
         assert_eq!(as_json(&payload), expected);
     }

@@ -103,6 +103,13 @@ impl GatewayEntry {
         }
     }
 
+    /// Where the device is: the configured area, else its gateway's.
+    #[must_use]
+    pub fn area(&self, device_id: DeviceId) -> Option<&str> {
+        let entry = self.devices.get(&device_id);
+        entry.and_then(|entry| entry.area.as_deref()).or(self.area.as_deref())
+    }
+
     fn kept(&self, state: &DeviceState) -> Option<&'static str> {
         let declared = self.devices.get(&state.device_id).is_some_and(|entry| entry.kept);
         declared.then_some("config").or_else(|| state.kept.then_some("command"))

@@ -2,6 +2,7 @@
 //! become a request that `commands` checks and runs as it does those received over MQTT.
 
 mod arguments;
+mod details;
 mod progress;
 mod table;
 mod terminal;
@@ -100,7 +101,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     if let Some(timeout) = args.timeout {
         fields["timeout_s"] = arguments::seconds(timeout);
     }
-    let mut outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
+    let outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match confirmed(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
@@ -110,7 +111,6 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             },
         },
     };
-    outcome.render_devices(|rows| device_rows(&gateway.entry, rows));
     let gateway_name = Some(gateway.entry.name.to_string());
     let answer = Response::new(name.as_str(), gateway_name, None, outcome, started.elapsed());
     let code = match (answer.result, answer.error.as_ref().map(|error| error.code)) {
@@ -147,7 +147,11 @@ async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
     };
     match client {
         Ok(client) => {
-            let mut outcome = run_on(&request.command, &Calls::new(client, deadline)).await;
+            let calls = Calls::new(client.clone(), deadline);
+            let mut outcome = run_on(&request.command, &calls).await;
+            let rows = outcome.listed.as_deref().unwrap_or_default();
+            let details = details::read(&client, rows, deadline).await;
+            outcome.render_devices(|rows| device_rows(&gateway.entry, rows, &details));
             outcome.warn_not_remembered("this program does not stay to give it again");
             outcome
         }

@@ -8,7 +8,7 @@ use super::terminal::Terminal;
 use crate::cli::escape::escaped;
 
 /// A cell is wrapped to no less than this width.
-const WRAPPED_WIDTH_MIN: u16 = 6;
+const WRAPPED_WIDTH_MIN: u16 = 10;
 /// The space between two columns.
 const GAP: u16 = 2;
 
@@ -34,9 +34,10 @@ const DEVICES: &[Column] = &[
     NAME,
     Column("status", "STATUS", Whole),
     ADDRESS,
-    Column("mode", "MODE", Omitted(3)),
-    Column("ssl", "SSL", Omitted(1)),
-    Column("auto_reconnect", "REGISTERED", Omitted(2)),
+    Column("mode", "MODE", Omitted(4)),
+    Column("ssl", "SSL", Omitted(2)),
+    Column("auto_reconnect", "REGISTERED", Omitted(3)),
+    Column("firmware", "FIRMWARE", Omitted(1)),
 ];
 const FOUND: &[Column] = &[
     ID,
@@ -227,7 +228,7 @@ mod tests {
         json!({
             "device_id": id, "name": "Front door of the house", "status": status,
             "ip": "192.168.0.101", "port": 51211, "mode": "server_to_device", "ssl": false,
-            "auto_reconnect": true,
+            "auto_reconnect": true, "firmware": "1.8.0",
         })
     }
 
@@ -259,12 +260,12 @@ mod tests {
             let terminal = Terminal { width: Some(width), colours: false };
             let (text, omitted) = shown("devices", &data, terminal);
             let widest = text.lines().map(str::len).max().unwrap();
-            assert!(widest <= usize::from(width) || omitted.len() == 3, "{width}:\n{text}");
+            assert!(widest <= usize::from(width) || omitted.len() == 4, "{width}:\n{text}");
             assert!(text.contains("540092578") && text.contains("tcp_connected"), "{text}");
             assert_eq!(text.contains("REGISTERED"), !omitted.contains(&"REGISTERED"));
         }
         let (text, omitted) = shown("devices", &data, Terminal { width: Some(80), colours: false });
-        assert_eq!(omitted, ["SSL", "REGISTERED"], "{text}");
+        assert_eq!(omitted, ["FIRMWARE", "SSL", "REGISTERED"], "{text}");
         let expected = "ID         NAME             STATUS         ADDRESS              MODE\n\
                         540092578  Front door of    tcp_connected  192.168.0.101:51211  \
                         server_to_device\n           the house\n";

@@ -53,6 +53,10 @@ const COLUMNS: &[&str] = &[
     "managed",
     "expected",
     "kept",
+    "model",
+    "firmware",
+    "mac",
+    "area",
     "updated_at",
 ];
 
@@ -132,7 +136,8 @@ impl Filter {
             && (self.connected.is_empty() || self.connected.contains(&Connected(state.connected)))
             && self.expected.is_none_or(|expected| expected == state.expected)
             && (self.text.is_empty()
-                || searchable(gateway, state.device_id, state.info).contains(&self.text))
+                || searchable(gateway, state.device_id, state.info, state.details.as_deref())
+                    .contains(&self.text))
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) const PAGE_ROWS: usize = 200;
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(default)]
 pub(in crate::http) struct Filter {
-    /// A text that name, ID, type, address or gateway contains.
+    /// A text that name, ID, type, address, gateway, model, firmware or MAC address contains.
     #[serde(rename = "q", deserialize_with = "trimmed")]
     pub(crate) text: String,
     /// `None` for all devices.
@@ -98,7 +98,8 @@ impl Filter {
     fn matches(&self, gateway: &GatewayEntry, device: &DeviceMeasures) -> bool {
         self.condition.is_none_or(|wanted| wanted == Condition::of(device))
             && (self.text.is_empty()
-                || searchable(gateway, device.device_id, device.info).contains(&self.text))
+                || searchable(gateway, device.device_id, device.info, device.details.as_deref())
+                    .contains(&self.text))
     }
 }
 

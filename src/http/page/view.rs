@@ -138,7 +138,8 @@ fn form(filter: &Filter) -> Markup {
         form method="get" action="" role="search" {
             h2 { "Devices" }
             input type="search" name="q" maxlength="100" autocomplete="off"
-                placeholder="Name, ID, address, gateway" aria-label="Filter" value=(filter.text);
+                placeholder="Name, ID, address, gateway, firmware" aria-label="Filter"
+                value=(filter.text);
             select name="show" aria-label="State" {
                 @for (condition, label) in options {
                     option value=(condition.map_or("", Condition::as_str))
@@ -188,6 +189,10 @@ pub(crate) fn device_row(row: &DeviceRow) -> Markup {
     let DeviceRow { gateway, name, device, hours } = row;
     let info = device.info;
     let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());
+    let details = device.details.as_deref();
+    let product = device_type.map(|known| known.product_name());
+    let model = details.and_then(|details| details.model.clone()).or(product);
+    let firmware = details.and_then(|details| details.firmware.as_deref());
     let condition = Condition::of(device);
     let label = match condition {
         Condition::Down => "not connected",
@@ -204,7 +209,8 @@ pub(crate) fn device_row(row: &DeviceRow) -> Markup {
                 span .name { (name) }
                 span .sub {
                     (gateway) " · " (device.device_id)
-                    @if let Some(known) = device_type { " · " (known.product_name()) }
+                    @if let Some(model) = model { " · " (model) }
+                    @if let Some(firmware) = firmware { " " (firmware) }
                     @if let Some(ip) = info.and_then(|info| info.ip) { " · " (ip) }
                 }
             }

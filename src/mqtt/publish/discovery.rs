@@ -141,7 +141,8 @@ impl DiscoveryPublisher {
             return;
         }
         let shape = Shape::of(state);
-        if self.shapes.insert((gateway, state.device_id), shape) != Some(shape) {
+        if self.shapes.get(&(gateway, state.device_id)) != Some(&shape) {
+            self.shapes.insert((gateway, state.device_id), shape);
             self.due.insert(Subject::Device(gateway, state.device_id));
         }
     }
@@ -187,13 +188,13 @@ impl DiscoveryPublisher {
     }
 
     /// A retained message. Discovery of this bridge is noted, or removed if it is of nothing that
-    /// exists; returns true for the first time that such a topic is found.
+    /// is published; returns true for the first time that such a topic is found.
     pub(crate) fn found(&mut self, directory: &Directory, topic: &str, payload: &[u8]) -> bool {
         if !self.discovery.is_ours(directory, topic, payload) {
             return false;
         }
         match self.discovery.subject(directory, topic) {
-            Some(subject) if self.is_enabled => {
+            Some(subject) if self.is_enabled && self.discovery.includes(directory, subject) => {
                 self.retained.insert(subject, Some(hash(payload)));
                 return false;
             }

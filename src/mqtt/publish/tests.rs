@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::message::Acknowledged;
 use super::*;
 use crate::fleet::*;
-use crate::homeassistant::{Controls, Discovery};
+use crate::homeassistant::{Discovery, Options};
 use crate::ids::{DeviceId, Moment, SteadyClock};
 use crate::mqtt::{Publish, Refusal, Rejection};
 use crate::payload::*;
@@ -58,7 +58,7 @@ fn row(number: u32, status: Status) -> Listed {
 fn publisher(publishes_discovery: bool) -> Publisher {
     let topics = Topics::new("gsdk", "bridge");
     let prefix = "homeassistant".to_owned();
-    let discovery = Discovery::new(topics.clone(), prefix, "1", Controls::default());
+    let discovery = Discovery::new(topics.clone(), prefix, "1", Options::default());
     Publisher::new(topics, 1, discovery, publishes_discovery)
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod clearing;
 mod configuration;
 mod desired;
+mod details;
 mod duplicates;
 mod events;
 mod expected;

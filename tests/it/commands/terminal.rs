@@ -216,7 +216,7 @@ async fn the_session_in_the_documentation_is_what_happens() {
             (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
         })
         .await;
-        let mut terminal = Terminal::run(&desk, 100, "NO_COLOR=1", words);
+        let mut terminal = Terminal::run(&desk, 110, "NO_COLOR=1", words);
         if expected.contains("[y/N]") {
             terminal.shows("[y/N]").await;
             terminal.types("y\n");
