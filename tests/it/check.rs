@@ -260,7 +260,7 @@ async fn what_mqtt_3_1_1_does_not_tell_is_tried_or_said_to_be_unknown() {
     let checked = site(broker.port).check().await;
     checked.is_fine();
     checked.line("ok", "keeps retained messages (one was read back by wildcard)");
-    checked.line("note", "MQTT 3.1.1 does not tell how large a packet may be");
+    checked.line("note", "MQTT 3.1.1 has no packet limit to announce");
     assert!(!checked.out.contains("268435460"), "{}", checked.out);
     assert_eq!(retained(broker.port).len(), 0, "nothing is left behind");
     let configs = watcher.all().into_iter().filter(|seen| seen.topic.ends_with("/config")).count();
