@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("commands", "ids fleet payload gsdk period store"),
     ("desired", "ids fleet"),
     ("metrics", "ids fleet payload"),
-    ("http", "ids fleet payload metrics net task period store schema"),
+    ("http", "ids fleet payload metrics net task period store schema topics"),
     ("homeassistant", "ids fleet payload topics"),
     ("config", "ids period"),
     ("simulator", "ids proto net"),

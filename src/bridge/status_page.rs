@@ -50,7 +50,7 @@ impl StatusPage {
             | GatewayEvent::Withdrawn { what, count, .. } => format!("{count} of {what}"),
             GatewayEvent::Stranger { device_id, status } => format!("device {device_id}: {status}"),
         };
-        let (gateway, event_type) = (gateway.to_string(), event.name());
+        let (gateway, event_type) = (gateway.to_string(), event.name().into());
         let row = EventRow { at, gateway, device: None, event_type, detail, duration_ms: None };
         self.push(RecentEvent::Gateway(row));
     }
@@ -90,7 +90,7 @@ impl RecentEvent {
                     device: Some(
                         entry.device_name(event.device_id, event.device_type).into_owned(),
                     ),
-                    event_type: event.event_type.name(),
+                    event_type: event.event_type.name().into(),
                     detail: format!("{}{}", previous.unwrap_or_default(), event.status),
                     duration_ms: event.duration_ms,
                 }

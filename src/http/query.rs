@@ -1,6 +1,7 @@
 //! The questions that the web server puts to the event loop. Each answer is small: the server
 //! filters, sorts and renders by itself.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ pub struct EventRow {
     /// The device's name; `None` for an event of the gateway.
     pub device: Option<String>,
     /// The type of the event, as in its topic.
-    pub event_type: &'static str,
+    pub event_type: Cow<'static, str>,
     /// The statuses before and after, or what the gateway's event is about.
     pub detail: String,
     /// How long the previous state had lasted, in milliseconds.

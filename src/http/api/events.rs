@@ -54,6 +54,8 @@ const COLUMNS: &[&str] = &[
     "requested_by",
     "transaction",
     "result",
+    "code",
+    "ip",
     "steps",
 ];
 

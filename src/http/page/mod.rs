@@ -1,8 +1,11 @@
 //! The status page: rendered here, readable without script, kept up to date by server-sent events.
 //! It loads nothing from elsewhere.
 
+mod detail;
+mod detail_view;
 mod devices;
 mod hours;
+mod parts;
 mod updates;
 mod view;
 
@@ -18,6 +21,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
+pub(crate) use detail::{device, gateway};
 pub(crate) use updates::send_updates;
 
 use super::query::{NoAnswer, Query};
@@ -66,8 +70,19 @@ pub(crate) async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
 }
 
+const JAVASCRIPT: [(header::HeaderName, &str); 1] =
+    [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
+
 pub(crate) async fn script() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("page.js"))
+    (JAVASCRIPT, include_str!("page.js"))
+}
+
+pub(crate) async fn times_script() -> impl IntoResponse {
+    (JAVASCRIPT, include_str!("times.js"))
+}
+
+pub(crate) async fn detail_script() -> impl IntoResponse {
+    (JAVASCRIPT, include_str!("detail.js"))
 }
 
 pub(crate) async fn icon() -> impl IntoResponse {

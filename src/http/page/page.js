@@ -8,27 +8,6 @@ const find = (selector, within = document) => within.querySelector(selector);
 const live = find("#live");
 const form = find("form");
 
-function span(seconds) {
-  const two = (unit, per, sub) =>
-    `${Math.floor(seconds / unit)} ${per}` +
-    (sub && Math.floor((seconds % unit) / sub[0]) ? ` ${Math.floor((seconds % unit) / sub[0])} ${sub[1]}` : "");
-  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
-  if (seconds < 3600) return two(60, "min");
-  if (seconds < 86400) return two(3600, "h", [60, "min"]);
-  return two(86400, "d", [3600, "h"]);
-}
-
-// Shows times in the reader's time zone, and durations that grow.
-function tellTimes() {
-  for (const time of document.querySelectorAll("time")) {
-    const at = new Date(time.dateTime);
-    if (time.className === "since") time.textContent = `for ${span((Date.now() - at) / 1000)}`;
-    else if (time.className === "clock") time.textContent = at.toLocaleTimeString();
-    else time.textContent = at.toLocaleString();
-    time.title = at.toLocaleString();
-  }
-}
-
 function condition(row) {
   return ORDER.find((word) => row.classList.contains(word));
 }
@@ -86,6 +65,14 @@ async function refresh() {
   }
   filterRows();
   tellTimes();
+  tellTitle();
+}
+
+// The number of doors that are down, in front.
+const TITLE = document.title.replace(/^\(\d+\) /, "");
+function tellTitle() {
+  const down = Number(find(".counts .down b").textContent);
+  document.title = down ? `(${down}) ${TITLE}` : TITLE;
 }
 
 let typing;
@@ -126,7 +113,10 @@ function listen() {
     say("live", "on");
     refresh();
   });
-  on("overview", (html) => find("#overview").replaceChildren(parsed(html)));
+  on("overview", (html) => {
+    find("#overview").replaceChildren(parsed(html));
+    tellTitle();
+  });
   on("events", (html) => find("#events").replaceChildren(parsed(html)));
   on("device", placeRow);
   on("reload", reload);
@@ -143,8 +133,6 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   narrow();
 });
-tellTimes();
-setInterval(tellTimes, 1000);
 // The bars grow even if nothing changes.
 setInterval(() => document.hidden || refresh(), 60_000);
 listen();

@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::devices::DeviceRow;
-use super::view;
 use super::{App, Hours, current_hour};
+use super::{parts, view};
 use crate::fleet::DeviceMeasures;
 use crate::http::query::{Changes, NoAnswer, Query};
 
@@ -105,7 +105,7 @@ impl Updater<'_> {
             }
             Changes::Devices(_) | Changes::TooMany => self.send("reload", &Value::Null),
         }
-        let events = view::events(&summary.events).into_string();
+        let events = parts::events(&summary.events, false).into_string();
         if events != self.events {
             self.send("events", &json!(events));
             self.events = events;

@@ -4,16 +4,16 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::devices::{Condition, DeviceList, DeviceRow, Filter, PAGE_ROWS};
 use super::hours::{HOUR_S, HOURS, Hour};
-use crate::fleet::LinkState;
+use super::parts::{events, gateway_class, since, time};
 use crate::http::Settings;
-use crate::http::query::{EventRow, Summary};
-use crate::ids::Moment;
+use crate::http::query::Summary;
 use crate::metrics::GatewayMeasures;
-use crate::payload::rfc3339;
 
 /// The width of an hour in a bar, and the height of a bar.
 const HOUR_WIDTH: usize = 5;
 const BAR_HEIGHT: u32 = 20;
+/// Gateways that are not online, as the page names them at the top.
+const LOST_NAMED_MAX: usize = 10;
 
 pub(crate) fn page(
     settings: &Settings,
@@ -22,6 +22,7 @@ pub(crate) fn page(
     filter: &Filter,
     devices: &DeviceList,
 ) -> Markup {
+    let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -29,9 +30,13 @@ pub(crate) fn page(
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (settings.bridge) " – gsdk2mqtt" }
+                title {
+                    @if down > 0 { "(" (down) ") " }
+                    (settings.bridge) " – gsdk2mqtt"
+                }
                 link rel="icon" href="icon.svg";
                 link rel="stylesheet" href="page.css";
+                script src="times.js" defer {}
                 script src="page.js" defer {}
             }
             body {
@@ -45,7 +50,7 @@ pub(crate) fn page(
                     section #list { (list(devices, filter)) }
                     section {
                         h2 { "Last events" }
-                        ol #events { (events(&summary.events)) }
+                        ol #events { (events(&summary.events, false)) }
                     }
                 }
                 footer { (legend(settings)) }
@@ -81,11 +86,21 @@ pub(crate) fn overview(summary: &Summary, gateways: &[GatewayMeasures]) -> Marku
         ("unknown", "unknown", sum(|gateway| gateway.state.unknown)),
         ("up", "connected", sum(|gateway| gateway.state.connected)),
     ];
+    let lost: Vec<_> = gateways.iter().filter(|gateway| !gateway.state.live).collect();
     html! {
-        @if !summary.problems.is_empty() {
+        @if !summary.problems.is_empty() || !lost.is_empty() {
             div .trouble role="alert" {
-                strong { "Problems" }
-                ul { @for problem in &summary.problems { li { (problem) } } }
+                strong { "Not known or not right" }
+                ul {
+                    @for gateway in lost.iter().take(LOST_NAMED_MAX) { li { (lost_item(gateway)) } }
+                    @if lost.len() > LOST_NAMED_MAX {
+                        li { (lost.len() - LOST_NAMED_MAX) " more gateways are not online" }
+                    }
+                    @for problem in &summary.problems { li { (problem) } }
+                    @if summary.pending_events > 0 {
+                        li { (summary.pending_events) " events wait for the broker" }
+                    }
+                }
             }
         }
         ul .counts {
@@ -96,24 +111,28 @@ pub(crate) fn overview(summary: &Summary, gateways: &[GatewayMeasures]) -> Marku
             }
         }
         ul .gateways { @for gateway in gateways { (gateway_card(gateway)) } }
-        @if summary.pending_events > 0 {
+        @if summary.pending_events > 0 && summary.problems.is_empty() && lost.is_empty() {
             p .sub { (summary.pending_events) " events wait for the broker" }
         }
     }
 }
 
+/// What cannot be known while a gateway is not online.
+fn lost_item(gateway: &GatewayMeasures) -> Markup {
+    let state = &gateway.state;
+    html! {
+        "Gateway " (gateway.entry.name) " is " (state.state.name()) ", " (since(state.since))
+        ": the state of its " (state.devices()) " devices is unknown"
+    }
+}
+
 fn gateway_card(gateway: &GatewayMeasures) -> Markup {
     let state = &gateway.state;
-    let class = match state.state {
-        LinkState::Online => "up",
-        LinkState::Lost => "down",
-        LinkState::Connecting | LinkState::Syncing => "unknown",
-    };
     html! {
-        li .(class) {
+        li .(gateway_class(state.state)) {
             span .dot {}
             div {
-                b { (gateway.entry.name) } " "
+                b { a href={ "gateways/" (gateway.entry.name) } { (gateway.entry.name) } } " "
                 span .word { (state.state.name()) } " "
                 (since(state.since)) " "
                 span .sub {
@@ -206,7 +225,7 @@ pub(crate) fn device_row(row: &DeviceRow) -> Markup {
     html! {
         tr id=(row_id(row)) class=(condition.as_str()) {
             th scope="row" {
-                span .name { (name) }
+                a .name href={ "devices/" (gateway) "/" (device.device_id) } { (name) }
                 span .sub {
                     (gateway) " · " (device.device_id)
                     @if let Some(model) = model { " · " (model) }
@@ -239,11 +258,13 @@ pub(crate) fn device_row(row: &DeviceRow) -> Markup {
 fn bar(hours: &[Hour; HOURS]) -> Markup {
     let sum = |of: fn(&Hour) -> u16| hours.iter().map(|hour| u32::from(of(hour))).sum::<u32>();
     let (observed, down) = (sum(|hour| hour.observed_s), sum(|hour| hour.down_s));
-    // Rounded down: 100 % means without any outage.
-    let share = (observed > 0).then(|| (observed - down.min(observed)) * 100 / observed);
-    let label = match share {
-        Some(share) => format!("connected {share} % of {}", observed_time(observed)),
-        None => "not observed yet".to_owned(),
+    // Rounded down: 100 % means without any outage. A share of less than an hour would mislead.
+    let is_long = observed >= u32::from(HOUR_S);
+    let share = is_long.then(|| (observed - down.min(observed)) * 100 / observed);
+    let label = match (share, observed) {
+        (Some(share), _) => format!("connected {share} % of {}", observed_time(observed)),
+        (None, 0) => "not observed yet".to_owned(),
+        (None, _) => format!("{}: too short for a share", observed_time(observed)),
     };
     html! {
         svg viewBox={ "0 0 120 " (BAR_HEIGHT) } preserveAspectRatio="none" role="img"
@@ -275,69 +296,8 @@ fn hour_bar(index: usize, hour: &Hour) -> Markup {
 
 fn observed_time(seconds: u32) -> String {
     match seconds / 60 {
-        0 => "the first minute".to_owned(),
+        0 => "less than a minute observed".to_owned(),
         minutes @ 1..120 => format!("{minutes} min observed"),
         minutes => format!("{} h observed", minutes / 60),
     }
-}
-
-/// The latest events.
-pub(crate) fn events(events: &[EventRow]) -> Markup {
-    html! {
-        @if events.is_empty() { li .sub { "None since the process began." } }
-        @for event in events { (event_row(event)) }
-    }
-}
-
-fn event_row(event: &EventRow) -> Markup {
-    let class = match event.event_type {
-        "connected" | "reachable" | "restored" => "up",
-        "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
-        _ => "unknown",
-    };
-    let time = event.at.timestamp().strftime("%H:%M:%S UTC").to_string();
-    html! {
-        li .(class) {
-            time .clock datetime=(rfc3339(event.at)) { (time) }
-            span .dot {}
-            div {
-                b {
-                    @if let Some(name) = &event.device { (name) }
-                    @else { "Gateway " (event.gateway) }
-                }
-                " " span .word { (event.event_type.replace('_', " ")) }
-                span .sub {
-                    @if event.device.is_some() { (event.gateway) " · " }
-                    (event.detail)
-                    @if let Some(duration_ms) = event.duration_ms {
-                        " · after " (duration(duration_ms))
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A duration in its two largest units.
-fn duration(millis: i64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0 => format!("{millis} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-fn since(at: Moment) -> Markup {
-    html! { time .since datetime=(rfc3339(at)) { (minute(at)) } }
-}
-
-fn time(at: Moment) -> Markup {
-    html! { time datetime=(rfc3339(at)) { (minute(at)) } }
-}
-
-fn minute(at: Moment) -> String {
-    at.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

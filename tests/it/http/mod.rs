@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod clients;
+mod detail;
 mod event_stream;
 mod hosts;
 mod scrapes;

@@ -1,0 +1,45 @@
+// Loads the page of a gateway or device again after something has happened.
+"use strict";
+
+// Events are recorded within this time.
+const RECORDED_MS = 2000;
+const RETRY_MS = 5000;
+const live = document.querySelector("#live");
+const root = document.body.dataset.root;
+let waiting = null;
+
+async function refresh() {
+  const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
+  if (!answer?.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.querySelector("main").replaceChildren(...page.querySelector("main").childNodes);
+  tellTimes();
+}
+
+function soon() {
+  waiting ??= setTimeout(() => {
+    waiting = null;
+    refresh();
+  }, RECORDED_MS);
+}
+
+function say(words, className) {
+  live.textContent = words;
+  live.className = className;
+}
+
+function listen() {
+  const source = new EventSource(`${root}events`);
+  source.addEventListener("hello", () => {
+    say("live", "on");
+    refresh();
+  });
+  for (const name of ["overview", "device", "events", "reload"]) source.addEventListener(name, soon);
+  source.onerror = () => {
+    say("not live: the bridge does not answer", "off");
+    // After a refusal the browser does not connect again by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+  };
+}
+
+listen();

@@ -1,0 +1,173 @@
+//! Renders the pages of one gateway and of one device.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::parts::{day, events, gateway_class, since, time};
+use crate::fleet::DeviceState;
+use crate::http::query::EventRow;
+use crate::ids::Moment;
+use crate::metrics::GatewayMeasures;
+
+/// What both pages have.
+pub(crate) struct Frame<'a> {
+    pub(crate) bridge: &'a str,
+    /// The way from the page to the status page.
+    pub(crate) root: &'static str,
+    pub(crate) now: Moment,
+    pub(crate) topics: &'a [String],
+    /// The address of this month's events as CSV.
+    pub(crate) csv: String,
+}
+
+/// A line of a list of facts; without a value there is none.
+type Fact = (&'static str, Option<String>);
+
+pub(crate) fn gateway(
+    frame: &Frame<'_>,
+    gateway: &GatewayMeasures,
+    recorded: &Result<Vec<EventRow>, String>,
+) -> Markup {
+    let (state, facts) = (&gateway.state, &gateway.facts);
+    let name = gateway.entry.name.as_str();
+    let doors = format!("{} of {} connected", state.connected, state.devices());
+    let skew = state.clock_skew_ms.map(|skew| format!("{} s", (skew + 500).div_euclid(1000)));
+    let filter = facts.accept_filter.map(|filter| match filter.allow_all {
+        true => "accepts every device".to_owned(),
+        false => format!("accepts {} devices", filter.device_count),
+    });
+    let lines: [Fact; 7] = [
+        ("Address", Some(gateway.entry.address.clone())),
+        ("Area", gateway.entry.area.clone()),
+        ("Devices", Some(doors)),
+        ("API", facts.package.clone()),
+        ("Certificate valid until", facts.certificate_expires_at.map(day)),
+        ("Its clock minus the bridge's", skew),
+        ("Accept filter", filter),
+    ];
+    let head = html! {
+        p .state .(gateway_class(state.state)) {
+            span .dot {} span .word { (state.state.name()) } " " (since(state.since))
+        }
+        @if !state.live {
+            p .trouble { "The state of its devices is not known now." }
+        }
+        @if let Some(error) = gateway.last_error() { p .trouble { (error) } }
+        (facts_list(&lines))
+        p { a href={ (frame.root) "?q=" (name) } { "Its devices" } }
+    };
+    page(frame, &format!("Gateway {name}"), &head, recorded)
+}
+
+pub(crate) fn device(
+    frame: &Frame<'_>,
+    gateway: &GatewayMeasures,
+    state: &DeviceState,
+    recorded: &Result<Vec<EventRow>, String>,
+) -> Markup {
+    let info = state.info;
+    let device_type = info.map(|info| info.device_type);
+    let name = gateway.entry.device_name(state.device_id, device_type);
+    let (class, label) = match state.connected {
+        Some(true) => ("up", "connected"),
+        _ if !state.expected => ("absent", "not expected"),
+        Some(false) => ("down", "not connected"),
+        None => ("unknown", "unknown"),
+    };
+    let yes_no = |yes: bool| Some(if yes { "yes" } else { "no" }.to_owned());
+    let known = device_type.filter(|known| !known.is_undefined());
+    let details = state.details.as_deref();
+    let lines: [Fact; 12] = [
+        ("ID", Some(state.device_id.to_string())),
+        ("Type", known.map(|known| known.product_name().to_string())),
+        ("Model", details.and_then(|details| details.model.clone())),
+        ("Firmware", details.and_then(|details| details.firmware.clone())),
+        ("MAC address", details.and_then(|details| details.mac.clone())),
+        ("Area", gateway.entry.area(state.device_id).map(str::to_owned)),
+        ("Address", info.and_then(|info| info.ip).map(|ip| ip.to_string())),
+        ("Status", state.status.map(|status| status.to_string())),
+        ("TLS", info.and_then(|info| yes_no(info.ssl))),
+        ("In the gateway's list", yes_no(state.managed)),
+        ("Expected to be connected", yes_no(state.expected)),
+        ("Last change", Some(day(state.updated_at))),
+    ];
+    let head = html! {
+        p .state .(class) {
+            span .dot {} span .word { (label) } " "
+            @if let Some(at) = state.since {
+                (since(at))
+                @if !state.since_exact { span .sub { " or before" } }
+            }
+        }
+        @if !gateway.state.live {
+            p .trouble {
+                "Gateway " (gateway.entry.name) " is " (gateway.state.state.name())
+                ", so the state of this device is not known now."
+                @if let Some(last) = state.last_known {
+                    " It was " (last.status) " since " (time(last.since)) "."
+                }
+            }
+        }
+        (facts_list(&lines))
+        p {
+            "Gateway "
+            a href={ (frame.root) "gateways/" (gateway.entry.name) } { (gateway.entry.name) }
+        }
+    };
+    page(frame, &name, &head, recorded)
+}
+
+fn facts_list(facts: &[Fact]) -> Markup {
+    html! {
+        dl {
+            @for (label, value) in facts {
+                @if let Some(value) = value { div { dt { (label) } dd { (value) } } }
+            }
+        }
+    }
+}
+
+fn page(
+    frame: &Frame<'_>,
+    title: &str,
+    head: &Markup,
+    recorded: &Result<Vec<EventRow>, String>,
+) -> Markup {
+    let Frame { bridge, root, now, topics, csv } = frame;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " – " (bridge) }
+                link rel="icon" href={ (root) "icon.svg" };
+                link rel="stylesheet" href={ (root) "page.css" };
+                script src={ (root) "times.js" } defer {}
+                script src={ (root) "detail.js" } defer {}
+            }
+            body data-root=(root) {
+                nav { a href=(root) { "← " (bridge) } }
+                header {
+                    h1 { (title) }
+                    p #live role="status" { "as of " (time(*now)) }
+                }
+                main {
+                    section .detail { (head) }
+                    section {
+                        h2 { "Last events" }
+                        @match recorded {
+                            Ok(recorded) => ol #events { (events(recorded, true)) },
+                            Err(error) => p .trouble { (error) },
+                        }
+                        p .sub { a href=(csv) { "This month as CSV" } }
+                    }
+                    section {
+                        h2 { "MQTT topics" }
+                        ul .topics { @for topic in *topics { li { code { (topic) } } } }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Parts that several pages have: times, durations, lists of events.
+
+use maud::{Markup, html};
+
+use crate::fleet::LinkState;
+use crate::http::query::EventRow;
+use crate::ids::Moment;
+use crate::payload::rfc3339;
+
+/// The colour of a gateway's state.
+pub(crate) const fn gateway_class(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Online => "up",
+        LinkState::Lost => "down",
+        LinkState::Connecting | LinkState::Syncing => "unknown",
+    }
+}
+
+/// Events, those of several days `dated`.
+pub(crate) fn events(events: &[EventRow], dated: bool) -> Markup {
+    html! {
+        @if events.is_empty() { li .sub { "None." } }
+        @for event in events { (event_row(event, dated)) }
+    }
+}
+
+fn event_row(event: &EventRow, dated: bool) -> Markup {
+    let class = match event.event_type.as_ref() {
+        "connected" | "reachable" | "restored" => "up",
+        "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
+        _ => "unknown",
+    };
+    let clock = event.at.timestamp().strftime("%H:%M:%S UTC").to_string();
+    html! {
+        li .(class) {
+            @if dated { (time(event.at)) }
+            @else { time .clock datetime=(rfc3339(event.at)) { (clock) } }
+            span .dot {}
+            div {
+                b {
+                    @if let Some(name) = &event.device { (name) }
+                    @else { "Gateway " (event.gateway) }
+                }
+                " " span .word { (event.event_type.replace('_', " ")) }
+                span .sub {
+                    @if event.device.is_some() { (event.gateway) " · " }
+                    (event.detail)
+                    @if let Some(duration_ms) = event.duration_ms {
+                        " · after " (duration(duration_ms))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A duration in its two largest units.
+fn duration(millis: i64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+pub(crate) fn since(at: Moment) -> Markup {
+    html! { time .since datetime=(rfc3339(at)) { (minute(at)) } }
+}
+
+pub(crate) fn time(at: Moment) -> Markup {
+    html! { time datetime=(rfc3339(at)) { (minute(at)) } }
+}
+
+fn minute(at: Moment) -> String {
+    at.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+pub(crate) fn day(at: Moment) -> String {
+    at.timestamp().strftime("%Y-%m-%d").to_string()
+}
