@@ -64,6 +64,7 @@ test: lint
 	target/tools/venv/bin/python tests/simulator/test_client.py
 	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
+	sh tests/deploy/first_steps.sh target/debug/gsdk2mqtt
 	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_release.py
 	target/tools/venv/bin/python tests/deploy/test_notify.py

@@ -6,6 +6,7 @@ mod ctl;
 mod demo;
 mod escape;
 mod health;
+mod init;
 mod log;
 #[cfg(not(feature = "demo"))]
 mod not_built_in;
@@ -49,6 +50,8 @@ enum Command {
     #[cfg(not(feature = "demo"))]
     #[command(hide = true)]
     Demo(not_built_in::Args),
+    /// Ask what a configuration needs, try each answer at once, and write it
+    Init(Box<init::InitArgs>),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
     /// Give commands straight to a gateway
@@ -75,7 +78,8 @@ const EXIT_WRONG: u8 = 2;
 impl Cli {
     /// Runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
-        let is_quiet = matches!(self.command, Command::Ctl(_) | Command::Check(_));
+        let is_quiet =
+            matches!(self.command, Command::Ctl(_) | Command::Check(_) | Command::Init(_));
         let default = if is_quiet { log::QUIET } else { log::DEFAULT };
         let log = match log::start(self.log, default) {
             Ok(log) => log,
@@ -104,6 +108,7 @@ impl Command {
             Self::Demo(args) => demo::run(args).await?,
             #[cfg(not(feature = "demo"))]
             Self::Demo(_) => return Ok(not_built_in::explain("demo")),
+            Self::Init(args) => return init::run(*args).await,
             Self::Check(args) => return check::run(&args).await,
             Self::Ctl(args) => return ctl::run(args).await,
             #[cfg(feature = "simulator")]

@@ -22,7 +22,7 @@ pub struct Gateway {
     #[schemars(with = "String", title = "host:port")]
     pub address: HostPort,
     /// The authority that signed its certificate: the `ca.crt` the gateway made when it was
-    /// installed.
+    /// installed; or that certificate itself.
     #[serde(deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub ca_file: PathBuf,

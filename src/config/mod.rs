@@ -50,6 +50,7 @@ pub use schema::json_schema;
 pub use tree::Setting;
 pub use values::Rate;
 
+use crate::ids::HostPort;
 use layers::{Environment, ParsedFile};
 use schema::Schema;
 use tree::Tree;
@@ -145,6 +146,24 @@ fn assemble(
 /// What is wrong with it.
 pub fn base_topic(text: &str) -> Result<String, ValueError> {
     values::topic(StrDeserializer::new(text))
+}
+
+/// Reads a broker's URL as `mqtt.url` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn broker(text: &str) -> Result<Broker, ValueError> {
+    addresses::broker(StrDeserializer::new(text))
+}
+
+/// Reads a gateway's address as `gateways.NAME.address` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn gateway_address(text: &str) -> Result<HostPort, ValueError> {
+    addresses::gateway_address(StrDeserializer::new(text))
 }
 
 /// Reads a bridge's name as `bridge_name` takes it.

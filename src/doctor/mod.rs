@@ -16,6 +16,9 @@ use crate::config::{Loaded, Origin, Setting};
 use crate::ids::Moment;
 use crate::{mqtt, net};
 
+pub(crate) use broker::examine as examine_broker;
+pub(crate) use gateway::examine as examine_gateway;
+
 /// A certificate that expires within this many days is a warning.
 const EXPIRES_SOON_DAYS: i64 = 30;
 const DAY_MS: i64 = 86_400_000;

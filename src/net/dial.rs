@@ -112,7 +112,8 @@ async fn upgrade(
     Ok(Dialed { stream: Box::new(websocket), certificate, certificate_requested, activity })
 }
 
-async fn connect_tcp(
+/// Connects to the first of the host's addresses that answers.
+pub(crate) async fn connect_tcp(
     address: &HostPort,
     until: Instant,
     deadline: Duration,

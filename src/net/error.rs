@@ -173,6 +173,14 @@ impl DialError {
         Self::new(target, failure.into())
     }
 
+    /// The names in the certificate, where none of them is the expected one.
+    pub(crate) fn certificate_names(&self) -> Option<&[String]> {
+        match &*self.failure {
+            Failure::NameMismatch { names, .. } => Some(names),
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> DialCode {
         match &*self.failure {
             // The file is not at fault.

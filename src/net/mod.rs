@@ -15,6 +15,7 @@ mod explain;
 mod file;
 #[cfg(feature = "model")]
 pub mod model;
+mod presented;
 mod remedy;
 mod target;
 mod tls;
@@ -27,6 +28,7 @@ pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::{DialCode, DialError, is_file_missing};
 pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
 pub(crate) use file::{file_problem, read as read_file, read_secret};
+pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
 pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};

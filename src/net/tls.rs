@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
+    SignatureScheme,
 };
 
 use super::error::{Failure, FileFailure, FileKind};
@@ -56,7 +58,11 @@ impl Handshake {
         let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|error| Failure::Tls(error.to_string()))?;
-        let verifier = Arc::new(RecordingVerifier { inner, presented: Mutex::new(None) });
+        let verifier = Arc::new(RecordingVerifier {
+            inner,
+            pinned: trusted.pinned,
+            presented: Mutex::new(None),
+        });
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -100,9 +106,11 @@ impl Handshake {
     }
 }
 
-/// The authorities whose signature is accepted.
+/// What is trusted: the authorities whose signature is accepted, and single certificates.
 struct Trusted {
     roots: RootCertStore,
+    /// Those that are no authority's. Each is accepted as the peer's own.
+    pinned: Vec<CertificateDer<'static>>,
     /// The first one's name, for messages.
     subject: Option<String>,
 }
@@ -117,16 +125,19 @@ impl Trusted {
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        let mut subject = None;
+        let (mut subject, mut pinned) = (None, Vec::new());
         for der in certificates(bytes)? {
             let certificate =
                 Certificate::read(&der).ok_or("holds a certificate that is damaged")?;
+            if !certificate.is_ca {
+                pinned.push(der.clone());
+            }
             roots
                 .add(der)
                 .map_err(|error| format!("holds a certificate that cannot be used ({error})"))?;
             subject.get_or_insert(certificate.subject);
         }
-        Ok(Self { roots, subject })
+        Ok(Self { roots, pinned, subject })
     }
 
     /// The roots that this system trusts.
@@ -135,7 +146,7 @@ impl Trusted {
         let roots = roots
             .map_err(|error| Failure::NoSystemRoots(format!("its store {error}")))?
             .map_err(Failure::NoSystemRoots)?;
-        Ok(Self { roots, subject: None })
+        Ok(Self { roots, pinned: Vec::new(), subject: None })
     }
 }
 
@@ -202,6 +213,7 @@ async fn client_key(
 #[derive(Debug)]
 struct RecordingVerifier {
     inner: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
     presented: Mutex<Option<Certificate>>,
 }
 
@@ -216,7 +228,18 @@ impl ServerCertVerifier for RecordingVerifier {
     ) -> Result<ServerCertVerified, TlsError> {
         let presented = Certificate::read(end_entity);
         *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = presented;
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        match self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        ) {
+            Err(_) if self.pinned.iter().any(|pinned| **pinned == **end_entity) => {
+                verify_pinned(end_entity, server_name, now)
+            }
+            verified => verified,
+        }
     }
 
     fn verify_tls12_signature(
@@ -240,6 +263,28 @@ impl ServerCertVerifier for RecordingVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
     }
+}
+
+/// Decides about a certificate that is trusted itself: it still has to have the name, and be valid
+/// now.
+fn verify_pinned(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, TlsError> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    let refused = |error| Err(TlsError::InvalidCertificate(error));
+    let Some(certificate) = Certificate::read(certificate) else {
+        return refused(CertificateError::BadEncoding);
+    };
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000);
+    if now > certificate.not_after.millis() {
+        return refused(CertificateError::Expired);
+    }
+    if now < certificate.not_before.millis() {
+        return refused(CertificateError::NotValidYet);
+    }
+    Ok(ServerCertVerified::assertion())
 }
 
 /// The client certificate, if there is one, and whether the peer asked for it.

@@ -11,6 +11,7 @@ mod gateway;
 mod harness;
 mod homeassistant;
 mod http;
+mod init;
 mod mqtt_session;
 mod pages;
 mod service;

@@ -1,75 +1,16 @@
 //! `gsdk2mqtt ctl` in a real terminal (that of `script`), where it asks, colours and fits.
 
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-
 use super::ctl::Desk;
 use crate::harness::bridge::PROGRAM;
 use crate::harness::eventually;
+use crate::harness::terminal::Terminal;
 use gsdk2mqtt::simulator::Fault;
 
-/// A program in a terminal of its own.
-struct Terminal {
-    child: Child,
-    shown: Arc<Mutex<String>>,
-}
-
-impl Terminal {
-    /// Runs a `ctl` in a terminal of so many columns, with these variables.
-    fn run(desk: &Desk, columns: u16, variables: &str, words: &str) -> Self {
-        let config = desk.dir.path().join("config.toml");
-        // `exec`: Ctrl-C is for the program alone; some shells die of it and answer for it.
-        let line = format!(
-            "stty rows 24 cols {columns}; exec env {variables} {PROGRAM} ctl --config {} {words}",
-            config.display()
-        );
-        let mut child = Command::new("script")
-            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-            .env("SHELL", "/bin/sh")
-            .env("TERM", "xterm")
-            .env_remove("NO_COLOR")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script must be installed (apt-get install bsdutils)");
-        let shown: Arc<Mutex<String>> = Arc::default();
-        let (mut out, into) = (child.stdout.take().unwrap(), Arc::clone(&shown));
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = out.read(&mut bytes) {
-                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Self { child, shown }
-    }
-
-    fn shown(&self) -> String {
-        self.shown.lock().unwrap().clone()
-    }
-
-    async fn shows(&self, words: &str) {
-        eventually(&format!("{words:?} is shown"), || self.shown().contains(words).then_some(()))
-            .await;
-    }
-
-    fn types(&mut self, text: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Its exit code, and all that was shown.
-    async fn ends(mut self) -> (i32, String) {
-        let status = eventually("it ends", || self.child.try_wait().unwrap()).await;
-        (status.code().unwrap(), self.shown())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It has ended in a test that passed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Runs a `ctl` in a terminal of so many columns, with these variables.
+fn ctl(desk: &Desk, columns: u16, variables: &str, words: &str) -> Terminal {
+    let config = desk.dir.path().join("config.toml");
+    let command = format!("{PROGRAM} ctl --config {} {words}", config.display());
+    Terminal::run(columns, variables, &command)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +23,7 @@ async fn what_concerns_every_device_is_asked_first() {
         ("accept-filter set --allow-all", "SetAcceptFilter"),
     ] {
         for no in ["n\n", "\n", "what?\n"] {
-            let mut terminal = Terminal::run(&desk, 100, "", words);
+            let mut terminal = ctl(&desk, 100, "", words);
             terminal.shows("Continue? [y/N]").await;
             terminal.types(no);
             let (code, shown) = terminal.ends().await;
@@ -94,7 +35,7 @@ async fn what_concerns_every_device_is_asked_first() {
     for (words, method) in
         [("disconnect-all", "DisconnectAll"), ("accept-filter allow-all", "SetAcceptFilter")]
     {
-        let mut terminal = Terminal::run(&desk, 100, "", words);
+        let mut terminal = ctl(&desk, 100, "", words);
         terminal.shows("Continue? [y/N]").await;
         terminal.types("y\n");
         assert_eq!(terminal.ends().await.0, 0);
@@ -102,7 +43,7 @@ async fn what_concerns_every_device_is_asked_first() {
     }
     // Nobody is asked who has said it already, nor for what takes away.
     for words in ["disconnect-all --yes", "accept-filter allow-all off"] {
-        let (code, shown) = Terminal::run(&desk, 100, "", words).ends().await;
+        let (code, shown) = ctl(&desk, 100, "", words).ends().await;
         assert_eq!(code, 0, "{shown}");
         assert!(!shown.contains("Continue?"), "{shown}");
     }
@@ -111,7 +52,7 @@ async fn what_concerns_every_device_is_asked_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
     let desk = Desk::new(10).await;
-    let terminal = Terminal::run(&desk, 80, "", "search --wait 1.5");
+    let terminal = ctl(&desk, 80, "", "search --wait 1.5");
     terminal.shows("searching the subnet: 0 of 1.5 s").await;
     terminal.shows("searching the subnet: 1 of 1.5 s").await;
     let (code, shown) = terminal.ends().await;
@@ -125,7 +66,7 @@ async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
     for device in desk.simulator.control().devices() {
         assert!(bare.contains(&device.id.to_string()), "{bare}");
     }
-    let (_, shown) = Terminal::run(&desk, 200, "", "search --wait 0.1").ends().await;
+    let (_, shown) = ctl(&desk, 200, "", "search --wait 0.1").ends().await;
     assert!(shown.contains("SERVER") && !shown.contains("no room"), "{shown}");
 }
 
@@ -134,7 +75,7 @@ async fn a_change_that_is_interrupted_is_told_as_unknown() {
     let desk = Desk::new(3).await;
     desk.simulator.control().apply_fault(&Fault::latency(std::time::Duration::from_secs(60)));
     let ip = desk.simulator.control().devices()[0].ip;
-    let mut terminal = Terminal::run(&desk, 100, "", &format!("connect {ip}"));
+    let mut terminal = ctl(&desk, 100, "", &format!("connect {ip}"));
     terminal.shows("waiting for the gateway: 1 s").await;
     terminal.types("\x03");
     let (code, shown) = terminal.ends().await;
@@ -152,16 +93,16 @@ async fn colours_are_for_terminals_whose_user_wants_them() {
     })
     .await;
     let green = "\x1b[32mtcp_connected\x1b[0m";
-    let (_, shown) = Terminal::run(&desk, 100, "", "devices").ends().await;
+    let (_, shown) = ctl(&desk, 100, "", "devices").ends().await;
     assert!(shown.contains(green), "{shown:?}");
     for variables in ["NO_COLOR=1", "TERM=dumb"] {
-        let (_, shown) = Terminal::run(&desk, 100, variables, "devices").ends().await;
+        let (_, shown) = ctl(&desk, 100, variables, "devices").ends().await;
         assert!(shown.contains("tcp_connected") && !shown.contains("\x1b["), "{shown:?}");
     }
     let (_, out, err) = desk.run("devices").await;
     assert!(out.contains("tcp_connected"), "{out}");
     assert!(!out.contains('\x1b') && !err.contains('\x1b'), "{out:?} {err:?}");
-    let mut terminal = Terminal::run(&desk, 100, "", "watch");
+    let mut terminal = ctl(&desk, 100, "", "watch");
     terminal.shows(green.trim_end_matches("\x1b[0m")).await;
     // Ctrl-C, as the terminal sends it.
     terminal.types("\x03");
@@ -216,7 +157,7 @@ async fn the_session_in_the_documentation_is_what_happens() {
             (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
         })
         .await;
-        let mut terminal = Terminal::run(&desk, 110, "NO_COLOR=1", words);
+        let mut terminal = ctl(&desk, 110, "NO_COLOR=1", words);
         if expected.contains("[y/N]") {
             terminal.shows("[y/N]").await;
             terminal.types("y\n");

@@ -7,6 +7,7 @@ pub(crate) mod mosquitto;
 pub(crate) mod proxy;
 pub(crate) mod scripted_broker;
 pub(crate) mod subscriber;
+pub(crate) mod terminal;
 pub(crate) mod watcher;
 
 use std::net::SocketAddr;

@@ -1,0 +1,158 @@
+//! Asks for what the options do not say: in a terminal, or, without one, not at all.
+
+use std::fmt::Display;
+use std::io::IsTerminal;
+
+use inquire::{Confirm, InquireError, Password, PasswordDisplayMode, Text};
+
+use crate::cli::{escape::escaped, print_to_stderr};
+
+/// Why `init` ends before it has written anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error(
+        "{option} is missing, and there is no terminal to ask in; give it{}",
+        or_yes(.has_default)
+    )]
+    Missing { option: &'static str, has_default: bool },
+    #[error("{0}")]
+    WrongUsage(String),
+    #[error("{0}; nothing was written")]
+    Failed(String),
+    #[error("cancelled; nothing was written")]
+    Cancelled,
+    #[error("the terminal cannot be used ({0}); give every answer as an option")]
+    Terminal(String),
+}
+
+impl Stop {
+    pub(crate) const fn is_wrong_usage(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::WrongUsage(_))
+    }
+}
+
+impl From<InquireError> for Stop {
+    fn from(error: InquireError) -> Self {
+        match error {
+            InquireError::OperationCanceled | InquireError::OperationInterrupted => Self::Cancelled,
+            error => Self::Terminal(error.to_string()),
+        }
+    }
+}
+
+fn or_yes(has_default: &bool) -> &'static str {
+    if *has_default { ", or --yes to take the defaults" } else { "" }
+}
+
+/// A question, and the option that answers it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) option: &'static str,
+    /// `Some("")`: it may stay without an answer.
+    pub(crate) default: Option<&'a str>,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) has_terminal: bool,
+    /// Every question that has a default answer takes it.
+    pub(crate) takes_defaults: bool,
+}
+
+impl Asker {
+    pub(crate) fn new(takes_defaults: bool) -> Self {
+        let has_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        Self { has_terminal, takes_defaults }
+    }
+
+    /// Whether optional questions are asked at all.
+    pub(crate) const fn is_interactive(self) -> bool {
+        self.has_terminal && !self.takes_defaults
+    }
+
+    pub(crate) fn text(self, question: Question<'_>) -> Result<String, Stop> {
+        let Question { text, option, default } = question;
+        match default {
+            Some(default) if self.takes_defaults => return Ok(default.to_owned()),
+            _ if !self.has_terminal => {
+                return Err(Stop::Missing { option, has_default: default.is_some() });
+            }
+            _ => {}
+        }
+        loop {
+            let mut prompt = Text::new(text);
+            if let Some(default) = default.filter(|default| !default.is_empty()) {
+                prompt = prompt.with_default(default);
+            }
+            let answer = prompt.prompt()?.trim().to_owned();
+            if !answer.is_empty() || default.is_some() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The answer as `read` accepts it: the option's, else asked for until it is right.
+    pub(crate) fn read<T, E: Display>(
+        self,
+        given: Option<String>,
+        question: Question<'_>,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, Stop> {
+        if let Some(text) = given {
+            return read(&text)
+                .map_err(|error| Stop::WrongUsage(format!("{}: {error}", question.option)));
+        }
+        loop {
+            match read(&self.text(question)?) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if self.has_terminal => print_to_stderr(&escaped(&error.to_string())),
+                Err(error) => {
+                    return Err(Stop::WrongUsage(format!("{}: {error}", question.option)));
+                }
+            }
+        }
+    }
+
+    /// Yes or no; the option's answer, else the default.
+    pub(crate) fn confirm(
+        self,
+        given: Option<bool>,
+        text: &str,
+        option: &'static str,
+        default: bool,
+    ) -> Result<bool, Stop> {
+        match given {
+            Some(answer) => Ok(answer),
+            None if self.takes_defaults => Ok(default),
+            None if !self.has_terminal => Err(Stop::Missing { option, has_default: true }),
+            None => Ok(Confirm::new(text).with_default(default).prompt()?),
+        }
+    }
+
+    /// Yes or no to something that is never assumed.
+    pub(crate) fn confirm_in_person(self, text: &str, option: &'static str) -> Result<bool, Stop> {
+        if !self.has_terminal {
+            return Err(Stop::Missing { option, has_default: false });
+        }
+        Ok(Confirm::new(text).with_default(false).prompt()?)
+    }
+
+    pub(crate) fn password(self, text: &str, option: &'static str) -> Result<String, Stop> {
+        if !self.has_terminal {
+            return Err(Stop::Missing { option, has_default: false });
+        }
+        let prompt = Password::new(text).without_confirmation();
+        Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)
+    }
+
+    /// What to do with an answer that does not work: asked for again in a terminal, else the end.
+    pub(crate) fn again(self, reason: &str) -> Result<(), Stop> {
+        if !self.has_terminal {
+            return Err(Stop::Failed(reason.to_owned()));
+        }
+        print_to_stderr(&format!("{}\n", escaped(reason)));
+        Ok(())
+    }
+}

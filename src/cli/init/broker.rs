@@ -1,0 +1,166 @@
+//! The questions about the broker: where it is, and how to log in.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::asker::{Asker, Question, Stop};
+use super::document::BrokerKeys;
+use super::draft::Draft;
+use super::files::Access;
+use super::gateway::show;
+use crate::bridge::broker_settings;
+use crate::config::{self, Broker};
+use crate::doctor;
+use crate::mqtt::Password;
+
+/// The MQTT broker.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct BrokerArgs {
+    /// Where the broker is: mqtt://, mqtts://, ws:// or wss://
+    #[arg(long, value_name = "URL")]
+    mqtt_url: Option<String>,
+    /// The user name at the broker; empty for none
+    #[arg(long, value_name = "NAME")]
+    mqtt_username: Option<String>,
+    /// A file with the password, which is copied beside the configuration
+    #[arg(long, value_name = "FILE")]
+    mqtt_password_file: Option<PathBuf>,
+    /// The broker's CA certificate, which is copied beside the configuration; empty for the
+    /// system's authorities
+    #[arg(long, value_name = "FILE")]
+    mqtt_ca_file: Option<PathBuf>,
+    /// 3.1.1 for a broker that does not know MQTT 5
+    #[arg(long, value_name = "VERSION", value_parser = ["5", "3.1.1"])]
+    mqtt_protocol: Option<String>,
+}
+
+/// The names of the files beside the configuration.
+const CA_FILE: &str = "mqtt-ca.crt";
+const PASSWORD_FILE: &str = "mqtt-password";
+
+/// Asks for the broker until it accepts what the bridge needs, and describes it in the draft.
+pub(crate) async fn ask(asker: Asker, mut args: BrokerArgs, draft: &mut Draft) -> Result<(), Stop> {
+    let mut last = Last { url: "mqtt://localhost:1883".to_owned(), username: String::new() };
+    while let Err(reason) = attempt(asker, &mut args, &mut last, draft).await? {
+        asker.again(&reason)?;
+    }
+    Ok(())
+}
+
+/// The answers of the attempt before, which are the defaults of the next.
+struct Last {
+    url: String,
+    username: String,
+}
+
+/// Each option counts for the first attempt.
+async fn attempt(
+    asker: Asker,
+    args: &mut BrokerArgs,
+    last: &mut Last,
+    draft: &mut Draft,
+) -> Result<Result<(), String>, Stop> {
+    for name in [CA_FILE, PASSWORD_FILE] {
+        draft.withdraw(name);
+    }
+    let question = Question {
+        text: "URL of the MQTT broker:",
+        option: "--mqtt-url",
+        default: Some(&last.url),
+    };
+    let broker: Broker = asker.read(args.mqtt_url.take(), question, config::broker)?;
+    last.url = broker.to_string();
+    let ca_file = match broker.tls {
+        true => ca_file(asker, args.mqtt_ca_file.take())?,
+        false => None,
+    };
+    let ca_file = match ca_file {
+        None => None,
+        Some(path) => match read(&path, "the broker's CA certificate") {
+            Ok(contents) => Some(draft.put(CA_FILE, contents, Access::Public)?),
+            Err(reason) => return Ok(Err(reason)),
+        },
+    };
+    let question = Question {
+        text: "User name at the broker (empty: none):",
+        option: "--mqtt-username",
+        default: Some(&last.username),
+    };
+    let username = match args.mqtt_username.take() {
+        Some(username) => username,
+        None => asker.text(question)?,
+    };
+    last.username.clone_from(&username);
+    let password = match password(asker, args, &username)? {
+        Ok(password) => password,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let password_file = match &password {
+        None => None,
+        Some(password) => {
+            let contents = format!("{password}\n").into_bytes();
+            Some(draft.put(PASSWORD_FILE, contents, Access::Secret)?)
+        }
+    };
+    draft.document.set_broker(&BrokerKeys {
+        url: &last.url,
+        username: Some(username.as_str()).filter(|username| !username.is_empty()),
+        password_file: password_file.as_deref(),
+        ca_file: ca_file.as_deref(),
+        protocol: args.mqtt_protocol.as_deref(),
+    });
+    examine(draft, password).await
+}
+
+fn ca_file(asker: Asker, given: Option<PathBuf>) -> Result<Option<PathBuf>, Stop> {
+    let question = Question {
+        text: "CA certificate of the broker (empty: the system's authorities):",
+        option: "--mqtt-ca-file",
+        default: Some(""),
+    };
+    let path = match given {
+        Some(path) => path,
+        None => PathBuf::from(asker.text(question)?),
+    };
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+/// The password: the option's file, or asked for.
+fn password(
+    asker: Asker,
+    args: &mut BrokerArgs,
+    username: &str,
+) -> Result<Result<Option<String>, String>, Stop> {
+    if username.is_empty() {
+        return Ok(Ok(None));
+    }
+    let text = match args.mqtt_password_file.take() {
+        None => asker.password("Password at the broker:", "--mqtt-password-file")?,
+        Some(file) => match read(&file, "the password") {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(_) => return Ok(Err(format!("{} is not UTF-8 text", file.display()))),
+            },
+            Err(reason) => return Ok(Err(reason)),
+        },
+    };
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(path)
+        .map_err(|error| format!("{} ({what}) cannot be read ({error})", path.display()))
+}
+
+/// Connects as `check --connect` does: with a client ID of its own, and nothing retained remains.
+async fn examine(draft: &Draft, password: Option<String>) -> Result<Result<(), String>, Stop> {
+    let config = draft.load()?.config;
+    let mut settings = broker_settings(&config);
+    settings.password = password.map(|password| Password::Value(SecretString::from(password)));
+    if let Some(tls) = &mut settings.tls {
+        tls.ca_file = tls.ca_file.take().map(|path| draft.trial_path(&path));
+    }
+    Ok(show(&doctor::examine_broker(&config, settings).await))
+}

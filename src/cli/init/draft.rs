@@ -1,0 +1,77 @@
+//! The configuration that is being made: the document, and the files that it names.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::asker::Stop;
+use super::document::Document;
+use super::files::{Access, NewFile};
+use crate::config::Loaded;
+
+/// What will be written.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) document: Document,
+    path: PathBuf,
+    files: Vec<NewFile>,
+    /// The same files for the time being, to try the connections with.
+    trial: TempDir,
+}
+
+impl Draft {
+    pub(crate) fn new(document: Document, path: PathBuf) -> Result<Self, Stop> {
+        let trial = tempfile::tempdir()
+            .map_err(|error| Stop::Failed(format!("no temporary folder can be made ({error})")))?;
+        Ok(Self { document, path, files: Vec::new(), trial })
+    }
+
+    /// Adds a file beside the configuration, or replaces it.
+    pub(crate) fn put(
+        &mut self,
+        name: &str,
+        contents: Vec<u8>,
+        access: Access,
+    ) -> Result<PathBuf, Stop> {
+        std::fs::write(self.trial.path().join(name), &contents)
+            .map_err(|error| Stop::Failed(format!("a temporary file: {error}")))?;
+        self.withdraw(name);
+        let path = self.folder().join(name);
+        self.files.push(NewFile { path: path.clone(), contents, access });
+        Ok(path)
+    }
+
+    /// Takes back a file of an answer before.
+    pub(crate) fn withdraw(&mut self, name: &str) {
+        let path = self.folder().join(name);
+        self.files.retain(|file| file.path != path);
+    }
+
+    /// The configuration so far.
+    pub(crate) fn load(&self) -> Result<Loaded, Stop> {
+        self.document.load(&self.path).map_err(|error| Stop::WrongUsage(error.to_string()))
+    }
+
+    /// Where the contents of a file are until it is written.
+    pub(crate) fn trial_path(&self, path: &Path) -> PathBuf {
+        let is_new = self.files.iter().any(|file| file.path == path);
+        match path.file_name().filter(|_| is_new) {
+            Some(name) => self.trial.path().join(name),
+            None => path.to_owned(),
+        }
+    }
+
+    /// The folder of the configuration and its files.
+    pub(crate) fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    /// The configuration, and the files beside it.
+    pub(crate) fn into_files(self) -> (NewFile, Vec<NewFile>) {
+        let contents = self.document.text().into_bytes();
+        (NewFile { path: self.path, contents, access: Access::Group }, self.files)
+    }
+}

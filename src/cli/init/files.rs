@@ -1,0 +1,148 @@
+//! Writes the configuration and the files that it names, with the owner and mode that the service's
+//! user needs, and never over a file unasked.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::asker::Stop;
+
+/// The user and group of the packaged service.
+const SERVICE_USER: &str = "gsdk2mqtt";
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everyone.
+    Public,
+    /// The service's group.
+    Group,
+    /// The service's user alone.
+    Secret,
+}
+
+impl Access {
+    pub(crate) const fn mode(self) -> u32 {
+        match self {
+            Self::Public => 0o644,
+            Self::Group => 0o640,
+            Self::Secret => 0o600,
+        }
+    }
+}
+
+/// A file to write.
+#[derive(Clone, Debug)]
+pub(crate) struct NewFile {
+    pub(crate) path: PathBuf,
+    pub(crate) contents: Vec<u8>,
+    pub(crate) access: Access,
+}
+
+/// The IDs of the service's user and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Account {
+    user: u32,
+    group: u32,
+}
+
+impl Account {
+    /// The account of the packaged service, if this process may give files to it.
+    fn of_service() -> Option<Self> {
+        let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+        let accounts = is_root.then(|| fs::read_to_string("/etc/passwd").ok()).flatten()?;
+        Self::find(&accounts)
+    }
+
+    fn find(accounts: &str) -> Option<Self> {
+        let line = accounts.lines().find_map(|line| {
+            line.strip_prefix(SERVICE_USER).and_then(|rest| rest.strip_prefix(':'))
+        })?;
+        let mut ids = line.split(':').skip(1);
+        let mut id = || ids.next().and_then(|id| id.parse().ok());
+        Some(Self { user: id()?, group: id()? })
+    }
+}
+
+/// Makes sure that files can be written into this folder, which is made if need be.
+pub(crate) fn prepare(folder: &Path) -> Result<(), Stop> {
+    let tried = fs::create_dir_all(folder).and_then(|()| NamedTempFile::new_in(folder));
+    tried.map(drop).map_err(|error| {
+        Stop::Failed(format!(
+            "{} cannot be written ({error}); run it with sudo, or name another file with --output",
+            folder.display()
+        ))
+    })
+}
+
+/// Writes the files, each whole or not at all.
+pub(crate) fn write(files: &[NewFile], may_replace: bool) -> Result<(), Stop> {
+    let account = Account::of_service();
+    for file in files {
+        write_one(file, account, may_replace).map_err(|error| {
+            let path = file.path.display();
+            match error.kind() {
+                ErrorKind::AlreadyExists => Stop::WrongUsage(exists(&file.path)),
+                _ => Stop::Failed(format!("{path} cannot be written ({error})")),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// That a file is in the way.
+pub(crate) fn exists(path: &Path) -> String {
+    format!(
+        "{} exists; --overwrite replaces it, --output names another file, and --add-gateway adds \
+         a gateway to a configuration",
+        path.display()
+    )
+}
+
+fn write_one(file: &NewFile, account: Option<Account>, may_replace: bool) -> io::Result<()> {
+    let folder = file.path.parent().unwrap_or(Path::new("."));
+    let mut temporary = NamedTempFile::new_in(folder)?;
+    temporary.write_all(&file.contents)?;
+    if let Some(Account { user, group }) = account {
+        let user = if file.access == Access::Secret { user } else { 0 };
+        chown(temporary.path(), Some(user), Some(group))?;
+    }
+    temporary.as_file().set_permissions(Permissions::from_mode(file.access.mode()))?;
+    temporary.as_file().sync_all()?;
+    let persisted = match may_replace {
+        true => temporary.persist(&file.path),
+        false => temporary.persist_noclobber(&file.path),
+    };
+    persisted.map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_services_account_is_found() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\ngsdk2mqtt2:x:1:2::/:\n\
+                        gsdk2mqtt:x:110:115::/var/lib/gsdk2mqtt:/usr/sbin/nologin\n";
+        assert_eq!(Account::find(accounts), Some(Account { user: 110, group: 115 }));
+        assert_eq!(Account::find("root:x:0:0:root:/root:/bin/sh\n"), None);
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_if_that_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "before").unwrap();
+        let file = NewFile { path: path.clone(), contents: b"x".into(), access: Access::Secret };
+        let stop = write(std::slice::from_ref(&file), false).unwrap_err();
+        assert!(stop.is_wrong_usage() && stop.to_string().contains("--overwrite"), "{stop}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        write(&[file], true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else remains");
+    }
+}

@@ -1,0 +1,141 @@
+//! `gsdk2mqtt init`: asks for gateway, broker and Home Assistant, tries each answer at once with
+//! the code of `check --connect`, and writes a configuration.
+
+mod asker;
+mod broker;
+mod document;
+mod draft;
+mod files;
+mod gateway;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::BoolishValueParser;
+
+use super::escape::escaped;
+use super::{EXIT_WRONG, print, print_to_stderr, say};
+use crate::config;
+use asker::{Asker, Stop};
+use broker::BrokerArgs;
+use document::Document;
+use draft::Draft;
+use gateway::GatewayArgs;
+
+/// Asks what a configuration needs, tries each answer at once, and writes the configuration.
+/// Every question is an option too.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct InitArgs {
+    /// Where the configuration is written
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    output: PathBuf,
+    /// Add a gateway to the configuration at --output; everything else stays, comments too
+    #[arg(long)]
+    add_gateway: bool,
+    /// Print the configuration to stdout instead of writing it
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace files that exist
+    #[arg(long)]
+    overwrite: bool,
+    /// Take the default answer of each question that has one; no certificate is trusted by this
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// Whether Home Assistant discovers the devices
+    #[arg(
+        long,
+        value_name = "yes|no",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        default_missing_value = "yes"
+    )]
+    home_assistant: Option<bool>,
+}
+
+pub(crate) async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
+    let (output, is_new) = (args.output.clone(), !args.add_gateway);
+    match make(args).await {
+        Ok(Some(text)) => print(&text)?,
+        Ok(None) if is_new => print(&next_steps(&output))?,
+        Ok(None) => print("restart the bridge to use it: systemctl restart gsdk2mqtt\n")?,
+        Err(stop) => {
+            say(&escaped(&stop.to_string()));
+            let code = if stop.is_wrong_usage() { EXIT_WRONG } else { 1 };
+            return Ok(ExitCode::from(code));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the configuration and writes it; with `--dry-run` returns it.
+async fn make(args: InitArgs) -> Result<Option<String>, Stop> {
+    let InitArgs { output, add_gateway, dry_run, yes, .. } = args;
+    let asker = Asker::new(yes);
+    let document = match add_gateway {
+        true => read(&output)?,
+        false => Document::new().map_err(|error| Stop::WrongUsage(error.to_string()))?,
+    };
+    let mut may_replace = args.overwrite;
+    if !add_gateway && !dry_run && !may_replace && output.exists() {
+        may_replace = asker.has_terminal && {
+            let question = format!("{} exists. Replace it?", output.display());
+            asker.confirm_in_person(&question, "--overwrite")?
+        };
+        if !may_replace {
+            return Err(Stop::WrongUsage(files::exists(&output)));
+        }
+    }
+    let mut draft = Draft::new(document, output)?;
+    if !dry_run {
+        files::prepare(draft.folder())?;
+    }
+    gateway::ask(asker, args.gateway, &mut draft).await?;
+    if !add_gateway {
+        broker::ask(asker, args.broker, &mut draft).await?;
+        let question = "Shall Home Assistant discover the devices?";
+        if asker.confirm(args.home_assistant, question, "--home-assistant", false)? {
+            draft.document.enable_home_assistant();
+        }
+    }
+    for warning in draft.load()?.warnings {
+        print_to_stderr(&format!("warning: {warning}"));
+    }
+    if dry_run {
+        return Ok(Some(draft.document.text()));
+    }
+    let (config, beside) = draft.into_files();
+    files::write(&beside, may_replace)?;
+    files::write(std::slice::from_ref(&config), may_replace || add_gateway)?;
+    for file in beside.iter().chain([&config]) {
+        print_to_stderr(&format!("written: {}", file.path.display()));
+    }
+    Ok(None)
+}
+
+/// The configuration to which a gateway is added.
+fn read(path: &Path) -> Result<Document, Stop> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let path = path.display();
+        Stop::WrongUsage(format!("{path} cannot be read ({error}); name it with --output"))
+    })?;
+    let document = Document::parse(&text)
+        .map_err(|error| Stop::WrongUsage(format!("{}: {error}", path.display())))?;
+    // A mistake that was there before would look like one of the answers.
+    document.load(path).map_err(|error| Stop::WrongUsage(error.to_string()))?;
+    Ok(document)
+}
+
+fn next_steps(path: &Path) -> String {
+    let named = match path == Path::new(config::DEFAULT_FILE) {
+        true => String::new(),
+        false => format!(" --config {}", path.display()),
+    };
+    format!(
+        "Next:\n  gsdk2mqtt check --connect{named}\n  gsdk2mqtt run{named}    (or: systemctl \
+         enable --now gsdk2mqtt)\n"
+    )
+}

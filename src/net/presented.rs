@@ -1,0 +1,137 @@
+//! The certificate that a server presents, for a person to compare before it is trusted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+};
+
+use super::dial::connect_tcp;
+use super::error::{DialError, Failure};
+use super::explain::Facts;
+use super::target::DialTarget;
+use crate::certificate::Certificate;
+
+/// The characters of a line in a PEM file.
+const PEM_LINE: usize = 64;
+
+/// A certificate that is not trusted yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PresentedCertificate(CertificateDer<'static>);
+
+impl PresentedCertificate {
+    /// SHA-256, as `openssl x509 -fingerprint` prints it.
+    pub(crate) fn fingerprint(&self) -> String {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.0);
+        let bytes: Vec<_> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        bytes.join(":")
+    }
+
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        let text = STANDARD.encode(&self.0);
+        let mut pem = b"-----BEGIN CERTIFICATE-----\n".to_vec();
+        for line in text.as_bytes().chunks(PEM_LINE) {
+            pem.extend_from_slice(line);
+            pem.push(b'\n');
+        }
+        pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+        pem
+    }
+
+    pub(crate) fn read(&self) -> Option<Certificate> {
+        Certificate::read(&self.0)
+    }
+}
+
+/// Asks a server for its certificate and ends the connection: nothing is sent to it.
+pub(crate) async fn presented_certificate(
+    target: &DialTarget,
+) -> Result<PresentedCertificate, DialError> {
+    present(target).await.map_err(|failure| DialError::new(target, failure))
+}
+
+async fn present(target: &DialTarget) -> Result<PresentedCertificate, Failure> {
+    let expected = target.address.host.clone();
+    let server_name = ServerName::try_from(expected.clone())
+        .map_err(|_| Failure::ServerName(expected.clone()))?;
+    let provider = Arc::new(provider::default_provider());
+    let recorder = Arc::new(Recorder { provider: provider.clone(), presented: Mutex::new(None) });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::Tls(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(recorder.clone())
+        .with_no_client_auth();
+    let until = Instant::now() + target.deadline;
+    let tcp = connect_tcp(&target.address, until, target.deadline).await?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(server_name, tcp);
+    let outcome = timeout_at(until, handshake)
+        .await
+        .map_err(|_| Failure::HandshakeTimeout(target.deadline))?;
+    let presented = recorder.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (presented, outcome) {
+        (Some(presented), _) => Ok(PresentedCertificate(presented)),
+        (None, Err(error)) => {
+            let facts = Facts { expected, ca: None, certificate_given: false };
+            Err(facts.explain(error, None, false))
+        }
+        (None, Ok(_)) => Err(Failure::Tls("it presents no certificate".to_owned())),
+    }
+}
+
+/// Refuses every certificate, and keeps it.
+#[derive(Debug)]
+struct Recorder {
+    provider: Arc<CryptoProvider>,
+    presented: Mutex<Option<CertificateDer<'static>>>,
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let presented = Some(end_entity.clone().into_owned());
+        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+        Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
