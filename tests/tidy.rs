@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("mqtt", "ids certificate fleet payload topics store homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
+    ("availability", "ids payload store"),
     ("commands", "ids fleet payload gsdk period store"),
     ("desired", "ids fleet"),
     ("metrics", "ids fleet payload"),

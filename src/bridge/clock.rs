@@ -53,7 +53,13 @@ impl Clock {
     /// The wall clock's time now.
     #[must_use]
     pub(crate) fn now(&self) -> Moment {
-        self.steady().plus(self.wall_offset_ms)
+        self.wall(self.steady())
+    }
+
+    /// The wall clock's time at a steady moment.
+    #[must_use]
+    pub(crate) const fn wall(&self, steady: Moment) -> Moment {
+        steady.plus(self.wall_offset_ms)
     }
 
     /// How far the wall clock is ahead of the steady one, in milliseconds.

@@ -15,6 +15,7 @@ mod event_queue;
 mod gateways;
 mod health;
 mod home_assistant;
+mod observations;
 mod persistence;
 mod provision_step;
 mod provisioner;

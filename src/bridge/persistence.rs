@@ -12,6 +12,7 @@ use prometheus::Histogram;
 use tokio::time::Instant;
 
 use super::event_queue::EventQueue;
+use super::observations::Observations;
 use crate::fleet::{DeviceDetails, Fleet, GatewayIndex, Remembered};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
@@ -39,6 +40,7 @@ pub(crate) struct Persistence {
     recorder: Recorder,
     history: Arc<HistoryStatus>,
     pub(crate) events: EventQueue,
+    pub(crate) observations: Observations,
     /// Devices whose stored state may have changed.
     touched: BTreeSet<(GatewayIndex, DeviceId)>,
     /// Values of other keys, for a log that begins.
@@ -70,6 +72,7 @@ impl Persistence {
     ) -> Result<(Self, Content, Recovery), StoreError> {
         let Started { dir, recorder, content, recovery } = store::start(&settings, now)?;
         let persistence = Self {
+            observations: Observations::default(),
             events: EventQueue::new(settings.limits, content.next_id),
             settings,
             dir,
@@ -270,6 +273,11 @@ impl Persistence {
             LogState::Failed { reason, .. } => Some(reason),
             LogState::NotBegun | LogState::Open(_) => self.hangs.then_some(HANGS),
         }
+    }
+
+    /// Hands observations over to the history.
+    pub(crate) fn hand_over_observations(&mut self, now: Moment) {
+        self.recorder.observed(self.observations.pending(), now);
     }
 
     /// How the history stands.

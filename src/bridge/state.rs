@@ -57,6 +57,7 @@ impl State {
             let by_s = by_ms / 1_000;
             tracing::warn!(by_s, "the wall clock jumped or the machine slept; following it");
             self.fleet.set_wall_offset(self.clock.wall_offset_ms());
+            self.persistence.observations.clock_set(by_ms, self.clock.now());
         }
     }
 
@@ -139,6 +140,8 @@ impl State {
 
     fn apply(&mut self, outputs: Vec<Output>) {
         for output in outputs {
+            let Self { clock, fleet, directory, persistence, .. } = &mut *self;
+            persistence.observations.output(&output, fleet, directory, clock);
             match output {
                 Output::Event(event) => {
                     self.page.device_event(&event);
@@ -252,6 +255,7 @@ impl State {
     /// Writes what this iteration has changed; nothing of it may be published before.
     pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
+        self.persistence.hand_over_observations(self.clock.now());
         self.persistence.events.add_device_events(&self.directory);
         let now = self.clock.now();
         if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {

@@ -115,6 +115,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         list_requests: Vec::new(),
         connections: Vec::new(),
     };
+    state.persistence.observations.gateways(&state.directory);
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, gateways.access());
     Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web })
@@ -216,7 +217,11 @@ fn store_settings(config: &Config) -> store::Settings {
             max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
         },
-        history: Retention { keep: config.history.keep, max_bytes: config.history.max_bytes },
+        history: Retention {
+            keep: config.history.keep,
+            max_bytes: config.history.max_bytes,
+            keep_availability: config.history.keep_availability,
+        },
     }
 }
 

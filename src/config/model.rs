@@ -295,6 +295,11 @@ pub struct History {
     #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
     #[schemars(with = "String", title = "size", extend("default" = "2GiB"))]
     pub max_bytes: u64,
+    /// How long it is kept when devices were connected, disconnected or not observed, from which
+    /// reports are made; 1 d to 36,500 d, a year (`y`) has 365 days.
+    #[serde(deserialize_with = "values::long_duration::<_, DAY, { 36_500 * DAY }>")]
+    #[schemars(with = "String", title = "duration", extend("default" = "3y"))]
+    pub keep_availability: Duration,
 }
 
 /// Which metrics are served.

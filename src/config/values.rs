@@ -102,6 +102,21 @@ where
     parsed(source, |text| parse_duration(text, LEAST, MOST))
 }
 
+/// A duration that may be given in years of 365 days.
+pub(crate) fn long_duration<'de, D, const LEAST: u64, const MOST: u64>(
+    source: D,
+) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    parsed(source, |text| {
+        let years =
+            text.trim().strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
+        let days = years.map(|years| format!("{}d", u64::from(years) * 365));
+        parse_duration(days.as_deref().unwrap_or(text), LEAST, MOST)
+    })
+}
+
 /// A duration, or `never`.
 pub(crate) fn duration_or_never<'de, D, const LEAST: u64, const MOST: u64>(
     source: D,
@@ -289,6 +304,10 @@ mod tests {
         for text in ["60", "", "s", "-5s", "1y", "1month", "ten seconds", "101d"] {
             assert!(read_text(duration::<_, 0, { 100 * DAY }>, text).is_err(), "{text}");
         }
+        let long = |text| read_text(long_duration::<_, 0, { 4_000 * DAY }>, text);
+        assert_eq!(long("3y"), Ok(Duration::from_secs(1_095 * DAY)));
+        assert_eq!(long("90d"), Ok(Duration::from_secs(90 * DAY)));
+        assert!(long("11y").unwrap_err().contains("4000d") && long("-1y").is_err());
         assert_eq!(read_text(duration_or_never::<_, DAY, DAY>, "never"), Ok(None));
         assert_eq!(in_largest_unit(Duration::from_secs(30 * DAY)), "30d");
         assert_eq!(in_largest_unit(Duration::from_secs(90)), "90s");

@@ -185,6 +185,7 @@ impl Device {
             previous,
             timestamp,
             received_at: wall_time,
+            observed_until: view.wall_time(view.observed_until(at)),
             duration_ms,
             source,
             read_at,

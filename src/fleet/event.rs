@@ -113,6 +113,9 @@ pub struct DeviceEvent {
     pub timestamp: Moment,
     /// When the bridge read it, by the wall clock.
     pub received_at: Moment,
+    /// Up to when the previous status was observed, by the wall clock: earlier than `received_at`
+    /// if the link broke in between.
+    pub observed_until: Moment,
     /// How long the previous `connected` lasted, in milliseconds; `None` if a part of that was not
     /// observed.
     pub duration_ms: Option<i64>,

@@ -309,6 +309,11 @@ impl Gateway {
         self.link.is_decided()
     }
 
+    /// Up to when the devices of a lost gateway were observed.
+    pub(crate) const fn observed_until(&self) -> Option<Moment> {
+        self.link.observed_until()
+    }
+
     pub(crate) const fn counts(&self) -> &GatewayCounts {
         &self.counts
     }

@@ -23,7 +23,10 @@ enum View {
         frozen_at: Moment,
     },
     /// The devices' states are unknown.
-    Lost,
+    Lost {
+        /// Up to when they were observed.
+        observed_until: Moment,
+    },
 }
 
 /// When a view that is not current is lost.
@@ -110,7 +113,15 @@ impl LinkTracker {
     pub(crate) const fn frozen_at(&self) -> Option<Moment> {
         match self.view {
             View::Stale { frozen_at, .. } => Some(frozen_at),
-            View::Pending { .. } | View::Current | View::Lost => None,
+            View::Pending { .. } | View::Current | View::Lost { .. } => None,
+        }
+    }
+
+    /// Up to when the devices of a view that is lost were observed.
+    pub(crate) const fn observed_until(&self) -> Option<Moment> {
+        match self.view {
+            View::Lost { observed_until } => Some(observed_until),
+            View::Pending { .. } | View::Current | View::Stale { .. } => None,
         }
     }
 
@@ -118,7 +129,7 @@ impl LinkTracker {
     pub(crate) const fn expires_at(&self) -> Option<Moment> {
         match self.view {
             View::Pending { expiry } | View::Stale { expiry, .. } => Some(expiry.at),
-            View::Current | View::Lost => None,
+            View::Current | View::Lost { .. } => None,
         }
     }
 
@@ -154,7 +165,7 @@ impl LinkTracker {
     pub(crate) fn expire_if_due(&mut self, now: Moment, wall_time: Moment) -> Option<Moment> {
         self.expires_at().filter(|at| *at <= now)?;
         let until = self.frozen_at().unwrap_or(now);
-        self.view = View::Lost;
+        self.view = View::Lost { observed_until: until };
         (self.state, self.state_since) = (LinkState::Lost, wall_time);
         Some(until)
     }
@@ -163,9 +174,9 @@ impl LinkTracker {
     pub(crate) fn update_state(&mut self, wall_time: Moment) -> bool {
         let state = match (&self.view, self.is_up) {
             (View::Current | View::Stale { .. }, _) => LinkState::Online,
-            (View::Pending { .. } | View::Lost, true) => LinkState::Syncing,
+            (View::Pending { .. } | View::Lost { .. }, true) => LinkState::Syncing,
             (View::Pending { .. }, false) => LinkState::Connecting,
-            (View::Lost, false) => LinkState::Lost,
+            (View::Lost { .. }, false) => LinkState::Lost,
         };
         if state == self.state {
             return false;

@@ -237,6 +237,12 @@ impl Fleet {
         self.get(gateway).is_some_and(|gateway| gateway.view().is_live)
     }
 
+    /// Up to when the devices of a lost gateway were observed; `None` if it is not lost.
+    #[must_use]
+    pub fn observed_until(&self, gateway: GatewayIndex) -> Option<Moment> {
+        self.get(gateway)?.observed_until()
+    }
+
     /// Whether a gateway's list was read, or its loss established, since the start.
     #[must_use]
     pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {

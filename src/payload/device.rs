@@ -274,6 +274,7 @@ mod tests {
             previous: Some(Status::TlsConnected),
             timestamp: Moment::from_millis(1_795_431_600_000),
             received_at: Moment::from_millis(1_795_431_600_120),
+            observed_until: Moment::from_millis(1_795_431_600_120),
             duration_ms: Some(3_600_000),
             source: Source::Stream,
             read_at: None,

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::history::{Database, Error, Retention, Totals};
+use super::history::{Backlog, Database, Error, Retention, Totals};
 use super::log::{Position, Tail};
+use super::observer::Observer;
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.
@@ -56,16 +57,28 @@ pub(crate) struct Follower {
     retention: Retention,
     open: Option<(Database, Tail)>,
     failing: Option<(Instant, Moment)>,
+    observer: Observer,
 }
 
 impl Follower {
     /// A follower of the log in this folder, which writes to this database.
     pub(crate) const fn new(log: PathBuf, path: PathBuf, retention: Retention) -> Self {
-        Self { log, path, retention, open: None, failing: None }
+        Self { log, path, retention, open: None, failing: None, observer: Observer::new() }
     }
 
-    /// Records everything up to the end of this segment, and removes what is too old.
-    pub(crate) fn try_record(&mut self, current: u64, now: Moment, status: &mut HistoryStatus) {
+    /// What was observed by `now`, to be written by [`Self::try_record`].
+    pub(crate) fn observe(&mut self, backlog: &mut Backlog, now: Moment) {
+        self.observer.observe(backlog, now);
+    }
+
+    /// Records everything up to the end of this segment, if there is a log, and what was observed,
+    /// and removes what is too old.
+    pub(crate) fn try_record(
+        &mut self,
+        current: Option<u64>,
+        now: Moment,
+        status: &mut HistoryStatus,
+    ) {
         let in_place = self.replace_if_removed(now);
         let mut recorded = in_place.and_then(|()| self.record(current, now, status));
         if let Err(Error::Damaged(_)) = recorded {
@@ -92,17 +105,20 @@ impl Follower {
         status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
             status.read_to = u64::MAX;
+            self.observer.give_up();
         }
     }
 
     fn record(
         &mut self,
-        current: u64,
+        current: Option<u64>,
         now: Moment,
         status: &mut HistoryStatus,
     ) -> Result<(), Error> {
-        let (database, tail) = self.open(now)?;
-        loop {
+        self.open(now)?;
+        let Some((database, tail)) = &mut self.open else { return Ok(()) };
+        self.observer.write(database, now)?;
+        while let Some(current) = current {
             let is_full = write_batch(database, tail, current)?;
             if database.is_checkpoint_due() {
                 database.checkpoint()?;

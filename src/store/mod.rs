@@ -7,6 +7,7 @@ mod event;
 mod follower;
 pub mod history;
 mod log;
+mod observer;
 mod outbox;
 mod recorder;
 mod start;

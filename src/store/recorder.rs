@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::follower::{Follower, Gap, HistoryStatus};
-use super::history::{CHECKPOINT_EVERY, Retention};
+use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Retention};
 use super::log::Content;
+use super::observer::PROVEN_EVERY;
 use crate::ids::Moment;
 
 /// The history is written at most this often.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// How often old events are removed although nothing is recorded.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// Between two attempts after an error.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long a clean stop waits for the history.
@@ -45,8 +44,10 @@ struct State {
     written: bool,
     /// The log was replaced.
     gap: Option<Gap>,
-    /// The bridge's wall clock at the last write.
+    /// The bridge's wall clock in its last iteration.
     now: Moment,
+    /// What was observed and is not taken by the thread.
+    observations: Backlog,
     /// What is written is to be recorded at once.
     flush: bool,
     stop: Option<Stop>,
@@ -82,7 +83,7 @@ impl Recorder {
         let mut status = HistoryStatus::default();
         follower.try_open(now, &mut status);
         if !continues || status.position > content.end {
-            follower.try_record(content.end.segment, now, &mut status);
+            follower.try_record(Some(content.end.segment), now, &mut status);
             follower.finish_log(&content.events.keys().copied().collect());
         }
         let state = State { now, status: Arc::new(status), ..State::default() };
@@ -122,6 +123,20 @@ impl Recorder {
         Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
+    }
+
+    /// The bridge runs, and has observed this by now.
+    pub(crate) fn observed(&self, observations: &mut Vec<Observation>, now: Moment) {
+        let mut state = self.shared.lock();
+        state.now = now;
+        if observations.is_empty() {
+            return;
+        }
+        state.observations.append(observations);
+        if !std::mem::replace(&mut state.written, true) {
+            drop(state);
+            self.shared.changed.notify_one();
+        }
     }
 
     /// How the history stands.
@@ -191,6 +206,7 @@ fn run(shared: &Shared, mut follower: Follower) {
         state.written = false;
         let (current, gap, now) = (state.current, state.gap.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
+        let mut observations = std::mem::take(&mut state.observations);
         let mut status = HistoryStatus::clone(&state.status);
         drop(state);
         if stop == Some(Stop::Kill) {
@@ -199,9 +215,8 @@ fn run(shared: &Shared, mut follower: Follower) {
         if let Some(gap) = gap {
             follower.reopen(&gap, now, &mut status);
         }
-        if let Some(current) = current {
-            follower.try_record(current, now, &mut status);
-        }
+        follower.observe(&mut observations, now);
+        follower.try_record(current, now, &mut status);
         let retry = status.fault.is_some();
         let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);
@@ -216,7 +231,7 @@ fn run(shared: &Shared, mut follower: Follower) {
         wake_at = match (retry, is_behind) {
             (true, _) => not_before,
             (false, true) => Instant::now() + CHECKPOINT_EVERY,
-            (false, false) => Instant::now() + TRIM_EVERY,
+            (false, false) => Instant::now() + PROVEN_EVERY,
         };
     }
     // Closed before the end is announced: another process may open it then.

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::block::Block;
 use super::error::Error;
+use super::spans::SpanTables;
 use super::{Change, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
@@ -87,6 +88,17 @@ impl Database {
         let state = State::read(&connection)?;
         let file = file_id(path).map_err(StoreError::io("opening", path))?;
         Ok(Self { connection, file, retention, state, checkpoint: None })
+    }
+
+    /// Device and inode of the open file.
+    #[must_use]
+    pub(crate) const fn file(&self) -> (u64, u64) {
+        self.file
+    }
+
+    /// Its tables of spans.
+    pub(crate) const fn spans(&mut self) -> SpanTables<'_> {
+        SpanTables::new(&mut self.connection, self.retention.keep_availability)
     }
 
     /// Whether the file at this path is still the open one. SQLite would write on to a removed one.

@@ -9,6 +9,7 @@ mod error;
 mod query;
 mod reader;
 mod schema;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ pub use query::{Filter, Gap, Missing, Order, Page};
 pub use reader::Reader;
 #[cfg(feature = "model")]
 pub(crate) use reader::model;
+pub(crate) use spans::{Backlog, Tracker};
+pub use spans::{Observation, Place, Reason, Selection, Snapshot, Span, SpanState, Timeline};
 
 use super::Event;
 
@@ -52,4 +55,6 @@ pub struct Retention {
     pub keep: Duration,
     /// The most bytes of the database's pages in use.
     pub max_bytes: u64,
+    /// How long spans are kept.
+    pub keep_availability: Duration,
 }

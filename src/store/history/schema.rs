@@ -11,13 +11,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::Error;
+use super::spans;
 use crate::ids::Moment;
 use crate::store::error::StoreError;
 
 /// `application_id` of the file: `GSDK` in ASCII.
 const APPLICATION_ID: i64 = 0x4753_444b;
 /// `user_version` of the file. A change of the tables raises it and migrates older files.
-const FORMAT_VERSION: i64 = 1;
+const FORMAT_VERSION: i64 = 2;
+/// The format without spans.
+const FORMAT_WITHOUT_SPANS: i64 = 1;
 /// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
 /// 4 KiB.
 const WAL_PAGES_MAX: i64 = 8_192;
@@ -86,6 +89,10 @@ pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connectio
             create(&mut connection, replaced_at)?;
         }
         (APPLICATION_ID, FORMAT_VERSION, _) => configure(&connection)?,
+        (APPLICATION_ID, FORMAT_WITHOUT_SPANS, _) => {
+            configure(&connection)?;
+            add_spans(&mut connection)?;
+        }
         (APPLICATION_ID, found, _) if found > FORMAT_VERSION => {
             let path = path.to_owned();
             return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
@@ -107,11 +114,20 @@ fn configure(connection: &Connection) -> Result<(), Error> {
 fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<(), Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(spans::TABLES)?;
     transaction.execute(
         "INSERT INTO progress VALUES (0, 0, 0, 0, ?1)",
         [replaced_at.map(Moment::millis)],
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn add_spans(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(spans::TABLES)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
     transaction.commit()?;
     Ok(())

@@ -19,7 +19,8 @@ use crate::store::Position;
 
 const NOW: Moment = Moment::from_millis(1_795_428_000_000);
 const HOUR_MS: i64 = 3_600_000;
-const KEEP_ALL: Retention = Retention { keep: Duration::MAX, max_bytes: u64::MAX };
+const KEEP_ALL: Retention =
+    Retention { keep: Duration::MAX, max_bytes: u64::MAX, keep_availability: Duration::MAX };
 /// Ids begin above every earlier state directory's.
 const FIRST_ID: u64 = 1_795_428_000_000_000;
 
@@ -282,6 +283,29 @@ fn a_newer_format_is_refused_and_left_alone() {
     let error = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap_err();
     assert!(matches!(error, Error::NewerFormat { found: 99, .. }), "{error}");
     assert!(error.to_string().contains(FILE_NAME), "{error}");
+}
+
+#[test]
+fn a_file_without_spans_gets_their_tables_and_keeps_its_events() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 3), position(0, 1)).unwrap();
+    drop(database);
+    let connection = Connection::open(fixture.path()).unwrap();
+    for table in ["spans", "unobserved", "gateways", "devices", "observation"] {
+        connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+    }
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(connection);
+    let mut database = fixture.open(KEEP_ALL);
+    assert_eq!((database.totals().events, database.position()), (3, position(0, 1)));
+    let mut tracker = Tracker::new();
+    database.spans().attach(&mut tracker).unwrap();
+    tracker.advance(NOW);
+    database.spans().write(&tracker, true).unwrap();
+    let version = "SELECT proven_at, 0, 0, user_version FROM observation, pragma_user_version";
+    let proven_at = NOW.millis().unsigned_abs();
+    assert_eq!(fixture.rows(version), [(proven_at, false, false, 2)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The queries of `docs/history.md`, run on a database with known rows.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
@@ -94,6 +95,8 @@ fn every_documented_query_gives_what_it_promises() {
     let hour = night.plus(60 * MINUTE_MS);
     database.mark_gap(night, hour, Position::default()).unwrap();
 
+    write_spans(&fixture.path(), now);
+
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = Connection::open_with_flags(fixture.path(), flags).unwrap();
     let mut queries = queries();
@@ -119,6 +122,11 @@ fn every_documented_query_gives_what_it_promises() {
     let expected = ["disconnected", "connected", "disconnected"].map(|kind| strings([kind, "s"]));
     assert_eq!(last, expected);
     assert_eq!(run("what is missing").len(), 1);
+    let disconnected = run("how long a door was disconnected this month");
+    assert_eq!(disconnected, [strings(["lobby", "1", "Front door", "1", "90"])]);
+    let unobserved = run("when doors were not observed");
+    assert_eq!((unobserved.len(), &unobserved[0][..2]), (1, &strings(["all", "clock_unset"])[..]));
+    assert_eq!(unobserved[0][3], "60");
 
     let backup = fixture.path().with_file_name("backup.db");
     let sql = queries.remove("a backup").unwrap();
@@ -127,6 +135,20 @@ fn every_documented_query_gives_what_it_promises() {
     let copy = Connection::open_with_flags(backup, flags).unwrap();
     assert_eq!(rows(&copy, "SELECT count(*) FROM events"), [["8"]]);
     assert!(queries.is_empty(), "not tested: {queries:?}");
+}
+
+/// A door that was disconnected for 90 s and then not observed for 60 s.
+fn write_spans(path: &Path, now: Moment) {
+    let connection = Connection::open(path).unwrap();
+    let at = |seconds_ago: i64| now.plus(-1_000 * seconds_ago).millis();
+    let rows = [
+        format!("UPDATE observation SET proven_at = {}, spans_since = {}", at(0), at(500)),
+        format!("INSERT INTO devices VALUES ('lobby', 1, 'Front door', {})", at(500)),
+        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'connected')", at(500), at(150)),
+        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'disconnected')", at(150), at(60)),
+        format!("INSERT INTO unobserved VALUES (NULL, {}, NULL, 'clock_unset')", at(60)),
+    ];
+    connection.execute_batch(&rows.join(";")).unwrap();
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! Turns what the core decides into observations, from which the history makes spans.
+
+use super::clock::Clock;
+use crate::fleet::{DeviceType, Fleet, GatewayEvent, GatewayIndex, Output};
+use crate::ids::{DeviceId, Moment};
+use crate::payload::Directory;
+use crate::store::history::{Observation, SpanState};
+
+/// Observations of this iteration.
+#[derive(Debug, Default)]
+pub(crate) struct Observations {
+    pending: Vec<Observation>,
+    /// How many gateways the history knows of.
+    gateways: usize,
+}
+
+impl Observations {
+    /// Names all gateways, once and when one was added.
+    pub(crate) fn gateways(&mut self, directory: &Directory) {
+        let count = directory.gateways.len();
+        if std::mem::replace(&mut self.gateways, count) != count {
+            self.pending.push(Observation::Gateways(directory.gateways.clone()));
+        }
+    }
+
+    /// All since the last call, to be taken.
+    pub(crate) const fn pending(&mut self) -> &mut Vec<Observation> {
+        &mut self.pending
+    }
+
+    /// The wall clock was set by so many milliseconds, and shows `after`.
+    pub(crate) fn clock_set(&mut self, by_ms: i64, after: Moment) {
+        self.pending
+            .push(Observation::ClockSet { before: after.plus(by_ms.saturating_neg()), after });
+    }
+
+    /// Observes an output of the core. The core has already made the whole step.
+    pub(crate) fn output(
+        &mut self,
+        output: &Output,
+        fleet: &Fleet,
+        directory: &Directory,
+        clock: &Clock,
+    ) {
+        self.gateways(directory);
+        let name = |gateway: GatewayIndex| Some(directory.gateway(gateway)?.name.clone());
+        let observation = match output {
+            Output::Event(event) => name(event.gateway).map(|gateway| {
+                let (device_id, device_type) = (event.device_id, event.device_type);
+                let device = fleet.device(event.gateway, device_id);
+                let is_expected = device.is_some_and(|device| device.expected);
+                let state = state(is_expected, event.status.connected());
+                let (until, from) = (event.observed_until, event.received_at);
+                Observation::Device { gateway, device_id, device_type, state, until, from }
+            }),
+            Output::State { gateway, device_id } => {
+                name(*gateway).zip(seen(fleet, *gateway, *device_id)).map(|(name, device)| {
+                    let (state, device_type) = device;
+                    let (gateway, device_id, at) = (name, *device_id, clock.now());
+                    let (until, from) = (at, at);
+                    Observation::Device { gateway, device_id, device_type, state, until, from }
+                })
+            }
+            Output::Forgotten { gateway, device_id } => name(*gateway).map(|gateway| {
+                let (state, device_type) = (SpanState::Absent, None);
+                let (device_id, until, from) = (*device_id, clock.now(), clock.now());
+                Observation::Device { gateway, device_id, device_type, state, until, from }
+            }),
+            Output::GatewayEvent(gateway, GatewayEvent::Reachable) => {
+                let from = clock.now();
+                name(*gateway).map(|gateway| Observation::GatewayOnline { gateway, from })
+            }
+            Output::GatewayEvent(gateway, GatewayEvent::Unreachable) => {
+                let until = fleet.observed_until(*gateway);
+                let until = until.map_or_else(|| clock.now(), |until| clock.wall(until));
+                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until })
+            }
+            Output::GatewayEvent(..)
+            | Output::Store { .. }
+            | Output::Gateway(_)
+            | Output::RequestList(_) => None,
+        };
+        self.pending.extend(observation);
+    }
+}
+
+/// What a device is now; `None` while that is unknown because of its gateway.
+fn seen(
+    fleet: &Fleet,
+    gateway: GatewayIndex,
+    device_id: DeviceId,
+) -> Option<(SpanState, Option<DeviceType>)> {
+    let device = fleet.device(gateway, device_id)?;
+    let is_known = !device.expected || fleet.gateway_is_live(gateway);
+    let device_type = device.info.map(|info| info.device_type);
+    is_known.then(|| (state(device.expected, device.connected), device_type))
+}
+
+const fn state(is_expected: bool, connected: Option<bool>) -> SpanState {
+    match (is_expected, connected) {
+        (false, _) => SpanState::Absent,
+        (true, Some(true)) => SpanState::Connected,
+        (true, Some(false)) => SpanState::Disconnected,
+        (true, None) => SpanState::Unknown,
+    }
+}

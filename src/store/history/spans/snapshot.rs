@@ -1,0 +1,286 @@
+//! Reads the recorded times of devices and gateways, in one snapshot of the database.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Row, params};
+
+use super::{Reason, SpanState};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::store::history::error::Error;
+
+/// How long reading waits while the database is created or recovered.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long after the last proven instant a running bridge is believed: it writes that every 30 s.
+const RECENT_MS: i64 = 45_000;
+/// The first format with spans.
+const FORMAT_MIN: i64 = 2;
+
+/// The database at one instant.
+#[derive(Debug)]
+pub struct Snapshot {
+    connection: Connection,
+    proven_at: Option<Moment>,
+    spans_since: Option<Moment>,
+}
+
+/// Which devices or gateways are read, in the order of their names and IDs. An empty set selects
+/// all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// These gateways and their devices.
+    pub gateways: BTreeSet<GatewayName>,
+    /// These devices.
+    pub device_ids: BTreeSet<DeviceId>,
+    /// This one and those that follow.
+    pub first: Option<Place>,
+}
+
+/// A place in the order of gateways and devices.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The gateway.
+    pub gateway: GatewayName,
+    /// The device; `None`: the gateway.
+    pub device_id: Option<DeviceId>,
+}
+
+/// What was recorded of a device or of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeline {
+    /// The gateway.
+    pub gateway: GatewayName,
+    /// The device; `None`: it is of the gateway.
+    pub device_id: Option<DeviceId>,
+    /// The device's or the gateway's name.
+    pub name: String,
+    /// It was absent before.
+    pub first_seen_at: Moment,
+    /// In the order of their beginnings.
+    pub spans: Vec<Span>,
+    /// What it was in between.
+    pub otherwise: SpanState,
+}
+
+/// A time with one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its beginning.
+    pub from: Moment,
+    /// Its end; `None`: it lasts.
+    pub to: Option<Moment>,
+    /// The state.
+    pub state: SpanState,
+}
+
+impl Snapshot {
+    /// Opens the database for reading.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.execute_batch("BEGIN")?;
+        let format: i64 =
+            connection
+                .query_row("SELECT user_version FROM pragma_user_version", (), |row| row.get(0))?;
+        if format < FORMAT_MIN {
+            return Err(Error::WithoutSpans { path: path.to_owned() });
+        }
+        let (proven_at, spans_since) =
+            connection.query_row("SELECT proven_at, spans_since FROM observation", (), |row| {
+                Ok((moment(row, 0)?, moment(row, 1)?))
+            })?;
+        Ok(Self { connection, proven_at, spans_since })
+    }
+
+    /// Up to when rows without an end last.
+    #[must_use]
+    pub const fn proven_at(&self) -> Option<Moment> {
+        self.proven_at
+    }
+
+    /// The bridge runs, so that its rows are true up to now. That may be a while after they were
+    /// proven, but no longer than it takes to write that.
+    pub fn extend_to(&mut self, now: Moment) {
+        let is_recent = |at: &Moment| now.since(*at) <= RECENT_MS;
+        self.proven_at = self.proven_at.map(|at| if is_recent(&at) { at.max(now) } else { at });
+    }
+
+    /// Since when spans are recorded; `None`: there are none.
+    #[must_use]
+    pub const fn spans_since(&self) -> Option<Moment> {
+        self.spans_since
+    }
+
+    /// The names of the gateways.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn gateways(&self) -> Result<Vec<(GatewayName, Moment)>, Error> {
+        let mut query = self
+            .connection
+            .prepare("SELECT gateway, first_seen_at FROM gateways ORDER BY gateway")?;
+        let mut rows = query.query(())?;
+        let mut gateways = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let (Some(gateway), Some(first_seen_at)) = (gateway(row)?, moment(row, 1)?) {
+                gateways.push((gateway, first_seen_at));
+            }
+        }
+        Ok(gateways)
+    }
+
+    /// Those of these devices that are not recorded.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn unknown_devices(&self, ids: &BTreeSet<DeviceId>) -> Result<Vec<DeviceId>, Error> {
+        let mut query = self
+            .connection
+            .prepare("SELECT EXISTS (SELECT 1 FROM devices WHERE device_id = ?1)")?;
+        let mut unknown = Vec::new();
+        for &id in ids {
+            if !query.query_row([id.get()], |row| row.get::<_, bool>(0))? {
+                unknown.push(id);
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// Reads what was recorded of the selected devices between these times, and hands over each
+    /// until `each` returns false.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn devices(
+        &self,
+        selection: &Selection,
+        (from, to): (Moment, Moment),
+        mut each: impl FnMut(Timeline) -> bool,
+    ) -> Result<(), Error> {
+        let (name, id) = match &selection.first {
+            Some(Place { gateway, device_id }) => {
+                (gateway.as_str(), device_id.map_or(0, DeviceId::get))
+            }
+            None => ("", 0),
+        };
+        let mut devices = self.connection.prepare(
+            "SELECT gateway, device_id, name, first_seen_at FROM devices
+             WHERE (gateway, device_id) >= (?1, ?2) ORDER BY gateway, device_id",
+        )?;
+        let mut spans = self.connection.prepare(
+            "SELECT from_at, to_at, state FROM spans WHERE gateway = ?1 AND device_id = ?2
+             AND from_at < ?3 AND (to_at IS NULL OR to_at > ?4) ORDER BY from_at",
+        )?;
+        let mut rows = devices.query(params![name, id])?;
+        while let Some(row) = rows.next()? {
+            let (Some(gateway), Some(device_id)) = (gateway(row)?, DeviceId::new(row.get(1)?))
+            else {
+                continue;
+            };
+            if !selection.takes(&gateway, Some(device_id)) {
+                continue;
+            }
+            let range = params![gateway.as_str(), device_id.get(), to.millis(), from.millis()];
+            let spans = spans.query_map(range, |row| span(row, device_state))?;
+            let timeline = Timeline {
+                name: row.get(2)?,
+                first_seen_at: moment(row, 3)?.unwrap_or(from),
+                spans: spans.collect::<Result<_, _>>()?,
+                gateway,
+                device_id: Some(device_id),
+                otherwise: SpanState::Unknown,
+            };
+            if !each(timeline) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the selected gateways: connected while their devices were observed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn gateway_timelines(
+        &self,
+        selection: &Selection,
+        (from, to): (Moment, Moment),
+        mut each: impl FnMut(Timeline) -> bool,
+    ) -> Result<(), Error> {
+        // A gateway that is not configured is so while the bridge does not run, too.
+        let mut query = self.connection.prepare(
+            "SELECT from_at, to_at, reason FROM unobserved
+             WHERE (gateway IS NULL OR gateway = ?1)
+             AND from_at < ?2 AND (to_at IS NULL OR to_at > ?3)
+             ORDER BY from_at, reason <> 'not_configured'",
+        )?;
+        for (gateway, first_seen_at) in self.gateways()? {
+            if !selection.takes(&gateway, None) {
+                continue;
+            }
+            let range = params![gateway.as_str(), to.millis(), from.millis()];
+            let spans = query.query_map(range, |row| span(row, gateway_state))?;
+            let mut spans = spans.collect::<Result<Vec<_>, _>>()?;
+            let (proven, state) = (self.proven_at.unwrap_or(first_seen_at), SpanState::Unknown);
+            spans.push(Span { from: proven, to: Some(Moment::from_millis(i64::MAX)), state });
+            let timeline = Timeline {
+                name: gateway.to_string(),
+                gateway,
+                device_id: None,
+                first_seen_at,
+                spans,
+                otherwise: SpanState::Connected,
+            };
+            if !each(timeline) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Selection {
+    fn takes(&self, gateway: &GatewayName, device_id: Option<DeviceId>) -> bool {
+        let follows = self
+            .first
+            .as_ref()
+            .is_none_or(|first| (gateway, device_id) >= (&first.gateway, first.device_id));
+        follows
+            && (self.gateways.is_empty() || self.gateways.contains(gateway))
+            && (self.device_ids.is_empty()
+                || device_id.is_none_or(|id| self.device_ids.contains(&id)))
+    }
+}
+
+fn gateway(row: &Row<'_>) -> rusqlite::Result<Option<GatewayName>> {
+    Ok(row.get_ref(0)?.as_str()?.parse().ok())
+}
+
+fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Moment>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Moment::from_millis))
+}
+
+fn span(row: &Row<'_>, state: fn(&str) -> SpanState) -> rusqlite::Result<Span> {
+    let from = moment(row, 0)?.unwrap_or_default();
+    Ok(Span { from, to: moment(row, 1)?, state: state(row.get_ref(2)?.as_str()?) })
+}
+
+/// A state of a later version says nothing to this one.
+fn device_state(name: &str) -> SpanState {
+    name.parse().unwrap_or(SpanState::Unknown)
+}
+
+fn gateway_state(reason: &str) -> SpanState {
+    match reason.parse() {
+        Ok(Reason::GatewayLost) => SpanState::Disconnected,
+        Ok(Reason::NotConfigured) => SpanState::Absent,
+        Ok(Reason::BridgeStopped | Reason::ClockUnset | Reason::StoreFailed) | Err(_) => {
+            SpanState::Unknown
+        }
+    }
+}

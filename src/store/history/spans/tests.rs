@@ -1,0 +1,455 @@
+//! Tests of the tracker against the tables: kills, power cuts, clocks that are set, and that the
+//! rows of any sequence of observations neither overlap nor leave a hole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rusqlite::Connection;
+
+use super::*;
+
+const START: i64 = 1_795_428_000_000;
+const KEEP_MS: i64 = 1_000_000;
+
+/// A bridge that observes, and its database.
+struct Fixture {
+    connection: Connection,
+    tracker: Tracker,
+    now: i64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        let mut fixture = Self { connection, tracker: Tracker::new(), now: START };
+        fixture.start(&["lobby"]);
+        fixture
+    }
+
+    /// A process starts with these gateways.
+    fn start(&mut self, gateways: &[&str]) {
+        self.tracker = Tracker::new();
+        self.attach();
+        let entries = gateways.iter().map(|name| entry(name)).collect();
+        self.apply(Observation::Gateways(entries));
+    }
+
+    fn attach(&mut self) {
+        tables(&mut self.connection).attach(&mut self.tracker).unwrap();
+        self.advance(0);
+    }
+
+    fn apply(&mut self, observation: Observation) {
+        self.tracker.apply(observation);
+    }
+
+    /// Time passes, as wall clock and bridge agree, and everything is written.
+    fn advance(&mut self, by_ms: i64) {
+        self.now += by_ms;
+        self.tracker.advance(at(self.now));
+        tables(&mut self.connection).write(&self.tracker, false).unwrap();
+        self.tracker.written();
+    }
+
+    fn device(&mut self, device_id: u32, state: SpanState) {
+        let (until, from) = (at(self.now), at(self.now));
+        self.apply(device(device_id, state, until, from));
+    }
+
+    fn online(&mut self) {
+        let (gateway, from) = (name("lobby"), at(self.now));
+        self.apply(Observation::GatewayOnline { gateway, from });
+    }
+
+    fn lost(&mut self, ago_ms: i64) {
+        let (gateway, until) = (name("lobby"), at(self.now - ago_ms));
+        self.apply(Observation::GatewayLost { gateway, until });
+    }
+
+    fn set_clock(&mut self, by_ms: i64) {
+        let before = at(self.now);
+        self.now += by_ms;
+        self.apply(Observation::ClockSet { before, after: at(self.now) });
+    }
+
+    fn rows(&self, sql: &str) -> Vec<(String, i64, Option<i64>)> {
+        let mut query = self.connection.prepare(sql).unwrap();
+        let rows = query.query_map((), |row| {
+            let since = |at: i64| at - START;
+            Ok((row.get(0)?, since(row.get(1)?), row.get::<_, Option<i64>>(2)?.map(since)))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn spans(&self) -> Vec<(String, i64, Option<i64>)> {
+        self.rows("SELECT device_id || ' ' || state, from_at, to_at FROM spans")
+    }
+
+    fn unobserved(&self) -> Vec<(String, i64, Option<i64>)> {
+        self.rows(
+            "SELECT ifnull(gateway || ' ', '') || reason, from_at, to_at FROM unobserved
+             ORDER BY from_at, to_at, gateway",
+        )
+    }
+
+    /// What is wrong with the tables, if anything is.
+    fn broken(&self) -> Option<String> {
+        let proven: i64 = self
+            .connection
+            .query_row("SELECT proven_at FROM observation", (), |row| row.get(0))
+            .unwrap();
+        let devices = self.rows(
+            "SELECT device_id || '', first_seen_at, NULL FROM devices WHERE gateway = 'lobby'",
+        );
+        for (device_id, first_seen, _) in devices {
+            let own = self.rows(&format!(
+                "SELECT state, from_at, to_at FROM spans WHERE device_id = {device_id}
+                 ORDER BY from_at"
+            ));
+            let others = self.rows(
+                "SELECT reason, from_at, to_at FROM unobserved
+                 WHERE gateway = 'lobby' OR gateway IS NULL",
+            );
+            let end = |to: Option<i64>| to.unwrap_or(proven - START);
+            let unknown = others.into_iter().map(|(reason, from, to)| (reason, from, end(to)));
+            let all = own.into_iter().map(|(state, from, to)| (state, from, end(to)));
+            let mut all: Vec<_> = all.chain(unknown).collect();
+            all.sort_by_key(|(_, from, to)| (*from, *to));
+            let mut reached = first_seen;
+            let mut observed_to = i64::MIN;
+            let mut device_to = i64::MIN;
+            for (what, from, to) in all {
+                if from > reached {
+                    return Some(format!("{device_id}: a hole before {what} at {from}"));
+                }
+                if what == "absent" || what == "not_configured" {
+                    if what == "absent" && from < device_to {
+                        return Some(format!("{device_id}: absent at {from} overlaps"));
+                    }
+                } else if from < observed_to && to > from {
+                    return Some(format!("{device_id}: {what} at {from} overlaps"));
+                } else {
+                    observed_to = observed_to.max(to);
+                }
+                if SpanState::try_from(what.as_str()).is_ok() {
+                    device_to = to;
+                }
+                reached = reached.max(to);
+            }
+            if reached < proven - START {
+                return Some(format!("{device_id}: a hole at the end, from {reached}"));
+            }
+        }
+        None
+    }
+}
+
+fn tables(connection: &mut Connection) -> SpanTables<'_> {
+    SpanTables::new(connection, Duration::from_millis(KEEP_MS.unsigned_abs()))
+}
+
+fn at(millis: i64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn name(name: &str) -> GatewayName {
+    name.parse().unwrap()
+}
+
+fn entry(gateway: &str) -> GatewayEntry {
+    let (name, address, devices) = (name(gateway), String::new(), Arc::default());
+    GatewayEntry { name, address, area: None, devices }
+}
+
+fn device(device_id: u32, state: SpanState, until: Moment, from: Moment) -> Observation {
+    let (gateway, device_id) = (name("lobby"), DeviceId::new(device_id).unwrap());
+    Observation::Device { gateway, device_id, device_type: None, state, until, from }
+}
+
+fn row(what: &str, from: i64, to: impl Into<Option<i64>>) -> (String, i64, Option<i64>) {
+    (what.to_owned(), from, to.into())
+}
+
+#[test]
+fn a_row_is_an_unbroken_time() {
+    let mut fixture = Fixture::new();
+    fixture.advance(100);
+    fixture.device(1, SpanState::Connected);
+    fixture.device(2, SpanState::Disconnected);
+    fixture.online();
+    fixture.advance(1_000);
+    fixture.device(1, SpanState::Disconnected);
+    fixture.advance(1_000);
+    fixture.device(1, SpanState::Connected);
+    fixture.device(2, SpanState::Absent);
+    fixture.advance(1_000);
+    // The gateway gave no sign of life for 600 ms before this was known.
+    fixture.lost(600);
+    fixture.advance(1_000);
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(1_000);
+    let expected = [
+        row("1 connected", 100, 1_100),
+        row("1 disconnected", 1_100, 2_100),
+        row("1 connected", 2_100, 2_500),
+        row("1 connected", 4_100, None),
+        row("2 disconnected", 100, 2_100),
+        row("2 absent", 2_100, None),
+    ];
+    assert_eq!(fixture.spans(), expected);
+    let expected = [row("lobby bridge_stopped", 0, 100), row("lobby gateway_lost", 2_500, 4_100)];
+    assert_eq!(fixture.unobserved(), expected);
+    assert_eq!(fixture.broken(), None);
+}
+
+#[test]
+fn a_restart_closes_what_was_open_at_the_last_proven_instant() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.device(2, SpanState::Connected);
+    fixture.online();
+    fixture.advance(30_000);
+    // Killed before this was written.
+    fixture.device(1, SpanState::Disconnected);
+    fixture.now += 5_000;
+    fixture.start(&["lobby"]);
+    fixture.advance(500);
+    fixture.device(1, SpanState::Disconnected);
+    // Device 2 is not there any more.
+    fixture.online();
+    fixture.advance(1_000);
+    let expected = [
+        row("1 connected", 0, 30_000),
+        row("1 disconnected", 35_500, None),
+        row("2 connected", 0, 30_000),
+        row("2 absent", 35_500, None),
+    ];
+    assert_eq!(fixture.spans(), expected);
+    let expected =
+        [row("bridge_stopped", 30_000, 35_000), row("lobby bridge_stopped", 35_000, 35_500)];
+    assert_eq!(fixture.unobserved(), expected);
+    assert_eq!(fixture.broken(), None);
+}
+
+#[test]
+fn a_gateway_that_is_not_configured_is_absent() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    for _ in 0..2 {
+        fixture.now += 1_000;
+        fixture.start(&["attic"]);
+        fixture.advance(10_000);
+    }
+    fixture.now += 1_000;
+    fixture.start(&["lobby", "attic"]);
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    let expected = [
+        row("1 connected", 0, 10_000),
+        row("1 absent", 11_000, 33_000),
+        row("1 connected", 33_000, None),
+    ];
+    assert_eq!(fixture.spans(), expected);
+    let unobserved = fixture.unobserved();
+    assert!(unobserved.contains(&row("lobby not_configured", 11_000, 33_000)), "{unobserved:?}");
+    assert_eq!(fixture.broken(), None);
+}
+
+#[test]
+fn a_gateway_that_is_added_later_begins_then() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    fixture.apply(Observation::Gateways(vec![entry("lobby"), entry("annex")]));
+    fixture.advance(5_000);
+    assert_eq!(fixture.unobserved(), [row("annex bridge_stopped", 10_000, None)]);
+    let gateways = fixture.rows("SELECT gateway, first_seen_at, NULL FROM gateways");
+    assert_eq!(gateways, [row("annex", 10_000, None), row("lobby", 0, None)]);
+    assert_eq!(fixture.spans(), [row("1 connected", 0, None)]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_changes_nothing_of_the_past() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    fixture.set_clock(60_000);
+    fixture.advance(10_000);
+    fixture.set_clock(-60_000);
+    fixture.device(1, SpanState::Disconnected);
+    fixture.advance(59_000);
+    assert!(fixture.tracker.is_clock_implausible());
+    fixture.advance(5_000);
+    let expected = [
+        row("1 connected", 0, 10_000),
+        row("1 connected", 70_000, 80_000),
+        row("1 disconnected", 84_000, None),
+    ];
+    assert_eq!(fixture.spans(), expected);
+    let expected = [row("clock_unset", 10_000, 70_000), row("clock_unset", 80_000, 84_000)];
+    assert_eq!(fixture.unobserved(), expected);
+    assert_eq!(fixture.broken(), None);
+}
+
+#[test]
+fn a_start_with_a_clock_of_the_past_waits_until_it_is_plausible() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    fixture.now = 1_000;
+    fixture.start(&["lobby"]);
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(1_000);
+    assert_eq!(fixture.unobserved(), [row("clock_unset", 10_000, None)]);
+    fixture.set_clock(START + 40_000 - fixture.now);
+    fixture.advance(1_000);
+    assert_eq!(fixture.unobserved(), [row("clock_unset", 10_000, 40_000)]);
+    let expected = [row("1 connected", 0, 10_000), row("1 connected", 40_000, None)];
+    assert_eq!(fixture.spans(), expected);
+}
+
+#[test]
+fn a_change_behind_a_broken_link_leaves_that_time_unknown() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    let (until, from) = (at(fixture.now - 4_000), at(fixture.now - 1_000));
+    fixture.apply(device(1, SpanState::Disconnected, until, from));
+    fixture.advance(0);
+    let expected = [
+        row("1 connected", 0, 6_000),
+        row("1 unknown", 6_000, 9_000),
+        row("1 disconnected", 9_000, None),
+    ];
+    assert_eq!(fixture.spans(), expected);
+}
+
+#[test]
+fn a_database_that_could_not_be_written_says_so() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.online();
+    fixture.advance(10_000);
+    fixture.device(1, SpanState::Disconnected);
+    fixture.tracker.detach(Reason::StoreFailed);
+    fixture.now += 90_000;
+    fixture.attach();
+    fixture.advance(1_000);
+    let expected = [row("1 connected", 0, 10_000), row("1 disconnected", 100_000, None)];
+    assert_eq!(fixture.spans(), expected);
+    assert_eq!(fixture.unobserved(), [row("store_failed", 10_000, 100_000)]);
+    // Another file took its place, with nothing in it.
+    fixture.connection = Connection::open_in_memory().unwrap();
+    fixture.connection.execute_batch(TABLES).unwrap();
+    fixture.tracker.detach(Reason::StoreFailed);
+    fixture.attach();
+    let names = fixture.rows("SELECT name, first_seen_at, NULL FROM devices");
+    assert_eq!(names, [row("Device 1", 101_000, None)]);
+    assert_eq!(fixture.spans(), [row("1 disconnected", 101_000, None)]);
+    assert_eq!(fixture.broken(), None);
+}
+
+#[test]
+fn what_is_too_old_is_removed() {
+    let mut fixture = Fixture::new();
+    fixture.device(1, SpanState::Connected);
+    fixture.device(2, SpanState::Absent);
+    fixture.online();
+    fixture.advance(10_000);
+    fixture.device(1, SpanState::Disconnected);
+    fixture.advance(10_000);
+    tables(&mut fixture.connection).trim(at(START + 10_001).plus(KEEP_MS)).unwrap();
+    assert_eq!(fixture.spans(), [row("1 disconnected", 10_000, None)]);
+    let kept = fixture.rows("SELECT 'since', spans_since, NULL FROM observation");
+    assert_eq!(kept, [row("since", 10_001, None)]);
+    let devices = fixture.rows("SELECT device_id || '', first_seen_at, NULL FROM devices");
+    assert_eq!(devices, [row("1", 0, None)]);
+    // A device that comes back after that long is a new one.
+    fixture.device(2, SpanState::Connected);
+    fixture.advance(0);
+    let devices = fixture.rows("SELECT device_id || '', first_seen_at, NULL FROM devices");
+    assert_eq!(devices, [row("1", 0, None), row("2", 20_000, None)]);
+}
+
+/// Something that happens, with the milliseconds until the next.
+#[derive(Clone, Debug)]
+enum Step {
+    Device(u32, SpanState, i64, i64),
+    Online,
+    Lost(i64),
+    ClockSet(i64),
+    Kill { unwritten: bool, remembers: bool },
+    StoreFailed,
+    Removed,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Step, i64)>> {
+    let state = prop::sample::select(vec![
+        SpanState::Connected,
+        SpanState::Disconnected,
+        SpanState::Absent,
+        SpanState::Unknown,
+    ]);
+    let step = prop_oneof![
+        8 => (1..4_u32, state, 0..900_i64, 0..900_i64)
+            .prop_map(|(id, state, until, from)| Step::Device(id, state, until, from)),
+        3 => Just(Step::Online),
+        2 => (0..5_000_i64).prop_map(Step::Lost),
+        1 => (-60_000..60_000_i64).prop_map(Step::ClockSet),
+        1 => any::<(bool, bool)>()
+            .prop_map(|(unwritten, remembers)| Step::Kill { unwritten, remembers }),
+        1 => Just(Step::StoreFailed),
+        1 => Just(Step::Removed),
+    ];
+    prop::collection::vec((step, prop_oneof![Just(0_i64), 0..20_000_i64]), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn rows_neither_overlap_nor_leave_a_hole(steps in steps()) {
+        let mut fixture = Fixture::new();
+        for (step, pause_ms) in steps {
+            match step {
+                Step::Device(id, state, until, from) => {
+                    let (until, from) = (at(fixture.now - until), at(fixture.now - from));
+                    fixture.apply(device(id, state, until, from));
+                }
+                Step::Online => fixture.online(),
+                Step::Lost(ago_ms) => fixture.lost(ago_ms),
+                Step::ClockSet(by_ms) => fixture.set_clock(by_ms),
+                Step::Kill { unwritten, remembers } => {
+                    if !unwritten {
+                        fixture.advance(0);
+                    }
+                    fixture.start(&["lobby"]);
+                    if remembers {
+                        fixture.device(1, SpanState::Connected);
+                    }
+                }
+                Step::StoreFailed => {
+                    fixture.tracker.detach(Reason::StoreFailed);
+                    fixture.attach();
+                }
+                Step::Removed => {
+                    fixture.start(&[]);
+                    fixture.advance(3_000);
+                    fixture.start(&["lobby"]);
+                }
+            }
+            fixture.advance(pause_ms);
+            prop_assert_eq!(fixture.broken(), None, "{:?} {:?}", fixture.spans(),
+                fixture.unobserved());
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Turns observations into rows: pure, without a database and without a clock.
+//!
+//! Rows of a device never overlap, and none begins before the newest time that was written, so that
+//! a wall clock that is set back changes nothing of the past.
+
+use std::collections::BTreeMap;
+
+use super::gateway::{Gateway, Observed};
+use super::{Observation, Reason, Row, Stored};
+use crate::ids::{GatewayName, Moment};
+
+/// 2026-01-01, before any build of this program: an earlier wall clock is implausible.
+const PLAUSIBLE_FROM: Moment = Moment::from_millis(1_767_225_600_000);
+
+/// What is known of every device, and which rows are open.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    gateways: BTreeMap<GatewayName, Gateway>,
+    view: View,
+    /// Nothing may be written before.
+    newest: Moment,
+    rows: Vec<Row>,
+}
+
+/// Whether the bridge writes spans.
+#[derive(Clone, Copy, Debug)]
+enum View {
+    /// There is no database, for this reason.
+    Detached(Reason),
+    /// Time is not observed, with an open row since `from` unless nothing came before.
+    Unobserved {
+        reason: Reason,
+        from: Option<Moment>,
+    },
+    Observed {
+        from: Moment,
+    },
+}
+
+impl Tracker {
+    /// The tracker of a process that has started.
+    pub(crate) const fn new() -> Self {
+        Self {
+            gateways: BTreeMap::new(),
+            view: View::Detached(Reason::BridgeStopped),
+            newest: PLAUSIBLE_FROM,
+            rows: Vec::new(),
+        }
+    }
+
+    /// The rows that are to be written.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The rows are written.
+    pub(crate) fn written(&mut self) {
+        self.rows.clear();
+    }
+
+    /// Up to when the rows say all that there is to say; `None` while there are none.
+    pub(crate) const fn proven_at(&self) -> Option<Moment> {
+        match self.view {
+            View::Observed { .. } | View::Unobserved { from: Some(_), .. } => Some(self.newest),
+            View::Detached(_) | View::Unobserved { from: None, .. } => None,
+        }
+    }
+
+    /// Whether the wall clock is earlier than what is written.
+    pub(crate) const fn is_clock_implausible(&self) -> bool {
+        matches!(self.view, View::Unobserved { reason: Reason::ClockUnset, .. })
+    }
+
+    /// Up to when the wall clock is implausible.
+    pub(crate) const fn newest(&self) -> Moment {
+        self.newest
+    }
+
+    /// Continues with what this database has. What was open in it ends at its last proven instant.
+    pub(crate) fn attach(&mut self, stored: Stored) {
+        let View::Detached(reason) = self.view else { return };
+        let Stored { proven_at, gateways, devices } = stored;
+        for (name, absent_since) in gateways {
+            self.gateway(&name).restore(absent_since);
+        }
+        for (name, device_id, absent_since) in devices {
+            self.gateway(&name).restore_device(device_id, absent_since);
+        }
+        if let Some(at) = proven_at {
+            self.newest = self.newest.max(at);
+            self.rows.push(Row::EndAll { at });
+            self.rows.push(Row::Unobserved { gateway: None, reason, from: at, to: None });
+        }
+        self.view = View::Unobserved { reason, from: proven_at };
+    }
+
+    /// The database is lost or cannot be written: what is not written yet never will be.
+    pub(crate) fn detach(&mut self, reason: Reason) {
+        self.view = View::Detached(reason);
+        self.rows.clear();
+        self.gateways.values_mut().for_each(Gateway::forget_rows);
+    }
+
+    fn gateway(&mut self, name: &GatewayName) -> &mut Gateway {
+        let new = || Gateway::new(name.clone());
+        self.gateways.entry(name.clone()).or_insert_with(new)
+    }
+
+    /// Applies an observation. None may be later than the `now` of the next [`Self::advance`].
+    pub(crate) fn apply(&mut self, observation: Observation) {
+        let (is_observed, start) = match self.view {
+            View::Observed { from } => (true, from),
+            View::Detached(_) | View::Unobserved { .. } => (false, self.newest),
+        };
+        let clamp = |at: Moment| if is_observed { at.max(start) } else { start };
+        match observation {
+            Observation::Gateways(entries) => {
+                let removed = self
+                    .gateways
+                    .iter_mut()
+                    .filter(|(name, _)| !entries.iter().any(|entry| entry.name == **name));
+                removed.for_each(|(_, gateway)| gateway.remove());
+                for entry in entries {
+                    let name = entry.name.clone();
+                    self.gateway(&name).configure(entry);
+                }
+                self.update_all(if is_observed { self.newest } else { start }, is_observed);
+            }
+            Observation::Device { gateway, device_id, device_type, state, until, from } => {
+                let (until, from) = (clamp(until.min(from)), clamp(from));
+                let observed = Observed { device_id, device_type, state, until, from };
+                if let Some(gateway) = self.gateways.get_mut(&gateway) {
+                    gateway.device(observed, is_observed, &mut self.rows);
+                }
+            }
+            Observation::GatewayOnline { gateway, from } => {
+                if let Some(gateway) = self.gateways.get_mut(&gateway) {
+                    gateway.online();
+                    gateway.update(clamp(from), is_observed, &mut self.rows);
+                }
+            }
+            Observation::GatewayLost { gateway, until } => {
+                if let Some(gateway) = self.gateways.get_mut(&gateway) {
+                    gateway.lose();
+                    gateway.update(clamp(until), is_observed, &mut self.rows);
+                }
+            }
+            Observation::ClockSet { before, after } => {
+                if is_observed {
+                    self.stop(clamp(before));
+                }
+                self.advance(after);
+            }
+        }
+    }
+
+    /// The bridge ran until now, by its wall clock. Begins to observe where that is plausible.
+    pub(crate) fn advance(&mut self, now: Moment) {
+        match self.view {
+            View::Detached(_) => {}
+            View::Observed { .. } => self.newest = self.newest.max(now),
+            View::Unobserved { reason, from } if now >= self.newest => {
+                if let Some(from) = from {
+                    let to = Some(now);
+                    self.rows.push(Row::Unobserved { gateway: None, reason, from, to });
+                }
+                (self.view, self.newest) = (View::Observed { from: now }, now);
+                self.update_all(now, true);
+            }
+            View::Unobserved { reason: Reason::ClockUnset, .. } => {}
+            View::Unobserved { from, .. } => {
+                let reason = Reason::ClockUnset;
+                if let Some(from) = from {
+                    self.rows.push(Row::Unobserved { gateway: None, reason, from, to: None });
+                }
+                self.view = View::Unobserved { reason, from };
+            }
+        }
+    }
+
+    /// From here on time is not observed, because of the clock.
+    fn stop(&mut self, at: Moment) {
+        let newest = self.gateways.values().map(Gateway::newest).chain([self.newest, at]).max();
+        let (at, reason) = (newest.unwrap_or(at), Reason::ClockUnset);
+        self.update_all(at, false);
+        self.rows.push(Row::Unobserved { gateway: None, reason, from: at, to: None });
+        self.view = View::Unobserved { reason, from: Some(at) };
+        self.newest = at;
+    }
+
+    fn update_all(&mut self, at: Moment, is_observed: bool) {
+        for gateway in self.gateways.values_mut() {
+            gateway.update(at, is_observed, &mut self.rows);
+            if is_observed {
+                gateway.describe(at, &mut self.rows);
+            }
+        }
+    }
+}

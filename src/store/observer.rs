@@ -1,0 +1,87 @@
+//! The observer: writes what the bridge has observed into the history's tables of spans.
+
+use std::time::{Duration, Instant};
+
+use super::history::{Backlog, Database, Error, Reason, Tracker};
+use crate::ids::Moment;
+
+/// How often the last proven instant is written: a kill makes no more of the observed time count as
+/// not observed.
+pub(crate) const PROVEN_EVERY: Duration = Duration::from_secs(30);
+/// How often old spans are removed.
+const TRIM_EVERY: Duration = Duration::from_secs(3_600);
+/// Rows that may wait for a database that cannot be written.
+const ROWS_MAX: usize = 1_000_000;
+
+/// Feeds the tracker, and writes its rows.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    tracker: Tracker,
+    /// Device and inode of the file that has what the tracker has written.
+    attached: Option<(u64, u64)>,
+    proven: Option<Instant>,
+    trimmed: Option<Instant>,
+    reports_clock: bool,
+}
+
+impl Observer {
+    pub(crate) const fn new() -> Self {
+        let tracker = Tracker::new();
+        Self { tracker, attached: None, proven: None, trimmed: None, reports_clock: true }
+    }
+
+    /// What was observed by `now`.
+    pub(crate) fn observe(&mut self, backlog: &mut Backlog, now: Moment) {
+        let (observations, is_incomplete) = backlog.take();
+        if is_incomplete {
+            self.give_up();
+        }
+        observations.into_iter().for_each(|it| self.tracker.apply(it));
+        self.tracker.advance(now);
+        let is_implausible = self.tracker.is_clock_implausible();
+        if is_implausible && self.reports_clock {
+            let (until, state) =
+                (self.tracker.newest().timestamp(), "availability is not recorded");
+            tracing::warn!(%until, "the wall clock is earlier than what is recorded; {state}");
+        }
+        self.reports_clock = !is_implausible;
+        if self.tracker.rows().len() > ROWS_MAX {
+            self.give_up();
+        }
+    }
+
+    /// The database could not be written for too long: the time counts as not observed.
+    pub(crate) fn give_up(&mut self) {
+        self.tracker.detach(Reason::StoreFailed);
+        self.attached = None;
+    }
+
+    /// Writes what there is to write, and how far all is proven.
+    ///
+    /// # Errors
+    /// When the database cannot be written: then it is written later.
+    pub(crate) fn write(&mut self, database: &mut Database, now: Moment) -> Result<(), Error> {
+        if self.attached != Some(database.file()) {
+            if self.attached.take().is_some() {
+                self.tracker.detach(Reason::StoreFailed);
+            }
+            database.spans().attach(&mut self.tracker)?;
+            self.attached = Some(database.file());
+            self.tracker.advance(now);
+        }
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|at| at.elapsed() >= every);
+        let proves = is_due(self.proven, PROVEN_EVERY) && self.tracker.proven_at().is_some();
+        if proves || !self.tracker.rows().is_empty() {
+            database.spans().write(&self.tracker, proves)?;
+            self.tracker.written();
+            if proves {
+                self.proven = Some(Instant::now());
+            }
+        }
+        if is_due(self.trimmed, TRIM_EVERY) {
+            database.spans().trim(now)?;
+            self.trimmed = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
