@@ -3,6 +3,7 @@
 //! Data goes one way: `gsdk` observes, `fleet` decides, `outbox` keeps, `mqtt` publishes;
 //! `bridge` is the loop that carries between them. `ARCHITECTURE.md` shows the rooms.
 
+pub mod availability;
 pub mod bridge;
 pub mod certificate;
 pub mod cli;

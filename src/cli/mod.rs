@@ -6,17 +6,21 @@ mod ctl;
 mod demo;
 mod escape;
 mod health;
+mod history;
 mod init;
 mod log;
 #[cfg(not(feature = "demo"))]
 mod not_built_in;
 mod notify;
 mod pages;
+mod period;
+mod report;
 mod run;
 mod schema;
 mod signals;
 #[cfg(feature = "simulator")]
 mod simulate;
+mod source;
 mod stderr;
 
 use std::io::{ErrorKind, Write};
@@ -54,6 +58,10 @@ enum Command {
     Init(Box<init::InitArgs>),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
+    /// Report how available the doors were, from the history
+    Report(report::ReportArgs),
+    /// Print recorded events
+    History(history::HistoryArgs),
     /// Give commands straight to a gateway
     Ctl(ctl::CtlArgs),
     /// Run a simulated G-SDK gateway
@@ -78,8 +86,14 @@ const EXIT_WRONG: u8 = 2;
 impl Cli {
     /// Runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
     pub async fn run(self) -> ExitCode {
-        let is_quiet =
-            matches!(self.command, Command::Ctl(_) | Command::Check(_) | Command::Init(_));
+        let is_quiet = matches!(
+            self.command,
+            Command::Ctl(_)
+                | Command::Check(_)
+                | Command::Init(_)
+                | Command::Report(_)
+                | Command::History(_)
+        );
         let default = if is_quiet { log::QUIET } else { log::DEFAULT };
         let log = match log::start(self.log, default) {
             Ok(log) => log,
@@ -110,6 +124,8 @@ impl Command {
             Self::Demo(_) => return Ok(not_built_in::explain("demo")),
             Self::Init(args) => return init::run(*args).await,
             Self::Check(args) => return check::run(&args).await,
+            Self::Report(args) => return report::run(args).await,
+            Self::History(args) => return history::run(args).await,
             Self::Ctl(args) => return ctl::run(args).await,
             #[cfg(feature = "simulator")]
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,

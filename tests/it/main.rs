@@ -14,5 +14,6 @@ mod http;
 mod init;
 mod mqtt_session;
 mod pages;
+mod report;
 mod service;
 mod simulate;

@@ -1,0 +1,165 @@
+//! `gsdk2mqtt history`: recorded events, and those that follow.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use tokio::time::sleep;
+
+use super::escape::{escaped, escaped_in_json};
+use super::period::{DefaultPeriod, Selected};
+use super::signals::stop_signal;
+use super::source::Source;
+use super::{EXIT_WRONG, print, print_to_stderr, say};
+use crate::availability::{duration, local_time};
+use crate::config;
+use crate::ids::Moment;
+use crate::net;
+use crate::store::history::{Filter, Gap, Order};
+
+/// Events that are read at once.
+const PAGE_EVENTS: usize = 1_000;
+/// Their size.
+const PAGE_BYTES: usize = 8 << 20;
+/// How long a page is read.
+const PAGE_WITHIN: Duration = Duration::from_secs(3);
+/// How often `--follow` looks for more: events are recorded once a second.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// Arguments of `gsdk2mqtt history`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct HistoryArgs {
+    #[command(flatten)]
+    config: config::Args,
+    #[command(flatten)]
+    selected: Selected,
+    /// Only events of these types, as in disconnected
+    #[arg(long = "event-type", value_name = "TYPE", value_delimiter = ',')]
+    event_types: Vec<String>,
+    /// Then print new events as they are recorded
+    #[arg(long, conflicts_with_all = ["to", "month"])]
+    follow: bool,
+    /// Print each event as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed of an event.
+#[derive(Deserialize)]
+struct Event {
+    event_type: String,
+    received_at: String,
+    gateway: Option<String>,
+    device_id: Option<u32>,
+    name: Option<String>,
+    previous: Option<String>,
+    status: Option<String>,
+    duration_s: Option<f64>,
+}
+
+/// Prints events, the oldest first.
+pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::open(&args.config)?;
+    let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
+    let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time());
+    let period = match period {
+        Ok(period) => period,
+        Err(error) => {
+            say(&error);
+            return Ok(ExitCode::from(EXIT_WRONG));
+        }
+    };
+    let mut filter = Filter {
+        gateways: args.selected.gateways().into_iter().collect(),
+        device_ids: args.selected.device_ids(),
+        event_types: args.event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        after_id: None,
+        before_id: None,
+        from: Some(period.from),
+        to: period.to,
+        order: Order::OldestFirst,
+        limit: PAGE_EVENTS,
+        max_bytes: PAGE_BYTES,
+        deadline: PAGE_WITHIN,
+    };
+    let read = async {
+        loop {
+            let page = source.events(filter.clone()).await?;
+            if let Some(gap) = page.gap.filter(|_| filter.after_id.is_none()) {
+                report_gap(&gap);
+            }
+            for event in &page.events {
+                let line = if args.json {
+                    escaped_in_json(event.get())
+                } else {
+                    line(&serde_json::from_str(event.get())?, &zone)
+                };
+                print(&format!("{line}\n"))?;
+            }
+            filter.after_id = Some(page.next);
+            match (page.more, args.follow) {
+                (true, _) => {}
+                (false, true) => sleep(FOLLOW_EVERY).await,
+                (false, false) => return Ok::<(), anyhow::Error>(()),
+            }
+        }
+    };
+    tokio::select! {
+        done = read => done?,
+        () = stop_signal(), if args.follow => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is missing; stdout has events only.
+fn report_gap(gap: &Gap) {
+    if let Some(oldest_at) = &gap.oldest_at {
+        print_to_stderr(&format!("gsdk2mqtt: events before {oldest_at} are not kept"));
+    }
+    for missing in &gap.missing {
+        let (from, to) = (&missing.from, &missing.to);
+        print_to_stderr(&format!("gsdk2mqtt: events from {from} to {to} could not be recorded"));
+    }
+}
+
+fn line(event: &Event, zone: &TimeZone) -> String {
+    let at = event.received_at.parse::<jiff::Timestamp>();
+    let at = at.map_or_else(
+        |_| event.received_at.clone(),
+        |at| local_time(Moment::from_millis(at.as_millisecond()), zone),
+    );
+    let mut parts = vec![at, event.gateway.clone().unwrap_or_else(|| "bridge".to_owned())];
+    if let Some(id) = event.device_id {
+        parts.push(id.to_string());
+    }
+    parts.extend(event.name.clone());
+    parts.push(event.event_type.clone());
+    if let Some(status) = &event.status {
+        let previous = event.previous.as_ref().map(|previous| format!("{previous} -> "));
+        parts.push(format!("{}{status}", previous.unwrap_or_default()));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "no event lasts that long")]
+    if let Some(seconds) = event.duration_s {
+        parts.push(format!("after {}", duration((seconds * 1_000.0) as i64)));
+    }
+    escaped(&parts.join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let shown = |json: &str| line(&serde_json::from_str(json).unwrap(), &TimeZone::UTC);
+        let device = r#"{"event_type":"disconnected","received_at":"2026-11-23T11:00:00.120Z",
+            "gateway":"lobby","device_id":544114231,"name":"Front\ndoor","status":"disconnected",
+            "previous":"tls_connected","duration_s":3600.5,"more":1}"#;
+        let expected = "2026-11-23 11:00:00  lobby  544114231  Front\\ndoor  disconnected  \
+                        tls_connected -> disconnected  after 1 h";
+        assert_eq!(shown(device), expected);
+        let bridge = r#"{"event_type":"chain_reset","received_at":"2026-11-23T11:00:00Z"}"#;
+        assert_eq!(shown(bridge), "2026-11-23 11:00:00  bridge  chain_reset");
+    }
+}

@@ -1,0 +1,162 @@
+//! What is in a report, whatever its form.
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::availability::{self, Answer, BucketSize, Figures, Head, Row};
+use crate::ids::Moment;
+use crate::payload::rfc3339;
+
+/// The program that makes the report.
+pub(crate) const PROGRAM: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION"));
+
+/// A report.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) head: Head,
+    pub(crate) zone: TimeZone,
+    pub(crate) made_at: Moment,
+    /// Of all doors, as a sum of seconds.
+    pub(crate) total: Figures,
+    /// How many doors there are.
+    pub(crate) doors: usize,
+    /// Of the doors that are shown, the worst first, by bucket.
+    pub(crate) rows: Vec<Row>,
+    pub(crate) gateways: Vec<Row>,
+    /// Only doors that were less available are shown, in percent.
+    pub(crate) below: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    period: String,
+    #[serde(flatten)]
+    head: &'a Head,
+    made_at: String,
+    made_by: &'static str,
+    total: Figures,
+    gateways: &'a [Row],
+    availability: &'a [Row],
+}
+
+impl Document {
+    pub(crate) fn new(
+        devices: Answer,
+        gateways: Answer,
+        zone: TimeZone,
+        made_at: Moment,
+        below: Option<f64>,
+    ) -> Self {
+        let Answer { head, availability: mut rows, .. } = devices;
+        let total = Figures::sum(rows.iter().map(|row| &row.figures));
+        let mut doors: Vec<_> = rows.iter().map(|row| (&row.gateway, row.device_id)).collect();
+        doors.dedup();
+        let doors = doors.len();
+        if let Some(below) = below {
+            let is_below = |share: f64| share * 100.0 < below;
+            rows.retain(|row| row.figures.availability.is_some_and(is_below));
+        }
+        rows.sort_by(|left, right| {
+            let order = |row: &Row| {
+                let observed = row.figures.observed.unwrap_or(0.0);
+                (row.start, row.figures.availability.unwrap_or(f64::INFINITY), observed)
+            };
+            let ((start, share, observed), right) = (order(left), order(right));
+            let by_share = share.total_cmp(&right.1).then(observed.total_cmp(&right.2));
+            start.cmp(&right.0).then(by_share)
+        });
+        let gateways = gateways.availability;
+        Self { head, zone, made_at, total, doors, rows, gateways, below }
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<String> {
+        let json = Json {
+            period: self.period(),
+            head: &self.head,
+            made_at: rfc3339(self.made_at),
+            made_by: PROGRAM,
+            total: self.total,
+            gateways: &self.gateways,
+            availability: &self.rows,
+        };
+        Ok(serde_json::to_string_pretty(&json)? + "\n")
+    }
+
+    fn period(&self) -> String {
+        availability::period((self.head.from, self.head.to), &self.zone)
+    }
+
+    /// The lines above the rows.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let Self { head, zone, .. } = self;
+        let time = |at: Moment| availability::local_time(at, zone);
+        let mut lines = vec![
+            format!("{} to {}, {}", time(head.from), time(head.to), head.time_zone),
+            format!("made {} by {PROGRAM}", time(self.made_at)),
+        ];
+        match head.oldest_at {
+            None => lines.push("not observed: nothing is recorded yet".to_owned()),
+            Some(at) if at >= head.to => {
+                lines.push(format!("not observed: recorded since {}", time(at)));
+            }
+            Some(at) if !head.complete => lines.push(format!("recorded since {}", time(at))),
+            Some(_) => {}
+        }
+        let shown = self
+            .below
+            .map_or(String::new(), |below| format!(", {} rows below {below} %", self.rows.len()));
+        let plural = if self.doors == 1 { "" } else { "s" };
+        lines.push(format!("{} door{plural}{shown}", self.doors));
+        lines.push(format!(
+            "availability {}, observed {} of the time",
+            share(self.total.availability),
+            share(self.total.observed)
+        ));
+        let lost: Vec<String> =
+            self.gateways.iter().filter(|it| it.figures.outages > 0).map(gateway).collect();
+        lines.push(match lost.as_slice() {
+            [] => "gateways: no outages".to_owned(),
+            lost => format!("gateways: {}", lost.join("; ")),
+        });
+        lines
+    }
+
+    pub(crate) fn title(&self) -> String {
+        format!("Availability of doors, {}", self.period())
+    }
+
+    /// Whether rows are of days or months, too.
+    pub(crate) fn has_buckets(&self) -> bool {
+        self.head.bucket != BucketSize::Total
+    }
+
+    /// When and how long the longest outage was.
+    pub(crate) fn longest(&self, figures: &Figures) -> Option<(String, String)> {
+        let (ms, at) = figures.longest_outage_ms.zip(figures.longest_outage_at)?;
+        let at_least = if figures.longest_outage_at_least { "at least " } else { "" };
+        let duration = format!("{at_least}{}", availability::duration(ms));
+        Some((duration, availability::local_time(at, &self.zone)))
+    }
+
+    /// What is to be said of a row beside its figures.
+    pub(crate) fn remarks(&self, row: &Row) -> String {
+        let date = |at: Moment| at.timestamp().to_zoned_datetime(self.zone.clone()).date();
+        let is_new = row.first_seen_at > row.start && row.first_seen_at < row.end;
+        let new = is_new.then(|| format!("new since {}", date(row.first_seen_at)));
+        let removed = row.removed_at.filter(|at| *at < row.end);
+        let removed = removed.map(|at| format!("removed {}", date(at)));
+        new.into_iter().chain(removed).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn gateway(row: &Row) -> String {
+    let Figures { outages, disconnected_ms, .. } = row.figures;
+    let plural = if outages == 1 { "" } else { "s" };
+    let total = availability::duration(disconnected_ms);
+    format!("{} {outages} outage{plural}, {total}", row.name)
+}
+
+/// A share for people. Without data there is none.
+pub(crate) fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| "not observed".to_owned(), availability::percent)
+}

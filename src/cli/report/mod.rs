@@ -1,0 +1,95 @@
+//! `gsdk2mqtt report`: how available the doors were, for people and spreadsheets.
+
+mod document;
+mod html;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::period::{DefaultPeriod, Selected};
+use super::source::Source;
+use super::{EXIT_WRONG, print, say};
+use crate::availability::BucketSize;
+use crate::config;
+use crate::net;
+use document::Document;
+
+/// Arguments of `gsdk2mqtt report`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    config: config::Args,
+    #[command(flatten)]
+    selected: Selected,
+    /// One row for each door, or for each door and day or month
+    #[arg(long, value_enum, default_value_t)]
+    bucket: Rows,
+    /// Only doors that were less available than this, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    below: Option<f64>,
+    /// The form of the report
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The file to write; it is replaced [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Rows {
+    #[default]
+    Total,
+    Month,
+    Day,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+    Html,
+}
+
+/// Reads the figures and writes the report.
+pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
+    let source = Source::open(&args.config)?;
+    let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
+    let now = net::wall_time();
+    let period = match args.selected.period(DefaultPeriod::LastMonth, &zone, now) {
+        Ok(period) => (period.from, period.to.unwrap_or(now)),
+        Err(error) => {
+            say(&error);
+            return Ok(ExitCode::from(EXIT_WRONG));
+        }
+    };
+    let bucket = match args.bucket {
+        Rows::Total => BucketSize::Total,
+        Rows::Month => BucketSize::Month,
+        Rows::Day => BucketSize::Day,
+    };
+    let devices = source.availability(&args.selected, period, &zone, bucket, false).await?;
+    let gateways = source.availability(&args.selected, period, &zone, BucketSize::Total, true);
+    let document = Document::new(devices, gateways.await?, zone, now, args.below);
+    let text = match args.format {
+        Format::Table => table::format(&document),
+        Format::Json => document.json()?,
+        Format::Html => html::format(&document),
+    };
+    match &args.output {
+        None => print(&text)?,
+        Some(path) => tokio::fs::write(path, text)
+            .await
+            .with_context(|| format!("cannot write {}", path.display()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
+    let number = number.filter(|number| (0.0..=100.0).contains(number));
+    number.ok_or_else(|| "write a number from 0 to 100, as in 99.5".to_owned())
+}

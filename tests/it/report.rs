@@ -1,0 +1,224 @@
+//! `gsdk2mqtt report` and `history` from outside: what a bridge recorded through a door that was
+//! down, a kill, and a gateway that was lost.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use gsdk2mqtt::simulator::Fault;
+use serde_json::Value;
+
+use crate::harness::bridge::{Bridge, PROGRAM, Setup};
+use crate::harness::gateway::Gateway;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::patiently;
+use crate::harness::watcher::Watcher;
+
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+fn report(config: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.env("GSDK2MQTT_TIME_ZONE", "UTC").args(["report", "--config"]).arg(config).args(words);
+    command.output().unwrap()
+}
+
+fn json(config: &Path, words: &[&str]) -> Value {
+    let output = report(config, &[words, &["--format", "json"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(config: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = report(config, words);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// Asks for a report until it is as it has to be: what is observed is written once a second.
+async fn until(bridge: &Bridge, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    patiently(what, async {
+        loop {
+            let report = json(&bridge.config_file(), &["--last", "1h"]);
+            if is(&report) {
+                return report;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await
+}
+
+fn seconds(row: &Value, field: &str) -> f64 {
+    row[field].as_f64().unwrap_or_else(|| panic!("{field} of {row}"))
+}
+
+/// The four times add up to the period, to the millisecond.
+fn adds_up(row: &Value) {
+    let parts = ["connected_s", "disconnected_s", "unobserved_s", "absent_s"];
+    let millis = |field| (seconds(row, field) * 1_000.0).round();
+    let sum: f64 = parts.into_iter().map(millis).sum();
+    assert_eq!(sum, millis("period_s"), "{row}");
+}
+
+fn row(report: &Value, device: u32) -> &Value {
+    let rows = report["availability"].as_array().unwrap();
+    rows.iter().find(|row| row["device_id"] == device).unwrap_or_else(|| panic!("{report}"))
+}
+
+/// The time between two events, by the bridge's clock.
+fn between_s(from: &Value, to: &Value) -> f64 {
+    let at = |event: &Value| -> jiff::Timestamp {
+        event["received_at"].as_str().unwrap().parse().unwrap()
+    };
+    (at(to).as_millisecond() - at(from).as_millisecond()) as f64 / 1_000.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_says_what_was_observed_and_what_was_not() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let mut gateway = Gateway::start(3).await;
+    let setup = Setup::new(broker.port, "");
+    let keys = "unknown_after = \"1s\"\n[gateways.lobby.devices]\n\
+                7 = { name = \"<b>=1+1</b>\" }";
+    let mut bridge = setup.gateway_at("lobby", gateway.address(), &gateway.ca_file(), keys).start();
+    bridge.is_ready().await;
+    let door = *gateway.statuses().await.keys().next().unwrap();
+
+    // A door is down for a time that its events tell.
+    let order = async |fault: &Fault| {
+        let fault = serde_json::to_string(fault).unwrap();
+        crate::harness::gateway::order(gateway.control_port(), &fault).await.unwrap();
+    };
+    order(&Fault::power(door, false)).await;
+    let is = |kind: &'static str| {
+        move |seen: &crate::harness::watcher::Seen| {
+            seen.topic == format!("gsdk/lobby/{door}/event/{kind}")
+        }
+    };
+    let down = watcher.see("the door is down", is("disconnected")).await.json();
+    order(&Fault::power(door, true)).await;
+    let up = watcher.see("the door is up", is("connected")).await.json();
+    let was_down_s = between_s(&down, &up);
+    let first = until(&bridge, "the outage is recorded", |report| {
+        let row = row(report, door);
+        row["outages"] == 1 && seconds(row, "disconnected_s") == was_down_s
+    })
+    .await;
+    let before = row(&first, door).clone();
+    adds_up(&before);
+    assert_eq!(before["longest_outage_at"], down["received_at"]);
+    assert_eq!(before["longest_outage_s"], before["disconnected_s"]);
+    assert_eq!(before["longest_outage_at_least"], false);
+    assert_eq!(row(&first, 7)["availability"], 0.0, "a declared door that is not there is down");
+
+    let restarted = killed(&mut bridge, door, &before).await;
+    let unobserved_s = seconds(row(&restarted, door), "unobserved_s");
+
+    // The gateway is lost: its doors are not observed, and that is the gateway's outage.
+    gateway.kill();
+    let unreachable = "gsdk/lobby/event/unreachable";
+    watcher.see("it is lost", |seen| seen.topic == unreachable && !seen.retained).await;
+    gateway.restart();
+    let lost = until(&bridge, "the gateway's outage", |report| {
+        report["gateways"][0]["outages"] == 1
+            && seconds(row(report, door), "connected_s")
+                > seconds(row(&restarted, door), "connected_s")
+    })
+    .await;
+    let gone_s = seconds(&lost["gateways"][0], "disconnected_s");
+    assert!(gone_s >= 1.0, "as long as unknown_after: {gone_s}");
+    assert!(seconds(row(&lost, door), "unobserved_s") >= unobserved_s + gone_s - 0.001, "{lost}");
+    for row in lost["availability"].as_array().unwrap() {
+        adds_up(row);
+    }
+    adds_up(&lost["total"]);
+    adds_up(&lost["gateways"][0]);
+    forms(&bridge.config_file(), door);
+    assert!(bridge.end().await.success());
+    let (_, _, stderr) = text(&bridge.config_file(), &["--last", "1h"]);
+    assert!(stderr.contains("the bridge does not run"), "{stderr}");
+}
+
+/// Kills the bridge, whose report says so while it does not run and after; with that report.
+async fn killed(bridge: &mut Bridge, door: u32, before: &Value) -> Value {
+    bridge.kill();
+    let killed = std::time::Instant::now();
+    let stopped = until(bridge, "time passes", |report| {
+        seconds(row(report, door), "unobserved_s") > seconds(before, "unobserved_s") + 1.0
+    })
+    .await;
+    adds_up(row(&stopped, door));
+    bridge.restart();
+    bridge.is_ready().await;
+    let at_least_s = killed.elapsed().as_secs_f64() - 1.0;
+    let restarted = until(bridge, "it observes again", |report| {
+        let now = row(report, door);
+        seconds(now, "connected_s") > seconds(row(&stopped, door), "connected_s")
+    })
+    .await;
+    let unobserved_s = seconds(row(&restarted, door), "unobserved_s");
+    assert!(unobserved_s > 1.0 && unobserved_s < at_least_s + 40.0, "{restarted}");
+    assert_eq!(row(&restarted, door)["outages"], 1, "a stop of the bridge is no outage");
+    restarted
+}
+
+/// The forms of the report, and what is wrong in questions.
+fn forms(config: &Path, door: u32) {
+    let door = door.to_string();
+    let (code, table, stderr) = text(config, &["--last", "1h"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("the bridge runs"), "{stderr}");
+    assert!(table.contains(&door) && table.contains("gateways: lobby 1 outage"), "{table}");
+    let (_, html, _) = text(config, &["--last", "1h", "--format", "html"]);
+    assert!(html.contains("<html lang=\"en\">") && !html.contains("<script"), "{html}");
+    assert!(html.contains("&lt;b&gt;=1+1&lt;/b&gt;") && !html.contains("<b>=1"), "{html}");
+
+    // No month of no data is 0 %.
+    let earlier = json(config, &["--month", "2020-01"]);
+    assert_eq!(
+        (&earlier["complete"], &earlier["total"]["availability"]),
+        (&false.into(), &Value::Null)
+    );
+    adds_up(row(&earlier, door.parse().unwrap()));
+    let (_, table, _) = text(config, &["--month", "2020-01"]);
+    assert!(table.contains("not observed") && !table.contains("0 %"), "{table}");
+
+    let days = json(config, &["--last", "3d", "--bucket", "day", "--device", &door]);
+    assert!(days["availability"].as_array().unwrap().len() >= 3, "{days}");
+    let below = json(config, &["--last", "1h", "--below", "50", "--gateway", "lobby"]);
+    let ids: Vec<&Value> =
+        below["availability"].as_array().unwrap().iter().map(|row| &row["device_id"]).collect();
+    assert_eq!(ids, [7]);
+
+    for (words, code, part) in [
+        (&["--from", "2026-11-02", "--to", "2026-10-31"][..], 2, "ends before it begins"),
+        (&["--time-zone", "Europe/Berln"], 2, "Europe/Berlin"),
+        (&["--month", "2026-13"], 2, "as in 2026-11"),
+        (&["--from", "2999-01-01"], 2, "in the future"),
+        (&["--below", "101"], 2, "from 0 to 100"),
+        (&["--device", "12345"], 1, "no device 12345"),
+        (&["--gateway", "attic"], 1, "recorded are: lobby"),
+        (&["--output", "/nowhere/report.html"], 1, "/nowhere/report.html"),
+    ] {
+        let (found, stdout, stderr) = text(config, words);
+        assert_eq!((found, &*stdout), (Some(code), ""), "{words:?}: {stderr}");
+        assert!(stderr.contains(part), "{words:?}: {stderr}");
+    }
+    let history = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["history", "--last", "1h", "--device", &door, "--config"]).arg(config);
+        let output = command.args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let events = history(&["--json", "--event-type", "disconnected"]);
+    let first: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["event_type"], &first["delivered"]), (&"disconnected".into(), &true.into()));
+    let lines = history(&[]);
+    let last = lines.lines().last().unwrap();
+    assert!(last.contains(&format!("lobby  {door}  ")) && last.contains("connected"), "{lines}");
+    let file = config.with_file_name("report.html");
+    let words = ["--last", "1h", "--format", "html", "--output", file.to_str().unwrap()];
+    assert_eq!(text(config, &words).1, "");
+    assert!(std::fs::read_to_string(file).unwrap().ends_with("</html>\n"));
+}
