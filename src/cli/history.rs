@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::escape::{escaped, escaped_in_json};
 use super::period::{DefaultPeriod, Selected};
 use super::signals::stop_signal;
-use super::source::Source;
+use super::source::{Source, SourceArgs};
 use super::{EXIT_WRONG, print, print_to_stderr, say};
 use crate::availability::{duration, local_time};
 use crate::config;
@@ -32,6 +32,8 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct HistoryArgs {
     #[command(flatten)]
     config: config::Args,
+    #[command(flatten)]
+    source: SourceArgs,
     #[command(flatten)]
     selected: Selected,
     /// Only events of these types, as in disconnected
@@ -60,7 +62,7 @@ struct Event {
 
 /// Prints events, the oldest first.
 pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::open(&args.config)?;
+    let source = Source::open(&args.source, &args.config).await?;
     let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
     let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time());
     let period = match period {
@@ -85,7 +87,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
     };
     let read = async {
         loop {
-            let page = source.events(filter.clone()).await?;
+            let page = source.events(&filter).await?;
             if let Some(gap) = page.gap.filter(|_| filter.after_id.is_none()) {
                 report_gap(&gap);
             }

@@ -16,6 +16,7 @@ mod socket;
 mod tokens;
 mod transport;
 
+pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
 pub use files::FilePaths;
 pub use host::Hosts;

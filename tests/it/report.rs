@@ -8,8 +8,9 @@ use gsdk2mqtt::simulator::Fault;
 use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
+use crate::harness::certificates::{Ca, Certified};
 use crate::harness::gateway::Gateway;
-use crate::harness::mosquitto::Mosquitto;
+use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::patiently;
 use crate::harness::watcher::Watcher;
 
@@ -134,9 +135,10 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     adds_up(&lost["total"]);
     adds_up(&lost["gateways"][0]);
     forms(&bridge.config_file(), door);
+    api(&bridge, door).await;
     assert!(bridge.end().await.success());
     let (_, _, stderr) = text(&bridge.config_file(), &["--last", "1h"]);
-    assert!(stderr.contains("the bridge does not run"), "{stderr}");
+    assert!(stderr.contains("/state/history.db (no answer from http://127.0.0.1:"), "{stderr}");
 }
 
 /// Kills the bridge, whose report says so while it does not run and after; with that report.
@@ -167,11 +169,16 @@ fn forms(config: &Path, door: u32) {
     let door = door.to_string();
     let (code, table, stderr) = text(config, &["--last", "1h"]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("the bridge runs"), "{stderr}");
+    assert!(stderr.contains("reading from the bridge at http://127.0.0.1:"), "{stderr}");
     assert!(table.contains(&door) && table.contains("gateways: lobby 1 outage"), "{table}");
     let (_, html, _) = text(config, &["--last", "1h", "--format", "html"]);
     assert!(html.contains("<html lang=\"en\">") && !html.contains("<script"), "{html}");
     assert!(html.contains("&lt;b&gt;=1+1&lt;/b&gt;") && !html.contains("<b>=1"), "{html}");
+
+    let (_, csv, _) = text(config, &["--last", "1h", "--format", "csv"]);
+    let head = "\u{feff}gateway,device_id,name,start,end,label,period_s,connected_s,";
+    assert!(csv.starts_with(head), "{csv}");
+    assert!(csv.contains("\r\nlobby,7,<b>=1+1</b>,2") && csv.ends_with("\r\n"), "{csv}");
 
     // No month of no data is 0 %.
     let earlier = json(config, &["--month", "2020-01"]);
@@ -221,4 +228,105 @@ fn forms(config: &Path, door: u32) {
     let words = ["--last", "1h", "--format", "html", "--output", file.to_str().unwrap()];
     assert_eq!(text(config, &words).1, "");
     assert!(std::fs::read_to_string(file).unwrap().ends_with("</html>\n"));
+}
+
+/// The same figures over HTTP, in pages, and what is wrong in questions.
+async fn api(bridge: &Bridge, door: u32) {
+    let ask = async |query: &str| {
+        let (status, body) = bridge.get(&format!("/api/v1/availability?{query}")).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap_or(Value::String(body)))
+    };
+    let rows = |answer: &Value| answer["availability"].as_array().unwrap().clone();
+    let (status, hours) = ask("from=3h&bucket=hour&tz=Asia/Kathmandu").await;
+    assert_eq!((status, &hours["more"], &hours["next"]), (200, &false.into(), &Value::Null));
+    assert_eq!(hours["time_zone"], "Asia/Kathmandu");
+    let (from, to) = (hours["from"].as_str().unwrap(), hours["to"].as_str().unwrap());
+    let same = format!("from={from}&to={to}&bucket=hour&tz=Asia/Kathmandu");
+    let mut pages = Vec::new();
+    let mut next = String::new();
+    loop {
+        let (_, page) = ask(&format!("{same}&limit=2&after={next}")).await;
+        assert!(rows(&page).len() <= 2, "{page}");
+        pages.extend(rows(&page));
+        let Some(after) = page["next"].as_str() else { break };
+        next = after.to_owned();
+    }
+    let keys = |rows: &[Value]| -> Vec<(Value, Value)> {
+        rows.iter().map(|row| (row["device_id"].clone(), row["start"].clone())).collect()
+    };
+    assert_eq!(keys(&pages), keys(&rows(&hours)));
+    pages.iter().for_each(adds_up);
+    let (_, gateways) = ask("of=gateways").await;
+    assert_eq!((&gateways["availability"][0]["outages"], rows(&gateways).len()), (&1.into(), 1));
+    let (status, csv) = ask(&format!("device_id={door}&format=csv&sep=;")).await;
+    let csv = csv.as_str().unwrap();
+    assert!(status == 200 && csv.contains(&format!("lobby;{door};")), "{csv}");
+    for (query, expected, parameter, part) in [
+        ("limit=0", 400, "limit", "from 1 to 10000"),
+        ("limit=1000000000", 400, "limit", "from 1 to 10000"),
+        ("tz=Europe/Berln", 400, "tz", "Europe/Berlin"),
+        ("from=1h&to=2h", 400, "to", "ends before it begins"),
+        ("bucket=year", 400, "bucket", "month or day"),
+        ("of=doors", 400, "of", "devices or gateways"),
+        ("after=x", 400, "after", "of an answer"),
+        ("device_id=12345", 404, "device_id", "no device 12345"),
+        ("gateway=attic", 404, "gateway", "no gateway attic"),
+    ] {
+        let (status, problem) = ask(query).await;
+        assert_eq!((status, &problem["parameter"]), (expected, &parameter.into()), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let ca = Ca::new();
+    ca.write(folder.path(), "web", Certified::of(&["localhost"]));
+    std::fs::write(file("token"), "s3cret\n").unwrap();
+    std::fs::write(file("wrong"), "wrong\n").unwrap();
+    let second = free_port();
+    let keys = format!(
+        "cert_file = {:?}\nkey_file = {:?}\ntoken_file = {:?}\nanonymous_from = []\n\
+         metrics_listen = \"127.0.0.1:{second}\"",
+        file("web.crt"),
+        file("web.key"),
+        file("token")
+    );
+    let setup = Setup::new(broker.port, "").http(&keys).gateway("lobby", &simulator, "");
+    let bridge = setup.start();
+    patiently("the bridge is ready", async {
+        while crate::harness::bridge::get(second, "/readyz").await.0 != 200 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+    let url = format!("https://localhost:{}", bridge.http_port);
+    let ask = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["report", "--last", "1h", "--format", "json", "--url", &url]).args(words);
+        command.output().unwrap()
+    };
+    let (token, wrong, ca) = (file("token"), file("wrong"), ca.file());
+    let [token, wrong, ca] = [&token, &wrong, &ca].map(|path| path.to_str().unwrap());
+    let answered = ask(&["--token-file", token, "--ca-file", ca]);
+    assert!(answered.status.success(), "{answered:?}");
+    let report: Value = serde_json::from_slice(&answered.stdout).unwrap();
+    assert_eq!(report["availability"].as_array().unwrap().len(), 1, "{report}");
+    let no_file = folder.path().join("nothing");
+    for (words, part) in [
+        (&["--ca-file", ca][..], "token"),
+        (&["--ca-file", ca, "--token-file", wrong], "token"),
+        (&["--token-file", token], "ertificate"),
+        (&["--token-file", no_file.to_str().unwrap()], "nothing does not exist"),
+        (&["--ca-file", token], "token"),
+    ] {
+        let refused = ask(words);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{words:?}: {stderr}");
+        assert!(stderr.contains(part) && !stderr.contains("s3cret"), "{words:?}: {stderr}");
+    }
 }

@@ -1,5 +1,6 @@
 //! `gsdk2mqtt report`: how available the doors were, for people and spreadsheets.
 
+mod csv;
 mod document;
 mod html;
 mod table;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::period::{DefaultPeriod, Selected};
-use super::source::Source;
+use super::source::{Asked, Source, SourceArgs};
 use super::{EXIT_WRONG, print, say};
 use crate::availability::BucketSize;
 use crate::config;
@@ -22,6 +23,8 @@ use document::Document;
 pub(crate) struct ReportArgs {
     #[command(flatten)]
     config: config::Args,
+    #[command(flatten)]
+    source: SourceArgs,
     #[command(flatten)]
     selected: Selected,
     /// One row for each door, or for each door and day or month
@@ -50,13 +53,14 @@ enum Rows {
 enum Format {
     #[default]
     Table,
+    Csv,
     Json,
     Html,
 }
 
 /// Reads the figures and writes the report.
 pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::open(&args.config)?;
+    let source = Source::open(&args.source, &args.config).await?;
     let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
     let now = net::wall_time();
     let period = match args.selected.period(DefaultPeriod::LastMonth, &zone, now) {
@@ -71,11 +75,14 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         Rows::Month => BucketSize::Month,
         Rows::Day => BucketSize::Day,
     };
-    let devices = source.availability(&args.selected, period, &zone, bucket, false).await?;
-    let gateways = source.availability(&args.selected, period, &zone, BucketSize::Total, true);
-    let document = Document::new(devices, gateways.await?, zone, now, args.below);
+    let asked = Asked { selected: &args.selected, period, zone: &zone, bucket, of_gateways: false };
+    let devices = source.availability(&asked).await?;
+    let asked = Asked { bucket: BucketSize::Total, of_gateways: true, ..asked };
+    let gateways = source.availability(&asked).await?;
+    let document = Document::new(devices, gateways, zone, now, args.below);
     let text = match args.format {
         Format::Table => table::format(&document),
+        Format::Csv => csv::format(&document),
         Format::Json => document.json()?,
         Format::Html => html::format(&document),
     };

@@ -2,8 +2,9 @@
 //! It asks the event loop for small copies, and reads the history beside its writer.
 
 mod answer;
+mod availability;
 mod bridge;
-mod csv;
+pub(crate) mod csv;
 mod devices;
 mod events;
 mod lookup;
@@ -23,6 +24,7 @@ use super::App;
 use crate::schema;
 use crate::store::history::Reader;
 use answer::Asked;
+pub(crate) use availability::COLUMNS as AVAILABILITY_COLUMNS;
 pub(crate) use problem::Problem;
 use stream::Streams;
 pub(crate) use stream::follow_history;
@@ -61,6 +63,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/gateways/{gateway}", get(bridge::gateway))
         .route("/devices", get(devices::devices))
         .route("/devices/{gateway}/{device_id}", get(devices::device))
+        .route("/availability", get(availability::availability))
         .route("/events", get(events::events))
         .route("/events/stream", get(stream::stream))
         .route("/openapi.json", get(openapi))

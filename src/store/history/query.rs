@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, Row, Transaction, params, params_from_iter};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
@@ -60,7 +60,7 @@ pub enum Order {
 }
 
 /// A part of what was asked for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Page {
     /// Events as published, each with `id` and `delivered`.
     pub events: Vec<Box<RawValue>>,
@@ -74,18 +74,18 @@ pub struct Page {
 }
 
 /// What is missing from a page's range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// When the oldest event that is kept was recorded; given where the range begins earlier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<String>,
     /// Times whose events could not be written.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
 
 /// A time whose events could not be written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Its beginning.
     pub from: String,

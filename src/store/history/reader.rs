@@ -41,10 +41,14 @@ impl Reader {
         self.read(newest_id).await
     }
 
-    async fn read<T: Send + 'static>(
+    /// Reads the database in its own way, within the same limit.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(crate) async fn read<T: Send + 'static, E: From<Error> + Send + 'static>(
         &self,
-        read: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        read: impl FnOnce(&Path) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         // The semaphore is never closed.
         let permit = self.permits.clone().acquire_owned().await.ok();
         let path = self.path.clone();
@@ -58,7 +62,7 @@ impl Reader {
             let _permit = permit;
             read(&path)
         });
-        query.await.unwrap_or_else(|panic| Err(Error::Panicked(panic.to_string())))
+        query.await.unwrap_or_else(|panic| Err(Error::Panicked(panic.to_string()).into()))
     }
 }
 

@@ -1,0 +1,194 @@
+//! A running bridge as a source: its JSON API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use form_urlencoded::Serializer;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio_rustls::rustls::crypto::ring;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::asked::{Asked, SourceArgs};
+use crate::availability::Answer;
+use crate::net;
+use crate::period::time_zone;
+use crate::store::history::{Filter, Page};
+
+/// How long an answer may take; the bridge ends its own after 5 s.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// The largest answer; the bridge ends its own at 8 MiB.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// The most rows of an answer.
+const ROWS_MAX: usize = 10_000;
+
+/// A bridge, and what it takes to ask it.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    agent: Agent,
+    url: String,
+    authorization: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    time_zone: String,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+impl Client {
+    /// A client of the bridge at this address.
+    ///
+    /// # Errors
+    /// When a file of the arguments cannot be used.
+    pub(crate) async fn new(url: &str, args: &SourceArgs) -> anyhow::Result<Self> {
+        let authorization = match &args.token_file {
+            Some(path) => Some(format!("Bearer {}", token(path).await?)),
+            None => None,
+        };
+        let roots = match &args.ca_file {
+            Some(path) => {
+                net::certificates(&read(path).await?).map_err(|error| unusable(path, &error))?
+            }
+            None if url.starts_with("https:") => rustls_native_certs::load_native_certs().certs,
+            None => Vec::new(),
+        };
+        let roots = roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(DEADLINE))
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .build();
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { agent: config.into(), url, authorization })
+    }
+
+    /// Its zone of dates, which also shows that it answers.
+    ///
+    /// # Errors
+    /// When there is no bridge, or it does not answer.
+    pub(crate) async fn zone(&self) -> anyhow::Result<TimeZone> {
+        let bridge: Bridge = self.get("bridge", String::new()).await?;
+        Ok(time_zone(&bridge.time_zone)?)
+    }
+
+    /// Availability, page by page.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn availability(&self, asked: &Asked<'_>) -> anyhow::Result<Answer> {
+        let (from, to) = asked.period;
+        let mut query = Serializer::new(String::new());
+        query
+            .append_pair("of", if asked.of_gateways { "gateways" } else { "devices" })
+            .append_pair("from", &from.millis().to_string())
+            .append_pair("to", &to.millis().to_string())
+            .append_pair("bucket", &asked.bucket.to_string())
+            .append_pair("limit", &ROWS_MAX.to_string());
+        if let Some(zone) = asked.zone.iana_name() {
+            query.append_pair("tz", zone);
+        }
+        for gateway in asked.selected.gateways() {
+            query.append_pair("gateway", gateway.as_str());
+        }
+        if !asked.of_gateways {
+            for id in asked.selected.device_ids() {
+                query.append_pair("device_id", &id.to_string());
+            }
+        }
+        let query = query.finish();
+        let mut answer: Answer = self.get("availability", query.clone()).await?;
+        while let (true, Some(next)) = (answer.more, answer.next.take()) {
+            let mut page = Serializer::new(query.clone());
+            page.append_pair("after", &next);
+            let page: Answer = self.get("availability", page.finish()).await?;
+            answer.availability.extend(page.availability);
+            (answer.more, answer.next) = (page.more, page.next);
+        }
+        Ok(answer)
+    }
+
+    /// A page of events.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) async fn events(&self, filter: &Filter) -> anyhow::Result<Page> {
+        let mut query = Serializer::new(String::new());
+        query.append_pair("limit", &filter.limit.to_string());
+        for (name, at) in [("from", filter.from), ("to", filter.to)] {
+            if let Some(at) = at {
+                query.append_pair(name, &at.millis().to_string());
+            }
+        }
+        if let Some(id) = filter.after_id {
+            query.append_pair("after_id", &id.to_string());
+        }
+        for gateway in &filter.gateways {
+            query.append_pair("gateway", gateway.as_str());
+        }
+        for id in &filter.device_ids {
+            query.append_pair("device_id", &id.to_string());
+        }
+        for name in &filter.event_types {
+            query.append_pair("event_type", name);
+        }
+        self.get("events", query.finish()).await
+    }
+
+    async fn get<T>(&self, path: &str, query: String) -> anyhow::Result<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let Self { agent, url, authorization } = self.clone();
+        let address = format!("{url}/api/v1/{path}?{query}");
+        let ask = move || {
+            let mut request = agent.get(&address);
+            if let Some(authorization) = &authorization {
+                request = request.header("Authorization", authorization);
+            }
+            let mut response = request.call()?;
+            let status = response.status();
+            let body =
+                response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
+            Ok::<_, ureq::Error>((status, body))
+        };
+        let asked = tokio::task::spawn_blocking(ask).await.context("internal error")?;
+        let (status, body) = asked.with_context(|| format!("no answer from {url}"))?;
+        if status.is_success() {
+            return serde_json::from_str(&body).with_context(|| format!("{url} is no bridge"));
+        }
+        match serde_json::from_str::<Problem>(&body) {
+            Ok(problem) => bail!("{url}: {}", problem.detail),
+            Err(_) => bail!("{url} answers {status}; is a bridge there, of this version?"),
+        }
+    }
+}
+
+/// The first token of a file.
+async fn token(path: &Path) -> anyhow::Result<String> {
+    let bytes = read(path).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable(path, "is not UTF-8 text"))?;
+    let token = text.lines().map(str::trim).find(|line| !line.is_empty());
+    Ok(token.ok_or_else(|| unusable(path, "has no token"))?.to_owned())
+}
+
+async fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    net::read_file(path).await.map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, why: &str) -> anyhow::Error {
+    anyhow!("the file {} {why}", path.display())
+}

@@ -1,0 +1,44 @@
+//! Which bridge is asked, and for what.
+
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+
+use crate::availability::BucketSize;
+use crate::cli::period::Selected;
+use crate::ids::Moment;
+
+/// Which bridge is read.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SourceArgs {
+    /// The bridge's web server, as in https://bridge.lan:9925 [default: http.listen of the
+    /// configuration, else its state_dir]
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub(crate) url: Option<String>,
+    /// The file with a token for the web server
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file of the authorities to trust instead of the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Which availability is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) selected: &'a Selected,
+    pub(crate) period: (Moment, Moment),
+    pub(crate) zone: &'a TimeZone,
+    pub(crate) bucket: BucketSize,
+    pub(crate) of_gateways: bool,
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['?', '#', '@', ' ']) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write an address as in https://bridge.lan:9925".to_owned()),
+    }
+}

@@ -1,0 +1,89 @@
+//! The database in `state_dir` as a source, whether the bridge runs or not.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+
+use super::asked::Asked;
+use crate::availability::{self, Answer};
+use crate::config::Config;
+use crate::net;
+use crate::store::StateDir;
+use crate::store::history::{FILE_NAME, Filter, Page, Reader};
+
+/// A database that can be read.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    /// Whether the bridge that writes it runs.
+    is_running: bool,
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+impl Database {
+    /// The database of this configuration.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read, with the remedy.
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+        let path = config.state_dir.join(FILE_NAME);
+        match std::fs::File::open(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "{} is not there: run this on the bridge's machine with its configuration, once \
+                 the bridge has run",
+                path.display()
+            ),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot read {}; run this as the user of the service, as with sudo -u \
+                         gsdk2mqtt",
+                        path.display()
+                    )
+                });
+            }
+        }
+        Ok(Self { path, is_running: StateDir::holder(&config.state_dir).is_some() })
+    }
+
+    /// Reads availability.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a gateway or device is not known.
+    pub(crate) async fn availability(&self, asked: &Asked<'_>) -> anyhow::Result<Answer> {
+        let query = availability::Query {
+            of_gateways: asked.of_gateways,
+            gateways: asked.selected.gateways(),
+            device_ids: asked.selected.device_ids(),
+            after: None,
+            period: asked.period,
+            zone: asked.zone.clone(),
+            bucket: asked.bucket,
+            limit: usize::MAX,
+            deadline: Duration::MAX,
+            is_running: self.is_running,
+            now: net::wall_time(),
+        };
+        let path = self.path.clone();
+        let answer = tokio::task::spawn_blocking(move || availability::answer(&path, &query));
+        Ok(answer.await.context("internal error: reading the history panicked")??)
+    }
+
+    /// Reads a page of events.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) async fn events(&self, filter: &Filter) -> anyhow::Result<Page> {
+        let page = Reader::new(self.path.clone()).query(filter.clone()).await;
+        page.map_err(|error| anyhow!(error.with_cause()))
+    }
+}
