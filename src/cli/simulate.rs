@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::simulator::{
     CertificateKind, DEVICES_COUNT, Keys, MasterSettings, Mode, Packages, Scenario, ScenarioError,
-    Settings, Simulator, kind_name, mixed_devices,
+    Settings, Simulator, Strictness, kind_name, mixed_devices,
 };
 
 /// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that come
@@ -65,10 +65,16 @@ pub(crate) struct SimulateArgs {
     /// The package names that are served: `gsdk` as V1.5 and later, `bare` as V1.4 and earlier.
     #[arg(long, value_enum, default_value = "both", value_name = "AGE")]
     pub packages: Packages,
-    /// Send a stream's response headers only with its first message, as gateways written with
-    /// grpc-go do.
+    /// Be more lenient than a real gateway: response headers of streams at once, several messages
+    /// in one DATA frame, any number of HTTP/2 pings, sorted lists, searches that find everything.
+    #[arg(long)]
+    pub lenient: bool,
+    /// With --lenient, send a stream's response headers only with its first message all the same.
     #[arg(long)]
     pub lazy_headers: bool,
+    /// The largest request that is read, in bytes: the gateway's setting `max_recv_size`.
+    #[arg(long, value_name = "BYTES", default_value_t = Strictness::REAL.max_recv_size)]
+    pub max_recv_size: usize,
     /// Never report TRY_TO_CONNECT, as older gateways.
     #[arg(long)]
     pub no_try_status: bool,
@@ -100,7 +106,11 @@ impl SimulateArgs {
             certificate: self.certificate,
             certificate_addresses: self.san.clone(),
             packages: self.packages,
-            lazy_headers: self.lazy_headers,
+            strictness: Strictness {
+                lazy_headers: self.lazy_headers || !self.lenient,
+                max_recv_size: self.max_recv_size,
+                ..if self.lenient { Strictness::LENIENT } else { Strictness::REAL }
+            },
             control: self.control,
             seed: 1,
             ..Settings::default()
@@ -124,6 +134,9 @@ impl SimulateArgs {
         settings.reports_tries &= !self.no_try_status;
         settings.seed = self.seed.unwrap_or(settings.seed);
         let timing = &mut settings.timing;
+        if self.lenient {
+            (timing.search_min_ms, timing.search_max_ms) = (0, 0);
+        }
         for (given, place) in [
             (self.reconnect_interval, &mut timing.reconnect_interval_ms),
             (self.dial_interval, &mut timing.dial_interval_ms),
@@ -181,12 +194,39 @@ fn announce(args: &SimulateArgs, simulator: &Simulator, out: &mut impl Write) ->
             "  curl http://{api}/fault -d '{{\"do\":\"drop\",\"devices\":{{\"random\":3}}}}'"
         )?;
     }
-    writeln!(out, "a first call, from a clone of the source:")?;
-    writeln!(
-        out,
-        "  grpcurl -cacert {} -import-path proto -proto gsdk/connect.proto \\\n    \
-         -d '{{\"timeout\":1000}}' {address} gsdk.connect.Connect/SearchDevice",
-        ca.display()
-    )?;
-    Ok(())
+    out.write_all(first_call(args, simulator).as_bytes())
+}
+
+/// A first call that works as printed, in a shell on this machine.
+fn first_call(args: &SimulateArgs, simulator: &Simulator) -> String {
+    let file = |name: &str| args.certs.join(name).display().to_string();
+    let (ca, mut address) = (file("ca.crt"), simulator.address());
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
+    }
+    if simulator.tenant().is_some() {
+        let (certificate, key) = (file("tenant.crt"), file("tenant.key"));
+        let grpcurl = format!(
+            "grpcurl -cacert {ca} -cert {certificate} -key {key} -import-path proto -proto"
+        );
+        return format!(
+            "a first call, from a clone of the source (with grpcurl and jq); tenants and gateways \
+             are fixed:\n  \
+             TOKEN=$({grpcurl} gsdk/login.proto \\\n    \
+             -d \"$(jq -Rs '{{tenantCert: .}}' {certificate})\" \\\n    \
+             {address} gsdk.login.Login/Login | jq -r .jwtToken)\n  \
+             {grpcurl} gsdk/gateway.proto \\\n    \
+             -H \"token: $TOKEN\" {address} gsdk.gateway.Gateway/GetList\n"
+        );
+    }
+    let own = format!("gsdk2mqtt ctl --address {address} --ca-file {ca} search --wait 2");
+    if args.packages == Packages::Bare {
+        return format!("a first call:\n  {own}\n");
+    }
+    format!(
+        "a first call, without anything else or from a clone of the source with grpcurl:\n  \
+         {own}\n  \
+         grpcurl -cacert {ca} -import-path proto -proto gsdk/connect.proto \\\n    \
+         -d '{{\"timeout\":2000}}' {address} gsdk.connect.Connect/SearchDevice\n"
+    )
 }

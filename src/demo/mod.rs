@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::bridge::{self, broker_settings};
-use crate::simulator::{Scenario, Settings, Simulator};
+use crate::simulator::{Scenario, Settings, Simulator, Strictness};
 use crate::{config, http, mqtt};
 use broker::Broker;
 
@@ -103,6 +103,7 @@ async fn simulator(dir: &TempDir, listen: SocketAddr) -> anyhow::Result<Simulato
     let base = Settings {
         listen,
         certificates_dir: Some(dir.path().join("gateway")),
+        strictness: Strictness::LENIENT,
         ..Settings::default()
     };
     let settings = Scenario::load(&scenario.to_string_lossy())?.settings(base);

@@ -1,19 +1,22 @@
 //! One gRPC call: decodes the request, calls a handler, encodes the answer.
 
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use axum::extract::Request;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt};
+use tonic::codec::{BufferSettings, Codec};
 use tonic::codegen::http;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::interceptor::Package;
+use super::strictness::Strictness;
 
-/// The largest message a gateway reads: its default `max_recv_size` (wire, section 1).
-const MESSAGE_SIZE_MAX: usize = 75_497_472;
+/// The space for one message of a stream, in bytes.
+const SINGLE_FRAME_BUFFER: usize = 256;
 
 /// The answer to a call.
 pub(crate) type Answer = http::Response<tonic::body::Body>;
@@ -28,15 +31,14 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Call {
     request: Request,
     package: Package,
-    /// Whether a stream's response headers wait for its first message.
-    lazy_headers: bool,
+    strictness: Strictness,
     /// The error of a call that is not allowed, returned once the request is decoded.
     denied: Option<Status>,
 }
 
 impl Call {
-    pub(crate) fn new(request: Request, package: Package, lazy_headers: bool) -> Self {
-        Self { request, package, lazy_headers, denied: None }
+    pub(crate) fn new(request: Request, package: Package, strictness: Strictness) -> Self {
+        Self { request, package, strictness, denied: None }
     }
 
     pub(crate) fn package(&self) -> Package {
@@ -86,7 +88,7 @@ impl Call {
         R: Message + 'static,
         F: Future<Output = Result<R, Status>> + Send + 'a,
     {
-        let Self { request, denied, .. } = self;
+        let Self { request, denied, strictness, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
                 let handled = match &denied {
@@ -95,14 +97,15 @@ impl Call {
                 };
                 async move { handled?.await.map(Response::new) }
             });
-            as_grpc_go(grpc(ProstCodec::<R, M>::default()).unary(service, request).await)
+            as_grpc_go(
+                grpc(ProstCodec::<R, M>::default(), strictness).unary(service, request).await,
+            )
         })
     }
 
     /// Answers with the stream of a subscription.
     ///
-    /// grpc-go sends a stream's response headers only with its first message; with `lazy_headers`
-    /// this gateway does so too, and the client's call does not return before.
+    /// With `lazy_headers` the client's call does not return before the first message.
     pub(crate) fn subscribe<'a, M, T, S>(
         self,
         mut subscribe: impl FnMut(M) -> Result<S, Status> + Send + 'a,
@@ -112,7 +115,7 @@ impl Call {
         T: Message + 'static,
         S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
     {
-        let Self { request, lazy_headers, denied, .. } = self;
+        let Self { request, strictness, denied, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
                 let subscribed = match &denied {
@@ -121,21 +124,42 @@ impl Call {
                 };
                 async move {
                     let mut stream = subscribed?;
-                    let first = if lazy_headers { stream.next().await } else { None };
+                    let first = if strictness.lazy_headers { stream.next().await } else { None };
                     let first = first.transpose()?.map(Ok);
                     let stream: BoxStream<T> = Box::pin(tokio_stream::iter(first).chain(stream));
                     Ok(Response::new(stream))
                 }
             });
-            let codec = ProstCodec::<T, M>::default();
-            as_grpc_go(grpc(codec).server_streaming(service, request).await)
+            let codec = StreamCodec::<T, M>(strictness.single_frames, PhantomData);
+            as_grpc_go(grpc(codec, strictness).server_streaming(service, request).await)
         })
     }
 }
 
-fn grpc<C: tonic::codec::Codec>(codec: C) -> tonic::server::Grpc<C> {
+/// The codec of a stream, which may send each message in a DATA frame of its own.
+struct StreamCodec<T, M>(bool, PhantomData<(T, M)>);
+
+impl<T: Message + 'static, M: Message + Default + 'static> Codec for StreamCodec<T, M> {
+    type Encode = T;
+    type Decode = M;
+    type Encoder = <ProstCodec<T, M> as Codec>::Encoder;
+    type Decoder = <ProstCodec<T, M> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        if self.0 {
+            return ProstCodec::<T, M>::raw_encoder(BufferSettings::new(SINGLE_FRAME_BUFFER, 0));
+        }
+        ProstCodec::<T, M>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<T, M>::default().decoder()
+    }
+}
+
+fn grpc<C: Codec>(codec: C, strictness: Strictness) -> tonic::server::Grpc<C> {
     tonic::server::Grpc::new(codec)
-        .max_decoding_message_size(MESSAGE_SIZE_MAX)
+        .max_decoding_message_size(strictness.max_recv_size)
         .max_encoding_message_size(usize::MAX)
 }
 

@@ -97,7 +97,7 @@ impl Control {
             Fault::Latency { ms } => rules.latency = Duration::from_millis((*ms).into()),
             Fault::LateAnswers { ms } => rules.answer_delay = Duration::from_millis((*ms).into()),
             Fault::Packages { serve } => rules.packages = *serve,
-            Fault::LazyHeaders { on } => rules.lazy_headers = *on,
+            Fault::LazyHeaders { on } => rules.strictness.lazy_headers = *on,
             _ => {}
         });
     }

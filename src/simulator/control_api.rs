@@ -29,6 +29,7 @@ pub(crate) async fn serve(control: Control, listener: TcpListener) {
         .route("/devices", get(devices))
         .route("/pending", get(pending))
         .route("/fault", post(fault))
+        .route("/schema", get(schema))
         .layer(middleware::from_fn(guard))
         .with_state(control);
     if let Err(error) = axum::serve(listener, routes).await {
@@ -69,9 +70,14 @@ async fn help() -> Json<Value> {
         "GET /state": "counts, subscriptions with what was discarded, calls by method",
         "GET /devices": "every device of the site, with its entry in the managed list",
         "GET /pending": "devices that dial in and are refused",
+        "GET /schema": "the JSON Schema of a fault",
         "POST /fault": "apply a fault: {\"do\": \"power_off\", \"devices\": [540092578]}",
         "faults": Fault::VARIANTS,
     }))
+}
+
+async fn schema() -> Json<Value> {
+    Json(schemars::schema_for!(Fault).into())
 }
 
 async fn state(State(control): State<Control>) -> Json<Value> {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gateway::{Gateway, Millis};
@@ -12,7 +13,7 @@ use super::site::{self, Device, Mode};
 use super::storm::Storm;
 
 /// Something that goes wrong in the simulation, or is set right again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::VariantNames)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, strum::VariantNames)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fault {
@@ -58,6 +59,7 @@ pub enum Fault {
     AddDevice {
         id: u32,
         #[serde(rename = "type", with = "site::kind")]
+        #[schemars(with = "String")]
         kind: i32,
         ip: std::net::Ipv4Addr,
         #[serde(default)]

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
+
+use super::strictness::Strictness;
 
 /// The services whose calls are counted.
 const SERVICES: [&str; 6] = [
@@ -46,7 +49,9 @@ impl Package {
 }
 
 /// Which package names are served; a call with the others is answered UNIMPLEMENTED.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "kebab-case")]
 pub enum Packages {
@@ -78,15 +83,14 @@ pub(crate) struct CallError {
 }
 
 /// How calls are treated; faults change it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CallRules {
     pub(crate) packages: Packages,
     /// The delay of every call.
     pub(crate) latency: Duration,
     /// The delay of every answer once it is made.
     pub(crate) answer_delay: Duration,
-    /// Whether a stream's response headers wait for its first message.
-    pub(crate) lazy_headers: bool,
+    pub(crate) strictness: Strictness,
     /// Errors by method; `*` is any.
     pub(crate) errors: BTreeMap<String, CallError>,
 }
@@ -105,19 +109,21 @@ impl CallRules {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     rules: CallRules,
     calls: BTreeMap<String, u64>,
 }
 
 /// The rules of a running gateway, and the number of its calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Interceptor(Mutex<State>);
 
 impl Interceptor {
-    pub(crate) fn new(packages: Packages, lazy_headers: bool) -> Arc<Self> {
-        let rules = CallRules { packages, lazy_headers, ..CallRules::default() };
+    pub(crate) fn new(packages: Packages, strictness: Strictness) -> Arc<Self> {
+        let (latency, answer_delay) = (Duration::ZERO, Duration::ZERO);
+        let errors = BTreeMap::new();
+        let rules = CallRules { packages, latency, answer_delay, strictness, errors };
         Arc::new(Self(Mutex::new(State { rules, calls: BTreeMap::new() })))
     }
 
@@ -129,8 +135,8 @@ impl Interceptor {
         change(&mut self.lock().rules);
     }
 
-    pub(crate) fn lazy_headers(&self) -> bool {
-        self.lock().rules.lazy_headers
+    pub(crate) fn strictness(&self) -> Strictness {
+        self.lock().rules.strictness
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
@@ -194,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_injected_error_is_returned_as_often_as_asked_for() {
-        let interceptor = Interceptor::default();
+        let interceptor = Interceptor::new(Packages::Both, Strictness::REAL);
         let error = CallError { status: Status::internal("injected"), times: Some(2) };
         interceptor.update(|rules| {
             rules.errors.insert("GetDeviceList".to_owned(), error);

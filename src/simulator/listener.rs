@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certs::Identity;
 use super::gate::{ConnectionGates, GatedStream};
+use super::ping_guard::PingGuard;
 use crate::net::{self, TcpListener, TcpStream};
 
 /// Connections that may be in their TLS handshake at once; more wait in the kernel.
@@ -64,7 +65,7 @@ pub(crate) fn tls(
 }
 
 /// A connection ready for the server.
-pub(crate) type Connection = TlsStream<GatedStream>;
+pub(crate) type Connection = PingGuard<TlsStream<GatedStream>>;
 
 /// Accepts connections on one port while it is to be open.
 pub(crate) struct Listener {
@@ -75,6 +76,7 @@ pub(crate) struct Listener {
     pub(crate) open: watch::Receiver<bool>,
     /// Whether the port is open.
     pub(crate) is_open: watch::Sender<bool>,
+    pub(crate) enforces_pings: bool,
     pub(crate) ready: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -121,12 +123,12 @@ impl Listener {
         // Without this, small status messages would wait for acknowledgements.
         let _ = stream.set_nodelay(true);
         let handshake = self.tls.accept(self.gates.guard(stream));
-        let ready = self.ready.clone();
+        let (ready, enforces_pings) = (self.ready.clone(), self.enforces_pings);
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => {
                     // Fails when the server has ended.
-                    let _ = ready.send(Ok(stream)).await;
+                    let _ = ready.send(Ok(PingGuard::new(stream, enforces_pings))).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake timed out"),

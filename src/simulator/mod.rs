@@ -30,6 +30,7 @@ mod listener;
 mod master;
 mod master_services;
 mod messages;
+mod ping_guard;
 mod queue;
 mod scenario;
 mod selector;
@@ -38,10 +39,11 @@ mod settings;
 mod site;
 mod storm;
 mod storm_runner;
+mod strictness;
 mod world;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,6 +65,7 @@ pub use settings::{DEVICES_COUNT, MasterSettings, Settings};
 pub use site::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
 pub use storm::{Pattern, Storm};
 pub use storm_runner::{NothingManaged, StormReport};
+pub use strictness::Strictness;
 
 use crate::net;
 use gate::ConnectionGates;
@@ -128,7 +131,7 @@ impl Simulator {
         };
 
         let world = world(&settings);
-        let interceptor = Interceptor::new(settings.packages, settings.lazy_headers);
+        let interceptor = Interceptor::new(settings.packages, settings.strictness);
         let gates = Arc::new(ConnectionGates::default());
         let (open, to_be_open) = watch::channel(true);
         let (is_open, open_now) = watch::channel(true);
@@ -139,6 +142,7 @@ impl Simulator {
             gates: gates.clone(),
             open: to_be_open,
             is_open,
+            enforces_pings: settings.strictness.enforces_pings,
             ready,
         };
         let master = settings.master.as_ref().map(|one| Master::new(world.clone(), one));
@@ -147,9 +151,12 @@ impl Simulator {
             master: master.clone(),
             interceptor: interceptor.clone(),
             address: settings.gateway_address,
+            order: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
         };
         let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
-        let server = Server::builder().add_routes(Routes::from(routes));
+        let server = Server::builder().http2_max_header_list_size(services::HEADERS_MAX);
+        let mut server = server;
+        let server = server.add_routes(Routes::from(routes));
         let (stop, stopped) = oneshot::channel::<()>();
 
         let mut tasks = JoinSet::new();
@@ -255,7 +262,9 @@ impl Clients {
 }
 
 fn world(settings: &Settings) -> Arc<World> {
-    let rules = Rules { timing: settings.timing.clone(), reports_tries: settings.reports_tries };
+    // A gateway of V1.4 does not know that status.
+    let reports_tries = settings.reports_tries && settings.packages != Packages::Bare;
+    let rules = Rules { timing: settings.timing.clone(), reports_tries };
     let world = World::new(settings.seed, |clock| {
         let single = [("gateway".to_owned(), settings.devices.clone())];
         let gateways = settings.master.as_ref().map_or(&single[..], |one| &one.gateways);

@@ -66,8 +66,13 @@ impl<T: Clone> Subscriptions<T> {
 
     /// Offers changes to every subscription, and drops those whose reader is gone.
     pub(crate) fn offer(&mut self, changes: &[T]) {
-        self.queues.retain(|queue| Arc::strong_count(queue) > 1);
+        self.remove_unread();
         self.queues.iter().for_each(|queue| lock(queue).offer(changes));
+    }
+
+    /// Removes the subscriptions whose reader is gone.
+    fn remove_unread(&mut self) {
+        self.queues.retain(|queue| Arc::strong_count(queue) > 1);
     }
 
     /// Ends every subscription now with `outcome`, and drops what is queued.
@@ -80,7 +85,8 @@ impl<T: Clone> Subscriptions<T> {
         }
     }
 
-    pub(crate) fn reports(&self) -> Vec<SubscriptionReport> {
+    pub(crate) fn reports(&mut self) -> Vec<SubscriptionReport> {
+        self.remove_unread();
         self.queues.iter().map(|queue| lock(queue).report()).collect()
     }
 }
@@ -163,7 +169,6 @@ mod tests {
         let report = subscriptions.reports()[0];
         assert_eq!((report.offered, report.discarded, report.taken), (6, 2, 4));
         drop(stream);
-        subscriptions.offer(&[7]);
         assert!(subscriptions.reports().is_empty());
     }
 

@@ -1,5 +1,6 @@
 //! Words of faults: which devices, and statuses and codes by number or name.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::Code;
 
@@ -8,7 +9,7 @@ use super::site;
 use crate::proto::connect::Status;
 
 /// The devices that a fault affects.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "`devices` is \"all\", a list of IDs, { random = 5 } or \
@@ -32,6 +33,7 @@ pub enum Devices {
     Kind {
         /// A number of `gsdk.device.Type`.
         #[serde(rename = "type", with = "site::kind")]
+        #[schemars(with = "String")]
         kind: i32,
     },
 }
@@ -75,7 +77,7 @@ impl Devices {
 }
 
 /// The word `all`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AllWord {
     /// All devices.
@@ -83,13 +85,15 @@ pub enum AllWord {
 }
 
 /// A status by number or name (`tls_connected`, `0x203`, `unknown_0x203`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "NumberOrName", into = "i32")]
+#[schemars(with = "NumberOrName")]
 pub struct StatusCode(pub i32);
 
 /// A gRPC code by number or name (`unavailable`); UNAVAILABLE if not said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "NumberOrName", into = "i32")]
+#[schemars(with = "NumberOrName")]
 pub struct GrpcCode(pub Code);
 
 impl Default for GrpcCode {
@@ -110,7 +114,8 @@ impl From<GrpcCode> for i32 {
     }
 }
 
-#[derive(Deserialize)]
+/// A number, or a name in any case.
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum NumberOrName {
     Number(i32),

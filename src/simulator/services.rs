@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -26,6 +26,11 @@ use crate::proto::connect::*;
 /// The only service of a master that needs no token.
 const LOGIN: &str = "login.Login";
 
+/// Most bytes of a call's headers that are read; more are refused below gRPC.
+pub(crate) const HEADERS_MAX: u32 = 16 << 20;
+/// Most bytes of a call's metadata; more are refused with a gRPC status.
+const METADATA_MAX: usize = 1 << 20;
+
 /// What a simulated gateway serves.
 pub(crate) struct Services {
     pub(crate) world: Arc<World>,
@@ -33,6 +38,8 @@ pub(crate) struct Services {
     pub(crate) interceptor: Arc<Interceptor>,
     /// The address of the gateway in its subnet.
     pub(crate) address: Ipv4Addr,
+    /// For the order of lists.
+    pub(crate) order: Mutex<fastrand::Rng>,
 }
 
 /// Answers one call.
@@ -40,11 +47,17 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
     let path = request.uri().path().to_owned();
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     let (service, package) = Package::split(service);
+    let headers = request.headers().iter();
+    let metadata: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if metadata > METADATA_MAX {
+        let message = format!("{metadata} bytes of metadata; at most {METADATA_MAX} are read");
+        return Status::resource_exhausted(message).into_http();
+    }
     let interceptor = &services.interceptor;
     if let Err(status) = interceptor.admit(service, package, method).await {
         return status.into_http();
     }
-    let call = Call::new(request, package, interceptor.lazy_headers());
+    let call = Call::new(request, package, interceptor.strictness());
     let answer = services.dispatch(service, method, call).await;
     interceptor.delay_answer().await;
     answer
@@ -87,8 +100,8 @@ impl Services {
                 self.at_gateway(call, move |index, r: SearchDeviceRequest| async move {
                     tokio::time::sleep(Duration::from_millis(r.timeout.into())).await;
                     self.world.ask(index, |gateway, _| {
-                        let device_infos = gateway.connections().subnet().search(self.address);
-                        Ok(SearchDeviceResponse { device_infos })
+                        let found = gateway.connections().search(r.timeout, self.address);
+                        Ok(SearchDeviceResponse { device_infos: self.in_any_order(found) })
                     })
                 })
             }
@@ -111,13 +124,19 @@ impl Services {
                 Ok(GetAcceptFilterResponse { filter })
             }),
             "GetPendingList" => self.ask(call, |gateway, _, ()| {
-                Ok(GetPendingListResponse { device_infos: gateway.connections().pending() })
+                Ok(GetPendingListResponse {
+                    device_infos: self.in_any_order(gateway.connections().pending()),
+                })
             }),
             "GetDeviceList" => self.ask(call, |gateway, _, ()| {
-                Ok(GetDeviceListResponse { device_infos: gateway.connections().list() })
+                Ok(GetDeviceListResponse {
+                    device_infos: self.in_any_order(gateway.connections().list()),
+                })
             }),
             "GetSlaveDevice" => self.ask(call, |gateway, _, ()| {
-                Ok(GetSlaveDeviceResponse { slave_device_infos: gateway.slaves() })
+                Ok(GetSlaveDeviceResponse {
+                    slave_device_infos: self.in_any_order(gateway.slaves()),
+                })
             }),
             "DisconnectAll" => self.ask(call, |gateway, now, ()| {
                 gateway.disconnect_all(now);
@@ -151,6 +170,14 @@ impl Services {
             }
             _ => return None,
         })
+    }
+
+    /// A list as a gateway gives it, whose order changes where it is strict.
+    fn in_any_order<T>(&self, mut rows: Vec<T>) -> Vec<T> {
+        if self.interceptor.strictness().shuffles_lists {
+            self.order.lock().unwrap_or_else(PoisonError::into_inner).shuffle(&mut rows);
+        }
+        rows
     }
 
     /// Answers a request to one gateway: with a master to the connected one that it names,

@@ -9,6 +9,7 @@ use super::fault::Step;
 use super::gateway::Timing;
 use super::interceptor::Packages;
 use super::site::{Device, mixed_devices};
+use super::strictness::Strictness;
 
 /// The default number of devices (contract, section 8).
 pub const DEVICES_COUNT: usize = 20;
@@ -36,8 +37,7 @@ pub struct Settings {
     pub reports_tries: bool,
     /// Which package names it serves.
     pub packages: Packages,
-    /// Sends a stream's response headers only with its first message, as grpc-go does.
-    pub lazy_headers: bool,
+    pub strictness: Strictness,
     /// The gateway's own address in its subnet, where devices in mode device-to-server dial.
     pub gateway_address: Ipv4Addr,
     /// For every random choice.
@@ -64,7 +64,7 @@ impl Default for Settings {
             timing: Timing::default(),
             reports_tries: true,
             packages: Packages::Both,
-            lazy_headers: false,
+            strictness: Strictness::REAL,
             gateway_address: Ipv4Addr::new(192, 168, 0, 2),
             seed: 1,
             master: None,
@@ -75,13 +75,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// For tests: `count` mixed devices, all managed, and short delays.
+    /// For tests: `count` mixed devices, all managed, short delays, and a lenient gateway.
     #[must_use]
     pub fn fast(count: usize) -> Self {
         Self {
             devices: mixed_devices(0, 0, count),
             managed: true,
             timing: Timing::fast(),
+            strictness: Strictness::LENIENT,
             ..Self::default()
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::proto::device::Type;
@@ -25,7 +26,7 @@ const KINDS: [Type; 10] = [
 ];
 
 /// Which side dials (`ConnectionMode` on the wire).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The gateway dials the device.

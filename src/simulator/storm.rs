@@ -1,9 +1,10 @@
 //! Storms: many status changes in a given pattern, at a given rate or as fast as possible.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which devices a storm flips, in which order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
     /// All in turn: they lose their connections one after the other, then they come back, and so
@@ -20,7 +21,7 @@ pub enum Pattern {
 }
 
 /// Many status changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Storm {
     /// How many changes to report.

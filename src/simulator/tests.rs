@@ -2,6 +2,7 @@
 
 mod devices;
 mod master;
+mod strict;
 
 use std::time::Duration;
 

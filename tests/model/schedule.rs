@@ -52,7 +52,7 @@ pub(crate) type Step = (Duration, Act);
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) devices: Vec<Device>,
-    pub(crate) lazy_headers: bool,
+    pub(crate) is_strict: bool,
     pub(crate) tells_tries: bool,
     pub(crate) queue_size: u32,
     pub(crate) audit_s: u64,
@@ -105,7 +105,7 @@ impl Site {
             gsdk2mqtt::simulator::mixed_devices(at, at * 100 + rng.usize(0..5), rng.usize(1..=6));
         Self {
             devices,
-            lazy_headers: rng.bool(),
+            is_strict: rng.bool(),
             tells_tries: rng.bool(),
             queue_size: if rng.bool() { rng.u32(1..8) } else { 65_536 },
             audit_s: rng.u64(2..40),

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use gsdk2mqtt::bridge;
 use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Timing};
+use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Strictness, Timing};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -359,7 +359,11 @@ fn settings(at: usize, site: &Site, seed: u64) -> Settings {
         listen: address_of(Place::Gateway(at)),
         devices: site.devices.clone(),
         managed: true,
-        lazy_headers: site.lazy_headers,
+        strictness: Strictness {
+            lazy_headers: site.is_strict,
+            shuffles_lists: site.is_strict,
+            ..Strictness::LENIENT
+        },
         reports_tries: site.tells_tries,
         timing: Timing {
             reconnect_interval_ms: site.reconnect_ms,

@@ -1,6 +1,7 @@
 //! The connections between a gateway and its devices: made, refused, lost and made again.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::Rules;
 use super::admission::Admission;
@@ -10,7 +11,9 @@ use super::managed::{Managed, Origin};
 use super::reports::{Clock, Reports};
 use super::subnet::{Address, Dialed, Subnet};
 use super::time::{Millis, Timer, Timers};
-use crate::proto::connect::{AsyncConnectInfo, DeviceInfo, PendingDeviceInfo, Status};
+use crate::proto::connect::{
+    AsyncConnectInfo, DeviceInfo, PendingDeviceInfo, SearchDeviceInfo, Status,
+};
 use crate::simulator::site::Device;
 
 /// A device dials in within this long of being switched on or of its gateway's start.
@@ -20,26 +23,26 @@ const FIRST_DIAL_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Connections {
     rules: Rules,
+    seed: u64,
     rng: fastrand::Rng,
     subnet: Subnet,
     managed: BTreeMap<u32, Managed>,
     admission: Admission,
     timers: Timers,
     reports: Reports,
-    logs: Logs,
 }
 
 impl Connections {
     pub(crate) fn new(rules: Rules, clock: Clock, seed: u64) -> Self {
         Self {
             rules,
+            seed,
             rng: fastrand::Rng::with_seed(seed),
             subnet: Subnet::default(),
             managed: BTreeMap::new(),
             admission: Admission::default(),
             timers: Timers::default(),
             reports: Reports::new(clock),
-            logs: Logs::default(),
         }
     }
 
@@ -64,6 +67,12 @@ impl Connections {
         self.managed.iter().map(|(&id, entry)| entry.info(id)).collect()
     }
 
+    /// The devices that answer a search within this time.
+    pub(crate) fn search(&self, timeout_ms: u32, server: Ipv4Addr) -> Vec<SearchDeviceInfo> {
+        let needs_ms = |id| self.rules.timing.search_ms(self.seed ^ u64::from(id));
+        self.subnet.search(server, |id| needs_ms(id) <= u64::from(timeout_ms))
+    }
+
     /// Whether there is such a device, in the subnet or in the list.
     pub(crate) fn knows(&self, id: u32) -> bool {
         self.subnet.get(id).is_some() || self.managed.contains_key(&id)
@@ -85,7 +94,7 @@ impl Connections {
     }
 
     pub(crate) fn logs_mut(&mut self) -> &mut Logs {
-        &mut self.logs
+        self.subnet.logs_mut()
     }
 
     pub(crate) fn reports_mut(&mut self) -> &mut Reports {
@@ -216,8 +225,7 @@ impl Connections {
             return false;
         };
         (entry.kind, entry.mode) = (device.kind, device.mode);
-        self.subnet.connect(id);
-        self.logs.connected(id, self.reports.unix_seconds(now));
+        self.subnet.connect(id, self.reports.unix_seconds(now));
         for timer in [Timer::Async(id), Timer::DialIn(id), Timer::KeepAlive(id)] {
             self.timers.cancel(timer);
         }
@@ -240,8 +248,7 @@ impl Connections {
         if !self.subnet.is_connected(id) {
             return;
         }
-        self.subnet.disconnect(id);
-        self.logs.disconnected(id, self.reports.unix_seconds(now));
+        self.subnet.disconnect(id, self.reports.unix_seconds(now));
         self.timers.cancel(Timer::KeepAlive(id));
         if self.managed.get(&id).is_some_and(Managed::reconnects) {
             self.schedule_try(now, id, self.rules.timing.reconnect_interval_ms);
@@ -351,11 +358,7 @@ impl Connections {
         self.managed.clear();
         self.admission = Admission::default();
         self.timers.clear();
-        self.logs.forget_monitored();
-        for id in self.subnet.connected() {
-            self.logs.disconnected(id, self.reports.unix_seconds(now));
-        }
-        for id in self.subnet.disconnect_all() {
+        for id in self.subnet.disconnect_all(self.reports.unix_seconds(now)) {
             self.schedule_first_dial_in(now, id);
         }
     }

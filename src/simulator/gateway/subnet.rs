@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
+use super::logs::Logs;
 use crate::proto::connect::{SearchDeviceInfo, Status};
 use crate::simulator::site::{Device, Mode};
 
@@ -66,6 +67,7 @@ pub(crate) struct Subnet {
     by_address: HashMap<(Ipv4Addr, u16), u32>,
     /// Devices with a connection to the gateway, never more than one each.
     connected: BTreeSet<u32>,
+    logs: Logs,
     /// Whether the gateway's network to the devices is down.
     down: bool,
 }
@@ -125,12 +127,18 @@ impl Subnet {
         self.connected.iter().copied().collect()
     }
 
-    pub(crate) fn connect(&mut self, id: u32) {
+    pub(crate) fn connect(&mut self, id: u32, unix_s: u32) {
         self.connected.insert(id);
+        self.logs.connected(id, unix_s);
     }
 
-    pub(crate) fn disconnect(&mut self, id: u32) {
+    pub(crate) fn disconnect(&mut self, id: u32, unix_s: u32) {
         self.connected.remove(&id);
+        self.logs.disconnected(id, unix_s);
+    }
+
+    pub(crate) fn logs_mut(&mut self) -> &mut Logs {
+        &mut self.logs
     }
 
     /// The status of a device's connection once it is up.
@@ -139,9 +147,10 @@ impl Subnet {
         if ssl { Status::TlsConnected.into() } else { Status::TcpConnected.into() }
     }
 
-    /// Ends all connections; returns the IDs of all devices.
-    pub(crate) fn disconnect_all(&mut self) -> Vec<u32> {
-        self.connected.clear();
+    /// Ends all connections and monitoring; returns the IDs of all devices.
+    pub(crate) fn disconnect_all(&mut self, unix_s: u32) -> Vec<u32> {
+        self.connected().into_iter().for_each(|id| self.disconnect(id, unix_s));
+        self.logs.forget_monitored();
         self.devices.keys().copied().collect()
     }
 
@@ -175,10 +184,15 @@ impl Subnet {
         }
     }
 
-    /// The answers to a broadcast: every device that is switched on, connected or not. `server` is
-    /// the address that devices in mode device-to-server dial.
-    pub(crate) fn search(&self, server: Ipv4Addr) -> Vec<SearchDeviceInfo> {
+    /// The answers to a broadcast: devices that are switched on, connected or not, and that answer
+    /// in time. `server` is the address that devices in mode device-to-server dial.
+    pub(crate) fn search(
+        &self,
+        server: Ipv4Addr,
+        is_in_time: impl Fn(u32) -> bool,
+    ) -> Vec<SearchDeviceInfo> {
         let responding = self.devices().filter(|device| self.is_up() && device.powered);
+        let responding = responding.filter(|device| is_in_time(device.id));
         let info = |device: &Device| SearchDeviceInfo {
             device_id: device.id,
             r#type: device.kind,

@@ -25,6 +25,9 @@ pub struct Timing {
     /// A dead device is noticed at latest after this long: the gateway's keep-alive, 32 s (wire,
     /// section 3). The moment is drawn by the seed. 0: at once.
     pub keep_alive_ms: u64,
+    /// The shortest and the longest time that a device needs to answer a search.
+    pub search_min_ms: u64,
+    pub search_max_ms: u64,
 }
 
 impl Default for Timing {
@@ -36,6 +39,8 @@ impl Default for Timing {
             connect_timeout_ms: 3_000,
             dial_interval_ms: 5_000,
             keep_alive_ms: 32_000,
+            search_min_ms: 300,
+            search_max_ms: 1_500,
         }
     }
 }
@@ -52,7 +57,15 @@ impl Timing {
             connect_timeout_ms: 50,
             dial_interval_ms: 100,
             keep_alive_ms: 0,
+            search_min_ms: 0,
+            search_max_ms: 0,
         }
+    }
+
+    /// How long a device needs to answer a search: the same each time for the same seed.
+    pub(crate) fn search_ms(&self, seed: u64) -> u64 {
+        let longest = self.search_max_ms.max(self.search_min_ms);
+        fastrand::Rng::with_seed(seed).u64(self.search_min_ms..=longest)
     }
 }
 

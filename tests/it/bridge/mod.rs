@@ -15,3 +15,4 @@ mod own_requests;
 mod readiness;
 mod refusals;
 mod restarts;
+mod strict;
