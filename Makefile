@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema nightly demo bench advisories msrv archive deb image sbom release-notes
+.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -16,6 +16,7 @@ help:
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
+	@echo "make test-simulator-node  a client in Node against the simulated gateway (needs npm)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
@@ -93,6 +94,13 @@ test-demo-clients:
 	npm install --silent --no-audit --no-fund --prefix target/tools/demo-clients mqtt@^5.16
 	cargo build --locked
 	node tests/demo/mqttjs.test.mjs
+
+# The client in Python is a part of `make test`; this one needs npm.
+test-simulator-node:
+	npm install --silent --no-audit --no-fund --prefix target/tools/simulator-client \
+		@grpc/grpc-js@^1.14 @grpc/proto-loader@^0.8
+	cargo build --locked
+	node --test tests/simulator/client.test.mjs
 
 # Node-RED 4, since 5 needs a newer Node.js than Debian has.
 test-nodered: tools

@@ -6,18 +6,24 @@ The program is target/debug/gsdk2mqtt, or what GSDK2MQTT_BIN names. Stubs are ma
 """
 
 import importlib
+import json
 import os
 import pathlib
 import queue
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 import grpc
+import jsonschema
 from google.protobuf import any_pb2  # noqa: F401  (registers Any for the details)
 from grpc_status import rpc_status
 from grpc_tools import protoc
@@ -64,8 +70,9 @@ class Gateway:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         self.address = re.search(r" on (\S+)", line).group(1)
-        # The rest is for people, but the pipe may not fill up.
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self.lines = []
+        self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
+        self.reader.start()
 
     def file(self, name):
         return pathlib.Path(self.certs, name).read_bytes()
@@ -84,6 +91,7 @@ class Gateway:
     def stop(self):
         self.process.terminate()
         self.process.wait(10)
+        self.reader.join(10)
         self.process.stdout.close()
 
 
@@ -92,8 +100,8 @@ class Statuses:
 
     def __init__(self, stub, messages):
         self.seen = queue.Queue()
+        # The response headers come with the first change only, so nothing waits for them.
         self.call = stub.SubscribeStatus(messages.SubscribeStatusRequest(queueSize=128))
-        self.call.initial_metadata()
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
@@ -129,6 +137,8 @@ class Session:
         cls.m = cls.stubs["connect"]
         cls.stub = cls.stubs["connect_rpc"].ConnectStub(cls.channel)
         cls.statuses = Statuses(cls.stub, cls.m)
+        # A device needs up to 1.5 s to answer a search.
+        cls.site = cls.search(1500)
 
     @classmethod
     def tearDownClass(cls):
@@ -136,12 +146,14 @@ class Session:
         cls.channel.close()
         cls.gateway.stop()
 
-    def found(self):
-        request = self.m.SearchDeviceRequest(timeout=200)
-        return self.stub.SearchDevice(request, timeout=5).deviceInfos
+    @classmethod
+    def search(cls, milliseconds):
+        request = cls.m.SearchDeviceRequest(timeout=milliseconds)
+        found = cls.stub.SearchDevice(request, timeout=5).deviceInfos
+        return sorted(found, key=lambda one: one.deviceID)
 
     def plain(self):
-        return [one for one in self.found() if not one.useSSL and not one.connectionMode]
+        return [one for one in self.site if not one.useSSL and not one.connectionMode]
 
     def listed(self):
         devices = self.stub.GetDeviceList(self.m.GetDeviceListRequest()).deviceInfos
@@ -158,8 +170,12 @@ class Session:
 
     def test_1_search(self):
         begun = time.monotonic()
-        found = self.found()
-        self.assertGreaterEqual(time.monotonic() - begun, 0.2)
+        some = len(self.search(700))
+        self.assertGreaterEqual(time.monotonic() - begun, 0.7)
+        self.assertTrue(0 < some < 20, some)
+        self.assertEqual(len(self.search(700)), some, "the same each time")
+        self.assertEqual(self.search(5), [], "the time is in milliseconds")
+        found = self.site
         self.assertEqual(len(found), 20)
         self.assertTrue(any(one.useSSL for one in found))
         self.assertTrue(any(one.connectionMode == self.m.DEVICE_TO_SERVER for one in found))
@@ -179,7 +195,7 @@ class Session:
         nobody = self.m.SearchDeviceInfo(IPAddr="192.168.77.77", port=51211)
         error = self.failure(lambda: self.connect(nobody))
         self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
-        secure = next(one for one in self.found() if one.useSSL and not one.connectionMode)
+        secure = next(one for one in self.site if one.useSSL and not one.connectionMode)
         self.failure(lambda: self.connect(secure, ssl=False))
         self.assertEqual(self.connect(secure, ssl=True), secure.deviceID)
         self.statuses.until(secure.deviceID, self.m.TLS_CONNECTED)
@@ -217,7 +233,7 @@ class Session:
         self.assertLess(abs(one.lastTry - time.time()), 5)
         current = self.stub.GetAcceptFilter(self.m.GetAcceptFilterRequest()).filter
         self.assertFalse(current.allowAll or current.deviceIDs)
-        secure = {found.deviceID: found.useSSL for found in self.found()}[one.deviceID]
+        secure = {found.deviceID: found.useSSL for found in self.site}[one.deviceID]
         wanted = self.m.TLS_CONNECTED if secure else self.m.TCP_CONNECTED
         current.deviceIDs.append(one.deviceID)
         self.stub.SetAcceptFilter(self.m.SetAcceptFilterRequest(filter=current))
@@ -259,7 +275,56 @@ class Session:
         self.stub.DisconnectAll(self.m.DisconnectAllRequest())
         self.assertEqual(list(self.listed()), [])
 
-    def test_6_what_a_client_gets_wrong(self):
+    def test_6_what_a_device_says_of_itself(self):
+        device = self.plain()[4]
+        d, e = self.stubs["device"], self.stubs["event"]
+        devices = self.stubs["device_rpc"].DeviceStub(self.channel)
+        events = self.stubs["event_rpc"].EventStub(self.channel)
+        request = d.GetInfoRequest(deviceID=device.deviceID)
+        error = self.failure(lambda: devices.GetInfo(request))
+        self.assertEqual(error.code(), grpc.StatusCode.NOT_FOUND)
+        self.connect(device)
+        info = devices.GetInfo(request).info
+        self.assertRegex(info.MACAddr, "^00:17:fc(:[0-9a-f]{2}){3}$")
+        self.assertTrue(info.modelName and info.firmwareVersion, info)
+        request = d.GetCapabilityInfoRequest(deviceID=device.deviceID)
+        capabilities = devices.GetCapabilityInfo(request).capInfo
+        self.assertEqual(capabilities.type, device.type)
+        self.assertTrue(capabilities.cardSupported)
+        ids = e.EnableMonitoringMultiRequest(deviceIDs=[device.deviceID])
+        events.EnableMonitoringMulti(ids)
+        logs = events.SubscribeRealtimeLog(e.SubscribeRealtimeLogRequest(queueSize=16))
+        request = e.GetLogRequest(deviceID=device.deviceID, startEventID=0, maxNumOfLog=16)
+        codes = [log.eventCode for log in events.GetLog(request).events]
+        self.assertEqual(codes, [0x3B00])
+        self.stub.Disconnect(self.m.DisconnectRequest(deviceIDs=[device.deviceID]))
+        self.connect(device)
+        log = next(logs)
+        self.assertEqual((log.deviceID, log.eventCode), (device.deviceID, 0x3B00))
+        logs.cancel()
+        request = e.DisableMonitoringRequest(deviceID=device.deviceID)
+        events.DisableMonitoring(request)
+        self.stub.Disconnect(self.m.DisconnectRequest(deviceIDs=[device.deviceID]))
+
+    def test_7_what_a_gateway_does_not_serve(self):
+        prefix = self.m.DESCRIPTOR.package.replace("connect", "")
+        for path, message in [
+            ("user.User/GetList", "unknown service %suser.User"),
+            ("device.Device/GetTime", "unknown method GetTime for service %sdevice.Device"),
+        ]:
+            call = self.channel.unary_unary("/" + prefix + path)
+            error = self.failure(lambda: call(b""))
+            self.assertEqual(error.code(), grpc.StatusCode.UNIMPLEMENTED)
+            self.assertEqual(error.details(), message % prefix)
+
+    def test_8_large_metadata(self):
+        request = self.m.GetDeviceListRequest()
+        self.stub.GetDeviceList(request, metadata=[("x", "y" * 20_000)])
+        large = [("x-%d" % number, "y" * 16_000) for number in range(80)]
+        error = self.failure(lambda: self.stub.GetDeviceList(request, metadata=large))
+        self.assertEqual(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    def test_9_what_a_client_gets_wrong(self):
         wrong = grpc.StatusCode.INVALID_ARGUMENT
         bad = self.m.SearchDeviceInfo(IPAddr="nowhere", port=51211)
         self.assertEqual(self.failure(lambda: self.connect(bad)).code(), wrong)
@@ -308,13 +373,140 @@ class Master(unittest.TestCase):
             ids = gateways.GetList(NEWER["gateway"].GetListRequest(), metadata=metadata).gatewayIDs
             self.assertEqual(list(ids), ["gateway1", "gateway2"])
             stub = NEWER["connect_master_rpc"].ConnectMasterStub(channel)
-            request = connect.SearchDeviceRequest(gatewayID="gateway2", timeout=50)
+            request = connect.SearchDeviceRequest(gatewayID="gateway2", timeout=1500)
             found = stub.SearchDevice(request, metadata=metadata).deviceInfos
             self.assertEqual(len(found), 5)
+            one = next(d for d in found if not d.useSSL and not d.connectionMode)
+            info = NEWER["connect"].ConnectInfo(IPAddr=one.IPAddr, port=one.port)
+            dial = connect.ConnectRequest(gatewayID="gateway2", connectInfo=info)
+            self.assertEqual(stub.Connect(dial, metadata=metadata).deviceID, one.deviceID)
+            device = NEWER["device"]
+            devices = NEWER["device_rpc"].DeviceStub(channel)
+            ask = device.GetInfoRequest(deviceID=one.deviceID)
+            self.assertTrue(devices.GetInfo(ask, metadata=metadata).info.modelName)
             with self.assertRaises(grpc.RpcError) as caught:
                 stub.SearchDevice(request)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
             channel.close()
+        finally:
+            gateway.stop()
+
+
+class Printed(unittest.TestCase):
+    """The first call works as `simulate` prints it, in a shell in the source."""
+
+    def answers(self, *arguments):
+        """The answers to the printed commands."""
+        gateway = Gateway(*arguments)
+        path = tempfile.mkdtemp(dir=WORK.name)
+        os.symlink(BINARY, path + "/gsdk2mqtt")
+        if not shutil.which("grpcurl"):
+            script = pathlib.Path(path, "grpcurl")
+            helper = ROOT / "tests/simulator/grpcurl.py"
+            script.write_text('#!/bin/sh\nexec "%s" "%s" "$@"\n' % (sys.executable, helper))
+            script.chmod(0o755)
+        try:
+            commands, deadline = None, time.monotonic() + 10
+            # Complete once nothing more comes.
+            while not commands or commands != self.commands(gateway):
+                self.assertLess(time.monotonic(), deadline, gateway.lines)
+                commands = self.commands(gateway)
+                time.sleep(0.3)
+            environment = {**os.environ, "PATH": path + ":" + os.environ["PATH"]}
+            run = subprocess.run(
+                ["sh", "-e", "-c", commands],
+                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+            )
+            self.assertEqual(run.returncode, 0, run)
+            return run.stdout
+        finally:
+            gateway.stop()
+
+    @staticmethod
+    def commands(gateway):
+        return "".join(gateway.lines).partition("a first call")[2].partition("\n")[2]
+
+    def test_of_a_device_gateway(self):
+        answers = self.answers("--devices", "3")
+        self.assertEqual(answers.count("540092578"), 2, answers)
+
+    def test_of_an_older_gateway(self):
+        answers = self.answers("--devices", "3", "--packages", "bare")
+        self.assertEqual(answers.count("540092578"), 1, answers)
+
+    def test_of_a_master(self):
+        answers = self.answers("--gateways", "2", "--devices", "3")
+        self.assertEqual(json.loads(answers), {"gatewayIDs": ["gateway1", "gateway2"]})
+
+
+class ControlApi(unittest.TestCase):
+    """The schema takes what the API takes, and refuses what it refuses."""
+
+    GOOD = [
+        {"do": "power_off", "devices": {"random": 1}},
+        {"do": "power_on"},
+        {"do": "drop", "devices": "all"},
+        {"do": "silent", "devices": [540092578], "status": "tls_connected"},
+        {"do": "tell", "devices": [4711], "status": 515},
+        {"do": "repeat", "devices": {"type": "bioentry_w2"}},
+        {"do": "device_network", "up": True},
+        {"do": "clock_skew", "seconds": -7},
+        {"do": "manage"},
+        {"do": "add_device", "id": 9, "type": "xpass2", "ip": "10.9.9.9", "mode": "device_to_server"},
+        {"do": "remove_device", "devices": [9]},
+        {"do": "firmware", "version": "1.2.3"},
+        {"do": "refuse_registration", "devices": [9], "on": True},
+        {"do": "storm", "changes": 4, "per_second": 100, "pattern": "random", "seed": 3},
+        {"do": "client_network", "up": True},
+        {"do": "freeze", "on": False},
+        {"do": "end_streams", "code": "resource_exhausted"},
+        {"do": "fail", "method": "Connect", "code": 14, "message": "no", "times": 2},
+        {"do": "heal"},
+        {"do": "latency", "ms": 0},
+        {"do": "late_answers", "ms": 0},
+        {"do": "packages", "serve": "both"},
+        {"do": "lazy_headers", "on": True},
+        {"do": "gateway_link", "gateway": "gateway1", "up": True},
+        {"do": "expire_tokens"},
+        {"do": "cut_connections"},
+        {"do": "restart", "down_s": 0},
+    ]
+    BAD = [
+        {},
+        {"do": "explode"},
+        {"do": "power_off", "device": [1]},
+        {"do": "power_off", "devices": "some"},
+        {"do": "power_off", "devices": {"random": -1}},
+        {"do": "freeze"},
+        {"do": "clock_skew", "seconds": "many"},
+        {"do": "storm", "changes": 4, "speed": 9},
+        {"do": "packages", "serve": "newest"},
+        {"do": "latency", "ms": -1},
+    ]
+
+    def ask(self, path, body=None):
+        request = urllib.request.Request("http://%s%s" % (self.api, path), body)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def test_schema_and_api_agree(self):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.api = "127.0.0.1:%d" % probe.getsockname()[1]
+        gateway = Gateway("--manage", "--control", self.api)
+        try:
+            _, schema = self.ask("/schema")
+            validator = jsonschema.Draft202012Validator(schema)
+            validator.check_schema(schema)
+            _, overview = self.ask("/")
+            self.assertEqual({fault["do"] for fault in self.GOOD}, set(overview["faults"]))
+            for fault in self.GOOD + self.BAD:
+                with self.subTest(fault=fault):
+                    code, answer = self.ask("/fault", json.dumps(fault).encode())
+                    self.assertEqual(code, 200 if fault in self.GOOD else 400, answer)
+                    self.assertEqual(validator.is_valid(fault), code == 200)
         finally:
             gateway.stop()
 
