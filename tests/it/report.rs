@@ -78,6 +78,12 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let mut gateway = Gateway::start(3).await;
+    patiently("every door is connected", async {
+        while gateway.statuses().await.values().any(|status| !matches!(status, 1 | 2)) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
     let setup = Setup::new(broker.port, "");
     let keys = "unknown_after = \"1s\"\n[gateways.lobby.devices]\n\
                 7 = { name = \"<b>=1+1</b>\" }";
@@ -86,6 +92,7 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     let door = *gateway.statuses().await.keys().next().unwrap();
 
     // A door is down for a time that its events tell.
+    watcher.clear();
     let order = async |fault: &Fault| {
         let fault = serde_json::to_string(fault).unwrap();
         crate::harness::gateway::order(gateway.control_port(), &fault).await.unwrap();
