@@ -2,6 +2,7 @@
 //! invalid values.
 
 mod command_name;
+mod discovered_name;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,6 +15,7 @@ use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use command_name::{CommandClass, CommandName, CommandScope, UnknownCommand};
+pub use discovered_name::discovered_name;
 
 /// The longest name of a gateway, in bytes (contract, "General rules").
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;

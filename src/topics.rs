@@ -44,6 +44,12 @@ impl Topics {
         format!("{}/{}/info", self.base, self.bridge)
     }
 
+    /// `<base>/<bridge>/master/<name>/info`: retained.
+    #[must_use]
+    pub fn master_info(&self, master: &GatewayName) -> String {
+        format!("{}/{}/master/{master}/info", self.base, self.bridge)
+    }
+
     /// The bridge's own topics, which it subscribes to as well.
     #[must_use]
     pub fn own(&self) -> [String; 2] {
@@ -105,9 +111,14 @@ impl Topics {
         &self,
         gateways: impl IntoIterator<Item = &'a GatewayName>,
     ) -> Vec<String> {
-        let filter = |owner: &str| format!("{}/{owner}/request/#", self.base);
-        let gateways = gateways.into_iter().map(|gateway| filter(gateway.as_str()));
-        gateways.chain([filter(&self.bridge)]).collect()
+        let gateways = gateways.into_iter().map(|gateway| self.request_filter(gateway));
+        gateways.chain([format!("{}/{}/request/#", self.base, self.bridge)]).collect()
+    }
+
+    /// The filter of the requests to one gateway.
+    #[must_use]
+    pub fn request_filter(&self, gateway: &GatewayName) -> String {
+        format!("{}/{gateway}/request/#", self.base)
     }
 
     /// `<base>/<bridge>/request/<command>`.
@@ -168,6 +179,9 @@ mod tests {
         let device_id = DeviceId::new(7).unwrap();
         assert_eq!(topics.bridge_state(), "site/gsdk/bridge_2/state");
         assert_eq!(topics.bridge_info(), "site/gsdk/bridge_2/info");
+        let master = "site/gsdk/bridge_2/master/lobby/info";
+        assert_eq!(topics.master_info(&lobby), master);
+        assert_eq!(topics.owner(master), None);
         assert_eq!(topics.gateway_state(&lobby), "site/gsdk/lobby/state");
         assert_eq!(topics.gateway_info(&lobby), "site/gsdk/lobby/info");
         assert_eq!(topics.device_state(&lobby, device_id), "site/gsdk/lobby/7/state");

@@ -284,6 +284,14 @@ impl Broker {
         session.into_iter().chain(retained).flatten().min()
     }
 
+    /// Subscribes to the requests of one more gateway; where the bridge is not online yet, its
+    /// filter is among those of all.
+    pub(crate) fn subscribe_requests_of(&mut self, state: &State, filter: String) {
+        if state.publisher.is_online() {
+            self.requests.add(filter);
+        }
+    }
+
     /// Subscribes to the requests, once `online` is published; `owners`: of whose requests.
     pub(crate) fn subscribe_requests<'a>(
         &mut self,

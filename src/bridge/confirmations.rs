@@ -31,6 +31,11 @@ impl RequestSubscription {
         *self = Self { waiting, ..Self::default() };
     }
 
+    /// Adds the filter of one more gateway.
+    pub(crate) fn add(&mut self, filter: String) {
+        self.waiting.push_back(vec![filter]);
+    }
+
     /// The filters of the next packet, unless an acknowledgement is awaited.
     pub(crate) fn next_packet(&mut self) -> Option<Vec<String>> {
         if self.sent.is_none() {

@@ -1,16 +1,24 @@
 //! The gateways' links and the provisioning of what is missing at them: applies what they report.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::details::{DetailsRead, DetailsReader};
+use super::discovered::add_gateway;
+use super::masters::{self, Masters};
 use super::provisioner::{Provisioner, TaskResult};
+use super::settings::settings;
 use super::state::State;
+use crate::config;
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
-use crate::gsdk::{GatewayOptions, Link, LinkError, LinkReport, RpcObserver};
-use crate::payload::{AcceptFilterInfo, LastError};
+use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
+use crate::ids::{GatewayName, discovered_name};
+use crate::payload::{AcceptFilterInfo, GatewayEntry, LastError, MasterRef};
 
 /// Reports that may wait for the loop (design, decision 1). When full, the stream of a gateway that
 /// reports more is closed, and its list is read again.
@@ -20,10 +28,18 @@ const REPORTS_TAKEN_MAX: usize = 1_024;
 /// Results that may wait for the loop. A full queue makes only the provisioning tasks wait.
 const RESULTS_MAX: usize = 64;
 
-/// All gateways, in the order of the configuration.
+/// Gateways of one master that are discovered.
+const DISCOVERED_MAX: usize = 1_000;
+
+/// All gateways, in the order of the configuration, then as they are discovered.
 #[derive(Debug)]
 pub(crate) struct Gateways {
     gateways: Vec<Gateway>,
+    masters: Masters,
+    /// Gateways that the loop has not taken yet.
+    discovered: Vec<Discovered>,
+    /// The settings of discovered gateways.
+    forget_after: Option<Duration>,
     /// The senders keep the queues open when the last task has ended.
     reports: Queue<(GatewayIndex, LinkReport)>,
     results: Queue<TaskResult>,
@@ -41,10 +57,19 @@ struct Gateway {
     details: Option<DetailsReader>,
 }
 
+/// A gateway that its master lists and the configuration does not name.
+#[derive(Debug)]
+pub(crate) struct Discovered {
+    pub(crate) name: GatewayName,
+    pub(crate) gateway: config::Gateway,
+    pub(crate) access: GatewayAccess,
+}
+
 /// What has come from the gateways.
 #[derive(Debug)]
 pub(crate) enum GatewayInput {
     Reports(Vec<(GatewayIndex, LinkReport)>),
+    Master(masters::Report),
     Provisioned(TaskResult),
     Details(DetailsRead),
 }
@@ -52,9 +77,12 @@ pub(crate) enum GatewayInput {
 type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 impl Gateways {
-    pub(crate) fn new(reads_details: bool) -> Self {
+    pub(crate) fn new(reads_details: bool, forget_after: Option<Duration>) -> Self {
         Self {
             gateways: Vec::new(),
+            masters: Masters::new(),
+            discovered: Vec::new(),
+            forget_after,
             reports: mpsc::channel(REPORTS_MAX),
             results: mpsc::channel(RESULTS_MAX),
             details: mpsc::channel(RESULTS_MAX),
@@ -63,21 +91,88 @@ impl Gateways {
         }
     }
 
-    /// Starts the link of the next gateway.
+    /// Starts the link to a master, before those of its gateways.
+    pub(crate) fn start_master(
+        &mut self,
+        name: &GatewayName,
+        options: GatewayOptions,
+        discovers: bool,
+        observer: RpcObserver,
+    ) {
+        let (reports, stop) = (self.reports.0.clone(), self.stop.subscribe());
+        self.masters.start(name, options, discovers, reports, observer, stop);
+    }
+
+    /// Starts the link of the next gateway; `None` if it is behind a master that does not exist.
     pub(crate) fn start(
         &mut self,
-        options: GatewayOptions,
+        name: GatewayName,
+        target: GatewayTarget,
         observer: RpcObserver,
         declared: DesiredState,
-    ) {
-        let (index, name) = (GatewayIndex(self.gateways.len()), options.name.clone());
-        let (reports, results) = (self.reports.0.clone(), self.results.0.clone());
-        let link = Link::start(index, options, reports, observer, self.stop.subscribe());
+    ) -> Option<GatewayAccess> {
+        let index = GatewayIndex(self.gateways.len());
+        let link = match target {
+            GatewayTarget::Direct(options) => {
+                let reports = self.reports.0.clone();
+                Link::start(index, options, reports, observer, self.stop.subscribe())
+            }
+            GatewayTarget::Master { name: master, gateway_id, .. } => {
+                self.masters.link(&master)?.add(index, name.clone(), &gateway_id)
+            }
+        };
+        Some(self.add(name, link, declared))
+    }
+
+    fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) -> GatewayAccess {
+        let (index, results) = (GatewayIndex(self.gateways.len()), self.results.0.clone());
         let access = GatewayAccess::new(&link);
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
         let reader = || DetailsReader::new(index, access.clone(), self.details.0.clone());
         let details = self.reads_details.then(reader);
-        self.gateways.push(Gateway { link, access, provisioner, details });
+        self.gateways.push(Gateway { link, access: access.clone(), provisioner, details });
+        access
+    }
+
+    /// Takes those gateways that a master lists and that are not known yet.
+    fn discover(&mut self, state: &mut State, master: &GatewayName, ids: Vec<String>) {
+        for id in ids {
+            let behind = state.directory.behind(master).map(|(_, entry)| entry);
+            let has_id = |it: &MasterRef| it.gateway_id == id;
+            if behind.clone().any(|entry| entry.master.as_ref().is_some_and(has_id)) {
+                continue;
+            }
+            if behind.count() >= DISCOVERED_MAX {
+                tracing::warn!(%master, gateway = id, "too many gateways; not discovered");
+                return;
+            }
+            let directory = &state.directory;
+            let is_taken = |name: &GatewayName| {
+                directory.masters.contains_key(name) || directory.find(name).is_some()
+            };
+            let name = discovered_name(master, &id, is_taken);
+            let gateway = config::Gateway::discovered(master.clone(), id.clone());
+            let settings = settings(&gateway, self.forget_after);
+            let address = state.directory.masters.get(master).map(|facts| facts.address.clone());
+            let entry = GatewayEntry {
+                name: name.clone(),
+                address: address.unwrap_or_default(),
+                master: Some(MasterRef { name: master.clone(), gateway_id: id.clone() }),
+                area: None,
+                devices: Arc::default(),
+            };
+            let Some(link) = self.masters.link(master) else { return };
+            tracing::info!(%master, gateway = %name, gateway_id = id, "gateway discovered");
+            let link = link.add(GatewayIndex(self.gateways.len()), name.clone(), &id);
+            add_gateway(state, entry, settings);
+            let access = self.add(name.clone(), link, DesiredState::default());
+            self.discovered.push(Discovered { name, gateway, access });
+        }
+    }
+
+    /// The gateways that were discovered since the last call.
+    pub(crate) fn take_discovered(&mut self) -> Vec<Discovered> {
+        std::mem::take(&mut self.discovered)
     }
 
     /// The access to each gateway.
@@ -97,6 +192,7 @@ impl Gateways {
             _ = self.reports.1.recv_many(&mut reports, REPORTS_TAKEN_MAX) => {}
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
             Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
+            Some(report) = self.masters.next() => return GatewayInput::Master(report),
         }
         GatewayInput::Reports(reports)
     }
@@ -126,6 +222,10 @@ impl Gateways {
                     self.link_report(state, gateway, report);
                 }
             }
+            GatewayInput::Master((name, report)) => {
+                let ids = self.masters.apply(state, &name, report);
+                self.discover(state, &name, ids);
+            }
             GatewayInput::Provisioned(result) => {
                 if let Some(provisioner) = self.provisioner(result.gateway) {
                     provisioner.finished(state, result);
@@ -145,9 +245,12 @@ impl Gateways {
     fn link_report(&mut self, state: &mut State, gateway: GatewayIndex, report: LinkReport) {
         match report {
             LinkReport::Event(event) => self.link_event(state, gateway, event),
-            LinkReport::Connected { api_version, certificate_expires_at } => {
+            LinkReport::Listed(is_listed) => {
+                state.set_fact(gateway, |facts| facts.is_removed = !is_listed);
+            }
+            LinkReport::Connected { package, certificate_expires_at } => {
                 state.set_fact(gateway, |facts| {
-                    facts.package = Some(api_version.package().to_owned());
+                    facts.package = Some(package.to_owned());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
             }
@@ -187,7 +290,12 @@ impl Gateways {
             }
             LinkEvent::Status { .. } | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {}
         }
+        let is_list = matches!(event, LinkEvent::List(_));
         state.step(gateway, event);
+        if is_list {
+            let moved = masters::moved_devices(state, gateway);
+            state.forget_moved(gateway, &moved);
+        }
     }
 
     /// What is provisioned at a gateway.
@@ -206,6 +314,7 @@ impl Gateways {
                 reader.connection_changed(device_id, connected);
             }
         }
+        self.masters.wake(state, now);
         for Gateway { provisioner, details, .. } in &mut self.gateways {
             if provisioner.retry_at().is_some_and(|at| at <= now) {
                 provisioner.start_round(state);
@@ -216,14 +325,14 @@ impl Gateways {
         }
     }
 
-    /// When the next retry or question is due.
+    /// When the next retry or question is due, or a master is lost.
     pub(crate) fn due(&self) -> Option<Instant> {
         let due = |gateway: &Gateway| {
             let reader = gateway.details.as_ref();
             let due = [gateway.provisioner.retry_at(), reader.and_then(DetailsReader::due)];
             due.into_iter().flatten().min()
         };
-        self.gateways.iter().filter_map(due).min()
+        self.gateways.iter().filter_map(due).chain(self.masters.due()).min()
     }
 }
 

@@ -9,12 +9,14 @@ mod broker;
 mod clock;
 mod confirmations;
 mod details;
+mod discovered;
 mod dispatch;
 mod duplicates;
 mod event_queue;
 mod gateways;
 mod health;
 mod home_assistant;
+mod masters;
 mod observations;
 mod persistence;
 mod provision_step;
@@ -23,6 +25,7 @@ mod restore;
 mod retained;
 mod scan;
 mod session;
+mod settings;
 mod state;
 mod status_page;
 mod web;
@@ -45,13 +48,14 @@ use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
 use dispatch::{BridgeRequest, CommandDispatcher, Finished, Requested, TaskMessage, View};
-use gateways::Gateways;
+use gateways::{Discovered, GatewayInput, Gateways};
 use health::{health, show_degraded};
 use provisioner::Provisioner;
 use state::State;
 use web::Web;
 
-pub use wiring::{StartError, broker_settings, gateway_entry, gateway_options, start};
+pub use settings::{broker_settings, gateway_entry, gateway_target, master_options};
+pub use wiring::{StartError, start};
 
 /// How long a clean stop waits for the outbox to drain, and for commands to end and be answered.
 const DRAIN_DEADLINE: Duration = Duration::from_millis(2_000);
@@ -103,7 +107,7 @@ impl Bridge {
         self.heartbeat.beat();
         let due = sleep_until(self.due());
         tokio::select! {
-            input = self.gateways.next() => self.gateways.apply(&mut self.state, input),
+            input = self.gateways.next() => self.gateway_input(input),
             events = self.broker.session.events() => {
                 events.into_iter().for_each(|event| self.broker_event(event));
             }
@@ -112,6 +116,18 @@ impl Bridge {
             () = due => {}
         }
         self.settle();
+    }
+
+    fn gateway_input(&mut self, input: GatewayInput) {
+        self.gateways.apply(&mut self.state, input);
+        for gateway in self.gateways.take_discovered() {
+            let Discovered { name, gateway, access } = gateway;
+            if self.dispatcher.request_owners().is_some() {
+                let filter = self.state.publisher.topics().request_filter(&name);
+                self.broker.subscribe_requests_of(&self.state, filter);
+            }
+            self.dispatcher.add_gateway(name, &gateway, access);
+        }
     }
 
     /// When the next iteration is due although no input arrives.

@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::commands::{Calls, Command, Failure, Slot};
 use crate::desired::{DesiredItem, Step, covers};
 use crate::fleet::Slaves;
-use crate::gsdk::GatewayClient;
+use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
 
 /// The result of a step.
@@ -70,7 +70,12 @@ async fn accept(
     let items = accepted.into_iter().map(DesiredItem::Accepted);
     let all: BTreeSet<DesiredItem> =
         items.chain(allow_all.then_some(DesiredItem::AllowAll)).collect();
-    let now = match client.accept_filter().await {
+    // What a master stores it gives to the gateway as well.
+    let now = match client.stored() {
+        Some(stored) => stored.accept_filter().await,
+        None => client.accept_filter().await,
+    };
+    let now = match now {
         Ok(now) => now,
         Err(error) => return Provisioned::default().finish(all, Err(error.into())),
     };
@@ -99,17 +104,27 @@ async fn accept(
 async fn set_slaves(client: &GatewayClient, desired: Vec<Slaves>) -> Provisioned {
     let items =
         |all: &[Slaves]| all.iter().map(|slaves| DesiredItem::Slaves(slaves.device_id)).collect();
-    let now = match client.slaves().await {
-        Ok(now) => now,
+    let read = async {
+        let now = client.slaves().await?;
+        let stored = match client.stored() {
+            Some(stored) => stored.slaves().await?,
+            None => now.clone(),
+        };
+        Ok::<_, Error>((now, stored))
+    };
+    let (now, stored) = match read.await {
+        Ok(read) => read,
         Err(error) => return Provisioned::default().finish(items(&desired), Err(error.into())),
     };
-    let present =
-        |desired: &Slaves| now.iter().find(|present| present.device_id == desired.device_id);
+    let of = |all: &[Slaves], desired: &Slaves| {
+        all.iter().find(|present| present.device_id == desired.device_id).cloned()
+    };
+    let present = |desired: &Slaves| of(&stored, desired);
     let (found, mut missing): (Vec<_>, Vec<_>) = desired
         .into_iter()
-        .partition(|desired| present(desired).is_some_and(|present| covers(present, desired)));
+        .partition(|desired| present(desired).is_some_and(|present| covers(&present, desired)));
     for slaves in &mut missing {
-        if let Some(present) = present(slaves) {
+        for present in [of(&now, slaves), of(&stored, slaves)].into_iter().flatten() {
             join(&mut slaves.rs485, &present.rs485);
             join(&mut slaves.wiegand, &present.wiegand);
         }

@@ -16,7 +16,8 @@ use super::state::State;
 use crate::commands::{Failure, FailureCode, Warning, kept_by_configuration};
 use crate::desired::{ChangeResult, DesiredItem, DesiredState, Reconciler, Round, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves};
-use crate::ids::{CommandClass, GatewayName};
+use crate::gsdk::{Error, StoredItems};
+use crate::ids::{CommandClass, DeviceId, GatewayName};
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -38,6 +39,15 @@ pub(crate) struct TaskResult {
 enum Done {
     Step(Provisioned),
     Slaves(Vec<Slaves>),
+    Stored(Stored),
+}
+
+/// What a gateway's master stores for it.
+#[derive(Debug, Default)]
+struct Stored {
+    registered: BTreeSet<DeviceId>,
+    filter: AcceptFilter,
+    slaves: Vec<Slaves>,
 }
 
 /// The provisioning of one gateway.
@@ -139,7 +149,17 @@ impl Provisioner {
 
     /// Compares with a list: provisions missing items after the first of a link, and finds
     /// withdrawn ones in further lists.
+    ///
+    /// What is desired behind a master is what the master has to store: it gives that to the
+    /// gateway again whenever that comes back.
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
+        if let Some(stored) = self.access.client().and_then(|client| client.stored()) {
+            match self.desired.is_empty() {
+                true => self.stored_read(state, &Stored::default()),
+                false => self.read_stored(stored),
+            }
+            return;
+        }
         let (is_first, withdrawn) = self.desired.listed(rows);
         self.withdrawn(state, withdrawn);
         if is_first {
@@ -149,9 +169,22 @@ impl Provisioner {
         }
     }
 
-    pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
-        let withdrawn = self.desired.filter_read(filter);
+    fn stored_read(&mut self, state: &mut State, stored: &Stored) {
+        let (is_first, mut withdrawn) = self.desired.registered_read(&stored.registered);
+        withdrawn.extend(self.desired.filter_read(&stored.filter));
+        withdrawn.extend(self.desired.slaves_read(&stored.slaves));
         self.withdrawn(state, withdrawn);
+        if is_first {
+            self.start_round(state);
+        }
+    }
+
+    /// Compares with the accept filter of a gateway without a master.
+    pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
+        if self.access.client().is_some_and(|client| client.stored().is_none()) {
+            let withdrawn = self.desired.filter_read(filter);
+            self.withdrawn(state, withdrawn);
+        }
     }
 
     /// Handles the result of a task.
@@ -164,6 +197,7 @@ impl Provisioner {
                 let withdrawn = self.desired.slaves_read(&slaves);
                 self.withdrawn(state, withdrawn);
             }
+            Done::Stored(stored) => self.stored_read(state, &stored),
             Done::Step(provisioned) => {
                 self.step_finished(state, provisioned);
                 self.start_step(state);
@@ -260,6 +294,25 @@ impl Provisioner {
             // Slaves that cannot be read are no failure of the link.
             if let Ok(slaves) = client.slaves().await {
                 _ = results.send(TaskResult { gateway, link, done: Done::Slaves(slaves) }).await;
+            }
+        });
+    }
+
+    fn read_stored(&self, stored: StoredItems) {
+        let (gateway, link, results) = (self.index, self.link, self.results.clone());
+        tokio::spawn(async move {
+            let read = async {
+                let registered = stored.registered().await?;
+                let filter = stored.accept_filter().await?;
+                Ok::<_, Error>(Stored { registered, filter, slaves: stored.slaves().await? })
+            };
+            match read.await {
+                Ok(stored) => {
+                    let done = Done::Stored(stored);
+                    _ = results.send(TaskResult { gateway, link, done }).await;
+                }
+                // It is read again after the next list.
+                Err(error) => tracing::debug!(%error, "what the master stores was not read"),
             }
         });
     }

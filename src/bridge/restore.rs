@@ -8,8 +8,8 @@ use super::retained::StaleTopics;
 use super::state::State;
 use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::BridgeEventKind;
-use crate::store::{Content, Key, Recovery, StoreError, decode};
+use crate::payload::{BridgeEventKind, MasterRef};
+use crate::store::{Content, Key, Recovery, StoreError, decode, encode};
 
 /// Restores everything.
 ///
@@ -70,6 +70,9 @@ impl Restore<'_> {
         for entry in &directory.gateways {
             persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
         }
+        for master in directory.masters.keys() {
+            persistence.set(Key::Master(master.clone()), Some(&[]));
+        }
         if must_look {
             self.stale_topics.look();
             persistence.set(Key::StaleScan, Some(&[]));
@@ -83,7 +86,7 @@ impl Restore<'_> {
 
     /// Restores one value; `None` if it cannot be read.
     fn value(&mut self, key: &Key, value: &[u8]) -> Option<()> {
-        let State { persistence, publisher, .. } = &mut *self.state;
+        let State { persistence, publisher, directory, .. } = &mut *self.state;
         match key {
             Key::Device(name, id) => {
                 let (device, details) = decode_device(value)?;
@@ -135,9 +138,32 @@ impl Restore<'_> {
             }
             Key::Clearing(topic) => publisher.content().clearing().queue().push(topic.clone()),
             Key::StaleScan => persistence.restore(key, value),
+            Key::Discovered(master, gateway_id) => {
+                persistence.restore(key, value);
+                let mut behind = directory.behind(master);
+                let of = |entry: &MasterRef| entry.gateway_id == *gateway_id;
+                let entry = behind.find(|(_, entry)| entry.master.as_ref().is_some_and(of));
+                // It may have a name of the configuration now, or be wanted no more.
+                let name = entry.map(|(_, entry)| encode(&entry.name));
+                persistence.set(key.clone(), name.as_deref());
+            }
+            Key::Master(name) => self.master(name),
             Key::NextId => {}
         }
         Some(())
+    }
+
+    /// Clears the topic of a master that is not configured any more.
+    fn master(&mut self, name: &GatewayName) {
+        let State { persistence, publisher, directory, .. } = &mut *self.state;
+        let key = Key::Master(name.clone());
+        persistence.restore(&key, &[]);
+        if !directory.masters.contains_key(name) {
+            let topic = publisher.topics().master_info(name);
+            let outbox = persistence.events.outbox_mut();
+            publisher.content().clearing().clear(topic, outbox);
+            persistence.set(key, None);
+        }
     }
 
     fn device(

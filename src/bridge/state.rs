@@ -160,7 +160,13 @@ impl State {
                 Output::Store { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                 }
-                Output::Gateway(gateway) => self.publisher.content().gateway_changed(gateway),
+                Output::Gateway(gateway) => {
+                    self.publisher.content().gateway_changed(gateway);
+                    let entry = self.directory.gateway(gateway);
+                    if let Some(master) = entry.and_then(|entry| entry.master.as_ref()) {
+                        self.publisher.content().states().master_changed(&master.name, false);
+                    }
+                }
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.device_removed(gateway, device_id);
@@ -226,7 +232,9 @@ impl State {
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
-        tracing::warn!(?kind, "bridge event");
+        if !matches!(kind, BridgeEventKind::MasterReachable { .. }) {
+            tracing::warn!(?kind, "bridge event");
+        }
         self.events += 1;
         let at = self.clock.now();
         let payload = to_bytes(&BridgeEvent::new(&self.directory, self.events, at, kind));
@@ -237,13 +245,22 @@ impl State {
     /// Sets a fact of a gateway's link, which is published with the gateway's info.
     pub(crate) fn set_fact(&mut self, gateway: GatewayIndex, set: impl FnOnce(&mut LinkFacts)) {
         let Some(facts) = self.facts.get_mut(gateway.0) else { return };
-        let before = (facts.last_error.clone(), facts.package.clone());
+        let urgent =
+            |facts: &LinkFacts| (facts.last_error.clone(), facts.package.clone(), facts.is_removed);
+        let before = urgent(facts);
         set(facts);
-        if before == (facts.last_error.clone(), facts.package.clone()) {
+        if before == urgent(facts) {
             self.publisher.content().states().info_changed(gateway);
         } else {
             self.publisher.content().states().info_changed_at_once(gateway);
         }
+    }
+
+    /// Forgets devices that have moved to another gateway.
+    pub(crate) fn forget_moved(&mut self, gateway: GatewayIndex, moved: &[DeviceId]) {
+        let mut outputs = Vec::new();
+        self.fleet.forget(gateway, moved, &mut outputs);
+        self.apply(outputs);
     }
 
     pub(crate) fn set_chain(&mut self, chain: String) {

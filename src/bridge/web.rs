@@ -8,8 +8,9 @@ use tokio::task::JoinHandle;
 use super::state::State;
 use crate::fleet::GatewayIndex;
 use crate::http::{BridgeStatus, DEVICES_PER_QUERY, Query, Summary};
-use crate::metrics::GatewayMeasures;
-use crate::payload::Health;
+use crate::ids::GatewayName;
+use crate::metrics::{GatewayMeasures, MasterMeasures};
+use crate::payload::{Health, MasterFacts};
 
 /// The task of the web server, and what it asks.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub(crate) fn answer(
     match query {
         Query::Health(answer) => _ = answer.send(health(state)),
         Query::Gateway(gateway, answer) => _ = answer.send(measures(state, gateway)),
+        Query::Masters(answer) => _ = answer.send(masters(state)),
         Query::Devices(gateway, after, answer) => {
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
             let now = state.clock.steady();
@@ -103,6 +105,20 @@ pub(crate) fn answer(
             _ = answer.send(state.page.take_changes(&mut state.fleet, now));
         }
     }
+}
+
+fn masters(state: &State) -> Vec<MasterMeasures> {
+    let master = |(name, facts): (&GatewayName, &MasterFacts)| {
+        let behind = state.directory.behind(name).map(|(gateway, _)| gateway);
+        let is_online = |gateway: &GatewayIndex| state.fleet.gateway_is_live(*gateway);
+        MasterMeasures {
+            name: name.clone(),
+            facts: facts.clone(),
+            gateways: behind.clone().count(),
+            gateways_online: behind.filter(is_online).count(),
+        }
+    };
+    state.directory.masters.iter().map(master).collect()
 }
 
 fn measures(state: &State, gateway: GatewayIndex) -> Option<GatewayMeasures> {

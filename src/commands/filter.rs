@@ -48,12 +48,48 @@ pub(crate) fn json(filter: &AcceptFilter) -> Value {
     })
 }
 
-/// Makes a change and returns the filter after it.
+/// Where a filter is.
+#[derive(Clone, Copy)]
+enum Place {
+    Gateway,
+    /// What the gateway's master stores, and gives to it again when it comes back.
+    Master,
+}
+
+/// Makes a change, also of what a master stores, and returns the gateway's filter after it.
 pub(crate) async fn edit(
     calls: &Calls,
     change: impl Fn(&mut AcceptFilter),
 ) -> Result<AcceptFilter, Failure> {
-    let mut filter = calls.client()?.accept_filter().await?;
+    let filter = edit_at(calls, Place::Gateway, &change).await?;
+    if calls.client()?.stored().is_some() {
+        edit_at(calls, Place::Master, &change).await?;
+    }
+    Ok(filter)
+}
+
+async fn read(calls: &Calls, place: Place) -> Result<AcceptFilter, Failure> {
+    let client = calls.client()?;
+    match client.stored().filter(|_| matches!(place, Place::Master)) {
+        Some(stored) => Ok(stored.accept_filter().await?),
+        None => Ok(client.accept_filter().await?),
+    }
+}
+
+async fn write(calls: &Calls, place: Place, filter: &AcceptFilter) -> Result<(), Failure> {
+    let client = calls.client()?;
+    match client.stored().filter(|_| matches!(place, Place::Master)) {
+        Some(stored) => Ok(stored.set_accept_filter(filter).await?),
+        None => Ok(client.set_accept_filter(filter).await?),
+    }
+}
+
+async fn edit_at(
+    calls: &Calls,
+    place: Place,
+    change: &impl Fn(&mut AcceptFilter),
+) -> Result<AcceptFilter, Failure> {
+    let mut filter = read(calls, place).await?;
     for attempt in 0..=ATTEMPTS_MAX {
         let mut changed = filter.clone();
         change(&mut changed);
@@ -61,8 +97,8 @@ pub(crate) async fn edit(
             return Ok(filter);
         }
         if attempt < ATTEMPTS_MAX {
-            calls.client()?.set_accept_filter(&changed).await?;
-            filter = calls.client()?.accept_filter().await?;
+            write(calls, place, &changed).await?;
+            filter = read(calls, place).await?;
         }
     }
     Err(Failure::new(

@@ -15,7 +15,7 @@ use super::response::{DeviceFailure, Outcome};
 use super::step::StepName;
 use super::steps::{CONNECT_WAIT, StepRunner};
 use crate::fleet::{Effect, Listed, Mode, Status, Target};
-use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error};
+use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error, GatewayClient};
 use crate::ids::DeviceId;
 
 const NOT_CHANGED: &str = "The device was not changed; send the request again";
@@ -269,18 +269,38 @@ async fn change_only(
     change: Change,
 ) -> Result<Outcome, Failure> {
     let client = calls.client()?;
+    let strangers = not_of_this_gateway(&client, ids).await?;
+    let ids = &(ids - &strangers);
     let single = ids.iter().next().copied().filter(|_| ids.len() == 1);
     let errors = match (single, change) {
+        (None, _) if ids.is_empty() => Vec::new(),
         (None, change) => call_multi(calls, ids, change).await?,
         (Some(id), Change::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
         (Some(id), Change::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
     };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done = ids - &failed;
-    let device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();
+    let mut device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();
+    device_errors.extend(strangers.into_iter().map(|device_id| {
+        let message = "it is not in this gateway's list; `devices` shows what is";
+        DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
+    }));
     let error = device_errors.first().filter(|_| done.is_empty()).map(DeviceFailure::as_whole);
     let data = json!({ "device_ids": done, "steps": [] });
     Ok(Outcome { device_errors, error, ..Outcome::done(data) })
+}
+
+/// Those of these devices that the gateway does not have. A master would change a device of any of
+/// its gateways, as its call names none.
+async fn not_of_this_gateway(
+    client: &GatewayClient,
+    ids: &BTreeSet<DeviceId>,
+) -> Result<BTreeSet<DeviceId>, Failure> {
+    if client.stored().is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let listed = client.device_list().await?.iter().map(|row| row.device_id).collect();
+    Ok(ids - &listed)
 }
 
 /// The gateway's error for one device, with what to do.

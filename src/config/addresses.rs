@@ -22,26 +22,44 @@ const BROKER_SCHEMES: [(&str, bool, bool, u16); 4] = [
 const WEBSOCKET_PATH: &str = "/mqtt";
 /// The port of a G-SDK device gateway.
 const GATEWAY_PORT: u16 = 4000;
+/// The port of a G-SDK master gateway.
+const MASTER_PORT: u16 = 4010;
 /// The port that a Suprema device listens on.
 pub(crate) const DEVICE_PORT: u16 = 51_211;
 
-/// A gateway's address. TLS is always used, so there is no scheme.
-pub(crate) fn gateway_address<'de, D: Deserializer<'de>>(source: D) -> Result<HostPort, D::Error> {
-    parsed(source, |text| {
-        if text.contains("://") {
-            return Err(format!("{text:?} has a scheme; write host:port only, TLS is always used"));
-        }
-        HostPort::parse(text, GATEWAY_PORT).ok_or_else(|| {
-            format!("{text:?} is not an address; write host:port, as in \"192.168.0.2:4000\"")
-        })
+/// A gateway's address.
+pub(crate) fn gateway_address<'de, D, T>(source: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<HostPort>,
+{
+    parsed(source, |text| host_and_port(text, GATEWAY_PORT).map(T::from))
+}
+
+/// A master gateway's address.
+pub(crate) fn master_address<'de, D: Deserializer<'de>>(source: D) -> Result<HostPort, D::Error> {
+    parsed(source, |text| host_and_port(text, MASTER_PORT))
+}
+
+/// TLS is always used, so there is no scheme.
+fn host_and_port(text: &str, port_default: u16) -> Result<HostPort, String> {
+    if text.contains("://") {
+        return Err(format!("{text:?} has a scheme; write host:port only, TLS is always used"));
+    }
+    HostPort::parse(text, port_default).ok_or_else(|| {
+        format!("{text:?} is not an address; write host:port, as in \"192.168.0.2:{port_default}\"")
     })
 }
 
 /// A name that a certificate can have.
-pub(crate) fn server_name<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+pub(crate) fn server_name<'de, D, T>(source: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<String>,
+{
     parsed(source, |text| {
         let error = || format!("{text:?} is not a host name; write the name in the certificate");
-        HostPort::is_host(text).then(|| text.to_owned()).ok_or_else(error)
+        HostPort::is_host(text).then(|| text.to_owned().into()).ok_or_else(error)
     })
 }
 
@@ -203,7 +221,9 @@ mod tests {
 
     #[test]
     fn addresses_are_hosts_and_ports() {
+        let gateway_address = gateway_address::<_, HostPort>;
         assert_eq!(read_text(gateway_address, "10.0.0.1").unwrap().to_string(), "10.0.0.1:4000");
+        assert_eq!(read_text(master_address, "10.0.0.1").unwrap().to_string(), "10.0.0.1:4010");
         assert_eq!(read_text(gateway_address, "gw-1.lan:5000").unwrap().port, 5000);
         for text in ["", ":4000", "a b", "10.0.0.256", "h:65536", "h:", "https://h", "1:2:3"] {
             assert!(read_text(gateway_address, text).is_err(), "{text}");

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use super::addresses;
 use super::error::Origin;
-use super::key_path::KeyPath;
+use super::key_path::{KeyPath, nearest};
 use super::tree::Tree;
 use super::values;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, HostPort};
 
 /// Reports every contradiction, and returns what is odd but permitted.
 pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
@@ -127,20 +127,103 @@ fn check_response_prefix<'a>(tree: &mut Tree<'_>, reserved: impl Iterator<Item =
 }
 
 fn check_gateways(tree: &mut Tree<'_>) {
-    let gateways = KeyPath::default().child("gateways");
-    let names = tree.names(&gateways);
+    let top = KeyPath::default();
+    let (gateways, masters) = (top.child("gateways"), top.child("masters"));
+    let (names, master_names) = (tree.names(&gateways), tree.names(&masters));
     // An unknown table explains why there is no gateway.
-    if names.is_empty() && !tree.is_wrong(&KeyPath::default()) {
-        tree.wrong(&gateways, "is missing; add a table [gateways.NAME] with address and ca_file");
+    if names.is_empty() && master_names.is_empty() && !tree.is_wrong(&top) {
+        let text = "is missing; add a table [gateways.NAME] with address and ca_file, or a table \
+                    [masters.NAME]";
+        tree.wrong(&gateways, text);
     }
     let (mut addresses, mut dialled) = (Unique::default(), Unique::default());
+    let mut behind = Unique::default();
     for gateway in names.iter().map(|name| gateways.child(name)) {
         let key = gateway.child("address");
-        let address = tree.read(&key, |it| addresses::gateway_address(it).ok());
+        let address: Option<HostPort> = tree.read(&key, |it| addresses::gateway_address(it).ok());
         if let Some(first) = address.and_then(|address| addresses.insert(address, &key, tree)) {
             tree.wrong(&key, format!("is also {first}; configure each gateway once"));
         }
+        check_reach(tree, &gateway, &master_names, &mut behind);
         check_devices(tree, &gateway.child("devices"), &mut dialled);
+    }
+    for name in &master_names {
+        check_master(tree, &masters.child(name), &gateways, &behind);
+    }
+}
+
+/// A gateway has either an address or a master.
+fn check_reach(
+    tree: &mut Tree<'_>,
+    gateway: &KeyPath,
+    masters: &[String],
+    behind: &mut Unique<(String, String)>,
+) {
+    let (master, id) = (gateway.child("master"), gateway.child("gateway_id"));
+    let is_table = tree.read(gateway, |it| it.as_dict().map(drop)).is_some();
+    if !tree.is_set(&master) {
+        if tree.is_set(&id) {
+            tree.wrong(&id, format!("is set without {master}; set both or neither"));
+            return;
+        }
+        for (key, what) in [
+            ("address", "set the gateway's host:port, or master and gateway_id"),
+            ("ca_file", "set the ca.crt that the gateway made when it was installed"),
+        ] {
+            let key = gateway.child(key);
+            if is_table && !tree.is_set(&key) {
+                tree.wrong(&key, format!("is missing; {what}"));
+            }
+        }
+        return;
+    }
+    for key in ["address", "ca_file", "server_name", "queue_size"] {
+        let key = gateway.child(key);
+        if tree.is_set(&key) && tree.origin(&key) != Origin::Default {
+            let text = format!("is set, and so is {master}, which has its own; remove one of them");
+            tree.wrong(&key, text);
+        }
+    }
+    let text = |key: &KeyPath, tree: &Tree<'_>| tree.read(key, |it| it.as_str().map(str::to_owned));
+    let (name, gateway_id) = (text(&master, tree), text(&id, tree));
+    if !tree.is_set(&id) {
+        tree.wrong(&id, "is missing; set the ID by which the master knows the gateway");
+    }
+    let Some(name) = name else { return };
+    if !masters.contains(&name) {
+        let remedy = match nearest(&name, masters) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("add a table [masters.{name}]"),
+        };
+        tree.wrong(&master, format!("{name:?} is no master of this configuration; {remedy}"));
+    }
+    let first = gateway_id.and_then(|gateway_id| behind.insert((name, gateway_id), &id, tree));
+    if let Some(first) = first {
+        tree.wrong(&id, format!("is also {first}; configure each gateway once"));
+    }
+}
+
+/// Masters and gateways share their names, and a master has gateways.
+fn check_master(
+    tree: &mut Tree<'_>,
+    master: &KeyPath,
+    gateways: &KeyPath,
+    behind: &Unique<(String, String)>,
+) {
+    let Some(name) = master.0.last() else { return };
+    let gateway = gateways.child(name);
+    if tree.is_set(&gateway) {
+        let text = format!("is also the name of {gateway}; give one of them another name");
+        tree.wrong(master, text);
+    }
+    let discover = master.child("discover");
+    let discovers = tree.read(&discover, |it| it.deserialize::<bool>().ok());
+    if discovers == Some(false) && !behind.0.keys().any(|(of, _)| of == name) {
+        let text = format!(
+            "is false, and no gateway names this master; remove it, or add a table \
+             [gateways.NAME] with master = {name:?} and gateway_id"
+        );
+        tree.wrong(&discover, text);
     }
 }
 

@@ -11,49 +11,141 @@ use serde::{Deserialize, Deserializer};
 
 use super::addresses::{self, DEVICE_PORT};
 use super::values::{self, DAY, HOUR};
-use crate::ids::{DeviceId, HostPort};
+use crate::ids::{DeviceId, GatewayName, HostPort};
 
 /// One gateway.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "GatewayTable")]
+pub struct Gateway {
+    /// Where it is.
+    pub reach: Reach,
+    /// How often the gateway's list is compared with the known states.
+    pub audit_interval: Duration,
+    /// How long after its last sign of life its devices become unknown.
+    pub unknown_after: Duration,
+    /// The area that is suggested to Home Assistant.
+    pub area: Option<String>,
+    /// What its accept filter is to let in.
+    pub accept_filter: AcceptFilter,
+    /// Its devices by ID.
+    pub devices: BTreeMap<DeviceId, Device>,
+}
+
+/// Where a gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At an address of its own.
+    Direct {
+        /// The gateway's address.
+        address: HostPort,
+        /// The authority that signed its certificate.
+        ca_file: PathBuf,
+        /// The name in its certificate.
+        server_name: String,
+        /// Events the gateway queues for the bridge.
+        queue_size: i32,
+    },
+    /// Behind a master gateway.
+    Master {
+        /// The master's name.
+        master: GatewayName,
+        /// The ID by which the master knows the gateway.
+        gateway_id: String,
+    },
+}
+
+/// A gateway as written.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Gateway {
+pub(crate) struct GatewayTable {
     /// Where the gateway is; port 4000 if left out; TLS always.
-    #[serde(deserialize_with = "addresses::gateway_address")]
-    #[schemars(with = "String", title = "host:port")]
-    pub address: HostPort,
+    #[serde(default, deserialize_with = "addresses::gateway_address")]
+    #[schemars(
+        with = "Option<String>",
+        title = "host:port",
+        extend("x-default" = "required without `master`")
+    )]
+    address: Option<HostPort>,
     /// The authority that signed its certificate: the `ca.crt` the gateway made when it was
     /// installed; or that certificate itself.
-    #[serde(deserialize_with = "values::path")]
-    #[schemars(title = "path")]
-    pub ca_file: PathBuf,
+    #[serde(default, deserialize_with = "values::path")]
+    #[schemars(title = "path", extend("x-default" = "required without `master`"))]
+    ca_file: Option<PathBuf>,
     /// The name in its certificate, where that is another.
-    #[serde(deserialize_with = "addresses::server_name")]
+    #[serde(default, deserialize_with = "addresses::server_name")]
     #[schemars(extend("x-default" = "the host of `address`"))]
-    pub server_name: String,
+    server_name: Option<String>,
+    /// The master gateway (`masters.NAME`) that the gateway is behind, instead of `address` and
+    /// `ca_file`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    master: Option<GatewayName>,
+    /// The ID by which the master knows the gateway; needs `master`.
+    #[serde(default, deserialize_with = "values::text")]
+    gateway_id: Option<String>,
     /// Events the gateway queues for the bridge before it discards them.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
-    pub queue_size: i32,
+    queue_size: i32,
     /// How often the gateway's list is compared with the known states; 1 s to 1 d.
     #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     #[schemars(with = "String", title = "duration", extend("default" = "60s"))]
-    pub audit_interval: Duration,
+    audit_interval: Duration,
     /// How long after its last sign of life its devices become unknown; 1 s to 1 h.
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     #[schemars(with = "String", title = "duration", extend("default" = "10s"))]
-    pub unknown_after: Duration,
+    unknown_after: Duration,
     /// Where it is, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
-    pub area: Option<String>,
+    area: Option<String>,
     /// What its accept filter is to let in; the IDs follow from devices with `accept`.
-    pub accept_filter: AcceptFilter,
+    accept_filter: AcceptFilter,
     /// Its devices by ID.
     #[serde(default, deserialize_with = "by_id")]
     #[schemars(
         with = "BTreeMap<String, DeviceTable>",
         extend("propertyNames" = { "pattern": "^[0-9]+$" })
     )]
-    pub devices: BTreeMap<DeviceId, Device>,
+    devices: BTreeMap<DeviceId, Device>,
+}
+
+impl TryFrom<GatewayTable> for Gateway {
+    type Error = &'static str;
+
+    /// The cross-checks refuse what fails here.
+    fn try_from(table: GatewayTable) -> Result<Self, &'static str> {
+        let GatewayTable { address, ca_file, server_name, master, gateway_id, .. } = table;
+        let reach = match (address, ca_file, server_name, master.zip(gateway_id)) {
+            (None, None, None, Some((master, gateway_id))) => Reach::Master { master, gateway_id },
+            (Some(address), Some(ca_file), Some(server_name), None) => {
+                Reach::Direct { address, ca_file, server_name, queue_size: table.queue_size }
+            }
+            _ => return Err("has neither an address nor a master"),
+        };
+        Ok(Self {
+            reach,
+            audit_interval: table.audit_interval,
+            unknown_after: table.unknown_after,
+            area: table.area,
+            accept_filter: table.accept_filter,
+            devices: table.devices,
+        })
+    }
+}
+
+impl Gateway {
+    /// A gateway that its master lists and no table of the configuration names.
+    #[must_use]
+    pub fn discovered(master: GatewayName, gateway_id: String) -> Self {
+        Self {
+            reach: Reach::Master { master, gateway_id },
+            audit_interval: Duration::from_secs(60),
+            unknown_after: Duration::from_secs(10),
+            area: None,
+            accept_filter: AcceptFilter::default(),
+            devices: BTreeMap::new(),
+        }
+    }
 }
 
 /// What a gateway's accept filter is to let in.

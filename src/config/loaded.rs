@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{Mistake, Origin};
+use super::gateway::Reach;
+use super::master::Master;
 use super::model::Config;
 use super::tree::Setting;
 
@@ -37,8 +39,21 @@ impl Loaded {
         let file = |key: String, path| NamedFile { key, path, is_password: false };
         let gateways = self.config.gateways.iter();
         let mut files: Vec<NamedFile<'_>> = gateways
-            .map(|(name, gateway)| file(format!("gateways.{name}.ca_file"), &*gateway.ca_file))
+            .filter_map(|(name, gateway)| match &gateway.reach {
+                Reach::Direct { ca_file, .. } => {
+                    Some(file(format!("gateways.{name}.ca_file"), &**ca_file))
+                }
+                Reach::Master { .. } => None,
+            })
             .collect();
+        for (name, master) in &self.config.masters {
+            let Master { ca_file, cert_file, key_file, .. } = master;
+            for (key, path) in
+                [("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)]
+            {
+                files.push(file(format!("masters.{name}.{key}"), &**path));
+            }
+        }
         let mqtt = &self.config.mqtt;
         if let Some(path) = mqtt.password_file.as_deref() {
             let key = "mqtt.password_file".to_owned();

@@ -25,6 +25,7 @@ mod gateway;
 mod key_path;
 mod layers;
 mod loaded;
+mod master;
 mod model;
 mod schema;
 mod tree;
@@ -40,8 +41,9 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 pub use addresses::Broker;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
-pub use gateway::{AcceptFilter, Connect, Device, Gateway};
+pub use gateway::{AcceptFilter, Connect, Device, Gateway, Reach};
 pub use loaded::{Loaded, NamedFile};
+pub use master::Master;
 pub use model::{
     Commands, Config, DeviceSeries, History, HomeAssistant, Http, Include, Metrics, Mqtt, Outbox,
     Protocol, Sync,

@@ -17,7 +17,8 @@ use serde::Deserialize;
 
 use super::addresses::{self, Broker};
 use super::commands::Allow;
-use super::gateway::Gateway;
+use super::gateway::{Gateway, GatewayTable};
+use super::master::Master;
 use super::values::{self, DAY, KIB, MIB, Rate, TIB};
 use crate::ids::GatewayName;
 
@@ -66,9 +67,15 @@ pub struct Config {
     pub history: History,
     /// Which metrics are served.
     pub metrics: Metrics,
-    /// The gateways by name; at least one.
+    /// The master gateways by name, each with the device gateways behind it.
     #[schemars(
-        with = "BTreeMap<String, Gateway>",
+        with = "BTreeMap<String, Master>",
+        extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
+    )]
+    pub masters: BTreeMap<GatewayName, Master>,
+    /// The gateways by name; at least one, unless there is a master.
+    #[schemars(
+        with = "BTreeMap<String, GatewayTable>",
         extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
     )]
     pub gateways: BTreeMap<GatewayName, Gateway>,

@@ -55,7 +55,13 @@ fn the_contracts_example_is_read_in_full() {
     assert_eq!(config.time_zone.iana_name(), Some("Europe/Berlin"));
     assert_eq!(config.metrics.device.len(), 2);
     let lobby = &config.gateways[&"lobby".parse().unwrap()];
-    assert_eq!(lobby.server_name, "gateway.local");
+    let Reach::Direct { server_name, .. } = &lobby.reach else { panic!("{lobby:?}") };
+    assert_eq!(server_name, "gateway.local");
+    let campus = &config.masters[&"campus".parse().unwrap()];
+    assert_eq!((campus.address.port, campus.discover), (4010, true));
+    let north = &config.gateways[&"north".parse().unwrap()];
+    let (master, gateway_id) = ("campus".parse().unwrap(), "Gateway-North".to_owned());
+    assert_eq!(north.reach, Reach::Master { master, gateway_id });
     assert_eq!(lobby.unknown_after, Duration::from_secs(10));
     let ids: Vec<u32> = lobby.devices.keys().map(|id| id.get()).collect();
     assert_eq!(ids, [540_092_578, 544_114_231, 939_342_898]);
@@ -99,7 +105,7 @@ fn each_fixture_has_exactly_the_mistakes_it_announces() {
         assert!(found.is_empty(), "{name} does not announce {found:?}");
         assert!(!error.to_string().contains("hunter2"), "{name} quotes a secret");
     }
-    assert!(seen >= 48, "only {seen} fixtures were read");
+    assert!(seen >= 54, "only {seen} fixtures were read");
 }
 
 #[test]
@@ -123,7 +129,8 @@ fn later_layers_win_and_say_where_from() {
     assert_eq!(config.mqtt.client_id, "gsdk2mqtt_two_bridge_a");
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/private/x"));
     assert_eq!(config.gateways.len(), 2);
-    assert_eq!(config.gateways[&"lobby".parse().unwrap()].queue_size, 1_000);
+    let lobby = &config.gateways[&"lobby".parse().unwrap()].reach;
+    assert!(matches!(lobby, Reach::Direct { queue_size: 1_000, .. }), "{lobby:?}");
     let east = &config.gateways[&"east".parse().unwrap()];
     assert_eq!(east.devices[&"7".parse().unwrap()].name.as_deref(), Some("Seven"));
     assert_eq!(config.commands.allow.changing().collect::<Vec<_>>(), ["mode/set"]);
@@ -206,6 +213,20 @@ fn a_name_without_two_underscores_is_only_a_warning() {
     assert_eq!(loaded.warnings.len(), 2);
     assert!(loaded.warnings[0].contains("GSDK2MQTT_PORT: fits no key, ignored"));
     assert!(loaded.warnings[1].ends_with("did you mean GSDK2MQTT_MQTT__URL?"));
+}
+
+#[test]
+fn a_master_is_discovered_unless_gateways_name_it() {
+    let master = "[masters.campus]\naddress = \"10.0.0.5\"\nca_file = \"/ca.crt\"\n\
+                  cert_file = \"/tenant.crt\"\nkey_file = \"/tenant.key\"\n";
+    let north = "[gateways.north]\nmaster = \"campus\"\ngateway_id = \"1\"\n";
+    let discover = |text: &str| {
+        let config = loaded(text, &[], &[]).unwrap().config;
+        config.masters[&"campus".parse().unwrap()].discover
+    };
+    assert!(discover(master));
+    assert!(!discover(&format!("{master}{north}")));
+    assert!(discover(&format!("{master}discover = true\n{north}")));
 }
 
 #[test]

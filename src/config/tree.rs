@@ -13,13 +13,14 @@ use serde_json::Value as Json;
 
 use super::addresses;
 use super::error::{Mistake, Origin, explain};
-use super::gateway::{AcceptFilter, Device, Gateway};
+use super::gateway::{AcceptFilter, Device, GatewayTable};
 use super::key_path::KeyPath;
 use super::layers::{FILE, Layer, ParsedFile};
+use super::master::Master;
 use super::model::{Commands, Config, History, HomeAssistant, Http, Metrics, Mqtt, Outbox};
 use super::schema::{Schema, child, is_secret, is_table};
 use super::values;
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::{DeviceId, GatewayName, HostPort};
 
 /// A key's value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,24 +74,38 @@ impl<'a> Tree<'a> {
         let client_id = format!("gsdk2mqtt_{}_{bridge}", base.replace('/', "_"));
         self.set_default(&mqtt, "client_id", client_id);
         self.set_default(&commands, "response_prefix", format!("{base}-reply/"));
-        let gateways = top.child("gateways");
-        for name in self.names(&gateways) {
-            let gateway = gateways.child(&name);
-            let address =
-                self.read(&gateway.child("address"), |it| addresses::gateway_address(it).ok());
-            // A wrong address is a mistake of its own, so that this value is not used.
-            let host = address.map_or_else(|| "localhost".to_owned(), |address| address.host);
-            self.set_default(&gateway, "server_name", host);
+        let (gateways, masters) = (top.child("gateways"), top.child("masters"));
+        let mut with_gateways = BTreeSet::new();
+        for gateway in self.names(&gateways).iter().map(|name| gateways.child(name)) {
+            let master = gateway.child("master");
+            if self.is_set(&master) {
+                with_gateways.extend(self.read(&master, |it| it.as_str().map(str::to_owned)));
+            } else {
+                self.set_server_name(&gateway);
+            }
+        }
+        for name in self.names(&masters) {
+            let master = masters.child(&name);
+            self.set_server_name(&master);
+            self.set_default(&master, "discover", !with_gateways.contains(&name));
         }
     }
 
-    fn set_default(&mut self, table: &KeyPath, key: &str, text: String) {
+    /// Sets the default of a gateway's or master's `server_name`: the host of its address.
+    fn set_server_name(&mut self, table: &KeyPath) {
+        let address = self.read(&table.child("address"), |it| addresses::gateway_address(it).ok());
+        // A wrong address is a mistake of its own, so that this value is not used.
+        let host = address.map_or_else(|| "localhost".to_owned(), |it: HostPort| it.host);
+        self.set_default(table, "server_name", host);
+    }
+
+    fn set_default(&mut self, table: &KeyPath, key: &str, value: impl Into<Value>) {
         let table = table.0.iter().try_fold(&mut self.root, |value, name| match value {
             Value::Dict(_, dict) => dict.get_mut(name),
             _ => None,
         });
         if let Some(Value::Dict(_, table)) = table {
-            table.entry(key.to_owned()).or_insert_with(|| text.into());
+            table.entry(key.to_owned()).or_insert_with(|| value.into());
         }
     }
 
@@ -164,12 +179,19 @@ impl<'a> Tree<'a> {
         self.check::<Outbox>(&top.child("outbox"));
         self.check::<History>(&top.child("history"));
         self.check::<Metrics>(&top.child("metrics"));
+        let masters = top.child("masters");
+        self.check::<Named>(&masters);
+        for name in self.names(&masters) {
+            let master = masters.child(&name);
+            self.check_name::<GatewayName>(&master, &name);
+            self.check::<Master>(&master);
+        }
         let gateways = top.child("gateways");
         self.check::<Named>(&gateways);
         for name in self.names(&gateways) {
             let gateway = gateways.child(&name);
             self.check_name::<GatewayName>(&gateway, &name);
-            self.check::<Gateway>(&gateway);
+            self.check::<GatewayTable>(&gateway);
             self.check::<AcceptFilter>(&gateway.child("accept_filter"));
             let devices = gateway.child("devices");
             self.check::<Named>(&devices);

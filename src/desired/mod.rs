@@ -110,10 +110,16 @@ impl Reconciler {
     /// missing items are provisioned, and the items that another client withdrew.
     pub fn listed(&mut self, rows: &[Listed]) -> (bool, BTreeSet<DesiredItem>) {
         let registered = rows.iter().filter(|row| row.info.auto_reconnect);
-        let present: BTreeSet<DesiredItem> =
-            registered.map(|row| DesiredItem::Registered(row.device_id)).collect();
+        self.registered_read(&registered.map(|row| row.device_id).collect())
+    }
+
+    /// The same with the registered devices; behind a master with those that the master stores.
+    pub fn registered_read(
+        &mut self,
+        registered: &BTreeSet<DeviceId>,
+    ) -> (bool, BTreeSet<DesiredItem>) {
         let withdrawn = self.compare(|item| match item {
-            DesiredItem::Registered(_) => Some(present.contains(&item)),
+            DesiredItem::Registered(id) => Some(registered.contains(&id)),
             DesiredItem::Accepted(_) | DesiredItem::AllowAll | DesiredItem::Slaves(_) => None,
         });
         (std::mem::take(&mut self.first_list), withdrawn)
@@ -126,6 +132,11 @@ impl Reconciler {
             DesiredItem::AllowAll => Some(filter.allow_all),
             DesiredItem::Registered(_) | DesiredItem::Slaves(_) => None,
         })
+    }
+
+    /// Whether nothing is desired.
+    pub fn is_empty(&self) -> bool {
+        self.declared.is_empty() && self.commanded.is_empty()
     }
 
     /// Whether slaves are desired: only then they have to be read.

@@ -13,7 +13,6 @@ use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::gsdk::{
     ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport, PORT_DEFAULT,
 };
-use crate::ids::GatewayName;
 use crate::net::{DialCode, wall_time};
 
 /// How long the stream is read. The first status shows the gateway's clock.
@@ -24,7 +23,7 @@ const EVENTS_MAX: usize = 100_000;
 const SKEW_WARN_MS: i64 = 3_000;
 
 pub(crate) async fn examine(options: GatewayOptions) -> Vec<Finding> {
-    let name = options.name.clone();
+    let name = options.peer.name().to_owned();
     let client = match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
         Ok(client) => client,
         Err(error @ Error::Broken { .. }) => return vec![no_grpc(&options, &error)],
@@ -73,7 +72,7 @@ pub(crate) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     findings
 }
 
-fn failed(options: &GatewayOptions, error: &Error) -> Finding {
+pub(crate) fn failed(options: &GatewayOptions, error: &Error) -> Finding {
     let key = match error.code() {
         ErrorCode::Dial(
             DialCode::CaFileUnreadable
@@ -83,6 +82,13 @@ fn failed(options: &GatewayOptions, error: &Error) -> Finding {
         ErrorCode::Dial(DialCode::ServerNameInvalid | DialCode::CertificateNameMismatch) => {
             "server_name"
         }
+        ErrorCode::LoginRefused
+        | ErrorCode::Dial(
+            DialCode::CertFileUnreadable
+            | DialCode::CertFileInvalid
+            | DialCode::ClientCertificateRefused,
+        ) => "cert_file",
+        ErrorCode::Dial(DialCode::KeyFileUnreadable | DialCode::KeyFileInvalid) => "key_file",
         _ => "address",
     };
     let remedy = match error {
@@ -97,7 +103,7 @@ fn failed(options: &GatewayOptions, error: &Error) -> Finding {
         }
         _ => "",
     };
-    Finding::fail(format!("{error}{remedy}")).about(format!("gateways.{}.{key}", options.name))
+    Finding::fail(format!("{error}{remedy}")).about(options.peer.key(key))
 }
 
 /// TLS succeeded, and no gRPC answer was received.
@@ -107,16 +113,16 @@ fn no_grpc(options: &GatewayOptions, error: &Error) -> Finding {
          {PORT_DEFAULT})",
         options.address
     ))
-    .about(address_key(&options.name))
+    .about(options.peer.address_key())
 }
 
-fn address_key(name: &GatewayName) -> String {
+fn address_key(name: &str) -> String {
     format!("gateways.{name}.address")
 }
 
 /// Subscribes as one more client, and compares the clocks by the first status.
 async fn stream(options: GatewayOptions) -> Finding {
-    let name = options.name.clone();
+    let name = options.peer.name().to_owned();
     let key = address_key(&name);
     let (queue, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop, stopped) = watch::channel(false);

@@ -5,14 +5,17 @@
 mod broker;
 mod gateway;
 mod local;
+mod master;
 mod probe;
 
 use std::fmt;
 
 use tokio::task::JoinSet;
 
+use crate::bridge::gateway_target;
 use crate::certificate::Certificate;
 use crate::config::{Loaded, Origin, Setting};
+use crate::gsdk::GatewayTarget;
 use crate::ids::Moment;
 use crate::{mqtt, net};
 
@@ -140,9 +143,16 @@ impl fmt::Display for Finding {
 pub async fn examine(loaded: &Loaded, session: mqtt::Settings) -> Vec<Finding> {
     let config = &loaded.config;
     let mut gateways = JoinSet::new();
+    for (index, (name, master)) in config.masters.iter().enumerate() {
+        let options = crate::bridge::master_options(name, master);
+        let behind = master::Behind::of(config, name);
+        gateways.spawn(async move { (index, master::examine(options, behind).await) });
+    }
     for (index, (name, gateway)) in config.gateways.iter().enumerate() {
-        let options = crate::bridge::gateway_options(name, gateway);
-        gateways.spawn(async move { (index, gateway::examine(options).await) });
+        if let Some(GatewayTarget::Direct(options)) = gateway_target(config, name, gateway) {
+            let index = config.masters.len() + index;
+            gateways.spawn(async move { (index, gateway::examine(options).await) });
+        }
     }
     let (local, broker) = tokio::join!(local::examine(config), broker::examine(config, session));
     let mut gateways = gateways.join_all().await;

@@ -38,6 +38,7 @@ pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
 pub use remembered::{Known, Remembered};
 pub use retries::RetrySet;
+pub use skew::Skew;
 pub use state::{Counts, DeviceMeasures, DeviceState, GatewayCounts, GatewayState, LinkState};
 pub use status::{Mode, Status};
 pub use uptime::Observed;

@@ -17,13 +17,13 @@ const SAMPLES_MAX: usize = 31;
 const SAMPLES_MIN: usize = 3;
 
 #[derive(Debug, Default)]
-pub(crate) struct Skew {
+pub struct Skew {
     /// When each was taken, and its timestamp minus that, in milliseconds.
     samples: VecDeque<(Moment, i64)>,
 }
 
 impl Skew {
-    pub(crate) fn sample(&mut self, timestamp: Moment, received_at: Moment) {
+    pub fn sample(&mut self, timestamp: Moment, received_at: Moment) {
         let samples = &mut self.samples;
         if samples.back().is_some_and(|(at, _)| received_at.since(*at) < SAMPLE_EVERY_MS) {
             return;
@@ -38,7 +38,8 @@ impl Skew {
     }
 
     /// The gateway's clock minus the bridge's, in milliseconds, to about half a second.
-    pub(crate) fn estimate_ms(&self) -> Option<i64> {
+    #[must_use]
+    pub fn estimate_ms(&self) -> Option<i64> {
         let mut skews: Vec<i64> = self.samples.iter().map(|(_, skew)| *skew).collect();
         skews.sort_unstable();
         // Of two, the one that is less far ahead.

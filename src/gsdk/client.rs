@@ -1,4 +1,4 @@
-//! The typed calls of service `Connect`.
+//! The typed calls to a gateway, straight to it or through its master.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,8 +8,10 @@ use super::channel::KeepAlive;
 use super::connection::{Connection, RpcObserver};
 use super::convert;
 use super::error::Error;
+use super::master_connection::MasterConnection;
 use super::options::GatewayOptions;
-use super::rpc::{ApiVersion, Rpc};
+use super::rpc::{ApiVersion, GatewayRpc, Rpc};
+use super::stored::StoredItems;
 use super::types::{DeviceError, FoundDevice, PendingDevice};
 use crate::certificate::Certificate;
 use crate::fleet::{AcceptFilter, DeviceDetails, Listed, Mode, Slaves, Target};
@@ -18,13 +20,22 @@ use crate::proto::connect as wire;
 use crate::proto::device::GetInfoRequest;
 use crate::proto::err::ErrorResponse;
 
+/// Where a gateway's calls go.
+#[derive(Clone, Debug)]
+enum Route {
+    /// To the gateway itself.
+    Direct(Arc<Connection>),
+    /// To its master, which knows the gateway by this ID.
+    Master { master: Arc<MasterConnection>, gateway_id: Arc<str> },
+}
+
 /// A gateway's calls on one connection. Clones share the connection.
 ///
 /// A call is never repeated, except to find out the API version: only the caller knows whether
 /// repeating it is safe.
 #[derive(Clone, Debug)]
 pub struct GatewayClient {
-    connection: Arc<Connection>,
+    route: Route,
     /// Replaces the calls' own deadlines.
     deadline: Option<Duration>,
 }
@@ -42,29 +53,48 @@ impl GatewayClient {
         observer: RpcObserver,
     ) -> Result<Self, Error> {
         let connection = Connection::open(options, keep_alive, expected_version, observer).await?;
-        Ok(Self { connection: Arc::new(connection), deadline: None })
+        Ok(Self { route: Route::Direct(Arc::new(connection)), deadline: None })
+    }
+
+    /// The calls to one gateway of a master.
+    pub(crate) const fn through(master: Arc<MasterConnection>, gateway_id: Arc<str>) -> Self {
+        Self { route: Route::Master { master, gateway_id }, deadline: None }
     }
 
     /// The same client with one deadline for each call, such as a command's `timeout_s`.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { connection: self.connection.clone(), deadline: Some(deadline) }
+        Self { route: self.route.clone(), deadline: Some(deadline) }
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
+        match &self.route {
+            Route::Direct(connection) => connection,
+            Route::Master { master, .. } => master.connection(),
+        }
     }
 
-    /// The gateway's certificate, if it could be parsed.
+    /// The certificate of the gateway, or of its master, if it could be parsed.
     #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
-        self.connection.certificate()
+        self.connection().certificate()
     }
 
-    /// The API version in which the gateway has answered on this connection.
+    /// The API version in which the gateway, or its master, has answered on this connection.
     #[must_use]
     pub fn api_version(&self) -> Option<ApiVersion> {
-        self.connection.api_version()
+        self.connection().api_version()
+    }
+
+    /// What a master stores for the gateway; `None` for a gateway without a master.
+    #[must_use]
+    pub fn stored(&self) -> Option<StoredItems> {
+        match &self.route {
+            Route::Direct(_) => None,
+            Route::Master { master, gateway_id } => {
+                Some(StoredItems::new(master.clone(), gateway_id.clone(), self.deadline))
+            }
+        }
     }
 
     /// The managed devices with their present status, ordered by ID, each once.
@@ -81,22 +111,31 @@ impl GatewayClient {
         let response = self.call(request).await?;
         DeviceId::new(response.device_id).ok_or_else(|| {
             let message = "connected, but without an ID of the device";
-            self.connection.error(wire::ConnectRequest::METHOD, tonic::Status::internal(message))
+            let status = tonic::Status::internal(message);
+            self.connection().error(wire::ConnectRequest::METHOD, status)
         })
     }
 
-    /// Registers devices to which the gateway connects by itself, again after each disconnect.
+    /// Registers devices to which the gateway connects by itself, again after each disconnect. A
+    /// master stores the registrations, too.
     pub async fn async_add(&self, devices: &[(DeviceId, Target)]) -> Result<(), Error> {
         let connect_infos = devices.iter().map(convert::async_connect_info).collect();
-        let request = wire::AddAsyncConnectionRequest { connect_infos };
-        self.call(request).await.map(drop)
+        self.call(wire::AddAsyncConnectionRequest { connect_infos }).await?;
+        match self.stored() {
+            Some(stored) => stored.register(devices).await,
+            None => Ok(()),
+        }
     }
 
-    /// Removes registrations; the gateway disconnects the devices first.
+    /// Removes registrations, also the stored ones of a master; the gateway disconnects the devices
+    /// first.
     pub async fn async_remove(&self, device_ids: &BTreeSet<DeviceId>) -> Result<(), Error> {
-        let request =
-            wire::DeleteAsyncConnectionRequest { device_i_ds: convert::numbers(device_ids) };
-        self.call(request).await.map(drop)
+        let device_i_ds = convert::numbers(device_ids);
+        self.call(wire::DeleteAsyncConnectionRequest { device_i_ds }).await?;
+        match self.stored() {
+            Some(stored) => stored.unregister(device_ids).await,
+            None => Ok(()),
+        }
     }
 
     /// Disconnects devices. The gateway connects to registered ones again after a delay.
@@ -115,7 +154,7 @@ impl GatewayClient {
         let deadline = wait.saturating_add(wire::SearchDeviceRequest::DEADLINE);
         let deadline = self.deadline.unwrap_or(deadline);
         let request = wire::SearchDeviceRequest { timeout };
-        let response = self.connection.call(request, deadline).await?;
+        let response = self.call_within(request, deadline).await?;
         Ok(self.rows(wire::SearchDeviceRequest::METHOD, response.device_infos, convert::found))
     }
 
@@ -146,10 +185,14 @@ impl GatewayClient {
         ))
     }
 
+    /// Replaces the slaves of these devices. A master stores them, too.
     pub async fn set_slaves(&self, slaves: &[Slaves]) -> Result<(), Error> {
         let slave_device_infos = slaves.iter().map(convert::slave_info).collect();
-        let request = wire::SetSlaveDeviceRequest { slave_device_infos };
-        self.call(request).await.map(drop)
+        self.call(wire::SetSlaveDeviceRequest { slave_device_infos }).await?;
+        match self.stored() {
+            Some(stored) => stored.set_slaves(slaves).await,
+            None => Ok(()),
+        }
     }
 
     /// Sets whether the gateway dials a connected device or the reverse.
@@ -202,21 +245,34 @@ impl GatewayClient {
         Ok(convert::device_details(response.info.unwrap_or_default()))
     }
 
-    async fn call<R: Rpc>(&self, request: R) -> Result<R::Response, Error> {
-        self.connection.call(request, self.deadline.unwrap_or(R::DEADLINE)).await
+    async fn call<R: GatewayRpc>(&self, request: R) -> Result<R::Response, Error> {
+        self.call_within(request, self.deadline.unwrap_or(R::DEADLINE)).await
+    }
+
+    async fn call_within<R: GatewayRpc>(
+        &self,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        match &self.route {
+            Route::Direct(connection) => connection.call(request, deadline).await,
+            Route::Master { master, gateway_id } => {
+                master.call(request.to_master(gateway_id), deadline).await
+            }
+        }
     }
 
     /// Makes a call for many devices. Those that failed are in the response or in the details of
     /// an error (wire, section 1).
-    async fn call_multi<R: Rpc>(
+    async fn call_multi<R: GatewayRpc>(
         &self,
         request: R,
         device_errors: impl Fn(R::Response) -> Vec<ErrorResponse>,
     ) -> Result<Vec<DeviceError>, Error> {
         match self.call(request).await {
             Ok(response) => Ok(convert::device_errors(device_errors(response))),
-            Err(Error::Status { gateway, method, status }) => {
-                convert::multi_errors(&status).ok_or(Error::Status { gateway, method, status })
+            Err(Error::Status { peer, method, status }) => {
+                convert::multi_errors(&status).ok_or(Error::Status { peer, method, status })
             }
             Err(error) => Err(error),
         }
@@ -232,7 +288,7 @@ impl GatewayClient {
         let count = wire.len();
         let rows: Vec<Row> = wire.into_iter().filter_map(convert).collect();
         if rows.len() < count {
-            self.connection.warn_about_id_0(method, count - rows.len());
+            self.connection().warn_about_id_0(method, count - rows.len());
         }
         rows
     }

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::channel::KeepAlive;
@@ -13,6 +12,7 @@ use super::convert;
 use super::disconnect::Disconnect;
 use super::error::Error;
 use super::error::LinkError;
+use super::list_requests::ListRequests;
 use super::reports::{LinkReport, ReportSink};
 use super::rpc::{ApiVersion, SUBSCRIBE_STATUS};
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
@@ -31,7 +31,7 @@ async fn response<T>(call: &mut Option<PendingCall<T>>) -> Result<T, Error> {
 
 pub(crate) struct ConnectedLink<'a> {
     reports: &'a ReportSink,
-    list_requests: &'a Notify,
+    list_requests: &'a ListRequests,
     client: &'a GatewayClient,
     subscription: Subscription,
     list: Option<PendingCall<Vec<Listed>>>,
@@ -41,7 +41,7 @@ pub(crate) struct ConnectedLink<'a> {
 impl<'a> ConnectedLink<'a> {
     pub(crate) fn new(
         reports: &'a ReportSink,
-        list_requests: &'a Notify,
+        list_requests: &'a ListRequests,
         client: &'a GatewayClient,
         subscription: Subscription,
     ) -> Self {
@@ -93,7 +93,7 @@ impl<'a> ConnectedLink<'a> {
                         self.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                     }
                 }
-                () = self.list_requests.notified(), if may_list => self.request_list()?,
+                _ = self.list_requests.take(), if may_list => self.request_list()?,
             }
         }
     }

@@ -16,12 +16,15 @@ use super::channel::{self, KeepAlive};
 use super::error::{self, Error};
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
+use super::token::Token;
 use crate::certificate::Certificate;
-use crate::net::{self, ActivityClock, Dialed};
-use crate::proto::connect::{StatusChange, SubscribeStatusRequest};
+use crate::net::{self, ActivityClock, Dialed, Peer};
 
 /// The largest message accepted: a gateway's own default limit (wire, section 1).
 const MESSAGE_LEN_MAX: usize = 75_497_472;
+
+/// The key of the header in which a master expects the token (wire, section 1).
+const TOKEN_KEY: &str = "token";
 
 /// A finished call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(crate) struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("gateway", &self.options.name).finish_non_exhaustive()
+        f.debug_struct("Connection").field("peer", &self.options.peer).finish_non_exhaustive()
     }
 }
 
@@ -67,8 +70,8 @@ impl Connection {
         let dialed = net::dial(&options.target()).await?;
         let Dialed { stream, certificate, certificate_requested, activity } = dialed;
         let channel = channel::open(stream, options, keep_alive).await.map_err(|error| {
-            let (gateway, status) = (options.name.clone(), Status::from_error(Box::new(error)));
-            Error::Broken { gateway, method: "HTTP/2", status }
+            let (peer, status) = (options.peer.clone(), Status::from_error(Box::new(error)));
+            Error::Broken { peer, method: "HTTP/2", status }
         })?;
         Ok(Self {
             options: options.clone(),
@@ -132,20 +135,32 @@ impl Connection {
         Err(self.not_a_device_gateway())
     }
 
-    /// Makes a call in one API version.
+    /// Makes a call in one API version, without a token.
     pub(crate) async fn call_as<R: Rpc>(
         &self,
         version: ApiVersion,
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
+        self.call_with(version, None, request, deadline).await
+    }
+
+    /// Makes a call in one API version.
+    pub(crate) async fn call_with<R: Rpc>(
+        &self,
+        version: ApiVersion,
+        token: Option<&Token>,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
         let (method, started) = (R::METHOD, Instant::now());
-        let outcome = match timeout(deadline, self.send(version, request)).await {
+        let request = with_token(request, token);
+        let outcome = match timeout(deadline, self.send::<R>(version, request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(status)) => Err(self.error(method, status)),
             Err(_) => {
-                let gateway = self.options.name.clone();
-                Err(Error::Deadline { gateway, method, deadline })
+                let peer = self.options.peer.clone();
+                Err(Error::Deadline { peer, method, deadline })
             }
         };
         let code = match &outcome {
@@ -158,24 +173,33 @@ impl Connection {
         outcome
     }
 
-    async fn send<R: Rpc>(&self, version: ApiVersion, request: R) -> Result<R::Response, Status> {
+    async fn send<R: Rpc>(
+        &self,
+        version: ApiVersion,
+        request: Request<R>,
+    ) -> Result<R::Response, Status> {
         let mut grpc = self.ready().await?;
         let (path, codec) = (version.path(R::SERVICE, R::METHOD)?, ProstCodec::default());
-        let response = grpc.unary(Request::new(request), path, codec).await?;
+        let response = grpc.unary(request, path, codec).await?;
         Ok(response.into_inner())
     }
 
-    /// Requests the status stream. A gateway may respond only with the first status change.
-    pub(crate) async fn subscribe(
+    /// Requests a stream of status changes. A gateway may respond only with the first one.
+    pub(crate) async fn subscribe<Q, M>(
         self: Arc<Self>,
         version: ApiVersion,
-    ) -> Result<Streaming<StatusChange>, Status> {
-        let request = SubscribeStatusRequest { queue_size: self.options.queue_size };
+        service: Service,
+        token: Option<Token>,
+        request: Q,
+    ) -> Result<Streaming<M>, Status>
+    where
+        Q: prost::Message + 'static,
+        M: prost::Message + Default + 'static,
+    {
+        let request = with_token(request, token.as_ref());
         let mut grpc = self.ready().await?;
-        let (path, codec) =
-            (version.path(Service::Connect, SUBSCRIBE_STATUS)?, ProstCodec::default());
-        let response: Response<_> =
-            grpc.server_streaming(Request::new(request), path, codec).await?;
+        let (path, codec) = (version.path(service, SUBSCRIBE_STATUS)?, ProstCodec::default());
+        let response: Response<_> = grpc.server_streaming(request, path, codec).await?;
         Ok(response.into_inner())
     }
 
@@ -191,30 +215,47 @@ impl Connection {
 
     /// The error for a call's status.
     pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
-        let gateway = self.options.name.clone();
+        let (peer, address) = (self.options.peer.clone(), self.options.address.clone());
         let broken = error::is_transport(&status);
         // The gateway names the reason, or asked for a certificate and closed before any answer.
         let unanswered = broken && self.api_version().is_none();
-        if error::is_certificate_required(&status) || self.certificate_requested && unanswered {
-            let address = self.options.address.clone();
-            return Error::ClientCertificateRequired { gateway, address };
+        match &peer {
+            Peer::Master(_) => {
+                if let Some(cause) = error::certificate_alert(&status).filter(|_| unanswered) {
+                    return Error::ClientCertificateRefused { peer, address, cause };
+                }
+            }
+            _ if error::is_certificate_required(&status)
+                || self.certificate_requested && unanswered =>
+            {
+                return Error::ClientCertificateRequired { peer, address };
+            }
+            _ => {}
         }
         match broken {
-            true => Error::Broken { gateway, method, status },
-            false => Error::Status { gateway, method, status },
+            true => Error::Broken { peer, method, status },
+            false => Error::Status { peer, method, status },
         }
     }
 
     pub(crate) fn not_a_device_gateway(&self) -> Error {
-        let GatewayOptions { name, address, .. } = &self.options;
-        Error::NotADeviceGateway { gateway: name.clone(), address: address.clone() }
+        let GatewayOptions { peer, address, .. } = &self.options;
+        Error::NotADeviceGateway { peer: peer.clone(), address: address.clone() }
     }
 
     /// Logs, once a connection, that a gateway sent rows whose device ID is 0.
     pub(crate) fn warn_about_id_0(&self, method: &'static str, count: usize) {
         if !self.warned_about_id_0.swap(true, Ordering::Relaxed) {
-            let gateway = &self.options.name;
-            tracing::warn!(%gateway, method, count, "gateway sent devices with ID 0; ignored");
+            let gateway = self.options.peer.name();
+            tracing::warn!(gateway, method, count, "gateway sent devices with ID 0; ignored");
         }
     }
+}
+
+fn with_token<T>(message: T, token: Option<&Token>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert(TOKEN_KEY, token.value().clone());
+    }
+    request
 }

@@ -6,9 +6,9 @@ use tonic::{Code, Status};
 
 use super::connection::Connection;
 use super::error::{Error, ErrorCode, LinkError, code_name, is_too_many_pings, root_cause};
-use super::options::PORT_DEFAULT;
+use super::options::{MASTER_PORT_DEFAULT, PORT_DEFAULT};
 use super::rpc::SUBSCRIBE_STATUS;
-use crate::ids::GatewayName;
+use crate::net::Peer;
 
 /// A gateway that stops closes its streams in order; one that does so within this time after the
 /// link came up is misbehaving.
@@ -36,9 +36,9 @@ impl Disconnect {
         Self { error: LinkError::new(code, message), kind, pings_rejected: false }
     }
 
-    pub(crate) fn from_overflow(gateway: &GatewayName) -> Self {
+    pub(crate) fn from_overflow(peer: &Peer) -> Self {
         let message = format!(
-            "gateway {gateway}: the event queue is full, so the status stream was closed; all \
+            "{peer}: the event queue is full, so the status stream was closed; all \
              states are read again when there is room"
         );
         Self::new(Kind::Refused, ErrorCode::Overflow, message)
@@ -48,29 +48,33 @@ impl Disconnect {
     pub(crate) fn from_stream_end(connection: &Connection, end: Result<(), Status>) -> Self {
         let Err(status) = end else {
             let message = format!(
-                "gateway {} ended the status stream; it is probably stopping or restarting",
-                connection.options().name
+                "{} ended the status stream; it is probably stopping or restarting",
+                connection.options().peer
             );
             return Self::new(Kind::StreamEnded, ErrorCode::StreamEnded, message);
         };
         match connection.error(SUBSCRIBE_STATUS, status) {
             Error::Broken { status, .. } => Self::from_transport(connection, &status),
-            Error::Status { gateway, status, .. } => Self::from_status(&gateway, &status),
+            Error::Status { peer, status, .. } => Self::from_status(&peer, &status),
             error => error.into(),
         }
     }
 
     /// From an error that the gateway sent on the stream.
-    fn from_status(gateway: &GatewayName, status: &Status) -> Self {
+    fn from_status(peer: &Peer, status: &Status) -> Self {
         let code = status.code();
         let reason = match status.message() {
             "" => String::new(),
             message => format!(" ({message})"),
         };
-        let kind = if code == Code::Unavailable { Kind::Absent } else { Kind::Refused };
+        let kind = match code {
+            Code::Unavailable => Kind::Absent,
+            // A token that expired: another login opens the stream again.
+            Code::Unauthenticated => Kind::StreamEnded,
+            _ => Kind::Refused,
+        };
         let name = code_name(code);
-        let message =
-            format!("gateway {gateway} refused or ended the status stream: {name}{reason}");
+        let message = format!("{peer} refused or ended the status stream: {name}{reason}");
         let pings_rejected = is_too_many_pings(status);
         Self { pings_rejected, ..Self::new(kind, ErrorCode::Grpc(code), message) }
     }
@@ -83,13 +87,18 @@ impl Disconnect {
         }
         let hint = match connection.api_version() {
             Some(_) => String::new(),
-            None => format!(
-                " before any answer; check that it is the gateway's gRPC port (usually \
-                 {PORT_DEFAULT})"
-            ),
+            None => {
+                let port = match options.peer {
+                    Peer::Master(_) => MASTER_PORT_DEFAULT,
+                    _ => PORT_DEFAULT,
+                };
+                format!(
+                    " before any answer; check that it is the gateway's gRPC port (usually {port})"
+                )
+            }
         };
-        let (name, address, cause) = (&options.name, &options.address, root_cause(status));
-        let message = format!("gateway {name}: the connection to {address} broke ({cause}){hint}");
+        let (peer, address, cause) = (&options.peer, &options.address, root_cause(status));
+        let message = format!("{peer}: the connection to {address} broke ({cause}){hint}");
         let pings_rejected = is_too_many_pings(status);
         Self { pings_rejected, ..Self::new(Kind::Absent, ErrorCode::ConnectionLost, message) }
     }
@@ -98,9 +107,9 @@ impl Disconnect {
     pub(crate) fn from_timeout(connection: &Connection) -> Self {
         let options = connection.options();
         let message = format!(
-            "gateway {}: nothing received from {} for {:.0} s, not even an answer to keep-alive; \
+            "{}: nothing received from {} for {:.0} s, not even an answer to keep-alive; \
              the gateway hangs, or the network is cut",
-            options.name,
+            options.peer,
             options.address,
             connection.activity().idle_for().as_secs_f32()
         );

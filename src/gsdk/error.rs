@@ -8,8 +8,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::options::PORT_DEFAULT;
-use crate::ids::{GatewayName, HostPort};
-use crate::net::{CERTIFICATE_ALERTS, DialCode, DialError, MASTER_PORT};
+use crate::ids::HostPort;
+use crate::net::{CERTIFICATE_ALERTS, DialCode, DialError, MASTER_PORT, Peer};
 
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
 /// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams
@@ -22,39 +22,62 @@ pub enum Error {
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The gateway answered with an error.
-    #[error(
-        "gateway {gateway} answered {method} with {}: {}",
-        code_name(status.code()),
-        text(status)
-    )]
-    Status { gateway: GatewayName, method: &'static str, status: Status },
+    #[error("{peer} answered {method} with {}: {}", code_name(status.code()), text(status))]
+    Status { peer: Peer, method: &'static str, status: Status },
     /// No answer in time. The gateway may have executed the call.
     #[error(
-        "gateway {gateway} did not answer {method} within {} s; whether it was done is not known",
+        "{peer} did not answer {method} within {} s; whether it was done is not known",
         deadline.as_secs_f32()
     )]
-    Deadline { gateway: GatewayName, method: &'static str, deadline: Duration },
+    Deadline { peer: Peer, method: &'static str, deadline: Duration },
     /// The connection broke. The gateway may have executed the call.
     #[error(
-        "the connection to gateway {gateway} broke during {method} ({}); whether it was done is \
-         not known",
+        "the connection to {peer} broke during {method} ({}); whether it was done is not known",
         root_cause(status)
     )]
-    Broken { gateway: GatewayName, method: &'static str, status: Status },
+    Broken { peer: Peer, method: &'static str, status: Status },
     /// The service is unknown at this address in both API versions.
     #[error(
-        "gateway {gateway}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so \
-         it is no device gateway of the G-SDK; set gateways.{gateway}.address to one (port \
-         {PORT_DEFAULT}; port {MASTER_PORT} is a master gateway)"
+        "{peer}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so it is no \
+         device gateway of the G-SDK; set {} to one (port {PORT_DEFAULT}; port {MASTER_PORT} is a \
+         master gateway)",
+        peer.address_key()
     )]
-    NotADeviceGateway { gateway: GatewayName, address: HostPort },
+    NotADeviceGateway { peer: Peer, address: HostPort },
+    /// The same for the services of a master.
+    #[error(
+        "{peer}: {address} knows neither gsdk.login.Login nor login.Login, so it is no master \
+         gateway of the G-SDK; set {} to one (port {MASTER_PORT}), or describe this device gateway \
+         under [gateways.NAME], without cert_file and key_file",
+        peer.address_key()
+    )]
+    NotAMasterGateway { peer: Peer, address: HostPort },
     /// The TLS handshake succeeded, and then the gateway asked for a client certificate (TLS 1.3).
     #[error(
-        "gateway {gateway}: {address} asks for a client certificate, as a master gateway does \
-         (port {MASTER_PORT}); set gateways.{gateway}.address to a device gateway (port \
-         {PORT_DEFAULT})"
+        "{peer}: {address} asks for a client certificate, as a master gateway does (port \
+         {MASTER_PORT}); set {} to a device gateway (port {PORT_DEFAULT}), or describe the master \
+         gateway under [masters.NAME]",
+        peer.address_key()
     )]
-    ClientCertificateRequired { gateway: GatewayName, address: HostPort },
+    ClientCertificateRequired { peer: Peer, address: HostPort },
+    /// The TLS handshake succeeded, and then the master refused the client certificate (TLS 1.3).
+    #[error(
+        "{peer}: {address} refused the client certificate ({cause}); put one there that its \
+         authority signed and that has not expired: {} and {}",
+        peer.key("cert_file"),
+        peer.key("key_file")
+    )]
+    ClientCertificateRefused { peer: Peer, address: HostPort, cause: String },
+    /// The master does not accept the tenant's certificate.
+    #[error(
+        "{peer} refused the login: {}: {}; put the certificate of a tenant of this master into \
+         {}, and its key into {}",
+        code_name(status.code()),
+        text(status),
+        peer.key("cert_file"),
+        peer.key("key_file")
+    )]
+    LoginRefused { peer: Peer, status: Status },
 }
 
 impl Error {
@@ -65,9 +88,14 @@ impl Error {
             Self::Deadline { .. } => ErrorCode::Grpc(Code::DeadlineExceeded),
             Self::Broken { .. } => ErrorCode::Grpc(Code::Unavailable),
             Self::NotADeviceGateway { .. } => ErrorCode::NotADeviceGateway,
+            Self::NotAMasterGateway { .. } => ErrorCode::NotAMasterGateway,
             Self::ClientCertificateRequired { .. } => {
                 ErrorCode::Dial(DialCode::ClientCertificateRequired)
             }
+            Self::ClientCertificateRefused { .. } => {
+                ErrorCode::Dial(DialCode::ClientCertificateRefused)
+            }
+            Self::LoginRefused { .. } => ErrorCode::LoginRefused,
         }
     }
 
@@ -91,7 +119,10 @@ impl Error {
             Self::Broken { .. } | Self::Deadline { .. } => true,
             Self::Status { .. }
             | Self::NotADeviceGateway { .. }
-            | Self::ClientCertificateRequired { .. } => false,
+            | Self::NotAMasterGateway { .. }
+            | Self::ClientCertificateRequired { .. }
+            | Self::ClientCertificateRefused { .. }
+            | Self::LoginRefused { .. } => false,
         }
     }
 }
@@ -102,6 +133,12 @@ pub enum ErrorCode {
     Dial(DialCode),
     Grpc(Code),
     NotADeviceGateway,
+    NotAMasterGateway,
+    LoginRefused,
+    /// The master has no connection to the gateway.
+    GatewayNotConnected,
+    /// The master does not list the gateway.
+    GatewayNotListed,
     ConnectionLost,
     StreamEnded,
     NoSignOfLife,
@@ -116,6 +153,10 @@ impl ErrorCode {
             Self::Dial(code) => code.as_str(),
             Self::Grpc(code) => code_name(code),
             Self::NotADeviceGateway => "not_a_device_gateway",
+            Self::NotAMasterGateway => "not_a_master_gateway",
+            Self::LoginRefused => "login_refused",
+            Self::GatewayNotConnected => "gateway_not_connected",
+            Self::GatewayNotListed => "gateway_not_listed",
             Self::ConnectionLost => "connection_lost",
             Self::StreamEnded => "stream_ended",
             Self::NoSignOfLife => "no_sign_of_life",
@@ -185,6 +226,14 @@ pub(crate) fn is_certificate_required(status: &Status) -> bool {
     let cause = root_cause(status);
     is_transport(status)
         && CERTIFICATE_ALERTS.iter().any(|alert| cause.ends_with(&format!("alert: {alert:?}")))
+}
+
+/// The alert with which a master closed the connection because of our client certificate, with TLS
+/// 1.3 after the handshake. tonic keeps it only as text.
+pub(crate) fn certificate_alert(status: &Status) -> Option<String> {
+    let cause = root_cause(status);
+    let (_, alert) = cause.split_once("received fatal alert: ").filter(|_| is_transport(status))?;
+    Some(format!("alert {alert}"))
 }
 
 /// The innermost cause of a broken connection.

@@ -1,8 +1,6 @@
-//! Logs each distinct failure of a gateway's link once between two successful connections.
+//! Which failures of a link are logged: each distinct one once between two successful connections.
 
 use super::error::LinkError;
-use super::rpc::ApiVersion;
-use crate::ids::GatewayName;
 
 /// Distinct errors that are logged between two connections.
 const ERRORS_MAX: usize = 16;
@@ -14,28 +12,15 @@ pub(crate) struct FailureLog {
 }
 
 impl FailureLog {
-    pub(crate) fn attempt_failed(&mut self, gateway: &GatewayName, error: &LinkError) {
-        if self.is_new(error) {
-            let code = error.code.as_str();
-            tracing::warn!(%gateway, code, %error, "cannot connect to the gateway; retrying");
-        }
-    }
-
-    pub(crate) fn disconnected(&mut self, gateway: &GatewayName, error: &LinkError) {
-        if self.is_new(error) {
-            let code = error.code.as_str();
-            tracing::warn!(%gateway, code, %error, "disconnected from the gateway; retrying");
-        }
-    }
-
-    pub(crate) fn connected(&mut self, gateway: &GatewayName, version: ApiVersion) {
+    /// The link is up; returns how many failures there were before.
+    pub(crate) fn connected(&mut self) -> u64 {
         let Self { errors, repeats } = std::mem::take(self);
-        let (package, failures) = (version.package(), repeats + errors.len() as u64);
-        tracing::info!(%gateway, package, failures, "connected to the gateway");
+        repeats + errors.len() as u64
     }
 
-    /// Errors that differ only in numbers, such as seconds of silence, are the same.
-    fn is_new(&mut self, error: &LinkError) -> bool {
+    /// Whether an error is to be logged. Errors that differ only in numbers, such as seconds of
+    /// silence, are the same.
+    pub(crate) fn is_new(&mut self, error: &LinkError) -> bool {
         let text: String = error.message.chars().filter(|c| !c.is_ascii_digit()).collect();
         if self.errors.contains(&text) || self.errors.len() >= ERRORS_MAX {
             self.repeats += 1;
@@ -58,7 +43,7 @@ mod tests {
         assert!(log.is_new(&error("silent for 15 s")));
         assert!(!log.is_new(&error("silent for 16 s")));
         assert!(log.is_new(&error("refused")));
-        log.connected(&"lobby".parse().unwrap(), ApiVersion::V1_5);
+        assert_eq!(log.connected(), 3);
         assert!(log.is_new(&error("refused")));
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::behind_master::BehindMaster;
 use super::channel::KeepAlive;
 use super::client::GatewayClient;
 use super::connected_link::ConnectedLink;
@@ -15,6 +16,7 @@ use super::disconnect::Disconnect;
 use super::error::ErrorCode;
 use super::error::LinkError;
 use super::failure_log::FailureLog;
+use super::list_requests::ListRequests;
 use super::options::GatewayOptions;
 use super::reports::{LinkReport, LinkReportSender, ReportSink};
 use super::rpc::ApiVersion;
@@ -23,12 +25,14 @@ use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::net::Backoff;
 use crate::task::catch_panic;
 
-/// A handle to a gateway's task.
+/// A handle to a gateway's link.
 #[derive(Debug)]
 pub struct Link {
-    list_requests: Arc<Notify>,
+    gateway: GatewayIndex,
+    list_requests: Arc<ListRequests>,
     client: watch::Receiver<Option<GatewayClient>>,
-    task: JoinHandle<()>,
+    /// `None` for a gateway behind a master, whose task serves the link.
+    task: Option<JoinHandle<()>>,
 }
 
 impl Link {
@@ -42,10 +46,11 @@ impl Link {
         observer: RpcObserver,
         mut stop: watch::Receiver<bool>,
     ) -> Self {
-        let list_requests = Arc::new(Notify::new());
+        let list_requests = Arc::<ListRequests>::default();
         let (client_sender, client) = watch::channel(None);
         let task = LinkTask {
-            reports: ReportSink::new(gateway, options.name.clone(), reports),
+            gateway,
+            reports: ReportSink::new(gateway, options.peer.clone(), reports),
             observer,
             list_requests: list_requests.clone(),
             client: client_sender,
@@ -61,13 +66,19 @@ impl Link {
                 () = task.supervise() => {}
             }
         });
-        Self { list_requests, client, task }
+        Self { gateway, list_requests, client, task: Some(task) }
+    }
+
+    /// The link of a gateway behind a master.
+    pub(crate) fn behind_master(gateway: &BehindMaster, requests: Arc<ListRequests>) -> Self {
+        let (index, client) = (gateway.index(), gateway.clients());
+        Self { gateway: index, list_requests: requests, client, task: None }
     }
 
     /// Requests the device list. Requests made while one is running lead to one more list. While
     /// the link is down this has no effect: request the list after `LinkUp`.
     pub fn list_now(&self) {
-        self.list_requests.notify_one();
+        self.list_requests.request(self.gateway);
     }
 
     /// The client for calls beside the stream; `None` while the link is down.
@@ -82,18 +93,21 @@ impl Link {
         self.client.clone()
     }
 
-    /// Waits until the task has ended.
+    /// Waits until the task has ended, if the gateway has one of its own.
     pub async fn ended(self) {
-        let _ = self.task.await;
+        if let Some(task) = self.task {
+            let _ = task.await;
+        }
     }
 }
 
 #[derive(Clone)]
 struct LinkTask {
+    gateway: GatewayIndex,
     options: GatewayOptions,
     reports: ReportSink,
     observer: RpcObserver,
-    list_requests: Arc<Notify>,
+    list_requests: Arc<ListRequests>,
     client: watch::Sender<Option<GatewayClient>>,
     /// Those below are learned from the gateway, and reset by a panic.
     api_version: ApiVersion,
@@ -119,15 +133,16 @@ impl LinkTask {
     async fn supervise(self) {
         loop {
             let Err(panic) = catch_panic(self.clone().run()).await else { return };
-            let gateway = &self.options.name;
-            tracing::error!(%gateway, panic, "internal error: gateway task panicked; restarting");
+            let peer = &self.options.peer;
+            let gateway = peer.name();
+            tracing::error!(gateway, panic, "internal error: gateway task panicked; restarting");
             // Nothing was observed after the last byte, even if the panic came later.
             let uptime = self.client.send_replace(None).map(|client| {
                 let last_activity = client.connection().activity().last_activity();
                 Uptime { since: last_activity, last_activity }
             });
             let message = format!(
-                "gateway {gateway}: internal error: its task panicked and was restarted; please \
+                "{peer}: internal error: its task panicked and was restarted; please \
                  report this: {panic}"
             );
             let error = LinkError::new(ErrorCode::Internal, message);
@@ -143,15 +158,23 @@ impl LinkTask {
         loop {
             let (disconnect, uptime) = self.attempt().await;
             self.client.send_replace(None);
-            let gateway = &self.options.name;
+            let (gateway, error) = (self.options.peer.name(), disconnect.error());
+            let code = error.code.as_str();
             let retry_at_once = disconnect.pings_rejected() && self.keep_alive == KeepAlive::Pings;
             if retry_at_once {
                 self.keep_alive = KeepAlive::Calls;
-                tracing::info!(%gateway, "gateway rejects HTTP/2 pings; keep-alive by calls");
-            } else if uptime.is_some() {
-                self.failures.disconnected(gateway, disconnect.error());
-            } else {
-                self.failures.attempt_failed(gateway, disconnect.error());
+                tracing::info!(gateway, "gateway rejects HTTP/2 pings; keep-alive by calls");
+            } else if self.failures.is_new(error) {
+                match uptime {
+                    Some(_) => {
+                        let message = "disconnected from the gateway; retrying";
+                        tracing::warn!(gateway, code, %error, message);
+                    }
+                    None => {
+                        let message = "cannot connect to the gateway; retrying";
+                        tracing::warn!(gateway, code, %error, message);
+                    }
+                }
             }
             if !self.report_failure(uptime, disconnect.error().clone()).await {
                 return;
@@ -191,22 +214,15 @@ impl LinkTask {
             GatewayClient::open(&self.options, self.keep_alive, self.api_version, observer).await?;
         let (subscription, api_version) = Subscription::establish(client.connection()).await?;
         self.api_version = api_version;
-        discard_request(&self.list_requests).await;
+        self.list_requests.discard(self.gateway);
         self.client.send_replace(Some(client.clone()));
         let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
-        let connected = LinkReport::Connected { api_version, certificate_expires_at };
+        let package = api_version.package();
+        let connected = LinkReport::Connected { package, certificate_expires_at };
         self.reports.try_send(connected)?;
         self.reports.try_send(LinkEvent::LinkUp)?;
-        self.failures.connected(&self.options.name, api_version);
+        let (gateway, failures) = (self.options.peer.name(), self.failures.connected());
+        tracing::info!(gateway, package, failures, "connected to the gateway");
         Ok((client, subscription))
-    }
-}
-
-/// Discards a request made while the link was down.
-async fn discard_request(requests: &Notify) {
-    tokio::select! {
-        biased;
-        () = requests.notified() => {}
-        () = std::future::ready(()) => {}
     }
 }

@@ -1,28 +1,47 @@
-//! The G-SDK client: typed calls to a gateway, and for each gateway one task that reads its status
-//! stream.
+//! The G-SDK client: typed calls to a gateway, and for each gateway, or for each master with the
+//! gateways behind it, one task that reads its status stream.
 
+mod behind_master;
 mod channel;
 mod client;
 mod connected_link;
 mod connection;
 mod convert;
+mod device_routes;
 mod disconnect;
 mod error;
 mod failure_log;
 mod link;
+mod list_requests;
+mod master_client;
+mod master_connection;
+mod master_link;
+mod master_reports;
+mod master_session;
+mod master_streams;
+mod master_timers;
 mod options;
+mod places;
 mod reports;
 mod rpc;
+mod stored;
 mod subscription;
+mod target;
+mod token;
 mod types;
 
 pub use client::GatewayClient;
 pub use connection::{RpcObserver, RpcRecord};
 pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
-pub use options::{GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
+pub use master_client::{ListedGateway, MasterClient};
+pub use master_link::MasterLink;
+pub use master_reports::{MasterReport, MasterReportSender};
+pub use options::{GatewayOptions, MASTER_PORT_DEFAULT, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
 pub use reports::{LinkReport, LinkReportSender};
 pub use rpc::ApiVersion;
+pub use stored::StoredItems;
+pub use target::GatewayTarget;
 pub use types::{DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, PendingDevice};
 
 pub use crate::fleet::{AcceptFilter, Slaves, Target};

@@ -1,24 +1,27 @@
-//! What a gateway's task is given: where the gateway is, which CA to trust, how long to wait.
+//! What the task of a gateway or master is given: where it is, which CA to trust, how long to wait.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ids::{GatewayName, HostPort};
-use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, Peer, Tls, TlsFiles};
+use crate::ids::HostPort;
+use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, MASTER_PORT, Peer, Tls, TlsFiles};
 
 /// The port of a device gateway's gRPC service, if an address names none.
 pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
 
+/// The port of a master gateway, likewise.
+pub const MASTER_PORT_DEFAULT: u16 = MASTER_PORT;
+
 /// The default size of the gateway's queue of status changes.
 pub const QUEUE_SIZE_DEFAULT: i32 = 65_536;
 
+/// A device gateway or a master.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
-    /// Its name in topics, metrics and messages.
-    pub name: GatewayName,
+    /// Which one it is in messages.
+    pub peer: Peer,
     pub address: HostPort,
-    /// The certificate of the gateway's private CA (PEM), its `ca.crt`.
-    pub ca_file: PathBuf,
+    /// The `ca.crt` of its private CA; for a master also the tenant's certificate with its key.
+    pub files: TlsFiles,
     /// The name that the gateway's certificate must contain, if not the address's host.
     pub server_name: Option<String>,
     /// Entries of the gateway's queue for this subscription; it discards changes beyond them.
@@ -27,14 +30,12 @@ pub struct GatewayOptions {
 }
 
 impl GatewayOptions {
-    /// What to dial. Device gateways require no client certificate.
     pub(crate) fn target(&self) -> DialTarget {
-        let files = TlsFiles { ca_file: Some(self.ca_file.clone()), ..TlsFiles::default() };
         DialTarget {
-            peer: Peer::Gateway(self.name.clone()),
+            peer: self.peer.clone(),
             address: self.address.clone(),
             tls: Some(Tls {
-                files,
+                files: self.files.clone(),
                 server_name: self.server_name.clone(),
                 alpn: vec!["h2".to_owned()],
             }),

@@ -4,16 +4,19 @@ use tokio::sync::mpsc;
 
 use super::disconnect::Disconnect;
 use super::error::LinkError;
-use super::rpc::ApiVersion;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
-use crate::ids::{GatewayName, Moment};
+use crate::ids::Moment;
+use crate::net::Peer;
 
 #[derive(Clone, Debug)]
 pub enum LinkReport {
     /// An event for the core.
     Event(LinkEvent),
-    /// About the connection of the `LinkUp` that follows.
-    Connected { api_version: ApiVersion, certificate_expires_at: Option<Moment> },
+    /// About the connection of the `LinkUp` that follows: the package in which the gateway, or its
+    /// master, answers.
+    Connected { package: &'static str, certificate_expires_at: Option<Moment> },
+    /// Whether the gateway's master lists it; true until something else is reported.
+    Listed(bool),
     /// The accept filter, read after each list.
     AcceptFilter(Box<AcceptFilter>),
     /// Why an attempt to connect failed.
@@ -37,23 +40,24 @@ pub type LinkReportSender = mpsc::Sender<(GatewayIndex, LinkReport)>;
 #[derive(Clone, Debug)]
 pub(crate) struct ReportSink {
     gateway: GatewayIndex,
-    name: GatewayName,
+    /// Whose link it is in messages.
+    peer: Peer,
     queue: LinkReportSender,
 }
 
 impl ReportSink {
-    pub(crate) const fn new(
-        gateway: GatewayIndex,
-        name: GatewayName,
-        queue: LinkReportSender,
-    ) -> Self {
-        Self { gateway, name, queue }
+    pub(crate) const fn new(gateway: GatewayIndex, peer: Peer, queue: LinkReportSender) -> Self {
+        Self { gateway, peer, queue }
+    }
+
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Reports of a link that is up. Never waits: a full queue ends the link.
     pub(crate) fn try_send(&self, report: impl Into<LinkReport>) -> Result<(), Disconnect> {
         let sent = self.queue.try_send((self.gateway, report.into()));
-        sent.map_err(|_| Disconnect::from_overflow(&self.name))
+        sent.map_err(|_| Disconnect::from_overflow(&self.peer))
     }
 
     /// Reports while no link is up, waiting for room; false if the receiver is gone.

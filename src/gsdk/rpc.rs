@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::proto::{connect as wire, device};
+use crate::proto::{connect as wire, connect_master as master, device, gateway, login};
 
 /// For calls that a gateway answers from memory.
 const LIST: Duration = Duration::from_secs(10);
@@ -25,53 +25,144 @@ pub(crate) trait Rpc: prost::Message + Clone + 'static {
     const DEADLINE: Duration;
 }
 
-macro_rules! rpcs {
-    ($($request:ident => $response:ident: $method:literal, $deadline:ident;)*) => {$(
+/// A call for one gateway, which a master passes on to it.
+pub(crate) trait GatewayRpc: Rpc {
+    type ToMaster: Rpc<Response = Self::Response>;
+    /// The same request to a master.
+    fn to_master(self, gateway_id: &str) -> Self::ToMaster;
+}
+
+/// A request to a master: the fields of a device gateway's own request, after the gateway's ID
+/// where it takes one (wire, section 4).
+macro_rules! to_master {
+    ($request:ident, $from:ident, $id:ident; gateway_id $(, $field:ident)*) => {
+        master::$request { gateway_id: $id.to_owned(), $($field: $from.$field),* }
+    };
+    ($request:ident, $from:ident, $id:ident; $($field:ident),+) => {{
+        let _ = $id;
+        master::$request { $($field: $from.$field),+ }
+    }};
+}
+
+/// The calls that a device gateway and a master have alike: the fields of a master's request, and
+/// one response, as both are equal on the wire.
+macro_rules! gateway_rpcs {
+    ($($request:ident { $($field:ident),* } => $response:ident: $method:literal, $deadline:ident;)*)
+    => {$(
         impl Rpc for wire::$request {
             type Response = wire::$response;
             const SERVICE: Service = Service::Connect;
             const METHOD: &'static str = $method;
             const DEADLINE: Duration = $deadline;
         }
+
+        impl Rpc for master::$request {
+            type Response = wire::$response;
+            const SERVICE: Service = Service::ConnectMaster;
+            const METHOD: &'static str = $method;
+            const DEADLINE: Duration = $deadline;
+        }
+
+        impl GatewayRpc for wire::$request {
+            type ToMaster = master::$request;
+            fn to_master(self, gateway_id: &str) -> master::$request {
+                let from = self;
+                let _ = &from;
+                to_master!($request, from, gateway_id; $($field),*)
+            }
+        }
     )*};
 }
 
-rpcs! {
-    GetDeviceListRequest => GetDeviceListResponse: "GetDeviceList", LIST;
-    ConnectRequest => ConnectResponse: "Connect", COMMAND;
-    AddAsyncConnectionRequest => AddAsyncConnectionResponse: "AddAsyncConnection", COMMAND;
-    DeleteAsyncConnectionRequest => DeleteAsyncConnectionResponse: "DeleteAsyncConnection", COMMAND;
-    DisconnectRequest => DisconnectResponse: "Disconnect", COMMAND;
-    DisconnectAllRequest => DisconnectAllResponse: "DisconnectAll", COMMAND;
-    SearchDeviceRequest => SearchDeviceResponse: "SearchDevice", SEARCH;
-    GetPendingListRequest => GetPendingListResponse: "GetPendingList", LIST;
-    GetAcceptFilterRequest => GetAcceptFilterResponse: "GetAcceptFilter", LIST;
-    SetAcceptFilterRequest => SetAcceptFilterResponse: "SetAcceptFilter", COMMAND;
-    GetSlaveDeviceRequest => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
-    SetSlaveDeviceRequest => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
-    SetConnectionModeRequest => SetConnectionModeResponse: "SetConnectionMode", LONG;
-    SetConnectionModeMultiRequest => SetConnectionModeMultiResponse: "SetConnectionModeMulti", LONG;
-    EnableSslRequest => EnableSslResponse: "EnableSSL", LONG;
-    EnableSslMultiRequest => EnableSslMultiResponse: "EnableSSLMulti", LONG;
-    DisableSslRequest => DisableSslResponse: "DisableSSL", LONG;
-    DisableSslMultiRequest => DisableSslMultiResponse: "DisableSSLMulti", LONG;
+gateway_rpcs! {
+    GetDeviceListRequest { gateway_id } => GetDeviceListResponse: "GetDeviceList", LIST;
+    ConnectRequest { gateway_id, connect_info } => ConnectResponse: "Connect", COMMAND;
+    AddAsyncConnectionRequest { gateway_id, connect_infos }
+        => AddAsyncConnectionResponse: "AddAsyncConnection", COMMAND;
+    DeleteAsyncConnectionRequest { gateway_id, device_i_ds }
+        => DeleteAsyncConnectionResponse: "DeleteAsyncConnection", COMMAND;
+    DisconnectRequest { device_i_ds } => DisconnectResponse: "Disconnect", COMMAND;
+    DisconnectAllRequest { gateway_id } => DisconnectAllResponse: "DisconnectAll", COMMAND;
+    SearchDeviceRequest { gateway_id, timeout } => SearchDeviceResponse: "SearchDevice", SEARCH;
+    GetPendingListRequest { gateway_id } => GetPendingListResponse: "GetPendingList", LIST;
+    GetAcceptFilterRequest { gateway_id } => GetAcceptFilterResponse: "GetAcceptFilter", LIST;
+    SetAcceptFilterRequest { gateway_id, filter }
+        => SetAcceptFilterResponse: "SetAcceptFilter", COMMAND;
+    GetSlaveDeviceRequest { gateway_id } => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
+    SetSlaveDeviceRequest { gateway_id, slave_device_infos }
+        => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
+    SetConnectionModeRequest { device_id, connection_mode }
+        => SetConnectionModeResponse: "SetConnectionMode", LONG;
+    SetConnectionModeMultiRequest { device_i_ds, connection_mode }
+        => SetConnectionModeMultiResponse: "SetConnectionModeMulti", LONG;
+    EnableSslRequest { device_id } => EnableSslResponse: "EnableSSL", LONG;
+    EnableSslMultiRequest { device_i_ds } => EnableSslMultiResponse: "EnableSSLMulti", LONG;
+    DisableSslRequest { device_id } => DisableSslResponse: "DisableSSL", LONG;
+    DisableSslMultiRequest { device_i_ds } => DisableSslMultiResponse: "DisableSSLMulti", LONG;
 }
 
-impl Rpc for device::GetInfoRequest {
-    type Response = device::GetInfoResponse;
-    const SERVICE: Service = Service::Device;
-    const METHOD: &'static str = "GetInfo";
-    const DEADLINE: Duration = COMMAND;
+macro_rules! rpcs {
+    ($service:ident: $($request:path => $response:path: $method:literal, $deadline:ident;)*) => {$(
+        impl Rpc for $request {
+            type Response = $response;
+            const SERVICE: Service = Service::$service;
+            const METHOD: &'static str = $method;
+            const DEADLINE: Duration = $deadline;
+        }
+    )*};
 }
 
-/// The streaming call of service `Connect`; it has no deadline.
+rpcs! { ConnectMaster:
+    master::GetAsyncConnectionDbRequest
+        => master::GetAsyncConnectionDbResponse: "GetAsyncConnectionDB", LIST;
+    master::AddAsyncConnectionDbRequest
+        => master::AddAsyncConnectionDbResponse: "AddAsyncConnectionDB", COMMAND;
+    master::DeleteAsyncConnectionDbRequest
+        => master::DeleteAsyncConnectionDbResponse: "DeleteAsyncConnectionDB", COMMAND;
+    master::GetAcceptFilterDbRequest
+        => master::GetAcceptFilterDbResponse: "GetAcceptFilterDB", LIST;
+    master::SetAcceptFilterDbRequest
+        => master::SetAcceptFilterDbResponse: "SetAcceptFilterDB", COMMAND;
+    master::GetSlaveDeviceDbRequest
+        => master::GetSlaveDeviceDbResponse: "GetSlaveDeviceDB", LIST;
+    master::AddSlaveDeviceDbRequest
+        => master::AddSlaveDeviceDbResponse: "AddSlaveDeviceDB", COMMAND;
+    master::DeleteSlaveDeviceDbRequest
+        => master::DeleteSlaveDeviceDbResponse: "DeleteSlaveDeviceDB", COMMAND;
+}
+
+rpcs! { Gateway:
+    gateway::GetListRequest => gateway::GetListResponse: "GetList", LIST;
+    gateway::GetRequest => gateway::GetResponse: "Get", LIST;
+}
+
+rpcs! { Device:
+    device::GetInfoRequest => device::GetInfoResponse: "GetInfo", COMMAND;
+}
+
+/// A master knows by its ID which gateway has the device.
+impl GatewayRpc for device::GetInfoRequest {
+    type ToMaster = Self;
+    fn to_master(self, _: &str) -> Self {
+        self
+    }
+}
+
+rpcs! { Login:
+    login::LoginRequest => login::LoginResponse: "Login", LIST;
+}
+
+/// The streaming call of the services `Connect`, `ConnectMaster` and `Gateway`; it has no deadline.
 pub(crate) const SUBSCRIBE_STATUS: &str = "SubscribeStatus";
 
-/// A service of a gateway.
+/// A service of a device gateway or of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     Connect,
+    ConnectMaster,
     Device,
+    Gateway,
+    Login,
 }
 
 impl Service {
@@ -80,6 +171,9 @@ impl Service {
         match self {
             Self::Connect => "connect.Connect",
             Self::Device => "device.Device",
+            Self::ConnectMaster => "connect_master.ConnectMaster",
+            Self::Gateway => "gateway.Gateway",
+            Self::Login => "login.Login",
         }
     }
 }
@@ -109,6 +203,14 @@ impl ApiVersion {
         }
     }
 
+    /// The package in which a master serves the calls for its gateways.
+    pub(crate) const fn master_package(self) -> &'static str {
+        match self {
+            Self::V1_5 => "gsdk.connect_master",
+            Self::Legacy => "connect_master",
+        }
+    }
+
     /// The HTTP/2 path of a method.
     pub(crate) fn path(self, service: Service, method: &str) -> Result<PathAndQuery, Status> {
         let prefix = match self {
@@ -122,6 +224,8 @@ impl ApiVersion {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     #[test]
@@ -131,5 +235,15 @@ mod tests {
         assert_eq!(path(new, Service::Connect), "/gsdk.connect.Connect/GetDeviceList");
         assert_eq!(path(old, Service::Connect), "/connect.Connect/GetDeviceList");
         assert_eq!(path(old, Service::Device), "/device.Device/GetDeviceList");
+        let master = "/gsdk.connect_master.ConnectMaster/GetDeviceList";
+        assert_eq!(path(new, Service::ConnectMaster), master);
+    }
+
+    #[test]
+    fn a_request_to_a_master_names_the_gateway_where_it_takes_one() {
+        let request = wire::SearchDeviceRequest { timeout: 7 };
+        assert_eq!(request.to_master("a").encode_to_vec(), [10, 1, b'a', 16, 7]);
+        let request = wire::DisconnectRequest { device_i_ds: vec![7] };
+        assert_eq!(request.clone().to_master("a").encode_to_vec(), request.encode_to_vec());
     }
 }

@@ -1,4 +1,4 @@
-//! A subscription to a gateway's status changes: how it is established and read.
+//! A subscription to status changes of a gateway or master: how it is established and read.
 //!
 //! Servers of grpc-go and grpc-core send a stream's headers only with its first message, so a
 //! quiet gateway does not respond to the subscription at all.
@@ -15,8 +15,8 @@ use tonic::{Code, Status, Streaming};
 use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::error::{Error, is_transport};
-use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS};
-use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
+use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
+use crate::proto::connect::{GetAcceptFilterRequest, StatusChange, SubscribeStatusRequest};
 
 /// Status changes read at once, before other tasks run.
 pub(crate) const BATCH_LEN_MAX: usize = 1024;
@@ -24,22 +24,22 @@ pub(crate) const BATCH_LEN_MAX: usize = 1024;
 /// How a stream ended: with the gateway's OK, or with an error.
 pub(crate) type StreamEnd = Result<(), Status>;
 
-type Response = Pin<Box<dyn Future<Output = Result<Streaming<StatusChange>, Status>> + Send>>;
+type Response<M> = Pin<Box<dyn Future<Output = Result<Streaming<M>, Status>> + Send>>;
 
-enum State {
-    Requested(Response),
-    Open(Box<Streaming<StatusChange>>),
+enum State<M> {
+    Requested(Response<M>),
+    Open(Box<Streaming<M>>),
 }
 
 /// A stream of status changes. It is recorded with its last code when it is dropped.
-pub(crate) struct Subscription {
-    state: State,
+pub(crate) struct Subscription<M = StatusChange> {
+    state: State<M>,
     connection: Arc<Connection>,
     code: Code,
 }
 
 impl Subscription {
-    /// Subscribes in the API version that the gateway serves.
+    /// Subscribes to a gateway in the API version that it serves.
     pub(crate) async fn establish(
         connection: &Arc<Connection>,
     ) -> Result<(Self, ApiVersion), Disconnect> {
@@ -54,9 +54,9 @@ impl Subscription {
     }
 
     fn request(connection: Arc<Connection>, version: ApiVersion) -> Self {
-        let response = Box::pin(connection.clone().subscribe(version));
-        let state = State::Requested(response);
-        Self { state, connection, code: Code::Cancelled }
+        let request = SubscribeStatusRequest { queue_size: connection.options().queue_size };
+        let response = connection.clone().subscribe(version, Service::Connect, None, request);
+        Self::new(connection, response)
     }
 
     /// Whether the gateway serves the subscription; false if this API version is unknown to it.
@@ -83,15 +83,24 @@ impl Subscription {
             Some(status) => Err(Disconnect::from_stream_end(&connection, Err(status))),
         }
     }
+}
 
-    async fn response(&mut self) -> Result<(), Status> {
+impl<M: 'static> Subscription<M> {
+    /// A subscription whose response is to come.
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        response: impl Future<Output = Result<Streaming<M>, Status>> + Send + 'static,
+    ) -> Self {
+        let state = State::Requested(Box::pin(response));
+        Self { state, connection, code: Code::Cancelled }
+    }
+
+    /// Waits for the response.
+    pub(crate) async fn response(&mut self) -> Result<(), Status> {
         poll_fn(|cx| self.poll_open(cx).map_ok(drop)).await
     }
 
-    fn poll_open(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<&mut Streaming<StatusChange>, Status>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Streaming<M>, Status>> {
         if let State::Requested(response) = &mut self.state {
             match ready!(response.as_mut().poll(cx)) {
                 Ok(stream) => self.state = State::Open(Box::new(stream)),
@@ -112,7 +121,7 @@ impl Subscription {
     }
 
     /// Waits for at least one change or the end, and reads what is there. Cancel safe.
-    pub(crate) async fn read(&mut self, batch: &mut Vec<StatusChange>) -> Option<StreamEnd> {
+    pub(crate) async fn read(&mut self, batch: &mut Vec<M>) -> Option<StreamEnd> {
         poll_fn(|cx| match self.poll_read(cx, batch) {
             Poll::Pending if batch.is_empty() => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
@@ -122,7 +131,7 @@ impl Subscription {
     }
 
     /// Reads what is there, without waiting.
-    pub(crate) async fn read_ready(&mut self, batch: &mut Vec<StatusChange>) -> Option<StreamEnd> {
+    pub(crate) async fn read_ready(&mut self, batch: &mut Vec<M>) -> Option<StreamEnd> {
         poll_fn(|cx| match self.poll_read(cx, batch) {
             Poll::Pending => Poll::Ready(None),
             Poll::Ready(end) => Poll::Ready(end),
@@ -130,11 +139,7 @@ impl Subscription {
         .await
     }
 
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        batch: &mut Vec<StatusChange>,
-    ) -> Poll<Option<StreamEnd>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, batch: &mut Vec<M>) -> Poll<Option<StreamEnd>> {
         let stream = match ready!(self.poll_open(cx)) {
             Ok(stream) => stream,
             Err(status) => return Poll::Ready(Some(Err(status))),
@@ -156,7 +161,7 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl<M> Drop for Subscription<M> {
     fn drop(&mut self) {
         self.connection.record(SUBSCRIBE_STATUS, self.code, None);
     }

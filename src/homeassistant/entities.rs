@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Controls, Options};
 use crate::fleet::{EventType, Status};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::Subject;
+use crate::payload::{Directory, Subject};
 use crate::topics::Topics;
 
 /// Events older than this fire no automation: they come from a backlog (contract, section 6).
@@ -39,7 +39,12 @@ impl<'a> Components<'a> {
     }
 }
 
-pub(crate) fn of_bridge(id: &str, topics: &Topics, controls: Controls) -> Map<String, Value> {
+pub(crate) fn of_bridge(
+    id: &str,
+    directory: &Directory,
+    topics: &Topics,
+    controls: Controls,
+) -> Map<String, Value> {
     let mut components = Components::new(id);
     let (state, info) = (topics.bridge_state(), topics.bridge_info());
     let available = json!([{ "topic": state }]);
@@ -57,6 +62,21 @@ pub(crate) fn of_bridge(id: &str, topics: &Topics, controls: Controls) -> Map<St
         "availability": available,
     });
     components.add("waiting_events", "sensor", waiting);
+    for master in directory.masters.keys() {
+        // While the bridge is still connecting, it is not known.
+        let state = "value_json is defined and value_json.state != 'connecting'";
+        let link = json!({
+            "name": format!("Master {master}"),
+            "state_topic": topics.master_info(master),
+            "value_template": format!("{{{{ value_json.state if {state} else none }}}}"),
+            "payload_on": "online",
+            "payload_off": "lost",
+            "device_class": "connectivity",
+            "entity_category": "diagnostic",
+            "availability": available,
+        });
+        components.add(&format!("master_{master}"), "binary_sensor", link);
+    }
     let republish = json!({
         "name": "Publish again",
         "command_topic": topics.request_to_bridge("republish"),

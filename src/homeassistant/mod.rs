@@ -169,7 +169,8 @@ impl Discovery {
                 "sw_version": self.version,
             },
             "origin": self.origin(),
-            "components": entities::of_bridge(&id, &self.topics, self.options.controls),
+            "components":
+                entities::of_bridge(&id, directory, &self.topics, self.options.controls),
         });
         (id, payload)
     }

@@ -26,9 +26,11 @@ fn directory(name: Option<&str>) -> Directory {
         bridge: "bridge".to_owned(),
         instance_id: "i1".to_owned(),
         chain: "c1".to_owned(),
+        masters: Default::default(),
         gateways: vec![GatewayEntry {
             name: "lobby".parse().unwrap(),
             address: "192.168.0.2:4000".to_owned(),
+            master: None,
             area: None,
             devices: Arc::new([(id(), entry)].into()),
         }],

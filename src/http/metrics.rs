@@ -15,10 +15,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::query::NoAnswer;
+use super::query::{NoAnswer, Query};
 use super::socket::Truncated;
 use super::{App, Settings, unavailable};
-use crate::metrics::{DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text};
+use crate::metrics::{
+    DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text, masters_text,
+};
 use crate::task::catch_panic;
 
 /// Scrapes at once: Prometheus, and a second instance or a person.
@@ -49,9 +51,15 @@ pub(crate) async fn metrics(
         Ok(Err(error)) => return unavailable(&error),
         Err(_) => return unavailable(&"the event loop is too slow"),
     };
+    let masters = match timeout_at(deadline, settings.event_loop.ask(Query::Masters)).await {
+        Ok(Ok(masters)) => masters,
+        Ok(Err(error)) => return unavailable(&error),
+        Err(_) => return unavailable(&"the event loop is too slow"),
+    };
     let Ok(mut first) = settings.metrics.text() else {
         return unavailable(&"internal error: the bridge's metrics cannot be encoded");
     };
+    first.push_str(&masters_text(&masters));
     first.push_str(&gateways_text(&gateways));
     let (chunks, body) = mpsc::channel(CHUNKS_MAX);
     let abort = chunks.clone();

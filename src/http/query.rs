@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::fleet::{DeviceMeasures, DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::metrics::GatewayMeasures;
+use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{BridgeInfo, GatewayEntry, Health};
 
 /// How long the event loop may take to answer.
@@ -31,6 +31,8 @@ pub enum Query {
     Health(oneshot::Sender<Health>),
     /// The measures of one gateway; `None` past the last.
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
+    /// The measures of all masters.
+    Masters(oneshot::Sender<Vec<MasterMeasures>>),
     /// The measures of at most [`DEVICES_PER_QUERY`] devices of a gateway, after this one.
     Devices(GatewayIndex, Option<DeviceId>, oneshot::Sender<Vec<DeviceMeasures>>),
     /// The gateway with this name, and its measures.

@@ -34,8 +34,9 @@ pub struct Metrics {
     outbox_dropped: IntCounter,
     /// Log and history.
     pub store: StoreMetrics,
-    rpcs: IntCounterVec,
-    rpc_duration: HistogramVec,
+    rpcs: Rpcs,
+    /// The same families with other labels, which one registry does not take.
+    master_rpcs: Rpcs,
     commands: IntCounterVec,
     /// In the order of [`DegradedReason::ALL`].
     degraded: [IntGauge; DegradedReason::ALL.len()],
@@ -92,18 +93,8 @@ impl Metrics {
                 "Events dropped because the outbox was full, or not accepted by the broker.",
             )?,
             store: StoreMetrics::new(&registry)?,
-            rpcs: counters(
-                "gsdk_rpcs_total",
-                "Calls to a gateway.",
-                &["gateway", "method", "code"],
-            )?,
-            rpc_duration: register_histogram_vec_with_registry!(
-                "gsdk_rpc_duration_seconds",
-                "Duration of calls to a gateway.",
-                &["gateway", "method"],
-                RPC_BUCKETS.to_vec(),
-                registry
-            )?,
+            rpcs: Rpcs::new(registry.clone(), "gateway")?,
+            master_rpcs: Rpcs::new(Registry::new(), "master")?,
             commands: counters(
                 "gsdk_commands_total",
                 "Requests by their result: ok, partial, or the error's code.",
@@ -139,10 +130,12 @@ impl Metrics {
 
     /// Counts a call to a gateway and records its duration.
     pub fn rpc(&self, gateway: &str, method: &str, code: &str, took: Option<Duration>) {
-        self.rpcs.with_label_values(&[gateway, method, code]).inc();
-        if let Some(took) = took {
-            self.rpc_duration.with_label_values(&[gateway, method]).observe(took.as_secs_f64());
-        }
+        self.rpcs.count(gateway, method, code, took);
+    }
+
+    /// Counts a call to a master and records its duration.
+    pub fn master_rpc(&self, master: &str, method: &str, code: &str, took: Option<Duration>) {
+        self.master_rpcs.count(master, method, code, took);
     }
 
     /// Counts an answered request.
@@ -164,7 +157,49 @@ impl Metrics {
     /// # Errors
     /// A metric cannot be encoded, which is a bug.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut families = self.registry.gather();
+        for mut of_masters in self.master_rpcs.registry.gather() {
+            match families.iter_mut().find(|family| family.name() == of_masters.name()) {
+                Some(family) => family.mut_metric().extend(of_masters.take_metric()),
+                None => families.push(of_masters),
+            }
+        }
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// The calls to gateways or to masters.
+#[derive(Clone, Debug)]
+struct Rpcs {
+    registry: Registry,
+    total: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Rpcs {
+    /// `peer`: the label that names the gateway or master.
+    fn new(registry: Registry, peer: &str) -> Result<Self, prometheus::Error> {
+        let total = register_int_counter_vec_with_registry!(
+            "gsdk_rpcs_total",
+            "Calls to a gateway or master.",
+            &[peer, "method", "code"],
+            registry
+        )?;
+        let duration = register_histogram_vec_with_registry!(
+            "gsdk_rpc_duration_seconds",
+            "Duration of calls to a gateway or master.",
+            &[peer, "method"],
+            RPC_BUCKETS.to_vec(),
+            registry
+        )?;
+        Ok(Self { registry, total, duration })
+    }
+
+    fn count(&self, name: &str, method: &str, code: &str, took: Option<Duration>) {
+        self.total.with_label_values(&[name, method, code]).inc();
+        if let Some(took) = took {
+            self.duration.with_label_values(&[name, method]).observe(took.as_secs_f64());
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
 pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};
-pub(crate) use tls::certificates;
+pub(crate) use tls::{certificates, client_certificate};
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, connect, listen};

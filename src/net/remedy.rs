@@ -22,6 +22,8 @@ struct Terms<'a> {
     noun: &'static str,
     /// The port that is probably right.
     port: &'static str,
+    /// Its usual number.
+    port_number: u16,
     certificate: String,
     /// How a new certificate is made.
     how: &'static str,
@@ -37,8 +39,19 @@ impl<'a> Terms<'a> {
                 key,
                 noun: "gateway",
                 port: "gateway's gRPC port (usually 4000)",
+                port_number: GATEWAY_PORT,
                 certificate: "its certificate".to_owned(),
                 how: " (gateway option -cs)",
+                peer,
+            },
+            Peer::Master(_) => Self {
+                address: error.address.to_string(),
+                key,
+                noun: "master gateway",
+                port: "master gateway's gRPC port (usually 4010)",
+                port_number: MASTER_PORT,
+                certificate: "its certificate".to_owned(),
+                how: "",
                 peer,
             },
             Peer::Broker { url } => Self {
@@ -49,6 +62,7 @@ impl<'a> Terms<'a> {
                     true => "broker's port for WebSocket with TLS",
                     false => "broker's TLS port (usually 8883)",
                 },
+                port_number: 8883,
                 certificate: format!("the certificate of {url}"),
                 how: "",
                 peer,
@@ -56,15 +70,15 @@ impl<'a> Terms<'a> {
         }
     }
 
-    fn is_gateway(&self) -> bool {
-        matches!(self.peer, Peer::Gateway(_))
+    const fn is_gateway(&self) -> bool {
+        self.peer.is_gateway()
     }
 }
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        if let Peer::Gateway(gateway) = &self.peer {
-            write!(f, "gateway {gateway}: ")?;
+        if self.peer.is_gateway() {
+            write!(f, "{}: ", self.peer)?;
         }
         match &*self.failure {
             Failure::File(failure) => write_file(&self.peer, failure, f),
@@ -75,7 +89,7 @@ impl fmt::Display for DialError {
 
 fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
     let terms = Terms::of(error);
-    let Terms { address, key, peer, .. } = &terms;
+    let Terms { address, key, noun, peer, .. } = &terms;
     match &*error.failure {
         Failure::NoSystemRoots(why) => write!(
             f,
@@ -106,8 +120,8 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
         ),
         Failure::Refused if terms.is_gateway() => write!(
             f,
-            "{address} refused the connection; start the gateway, correct {key}, or let the \
-             gateway listen on that address (by default it listens on localhost only: rpc_server \
+            "{address} refused the connection; start the {noun}, correct {key}, or let the \
+             {noun} listen on that address (by default it listens on localhost only: rpc_server \
              in its configuration)"
         ),
         Failure::Refused => write!(
@@ -130,7 +144,7 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
 
 /// What is wrong with the TLS handshake.
 fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
-    let Terms { address, key, noun, port, peer, .. } = terms;
+    let Terms { address, key, noun, port, port_number, peer, .. } = terms;
     match &*error.failure {
         Failure::HandshakeTimeout(after) => write!(
             f,
@@ -140,8 +154,8 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
         ),
         Failure::NotTls if terms.is_gateway() => write!(
             f,
-            "{address} does not speak TLS, as a gateway always does; correct the port in {key} \
-             (usually {GATEWAY_PORT}), or take away a proxy that ends TLS"
+            "{address} does not speak TLS, as a {noun} always does; correct the port in {key} \
+             (usually {port_number}), or take away a proxy that ends TLS"
         ),
         Failure::NotTls
         | Failure::WebsocketTimeout(_)
@@ -153,8 +167,8 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
         }
         Failure::NoCommonProtocol => write!(
             f,
-            "{address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC port; correct the \
-             port in {key} (usually {GATEWAY_PORT})"
+            "{address} speaks TLS but not HTTP/2, so it is not a {noun}'s gRPC port; correct the \
+             port in {key} (usually {port_number})"
         ),
         Failure::HungUp(cause) => {
             write!(
@@ -167,10 +181,11 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
                 false => write!(f, ": if it is without TLS, write {}", without_tls(address)),
             }
         }
-        Failure::ClientCertificateWanted if terms.is_gateway() => write!(
+        Failure::ClientCertificateWanted if matches!(peer, Peer::Gateway(_)) => write!(
             f,
             "{address} asks for a client certificate, as a master gateway does (port \
-             {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT})"
+             {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT}), or describe the \
+             master gateway under [masters.NAME]"
         ),
         Failure::ClientCertificateWanted => write!(
             f,
@@ -249,7 +264,7 @@ fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> 
                 false => format!("{issuer:?}"),
             },
             match peer {
-                Peer::Gateway(_) =>
+                Peer::Gateway(_) | Peer::Master(_) =>
                     "copy ca.crt from the folder of the certificates that the gateway uses now",
                 Peer::Broker { .. } => "put the CA certificate of that broker into mqtt.ca_file",
             }
@@ -311,6 +326,8 @@ fn write_file(peer: &Peer, failure: &FileFailure, f: &mut Formatter<'_>) -> Resu
         (Peer::Gateway(_), FileKind::Ca) => {
             "copy ca.crt from the folder of the gateway's certificates"
         }
+        (Peer::Master(_), FileKind::Ca) => "copy the ca.crt of the master gateway",
+        (Peer::Master(_), FileKind::Certificate) => "put the tenant's certificate in PEM form",
         (Peer::Broker { .. }, FileKind::Ca) => "put the CA certificate of the broker",
         (_, FileKind::Certificate) => "put the client certificate in PEM form",
         (_, FileKind::Key) => "put the private key in PEM form",

@@ -1,5 +1,6 @@
 //! What to connect to, and how.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::ids::{GatewayName, HostPort};
 pub enum Peer {
     /// A gateway of this name.
     Gateway(GatewayName),
+    /// A master gateway of this name.
+    Master(GatewayName),
     /// The broker at this URL.
     Broker {
         /// Without user and password.
@@ -22,13 +25,37 @@ impl Peer {
     pub(crate) fn key(&self, name: &str) -> String {
         match self {
             Self::Gateway(gateway) => format!("gateways.{gateway}.{name}"),
+            Self::Master(master) => format!("masters.{master}.{name}"),
             Self::Broker { .. } => format!("mqtt.{name}"),
         }
     }
 
     /// The key that says where it is.
     pub(crate) fn address_key(&self) -> String {
-        self.key(if matches!(self, Self::Gateway(_)) { "address" } else { "url" })
+        self.key(if self.is_gateway() { "address" } else { "url" })
+    }
+
+    /// Its name in the configuration; the URL of a broker.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Gateway(name) | Self::Master(name) => name.as_str(),
+            Self::Broker { url } => url,
+        }
+    }
+
+    /// Whether it is a device gateway or a master gateway.
+    pub(crate) const fn is_gateway(&self) -> bool {
+        matches!(self, Self::Gateway(_) | Self::Master(_))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
+            Self::Master(master) => write!(f, "master {master}"),
+            Self::Broker { url } => f.write_str(url),
+        }
     }
 }
 

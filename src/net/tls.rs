@@ -21,10 +21,10 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::error::{Failure, FileFailure, FileKind};
+use super::error::{DialError, Failure, FileFailure, FileKind};
 use super::explain::Facts;
 use super::file::{expect_file, off_runtime, read};
-use super::target::Tls;
+use super::target::{DialTarget, Tls};
 use crate::certificate::Certificate;
 
 /// Names a file of roots instead of the system's own store, as for OpenSSL.
@@ -184,6 +184,23 @@ fn what_instead(bytes: &[u8]) -> String {
     } else {
         "holds no certificate (no line \"-----BEGIN CERTIFICATE-----\")".to_owned()
     }
+}
+
+/// The client certificate of a target as text, for a peer that wants it in a message too; empty
+/// where none is configured.
+///
+/// # Errors
+/// When its file cannot be read, or holds no certificate.
+pub(crate) async fn client_certificate(target: &DialTarget) -> Result<String, DialError> {
+    let path = target.tls.as_ref().and_then(|tls| tls.files.cert_file.as_deref());
+    let Some(path) = path else { return Ok(String::new()) };
+    let failed = |failure: FileFailure| DialError::new(target, failure.into());
+    let bytes = read(path)
+        .await
+        .map_err(|error| failed(FileFailure::unread(FileKind::Certificate, path, error)))?;
+    let unusable = |problem| failed(FileFailure::unusable(FileKind::Certificate, path, problem));
+    certificates(&bytes).map_err(unusable)?;
+    String::from_utf8(bytes).map_err(|_| unusable("is not text".to_owned()))
 }
 
 async fn client_key(

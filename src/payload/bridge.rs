@@ -103,6 +103,18 @@ pub enum BridgeEventKind {
         #[serde(flatten)]
         intent: Intent,
     },
+    /// The link to a master is up.
+    MasterReachable {
+        /// Which one.
+        master: GatewayName,
+    },
+    /// There was no sign of life of a master for a while: its gateways are lost.
+    MasterUnreachable {
+        /// Which one.
+        master: GatewayName,
+        /// Why.
+        reason: Option<String>,
+    },
     /// The store cannot be written; the bridge continues in memory.
     StoreFailed {
         /// Why.
@@ -118,6 +130,8 @@ impl BridgeEventKind {
             Self::EventsLost { .. } => "events_lost",
             Self::ChainReset { .. } => "chain_reset",
             Self::CommandInterrupted { .. } => "command_interrupted",
+            Self::MasterReachable { .. } => "master_reachable",
+            Self::MasterUnreachable { .. } => "master_unreachable",
             Self::StoreFailed { .. } => "store_failed",
         }
     }

@@ -175,9 +175,11 @@ mod tests {
             bridge: "bridge".to_owned(),
             instance_id: "i1".to_owned(),
             chain: "k7f3".to_owned(),
+            masters: Default::default(),
             gateways: vec![GatewayEntry {
                 name: "lobby".parse().unwrap(),
                 address: "192.168.0.2:4000".to_owned(),
+                master: None,
                 area: Some("Lobby".to_owned()),
                 devices: Arc::new([(device_id, entry)].into()),
             }],

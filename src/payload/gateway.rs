@@ -15,6 +15,10 @@ pub struct GatewayInfo<'a> {
     bridge: &'a str,
     gateway: &'a str,
     address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    master: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_id: Option<&'a str>,
     state: &'static str,
     #[serde(serialize_with = "format::moment")]
     since: Moment,
@@ -57,6 +61,8 @@ pub struct LinkFacts {
     pub certificate_expires_at: Option<Moment>,
     /// Its accept filter, when it was last read.
     pub accept_filter: Option<AcceptFilterInfo>,
+    /// Whether its master does not list it any more.
+    pub is_removed: bool,
 }
 
 impl<'a> GatewayInfo<'a> {
@@ -68,11 +74,15 @@ impl<'a> GatewayInfo<'a> {
         state: &GatewayState,
         facts: &'a LinkFacts,
     ) -> Self {
+        let master = gateway.master.as_ref();
+        let is_removed = facts.is_removed && !state.live;
         Self {
             bridge: &directory.bridge,
             gateway: gateway.name.as_str(),
             address: &gateway.address,
-            state: state.state.name(),
+            master: master.map(|master| master.name.as_str()),
+            gateway_id: master.map(|master| master.gateway_id.as_str()),
+            state: if is_removed { "removed" } else { state.state.name() },
             since: state.since,
             devices: state.devices(),
             connected: state.connected,

@@ -9,6 +9,7 @@ mod device;
 mod format;
 mod gateway;
 mod health;
+mod master;
 mod subject;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use format::rfc3339;
 pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
+pub use master::{MasterFacts, MasterInfo};
 pub use subject::Subject;
 
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
@@ -45,6 +47,8 @@ pub struct Directory {
     pub instance_id: String,
     /// The chain that events are numbered in.
     pub chain: String,
+    /// The master gateways, with what their links show.
+    pub masters: BTreeMap<GatewayName, MasterFacts>,
     /// In the order of [`GatewayIndex`].
     pub gateways: Vec<GatewayEntry>,
 }
@@ -54,12 +58,23 @@ pub struct Directory {
 pub struct GatewayEntry {
     /// Its name.
     pub name: GatewayName,
-    /// Host and port, as configured.
+    /// Host and port, as configured; of its master, if it is behind one.
     pub address: String,
+    /// The master that it is behind.
+    pub master: Option<MasterRef>,
     /// Where it is, for people.
     pub area: Option<String>,
     /// Its declared devices.
     pub devices: Arc<BTreeMap<DeviceId, DeviceEntry>>,
+}
+
+/// Which gateway of which master a gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterRef {
+    /// The master's name.
+    pub name: GatewayName,
+    /// The ID by which the master knows the gateway.
+    pub gateway_id: String,
 }
 
 /// What the configuration says of a device.
@@ -78,6 +93,16 @@ impl Directory {
     #[must_use]
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayEntry> {
         self.gateways.get(gateway.0)
+    }
+
+    /// The gateways behind a master.
+    pub fn behind<'a>(
+        &'a self,
+        master: &'a GatewayName,
+    ) -> impl Iterator<Item = (GatewayIndex, &'a GatewayEntry)> + Clone {
+        let of = |entry: &GatewayEntry| entry.master.as_ref().map(|it| &it.name) == Some(master);
+        let gateways = self.gateways.iter().enumerate().filter(move |(_, entry)| of(entry));
+        gateways.map(|(at, entry)| (GatewayIndex(at), entry))
     }
 
     /// The gateway with this name.

@@ -6,11 +6,12 @@ use serde_json::{Map, Value};
 const ASYNC_API: &str = include_str!("asyncapi.json");
 const OPEN_API: &str = include_str!("openapi.json");
 /// The schemas of payloads that the API has too.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 9] = [
     "DeviceState",
     "LastKnown",
     "DeviceEvent",
     "GatewayInfo",
+    "MasterInfo",
     "GatewayEvent",
     "BridgeInfo",
     "BridgeEvent",

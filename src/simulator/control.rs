@@ -75,6 +75,10 @@ impl Control {
                 let master = self.master.as_ref();
                 return master.is_some_and(|one| one.set_link(gateway, *up, *forgets)).into();
             }
+            Fault::GatewayListed { gateway, listed } => {
+                let master = self.master.as_ref();
+                return master.is_some_and(|one| one.set_listed(gateway, *listed)).into();
+            }
             Fault::ExpireTokens => {
                 if let Some(master) = &self.master {
                     master.forget_tokens();

@@ -125,6 +125,8 @@ pub enum Fault {
         #[serde(default)]
         forgets: bool,
     },
+    /// With a master: the tenant has a device gateway, or has it no longer.
+    GatewayListed { gateway: String, listed: bool },
     /// With a master: all tokens become invalid.
     ExpireTokens,
 }

@@ -4,7 +4,7 @@
 //! section 4). What the `...DB` calls store is set again at a device gateway whenever it comes
 //! back; what the plain calls set is lost with the gateway.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(crate) struct Stored {
 struct State {
     tokens: VecDeque<(String, Instant)>,
     stored: Vec<Stored>,
+    /// Device gateways that the tenant does not have.
+    unlisted: BTreeSet<String>,
     subscriptions: Subscriptions<StatusChange>,
 }
 
@@ -110,7 +112,19 @@ impl Master {
     }
 
     pub(crate) fn gateway_ids(&self) -> Vec<String> {
-        self.world.gateway_ids()
+        let unlisted = self.lock().unlisted.clone();
+        self.world.gateway_ids().into_iter().filter(|id| !unlisted.contains(id)).collect()
+    }
+
+    /// Gives a device gateway to the tenant or takes it away. `false` for an unknown one.
+    pub(crate) fn set_listed(&self, id: &str, listed: bool) -> bool {
+        let unlisted = &mut self.lock().unlisted;
+        if listed {
+            unlisted.remove(id)
+        } else {
+            unlisted.insert(id.to_owned())
+        };
+        self.world.find(id).is_some()
     }
 
     /// The index of a connected device gateway.
@@ -125,7 +139,8 @@ impl Master {
     /// The index of a device gateway, connected or not.
     fn known(&self, id: &str) -> Result<usize, Status> {
         let unknown = || Status::not_found(format!("there is no gateway {id:?}"));
-        self.world.find(id).ok_or_else(unknown)
+        let is_listed = !self.lock().unlisted.contains(id);
+        self.world.find(id).filter(|_| is_listed).ok_or_else(unknown)
     }
 
     /// `Gateway.Get`.

@@ -12,6 +12,7 @@ mod harness;
 mod homeassistant;
 mod http;
 mod init;
+mod masters;
 mod mqtt_session;
 mod pages;
 mod report;

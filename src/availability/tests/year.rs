@@ -150,7 +150,7 @@ impl Bridge {
         self.tracker.advance(Moment::from_millis(at));
         let entry = |gateway| {
             let (name, address, devices) = (name(gateway), String::new(), Arc::default());
-            GatewayEntry { name, address, area: None, devices }
+            GatewayEntry { name, address, master: None, area: None, devices }
         };
         self.tracker.apply(Observation::Gateways((0..GATEWAYS).map(entry).collect()));
     }

@@ -91,23 +91,23 @@ struct Limits {
     refusal_events: TokenBucket,
 }
 
-impl CommandDispatcher {
-    /// `access`: to each gateway, in the order of the configuration.
-    pub(crate) fn new(config: &Config, access: impl IntoIterator<Item = GatewayAccess>) -> Self {
-        let admission = Admission::new(config);
+impl Limits {
+    fn new(admission: &Admission) -> Self {
         let now = Instant::now();
         let refusal_events = TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now);
-        let limits = Limits { requests: admission.bucket(now), refusal_events };
-        let gateway = |((name, gateway), access): ((&GatewayName, &Gateway), GatewayAccess)| {
-            let (name, declared) = (name.clone(), declared(gateway));
-            GatewayCommands { name, declared, access, limits: limits.clone() }
-        };
+        Self { requests: admission.bucket(now), refusal_events }
+    }
+}
+
+impl CommandDispatcher {
+    pub(crate) fn new(config: &Config) -> Self {
+        let admission = Admission::new(config);
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         Self {
             bridge: config.bridge_name.clone(),
-            gateways: config.gateways.iter().zip(access).map(gateway).collect(),
+            gateways: Vec::new(),
+            bridge_limits: Limits::new(&admission),
             admission,
-            bridge_limits: limits,
             replay_cache: ReplayCache::default(),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
             tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
@@ -116,6 +116,17 @@ impl CommandDispatcher {
             pending_starts: Vec::new(),
             replies: Vec::new(),
         }
+    }
+
+    /// Adds a gateway, the next by its index.
+    pub(crate) fn add_gateway(
+        &mut self,
+        name: GatewayName,
+        gateway: &Gateway,
+        access: GatewayAccess,
+    ) {
+        let (declared, limits) = (declared(gateway), Limits::new(&self.admission));
+        self.gateways.push(GatewayCommands { name, declared, access, limits });
     }
 
     /// The next message of a task. Cancel safe.
@@ -373,7 +384,7 @@ mod tests {
             std::fs::write(file.path(), CONFIG).unwrap();
             let args = config::Args { config: Some(file.path().into()), ..config::Args::default() };
             let config = config::load(&args, []).unwrap().config;
-            let dispatcher = CommandDispatcher::new(&config, []);
+            let dispatcher = CommandDispatcher::new(&config);
             Self { dispatcher, now: Instant::now() }
         }
 

@@ -20,7 +20,7 @@ use tonic::Code;
 use arguments::CtlCommand;
 use terminal::Terminal;
 
-use crate::bridge::{gateway_entry, gateway_options};
+use crate::bridge::{gateway_entry, gateway_target};
 use crate::cli::escape::escaped;
 
 use crate::commands::{
@@ -29,10 +29,10 @@ use crate::commands::{
 };
 use crate::config::{self, Config};
 use crate::gsdk::{
-    ErrorCode, GatewayClient, GatewayOptions, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
+    ErrorCode, GatewayOptions, GatewayTarget, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
 };
 use crate::ids::{DeviceId, GatewayName, HostPort};
-use crate::net::DialCode;
+use crate::net::{DialCode, Peer, TlsFiles};
 use crate::payload::GatewayEntry;
 
 /// The name of a gateway that is given by its address.
@@ -70,7 +70,7 @@ pub(crate) struct CtlArgs {
 
 /// The gateway that the command is for.
 struct Gateway {
-    options: GatewayOptions,
+    target: GatewayTarget,
     /// The names of its devices.
     entry: GatewayEntry,
     /// Whether it was given by its address.
@@ -134,7 +134,7 @@ fn interrupted(command: &Command) -> Outcome {
 
 async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
-    let dial = GatewayClient::dial(&gateway.options, Arc::new(|_: &_| {}));
+    let dial = gateway.target.dial(Arc::new(|_: &_| {}));
     let client = match deadline {
         None => dial.await,
         Some(deadline) => match tokio::time::timeout_at(deadline, dial).await {
@@ -218,17 +218,22 @@ fn by_address(
         format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
     })?;
     let name: GatewayName = UNNAMED.parse()?;
-    let (area, devices) = (None, Arc::default());
-    let entry = GatewayEntry { name: name.clone(), address: address.to_string(), area, devices };
+    let entry = GatewayEntry {
+        name: name.clone(),
+        address: address.to_string(),
+        master: None,
+        area: None,
+        devices: Arc::default(),
+    };
     let options = GatewayOptions {
-        name,
+        peer: Peer::Gateway(name),
         address,
-        ca_file: ca_file.to_owned(),
+        files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
         server_name: server_name.clone(),
         queue_size: QUEUE_SIZE_DEFAULT,
         timing: Timing::default(),
     };
-    Ok(Gateway { options, entry, is_unnamed: true })
+    Ok(Gateway { target: GatewayTarget::Direct(options), entry, is_unnamed: true })
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<Gateway> {
@@ -240,13 +245,17 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
         (None, _) => bail!("several gateways are configured; choose with --gateway one of {names}"),
     };
     let Some(gateway) = config.gateways.get(name) else {
-        bail!("no gateway {name} is configured; there are {names}");
+        let discovered = match config.masters.values().any(|master| master.discover) {
+            true => ". A gateway that is discovered needs a table [gateways.NAME] for this",
+            false => "",
+        };
+        bail!("no gateway {name} is configured; there are {names}{discovered}");
     };
-    Ok(Gateway {
-        options: gateway_options(name, gateway),
-        entry: gateway_entry(name, gateway),
-        is_unnamed: false,
-    })
+    let Some(target) = gateway_target(config, name, gateway) else {
+        bail!("gateways.{name}.master names no master of the configuration; add its table");
+    };
+    let entry = gateway_entry(config, name, gateway);
+    Ok(Gateway { target, entry, is_unnamed: false })
 }
 
 /// Asks before a command that concerns every device. Returns why it is not to run.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::Gateway;
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
-use crate::fleet::{DeviceType, GatewayIndex, LinkEvent, Status};
+use crate::fleet::{DeviceType, LinkEvent, Status};
 use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
 use crate::net::wall_time;
@@ -34,8 +33,8 @@ struct Watch {
 pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
     let (queue, mut events) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
-    let options = gateway.options.clone();
-    let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);
+    let name = gateway.entry.name.clone();
+    let link = gateway.target.clone().link(name, queue, stopped);
     let (terminal, types) = (Terminal::of_stdout(), BTreeMap::new());
     let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, terminal };
     let stop = crate::cli::stop_signal();
@@ -77,7 +76,9 @@ impl Watch {
             LinkReport::AttemptFailed(error) | LinkReport::ListFailed(error) => {
                 return vec![self.link(now, "no_link", Some(&error.to_string()))];
             }
-            LinkReport::Connected { .. } | LinkReport::AcceptFilter(_) => return Vec::new(),
+            LinkReport::Connected { .. } | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
+                return Vec::new();
+            }
         };
         match event {
             LinkEvent::Status { device_id, status, timestamp_s, .. } => {

@@ -116,6 +116,7 @@ fn text_of(path: &Path) -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Reach;
 
     #[test]
     fn a_gateway_is_added_and_everything_else_stays_as_it_is() {
@@ -131,7 +132,8 @@ mod tests {
         }
         let config = document.load(Path::new("config.toml")).unwrap().config;
         let gateway = &config.gateways[&annex];
-        assert_eq!(gateway.server_name, "gateway.local");
+        let Reach::Direct { server_name, .. } = &gateway.reach else { panic!("{gateway:?}") };
+        assert_eq!(server_name, "gateway.local");
         let names: Vec<_> = gateway.devices.values().filter_map(|it| it.name.as_deref()).collect();
         assert_eq!(names, ["Back \"door\""]);
         assert!(document.has_gateway(&annex) && !document.has_gateway(&"cellar".parse().unwrap()));

@@ -10,12 +10,12 @@ use std::time::Duration;
 use super::asker::{Asker, Question, Stop};
 use super::draft::Draft;
 use super::files::Access;
-use crate::bridge::gateway_options;
+use crate::bridge::gateway_target;
 use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
 use crate::doctor::{self, Level};
 use crate::fleet::DeviceType;
-use crate::gsdk::{Error, GatewayClient, GatewayOptions};
+use crate::gsdk::{Error, GatewayClient, GatewayOptions, GatewayTarget};
 use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::net::{self, DialTarget, Peer, PresentedCertificate};
 
@@ -188,8 +188,11 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, Stop> {
     let loaded = draft.load()?;
     let gateway = loaded.config.gateways.get(name);
     let gateway = gateway.ok_or_else(|| Stop::Failed(format!("no table of gateway {name}")))?;
-    let mut options = gateway_options(name, gateway);
-    options.ca_file = draft.trial_path(&options.ca_file);
+    let Some(GatewayTarget::Direct(mut options)) = gateway_target(&loaded.config, name, gateway)
+    else {
+        return Err(Stop::Failed(format!("gateway {name} is behind a master")));
+    };
+    options.files.ca_file = options.files.ca_file.map(|path| draft.trial_path(&path));
     Ok(options)
 }
 

@@ -14,8 +14,8 @@ use super::answer::{Asked, Rows, within_deadline};
 use super::lookup::{directory, find_gateway};
 use super::params::Format;
 use super::problem::Problem;
-use crate::metrics::GatewayMeasures;
-use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, rfc3339};
+use crate::metrics::{GatewayMeasures, MasterMeasures};
+use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo, rfc3339};
 
 const GATEWAY_COLUMNS: &[&str] = &[
     "bridge",
@@ -32,6 +32,8 @@ const GATEWAY_COLUMNS: &[&str] = &[
     "certificate_expires_at",
     "accept_filter.allow_all",
     "accept_filter.device_count",
+    "master",
+    "gateway_id",
 ];
 const MASTER_COLUMNS: &[&str] = &[
     "bridge",
@@ -85,12 +87,23 @@ pub(crate) async fn bridge(State(app): State<Arc<App>>, asked: Asked) -> Result<
     .await
 }
 
-/// A bridge without master gateways has an empty list.
-pub(crate) async fn masters(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn masters(
+    State(app): State<Arc<App>>,
+    asked: Asked,
+) -> Result<Response, Problem> {
     let mut params = asked.params();
     let format = params.format(&asked.headers)?;
     params.finish()?;
-    Ok(asked.list(Rows::new("masters", format, MASTER_COLUMNS), &json!({}), None))
+    within_deadline(async {
+        let directory = directory(&app).await?;
+        let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
+        for master in app.settings.event_loop.ask(Query::Masters).await? {
+            let MasterMeasures { name, facts, gateways, gateways_online } = &master;
+            rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
+        }
+        Ok(asked.list(rows, &json!({}), None))
+    })
+    .await
 }
 
 pub(crate) async fn gateways(

@@ -102,6 +102,13 @@ impl Content {
         self.discovery.removals().set_settled();
     }
 
+    /// One more gateway, the next by its index.
+    pub(crate) fn add_gateway(&mut self, gateway: GatewayIndex) {
+        self.states.add_gateway();
+        self.states.bridge_info_changed();
+        self.discovery.gateway_added(gateway);
+    }
+
     /// A gateway's state has changed; device states that changed before it are published before it.
     pub(crate) fn gateway_changed(&mut self, gateway: GatewayIndex) {
         self.states.gateway_changed(gateway);
@@ -300,6 +307,7 @@ impl Content {
             MessageId::GatewayInfo(gateway) => self.states.info_again(gateway),
             MessageId::BridgeState => self.states.bridge_state_again(),
             MessageId::BridgeInfo => self.states.bridge_info_again(),
+            MessageId::MasterInfo(master) => self.states.master_again(master),
             MessageId::Clear(topic) => self.clearing.queue().retry(topic),
             MessageId::Empty(of) => self.refusals.empty_again(*of),
             MessageId::Answer(_) => {}

@@ -147,6 +147,12 @@ impl DiscoveryPublisher {
         }
     }
 
+    pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
+        if self.is_enabled {
+            self.due.insert(Subject::Gateway(gateway));
+        }
+    }
+
     pub(crate) const fn gateway_changed(&mut self) {
         self.check_devices = true;
     }

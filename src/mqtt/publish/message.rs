@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
@@ -23,6 +23,7 @@ pub(crate) enum MessageId {
     GatewayInfo(GatewayIndex),
     BridgeState,
     BridgeInfo,
+    MasterInfo(GatewayName),
     /// An empty message for the topic of something that no longer exists.
     Clear(String),
     /// An empty message on the topic of this one, which is refused: the retained value is outdated.
@@ -37,7 +38,7 @@ impl MessageId {
     pub(crate) const fn kind(&self) -> Kind {
         match self {
             Self::Event(_) => Kind::Event,
-            Self::GatewayInfo(_) | Self::BridgeInfo => Kind::Info,
+            Self::GatewayInfo(_) | Self::BridgeInfo | Self::MasterInfo(_) => Kind::Info,
             Self::DeviceState(..)
             | Self::GatewayState(_)
             | Self::BridgeState

@@ -7,6 +7,7 @@ mod answers;
 mod clearing;
 mod content;
 mod discovery;
+mod info;
 mod isolation;
 mod message;
 mod publisher;

@@ -5,16 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use bytes::Bytes;
-
+use super::info::Info;
 use super::message::{MessageId, Outgoing, View};
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
-use crate::ids::{DeviceId, Moment};
-use crate::payload::{DeviceStatePayload, GatewayInfo, to_bytes};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::{DeviceStatePayload, GatewayInfo, MasterInfo, to_bytes};
 use crate::topics::Topics;
-
-/// The least time between two infos on one topic, in milliseconds (contract, section 1).
-const INFO_INTERVAL_MS: i64 = 10_000;
 
 /// The changed states and infos of devices, gateways and the bridge.
 #[derive(Debug)]
@@ -29,6 +25,8 @@ pub(crate) struct States {
     due_infos: BTreeSet<(Moment, GatewayIndex)>,
     bridge_state: Option<&'static str>,
     bridge_info: Info,
+    /// By master.
+    master_infos: BTreeMap<GatewayName, Info>,
     is_shut_down: bool,
 }
 
@@ -42,8 +40,14 @@ impl States {
             due_infos: BTreeSet::new(),
             bridge_state: None,
             bridge_info: Info::default(),
+            master_infos: BTreeMap::new(),
             is_shut_down: false,
         }
+    }
+
+    /// One more gateway, the next by its index.
+    pub(crate) fn add_gateway(&mut self) {
+        self.infos.push(Info::default());
     }
 
     /// Nothing of the bridge itself is published yet on this connection.
@@ -64,13 +68,14 @@ impl States {
             self.info_again(gateway);
         }
         self.bridge_info.again();
+        self.master_infos.values_mut().for_each(Info::again);
     }
 
     /// As [`States::all_changed`], but the bridge's info only if it is not published yet.
     pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
         let bridge_info = self.bridge_info.clone();
         self.all_changed(fleet);
-        if bridge_info.published.is_some() {
+        if bridge_info.is_published() {
             self.bridge_info = bridge_info;
         }
     }
@@ -111,11 +116,11 @@ impl States {
 
     fn change_info(&mut self, gateway: GatewayIndex, change: impl FnOnce(&mut Info)) {
         let Some(info) = self.infos.get_mut(gateway.0) else { return };
-        let before = info.due_at;
+        let before = info.due_at();
         change(info);
-        if info.due_at != before {
+        if info.due_at() != before {
             before.map(|at| self.due_infos.remove(&(at, gateway)));
-            self.due_infos.extend(info.due_at.map(|at| (at, gateway)));
+            self.due_infos.extend(info.due_at().map(|at| (at, gateway)));
         }
     }
 
@@ -126,6 +131,18 @@ impl States {
     /// Publishes the bridge's info again even if it is unchanged.
     pub(crate) fn bridge_info_again(&mut self) {
         self.bridge_info.again();
+    }
+
+    /// The info of a master has changed, in a field that does not wait for the interval if
+    /// `at_once`.
+    pub(crate) fn master_changed(&mut self, master: &GatewayName, at_once: bool) {
+        let info = self.master_infos.entry(master.clone()).or_default();
+        if at_once { info.changed_at_once() } else { info.changed() }
+    }
+
+    /// Publishes a master's info again even if it is unchanged.
+    pub(crate) fn master_again(&mut self, master: GatewayName) {
+        self.master_infos.entry(master).or_default().again();
     }
 
     pub(crate) const fn set_online(&mut self) {
@@ -168,7 +185,9 @@ impl States {
     pub(crate) fn info_due_at(&self, with_gateways: bool) -> Option<Moment> {
         let mut gateways = self.due_infos.iter().filter(|_| with_gateways);
         let next = gateways.find(|(_, gateway)| !self.gateway_waits(*gateway));
-        next.map(|(at, _)| *at).into_iter().chain(self.bridge_info.due_at).min()
+        let masters = self.master_infos.values().filter(|_| with_gateways);
+        let masters = masters.filter_map(Info::due_at);
+        next.map(|(at, _)| *at).into_iter().chain(masters).chain(self.bridge_info.due_at()).min()
     }
 
     /// `offline` of a gateway, before anything else.
@@ -216,7 +235,10 @@ impl States {
         loop {
             let mut due = self.due_infos.iter().take_while(|(at, _)| *at <= now);
             let next = due.find(|(_, gateway)| !self.gateway_waits(*gateway)).copied();
-            let Some((at, gateway)) = next else { return self.next_bridge_info(now, view) };
+            let Some((at, gateway)) = next else {
+                let master = self.next_master_info(now, view);
+                return master.or_else(|| self.next_bridge_info(now, view));
+            };
             self.due_infos.remove(&(at, gateway));
             let entry = view.directory.gateway(gateway)?;
             let (state, link) = (view.fleet.gateway(gateway)?, view.links.get(gateway.0)?);
@@ -228,8 +250,24 @@ impl States {
         }
     }
 
+    fn next_master_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+        let mut masters = self.master_infos.iter_mut();
+        masters.find_map(|(name, info)| {
+            info.due_at().filter(|at| *at <= now)?;
+            let directory = view.directory;
+            let facts = directory.masters.get(name)?;
+            let gateways = directory.behind(name).count();
+            let is_online = |(gateway, _): &_| view.fleet.gateway_is_live(*gateway);
+            let online = directory.behind(name).filter(is_online).count();
+            let payload = MasterInfo::new(directory, name, facts, gateways, online);
+            let payload = info.take(now, to_bytes(&payload))?;
+            let (id, topic) = (MessageId::MasterInfo(name.clone()), self.topics.master_info(name));
+            Some(Outgoing::json(id, topic, payload))
+        })
+    }
+
     pub(crate) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        self.bridge_info.due_at.filter(|at| *at <= now)?;
+        self.bridge_info.due_at().filter(|at| *at <= now)?;
         let payload = self.bridge_info.take(now, to_bytes(view.bridge))?;
         Some(Outgoing::json(MessageId::BridgeInfo, self.topics.bridge_info(), payload))
     }
@@ -250,41 +288,6 @@ impl States {
             let id = MessageId::DeviceState(gateway, device_id);
             return Some(Outgoing::json(id, topic, payload));
         }
-    }
-}
-
-/// An info: published on change, not too often, and not twice the same.
-#[derive(Clone, Debug, Default)]
-struct Info {
-    /// When it may be published, if it has changed.
-    due_at: Option<Moment>,
-    published: Option<(Moment, Bytes)>,
-}
-
-impl Info {
-    fn changed(&mut self) {
-        let published = self.published.as_ref();
-        let due_at = published.map_or(Moment::default(), |(at, _)| at.plus(INFO_INTERVAL_MS));
-        self.due_at.get_or_insert(due_at);
-    }
-
-    fn changed_at_once(&mut self) {
-        self.due_at = Some(Moment::default());
-    }
-
-    /// Publishes it again even if it is unchanged.
-    fn again(&mut self) {
-        *self = Self { due_at: Some(Moment::default()), published: None };
-    }
-
-    /// The payload, unless it is what was published last.
-    fn take(&mut self, now: Moment, payload: Bytes) -> Option<Bytes> {
-        self.due_at = None;
-        if self.published.as_ref().is_some_and(|(_, published)| *published == payload) {
-            return None;
-        }
-        self.published = Some((now, payload.clone()));
-        Some(payload)
     }
 }
 

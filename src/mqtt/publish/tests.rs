@@ -4,6 +4,7 @@ mod discovery;
 mod refused;
 mod retained;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -75,6 +76,7 @@ impl Setup {
         let entry = GatewayEntry {
             name: "lobby".parse().unwrap(),
             address: "a:4000".to_owned(),
+            master: None,
             area: None,
             devices: Default::default(),
         };
@@ -87,6 +89,7 @@ impl Setup {
                 bridge: "bridge".to_owned(),
                 instance_id: "i1".to_owned(),
                 chain: "c1".to_owned(),
+                masters: BTreeMap::new(),
                 gateways: vec![entry],
             },
             links: vec![LinkFacts::default()],

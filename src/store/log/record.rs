@@ -50,6 +50,11 @@ pub(crate) enum Key {
     LostBefore(u64),
     /// No event has had this ID or a higher one.
     NextId,
+    /// A gateway of a master, by the ID by which the master knows it, that was discovered; the
+    /// value is its name.
+    Discovered(GatewayName, String),
+    /// A master that has a topic at the broker.
+    Master(GatewayName),
 }
 
 /// A value as the log stores it.

@@ -33,12 +33,11 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(observed.link.client().is_none());
-    let LinkReport::Connected { api_version, certificate_expires_at } = observed.next().await
-    else {
+    let LinkReport::Connected { package, certificate_expires_at } = observed.next().await else {
         panic!("a connection first");
     };
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::LinkUp)));
-    assert_eq!(api_version, ApiVersion::V1_5);
+    assert_eq!(package, "gsdk.connect");
     assert!(certificate_expires_at.is_some());
     assert_eq!(peer.subscriptions(), 1);
     assert_eq!(peer.state.queue_size.load(Ordering::Relaxed), 65_536);
@@ -71,7 +70,7 @@ async fn an_old_gateway_is_found_out_and_remembered() {
         let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), state).await;
         let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
         let up = observed.next().await;
-        let LinkReport::Connected { api_version: ApiVersion::Legacy, .. } = up else {
+        let LinkReport::Connected { package: "connect", .. } = up else {
             panic!("a connection in the old version, not {up:?}");
         };
         observed.up().await;
@@ -95,10 +94,7 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     let ca = Ca::new();
     let peer = peer(&ca, State { lazy_headers: true, ..State::default() }).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
-    assert!(matches!(
-        observed.next().await,
-        LinkReport::Connected { api_version: ApiVersion::V1_5, .. }
-    ));
+    assert!(matches!(observed.next().await, LinkReport::Connected { package: "gsdk.connect", .. }));
     observed.up().await;
     observed.link.list_now();
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));

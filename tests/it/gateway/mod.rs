@@ -18,7 +18,7 @@ use gsdk2mqtt::gsdk::{
     code_name,
 };
 use gsdk2mqtt::ids::HostPort;
-use gsdk2mqtt::net::BackoffPolicy;
+use gsdk2mqtt::net::{BackoffPolicy, Peer, TlsFiles};
 use tokio::sync::{mpsc, watch};
 
 /// How long anything may take before a test gives up. Nothing is waited for without a condition.
@@ -43,9 +43,9 @@ fn quick() -> Timing {
 /// A gateway called `lobby`.
 fn lobby(address: &str, ca_file: &Path) -> GatewayOptions {
     GatewayOptions {
-        name: "lobby".parse().unwrap(),
+        peer: Peer::Gateway("lobby".parse().unwrap()),
         address: HostPort::parse(address, PORT_DEFAULT).unwrap(),
-        ca_file: ca_file.to_owned(),
+        files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
         server_name: None,
         queue_size: 65_536,
         timing: quick(),

@@ -328,7 +328,8 @@ async fn a_master_gateway_that_wants_a_certificate_is_told() {
             line,
             format!(
                 "gateway lobby: {address} asks for a client certificate, as a master gateway does \
-                 (port 4010); set gateways.lobby.address to a device gateway (port 4000)"
+                 (port 4010); set gateways.lobby.address to a device gateway (port 4000), or \
+                 describe the master gateway under [masters.NAME]"
             )
         );
     }

@@ -3,6 +3,7 @@
 pub(crate) mod bridge;
 pub(crate) mod certificates;
 pub(crate) mod gateway;
+pub(crate) mod master;
 pub(crate) mod mosquitto;
 pub(crate) mod proxy;
 pub(crate) mod scripted_broker;

@@ -160,7 +160,7 @@ fn name(name: &str) -> GatewayName {
 
 fn entry(gateway: &str) -> GatewayEntry {
     let (name, address, devices) = (name(gateway), String::new(), Arc::default());
-    GatewayEntry { name, address, area: None, devices }
+    GatewayEntry { name, address, master: None, area: None, devices }
 }
 
 fn device(device_id: u32, state: SpanState, until: Moment, from: Moment) -> Observation {

@@ -1,0 +1,183 @@
+//! The links to master gateways: applies what they report beside the events of their gateways.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::state::State;
+use crate::fleet::{GatewayIndex, LinkState, Skew};
+use crate::gsdk::{
+    GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
+};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::{BridgeEventKind, LastError, MasterFacts};
+
+/// A master's reports that may wait. A full queue ends its link.
+const REPORTS_MAX: usize = 1_024;
+/// How long after its last sign of life a master counts as lost: the default of `unknown_after`.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
+
+/// All masters, by name.
+#[derive(Debug)]
+pub(crate) struct Masters {
+    masters: BTreeMap<GatewayName, Master>,
+    /// The sender keeps the queue open when the last task has ended.
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+}
+
+/// Which master reports what.
+pub(crate) type Report = (GatewayName, MasterReport);
+
+#[derive(Debug)]
+struct Master {
+    link: MasterLink,
+    /// Whether gateways that the configuration does not name are taken.
+    discovers: bool,
+    /// When it counts as lost, while there is no link.
+    lost_at: Option<Instant>,
+    skew: Skew,
+}
+
+impl Masters {
+    pub(crate) fn new() -> Self {
+        Self { masters: BTreeMap::new(), reports: mpsc::channel(REPORTS_MAX) }
+    }
+
+    /// Starts the link to a master.
+    pub(crate) fn start(
+        &mut self,
+        name: &GatewayName,
+        options: GatewayOptions,
+        discovers: bool,
+        reports: LinkReportSender,
+        observer: RpcObserver,
+        stop: watch::Receiver<bool>,
+    ) {
+        let own = self.reports.0.clone();
+        let link = MasterLink::start(name.clone(), options, reports, own, observer, stop);
+        let (lost_at, skew) = (Some(Instant::now() + UNKNOWN_AFTER), Skew::default());
+        self.masters.insert(name.clone(), Master { link, discovers, lost_at, skew });
+    }
+
+    pub(crate) fn link(&self, name: &GatewayName) -> Option<&MasterLink> {
+        self.masters.get(name).map(|master| &master.link)
+    }
+
+    /// The next report. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Report> {
+        self.reports.1.recv().await
+    }
+
+    /// Applies a report. Returns the gateways that the master lists, if those that are not
+    /// configured are taken.
+    pub(crate) fn apply(
+        &mut self,
+        state: &mut State,
+        name: &GatewayName,
+        report: MasterReport,
+    ) -> Vec<String> {
+        let Some(master) = self.masters.get_mut(name) else { return Vec::new() };
+        match report {
+            MasterReport::Up { certificate_expires_at } => {
+                master.lost_at = None;
+                let is_news = set_state(state, name, LinkState::Online);
+                set_facts(state, name, true, |facts| {
+                    facts.certificate_expires_at = certificate_expires_at;
+                    facts.last_error = None;
+                });
+                if is_news {
+                    tracing::info!(master = %name, "master online");
+                    state.bridge_event(&BridgeEventKind::MasterReachable { master: name.clone() });
+                }
+            }
+            MasterReport::Token { expires_at } => {
+                set_facts(state, name, false, |facts| facts.token_expires_at = expires_at);
+            }
+            MasterReport::Gateways(ids) if master.discovers => return ids,
+            MasterReport::Gateways(_) => {}
+            MasterReport::Clock { timestamp_s, received } => {
+                let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
+                master.skew.sample(timestamp, state.clock.steady_clock().at(received));
+                let offset = state.clock.wall_offset_ms();
+                let skew = master.skew.estimate_ms().map(|skew| skew - offset);
+                set_facts(state, name, false, |facts| facts.clock_skew_ms = skew);
+            }
+            MasterReport::AttemptFailed(error) => set_error(state, name, &error),
+            MasterReport::Down { error, last_activity } => {
+                master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER);
+                set_error(state, name, &error);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Marks masters as lost for which that is due.
+    pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
+        for (name, master) in &mut self.masters {
+            if master.lost_at.take_if(|at| *at <= now).is_none() {
+                continue;
+            }
+            if set_state(state, name, LinkState::Lost) {
+                tracing::warn!(master = %name, "master lost; its gateways are unknown");
+                let error =
+                    state.directory.masters.get(name).and_then(|facts| facts.last_error.as_ref());
+                let reason = error.map(|error| error.message.clone());
+                let master = name.clone();
+                state.bridge_event(&BridgeEventKind::MasterUnreachable { master, reason });
+            }
+        }
+    }
+
+    /// When the next master is lost.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.masters.values().filter_map(|master| master.lost_at).min()
+    }
+}
+
+/// Sets a master's state; returns whether it is another one.
+fn set_state(state: &mut State, name: &GatewayName, link: LinkState) -> bool {
+    let now = state.clock.now();
+    let Some(facts) = state.directory.masters.get_mut(name).filter(|facts| facts.state != link)
+    else {
+        return false;
+    };
+    (facts.state, facts.since) = (link, now);
+    true
+}
+
+/// Sets facts of a master, which are published with its info: `at_once`, or with the next one.
+fn set_facts(
+    state: &mut State,
+    name: &GatewayName,
+    at_once: bool,
+    set: impl FnOnce(&mut MasterFacts),
+) {
+    let Some(facts) = state.directory.masters.get_mut(name) else { return };
+    let before = facts.clone();
+    set(facts);
+    if *facts != before || at_once {
+        state.publisher.content().states().master_changed(name, at_once);
+    }
+}
+
+fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {
+    let error = LastError { code: error.code.to_string(), message: error.to_string() };
+    set_facts(state, name, true, |facts| facts.last_error = Some(error));
+}
+
+/// Those devices of a gateway that have left its list and are in the list of another gateway of the
+/// same master.
+pub(crate) fn moved_devices(state: &State, gateway: GatewayIndex) -> Vec<DeviceId> {
+    let State { fleet, directory, .. } = state;
+    let entry = directory.gateway(gateway);
+    let Some(master) = entry.and_then(|entry| entry.master.as_ref()) else { return Vec::new() };
+    let has = |other, id| fleet.device(other, id).is_some_and(|device| device.managed);
+    let has_moved = |id: &DeviceId| {
+        let mut others = directory.behind(&master.name).map(|(other, _)| other);
+        others.any(|other| other != gateway && has(other, *id))
+    };
+    let absent = fleet.devices(gateway).filter(|device| !device.managed);
+    absent.map(|device| device.device_id).filter(has_moved).collect()
+}

@@ -1,0 +1,198 @@
+//! The settings of components from the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::{
+    Config, Connect, Gateway, HomeAssistant, Include, Master, Protocol, Reach, Sync,
+};
+use crate::desired::DesiredState;
+use crate::fleet::{GatewaySettings, Target};
+use crate::gsdk::{GatewayOptions, GatewayTarget, Timing};
+use crate::homeassistant::{Controls, Discovery, Options};
+use crate::ids::{CommandName, GatewayName, HostPort};
+use crate::mqtt;
+use crate::net::{BackoffPolicy, Peer, TlsFiles};
+use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
+use crate::store::history::Retention;
+use crate::store::{self, Limits};
+use crate::topics::Topics;
+
+/// The version of the program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How often an idle connection to the broker is pinged.
+const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// A gateway's names and those of its declared devices.
+#[must_use]
+pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &Gateway) -> GatewayEntry {
+    let devices = gateway.devices.iter().map(|(&device_id, device)| {
+        let kept = device.connect != Connect::Observe;
+        let (name, area) = (device.name.clone(), device.area.clone());
+        (device_id, DeviceEntry { name, area, kept })
+    });
+    let (address, master) = match &gateway.reach {
+        Reach::Direct { address, .. } => (address.to_string(), None),
+        Reach::Master { master, gateway_id } => {
+            let address = config.masters.get(master).map(|master| master.address.to_string());
+            let of = MasterRef { name: master.clone(), gateway_id: gateway_id.clone() };
+            (address.unwrap_or_default(), Some(of))
+        }
+    };
+    GatewayEntry {
+        name: name.clone(),
+        address,
+        master,
+        area: gateway.area.clone(),
+        devices: Arc::new(devices.collect()),
+    }
+}
+
+pub(crate) fn settings(gateway: &Gateway, forget_after: Option<Duration>) -> GatewaySettings {
+    let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    GatewaySettings {
+        audit_interval_ms: millis(gateway.audit_interval),
+        unknown_after_ms: millis(gateway.unknown_after),
+        forget_after_ms: forget_after.map(millis),
+    }
+}
+
+/// Where a gateway is reached; `None` behind a master that the configuration does not have.
+#[must_use]
+pub fn gateway_target(
+    config: &Config,
+    name: &GatewayName,
+    gateway: &Gateway,
+) -> Option<GatewayTarget> {
+    Some(match &gateway.reach {
+        Reach::Direct { address, ca_file, server_name, queue_size } => {
+            let files = TlsFiles { ca_file: Some(ca_file.clone()), ..TlsFiles::default() };
+            GatewayTarget::Direct(GatewayOptions {
+                peer: Peer::Gateway(name.clone()),
+                address: address.clone(),
+                files,
+                server_name: other_name(server_name, address),
+                queue_size: *queue_size,
+                timing: Timing::default(),
+            })
+        }
+        Reach::Master { master, gateway_id } => GatewayTarget::Master {
+            name: master.clone(),
+            options: master_options(master, config.masters.get(master)?),
+            gateway_id: gateway_id.clone(),
+        },
+    })
+}
+
+/// How to connect to a master.
+#[must_use]
+pub fn master_options(name: &GatewayName, master: &Master) -> GatewayOptions {
+    let Master { address, ca_file, cert_file, key_file, server_name, queue_size, .. } = master;
+    GatewayOptions {
+        peer: Peer::Master(name.clone()),
+        address: address.clone(),
+        files: TlsFiles {
+            ca_file: Some(ca_file.clone()),
+            cert_file: Some(cert_file.clone()),
+            key_file: Some(key_file.clone()),
+        },
+        server_name: other_name(server_name, address),
+        queue_size: *queue_size,
+        timing: Timing::default(),
+    }
+}
+
+/// The name in a certificate, where it is not the host of the address.
+fn other_name(server_name: &str, address: &HostPort) -> Option<String> {
+    (server_name != address.host).then(|| server_name.to_owned())
+}
+
+/// The items that the configuration declares.
+pub(crate) fn desired(gateway: &Gateway) -> DesiredState {
+    let mut items =
+        DesiredState { allow_all: gateway.accept_filter.allow_all, ..DesiredState::default() };
+    for (&device_id, device) in &gateway.devices {
+        match device.connect {
+            Connect::Observe => {}
+            Connect::Accept => _ = items.accepted.insert(device_id),
+            Connect::Async { ip, port, ssl } => {
+                items.registered.insert(device_id, Target { ip, port, ssl });
+            }
+        }
+    }
+    items
+}
+
+pub(crate) fn store_settings(config: &Config) -> store::Settings {
+    store::Settings {
+        state_dir: config.state_dir.clone(),
+        always_sync: config.outbox.sync == Sync::Always,
+        limits: Limits {
+            max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
+            max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
+        },
+        history: Retention {
+            keep: config.history.keep,
+            max_bytes: config.history.max_bytes,
+            keep_availability: config.history.keep_availability,
+        },
+    }
+}
+
+pub(crate) fn topics(config: &Config) -> Topics {
+    Topics::new(&config.mqtt.base_topic, &config.bridge_name)
+}
+
+/// How to connect to the broker.
+#[must_use]
+pub fn broker_settings(config: &Config) -> mqtt::Settings {
+    let (mqtt, topics) = (&config.mqtt, topics(config));
+    let password = mqtt.password.clone().map(mqtt::Password::Value);
+    let password_file = mqtt.password_file.clone().map(mqtt::Password::File);
+    let tls = mqtt.broker.tls.then(|| TlsFiles {
+        ca_file: mqtt.ca_file.clone(),
+        cert_file: mqtt.cert_file.clone(),
+        key_file: mqtt.key_file.clone(),
+    });
+    mqtt::Settings {
+        host: mqtt.broker.at.host.clone(),
+        port: mqtt.broker.at.port,
+        tls,
+        alpn: mqtt.alpn.clone(),
+        websocket_path: mqtt.broker.path.clone(),
+        client_id: mqtt.client_id.clone(),
+        username: mqtt.username.clone(),
+        password: password.or(password_file),
+        protocol: match mqtt.protocol {
+            Protocol::V5 => mqtt::Protocol::V5,
+            Protocol::V311 => mqtt::Protocol::V311,
+        },
+        will: mqtt::Will {
+            topic: topics.bridge_state(),
+            payload: Bytes::from_static(b"offline"),
+            retain: true,
+        },
+        keep_alive: MQTT_KEEP_ALIVE,
+        limits: mqtt::Limits::default(),
+        retry: BackoffPolicy::default(),
+    }
+}
+
+pub(crate) fn discovery(config: &Config) -> Discovery {
+    let HomeAssistant { discovery_prefix, controls, include, .. } = &config.home_assistant;
+    let permitted = |command| *controls && config.commands.allow.permits(command);
+    let controls = Controls {
+        republish: permitted(CommandName::Republish),
+        disconnect: permitted(CommandName::Disconnect),
+        disconnect_all: permitted(CommandName::DisconnectAll),
+        allow_all: permitted(CommandName::FilterAllowAll),
+    };
+    let options = Options {
+        controls,
+        declared_only: *include == Include::Declared,
+        firmware: config.device_details,
+    };
+    Discovery::new(topics(config), discovery_prefix.clone(), VERSION, options)
+}

@@ -1,0 +1,167 @@
+//! A connection to a master gateway: logged in as a tenant, with the token on every call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Code, Streaming};
+
+use super::channel::KeepAlive;
+use super::connection::{Connection, RpcObserver};
+use super::error::Error;
+use super::options::GatewayOptions;
+use super::rpc::{ApiVersion, Rpc, Service};
+use super::subscription::Subscription;
+use super::token::Token;
+use crate::net;
+use crate::proto::login::LoginRequest;
+use crate::proto::{connect_master, gateway};
+
+/// A connection that is logged in. It ends like any connection, and is never reopened.
+pub(crate) struct MasterConnection {
+    connection: Arc<Connection>,
+    version: ApiVersion,
+    /// The tenant's certificate (PEM), which a login shows.
+    certificate: String,
+    token: Mutex<Token>,
+    /// Held during a login, so that calls that fail together log in once.
+    login: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for MasterConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
+    }
+}
+
+impl MasterConnection {
+    /// Connects and logs in.
+    pub(crate) async fn open(
+        options: &GatewayOptions,
+        keep_alive: KeepAlive,
+        expected_version: ApiVersion,
+        observer: RpcObserver,
+    ) -> Result<Self, Error> {
+        let certificate = net::client_certificate(&options.target()).await?;
+        let connection = Connection::open(options, keep_alive, expected_version, observer).await?;
+        for version in connection.candidate_versions() {
+            match log_in(&connection, version, &certificate).await {
+                Err(error) if error.grpc_code() == Some(Code::Unimplemented) => {}
+                Err(error) => return Err(error),
+                Ok(token) => {
+                    connection.confirm(version);
+                    return Ok(Self {
+                        connection: Arc::new(connection),
+                        version,
+                        certificate,
+                        token: Mutex::new(token),
+                        login: tokio::sync::Mutex::default(),
+                    });
+                }
+            }
+        }
+        let GatewayOptions { peer, address, .. } = options;
+        Err(Error::NotAMasterGateway { peer: peer.clone(), address: address.clone() })
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) const fn version(&self) -> ApiVersion {
+        self.version
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a call. If the master does not accept the token, logs in once and repeats the call,
+    /// which the master has not executed.
+    pub(crate) async fn call<R: Rpc>(
+        &self,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        let (token, until) = (self.token(), Instant::now() + deadline);
+        let send = |token: Token, request: R| async move {
+            let left = until.saturating_duration_since(Instant::now());
+            self.connection.call_with(self.version, Some(&token), request, left).await
+        };
+        match send(token.clone(), request.clone()).await {
+            Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
+                self.replace(&token).await?;
+                send(self.token(), request).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Logs in again, unless this token has been replaced already.
+    pub(crate) async fn replace(&self, token: &Token) -> Result<(), Error> {
+        let _turn = self.login.lock().await;
+        if self.token().value() == token.value() {
+            let token = log_in(&self.connection, self.version, &self.certificate).await?;
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        }
+        Ok(())
+    }
+
+    /// Subscribes to the status changes of the devices of all gateways.
+    pub(crate) fn subscribe_devices(&self) -> Subscription {
+        let queue_size = self.connection.options().queue_size;
+        let request = connect_master::SubscribeStatusRequest { queue_size };
+        Subscription::new(self.connection.clone(), self.subscribe(Service::ConnectMaster, request))
+    }
+
+    /// Subscribes to the status changes of the gateways.
+    pub(crate) fn subscribe_gateways(&self) -> Subscription<gateway::StatusChange> {
+        let queue_size = self.connection.options().queue_size;
+        let request = gateway::SubscribeStatusRequest { queue_size };
+        Subscription::new(self.connection.clone(), self.subscribe(Service::Gateway, request))
+    }
+
+    fn subscribe<Q, M>(
+        &self,
+        service: Service,
+        request: Q,
+    ) -> impl Future<Output = Result<Streaming<M>, tonic::Status>> + Send + use<Q, M>
+    where
+        Q: prost::Message + 'static,
+        M: prost::Message + Default + 'static,
+    {
+        let (connection, token) = (self.connection.clone(), self.token());
+        connection.subscribe(self.version, service, Some(token), request)
+    }
+}
+
+async fn log_in(
+    connection: &Connection,
+    version: ApiVersion,
+    certificate: &str,
+) -> Result<Token, Error> {
+    let request = LoginRequest { tenant_cert: certificate.to_owned() };
+    let peer = connection.options().peer.clone();
+    match connection.call_as(version, request, LoginRequest::DEADLINE).await {
+        Ok(response) => {
+            let token = Token::new(&response.jwt_token, Instant::now(), net::wall_time());
+            token.ok_or_else(|| {
+                let message = "the token that the master gave cannot be sent in a header";
+                connection.error(LoginRequest::METHOD, tonic::Status::internal(message))
+            })
+        }
+        Err(Error::Status { status, .. }) if is_refusal(status.code()) => {
+            Err(Error::LoginRefused { peer, status })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the code of a failed login is about the certificate.
+const fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::NotFound
+    )
+}

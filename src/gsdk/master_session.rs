@@ -1,0 +1,363 @@
+//! A link to a master that is up: reads both streams and the gateways' lists, and reports each
+//! gateway's part in order, without waiting for the reader of the reports.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::behind_master::GatewaysBehind;
+use super::channel::KeepAlive;
+use super::convert;
+use super::device_routes::{DeviceRoutes, Route};
+use super::disconnect::Disconnect;
+use super::error::{Error, LinkError};
+use super::master_connection::MasterConnection;
+use super::master_reports::{MasterReport, MasterSink};
+use super::master_streams::{Streams, read_gateways};
+use super::master_timers::{Check, Renewal};
+use super::places::{Places, Reading};
+use super::reports::LinkReport;
+use super::rpc::SUBSCRIBE_STATUS;
+use super::subscription::{BATCH_LEN_MAX, StreamEnd};
+use crate::fleet::{AcceptFilter, LinkEvent, Listed};
+use crate::ids::DeviceId;
+use crate::proto::connect::StatusChange;
+use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
+
+/// The result of a call beside the streams. A list belongs to the link of its gateway with this
+/// number.
+enum Answer {
+    List(usize, u64, Result<Vec<Listed>, Error>),
+    Filter(usize, u64, Result<AcceptFilter, Error>),
+    /// With the number of gateway statuses read when it was requested.
+    Gateways(u64, Result<Vec<GatewayInfo>, Error>),
+    Renewed(Result<(), Error>),
+    Probed(Result<(), Error>),
+}
+
+pub(crate) struct MasterSession {
+    master: Arc<MasterConnection>,
+    streams: Streams,
+    behind: Arc<GatewaysBehind>,
+    reports: MasterSink,
+    places: Places,
+    routes: DeviceRoutes,
+    /// Whether the master is connected to each gateway that it lists.
+    connected: BTreeMap<String, bool>,
+    calls: JoinSet<Answer>,
+    check: Check,
+    renewal: Renewal,
+    /// Counts the statuses of gateways.
+    changes: u64,
+}
+
+impl MasterSession {
+    /// A link with what the master said of its gateways after the streams were open.
+    pub(crate) fn start(
+        master: Arc<MasterConnection>,
+        streams: Streams,
+        gateways: Vec<GatewayInfo>,
+        behind: Arc<GatewaysBehind>,
+        reports: MasterSink,
+    ) -> Result<Self, Disconnect> {
+        let places = Places::new(master.clone(), behind.list_requests.clone());
+        let mut session = Self {
+            master,
+            streams,
+            behind,
+            reports,
+            places,
+            routes: DeviceRoutes::default(),
+            connected: BTreeMap::new(),
+            calls: JoinSet::new(),
+            check: Check::new(),
+            renewal: Renewal::default(),
+            changes: 0,
+        };
+        session.report_token()?;
+        session.routes.requested();
+        session.add_gateways()?;
+        session.gateways_read(0, gateways)?;
+        session.check = Check::new();
+        Ok(session)
+    }
+
+    /// Reads until the link ends.
+    pub(crate) async fn run(mut self, keep_alive: KeepAlive) -> Disconnect {
+        match self.read(keep_alive).await {
+            Ok(never) => match never {},
+            Err(disconnect) => disconnect,
+        }
+    }
+
+    async fn read(&mut self, keep_alive: KeepAlive) -> Result<Infallible, Disconnect> {
+        let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let mut gateways = Vec::new();
+        loop {
+            self.start_lists()?;
+            let check = self.check.due();
+            let renewal = self.renewal.due();
+            let probe = self.probe_due(keep_alive);
+            tokio::select! {
+                end = self.streams.devices.read(&mut batch) => {
+                    let full = batch.len() >= BATCH_LEN_MAX;
+                    self.route(&mut batch)?;
+                    self.go_on(end)?;
+                    if full {
+                        // A stream that is always ready must not starve the other tasks.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                end = self.streams.gateways.read(&mut gateways) => {
+                    self.gateways_changed(&mut gateways)?;
+                    self.go_on(end)?;
+                }
+                Some(answer) = self.calls.join_next() => {
+                    // Changes that came before the answer are reported before it.
+                    let end = self.streams.devices.read_ready(&mut batch).await;
+                    self.route(&mut batch)?;
+                    let gateways_end = self.streams.gateways.read_ready(&mut gateways).await;
+                    self.gateways_changed(&mut gateways)?;
+                    match answer.map_err(tokio::task::JoinError::try_into_panic) {
+                        Ok(answer) => self.answered(answer)?,
+                        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                        Err(Err(_)) => {}
+                    }
+                    self.go_on(end.or(gateways_end))?;
+                }
+                requested = self.behind.list_requests.take() => self.places.want_lists(&requested),
+                () = self.behind.added() => self.add_gateways()?,
+                () = until(check) => self.start_check(),
+                () = until(renewal) => self.start_renewal(),
+                () = until(probe) => self.start_probe(),
+            }
+        }
+    }
+
+    fn go_on(&self, end: Option<StreamEnd>) -> Result<(), Disconnect> {
+        match end {
+            None => Ok(()),
+            Some(end) => Err(Disconnect::from_stream_end(self.master.connection(), end)),
+        }
+    }
+
+    /// Gives each status to the gateway that has its device.
+    fn route(&mut self, batch: &mut Vec<StatusChange>) -> Result<(), Disconnect> {
+        let now = Instant::now();
+        for change in batch.drain(..) {
+            let event = convert::status_change(change, now.into_std());
+            let Some((device_id, event)) = DeviceId::new(change.device_id).zip(event) else {
+                self.master.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1);
+                continue;
+            };
+            match self.routes.route(device_id, now) {
+                Route::Gateway(place) => self.places.report(place, event)?,
+                Route::Unknown => {
+                    self.check.want(self.routes.hold(device_id, event));
+                }
+                Route::Elsewhere | Route::Stranger => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn gateways_changed(
+        &mut self,
+        changes: &mut Vec<gateway::StatusChange>,
+    ) -> Result<(), Disconnect> {
+        for gateway::StatusChange { gateway_id, status, timestamp } in changes.drain(..) {
+            let received = Instant::now().into_std();
+            self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
+            let is_connected = status == i32::from(gateway::Status::Connected);
+            self.changes += 1;
+            if let Some(at) = self.routes.place(&gateway_id) {
+                self.places.set_status(at, self.changes, true, is_connected)?;
+            }
+            if self.connected.insert(gateway_id, is_connected).is_none() {
+                // A gateway that was added at the master.
+                self.check.want(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with what the master says of all its gateways; `requested`: how many statuses of
+    /// gateways had been read by then.
+    fn gateways_read(&mut self, requested: u64, infos: Vec<GatewayInfo>) -> Result<(), Disconnect> {
+        self.connected =
+            infos.iter().map(|info| (info.gateway_id.clone(), info.is_connected)).collect();
+        self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
+        for at in 0..self.places.len() {
+            let Some(id) = self.places.id(at) else { continue };
+            let connected = self.connected.get(id.as_ref()).copied();
+            let (is_listed, is_connected) = (connected.is_some(), connected == Some(true));
+            self.places.set_status(at, requested, is_listed, is_connected)?;
+        }
+        let devices = infos.into_iter().map(|info| {
+            let ids = info.device_i_ds.into_iter().filter_map(DeviceId::new).collect();
+            (Arc::from(info.gateway_id), ids)
+        });
+        let (found, strangers) = self.routes.reported(devices, Instant::now());
+        if strangers > 0 {
+            let master = self.master.connection().options().peer.name();
+            tracing::debug!(master, strangers, "status of devices that no gateway has");
+        }
+        for (place, event) in found {
+            self.places.report(place, event)?;
+        }
+        self.check.want(self.routes.is_waiting());
+        Ok(())
+    }
+
+    /// Takes over gateways that were added.
+    fn add_gateways(&mut self) -> Result<(), Disconnect> {
+        for gateway in self.behind.after(self.places.len()) {
+            let id = gateway.id().clone();
+            let connected = self.connected.get(id.as_ref()).copied();
+            let at = self.places.add(gateway);
+            self.routes.add_gateway(id, at);
+            match connected {
+                Some(is_connected) => {
+                    self.places.set_status(at, self.changes, true, is_connected)?;
+                }
+                None => self.check.want(true),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the lists that wait.
+    fn start_lists(&mut self) -> Result<(), Disconnect> {
+        while let Some(Reading { at, link, client }) = self.places.next_list()? {
+            self.calls.spawn(async move { Answer::List(at, link, client.device_list().await) });
+        }
+        Ok(())
+    }
+
+    fn start_check(&mut self) {
+        self.check.start();
+        self.routes.requested();
+        let (master, changes) = (self.master.clone(), self.changes);
+        self.calls.spawn(async move { Answer::Gateways(changes, read_gateways(&master).await) });
+    }
+
+    fn start_renewal(&mut self) {
+        self.renewal.start();
+        let master = self.master.clone();
+        self.calls.spawn(async move {
+            let token = master.token();
+            Answer::Renewed(master.replace(&token).await)
+        });
+    }
+
+    /// When a master that rejects HTTP/2 pings is asked for a sign of life.
+    fn probe_due(&self, keep_alive: KeepAlive) -> Option<Instant> {
+        let connection = self.master.connection();
+        let due =
+            connection.activity().last_activity() + connection.options().timing.keep_alive_interval;
+        (keep_alive == KeepAlive::Calls && self.calls.is_empty()).then_some(due)
+    }
+
+    fn start_probe(&mut self) {
+        let master = self.master.clone();
+        let timeout = master.connection().options().timing.keep_alive_timeout;
+        self.calls.spawn(async move {
+            Answer::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
+        });
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<(), Disconnect> {
+        let failed = match answer {
+            Answer::List(at, link, list) => self.list_read(at, link, list)?,
+            Answer::Filter(at, link, filter) => {
+                // A filter that cannot be read is no failure of the link.
+                if let (Some(gateway), Ok(filter)) = (self.places.current(at, link), filter) {
+                    gateway.reports().try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
+                }
+                None
+            }
+            Answer::Gateways(requested, infos) => {
+                self.check.end();
+                match infos {
+                    Ok(infos) => {
+                        self.gateways_read(requested, infos)?;
+                        None
+                    }
+                    Err(error) => Some(error),
+                }
+            }
+            Answer::Renewed(renewed) => {
+                self.renewal.end(renewed.is_ok().then(|| self.master.token()).as_ref());
+                renewed.err()
+            }
+            Answer::Probed(probed) => match probed {
+                Err(Error::Deadline { .. }) => {
+                    return Err(Disconnect::from_timeout(self.master.connection()));
+                }
+                probed => probed.err(),
+            },
+        };
+        self.report_token()?;
+        match failed {
+            // A stopping server (GOAWAY) may leave the streams open and accept no more calls.
+            Some(error @ (Error::Broken { .. } | Error::LoginRefused { .. })) => Err(error.into()),
+            Some(error) => {
+                tracing::debug!(%error, "a call to the master failed");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reports a list and requests the accept filter after it; returns the error of a failed one.
+    fn list_read(
+        &mut self,
+        at: usize,
+        link: u64,
+        list: Result<Vec<Listed>, Error>,
+    ) -> Result<Option<Error>, Disconnect> {
+        let Some(gateway) = self.places.list_ended(at, link) else { return Ok(None) };
+        match list {
+            Ok(rows) => {
+                let connected = |row: &Listed| row.status.connected() == Some(true);
+                let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
+                for other in self.routes.listed(at, rows_by_id) {
+                    // A device has moved: the other list is to agree.
+                    self.places.want_list(other);
+                }
+                gateway.reports().try_send(LinkEvent::List(rows))?;
+                if let Some(client) = gateway.client() {
+                    self.calls.spawn(async move {
+                        Answer::Filter(at, link, client.accept_filter().await)
+                    });
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                gateway.reports().try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
+                gateway.reports().try_send(LinkEvent::ListFailed)?;
+                // The master may have lost the gateway without a word.
+                self.check.want(true);
+                Ok(Some(error))
+            }
+        }
+    }
+
+    /// Reports the end of the token, if it is another one.
+    fn report_token(&mut self) -> Result<(), Disconnect> {
+        match self.renewal.changed(&self.master.token()) {
+            Some(expires_at) => self.reports.try_send(MasterReport::Token { expires_at }),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,86 @@
+//! When the link to a master compares its gateways, and renews its token.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::token::Token;
+use crate::ids::Moment;
+
+/// Between two comparisons of the gateways' statuses with what the master says of all.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// The least time between them, whatever makes one necessary.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Before a failed renewal of the token is tried again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(10);
+
+/// The comparison of the gateways with what the master says.
+pub(crate) struct Check {
+    is_running: bool,
+    is_wanted: bool,
+    last: Instant,
+}
+
+impl Check {
+    /// As after a comparison.
+    pub(crate) fn new() -> Self {
+        Self { is_running: false, is_wanted: false, last: Instant::now() }
+    }
+
+    /// Has the next one done soon, if `is_wanted`.
+    pub(crate) const fn want(&mut self, is_wanted: bool) {
+        self.is_wanted |= is_wanted;
+    }
+
+    pub(crate) fn start(&mut self) {
+        *self = Self { is_running: true, ..Self::new() };
+    }
+
+    pub(crate) const fn end(&mut self) {
+        self.is_running = false;
+    }
+
+    /// When the next one is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let wait = if self.is_wanted { CHECK_INTERVAL_MIN } else { CHECK_INTERVAL };
+        (!self.is_running).then(|| self.last + wait)
+    }
+}
+
+/// The renewal of the token.
+#[derive(Default)]
+pub(crate) struct Renewal {
+    /// The end of the token that was reported last.
+    reported: Option<Moment>,
+    /// `None` while one is running, and for a token that does not tell its life.
+    due: Option<Instant>,
+}
+
+impl Renewal {
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(crate) const fn start(&mut self) {
+        self.due = None;
+    }
+
+    /// A renewal has ended, with this token if it succeeded.
+    pub(crate) fn end(&mut self, token: Option<&Token>) {
+        self.due = match token {
+            Some(token) => token.renew_at(),
+            None => Some(Instant::now() + RENEWAL_RETRY),
+        };
+    }
+
+    /// The end of the present token, if that is not the one that was reported last: a call may have
+    /// logged in again.
+    pub(crate) fn changed(&mut self, token: &Token) -> Option<Option<Moment>> {
+        let expires_at = token.expires_at();
+        if std::mem::replace(&mut self.reported, expires_at) == expires_at {
+            return None;
+        }
+        self.due = token.renew_at();
+        Some(expires_at)
+    }
+}

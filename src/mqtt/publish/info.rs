@@ -1,0 +1,51 @@
+//! When one retained info is published.
+
+use bytes::Bytes;
+
+use crate::ids::Moment;
+
+/// The least time between two infos on one topic, in milliseconds (contract, section 1).
+const INFO_INTERVAL_MS: i64 = 10_000;
+
+/// An info: published on change, not too often, and not twice the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Info {
+    /// When it may be published, if it has changed.
+    due_at: Option<Moment>,
+    published: Option<(Moment, Bytes)>,
+}
+
+impl Info {
+    pub(crate) const fn due_at(&self) -> Option<Moment> {
+        self.due_at
+    }
+
+    pub(crate) const fn is_published(&self) -> bool {
+        self.published.is_some()
+    }
+
+    pub(crate) fn changed(&mut self) {
+        let published = self.published.as_ref();
+        let due_at = published.map_or(Moment::default(), |(at, _)| at.plus(INFO_INTERVAL_MS));
+        self.due_at.get_or_insert(due_at);
+    }
+
+    pub(crate) fn changed_at_once(&mut self) {
+        self.due_at = Some(Moment::default());
+    }
+
+    /// Publishes it again even if it is unchanged.
+    pub(crate) fn again(&mut self) {
+        *self = Self { due_at: Some(Moment::default()), published: None };
+    }
+
+    /// The payload, unless it is what was published last.
+    pub(crate) fn take(&mut self, now: Moment, payload: Bytes) -> Option<Bytes> {
+        self.due_at = None;
+        if self.published.as_ref().is_some_and(|(_, published)| *published == payload) {
+            return None;
+        }
+        self.published = Some((now, payload.clone()));
+        Some(payload)
+    }
+}

@@ -1,0 +1,67 @@
+//! Commands through a master.
+
+use super::{Campus, NAMED};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_reach_their_gateway() {
+    let campus = Campus::named(10).await;
+    campus.bridge.is_ready().await;
+    for (at, (name, _)) in NAMED.into_iter().enumerate() {
+        let answer = campus.ask(name, "devices", "{}").await;
+        let listed = answer["data"]["devices"].as_array().unwrap();
+        let ids: Vec<u64> = listed.iter().map(|row| row["device_id"].as_u64().unwrap()).collect();
+        let mut expected: Vec<u64> =
+            campus.master.devices[at].iter().copied().map(u64::from).collect();
+        expected.sort_unstable();
+        assert_eq!(ids, expected, "{name}");
+    }
+    for command in ["search", "pending", "accept_filter/get", "slaves/get"] {
+        let payload = if command == "search" { r#"{"wait_s":0.1}"# } else { "{}" };
+        let answer = campus.ask("south", command, payload).await;
+        assert_eq!(answer["result"], "ok", "{answer}");
+    }
+}
+
+/// `Disconnect`, `SetConnectionMode` and the SSL calls name no gateway: the master would act on a
+/// device of any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_another_gateway_is_not_found_and_the_master_gets_no_call() {
+    let campus = Campus::named(10).await;
+    campus.bridge.is_ready().await;
+    let of_south = campus.master.devices[1][0];
+    let ids = format!(r#""device_ids":[{of_south}]"#);
+    for (command, payload) in [
+        ("disconnect", format!("{{{ids}}}")),
+        ("mode/set", format!(r#"{{{ids},"mode":"device_to_server"}}"#)),
+        ("mode/set", format!(r#"{{{ids},"mode":"device_to_server","apply":false}}"#)),
+        ("ssl/enable", format!("{{{ids}}}")),
+        ("ssl/enable", format!(r#"{{{ids},"apply":false}}"#)),
+        ("ssl/disable", format!(r#"{{{ids},"apply":false}}"#)),
+    ] {
+        let answer = campus.ask("north", command, &payload).await;
+        assert_eq!(answer["result"], "error", "{answer}");
+        assert_eq!(answer["error"]["code"], "not_found", "{answer}");
+    }
+    for method in [
+        "Disconnect",
+        "SetConnectionMode",
+        "SetConnectionModeMulti",
+        "EnableSSL",
+        "EnableSSLMulti",
+        "DisableSSL",
+        "DisableSSLMulti",
+    ] {
+        assert_eq!(campus.master.calls(method), 0, "{method}");
+    }
+    // Of two, only the gateway's own is disconnected.
+    let of_north = campus.master.devices[0][0];
+    let payload = format!(r#"{{"device_ids":[{of_north},{of_south}]}}"#);
+    let answer = campus.ask("north", "disconnect", &payload).await;
+    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!(answer["data"]["device_ids"], serde_json::json!([of_north]));
+    assert_eq!(answer["device_errors"][0]["device_id"], of_south);
+    let topic = format!("gsdk/north/{of_north}/event/disconnected");
+    campus.see(&topic, "the event", |_| true).await;
+    let other = format!("gsdk/south/{of_south}/event/disconnected");
+    assert!(campus.watcher.find(|seen| seen.topic == other).is_none());
+}
