@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint lint-deploy test test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
+.PHONY: help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -13,6 +13,7 @@ IMAGE ?= gsdk2mqtt
 
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
+	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes and amqtt; writes the table of docs/brokers.md"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
@@ -79,6 +80,12 @@ nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
 	MODEL_SEEDS=5000 cargo test --locked --test model nothing_is_lost
 	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
+
+# Every broker that can be installed here. Root on Debian gets all of them.
+test-brokers: tools
+	cargo build --locked
+	sh tests/brokers/setup.sh
+	target/tools/venv/bin/python tests/brokers/test_brokers.py --write
 
 # A part of `make test` for root only.
 test-root:
