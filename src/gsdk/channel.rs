@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
+use super::goaway::{GoAwayReader, PingsRejected};
 use super::options::GatewayOptions;
 use crate::net::Stream;
 
@@ -36,12 +37,13 @@ pub(crate) enum KeepAlive {
     Calls,
 }
 
-/// Starts HTTP/2 on an open connection.
+/// Starts HTTP/2 on an open connection; returns also whether the gateway has ended it because of
+/// pings.
 pub(crate) async fn open(
     stream: Box<dyn Stream>,
     options: &GatewayOptions,
     keep_alive: KeepAlive,
-) -> Result<Channel, tonic::transport::Error> {
+) -> Result<(Channel, PingsRejected), tonic::transport::Error> {
     // The endpoint's scheme only keeps tonic from doing TLS; the gateway receives the origin's.
     let endpoint = Endpoint::from_shared(format!("http://{}", options.address))?
         .initial_stream_window_size(STREAM_WINDOW)
@@ -59,11 +61,12 @@ pub(crate) async fn open(
             .keep_alive_while_idle(true),
         KeepAlive::Calls => endpoint,
     };
+    let (stream, pings_rejected) = GoAwayReader::new(stream);
     let socket = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = tower::service_fn(move |_| {
         let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         std::future::ready(socket.ok_or_else(ended))
     });
-    endpoint.connect_with_connector(connector).await
+    Ok((endpoint.connect_with_connector(connector).await?, pings_rejected))
 }

@@ -14,6 +14,7 @@ use tonic_prost::ProstCodec;
 
 use super::channel::{self, KeepAlive};
 use super::error::{self, Error};
+use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
 use super::token::Token;
@@ -51,6 +52,7 @@ pub(crate) struct Connection {
     /// Whether the gateway asked for a client certificate.
     certificate_requested: bool,
     activity: Arc<ActivityClock>,
+    pings_rejected: PingsRejected,
     warned_about_id_0: AtomicBool,
 }
 
@@ -69,10 +71,11 @@ impl Connection {
     ) -> Result<Self, Error> {
         let dialed = net::dial(&options.target()).await?;
         let Dialed { stream, certificate, certificate_requested, activity } = dialed;
-        let channel = channel::open(stream, options, keep_alive).await.map_err(|error| {
+        let opened = channel::open(stream, options, keep_alive).await.map_err(|error| {
             let (peer, status) = (options.peer.clone(), Status::from_error(Box::new(error)));
             Error::Broken { peer, method: "HTTP/2", status }
-        })?;
+        });
+        let (channel, pings_rejected) = opened?;
         Ok(Self {
             options: options.clone(),
             grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX),
@@ -82,12 +85,18 @@ impl Connection {
             certificate,
             certificate_requested,
             activity,
+            pings_rejected,
             warned_about_id_0: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn options(&self) -> &GatewayOptions {
         &self.options
+    }
+
+    /// Whether the gateway has ended it because of our HTTP/2 pings.
+    pub(crate) fn pings_rejected(&self) -> bool {
+        self.pings_rejected.load(Ordering::Relaxed)
     }
 
     pub(crate) fn certificate(&self) -> Option<&Certificate> {

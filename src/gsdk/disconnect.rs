@@ -5,7 +5,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::connection::Connection;
-use super::error::{Error, ErrorCode, LinkError, code_name, is_too_many_pings, root_cause};
+use super::error::{
+    Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause,
+};
 use super::options::{MASTER_PORT_DEFAULT, PORT_DEFAULT};
 use super::rpc::SUBSCRIBE_STATUS;
 use crate::net::Peer;
@@ -97,9 +99,10 @@ impl Disconnect {
                 )
             }
         };
-        let (peer, address, cause) = (&options.peer, &options.address, root_cause(status));
+        let pings_rejected = connection.pings_rejected() || is_too_many_pings(status);
+        let cause = if pings_rejected { TOO_MANY_PINGS.to_owned() } else { root_cause(status) };
+        let (peer, address) = (&options.peer, &options.address);
         let message = format!("{peer}: the connection to {address} broke ({cause}){hint}");
-        let pings_rejected = is_too_many_pings(status);
         Self { pings_rejected, ..Self::new(Kind::Absent, ErrorCode::ConnectionLost, message) }
     }
 

@@ -14,7 +14,7 @@ use crate::net::{CERTIFICATE_ALERTS, DialCode, DialError, MASTER_PORT, Peer};
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
 /// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams
 /// with it as a message before that.
-const TOO_MANY_PINGS: &str = "too many pings";
+pub(crate) const TOO_MANY_PINGS: &str = "too many pings";
 
 /// A failed call, or a failed attempt to connect.
 #[derive(Debug, thiserror::Error)]

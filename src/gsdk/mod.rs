@@ -11,6 +11,7 @@ mod device_routes;
 mod disconnect;
 mod error;
 mod failure_log;
+mod goaway;
 mod link;
 mod list_requests;
 mod master_client;

@@ -71,6 +71,7 @@ pub(crate) struct PingGuard<S> {
     has_sent: bool,
     last_ping: Option<Instant>,
     strikes: u32,
+    newest_stream: u32,
     /// What is left to send before the connection ends.
     goodbye: Option<Vec<u8>>,
 }
@@ -85,16 +86,19 @@ impl<S> PingGuard<S> {
             has_sent: false,
             last_ping: None,
             strikes: 0,
+            newest_stream: 0,
             goodbye: None,
         }
     }
 
     fn follow_received(&mut self, bytes: &[u8]) {
         let mut received = std::mem::take(&mut self.received);
-        received.follow(bytes, |head| {
-            if head[3] == PING && head[4] & ACK == 0 {
-                self.pinged(Instant::now());
+        received.follow(bytes, |head| match head[3] {
+            PING if head[4] & ACK == 0 => self.pinged(Instant::now()),
+            HEADERS => {
+                self.newest_stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             }
+            _ => {}
         });
         self.received = received;
     }
@@ -110,7 +114,7 @@ impl<S> PingGuard<S> {
         if self.strikes > STRIKES_MAX {
             // Within a frame nothing can be said.
             let may_speak = self.sent.is_between_frames();
-            self.goodbye = Some(if may_speak { goaway() } else { Vec::new() });
+            self.goodbye = Some(if may_speak { goaway(self.newest_stream) } else { Vec::new() });
         }
     }
 
@@ -120,12 +124,12 @@ impl<S> PingGuard<S> {
     }
 }
 
-/// It names no stream as processed, so that every client reports it for its open streams.
-fn goaway() -> Vec<u8> {
+/// It names the newest stream as processed, as grpc-go does.
+fn goaway(newest_stream: u32) -> Vec<u8> {
     let message = b"too_many_pings";
     let length = u8::try_from(8 + message.len()).unwrap_or(u8::MAX);
     let mut frame = vec![0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
-    frame.extend(0_u32.to_be_bytes());
+    frame.extend(newest_stream.to_be_bytes());
     frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
     frame.extend(message);
     frame

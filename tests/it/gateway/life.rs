@@ -87,7 +87,7 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> s
                         let end = answer(subscription, "14", "Too many pings");
                         socket.write_all(&end).await?;
                     }
-                    socket.write_all(&too_many_pings(stream)).await?;
+                    socket.write_all(&too_many_pings(subscription.unwrap_or_default())).await?;
                     return socket.shutdown().await;
                 }
                 socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
