@@ -54,12 +54,12 @@ fn model_of(kind: i32) -> Option<Model> {
         Type::Xpass2 => model("XPass 2", [1, 3, 1], 200_000, "card seos"),
         Type::XpassS3 => model("Xpass S3", [1, 2, 0], 10_000, "card"),
         Type::BioentryR2 => model("BioEntry R2", [1, 5, 1], 10_000, "card finger"),
-        Type::XpassD2 => model("Xpass D2", [1, 7, 1], 0, "card"),
-        Type::XpassD2Keypad => model("Xpass D2 Keypad", [1, 7, 1], 0, "card pin"),
+        Type::XpassD2 => model("XPass D2", [1, 7, 1], 0, "card"),
+        Type::XpassD2Keypad => model("XPass D2 Keypad", [1, 7, 1], 0, "card pin"),
         Type::Facelite => model("FaceLite", [1, 3, 1], 30_000, "card face pin screen camera"),
         Type::Xpass2Keypad => model("XPass 2 Keypad", [1, 3, 1], 200_000, "card pin seos"),
-        Type::XpassD2Rev => model("Xpass D2", [1, 7, 1], 0, "card"),
-        Type::XpassD2KeypadRev => model("Xpass D2 Keypad", [1, 7, 1], 0, "card pin"),
+        Type::XpassD2Rev => model("XPass D2", [1, 7, 1], 0, "card"),
+        Type::XpassD2KeypadRev => model("XPass D2 Keypad", [1, 7, 1], 0, "card pin"),
         Type::FacestationF2Fp => {
             model("FaceStation F2 FP", [2, 1, 0], 100_000, "card finger face pin screen camera")
         }

@@ -93,7 +93,7 @@ async fn every_bad_payload_is_answered_with_what_to_do() {
         let told = refusal(&answer);
         assert!(told.0 == code && told.1.contains(words), "{command}: {answer}");
     }
-    let allowed = ["GetDeviceList", "GetAcceptFilter", "SubscribeStatus"];
+    let allowed = ["GetDeviceList", "GetAcceptFilter", "GetInfo", "SubscribeStatus"];
     let calls = house.simulator.control().calls();
     assert!(calls.keys().all(|method| allowed.contains(&method.as_str())), "{calls:?}");
     assert_eq!(house.bridge.get("/healthz").await.0, 200);

@@ -1,6 +1,7 @@
 //! MQTT over WebSocket, and TLS that offers protocol names (ALPN), to a real mosquitto.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Event, Protocol, Publish, RetainHandling, Settings};
@@ -15,7 +16,7 @@ use super::{acked, connected, message, publish, settings, subscribed, wait_for};
 use crate::harness::bridge::Setup;
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::mosquitto::{Mosquitto, free_port};
-use crate::harness::simulator;
+use crate::harness::{patiently, simulator};
 use crate::harness::watcher::Watcher;
 
 /// A broker, and the port of its listener for WebSocket.
@@ -26,7 +27,15 @@ async fn broker(tls: Option<&Ca>) -> (Mosquitto, u16) {
         ca.write(dir.path(), "server", Certified::of(&["localhost", "127.0.0.1"]));
         lines += "certfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
     }
-    (Mosquitto::start_in(dir, &lines).await, port)
+    let broker = Mosquitto::start_in(dir, &lines).await;
+    // It opens this listener after the first one.
+    patiently("the listener for WebSocket is open", async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    (broker, port)
 }
 
 fn over(port: u16, path: &str, protocol: Protocol) -> Settings {
@@ -180,7 +189,7 @@ async fn what_is_no_websocket_of_mqtt_is_told_with_the_remedy() {
     ] {
         let settings = over(port, "/mqtt", Protocol::V5);
         let limits = gsdk2mqtt::mqtt::Limits {
-            connect_deadline: std::time::Duration::from_secs(2),
+            connect_deadline: Duration::from_secs(2),
             ..settings.limits
         };
         let reason = refused(Settings { limits, ..settings }).await;
