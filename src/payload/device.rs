@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_know_is_null_and_the_last_known_is_kept() {
+    fn what_is_unknown_is_null_and_the_last_known_is_kept() {
         let directory = directory();
         let last_known = Some(Known {
             connected: true,

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn within_a_frame_the_connection_ends_without_a_word() {
+    async fn within_a_frame_the_connection_ends_silently() {
         let mut guard = guard();
         guard.follow_sent(&ANSWER[..10]);
         (0..5).for_each(|_| guard.follow_received(&PINGED));

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_stream_tells_why_once() {
+    async fn an_ended_stream_reports_why_once() {
         let mut subscriptions = Subscriptions::default();
         let mut stream = subscriptions.open(3).unwrap();
         subscriptions.offer(&[1]);

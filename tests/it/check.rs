@@ -137,7 +137,7 @@ async fn a_running_bridge_is_a_note_and_does_not_notice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateways_certificate_is_told_with_its_remedy_and_place() {
+async fn a_gateways_certificate_is_reported_with_its_remedy_and_place() {
     let broker = Mosquitto::start("").await;
     let with = |certificate| Simulator::start(Settings { certificate, ..Settings::fast(1) });
     let other = with(CertificateKind::OtherCa).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_gateways_certificate_is_told_with_its_remedy_and_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateways_age_and_what_it_does_not_permit_are_told() {
+async fn a_gateways_age_and_what_it_does_not_permit_are_reported() {
     let broker = Mosquitto::start("").await;
     for (packages, words) in [(Packages::Gsdk, "from V1.5 on"), (Packages::Bare, "before V1.5")] {
         let gateway = Simulator::start(Settings { packages, ..Settings::fast(1) }).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_clock_that_is_wrong_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_does_not_permit_is_told() {
+async fn what_the_broker_does_not_permit_is_reported() {
     let gateway = simulator(1).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), "user gsdk2mqtt\ntopic readwrite gsdk/bridge/#\n")
@@ -248,7 +248,7 @@ async fn what_the_broker_does_not_permit_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_mqtt_3_1_1_does_not_tell_is_tried_or_said_to_be_unknown() {
+async fn what_mqtt_3_1_1_does_not_report_is_tried_or_said_to_be_unknown() {
     let gateway = simulator(1).await;
     let v311 = "protocol = \"3.1.1\"";
     let broker = Mosquitto::start("").await;
@@ -278,7 +278,7 @@ async fn what_mqtt_3_1_1_does_not_tell_is_tried_or_said_to_be_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_or_not_trusted_is_told() {
+async fn a_broker_that_is_not_there_or_not_trusted_is_reported() {
     let gateway = simulator(1).await;
     let checked = Site::plain(free_port()).gateway(&gateway, "").check().await;
     checked.fails(&["nothing listens", "start the broker"], "mqtt.url");

@@ -102,7 +102,7 @@ fn what_the_stream_said_of_a_stranger_becomes_its_history_once_listed() {
 }
 
 #[test]
-fn a_stranger_is_counted_and_told_at_most_once_a_second_and_leaves_nothing() {
+fn a_stranger_is_counted_and_reported_at_most_once_a_second_and_leaves_nothing() {
     let mut bench = Bench::online(vec![]);
     bench.pass(5_000);
     let mut lists = 0;

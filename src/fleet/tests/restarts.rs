@@ -45,7 +45,7 @@ fn a_restored_device_of_which_nothing_is_new_keeps_everything() {
 }
 
 #[test]
-fn what_happened_while_nobody_listened_continues_the_chain() {
+fn what_happened_while_the_bridge_was_stopped_continues_the_chain() {
     let mut bench = restored();
     bench.input(LinkEvent::LinkUp);
     bench.list(vec![row(2, Status::TcpConnected, true)]);

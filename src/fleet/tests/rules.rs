@@ -26,7 +26,7 @@ fn a_device_first_seen_in_a_list_is_a_state_not_an_event() {
 }
 
 #[test]
-fn an_event_tells_how_long_the_value_before_lasted() {
+fn an_event_reports_how_long_the_value_before_lasted() {
     let mut bench = Bench::online(vec![row(7, Disconnected, true)]);
     bench.status(7, TcpConnected);
     bench.pass(5_000);
@@ -175,7 +175,7 @@ fn a_declared_device_that_no_list_holds_is_disconnected() {
 }
 
 #[test]
-fn an_unknown_status_is_kept_and_nobody_knows() {
+fn an_unknown_status_is_kept_and_connected_is_unknown() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     bench.pass(1_000);
     bench.status(7, Unknown(0x203));

@@ -76,7 +76,7 @@ async fn only_a_managed_and_connected_device_answers() {
 }
 
 #[tokio::test]
-async fn monitored_devices_tell_that_they_were_connected() {
+async fn monitored_devices_report_that_they_were_connected() {
     let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;

@@ -75,7 +75,7 @@ fn what_may_not_go_is_asked_about_once_and_again_after_its_release() {
 }
 
 #[test]
-fn a_full_outbox_drops_the_oldest_and_the_next_tells_it() {
+fn a_full_outbox_drops_the_oldest_and_the_next_reports_it() {
     let mut outbox = outbox(3);
     for number in 1..=3 {
         outbox.append(event(1, number));
@@ -87,7 +87,7 @@ fn a_full_outbox_drops_the_oldest_and_the_next_tells_it() {
 }
 
 #[test]
-fn a_subject_whose_only_event_was_dropped_tells_it_with_its_next() {
+fn a_subject_whose_only_event_was_dropped_reports_it_with_its_next() {
     let mut outbox = outbox(1);
     outbox.append(event(1, 1));
     outbox.append(event(2, 1));
@@ -128,7 +128,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
-    fn every_event_is_sent_in_order_or_told_as_lost(
+    fn every_event_is_sent_in_order_or_reported_as_lost(
         ops in prop::collection::vec(op(), 1..300),
         max_events in 1..20usize,
     ) {

@@ -27,7 +27,7 @@ async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_wrong_certificate_is_told_in_plain_words() {
+async fn every_wrong_certificate_is_reported_in_plain_words() {
     for (kind, extra, words) in [
         (CertificateKind::DnsOnly, "", "set gateways.wrong.server_name = \"gateway.local\""),
         (CertificateKind::NoSan, "", "-cs"),
@@ -64,7 +64,7 @@ async fn a_gateway_of_either_age_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_password_is_told_without_it() {
+async fn a_refused_password_is_reported_without_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("passwords");
     let made = Command::new("mosquitto_passwd")
@@ -93,7 +93,7 @@ async fn a_refused_password_is_told_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_status_number_is_kept_and_told() {
+async fn an_unknown_status_number_is_kept_and_reported() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(1).await;

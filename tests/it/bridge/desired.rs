@@ -74,7 +74,7 @@ async fn a_gateway_that_forgot_is_given_everything_again() {
 /// Aim: one device that cannot be registered holds up no other, is reported, and is tried again.
 /// Method: 250 devices, 200 of them to be registered, of which the gateway refuses one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_cannot_be_registered_is_told_and_tried_again_beside_the_others() {
+async fn a_device_that_cannot_be_registered_is_reported_and_tried_again_beside_the_others() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let (simulator, lines) = forgetful(250).await;

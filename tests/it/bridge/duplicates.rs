@@ -34,7 +34,7 @@ async fn is_connected(bridge: &Bridge, connected: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_under_a_name_in_use_steps_back_without_a_word() {
+async fn a_newcomer_under_a_name_in_use_steps_back_silently() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -143,7 +143,7 @@ async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
 
 /// The broker ends the session of one whenever the other connects, and does not say why.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_bridges_with_one_client_id_the_established_one_goes_on() {
+async fn of_two_bridges_with_one_client_id_the_established_one_continues() {
     let broker = Mosquitto::start("").await;
     let (lobby, annex) = (crate::harness::simulator(3).await, crate::harness::simulator(3).await);
     let first = Setup::new(broker.port, "").gateway("lobby", &lobby, "").start();

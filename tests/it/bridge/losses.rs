@@ -168,7 +168,7 @@ async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
 
 /// What a broker will never take is not counted as delivered, and leaves nothing false behind.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_for_the_broker_is_told() {
+async fn what_is_too_large_for_the_broker_is_reported() {
     let broker = Mosquitto::start("max_packet_size 900").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;

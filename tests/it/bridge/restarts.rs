@@ -245,7 +245,7 @@ async fn is_healed(bridge: &Bridge) {
 /// Aim: a write that fails in the middle of a storm costs the chain, and nothing else. Method: the
 /// name of the next segment is taken, so that the log cannot go on when the first is full.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_fails_under_load_begins_a_new_chain_without_a_gap() {
+async fn a_write_that_fails_under_load_starts_a_new_chain_without_a_gap() {
     let broker = Mosquitto::start(BROKER).await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;

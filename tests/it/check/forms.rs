@@ -93,7 +93,7 @@ fn a_check_whose_result_cannot_be_written_fails_and_says_so() {
 }
 
 #[test]
-fn a_wrong_configuration_exits_with_2_and_tells_every_mistake() {
+fn a_wrong_configuration_exits_with_2_and_reports_every_mistake() {
     let checked = check("[mqtt]\nurll = \"x\"\nprotocol = \"4\"\n", &[], &[]);
     assert_eq!(checked.status.code(), Some(2), "{checked:?}");
     assert!(checked.stdout.is_empty(), "{checked:?}");

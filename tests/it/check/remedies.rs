@@ -28,7 +28,7 @@ fn site(broker: &Mosquitto, ca_file: &Path, extra: &str) -> Site {
 const HOME_ASSISTANT: &str = "[home_assistant]\nenabled = true\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn discovery_that_the_broker_does_not_permit_is_told_by_check_and_run() {
+async fn discovery_that_the_broker_does_not_permit_is_reported_by_check_and_run() {
     let gateway = simulator(1).await;
     let dir = tempfile::tempdir().unwrap();
     let acl = "user gsdk2mqtt\ntopic readwrite gsdk/#\ntopic write gsdk-reply/#\n";
@@ -114,7 +114,7 @@ async fn files_that_are_missing_or_do_not_fit_have_remedies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_of_qos_0_and_a_gateway_that_is_none_are_told() {
+async fn a_broker_of_qos_0_and_a_gateway_that_is_none_are_reported() {
     let (ca, gateway) = (Ca::new(), simulator(1).await);
     let broker = Mosquitto::start("max_qos 0").await;
     let checked = Site::plain(broker.port).gateway(&gateway, "").check().await;

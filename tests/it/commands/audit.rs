@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::Fault;
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::patiently;
 use crate::harness::watcher::{Seen, Watcher, publish};
 
@@ -24,11 +24,11 @@ fn events(watcher: &Watcher) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_is_one_event_with_who_what_and_outcome() {
-    let house = House::new(3, ALL).await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let device = house.simulator.control().managed()[0].device_id;
+    let stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let device = stack.simulator.control().managed()[0].device_id;
     let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
-    assert_eq!(house.ask("accept_filter/add", &request.to_string()).await["result"], "ok");
+    assert_eq!(stack.ask("accept_filter/add", &request.to_string()).await["result"], "ok");
     let told = event(&watcher, "lobby", &json!(1)).await;
     let expected = json!({
         "event_type": "command", "event_id": told["event_id"], "bridge": "bridge",
@@ -39,7 +39,7 @@ async fn each_change_is_one_event_with_who_what_and_outcome() {
     assert_eq!(told, expected);
 
     let request = json!({"device_ids": [device, 7], "transaction": "2"});
-    assert_eq!(house.ask("disconnect", &request.to_string()).await["result"], "partial");
+    assert_eq!(stack.ask("disconnect", &request.to_string()).await["result"], "partial");
     let told = event(&watcher, "lobby", &json!("2")).await;
     assert_eq!(told["result"], "partial", "{told}");
     assert_eq!(told["requested_by"], Value::Null);
@@ -47,18 +47,18 @@ async fn each_change_is_one_event_with_who_what_and_outcome() {
 
     // A change of the bridge itself, and one that fails.
     let request = r#"{"gateway":"annex","device_ids":[7],"transaction":3,"requested_by":"Bob"}"#;
-    assert_eq!(refusal(&house.ask_of("bridge", "forget", request).await).0, "not_found");
+    assert_eq!(refusal(&stack.ask_of("bridge", "forget", request).await).0, "not_found");
     let told = event(&watcher, "bridge", &json!(3)).await;
     assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_found")));
     assert_eq!((&told["gateway"], &told["device_ids"]), (&json!("annex"), &json!([7])));
 
     // A repeat is answered from memory, and a command without change changes nothing.
     let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
-    let replayed = house.ask("accept_filter/add", &request.to_string()).await;
+    let replayed = stack.ask("accept_filter/add", &request.to_string()).await;
     assert_eq!(replayed["replayed"], true, "{replayed}");
-    house.ask("devices", r#"{"transaction":4}"#).await;
+    stack.ask("devices", r#"{"transaction":4}"#).await;
     let request = r#"{"enabled":true,"transaction":12345678901234567890123}"#;
-    house.ask("accept_filter/allow_all", request).await;
+    stack.ask("accept_filter/allow_all", request).await;
     let is_last = |seen: &Seen| {
         seen.topic == "gsdk/lobby/event/command"
             && seen.payload.contains("\"transaction\":12345678901234567890123,")
@@ -68,11 +68,11 @@ async fn each_change_is_one_event_with_who_what_and_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_changes_are_told_at_most_once_a_second() {
-    let house = House::new(1, "").await;
-    let watcher = Watcher::start(house.broker.port).await;
+async fn refused_changes_are_reported_at_most_once_a_second() {
+    let stack = Stack::new(1, "").await;
+    let watcher = Watcher::start(stack.broker.port).await;
     let request = r#"{"device_ids":[7],"transaction":1,"requested_by":"Eve"}"#;
-    assert_eq!(refusal(&house.ask("disconnect", request).await).0, "not_permitted");
+    assert_eq!(refusal(&stack.ask("disconnect", request).await).0, "not_permitted");
     let told = event(&watcher, "lobby", &json!(1)).await;
     assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_permitted")));
     assert_eq!((&told["requested_by"], &told["device_ids"]), (&json!("Eve"), &json!([7])));
@@ -83,7 +83,7 @@ async fn refused_changes_are_told_at_most_once_a_second() {
     std::fs::write(file.path(), lines).unwrap();
     let input = std::fs::File::open(file.path()).unwrap();
     let sent = std::process::Command::new("mosquitto_pub")
-        .args(["-q", "1", "-p", &house.broker.port.to_string(), "-l"])
+        .args(["-q", "1", "-p", &stack.broker.port.to_string(), "-l"])
         .args(["-t", "gsdk/lobby/request/disconnect"])
         .stdin(input)
         .status()
@@ -91,49 +91,49 @@ async fn refused_changes_are_told_at_most_once_a_second() {
     assert!(sent.success());
     let request = r#"{"gateway":"lobby","device_ids":[7],"transaction":2,"requested_by":"Eve"}"#;
     // Another owner has a limit of its own.
-    assert_eq!(refusal(&house.ask_of("bridge", "forget", request).await).0, "not_permitted");
+    assert_eq!(refusal(&stack.ask_of("bridge", "forget", request).await).0, "not_permitted");
     let told = event(&watcher, "bridge", &json!(2)).await;
     assert_eq!(told["gateway"], "lobby", "{told}");
     let seconds = began.elapsed().as_secs_f64();
     let refused = events(&watcher).len();
     assert!((refused as f64) <= 4.0 + seconds, "{refused} events in {seconds} s");
-    assert_eq!(house.simulator.control().calls().get("Disconnect"), None);
+    assert_eq!(stack.simulator.control().calls().get("Disconnect"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_broker_and_a_kill_lose_no_event() {
-    let mut house = House::new(2, ALL).await;
-    let device = house.simulator.control().managed()[0].device_id;
+    let mut stack = Stack::new(2, ALL).await;
+    let device = stack.simulator.control().managed()[0].device_id;
     // The broker is gone before the gateway has answered.
-    house.simulator.control().apply_fault(&Fault::LateAnswers { ms: 2_000 });
+    stack.simulator.control().apply_fault(&Fault::LateAnswers { ms: 2_000 });
     let request = json!({
         "devices": [{"device_id": device, "ip": "192.168.0.104"}], "transaction": "away",
     });
-    publish(house.broker.port, &["-t", "gsdk/lobby/request/async/add", "-m", &request.to_string()]);
+    publish(stack.broker.port, &["-t", "gsdk/lobby/request/async/add", "-m", &request.to_string()]);
     patiently("the gateway is called", async {
-        while !house.simulator.control().calls().contains_key("AddAsyncConnection") {
+        while !stack.simulator.control().calls().contains_key("AddAsyncConnection") {
             tokio::time::sleep(crate::harness::LOOK_EVERY).await;
         }
     })
     .await;
-    house.broker.kill();
+    stack.broker.kill();
     let series = "gsdk_outbox_events";
     patiently("the event waits", async {
-        while house.bridge.metric(series).await.is_none_or(|events| events < 1.0) {}
+        while stack.bridge.metric(series).await.is_none_or(|events| events < 1.0) {}
     })
     .await;
-    house.bridge.kill();
-    house.broker.restart().await;
-    house.simulator.control().apply_fault(&Fault::LateAnswers { ms: 0 });
-    let watcher = Watcher::start(house.broker.port).await;
-    house.bridge.restart();
+    stack.bridge.kill();
+    stack.broker.restart().await;
+    stack.simulator.control().apply_fault(&Fault::LateAnswers { ms: 0 });
+    let watcher = Watcher::start(stack.broker.port).await;
+    stack.bridge.restart();
     let told = event(&watcher, "lobby", &json!("away")).await;
     assert_eq!(told["command"], "async/add", "{told}");
-    house.is_listening().await;
+    stack.is_listening().await;
     let request = r#"{"event_types":["command"]}"#;
     let recorded = patiently("it is in the history", async {
         loop {
-            let answer = house.ask("history", request).await;
+            let answer = stack.ask("history", request).await;
             let found = answer["data"]["events"].as_array().unwrap().clone();
             if found.iter().any(|event| event["delivered"] == true) {
                 return found;

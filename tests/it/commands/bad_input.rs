@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::watcher::{Watcher, publish};
 use crate::harness::{eventually, unique};
 
 /// The answer to any bytes on any topic, and the correlation data that came with it. (mosquitto_rr
 /// sends nothing of what it is given as a file.)
 async fn ask_with(
-    house: &House,
+    stack: &Stack,
     topic: &str,
     payload: &[u8],
     correlation: &str,
@@ -24,7 +24,7 @@ async fn ask_with(
     let reply = unique("gsdk-reply/tests");
     let mut reader = Command::new("mosquitto_sub")
         .args(["-V", "5", "-q", "1", "-C", "1", "-F", "%D|%p", "-t", &reply])
-        .args(["-p", &house.broker.port.to_string()])
+        .args(["-p", &stack.broker.port.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -36,7 +36,7 @@ async fn ask_with(
     let args = [&["-V", "5", "-t", topic, "-f", &file][..], properties.as_flattened()].concat();
     // Until the reader is subscribed nobody hears the answer.
     eventually(&format!("{topic} is answered"), || {
-        publish(house.broker.port, &args);
+        publish(stack.broker.port, &args);
         reader.try_wait().unwrap()
     })
     .await;
@@ -46,13 +46,13 @@ async fn ask_with(
     (correlation.to_owned(), serde_json::from_str(answer).unwrap())
 }
 
-async fn ask(house: &House, topic: &str, payload: &[u8]) -> Value {
-    ask_with(house, topic, payload, "x").await.1
+async fn ask(stack: &Stack, topic: &str, payload: &[u8]) -> Value {
+    ask_with(stack, topic, payload, "x").await.1
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_payload_is_answered_with_what_to_do() {
-    let house = House::new(3, ALL).await;
+    let stack = Stack::new(3, ALL).await;
     let deep = format!("{{\"device_ids\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
     let ids = |count: u32| json!({"device_ids": (1..=count).collect::<Vec<_>>()}).to_string();
     let long: Vec<u32> = (u32::MAX - 100_000..u32::MAX).collect();
@@ -89,19 +89,19 @@ async fn every_bad_payload_is_answered_with_what_to_do() {
         ("ssl", b"{}", "unknown_command", "ssl/enable"),
         ("ssl/enable/", b"{}", "unknown_command", "ssl/enable"),
     ] {
-        let answer = ask(&house, &format!("gsdk/lobby/request/{command}"), payload).await;
+        let answer = ask(&stack, &format!("gsdk/lobby/request/{command}"), payload).await;
         let told = refusal(&answer);
         assert!(told.0 == code && told.1.contains(words), "{command}: {answer}");
     }
     let allowed = ["GetDeviceList", "GetAcceptFilter", "GetInfo", "SubscribeStatus"];
-    let calls = house.simulator.control().calls();
+    let calls = stack.simulator.control().calls();
     assert!(calls.keys().all(|method| allowed.contains(&method.as_str())), "{calls:?}");
-    assert_eq!(house.bridge.get("/healthz").await.0, 200);
+    assert_eq!(stack.bridge.get("/healthz").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
-    let house = House::new(3, ALL).await;
+    let stack = Stack::new(3, ALL).await;
     let endless = "x".repeat(40_000);
     for topic in [
         "gsdk/lobby/request",
@@ -109,24 +109,24 @@ async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
         "gsdk/lobby/request/\u{1f6aa}",
         &format!("gsdk/lobby/request/{endless}"),
     ] {
-        let answer = ask(&house, topic, b"{\"transaction\":5}").await;
+        let answer = ask(&stack, topic, b"{\"transaction\":5}").await;
         assert_eq!(refusal(&answer).0, "unknown_command", "{answer}");
         assert_eq!(answer["transaction"], 5, "{answer}");
         assert!(answer.to_string().len() < 2_000, "{answer}");
     }
     let series =
         "gsdk_commands_total{command=\"unknown\",gateway=\"lobby\",result=\"unknown_command\"}";
-    assert!(house.bridge.metric(series).await.unwrap() >= 4.0, "{series}");
-    let watcher = Watcher::start(house.broker.port).await;
+    assert!(stack.bridge.metric(series).await.unwrap() >= 4.0, "{series}");
+    let watcher = Watcher::start(stack.broker.port).await;
     for owner in ["nobody", "bridgehead", "T\u{fc}r 1", "", "\u{202e}", &endless] {
-        publish(house.broker.port, &["-t", &format!("gsdk/{owner}/request/devices"), "-m", "{}"]);
+        publish(stack.broker.port, &["-t", &format!("gsdk/{owner}/request/devices"), "-m", "{}"]);
     }
     // Answered later than those would be.
-    assert_eq!(house.ask("devices", "{}").await["result"], "ok");
+    assert_eq!(stack.ask("devices", "{}").await["result"], "ok");
     let answer = watcher.find(|seen| seen.topic.contains("/response/"));
     assert!(answer.is_none(), "no bridge has these gateways: {answer:?}");
     // Bytes that are no UTF-8 in a topic: this broker ends the connection, and none reaches us.
-    let mut socket = TcpStream::connect(("127.0.0.1", house.broker.port)).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", stack.broker.port)).unwrap();
     socket.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01z").unwrap();
     let mut answer = [0; 4];
     socket.read_exact(&mut answer).unwrap();
@@ -139,24 +139,24 @@ async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
     socket.write_all(&publish).unwrap();
     // Closed at once or, with bytes of ours unread, reset.
     assert!(matches!(socket.read(&mut answer), Ok(0) | Err(_)));
-    assert_eq!(house.ask("devices", "{}").await["result"], "ok");
+    assert_eq!(stack.ask("devices", "{}").await["result"], "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn correlation_data_comes_back_as_it_was() {
-    let house = House::new(3, "").await;
+    let stack = Stack::new(3, "").await;
     for (topic, result) in [("gsdk/lobby/request/pending", "ok"), ("gsdk/lobby/request/x", "error")]
     {
-        let (correlation, answer) = ask_with(&house, topic, b"{}", "a-7 \u{e9}").await;
+        let (correlation, answer) = ask_with(&stack, topic, b"{}", "a-7 \u{e9}").await;
         assert_eq!((correlation.as_str(), &answer["result"]), ("a-7 \u{e9}", &json!(result)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_as_large_as_permitted_is_read() {
-    let house = House::new(3, "[commands]\nmax_payload = \"1MiB\"\n").await;
+    let stack = Stack::new(3, "[commands]\nmax_payload = \"1MiB\"\n").await;
     let request = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2)).into_bytes();
     let topic = "gsdk/lobby/request/devices";
-    assert_eq!(ask(&house, topic, &request(1 << 20)).await["result"], "ok");
-    assert_eq!(refusal(&ask(&house, topic, &request((1 << 20) + 1)).await).0, "too_large");
+    assert_eq!(ask(&stack, topic, &request(1 << 20)).await["result"], "ok");
+    assert_eq!(refusal(&ask(&stack, topic, &request((1 << 20) + 1)).await).0, "too_large");
 }

@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use gsdk2mqtt::proto::connect::AcceptFilter;
 use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator};
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 
-/// A house whose gateway manages nothing yet.
-async fn new_house(devices: usize) -> House {
+/// A stack whose gateway manages nothing yet.
+async fn new_house(devices: usize) -> Stack {
     let broker = Mosquitto::start("").await;
     let settings = Settings { managed: false, ..Settings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
-    House::with(broker, simulator, ALL, "").await
+    Stack::with(broker, simulator, ALL, "").await
 }
 
 fn codes(list: &Value) -> Vec<&str> {
@@ -25,45 +25,45 @@ fn codes(list: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_is_connected_and_disconnected() {
-    let house = new_house(3).await;
-    let control = house.simulator.control();
+    let stack = new_house(3).await;
+    let control = stack.simulator.control();
     let device = control.devices()[0].clone();
-    let answer = house.ask("connect", &format!("{{\"ip\":\"{}\"}}", device.ip)).await;
+    let answer = stack.ask("connect", &format!("{{\"ip\":\"{}\"}}", device.ip)).await;
     assert_eq!(answer["data"], json!({"device_id": device.id}), "{answer}");
     assert_eq!(control.managed()[0].device_id, device.id);
-    let answer = house.ask("connect", r#"{"ip":"192.168.7.7"}"#).await;
+    let answer = stack.ask("connect", r#"{"ip":"192.168.7.7"}"#).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "unavailable");
     assert!(message.contains("`search`"), "{message}");
     // It has SSL, which the gateway was not told.
     let ssl = control.devices()[1].clone();
-    let answer = house.ask("connect", &json!({"ip": ssl.ip}).to_string()).await;
+    let answer = stack.ask("connect", &json!({"ip": ssl.ip}).to_string()).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "unavailable");
     assert!(message.contains("give the ip, port and ssl"), "{message}");
 
     let ids = format!("{{\"device_ids\":[{},7]}}", device.id);
-    let answer = house.ask("disconnect", &ids).await;
+    let answer = stack.ask("disconnect", &ids).await;
     assert_eq!(answer["result"], "partial", "{answer}");
     assert_eq!(answer["data"]["device_ids"], json!([device.id]));
     assert_eq!(answer["device_errors"][0]["device_id"], 7);
     assert_eq!(codes(&answer["device_errors"]), ["not_found"]);
     assert_eq!(answer["warnings"], json!([]));
     assert!(control.managed().is_empty());
-    let answer = house.ask("disconnect", r#"{"device_id":7}"#).await;
+    let answer = stack.ask("disconnect", r#"{"device_id":7}"#).await;
     assert_eq!(answer["error"]["code"], "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_devices_come_and_go() {
-    let house = new_house(3).await;
-    let control = house.simulator.control();
+    let stack = new_house(3).await;
+    let control = stack.simulator.control();
     let [plain, ssl] = [0, 1].map(|at| control.devices()[at].clone());
     let devices = json!({"devices": [
         {"device_id": plain.id, "ip": plain.ip},
         {"device_id": ssl.id, "ip": ssl.ip, "port": 51211, "ssl": true},
     ]});
-    let answer = house.ask("async/add", &devices.to_string()).await;
+    let answer = stack.ask("async/add", &devices.to_string()).await;
     assert_eq!(answer["data"], json!({"device_ids": [plain.id, ssl.id]}), "{answer}");
     assert_eq!(answer["warnings"], json!([]));
     eventually("both are connected", || {
@@ -72,13 +72,13 @@ async fn registered_devices_come_and_go() {
     })
     .await;
 
-    let answer = house.ask("disconnect_all", "{}").await;
+    let answer = stack.ask("disconnect_all", "{}").await;
     assert_eq!(answer["result"], "ok");
     assert_eq!(codes(&answer["warnings"]), ["will_reconnect", "will_reconnect"]);
     let ids = format!("{{\"device_ids\":[{},7]}}", plain.id);
-    let answer = house.ask("disconnect", &ids).await;
+    let answer = stack.ask("disconnect", &ids).await;
     assert_eq!(codes(&answer["warnings"]), ["will_reconnect"], "{answer}");
-    let answer = house.ask("async/remove", &ids).await;
+    let answer = stack.ask("async/remove", &ids).await;
     assert_eq!(
         (&answer["result"], &answer["data"]["device_ids"]),
         (&json!("partial"), &json!([plain.id]))
@@ -89,8 +89,8 @@ async fn registered_devices_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_is_changed_and_read_back() {
-    let house = new_house(10).await;
-    let control = house.simulator.control();
+    let stack = new_house(10).await;
+    let control = stack.simulator.control();
     let filter = |allow_all: bool, ids: &[u32]| {
         let mut filter = json!({"ips": [], "subnets": []});
         filter["allow_all"] = json!(allow_all);
@@ -105,7 +105,7 @@ async fn the_filter_is_changed_and_read_back() {
         ("accept_filter/allow_all", json!({"enabled": false}), false, &[7, 8]),
         ("accept_filter/set", json!({"device_ids": []}), false, &[]),
     ] {
-        let answer = house.ask(command, &request.to_string()).await;
+        let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(answer["data"], filter(allow_all, ids), "{answer}");
         let now = control.filter();
         assert_eq!((now.allow_all, now.device_i_ds.as_slice()), (allow_all, ids), "{command}");
@@ -114,30 +114,30 @@ async fn the_filter_is_changed_and_read_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slaves_are_set() {
-    let house = House::new(3, ALL).await;
-    let id = house.simulator.control().managed()[0].device_id;
+    let stack = Stack::new(3, ALL).await;
+    let id = stack.simulator.control().managed()[0].device_id;
     let request = json!({"slaves": [{"device_id": id, "rs485": [7, 8]}]}).to_string();
-    let answer = house.ask("slaves/set", &request).await;
+    let answer = stack.ask("slaves/set", &request).await;
     assert_eq!((&answer["result"], &answer["data"]), (&json!("ok"), &json!({})), "{answer}");
-    let answer = house.ask("slaves/get", "{}").await;
+    let answer = stack.ask("slaves/get", "{}").await;
     let slaves = json!({"slaves": [{"device_id": id, "rs485": [7, 8], "wiegand": []}]});
     assert_eq!(answer["data"], slaves);
-    let there = house.simulator.control().slaves();
+    let there = stack.simulator.control().slaves();
     assert_eq!((there.len(), there[0].device_id), (1, id));
     assert_eq!(there[0].rs485_slave_device_i_ds, [7, 8]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
-    let house = House::new(3, ALL).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(3, ALL).await;
+    let control = stack.simulator.control();
     let device = control.devices()[0].clone();
     let request = |mode: &str| json!({"device_id": device.id, "mode": mode}).to_string();
     let steps = |answer: &Value| -> Vec<String> {
         let steps = answer["data"]["steps"].as_array().unwrap().iter();
         steps.map(|step| format!("{} {}", step["step"], step["result"]).replace('"', "")).collect()
     };
-    let answer = house.ask("mode/set", &request("DEVICE_TO_SERVER")).await;
+    let answer = stack.ask("mode/set", &request("DEVICE_TO_SERVER")).await;
     assert_eq!(answer["result"], "ok", "{answer}");
     let expected =
         ["filter_added ok", "mode_set ok", "connected ok", "async_removed ok", "connected ok"];
@@ -147,7 +147,7 @@ async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
     assert_eq!((now.connection_mode, now.auto_reconnect, now.status), (1, false, 1));
     assert!(control.filter().device_i_ds.contains(&device.id));
 
-    let answer = house.ask("mode/set", &request("server_to_device")).await;
+    let answer = stack.ask("mode/set", &request("server_to_device")).await;
     assert_eq!(answer["result"], "ok", "{answer}");
     let expected = ["mode_set ok", "async_added ok", "connected ok", "filter_removed ok"];
     assert_eq!(steps(&answer), expected);
@@ -158,8 +158,8 @@ async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bare_call_changes_the_device_and_nothing_else() {
-    let house = House::new(10, ALL).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(10, ALL).await;
+    let control = stack.simulator.control();
     let now = |at: usize| control.devices()[at].clone();
     let device = now(0);
     let done = json!({"device_ids": [device.id], "steps": []});
@@ -170,7 +170,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
         })
         .await;
         let request = json!({"device_id": device.id, "apply": false}).to_string();
-        let answer = house.ask(command, &request).await;
+        let answer = stack.ask(command, &request).await;
         assert_eq!((&answer["data"], now(0).ssl), (&done, ssl), "{answer}");
         let row = control.managed().into_iter().find(|row| row.device_id == device.id).unwrap();
         assert_eq!(row.use_ssl, !ssl, "the gateway is told nothing");
@@ -178,7 +178,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
             // Otherwise the gateway does not reach it any more.
             let devices = json!([{"device_id": device.id, "ip": device.ip, "ssl": true}]);
             let add = json!({"devices": devices}).to_string();
-            assert_eq!(house.ask("async/add", &add).await["result"], "ok");
+            assert_eq!(stack.ask("async/add", &add).await["result"], "ok");
         }
     }
 
@@ -186,7 +186,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
     let [first, second] = [2, 5].map(now);
     let ids = [first.id, second.id, 7];
     let request = json!({"device_ids": ids, "mode": "device_to_server", "apply": false});
-    let answer = house.ask("mode/set", &request.to_string()).await;
+    let answer = stack.ask("mode/set", &request.to_string()).await;
     assert_eq!(answer["result"], "partial", "{answer}");
     assert_eq!(answer["data"]["device_ids"], json!([first.id, second.id]), "{answer}");
     assert_eq!(codes(&answer["device_errors"]), ["not_found"]);
@@ -196,7 +196,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
     assert!(ids.iter().all(|id| !filter.contains(id)), "{filter:?}");
 
     let request = json!({"device_id": 7, "mode": "device_to_server", "apply": false});
-    let answer = house.ask("mode/set", &request.to_string()).await;
+    let answer = stack.ask("mode/set", &request.to_string()).await;
     let (code, message) = refusal(&answer);
     assert_eq!((code, message.matches("device 7").count()), ("not_found", 1), "{message}");
     assert!(message.contains("connect it first"), "{message}");
@@ -205,9 +205,9 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
 /// Aim: a client past the bridge that undoes a change is noticed. Method: one that undoes it all
 /// the time, while each call of the bridge takes a while.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
-    let house = House::new(3, ALL).await;
-    let control = house.simulator.control();
+async fn a_client_past_the_bridge_that_undoes_a_change_is_reported() {
+    let stack = Stack::new(3, ALL).await;
+    let control = stack.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_millis(100)));
     let undoing = tokio::spawn({
         let control = control.clone();
@@ -218,7 +218,7 @@ async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
             }
         }
     });
-    let answer = house.ask("accept_filter/add", r#"{"device_id":7}"#).await;
+    let answer = stack.ask("accept_filter/add", r#"{"device_id":7}"#).await;
     undoing.abort();
     let (code, message) = refusal(&answer);
     assert_eq!(code, "aborted");
@@ -228,18 +228,18 @@ async fn a_client_past_the_bridge_that_undoes_a_change_is_told_of() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
-    let house = House::new(10, ALL).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(10, ALL).await;
+    let control = stack.simulator.control();
     let [registered, dialling, dialled] = [0, 3, 2].map(|at| control.devices()[at].clone());
     // One of them is connected by a plain `connect`.
     let id = json!({"device_id": dialled.id}).to_string();
-    assert_eq!(house.ask("async/remove", &id).await["result"], "ok");
+    assert_eq!(stack.ask("async/remove", &id).await["result"], "ok");
     let connect = json!({"ip": dialled.ip}).to_string();
-    assert_eq!(house.ask("connect", &connect).await["result"], "ok");
+    assert_eq!(stack.ask("connect", &connect).await["result"], "ok");
     let ids = [registered.id, dialled.id, dialling.id];
     for (command, status) in [("ssl/enable", 2), ("ssl/disable", 1)] {
         let request = json!({"device_ids": [ids[0], ids[1], ids[2], 7]}).to_string();
-        let answer = house.ask(command, &request).await;
+        let answer = stack.ask(command, &request).await;
         assert_eq!(answer["result"], "partial", "{answer}");
         assert_eq!(answer["data"]["device_ids"].as_array().unwrap().len(), 3, "{answer}");
         assert_eq!(answer["device_errors"][0]["code"], "not_found", "{answer}");
@@ -251,19 +251,19 @@ async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_asked_for_twice_is_made_once() {
-    let house = House::new(3, ALL).await;
+    let stack = Stack::new(3, ALL).await;
     let request = r#"{"transaction":"42","requested_by":"Ann"}"#;
-    let first = house.ask("disconnect_all", request).await;
+    let first = stack.ask("disconnect_all", request).await;
     assert_eq!((&first["result"], first.get("replayed")), (&json!("ok"), None));
-    let second = house.ask("disconnect_all", request).await;
+    let second = stack.ask("disconnect_all", request).await;
     assert_eq!(second["replayed"], true);
     assert_eq!((&second["data"], &second["duration_s"]), (&first["data"], &first["duration_s"]));
-    house.ask("disconnect_all", r#"{"transaction":"42" }"#).await;
-    assert_eq!(house.simulator.control().calls()["DisconnectAll"], 2);
+    stack.ask("disconnect_all", r#"{"transaction":"42" }"#).await;
+    assert_eq!(stack.simulator.control().calls()["DisconnectAll"], 2);
     let ids = (100..125).collect::<Vec<u32>>();
     let request = json!({"device_ids": ids, "requested_by": "Bob"}).to_string();
-    assert_eq!(refusal(&house.ask("disconnect", &request).await).0, "not_found");
-    let (_, log) = house.bridge.stop().await;
+    assert_eq!(refusal(&stack.ask("disconnect", &request).await).0, "not_found");
+    let (_, log) = stack.bridge.stop().await;
     let mut lines = log.lines().filter(|line| line.contains("a change was asked for"));
     let mut says = |words: &[&str]| {
         let line = lines.next().unwrap();

@@ -7,19 +7,19 @@ use std::time::Duration;
 use gsdk2mqtt::simulator::Fault;
 use serde_json::{Value, json};
 
-use super::{ALL, House, refusal, rr};
+use super::{ALL, Stack, refusal, rr};
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_add_to_the_filter_at_once_all_win() {
-    let house = House::new(3, ALL).await;
+    let stack = Stack::new(3, ALL).await;
     // Long enough between reading and setting that without turns they undo each other.
-    house.simulator.control().apply_fault(&Fault::latency(Duration::from_millis(50)));
+    stack.simulator.control().apply_fault(&Fault::latency(Duration::from_millis(50)));
     let mut clients = tokio::task::JoinSet::new();
     for id in 1..=8 {
-        let (port, request) = (house.broker.port, json!({"device_id": id}).to_string());
+        let (port, request) = (stack.broker.port, json!({"device_id": id}).to_string());
         clients.spawn(async move {
             rr(port, &["-t", "gsdk/lobby/request/accept_filter/add", "-m", &request], "20").await
         });
@@ -28,7 +28,7 @@ async fn clients_that_add_to_the_filter_at_once_all_win() {
         let answer = answer.expect("each is answered");
         assert_eq!(answer["result"], "ok", "{answer}");
     }
-    let filter = house.simulator.control().filter().device_i_ds;
+    let filter = stack.simulator.control().filter().device_i_ds;
     assert_eq!(filter, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
@@ -41,28 +41,28 @@ async fn a_gateway_that_hangs_delays_neither_events_nor_another_gateway() {
     bridge.is_ready().await;
     let watcher = Watcher::start(broker.port).await;
     watcher.see_text("gsdk/bridge/state", "online").await;
-    let house = House { broker, simulator: lobby, bridge };
-    house.is_listening().await;
-    house.simulator.control().apply_fault(&Fault::Freeze { on: true });
+    let stack = Stack { broker, simulator: lobby, bridge };
+    stack.is_listening().await;
+    stack.simulator.control().apply_fault(&Fault::Freeze { on: true });
     let hung = tokio::spawn({
-        let port = house.broker.port;
+        let port = stack.broker.port;
         async move { rr(port, &["-t", "gsdk/lobby/request/disconnect_all", "-n"], "20").await }
     });
     let device = annex.control().managed()[0].device_id;
     annex.control().apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/annex/{device}/event/disconnected");
     watcher.see("the other gateway's event", |seen| seen.topic == topic).await;
-    assert_eq!(house.ask_of("annex", "devices", "{}").await["result"], "ok");
-    assert_eq!(house.ask_of("annex", "disconnect_all", "{}").await["result"], "ok");
+    assert_eq!(stack.ask_of("annex", "devices", "{}").await["result"], "ok");
+    assert_eq!(stack.ask_of("annex", "disconnect_all", "{}").await["result"], "ok");
     assert!(!hung.is_finished(), "the hung one waits all this time");
-    house.simulator.control().apply_fault(&Fault::Freeze { on: false });
+    stack.simulator.control().apply_fault(&Fault::Freeze { on: false });
     let answer = hung.await.unwrap().expect("it is answered in the end");
     assert_eq!(answer["command"], "disconnect_all", "{answer}");
 }
 
 /// Waits until the gateway has been asked to set its accept filter.
-async fn first_runs(house: &House) {
-    let control = house.simulator.control();
+async fn first_runs(stack: &Stack) {
+    let control = stack.simulator.control();
     crate::harness::eventually("the first one runs", || {
         control.calls().contains_key("SetAcceptFilter").then_some(())
     })
@@ -71,27 +71,27 @@ async fn first_runs(house: &House) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_too_long_is_not_run() {
-    let house = House::new(3, ALL).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(3, ALL).await;
+    let control = stack.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
     let has_ended = Cell::new(false);
     let first = async {
-        let answer = house.ask("accept_filter/add", r#"{"device_id":7}"#).await;
+        let answer = stack.ask("accept_filter/add", r#"{"device_id":7}"#).await;
         has_ended.set(true);
         answer
     };
     let late = async {
-        first_runs(&house).await;
+        first_runs(&stack).await;
         let topic = "gsdk/lobby/request/disconnect_all";
         let expiry = ["-D", "publish", "message-expiry-interval", "1"];
         let args = [&["-t", topic, "-n"][..], &expiry].concat();
-        let expired = house.rr(&args, "20");
+        let expired = stack.rr(&args, "20");
         let impatient = async {
-            let answer = house.ask("disconnect_all", r#"{"timeout_s":0.5}"#).await;
+            let answer = stack.ask("disconnect_all", r#"{"timeout_s":0.5}"#).await;
             assert!(!has_ended.get(), "it is answered at its deadline");
             answer
         };
-        let beside = house.ask("pending", "{}");
+        let beside = stack.ask("pending", "{}");
         tokio::join!(expired, impatient, beside)
     };
     let (first, (expired, impatient, beside)) = tokio::join!(first, late);
@@ -106,13 +106,13 @@ async fn what_waits_too_long_is_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_without_an_answer_is_told_as_unknown() {
-    let house = House::new(3, ALL).await;
-    let control = house.simulator.control();
+async fn a_change_without_an_answer_is_reported_as_unknown() {
+    let stack = Stack::new(3, ALL).await;
+    let control = stack.simulator.control();
     let id = control.managed()[0].device_id;
     control.apply_fault(&Fault::latency(Duration::from_millis(700)));
     let request = json!({"device_ids": [id], "timeout_s": 1}).to_string();
-    let answer = house.ask("disconnect", &request).await;
+    let answer = stack.ask("disconnect", &request).await;
     assert_eq!(refusal(&answer).0, "timeout");
     let looked = &answer["data"]["steps"][0];
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
@@ -130,7 +130,7 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     ] {
         let mut request = request;
         request["timeout_s"] = json!(0.5);
-        let answer = house.ask(command, &request.to_string()).await;
+        let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(refusal(&answer).0, "timeout", "{answer}");
         let [looked] = answer["data"]["steps"].as_array().unwrap().as_slice() else {
             panic!("{answer}")
@@ -146,18 +146,18 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
-    let house = House::new(3, ALL).await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let control = stack.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
-    let first = house.ask("accept_filter/add", r#"{"device_id":7}"#);
+    let first = stack.ask("accept_filter/add", r#"{"device_id":7}"#);
     let late = async {
-        first_runs(&house).await;
+        first_runs(&stack).await;
         let topic = "gsdk/lobby/request/disconnect_all";
         let request = ["-t", topic, "-m", r#"{"transaction":"w"}"#];
         let expiry = ["-V", "5", "-D", "publish", "message-expiry-interval", "1"];
-        publish(house.broker.port, &[&request[..], &expiry].concat());
-        tokio::join!(house.rr(&request, "20"), house.rr(&request, "20"))
+        publish(stack.broker.port, &[&request[..], &expiry].concat());
+        tokio::join!(stack.rr(&request, "20"), stack.rr(&request, "20"))
     };
     let (_, (second, third)) = tokio::join!(first, late);
     let topic = "gsdk/lobby/response/disconnect_all";
@@ -172,11 +172,11 @@ async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
 /// Aim: a slow call delays nobody else, and the pool is bounded. Method: searches that last longer
 /// than the test, more of them than there are places.
 #[tokio::test(flavor = "multi_thread")]
-async fn searches_delay_nobody_else_and_have_few_places() {
-    let house = House::new(3, ALL).await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let control = house.simulator.control();
-    publish_lines(house.broker.port, "search", &"{\"wait_s\":60}\n".repeat(64));
+async fn searches_delay_no_other_and_have_few_places() {
+    let stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let control = stack.simulator.control();
+    publish_lines(stack.broker.port, "search", &"{\"wait_s\":60}\n".repeat(64));
     let refused = || {
         let all = watcher.all().into_iter();
         let answers = all.filter(|seen| seen.topic == "gsdk/lobby/response/search");
@@ -190,7 +190,7 @@ async fn searches_delay_nobody_else_and_have_few_places() {
         assert!(message.contains("6 searches of this gateway run or wait"), "{message}");
     }
     for command in ["devices", "pending", "disconnect_all"] {
-        assert_eq!(house.ask(command, "{}").await["result"], "ok", "{command}");
+        assert_eq!(stack.ask(command, "{}").await["result"], "ok", "{command}");
     }
     let device = control.managed()[0].device_id;
     control.apply_fault(&Fault::Drop { devices: device.into() });
@@ -203,11 +203,11 @@ async fn searches_delay_nobody_else_and_have_few_places() {
 /// Many calls that hang at a gateway whose stream goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_the_door() {
-    let house = House::new(3, ALL).await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let control = house.simulator.control();
+    let stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let control = stack.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_secs(60)));
-    publish_lines(house.broker.port, "disconnect_all", &"{}\n".repeat(33));
+    publish_lines(stack.broker.port, "disconnect_all", &"{}\n".repeat(33));
     let answers = || {
         let all = watcher.all().into_iter();
         all.filter(|seen| seen.topic == "gsdk/lobby/response/disconnect_all").collect::<Vec<_>>()
@@ -239,11 +239,11 @@ fn publish_lines(port: u16, command: &str, lines: &str) {
 async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let simulator = crate::harness::simulator(3).await;
-    let house = House::with(broker, simulator, "[commands]\nrate = \"20/s\"\n", "").await;
-    let watcher = Watcher::start(house.broker.port).await;
+    let stack = Stack::with(broker, simulator, "[commands]\nrate = \"20/s\"\n", "").await;
+    let watcher = Watcher::start(stack.broker.port).await;
     let count = 10_000;
     let lines = "{}\n".repeat(count);
-    let port = house.broker.port.to_string();
+    let port = stack.broker.port.to_string();
     let mut flood = std::process::Command::new("mosquitto_pub")
         .args(["-q", "1", "-l", "-t", "gsdk/lobby/request/devices", "-p", &port])
         .stdin(std::process::Stdio::piped())
@@ -251,8 +251,8 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
         .unwrap();
     std::io::Write::write_all(flood.stdin.as_mut().unwrap(), lines.as_bytes()).unwrap();
     drop(flood.stdin.take());
-    let device = house.simulator.control().managed()[0].device_id;
-    house.simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
+    let device = stack.simulator.control().managed()[0].device_id;
+    stack.simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("an event amid the flood", |seen| seen.topic == topic).await;
     // It leaves with its last few still on the way.
@@ -260,17 +260,17 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     let is_answer =
         |seen: &&crate::harness::watcher::Seen| seen.topic == "gsdk/lobby/response/devices";
     let calm = || async {
-        let status = format!("/proc/{}/status", house.bridge.pid());
+        let status = format!("/proc/{}/status", stack.bridge.pid());
         let text = std::fs::read_to_string(status).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kib < 200 << 10, "{kib} KiB");
-        assert_eq!(house.bridge.get("/healthz").await.0, 200);
+        assert_eq!(stack.bridge.get("/healthz").await.0, 200);
     };
     crate::harness::patiently("every request is answered", async {
         loop {
             calm().await;
-            let (_, metrics) = house.bridge.get("/metrics").await;
+            let (_, metrics) = stack.bridge.get("/metrics").await;
             let series = "gsdk_commands_total{command=\"devices\"";
             let counts = metrics.lines().filter(|line| line.starts_with(series));
             let counts = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>());
@@ -291,12 +291,12 @@ async fn what_came_while_the_bridge_stood_still_is_answered_to_the_last() {
     let broker = Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 1000").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
-    let house = House::with(broker, simulator, ALL, "").await;
+    let stack = Stack::with(broker, simulator, ALL, "").await;
     for round in 0..4 {
-        house.bridge.signal("-STOP");
+        stack.bridge.signal("-STOP");
         let lines = (0..REQUESTS).map(|number| format!("{{\"transaction\":{number}}}\n"));
-        publish_lines(house.broker.port, &format!("round_{round}"), &lines.collect::<String>());
-        house.bridge.signal("-CONT");
+        publish_lines(stack.broker.port, &format!("round_{round}"), &lines.collect::<String>());
+        stack.bridge.signal("-CONT");
         let answers = format!("gsdk/lobby/response/round_{round}");
         crate::harness::eventually("each is answered", || {
             let answered = watcher.all().into_iter().filter(|seen| seen.topic == answers).count();

@@ -12,12 +12,12 @@ use crate::harness::bridge::PROGRAM;
 use crate::harness::{eventually, patiently};
 
 /// A gateway that manages nothing yet, and what is needed to talk to it.
-pub(super) struct Desk {
+pub(super) struct Cli {
     pub(super) simulator: Simulator,
     pub(super) dir: TempDir,
 }
 
-impl Desk {
+impl Cli {
     pub(super) async fn new(devices: usize) -> Self {
         let settings = Settings { managed: false, ..Settings::fast(devices) };
         let simulator = Simulator::start(settings).await.unwrap();
@@ -57,29 +57,29 @@ async fn ended(mut command: Command) -> (i32, String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorials_session() {
-    let desk = Desk::new(10).await;
-    let control = desk.simulator.control();
+    let cli = Cli::new(10).await;
+    let control = cli.simulator.control();
     let building = control.devices();
 
-    let (code, out, err) = desk.run("search --wait 0.2").await;
+    let (code, out, err) = cli.run("search --wait 0.2").await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 11, "{out}");
     assert!(out.starts_with("ID "), "{out}");
 
-    let (code, out, _) = desk.run(&format!("connect {}", building[0].ip)).await;
+    let (code, out, _) = cli.run(&format!("connect {}", building[0].ip)).await;
     assert_eq!((code, out), (0, format!("device_id: {} (Front door)\n", building[0].id)));
-    let (_, out, _) = desk.run("devices").await;
+    let (_, out, _) = cli.run("devices").await;
     assert!(out.contains("Front door") && out.contains("tcp_connected"), "{out}");
-    assert_eq!(desk.run(&format!("disconnect {}", building[0].id)).await.0, 0);
+    assert_eq!(cli.run(&format!("disconnect {}", building[0].id)).await.0, 0);
 
     let [plain, ssl, dialling] = [0, 1, 3].map(|at| building[at].clone());
-    let (code, _, err) = desk.run(&format!("async add {}={}", plain.id, plain.ip)).await;
+    let (code, _, err) = cli.run(&format!("async add {}={}", plain.id, plain.ip)).await;
     assert_eq!(code, 0);
     assert!(err.contains("forgets"), "{err}");
-    assert_eq!(desk.run(&format!("async add {}={} --ssl", ssl.id, ssl.ip)).await.0, 0);
-    let (_, out, _) = desk.run("pending").await;
+    assert_eq!(cli.run(&format!("async add {}={} --ssl", ssl.id, ssl.ip)).await.0, 0);
+    let (_, out, _) = cli.run("pending").await;
     assert!(out.contains(&dialling.id.to_string()), "{out}");
-    let (_, out, _) = desk.run(&format!("accept-filter add {}", dialling.id)).await;
+    let (_, out, _) = cli.run(&format!("accept-filter add {}", dialling.id)).await;
     assert!(out.contains("allow_all: no"), "{out}");
     eventually("all three are connected", || {
         let managed = control.managed();
@@ -87,22 +87,22 @@ async fn the_tutorials_session() {
         (up == 3).then_some(())
     })
     .await;
-    let (code, out, err) = desk.run(&format!("mode set device_to_server {}", plain.id)).await;
+    let (code, out, err) = cli.run(&format!("mode set device_to_server {}", plain.id)).await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("mode_set") && out.contains("connected"), "{out}");
-    let (code, out, err) = desk.run(&format!("ssl disable {}", ssl.id)).await;
+    let (code, out, err) = cli.run(&format!("ssl disable {}", ssl.id)).await;
     assert_eq!(code, 0, "{out}{err}");
-    let (code, out, _) = desk.run("devices --json").await;
+    let (code, out, _) = cli.run("devices --json").await;
     assert_eq!(code, 0);
     let answer: Value = serde_json::from_str(&out).unwrap();
     let devices = answer["data"]["devices"].as_array().unwrap();
     assert!(devices.iter().all(|device| device["connected"] == true), "{answer}");
-    assert_eq!(desk.run("disconnect-all --yes").await.0, 0);
+    assert_eq!(cli.run("disconnect-all --yes").await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_are_0_done_1_failed_2_wrong() {
-    let desk = Desk::new(3).await;
+    let cli = Cli::new(3).await;
     for (words, expected, told) in [
         ("disconnect 7", 1, "not_found"),
         ("disconnect 0", 2, "device ID"),
@@ -130,7 +130,7 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("accept-filter set --none 7", 2, "cannot be used with"),
         ("reboot", 2, "reboot"),
     ] {
-        let (code, out, err) = desk.run(words).await;
+        let (code, out, err) = cli.run(words).await;
         assert_eq!((code, out.as_str()), (expected, ""), "{words}: {err}");
         assert!(err.contains(told), "{words}: {err}");
     }
@@ -146,26 +146,26 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("devices --config /none --json", 2, "invalid_request"),
         ("devices --address 127.0.0.1:1 --ca-file /none --json", 2, "invalid_request"),
     ] {
-        let (code, out, err) = desk.run(words).await;
+        let (code, out, err) = cli.run(words).await;
         assert_eq!((code, err.as_str()), (expected, ""), "{words}: {out}");
         let answer: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(answer["error"]["code"], word, "{words}: {out}");
     }
-    let calls = desk.simulator.control().calls();
+    let calls = cli.simulator.control().calls();
     assert!(!calls.contains_key("DisconnectAll") && !calls.contains_key("SetAcceptFilter"));
-    desk.simulator.control().stop_listening();
-    let (code, _, err) = desk.run("devices").await;
+    cli.simulator.control().stop_listening();
+    let (code, _, err) = cli.run("devices").await;
     assert_eq!(code, 1);
     assert!(err.contains("gateway_unavailable: gateway lobby: "), "{err}");
-    let (code, out, _) = desk.run("devices --json").await;
+    let (code, out, _) = cli.run("devices --json").await;
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["error"]["code"]), (1, &"gateway_unavailable".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
-    let desk = Desk::new(3).await;
-    let mut command = desk.command("search --wait 0.5");
+    let cli = Cli::new(3).await;
+    let mut command = cli.command("search --wait 0.5");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let out = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
@@ -173,16 +173,16 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 /// Runs words of a shell, in which `$ctl` is the program.
-async fn in_a_shell(desk: &Desk, words: &str) -> (i32, String, String) {
+async fn in_a_shell(cli: &Cli, words: &str) -> (i32, String, String) {
     let mut command = Command::new("bash");
-    command.env("GSDK2MQTT_CONFIG", desk.dir.path().join("config.toml")).env_remove("RUST_LOG");
+    command.env("GSDK2MQTT_CONFIG", cli.dir.path().join("config.toml")).env_remove("RUST_LOG");
     command.env("ctl", format!("{PROGRAM} ctl")).args(["-c", words]).stdin(Stdio::null());
     ended(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_is_the_commands_whoever_reads_what_it_says() {
-    let desk = Desk::new(3).await;
+    let cli = Cli::new(3).await;
     for (words, expected) in [
         ("$ctl disconnect 7 2>&1 | true; exit ${PIPESTATUS[0]}", 1),
         ("$ctl disconnect 7 2>/dev/full", 1),
@@ -194,14 +194,14 @@ async fn the_exit_code_is_the_commands_whoever_reads_what_it_says() {
         ("$ctl devices >/dev/full", 1),
         ("RUST_LOG=trace $ctl devices 2>/dev/full", 0),
     ] {
-        let (code, _, err) = in_a_shell(&desk, words).await;
+        let (code, _, err) = in_a_shell(&cli, words).await;
         assert_eq!(code, expected, "{words}: {err}");
         assert!(!err.contains("panicked"), "{words}: {err}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_given_by_its_address_is_told_of_in_options() {
+async fn a_gateway_given_by_its_address_is_named_by_its_options() {
     let certificate = gsdk2mqtt::simulator::CertificateKind::DnsOnly;
     let simulator = Simulator::start(Settings { certificate, ..Settings::fast(3) }).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -230,21 +230,21 @@ async fn a_gateway_given_by_its_address_is_told_of_in_options() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_is_emptied_only_where_that_is_said() {
-    let desk = Desk::new(3).await;
-    let control = desk.simulator.control();
-    assert_eq!(desk.run("accept-filter set 7 8").await.0, 0);
-    assert_eq!(desk.run("accept-filter set").await.0, 2);
+    let cli = Cli::new(3).await;
+    let control = cli.simulator.control();
+    assert_eq!(cli.run("accept-filter set 7 8").await.0, 0);
+    assert_eq!(cli.run("accept-filter set").await.0, 2);
     assert_eq!(control.filter().device_i_ds, [7, 8]);
-    assert_eq!(desk.run("accept-filter set --none").await.0, 0);
+    assert_eq!(cli.run("accept-filter set --none").await.0, 0);
     assert!(control.filter().device_i_ds.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_need_not_be_configured() {
-    let desk = Desk::new(3).await;
+    let cli = Cli::new(3).await;
     let mut command = Command::new(PROGRAM);
-    let address = desk.simulator.address().to_string();
-    command.args(["ctl", "--address", &address, "--ca-file"]).arg(desk.dir.path().join("ca.crt"));
+    let address = cli.simulator.address().to_string();
+    command.args(["ctl", "--address", &address, "--ca-file"]).arg(cli.dir.path().join("ca.crt"));
     command.args(["accept-filter", "get", "--json"]);
     let (code, out, err) = ended(command).await;
     assert_eq!(code, 0, "{err}");
@@ -253,10 +253,10 @@ async fn a_gateway_need_not_be_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_tells_changes_live() {
-    let desk = Desk::new(3).await;
-    let control = desk.simulator.control();
-    let mut child = desk.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
+async fn watch_reports_changes_live() {
+    let cli = Cli::new(3).await;
+    let control = cli.simulator.control();
+    let mut child = cli.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel::<Value>();
     std::thread::spawn(move || {
@@ -287,12 +287,12 @@ async fn watch_tells_changes_live() {
     let kind = later.kind;
     let added = Fault::AddDevice { id: later.id, kind, ip: later.ip, ssl: false, mode: later.mode };
     assert_eq!(control.apply_fault(&added), 1);
-    let connect = desk.command(&format!("connect {}", later.ip));
+    let connect = cli.command(&format!("connect {}", later.ip));
     assert_eq!(ended(connect).await.0, 0);
     patiently("its type is in its name", async {
         loop {
             control.apply_fault(&Fault::Drop { devices: later.id.into() });
-            assert_eq!(ended(desk.command(&format!("connect {}", later.ip))).await.0, 0);
+            assert_eq!(ended(cli.command(&format!("connect {}", later.ip))).await.0, 0);
             let line = seen.recv().await.unwrap();
             if line["name"] == format!("BioEntry W2 {}", later.id) {
                 return;

@@ -4,16 +4,16 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::Fault;
 
-use super::{House, refusal};
+use super::{Stack, refusal};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 use crate::harness::watcher::Watcher;
 
 /// Asks until the answer has so many events, all of them marked as delivered.
-async fn events(house: &House, owner: &str, request: &Value, count: usize) -> Vec<Value> {
+async fn events(stack: &Stack, owner: &str, request: &Value, count: usize) -> Vec<Value> {
     patiently(&format!("{count} events of {owner} for {request}"), async {
         loop {
-            let answer = house.ask_of(owner, "history", &request.to_string()).await;
+            let answer = stack.ask_of(owner, "history", &request.to_string()).await;
             assert_eq!(answer["result"], "ok", "{answer}");
             let events = answer["data"]["events"].as_array().unwrap().clone();
             if events.len() >= count && events.iter().all(|event| event["delivered"] == true) {
@@ -35,11 +35,11 @@ fn ids(events: &[Value]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_read_as_they_were_published_each_once() {
-    let house = House::new(3, "").await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let device = house.simulator.control().managed()[0].device_id;
+    let stack = Stack::new(3, "").await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let device = stack.simulator.control().managed()[0].device_id;
     for _ in 0..3 {
-        house.simulator.control().apply_fault(&cut_off(device));
+        stack.simulator.control().apply_fault(&cut_off(device));
         let before = watcher.events_of(device).len();
         patiently("it is back", async {
             let is_back = |events: &[Value]| {
@@ -55,7 +55,7 @@ async fn events_are_read_as_they_were_published_each_once() {
     let types = ["connected", "disconnected"];
     published.retain(|event| types.contains(&event["event_type"].as_str().unwrap()));
     let request = json!({"device_id": device, "event_types": ["Connected", "DISCONNECTED"]});
-    let mut read = events(&house, "lobby", &request, published.len()).await;
+    let mut read = events(&stack, "lobby", &request, published.len()).await;
     assert!(ids(&read).is_sorted_by(|a, b| a < b), "oldest first: {read:?}");
     for event in &mut read {
         let event = event.as_object_mut().unwrap();
@@ -66,11 +66,11 @@ async fn events_are_read_as_they_were_published_each_once() {
     assert_eq!(read[read.len() - published.len()..], published);
 
     // Page by page the same, of the gateway and of all.
-    let all = events(&house, "bridge", &json!({"limit": 1_000}), published.len()).await;
+    let all = events(&stack, "bridge", &json!({"limit": 1_000}), published.len()).await;
     let (mut seen, mut after_id) = (Vec::new(), 0);
     loop {
         let request = json!({"after_id": after_id, "limit": 2}).to_string();
-        let answer = house.ask_of("bridge", "history", &request).await;
+        let answer = stack.ask_of("bridge", "history", &request).await;
         assert_eq!(answer.get("gateway"), None, "{answer}");
         let data = &answer["data"];
         seen.extend(ids(data["events"].as_array().unwrap()));
@@ -85,19 +85,19 @@ async fn events_are_read_as_they_were_published_each_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_recorded_while_the_broker_was_away_can_be_read() {
-    let mut house = House::new(3, "").await;
-    let device = house.simulator.control().managed()[0].device_id;
-    house.broker.kill();
-    house.simulator.control().apply_fault(&cut_off(device));
+    let mut stack = Stack::new(3, "").await;
+    let device = stack.simulator.control().managed()[0].device_id;
+    stack.broker.kill();
+    stack.simulator.control().apply_fault(&cut_off(device));
     let series = "gsdk_outbox_events";
     patiently("events wait", async {
-        while house.bridge.metric(series).await.is_none_or(|events| events < 1.0) {}
+        while stack.bridge.metric(series).await.is_none_or(|events| events < 1.0) {}
     })
     .await;
-    house.broker.restart().await;
-    house.is_listening().await;
+    stack.broker.restart().await;
+    stack.is_listening().await;
     let request = json!({"device_id": device, "event_types": ["disconnected"]});
-    let read = events(&house, "lobby", &request, 1).await;
+    let read = events(&stack, "lobby", &request, 1).await;
     assert_eq!(read[0]["device_id"], json!(device));
 }
 
@@ -105,9 +105,9 @@ async fn what_was_recorded_while_the_broker_was_away_can_be_read() {
 async fn an_answer_ends_early_rather_than_pass_the_packet_limit() {
     let broker = Mosquitto::start("max_packet_size 3000").await;
     let simulator = crate::harness::simulator(20).await;
-    let house = House::with(broker, simulator, "", "").await;
-    for device in house.simulator.control().managed() {
-        house.simulator.control().apply_fault(&cut_off(device.device_id));
+    let stack = Stack::with(broker, simulator, "", "").await;
+    for device in stack.simulator.control().managed() {
+        stack.simulator.control().apply_fault(&cut_off(device.device_id));
     }
     let request = json!({"event_types": ["disconnected"], "limit": 1_000});
     let (mut seen, mut after_id, mut pages) = (Vec::new(), 0_u64, 0);
@@ -115,7 +115,7 @@ async fn an_answer_ends_early_rather_than_pass_the_packet_limit() {
         while seen.len() < 20 {
             let mut request = request.clone();
             request["after_id"] = json!(after_id);
-            let answer = house.ask("history", &request.to_string()).await;
+            let answer = stack.ask("history", &request.to_string()).await;
             assert_eq!(answer["result"], "ok", "{answer}");
             let data = &answer["data"];
             let events = data["events"].as_array().unwrap();
@@ -133,7 +133,7 @@ async fn an_answer_ends_early_rather_than_pass_the_packet_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_are_refused_with_the_remedy() {
-    let house = House::new(1, "").await;
+    let stack = Stack::new(1, "").await;
     for (request, words) in [
         (r#"{"limit":1001}"#, "from 1 to 1000"),
         (r#"{"from":"yesterday"}"#, "an age (24h, 30d)"),
@@ -142,7 +142,7 @@ async fn wrong_requests_are_refused_with_the_remedy() {
         ("[]", "no JSON object"),
     ] {
         for owner in ["lobby", "bridge"] {
-            let answer = house.ask_of(owner, "history", request).await;
+            let answer = stack.ask_of(owner, "history", request).await;
             let (code, message) = refusal(&answer);
             assert_eq!(code, "invalid_request", "{answer}");
             assert!(message.contains(words), "{answer}");
@@ -152,9 +152,9 @@ async fn wrong_requests_are_refused_with_the_remedy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_runs_only_where_the_configuration_names_it() {
-    let house = House::new(1, "[commands]\nallow = [\"republish\"]\n").await;
+    let stack = Stack::new(1, "[commands]\nallow = [\"republish\"]\n").await;
     for owner in ["lobby", "bridge"] {
-        let answer = house.ask_of(owner, "history", r#"{"transaction":7}"#).await;
+        let answer = stack.ask_of(owner, "history", r#"{"transaction":7}"#).await;
         assert_eq!(refusal(&answer).0, "not_permitted");
         assert_eq!(answer["transaction"], 7);
     }
@@ -162,14 +162,14 @@ async fn it_runs_only_where_the_configuration_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_cannot_be_read_is_an_error_that_says_so() {
-    let house = House::new(1, "").await;
-    let state_dir = house.bridge.state_dir();
+    let stack = Stack::new(1, "").await;
+    let state_dir = stack.bridge.state_dir();
     for suffix in ["", "-wal", "-shm"] {
         _ = std::fs::remove_file(state_dir.join(format!("history.db{suffix}")));
     }
     // A folder in its place, so that the bridge cannot make a new one.
     _ = std::fs::create_dir(state_dir.join("history.db"));
-    let answer = house.ask("history", "{}").await;
+    let answer = stack.ask("history", "{}").await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "unavailable", "{answer}");
     assert!(message.contains("history.db"), "{answer}");
@@ -177,7 +177,7 @@ async fn a_history_that_cannot_be_read_is_an_error_that_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_runs_while_the_gateway_is_away() {
-    let House { broker, simulator, bridge: _bridge } = House::new(1, "").await;
+    let Stack { broker, simulator, bridge: _bridge } = Stack::new(1, "").await;
     drop(simulator);
     let watcher = Watcher::start(broker.port).await;
     watcher.see_text("gsdk/lobby/state", "offline").await;

@@ -29,13 +29,13 @@ use crate::harness::{patiently, unique};
 pub(crate) const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
 
 /// A broker, a gateway, and a bridge that takes requests.
-struct House {
+struct Stack {
     broker: Mosquitto,
     simulator: Simulator,
     bridge: Bridge,
 }
 
-impl House {
+impl Stack {
     /// With so many devices, all managed, and these lines of configuration.
     async fn new(devices: usize, lines: &str) -> Self {
         let broker = Mosquitto::start("").await;
@@ -46,9 +46,9 @@ impl House {
     async fn with(broker: Mosquitto, simulator: Simulator, lines: &str, gateway: &str) -> Self {
         let setup = Setup::new(broker.port, "").lines(lines);
         let bridge = setup.gateway("lobby", &simulator, gateway).start();
-        let house = Self { broker, simulator, bridge };
-        house.is_listening().await;
-        house
+        let stack = Self { broker, simulator, bridge };
+        stack.is_listening().await;
+        stack
     }
 
     /// Requests are subscribed a moment after `online`.

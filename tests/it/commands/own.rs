@@ -2,35 +2,35 @@
 
 use serde_json::json;
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::watcher::{Watcher, publish, retained};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn republish_gives_all_retained_topics_again() {
-    let house = House::new(3, "").await;
-    let id = house.simulator.control().managed()[0].device_id;
+    let stack = Stack::new(3, "").await;
+    let id = stack.simulator.control().managed()[0].device_id;
     let topic = format!("gsdk/lobby/{id}/state");
-    let before = retained(house.broker.port)[&topic].clone();
-    publish(house.broker.port, &["-r", "-n", "-t", &topic]);
+    let before = retained(stack.broker.port)[&topic].clone();
+    publish(stack.broker.port, &["-r", "-n", "-t", &topic]);
     let request = r#"{"transaction":1,"timeout_s":3,"requested_by":"Ann"}"#;
-    let answer = house.ask_of("bridge", "republish", request).await;
+    let answer = stack.ask_of("bridge", "republish", request).await;
     assert_eq!((&answer["result"], &answer["transaction"]), (&json!("ok"), &json!(1)));
-    let watcher = Watcher::start(house.broker.port).await;
+    let watcher = Watcher::start(stack.broker.port).await;
     watcher.see_text(&topic, &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_forgotten_once_they_are_gone() {
-    let house = House::new(3, ALL).await;
-    let managed = house.simulator.control().managed();
+    let stack = Stack::new(3, ALL).await;
+    let managed = stack.simulator.control().managed();
     let (gone, stays) = (managed[0].device_id, managed[1].device_id);
     let request = json!({"gateway": "lobby", "device_ids": [gone, stays]}).to_string();
-    let answer = house.ask_of("bridge", "forget", &request).await;
+    let answer = stack.ask_of("bridge", "forget", &request).await;
     assert_eq!((&answer["result"], &answer["data"]["device_ids"]), (&json!("partial"), &json!([])));
-    house.ask("async/remove", &json!({"device_id": gone}).to_string()).await;
+    stack.ask("async/remove", &json!({"device_id": gone}).to_string()).await;
     let answer = crate::harness::patiently("it has left the list", async {
         loop {
-            let answer = house.ask_of("bridge", "forget", &request).await;
+            let answer = stack.ask_of("bridge", "forget", &request).await;
             if answer["data"]["device_ids"] == json!([gone]) {
                 return answer;
             }
@@ -39,21 +39,21 @@ async fn devices_are_forgotten_once_they_are_gone() {
     .await;
     assert_eq!(answer["device_errors"][0]["device_id"], stays);
     let topic = format!("gsdk/lobby/{gone}/state");
-    assert!(!retained(house.broker.port).contains_key(&topic));
+    assert!(!retained(stack.broker.port).contains_key(&topic));
     for (command, request, code) in [
         ("forget", r#"{"gateway":"annex","device_id":7}"#, "not_found"),
         ("forget", r#"{"device_id":7}"#, "invalid_request"),
         ("devices", "{}", "unknown_command"),
     ] {
-        assert_eq!(refusal(&house.ask_of("bridge", command, request).await).0, code);
+        assert_eq!(refusal(&stack.ask_of("bridge", command, request).await).0, code);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_the_log() {
     let forget = r#"{"gateway":"lobby","device_ids":[8,7],"timeout_s":3,"requested_by":"Ann"}"#;
-    let house = House::new(3, "").await;
-    let answer = house.ask_of("bridge", "forget", forget).await;
+    let stack = Stack::new(3, "").await;
+    let answer = stack.ask_of("bridge", "forget", forget).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "not_permitted", "nothing that takes something away is there by default");
     assert!(message.contains("\"forget\""), "{message}");
@@ -63,16 +63,16 @@ async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_t
     let setup = crate::harness::bridge::Setup::new(broker.port, "");
     let setup = setup.lines("[commands]\nallow = [\"forget\"]\n");
     let bridge = setup.gateway("lobby", &simulator, "").start();
-    let house = House { broker, simulator, bridge };
-    house.is_listening().await;
+    let stack = Stack { broker, simulator, bridge };
+    stack.is_listening().await;
     let request = r#"{"transaction":3}"#;
-    let answer = house.ask_of("bridge", "republish", request).await;
+    let answer = stack.ask_of("bridge", "republish", request).await;
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("not_permitted", &json!(3)));
-    let answer = house.ask_of("bridge", "forget", forget).await;
+    let answer = stack.ask_of("bridge", "forget", forget).await;
     assert_eq!(answer["data"]["device_ids"], json!([7, 8]), "{answer}");
     let series = "gsdk_commands_total{command=\"forget\",gateway=\"bridge\",result=\"ok\"}";
-    assert_eq!(house.bridge.metric(series).await, Some(1.0));
-    let (_, log) = house.bridge.stop().await;
+    assert_eq!(stack.bridge.metric(series).await, Some(1.0));
+    let (_, log) = stack.bridge.stop().await;
     let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
     for words in ["gateway=lobby", "command=forget", "devices=\"7 8\"", "Ann", "outcome=\"ok\""] {
         assert!(line.contains(words), "{words}: {line}");
@@ -87,13 +87,13 @@ async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place
     let setup = crate::harness::bridge::Setup::new(broker.port, "");
     let setup = setup.lines(ALL).top("forget_after = \"1s\"");
     let bridge = setup.gateway("lobby", &simulator, "audit_interval = \"1s\"").start();
-    let house = super::House { broker, simulator, bridge };
-    house.is_listening().await;
+    let stack = super::Stack { broker, simulator, bridge };
+    stack.is_listening().await;
     // Nothing is cleared by itself in the first 60 s of a session.
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-    let device = house.simulator.control().managed()[0].clone();
+    let device = stack.simulator.control().managed()[0].clone();
     let id = device.device_id;
-    house.ask("async/remove", &json!({"device_id": id}).to_string()).await;
+    stack.ask("async/remove", &json!({"device_id": id}).to_string()).await;
     let (state, gone) = (format!("gsdk/lobby/{id}/state"), "disconnected");
     watcher.see(gone, |seen| seen.topic == format!("gsdk/lobby/{id}/event/{gone}")).await;
     watcher
@@ -102,7 +102,7 @@ async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place
     let before = watcher.events_of(id).len();
     let ip = String::from_utf8(device.ip_addr).unwrap();
     let add = json!({"devices": [{"device_id": id, "ip": ip}]});
-    let answer = house.ask("async/add", &add.to_string()).await;
+    let answer = stack.ask("async/add", &add.to_string()).await;
     assert_eq!(answer["result"], "ok", "{answer}");
     crate::harness::eventually("it has events again", || {
         (watcher.events_of(id).len() > before).then_some(())

@@ -2,40 +2,40 @@
 
 use serde_json::json;
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_run_is_answered_counted_and_not_run() {
-    let house = House::new(3, "").await;
-    let answer = house.ask("disconnect_all", r#"{"transaction":9}"#).await;
+    let stack = Stack::new(3, "").await;
+    let answer = stack.ask("disconnect_all", r#"{"transaction":9}"#).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "not_permitted");
     assert!(message.contains("commands.allow"), "{message}");
     assert_eq!(answer["transaction"], json!(9));
-    assert_eq!(refusal(&house.ask("reboot", "{}").await).0, "unknown_command");
-    assert_eq!(refusal(&house.ask("devices", "?").await).0, "invalid_request");
+    assert_eq!(refusal(&stack.ask("reboot", "{}").await).0, "unknown_command");
+    assert_eq!(refusal(&stack.ask("devices", "?").await).0, "invalid_request");
     let (code, message) = {
-        let answer = house.ask("devices", r#"{"device":7}"#).await;
+        let answer = stack.ask("devices", r#"{"device":7}"#).await;
         let (code, message) = refusal(&answer);
         (code.to_owned(), message.to_owned())
     };
     assert_eq!(code, "invalid_request");
     assert!(message.contains("`device`"), "{message}");
 
-    let watcher = Watcher::start(house.broker.port).await;
+    let watcher = Watcher::start(stack.broker.port).await;
     let devices = "gsdk/lobby/request/devices";
     let response = "gsdk/lobby/response/devices";
     let kept = ["-V", "5", "-t", devices, "-r", "-m", r#"{"transaction":12345678901234567890123}"#];
-    publish(house.broker.port, &kept);
+    publish(stack.broker.port, &kept);
     let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
     assert!(refusal(&told.json()).1.contains("retain"), "{told:?}");
     assert!(told.payload.contains("\"transaction\":12345678901234567890123,"), "{told:?}");
     watcher.clear();
     let elsewhere = ["-D", "publish", "response-topic", "gsdk/lobby/state"];
     let request = ["-V", "5", "-t", devices, "-m", r#"{"transaction":"t"}"#];
-    publish(house.broker.port, &[&request[..], &elsewhere].concat());
+    publish(stack.broker.port, &[&request[..], &elsewhere].concat());
     let told = watcher.see("an answer elsewhere is refused", |seen| seen.topic == response).await;
     assert!(refusal(&told.json()).1.contains("gsdk-reply/"), "{told:?}");
     assert_eq!(told.json()["transaction"], "t");
@@ -45,21 +45,21 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
             "gsdk_commands_total{{command=\"{command}\",gateway=\"lobby\",result=\"{result}\"}}"
         )
     };
-    let bridge = &house.bridge;
+    let bridge = &stack.bridge;
     let metric = |series: String| async move { bridge.metric(&series).await };
     assert_eq!(metric(count("disconnect_all", "not_permitted")).await, Some(1.0));
     assert_eq!(metric(count("unknown", "unknown_command")).await, Some(1.0));
     assert_eq!(metric(count("devices", "invalid_request")).await, Some(4.0));
-    assert_eq!(house.simulator.control().calls().get("DisconnectAll"), None);
+    assert_eq!(stack.simulator.control().calls().get("DisconnectAll"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clearing_a_retained_request_is_not_answered() {
-    let house = House::new(1, "").await;
-    let watcher = Watcher::start(house.broker.port).await;
+    let stack = Stack::new(1, "").await;
+    let watcher = Watcher::start(stack.broker.port).await;
     let (request, response) = ("gsdk/lobby/request/devices", "gsdk/lobby/response/devices");
     let send = |options: &[&str]| {
-        publish(house.broker.port, &[&["-V", "5", "-t", request], options].concat());
+        publish(stack.broker.port, &[&["-V", "5", "-t", request], options].concat());
     };
     send(&["-r", "-m", "{}"]);
     let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
@@ -73,20 +73,20 @@ async fn clearing_a_retained_request_is_not_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_large_is_one_byte_more_than_the_limit() {
-    let house = House::new(3, "").await;
+    let stack = Stack::new(3, "").await;
     let request = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2));
-    assert_eq!(house.ask("devices", &request(65_536)).await["result"], "ok");
-    let answer = house.ask("devices", &request(65_537)).await;
+    assert_eq!(stack.ask("devices", &request(65_536)).await["result"], "ok");
+    let answer = stack.ask("devices", &request(65_537)).await;
     assert_eq!(refusal(&answer).0, "too_large");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_rate_it_is_refused() {
-    let house = House::new(3, "[commands]\nrate = \"2/h\"\n").await;
+    let stack = Stack::new(3, "[commands]\nrate = \"2/h\"\n").await;
     for _ in 0..2 {
-        assert_eq!(house.ask("devices", "{}").await["result"], "ok");
+        assert_eq!(stack.ask("devices", "{}").await["result"], "ok");
     }
-    let answer = house.ask("devices", r#"{"transaction":"t"}"#).await;
+    let answer = stack.ask("devices", r#"{"transaction":"t"}"#).await;
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("rate_limited", &json!("t")));
 }
 
@@ -105,9 +105,9 @@ async fn every_request_passes_the_rate_of_its_gateway() {
     }
     let (bridge, simulator) = (setup.start(), simulators.remove(0));
     bridge.is_ready().await;
-    let house = House { broker, simulator, bridge };
-    house.is_listening().await;
-    let watcher = Watcher::start(house.broker.port).await;
+    let stack = Stack { broker, simulator, bridge };
+    stack.is_listening().await;
+    let watcher = Watcher::start(stack.broker.port).await;
     let large = format!("{{{}}}", " ".repeat(70_000));
     let elsewhere = ["-n", "-D", "publish", "response-topic", "nope/x"];
     for (gateway, args, code) in [
@@ -117,7 +117,7 @@ async fn every_request_passes_the_rate_of_its_gateway() {
     ] {
         let topic = format!("gsdk/{gateway}/request/devices");
         let request = [&["-V", "5", "-t", &topic][..], args].concat();
-        (0..3).for_each(|_| publish(house.broker.port, &request));
+        (0..3).for_each(|_| publish(stack.broker.port, &request));
         let response = format!("gsdk/{gateway}/response/devices");
         let codes = crate::harness::eventually("each is answered", || {
             let answers = watcher.all().into_iter().filter(|seen| seen.topic == response);
@@ -128,45 +128,45 @@ async fn every_request_passes_the_rate_of_its_gateway() {
         .await;
         assert_eq!(codes, [code, code, "rate_limited"], "{gateway}");
     }
-    assert_eq!(house.ask_of("store", "devices", "{}").await["result"], "ok");
+    assert_eq!(stack.ask_of("store", "devices", "{}").await["result"], "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_broker_does_not_take_is_a_small_one() {
     let broker = Mosquitto::start("max_packet_size 2500").await;
     let simulator = crate::harness::simulator(20).await;
-    let house = House::with(broker, simulator, ALL, "").await;
-    let answer = house.ask("search", r#"{"wait_s":0.1,"transaction":"t"}"#).await;
+    let stack = Stack::with(broker, simulator, ALL, "").await;
+    let answer = stack.ask("search", r#"{"wait_s":0.1,"transaction":"t"}"#).await;
     let (code, message) = refusal(&answer);
     assert_eq!((code, &answer["transaction"]), ("answer_too_large", &json!("t")));
     assert!(message.contains("ended with ok") && message.contains("max_packet_size"), "{message}");
     let series =
         "gsdk_commands_total{command=\"search\",gateway=\"lobby\",result=\"answer_too_large\"}";
-    assert_eq!(house.bridge.metric(series).await, Some(1.0));
-    assert_eq!(house.ask("pending", "{}").await["result"], "ok");
+    assert_eq!(stack.bridge.metric(series).await, Some(1.0));
+    assert_eq!(stack.ask("pending", "{}").await["result"], "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_answered_from_memory_while_the_gateway_is_away() {
-    let house = House::new(3, ALL).await;
+    let stack = Stack::new(3, ALL).await;
     let request = r#"{"transaction":"42"}"#;
-    assert_eq!(house.ask("disconnect_all", request).await["result"], "ok");
-    house.simulator.control().stop_listening();
+    assert_eq!(stack.ask("disconnect_all", request).await["result"], "ok");
+    stack.simulator.control().stop_listening();
     crate::harness::patiently("the loss is noticed", async {
-        while refusal(&house.ask("disconnect_all", "{}").await).0 != "gateway_unavailable" {}
+        while refusal(&stack.ask("disconnect_all", "{}").await).0 != "gateway_unavailable" {}
     })
     .await;
-    let answer = house.ask("disconnect_all", request).await;
+    let answer = stack.ask("disconnect_all", request).await;
     assert_eq!((&answer["result"], &answer["replayed"]), (&json!("ok"), &json!(true)), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_down_is_told_of() {
-    let house = House::new(3, ALL).await;
-    house.simulator.control().stop_listening();
+async fn a_gateway_that_is_down_is_reported() {
+    let stack = Stack::new(3, ALL).await;
+    stack.simulator.control().stop_listening();
     let (code, message) = crate::harness::patiently("the loss is noticed", async {
         loop {
-            let answer = house.ask("disconnect_all", "{}").await;
+            let answer = stack.ask("disconnect_all", "{}").await;
             let (code, message) = refusal(&answer);
             if code == "gateway_unavailable" && message.contains('(') {
                 return (code.to_owned(), message.to_owned());

@@ -7,30 +7,30 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
 
-use super::{ALL, House};
+use super::{ALL, Stack};
 use crate::harness::bridge::another_client;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher, retained};
 use crate::harness::{eventually, patiently};
 
-/// A house whose gateway manages nothing yet, listed every second.
-async fn new_house() -> (House, Watcher) {
+/// A stack whose gateway manages nothing yet, listed every second.
+async fn new_house() -> (Stack, Watcher) {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
         Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
-    let house = House::with(broker, simulator, ALL, "audit_interval = \"1s\"").await;
-    (house, watcher)
+    let stack = Stack::with(broker, simulator, ALL, "audit_interval = \"1s\"").await;
+    (stack, watcher)
 }
 
 fn is(seen: &Seen, event: &str, what: &str) -> bool {
     seen.topic == format!("gsdk/lobby/event/{event}") && seen.json()["what"] == what
 }
 
-async fn kept(house: &House, device: u32, by: &Value) {
+async fn kept(stack: &Stack, device: u32, by: &Value) {
     let topic = format!("gsdk/lobby/{device}/state");
     eventually("the state says why it is kept", || {
-        let kept = retained(house.broker.port);
+        let kept = retained(stack.broker.port);
         let state: Value = serde_json::from_str(kept.get(&topic)?).unwrap();
         (state["kept"] == *by).then_some(())
     })
@@ -39,25 +39,25 @@ async fn kept(house: &House, device: u32, by: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_commands_made_is_given_again_also_by_the_next_process() {
-    let (mut house, watcher) = new_house().await;
-    let control = house.simulator.control();
+    let (mut stack, watcher) = new_house().await;
+    let control = stack.simulator.control();
     let building = control.devices();
     let (dialled, dialling) = (&building[0], &building[3]);
     let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
-    let answer = house.ask("async/add", &add.to_string()).await;
+    let answer = stack.ask("async/add", &add.to_string()).await;
     assert_eq!((&answer["result"], &answer["warnings"]), (&json!("ok"), &json!([])), "{answer}");
     let ids = json!({"device_id": dialling.id}).to_string();
-    assert_eq!(house.ask("accept_filter/add", &ids).await["result"], "ok");
+    assert_eq!(stack.ask("accept_filter/add", &ids).await["result"], "ok");
     let slaves = json!({"slaves": [{"device_id": dialled.id, "rs485": [7]}]});
-    assert_eq!(house.ask("slaves/set", &slaves.to_string()).await["result"], "ok");
+    assert_eq!(stack.ask("slaves/set", &slaves.to_string()).await["result"], "ok");
     let all_there = || {
         let managed = control.managed();
         let up = |id: u32| managed.iter().any(|row| row.device_id == id && row.status > 0);
         (up(dialled.id) && up(dialling.id)).then_some(())
     };
     eventually("both are connected", all_there).await;
-    kept(&house, dialled.id, &json!("command")).await;
-    kept(&house, dialling.id, &json!("command")).await;
+    kept(&stack, dialled.id, &json!("command")).await;
+    kept(&stack, dialling.id, &json!("command")).await;
 
     control.restart(Duration::from_millis(100)).await;
     eventually("both are connected again", all_there).await;
@@ -65,30 +65,30 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
         let restored = watcher.see(what, |seen| is(seen, "restored", what)).await.json();
         assert_eq!(restored["count"], 1, "{restored}");
     }
-    let answer = house.ask("slaves/get", "{}").await;
+    let answer = stack.ask("slaves/get", "{}").await;
     assert_eq!(answer["data"]["slaves"][0]["rs485"], json!([7]), "{answer}");
 
-    house.bridge.kill();
+    stack.bridge.kill();
     control.restart(Duration::from_millis(100)).await;
     assert!(control.managed().is_empty(), "a gateway forgets");
-    house.bridge.restart();
+    stack.bridge.restart();
     eventually("the next process gives it too", all_there).await;
 
     // What is taken back by a command is not given any more.
-    house.is_listening().await;
-    assert_eq!(house.ask("accept_filter/remove", &ids).await["result"], "ok");
+    stack.is_listening().await;
+    assert_eq!(stack.ask("accept_filter/remove", &ids).await["result"], "ok");
     let ids = json!({"device_id": dialled.id}).to_string();
-    assert_eq!(house.ask("async/remove", &ids).await["result"], "ok");
-    kept(&house, dialled.id, &Value::Null).await;
-    let starts = house.bridge.metric("gsdk_gateway_stream_starts_total{gateway=\"lobby\"}").await;
+    assert_eq!(stack.ask("async/remove", &ids).await["result"], "ok");
+    kept(&stack, dialled.id, &Value::Null).await;
+    let starts = stack.bridge.metric("gsdk_gateway_stream_starts_total{gateway=\"lobby\"}").await;
     watcher.clear();
     control.restart(Duration::from_millis(100)).await;
     patiently("the link is back", async {
         let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
-        while house.bridge.metric(series).await == starts {}
+        while stack.bridge.metric(series).await == starts {}
     })
     .await;
-    house.bridge.is_ready().await;
+    stack.bridge.is_ready().await;
     // Two audits later nothing has been given.
     let lists =
         |control: &gsdk2mqtt::simulator::Control| control.calls().get("GetDeviceList").copied();
@@ -99,33 +99,33 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_client_takes_away_is_told_and_forgotten() {
-    let (house, watcher) = new_house().await;
-    let control = house.simulator.control();
+async fn what_another_client_takes_away_is_reported_and_forgotten() {
+    let (stack, watcher) = new_house().await;
+    let control = stack.simulator.control();
     let (dialled, dialling) = (control.devices()[0].clone(), control.devices()[3].clone());
     let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
-    assert_eq!(house.ask("async/add", &add.to_string()).await["result"], "ok");
+    assert_eq!(stack.ask("async/add", &add.to_string()).await["result"], "ok");
     let ids = json!({"device_id": dialling.id}).to_string();
-    assert_eq!(house.ask("accept_filter/add", &ids).await["result"], "ok");
-    kept(&house, dialled.id, &json!("command")).await;
+    assert_eq!(stack.ask("accept_filter/add", &ids).await["result"], "ok");
+    kept(&stack, dialled.id, &json!("command")).await;
     // Seen at the gateway on this link: only then its absence means something.
     let info = |seen: &Seen| {
         seen.topic == "gsdk/lobby/info" && seen.json()["accept_filter"]["device_count"] == 1
     };
     watcher.see("the filter was read", info).await;
 
-    another_client(&house.simulator, &["async", "remove", &dialled.id.to_string()]);
-    another_client(&house.simulator, &["accept-filter", "remove", &dialling.id.to_string()]);
+    another_client(&stack.simulator, &["async", "remove", &dialled.id.to_string()]);
+    another_client(&stack.simulator, &["accept-filter", "remove", &dialling.id.to_string()]);
     for (what, device) in [("async_connections", dialled.id), ("accept_filter", dialling.id)] {
         let gone = watcher.see(what, |seen| is(seen, "withdrawn", what)).await.json();
         assert_eq!((&gone["count"], &gone["device_ids"]), (&json!(1), &json!([device])), "{gone}");
     }
-    kept(&house, dialled.id, &Value::Null).await;
+    kept(&stack, dialled.id, &Value::Null).await;
     assert!(control.managed().iter().all(|row| row.device_id != dialled.id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
+async fn what_is_declared_and_taken_away_is_reported_and_given_at_the_next_link() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let settings = Settings { managed: false, ..Settings::fast(3) };
@@ -135,8 +135,8 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
         "audit_interval = \"1s\"\ndevices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
         device.id, device.ip
     );
-    let house = House::with(broker, simulator, ALL, &lines).await;
-    let control = house.simulator.control();
+    let stack = Stack::with(broker, simulator, ALL, &lines).await;
+    let control = stack.simulator.control();
     let there = || {
         let managed = control.managed();
         managed.iter().any(|row| row.device_id == device.id && row.status > 0).then_some(())
@@ -147,7 +147,7 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
             && seen.json()["auto_reconnect"] == true
     };
     watcher.see("it was listed", connected).await;
-    another_client(&house.simulator, &["async", "remove", &device.id.to_string()]);
+    another_client(&stack.simulator, &["async", "remove", &device.id.to_string()]);
     let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
     let added = calls("AddAsyncConnection");
     watcher.see("withdrawn", |seen| is(seen, "withdrawn", "async_connections")).await;
@@ -157,7 +157,7 @@ async fn what_is_declared_and_taken_away_is_told_and_given_at_the_next_link() {
     eventually("three more lists", later).await;
     assert!(control.managed().is_empty(), "nothing is added while the link is up");
     assert_eq!(calls("AddAsyncConnection"), added);
-    kept(&house, device.id, &json!("config")).await;
+    kept(&stack, device.id, &json!("config")).await;
     control.apply_fault(&Fault::CutConnections);
     eventually("it is given at the next link", there).await;
 }
@@ -176,7 +176,7 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
         "audit_interval = \"1s\"\naccept_filter = {{ allow_all = true }}\n\
          devices = {{ {id} = {{ connect = \"accept\" }} }}"
     );
-    let house = House::with(broker, simulator, ALL, &lines).await;
+    let stack = Stack::with(broker, simulator, ALL, &lines).await;
     let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
     // After each list the filter is read; what that says is told before the list after the next.
     let listed = async || {
@@ -207,7 +207,7 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
         let there = (true, vec![id]);
         eventually("all are let in", || (filter() == there).then_some(())).await;
         listed().await;
-        let answer = house.ask(command, &request.to_string()).await;
+        let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(answer["result"], "ok", "{answer}");
         let warnings = answer["warnings"].as_array().unwrap();
         let about: Vec<Value> =
@@ -225,33 +225,33 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
         assert!(watcher.find(|seen| is(seen, "withdrawn", "accept_filter")).is_none(), "{command}");
         assert_eq!(filter(), left, "nothing is added while the link is up");
     }
-    let (_, log) = house.bridge.stop().await;
+    let (_, log) = stack.bridge.stop().await;
     assert!(!log.contains("another client removed desired items"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_the_bridges_end_cuts_short_is_told_by_the_next_process() {
+async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_process() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
-    let mut house = House::with(broker, simulator, ALL, "").await;
-    let control = house.simulator.control();
+    let mut stack = Stack::with(broker, simulator, ALL, "").await;
+    let control = stack.simulator.control();
     let id = control.devices()[0].id;
     // Long enough that the bridge is killed while the gateway thinks.
     control.apply_fault(&Fault::latency(Duration::from_secs(3)));
     let before = control.calls().get("SetConnectionModeMulti").copied();
     let request = json!({"device_id": id, "mode": "device_to_server", "requested_by": "me"});
     crate::harness::watcher::publish(
-        house.broker.port,
+        stack.broker.port,
         &["-t", "gsdk/lobby/request/mode/set", "-m", &request.to_string()],
     );
     eventually("the change is asked for", || {
         (control.calls().get("SetConnectionModeMulti").copied() > before).then_some(())
     })
     .await;
-    house.bridge.kill();
+    stack.bridge.kill();
     control.apply_fault(&Fault::latency(Duration::ZERO));
-    house.bridge.restart();
+    stack.bridge.restart();
     let topic = "gsdk/bridge/event/command_interrupted";
     let told = watcher.see(topic, |seen| seen.topic == topic).await.json();
     assert_eq!(told["command"], "mode/set", "{told}");
@@ -264,12 +264,12 @@ async fn a_change_that_the_bridges_end_cuts_short_is_told_by_the_next_process() 
 
     // Once: the process after it has nothing new to tell. The same event may come again, where the
     // kill came before the broker's word was written down.
-    house.bridge.is_ready().await;
+    stack.bridge.is_ready().await;
     watcher.clear();
-    house.bridge.kill();
-    house.bridge.restart();
-    house.bridge.is_ready().await;
-    house.is_listening().await;
+    stack.bridge.kill();
+    stack.bridge.restart();
+    stack.bridge.is_ready().await;
+    stack.is_listening().await;
     let new = |seen: &Seen| seen.topic == topic && seen.json()["event_id"] != told["event_id"];
     assert!(watcher.find(new).is_none());
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::{Control, Device, Fault, Mode};
 
-use super::{ALL, House};
+use super::{ALL, Stack};
 use crate::harness::{eventually, patiently};
 
 /// On each call, so that there is time for something between two of them.
@@ -41,19 +41,19 @@ enum Kind {
     Synchronous,
 }
 
-/// A house with devices enough for each to meet its fate once.
+/// A stack with devices enough for each to meet its fate once.
 struct Stage {
-    house: House,
+    stack: Stack,
     used: BTreeSet<u32>,
 }
 
 impl Stage {
     async fn new() -> Self {
-        Self { house: House::new(40, ALL).await, used: BTreeSet::new() }
+        Self { stack: Stack::new(40, ALL).await, used: BTreeSet::new() }
     }
 
     fn control(&self) -> Control {
-        self.house.simulator.control()
+        self.stack.simulator.control()
     }
 
     /// A device that nothing has befallen yet.
@@ -68,9 +68,9 @@ impl Stage {
         self.used.insert(device.id);
         if kind == Kind::Synchronous {
             let id = json!({"device_id": device.id}).to_string();
-            assert_eq!(self.house.ask("async/remove", &id).await["result"], "ok");
+            assert_eq!(self.stack.ask("async/remove", &id).await["result"], "ok");
             let ip = json!({"ip": device.ip, "ssl": ssl}).to_string();
-            assert_eq!(self.house.ask("connect", &ip).await["result"], "ok");
+            assert_eq!(self.stack.ask("connect", &ip).await["result"], "ok");
         }
         device
     }
@@ -134,7 +134,7 @@ impl Stage {
         control.apply_fault(&Fault::latency(LATENCY));
         let request = request.to_string();
         let (answer, ()) =
-            tokio::join!(self.house.ask(command, &request), self.befall(&device, fate));
+            tokio::join!(self.stack.ask(command, &request), self.befall(&device, fate));
         control.apply_fault(&Fault::latency(Duration::ZERO));
         control.apply_fault(&Fault::Heal);
         let what = format!("{command} {mode} {kind:?} {fate:?}: {answer}");
@@ -168,7 +168,7 @@ impl Stage {
         }
         if matches!(fate, Lost(_) | GoneAndLost | GoneLateAndLost) {
             patiently("the link is back", async {
-                while self.house.ask("pending", "{}").await["result"] != "ok" {}
+                while self.stack.ask("pending", "{}").await["result"] != "ok" {}
             })
             .await;
         }
@@ -302,7 +302,7 @@ async fn one_of_several_that_fails_holds_up_no_other() {
         eventually("the others are back", || back.iter().all(is_back).then_some(())).await;
         Instant::now()
     };
-    let asked = stage.house.ask("ssl/enable", &request);
+    let asked = stage.stack.ask("ssl/enable", &request);
     let (answer, came_back) = tokio::join!(asked, the_others_come_back);
     assert!(came_back.elapsed() > Duration::from_secs(1), "not only when there was no time left");
     assert_eq!(answer["result"], "partial", "{answer}");
@@ -325,20 +325,20 @@ async fn a_device_that_dials_in_is_let_in_before_its_ssl_is_changed() {
     let mut stage = Stage::new().await;
     let device = stage.device(Kind::DialsIn, false).await;
     let control = stage.control();
-    let house = &stage.house;
+    let stack = &stage.stack;
     let request = json!({"device_id": device.id}).to_string();
-    let emptied = house.ask("accept_filter/set", r#"{"device_ids":[]}"#).await;
+    let emptied = stack.ask("accept_filter/set", r#"{"device_ids":[]}"#).await;
     assert_eq!(emptied["result"], "ok", "{emptied}");
-    let answer = house.ask("ssl/enable", &request).await;
+    let answer = stack.ask("ssl/enable", &request).await;
     assert_eq!(answer["result"], "ok", "{answer}");
     assert_eq!(steps(&answer), ["filter_added ok", "ssl_enabled ok", "connected ok"]);
     assert_eq!(control.filter().device_i_ds, [device.id]);
     // Whom the filter lets in already is not added.
-    let answer = house.ask("ssl/disable", &request).await;
+    let answer = stack.ask("ssl/disable", &request).await;
     assert_eq!(steps(&answer), ["ssl_disabled ok", "connected ok"], "{answer}");
     let open = r#"{"allow_all":true}"#;
-    assert_eq!(house.ask("accept_filter/set", open).await["result"], "ok");
-    let answer = house.ask("ssl/enable", &request).await;
+    assert_eq!(stack.ask("accept_filter/set", open).await["result"], "ok");
+    let answer = stack.ask("ssl/enable", &request).await;
     assert_eq!(steps(&answer), ["ssl_enabled ok", "connected ok"], "{answer}");
     assert!(control.filter().device_i_ds.is_empty());
 }
@@ -357,7 +357,7 @@ async fn what_is_already_so_is_left_as_it_is() {
         ("ssl/enable", json!({"device_id": registered.id}).to_string(), &["already ok"]),
         ("ssl/disable", json!({"device_id": by_connect.id}).to_string(), &["already ok"]),
     ] {
-        let answer = stage.house.ask(command, &request).await;
+        let answer = stage.stack.ask(command, &request).await;
         assert_eq!(answer["result"], "ok", "{answer}");
         assert_eq!(steps(&answer), expected, "{answer}");
         assert_eq!(answer["data"]["device_ids"].as_array().unwrap().len(), 1, "{answer}");
@@ -377,12 +377,12 @@ async fn what_the_configuration_declares_is_not_contradicted() {
         "devices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
         device.id, device.ip
     );
-    let house = House::with(broker, simulator, ALL, &declared).await;
+    let stack = Stack::with(broker, simulator, ALL, &declared).await;
     let line = format!("gateways.lobby.devices.{}.connect", device.id);
     let id = json!({"device_id": device.id});
     let mode = json!({"device_id": device.id, "mode": "device_to_server"});
     for (command, request) in [("async/remove", &id), ("ssl/enable", &id), ("mode/set", &mode)] {
-        let answer = house.ask(command, &request.to_string()).await;
+        let answer = stack.ask(command, &request.to_string()).await;
         let (code, message) = super::refusal(&answer);
         assert_eq!(code, "invalid_request");
         assert!(message.contains(&line), "{message}");

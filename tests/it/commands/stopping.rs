@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator, Timing};
 
-use super::{ALL, House, refusal};
+use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
@@ -14,9 +14,9 @@ use crate::harness::watcher::{Watcher, publish};
 /// Longer than any of this takes.
 const HANGS: Duration = Duration::from_secs(60);
 
-fn ask(house: &House, command: &str, request: &Value) {
+fn ask(stack: &Stack, command: &str, request: &Value) {
     let (topic, request) = (format!("gsdk/lobby/request/{command}"), request.to_string());
-    publish(house.broker.port, &["-t", &topic, "-m", &request]);
+    publish(stack.broker.port, &["-t", &topic, "-m", &request]);
 }
 
 /// The audit line of this command.
@@ -28,20 +28,20 @@ fn line<'a>(log: &'a str, command: &str) -> &'a str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
-    let mut house = House::new(3, ALL).await;
-    let watcher = Watcher::start(house.broker.port).await;
-    let control = house.simulator.control();
+    let mut stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let control = stack.simulator.control();
     let id = control.managed()[0].device_id;
     control.apply_fault(&Fault::latency(HANGS));
-    ask(&house, "slaves/set", &json!({"slaves": [{"device_id": id}], "requested_by": "Ann"}));
-    ask(&house, "disconnect_all", &json!({"transaction": 5}));
-    ask(&house, "pending", &json!({}));
+    ask(&stack, "slaves/set", &json!({"slaves": [{"device_id": id}], "requested_by": "Ann"}));
+    ask(&stack, "disconnect_all", &json!({"transaction": 5}));
+    ask(&stack, "pending", &json!({}));
     eventually("both are asked for", || {
         let calls = control.calls();
         (calls.contains_key("SetSlaveDevice") && calls.contains_key("GetPendingList")).then_some(())
     })
     .await;
-    let (status, log) = house.bridge.terminate().await;
+    let (status, log) = stack.bridge.terminate().await;
     assert_eq!(status.code(), Some(0), "{log}");
     for (command, code, words) in [
         ("slaves/set", "interrupted", "not known"),
@@ -62,28 +62,28 @@ async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
 
 /// Without a broker nobody is answered, and the log and the next process say it all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_with_steps_is_told_by_the_next_process_too() {
+async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     let broker = Mosquitto::start("").await;
     // The device takes a minute to dial the gateway once it is told to.
     let timing = Timing { dial_interval_ms: 60_000, ..Timing::fast() };
     let settings = Settings { timing, ..Settings::fast(3) };
     let simulator = Simulator::start(settings).await.unwrap();
-    let mut house = House::with(broker, simulator, ALL, "").await;
-    let control = house.simulator.control();
+    let mut stack = Stack::with(broker, simulator, ALL, "").await;
+    let control = stack.simulator.control();
     let device = || control.devices()[0].clone();
     eventually("it is connected", || {
         let managed = control.managed();
         managed.iter().any(|row| row.device_id == device().id && row.status > 0).then_some(())
     })
     .await;
-    ask(&house, "mode/set", &json!({"device_id": device().id, "mode": "device_to_server"}));
+    ask(&stack, "mode/set", &json!({"device_id": device().id, "mode": "device_to_server"}));
     eventually("it is changed", || (device().mode == Mode::DeviceToServer).then_some(())).await;
-    house.broker.kill();
-    let (_, log) = house.bridge.terminate().await;
+    stack.broker.kill();
+    let (_, log) = stack.bridge.terminate().await;
     assert!(line(&log, "mode/set").contains("outcome=\"interrupted\""), "{log}");
-    house.broker.restart().await;
-    let watcher = Watcher::start(house.broker.port).await;
-    house.bridge.restart();
+    stack.broker.restart().await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    stack.bridge.restart();
     let topic = "gsdk/bridge/event/command_interrupted";
     let told = watcher.see(topic, |seen| seen.topic == topic).await.json();
     let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|it| &it["step"]).collect();

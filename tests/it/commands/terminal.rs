@@ -1,29 +1,29 @@
 //! `gsdk2mqtt ctl` in a real terminal (that of `script`), where it asks, colours and fits.
 
-use super::ctl::Desk;
+use super::ctl::Cli;
 use crate::harness::bridge::PROGRAM;
 use crate::harness::eventually;
 use crate::harness::terminal::Terminal;
 use gsdk2mqtt::simulator::Fault;
 
 /// Runs a `ctl` in a terminal of so many columns, with these variables.
-fn ctl(desk: &Desk, columns: u16, variables: &str, words: &str) -> Terminal {
-    let config = desk.dir.path().join("config.toml");
+fn ctl(cli: &Cli, columns: u16, variables: &str, words: &str) -> Terminal {
+    let config = cli.dir.path().join("config.toml");
     let command = format!("{PROGRAM} ctl --config {} {words}", config.display());
     Terminal::run(columns, variables, &command)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_concerns_every_device_is_asked_first() {
-    let desk = Desk::new(3).await;
-    let control = desk.simulator.control();
+    let cli = Cli::new(3).await;
+    let control = cli.simulator.control();
     for (words, method) in [
         ("disconnect-all", "DisconnectAll"),
         ("accept-filter allow-all", "SetAcceptFilter"),
         ("accept-filter set --allow-all", "SetAcceptFilter"),
     ] {
         for no in ["n\n", "\n", "what?\n"] {
-            let mut terminal = ctl(&desk, 100, "", words);
+            let mut terminal = ctl(&cli, 100, "", words);
             terminal.shows("Continue? [y/N]").await;
             terminal.types(no);
             let (code, shown) = terminal.ends().await;
@@ -35,7 +35,7 @@ async fn what_concerns_every_device_is_asked_first() {
     for (words, method) in
         [("disconnect-all", "DisconnectAll"), ("accept-filter allow-all", "SetAcceptFilter")]
     {
-        let mut terminal = ctl(&desk, 100, "", words);
+        let mut terminal = ctl(&cli, 100, "", words);
         terminal.shows("Continue? [y/N]").await;
         terminal.types("y\n");
         assert_eq!(terminal.ends().await.0, 0);
@@ -43,7 +43,7 @@ async fn what_concerns_every_device_is_asked_first() {
     }
     // Nobody is asked who has said it already, nor for what takes away.
     for words in ["disconnect-all --yes", "accept-filter allow-all off"] {
-        let (code, shown) = ctl(&desk, 100, "", words).ends().await;
+        let (code, shown) = ctl(&cli, 100, "", words).ends().await;
         assert_eq!(code, 0, "{shown}");
         assert!(!shown.contains("Continue?"), "{shown}");
     }
@@ -51,8 +51,8 @@ async fn what_concerns_every_device_is_asked_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
-    let desk = Desk::new(10).await;
-    let terminal = ctl(&desk, 80, "", "search --wait 1.5");
+    let cli = Cli::new(10).await;
+    let terminal = ctl(&cli, 80, "", "search --wait 1.5");
     terminal.shows("searching the subnet: 0 of 1.5 s").await;
     terminal.shows("searching the subnet: 1 of 1.5 s").await;
     let (code, shown) = terminal.ends().await;
@@ -63,19 +63,19 @@ async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
     let bare = table.replace("\x1b[1m", "").replace("\x1b[0m", "");
     assert!(bare.lines().all(|line| line.len() <= 80), "{bare}");
     assert!(bare.contains("no room for SERVER"), "{bare}");
-    for device in desk.simulator.control().devices() {
+    for device in cli.simulator.control().devices() {
         assert!(bare.contains(&device.id.to_string()), "{bare}");
     }
-    let (_, shown) = ctl(&desk, 200, "", "search --wait 0.1").ends().await;
+    let (_, shown) = ctl(&cli, 200, "", "search --wait 0.1").ends().await;
     assert!(shown.contains("SERVER") && !shown.contains("no room"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_is_interrupted_is_told_as_unknown() {
-    let desk = Desk::new(3).await;
-    desk.simulator.control().apply_fault(&Fault::latency(std::time::Duration::from_secs(60)));
-    let ip = desk.simulator.control().devices()[0].ip;
-    let mut terminal = ctl(&desk, 100, "", &format!("connect {ip}"));
+async fn a_change_that_is_interrupted_is_reported_as_unknown() {
+    let cli = Cli::new(3).await;
+    cli.simulator.control().apply_fault(&Fault::latency(std::time::Duration::from_secs(60)));
+    let ip = cli.simulator.control().devices()[0].ip;
+    let mut terminal = ctl(&cli, 100, "", &format!("connect {ip}"));
     terminal.shows("waiting for the gateway: 1 s").await;
     terminal.types("\x03");
     let (code, shown) = terminal.ends().await;
@@ -85,24 +85,24 @@ async fn a_change_that_is_interrupted_is_told_as_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_are_for_terminals_whose_user_wants_them() {
-    let desk = Desk::new(3).await;
-    let control = desk.simulator.control();
+    let cli = Cli::new(3).await;
+    let control = cli.simulator.control();
     control.apply_fault(&Fault::Manage);
     eventually("a device is connected", || {
         control.managed().iter().any(|row| row.status == 1).then_some(())
     })
     .await;
     let green = "\x1b[32mtcp_connected\x1b[0m";
-    let (_, shown) = ctl(&desk, 100, "", "devices").ends().await;
+    let (_, shown) = ctl(&cli, 100, "", "devices").ends().await;
     assert!(shown.contains(green), "{shown:?}");
     for variables in ["NO_COLOR=1", "TERM=dumb"] {
-        let (_, shown) = ctl(&desk, 100, variables, "devices").ends().await;
+        let (_, shown) = ctl(&cli, 100, variables, "devices").ends().await;
         assert!(shown.contains("tcp_connected") && !shown.contains("\x1b["), "{shown:?}");
     }
-    let (_, out, err) = desk.run("devices").await;
+    let (_, out, err) = cli.run("devices").await;
     assert!(out.contains("tcp_connected"), "{out}");
     assert!(!out.contains('\x1b') && !err.contains('\x1b'), "{out:?} {err:?}");
-    let mut terminal = ctl(&desk, 100, "", "watch");
+    let mut terminal = ctl(&cli, 100, "", "watch");
     terminal.shows(green.trim_end_matches("\x1b[0m")).await;
     // Ctrl-C, as the terminal sends it.
     terminal.types("\x03");
@@ -126,17 +126,17 @@ fn timeless(line: &str) -> String {
 /// it says.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_session_in_the_documentation_is_what_happens() {
-    let desk = Desk::new(10).await;
-    let control = desk.simulator.control();
+    let cli = Cli::new(10).await;
+    let control = cli.simulator.control();
     let text = std::fs::read_to_string("docs/ctl.md").unwrap();
     let (_, section) = text.split_once("## The tutorial's session").unwrap();
     let mut blocks = section.split("```").skip(1).step_by(2);
     let config = blocks.next().unwrap().strip_prefix("toml\n").unwrap();
-    let ca_file = format!("{:?}", desk.dir.path().join("ca.crt"));
+    let ca_file = format!("{:?}", cli.dir.path().join("ca.crt"));
     let config = config
-        .replace("\"127.0.0.1:4000\"", &format!("\"{}\"", desk.simulator.address()))
+        .replace("\"127.0.0.1:4000\"", &format!("\"{}\"", cli.simulator.address()))
         .replace("\"ca.crt\"", &ca_file);
-    std::fs::write(desk.dir.path().join("config.toml"), config).unwrap();
+    std::fs::write(cli.dir.path().join("config.toml"), config).unwrap();
     let session = blocks.next().unwrap().trim();
     let steps: Vec<&str> = session.split("$ gsdk2mqtt ctl ").skip(1).collect();
     assert!(steps.len() > 10, "{session}");
@@ -157,7 +157,7 @@ async fn the_session_in_the_documentation_is_what_happens() {
             (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
         })
         .await;
-        let mut terminal = ctl(&desk, 110, "NO_COLOR=1", words);
+        let mut terminal = ctl(&cli, 110, "NO_COLOR=1", words);
         if expected.contains("[y/N]") {
             terminal.shows("[y/N]").await;
             terminal.types("y\n");

@@ -26,7 +26,7 @@ fn is_as_listed(port: u16, simulator: &gsdk2mqtt::simulator::Simulator) -> bool 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_stream_never_told_is_found_within_one_audit_and_a_second_look() {
+async fn what_the_stream_never_reported_is_found_within_one_audit_and_a_second_look() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;

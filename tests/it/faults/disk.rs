@@ -110,7 +110,7 @@ fn check_chains(watcher: &Watcher) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount a file system: make test-root"]
-async fn a_disk_that_is_full_is_survived_told_and_healed_once_there_is_room() {
+async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;

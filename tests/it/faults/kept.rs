@@ -164,7 +164,7 @@ async fn a_log_that_was_cut_ends_the_chain_and_no_event_id_is_used_twice() {
 
 /// Aim: a state directory that is removed while it is in use is noticed, also when nothing happens.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_is_removed_under_the_bridge_is_noticed_told_and_made_anew() {
+async fn a_directory_that_is_removed_under_the_bridge_is_noticed_reported_and_created_again() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
@@ -220,7 +220,7 @@ async fn a_stop_after_the_directory_was_removed_keeps_what_it_says_it_keeps() {
 
 /// Aim: what was dropped is told by `events_lost`, though the process that dropped it has ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_lost_tells_what_was_dropped_before_the_start_too() {
+async fn events_lost_reports_what_was_dropped_before_the_start_too() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;

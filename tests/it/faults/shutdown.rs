@@ -52,7 +52,7 @@ async fn a_stop_with_a_frozen_broker_and_a_frozen_gateway_ends_in_time_and_loses
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_with_much_to_tell_and_a_slow_broker_says_offline_and_loses_nothing() {
+async fn a_stop_with_much_to_report_and_a_slow_broker_says_offline_and_loses_nothing() {
     let broker = Mosquitto::start("max_inflight_messages 2\nmax_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
@@ -82,7 +82,7 @@ async fn a_stop_with_much_to_tell_and_a_slow_broker_says_offline_and_loses_nothi
 /// Aim: what waits survives a start with a smaller outbox and another name; what has no place is
 /// dropped, counted and told, never passed over.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_with_another_configuration_goes_on_with_the_chain() {
+async fn a_start_with_another_configuration_continues_with_the_chain() {
     let mut broker = Mosquitto::start("max_queued_messages 0").await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(broker.port, "")

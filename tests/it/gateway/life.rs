@@ -21,7 +21,7 @@ use crate::harness::certificates::Ca;
 /// told. Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle
 /// for several keep-alive intervals before, so that only answers to pings are a sign of life.
 #[tokio::test]
-async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_told() {
+async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
     let ca = Ca::new();
     for lazy_headers in [false, true] {
         let state = State { lazy_headers, ..State::default() };

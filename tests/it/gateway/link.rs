@@ -179,7 +179,7 @@ async fn a_connection_that_takes_no_more_calls_is_given_up() {
 }
 
 #[tokio::test]
-async fn attempts_that_fail_are_told_until_one_succeeds() {
+async fn attempts_that_fail_are_reported_until_one_succeeds() {
     let ca = Ca::new();
     let state = State::default();
     *state.refuse.lock().unwrap() = Some(Code::PermissionDenied);
@@ -198,7 +198,7 @@ async fn attempts_that_fail_are_told_until_one_succeeds() {
 /// hundred changes; the stream is dropped, and only what was in the queue and the loss are handed
 /// on.
 #[tokio::test]
-async fn a_full_queue_drops_the_stream_and_is_told() {
+async fn a_full_queue_drops_the_stream_and_is_reported() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 11);
@@ -224,7 +224,7 @@ async fn a_full_queue_drops_the_stream_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_told_with_its_cause() {
+async fn a_cut_connection_is_reported_with_its_cause() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let proxy = Proxy::before(peer.address).await;

@@ -53,7 +53,7 @@ async fn tls_1_2_and_1_3_and_a_server_without_alpn_are_taken() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_is_told_with_the_name_to_set() {
+async fn a_wrong_name_is_reported_with_the_name_to_set() {
     let ca = Ca::new();
     let address = served(ca.for_names(&["gateway.local", "10.0.0.5"]).tls()).await;
     let mut options = lobby(&address.to_string(), &ca.file());
@@ -79,7 +79,7 @@ async fn a_wrong_name_is_told_with_the_name_to_set() {
 }
 
 #[tokio::test]
-async fn a_certificate_without_san_is_told_with_its_remedy() {
+async fn a_certificate_without_san_is_reported_with_its_remedy() {
     let ca = Ca::new();
     let address = served(ca.for_names(&[]).tls()).await;
     let (code, line) = complaint(&lobby(&address.to_string(), &ca.file())).await;
@@ -93,7 +93,7 @@ async fn a_certificate_without_san_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_certificate_outside_its_time_is_told_with_both_clocks() {
+async fn a_certificate_outside_its_time_is_reported_with_both_clocks() {
     let ca = Ca::new();
     let address = served(ca.valid_between(2020, 2022).tls()).await;
     let (code, line) = complaint(&lobby(&address.to_string(), &ca.file())).await;
@@ -115,7 +115,7 @@ async fn a_certificate_outside_its_time_is_told_with_both_clocks() {
 }
 
 #[tokio::test]
-async fn another_ca_is_told_with_its_name() {
+async fn another_ca_is_reported_with_its_name() {
     let (ours, theirs) = (Ca::called("Our CA"), Ca::called("Their CA"));
     let address = served(theirs.for_names(&["127.0.0.1"]).tls()).await;
     let (code, line) = complaint(&lobby(&address.to_string(), &ours.file())).await;
@@ -137,7 +137,7 @@ async fn another_ca_is_told_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_ca_as_a_server_certificate_is_told() {
+async fn a_ca_as_a_server_certificate_is_reported() {
     let ca = Ca::new();
     for trusted in [&ca, &Ca::called("Our CA")] {
         let address = served(ca.itself().tls()).await;
@@ -152,7 +152,7 @@ async fn a_ca_as_a_server_certificate_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
+async fn a_certificate_of_x509_version_1_is_reported_with_its_remedy() {
     let ca_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca_file.path(), version_1::CA).unwrap();
     let address = served(tls_with_version_1()).await;
@@ -164,7 +164,7 @@ async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_useless_ca_file_is_told_and_taken_up_once_mended() {
+async fn a_useless_ca_file_is_reported_and_taken_up_once_mended() {
     let ca = Ca::new();
     let address = served(ca.for_names(&["127.0.0.1"]).tls()).await;
     let path = ca.folder().join("other.crt");
@@ -201,7 +201,7 @@ async fn a_useless_ca_file_is_told_and_taken_up_once_mended() {
 }
 
 #[tokio::test]
-async fn an_address_where_no_gateway_answers_is_told() {
+async fn an_address_where_no_gateway_answers_is_reported() {
     let ca = Ca::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -258,7 +258,7 @@ async fn crude(answer: &'static [u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_peer_without_tls_is_told() {
+async fn a_peer_without_tls_is_reported() {
     let ca = Ca::new();
     // Frames of HTTP/2 without TLS: the settings of a gRPC server; and an HTTP/1 server's words.
     let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x40, 0];
@@ -282,7 +282,7 @@ async fn a_peer_without_tls_is_told() {
 
 /// A web server, say, that negotiates HTTP/1.1, or speaks it without negotiating.
 #[tokio::test]
-async fn a_peer_without_http2_is_told() {
+async fn a_peer_without_http2_is_reported() {
     let ca = Ca::new();
     let mut tls = ca.for_names(&["127.0.0.1"]).tls();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -317,7 +317,7 @@ async fn a_peer_without_http2_is_told() {
 }
 
 #[tokio::test]
-async fn a_master_gateway_that_wants_a_certificate_is_told() {
+async fn a_master_gateway_that_wants_a_certificate_is_reported() {
     let ca = Ca::new();
     for old in [true, false] {
         let tls = ca.for_names(&["127.0.0.1"]).mutual_tls(&ca, old);
@@ -357,7 +357,7 @@ async fn hanging_up_before(server: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_master_gateway_that_hangs_up_without_an_alert_is_told_all_the_same() {
+async fn a_master_gateway_that_hangs_up_without_an_alert_is_reported_all_the_same() {
     let ca = Ca::new();
     for old in [true, false] {
         let server = served(ca.for_names(&["127.0.0.1"]).mutual_tls(&ca, old)).await;
@@ -372,7 +372,7 @@ async fn a_master_gateway_that_hangs_up_without_an_alert_is_told_all_the_same() 
 }
 
 #[tokio::test]
-async fn a_gateway_that_knows_neither_service_is_told() {
+async fn a_gateway_that_knows_neither_service_is_reported() {
     let ca = Ca::new();
     let state = State::default();
     *state.refuse.lock().unwrap() = Some(tonic::Code::Unimplemented);

@@ -61,7 +61,7 @@ impl Watching {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_tells_who_is_down_first_and_is_live() {
+async fn the_page_reports_who_is_down_first_and_is_live() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(4).await;
     let control = gateway.control();

@@ -130,7 +130,7 @@ fn unzipped(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_compressed_for_those_who_ask_and_for_nobody_else() {
+async fn answers_are_compressed_for_those_who_ask_and_for_no_other() {
     let (bridge, _held) = started(450).await;
     let with = |path: &str, accept: &str| {
         format!("GET {path} HTTP/1.0|Host: localhost|Accept-Encoding: {accept}||")

@@ -155,7 +155,7 @@ async fn taking_over() -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_taken_over_is_told_and_tried_again_at_once() {
+async fn a_session_taken_over_is_reported_and_tried_again_at_once() {
     let mut session = spawn(settings(taking_over().await, Protocol::V5));
     let (reason, taken_over, retry_in) = disconnected(&mut session).await;
     assert!(taken_over, "{reason}");
@@ -222,7 +222,7 @@ async fn what_the_broker_would_end_the_connection_over_is_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_without_retained_messages_is_told_what_to_allow() {
+async fn a_broker_without_retained_messages_is_reported_what_to_allow() {
     let broker = Mosquitto::start("retain_available false").await;
     let reason = unreachable(&mut spawn(settings(broker.port, Protocol::V5))).await;
     assert!(reason.contains("it keeps no retained messages"), "{reason}");

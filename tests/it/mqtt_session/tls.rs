@@ -54,7 +54,7 @@ async fn a_broker_with_a_private_ca_is_trusted_by_its_file() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_wrong_is_told_with_its_remedy() {
+async fn a_certificate_that_is_wrong_is_reported_with_its_remedy() {
     let (ca, other) = (Ca::new(), Ca::called("another CA"));
     let right = Certified::of(&["127.0.0.1"]);
     for (broker, trusted, words) in [
@@ -68,7 +68,7 @@ async fn a_certificate_that_is_wrong_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
+async fn a_certificate_of_x509_version_1_is_reported_with_its_remedy() {
     let dir = TempDir::new().unwrap();
     let ca_file = dir.path().join("ca.crt");
     std::fs::write(&ca_file, version_1::CA).unwrap();
@@ -85,7 +85,7 @@ async fn a_certificate_of_x509_version_1_is_told_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn tls_and_plain_mixed_up_are_told() {
+async fn tls_and_plain_mixed_up_are_reported() {
     let ca = Ca::new();
     let secure = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
     let reason = refused(settings(secure.port, Protocol::V5)).await;
@@ -96,7 +96,7 @@ async fn tls_and_plain_mixed_up_are_told() {
 }
 
 #[tokio::test]
-async fn a_broker_that_wants_our_certificate_gets_it_or_is_told() {
+async fn a_broker_that_wants_our_certificate_gets_it_or_is_reported() {
     let ca = Ca::new();
     let extra = "require_certificate true";
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), extra).await;

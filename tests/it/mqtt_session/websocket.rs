@@ -16,8 +16,8 @@ use super::{acked, connected, message, publish, settings, subscribed, wait_for};
 use crate::harness::bridge::Setup;
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::mosquitto::{Mosquitto, free_port};
-use crate::harness::{patiently, simulator};
 use crate::harness::watcher::Watcher;
+use crate::harness::{patiently, simulator};
 
 /// A broker, and the port of its listener for WebSocket.
 async fn broker(tls: Option<&Ca>) -> (Mosquitto, u16) {
@@ -133,7 +133,7 @@ async fn front(ca: &Ca, broker: u16, demands: Demands) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_told() {
+async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_reported() {
     let ca = Ca::new();
     let (broker, websocket) = broker(None).await;
     let demands = || Demands { alpn: b"mqtt", name: "localhost" };
@@ -174,7 +174,7 @@ async fn answering(answer: &'static str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_websocket_of_mqtt_is_told_with_the_remedy() {
+async fn what_is_no_websocket_of_mqtt_is_reported_with_the_remedy() {
     let (plain, _) = broker(None).await;
     let ca = Ca::new();
     let (_secure, with_tls) = broker(Some(&ca)).await;
@@ -188,10 +188,8 @@ async fn what_is_no_websocket_of_mqtt_is_told_with_the_remedy() {
         (with_tls, "wss:// if it speaks TLS"),
     ] {
         let settings = over(port, "/mqtt", Protocol::V5);
-        let limits = gsdk2mqtt::mqtt::Limits {
-            connect_deadline: Duration::from_secs(2),
-            ..settings.limits
-        };
+        let limits =
+            gsdk2mqtt::mqtt::Limits { connect_deadline: Duration::from_secs(2), ..settings.limits };
         let reason = refused(Settings { limits, ..settings }).await;
         assert!(reason.contains(words), "{words} in {reason}");
         assert!(reason.contains("mqtt.url"), "{reason}");

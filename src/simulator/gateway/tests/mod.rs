@@ -141,7 +141,7 @@ fn an_absent_device_is_tried_for_ever() {
 }
 
 #[test]
-fn older_gateways_do_not_tell_their_tries() {
+fn older_gateways_do_not_report_their_tries() {
     let mut gateway = gateway_with(Rules { timing: Timing::default(), reports_tries: false });
     gateway.add_async(0, &[info(PLAIN, false)]).unwrap();
     assert_eq!(reported_of(&mut gateway, 1_000, PLAIN), [1]);
