@@ -88,8 +88,7 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     };
     match &args.output {
         None => print(&text)?,
-        Some(path) => tokio::fs::write(path, text)
-            .await
+        Some(path) => std::fs::write(path, text)
             .with_context(|| format!("cannot write {}", path.display()))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -103,7 +103,7 @@ async fn answers_that_a_slow_broker_does_not_take_do_not_grow_the_memory() {
     const REQUESTS: u32 = 300;
     let broker = Mosquitto::start("").await;
     let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(1_000).await;
+    let simulator = crate::harness::simulator(500).await;
     let setup = Setup::new(proxy.port, "max_answer = \"1MiB\"");
     let bridge = setup.gateway("lobby", &simulator, "").start();
     ready_on_connection(&bridge, broker.port, 1).await;
