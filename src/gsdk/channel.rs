@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
-use super::goaway::{GoAwayReader, PingsRejected};
+use super::goaway::{self, PingsRejected};
 use super::options::GatewayOptions;
 use crate::net::Stream;
 
@@ -61,7 +61,7 @@ pub(crate) async fn open(
             .keep_alive_while_idle(true),
         KeepAlive::Calls => endpoint,
     };
-    let (stream, pings_rejected) = GoAwayReader::new(stream);
+    let (stream, pings_rejected) = goaway::watch(stream);
     let socket = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = tower::service_fn(move |_| {
         let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -3,13 +3,11 @@
 //! grpc-go names in it the newest stream as processed. h2 then fails that stream as it fails one of
 //! a connection that broke, so the reason is read here, below HTTP/2.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
 const GOAWAY: u8 = 7;
 const ENHANCE_YOUR_CALM: [u8; 4] = 0xb_u32.to_be_bytes();
@@ -17,16 +15,8 @@ const HEAD_LEN: usize = 9;
 /// The head of a GOAWAY, the newest stream, and the error code.
 const GOAWAY_LEN: usize = HEAD_LEN + 8;
 
-/// Whether a connection was ended because of pings; shared by its socket and its user.
+/// Whether the gateway has ended a connection because of pings.
 pub(crate) type PingsRejected = Arc<AtomicBool>;
-
-/// A connection whose received frames are followed.
-#[derive(Debug)]
-pub(crate) struct GoAwayReader<S> {
-    stream: S,
-    frames: Frames,
-    pings_rejected: PingsRejected,
-}
 
 /// The frame that is being received.
 #[derive(Debug, Default)]
@@ -63,59 +53,18 @@ impl Frames {
     }
 }
 
-impl<S> GoAwayReader<S> {
-    pub(crate) fn new(stream: S) -> (Self, PingsRejected) {
-        let pings_rejected = PingsRejected::default();
-        let reader =
-            Self { stream, frames: Frames::default(), pings_rejected: pings_rejected.clone() };
-        (reader, pings_rejected)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for GoAwayReader<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.frames.follow(&buf.filled()[before..]) {
-            this.pings_rejected.store(true, Ordering::Relaxed);
+/// The same connection, and whether the gateway has ended it because of pings.
+pub(crate) fn watch<S: AsyncRead>(
+    stream: S,
+) -> (InspectReader<S, impl FnMut(&[u8])>, PingsRejected) {
+    let pings_rejected = PingsRejected::default();
+    let (mut frames, found) = (Frames::default(), pings_rejected.clone());
+    let inspect = move |bytes: &[u8]| {
+        if frames.follow(bytes) {
+            found.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for GoAwayReader<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    };
+    (InspectReader::new(stream, inspect), pings_rejected)
 }
 
 #[cfg(test)]
