@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use crate::fleet::{DeviceType, Fleet, GatewayEvent, GatewayIndex, Output};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
 use crate::store::history::{Observation, SpanState};
 
@@ -28,7 +28,7 @@ impl Observations {
         &mut self.pending
     }
 
-    /// The wall clock was set by so many milliseconds, and shows `after`.
+    /// The wall clock was set by `by_ms` milliseconds, to `after`.
     pub(crate) fn clock_set(&mut self, by_ms: i64, after: Moment) {
         self.pending
             .push(Observation::ClockSet { before: after.plus(by_ms.saturating_neg()), after });
@@ -54,12 +54,22 @@ impl Observations {
                 Observation::Device { gateway, device_id, device_type, state, until, from }
             }),
             Output::State { gateway, device_id } => {
-                name(*gateway).zip(seen(fleet, *gateway, *device_id)).map(|(name, device)| {
-                    let (state, device_type) = device;
-                    let (gateway, device_id, at) = (name, *device_id, clock.now());
-                    let (until, from) = (at, at);
-                    Observation::Device { gateway, device_id, device_type, state, until, from }
-                })
+                name(*gateway).zip(seen(fleet, *gateway, *device_id)).and_then(
+                    |(gateway, device)| {
+                        let (state, device_type) = device;
+                        // The event of the same change was observed before its state.
+                        let is_repeat = self.ends_with(&gateway, *device_id, state);
+                        let (device_id, until, from) = (*device_id, clock.now(), clock.now());
+                        (!is_repeat).then_some(Observation::Device {
+                            gateway,
+                            device_id,
+                            device_type,
+                            state,
+                            until,
+                            from,
+                        })
+                    },
+                )
             }
             Output::Forgotten { gateway, device_id } => name(*gateway).map(|gateway| {
                 let (state, device_type) = (SpanState::Absent, None);
@@ -81,6 +91,15 @@ impl Observations {
             | Output::RequestList(_) => None,
         };
         self.pending.extend(observation);
+    }
+
+    /// Whether the last observation is this one.
+    fn ends_with(&self, in_gateway: &GatewayName, id: DeviceId, now: SpanState) -> bool {
+        matches!(
+            self.pending.last(),
+            Some(Observation::Device { gateway, device_id, state, .. })
+                if (gateway, *device_id, *state) == (in_gateway, id, now)
+        )
     }
 }
 
