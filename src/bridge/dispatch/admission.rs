@@ -1,11 +1,30 @@
 //! What forbids a request before its fields are read: the rate, its form, and the configuration.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::commands::{Failure, FailureCode, Refused, TokenBucket, transaction_of};
 use crate::config::{self, Config, Protocol};
 use crate::ids::{CommandName, CommandScope};
 use crate::mqtt;
+
+/// The least time between two events of refused changes.
+const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What limits the requests to a gateway, or to the bridge itself.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    requests: TokenBucket,
+    refusal_events: TokenBucket,
+}
+
+impl Limits {
+    /// Whether an event of a refused change may be published now.
+    pub(crate) fn take_refusal_event(&mut self) -> bool {
+        self.refusal_events.take(Instant::now())
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -30,9 +49,13 @@ impl Admission {
         Self { settings, is_v311 }
     }
 
-    /// A full bucket of `commands.rate`.
-    pub(crate) fn bucket(&self, now: Instant) -> TokenBucket {
-        TokenBucket::new(self.settings.rate.count.get(), self.settings.rate.per, now)
+    /// The limits of a gateway, or of the bridge itself.
+    pub(crate) fn limits(&self) -> Limits {
+        let (now, rate) = (Instant::now(), self.settings.rate);
+        Limits {
+            requests: TokenBucket::new(rate.count.get(), rate.per, now),
+            refusal_events: TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now),
+        }
     }
 
     pub(crate) fn permits_any(&self) -> bool {
@@ -52,11 +75,11 @@ impl Admission {
     pub(crate) fn admit(
         &self,
         request: &mqtt::Request,
-        bucket: &mut TokenBucket,
+        limits: &mut Limits,
     ) -> Result<(), Refused> {
         let size_max = self.settings.max_payload_bytes;
         let is_too_large = request.payload.len() > size_max;
-        let failure = if !bucket.take(request.requester.received) {
+        let failure = if !limits.requests.take(request.requester.received) {
             let (count, per_s) = (self.settings.rate.count, self.settings.rate.per.as_secs());
             let message = format!(
                 "more than {count} requests in {per_s} s (commands.rate); send fewer, or raise it"

@@ -7,22 +7,20 @@ mod history;
 mod response;
 mod task;
 
-use std::time::Duration;
-
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use crate::commands::{
     BridgeCommand, Command, Declared, DeclaredAs, Failure, Refused, Replay, ReplayCache, ReplayKey,
-    Response, Slot, TokenBucket, transaction_of,
+    Response, Slot, transaction_of,
 };
 use crate::config::{Config, Connect, Gateway};
 use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, GatewayName, Moment};
 use crate::mqtt::{self, Requester};
 use crate::payload::{LinkFacts, to_bytes};
-use admission::{Admission, command_name};
+use admission::{Admission, Limits, command_name};
 use audit::Target;
 use history::HistoryQueries;
 use response::{refusal, respond};
@@ -34,8 +32,6 @@ pub(crate) use task::{Finished, TaskMessage};
 
 /// Messages of tasks that wait for the loop. When full, the tasks wait, not the loop.
 const MESSAGES_MAX: usize = 1_024;
-/// The least time between two events of refused changes, of one gateway or of the bridge itself.
-const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the dispatcher reads of the loop's other parts.
 #[derive(Clone, Copy)]
@@ -84,21 +80,6 @@ struct GatewayCommands {
     limits: Limits,
 }
 
-/// What limits the requests to a gateway, or to the bridge itself.
-#[derive(Clone, Debug)]
-struct Limits {
-    requests: TokenBucket,
-    refusal_events: TokenBucket,
-}
-
-impl Limits {
-    fn new(admission: &Admission) -> Self {
-        let now = Instant::now();
-        let refusal_events = TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now);
-        Self { requests: admission.bucket(now), refusal_events }
-    }
-}
-
 impl CommandDispatcher {
     pub(crate) fn new(config: &Config) -> Self {
         let admission = Admission::new(config);
@@ -106,7 +87,7 @@ impl CommandDispatcher {
         Self {
             bridge: config.bridge_name.clone(),
             gateways: Vec::new(),
-            bridge_limits: Limits::new(&admission),
+            bridge_limits: admission.limits(),
             admission,
             replay_cache: ReplayCache::default(),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
@@ -125,7 +106,7 @@ impl CommandDispatcher {
         gateway: &Gateway,
         access: GatewayAccess,
     ) {
-        let (declared, limits) = (declared(gateway), Limits::new(&self.admission));
+        let (declared, limits) = (declared(gateway), self.admission.limits());
         self.gateways.push(GatewayCommands { name, declared, access, limits });
     }
 
@@ -201,7 +182,7 @@ impl CommandDispatcher {
     ) -> Result<Requested, Refused> {
         let mut commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
         let limits = commands.as_mut().map_or(&mut self.bridge_limits, |it| &mut it.limits);
-        self.admission.admit(request, &mut limits.requests)?;
+        self.admission.admit(request, limits)?;
         let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
         let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
@@ -333,7 +314,7 @@ impl CommandDispatcher {
             None => (None, &mut self.bridge_limits),
         };
         let is_change = command.parse().is_ok_and(CommandName::changes);
-        let audit = (is_change && limits.refusal_events.take(Instant::now()))
+        let audit = (is_change && limits.take_refusal_event())
             .then(|| Audit::refused(gateway, &response, payload));
         self.replies.push(Reply { response, requester, audit: audit.flatten() });
     }
