@@ -56,7 +56,7 @@ impl Clock {
         self.wall(self.steady())
     }
 
-    /// The wall clock's time at a steady moment.
+    /// Converts a moment of the steady clock into the wall clock's.
     #[must_use]
     pub(crate) const fn wall(&self, steady: Moment) -> Moment {
         steady.plus(self.wall_offset_ms)

@@ -161,7 +161,7 @@ fn parse_broker(text: &str) -> Option<Broker> {
 
 /// Names of protocols that a TLS handshake offers.
 pub(crate) fn alpn<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
-    /// What the handshake has room for.
+    /// The limit of a name in the handshake (RFC 7301), in bytes.
     const LEN_MAX: usize = 255;
     let names = Vec::<String>::deserialize(source)?;
     match names.iter().find(|name| name.is_empty() || name.len() > LEN_MAX) {

@@ -44,7 +44,8 @@ impl MasterSink {
         sent.map_err(|_| Disconnect::from_overflow(&Peer::Master(self.name.clone())))
     }
 
-    /// Reports while no link is up, waiting for room; false if the receiver is gone.
+    /// Reports while no link is up. Waits while the queue is full; returns false if the receiver
+    /// was dropped.
     pub(crate) async fn send(&self, report: MasterReport) -> bool {
         self.queue.send((self.name.clone(), report)).await.is_ok()
     }

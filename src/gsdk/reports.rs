@@ -60,7 +60,8 @@ impl ReportSink {
         sent.map_err(|_| Disconnect::from_overflow(&self.peer))
     }
 
-    /// Reports while no link is up, waiting for room; false if the receiver is gone.
+    /// Reports while no link is up. Waits while the queue is full; returns false if the receiver
+    /// was dropped.
     pub(crate) async fn send(&self, report: impl Into<LinkReport>) -> bool {
         self.queue.send((self.gateway, report.into())).await.is_ok()
     }

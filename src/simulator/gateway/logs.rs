@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::proto::event::EventLog;
 
-/// Entries that a device keeps; the oldest makes room.
+/// Entries that a device keeps; when full, the oldest is dropped.
 const ENTRIES_MAX: usize = 100;
 
 /// An entry's code, as devices number them.
@@ -16,7 +16,7 @@ pub(crate) enum LogCode {
 
 #[derive(Debug, Default)]
 struct DeviceLog {
-    /// The entries that made room.
+    /// The number of dropped entries.
     dropped: u32,
     /// Code and Unix seconds.
     entries: VecDeque<(LogCode, u32)>,
