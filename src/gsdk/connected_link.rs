@@ -121,7 +121,9 @@ impl<'a> ConnectedLink<'a> {
                 self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
                 self.reports.try_send(LinkEvent::ListFailed)?;
                 match error {
-                    Error::Broken { .. } => Err(error.into()),
+                    Error::Broken { .. } => {
+                        Err(Disconnect::from_call(self.client.connection(), error))
+                    }
                     _ => Ok(()),
                 }
             }
@@ -166,10 +168,7 @@ async fn keep_alive_by_calls(
                     return Disconnect::from_timeout(connection);
                 }
             }
-            Err(Error::Broken { status, .. }) => {
-                return Disconnect::from_transport(connection, &status);
-            }
-            Err(error) => return error.into(),
+            Err(error) => return Disconnect::from_call(connection, error),
         }
     }
 }

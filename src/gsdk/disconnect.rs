@@ -56,8 +56,16 @@ impl Disconnect {
             return Self::new(Kind::StreamEnded, ErrorCode::StreamEnded, message);
         };
         match connection.error(SUBSCRIBE_STATUS, status) {
-            Error::Broken { status, .. } => Self::from_transport(connection, &status),
             Error::Status { peer, status, .. } => Self::from_status(&peer, &status),
+            error => Self::from_call(connection, error),
+        }
+    }
+
+    /// From a call that failed on a link that was up. Whether a call or the stream notices first
+    /// that a connection broke is chance, and does not change the reason.
+    pub(crate) fn from_call(connection: &Connection, error: Error) -> Self {
+        match error {
+            Error::Broken { status, .. } => Self::from_transport(connection, &status),
             error => error.into(),
         }
     }
@@ -82,7 +90,7 @@ impl Disconnect {
     }
 
     /// From a broken connection.
-    pub(crate) fn from_transport(connection: &Connection, status: &Status) -> Self {
+    fn from_transport(connection: &Connection, status: &Status) -> Self {
         let options = connection.options();
         if connection.activity().idle_for() >= options.timing.keep_alive_timeout {
             return Self::from_timeout(connection);

@@ -294,7 +294,9 @@ impl MasterSession {
                 renewed.err()
             }
             Answer::Probed(probed) => match probed {
-                Err(Error::Deadline { .. }) => {
+                Err(Error::Deadline { deadline, .. })
+                    if self.master.connection().activity().idle_for() >= deadline =>
+                {
                     return Err(Disconnect::from_timeout(self.master.connection()));
                 }
                 probed => probed.err(),
@@ -303,7 +305,9 @@ impl MasterSession {
         self.report_token()?;
         match failed {
             // A stopping server (GOAWAY) may leave the streams open and accept no more calls.
-            Some(error @ (Error::Broken { .. } | Error::LoginRefused { .. })) => Err(error.into()),
+            Some(error @ (Error::Broken { .. } | Error::LoginRefused { .. })) => {
+                Err(Disconnect::from_call(self.master.connection(), error))
+            }
             Some(error) => {
                 tracing::debug!(%error, "a call to the master failed");
                 Ok(())

@@ -23,7 +23,7 @@ use crate::harness::certificates::Ca;
 #[tokio::test]
 async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
     let ca = Ca::new();
-    for lazy_headers in [false, true] {
+    for (lazy_headers, calls) in [(false, false), (true, false), (false, true)] {
         let state = State { lazy_headers, ..State::default() };
         let peer = Peer::start(ca.for_names(&["127.0.0.1"]).tls(), state).await;
         let proxy = Proxy::before(peer.address).await;
@@ -35,7 +35,10 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
         assert!(tokio::time::timeout(idle, observed.queue.recv()).await.is_err());
         let frozen = Instant::now();
         proxy.freeze(true);
-        let (last_activity, error) = observed.down().await;
+        if calls {
+            observed.link.list_now();
+        }
+        let (last_activity, error) = observed.down_after_all().await;
         let noticed = frozen.elapsed();
         assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");
         assert!(error.to_string().contains("the gateway hangs, or the network is cut"));

@@ -114,13 +114,24 @@ async fn a_master_that_restarts_is_lost_with_all_its_gateways_and_comes_back() {
 async fn a_frozen_master_is_noticed() {
     let campus = Campus::named(2).await;
     campus.bridge.is_ready().await;
-    campus.master.fault(&Fault::Freeze { on: true });
-    campus.see_event("bridge", "master_unreachable").await;
-    let info = campus.see("gsdk/north/info", "lost", |info| info["state"] == "lost").await;
-    assert_eq!(info["last_error"]["code"], "no_sign_of_life", "{info}");
-    campus.watcher.clear();
-    campus.master.fault(&Fault::Freeze { on: false });
-    campus.see_state("north", "online").await;
+    for calls in [false, true] {
+        campus.watcher.clear();
+        if calls {
+            // The bridge reads the lists every 5 s.
+            let lists = || campus.master.calls("GetDeviceList");
+            campus.master.fault(&Fault::LateAnswers { ms: 60_000 });
+            let before = lists();
+            eventually("a call that waits", || (lists() > before).then_some(())).await;
+        }
+        campus.master.fault(&Fault::Freeze { on: true });
+        campus.see_event("bridge", "master_unreachable").await;
+        let info = campus.see("gsdk/north/info", "lost", |info| info["state"] == "lost").await;
+        assert_eq!(info["last_error"]["code"], "no_sign_of_life", "{info}");
+        campus.watcher.clear();
+        campus.master.fault(&Fault::LateAnswers { ms: 0 });
+        campus.master.fault(&Fault::Freeze { on: false });
+        campus.see_state("north", "online").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
