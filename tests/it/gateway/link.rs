@@ -174,7 +174,7 @@ async fn a_connection_that_takes_no_more_calls_is_given_up() {
     })
     .await;
     let (_, error) = observed.down_after_all().await;
-    assert_eq!(error.code.as_str(), "unavailable", "{error}");
+    assert_eq!(error.code.as_str(), "connection_lost", "{error}");
     observed.stop().await;
 }
 
