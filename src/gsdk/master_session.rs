@@ -293,14 +293,12 @@ impl MasterSession {
                 self.renewal.end(renewed.is_ok().then(|| self.master.token()).as_ref());
                 renewed.err()
             }
-            Answer::Probed(probed) => match probed {
-                Err(Error::Deadline { deadline, .. })
-                    if self.master.connection().activity().idle_for() >= deadline =>
-                {
-                    return Err(Disconnect::from_timeout(self.master.connection()));
-                }
-                probed => probed.err(),
-            },
+            Answer::Probed(Err(Error::Deadline { deadline, .. }))
+                if self.master.connection().activity().idle_for() >= deadline =>
+            {
+                return Err(Disconnect::from_timeout(self.master.connection()));
+            }
+            Answer::Probed(probed) => probed.err(),
         };
         self.report_token()?;
         match failed {

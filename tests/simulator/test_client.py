@@ -467,6 +467,7 @@ class ControlApi(unittest.TestCase):
         {"do": "packages", "serve": "both"},
         {"do": "lazy_headers", "on": True},
         {"do": "gateway_link", "gateway": "gateway1", "up": True},
+        {"do": "gateway_listed", "gateway": "gateway1", "listed": True},
         {"do": "expire_tokens"},
         {"do": "cut_connections"},
         {"do": "restart", "down_s": 0},
