@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
+.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-failover test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -14,6 +14,7 @@ IMAGE ?= gsdk2mqtt
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
 	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes and amqtt; writes the table of docs/brokers.md"
+	@echo "make test-failover  how long doors are unknown when a bridge restarts or moves (needs root and keepalived)"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
@@ -34,6 +35,7 @@ help:
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
 	@echo "make image       the service's container image (needs docker; IMAGE names it)"
 	@echo "make deb         the Debian package, in target/packages"
+	@echo "make chart       the Helm chart, in target/packages (needs helm)"
 	@echo "make archive     the archive of TARGET, in target/packages (needs rustup and Python)"
 	@echo "make sbom        the bill of materials in CycloneDX's format, in target/packages"
 	@echo "make release-notes  the changelog's section of TAG"
@@ -69,6 +71,7 @@ test: lint
 	sh tests/deploy/first_steps.sh target/debug/gsdk2mqtt
 	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_release.py
+	target/tools/venv/bin/python tests/deploy/test_chart.py
 	target/tools/venv/bin/python tests/deploy/test_notify.py
 	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
 	target/tools/venv/bin/python tests/deploy/test_alerts.py
@@ -90,6 +93,11 @@ test-brokers: tools
 # A part of `make test` for root only.
 test-root:
 	cargo test --locked --test it faults::disk -- --ignored
+
+# No part of `make test`: it needs root and keepalived, and takes six minutes.
+test-failover:
+	cargo build --locked
+	python3 -B tests/deploy/failover.py
 
 # No part of `make test`: it installs 1.6 GB, and needs root and Debian.
 test-homeassistant: tools
@@ -167,6 +175,9 @@ deb:
 image:
 	docker build -f deploy/container/Containerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \
 		--build-arg BUILD_COMMIT=$$(git rev-parse --short=12 HEAD) .
+
+chart:
+	helm package deploy/helm/gsdk2mqtt --destination target/packages
 
 sbom:
 	cargo install --locked --debug --quiet --root target/tools cargo-cyclonedx --version "^0.5"

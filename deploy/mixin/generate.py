@@ -7,20 +7,12 @@ with what this writes, and take rules with other parameters from `rules`.
 import json
 import pathlib
 import sys
-import textwrap
 
 import _jsonnet
 
 MIXIN = pathlib.Path(__file__).resolve().parent
 ROOT = MIXIN.parents[1]
 HEAD = "# Generated from deploy/mixin by `make mixin`; edit that. What each alert means: docs/alerts.md.\n"
-PROMETHEUS_RULE = """apiVersion: monitoring.coreos.com/v1
-kind: PrometheusRule
-metadata:
-  name: gsdk2mqtt
-  labels: {app: gsdk2mqtt}
-spec:
-"""
 
 
 def evaluate(expression, config=None):
@@ -37,18 +29,9 @@ def rules(config=None):
     return HEAD + evaluate(yaml % groups, config) + "\n"
 
 
-def prometheus_rule(text):
-    """The same rules for the Prometheus operator."""
-    return HEAD + PROMETHEUS_RULE + textwrap.indent(text.removeprefix(HEAD), "  ")
-
-
 def files():
     """Path below the root to content, of every generated file."""
-    text = rules()
-    written = {
-        "deploy/prometheus/gsdk2mqtt.rules.yml": text,
-        "deploy/kubernetes/monitoring/prometheusrule.yaml": prometheus_rule(text),
-    }
+    written = {"deploy/prometheus/gsdk2mqtt.rules.yml": rules()}
     for name, board in evaluate("mixin.grafanaDashboards").items():
         text = json.dumps(board, indent=2, sort_keys=True, ensure_ascii=False)
         written[f"dashboards/{name}"] = text + "\n"

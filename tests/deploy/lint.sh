@@ -10,6 +10,7 @@ schema() {
     shift
     "$bin/check-jsonschema" --quiet --builtin-schema "vendor.$name" "$@"
 }
+"$bin/check-jsonschema" --quiet --check-metaschema deploy/helm/gsdk2mqtt/values.schema.json
 schema github-workflows .github/workflows/*.yml
 schema dependabot .github/dependabot.yml
 schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
@@ -22,9 +23,6 @@ if command -v apparmor_parser >/dev/null; then
 else
     echo "SKIPPED: the add-on's AppArmor profile (no apparmor_parser)"
 fi
-for file in namespace service statefulset poddisruptionbudget networkpolicy; do
-    "$bin/kubernetes-validate" --strict "deploy/kubernetes/$file.yaml" >/dev/null
-done
 promtool check config deploy/prometheus/prometheus.yml >/dev/null
 shellcheck .ci/run deploy/debian/p* deploy/*/*.sh scripts/*.sh tests/*/*.sh
 rules=$(sed -n 's/^ *- alert: "\(.*\)"/\1/p' deploy/prometheus/gsdk2mqtt.rules.yml)

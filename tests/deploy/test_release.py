@@ -66,9 +66,8 @@ def notes_come_from_the_changelog(folder):
 
 
 def versions_are_the_manifests():
-    image = yaml.safe_load((ROOT / "deploy/kubernetes/statefulset.yaml").read_text())
-    image = image["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image.endswith(":" + PACKAGE["version"]), image
+    chart = yaml.safe_load((ROOT / "deploy/helm/gsdk2mqtt/Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == PACKAGE["version"], chart
     toolchain = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
     for file in ("deploy/container/Containerfile", ".github/workflows/build.yml"):
         tag = re.search(r"docker\.io/library/rust:([0-9.]+)", (ROOT / file).read_text())[1]
