@@ -32,10 +32,11 @@ mod web;
 mod wiring;
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 use tonic::Code;
 
 use crate::commands::{BridgeCommand, Failure, Outcome, device_states};
@@ -75,6 +76,8 @@ pub struct Bridge {
     broker: Broker,
     dispatcher: CommandDispatcher,
     web: Web,
+    /// Ends when something is due, or earlier.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Bridge {
@@ -105,7 +108,11 @@ impl Bridge {
     /// Waits for one input, handles it, and publishes what follows. Cancel safe.
     async fn iterate(&mut self) {
         self.heartbeat.beat();
-        let due = sleep_until(self.due());
+        let due = self.due();
+        // It is not postponed with each input: setting a timer can cost a system call.
+        if due < self.alarm.deadline() || self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(due);
+        }
         tokio::select! {
             input = self.gateways.next() => self.gateway_input(input),
             events = self.broker.session.events() => {
@@ -113,7 +120,7 @@ impl Bridge {
             }
             Some(query) = self.web.query() => self.answer_query(query),
             Some(message) = self.dispatcher.next() => self.task_message(message),
-            () = due => {}
+            () = &mut self.alarm => {}
         }
         self.settle();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::broker::Broker;
 use super::clock::Clock;
@@ -127,7 +128,8 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     for ((name, gateway), access) in gateways_known.iter().zip(gateways.access()) {
         dispatcher.add_gateway(name.clone(), gateway, access);
     }
-    Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web })
+    let alarm = Box::pin(sleep(Duration::ZERO));
+    Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
 }
 
 fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInfo {
