@@ -29,7 +29,7 @@ help:
 	@echo "make fmt         formats the code"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
-	@echo "make test-package  the Debian package in a fresh Debian (needs root, debootstrap and lintian)"
+	@echo "make test-package  the Debian package in a fresh Debian under systemd (needs root, debootstrap, systemd-container, lintian)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"

@@ -14,7 +14,8 @@ b7) arch=aarch64 ;;
 *) echo "$binary is for neither amd64 nor aarch64" >&2 && exit 1 ;;
 esac
 mkdir -p "$folder/translations"
-for file in apparmor.txt CHANGELOG.md Dockerfile DOCS.md options.jq README.md run.sh translations/en.yaml; do
+for file in apparmor.txt CHANGELOG.md Dockerfile DOCS.md icon.png logo.png options.jq README.md run.sh translations/en.yaml
+do
     install -m 644 "$here/$file" "$folder/$file"
 done
 sed "s/^arch: .*/arch: [$arch]/" "$here/config.yaml" >"$folder/config.yaml"

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The package in a fresh Debian, in a chroot: installed, started, upgraded, removed, purged.
-# Needs root, debootstrap, lintian and a Debian mirror. sh tests/deploy/package.sh BINARY SIMULATOR
+# The package in a fresh Debian under systemd, in a container: installed, started, killed, rebooted, upgraded,
+# removed, purged. Needs root, debootstrap, systemd-container, lintian, curl and a Debian mirror.
+# sh tests/deploy/package.sh BINARY SIMULATOR
 # BINARY is what is packaged, built without features; SIMULATOR is a build that has `simulate`.
 set -eu
 
@@ -11,35 +12,39 @@ suite=bookworm
 mirror=${MIRROR:-http://deb.debian.org/debian}
 mkdir -p "$work"
 if [ ! -e "$work/base.done" ]; then
-    rm -rf "$work/base"
-    debootstrap --variant=minbase --include=adduser,ca-certificates "$suite" "$work/base" "$mirror" \
-        >"$work/debootstrap.log"
+    rm -rf --one-file-system "$work/base"
+    debootstrap --variant=minbase --include=adduser,ca-certificates,dbus,systemd,systemd-sysv \
+        "$suite" "$work/base" "$mirror" >"$work/debootstrap.log"
     touch "$work/base.done"
 fi
 
 root=$PWD/$work/root
 simulator=""
-service=""
+container=""
+leader=""
 clean() {
-    for process in $service $simulator; do kill "$process" 2>/dev/null || true; done
-    umount "$root/proc" 2>/dev/null || true
-    rm -rf "$root"
+    # The container's first process takes all others with it.
+    for process in $simulator $leader; do kill -9 "$process" 2>/dev/null || true; done
+    wait
+    rm -rf --one-file-system "$root"
 }
 trap clean EXIT
 trap 'exit 1' INT TERM
-rm -rf "$root"
+rm -rf --one-file-system "$root"
 cp -a "$work/base" "$root"
-mount -t proc proc "$root/proc"
 rm -rf "$work/deb"
 # Unpacked at once again, so nothing is gained by packing it small.
 COMPRESSION=none sh deploy/debian/build.sh "$binary" "$work/deb"
-cp "$work"/deb/*.deb "$root/root/gsdk2mqtt.deb"
+cp "$work"/deb/*.deb "$root/srv/gsdk2mqtt.deb"
 # Only here it is not compressed.
 lintian --allow-root --fail-on error,warning \
     --suppress-tags uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball \
     "$work"/deb/*.deb
-inside() { chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-fail() { echo "package: $*" >&2; exit 1; }
+fail() {
+    echo "package: $*" >&2
+    inside journalctl --no-pager -u gsdk2mqtt 2>/dev/null | tail -n 30 >&2
+    exit 1
+}
 # A try a fifth of a second, for a minute and more: the machine may be busy.
 until_true() {
     what=$1
@@ -51,8 +56,21 @@ until_true() {
         sleep 0.2
     done
 }
+inside() { nsenter --all --target "$leader" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+property() { inside systemctl show --property "$1" --value gsdk2mqtt; }
+is() { [ "$(property "$1")" = "$2" ]; }
+doors_are_connected() { is StatusText "1 gateway, 3 of 3 connected"; }
+booted() { leader=$(pgrep --parent "$container") && inside systemctl is-active multi-user.target; }
+# Its network is this machine's: the simulated gateway is on its loopback, and curl here reaches the service.
+boot() {
+    systemd-nspawn --quiet --directory "$root" --register=no --keep-unit --boot >>"$work/console.log" 2>&1 </dev/null &
+    container=$!
+    until_true "systemd runs" booted
+}
 
-inside dpkg -i /root/gsdk2mqtt.deb
+boot
+
+inside dpkg -i /srv/gsdk2mqtt.deb
 inside getent passwd gsdk2mqtt >/dev/null || fail "no user"
 [ -f "$root/usr/lib/systemd/system/gsdk2mqtt.service" ] || fail "no unit"
 [ "$(inside stat -c '%U:%G %a' /etc/gsdk2mqtt/config.toml)" = "root:gsdk2mqtt 640" ] ||
@@ -64,19 +82,17 @@ done
 [ "$(inside stat -c '%U:%G %a' /var/lib/gsdk2mqtt)" = "gsdk2mqtt:gsdk2mqtt 700" ] ||
     fail "the state folder's owner or mode is wrong"
 inside gsdk2mqtt --version
-
-# As systemd would: its user, its state directory; a simulated gateway beside it.
-as_user() { inside setpriv --reuid gsdk2mqtt --regid gsdk2mqtt --clear-groups "$@"; }
-# What ships has no gateway: it is refused as a mistake of configuration (2), not a fault.
-code=0
-as_user gsdk2mqtt check >/dev/null 2>&1 || code=$?
-[ "$code" -eq 2 ] || fail "the shipped configuration gave $code instead of 2"
 for command in simulate demo; do
     code=0
     said=$(inside gsdk2mqtt "$command" --help 2>&1) || code=$?
     [ "$code" -eq 2 ] || fail "$command gave $code instead of 2"
     case $said in *"not built into this program"*) ;; *) fail "$command: $said" ;; esac
 done
+# What ships has no gateway: it is refused as a mistake of configuration (2), and not started again.
+if inside systemctl start gsdk2mqtt 2>/dev/null; then fail "it started without a gateway"; fi
+is ExecMainStatus 2 || fail "the shipped configuration gave $(property ExecMainStatus) instead of 2"
+is ActiveState failed || fail "the shipped configuration is tried again"
+
 "$simulate" simulate --listen 127.0.0.1:14000 --devices 3 --manage \
     --certs "$root/srv/gateway" >"$work/simulator.log" 2>&1 &
 simulator=$!
@@ -85,49 +101,68 @@ install -m 644 "$root/srv/gateway/ca.crt" "$root/etc/gsdk2mqtt/lobby-ca.crt"
 cat >"$root/etc/gsdk2mqtt/config.toml" <<'END'
 [mqtt]
 url = "mqtt://127.0.0.1:11883"
+username = "gsdk2mqtt"
+password_file = "/run/credentials/gsdk2mqtt.service/mqtt-password"
 [http]
 listen = "127.0.0.1:19925"
 [gateways.lobby]
 address = "127.0.0.1:14000"
 ca_file = "/etc/gsdk2mqtt/lobby-ca.crt"
 END
-as_user gsdk2mqtt check >/dev/null || fail "its user cannot read its configuration"
-chroot "$root" setpriv --reuid gsdk2mqtt --regid gsdk2mqtt --clear-groups \
-    env STATE_DIRECTORY=/var/lib/gsdk2mqtt /usr/bin/gsdk2mqtt run >"$work/service.log" 2>&1 &
-service=$!
-until_true "health" as_user gsdk2mqtt health
-until_true "three doors" sh -c "curl -fs http://127.0.0.1:19925/metrics |
-    grep -q 'gsdk_gateway_devices{gateway=\"lobby\",connected=\"true\"} 3'"
-kill "$service"
-wait "$service" || fail "it did not stop in order: $(tail -3 "$work/service.log")"
-service=""
-[ -n "$(ls "$root/var/lib/gsdk2mqtt")" ] || fail "it kept nothing"
+# A credential of systemd, as docs/security.md has it; and a watchdog for a test's patience.
+mkdir "$root/etc/systemd/system/gsdk2mqtt.service.d"
+echo secret >"$root/root/mqtt-password"
+chmod 600 "$root/root/mqtt-password"
+printf '[Service]\nLoadCredential=mqtt-password:/root/mqtt-password\nWatchdogSec=6\n' \
+    >"$root/etc/systemd/system/gsdk2mqtt.service.d/test.conf"
+inside systemctl daemon-reload
+inside systemctl enable --now --quiet gsdk2mqtt || fail "it does not start"
+until_true "three doors in the status" doors_are_connected
+[ "$(inside stat -c %U "/proc/$(property MainPID)")" = gsdk2mqtt ] || fail "it does not run as its user"
+curl -s http://127.0.0.1:19925/readyz >"$work/readyz"
+if grep -q file_missing "$work/readyz"; then fail "it cannot read its credential: $(cat "$work/readyz")"; fi
+warnings=$(inside journalctl --no-pager -u gsdk2mqtt -p warning)
+case $warnings in *"cannot connect to the broker"*) ;; *) fail "no warning in the journal: $warnings" ;; esac
+case $warnings in *"gateway online"*) fail "the journal's priorities are wrong: $warnings" ;; esac
 
-# Again, as an upgrade: what people wrote stays.
-inside dpkg -i --force-confold /root/gsdk2mqtt.deb
+inside systemctl kill --signal KILL gsdk2mqtt
+until_true "it is started again after kill -9" is NRestarts 1
+until_true "three doors after kill -9" doors_are_connected
+inside systemctl kill --signal STOP gsdk2mqtt
+until_true "the watchdog ends it where it stands still" is NRestarts 2
+until_true "three doors after the watchdog" doors_are_connected
+
+inside systemctl reboot
+wait "$container" || [ $? -eq 133 ] || fail "no reboot"
+boot
+until_true "three doors after a reboot" doors_are_connected
+said=$(inside journalctl --no-pager -b -1 -u gsdk2mqtt)
+case $said in *"Failed with result 'timeout'"*) fail "it does not stop in time" ;; esac
+inside journalctl --no-pager -b -u gsdk2mqtt | grep -q "chain continues" || fail "a reboot ended the chain"
+
+# Again, as an upgrade: what people wrote stays, and the new program runs.
+before=$(property MainPID)
+inside dpkg -i --force-confold /srv/gsdk2mqtt.deb
 grep -q 14000 "$root/etc/gsdk2mqtt/config.toml" || fail "an upgrade lost the configuration"
-kill "$simulator"
-wait "$simulator" || true
-simulator=""
+until_true "three doors after an upgrade" doors_are_connected
+[ "$(property MainPID)" != "$before" ] || fail "an upgrade left the old program running"
 # A configuration that was removed is no error, and does not come back.
 mv "$root/etc/gsdk2mqtt/config.toml" "$root/root"
-inside dpkg -i /root/gsdk2mqtt.deb || fail "an upgrade needs the configuration"
+inside dpkg -i /srv/gsdk2mqtt.deb || fail "an upgrade needs the configuration"
 [ ! -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "a removed configuration came back"
 mv "$root/root/config.toml" "$root/etc/gsdk2mqtt"
 
-# As `systemctl enable` does, which is not here.
-link=etc/systemd/system/multi-user.target.wants/gsdk2mqtt.service
-mkdir -p "$(dirname "$root/$link")"
-ln -s /usr/lib/systemd/system/gsdk2mqtt.service "$root/$link"
 inside dpkg -r gsdk2mqtt
-[ -L "$root/$link" ] || fail "removed, and no longer enabled for the next installation"
+is ActiveState active && fail "removed, and still running"
 [ ! -e "$root/usr/bin/gsdk2mqtt" ] || fail "removed, and still there"
 [ -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "removal took the configuration"
 [ -n "$(ls "$root/var/lib/gsdk2mqtt")" ] || fail "removal took the state"
+inside dpkg -i /srv/gsdk2mqtt.deb
+[ "$(inside systemctl is-enabled gsdk2mqtt)" = enabled ] || fail "removed and installed, and no longer enabled"
 inside dpkg -P gsdk2mqtt
 [ ! -e "$root/etc/gsdk2mqtt/config.toml" ] || fail "purged, and the configuration is there"
 [ ! -e "$root/var/lib/gsdk2mqtt" ] || fail "purged, and the state is there"
-[ ! -L "$root/$link" ] || fail "purged, and still enabled"
+[ ! -L "$root/etc/systemd/system/multi-user.target.wants/gsdk2mqtt.service" ] || fail "purged, and still enabled"
 left=$(inside dpkg -l gsdk2mqtt 2>/dev/null | grep '^[a-z]' | grep -v '^un' || true)
 [ -z "$left" ] || fail "purged, and known: $left"
-echo "package: installed, run, upgraded, removed, purged"
+echo "package: installed, run, killed, rebooted, upgraded, removed, purged"
