@@ -138,7 +138,7 @@ test-package:
 
 test-page:
 	@command -v chromium >/dev/null || { echo "chromium is missing; install it"; exit 1; }
-	npm install --silent --no-audit --no-fund --prefix target/tools/page playwright-core@1
+	npm install --silent --no-audit --no-fund --prefix target/tools/page playwright-core@1 axe-core@4
 	cargo build --locked
 	node tests/page/page.test.mjs
 

@@ -166,7 +166,20 @@ pub enum Error {
 /// # Errors
 /// When it cannot be read, or has no such gateway or device.
 pub fn answer(path: &Path, query: &Query) -> Result<Answer, Error> {
-    let mut snapshot = Snapshot::open(path)?;
+    let snapshot = Snapshot::open(path)?;
+    check(&snapshot, query)?;
+    Ok(read(snapshot, query)?)
+}
+
+/// The same, of the gateways and devices that are recorded.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn recorded(path: &Path, query: &Query) -> Result<Answer, history::Error> {
+    read(Snapshot::open(path)?, query)
+}
+
+fn read(mut snapshot: Snapshot, query: &Query) -> Result<Answer, history::Error> {
     if query.is_running {
         snapshot.extend_to(query.now);
     }
@@ -175,7 +188,6 @@ pub fn answer(path: &Path, query: &Query) -> Result<Answer, Error> {
         device_ids: query.device_ids.clone(),
         first: query.after.as_ref().map(|after| after.place.clone()),
     };
-    check(&snapshot, &selection)?;
     let (from, to) = query.period;
     let to = to.min(query.now).max(from);
     let oldest_at = snapshot.spans_since();
@@ -204,14 +216,14 @@ fn name(zone: &TimeZone) -> String {
     zone.iana_name().unwrap_or("UTC").to_owned()
 }
 
-fn check(snapshot: &Snapshot, selection: &Selection) -> Result<(), Error> {
+fn check(snapshot: &Snapshot, query: &Query) -> Result<(), Error> {
     let known = snapshot.gateways()?;
     let is_known = |gateway: &&GatewayName| known.iter().any(|(name, _)| name == *gateway);
-    if let Some(unknown) = selection.gateways.iter().find(|gateway| !is_known(gateway)) {
+    if let Some(unknown) = query.gateways.iter().find(|gateway| !is_known(gateway)) {
         let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
         return Err(Error::UnknownGateway(unknown.clone(), names.join(", ")));
     }
-    match snapshot.unknown_devices(&selection.device_ids)?.first() {
+    match snapshot.unknown_devices(&query.device_ids)?.first() {
         Some(id) => Err(Error::UnknownDevice(*id)),
         None => Ok(()),
     }

@@ -205,7 +205,6 @@ fn web_settings(
     http::Settings {
         bridge: info.bridge.clone(),
         version: info.version,
-        started_at: info.started_at,
         event_loop,
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),

@@ -52,7 +52,6 @@ use connections::Endpoint;
 use files::Files;
 use transport::Transport;
 
-use crate::ids::Moment;
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::payload::Health;
 use crate::task::Heartbeat;
@@ -82,8 +81,6 @@ pub struct Settings {
     pub bridge: String,
     /// The program's version.
     pub version: &'static str,
-    /// When the process started.
-    pub started_at: Moment,
     /// The event loop.
     pub event_loop: LoopClient,
     /// The heartbeat of the event loop.
@@ -136,7 +133,7 @@ pub async fn serve(listeners: Listeners, settings: Settings, stop: watch::Receiv
     let mut files = Files::new(settings.files.clone(), settings.file_problems.clone());
     let access = Access::new(settings.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
-    let (page, updates) = page::StatusPage::new();
+    let (page, updates) = page::StatusPage::new(settings.history.clone());
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = settings.hosts.clone();
     let api = api::Api::new(settings.zone.clone(), settings.history.clone(), stop.clone());
@@ -168,7 +165,7 @@ fn routes() -> Router<Arc<App>> {
         .route("/", get(page::page))
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
-        .route("/times.js", get(page::times_script))
+        .route("/shared.js", get(page::shared_script))
         .route("/detail.js", get(page::detail_script))
         .route("/gateways/{gateway}", get(page::gateway))
         .route("/devices/{gateway}/{device_id}", get(page::device))

@@ -65,6 +65,15 @@ pub struct LinkFacts {
     pub is_removed: bool,
 }
 
+impl LinkFacts {
+    /// The name of the gateway's state.
+    #[must_use]
+    pub fn state_name(&self, state: &GatewayState) -> &'static str {
+        let is_removed = self.is_removed && !state.live;
+        if is_removed { "removed" } else { state.state.name() }
+    }
+}
+
 impl<'a> GatewayInfo<'a> {
     /// The info as it is now.
     #[must_use]
@@ -75,14 +84,13 @@ impl<'a> GatewayInfo<'a> {
         facts: &'a LinkFacts,
     ) -> Self {
         let master = gateway.master.as_ref();
-        let is_removed = facts.is_removed && !state.live;
         Self {
             bridge: &directory.bridge,
             gateway: gateway.name.as_str(),
             address: &gateway.address,
             master: master.map(|master| master.name.as_str()),
             gateway_id: master.map(|master| master.gateway_id.as_str()),
-            state: if is_removed { "removed" } else { state.state.name() },
+            state: facts.state_name(state),
             since: state.since,
             devices: state.devices(),
             connected: state.connected,

@@ -10,6 +10,7 @@ import { createRequire } from "node:module";
 
 const require = createRequire(join(process.cwd(), "target/tools/page/"));
 const { chromium } = require("playwright-core");
+const axe = require("axe-core");
 
 const PROGRAM = process.argv[2] ?? "target/debug/gsdk2mqtt";
 const SHOTS = "target/page";
@@ -107,8 +108,11 @@ async function main() {
   await page.locator(`#d-lobby-${devices[0]}.up`).waitFor();
   await fault({ do: "power_off", devices: [Number(devices[0])] });
   await page.locator(`#d-lobby-${devices[0]}.down`).waitFor();
-  assert.equal(await page.locator("tbody tr").first().getAttribute("id"), `d-lobby-${devices[0]}`);
+  assert.equal(await page.locator("tbody tr[id]").first().getAttribute("id"), `d-lobby-${devices[0]}`);
+  await row.filter({ hasText: /for \d+ s/ }).waitFor();
   assert.match(await row.innerText(), /Front door[\s\S]*not connected[\s\S]*for \d+ s/);
+  await page.locator("#overview .doors li", { hasText: "Front door" }).waitFor();
+  await page.locator(`#d-lobby-${devices[0]} rect.down`).first().waitFor({ state: "attached" });
   await page.locator("#events li", { hasText: "Front door" }).first().waitFor();
   await page.locator(".counts .down b", { hasText: "1" }).waitFor();
   assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
@@ -120,13 +124,13 @@ async function main() {
   // The filter, as it is typed and as an address.
   await page.locator("input[name=q]").fill("front");
   await page.waitForFunction(() =>
-    [...document.querySelectorAll("tbody tr")].filter((it) => !it.hidden).length === 1);
+    [...document.querySelectorAll("tbody tr[id]")].filter((it) => !it.hidden).length === 1);
   await page.waitForFunction(() => location.search === "?q=front");
   await page.locator("input[name=q]").fill("");
-  await page.locator("select").selectOption("up");
+  await page.locator("select[name=show]").selectOption("up");
   await page.waitForFunction(() =>
     document.querySelectorAll("tbody tr.up").length === 11 &&
-    document.querySelectorAll("tbody tr:not([hidden])").length === 11);
+    document.querySelectorAll("tbody tr[id]:not([hidden])").length === 11);
   await fault({ do: "power_on", devices: [Number(devices[0])] });
   await page.locator(`#d-lobby-${devices[0]}.up`).waitFor();
   assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
@@ -136,23 +140,40 @@ async function main() {
   await dark.locator(`#d-lobby-${devices[2]}.down`).waitFor();
   await dark.waitForTimeout(2600);
   await dark.screenshot({ path: `${SHOTS}/dark.png`, fullPage: true });
-  for (const colorScheme of ["light", "dark"]) {
-    const phone = await open({ colorScheme, viewport: { width: 375, height: 800 } });
-    await phone.locator("#live.on").waitFor();
-    const wide = await phone.evaluate(() => document.documentElement.scrollWidth);
-    assert.ok(wide <= 375, `${wide} pixels wide on a phone`);
-    await phone.waitForTimeout(500);
-    await phone.screenshot({ path: `${SHOTS}/phone-${colorScheme}.png`, fullPage: true });
+  const paths = {
+    list: "", month: "?range=30d", device: `devices/lobby/${devices[2]}`, gateway: "gateways/lobby",
+  };
+  for (const [name, path] of Object.entries(paths)) {
+    for (const colorScheme of ["light", "dark"]) {
+      const view = await open({ colorScheme }, path);
+      await view.locator("#live.on").waitFor();
+      for (const width of [360, 800, 1400]) {
+        await view.setViewportSize({ width, height: 900 });
+        const wide = await view.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(wide <= width, `${name} is ${wide} pixels wide at ${width}`);
+        await view.screenshot({ path: `${SHOTS}/${name}-${colorScheme}-${width}.png`, fullPage: true });
+        complaints.push(...await accessibility(view, `${name}, ${colorScheme}, ${width}`));
+      }
+      await view.context().close();
+    }
   }
 
   await framed(http, browser, devices[2]);
 
   // Without script it is whole.
   const plain = await open({ javaScriptEnabled: false }, "?show=down");
-  assert.equal(await plain.locator("tbody tr").count(), 1);
+  assert.equal(await plain.locator("tbody tr[id]").count(), 1);
   await plain.screenshot({ path: `${SHOTS}/without-script.png`, fullPage: true });
 
   assert.deepEqual(complaints, []);
+}
+
+// What axe finds: contrast, names, headings, landmarks.
+async function accessibility(page, where) {
+  await page.evaluate(axe.source);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  return violations.flatMap(({ id, help, nodes }) =>
+    nodes.map(({ html }) => `${where}: ${id}: ${help}: ${html.slice(0, 200)}`));
 }
 
 // As Home Assistant's ingress shows it: behind a path, in a frame of the same origin. Nobody else may.

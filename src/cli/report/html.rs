@@ -7,7 +7,8 @@ use super::document::{Document, share};
 
 /// The head of the table is repeated on each page, and no row is broken.
 const STYLE: &str = "
-@page { size: A4; margin: 15mm }
+@page { size: A4; margin: 15mm;
+  @bottom-right { content: counter(page) ' / ' counter(pages); font: 8pt system-ui, sans-serif } }
 :root { color-scheme: light }
 body { font: 10pt/1.4 system-ui, sans-serif; color: #000; background: #fff; margin: 2em auto;
   max-width: 70em; padding: 0 1em }
@@ -19,8 +20,12 @@ tr { break-inside: avoid }
 th, td { text-align: left; vertical-align: top; padding: .25em .8em .25em 0;
   border-bottom: 1px solid #bbb }
 th { border-bottom: 2px solid #000 }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-@media print { body { margin: 0; max-width: none; padding: 0 } }
+.door { min-width: 13em; width: 34%; overflow-wrap: anywhere }
+.door small { display: block; color: #444 }
+.n { text-align: right }
+.n, .t { white-space: nowrap; font-variant-numeric: tabular-nums }
+@media screen and (max-width: 45em) { table { display: block; overflow-x: auto } }
+@media print { body { font-size: 9pt; margin: 0; max-width: none; padding: 0 } }
 ";
 
 pub(crate) fn format(document: &Document) -> String {
@@ -42,30 +47,32 @@ pub(crate) fn format(document: &Document) -> String {
                         tr {
                             @if has_buckets { th scope="col" { "Period" } }
                             th scope="col" { "Door" }
-                            th scope="col" { "Gateway" }
-                            th scope="col" .n { "ID" }
                             th scope="col" .n { "Available" }
                             th scope="col" .n { "Observed" }
                             th scope="col" .n { "Outages" }
-                            th scope="col" { "Longest" }
-                            th scope="col" { "From" }
+                            th scope="col" { "Longest outage" }
                             th scope="col" { "Remarks" }
                         }
                     }
                     tbody {
                         @for row in &document.rows {
-                            @let (longest, from) =
-                                document.longest(&row.figures).unwrap_or_default();
                             tr {
-                                @if has_buckets { td { (row.label) } }
-                                td { (row.name) }
-                                td { (row.gateway) }
-                                td .n { @if let Some(id) = row.device_id { (id) } }
+                                @if has_buckets { td .t { (row.label) } }
+                                td .door {
+                                    (row.name)
+                                    small {
+                                        (row.gateway)
+                                        @if let Some(id) = row.device_id { " · " (id) }
+                                    }
+                                }
                                 td .n { (share(row.figures.availability)) }
                                 td .n { (share(row.figures.observed)) }
                                 td .n { (row.figures.outages) }
-                                td { (longest) }
-                                td { (from) }
+                                td .t {
+                                    @if let Some((longest, from)) = document.longest(&row.figures) {
+                                        (longest) br; "from " (from)
+                                    }
+                                }
                                 td { (document.remarks(row)) }
                             }
                         }

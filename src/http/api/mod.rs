@@ -49,10 +49,6 @@ impl Api {
         let streams = Streams::new(Reader::new(history.clone()), stop);
         Self { zone, history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
     }
-
-    pub(crate) const fn history(&self) -> &Reader {
-        &self.history
-    }
 }
 
 pub(crate) fn routes() -> Router<Arc<App>> {

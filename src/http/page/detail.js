@@ -4,7 +4,6 @@
 // Events are recorded within this time.
 const RECORDED_MS = 2000;
 const RETRY_MS = 5000;
-const live = document.querySelector("#live");
 const root = document.body.dataset.root;
 let waiting = null;
 
@@ -12,8 +11,8 @@ async function refresh() {
   const answer = await fetch(location.href, { cache: "no-store" }).catch(() => null);
   if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  document.querySelector("main").replaceChildren(...page.querySelector("main").childNodes);
-  tellTimes();
+  replaceParts(document.querySelector("main"), page.querySelector("main").childNodes);
+  showTimes();
 }
 
 function soon() {
@@ -23,23 +22,22 @@ function soon() {
   }, RECORDED_MS);
 }
 
-function say(words, className) {
-  live.textContent = words;
-  live.className = className;
-}
-
 function listen() {
   const source = new EventSource(`${root}events`);
   source.addEventListener("hello", () => {
-    say("live", "on");
+    showLive(true);
     refresh();
   });
   for (const name of ["overview", "device", "events", "reload"]) source.addEventListener(name, soon);
   source.onerror = () => {
-    say("not live: the bridge does not answer", "off");
+    showLive(false);
     // After a refusal the browser does not connect again by itself.
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
   };
 }
 
+document.addEventListener("click", (event) => {
+  if (event.target.id === "print") print();
+});
+document.documentElement.classList.add("scripted");
 listen();

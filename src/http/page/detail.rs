@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query as Parameters, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -13,8 +13,11 @@ use maud::Markup;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::detail_view::{self, Frame};
+use super::availability::Availability;
+use super::bars::{self, Range, Subjects};
+use super::detail_view::{self, Frame, Recorded};
 use super::{App, unavailable};
+use crate::availability::{self, BucketSize};
 use crate::fleet::GatewayIndex;
 use crate::http::query::{BridgeStatus, EVENTS_MAX, EventRow, NoAnswer, Query};
 use crate::ids::{DeviceId, GatewayName, Moment};
@@ -42,15 +45,27 @@ impl From<NoAnswer> for NoPage {
     }
 }
 
-pub(crate) async fn gateway(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    respond(render_gateway(&app, &name).await)
+/// What the page's address asks for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Asked {
+    /// The period of its availability.
+    range: Option<Range>,
+}
+
+pub(crate) async fn gateway(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Parameters(Asked { range }): Parameters<Asked>,
+) -> Response {
+    respond(render_gateway(&app, &name, range).await)
 }
 
 pub(crate) async fn device(
     State(app): State<Arc<App>>,
     Path((gateway, device_id)): Path<(String, String)>,
+    Parameters(Asked { range }): Parameters<Asked>,
 ) -> Response {
-    respond(render_device(&app, &gateway, &device_id).await)
+    respond(render_device(&app, &gateway, &device_id, range).await)
 }
 
 fn respond(page: Result<Markup, NoPage>) -> Response {
@@ -63,31 +78,35 @@ fn respond(page: Result<Markup, NoPage>) -> Response {
     }
 }
 
-async fn render_gateway(app: &App, name: &str) -> Result<Markup, NoPage> {
+async fn render_gateway(app: &App, name: &str, range: Option<Range>) -> Result<Markup, NoPage> {
     let (_, gateway) = find(app, name).await?;
     let topics = topics(app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Gateway(of.clone()), "+");
     let topics = [topics.gateway_state(of), topics.gateway_info(of), all];
-    let events = recorded(app, of, None).await;
     let frame = frame(app, "../", of, None, &topics);
-    Ok(detail_view::gateway(&frame, &gateway, &events))
+    let recorded = recorded(app, "../", of, None, range).await;
+    Ok(detail_view::gateway(&frame, &gateway, &recorded))
 }
 
-async fn render_device(app: &App, name: &str, device_id: &str) -> Result<Markup, NoPage> {
+async fn render_device(
+    app: &App,
+    name: &str,
+    device_id: &str,
+    range: Option<Range>,
+) -> Result<Markup, NoPage> {
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
     let (index, gateway) = find(app, name).await?;
-    let range = (Bound::Included(device_id), Bound::Included(device_id));
-    let query = |answer| Query::States(index, range, answer);
-    let states = app.settings.event_loop.ask(query).await?;
+    let ids = (Bound::Included(device_id), Bound::Included(device_id));
+    let states = app.settings.event_loop.ask(|answer| Query::States(index, ids, answer)).await?;
     let state = states.first().ok_or(NoPage::Missing)?;
     let topics = topics(app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
     let topics = [topics.device_state(of, device_id), all];
-    let events = recorded(app, of, Some(device_id)).await;
     let frame = frame(app, "../../", of, Some(device_id), &topics);
-    Ok(detail_view::device(&frame, &gateway, state, &events))
+    let recorded = recorded(app, "../../", of, Some(device_id), range).await;
+    Ok(detail_view::device(&frame, &gateway, state, &recorded))
 }
 
 async fn find(app: &App, name: &str) -> Result<(GatewayIndex, GatewayMeasures), NoPage> {
@@ -108,23 +127,67 @@ fn frame<'a>(
     device_id: Option<DeviceId>,
     topics: &'a [String],
 ) -> Frame<'a> {
-    let now = net::wall_time();
-    let local = now.timestamp().to_zoned_datetime(app.settings.zone.clone());
-    let month = local.strftime("%Y-%m").to_string();
-    let mut events = form_urlencoded::Serializer::new(format!("{root}api/v1/events?"));
-    events.append_pair("gateway", gateway.as_str());
+    let events_csv = this_month(app, &format!("{root}api/v1/events?"), gateway, device_id, &[]);
+    Frame {
+        bridge: &app.settings.bridge,
+        zone: &app.settings.zone,
+        root,
+        now: net::wall_time(),
+        topics,
+        events_csv,
+    }
+}
+
+/// The address of this month as CSV.
+fn this_month(
+    app: &App,
+    address: &str,
+    gateway: &GatewayName,
+    device_id: Option<DeviceId>,
+    more: &[(&str, &str)],
+) -> String {
+    let now = net::wall_time().timestamp().to_zoned_datetime(app.settings.zone.clone());
+    let month = now.strftime("%Y-%m").to_string();
+    let mut address = form_urlencoded::Serializer::new(address.to_owned());
+    address.append_pair("gateway", gateway.as_str());
     if let Some(device_id) = device_id {
-        events.append_pair("device_id", &device_id.to_string());
+        address.append_pair("device_id", &device_id.to_string());
     }
-    for (name, value) in [("from", &*month), ("to", &month), ("limit", "10000"), ("format", "csv")]
-    {
-        events.append_pair(name, value);
-    }
-    Frame { bridge: &app.settings.bridge, root, now, topics, csv: events.finish() }
+    address.extend_pairs([("from", &*month), ("to", &month), ("limit", "10000")]);
+    address.extend_pairs(more).append_pair("format", "csv").finish()
+}
+
+/// What the history has of a gateway or device.
+async fn recorded(
+    app: &App,
+    root: &str,
+    gateway: &GatewayName,
+    device_id: Option<DeviceId>,
+    range: Option<Range>,
+) -> Recorded {
+    let range = range.unwrap_or(Range::Days30);
+    let of = if device_id.is_some() { "devices" } else { "gateways" };
+    let more = [("of", of), ("bucket", "day")];
+    let address = format!("{root}api/v1/availability?");
+    let of = Subjects {
+        of_gateways: device_id.is_none(),
+        gateways: [gateway.clone()].into(),
+        device_ids: device_id.into_iter().collect(),
+    };
+    let query = bars::query(&app.settings.zone, range, of);
+    let total = availability::Query { bucket: BucketSize::Total, ..query.clone() };
+    let total = bars::read(&app.page.history, total).await;
+    let availability = Availability {
+        range,
+        cells: bars::read(&app.page.history, query).await,
+        total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
+        month_csv: this_month(app, &address, gateway, device_id, &more),
+    };
+    Recorded { availability, events: events(app, gateway, device_id).await }
 }
 
 /// The last events of a gateway or device, the newest first, or why they cannot be read.
-async fn recorded(
+async fn events(
     app: &App,
     gateway: &GatewayName,
     device_id: Option<DeviceId>,
@@ -142,7 +205,7 @@ async fn recorded(
         max_bytes: EVENTS_BYTES,
         deadline: QUERY_DEADLINE,
     };
-    match app.api.history().query(filter).await {
+    match app.page.history.query(filter).await {
         Ok(page) => Ok(page.events.iter().filter_map(|event| row(event)).collect()),
         Err(error) => Err(format!("{FILE_NAME} cannot be read now: {}", error.with_cause())),
     }
@@ -150,7 +213,7 @@ async fn recorded(
 
 /// What the page shows of a recorded event.
 #[derive(Deserialize)]
-struct Recorded {
+struct RecordedEvent {
     event_type: String,
     received_at: String,
     gateway: String,
@@ -163,7 +226,7 @@ struct Recorded {
 }
 
 fn row(event: &RawValue) -> Option<EventRow> {
-    let event: Recorded = serde_json::from_str(event.get()).ok()?;
+    let event: RecordedEvent = serde_json::from_str(event.get()).ok()?;
     let at: Timestamp = event.received_at.parse().ok()?;
     let parts = [
         event.previous.map(|previous| format!("{previous} →")),

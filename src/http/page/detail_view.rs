@@ -1,7 +1,10 @@
 //! Renders the pages of one gateway and of one device.
 
+use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, html};
 
+use super::availability::{Availability, availability};
+use super::bars::pattern;
 use super::parts::{day, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
 use crate::http::query::EventRow;
@@ -11,22 +14,27 @@ use crate::metrics::GatewayMeasures;
 /// What both pages have.
 pub(crate) struct Frame<'a> {
     pub(crate) bridge: &'a str,
+    /// The zone of days.
+    pub(crate) zone: &'a TimeZone,
     /// The way from the page to the status page.
     pub(crate) root: &'static str,
     pub(crate) now: Moment,
     pub(crate) topics: &'a [String],
     /// The address of this month's events as CSV.
-    pub(crate) csv: String,
+    pub(crate) events_csv: String,
+}
+
+/// What the history has.
+pub(crate) struct Recorded {
+    pub(crate) availability: Availability,
+    /// Or why they cannot be read.
+    pub(crate) events: Result<Vec<EventRow>, String>,
 }
 
 /// A line of a list of facts; without a value there is none.
 type Fact = (&'static str, Option<String>);
 
-pub(crate) fn gateway(
-    frame: &Frame<'_>,
-    gateway: &GatewayMeasures,
-    recorded: &Result<Vec<EventRow>, String>,
-) -> Markup {
+pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &Recorded) -> Markup {
     let (state, facts) = (&gateway.state, &gateway.facts);
     let name = gateway.entry.name.as_str();
     let doors = format!("{} of {} connected", state.connected, state.devices());
@@ -45,8 +53,8 @@ pub(crate) fn gateway(
         ("Accept filter", filter),
     ];
     let head = html! {
-        p .state .(gateway_class(state.state)) {
-            span .dot {} span .word { (state.state.name()) } " " (since(state.since))
+        p .state .(gateway_class(gateway)) {
+            span .dot {} span .word { (facts.state_name(state)) } " " (since(state.since))
         }
         @if !state.live {
             p .trouble { "The state of its devices is not known now." }
@@ -62,7 +70,7 @@ pub(crate) fn device(
     frame: &Frame<'_>,
     gateway: &GatewayMeasures,
     state: &DeviceState,
-    recorded: &Result<Vec<EventRow>, String>,
+    recorded: &Recorded,
 ) -> Markup {
     let info = state.info;
     let device_type = info.map(|info| info.device_type);
@@ -100,11 +108,12 @@ pub(crate) fn device(
         }
         @if !gateway.state.live {
             p .trouble {
-                "Gateway " (gateway.entry.name) " is " (gateway.state.state.name())
+                "Gateway " (gateway.entry.name) " is " (gateway.facts.state_name(&gateway.state))
                 ", so the state of this device is not known now."
                 @if let Some(last) = state.last_known {
                     " It was " (last.status) " since " (time(last.since)) "."
                 }
+                @if let Some(error) = gateway.last_error() { br; (error) }
             }
         }
         (facts_list(&lines))
@@ -126,13 +135,8 @@ fn facts_list(facts: &[Fact]) -> Markup {
     }
 }
 
-fn page(
-    frame: &Frame<'_>,
-    title: &str,
-    head: &Markup,
-    recorded: &Result<Vec<EventRow>, String>,
-) -> Markup {
-    let Frame { bridge, root, now, topics, csv } = frame;
+fn page(frame: &Frame<'_>, title: &str, head: &Markup, recorded: &Recorded) -> Markup {
+    let Frame { bridge, zone, root, now, topics, events_csv } = frame;
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -143,7 +147,7 @@ fn page(
                 title { (title) " – " (bridge) }
                 link rel="icon" href={ (root) "icon.svg" };
                 link rel="stylesheet" href={ (root) "page.css" };
-                script src={ (root) "times.js" } defer {}
+                script src={ (root) "shared.js" } defer {}
                 script src={ (root) "detail.js" } defer {}
             }
             body data-root=(root) {
@@ -154,19 +158,21 @@ fn page(
                 }
                 main {
                     section .detail { (head) }
+                    (availability(&recorded.availability, zone))
                     section {
                         h2 { "Last events" }
-                        @match recorded {
+                        @match &recorded.events {
                             Ok(recorded) => ol #events { (events(recorded, true)) },
                             Err(error) => p .trouble { (error) },
                         }
-                        p .sub { a href=(csv) { "This month as CSV" } }
+                        p .sub .links { a href=(events_csv) { "This month as CSV" } }
                     }
                     section {
                         h2 { "MQTT topics" }
                         ul .topics { @for topic in *topics { li { code { (topic) } } } }
                     }
                 }
+                (pattern())
             }
         }
     }

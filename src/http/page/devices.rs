@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde::de::value::CowStrDeserializer;
 use serde::de::{Deserialize, Deserializer};
 
-use super::hours::{DeviceKey, HOURS, Hour, Hours};
+use super::bars::{CELLS_MAX, Range};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
-use crate::http::query::{DeviceChunk, LoopClient, NoAnswer};
+use crate::http::query::DeviceChunk;
 use crate::http::search::searchable;
-use crate::metrics::GatewayMeasures;
+use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
 
-/// Devices on one page.
-pub(crate) const PAGE_ROWS: usize = 200;
+/// The most devices on one page.
+const ROWS_MAX: usize = 200;
 
 /// What the page's address asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -25,6 +25,8 @@ pub(in crate::http) struct Filter {
     /// `None` for all devices.
     #[serde(rename = "show", deserialize_with = "none_if_empty")]
     pub(crate) condition: Option<Condition>,
+    /// The period of the bars.
+    pub(crate) range: Range,
     /// Pages to skip.
     pub(crate) page: usize,
 }
@@ -46,10 +48,9 @@ pub(crate) enum Condition {
 /// A device as the page shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceRow {
-    pub(crate) gateway: String,
+    pub(crate) gateway: GatewayName,
     pub(crate) name: String,
     pub(crate) device: DeviceMeasures,
-    pub(crate) hours: [Hour; HOURS],
 }
 
 /// One page of the devices that match a filter.
@@ -83,6 +84,16 @@ impl Condition {
         }
     }
 
+    /// Its name for people.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Down => "not connected",
+            Self::Unknown => "unknown",
+            Self::Up => "connected",
+            Self::Absent => "not expected",
+        }
+    }
+
     /// Its name in addresses and style sheets.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -95,6 +106,11 @@ impl Condition {
 }
 
 impl Filter {
+    /// Devices on one page: fewer where their bars have more cells.
+    pub(crate) fn rows_max(&self) -> usize {
+        ROWS_MAX.min(CELLS_MAX / self.range.cells())
+    }
+
     fn matches(&self, gateway: &GatewayEntry, device: &DeviceMeasures) -> bool {
         self.condition.is_none_or(|wanted| wanted == Condition::of(device))
             && (self.text.is_empty()
@@ -104,30 +120,21 @@ impl Filter {
 }
 
 impl DeviceRow {
-    pub(crate) fn new(
-        gateway: &GatewayEntry,
-        index: GatewayIndex,
-        device: DeviceMeasures,
-        hours: &Hours,
-    ) -> Self {
+    pub(crate) fn new(gateway: &GatewayEntry, device: DeviceMeasures) -> Self {
         let device_type = device.info.map(|info| info.device_type);
-        Self {
-            gateway: gateway.name.to_string(),
-            name: gateway.device_name(device.device_id, device_type).into_owned(),
-            hours: hours.of(&(index, device.device_id), device.observed),
-            device,
-        }
+        let name = gateway.device_name(device.device_id, device_type).into_owned();
+        Self { gateway: gateway.name.clone(), name, device }
     }
 }
 
-/// Where a device stands in the list: the down ones first, those that went down last before the
-/// others.
-type Place = (Condition, i64, DeviceKey);
+/// Where a device stands in the list: by gateway, the down ones first, those that went down last
+/// before the others.
+type Place = (GatewayIndex, Condition, i64, DeviceId);
 
 /// The devices of one page. Keeps no more devices than stand up to the end of that page.
 pub(crate) struct Search<'a> {
     filter: &'a Filter,
-    found: BTreeMap<Place, DeviceMeasures>,
+    found: BTreeMap<Place, DeviceRow>,
     matching: usize,
 }
 
@@ -136,40 +143,25 @@ impl<'a> Search<'a> {
         Self { filter, found: BTreeMap::new(), matching: 0 }
     }
 
-    /// Reads all devices, a chunk at a time.
-    pub(crate) async fn run(
-        &mut self,
-        event_loop: &LoopClient,
-        gateways: &[GatewayMeasures],
-    ) -> Result<(), NoAnswer> {
-        let mut chunks = event_loop.devices(gateways);
-        while let Some(chunk) = chunks.next().await? {
-            self.add(chunk);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, chunk: DeviceChunk<'_>) {
+    pub(crate) fn add(&mut self, chunk: DeviceChunk<'_>) {
         let DeviceChunk { index, gateway, devices } = chunk;
-        let rows_max = self.filter.page.saturating_add(1).saturating_mul(PAGE_ROWS);
+        let rows_max = self.filter.page.saturating_add(1).saturating_mul(self.filter.rows_max());
         for device in devices.into_iter().filter(|it| self.filter.matches(gateway, it)) {
             self.matching += 1;
             let condition = Condition::of(&device);
             let since = device.since.filter(|_| condition == Condition::Down);
             let newest_first = since.map_or(0, |since| -since.millis());
-            self.found.insert((condition, newest_first, (index, device.device_id)), device);
+            let place = (index, condition, newest_first, device.device_id);
+            self.found.insert(place, DeviceRow::new(gateway, device));
             if self.found.len() > rows_max {
                 self.found.pop_last();
             }
         }
     }
 
-    pub(crate) fn finish(self, gateways: &[GatewayMeasures], hours: &Hours) -> DeviceList {
-        let skipped = self.filter.page.saturating_mul(PAGE_ROWS);
-        let rows = self.found.into_iter().skip(skipped).filter_map(|((_, _, key), device)| {
-            let gateway = gateways.get(key.0.0)?;
-            Some(DeviceRow::new(&gateway.entry, key.0, device, hours))
-        });
-        DeviceList { rows: rows.collect(), matching: self.matching }
+    pub(crate) fn finish(self) -> DeviceList {
+        let skipped = self.filter.page.saturating_mul(self.filter.rows_max());
+        let rows = self.found.into_values().skip(skipped).collect();
+        DeviceList { rows, matching: self.matching }
     }
 }

@@ -1,16 +1,20 @@
 //! The status page: rendered here, readable without script, kept up to date by server-sent events.
 //! It loads nothing from elsewhere.
 
+mod availability;
+mod bars;
 mod detail;
 mod detail_view;
 mod devices;
-mod hours;
+mod down;
+mod overview;
 mod parts;
 mod updates;
 mod view;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query as Parameters, State};
@@ -26,9 +30,10 @@ pub(crate) use updates::send_updates;
 
 use super::query::{NoAnswer, Query};
 use super::{App, unavailable};
-use crate::net;
+use crate::store::history::Reader;
+use bars::Subjects;
 use devices::{Filter, Search};
-use hours::Hours;
+use down::DownDevices;
 
 /// Browsers that may watch at once.
 const WATCHERS_MAX: usize = 32;
@@ -44,26 +49,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct StatusPage {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
-    hours: Mutex<Hours>,
-    /// Pages are rendered one at a time, as each reads all devices.
-    rendering: Semaphore,
+    /// Its own, which requests to the API do not hold up.
+    history: Reader,
+    /// Pages read all devices one at a time.
+    scanning: Semaphore,
 }
 
 impl StatusPage {
-    pub(crate) fn new() -> (Self, broadcast::Sender<Event>) {
+    pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
-        let hours = Mutex::new(Hours::new(current_hour()));
-        (Self { updates: updates.downgrade(), hours, rendering: Semaphore::new(1) }, updates)
+        let (history, scanning) = (Reader::new(history), Semaphore::new(1));
+        (Self { updates: updates.downgrade(), history, scanning }, updates)
     }
-
-    fn hours(&self) -> MutexGuard<'_, Hours> {
-        self.hours.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The hour of the wall clock, counted from 1970.
-fn current_hour() -> i64 {
-    net::wall_time().millis() / (i64::from(hours::HOUR_S) * 1000)
 }
 
 pub(crate) async fn style() -> impl IntoResponse {
@@ -77,8 +74,8 @@ pub(crate) async fn script() -> impl IntoResponse {
     (JAVASCRIPT, include_str!("page.js"))
 }
 
-pub(crate) async fn times_script() -> impl IntoResponse {
-    (JAVASCRIPT, include_str!("times.js"))
+pub(crate) async fn shared_script() -> impl IntoResponse {
+    (JAVASCRIPT, include_str!("shared.js"))
 }
 
 pub(crate) async fn detail_script() -> impl IntoResponse {
@@ -100,14 +97,39 @@ pub(crate) async fn page(
 }
 
 async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
-    let _permit = app.page.rendering.acquire().await.map_err(|_| NoAnswer::Stopping)?;
     let event_loop = &app.settings.event_loop;
+    let permit = app.page.scanning.acquire().await.map_err(|_| NoAnswer::Stopping)?;
     let gateways = event_loop.gateways().await?;
-    let mut search = Search::new(filter);
-    search.run(event_loop, &gateways).await?;
+    let (mut search, mut down) = (Search::new(filter), DownDevices::new());
+    let mut chunks = event_loop.devices(&gateways);
+    while let Some(chunk) = chunks.next().await? {
+        down.add(&chunk);
+        search.add(chunk);
+    }
+    drop(permit);
     let summary = event_loop.ask(Query::Summary).await?;
-    let devices = search.finish(&gateways, &app.page.hours());
-    Ok(view::page(&app.settings, &summary, &gateways, filter, &devices))
+    let devices = search.finish();
+    let of = Subjects {
+        of_gateways: false,
+        gateways: devices.rows.iter().map(|row| row.gateway.clone()).collect(),
+        device_ids: devices.rows.iter().map(|row| row.device.device_id).collect(),
+    };
+    let bars = match devices.rows.as_slice() {
+        [] => Ok(Vec::new()),
+        _ => {
+            let query = bars::query(&app.settings.zone, filter.range, of);
+            bars::read(&app.page.history, query).await
+        }
+    };
+    let shown = view::Shown {
+        summary: &summary,
+        gateways: &gateways,
+        down: &down,
+        filter,
+        devices: &devices,
+        bars: bars.as_deref().map_err(String::as_str),
+    };
+    Ok(view::page(&app.settings, &shown))
 }
 
 pub(crate) async fn events(State(app): State<Arc<App>>) -> Response {

@@ -2,26 +2,31 @@
 "use strict";
 
 const ORDER = ["down", "unknown", "up", "absent"];
-const ROWS_MAX = 200;
 const FRESH_MS = 2500;
 const find = (selector, within = document) => within.querySelector(selector);
-const live = find("#live");
 const form = find("form");
 
 function condition(row) {
   return ORDER.find((word) => row.classList.contains(word));
 }
 
-// Whether a row matches the filter.
-function fits(row) {
-  const text = form.elements.q.value.trim().toLowerCase();
+function hasState(row) {
   const show = form.elements.show.value;
-  const about = find("th", row).textContent.toLowerCase();
-  return (!show || show === condition(row)) && about.includes(text);
+  return !show || show === condition(row);
 }
 
-function filterRows() {
-  for (const row of document.querySelectorAll("tbody tr")) row.hidden = !fits(row);
+// Whether a row matches the filter, as far as that is known here: the bridge searches in more.
+function fits(row) {
+  const text = form.elements.q.value.trim().toLowerCase();
+  // The ID of a row has its gateway.
+  return hasState(row) && (row.id + find("th", row).textContent).toLowerCase().includes(text);
+}
+
+function showRows(which) {
+  for (const group of document.querySelectorAll("tbody")) {
+    for (const row of group.querySelectorAll("tr[id]")) row.hidden = !which(row);
+    group.hidden = !find("tr[id]:not([hidden])", group);
+  }
 }
 
 function parsed(html) {
@@ -30,27 +35,27 @@ function parsed(html) {
   return template.content;
 }
 
+// Replaces a row; it keeps its bar. Rows that are not here come when the page is loaded again.
 function placeRow({ id, html }) {
-  const body = find("tbody");
-  const row = parsed(html).firstElementChild;
   const before = document.getElementById(id);
-  const stays = before && condition(before) === condition(row);
-  if (stays) {
-    before.replaceWith(row);
+  const row = parsed(html).firstElementChild;
+  if (!before) {
+    if (fits(row)) reload();
+    return;
+  }
+  row.cells[3].replaceChildren(...before.cells[3].childNodes);
+  if (condition(before) === condition(row)) {
+    replaceParts(before, row.childNodes);
   } else {
-    if (before) before.remove();
-    const later = new URLSearchParams(location.search).get("page");
-    if (!fits(row) || (!before && Number(later))) return;
+    const group = before.parentElement;
+    before.remove();
     const rank = ORDER.indexOf(condition(row));
-    const next = [...body.rows].find((other) => ORDER.indexOf(condition(other)) >= rank);
-    body.insertBefore(row, next ?? null);
-    if (body.rows.length > ROWS_MAX) body.rows[body.rows.length - 1].remove();
+    const others = [...group.querySelectorAll("tr[id]")];
+    group.insertBefore(row, others.find((other) => ORDER.indexOf(condition(other)) >= rank) ?? null);
     row.classList.add("fresh");
     setTimeout(() => row.classList.remove("fresh"), FRESH_MS);
+    showRows(hasState);
   }
-  const nothing = find("#nothing");
-  if (nothing) nothing.hidden = body.rows.length > 0;
-  row.hidden = !fits(row);
 }
 
 // Loads the page again, except the form, which may be in use.
@@ -61,27 +66,29 @@ async function refresh() {
   if (!answer?.ok || mine !== asked) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of ["#overview", "#list", "#events"]) {
-    find(part).replaceChildren(...find(part, page).childNodes);
+    replaceParts(find(part), find(part, page).childNodes);
   }
-  filterRows();
-  tellTimes();
-  tellTitle();
+  showTimes();
+  showTitle();
 }
 
 // The number of doors that are down, in front.
 const TITLE = document.title.replace(/^\(\d+\) /, "");
-function tellTitle() {
+function showTitle() {
   const down = Number(find(".counts .down b").textContent);
   document.title = down ? `(${down}) ${TITLE}` : TITLE;
 }
 
 let typing;
 function narrow() {
-  filterRows();
+  showRows(fits);
   clearTimeout(typing);
   typing = setTimeout(() => {
     const query = new URLSearchParams();
-    for (const [name, value] of new FormData(form)) if (value.trim()) query.set(name, value.trim());
+    for (const [name, value] of new FormData(form)) {
+      const isDefault = !value.trim() || form.elements[name].selectedIndex === 0;
+      if (!isDefault) query.set(name, value.trim());
+    }
     history.replaceState(null, "", query.size ? `?${query}` : "./");
     refresh();
   }, 300);
@@ -97,31 +104,26 @@ function reload() {
   }, RELOAD_MS * Math.random());
 }
 
-function say(words, className) {
-  live.textContent = words;
-  live.className = className;
-}
-
 function listen() {
   const source = new EventSource("events");
   const on = (name, then) =>
     source.addEventListener(name, (event) => {
       then(JSON.parse(event.data || "null"));
-      tellTimes();
+      showTimes();
     });
   on("hello", () => {
-    say("live", "on");
+    showLive(true);
     refresh();
   });
   on("overview", (html) => {
-    find("#overview").replaceChildren(parsed(html));
-    tellTitle();
+    replaceParts(find("#overview"), parsed(html).childNodes);
+    showTitle();
   });
-  on("events", (html) => find("#events").replaceChildren(parsed(html)));
+  on("events", (html) => replaceParts(find("#events"), parsed(html).childNodes));
   on("device", placeRow);
   on("reload", reload);
   source.onerror = () => {
-    say("not live: the bridge does not answer", "off");
+    showLive(false);
     // After a refusal the browser does not connect again by itself.
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, RELOAD_MS);
   };

@@ -1,18 +1,35 @@
 //! Parts that several pages have: times, durations, lists of events.
 
+use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
 use crate::fleet::LinkState;
 use crate::http::query::EventRow;
 use crate::ids::Moment;
+use crate::metrics::GatewayMeasures;
 use crate::payload::rfc3339;
 
 /// The colour of a gateway's state.
-pub(crate) const fn gateway_class(state: LinkState) -> &'static str {
-    match state {
+pub(crate) const fn gateway_class(gateway: &GatewayMeasures) -> &'static str {
+    match gateway.state.state {
+        _ if gateway.facts.is_removed && !gateway.state.live => "absent",
         LinkState::Online => "up",
         LinkState::Lost => "down",
         LinkState::Connecting | LinkState::Syncing => "unknown",
+    }
+}
+
+/// What the colours of the bars mean.
+pub(crate) fn legend(zone: &TimeZone) -> Markup {
+    html! {
+        p {
+            "Bars, the current hour or day right: "
+            span class="key up" { "connected" } ", "
+            span class="key down" { "not connected" } " (higher than the rest), "
+            span class="key gap" { "not observed" }
+            "; time not observed counts as neither. Hours and days of "
+            (zone.iana_name().unwrap_or("UTC")) "."
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::devices::DeviceRow;
-use super::{App, Hours, current_hour};
-use super::{parts, view};
-use crate::fleet::DeviceMeasures;
+use super::App;
+use super::devices::{Condition, DeviceRow};
+use super::down::DownDevices;
+use super::{overview, parts, view};
 use crate::http::query::{Changes, NoAnswer, Query};
+use crate::metrics::GatewayMeasures;
 
 /// How often changes are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +30,9 @@ pub(crate) async fn send_updates(
         updates,
         overview: String::new(),
         events: String::new(),
-        is_incomplete: false,
+        down: DownDevices::new(),
+        down_count: 0,
+        is_incomplete: true,
     };
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,8 +40,8 @@ pub(crate) async fn send_updates(
         loop {
             ticks.tick().await;
             // The loop may have taken note of an answer that did not arrive.
-            if updater.update().await.is_err() {
-                updater.is_incomplete = true;
+            if updater.updates.receiver_count() > 0 {
+                updater.is_incomplete |= updater.send_changes().await.is_err();
             }
         }
     };
@@ -55,40 +58,21 @@ struct Updater<'a> {
     /// What the browsers have.
     overview: String,
     events: String,
+    down: DownDevices,
+    /// How many the gateways counted when these were read.
+    down_count: usize,
     /// Changes may have been lost: the browsers have to load the page again.
     is_incomplete: bool,
 }
 
 impl Updater<'_> {
-    async fn update(&mut self) -> Result<(), NoAnswer> {
-        if self.app.page.hours().is_over(current_hour()) {
-            self.end_hour().await?;
-        }
-        if self.updates.receiver_count() > 0 {
-            self.send_changes().await?;
-        }
-        Ok(())
-    }
-
-    async fn end_hour(&self) -> Result<(), NoAnswer> {
-        let hour = current_hour();
-        let event_loop = &self.app.settings.event_loop;
-        let gateways = event_loop.gateways().await?;
-        let (mut chunks, mut observed) = (event_loop.devices(&gateways), Vec::new());
-        while let Some(chunk) = chunks.next().await? {
-            let key = |device: &DeviceMeasures| (chunk.index, device.device_id);
-            observed.extend(chunk.devices.iter().map(|it| (key(it), it.observed)));
-        }
-        self.app.page.hours().end(hour, observed.into_iter());
-        Ok(())
-    }
-
     async fn send_changes(&mut self) -> Result<(), NoAnswer> {
         let settings = &self.app.settings;
         let changes = settings.event_loop.ask(Query::Changes).await?;
         let summary = settings.event_loop.ask(Query::Summary).await?;
         let gateways = settings.event_loop.gateways().await?;
-        let overview = view::overview(&summary, &gateways).into_string();
+        self.read_down(&changes, &gateways).await?;
+        let overview = overview::overview(&summary, &gateways, &self.down).into_string();
         if overview != self.overview {
             self.send("overview", &json!(overview));
             self.overview = overview;
@@ -97,9 +81,8 @@ impl Updater<'_> {
             Changes::Devices(devices) if !self.is_incomplete => {
                 for (index, device) in devices {
                     let Some(gateway) = gateways.get(index.0) else { continue };
-                    let hours: &Hours = &self.app.page.hours();
-                    let row = DeviceRow::new(&gateway.entry, index, device, hours);
-                    let html = view::device_row(&row).into_string();
+                    let row = DeviceRow::new(&gateway.entry, device);
+                    let html = view::device_row(&row, None).into_string();
                     self.send("device", &json!({ "id": view::row_id(&row), "html": html }));
                 }
             }
@@ -111,6 +94,26 @@ impl Updater<'_> {
             self.events = events;
         }
         self.is_incomplete = false;
+        Ok(())
+    }
+
+    /// Reads which devices are down, where that may have changed.
+    async fn read_down(
+        &mut self,
+        changes: &Changes,
+        gateways: &[GatewayMeasures],
+    ) -> Result<(), NoAnswer> {
+        let count = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
+        let is_changed = match changes {
+            Changes::TooMany => true,
+            Changes::Devices(devices) => {
+                devices.iter().any(|(_, device)| Condition::of(device) == Condition::Down)
+            }
+        };
+        if is_changed || self.is_incomplete || count != self.down_count {
+            self.down = DownDevices::read(&self.app.settings.event_loop, gateways).await?;
+            self.down_count = count;
+        }
         Ok(())
     }
 

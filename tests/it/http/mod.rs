@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod bars;
 mod clients;
 mod detail;
 mod event_stream;
@@ -20,7 +21,7 @@ use crate::harness::{patiently, simulator};
 const CHUNK: usize = 16 * 1024;
 
 /// One request: head and body.
-async fn ask(bridge: &Bridge, method: &str, path: &str) -> (String, String) {
+pub(crate) async fn ask(bridge: &Bridge, method: &str, path: &str) -> (String, String) {
     patiently("the web server answers", async {
         let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
         let request = format!("{method} {path} HTTP/1.0\r\nHost: x\r\n\r\n");

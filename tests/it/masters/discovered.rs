@@ -85,6 +85,11 @@ async fn a_gateway_that_is_added_at_the_master_appears_and_takes_requests() {
     campus.master.fault(&end_streams());
     campus.see("gsdk/campus_b/info", "removed", |info| info["state"] == "removed").await;
     assert_eq!(retained(campus.broker.port)["gsdk/campus_b/state"], "offline");
+    for path in ["/", "/gateways/campus_b"] {
+        let (_, page) = crate::http::ask(&campus.bridge, "GET", path).await;
+        assert!(page.contains("<span class=\"word\">removed</span>"), "{page}");
+        assert!(!page.contains("lost"), "{page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

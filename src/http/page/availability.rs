@@ -1,0 +1,99 @@
+//! Renders the availability of one gateway or device: in words, as a bar, and as a table.
+
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use super::bars::{Range, bar, in_words, label};
+use super::parts::{legend, time};
+use crate::availability::{BucketSize, Figures, Row, duration, percent};
+
+/// What the history has of a period.
+pub(crate) struct Availability {
+    pub(crate) range: Range,
+    /// Hours or days, or why they cannot be read.
+    pub(crate) cells: Result<Vec<Row>, String>,
+    pub(crate) total: Option<Figures>,
+    /// The address of this month as CSV.
+    pub(crate) month_csv: String,
+}
+
+pub(crate) fn availability(of: &Availability, zone: &TimeZone) -> Markup {
+    let Availability { range, cells, total, month_csv } = of;
+    html! {
+        section .availability {
+            h2 #availability { "Availability, last " (range.words().1) }
+            p .links {
+                @for other in Range::ALL {
+                    @let (value, label) = other.words();
+                    a href={ "?range=" (value) "#availability" }
+                        aria-current=[(other == *range).then_some("true")] { (label) }
+                }
+            }
+            @match cells.as_deref() {
+                Err(error) => p .trouble { (error) },
+                Ok([]) => p .sub { "Nothing is recorded in this time." },
+                Ok(cells) => {
+                    @if let Some(total) = total { (summary(total)) }
+                    p .wide { (bar(cells)) }
+                    (table(cells, range.bucket()))
+                    div .sub { (legend(zone)) }
+                },
+            }
+            p .sub .links {
+                a href=(month_csv) { "This month as CSV" }
+                button #print type="button" { "Print" }
+            }
+        }
+    }
+}
+
+fn summary(total: &Figures) -> Markup {
+    let longest = total.longest_outage_ms.zip(total.longest_outage_at);
+    html! {
+        p .total {
+            (in_words(total, 0))
+            @if let Some(observed) = total.observed {
+                "; observed " (percent(observed)) " of the time"
+            }
+            @if let Some((ms, at)) = longest {
+                "; " (total.outages) " outage" @if total.outages > 1 { "s" } ", the longest "
+                @if total.longest_outage_at_least { "at least " }
+                (duration(ms)) " at " (time(at))
+            }
+        }
+    }
+}
+
+/// The newest first.
+fn table(cells: &[Row], size: BucketSize) -> Markup {
+    let unit = if size == BucketSize::Hour { "Hour" } else { "Day" };
+    let length = |ms| if ms > 0 { duration(ms) } else { "–".to_owned() };
+    let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);
+    html! {
+        div .scrolls tabindex="0" role="region" aria-label="Availability as a table" {
+            table .figures {
+                thead {
+                    tr {
+                        th scope="col" { (unit) }
+                        @for head in
+                            ["Available", "Observed", "Not connected", "Outages", "Longest"]
+                        { th scope="col" { (head) } }
+                    }
+                }
+                tbody {
+                    @for row in cells.iter().rev() {
+                        @let figures = &row.figures;
+                        tr {
+                            th scope="row" { (label(row)) }
+                            td { (share(figures.availability)) }
+                            td { (share(figures.observed)) }
+                            td { (length(figures.disconnected_ms)) }
+                            td { (figures.outages) }
+                            td { (length(figures.longest_outage_ms.unwrap_or(0))) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+// What all pages share: times in the reader's zone, durations that grow, and parts that are replaced.
+"use strict";
+
+function span(seconds) {
+  const two = (unit, per, sub) =>
+    `${Math.floor(seconds / unit)} ${per}` +
+    (sub && Math.floor((seconds % unit) / sub[0]) ? ` ${Math.floor((seconds % unit) / sub[0])} ${sub[1]}` : "");
+  if (seconds < 1) return "a moment";
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return two(60, "min");
+  if (seconds < 86400) return two(3600, "h", [60, "min"]);
+  return two(86400, "d", [3600, "h"]);
+}
+
+function showTimes() {
+  for (const time of document.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    if (time.className === "since") time.textContent = `for ${span((Date.now() - at) / 1000)}`;
+    else if (time.className === "clock") time.textContent = at.toLocaleTimeString();
+    else time.textContent = at.toLocaleString();
+    time.title = at.toLocaleString();
+  }
+}
+
+// Replaces what is in a part of the page. Open details stay open, and the focus stays where it is.
+function replaceParts(part, nodes) {
+  const name = (element) => element.id || element.getAttribute("href");
+  const open = [...part.querySelectorAll("details[open]")].map(name);
+  const focused = part.contains(document.activeElement) && name(document.activeElement);
+  part.replaceChildren(...nodes);
+  for (const details of part.querySelectorAll("details")) details.open = open.includes(name(details));
+  if (!focused) return;
+  const same = [...part.querySelectorAll("[id], a")].find((element) => name(element) === focused);
+  same?.focus({ preventScroll: true });
+}
+
+// Whether the page is live, and if not, since when.
+function showLive(isLive) {
+  const live = document.querySelector("#live");
+  if (isLive) live.textContent = "live";
+  else if (live.className !== "off") {
+    live.textContent = `not live since ${new Date().toLocaleTimeString()}: the bridge does not answer`;
+  }
+  live.className = isLive ? "on" : "off";
+}
+
+showTimes();
+setInterval(showTimes, 1000);
