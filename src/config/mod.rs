@@ -168,6 +168,15 @@ pub fn gateway_address(text: &str) -> Result<HostPort, ValueError> {
     addresses::gateway_address(StrDeserializer::new(text))
 }
 
+/// Reads a master's address as `masters.NAME.address` takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn master_address(text: &str) -> Result<HostPort, ValueError> {
+    addresses::master_address(StrDeserializer::new(text))
+}
+
 /// Reads a bridge's name as `bridge_name` takes it.
 ///
 /// # Errors

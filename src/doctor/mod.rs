@@ -21,6 +21,7 @@ use crate::{mqtt, net};
 
 pub(crate) use broker::examine as examine_broker;
 pub(crate) use gateway::examine as examine_gateway;
+pub(crate) use master::{Behind, examine as examine_master};
 
 /// A certificate that expires within this many days is a warning.
 const EXPIRES_SOON_DAYS: i64 = 30;
@@ -145,7 +146,7 @@ pub async fn examine(loaded: &Loaded, session: mqtt::Settings) -> Vec<Finding> {
     let mut gateways = JoinSet::new();
     for (index, (name, master)) in config.masters.iter().enumerate() {
         let options = crate::bridge::master_options(name, master);
-        let behind = master::Behind::of(config, name);
+        let behind = Behind::of(config, name);
         gateways.spawn(async move { (index, master::examine(options, behind).await) });
     }
     for (index, (name, gateway)) in config.gateways.iter().enumerate() {

@@ -8,6 +8,7 @@ use gsdk2mqtt::simulator::{CertificateKind, Settings, Simulator};
 use tempfile::TempDir;
 
 use crate::harness::bridge::PROGRAM;
+use crate::harness::master::Master;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::simulator;
 use crate::harness::terminal::Terminal;
@@ -299,6 +300,64 @@ async fn a_gateway_is_added_and_comments_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_is_described_by_options_and_in_a_terminal() {
+    let site = Site::new().await;
+    let master = Master::start(&["a", "b"], 1).await;
+    let [ca_file, certificate, key] =
+        ["ca.crt", "tenant.crt", "tenant.key"].map(|name| master.file(name).display().to_string());
+    let address = master.simulator.address().to_string();
+    let url = format!("mqtt://127.0.0.1:{}", site.broker.port);
+    let output = site.output().display().to_string();
+    let mut words = vec!["init", "--output", &output, "--mqtt-url", &url, "--yes"];
+    words.extend([
+        "--master-address",
+        &address,
+        "--ca-file",
+        &ca_file,
+        "--cert-file",
+        &certificate,
+    ]);
+    let ran = run(&words).await;
+    assert!(ran.code == 2 && ran.err.contains("--key-file is missing"), "{}", ran.err);
+    let ran = run(&[&words[..], &["--key-file", &ca_file]].concat()).await;
+    assert!(ran.code == 1 && ran.err.contains("key_file"), "no key: {}", ran.err);
+    assert!(!site.output().exists());
+    let ran = run(&[&words[..], &["--key-file", &key]].concat()).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("campus_a, campus_b"), "{}", ran.err);
+    assert!(site.text().contains("[masters.campus]"), "{}", site.text());
+    assert_eq!(mode(&site.path("etc/campus.key")), 0o600);
+    let checked = site.check().await;
+    assert_eq!(checked.code, 0, "{}\n{}", checked.out, checked.err);
+
+    std::fs::remove_dir_all(site.path("etc")).unwrap();
+    let line = format!("{PROGRAM} init --output {output}");
+    let mut terminal = Terminal::run(120, "", &line);
+    for (words, answer) in [
+        ("Is it a master gateway", Some("y")),
+        ("Name of the master gateway", Some("plant")),
+        ("Address of the master gateway", Some(address.as_str())),
+        ("Its ca.crt", Some(ca_file.as_str())),
+        ("Certificate of the tenant", Some("/nope.crt")),
+        ("/nope.crt cannot be read", None),
+        ("Certificate of the tenant", Some(certificate.as_str())),
+        ("Its private key", Some(key.as_str())),
+        ("URL of the MQTT broker", Some(url.as_str())),
+        ("User name at the broker", Some("")),
+        ("Shall Home Assistant", Some("n")),
+    ] {
+        terminal.shows_next(words).await;
+        if let Some(answer) = answer {
+            terminal.types(&format!("{answer}\r"));
+        }
+    }
+    let (code, shown) = terminal.ends().await;
+    assert_eq!(code, 0, "{shown}");
+    assert!(site.text().contains("[masters.plant]"), "{}", site.text());
+    assert_eq!(site.check().await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_asked_each_answer_is_tried_at_once_and_a_wrong_one_asked_for_again() {
     let lines = "allow_anonymous false\npassword_file {dir}/passwords";
     let site = Site::with(simulator(2).await, lines).await;
@@ -310,6 +369,7 @@ async fn a_terminal_is_asked_each_answer_is_tried_at_once_and_a_wrong_one_asked_
     let (ca_file, address) = (site.path("ca.crt").display().to_string(), address.to_string());
     let (first_name, second_name) = (format!(" {first}:"), format!(" {second}:"));
     for (words, answer) in [
+        ("Is it a master gateway", Some("n")),
         ("Name of the gateway", Some("Bad Name")),
         ("is not a gateway name", None),
         ("Name of the gateway", Some("front")),

@@ -1,6 +1,6 @@
 //! The configuration as a TOML document, whose comments and order stay as they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TomlError, value};
 
@@ -47,8 +47,10 @@ impl Document {
         config::from_toml(path, self.text())
     }
 
-    pub(crate) fn has_gateway(&self, name: &GatewayName) -> bool {
-        self.0.get("gateways").and_then(|gateways| gateways.get(name.as_str())).is_some()
+    /// Whether a gateway or master has this name.
+    pub(crate) fn has(&self, name: &GatewayName) -> bool {
+        let has = |tables: &str| self.0.get(tables)?.get(name.as_str());
+        has("gateways").or_else(|| has("masters")).is_some()
     }
 
     /// Describes a gateway; what was said of it before is gone.
@@ -65,12 +67,35 @@ impl Document {
         if let Some(server_name) = server_name {
             table["server_name"] = value(server_name);
         }
-        let gateways = self.0.entry("gateways").or_insert_with(|| {
-            let mut gateways = Table::new();
-            gateways.set_implicit(true);
-            gateways.into()
+        self.set("gateways", name, table);
+    }
+
+    /// Describes a master by its address, the authority, and the tenant's certificate and key.
+    pub(crate) fn set_master(
+        &mut self,
+        name: &GatewayName,
+        address: &str,
+        files: &[PathBuf; 3],
+        server_name: Option<&str>,
+    ) {
+        let mut table = Table::new();
+        table["address"] = value(address);
+        for (key, file) in ["ca_file", "cert_file", "key_file"].into_iter().zip(files) {
+            table[key] = text_of(file);
+        }
+        if let Some(server_name) = server_name {
+            table["server_name"] = value(server_name);
+        }
+        self.set("masters", name, table);
+    }
+
+    fn set(&mut self, tables: &str, name: &GatewayName, table: Table) {
+        let tables = self.0.entry(tables).or_insert_with(|| {
+            let mut tables = Table::new();
+            tables.set_implicit(true);
+            tables.into()
         });
-        gateways[name.as_str()] = table.into();
+        tables[name.as_str()] = table.into();
     }
 
     pub(crate) fn name_device(&mut self, gateway: &GatewayName, id: DeviceId, name: &str) {
@@ -136,6 +161,6 @@ mod tests {
         assert_eq!(server_name, "gateway.local");
         let names: Vec<_> = gateway.devices.values().filter_map(|it| it.name.as_deref()).collect();
         assert_eq!(names, ["Back \"door\""]);
-        assert!(document.has_gateway(&annex) && !document.has_gateway(&"cellar".parse().unwrap()));
+        assert!(document.has(&annex) && !document.has(&"cellar".parse().unwrap()));
     }
 }

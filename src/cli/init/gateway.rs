@@ -33,18 +33,25 @@ pub(crate) struct GatewayArgs {
     /// Where the gateway listens
     #[arg(long, value_name = "HOST:PORT")]
     gateway_address: Option<String>,
-    /// The `ca.crt` of the gateway, which is copied beside the configuration
+    /// The `ca.crt` of the gateway or master gateway, which is copied beside the configuration
     #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// In place of --ca-file: the SHA-256 fingerprint of the certificate that the gateway shows
     #[arg(long, value_name = "SHA256", conflicts_with = "ca_file")]
     fingerprint: Option<String>,
     /// The name in the gateway's certificate, where it is not the host of its address
     #[arg(long, value_name = "NAME")]
-    server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
     /// A device's name for people, as in 544114231="Front door"; may be given several times
     #[arg(long = "device", value_name = "ID=NAME", value_parser = device)]
     devices: Vec<(DeviceId, String)>,
+}
+
+impl GatewayArgs {
+    /// Whether a device gateway is meant.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.gateway_name.is_some() || self.gateway_address.is_some()
+    }
 }
 
 fn device(text: &str) -> Result<(DeviceId, String), String> {
@@ -84,10 +91,12 @@ pub(crate) async fn ask(asker: Asker, args: GatewayArgs, draft: &mut Draft) -> R
 }
 
 /// A name that the configuration does not have.
-fn unused(text: &str, draft: &Draft) -> Result<GatewayName, String> {
+pub(crate) fn unused(text: &str, draft: &Draft) -> Result<GatewayName, String> {
     let name: GatewayName = text.parse().map_err(|error| format!("{error}"))?;
-    match draft.document.has_gateway(&name) {
-        true => Err(format!("the configuration has a gateway {name}; choose another name")),
+    match draft.document.has(&name) {
+        true => {
+            Err(format!("the configuration has a master or gateway {name}; choose another name"))
+        }
         false => Ok(name),
     }
 }
@@ -262,7 +271,7 @@ fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
     )
 }
 
-fn choose_name(asker: Asker, names: &[String]) -> Result<String, Stop> {
+pub(crate) fn choose_name(asker: Asker, names: &[String]) -> Result<String, Stop> {
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let question = Question {
         text: "Name in its certificate:",

@@ -1,5 +1,5 @@
-//! `gsdk2mqtt init`: asks for gateway, broker and Home Assistant, tries each answer at once with
-//! the code of `check --connect`, and writes a configuration.
+//! `gsdk2mqtt init`: asks for gateway or master, broker and Home Assistant, tries each answer at
+//! once with the code of `check --connect`, and writes a configuration.
 
 mod asker;
 mod broker;
@@ -7,6 +7,7 @@ mod document;
 mod draft;
 mod files;
 mod gateway;
+mod master;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use broker::BrokerArgs;
 use document::Document;
 use draft::Draft;
 use gateway::GatewayArgs;
+use master::MasterArgs;
 
 /// Asks what a configuration needs, tries each answer at once, and writes the configuration.
 /// Every question is an option too.
@@ -29,7 +31,8 @@ pub(crate) struct InitArgs {
     /// Where the configuration is written
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     output: PathBuf,
-    /// Add a gateway to the configuration at --output; everything else stays, comments too
+    /// Add a gateway or master to the configuration at --output; everything else stays, comments
+    /// too
     #[arg(long)]
     add_gateway: bool,
     /// Print the configuration to stdout instead of writing it
@@ -43,6 +46,8 @@ pub(crate) struct InitArgs {
     yes: bool,
     #[command(flatten)]
     gateway: GatewayArgs,
+    #[command(flatten)]
+    master: MasterArgs,
     #[command(flatten)]
     broker: BrokerArgs,
     /// Whether Home Assistant discovers the devices
@@ -93,7 +98,17 @@ async fn make(args: InitArgs) -> Result<Option<String>, Stop> {
     if !dry_run {
         files::prepare(draft.folder())?;
     }
-    gateway::ask(asker, args.gateway, &mut draft).await?;
+    let (gateway, master) = (args.gateway, args.master);
+    let is_master = master.is_given()
+        || (!gateway.is_given() && asker.is_interactive() && {
+            let question = "Is it a master gateway, with device gateways behind it?";
+            asker.confirm(None, question, "--master-address", false)?
+        });
+    if is_master {
+        master::ask(asker, master, gateway.ca_file, gateway.server_name, &mut draft).await?;
+    } else {
+        gateway::ask(asker, gateway, &mut draft).await?;
+    }
     if !add_gateway {
         broker::ask(asker, args.broker, &mut draft).await?;
         let question = "Shall Home Assistant discover the devices?";

@@ -1,0 +1,139 @@
+//! The questions about a master gateway: where it is, and which tenant's certificate to show.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::asker::{Asker, Question, Stop};
+use super::draft::Draft;
+use super::files::Access;
+use super::gateway::{choose_name, show, unused};
+use crate::bridge::master_options;
+use crate::cli::{escape::escaped, print_to_stderr};
+use crate::config;
+use crate::doctor::{self, Behind};
+use crate::gsdk::{Error, GatewayOptions, MasterClient};
+use crate::ids::GatewayName;
+
+/// A master gateway, in place of a device gateway.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MasterArgs {
+    /// A master gateway's name in topics, as in campus
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["gateway_name", "gateway_address"])]
+    master_name: Option<String>,
+    /// Where a master gateway listens
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["gateway_name", "gateway_address"])]
+    master_address: Option<String>,
+    /// The certificate of its tenant, which is copied beside the configuration
+    #[arg(long, value_name = "FILE")]
+    cert_file: Option<String>,
+    /// Its private key, which is copied too
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<String>,
+}
+
+impl MasterArgs {
+    /// Whether a master gateway is meant.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.master_name.is_some()
+            || self.master_address.is_some()
+            || self.cert_file.is_some()
+            || self.key_file.is_some()
+    }
+}
+
+/// Asks for a master gateway until it accepts the login, and describes it in the draft.
+pub(crate) async fn ask(
+    asker: Asker,
+    mut args: MasterArgs,
+    mut ca_file: Option<PathBuf>,
+    mut server_name: Option<String>,
+    draft: &mut Draft,
+) -> Result<(), Stop> {
+    let question = Question {
+        text: "Name of the master gateway in topics:",
+        option: "--master-name",
+        default: Some("campus"),
+    };
+    let name = asker.read(args.master_name.take(), question, |text| unused(text, draft))?;
+    let mut last_address: Option<String> = None;
+    loop {
+        let question = Question {
+            text: "Address of the master gateway (host:port, usually port 4010):",
+            option: "--master-address",
+            default: last_address.as_deref(),
+        };
+        let address = asker.read(args.master_address.take(), question, config::master_address)?;
+        let ca_file = ca_file.take().map(|path| path.display().to_string());
+        let ca_file = file(asker, ca_file, "Its ca.crt:", "--ca-file")?;
+        let certificate = "Certificate of the tenant:";
+        let certificate = file(asker, args.cert_file.take(), certificate, "--cert-file")?;
+        let key = file(asker, args.key_file.take(), "Its private key:", "--key-file")?;
+        let files = [
+            draft.put(&format!("{name}-ca.crt"), ca_file, Access::Public)?,
+            draft.put(&format!("{name}.crt"), certificate, Access::Public)?,
+            draft.put(&format!("{name}.key"), key, Access::Secret)?,
+        ];
+        let address = address.to_string();
+        match attempt(asker, &name, &address, &files, server_name.take(), draft).await? {
+            Ok(()) => return Ok(()),
+            Err(reason) => asker.again(&reason)?,
+        }
+        last_address = Some(address);
+    }
+}
+
+/// Describes the master in the draft and tries that, or says why it does not work.
+async fn attempt(
+    asker: Asker,
+    name: &GatewayName,
+    address: &str,
+    files: &[PathBuf; 3],
+    mut server_name: Option<String>,
+    draft: &mut Draft,
+) -> Result<Result<(), String>, Stop> {
+    loop {
+        draft.document.set_master(name, address, files, server_name.as_deref());
+        let config = draft.load()?.config;
+        let options = options(name, draft)?;
+        match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
+            Ok(_) => {
+                return Ok(show(&doctor::examine_master(options, Behind::of(&config, name)).await));
+            }
+            Err(Error::Dial(error)) if server_name.is_none() => {
+                let Some(names) = error.certificate_names() else {
+                    return Ok(Err(error.to_string()));
+                };
+                print_to_stderr(&escaped(&error.to_string()));
+                server_name = Some(choose_name(asker, names)?);
+            }
+            Err(error) => return Ok(Err(error.to_string())),
+        }
+    }
+}
+
+/// How the master of the draft is reached, with the files where they are for the time being.
+fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, Stop> {
+    let config = draft.load()?.config;
+    let master = config.masters.get(name);
+    let master = master.ok_or_else(|| Stop::Failed(format!("no table of master {name}")))?;
+    let mut options = master_options(name, master);
+    let files = &mut options.files;
+    for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
+        *path = path.as_deref().map(|path| draft.trial_path(path));
+    }
+    Ok(options)
+}
+
+/// The contents of a file that is to be copied.
+fn file(
+    asker: Asker,
+    given: Option<String>,
+    text: &str,
+    option: &'static str,
+) -> Result<Vec<u8>, Stop> {
+    let read = |path: &str| {
+        let path = Path::new(path);
+        std::fs::read(path).map_err(|error| format!("{} cannot be read ({error})", path.display()))
+    };
+    asker.read(given, Question { text, option, default: None }, read)
+}
