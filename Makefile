@@ -13,7 +13,7 @@ IMAGE ?= gsdk2mqtt
 
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
-	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes and amqtt; writes the table of docs/brokers.md"
+	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes, amqtt and rumqttd; writes the table of docs/brokers.md"
 	@echo "make test-failover  how long doors are unknown when a bridge restarts or moves (needs root and keepalived)"
 	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"

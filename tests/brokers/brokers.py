@@ -33,9 +33,10 @@ class Broker:
     versions = ["3.1.1"]
     package = ""
     limited = True  # the largest packet can be set here
+    restricted = True  # topics can be forbidden
 
-    def __init__(self, folder, secure=False, small=False):
-        self.folder, self.secure, self.small = folder, secure, small
+    def __init__(self, folder, mqtt, secure=False, small=False):
+        self.folder, self.mqtt, self.secure, self.small = folder, mqtt, secure, small
         folder.mkdir(parents=True)
         self.port, self.runs = free_port(), 0
 
@@ -218,13 +219,38 @@ class Amqtt(Broker):
         return [TOOLS / "venv/bin/amqtt", "-c", self.folder / "conf.yaml"]
 
 
-ALL = [Mosquitto, RabbitMQ, Nats, Aedes, Amqtt]
+class Rumqttd(Broker):
+    name, versions, package = "rumqttd", ["5", "3.1.1"], "rumqttd (crates.io)"
+    restricted = False
+    program = ROOT / "target/tools/bin/rumqttd"
+
+    @classmethod
+    def version(cls):
+        return output(cls.program, "--version").split()[-1]
+
+    def command(self):
+        lines = ["id = 0", "[router]", "id = 0", "max_connections = 100", "max_segment_size = 104857600",
+                 "max_outgoing_packet_count = 200", "max_segment_count = 10"]
+        # Each listener has one version.
+        for version, mqtt in (("v4", "3.1.1"), ("v5", "5")):
+            port = self.port if mqtt == self.mqtt else free_port()
+            lines += [f"[{version}.1]", f'name = "{version}"', f'listen = "127.0.0.1:{port}"',
+                      "next_connection_delay_ms = 1", f"[{version}.1.connections]",
+                      "connection_timeout_ms = 60000", "max_inflight_count = 100", "dynamic_filters = true",
+                      f"max_payload_size = {SMALL if self.small else 1 << 20}"]
+            if self.secure:
+                lines += [f"[{version}.1.connections.auth]", f'{USER} = "{PASSWORD}"']
+        (self.folder / "conf.toml").write_text("\n".join(lines) + "\n")
+        return [self.program, "-c", self.folder / "conf.toml"]
+
+
+ALL = [Mosquitto, RabbitMQ, Nats, Aedes, Amqtt, Rumqttd]
 
 
 def missing(kind):
     """Why this broker cannot be run here, or nothing."""
     program = {"mosquitto": "mosquitto", "RabbitMQ": RabbitMQ.home / "rabbitmq-server",
                "NATS": "nats-server", "aedes": TOOLS / "node_modules/aedes/package.json",
-               "amqtt": TOOLS / "venv/bin/amqtt"}[kind.name]
+               "amqtt": TOOLS / "venv/bin/amqtt", "rumqttd": Rumqttd.program}[kind.name]
     found = pathlib.Path(program).exists() if "/" in str(program) else shutil.which(program)
     return None if found else f"{kind.package} is not installed"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the brokers of the matrix, as far as they are to be had: RabbitMQ and NATS from Debian (needs root;
-# neither is started), aedes from npm, amqtt from PyPI. What is missing in the end has "not run" in the table.
+# neither is started), aedes from npm, amqtt from PyPI, rumqttd from crates.io. What is missing in the end has "not run" in the table.
 set -eu
 
 into=target/tools/brokers
@@ -22,6 +22,9 @@ if ! command -v nats-server >/dev/null 2>&1 || ! [ -e /usr/lib/rabbitmq/bin/rabb
     else
         warn "RabbitMQ or NATS (Debian, as root)"
     fi
+fi
+if [ ! -x target/tools/bin/rumqttd ]; then
+    cargo install --quiet --debug --no-default-features --root target/tools rumqttd --version '^0.20' || warn rumqttd
 fi
 npm install --silent --no-audit --no-fund --prefix "$into" aedes@^1 || warn aedes
 if [ ! -x "$into/venv/bin/amqtt" ]; then

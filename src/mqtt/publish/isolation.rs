@@ -34,7 +34,8 @@ pub(crate) struct Isolation {
     others: u32,
     /// This connection has acknowledged something.
     acknowledged: bool,
-    /// The size at which each was set aside. A smaller one is sent.
+    /// The size at which each was set aside. One of half that size is sent: the limit may be one of
+    /// size, and not the topic.
     set_aside: BTreeMap<MessageId, usize>,
 }
 
@@ -56,7 +57,7 @@ impl Isolation {
             return Admission::Send(message);
         }
         let set_aside = self.set_aside.get(&message.id);
-        if set_aside.is_some_and(|least| *least <= message.publish.size()) {
+        if set_aside.is_some_and(|size| size / 2 < message.publish.size()) {
             return Admission::SetAside(message);
         }
         let history = self.unacknowledged.get(&message.id);
@@ -134,6 +135,10 @@ impl Isolation {
         // The next event of its subject is another message.
         if !matches!(found.id, MessageId::Event(_)) {
             self.set_aside.insert(found.id.clone(), found.size);
+            // The cause may be the topic: one connection shows whether it can be emptied.
+            let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
+            let empty = MessageId::Empty(Box::new(found.id.clone()));
+            self.unacknowledged.insert(empty, History { number: 0, disconnects, alone });
         }
         Some(found)
     }
@@ -167,7 +172,7 @@ mod tests {
 
     /// The connection ends with these in flight; returns whether one is set aside.
     fn end(isolation: &mut Isolation, sent: &[&MessageId], number: u64, closed: bool) -> bool {
-        let sent = sent.iter().map(|id| message(id, 10, number).split().0).collect();
+        let sent = sent.iter().map(|id| message(id, 100, number).split().0).collect();
         isolation.disconnected(sent, closed).is_some()
     }
 
@@ -190,18 +195,24 @@ mod tests {
         let (bad, good) = (device(1), device(2));
         let mut isolation = Isolation::default();
         for _ in 0..2 {
-            assert_eq!(offer(&mut isolation, &bad, 10), "sent");
+            assert_eq!(offer(&mut isolation, &bad, 100), "sent");
             assert!(!end(&mut isolation, &[&bad, &good], 0, true));
         }
         assert_eq!(offer(&mut isolation, &good, 10), "alone", "as much a suspect");
         isolation.answered(&good);
         assert_eq!(offer(&mut isolation, &good, 10), "sent", "no longer one");
         for time in 1..=3 {
-            assert_eq!(offer(&mut isolation, &bad, 10), "alone");
+            assert_eq!(offer(&mut isolation, &bad, 100), "alone");
             assert_eq!(end(&mut isolation, &[&bad], 0, true), time == 3);
         }
-        assert_eq!(offer(&mut isolation, &bad, 10), "set aside");
-        assert_eq!(offer(&mut isolation, &bad, 9), "sent", "a smaller one is tried");
+        assert_eq!(offer(&mut isolation, &bad, 100), "set aside");
+        assert_eq!(offer(&mut isolation, &bad, 99), "set aside", "a little smaller");
+        assert_eq!(offer(&mut isolation, &bad, 10), "sent", "a much smaller one is tried");
+        // Its topic is emptied, unless the broker closes the connection over that as well.
+        let empty = MessageId::Empty(Box::new(bad));
+        assert_eq!(offer(&mut isolation, &empty, 100), "alone");
+        assert!(end(&mut isolation, &[&empty], 0, true));
+        assert_eq!(offer(&mut isolation, &empty, 100), "set aside");
     }
 
     #[test]
