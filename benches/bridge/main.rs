@@ -11,6 +11,7 @@ mod floor;
 #[allow(dead_code, reason = "the tests use all of it")]
 mod harness;
 mod limits;
+mod masters;
 mod process;
 mod rounds;
 mod scale;
@@ -22,17 +23,24 @@ use tokio::runtime::Builder;
 /// How much is measured.
 pub(crate) struct Sizes {
     pub(crate) rounds: usize,
+    pub(crate) gateways: usize,
     pub(crate) devices: usize,
     pub(crate) burst: u64,
     pub(crate) paced_seconds: u64,
     pub(crate) far_seconds: u64,
 }
 
-const FULL: Sizes =
-    Sizes { rounds: 5, devices: 1_000, burst: 200_000, paced_seconds: 10, far_seconds: 60 };
+const FULL: Sizes = Sizes {
+    rounds: 5,
+    gateways: 100,
+    devices: 1_000,
+    burst: 200_000,
+    paced_seconds: 10,
+    far_seconds: 60,
+};
 /// To see that it works.
 const QUICK: Sizes =
-    Sizes { rounds: 1, devices: 100, burst: 10_000, paced_seconds: 2, far_seconds: 2 };
+    Sizes { rounds: 1, gateways: 5, devices: 100, burst: 10_000, paced_seconds: 2, far_seconds: 2 };
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -76,6 +84,9 @@ async fn measure(words: &[&str]) {
         if wanted(name) {
             scale::scale(name, gateways).await.tell(write);
         }
+    }
+    if wanted("masters") {
+        masters::masters(&sizes).await.tell(write);
     }
     if wanted("idle") {
         scale::idle().await.tell(write);
