@@ -1,11 +1,34 @@
-//! Gateways that their master lists and the configuration does not name.
+//! Gateways that their master lists and the configuration does not name: the names they keep, and
+//! which of them are forgotten.
+//!
+//! A forgotten gateway has no topics, series or entities. It keeps its index, its name and its
+//! devices' places in the event chain, in case its master lists it again.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::settings;
 use super::state::State;
 use crate::config::{Config, Gateway, Reach};
-use crate::fleet::GatewaySettings;
-use crate::ids::{GatewayName, discovered_name};
+use crate::fleet::GatewayIndex;
+use crate::ids::{DeviceId, GatewayName, discovered_name};
 use crate::payload::{GatewayEntry, LinkFacts, MasterRef};
 use crate::store::{Content, Key, decode, encode};
+
+/// Gateways that are discovered.
+const DISCOVERED_MAX: usize = 1_000;
+
+/// What is stored of a discovered gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    name: GatewayName,
+    /// For how long its master has not listed it, as far as that was observed.
+    absent_ms: i64,
+    is_forgotten: bool,
+}
 
 /// The gateways of the configuration, then those that earlier processes discovered: each keeps its
 /// name.
@@ -15,7 +38,7 @@ pub(crate) fn known_gateways(config: &Config, content: &Content) -> Vec<(Gateway
     for (key, value) in &content.values {
         let Key::Discovered(master, gateway_id) = key else { continue };
         let discovers = config.masters.get(master).is_some_and(|master| master.discover);
-        let (Some(name), true) = (decode::<GatewayName>(value), discovers) else { continue };
+        let (Some(Stored { name, .. }), true) = (decode(value), discovers) else { continue };
         let gateway = Gateway::discovered(master.clone(), gateway_id.clone());
         if known.iter().any(|(_, other)| is_same(other, &gateway)) {
             continue;
@@ -31,21 +54,183 @@ pub(crate) fn known_gateways(config: &Config, content: &Content) -> Vec<(Gateway
     known
 }
 
-/// Adds a gateway that its master lists.
-pub(crate) fn add_gateway(state: &mut State, entry: GatewayEntry, settings: GatewaySettings) {
-    let gateway = state.fleet.add_gateway(state.clock.steady(), settings, &[]);
-    state.fleet.set_wall_offset(state.clock.wall_offset_ms());
-    state.facts.push(LinkFacts::default());
-    state.persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
-    if let Some(MasterRef { name, gateway_id }) = entry.master.clone() {
-        let key = Key::Discovered(name, gateway_id);
-        state.persistence.set(key, Some(&encode(&entry.name)));
-    }
-    state.info.gateways.push(entry.name.clone());
-    state.directory.gateways.push(entry);
-    state.publisher.content().add_gateway(gateway);
-}
-
 fn is_same(one: &Gateway, other: &Gateway) -> bool {
     matches!(one.reach, Reach::Master { .. }) && one.reach == other.reach
+}
+
+/// All discovered gateways.
+#[derive(Debug)]
+pub(crate) struct DiscoveredGateways {
+    /// Gateways with a lower index are configured.
+    first: GatewayIndex,
+    /// After how long one is forgotten that its master does not list.
+    forget_after: Option<Duration>,
+    stored: BTreeMap<GatewayIndex, Stored>,
+    /// Those that are forgotten.
+    forgotten: BTreeMap<GatewayIndex, GatewayEntry>,
+}
+
+impl DiscoveredGateways {
+    /// With none yet; so many gateways are configured.
+    pub(crate) const fn new(configured: usize, forget_after: Option<Duration>) -> Self {
+        Self {
+            first: GatewayIndex(configured),
+            forget_after,
+            stored: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a gateway that its master lists, if it is not known; returns its name.
+    pub(crate) fn add(
+        &mut self,
+        state: &mut State,
+        master: &GatewayName,
+        gateway_id: &str,
+    ) -> Option<GatewayName> {
+        let directory = &state.directory;
+        let all = || directory.gateways.values().chain(self.forgotten.values());
+        let reference = MasterRef { name: master.clone(), gateway_id: gateway_id.to_owned() };
+        if all().any(|entry| entry.master.as_ref() == Some(&reference)) {
+            return None;
+        }
+        if self.stored.len() >= DISCOVERED_MAX {
+            tracing::warn!(%master, gateway_id, "too many gateways; not discovered");
+            return None;
+        }
+        let is_taken = |name: &GatewayName| {
+            directory.masters.contains_key(name) || all().any(|entry| entry.name == *name)
+        };
+        let name = discovered_name(master, gateway_id, is_taken);
+        let address = directory.masters.get(master).map(|facts| facts.address.clone());
+        let entry = GatewayEntry {
+            name: name.clone(),
+            address: address.unwrap_or_default(),
+            master: Some(reference),
+            area: None,
+            devices: Arc::default(),
+        };
+        tracing::info!(%master, gateway = %name, gateway_id, "gateway discovered");
+        let config = Gateway::discovered(master.clone(), gateway_id.to_owned());
+        let settings = settings(&config, self.forget_after);
+        let gateway = state.fleet.add_gateway(state.clock.steady(), settings, &[]);
+        state.fleet.set_wall_offset(state.clock.wall_offset_ms());
+        state.facts.push(LinkFacts::default());
+        self.publish(state, gateway, entry);
+        Some(name)
+    }
+
+    /// Restores what is stored of a gateway, which may have another name by now.
+    pub(crate) fn restore(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+        let Some(entry) = state.directory.gateway(gateway) else { return };
+        let stored = match gateway < self.first {
+            true => Stored { absent_ms: 0, is_forgotten: false, name: entry.name.clone() },
+            false => Stored { name: entry.name.clone(), ..stored },
+        };
+        self.set(state, gateway, stored);
+    }
+
+    /// Gateways that earlier processes have forgotten.
+    pub(crate) fn restored_forgotten(&self) -> Vec<GatewayIndex> {
+        let forgotten = self.stored.iter().filter(|(_, stored)| stored.is_forgotten);
+        forgotten.map(|(gateway, _)| *gateway).collect()
+    }
+
+    fn set(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+        let entry = state.directory.gateway(gateway).or_else(|| self.forgotten.get(&gateway));
+        if let Some(master) = entry.and_then(|entry| entry.master.clone()) {
+            let key = Key::Discovered(master.name, master.gateway_id);
+            state.persistence.set(key, Some(&encode(&stored)));
+        }
+        if gateway >= self.first {
+            self.stored.insert(gateway, stored);
+        }
+    }
+
+    /// A master lists these gateways, `passed_ms` after it was last asked on the same link. Returns
+    /// those that have been absent for `forget_after`.
+    pub(crate) fn listed(
+        &mut self,
+        state: &mut State,
+        master: &GatewayName,
+        ids: &[String],
+        passed_ms: i64,
+    ) -> Vec<GatewayIndex> {
+        let behind = state.directory.behind(master).filter_map(|(gateway, entry)| {
+            let id = &entry.master.as_ref()?.gateway_id;
+            Some((gateway, ids.contains(id), self.stored.get(&gateway)?.clone()))
+        });
+        let behind: Vec<(GatewayIndex, bool, Stored)> = behind.collect();
+        let mut due = Vec::new();
+        for (gateway, is_listed, stored) in behind {
+            let absent_ms = if is_listed { 0 } else { stored.absent_ms.saturating_add(passed_ms) };
+            self.set(state, gateway, Stored { absent_ms, ..stored });
+            let is_over = |after: Duration| i128::from(absent_ms) >= after.as_millis() as i128;
+            if self.forget_after.is_some_and(is_over) && !state.fleet.gateway_is_live(gateway) {
+                due.push(gateway);
+            }
+        }
+        due
+    }
+
+    /// Whether a gateway may be forgotten: it is discovered, and its master does not list it.
+    pub(crate) fn may_be_forgotten(&self, state: &State, gateway: GatewayIndex) -> bool {
+        let is_removed = state.facts.get(gateway.0).is_some_and(|facts| facts.is_removed);
+        gateway >= self.first && is_removed && !state.fleet.gateway_is_live(gateway)
+    }
+
+    /// Forgets a gateway with all its devices; returns its name and theirs.
+    pub(crate) fn forget(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayIndex,
+        at_once: bool,
+    ) -> Option<(GatewayName, BTreeSet<DeviceId>)> {
+        let ids = state.forget_devices(gateway);
+        let entry = state.directory.gateways.remove(&gateway)?;
+        let name = entry.name.clone();
+        tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
+        state.info.gateways.retain(|other| *other != name);
+        state.persistence.observations.gateways(&state.directory);
+        state.metrics.forget_gateway(name.as_str());
+        let outbox = state.persistence.events.outbox_mut();
+        let content = state.publisher.content();
+        content.gateway_forgotten(gateway, &entry, outbox);
+        if let Some(master) = &entry.master {
+            content.states().master_changed(&master.name, false);
+        }
+        if at_once {
+            content.prioritize_clearing(&entry, &ids);
+        }
+        self.forgotten.insert(gateway, entry);
+        let stored = Stored { name: name.clone(), absent_ms: 0, is_forgotten: true };
+        self.set(state, gateway, stored);
+        Some((name, ids))
+    }
+
+    /// A forgotten gateway is listed again; returns its name.
+    pub(crate) fn recall(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayIndex,
+    ) -> Option<GatewayName> {
+        let entry = self.forgotten.remove(&gateway)?;
+        let name = entry.name.clone();
+        tracing::info!(gateway = %name, "a forgotten gateway is listed again");
+        state.fleet.recall_gateway(gateway);
+        self.publish(state, gateway, entry);
+        state.publisher.content().gateway_changed(gateway);
+        Some(name)
+    }
+
+    /// Has a gateway published that is new to the directory.
+    fn publish(&mut self, state: &mut State, gateway: GatewayIndex, entry: GatewayEntry) {
+        let name = entry.name.clone();
+        state.directory.gateways.insert(gateway, entry);
+        self.set(state, gateway, Stored { name: name.clone(), absent_ms: 0, is_forgotten: false });
+        state.persistence.set(Key::Gateway(name.clone()), Some(&[]));
+        state.info.gateways.push(name);
+        state.persistence.observations.gateways(&state.directory);
+        state.publisher.content().gateway_added(gateway);
+    }
 }

@@ -1,6 +1,6 @@
 //! The gateways' links and the provisioning of what is missing at them: applies what they report.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -8,17 +8,15 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::details::{DetailsRead, DetailsReader};
-use super::discovered::add_gateway;
-use super::masters::{self, Masters};
+use super::discovered::{DiscoveredGateways, Stored};
+use super::masters::{self, Listing, Masters};
 use super::provisioner::{Provisioner, TaskResult};
-use super::settings::settings;
 use super::state::State;
-use crate::config;
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
 use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
-use crate::ids::{GatewayName, discovered_name};
-use crate::payload::{AcceptFilterInfo, GatewayEntry, LastError, MasterRef};
+use crate::ids::{DeviceId, GatewayName};
+use crate::payload::{AcceptFilterInfo, LastError};
 
 /// Reports that may wait for the loop (design, decision 1). When full, the stream of a gateway that
 /// reports more is closed, and its list is read again.
@@ -28,18 +26,14 @@ const REPORTS_TAKEN_MAX: usize = 1_024;
 /// Results that may wait for the loop. A full queue makes only the provisioning tasks wait.
 const RESULTS_MAX: usize = 64;
 
-/// Gateways of one master that are discovered.
-const DISCOVERED_MAX: usize = 1_000;
-
 /// All gateways, in the order of the configuration, then as they are discovered.
 #[derive(Debug)]
 pub(crate) struct Gateways {
     gateways: Vec<Gateway>,
     masters: Masters,
-    /// Gateways that the loop has not taken yet.
-    discovered: Vec<Discovered>,
-    /// The settings of discovered gateways.
-    forget_after: Option<Duration>,
+    discovered: DiscoveredGateways,
+    /// Changes that the loop has not taken yet.
+    changes: Vec<GatewayChange>,
     /// The senders keep the queues open when the last task has ended.
     reports: Queue<(GatewayIndex, LinkReport)>,
     results: Queue<TaskResult>,
@@ -57,12 +51,13 @@ struct Gateway {
     details: Option<DetailsReader>,
 }
 
-/// A gateway that its master lists and the configuration does not name.
+/// A change of the gateways that there are, by name.
 #[derive(Debug)]
-pub(crate) struct Discovered {
-    pub(crate) name: GatewayName,
-    pub(crate) gateway: config::Gateway,
-    pub(crate) access: GatewayAccess,
+pub(crate) enum GatewayChange {
+    Discovered(GatewayName, GatewayAccess),
+    Forgotten(GatewayName),
+    /// A forgotten gateway is listed again.
+    Recalled(GatewayName),
 }
 
 /// What has come from the gateways.
@@ -77,12 +72,17 @@ pub(crate) enum GatewayInput {
 type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 impl Gateways {
-    pub(crate) fn new(reads_details: bool, forget_after: Option<Duration>) -> Self {
+    /// Without any yet; `configured`: how many are started that are not discovered.
+    pub(crate) fn new(
+        reads_details: bool,
+        configured: usize,
+        forget_after: Option<Duration>,
+    ) -> Self {
         Self {
             gateways: Vec::new(),
             masters: Masters::new(),
-            discovered: Vec::new(),
-            forget_after,
+            discovered: DiscoveredGateways::new(configured, forget_after),
+            changes: Vec::new(),
             reports: mpsc::channel(REPORTS_MAX),
             results: mpsc::channel(RESULTS_MAX),
             details: mpsc::channel(RESULTS_MAX),
@@ -134,45 +134,61 @@ impl Gateways {
         access
     }
 
-    /// Takes those gateways that a master lists and that are not known yet.
-    fn discover(&mut self, state: &mut State, master: &GatewayName, ids: Vec<String>) {
+    /// Takes those gateways that a master lists and that are not known yet, and forgets those that
+    /// it has not listed for long.
+    fn listed(&mut self, state: &mut State, listing: Listing) {
+        let Listing { master, ids, passed_ms } = listing;
+        for gateway in self.discovered.listed(state, &master, &ids, passed_ms) {
+            self.forget(state, gateway, false);
+        }
         for id in ids {
-            let behind = state.directory.behind(master).map(|(_, entry)| entry);
-            let has_id = |it: &MasterRef| it.gateway_id == id;
-            if behind.clone().any(|entry| entry.master.as_ref().is_some_and(has_id)) {
-                continue;
-            }
-            if behind.count() >= DISCOVERED_MAX {
-                tracing::warn!(%master, gateway = id, "too many gateways; not discovered");
-                return;
-            }
-            let directory = &state.directory;
-            let is_taken = |name: &GatewayName| {
-                directory.masters.contains_key(name) || directory.find(name).is_some()
-            };
-            let name = discovered_name(master, &id, is_taken);
-            let gateway = config::Gateway::discovered(master.clone(), id.clone());
-            let settings = settings(&gateway, self.forget_after);
-            let address = state.directory.masters.get(master).map(|facts| facts.address.clone());
-            let entry = GatewayEntry {
-                name: name.clone(),
-                address: address.unwrap_or_default(),
-                master: Some(MasterRef { name: master.clone(), gateway_id: id.clone() }),
-                area: None,
-                devices: Arc::default(),
-            };
-            let Some(link) = self.masters.link(master) else { return };
-            tracing::info!(%master, gateway = %name, gateway_id = id, "gateway discovered");
-            let link = link.add(GatewayIndex(self.gateways.len()), name.clone(), &id);
-            add_gateway(state, entry, settings);
+            let index = GatewayIndex(self.gateways.len());
+            let Some(name) = self.discovered.add(state, &master, &id) else { continue };
+            let Some(link) = self.masters.link(&master) else { return };
+            let link = link.add(index, name.clone(), &id);
             let access = self.add(name.clone(), link, DesiredState::default());
-            self.discovered.push(Discovered { name, gateway, access });
+            self.changes.push(GatewayChange::Discovered(name, access));
         }
     }
 
-    /// The gateways that were discovered since the last call.
-    pub(crate) fn take_discovered(&mut self) -> Vec<Discovered> {
-        std::mem::take(&mut self.discovered)
+    /// Restores what is stored of a discovered gateway.
+    pub(crate) fn restore(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+        self.discovered.restore(state, gateway, stored);
+    }
+
+    /// Forgets what earlier processes have forgotten, once everything is restored.
+    pub(crate) fn forget_restored(&mut self, state: &mut State) {
+        for gateway in self.discovered.restored_forgotten() {
+            self.forget(state, gateway, false);
+        }
+    }
+
+    /// Whether a gateway may be forgotten: it is discovered, and its master does not list it.
+    pub(crate) fn may_be_forgotten(&self, state: &State, gateway: GatewayIndex) -> bool {
+        self.discovered.may_be_forgotten(state, gateway)
+    }
+
+    /// Forgets a gateway with all its devices; returns these. Their topics are cleared `at_once`,
+    /// or once the session has settled.
+    pub(crate) fn forget(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayIndex,
+        at_once: bool,
+    ) -> BTreeSet<DeviceId> {
+        if let Some(provisioner) = self.provisioner(gateway) {
+            provisioner.forget(state);
+        }
+        let Some((name, ids)) = self.discovered.forget(state, gateway, at_once) else {
+            return BTreeSet::new();
+        };
+        self.changes.push(GatewayChange::Forgotten(name));
+        ids
+    }
+
+    /// The changes of the gateways that there are, since the last call.
+    pub(crate) fn take_changes(&mut self) -> Vec<GatewayChange> {
+        std::mem::take(&mut self.changes)
     }
 
     /// The access to each gateway.
@@ -223,8 +239,9 @@ impl Gateways {
                 }
             }
             GatewayInput::Master((name, report)) => {
-                let ids = self.masters.apply(state, &name, report);
-                self.discover(state, &name, ids);
+                if let Some(listing) = self.masters.apply(state, name, report) {
+                    self.listed(state, listing);
+                }
             }
             GatewayInput::Provisioned(result) => {
                 if let Some(provisioner) = self.provisioner(result.gateway) {
@@ -246,6 +263,8 @@ impl Gateways {
         match report {
             LinkReport::Event(event) => self.link_event(state, gateway, event),
             LinkReport::Listed(is_listed) => {
+                let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
+                self.changes.extend(recalled.map(GatewayChange::Recalled));
                 state.set_fact(gateway, |facts| facts.is_removed = !is_listed);
             }
             LinkReport::Connected { package, certificate_expires_at } => {

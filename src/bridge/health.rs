@@ -91,8 +91,8 @@ fn not_ready(state: &State, broker: &Broker, takes_requests: bool) -> Vec<String
             reasons.extend(broker.requests.fault());
         }
     }
-    for (gateway, entry) in state.fleet.gateways().zip(&state.directory.gateways) {
-        if !state.fleet.gateway_is_decided(gateway) {
+    for (gateway, entry) in &state.directory.gateways {
+        if !state.fleet.gateway_is_decided(*gateway) {
             reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
         }
     }

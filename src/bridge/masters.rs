@@ -30,11 +30,21 @@ pub(crate) struct Masters {
 /// Which master reports what.
 pub(crate) type Report = (GatewayName, MasterReport);
 
+/// The gateways that a master lists, so many milliseconds after it was last asked on the same link.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) master: GatewayName,
+    pub(crate) ids: Vec<String>,
+    pub(crate) passed_ms: i64,
+}
+
 #[derive(Debug)]
 struct Master {
     link: MasterLink,
     /// Whether gateways that the configuration does not name are taken.
     discovers: bool,
+    /// When it last listed its gateways on this link.
+    listed_at: Option<Moment>,
     /// When it counts as lost, while there is no link.
     lost_at: Option<Instant>,
     skew: Skew,
@@ -58,7 +68,8 @@ impl Masters {
         let own = self.reports.0.clone();
         let link = MasterLink::start(name.clone(), options, reports, own, observer, stop);
         let (lost_at, skew) = (Some(Instant::now() + UNKNOWN_AFTER), Skew::default());
-        self.masters.insert(name.clone(), Master { link, discovers, lost_at, skew });
+        let master = Master { link, discovers, listed_at: None, lost_at, skew };
+        self.masters.insert(name.clone(), master);
     }
 
     pub(crate) fn link(&self, name: &GatewayName) -> Option<&MasterLink> {
@@ -75,15 +86,15 @@ impl Masters {
     pub(crate) fn apply(
         &mut self,
         state: &mut State,
-        name: &GatewayName,
+        name: GatewayName,
         report: MasterReport,
-    ) -> Vec<String> {
-        let Some(master) = self.masters.get_mut(name) else { return Vec::new() };
+    ) -> Option<Listing> {
+        let master = self.masters.get_mut(&name)?;
         match report {
             MasterReport::Up { certificate_expires_at } => {
-                master.lost_at = None;
-                let is_news = set_state(state, name, LinkState::Online);
-                set_facts(state, name, true, |facts| {
+                (master.lost_at, master.listed_at) = (None, None);
+                let is_news = set_state(state, &name, LinkState::Online);
+                set_facts(state, &name, true, |facts| {
                     facts.certificate_expires_at = certificate_expires_at;
                     facts.last_error = None;
                 });
@@ -93,24 +104,28 @@ impl Masters {
                 }
             }
             MasterReport::Token { expires_at } => {
-                set_facts(state, name, false, |facts| facts.token_expires_at = expires_at);
+                set_facts(state, &name, false, |facts| facts.token_expires_at = expires_at);
             }
-            MasterReport::Gateways(ids) if master.discovers => return ids,
-            MasterReport::Gateways(_) => {}
+            MasterReport::Gateways(ids) => {
+                let now = state.clock.steady();
+                let before = master.listed_at.replace(now);
+                let passed_ms = before.map_or(0, |before| now.since(before));
+                return master.discovers.then_some(Listing { master: name, ids, passed_ms });
+            }
             MasterReport::Clock { timestamp_s, received } => {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 master.skew.sample(timestamp, state.clock.steady_clock().at(received));
                 let offset = state.clock.wall_offset_ms();
                 let skew = master.skew.estimate_ms().map(|skew| skew - offset);
-                set_facts(state, name, false, |facts| facts.clock_skew_ms = skew);
+                set_facts(state, &name, false, |facts| facts.clock_skew_ms = skew);
             }
-            MasterReport::AttemptFailed(error) => set_error(state, name, &error),
+            MasterReport::AttemptFailed(error) => set_error(state, &name, &error),
             MasterReport::Down { error, last_activity } => {
                 master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER);
-                set_error(state, name, &error);
+                set_error(state, &name, &error);
             }
         }
-        Vec::new()
+        None
     }
 
     /// Marks masters as lost for which that is due.

@@ -49,7 +49,7 @@ use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
 use dispatch::{BridgeRequest, CommandDispatcher, Finished, Requested, TaskMessage, View};
-use gateways::{Discovered, GatewayInput, Gateways};
+use gateways::{GatewayChange, GatewayInput, Gateways};
 use health::{health, show_degraded};
 use provisioner::Provisioner;
 use state::State;
@@ -127,13 +127,24 @@ impl Bridge {
 
     fn gateway_input(&mut self, input: GatewayInput) {
         self.gateways.apply(&mut self.state, input);
-        for gateway in self.gateways.take_discovered() {
-            let Discovered { name, gateway, access } = gateway;
-            if self.dispatcher.request_owners().is_some() {
-                let filter = self.state.publisher.topics().request_filter(&name);
-                self.broker.subscribe_requests_of(&self.state, filter);
+    }
+
+    /// Accepts requests to a gateway from now on, or no more.
+    fn gateway_changed(&mut self, change: GatewayChange) {
+        let (name, is_forgotten) = match change {
+            GatewayChange::Discovered(name, access) => {
+                self.dispatcher.add_gateway(name.clone(), None, access);
+                (name, false)
             }
-            self.dispatcher.add_gateway(name, &gateway, access);
+            GatewayChange::Recalled(name) => (name, false),
+            GatewayChange::Forgotten(name) => (name, true),
+        };
+        self.dispatcher.set_forgotten(&name, is_forgotten);
+        let filter = self.state.publisher.topics().request_filter(&name);
+        if is_forgotten {
+            self.broker.session.unsubscribe(vec![filter]);
+        } else if self.dispatcher.request_owners().is_some() {
+            self.broker.subscribe_requests_of(&self.state, filter);
         }
     }
 
@@ -149,6 +160,9 @@ impl Bridge {
         self.state.wake(now);
         self.gateways.wake(&mut self.state, now);
         self.broker.wake(&mut self.state, now);
+        for change in self.gateways.take_changes() {
+            self.gateway_changed(change);
+        }
         for gateway in self.state.list_requests.drain(..) {
             self.gateways.list_now(gateway);
         }
@@ -242,14 +256,16 @@ impl Bridge {
     fn command_finished(&mut self, mut finished: Finished) {
         let Self { state, gateways, dispatcher, broker, .. } = self;
         let (gateway, is_change) = (finished.started.gateway, finished.is_change());
-        let Some(entry) = state.directory.gateway(gateway) else { return };
-        if finished.ends_intent() {
-            state.persistence.set(Key::Intent(entry.name.clone()), None);
+        // It may have been forgotten meanwhile.
+        if let Some(entry) = state.directory.gateway(gateway) {
+            if finished.ends_intent() {
+                state.persistence.set(Key::Intent(entry.name.clone()), None);
+            }
+            finished.outcome.render_devices(|rows| {
+                let known = |id| state.fleet.device(gateway, id);
+                device_states(&state.directory, entry, rows, state.clock.now(), known)
+            });
         }
-        finished.outcome.render_devices(|rows| {
-            let known = |id| state.fleet.device(gateway, id);
-            device_states(&state.directory, entry, rows, state.clock.now(), known)
-        });
         if is_change {
             if !state.persistence.is_durable() {
                 finished.outcome.warn_not_remembered("the bridge's store is in memory only");
@@ -295,9 +311,14 @@ impl Bridge {
         let outcome = match (at, device_ids) {
             (Some(at), Some(_)) => self.state.forget(at, &ids),
             (None, None) => return self.broker.forget(&mut self.state, gateway, request),
+            (Some(at), None) if self.gateways.may_be_forgotten(&self.state, at) => {
+                let ids = self.gateways.forget(&mut self.state, at, true);
+                Outcome::done(json!({ "device_ids": ids }))
+            }
             (Some(_), None) => Outcome::failed(Failure::invalid(
                 "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway \
-                 is forgotten once it is removed from the configuration",
+                 is forgotten once it is removed from the configuration or, if its master shows \
+                 it, from there",
             )),
             (None, Some(_)) => {
                 let message = format!(

@@ -10,17 +10,12 @@ use crate::store::history::{Observation, SpanState};
 #[derive(Debug, Default)]
 pub(crate) struct Observations {
     pending: Vec<Observation>,
-    /// How many gateways the history knows of.
-    gateways: usize,
 }
 
 impl Observations {
-    /// Names all gateways, once and when one was added.
+    /// Names all gateways, at the start and when one was added or forgotten.
     pub(crate) fn gateways(&mut self, directory: &Directory) {
-        let count = directory.gateways.len();
-        if std::mem::replace(&mut self.gateways, count) != count {
-            self.pending.push(Observation::Gateways(directory.gateways.clone()));
-        }
+        self.pending.push(Observation::Gateways(directory.gateways.values().cloned().collect()));
     }
 
     /// All since the last call, to be taken.
@@ -42,7 +37,6 @@ impl Observations {
         directory: &Directory,
         clock: &Clock,
     ) {
-        self.gateways(directory);
         let name = |gateway: GatewayIndex| Some(directory.gateway(gateway)?.name.clone());
         let observation = match output {
             Output::Event(event) => name(event.gateway).map(|gateway| {

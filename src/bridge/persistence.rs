@@ -171,7 +171,8 @@ impl Persistence {
         self.events.written();
     }
 
-    fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
+    /// Adds to the next write what has changed of devices.
+    pub(crate) fn add_touched(&mut self, fleet: &Fleet, directory: &Directory) {
         let changes = self.events.outbox_mut().changes();
         while let Some((gateway, device_id)) = self.touched.pop_first() {
             let Some(entry) = directory.gateway(gateway) else { continue };

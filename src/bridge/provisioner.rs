@@ -107,6 +107,12 @@ impl Provisioner {
         state.set_desired(self.index, self.desired.commanded());
     }
 
+    /// Forgets what commands made.
+    pub(crate) fn forget(&mut self, state: &mut State) {
+        self.desired.forget();
+        state.set_desired(self.index, self.desired.commanded());
+    }
+
     /// When the next retry is due.
     pub(crate) const fn retry_at(&self) -> Option<Instant> {
         match self.activity {

@@ -8,8 +8,11 @@ use super::retained::StaleTopics;
 use super::state::State;
 use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::{BridgeEventKind, MasterRef};
-use crate::store::{Content, Key, Recovery, StoreError, decode, encode};
+use crate::payload::{BridgeEventKind, GatewayEntry, MasterRef};
+use crate::store::{Content, Key, Recovery, StoreError, decode};
+
+/// The value of a master whose topic is to be cleared, or is.
+const MASTER_CLEARED: &[u8] = &[1];
 
 /// Restores everything.
 ///
@@ -67,7 +70,7 @@ impl Restore<'_> {
             }
         }
         let State { directory, persistence, publisher, .. } = self.state;
-        for entry in &directory.gateways {
+        for entry in directory.gateways.values() {
             persistence.set(Key::Gateway(entry.name.clone()), Some(&[]));
         }
         for master in directory.masters.keys() {
@@ -82,6 +85,7 @@ impl Restore<'_> {
             let outbox = persistence.events.outbox_mut();
             publisher.content().gateway_removed(&gateway, ids, outbox);
         }
+        self.gateways.forget_restored(self.state);
     }
 
     /// Restores one value; `None` if it cannot be read.
@@ -140,29 +144,37 @@ impl Restore<'_> {
             Key::StaleScan => persistence.restore(key, value),
             Key::Discovered(master, gateway_id) => {
                 persistence.restore(key, value);
-                let mut behind = directory.behind(master);
                 let of = |entry: &MasterRef| entry.gateway_id == *gateway_id;
-                let entry = behind.find(|(_, entry)| entry.master.as_ref().is_some_and(of));
-                // It may have a name of the configuration now, or be wanted no more.
-                let name = entry.map(|(_, entry)| encode(&entry.name));
-                persistence.set(key.clone(), name.as_deref());
+                let is_it = |entry: &GatewayEntry| entry.master.as_ref().is_some_and(of);
+                let at = directory.behind(master).find(|(_, entry)| is_it(entry)).map(|(at, _)| at);
+                match at {
+                    Some(gateway) => {
+                        self.gateways.restore(self.state, gateway, decode(value)?);
+                    }
+                    None => persistence.set(key.clone(), None),
+                }
             }
-            Key::Master(name) => self.master(name),
+            Key::Master(name) => self.master(name, value),
             Key::NextId => {}
         }
         Some(())
     }
 
-    /// Clears the topic of a master that is not configured any more.
-    fn master(&mut self, name: &GatewayName) {
+    /// Clears the topic of a master that is not configured any more, once; its name is stored for
+    /// the sensor that Home Assistant has of it.
+    fn master(&mut self, name: &GatewayName, value: &[u8]) {
         let State { persistence, publisher, directory, .. } = &mut *self.state;
         let key = Key::Master(name.clone());
-        persistence.restore(&key, &[]);
-        if !directory.masters.contains_key(name) {
+        persistence.restore(&key, value);
+        if directory.masters.contains_key(name) {
+            return;
+        }
+        directory.removed_masters.insert(name.clone());
+        if value != MASTER_CLEARED {
             let topic = publisher.topics().master_info(name);
             let outbox = persistence.events.outbox_mut();
             publisher.content().clearing().clear(topic, outbox);
-            persistence.set(key, None);
+            persistence.set(key, Some(MASTER_CLEARED));
         }
     }
 

@@ -64,8 +64,7 @@ impl StaleTopics {
             return;
         }
         let Some(Owner { gateway, device_id }) = topics.owner(&message.topic) else { return };
-        let is_configured = directory.gateways.iter().any(|entry| entry.name == gateway);
-        let (Some(device_id), true) = (device_id, is_configured) else { return };
+        let (Some(device_id), Some(_)) = (device_id, directory.find(&gateway)) else { return };
         let origin = serde_json::from_slice::<Origin>(&message.payload);
         if origin.is_ok_and(|origin| origin.bridge == directory.bridge) {
             let found = self.found.entry(gateway).or_default();

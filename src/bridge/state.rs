@@ -97,14 +97,14 @@ impl State {
         self.apply(outputs);
     }
 
-    /// Forgets devices of a configured gateway, as `forget` requests.
+    /// Forgets devices of a gateway, as `forget` requests.
     pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &BTreeSet<DeviceId>) -> Outcome {
-        let ids: Vec<DeviceId> = ids.iter().copied().collect();
         let mut outputs = Vec::new();
-        let kept = self.fleet.forget(gateway, &ids, &mut outputs);
+        let list: Vec<DeviceId> = ids.iter().copied().collect();
+        let kept = self.fleet.forget(gateway, &list, &mut outputs);
         self.apply(outputs);
         if let Some(entry) = self.directory.gateway(gateway) {
-            self.publisher.content().prioritize_clearing(entry, &ids);
+            self.publisher.content().prioritize_clearing(entry, ids);
         }
         let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
         let message = "it is in the gateway's list, in the configuration, or accepted or \
@@ -222,8 +222,7 @@ impl State {
     pub(crate) fn command_event(&mut self, owner: &str, audit: &Audit) {
         self.events += 1;
         let at = self.clock.now();
-        let mut gateways = self.directory.gateways.iter();
-        let gateway = gateways.find(|entry| entry.name.as_str() == owner);
+        let gateway = self.directory.find_str(owner).and_then(|at| self.directory.gateway(at));
         let subject = gateway.map(|entry| Subject::Gateway(entry.name.clone()));
         let event = CommandEvent::new(&self.directory, owner, self.events, at, audit);
         let (subject, payload) = (subject.unwrap_or(Subject::Bridge), to_bytes(&event));
@@ -249,11 +248,24 @@ impl State {
             |facts: &LinkFacts| (facts.last_error.clone(), facts.package.clone(), facts.is_removed);
         let before = urgent(facts);
         set(facts);
+        if self.directory.gateway(gateway).is_none() {
+            return;
+        }
         if before == urgent(facts) {
             self.publisher.content().states().info_changed(gateway);
         } else {
             self.publisher.content().states().info_changed_at_once(gateway);
         }
+    }
+
+    /// Forgets all devices of a gateway, and stores that; returns them.
+    pub(crate) fn forget_devices(&mut self, gateway: GatewayIndex) -> BTreeSet<DeviceId> {
+        let ids = self.fleet.device_ids(gateway).collect();
+        let mut outputs = Vec::new();
+        self.fleet.forget_gateway(gateway, &mut outputs);
+        self.apply(outputs);
+        self.persistence.add_touched(&self.fleet, &self.directory);
+        ids
     }
 
     /// Forgets devices that have moved to another gateway.

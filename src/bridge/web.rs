@@ -63,7 +63,10 @@ pub(crate) fn answer(
 ) {
     match query {
         Query::Health(answer) => _ = answer.send(health(state)),
-        Query::Gateway(gateway, answer) => _ = answer.send(measures(state, gateway)),
+        Query::Gateway(from, answer) => {
+            let next = state.directory.gateways.range(from..).next();
+            _ = answer.send(next.and_then(|(gateway, _)| measures(state, *gateway)));
+        }
         Query::Masters(answer) => _ = answer.send(masters(state)),
         Query::Devices(gateway, after, answer) => {
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -124,6 +127,7 @@ fn masters(state: &State) -> Vec<MasterMeasures> {
 fn measures(state: &State, gateway: GatewayIndex) -> Option<GatewayMeasures> {
     let gateway_state = state.fleet.gateway(gateway)?;
     Some(GatewayMeasures {
+        index: gateway,
         entry: state.directory.gateway(gateway)?.clone(),
         state: gateway_state,
         counts: state.fleet.counts(gateway)?.clone(),

@@ -23,7 +23,7 @@ use super::status_page::StatusPage;
 use super::web::Web;
 use super::{Bridge, discovered};
 use crate::config::{Config, DeviceSeries, Gateway};
-use crate::fleet::{Fleet, LinkState};
+use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment};
@@ -83,7 +83,8 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     let info = info(config, &directory, clock.now());
 
     let mut fleet = Fleet::new(clock.steady_clock());
-    let mut gateways = Gateways::new(config.device_details, config.forget_after);
+    let mut gateways =
+        Gateways::new(config.device_details, config.gateways.len(), config.forget_after);
     for (name, master) in &config.masters {
         let observer = count_rpcs(&metrics, name, Metrics::master_rpc);
         gateways.start_master(name, master_options(name, master), master.discover, observer);
@@ -126,7 +127,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let mut dispatcher = CommandDispatcher::new(config);
     for ((name, gateway), access) in gateways_known.iter().zip(gateways.access()) {
-        dispatcher.add_gateway(name.clone(), gateway, access);
+        dispatcher.add_gateway(name.clone(), Some(gateway), access);
     }
     let alarm = Box::pin(sleep(Duration::ZERO));
     Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
@@ -142,7 +143,7 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
         started_at,
         connected_at: None,
         base_topic: config.mqtt.base_topic.clone(),
-        gateways: directory.gateways.iter().map(|entry| entry.name.clone()).collect(),
+        gateways: directory.gateways.values().map(|entry| entry.name.clone()).collect(),
         commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
         outbox: OutboxInfo::default(),
     }
@@ -155,7 +156,8 @@ fn directory(config: &Config, gateways: &[(GatewayName, Gateway)], now: Moment) 
         instance_id: random_id(INSTANCE_ID_LEN),
         chain: new_chain_id(),
         masters: master_facts(config, now),
-        gateways: entries.collect(),
+        removed_masters: BTreeSet::new(),
+        gateways: (0..).map(GatewayIndex).zip(entries).collect(),
     }
 }
 

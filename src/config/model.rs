@@ -39,7 +39,8 @@ pub struct Config {
     pub bridge_name: String,
     /// A device that its gateway's lists have lacked for this long, and that is neither in the
     /// configuration nor kept by a command, is forgotten: state, discovery and metrics are
-    /// cleared. Only time in which lists were read counts, by the monotonic clock; 1 s to 3,650 d.
+    /// cleared. So is a discovered gateway that its master has not listed for this long. Only time
+    /// in which lists were read counts, by the monotonic clock; 1 s to 3,650 d.
     // A month: longer than a device is away for repair without leaving the list.
     #[serde(deserialize_with = "values::duration_or_never::<_, 1, { 3_650 * DAY }>")]
     #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "30d"))]

@@ -60,6 +60,11 @@ impl Reconciler {
         self.commanded.merge(earlier, |_| true);
     }
 
+    /// Forgets what commands made.
+    pub fn forget(&mut self) {
+        self.commanded = DesiredState::default();
+    }
+
     /// What commands made; to be persisted.
     pub const fn commanded(&self) -> &DesiredState {
         &self.commanded

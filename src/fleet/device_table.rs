@@ -144,15 +144,25 @@ impl DeviceTable {
 
     /// Forgets a device that is not expected; returns whether it did, `None` if there is none.
     pub(crate) fn forget(&mut self, device_id: DeviceId) -> Option<bool> {
-        let device = self.devices.get(&device_id)?;
-        if device.is_expected() {
-            return Some(false);
+        let is_forgotten = !self.devices.get(&device_id)?.is_expected();
+        if is_forgotten {
+            self.remove(device_id);
         }
-        let remembered = device.remember();
-        if remembered.seq > 0 {
+        Some(is_forgotten)
+    }
+
+    /// Forgets all devices, also those that are expected; returns them.
+    pub(crate) fn forget_all(&mut self) -> Vec<DeviceId> {
+        let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
+        ids.iter().for_each(|&id| self.remove(id));
+        self.kept.clear();
+        ids
+    }
+
+    fn remove(&mut self, device_id: DeviceId) {
+        let remembered = self.devices.remove(&device_id).map(|device| device.remember());
+        if let Some(remembered) = remembered.filter(|it| it.seq > 0) {
             self.tombstones.insert(device_id, remembered.forget());
         }
-        self.devices.remove(&device_id);
-        Some(true)
     }
 }

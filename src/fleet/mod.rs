@@ -54,12 +54,14 @@ pub struct Fleet {
     /// The clock of every `now`.
     clock: SteadyClock,
     gateways: Vec<Gateway>,
+    /// Those that are forgotten. Their devices' places in the event chain are not.
+    forgotten: BTreeSet<GatewayIndex>,
 }
 
 impl Fleet {
     #[must_use]
     pub const fn new(clock: SteadyClock) -> Self {
-        Self { clock, gateways: Vec::new() }
+        Self { clock, gateways: Vec::new(), forgotten: BTreeSet::new() }
     }
 
     /// Adds a gateway with the devices that its configuration declares. Their states are published
@@ -203,6 +205,19 @@ impl Fleet {
         self.gateway_mut(gateway).map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
     }
 
+    /// Forgets a gateway that is lost, with all its devices.
+    pub fn forget_gateway(&mut self, gateway: GatewayIndex, out: &mut Vec<Output>) {
+        let Some(found) = self.gateway_mut(gateway) else { return };
+        let ids = found.devices_mut().forget_all().into_iter();
+        out.extend(ids.map(|device_id| Output::Forgotten { gateway, device_id }));
+        self.forgotten.insert(gateway);
+    }
+
+    /// A forgotten gateway is there again.
+    pub fn recall_gateway(&mut self, gateway: GatewayIndex) {
+        self.forgotten.remove(&gateway);
+    }
+
     /// Sets how far the wall clock is ahead of `now` (behind, if negative). Published times follow
     /// it; order and durations do not.
     pub fn set_wall_offset(&mut self, ms: i64) {
@@ -211,20 +226,23 @@ impl Fleet {
 
     /// Does what is due by now.
     pub fn wake(&mut self, now: Moment, out: &mut Vec<Output>) {
-        for gateway in &mut self.gateways {
-            gateway.wake(now, out);
+        for gateway in self.gateways() {
+            if let Some(gateway) = self.gateway_mut(gateway) {
+                gateway.wake(now, out);
+            }
         }
     }
 
     /// When [`Fleet::wake`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        self.gateways.iter().filter_map(Gateway::wake_at).min()
+        self.gateways().filter_map(|gateway| self.get(gateway)?.wake_at()).min()
     }
 
-    /// The gateways, in the order they were added.
+    /// The gateways that are not forgotten, in the order they were added.
     pub fn gateways(&self) -> impl Iterator<Item = GatewayIndex> + use<> {
-        (0..self.gateways.len()).map(GatewayIndex)
+        let forgotten = self.forgotten.clone();
+        (0..self.gateways.len()).map(GatewayIndex).filter(move |it| !forgotten.contains(it))
     }
 
     #[must_use]

@@ -11,6 +11,9 @@ use crate::topics::Topics;
 /// Events older than this fire no automation: they come from a backlog (contract, section 6).
 const EVENT_AGE_MAX_S: u32 = 300;
 
+/// The platform of the sensors of masters.
+const MASTER_PLATFORM: &str = "binary_sensor";
+
 /// Components by their keys. These never change: Home Assistant knows the components by them.
 struct Components<'a> {
     /// The ID of the device that they are of.
@@ -34,8 +37,12 @@ impl<'a> Components<'a> {
         if is_permitted {
             self.add(key, platform, component);
         } else {
-            self.components.insert(key.to_owned(), json!({ "platform": platform }));
+            self.remove(key, platform);
         }
+    }
+
+    fn remove(&mut self, key: &str, platform: &str) {
+        self.components.insert(key.to_owned(), json!({ "platform": platform }));
     }
 }
 
@@ -75,7 +82,10 @@ pub(crate) fn of_bridge(
             "entity_category": "diagnostic",
             "availability": available,
         });
-        components.add(&format!("master_{master}"), "binary_sensor", link);
+        components.add(&master_key(master), MASTER_PLATFORM, link);
+    }
+    for master in &directory.removed_masters {
+        components.remove(&master_key(master), MASTER_PLATFORM);
     }
     let republish = json!({
         "name": "Publish again",
@@ -88,6 +98,10 @@ pub(crate) fn of_bridge(
     });
     components.control(controls.republish, "republish", "button", republish);
     components.components
+}
+
+fn master_key(master: &GatewayName) -> String {
+    format!("master_{master}")
 }
 
 pub(crate) fn of_gateway(

@@ -123,6 +123,12 @@ impl Discovery {
         self.topic(&self.device_id(gateway, device_id))
     }
 
+    /// The topic of a gateway's discovery.
+    #[must_use]
+    pub fn gateway_topic(&self, gateway: &GatewayName) -> String {
+        self.topic(&self.gateway_id(gateway))
+    }
+
     /// Whether the configuration has this subject published.
     #[must_use]
     pub fn includes(&self, directory: &Directory, subject: Subject) -> bool {
@@ -259,14 +265,14 @@ impl Discovery {
             return Some(Subject::Bridge);
         }
         let (name, last) = rest.rsplit_once('_')?;
-        let at = directory.gateways.iter().position(|entry| entry.name.as_str() == name)?;
+        let gateway = directory.find_str(name)?;
         if last == "gateway" {
-            return Some(Subject::Gateway(GatewayIndex(at)));
+            return Some(Subject::Gateway(gateway));
         }
         let device_id = last.parse::<DeviceId>().ok()?;
         // With leading zeros it is no topic of ours.
         let is_ours = device_id.to_string() == last;
-        is_ours.then_some(Subject::Device(GatewayIndex(at), device_id))
+        is_ours.then_some(Subject::Device(gateway, device_id))
     }
 
     /// Whether a message was published by this bridge, in any run: its topic is one of discovery,

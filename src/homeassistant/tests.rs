@@ -22,18 +22,20 @@ fn directory(name: Option<&str>) -> Directory {
         area: Some("Lobby".to_owned()),
         ..DeviceEntry::default()
     };
+    let gateway = GatewayEntry {
+        name: "lobby".parse().unwrap(),
+        address: "192.168.0.2:4000".to_owned(),
+        master: None,
+        area: None,
+        devices: Arc::new([(id(), entry)].into()),
+    };
     Directory {
         bridge: "bridge".to_owned(),
         instance_id: "i1".to_owned(),
         chain: "c1".to_owned(),
         masters: Default::default(),
-        gateways: vec![GatewayEntry {
-            name: "lobby".parse().unwrap(),
-            address: "192.168.0.2:4000".to_owned(),
-            master: None,
-            area: None,
-            devices: Arc::new([(id(), entry)].into()),
-        }],
+        removed_masters: Default::default(),
+        gateways: [(GatewayIndex(0), gateway)].into(),
     }
 }
 
@@ -78,7 +80,7 @@ fn discovery(controls: Controls) -> Discovery {
 /// What is published of the bridge, the gateway and the device.
 fn payloads(directory: &Directory, controls: Controls) -> [Value; 3] {
     let discovery = discovery(controls);
-    let entry = &directory.gateways[0];
+    let entry = &directory.gateways[&GatewayIndex(0)];
     let payloads = [
         discovery.bridge(directory),
         discovery.gateway(directory, entry),
@@ -236,7 +238,7 @@ fn names_are_not_changed() {
 fn a_device_never_listed_has_a_name_and_no_model() {
     let directory = directory(None);
     let discovery = discovery(Controls::default());
-    let (_, payload) = discovery.device(&directory.gateways[0], &state(false));
+    let (_, payload) = discovery.device(&directory.gateways[&GatewayIndex(0)], &state(false));
     assert_eq!(payload["device"]["name"], "Device 544114231");
     assert_eq!(payload["device"].get("model"), None);
     assert_ne!(Shape::of(&state(false)), Shape::of(&state(true)), "it is published again");
@@ -271,14 +273,16 @@ fn a_payload_names_the_bridge_that_published_it() {
 fn a_topic_leads_back_to_its_subject() {
     let mut directory = directory(None);
     // A gateway whose ID would be a device's, were it not for its last word.
-    let twin = GatewayEntry { name: "lobby_7".parse().unwrap(), ..directory.gateways[0].clone() };
-    directory.gateways.push(twin);
+    let twin = GatewayEntry {
+        name: "lobby_7".parse().unwrap(),
+        ..directory.gateways[&GatewayIndex(0)].clone()
+    };
+    directory.gateways.insert(GatewayIndex(1), twin);
     let topics = Topics::new("site/gsdk", "bridge");
     let discovery = Discovery::new(topics, "ha".to_owned(), "1", Options::default());
     let seven = DeviceId::new(7).unwrap();
     let mut subjects = vec![(discovery.bridge_id("bridge"), Subject::Bridge)];
-    for (at, entry) in directory.gateways.iter().enumerate() {
-        let index = GatewayIndex(at);
+    for (&index, entry) in &directory.gateways {
         subjects.push((discovery.gateway_id(&entry.name), Subject::Gateway(index)));
         let device = discovery.device_id(&entry.name, seven);
         subjects.push((device, Subject::Device(index, seven)));

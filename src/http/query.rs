@@ -29,7 +29,7 @@ pub const EVENTS_MAX: usize = 50;
 pub enum Query {
     /// Whether the bridge is ready, and how it is degraded.
     Health(oneshot::Sender<Health>),
-    /// The measures of one gateway; `None` past the last.
+    /// The measures of the first gateway from this index on; `None` past the last.
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
     /// The measures of all masters.
     Masters(oneshot::Sender<Vec<MasterMeasures>>),
@@ -142,28 +142,26 @@ impl LoopClient {
 
     /// The measures of all gateways.
     pub(crate) async fn gateways(&self) -> Result<Vec<GatewayMeasures>, NoAnswer> {
-        let mut gateways = Vec::new();
-        loop {
-            let index = GatewayIndex(gateways.len());
-            match self.ask(|answer| Query::Gateway(index, answer)).await? {
-                Some(gateway) => gateways.push(gateway),
-                None => return Ok(gateways),
-            }
+        let (mut gateways, mut from) = (Vec::<GatewayMeasures>::new(), GatewayIndex(0));
+        while let Some(gateway) = self.ask(|answer| Query::Gateway(from, answer)).await? {
+            from = GatewayIndex(gateway.index.0 + 1);
+            gateways.push(gateway);
         }
+        Ok(gateways)
     }
 
     /// The devices of these gateways, in order of their IDs.
     pub(crate) const fn devices<'a>(&'a self, gateways: &'a [GatewayMeasures]) -> DeviceChunks<'a> {
-        DeviceChunks { client: self, gateways, index: 0, after: None }
+        DeviceChunks { client: self, gateways, after: None }
     }
 }
 
 /// Devices, at most [`DEVICES_PER_QUERY`] of one gateway at a time.
 pub(crate) struct DeviceChunks<'a> {
     client: &'a LoopClient,
+    /// Those that are still to be asked for.
     gateways: &'a [GatewayMeasures],
-    /// The gateway that is asked for next, and the device after which it is continued.
-    index: usize,
+    /// The device after which the first gateway is continued.
     after: Option<DeviceId>,
 }
 
@@ -176,12 +174,12 @@ pub(crate) struct DeviceChunk<'a> {
 
 impl<'a> DeviceChunks<'a> {
     pub(crate) async fn next(&mut self) -> Result<Option<DeviceChunk<'a>>, NoAnswer> {
-        let Some(gateway) = self.gateways.get(self.index) else { return Ok(None) };
-        let index = GatewayIndex(self.index);
+        let Some((gateway, rest)) = self.gateways.split_first() else { return Ok(None) };
+        let index = gateway.index;
         let query = |answer| Query::Devices(index, self.after, answer);
         let devices = self.client.ask(query).await?;
         if devices.len() < DEVICES_PER_QUERY {
-            (self.index, self.after) = (self.index + 1, None);
+            (self.gateways, self.after) = (rest, None);
         } else {
             self.after = devices.last().map(|device| device.device_id);
         }

@@ -1,7 +1,9 @@
 //! The bridge's own metrics: counters, gauges and histograms in a registry. All labels are bounded.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
     register_histogram_vec_with_registry, register_histogram_with_registry,
@@ -141,6 +143,19 @@ impl Metrics {
     /// Counts an answered request.
     pub fn command(&self, gateway: &str, command: &str, result: &str) {
         self.commands.with_label_values(&[gateway, command, result]).inc();
+    }
+
+    /// Removes the series of a gateway's commands.
+    pub fn forget_gateway(&self, gateway: &str) {
+        let families = self.commands.collect();
+        for series in families.iter().flat_map(|family| family.get_metric()) {
+            let labels = series.get_label().iter().map(|label| (label.name(), label.value()));
+            let labels: HashMap<&str, &str> = labels.collect();
+            if labels.get("gateway") == Some(&gateway) {
+                // It was just there.
+                _ = self.commands.remove(&labels);
+            }
+        }
     }
 
     /// Sets whether the bridge is degraded for this reason; returns whether that has changed.

@@ -2,13 +2,14 @@
 //! unknown.
 
 use super::text::{Family, Thousandths, begin, end, label};
-use crate::fleet::{GatewayCounts, GatewayState, Status};
+use crate::fleet::{GatewayCounts, GatewayIndex, GatewayState, Status};
 use crate::ids::Moment;
 use crate::payload::{GatewayEntry, LinkFacts};
 
 /// What metrics and status page show of a gateway, read at one instant.
 #[derive(Clone, Debug)]
 pub struct GatewayMeasures {
+    pub index: GatewayIndex,
     /// Its configuration.
     pub entry: GatewayEntry,
     /// The state of the link and the counts of devices.

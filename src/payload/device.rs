@@ -171,18 +171,20 @@ mod tests {
     fn directory() -> Directory {
         let device_id = DeviceId::new(544_114_231).unwrap();
         let entry = DeviceEntry { name: Some("Front door".to_owned()), kept: true, area: None };
+        let gateway = GatewayEntry {
+            name: "lobby".parse().unwrap(),
+            address: "192.168.0.2:4000".to_owned(),
+            master: None,
+            area: Some("Lobby".to_owned()),
+            devices: Arc::new([(device_id, entry)].into()),
+        };
         Directory {
             bridge: "bridge".to_owned(),
             instance_id: "i1".to_owned(),
             chain: "k7f3".to_owned(),
             masters: Default::default(),
-            gateways: vec![GatewayEntry {
-                name: "lobby".parse().unwrap(),
-                address: "192.168.0.2:4000".to_owned(),
-                master: None,
-                area: Some("Lobby".to_owned()),
-                devices: Arc::new([(device_id, entry)].into()),
-            }],
+            removed_masters: Default::default(),
+            gateways: [(GatewayIndex(0), gateway)].into(),
         }
     }
 
@@ -223,7 +225,8 @@ mod tests {
     fn a_state_is_the_contracts_example() {
         let directory = directory();
         let state = state();
-        let payload = DeviceStatePayload::new(&directory, &directory.gateways[0], &state);
+        let payload =
+            DeviceStatePayload::new(&directory, &directory.gateways[&GatewayIndex(0)], &state);
         let expected = json!({
             "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231, "name": "Front door",
             "connected": true, "status": "tls_connected", "status_code": 2,
@@ -254,7 +257,11 @@ mod tests {
             last_known,
             ..state()
         };
-        let json = as_json(&DeviceStatePayload::new(&directory, &directory.gateways[0], &unknown));
+        let json = as_json(&DeviceStatePayload::new(
+            &directory,
+            &directory.gateways[&GatewayIndex(0)],
+            &unknown,
+        ));
         assert_eq!(json["connected"], json!(null));
         assert_eq!((&json["status"], &json["status_code"]), (&json!("unknown"), &json!(null)));
         let since = "2026-11-23T10:00:00.000Z";
@@ -281,7 +288,8 @@ mod tests {
             source: Source::Stream,
             read_at: None,
         };
-        let payload = DeviceEventPayload::new(&directory, &directory.gateways[0], &event);
+        let payload =
+            DeviceEventPayload::new(&directory, &directory.gateways[&GatewayIndex(0)], &event);
         let expected = json!({
             "event_type": "disconnected", "event_id": "k7f3-lobby-544114231-18", "chain": "k7f3",
             "seq": 18, "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231,
@@ -295,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_name_is_never_missing() {
-        let entry = &directory().gateways[0];
+        let entry = &directory().gateways[&GatewayIndex(0)];
         let id = DeviceId::new(9).unwrap();
         assert_eq!(entry.device_name(id, Some(DeviceType::from_code(0x0D))), "BioEntry W2 9");
         assert_eq!(entry.device_name(id, None), "Device 9");

@@ -14,7 +14,7 @@ mod subject;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,8 +49,9 @@ pub struct Directory {
     pub chain: String,
     /// The master gateways, with what their links show.
     pub masters: BTreeMap<GatewayName, MasterFacts>,
-    /// In the order of [`GatewayIndex`].
-    pub gateways: Vec<GatewayEntry>,
+    /// Masters that the configuration does not have any more.
+    pub removed_masters: BTreeSet<GatewayName>,
+    pub gateways: BTreeMap<GatewayIndex, GatewayEntry>,
 }
 
 /// What the configuration says of a gateway.
@@ -89,10 +90,10 @@ pub struct DeviceEntry {
 }
 
 impl Directory {
-    /// The entry of a gateway; `None` for an index that was never given out.
+    /// The entry of a gateway; `None` if it was forgotten.
     #[must_use]
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayEntry> {
-        self.gateways.get(gateway.0)
+        self.gateways.get(&gateway)
     }
 
     /// The gateways behind a master.
@@ -101,14 +102,20 @@ impl Directory {
         master: &'a GatewayName,
     ) -> impl Iterator<Item = (GatewayIndex, &'a GatewayEntry)> + Clone {
         let of = |entry: &GatewayEntry| entry.master.as_ref().map(|it| &it.name) == Some(master);
-        let gateways = self.gateways.iter().enumerate().filter(move |(_, entry)| of(entry));
-        gateways.map(|(at, entry)| (GatewayIndex(at), entry))
+        self.gateways.iter().filter(move |(_, entry)| of(entry)).map(|(at, entry)| (*at, entry))
     }
 
     /// The gateway with this name.
     #[must_use]
     pub fn find(&self, name: &GatewayName) -> Option<GatewayIndex> {
-        self.gateways.iter().position(|entry| entry.name == *name).map(GatewayIndex)
+        self.find_str(name.as_str())
+    }
+
+    /// The gateway whose name is this text.
+    #[must_use]
+    pub fn find_str(&self, name: &str) -> Option<GatewayIndex> {
+        let mut gateways = self.gateways.iter();
+        gateways.find(|(_, entry)| entry.name.as_str() == name).map(|(at, _)| *at)
     }
 }
 

@@ -78,6 +78,8 @@ struct GatewayCommands {
     declared: Declared,
     access: GatewayAccess,
     limits: Limits,
+    /// Requests to a forgotten gateway are not answered.
+    is_forgotten: bool,
 }
 
 impl CommandDispatcher {
@@ -99,15 +101,24 @@ impl CommandDispatcher {
         }
     }
 
-    /// Adds a gateway, the next by its index.
+    /// Adds a gateway, the next by its index; without a configuration, if it is discovered.
     pub(crate) fn add_gateway(
         &mut self,
         name: GatewayName,
-        gateway: &Gateway,
+        gateway: Option<&Gateway>,
         access: GatewayAccess,
     ) {
-        let (declared, limits) = (declared(gateway), self.admission.limits());
-        self.gateways.push(GatewayCommands { name, declared, access, limits });
+        let declared = gateway.map(declared).unwrap_or_default();
+        let (limits, is_forgotten) = (self.admission.limits(), false);
+        self.gateways.push(GatewayCommands { name, declared, access, limits, is_forgotten });
+    }
+
+    /// A gateway is forgotten, or exists again.
+    pub(crate) fn set_forgotten(&mut self, name: &GatewayName, is_forgotten: bool) {
+        let mut gateways = self.gateways.iter_mut();
+        if let Some(gateway) = gateways.find(|gateway| gateway.name == *name) {
+            gateway.is_forgotten = is_forgotten;
+        }
     }
 
     /// The next message of a task. Cancel safe.
@@ -117,7 +128,8 @@ impl CommandDispatcher {
 
     /// The gateways whose requests are subscribed to; `None` if no command is permitted.
     pub(crate) fn request_owners(&self) -> Option<impl Iterator<Item = &GatewayName>> {
-        let names = self.gateways.iter().map(|gateway| &gateway.name);
+        let gateways = self.gateways.iter().filter(|gateway| !gateway.is_forgotten);
+        let names = gateways.map(|gateway| &gateway.name);
         self.admission.permits_any().then_some(names)
     }
 
@@ -156,7 +168,8 @@ impl CommandDispatcher {
     /// Starts the command of a request, or replies why not.
     pub(crate) fn request(&mut self, request: &mqtt::Request, view: View<'_>) -> Requested {
         let owner = &request.requester.owner;
-        let is_owner = |gateway: &GatewayCommands| gateway.name.as_str() == owner;
+        let is_owner =
+            |gateway: &GatewayCommands| gateway.name.as_str() == owner && !gateway.is_forgotten;
         let gateway = self.gateways.iter().position(is_owner).map(GatewayIndex);
         if gateway.is_none() && *owner != self.bridge {
             // Not subscribed to; another bridge may have this gateway.

@@ -156,8 +156,8 @@ pub(crate) async fn devices(
         let event_loop = &app.settings.event_loop;
         let (directory, gateways) = (directory(&app).await?, event_loop.gateways().await?);
         let index_of = |name: &GatewayName| {
-            let found = gateways.iter().position(|gateway| gateway.entry.name == *name);
-            found.ok_or_else(|| no_gateway(name.as_str()))
+            let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
+            found.map(|gateway| gateway.index).ok_or_else(|| no_gateway(name.as_str()))
         };
         filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
         let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
@@ -188,7 +188,7 @@ struct Scan<'a> {
     gateways: &'a [GatewayMeasures],
     filter: &'a Filter,
     /// The place after which the page begins.
-    after: Option<(usize, DeviceId)>,
+    after: Option<(GatewayIndex, DeviceId)>,
     limit: usize,
     rows: Rows,
     total: usize,
@@ -202,7 +202,7 @@ impl Scan<'_> {
     /// Reads all devices; returns whether the time was enough.
     async fn run(&mut self, event_loop: &LoopClient) -> Result<bool, Problem> {
         let until = Instant::now() + SCAN_DEADLINE;
-        for (index, gateway) in self.gateways.iter().enumerate() {
+        for gateway in self.gateways {
             if !self.filter.selects_gateway(&gateway.entry.name) {
                 continue;
             }
@@ -212,9 +212,9 @@ impl Scan<'_> {
                     return Ok(false);
                 }
                 let range = (from, Bound::Unbounded);
-                let query = |answer| Query::States(GatewayIndex(index), range, answer);
+                let query = |answer| Query::States(gateway.index, range, answer);
                 let states = event_loop.ask(query).await?;
-                states.iter().for_each(|state| self.add(index, &gateway.entry, state));
+                states.iter().for_each(|state| self.add(gateway, state));
                 match states.last() {
                     Some(last) if states.len() == DEVICES_PER_QUERY => {
                         from = Bound::Excluded(last.device_id);
@@ -226,12 +226,13 @@ impl Scan<'_> {
         Ok(true)
     }
 
-    fn add(&mut self, index: usize, gateway: &GatewayEntry, state: &DeviceState) {
+    fn add(&mut self, gateway: &GatewayMeasures, state: &DeviceState) {
+        let GatewayMeasures { index, entry: gateway, .. } = gateway;
         if !self.filter.selects(gateway, state) {
             return;
         }
         self.total += 1;
-        let is_before = self.after.is_some_and(|after| (index, state.device_id) <= after);
+        let is_before = self.after.is_some_and(|after| (*index, state.device_id) <= after);
         if is_before || self.more {
             return;
         }

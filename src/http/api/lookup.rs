@@ -17,8 +17,8 @@ impl From<NoAnswer> for Problem {
 pub(crate) async fn directory(app: &App) -> Result<Directory, NoAnswer> {
     let info = app.settings.event_loop.ask(Query::Bridge).await?.info;
     let BridgeInfo { bridge, instance_id, chain, .. } = info;
-    let (masters, gateways) = Default::default();
-    Ok(Directory { bridge, instance_id, chain, masters, gateways })
+    let (masters, removed_masters, gateways) = Default::default();
+    Ok(Directory { bridge, instance_id, chain, masters, removed_masters, gateways })
 }
 
 /// The gateway with this name.

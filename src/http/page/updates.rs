@@ -80,7 +80,8 @@ impl Updater<'_> {
         match changes {
             Changes::Devices(devices) if !self.is_incomplete => {
                 for (index, device) in devices {
-                    let Some(gateway) = gateways.get(index.0) else { continue };
+                    let gateway = gateways.iter().find(|gateway| gateway.index == index);
+                    let Some(gateway) = gateway else { continue };
                     let row = DeviceRow::new(&gateway.entry, device);
                     let html = view::device_row(&row, None).into_string();
                     self.send("device", &json!({ "id": view::row_id(&row), "html": html }));

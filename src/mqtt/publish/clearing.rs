@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::message::{MessageId, Outgoing, View};
-use crate::fleet::GatewayIndex;
 use crate::store::{Key, Outbox};
 use crate::topics::Topics;
 
@@ -59,9 +58,8 @@ impl Clearing {
     /// Whether the gateway or device of a topic exists again, so that its value is true.
     fn is_in_use(&self, topic: &str, view: &View) -> bool {
         let Some(owner) = self.topics.owner(topic) else { return false };
-        let mut entries = view.directory.gateways.iter();
-        let Some(at) = entries.position(|entry| entry.name == owner.gateway) else { return false };
-        let exists = |device_id| view.fleet.device(GatewayIndex(at), device_id).is_some();
+        let Some(gateway) = view.directory.find(&owner.gateway) else { return false };
+        let exists = |device_id| view.fleet.device(gateway, device_id).is_some();
         owner.device_id.is_none_or(exists)
     }
 

@@ -1,6 +1,7 @@
 //! Everything there is to publish: a component for each kind of message, their order, and what
 //! follows when the broker accepts or refuses a message.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -102,11 +103,24 @@ impl Content {
         self.discovery.removals().set_settled();
     }
 
-    /// One more gateway, the next by its index.
-    pub(crate) fn add_gateway(&mut self, gateway: GatewayIndex) {
-        self.states.add_gateway();
-        self.states.bridge_info_changed();
+    /// A gateway was discovered or recalled.
+    pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
+        self.states.gateway_added(gateway);
         self.discovery.gateway_added(gateway);
+    }
+
+    /// A gateway is forgotten, after its devices.
+    pub(crate) fn gateway_forgotten(
+        &mut self,
+        gateway: GatewayIndex,
+        entry: &GatewayEntry,
+        outbox: &mut Outbox,
+    ) {
+        self.states.gateway_forgotten(gateway);
+        self.refusals.remove(&MessageId::GatewayState(gateway));
+        self.refusals.remove(&MessageId::GatewayInfo(gateway));
+        self.discovery.gateway_forgotten(gateway, entry);
+        self.gateway_removed(&entry.name, [], outbox);
     }
 
     /// A gateway's state has changed; device states that changed before it are published before it.
@@ -136,16 +150,31 @@ impl Content {
         device_ids: impl IntoIterator<Item = DeviceId>,
         outbox: &mut Outbox,
     ) {
-        let devices = device_ids.into_iter().map(|id| self.topics.device_state(gateway, id));
-        let own = [self.topics.gateway_state(gateway), self.topics.gateway_info(gateway)];
-        devices.chain(own).for_each(|topic| self.clearing.clear(topic, outbox));
+        let topics: Vec<String> = self.topics_of(gateway, device_ids).collect();
+        topics.into_iter().for_each(|topic| self.clearing.clear(topic, outbox));
         self.discovery.gateway_removed(gateway.clone());
     }
 
-    /// Clears these devices, which `forget` named, without waiting for the session to settle.
-    pub(crate) fn prioritize_clearing(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
-        let states = device_ids.iter().map(|&id| self.topics.device_state(&entry.name, id));
-        self.clearing.queue().prioritize(&states.collect());
+    /// The topics of states and infos.
+    fn topics_of(
+        &self,
+        gateway: &GatewayName,
+        device_ids: impl IntoIterator<Item = DeviceId>,
+    ) -> impl Iterator<Item = String> {
+        let devices = device_ids.into_iter().map(|id| self.topics.device_state(gateway, id));
+        let own = [self.topics.gateway_state(gateway), self.topics.gateway_info(gateway)];
+        devices.chain(own)
+    }
+
+    /// Clears what is to be cleared of these devices and of their gateway itself, as `forget`
+    /// requested, without waiting for the session to settle.
+    pub(crate) fn prioritize_clearing(
+        &mut self,
+        entry: &GatewayEntry,
+        device_ids: &BTreeSet<DeviceId>,
+    ) {
+        let topics = self.topics_of(&entry.name, device_ids.iter().copied()).collect();
+        self.clearing.queue().prioritize(&topics);
         self.discovery.prioritize(entry, device_ids);
     }
 
@@ -220,8 +249,7 @@ impl Content {
     fn next_event(&self, outbox: &mut Outbox, directory: &Directory) -> Option<Outgoing> {
         let may_be_sent = |subject: &Subject| match subject {
             Subject::Gateway(name) => {
-                let at = directory.gateways.iter().position(|entry| entry.name == *name);
-                !at.is_some_and(|at| self.states.gateway_waits(GatewayIndex(at)))
+                !directory.find(name).is_some_and(|gateway| self.states.gateway_waits(gateway))
             }
             Subject::Bridge | Subject::Device(..) => true,
         };

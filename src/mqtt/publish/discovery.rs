@@ -157,6 +157,14 @@ impl DiscoveryPublisher {
         self.check_devices = true;
     }
 
+    /// Removes the discovery of a gateway that is forgotten.
+    pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex, entry: &GatewayEntry) {
+        self.due.remove(&Subject::Gateway(gateway));
+        if self.retained.remove(&Subject::Gateway(gateway)).is_some() {
+            self.removals.push(self.discovery.gateway_topic(&entry.name));
+        }
+    }
+
     pub(crate) fn gateway_removed(&mut self, gateway: GatewayName) {
         self.removed_gateways.insert(gateway);
     }
@@ -182,10 +190,12 @@ impl DiscoveryPublisher {
         &mut self.removals
     }
 
-    /// Lets the removal of these devices, which `forget` named, not wait for the session to settle.
-    pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &[DeviceId]) {
+    /// Lets what is to be removed of these devices and of their gateway itself not wait for the
+    /// session to settle.
+    pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &BTreeSet<DeviceId>) {
         let topics = device_ids.iter().map(|&id| self.discovery.device_topic(&entry.name, id));
-        self.removals.prioritize(&topics.collect());
+        let own = self.discovery.gateway_topic(&entry.name);
+        self.removals.prioritize(&topics.chain([own]).collect());
     }
 
     /// What is published.

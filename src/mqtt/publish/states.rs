@@ -45,9 +45,17 @@ impl States {
         }
     }
 
-    /// One more gateway, the next by its index.
-    pub(crate) fn add_gateway(&mut self) {
-        self.infos.push(Info::default());
+    /// A gateway was discovered, with the next index, or recalled.
+    pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
+        self.infos.resize(self.infos.len().max(gateway.0 + 1), Info::default());
+        self.bridge_info_changed();
+    }
+
+    /// A gateway is forgotten: nothing of it is published any more.
+    pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex) {
+        self.gateways.remove(&gateway);
+        self.change_info(gateway, |info| *info = Info::default());
+        self.bridge_info_changed();
     }
 
     /// Nothing of the bridge itself is published yet on this connection.
@@ -207,10 +215,13 @@ impl States {
 
     /// `offline` of the gateways, then of the bridge.
     pub(crate) fn next_of_shutdown(&mut self, view: &View) -> Option<Outgoing> {
-        match self.gateways.first_key_value() {
-            Some((&gateway, _)) => self.gateway_state(gateway, "offline", view),
-            None => self.next_bridge_state(),
+        while let Some((&gateway, _)) = self.gateways.first_key_value() {
+            let state = self.gateway_state(gateway, "offline", view);
+            if state.is_some() {
+                return state;
+            }
         }
+        self.next_bridge_state()
     }
 
     fn gateway_state(

@@ -4,7 +4,7 @@ mod discovery;
 mod refused;
 mod retained;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -90,7 +90,8 @@ impl Setup {
                 instance_id: "i1".to_owned(),
                 chain: "c1".to_owned(),
                 masters: BTreeMap::new(),
-                gateways: vec![entry],
+                removed_masters: BTreeSet::new(),
+                gateways: [(GatewayIndex(0), entry)].into(),
             },
             links: vec![LinkFacts::default()],
             now,

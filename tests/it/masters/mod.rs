@@ -3,7 +3,9 @@
 
 mod certificates;
 mod commands;
+mod details;
 mod discovered;
+mod forgotten;
 mod links;
 mod moves;
 mod stored;
@@ -47,9 +49,15 @@ impl Campus {
 
     /// With these keys of the master, and these lines.
     async fn with(master: Master, keys: &str, lines: &str) -> Self {
+        Self::with_top(master, "", keys, lines).await
+    }
+
+    /// With this line before all tables, too.
+    async fn with_top(master: Master, top: &str, keys: &str, lines: &str) -> Self {
         let broker = Mosquitto::start("").await;
         let watcher = Watcher::start(broker.port).await;
-        let setup = Setup::new(broker.port, "").lines(ALL).lines(&master.table("campus", keys));
+        let setup =
+            Setup::new(broker.port, "").top(top).lines(ALL).lines(&master.table("campus", keys));
         let bridge = setup.lines(lines).start();
         Self { broker, watcher, master, bridge }
     }

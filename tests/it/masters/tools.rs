@@ -46,5 +46,8 @@ async fn the_master_is_a_sensor_of_the_bridge_and_its_topic_goes_with_it() {
     watcher.clear();
     bridge.restart();
     bridge.is_ready().await;
+    let discovery = watcher.see("the bridge", |seen| seen.topic == topic).await.json();
+    let sensor = &discovery["components"]["master_campus"];
+    assert_eq!(*sensor, serde_json::json!({ "platform": "binary_sensor" }), "removed");
     see_cleared(&watcher, info).await;
 }
