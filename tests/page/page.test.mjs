@@ -61,12 +61,13 @@ async function main() {
 
   // No broker: that this is told belongs to the page.
   const http = 20_000 + Math.floor(Math.random() * 10_000);
-  const bridge = start(["run", "--set", `state_dir=${join(dir, "state")}`,
+  const startBridge = () => start(["run", "--set", `state_dir=${join(dir, "state")}`,
     "--set", `http.listen=127.0.0.1:${http}`, "--set", "mqtt.url=mqtt://127.0.0.1:1",
     "--set", `gateways.lobby.address=${gateway}`,
     "--set", `gateways.lobby.ca_file=${join(dir, "certs/ca.crt")}`,
     "--set", `gateways.lobby.devices.${devices[1]}.name=${EVIL.slice(0, 60)}`,
     "--set", `gateways.lobby.devices.${devices[0]}.name=Front door`]);
+  const bridge = startBridge();
   bridge.stdout.resume();
   const url = `http://127.0.0.1:${http}/`;
   const until = Date.now() + PATIENCE_MS;
@@ -166,6 +167,14 @@ async function main() {
   await plain.screenshot({ path: `${SHOTS}/without-script.png`, fullPage: true });
 
   assert.deepEqual(complaints, []);
+
+  // A bridge that stops and starts again, without a reload.
+  bridge.kill("SIGTERM");
+  const live = page.locator("#live");
+  await live.filter({ hasText: /^not live since \d.*: the bridge does not answer$/ }).waitFor();
+  startBridge().stdout.resume();
+  await live.filter({ hasText: /^live$/ }).waitFor();
+  assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
 }
 
 // What axe finds: contrast, names, headings, landmarks.

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::availability::{Availability, availability};
 use super::bars::pattern;
-use super::parts::{day, events, gateway_class, since, time};
+use super::parts::{day, devices_connected, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
 use crate::http::query::EventRow;
 use crate::ids::Moment;
@@ -37,7 +37,6 @@ type Fact = (&'static str, Option<String>);
 pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &Recorded) -> Markup {
     let (state, facts) = (&gateway.state, &gateway.facts);
     let name = gateway.entry.name.as_str();
-    let doors = format!("{} of {} connected", state.connected, state.devices());
     let skew = state.clock_skew_ms.map(|skew| format!("{} s", (skew + 500).div_euclid(1000)));
     let filter = facts.accept_filter.map(|filter| match filter.allow_all {
         true => "accepts every device".to_owned(),
@@ -46,7 +45,7 @@ pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &R
     let lines: [Fact; 7] = [
         ("Address", Some(gateway.entry.address.clone())),
         ("Area", gateway.entry.area.clone()),
-        ("Devices", Some(doors)),
+        ("Devices", Some(devices_connected(state))),
         ("API", facts.package.clone()),
         ("Certificate valid until", facts.certificate_expires_at.map(day)),
         ("Its clock minus the bridge's", skew),
@@ -84,7 +83,7 @@ pub(crate) fn device(
     let yes_no = |yes: bool| Some(if yes { "yes" } else { "no" }.to_owned());
     let known = device_type.filter(|known| !known.is_undefined());
     let details = state.details.as_deref();
-    let lines: [Fact; 12] = [
+    let lines: [Fact; 11] = [
         ("ID", Some(state.device_id.to_string())),
         ("Type", known.map(|known| known.product_name().to_string())),
         ("Model", details.and_then(|details| details.model.clone())),
@@ -96,7 +95,6 @@ pub(crate) fn device(
         ("TLS", info.and_then(|info| yes_no(info.ssl))),
         ("In the gateway's list", yes_no(state.managed)),
         ("Expected to be connected", yes_no(state.expected)),
-        ("Last change", Some(day(state.updated_at))),
     ];
     let head = html! {
         p .state .(class) {

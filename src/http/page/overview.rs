@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::devices::DeviceRow;
 use super::down::{DownDevices, NewestFirst};
-use super::parts::{gateway_class, since};
+use super::parts::{devices_connected, gateway_class, since};
 use crate::http::query::Summary;
 use crate::metrics::GatewayMeasures;
 
@@ -149,8 +149,7 @@ fn gateway_card(gateway: &GatewayMeasures) -> Markup {
                 span .word { (gateway.facts.state_name(state)) } " "
                 (since(state.since)) " "
                 span .sub {
-                    (gateway.entry.address) " · "
-                    (state.connected) " of " (state.devices()) " connected"
+                    (gateway.entry.address) " · " (devices_connected(state))
                 }
                 @if let Some(error) = gateway.last_error() { span .sub.error { (error) } }
             }

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use crate::fleet::LinkState;
+use crate::fleet::{GatewayState, LinkState};
 use crate::http::query::EventRow;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
@@ -16,6 +16,16 @@ pub(crate) const fn gateway_class(gateway: &GatewayMeasures) -> &'static str {
         LinkState::Online => "up",
         LinkState::Lost => "down",
         LinkState::Connecting | LinkState::Syncing => "unknown",
+    }
+}
+
+/// How many of a gateway's devices are connected, as far as that is known.
+pub(crate) fn devices_connected(state: &GatewayState) -> String {
+    match state.devices() {
+        0 => "no devices".to_owned(),
+        count if state.live => format!("{} of {count} connected", state.connected),
+        1 => "1 device, unknown".to_owned(),
+        count => format!("{count} devices, unknown"),
     }
 }
 

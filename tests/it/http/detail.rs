@@ -70,5 +70,5 @@ async fn each_gateway_and_device_has_a_page() {
     let (_, page) = ask(&bridge, "GET", &path).await;
     assert!(page.contains("class=\"state unknown\"") && page.contains("It was "), "{page}");
     let (_, page) = ask(&bridge, "GET", "/gateways/lobby").await;
-    assert!(page.contains("class=\"state down\""), "{page}");
+    assert!(page.contains("class=\"state down\"") && page.contains("2 devices, unknown"), "{page}");
 }
