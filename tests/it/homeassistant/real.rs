@@ -144,7 +144,7 @@ async fn an_old_event_is_passed_over(
 async fn looks_as_documented(hass: &Hass, door: u32) {
     hass.state("gsdk_lobby_gateway_devices", "3").await;
     let seen = hass
-        .sees("the whole", |seen| seen["entities"].as_object().is_some_and(|all| all.len() == 18))
+        .sees("the whole", |seen| seen["entities"].as_object().is_some_and(|all| all.len() == 21))
         .await;
     let device = |key: &str| seen["devices"][key].clone();
     let reader = device(&format!("gsdk_lobby_{door}"));
@@ -158,8 +158,11 @@ async fn looks_as_documented(hass: &Hass, door: u32) {
     assert_eq!(entity("connection")["category"], Value::Null);
     assert_eq!(entity("event")["entity_id"], "event.front_door_connection_event");
     assert_eq!(entity("status")["category"], "diagnostic");
-    let since = entity("since");
-    assert_eq!((&since["category"], &since["disabled"]), (&json!("diagnostic"), &json!(true)));
+    for key in ["since", "firmware"] {
+        let sensor = entity(key);
+        assert_eq!(sensor["category"], "diagnostic", "{key}");
+        assert_eq!(sensor["disabled"], true, "{key}");
+    }
 }
 
 const GATEWAY: &str = "gsdk_lobby_gateway";
