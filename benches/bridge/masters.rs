@@ -6,19 +6,17 @@ use gsdk2mqtt::simulator::{Fault, Simulator};
 
 use crate::Sizes;
 use crate::counter::subscribe;
-use crate::harness::bridge::{Bridge, get};
+use crate::harness::bridge::Setup;
 use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::Mosquitto;
 use crate::rounds::BROKER;
-use crate::source::{Subject, bridge, gateways, until};
+use crate::source::{gateways, started, until};
 use crate::tables::{Row, Table};
 
 /// How long the master is away when it restarts: less than `unknown_after`.
 const DOWN: Duration = Duration::from_secs(2);
 /// How long it is watched what is published after the gateways are back.
 const WATCH: Duration = Duration::from_secs(8);
-/// Between two looks at the gateways.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What one of the two takes.
 struct Figures {
@@ -26,7 +24,7 @@ struct Figures {
     start_cpu_s: f64,
     resident_mb: f64,
     peak_mb: f64,
-    /// From the end of all connections until every gateway is online again.
+    /// From the end of all connections until every list is read again.
     back_s: f64,
     back_cpu_s: f64,
     /// States and events that were published over it.
@@ -38,7 +36,7 @@ pub(crate) async fn masters(sizes: &Sizes) -> Table {
     let direct = {
         let (broker, simulators) = (Mosquitto::start(BROKER).await, gateways(count, devices).await);
         let cut = async || simulators.iter().for_each(cut_connections);
-        figures(&broker, sizes, &simulators, "", cut).await
+        figures(&broker, sizes, &simulators, &simulators, "", cut).await
     };
     let ids: Vec<String> = (0..count).map(|number| format!("Gateway {number}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -56,7 +54,8 @@ pub(crate) async fn masters(sizes: &Sizes) -> Table {
     let lines = master.table("campus", "queue_size = 1000000") + &tables;
     let broker = Mosquitto::start(BROKER).await;
     let restart = async || control.restart(DOWN).await;
-    let behind = figures(&broker, sizes, &[], &lines, restart).await;
+    let watched = std::slice::from_ref(&master.simulator);
+    let behind = figures(&broker, sizes, &[], watched, &lines, restart).await;
 
     let title = format!(
         "{} devices, {count} gateways behind a master (floor: {count} links)",
@@ -69,7 +68,7 @@ pub(crate) async fn masters(sizes: &Sizes) -> Table {
     table.row(ratio("from start to all retained, s", |it| it.start_s));
     table.row(ratio("CPU from start to all retained, s", |it| it.start_cpu_s));
     let what = format!(
-        "the master restarts, away for {} s (floor: all links are cut): all gateways online, s",
+        "the master restarts, away for {} s (floor: all links are cut): all lists read, s",
         DOWN.as_secs()
     );
     table.row(ratio(&what, |it| it.back_s));
@@ -83,33 +82,33 @@ fn cut_connections(simulator: &Simulator) {
     simulator.control().apply_fault(&Fault::CutConnections);
 }
 
-/// Starts a bridge, and ends its connections.
+/// Starts a bridge with `links` to gateways and these lines, and ends its connections to the
+/// `simulators`.
 async fn figures(
     broker: &Mosquitto,
     sizes: &Sizes,
+    links: &[Simulator],
     simulators: &[Simulator],
     lines: &str,
     end_connections: impl AsyncFnOnce(),
 ) -> Figures {
     let arrived = subscribe(broker.port);
-    let started = Instant::now();
-    let subject = bridge(broker.port, simulators, lines, &arrived).await;
+    let started_at = Instant::now();
+    // What devices say of themselves is read for minutes, and published.
+    let setup = Setup::new(broker.port, "").top("device_details = false");
+    let subject = started(setup, links, lines, &arrived).await;
     let devices = (sizes.gateways * sizes.devices) as u64;
     until("every state is published", || arrived.states() >= devices).await;
-    let start_s = started.elapsed().as_secs_f64();
+    let start_s = started_at.elapsed().as_secs_f64();
     let process = subject.process();
     let (resident_mb, peak_mb) = (process.resident_mb(), process.peak_mb());
     let start_cpu_s = process.cpu().as_secs_f64();
-    let Subject::Bridge(bridge) = &subject else { panic!("a bridge was started") };
 
     let (said, cpu, since) = (arrived.states() + arrived.events(), process.cpu(), Instant::now());
+    let before = lists(simulators);
     end_connections().await;
-    while online(bridge).await == sizes.gateways && since.elapsed() < WATCH {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    while online(bridge).await < sizes.gateways {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    let all = before + sizes.gateways as u64;
+    until("every list is read again", || lists(simulators) >= all).await;
     let back_s = since.elapsed().as_secs_f64();
     tokio::time::sleep(WATCH).await;
     let published = arrived.states() + arrived.events() - said;
@@ -117,8 +116,12 @@ async fn figures(
     Figures { start_s, start_cpu_s, resident_mb, peak_mb, back_s, back_cpu_s, published }
 }
 
-/// How many gateways are online.
-async fn online(bridge: &Bridge) -> usize {
-    let (_, text) = get(bridge.http_port, "/api/v1/gateways").await;
-    text.matches("\"state\":\"online\"").count()
+/// How many lists of devices were requested.
+fn lists(simulators: &[Simulator]) -> u64 {
+    let lists = |simulator: &Simulator| {
+        let calls = simulator.control().calls();
+        let of = calls.into_iter().filter(|(method, _)| method.ends_with("GetDeviceList"));
+        of.map(|(_, count)| count).sum::<u64>()
+    };
+    simulators.iter().map(lists).sum()
 }

@@ -89,7 +89,8 @@ pub(crate) async fn bridge_of(
     started(Setup::new(mqtt_port, "").program(program), gateways, "", arrived).await
 }
 
-async fn started(
+/// A bridge with this setup beside the gateways, online.
+pub(crate) async fn started(
     mut setup: Setup,
     gateways: &[Simulator],
     lines: &str,
