@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-failover test-homeassistant test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb image sbom release-notes
+.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -10,6 +10,7 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGE ?= gsdk2mqtt
+HOST = $(shell rustc --print host-tuple)
 
 help:
 	@echo "make test        installs what is missing, then lints and runs every test"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
 	@echo "make test-simulator-node  a client in Node against the simulated gateway (needs npm)"
+	@echo "make test-image  the container image, built and run (needs root, podman, buildah, runc and debootstrap)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
@@ -29,13 +31,14 @@ help:
 	@echo "make fmt         formats the code"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
-	@echo "make test-package  the Debian package in a fresh Debian under systemd (needs root, debootstrap, systemd-container, lintian)"
+	@echo "make test-package  the Debian and the RPM package in a fresh Debian (needs root, debootstrap, systemd-container, lintian, rpm)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
 	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
 	@echo "make image       the service's container image (needs docker; IMAGE names it)"
 	@echo "make deb         the Debian package, in target/packages"
 	@echo "make chart       the Helm chart, in target/packages (needs helm)"
+	@echo "make rpm         the RPM package, in target/packages"
 	@echo "make archive     the archive of TARGET, in target/packages (needs rustup and Python)"
 	@echo "make sbom        the bill of materials in CycloneDX's format, in target/packages"
 	@echo "make release-notes  the changelog's section of TAG"
@@ -130,11 +133,17 @@ test-openapi:
 	target/tools/openapi/bin/pip install --quiet "schemathesis>=4.32,<5"
 	target/tools/openapi/bin/python tests/schema/test_openapi.py
 
-test-package:
+test-package: rpm
 	cargo build --locked
 	install -D target/debug/gsdk2mqtt target/package/simulator
 	cargo build --locked --no-default-features
 	sh tests/deploy/package.sh target/debug/gsdk2mqtt target/package/simulator
+	sh tests/deploy/rpm.sh target/packages/gsdk2mqtt-$(VERSION)-1.*.rpm
+
+# Half an hour on two cores: the program is built as for a release.
+test-image:
+	cargo build --locked
+	python3 -B tests/deploy/container.py
 
 test-page:
 	@command -v chromium >/dev/null || { echo "chromium is missing; install it"; exit 1; }
@@ -171,6 +180,17 @@ archive:
 deb:
 	cargo build --locked --profile dist --no-default-features
 	sh deploy/debian/build.sh target/dist/gsdk2mqtt target/packages
+
+# Static as in the container image, so that it runs on distributions with an older glibc.
+rpm: export RUSTFLAGS = -C target-feature=+crt-static
+rpm:
+	cargo build --locked --profile dist --no-default-features --target $(HOST)
+	mkdir -p target/packages target/rpm
+	strip -o target/rpm/gsdk2mqtt target/$(HOST)/dist/gsdk2mqtt
+	target/rpm/gsdk2mqtt man --dir target/rpm/man
+	for shell in bash fish zsh; do target/rpm/gsdk2mqtt completions $$shell >target/rpm/$$shell || exit; done
+	RUSTFLAGS= cargo install --locked --debug --quiet --root target/tools cargo-generate-rpm --version "^0.21"
+	cargo generate-rpm --output target/packages
 
 image:
 	docker build -f deploy/container/Containerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \

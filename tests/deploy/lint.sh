@@ -24,7 +24,7 @@ else
     echo "SKIPPED: the add-on's AppArmor profile (no apparmor_parser)"
 fi
 promtool check config deploy/prometheus/prometheus.yml >/dev/null
-shellcheck .ci/run deploy/debian/p* deploy/*/*.sh scripts/*.sh tests/*/*.sh
+shellcheck .ci/run deploy/debian/p* deploy/rpm/* deploy/*/*.sh scripts/*.sh tests/*/*.sh
 rules=$(sed -n 's/^ *- alert: "\(.*\)"/\1/p' deploy/prometheus/gsdk2mqtt.rules.yml)
 test -n "$rules"
 for rule in $rules; do
