@@ -1,4 +1,4 @@
-# What people and CI run. `./dev TARGET` first installs what compiling needs.
+# The targets for developers and CI. `./dev TARGET` first installs the build tools.
 
 SHELL := /bin/sh
 .NOTPARALLEL:
@@ -13,36 +13,36 @@ IMAGE ?= gsdk2mqtt
 HOST = $(shell rustc --print host-tuple)
 
 help:
-	@echo "make test        installs what is missing, then lints and runs every test"
+	@echo "make test        installs missing tools, then lints and runs every test"
 	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes, amqtt and rumqttd; writes the table of docs/brokers.md"
 	@echo "make test-failover  how long doors are unknown when a bridge restarts or moves (needs root and keepalived)"
-	@echo "make test-homeassistant  asks a real Home Assistant; installs one first (root, Debian)"
+	@echo "make test-homeassistant  tests discovery with a real Home Assistant; installs it first (root, Debian, 1.6 GB)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
 	@echo "make test-simulator-node  a client in Node against the simulated gateway (needs npm)"
 	@echo "make test-image  the container image, built and run (needs root, podman, buildah, runc and debootstrap)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
-	@echo "make test-root   the tests of a full and of a read-only disk (need root, to mount one)"
+	@echo "make test-root   the tests of a full and of a read-only disk (need root to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy, cargo-deny and lint-deploy; warnings are errors"
-	@echo "make lint-deploy scripts, workflows, image recipes, manifests and rules by their linters"
-	@echo "make msrv        compiles with the oldest Rust supported (rustup fetches it)"
-	@echo "make nightly     what takes too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
+	@echo "make lint-deploy linters of scripts, workflows, image recipes, manifests and rules"
+	@echo "make msrv        compiles with the oldest supported Rust (rustup installs it)"
+	@echo "make nightly     tests that take too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
 	@echo "make test-package  the Debian and the RPM package in a fresh Debian (needs root, debootstrap, systemd-container, lintian, rpm)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
-	@echo "make advisories  asks the RustSec database about our dependencies (needs the network)"
+	@echo "make advisories  compares the dependencies with the RustSec database (needs the network)"
 	@echo "make image       the service's container image (needs docker; IMAGE names it)"
 	@echo "make deb         the Debian package, in target/packages"
 	@echo "make chart       the Helm chart, in target/packages (needs helm)"
 	@echo "make rpm         the RPM package, in target/packages"
 	@echo "make archive     the archive of TARGET, in target/packages (needs rustup and Python)"
-	@echo "make sbom        the bill of materials in CycloneDX's format, in target/packages"
+	@echo "make sbom        the bill of materials in the format CycloneDX, in target/packages"
 	@echo "make release-notes  the changelog's section of TAG"
-	@echo "make tools       installs what the tests need, and nothing if nothing is missing"
+	@echo "make tools       installs missing tools of the tests"
 
 tools:
 	@sh scripts/tools.sh test
@@ -126,7 +126,7 @@ test-nodered: tools
 	npm install --prefix target/tools/node-red --no-audit --no-fund --silent node-red@^4.1
 	target/tools/venv/bin/python tests/deploy/test_nodered.py
 
-# No part of `make test`: it asks a running demo for some minutes.
+# Not part of `make test`: it sends requests to a running demo for some minutes.
 test-openapi:
 	cargo build --locked
 	python3 -m venv target/tools/openapi
