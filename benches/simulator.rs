@@ -1,4 +1,5 @@
-//! How fast status streams can be fed, and what a fleet weighs: `cargo bench --bench simulator`.
+//! The throughput of status streams, and the memory of many devices: `cargo bench --bench
+//! simulator`.
 //!
 //! The clients run in the same process, so their reading, TLS and decoding is part of what is
 //! measured.
@@ -53,21 +54,21 @@ async fn feed(streams: u64) {
     }
     let started = Instant::now();
     let report = control.storm(Storm::of(CHANGES)).await.unwrap();
-    let told = started.elapsed().as_secs_f64();
+    let sent = started.elapsed().as_secs_f64();
     readers.join_all().await;
     let read = started.elapsed().as_secs_f64();
     let discarded: u64 = report.subscriptions.iter().map(|one| one.discarded).sum();
     let changes = CHANGES as f64;
     println!(
-        "{streams} stream(s), {CHANGES} changes: told in {told:.2} s ({:.0} /s), all read in \
+        "{streams} stream(s), {CHANGES} changes: sent in {sent:.2} s ({:.0} /s), all read in \
          {read:.2} s ({:.0} /s a stream, {:.0} /s in all), {discarded} discarded",
-        changes / told,
+        changes / sent,
         changes / read,
         changes * streams as f64 / read,
     );
 }
 
-/// This process's resident memory in MiB; 0 where the system does not tell.
+/// This process's resident memory in MiB; 0 if the system does not report it.
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! The floor: the stream piped to the same MQTT client, a retained state and an event for each
 //! change, payloads of the bridge's sizes, QoS 1. No logic, no disk, no timer; one thread.
 //!
-//! It is as lean as these libraries allow, so that a ratio to it says what the bridge itself costs.
-//! It is not changed any more: figures of different days stand beside the same floor. `fill` is the
-//! MQTT client alone, with as many retained messages as there are devices.
+//! It does the minimum that these libraries need, so that a ratio to it is the cost of the bridge
+//! itself. It is not changed any more, so that figures of different days can be compared. `fill` is
+//! the MQTT client alone, with as many retained messages as there are devices.
 
 use bytes::Bytes;
 use gsdk2mqtt::proto::connect::SubscribeStatusRequest;
@@ -12,7 +12,7 @@ use rumqttc_v5::mqttbytes::v5::Packet;
 use rumqttc_v5::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, PublishOptions};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
-/// What the bridge's messages weigh, in bytes.
+/// The sizes of the bridge's messages, in bytes.
 const STATE_LEN: usize = 430;
 const EVENT_LEN: usize = 400;
 /// Messages that wait for the client's loop, and go out in one write.

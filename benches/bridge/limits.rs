@@ -1,4 +1,4 @@
-//! The limits of others: a broker that stands still, and one that takes twenty at a time, far away.
+//! A broker that is frozen, and a remote one with a receive maximum of 20.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::Sizes;
 use crate::counter::subscribe;
 use crate::harness::mosquitto::Mosquitto;
 use crate::rounds::BROKER;
-use crate::source::{Subject, bridge, gateways, tell, until};
+use crate::source::{Subject, bridge, gateways, send, until};
 use crate::tables::{Row, Table};
 
 /// The broker is frozen while the changes come, then thawed.
@@ -19,15 +19,15 @@ pub(crate) async fn draining(sizes: &Sizes) -> Table {
     let broker = Mosquitto::start(BROKER).await;
     let simulators = gateways(1, sizes.devices).await;
     let arrived = subscribe(broker.port);
-    // Asked for its metrics all the time: not to be measured.
+    // Its metrics are polled: not measured.
     let subject = bridge(broker.port, &simulators, "[metrics]\ndevice = []\n", &arrived).await;
     let Subject::Bridge(bridge) = &subject else { panic!("a bridge was started") };
     let process = subject.process();
     process.forget_peak();
     broker.freeze();
     let started = Instant::now();
-    tell(&simulators[0].control(), sizes.burst, None).await;
-    let told = started.elapsed().as_secs_f64();
+    send(&simulators[0].control(), sizes.burst, None).await;
+    let sent = started.elapsed().as_secs_f64();
     while pending(bridge).await + 2_000.0 < sizes.burst as f64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -40,9 +40,9 @@ pub(crate) async fn draining(sizes: &Sizes) -> Table {
     let mut table = Table::new("draining", title);
     let changes = sizes.burst as f64;
     let rate = Row::ratio(
-        "changes a second (floor: told by the simulator)",
+        "changes a second (floor: sent by the simulator)",
         changes / read,
-        changes / told,
+        changes / sent,
     );
     table.row(rate);
     table.row(Row::one("CPU a change, start included, us", cpu_us));
@@ -68,8 +68,8 @@ pub(crate) async fn far(sizes: &Sizes) -> Table {
     let process = subject.process();
     process.forget_peak();
     let started = Instant::now();
-    tell(&simulators[0].control(), changes, Some(rate)).await;
-    let told = started.elapsed().as_secs_f64();
+    send(&simulators[0].control(), changes, Some(rate)).await;
+    let sent = started.elapsed().as_secs_f64();
     let waiting = changes - arrived.events();
     until("every event arrives", || arrived.events() >= changes).await;
     let title = format!(
@@ -77,12 +77,12 @@ pub(crate) async fn far(sizes: &Sizes) -> Table {
         sizes.far_seconds
     );
     let mut table = Table::new("far", title);
-    table.row(Row::one("told a second", changes as f64 / told));
+    table.row(Row::one("changes sent a second", changes as f64 / sent));
     table.row(Row::one(
         "events delivered a second",
         changes as f64 / started.elapsed().as_secs_f64(),
     ));
-    table.row(Row::one("events waiting at the end of the telling", waiting as f64));
+    table.row(Row::one("events waiting when the last change was sent", waiting as f64));
     table.row(Row::one("most memory, MB", process.peak_mb()));
     table.row(Row::one("lost or twice", arrived.events() as f64 - changes as f64).at_most(0.0));
     table

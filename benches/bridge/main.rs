@@ -67,28 +67,28 @@ async fn measure(words: &[&str]) {
     let wanted = |name: &str| !named || has(name);
     let (sizes, write) = (if has("--quick") { QUICK } else { FULL }, has("--write"));
     if wanted("burst") {
-        rounds::burst(&sizes).await.tell(write);
+        rounds::burst(&sizes).await.print(write);
     }
-    for (name, rate, mark) in rounds::PACED {
+    for (name, rate, target) in rounds::PACED {
         if wanted("paced") || has(name) {
-            rounds::paced(name, rate, mark, &sizes).await.tell(write);
+            rounds::paced(name, rate, target, &sizes).await.print(write);
         }
     }
     if wanted("draining") {
-        limits::draining(&sizes).await.tell(write);
+        limits::draining(&sizes).await.print(write);
     }
     if wanted("far") {
-        limits::far(&sizes).await.tell(write);
+        limits::far(&sizes).await.print(write);
     }
     for (name, gateways) in [("scale_1000", 1), ("scale_10000", 10), ("scale_100000", 100)] {
         if wanted(name) {
-            scale::scale(name, gateways).await.tell(write);
+            scale::scale(name, gateways).await.print(write);
         }
     }
     if wanted("masters") {
-        masters::masters(&sizes).await.tell(write);
+        masters::masters(&sizes).await.print(write);
     }
     if wanted("idle") {
-        scale::idle().await.tell(write);
+        scale::idle().await.print(write);
     }
 }

@@ -1,4 +1,4 @@
-//! What a process takes, as the system counts it: CPU, memory, wake-ups. Linux only.
+//! CPU time, memory and wake-ups of a process, from /proc. Linux only.
 
 use std::fs;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value below which this part of all lies.
+/// The quantile of all values.
 pub(crate) fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() as f64 * part) as usize;

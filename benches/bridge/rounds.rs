@@ -1,4 +1,4 @@
-//! Bridge and floor in turn: a burst, and a steady stream.
+//! Alternating rounds of bridge and floor: a burst, and a steady stream.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::Sizes;
 use crate::counter::{Arrived, subscribe};
 use crate::harness::mosquitto::Mosquitto;
 use crate::process::{median, quantile};
-use crate::source::{Subject, bridge, bridge_of, delays_ms, floor, gateways, tell, until};
+use crate::source::{Subject, bridge, bridge_of, delays_ms, floor, gateways, send, until};
 use crate::tables::{Row, Table};
 
 /// A broker that holds nothing back and logs nothing.
@@ -42,13 +42,13 @@ pub(crate) async fn run(
     process.forget_peak();
     let cpu = process.cpu();
     let started = Instant::now();
-    let told = tell(&gateway.control(), changes, rate).await;
+    let sent = send(&gateway.control(), changes, rate).await;
     until("every event has arrived", || arrived.events() - events >= changes).await;
     let seconds = started.elapsed().as_secs_f64();
     // The last acknowledgements and the last states are part of the work.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(arrived.events() - events, changes, "each once");
-    let delays = delays_ms(&told, arrived);
+    let delays = delays_ms(&sent, arrived);
     Run {
         seconds,
         cpu_us: (process.cpu() - cpu).as_secs_f64() * 1e6 / changes as f64,
@@ -71,10 +71,10 @@ struct Rounds {
 
 impl Rounds {
     /// CPU of the bridge beside the floor's, and that of the earlier build.
-    fn cpu(&self, table: &mut Table, mark: f64) {
+    fn cpu(&self, table: &mut Table, target: f64) {
         let cpu = |runs: &[Run]| of(runs, |run| run.cpu_us);
         let floor = cpu(&self.floor);
-        table.row(Row::ratio("CPU a change, us", cpu(&self.bridge), floor).at_most(mark));
+        table.row(Row::ratio("CPU a change, us", cpu(&self.bridge), floor).at_most(target));
         if !self.before.is_empty() {
             table.row(Row::ratio("of the build before", cpu(&self.before), floor));
         }
@@ -137,13 +137,13 @@ pub(crate) async fn burst(sizes: &Sizes) -> Table {
     table
 }
 
-/// Steady rates, in changes a second, with the mark for CPU beside the floor's. At 500 each change
-/// is alone.
+/// Steady rates, in changes a second, with the target for CPU beside the floor's. At 500 each
+/// change is alone.
 pub(crate) const PACED: [(&str, u64, f64); 3] =
     [("paced_500", 500, 1.6), ("paced_2000", 2_000, 1.3), ("paced_10000", 10_000, 1.2)];
 
 /// A stream at a steady rate.
-pub(crate) async fn paced(name: &'static str, rate: u64, mark: f64, sizes: &Sizes) -> Table {
+pub(crate) async fn paced(name: &'static str, rate: u64, target: f64, sizes: &Sizes) -> Table {
     let changes = rate * sizes.paced_seconds;
     let rounds = rounds(sizes, changes, Some(rate)).await;
     let Rounds { bridge, floor, .. } = &rounds;
@@ -160,6 +160,6 @@ pub(crate) async fn paced(name: &'static str, rate: u64, mark: f64, sizes: &Size
     table.row(
         Row::ratio("p99 from stream to subscriber, ms", p99(bridge), p99(floor)).at_most_over(1.0),
     );
-    rounds.cpu(&mut table, mark);
+    rounds.cpu(&mut table, target);
     table
 }

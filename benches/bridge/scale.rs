@@ -1,4 +1,4 @@
-//! 100,000 devices over 100 gateways, and the same at a hundredth and a tenth: the slope.
+//! The same measurements with 1,000, 10,000 and 100,000 devices.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::harness::bridge::{Setup, ask, get};
 use crate::harness::mosquitto::Mosquitto;
 use crate::process::{Process, quantile};
 use crate::rounds::{BROKER, run};
-use crate::source::{Subject, bridge, delays_ms, gateways, scraping, tell, until};
+use crate::source::{Subject, bridge, delays_ms, gateways, scraping, send, until};
 use crate::tables::{Row, Table};
 
 /// How long after a reconnect it is watched what is published.
@@ -50,9 +50,11 @@ pub(crate) async fn scale(name: &'static str, count: usize) -> Table {
         simulator.control().apply_fault(&Fault::CutConnections);
     }
     tokio::time::sleep(RECONNECT_WATCH).await;
-    let said = (arrived.states() - states) + (arrived.events() - events);
-    table
-        .row(Row::one("states and events said after all links were cut", said as f64).at_most(0.0));
+    let published = (arrived.states() - states) + (arrived.events() - events);
+    table.row(
+        Row::one("states and events published after all links were cut", published as f64)
+            .at_most(0.0),
+    );
 
     rest(&mut table, process).await;
     // Before anything that would leave free memory behind, of which a scrape would take its own.
@@ -67,9 +69,9 @@ async fn rest(table: &mut Table, process: Process) {
     tokio::time::sleep(REST).await;
     let seconds = since.elapsed().as_secs_f64();
     let cpu = (process.cpu() - cpu).as_secs_f64();
-    table.row(Row::one("nothing happens: CPU, % of a core", cpu * 100.0 / seconds));
+    table.row(Row::one("idle: CPU, % of a core", cpu * 100.0 / seconds));
     let wakes = (process.wake_ups() - wakes) as f64;
-    table.row(Row::one("nothing happens: wake-ups a second", wakes / seconds));
+    table.row(Row::one("idle: wake-ups a second", wakes / seconds));
 }
 
 /// A steady stream and a burst of one gateway's devices, among all the others.
@@ -151,14 +153,14 @@ async fn scrape(
         let events = arrived.events();
         arrived.times.lock().unwrap().clear();
         let scraper = scraped.then(|| scraping(port, Duration::from_millis(200)));
-        // The first telling of each round begins where the list stands.
-        let told = tell(&control, changes, Some(CHANGES_PER_SECOND)).await;
+        // The first change of each round differs from the list.
+        let sent = send(&control, changes, Some(CHANGES_PER_SECOND)).await;
         until("every event has arrived", || arrived.events() - events >= changes).await;
         if let Some((stop, task)) = scraper {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             task.await.unwrap();
         }
-        p99.push(quantile(delays_ms(&told, arrived), 0.99));
+        p99.push(quantile(delays_ms(&sent, arrived), 0.99));
     }
     table.row(Row::ratio("p99 of events while scraped, ms (floor: unscraped)", p99[1], p99[0]));
 }
@@ -186,7 +188,7 @@ pub(crate) async fn idle() -> Table {
     let process = subject.process();
     // What follows the start is not yet quiet: second infos, HTTP/2 settling.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let mut table = Table::new("idle", format!("1,000 devices, nothing happens for {REST:?}"));
+    let mut table = Table::new("idle", format!("1,000 devices, idle for {REST:?}"));
     rest(&mut table, process).await;
     table.row(Row::one("memory, MB", process.resident_mb()));
     table.row(Row::one("from start to online, s", start_seconds));

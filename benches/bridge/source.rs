@@ -18,9 +18,9 @@ use crate::counter::Arrived;
 use crate::harness::bridge::{Bridge, Setup};
 use crate::process::Process;
 
-/// Changes told before others get their turn.
-const LOT: u64 = 256;
-/// No measurement may hang for ever.
+/// Changes sent before the task yields.
+const BATCH_SIZE: u64 = 256;
+/// The deadline of every wait.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What passes the changes on.
@@ -125,7 +125,7 @@ pub(crate) fn floor(mqtt_port: u16, gateway: &Simulator) -> Subject {
     Subject::Floor(child, dir)
 }
 
-/// Waits for a condition that nothing announces.
+/// Polls until the condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
@@ -134,21 +134,21 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// When each device's changes were told, in order.
-pub(crate) type Told = HashMap<u32, Vec<Instant>>;
+/// When each device's changes were sent, in order.
+pub(crate) type SentAt = HashMap<u32, Vec<Instant>>;
 
-/// Tells so many changes through all devices in turn, at this rate or at once.
-pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64>) -> Told {
+/// Sends so many changes through all devices in turn, at this rate or at once.
+pub(crate) async fn send(control: &Control, changes: u64, per_second: Option<u64>) -> SentAt {
     let mut next: Vec<(u32, i32)> =
         control.managed().iter().map(|one| (one.device_id, 3 - one.status)).collect();
-    let mut told = Told::new();
+    let mut sent = SentAt::new();
     let started = Instant::now();
     let mut number = 0;
     while number < changes {
         let due = per_second.map_or(changes, |rate| {
             (started.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000 + 1
         });
-        let until = due.min(changes).min(number + LOT);
+        let until = due.min(changes).min(number + BATCH_SIZE);
         if until <= number {
             tokio::time::sleep(Duration::from_micros(500)).await;
             continue;
@@ -157,7 +157,7 @@ pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64
             let at = number as usize % next.len();
             let (id, status) = &mut next[at];
             if per_second.is_some() {
-                told.entry(*id).or_default().push(Instant::now());
+                sent.entry(*id).or_default().push(Instant::now());
             }
             control
                 .apply_fault(&Fault::Tell { devices: (*id).into(), status: StatusCode(*status) });
@@ -166,25 +166,25 @@ pub(crate) async fn tell(control: &Control, changes: u64, per_second: Option<u64
         }
         tokio::task::yield_now().await;
     }
-    told
+    sent
 }
 
-/// Milliseconds from telling to arrival, of every change.
-pub(crate) fn delays_ms(told: &Told, arrived: &Arrived) -> Vec<f64> {
+/// Milliseconds from sending to arrival, of every change.
+pub(crate) fn delays_ms(sent: &SentAt, arrived: &Arrived) -> Vec<f64> {
     let mut seen: HashMap<u32, usize> = HashMap::new();
     let times = arrived.times.lock().unwrap();
     times
         .iter()
         .filter_map(|(id, at)| {
             let number = seen.entry(*id).or_default();
-            let told = told.get(id)?.get(*number)?;
+            let sent = sent.get(id)?.get(*number)?;
             *number += 1;
-            Some(at.duration_since(*told).as_secs_f64() * 1e3)
+            Some(at.duration_since(*sent).as_secs_f64() * 1e3)
         })
         .collect()
 }
 
-/// Scrapes again and again until told to stop.
+/// Scrapes repeatedly until the flag is set.
 pub(crate) fn scraping(
     port: u16,
     every: Duration,

@@ -1,4 +1,4 @@
-//! What was measured as tables: on the screen, and in docs/performance.md between its marks.
+//! The results as tables: on stdout, and in docs/performance.md between its markers.
 
 use std::fmt::Write;
 
@@ -9,40 +9,40 @@ pub(crate) struct Row {
     what: String,
     value: f64,
     floor: Option<f64>,
-    mark: Option<(String, bool)>,
+    target: Option<(String, bool)>,
 }
 
 impl Row {
     /// A figure beside the floor's.
     pub(crate) fn ratio(what: &str, value: f64, floor: f64) -> Self {
-        Self { what: what.to_owned(), value, floor: Some(floor), mark: None }
+        Self { what: what.to_owned(), value, floor: Some(floor), target: None }
     }
 
     /// A figure alone.
     pub(crate) fn one(what: &str, value: f64) -> Self {
-        Self { what: what.to_owned(), value, floor: None, mark: None }
+        Self { what: what.to_owned(), value, floor: None, target: None }
     }
 
     fn against(&self) -> f64 {
         self.floor.map_or(self.value, |floor| self.value / floor)
     }
 
-    /// Its mark: so much, or so many times the floor, at least.
-    pub(crate) fn at_least(mut self, mark: f64) -> Self {
-        self.mark = Some((format!("at least {}", number(mark)), self.against() >= mark));
+    /// Its target: so much, or so many times the floor, at least.
+    pub(crate) fn at_least(mut self, target: f64) -> Self {
+        self.target = Some((format!("at least {}", number(target)), self.against() >= target));
         self
     }
 
-    /// Its mark: so much, or so many times the floor, at most.
-    pub(crate) fn at_most(mut self, mark: f64) -> Self {
-        self.mark = Some((format!("at most {}", number(mark)), self.against() <= mark));
+    /// Its target: so much, or so many times the floor, at most.
+    pub(crate) fn at_most(mut self, target: f64) -> Self {
+        self.target = Some((format!("at most {}", number(target)), self.against() <= target));
         self
     }
 
-    /// Its mark: so much more than the floor, at most.
-    pub(crate) fn at_most_over(mut self, mark: f64) -> Self {
+    /// Its target: so much more than the floor, at most.
+    pub(crate) fn at_most_over(mut self, target: f64) -> Self {
         let over = self.value - self.floor.unwrap_or(0.0);
-        self.mark = Some((format!("at most {} over", number(mark)), over <= mark));
+        self.target = Some((format!("at most {} over", number(target)), over <= target));
         self
     }
 }
@@ -66,21 +66,21 @@ impl Table {
     fn text(&self, machine: &str) -> String {
         let mut text = format!("{}. {machine}\n\n", self.title);
         text.push_str(
-            "| | measured | floor | ratio | mark | |\n| --- | --- | --- | --- | --- | --- |\n",
+            "| | measured | floor | ratio | target | |\n| --- | --- | --- | --- | --- | --- |\n",
         );
         for row in &self.rows {
             let floor = row.floor.map(number).unwrap_or_default();
             let ratio = row.floor.map(|_| format!("{:.2}", row.against())).unwrap_or_default();
-            let (mark, reached) = match &row.mark {
-                Some((mark, true)) => (mark.as_str(), "reached"),
-                Some((mark, false)) => (mark.as_str(), "**missed**"),
+            let (target, reached) = match &row.target {
+                Some((target, true)) => (target.as_str(), "reached"),
+                Some((target, false)) => (target.as_str(), "**missed**"),
                 None => ("", ""),
             };
             let value = number(row.value);
             // Writing to a String cannot fail.
             _ = writeln!(
                 text,
-                "| {} | {value} | {floor} | {ratio} | {mark} | {reached} |",
+                "| {} | {value} | {floor} | {ratio} | {target} | {reached} |",
                 row.what
             );
         }
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Prints it, and puts it in its place on the page if there is one.
-    pub(crate) fn tell(&self, write: bool) {
+    pub(crate) fn print(&self, write: bool) {
         let text = self.text(&machine());
         println!("\n{}: {text}", self.name);
         if !write {
