@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use command_name::{CommandClass, CommandName, CommandScope, UnknownCommand};
 pub use discovered_name::discovered_name;
 
-/// The longest name of a gateway, in bytes (contract, "General rules").
+/// The longest name of a gateway, in bytes.
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;
 
 /// A device's ID as printed on it and used on the wire. Never 0.
@@ -227,7 +227,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// A moment by the bridge's clock (or a gateway's, where said so): Unix time in milliseconds.
+/// A moment by the bridge's clock (or a gateway's, if documented so): Unix time in milliseconds.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

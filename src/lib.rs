@@ -1,7 +1,8 @@
 //! gsdk2mqtt: an event bridge from Suprema G-SDK gateways to MQTT and Prometheus.
 //!
-//! Data goes one way: `gsdk` observes, `fleet` decides, `outbox` keeps, `mqtt` publishes;
-//! `bridge` is the loop that carries between them. `ARCHITECTURE.md` shows the rooms.
+//! Data flows in one direction: `gsdk` reads the gateways, `fleet` derives states and events,
+//! `store` stores them, `mqtt` publishes them; `bridge` is the event loop that connects these.
+//! `ARCHITECTURE.md` describes the modules.
 
 pub mod availability;
 pub mod bridge;

@@ -1,5 +1,4 @@
-//! Periods as people and programs write them: `from` and `to` as an instant, an age, a date or a
-//! month.
+//! Parses periods: `from` and `to` as an instant, an age, a date or a month.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -76,7 +75,7 @@ pub fn time_zone(name: &str) -> Result<TimeZone, ZoneError> {
     })
 }
 
-/// Which end of the period a text stands for.
+/// Which end of the period a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edge {
     From,
@@ -136,7 +135,7 @@ impl Edge {
         age(text).map(|millis| now.plus(-millis)).or_else(|| instant(text))
     }
 
-    /// The date at whose midnight this edge lies, for `2026-11-30` and `2026-11`.
+    /// The date at whose midnight this edge is, for `2026-11-30` and `2026-11`.
     fn date(self, text: &str) -> Option<Date> {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let parts: Vec<&str> = text.split('-').filter(|part| digits(part)).collect();
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_a_default() {
+    fn missing_keys_have_defaults() {
         let period = parse(None, None, &TimeZone::UTC).unwrap();
         assert_eq!(period, Period { from: at("2026-11-29T12:00:00Z"), to: None });
         let period = parse(None, Some("2026-11-01"), &TimeZone::UTC).unwrap();

@@ -12,7 +12,7 @@ pub mod connect {
 pub mod connect_master {
     tonic::include_proto!("gsdk.connect_master");
 }
-/// Package `gsdk.device`: the kinds of device, and what a device says of itself.
+/// Package `gsdk.device`: the types of device, and the details of a device.
 pub mod device {
     tonic::include_proto!("gsdk.device");
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// The longest time between two beats of a loop that has nothing else to do.
 const BEAT_INTERVAL: Duration = Duration::from_secs(4);
-/// From this age on a heartbeat counts as stopped (contract, `/healthz`).
+/// From this age on a heartbeat counts as stopped.
 const STOPPED_AFTER: Duration = Duration::from_secs(10);
 
 /// Shows that a loop runs: the loop beats, and others read the age of the last beat.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_heartbeat_is_alive_for_ten_seconds_after_its_last_beat() {
+    async fn a_heartbeat_is_valid_for_ten_seconds_after_its_last_beat() {
         let heartbeat = Heartbeat::start();
         tokio::time::advance(STOPPED_AFTER - Duration::from_millis(1)).await;
         assert!(heartbeat.is_alive());

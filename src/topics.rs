@@ -1,4 +1,4 @@
-//! The topics (contract, section 1). Names that become topic levels are valid by their types.
+//! The topics (docs/topics.md). Names that become topic levels are valid by their types.
 
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;

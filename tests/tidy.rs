@@ -1,7 +1,8 @@
-//! The rules of the tree as a test: reads it and names file, line and rule of each breach.
+//! The rules of the source tree as a test: it reads the tree and reports file, line and rule of
+//! each violation.
 //!
-//! The checkers take text and give findings, so that the tests at the end show on made-up text that
-//! each rule does catch.
+//! The checkers take text and return findings, so that the tests at the end can show with examples
+//! that each rule finds violations.
 
 #![allow(clippy::unwrap_used, reason = "clippy sees no test in the helpers of one")]
 
@@ -334,14 +335,14 @@ fn modules_use_only_those_they_may() {
 }
 
 #[test]
-fn dependencies_are_few_and_each_says_what_for() {
+fn dependencies_are_few_and_each_has_a_reason() {
     let mut findings = Vec::new();
     check_dependencies(&std::fs::read_to_string("Cargo.toml").unwrap(), &mut findings);
     assert_tidy(&findings);
 }
 
 #[test]
-fn the_changelog_has_a_place_for_what_is_not_released() {
+fn the_changelog_has_a_section_for_unreleased_changes() {
     let text = std::fs::read_to_string("CHANGELOG.md").unwrap();
     assert!(text.lines().any(|line| line == "## Unreleased"), "CHANGELOG.md: no ## Unreleased");
 }

@@ -1,4 +1,4 @@
-//! Answers a question for availability from the database of the history.
+//! Answers queries for availability from the database of the history.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::store::history::{self, Place, Selection, Snapshot, Timeline};
 /// Characters of a wrong text that are quoted.
 const QUOTED_MAX: usize = 60;
 
-/// What is asked for.
+/// The query.
 #[derive(Clone, Debug)]
 pub struct Query {
     /// Whether the rows are of gateways; otherwise they are of devices.
@@ -28,7 +28,7 @@ pub struct Query {
     pub device_ids: BTreeSet<DeviceId>,
     /// Rows that follow this one.
     pub after: Option<After>,
-    /// The period. What lies in the future is left out.
+    /// The period. Time in the future is omitted.
     pub period: (Moment, Moment),
     /// The zone of days and months.
     pub zone: TimeZone,
@@ -240,7 +240,7 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// Adds the rows of a device or gateway; returns whether more are wanted.
+    /// Adds the rows of a device or gateway; returns whether more fit.
     fn add(&mut self, timeline: &Timeline, started: Instant) -> bool {
         let Head { from, to, complete, .. } = self.head;
         let tiles = Tiles::new(timeline, (from, to), self.proven_at);

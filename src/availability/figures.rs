@@ -61,7 +61,7 @@ struct Outage {
 }
 
 impl Tiles {
-    /// What a timeline says of a period. Rows that last are true up to `proven_at`, but for
+    /// The figures of a timeline in a period. Open rows are valid up to `proven_at`, but for
     /// absence, which lasts.
     #[must_use]
     pub fn new(timeline: &Timeline, (from, to): (Moment, Moment), proven_at: Moment) -> Self {

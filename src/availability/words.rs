@@ -1,4 +1,4 @@
-//! Periods, durations and shares for people.
+//! Formats periods, durations and shares for users.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;

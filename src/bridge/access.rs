@@ -1,5 +1,5 @@
-//! Calls to one gateway beside its stream: the client of the present link, and the slots that all
-//! callers share.
+//! Calls to one gateway in parallel with its stream: the client of the current link, and the slots
+//! that all callers share.
 
 use tokio::sync::watch;
 

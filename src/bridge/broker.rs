@@ -1,5 +1,5 @@
-//! What comes from the broker: applies the events of its session and its messages, on the bridge's
-//! own topics, of what it retains, of Home Assistant, and requests.
+//! Applies the events of the broker session and its messages: on the bridge's own topics, retained
+//! messages, Home Assistant's, and requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -132,9 +132,9 @@ impl Broker {
         let discovery = state.publisher.discovery().filter();
         for (filter, reason) in refused {
             if *filter == discovery && !self.home_assistant.is_enabled() {
-                tracing::debug!(filter, %reason, "the broker refused a subscription");
+                tracing::debug!(filter, %reason, "subscription refused by the broker");
             } else {
-                tracing::warn!(filter, %reason, "the broker refused a subscription");
+                tracing::warn!(filter, %reason, "subscription refused by the broker");
             }
         }
     }
@@ -178,15 +178,15 @@ impl Broker {
             }
             InfoAction::Own | InfoAction::Ignore => {}
             InfoAction::Answer => {
-                tracing::error!("another bridge has connected under this name; answering it");
+                tracing::error!("another bridge with the same name has connected; answering it");
                 state.publisher.content().states().bridge_info_again();
             }
             InfoAction::StepBack => {
                 let Some(reason) = self.duplicates.fault(now) else { return };
                 let wait = self.duplicates.step_back();
-                tracing::error!(?wait, "{reason}");
+                tracing::error!(?wait, reason, "another bridge has the same name; retrying later");
                 self.session.connect_at(now + wait);
-                // Closed without `offline`, which would speak for the other instance.
+                // Closed without `offline`, which would be wrong for the other instance.
                 if let Some(connection) = self.disconnected(state, reason, false) {
                     connection.disconnect();
                 }
@@ -243,7 +243,8 @@ impl Broker {
             self.forget = Some(ForgetScan::new(Instant::now(), gateway, request));
             return;
         }
-        let message = "another gateway is being forgotten; ask again when that is answered";
+        let message =
+            "another gateway is being forgotten; repeat the request when that is answered";
         let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
         self.session.reply(state, &request.reply(outcome, BTreeSet::new()));
     }

@@ -1,8 +1,8 @@
-//! The bridge's clock: a steady one for order and durations, and its offset to the wall clock.
+//! The bridge's clock: a monotonic one for order and durations, and its offset to the wall clock.
 //!
-//! The steady clock starts with the wall clock's time and never jumps. It stands still while the
-//! machine sleeps, and a machine without a battery-backed clock learns the time only after its
-//! start; so published times follow the wall clock (design, decision 10).
+//! The monotonic clock starts with the wall clock's time and never jumps. It stops while the
+//! machine sleeps, and a machine without a battery-backed clock gets the time only after its start;
+//! therefore published times follow the wall clock.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
 //! What the broker has to confirm on each connection: the subscription to requests, and the
-//! bridge's own `online`, which comes back once it was published.
+//! bridge's own `online`, which is received again after it was published.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::mqtt::{FILTERS_PER_PACKET, Refusal};
 
 /// The time after which refused filters are subscribed again, and `online` is published again if it
-/// has not come back: the broker's access list may permit it by then.
+/// was not received: the broker's access list may permit it by then.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The subscription to requests: a few filters a packet, one packet after another.
@@ -96,7 +96,7 @@ impl RequestSubscription {
     }
 }
 
-/// Whether `online` has come back on this connection.
+/// Whether `online` was received on this connection.
 #[derive(Debug, Default)]
 pub(crate) struct OwnState {
     is_seen: bool,
@@ -104,7 +104,7 @@ pub(crate) struct OwnState {
 }
 
 impl OwnState {
-    /// A message on the bridge's own state topic, while `online` is what the bridge says or not.
+    /// A message on the bridge's own state topic; `online`: whether the bridge is online.
     pub(crate) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
         // A retained message may be from an earlier connection.
         if !retained {
@@ -112,7 +112,7 @@ impl OwnState {
         }
     }
 
-    /// Whether `online` has come back.
+    /// Whether `online` was received.
     pub(crate) const fn is_seen(&self) -> bool {
         self.is_seen
     }

@@ -1,6 +1,6 @@
 //! Detects another instance of this bridge: another process that publishes under its name.
 //!
-//! Decides by what is received and never by comparing clocks (contract, section 1).
+//! The decision depends on received messages only and never on a comparison of clocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,13 +24,13 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
 /// Instances answered within that time; further ones get no answer.
 const ANSWERED_MAX: usize = 16;
 /// After this many takeovers in a row an established process becomes a newcomer. Two established
-/// ones would take over from each other for ever.
+/// ones would take over from each other without end.
 const TAKEOVERS_MAX: u32 = 5;
-/// A takeover that the broker does not name is believed at the second sign: a broker that was
+/// A takeover that the broker does not name is assumed at the second sign: a broker that was
 /// killed may remember an earlier `info`.
 const SILENT_TAKEOVERS_BELIEVED: u32 = 2;
 
-/// What a bridge's `info` says about who published it.
+/// The publisher of an `info`.
 #[derive(Debug, Deserialize)]
 struct Identity {
     instance_id: String,
@@ -64,7 +64,7 @@ pub(crate) struct DuplicateDetector {
     /// Attempts in a row that ended because of another instance.
     step_backs: u32,
     session: Session,
-    /// What was last noticed, and when.
+    /// The last detected instance, and when.
     other: Option<(String, Instant)>,
 }
 
@@ -124,10 +124,10 @@ impl DuplicateDetector {
             if self.takeovers < SILENT_TAKEOVERS_BELIEVED {
                 return InfoAction::Ignore;
             }
-            self.noticed(now, instance_id);
+            self.detected(now, instance_id);
             return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
         }
-        self.noticed(now, instance_id.clone());
+        self.detected(now, instance_id.clone());
         if checking {
             return InfoAction::StepBack;
         }
@@ -140,7 +140,7 @@ impl DuplicateDetector {
         InfoAction::Answer
     }
 
-    fn noticed(&mut self, now: Instant, instance_id: String) {
+    fn detected(&mut self, now: Instant, instance_id: String) {
         self.other = Some((format!("instance {instance_id}"), now));
     }
 
@@ -204,13 +204,13 @@ impl DuplicateDetector {
         Some(connected_at + SETTLED_AFTER)
     }
 
-    /// What was noticed of another instance lately, and what to do.
+    /// The presence of another instance, with the remedy.
     pub(crate) fn fault(&self, now: Instant) -> Option<String> {
         let (other, at) = self.other.as_ref()?;
         (now.duration_since(*at) < PRESENT_FOR).then(|| {
             format!(
-                "another bridge ({other}) connects under this name; stop one, or give one \
-                 another bridge_name"
+                "another bridge ({other}) has the same name; stop one, or give one another \
+                 bridge_name"
             )
         })
     }
@@ -262,12 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_that_is_online_answers_and_stays_but_does_not_flood() {
+    fn a_bridge_that_is_online_answers_remains_and_does_not_flood() {
         let mut now = Instant::now();
         let mut detector = established(&mut now);
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Ignore);
-        // Each of several newcomers has to learn that it is not alone.
+        // Each of several newcomers has to be answered.
         assert_eq!(detector.received(now, false, &info("y"), false), InfoAction::Answer);
         now += ANSWER_INTERVAL;
         assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_young_session_that_is_taken_over_steps_back_and_an_established_process_returns() {
+    fn a_young_session_that_is_taken_over_waits_and_an_established_process_reconnects() {
         let mut now = Instant::now();
         let mut newcomer = DuplicateDetector::new("us".to_owned());
         newcomer.connected(now);

@@ -13,7 +13,7 @@ use crate::ids::Moment;
 use crate::payload::{BridgeEventKind, DeviceEventPayload, Directory, Subject, to_bytes};
 use crate::store::{Event, Key, Limits, Outbox, encode};
 
-/// The least time between two reports of lost events (contract, section 1).
+/// The least time between two reports of lost events.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lost events of one subject.

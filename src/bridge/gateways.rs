@@ -1,4 +1,4 @@
-//! The gateways' links and the provisioning of what is missing at them: applies what they report.
+//! Applies the reports of the gateways' links and the results of provisioning.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, Rp
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{AcceptFilterInfo, LastError};
 
-/// Reports that may wait for the loop (design, decision 1). When full, the stream of a gateway that
+/// Reports that may wait for the loop. When full, the stream of a gateway that
 /// reports more is closed, and its list is read again.
 const REPORTS_MAX: usize = 1_000_000;
 /// Reports handled in one iteration: enough that a burst pays for few wake-ups.
@@ -38,7 +38,7 @@ pub(crate) struct Gateways {
     reports: Queue<(GatewayIndex, LinkReport)>,
     results: Queue<TaskResult>,
     details: Queue<DetailsRead>,
-    /// Whether devices are asked what they are.
+    /// Whether details of devices are read.
     reads_details: bool,
     stop: watch::Sender<bool>,
 }
@@ -196,7 +196,7 @@ impl Gateways {
         self.gateways.iter().map(|gateway| gateway.access.clone())
     }
 
-    /// Whether devices are asked what they are.
+    /// Whether details of devices are read.
     pub(crate) const fn reads_details(&self) -> bool {
         self.reads_details
     }
@@ -326,7 +326,7 @@ impl Gateways {
         self.gateways.get_mut(gateway.0)?.details.as_mut()
     }
 
-    /// Starts the retries that are due, and asks the devices whose turn it is.
+    /// Starts the retries that are due, and reads the devices that are due.
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
         for (gateway, device_id, connected) in state.connections.drain(..) {
             if let Some(reader) = self.details(gateway) {

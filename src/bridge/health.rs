@@ -52,7 +52,7 @@ fn degraded(state: &State, broker: &Broker, web: &Web, reason: DegradedReason) -
         }
         DegradedReason::HistoryNotWritten => {
             let fault = state.persistence.history().fault.as_ref();
-            fault.map(|it| format!("the history: {it}; events are published all the same"))
+            fault.map(|it| format!("the history: {it}; events are still published"))
         }
         DegradedReason::AnotherInstance => broker.duplicates.fault(Instant::now()),
         DegradedReason::FileMissing => files_missing(state, broker, web),
@@ -73,7 +73,7 @@ fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// Why the bridge is not ready (contract, section 5); empty when it is.
+/// Why the bridge is not ready; empty when it is.
 fn not_ready(state: &State, broker: &Broker, takes_requests: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(fault) = broker.session.fault() {
@@ -81,9 +81,9 @@ fn not_ready(state: &State, broker: &Broker, takes_requests: bool) -> Vec<String
     } else {
         if !broker.own_state.is_seen() {
             reasons.push(format!(
-                "\"online\" has not come back from {} yet; if this lasts, permit the bridge's user \
-                 to publish and to read its own topics in the broker's access list, as \
-                 deploy/mosquitto/acl does",
+                "\"online\" was not received from {} yet; if this persists, permit the \
+                 bridge's user to publish and to read its own topics in the broker's access \
+                 list, as deploy/mosquitto/acl does",
                 state.publisher.topics().bridge_state()
             ));
         }

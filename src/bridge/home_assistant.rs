@@ -1,9 +1,8 @@
-//! Home Assistant as the bridge sees it at the broker: its start, and the discovery that earlier
-//! runs published.
+//! Home Assistant at the broker: its start, and the discovery that earlier processes published.
 //!
-//! Earlier discovery is read from the broker on each connection: so it is cleared also by a bridge
-//! whose store is new, and what is there already is not published twice. Where discovery is off,
-//! that is done once.
+//! Earlier discovery is read from the broker on each connection, so that a bridge with a new store
+//! clears it, too, and unchanged discovery is not published again. If discovery is disabled, this
+//! is done once.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The links to master gateways: applies what they report beside the events of their gateways.
+//! The links to master gateways: applies their own reports, apart from those of their gateways.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! The event loop: it waits for one input, lets the component that it is for apply it, and then
-//! stores and publishes what has changed.
+//! The event loop: it waits for one input, passes it to a component, and then stores and publishes
+//! the changes.
 //!
-//! It owns all state, so there is no lock: the gateways' tasks, the broker's session, the tasks of
-//! commands and the web server talk to it over bounded channels.
+//! It owns all state, so there is no lock: the gateways' tasks, the broker session, the tasks of
+//! commands and the web server exchange messages with it over bounded channels.
 
 mod access;
 mod broker;
@@ -66,7 +66,7 @@ const GOODBYE_DEADLINE: Duration = Duration::from_millis(1_000);
 /// three leave the store a second of the 5 s.
 const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 
-/// The bridge, with everything it owns. The components know the state, and not each other.
+/// The bridge, with everything it owns. The components use the state, and not each other.
 #[derive(Debug)]
 pub struct Bridge {
     heartbeat: Heartbeat,
@@ -87,13 +87,13 @@ impl Bridge {
         self.heartbeat.clone()
     }
 
-    /// Asks [`Bridge::run`] about gateways and devices.
+    /// Queries [`Bridge::run`] for gateways and devices.
     #[must_use]
     pub fn client(&self) -> LoopClient {
         self.event_loop.clone()
     }
 
-    /// Runs until `shutdown` is done; then says `offline`, flushes, and ends within 5 s.
+    /// Runs until `shutdown` is done; then publishes `offline`, flushes, and ends within 5 s.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
@@ -287,7 +287,7 @@ impl Bridge {
     fn bridge_request(&mut self, request: BridgeRequest) {
         match request.request.command.clone() {
             BridgeCommand::Republish => {
-                tracing::info!(command = "republish", "requested of the bridge");
+                tracing::info!(command = "republish", "bridge command executed");
                 let State { publisher, fleet, .. } = &mut self.state;
                 publisher.all_changed(fleet);
                 publisher.content().discovery_mut().publish_again(fleet);

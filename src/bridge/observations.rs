@@ -1,4 +1,4 @@
-//! Turns what the core decides into observations, from which the history makes spans.
+//! Converts outputs of the core into observations, from which the history makes spans.
 
 use super::clock::Clock;
 use crate::fleet::{DeviceType, Fleet, GatewayEvent, GatewayIndex, Output};

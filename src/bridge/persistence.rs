@@ -1,8 +1,9 @@
-//! What the bridge stores: the events and states of each iteration of the loop are written as one
-//! batch before any of them is published (design, decision 4).
+//! Stores the events and states of each iteration of the loop as one batch before any of them is
+//! published.
 //!
-//! When the log fails, the bridge continues in memory under a new chain, and a new log is tried at
-//! an interval. Events of a batch that could not be written become the first of the new chain.
+//! When the log fails, the bridge continues in memory under a new chain, and tries to create a new
+//! log at an interval. Events of a batch that could not be written become the first of the new
+//! chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long the disk may work on one thing before it counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
 const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhile would not \
-                     survive a power cut; look at the disk or the network file system";
+                     survive a power cut; check the disk or the network file system";
 
 /// Everything that is stored.
 #[derive(Debug)]
@@ -60,8 +61,8 @@ enum LogState {
 
 impl Persistence {
     /// Locks the state directory and reads it. The caller continues the log with
-    /// [`Persistence::continue_log`], or begins one with [`Persistence::begin_log`] once it knows
-    /// what that has to hold.
+    /// [`Persistence::continue_log`], or begins one with [`Persistence::begin_log`] when it has
+    /// the content of the log.
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
@@ -281,12 +282,12 @@ impl Persistence {
         self.recorder.observed(self.observations.pending(), now);
     }
 
-    /// How the history stands.
+    /// The state of the history.
     pub(crate) fn history(&self) -> &HistoryStatus {
         &self.history
     }
 
-    /// Looks how the history stands; returns whether that has changed.
+    /// Reads the state of the history; returns whether it has changed.
     pub(crate) fn check_history(&mut self) -> bool {
         let status = self.recorder.status();
         let changed = !Arc::ptr_eq(&status, &self.history);
@@ -300,7 +301,7 @@ impl Persistence {
         if std::mem::replace(&mut self.hangs, hangs) != hangs {
             if hangs {
                 let state_dir = self.settings.state_dir.display();
-                tracing::error!(%state_dir, "store: {HANGS}");
+                tracing::error!(%state_dir, problem = HANGS, "store: the disk does not answer");
             } else {
                 tracing::info!("store: the disk answers again");
             }

@@ -1,7 +1,7 @@
-//! Executes one step of a round that provisions a gateway's missing items.
+//! Executes one step of a provisioning round for a gateway's missing items.
 //!
-//! Each step waits for its own slot among the gateway's changes, so that requests come between.
-//! Steps only add: they remove nothing and never narrow the accept filter.
+//! Each step waits for its own slot among the gateway's changes, so that requests run in between.
+//! Steps only add: they remove nothing and never restrict the accept filter.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
-//! Provisions what is missing at a gateway when its link comes up, and finds what another client
-//! removed while it was up.
+//! Adds the missing items of a gateway when its link comes up, and detects items that another
+//! client removed while it was up.
 //!
-//! The steps of a round run beside the loop. What cannot be provisioned is retried, at growing
+//! The steps of a round run in separate tasks. Items that cannot be added are retried, at growing
 //! intervals, while the link is up.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,7 +157,7 @@ impl Provisioner {
     /// withdrawn ones in further lists.
     ///
     /// What is desired behind a master is what the master has to store: it gives that to the
-    /// gateway again whenever that comes back.
+    /// gateway again whenever that reconnects.
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
         if let Some(stored) = self.access.client().and_then(|client| client.stored()) {
             match self.desired.is_empty() {
@@ -318,7 +318,7 @@ impl Provisioner {
                     _ = results.send(TaskResult { gateway, link, done }).await;
                 }
                 // It is read again after the next list.
-                Err(error) => tracing::debug!(%error, "what the master stores was not read"),
+                Err(error) => tracing::debug!(%error, "cannot read the master's database"),
             }
         });
     }
@@ -334,8 +334,8 @@ impl Provisioner {
             more => format!(", and {more} more"),
         };
         if !names.is_empty() {
-            let (gateway, names) = (&self.name, names.join(", "));
-            tracing::warn!(%gateway, "cannot provision {names}{more}; retrying: {failure}");
+            let (gateway, items) = (&self.name, names.join(", ") + &more);
+            tracing::warn!(%gateway, items, error = %failure, "cannot provision items; retrying");
         }
     }
 }

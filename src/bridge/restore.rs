@@ -1,4 +1,4 @@
-//! Restores what an earlier process has stored, before the first iteration.
+//! Restores the stored state of an earlier process, before the first iteration.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ impl Restore<'_> {
         }
         for (key, value) in values {
             if self.value(&key, &value).is_none() {
-                tracing::error!(?key, "store: a value cannot be read; it is left out");
+                tracing::error!(?key, "store: a value cannot be read; ignored");
             }
         }
         let State { directory, persistence, publisher, .. } = self.state;
@@ -81,7 +81,7 @@ impl Restore<'_> {
             persistence.set(Key::StaleScan, Some(&[]));
         }
         for (gateway, ids) in self.gone {
-            tracing::info!(%gateway, devices = ids.len(), "gateway not configured: forgotten");
+            tracing::info!(%gateway, devices = ids.len(), "gateway not configured; forgotten");
             let outbox = persistence.events.outbox_mut();
             publisher.content().gateway_removed(&gateway, ids, outbox);
         }
@@ -121,7 +121,7 @@ impl Restore<'_> {
                             }
                         }
                         Err(error) => {
-                            let what = "the persisted desired state cannot be read; forgotten";
+                            let what = "the persisted desired state cannot be read; ignored";
                             tracing::error!(gateway = %name, %error, what);
                             self.state.persistence.set(key.clone(), None);
                         }
@@ -133,7 +133,7 @@ impl Restore<'_> {
                 persistence.restore(key, value);
                 persistence.set(key.clone(), None);
                 if let Ok(intent) = serde_json::from_slice(value) {
-                    let message = "command interrupted; look at its devices";
+                    let message = "command interrupted; check its devices";
                     tracing::warn!(gateway = %name, ?intent, message);
                     let gateway = name.clone();
                     let interrupted = BridgeEventKind::CommandInterrupted { gateway, intent };

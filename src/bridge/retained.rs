@@ -1,8 +1,8 @@
-//! Retained topics of what no longer exists: of devices that the store does not remember, and of a
-//! gateway that is to be forgotten.
+//! Clears retained topics of devices that are not in the store, and of a gateway that the command
+//! `forget` names.
 //!
-//! Only devices of configured gateways are looked for. What the broker keeps of other gateways may
-//! be another bridge's: it is cleared as far as this store has published it, or by `forget`.
+//! Only devices of configured gateways are searched for. Retained topics of other gateways may
+//! belong to another bridge: they are cleared if this store has published them, or by `forget`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,12 +38,12 @@ pub(crate) struct StaleTopics {
     is_wanted: bool,
     found: BTreeMap<GatewayName, BTreeSet<DeviceId>>,
     /// Gateways that the store has published and the configuration does not name any more. The
-    /// store remembers them until all their topics are cleared.
+    /// store keeps them until all their topics are cleared.
     pub(crate) gone: BTreeSet<GatewayName>,
 }
 
 impl StaleTopics {
-    /// The store does not remember what was published: the next scan looks for it.
+    /// The store has no record of published topics: the next scan finds them.
     pub(crate) const fn look(&mut self) {
         self.is_wanted = true;
     }
@@ -182,7 +182,7 @@ impl ForgetScan {
         } else {
             Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
         };
-        tracing::info!(%gateway, topics = count, "clearing a gateway that is to be forgotten");
+        tracing::info!(%gateway, topics = count, "clearing the topics of a gateway");
         let outbox = state.persistence.events.outbox_mut();
         state.publisher.content().clearing().clear_at_once(topics, outbox);
         request.reply(outcome, device_ids)

@@ -1,6 +1,6 @@
-//! A scan of what the broker retains: subscribes, publishes the bridge's own `info`, and has read
-//! everything when that comes back. At the beginning of a session nothing but that `info` is
-//! published until it is known that no other instance of the bridge is there.
+//! A scan of the retained messages: subscribes, publishes the bridge's own `info`, and has read
+//! everything when that is received. At the beginning of a session only this `info` is published
+//! until it is known that no other instance of the bridge is connected.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// The time another instance has to answer this one's `info`.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// The time for the bridge's own `info` to come back. A broker whose access list forbids that does
+/// The deadline for the bridge's own `info`. A broker whose access list forbids that does
 /// not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 
@@ -20,7 +20,7 @@ enum Stage {
     Idle,
     /// The subscription is sent.
     Subscribing,
-    /// It is acknowledged. Retained messages come before live ones, the bridge's own `info` too.
+    /// It is acknowledged. Retained messages precede live ones, the bridge's own `info`, too.
     Reading,
     /// All retained messages have been read, and another instance is waited for.
     Read,
@@ -81,7 +81,8 @@ impl Scan {
             return Progress::default();
         }
         if info_refused {
-            // It will never come back: neither the end of the scan nor another instance shows.
+            // It will never be received: neither the end of the scan nor another instance can be
+            // detected.
             self.stage = Stage::Idle;
             return self.end();
         }
@@ -92,7 +93,7 @@ impl Scan {
         Progress { publish_info: true, ..Progress::default() }
     }
 
-    /// The bridge's own `info` has come back live, so all retained messages have come.
+    /// The bridge's own `info` was received live, so all retained messages were received.
     /// `needs_check`: another instance may still answer; `own`: the filters that stay subscribed.
     pub(crate) fn own_info_received(
         &mut self,

@@ -1,5 +1,5 @@
-//! The session with the broker: its connection or why there is none, what is sent on it, and what
-//! became of that.
+//! The session with the broker: its connection or the reason why there is none, sent messages, and
+//! their results.
 
 use std::future::pending;
 use std::time::Duration;
@@ -169,7 +169,7 @@ impl BrokerSession {
         }
     }
 
-    /// Sends what there is to send, as far as the window goes.
+    /// Sends messages within the window.
     pub(crate) fn publish(&mut self, state: &mut State) {
         let mut refused = Vec::new();
         loop {
@@ -183,7 +183,7 @@ impl BrokerSession {
                 publish.retain &= !self.retain_unavailable;
                 if let Err(error) = connection.publish(token, publish) {
                     tracing::debug!("{error}");
-                    // Without a refusal the connection has ended, and an event will say so.
+                    // Without a refusal the connection has ended, and an event will report it.
                     let Some(refusal) = error.refusal() else { break };
                     refused.push((token, refusal));
                 }
@@ -225,13 +225,13 @@ impl BrokerSession {
     /// A message was not accepted: counts it, names it, and reports an event that is lost.
     fn rejected(&mut self, state: &mut State, rejected: Rejected) {
         let Rejected { kind, topic, rejection, is_new, lost } = rejected;
-        // Not every broker says so in its CONNACK.
+        // Not every broker announces it in its CONNACK.
         self.retain_unavailable |= rejection.is_retain_not_supported();
         let (kind, reason) = (kind.as_str(), rejection.as_str());
         state.metrics.publish_failed(reason);
         if is_new {
             let remedy = rejection.remedy();
-            tracing::warn!(kind, topic, reason, "message refused by the broker; {remedy}");
+            tracing::warn!(kind, topic, reason, remedy, "message refused by the broker");
         } else {
             tracing::debug!(kind, topic, reason, "message refused by the broker");
         }

@@ -1,4 +1,4 @@
-//! The settings of components from the configuration.
+//! Converts the configuration into the settings of the components.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The centre of the bridge: the fleet, what is stored and what is published of it. Applies what
-//! the core decides, and writes what an iteration has changed before any of it is published.
+//! The state of the bridge: the fleet, and its stored and published part. Applies the outputs of
+//! the core, and writes the changes of an iteration before any of them is published.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// The length of a chain's ID: one of a million, and a chain begins rarely.
 const CHAIN_ID_LEN: usize = 4;
 
-/// What the bridge knows, stores and publishes.
+/// The state of the bridge, stored and published.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) clock: Clock,
@@ -55,13 +55,13 @@ impl State {
     pub(crate) fn follow_wall_clock(&mut self) {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
-            tracing::warn!(by_s, "the wall clock jumped or the machine slept; following it");
+            tracing::warn!(by_s, "the wall clock jumped or the machine slept; times adjusted");
             self.fleet.set_wall_offset(self.clock.wall_offset_ms());
             self.persistence.observations.clock_set(by_ms, self.clock.now());
         }
     }
 
-    /// Lets the core step with an event of a gateway's link.
+    /// Applies an event of a gateway's link to the core.
     pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
         let mut outputs = Vec::new();
         self.fleet.step(self.clock.steady(), gateway, event, &mut outputs);
@@ -75,7 +75,7 @@ impl State {
         self.apply(outputs);
     }
 
-    /// Sets what a device says of itself.
+    /// Sets the details of a device.
     pub(crate) fn set_details(
         &mut self,
         gateway: GatewayIndex,

@@ -1,5 +1,5 @@
-//! What the status page needs of the event loop beside the fleet: the latest events, and the
-//! devices that changed since the page last asked.
+//! Data for the status page apart from the fleet: the latest events, and the devices that changed
+//! since the last query.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! The web server's end of the loop: takes its questions and answers them.
+//! Answers the web server's queries in the event loop.
 
 use std::ops::Bound;
 
@@ -12,7 +12,7 @@ use crate::ids::GatewayName;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{Health, MasterFacts};
 
-/// The task of the web server, and what it asks.
+/// The task of the web server, and its queries.
 #[derive(Debug)]
 pub(crate) struct Web {
     task: JoinHandle<()>,

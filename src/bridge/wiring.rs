@@ -50,7 +50,7 @@ pub enum StartError {
          on its disk, or set another state_dir"
     )]
     StateDir(StoreError),
-    /// The error says what to do.
+    /// The error contains the remedy.
     #[error(transparent)]
     Store(StoreError),
     /// A gateway is behind a master that the configuration does not have.

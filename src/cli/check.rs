@@ -1,5 +1,5 @@
 //! `gsdk2mqtt check`: checks the configuration and prints the origin of every value; with
-//! `--connect` it tries gateways and broker too.
+//! `--connect` it also tests gateways and broker.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub(crate) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub(crate) config: config::Args,
-    /// Also try each gateway, the broker and the state directory, and print remedies for failures
+    /// Also test each gateway, the broker and the state directory, and print remedies for failures
     #[arg(long)]
     pub(crate) connect: bool,
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_a_configuration_again() {
+    fn printed_values_are_a_valid_configuration() {
         let out = shown_of(RIGHT, &[]);
         let values = |text: &str| -> Vec<String> {
             text.lines().map(|line| line.split("  #").next().unwrap().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! `gsdk2mqtt demo`: starts the demo, prints what to try with it, then the events.
+//! `gsdk2mqtt demo`: starts the demo and prints addresses, commands to try, and events.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const VIEWER: &str = "gsdk2mqtt_demo_viewer";
 /// be installed, and nothing is left behind.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// End after this long, as in 10s or 2m, instead of at Ctrl-C
+    /// Stop after this time, such as 10s or 2m, instead of at Ctrl-C
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     runs_for: Option<Duration>,
     #[command(flatten)]

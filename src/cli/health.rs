@@ -1,4 +1,4 @@
-//! `gsdk2mqtt health`: asks `/healthz` of a running bridge, for images without curl.
+//! `gsdk2mqtt health`: reads `/healthz` of a running bridge, for images without curl.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let answer = timeout(DEADLINE, ask(address, has_tls))
         .await
         .with_context(|| format!("no answer from {address} within {} s", DEADLINE.as_secs()))?
-        .with_context(|| format!("cannot ask {address}; is the bridge running?"))?;
+        .with_context(|| format!("cannot connect to {address}; is the bridge running?"))?;
     match answer.split(' ').nth(1) {
         Some("200") => Ok(()),
         _ => bail!("the bridge at {address} is not healthy: {}", answer.trim()),
     }
 }
 
-/// A listener on all addresses is asked on loopback.
+/// For a listener on all addresses, loopback is used.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),

@@ -1,4 +1,4 @@
-//! `gsdk2mqtt history`: recorded events, and those that follow.
+//! `gsdk2mqtt history`: prints recorded events, and with `--follow` new ones.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct HistoryArgs {
     source: SourceArgs,
     #[command(flatten)]
     selected: Selected,
-    /// Only events of these types, as in disconnected
+    /// Only events of these types, such as disconnected
     #[arg(long = "event-type", value_name = "TYPE", value_delimiter = ',')]
     event_types: Vec<String>,
     /// Then print new events as they are recorded

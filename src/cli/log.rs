@@ -18,16 +18,16 @@ use super::stderr::StderrWriter;
 /// The filter unless RUST_LOG is set. The MQTT library logs each refusal of each message; the
 /// bridge reports them once by itself.
 pub(crate) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
-/// The filter of commands that print by themselves what happens.
+/// The filter of commands that print their own messages.
 pub(crate) const QUIET: &str = "error";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Format {
-    /// A line an entry
+    /// One line of text for each entry
     #[default]
     Text,
-    /// A JSON object an entry
+    /// One JSON object for each entry
     Json,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Format {
 pub(crate) struct Log(Entries);
 
 impl Log {
-    /// Writes these lines as errors whatever RUST_LOG says.
+    /// Writes these lines as errors, independent of RUST_LOG.
     pub(crate) fn say(&self, text: &str) {
         for line in text.lines() {
             self.0.write(Level::ERROR, &escaped(line));

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: one file for each subcommand.
 
 mod check;
 mod ctl;
@@ -37,7 +37,7 @@ use signals::stop_signal;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// How the log on stderr is written; RUST_LOG chooses what is in it
+    /// Format of the log on stderr; RUST_LOG sets its filter
     #[arg(long, global = true, value_enum, default_value_t)]
     log: log::Format,
     #[command(subcommand)]
@@ -48,21 +48,21 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Run(run::RunArgs),
-    /// Try it out: a broker, a simulated gateway and the bridge in one process
+    /// Run a demo: a broker, a simulated gateway and the bridge in one process
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     #[cfg(not(feature = "demo"))]
     #[command(hide = true)]
     Demo(not_built_in::Args),
-    /// Ask what a configuration needs, try each answer at once, and write it
+    /// Create a configuration: prompt for the settings and test each answer at once
     Init(Box<init::InitArgs>),
     /// Check the configuration and show where each value comes from
     Check(check::CheckArgs),
-    /// Report how available the doors were, from the history
+    /// Report the availability of the doors, from the history
     Report(report::ReportArgs),
     /// Print recorded events
     History(history::HistoryArgs),
-    /// Give commands straight to a gateway
+    /// Send commands directly to a gateway
     Ctl(ctl::CtlArgs),
     /// Run a simulated G-SDK gateway
     #[cfg(feature = "simulator")]
@@ -72,9 +72,9 @@ enum Command {
     Simulate(not_built_in::Args),
     /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
     Schema(schema::SchemaArgs),
-    /// Ask a running bridge whether it is alive
+    /// Check the health of a running bridge
     Health(health::HealthArgs),
-    /// Print what makes a shell complete these commands
+    /// Print the completion script of a shell
     Completions(pages::CompletionsArgs),
     /// Print a manual page, or write all of them
     Man(pages::ManArgs),

@@ -1,4 +1,4 @@
-//! `simulate` and `demo` in a build without them: says how to get them.
+//! `simulate` and `demo` in a build without them: prints how to install a build with them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use crate::http::LoopClient;
 use crate::metrics::GatewayMeasures;
 use crate::task::Heartbeat;
 
-/// How often the status is sent where no watchdog asks for pings.
+/// How often the status is sent if no watchdog requires pings.
 const STATUS_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The service manager's socket, if there is one.

@@ -13,14 +13,14 @@ const NAME: &str = "gsdk2mqtt";
 /// `gsdk2mqtt completions bash > ~/.local/share/bash-completion/completions/gsdk2mqtt`
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 
 /// To read one: `gsdk2mqtt man ctl | man -l -`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
-    /// Of which command, as in `ctl mode set`; of the program if left out
+    /// The command, such as `ctl mode set` [default: the program itself]
     words: Vec<String>,
     /// Write the pages of all commands into this folder instead
     #[arg(long, value_name = "DIR", conflicts_with = "words", value_hint = ValueHint::DirPath)]

@@ -1,4 +1,4 @@
-//! The arguments of `report` and `history` that say which time, gateways and devices are meant.
+//! The arguments of `report` and `history` for period, gateways and devices.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::period::{Period, time_zone};
 /// Which time, gateways and devices.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Selected {
-    /// A calendar month, as in 2026-11
+    /// A calendar month, such as 2026-11
     #[arg(long, value_name = "MONTH", value_parser = month)]
     #[arg(conflicts_with_all = ["from", "to", "last"])]
     month: Option<String>,
-    /// The beginning: 2026-11-30, 2026-11, 2026-11-30T08:00:00Z, or an age as in 24h
+    /// The beginning: 2026-11-30, 2026-11, 2026-11-30T08:00:00Z, or an age such as 24h
     #[arg(long, value_name = "TIME", conflicts_with = "last")]
     from: Option<String>,
     /// The end; a date or month is included [default: now]
     #[arg(long, value_name = "TIME", conflicts_with = "last")]
     to: Option<String>,
-    /// The time up to now, as in 30d
+    /// The time up to now, such as 30d
     #[arg(long, value_name = "AGE")]
     last: Option<String>,
-    /// The zone of dates, as in Europe/Berlin [default: time_zone of the configuration]
+    /// The time zone of dates, such as Europe/Berlin [default: time_zone of the configuration]
     #[arg(long, value_name = "ZONE", value_parser = time_zone)]
     pub(crate) time_zone: Option<TimeZone>,
     /// Only these gateways
@@ -48,7 +48,7 @@ impl Selected {
     /// The period. It has no end where none was given.
     ///
     /// # Errors
-    /// Says what is wrong with the arguments.
+    /// Reports mistakes in the arguments.
     pub(crate) fn period(
         &self,
         default: DefaultPeriod,
@@ -67,9 +67,7 @@ impl Selected {
         let period = Period::parse(from.as_deref(), to.as_deref(), zone, now);
         let period = period.map_err(|error| error.to_string())?;
         if period.from >= period.to.unwrap_or(now).min(now) {
-            return Err(
-                "the period lies in the future or is empty; choose an earlier one".to_owned()
-            );
+            return Err("the period is in the future or empty; choose an earlier one".to_owned());
         }
         Ok(period)
     }

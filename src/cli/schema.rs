@@ -12,10 +12,10 @@ pub(crate) struct SchemaArgs {
     /// The OpenAPI document of the HTTP API instead
     #[arg(long, conflicts_with = "config")]
     openapi: bool,
-    /// What topics begin with, where it is not the default
+    /// Prefix of the topics, if it is not the default
     #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = config::base_topic)]
     base_topic: String,
-    /// The bridge's name in topics, where it is not the default
+    /// The bridge's name in topics, if it is not the default
     #[arg(long, value_name = "NAME", default_value = "bridge", value_parser = config::bridge_name)]
     bridge_name: String,
 }

@@ -1,5 +1,5 @@
-//! The signals that end the program. SIGHUP is one of them where a terminal can send it; a service
-//! manager sends it to ask for a reload, which the bridge does not have.
+//! The signals that end the program. SIGHUP ends it when it comes from a terminal; a service
+//! manager sends it to request a reload, which the bridge does not support.
 
 use std::io::{self, IsTerminal};
 

@@ -14,20 +14,20 @@ use crate::simulator::{
     Settings, Simulator, Strictness, kind_name, mixed_devices,
 };
 
-/// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that come
-/// and go, and faults on demand.
+/// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that connect
+/// and disconnect, and faults on demand.
 ///
-/// Without a scenario it has devices of mixed types in its subnet, most plain and to be dialled,
-/// some with SSL, some dialling in by themselves; none is managed until a client asks, as with a
-/// real gateway just started.
+/// Without a scenario its subnet has devices of mixed types. The gateway dials most of them; some
+/// use SSL, some dial the gateway. None is managed until a client requests it, as with a real
+/// gateway after its start.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SimulateArgs {
-    /// The address to listen on; port 0 takes a free one. Default: 127.0.0.1:4000, for a master
+    /// The address to listen on; port 0 selects a free one. Default: 127.0.0.1:4000, for a master
     /// 127.0.0.1:4010.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Be a master gateway with so many device gateways (gateway1, gateway2, ...), each with
-    /// --devices devices: mutual TLS, login and tokens. Client certificates go where ca.crt goes.
+    /// Simulate a master gateway with this number of device gateways (gateway1, ...), each with
+    /// --devices devices: mutual TLS, login and tokens. Client certificates are next to ca.crt.
     #[arg(long, value_name = "N", conflicts_with = "scenario",
         value_parser = clap::value_parser!(u8).range(1..=100))]
     pub gateways: Option<u8>,
@@ -37,29 +37,29 @@ pub(crate) struct SimulateArgs {
     /// The number of devices in a gateway's subnet.
     #[arg(long, default_value_t = DEVICES_COUNT, value_name = "N")]
     pub devices: usize,
-    /// The devices of a site and the faults to come: `office`, `hospital`, `flapping`, or a TOML
+    /// The devices of a site and planned faults: `office`, `hospital`, `flapping`, or a TOML
     /// file (docs/simulator.md). Replaces --devices.
     #[arg(long, value_name = "NAME|FILE", conflicts_with = "devices")]
     pub scenario: Option<String>,
-    /// The address of the control API for faults (HTTP and JSON, loopback only); without it there
-    /// is none.
+    /// The address of the control API for faults (HTTP and JSON, loopback only); without it the
+    /// API is disabled.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub control: Option<SocketAddr>,
-    /// Folder for ca.crt, the root that clients have to trust (and ca.key, so that a gateway
-    /// started again is trusted as before).
+    /// Folder for ca.crt, the root that clients have to trust, and ca.key. A later start with the
+    /// same folder uses the same root.
     #[arg(long, default_value = "simulator-certs", value_name = "DIR")]
     pub certs: PathBuf,
     /// The content of the server certificate; the invalid ones are for tests of your client.
     #[arg(long, value_enum, default_value = "both", value_name = "KIND")]
     pub certificate: CertificateKind,
-    /// The keys of the certificates: RSA-2048, as a gateway has, needs the openssl program.
+    /// The keys of the certificates. RSA-2048, as of a real gateway, needs the openssl program.
     #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND")]
     pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub san: Vec<IpAddr>,
-    /// Manage all devices from the start: those to be dialed are registered as asynchronous, those
-    /// that dial in are accepted.
+    /// Manage all devices from the start: devices to dial are registered as asynchronous, devices
+    /// that dial the gateway are accepted.
     #[arg(long)]
     pub manage: bool,
     /// The package names that are served: `gsdk` as V1.5 and later, `bare` as V1.4 and earlier.
@@ -69,7 +69,7 @@ pub(crate) struct SimulateArgs {
     /// in one DATA frame, any number of HTTP/2 pings, sorted lists, searches that find everything.
     #[arg(long)]
     pub lenient: bool,
-    /// With --lenient, send a stream's response headers only with its first message all the same.
+    /// With --lenient, still send a stream's response headers only with its first message.
     #[arg(long)]
     pub lazy_headers: bool,
     /// The largest request that is read, in bytes: the gateway's setting `max_recv_size`.
@@ -81,13 +81,13 @@ pub(crate) struct SimulateArgs {
     /// Seconds from losing an asynchronous connection to the next try.
     #[arg(long, value_name = "SECONDS")]
     pub reconnect_interval: Option<f64>,
-    /// Seconds between two tries of a device that dials in.
+    /// Seconds between two tries of a device that dials the gateway.
     #[arg(long, value_name = "SECONDS")]
     pub dial_interval: Option<f64>,
-    /// Seconds after which a device that does not respond is noticed at the latest.
+    /// Maximum seconds until a device that does not respond is detected.
     #[arg(long, value_name = "SECONDS")]
     pub keep_alive: Option<f64>,
-    /// For every random choice; the scenario's own if absent, otherwise 1.
+    /// The seed of all random choices [default: the scenario's, else 1].
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 }

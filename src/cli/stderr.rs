@@ -1,5 +1,5 @@
-//! Writes the log to stderr from a thread of its own: a stopped terminal, a pipe that is not read
-//! or a disk that hangs costs log lines, and never an event. Lost lines are counted and reported.
+//! Writes the log to stderr on a separate thread: a stopped terminal, an unread pipe or a hanging
+//! disk causes lost log lines, but delays no event. Lost lines are counted and reported.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -34,7 +34,7 @@ impl BridgeCommand {
     /// Reads a request to the bridge itself.
     ///
     /// # Errors
-    /// With a message that names what is wrong and says what to do.
+    /// With a message that names the mistake and the remedy.
     pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request<Self>, Refused> {
         Request::read(name, payload, |fields| Self::read(name, fields))
     }

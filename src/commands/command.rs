@@ -13,7 +13,7 @@ use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
 use crate::gsdk::DEVICE_PORT_DEFAULT;
 use crate::ids::{CommandName, DeviceId};
 
-/// The duration of a search where the request does not say.
+/// The default duration of a search.
 const SEARCH_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A command with everything it needs, all of it valid.
@@ -41,13 +41,13 @@ pub enum Command {
     FilterAdd(BTreeSet<DeviceId>),
     FilterRemove(BTreeSet<DeviceId>),
     FilterAllowAll(bool),
-    /// Sets who dials whom; `apply`: with all steps that belong to it.
+    /// Sets whether the gateway or the device dials; `apply`: with all related steps.
     ModeSet {
         device_ids: BTreeSet<DeviceId>,
         mode: Mode,
         apply: bool,
     },
-    /// Switches SSL on or off; `apply`: with all steps that belong to it.
+    /// Enables or disables SSL; `apply`: with all related steps.
     Ssl {
         device_ids: BTreeSet<DeviceId>,
         enable: bool,
@@ -150,7 +150,7 @@ impl Command {
     /// Reads a request to a gateway.
     ///
     /// # Errors
-    /// With a message that names what is wrong and says what to do.
+    /// With a message that names the mistake and the remedy.
     pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request<Self>, Refused> {
         let request = Request::read(name, payload, |fields| Self::read(name, fields))?;
         match (&request.command, request.timeout) {

@@ -1,4 +1,4 @@
-//! What the configuration declares of a gateway's devices: commands may not contradict it.
+//! The devices that the configuration declares; commands must not contradict it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The answer to `devices`: the gateway's list read now, in the form of the retained states.
+//! The response to `devices`: the gateway's list, read at that moment, in the format of the
+//! retained states.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ pub fn device_states(
     rows.iter().map(state).collect()
 }
 
-/// The rows of a list where there is no core: only what the gateway and its devices say.
+/// The rows of a list without a core: only the data of the gateway and its devices.
 #[must_use]
 pub fn device_rows(
     gateway: &GatewayEntry,

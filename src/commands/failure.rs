@@ -1,4 +1,4 @@
-//! Why a command was not run or failed: a stable code, and a message that says what to do.
+//! Why a command was not run or failed: a stable code, and a message with the remedy.
 
 use std::fmt;
 

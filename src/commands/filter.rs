@@ -1,5 +1,5 @@
-//! Changes of the accept filter: read, change, set, read back. The wire only replaces the whole
-//! filter, so another client can undo a change in between; then it is made again.
+//! Changes of the accept filter: read, change, set, read back. A gateway can only replace the whole
+//! filter, so another client can overwrite a change in between; then the change is repeated.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ pub(crate) fn json(filter: &AcceptFilter) -> Value {
 #[derive(Clone, Copy)]
 enum Place {
     Gateway,
-    /// What the gateway's master stores, and gives to it again when it comes back.
+    /// The filter that the gateway's master stores and sets again when the gateway reconnects.
     Master,
 }
 

@@ -16,7 +16,7 @@ use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::period::Period;
 use crate::store::history::{FILE_NAME, Filter, Order, Reader};
 
-/// The most events in an answer where the request does not say.
+/// The default of the most events in an answer.
 const LIMIT_DEFAULT: usize = 100;
 /// The most events in an answer.
 const LIMIT_MAX: u64 = 1_000;
@@ -25,7 +25,7 @@ const QUERY_DEADLINE: Duration = Duration::from_millis(700);
 /// The largest ID, so that it fits SQLite's signed integers.
 const ID_MAX: u64 = u64::MAX >> 1;
 
-/// Which events a request asks for.
+/// Which events a request selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     device_ids: BTreeSet<DeviceId>,
@@ -56,7 +56,7 @@ impl HistoryQuery {
     /// Reads a request for events; dates in it are of `zone`.
     ///
     /// # Errors
-    /// With a message that names what is wrong and says what to do.
+    /// With a message that names the mistake and the remedy.
     pub fn read_request(
         payload: &[u8],
         zone: &TimeZone,

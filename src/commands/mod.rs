@@ -1,5 +1,5 @@
-//! The commands: reads a request into a typed command, runs it on a gateway, and makes the answer.
-//! Used by MQTT and by the command line.
+//! The commands: parses a request into a typed command, runs it on a gateway, and makes the
+//! response. Used by MQTT and by the command line.
 
 mod bridge_command;
 mod calls;
@@ -40,5 +40,5 @@ pub use run::run;
 pub use slots::{CommandSlots, Permit, Slot};
 pub use transaction::Transaction;
 
-/// A request that can be run, of a gateway unless it says otherwise.
+/// A valid request, of a gateway by default.
 pub type Request<C = Command> = request::Request<C>;

@@ -1,6 +1,6 @@
-//! Mode and SSL with all steps that belong to them, in the order that leaves no device unreachable:
-//! prepare, change, connect, clean up (contract, section 4). Where a step fails nothing is undone:
-//! the message says how the device is left and what to do by hand.
+//! Mode and SSL with all related steps, in an order that leaves no device unreachable: prepare,
+//! change, connect, clean up (docs/commands.md). If a step fails, nothing is undone: the message
+//! describes the state of the device and the remedy.
 
 use std::collections::BTreeSet;
 
@@ -49,11 +49,11 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     let ids = runner.ids();
     add_to_filter(runner, ids).await;
     runner.skip_done(|row| dials_in(row) && !row.info.auto_reconnect);
-    let state = "It is let in by the accept filter, so it can be reached in either mode; see its \
-                 mode with `devices`, and ask again";
+    let state = "It is accepted by the accept filter, so it can be reached in either mode; see its \
+                 mode with `devices`, and repeat the request";
     change(runner, StepName::ModeSet, state, Change::Mode(Mode::DeviceToServer)).await;
-    let state = "It was set to dial the gateway and is let in, but has not dialed; see that the \
-                 gateway's address is set in the device. A registration it had is still there; \
+    let state = "It was set to dial the gateway and is accepted, but has not dialed; check that \
+                 the gateway's address is set in the device. A registration it had is still there; \
                  remove it by async/remove once the device is connected";
     let dials = |row: &Listed| is_up(row) && dials_in(row);
     runner.wait_connected(runner.ids(), wait_end(runner), dials, |_| state).await;
@@ -69,7 +69,7 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
                  async/remove removes";
     runner.finish_step(StepName::AsyncRemoved, &registered, removed, state);
     let state = "Its registration was removed, which ended its connection, and it has not dialed \
-                 again yet; it is let in, so wait for it";
+                 again yet; it is accepted, so wait for it";
     let dials_only = |row: &Listed| dials(row) && !row.info.auto_reconnect;
     runner.wait_connected(registered, wait_end(runner), dials_only, |_| state).await;
 }
@@ -93,11 +93,11 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
                  \"apply\":false, and give the address to async/add";
     need_address(runner, |_| true, state);
     let state = "If it changed, it waits to be dialed: see its mode with `search`, and give its \
-                 address to async/add; otherwise ask again";
+                 address to async/add; otherwise repeat the request";
     change(runner, StepName::ModeSet, state, Change::Mode(Mode::ServerToDevice)).await;
     register(runner, |row| Some(row.status == Status::TlsConnected)).await;
     let state = "It was set to be dialed and is registered, and the gateway keeps dialling it; \
-                 see that it can be reached. Its ID is still in the accept filter, which does no \
+                 check that it can be reached. Its ID is still in the accept filter, which does no \
                  harm";
     let is_dialed = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;
     runner.wait_connected(runner.ids(), wait_end(runner), is_dialed, |_| state).await;
@@ -117,7 +117,7 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
 
 /// A device that the gateway has to dial afterwards needs an address.
 fn need_address(runner: &mut StepRunner<'_>, has_to: impl Fn(&Listed) -> bool, state: &str) {
-    let failure = Failure::new(Code::FailedPrecondition, "the gateway does not tell its address");
+    let failure = Failure::new(Code::FailedPrecondition, "the gateway does not report its address");
     for id in runner.ids_where(|row| row.info.ip.is_none() && has_to(row)) {
         runner.fail(StepName::AddressKnown, id, &failure, state);
     }
@@ -178,17 +178,17 @@ async fn accept_again(runner: &mut StepRunner<'_>) {
 fn state_without_connection(row: &Listed, enable: bool) -> &'static str {
     match (dials_in(row), enable) {
         (false, _) => {
-            "SSL was changed at the device and the gateway was told; it is not connected again \
-             yet. If it stays so, remove it by async/remove and add it by async/add with that \
+            "SSL was changed at the device and at the gateway; it is not connected again \
+             yet. If this persists, remove it by async/remove and add it by async/add with that \
              \"ssl\""
         }
         (true, true) => {
-            "SSL was switched on at the device and it is let in; it is not connected again yet. \
-             See that it can reach the gateway's port for SSL (usually 51213), and wait for it"
+            "SSL was switched on at the device and it is accepted; it is not connected again yet. \
+             Check that it can reach the gateway's port for SSL (usually 51213), and wait for it"
         }
         (true, false) => {
-            "SSL was switched off at the device and it is let in; it is not connected again yet. \
-             See that it can reach the gateway's port without SSL (usually 51212), and wait for it"
+            "SSL was switched off at the device and it is accepted; it is not connected again yet. \
+             Check that it can reach the gateway's port without SSL (usually 51212), and wait"
         }
     }
 }
@@ -282,7 +282,7 @@ async fn change_only(
     let done = ids - &failed;
     let mut device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();
     device_errors.extend(strangers.into_iter().map(|device_id| {
-        let message = "it is not in this gateway's list; `devices` shows what is";
+        let message = "it is not in this gateway's list; `devices` returns the list";
         DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
     }));
     let error = device_errors.first().filter(|_| done.is_empty()).map(DeviceFailure::as_whole);
@@ -315,7 +315,7 @@ fn with_remedy(DeviceError { device_id, code, message }: DeviceError) -> DeviceF
 }
 
 fn gateway_says(code: Code, message: &str) -> Failure {
-    Failure::new(code, format!("the gateway says: {message}"))
+    Failure::new(code, format!("the gateway reports: {message}"))
 }
 
 /// The gateway's answer to a call for one device is that device's error.

@@ -1,4 +1,4 @@
-//! Connects devices again that were connected by `connect`, all at once. A gateway tries only once,
+//! Connects devices again that were connected by `connect`, in parallel. A gateway tries only once,
 //! and a device that restarts its network needs several attempts.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::ids::DeviceId;
 
 /// Between two attempts at a device.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For one attempt: a gateway waits 10 s for a device (wire, section 3).
+/// For one attempt: a gateway waits 10 s for a device.
 const ATTEMPT_MAX: Duration = Duration::from_secs(20);
 /// No attempt starts with less time left: its outcome would be unknown.
 const ATTEMPT_MIN: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ async fn connect(
             return Ok(());
         };
         drop(permit);
-        // A broken link does not come back within the command.
+        // A broken link is not restored within the command.
         let is_over = matches!(error, Error::Broken { .. });
         failure = error.into();
         if is_over || Instant::now() + PAUSE + ATTEMPT_MIN > end {

@@ -13,11 +13,11 @@ use super::request::Request;
 use super::response::Response;
 use crate::ids::{CommandName, GatewayName};
 
-/// How long a response is stored, from the arrival of its request (contract, section 4).
+/// How long a response is stored, from the arrival of its request.
 const RETENTION: Duration = Duration::from_secs(300);
-/// Requests that run or are answered (contract, section 4).
+/// Requests that run or are answered.
 const ENTRIES_MAX: usize = 1_000;
-/// Bytes of their payloads and responses (contract, section 4).
+/// Bytes of their payloads and responses.
 const BYTES_MAX: usize = 4 << 20;
 /// Repeats that may wait for the response to a running request.
 const WAITERS_MAX: usize = 16;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_executed_or_has_no_transaction_is_not_stored() {
+    fn requests_without_execution_or_transaction_are_not_stored() {
         assert_eq!(key("{}"), None);
         let (mut cache, now) = (ReplayCache::<()>::default(), Instant::now());
         for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! Reads requests. Anyone who may publish to the broker may send any bytes, so each refusal names
-//! the field and says what to send.
+//! Parses requests. Every client that can publish to the broker can send any bytes, so each refusal
+//! names the field and the expected value.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The outcome of a command, and the answer to its request (contract, section 4).
+//! The outcome of a command, and the answer to its request (docs/commands.md).
 
 use std::fmt;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub enum WarningCode {
     NotRemembered,
 }
 
-/// What the requester should know although nothing failed.
+/// A warning to the requester although nothing failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Warning {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,15 +134,15 @@ impl Outcome {
         }
     }
 
-    /// Warns, if a restart of the gateway loses what was made, that it is not made again; `why`.
+    /// Warns that a restart of the gateway loses the change and that it is not made again; `why`.
     pub fn warn_not_remembered(&mut self, why: &str) {
         if self.effects.iter().any(Effect::adds) {
             self.warnings.push(Warning {
                 device_id: None,
                 code: WarningCode::NotRemembered,
                 message: format!(
-                    "a gateway forgets this when it restarts, and {why}; send the command again \
-                     then"
+                    "a gateway loses this when it restarts, and {why}; send the command again \
+                     after that"
                 ),
             });
         }

@@ -1,4 +1,4 @@
-//! Runs commands that are one or two calls; `mode_ssl` and `filter` run the others.
+//! Runs commands of one or two calls; `mode_ssl` and `filter` run the others.
 
 use std::collections::BTreeSet;
 
@@ -163,7 +163,7 @@ impl<'a> Named<'a> {
         let rows: Vec<&Listed> = list.iter().filter(is_named).collect();
         let known: BTreeSet<DeviceId> = rows.iter().map(|row| row.device_id).collect();
         let error = |&device_id: &DeviceId| {
-            let message = format!("{otherwise}; `devices` shows what is");
+            let message = format!("{otherwise}; `devices` returns the list");
             DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
         };
         let errors: Vec<DeviceFailure> = ids.difference(&known).map(error).collect();

@@ -1,5 +1,5 @@
 //! The limits on a gateway's commands: how many of a class run and how many wait. A command beyond
-//! them is refused at once, so that no queue builds up behind a gateway that hangs.
+//! them is refused at once, so that no queue grows while a gateway hangs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ struct Limits {
 
 const fn limits(class: CommandClass) -> Limits {
     let (running_max, slots_max, plural) = match class {
-        // A gateway takes one change at a time (contract, section 4).
+        // A gateway takes one change at a time.
         CommandClass::Change => (1, 32, "changes"),
         CommandClass::Read => (8, 32, "commands without change"),
         // More searches of one subnet at once would find no more. One that waits behind many

@@ -1,4 +1,4 @@
-//! The steps of a change, as answers name them.
+//! The steps of a change, as named in responses.
 
 use serde::Serialize;
 

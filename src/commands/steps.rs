@@ -1,5 +1,5 @@
-//! Runs a change with steps on several devices: which devices still take part, and the result of
-//! each step. A device on which a step failed takes part in no further one.
+//! Runs a change with steps on several devices: which devices continue, and the result of each
+//! step. A device is excluded after a failed step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::gsdk::Error;
 use crate::ids::DeviceId;
 
 /// How long the devices of a change may take to be connected again, all together: a gateway dials a
-/// registered device every 30 s (wire, section 3), and a device that restarts its network needs
+/// registered device every 30 s, and a device that restarts its network needs
 /// time too.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// The first and the longest pause between two lists.
@@ -103,7 +103,7 @@ impl<'a> StepRunner<'a> {
         self.calls.report(&self.steps);
     }
 
-    /// A step failed on this device; `state` says how the device is left and what to do by hand.
+    /// A step failed on this device; `state` describes the device and the remedy.
     pub(crate) fn fail(&mut self, step: StepName, id: DeviceId, failure: &Failure, state: &str) {
         if self.devices.remove(&id).is_none() {
             return;
@@ -138,7 +138,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// Reads the list until each of these devices is connected as it should be, or until `end`;
-    /// `state` says of the row before the change how a device is left that is not.
+    /// `state` describes a device whose step failed, by its row before the change.
     pub(crate) async fn wait_connected(
         &mut self,
         mut waiting: BTreeSet<DeviceId>,

@@ -1,5 +1,5 @@
-//! A requester's own name for its request: text or a number, returned exactly as sent. A number is
-//! kept as text, since as a number it would lose what is beyond 17 digits.
+//! The `transaction` of a request: text or a number, returned exactly as sent. A number is kept as
+//! text, because as a number it would lose digits beyond the 17th.
 
 use std::fmt;
 

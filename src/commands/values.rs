@@ -1,4 +1,4 @@
-//! Values of requests that serde does not check by itself: ranges, addresses, lists.
+//! Values of requests that serde does not check: ranges, addresses, lists.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,13 +12,13 @@ use super::failure::Failure;
 use crate::fleet::Mode;
 use crate::ids::DeviceId;
 
-/// The most entries of a list: what a device gateway accepts in one call (wire, section 3).
+/// The most entries of a list: what a device gateway accepts in one call.
 const LIST_LEN_MAX: usize = 1_000;
 /// The shortest and the longest time for a command, in seconds.
 const TIMEOUT_S: (f64, f64) = (0.1, 600.0);
 /// The shortest and the longest search, in seconds.
 const SEARCH_WAIT_S: (f64, f64) = (0.1, 60.0);
-/// The longest `requested_by`, in characters (contract, section 4).
+/// The longest `requested_by`, in characters.
 const REQUESTED_BY_LEN_MAX: usize = 64;
 
 /// A list of at most [`LIST_LEN_MAX`] entries.

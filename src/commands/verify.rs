@@ -1,5 +1,4 @@
-//! After a change without an answer in time: reads what the gateway shows now of what the command
-//! changes.
+//! After a change without an answer in time: reads the state that the command changes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -62,14 +61,14 @@ async fn verify(calls: &Calls, command: &Command) -> Vec<Step> {
     }
 }
 
-/// What the list says of these devices.
+/// The rows of these devices in the list.
 pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step> {
     let list = client(calls).device_list().await;
     let step = |&id: &DeviceId| match &list {
         Err(error) => read_failed(Some(id), error),
         Ok(rows) => match rows.iter().find(|row| row.device_id == id) {
             None => verified(Some(id), "it is not in the gateway's list now"),
-            Some(row) => verified(Some(id), format!("the list says {}", describe(row))),
+            Some(row) => verified(Some(id), format!("the list shows {}", describe(row))),
         },
     };
     ids.iter().map(step).collect()
@@ -87,7 +86,7 @@ fn filter(now: &AcceptFilter, command: &Command) -> Vec<Step> {
         }
         _ => {
             let (allow_all, ids) = (now.allow_all, list(&now.device_ids));
-            let message = format!("the accept filter says allow_all {allow_all}, device_ids {ids}");
+            let message = format!("the accept filter has allow_all {allow_all}, device_ids {ids}");
             vec![verified(None, message)]
         }
     }
@@ -96,9 +95,9 @@ fn filter(now: &AcceptFilter, command: &Command) -> Vec<Step> {
 fn slaves(now: &[Slaves], wanted: &[Slaves]) -> Vec<Step> {
     let step = |Slaves { device_id, .. }: &Slaves| {
         let message = match now.iter().find(|slaves| slaves.device_id == *device_id) {
-            None => "the gateway knows no slaves of it".to_owned(),
+            None => "the gateway has no slaves of it".to_owned(),
             Some(Slaves { rs485, wiegand, .. }) => {
-                format!("the gateway says rs485 {}, wiegand {}", list(rs485), list(wiegand))
+                format!("the gateway has rs485 {}, wiegand {}", list(rs485), list(wiegand))
             }
         };
         verified(Some(*device_id), message)

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn allow_lists_know_names_groups_and_all() {
+    fn allow_lists_accept_names_groups_and_all() {
         let allow = |patterns: &[&str]| Allow(patterns.iter().map(|p| (*p).to_owned()).collect());
         assert!(allow(&["accept_filter/*"]).permits(CommandName::FilterAdd));
         assert!(!allow(&["accept_filter/*"]).permits(CommandName::SlavesSet));

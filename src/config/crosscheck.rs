@@ -1,7 +1,7 @@
-//! What has to hold between keys.
+//! Checks between keys.
 //!
-//! The checks read the merged tree and not the typed configuration, so that each of them runs where
-//! its own values are right.
+//! The checks read the merged tree and not the typed configuration, so that each of them runs
+//! whenever its own values are valid.
 
 use std::collections::BTreeMap;
 
@@ -187,7 +187,7 @@ fn check_reach(
     let text = |key: &KeyPath, tree: &Tree<'_>| tree.read(key, |it| it.as_str().map(str::to_owned));
     let (name, gateway_id) = (text(&master, tree), text(&id, tree));
     if !tree.is_set(&id) {
-        tree.wrong(&id, "is missing; set the ID by which the master knows the gateway");
+        tree.wrong(&id, "is missing; set the gateway's ID at the master");
     }
     let Some(name) = name else { return };
     if !masters.contains(&name) {

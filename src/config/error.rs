@@ -1,5 +1,5 @@
-//! What is wrong with a configuration, and where each setting comes from. No text here contains the
-//! value of a secret.
+//! Mistakes in a configuration, and the origin of each setting. No text here contains the value of
+//! a secret.
 
 use std::fmt;
 use std::path::Path;
@@ -92,7 +92,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// What is wrong with the value of a key, as the end of a sentence about it. The types are named by
-/// the schema, and the value is quoted only where it is a number or a word of a fixed set.
+/// the schema, and the value is quoted only where it is a number or a value of a fixed set.
 ///
 /// `below` are the names below the key, where it is a table with one key.
 pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &Kind) -> String {

@@ -25,7 +25,7 @@ pub struct Gateway {
     pub unknown_after: Duration,
     /// The area that is suggested to Home Assistant.
     pub area: Option<String>,
-    /// What its accept filter is to let in.
+    /// Which devices its accept filter accepts.
     pub accept_filter: AcceptFilter,
     /// Its devices by ID.
     pub devices: BTreeMap<DeviceId, Device>,
@@ -49,7 +49,7 @@ pub enum Reach {
     Master {
         /// The master's name.
         master: GatewayName,
-        /// The ID by which the master knows the gateway.
+        /// The ID of the gateway at the master.
         gateway_id: String,
     },
 }
@@ -58,7 +58,7 @@ pub enum Reach {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GatewayTable {
-    /// Where the gateway is; port 4000 if left out; TLS always.
+    /// Address of the gateway; the default port is 4000. The connection always uses TLS.
     #[serde(default, deserialize_with = "addresses::gateway_address")]
     #[schemars(
         with = "Option<String>",
@@ -66,24 +66,24 @@ pub(crate) struct GatewayTable {
         extend("x-default" = "required without `master`")
     )]
     address: Option<HostPort>,
-    /// The authority that signed its certificate: the `ca.crt` the gateway made when it was
-    /// installed; or that certificate itself.
+    /// Authority that signed the gateway's certificate: the `ca.crt` that the gateway made when it
+    /// was installed; or the gateway's certificate itself.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path", extend("x-default" = "required without `master`"))]
     ca_file: Option<PathBuf>,
-    /// The name in its certificate, where that is another.
+    /// Name in the certificate, if it differs from the host.
     #[serde(default, deserialize_with = "addresses::server_name")]
     #[schemars(extend("x-default" = "the host of `address`"))]
     server_name: Option<String>,
-    /// The master gateway (`masters.NAME`) that the gateway is behind, instead of `address` and
-    /// `ca_file`.
+    /// Master gateway (`masters.NAME`) through which the gateway is reached, instead of `address`
+    /// and `ca_file`.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     master: Option<GatewayName>,
-    /// The ID by which the master knows the gateway; needs `master`.
+    /// ID of the gateway at the master; needs `master`.
     #[serde(default, deserialize_with = "values::text")]
     gateway_id: Option<String>,
-    /// Events the gateway queues for the bridge before it discards them.
+    /// Number of changes that the gateway queues for the bridge before it discards some.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
     queue_size: i32,
@@ -91,14 +91,14 @@ pub(crate) struct GatewayTable {
     #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     #[schemars(with = "String", title = "duration", extend("default" = "60s"))]
     audit_interval: Duration,
-    /// How long after its last sign of life its devices become unknown; 1 s to 1 h.
+    /// Time from the last sign of life of the gateway until its devices become unknown; 1 s to 1 h.
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     #[schemars(with = "String", title = "duration", extend("default" = "10s"))]
     unknown_after: Duration,
-    /// Where it is, in states and as a suggestion to Home Assistant; at most 255 characters.
+    /// Area, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     area: Option<String>,
-    /// What its accept filter is to let in; the IDs follow from devices with `accept`.
+    /// Which devices its accept filter accepts; the IDs follow from devices with `accept`.
     accept_filter: AcceptFilter,
     /// Its devices by ID.
     #[serde(default, deserialize_with = "by_id")]
@@ -148,11 +148,12 @@ impl Gateway {
     }
 }
 
-/// What a gateway's accept filter is to let in.
+/// Which devices a gateway's accept filter accepts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptFilter {
-    /// Let every device connect by itself; `false` removes nothing that the gateway has.
+    /// Whether every device that dials the gateway is accepted; `false` does not change the
+    /// gateway's setting.
     #[schemars(extend("default" = false))]
     pub allow_all: bool,
 }
@@ -180,7 +181,7 @@ pub enum Connect {
         ip: Ipv4Addr,
         /// Its port; never 0.
         port: u16,
-        /// Whether it speaks TLS.
+        /// Whether it uses TLS.
         ssl: bool,
     },
     /// It dials the gateway, whose accept filter must let it in.
@@ -191,24 +192,25 @@ pub enum Connect {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DeviceTable {
-    /// Its name for people, where its type and ID are not enough; at most 255 characters.
+    /// Display name; without it the type and the ID are used; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     name: Option<String>,
-    /// Where it is, in states and as a suggestion to Home Assistant; at most 255 characters.
+    /// Area, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     area: Option<String>,
-    /// Observe it only; have the gateway dial it; let it dial the gateway.
+    /// Only observe the device; register it, so that the gateway dials it; or accept it when it
+    /// dials the gateway.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "observe"))]
     connect: ConnectMode,
-    /// Where the gateway dials it; needed by `"async"`.
+    /// Address that the gateway dials; required with `"async"`.
     #[serde(default, deserialize_with = "addresses::device_ip")]
     #[schemars(title = "IPv4 address")]
     ip: Option<Ipv4Addr>,
-    /// At which port; with `"async"` only.
+    /// Port that the gateway dials; with `"async"` only.
     #[schemars(range(min = 1, max = 65_535), extend("x-default" = "51211"))]
     port: Option<NonZeroU16>,
-    /// Whether it speaks TLS; with `"async"` only.
+    /// Whether the device uses TLS; with `"async"` only.
     #[schemars(extend("x-default" = "false"))]
     ssl: Option<bool>,
 }

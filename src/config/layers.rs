@@ -104,7 +104,7 @@ impl<'a> ParsedFile<'a> {
 pub(crate) struct Environment {
     /// The values of keys.
     pub(crate) layers: Vec<Layer>,
-    /// systemd's directory; it stands below the file.
+    /// systemd's directory; the file has precedence.
     pub(crate) systemd: Option<Layer>,
     /// The file that `GSDK2MQTT_CONFIG` names.
     pub(crate) config: Option<OsString>,

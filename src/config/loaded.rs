@@ -1,4 +1,4 @@
-//! A configuration that was loaded, with the origins of its values and the files that it names.
+//! A loaded configuration, with the origins of its values and the files that it names.
 
 use std::path::{Path, PathBuf};
 

@@ -69,7 +69,7 @@ pub struct Args {
     /// The configuration file [default: $GSDK2MQTT_CONFIG, else /etc/gsdk2mqtt/config.toml]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Sets one key over file and environment, as in --set mqtt.url=mqtt://broker
+    /// Set one key, with precedence over file and environment, such as --set mqtt.url=mqtt://broker
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
 }
@@ -203,7 +203,7 @@ fn unread(error: &io::Error) -> String {
         ErrorKind::InvalidData => "is not UTF-8 text; save it as such",
         _ => {
             return format!(
-                "the file cannot be read: {error}; let the user of the service read it"
+                "the file cannot be read: {error}; permit the service's user to read it"
             );
         }
     };

@@ -27,31 +27,31 @@ use crate::ids::GatewayName;
 #[serde(deny_unknown_fields)]
 #[schemars(title = "gsdk2mqtt configuration")]
 pub struct Config {
-    /// Where the chains, the last states and the waiting events are stored; one process at a
-    /// time. Under systemd the default is `$STATE_DIRECTORY`.
+    /// Directory of the chains, the last states and the waiting events; one process at a time.
+    /// Under systemd the default is `$STATE_DIRECTORY`.
     #[serde(deserialize_with = "values::path")]
     #[schemars(title = "path", extend("default" = "/var/lib/gsdk2mqtt"))]
     pub state_dir: PathBuf,
-    /// The bridge's level of the topics: `bridge`, or `bridge_<x>` where several bridges share a
-    /// broker and a base topic.
+    /// The bridge's topic level: `bridge`, or `bridge_<x>` if several bridges share a broker and a
+    /// base topic.
     #[serde(deserialize_with = "values::bridge_name")]
     #[schemars(extend("default" = "bridge", "pattern" = "^bridge(_[a-z0-9]+)*$"))]
     pub bridge_name: String,
-    /// A device that its gateway's lists have lacked for this long, and that is neither in the
-    /// configuration nor kept by a command, is forgotten: state, discovery and metrics are
-    /// cleared. So is a discovered gateway that its master has not listed for this long. Only time
-    /// in which lists were read counts, by the monotonic clock; 1 s to 3,650 d.
+    /// A device that has been missing in its gateway's lists for this long is forgotten (state,
+    /// discovery and metrics are cleared), unless it is in the configuration or kept by a command.
+    /// Likewise a discovered gateway that its master has not listed for this long. Only time in
+    /// which lists were read counts, by the monotonic clock; 1 s to 3,650 d.
     // A month: longer than a device is away for repair without leaving the list.
     #[serde(deserialize_with = "values::duration_or_never::<_, 1, { 3_650 * DAY }>")]
     #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "30d"))]
     pub forget_after: Option<Duration>,
-    /// The zone of local dates in periods and reports, a name of the IANA database as in
-    /// `"Europe/Berlin"`; its data is built in.
+    /// Time zone of local dates in periods and reports: a name of the IANA database such as
+    /// `"Europe/Berlin"`; the zone data is built in.
     #[serde(deserialize_with = "values::time_zone", default = "values::machine_time_zone")]
     #[schemars(with = "String", extend("x-default" = "the machine's, else UTC"))]
     pub time_zone: TimeZone,
-    /// Whether each connected device is asked for its model, firmware and MAC address, once in each
-    /// connection and at most ten devices of a gateway a second.
+    /// Whether model, firmware and MAC address of each connected device are read, once in each of
+    /// its connections, at most ten devices of a gateway a second.
     #[schemars(extend("default" = true))]
     pub device_details: bool,
     /// The MQTT broker.
@@ -86,53 +86,53 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// Where the broker is: `mqtt://host:port`, or `mqtts://host:port` for TLS; for WebSocket
-    /// `ws://host:port/path` or `wss://host:port/path`. Ports 1883, 8883, 80 and 443 and path
-    /// `/mqtt` if left out; no user name.
+    /// URL of the broker: `mqtt://host:port`, or `mqtts://host:port` for TLS; for WebSocket
+    /// `ws://host:port/path` or `wss://host:port/path`. The default ports are 1883, 8883, 80 and
+    /// 443, the default path is `/mqtt`; no user name.
     #[serde(rename = "url", deserialize_with = "addresses::broker")]
     #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
     pub broker: Broker,
-    /// The user name at the broker.
+    /// User name at the broker.
     #[serde(default, deserialize_with = "values::text")]
     pub username: Option<String>,
-    /// Its password; needs `mqtt.username`.
+    /// Password at the broker; needs `mqtt.username`.
     #[serde(default, deserialize_with = "values::secret")]
     #[schemars(with = "Option<String>", title = "secret", extend("writeOnly" = true))]
     pub password: Option<SecretString>,
-    /// The file that holds the password; needs `mqtt.username`.
+    /// File with the password; needs `mqtt.username`.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub password_file: Option<PathBuf>,
-    /// PEM file of the authorities to trust instead of the system's.
+    /// PEM file of the trusted authorities, instead of the system's.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub ca_file: Option<PathBuf>,
-    /// The bridge's own certificate, PEM; needs `mqtt.key_file`.
+    /// The bridge's client certificate, PEM; needs `mqtt.key_file`.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub cert_file: Option<PathBuf>,
-    /// Its private key, PEM; needs `mqtt.cert_file`.
+    /// Private key of the client certificate, PEM; needs `mqtt.cert_file`.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub key_file: Option<PathBuf>,
-    /// Names of protocols that the TLS handshake offers (ALPN), for brokers that want one, such as
-    /// `mqtt` for AWS IoT on port 443.
+    /// Protocols that the TLS handshake offers (ALPN), for brokers that require one, such as `mqtt`
+    /// for AWS IoT on port 443.
     #[serde(default, deserialize_with = "addresses::alpn")]
     pub alpn: Vec<String>,
-    /// What all topics begin with: one or more levels, no wildcards, at most 128 bytes.
+    /// Prefix of all topics: one or more levels, no wildcards, at most 128 bytes.
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "gsdk"))]
     pub base_topic: String,
-    /// 3.1.1 loses response topics, expiry, retain handling and reasons.
+    /// MQTT version; 3.1.1 has no response topics, message expiry, retain handling or reasons.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "5"))]
     pub protocol: Protocol,
-    /// The bridge's name as a client (`/` in the base topic as `_`); two clients of one name
-    /// disconnect each other.
+    /// MQTT client ID (with `_` for `/` in the base topic); two clients with the same ID disconnect
+    /// each other.
     #[serde(deserialize_with = "values::text")]
     #[schemars(extend("x-default" = "gsdk2mqtt_<base_topic>_<bridge_name>"))]
     pub client_id: String,
-    /// The largest answer to a request, where the broker announces no packet limit (with MQTT
+    /// Maximum size of a response to a request if the broker announces no packet limit (with MQTT
     /// 3.1.1 none does); a larger one is replaced by `answer_too_large`; 1 KiB to 256 MiB.
     #[serde(rename = "max_answer", deserialize_with = "values::size::<_, _, KIB, { 256 * MIB }>")]
     #[schemars(with = "String", title = "size", extend("default" = "256KiB"))]
@@ -159,40 +159,39 @@ pub enum Protocol {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where the status page, `/api/v1`, `/metrics`, `/healthz` and `/readyz` are served; port 0
-    /// takes any free one, `:9925` listens on every IPv4 address. Clients from other machines need
-    /// a token.
+    /// Address of the status page, `/api/v1`, `/metrics`, `/healthz` and `/readyz`; port 0 selects
+    /// a free port, `:9925` listens on every IPv4 address. Clients on other machines need a token.
     #[serde(deserialize_with = "addresses::listen")]
     #[schemars(with = "String", title = "address", extend("default" = "127.0.0.1:9925"))]
     pub listen: SocketAddr,
-    /// Names under which the bridge is reached beside IP addresses, names without a dot and
-    /// `*.local`; others get 421 (see [security.md](security.md)). `"*"` answers every name: only
-    /// behind a proxy that checks it.
+    /// Host names that are accepted in addition to IP addresses, names without a dot and `*.local`;
+    /// other names get 421 (see [security.md](security.md)). `"*"` accepts every name: only behind
+    /// a proxy that checks the name.
     #[serde(deserialize_with = "addresses::hosts")]
     #[schemars(extend("default" = []))]
     pub hosts: BTreeSet<String>,
-    /// A second address with `/metrics`, `/healthz` and `/readyz` only, for Prometheus and probes:
-    /// without a login, without TLS, and for every `Host`.
+    /// Second address with `/metrics`, `/healthz` and `/readyz` only, for Prometheus and probes:
+    /// without login and TLS, for every `Host`.
     #[serde(default, deserialize_with = "addresses::optional_listen")]
     #[schemars(with = "Option<String>", title = "address")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Networks and addresses whose clients need no token, by the address of the connection's other
-    /// end: behind a proxy that is the proxy's. `[]`: every client needs one.
+    /// Networks and addresses whose clients need no token. The peer address of the connection
+    /// counts: behind a proxy, the address of the proxy. `[]`: every client needs a token.
     #[serde(deserialize_with = "addresses::networks")]
     #[schemars(with = "BTreeSet<String>", extend("default" = ["127.0.0.0/8", "::1"]))]
     pub anonymous_from: BTreeSet<IpNet>,
-    /// The file with the tokens that clients from elsewhere need to read, one a line, as Bearer or
-    /// as the password of Basic (see [security.md](security.md)); without it they get 401. It is
-    /// read again when it changes.
+    /// File with the tokens for clients on other machines, one a line, for Bearer or as password of
+    /// Basic authentication (see [security.md](security.md)); without it they get 401. It is read
+    /// again when it changes.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub token_file: Option<PathBuf>,
-    /// The certificate chain of `http.listen`, PEM, which then serves HTTPS; needs `http.key_file`.
-    /// It is read again when it changes.
+    /// Certificate chain, PEM, with which `http.listen` serves HTTPS; needs `http.key_file`. It is
+    /// read again when it changes.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub cert_file: Option<PathBuf>,
-    /// Its private key, PEM; needs `http.cert_file`.
+    /// Private key of the certificate, PEM; needs `http.cert_file`.
     #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub key_file: Option<PathBuf>,
@@ -202,25 +201,24 @@ pub struct Http {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commands {
-    /// What may run: names, `group/*`, or `*`; `[]` for nothing. For all clients: *who* may is for
-    /// the broker's access list.
+    /// Permitted commands of all clients: names, `group/*`, or `*`; `[]` permits none. The broker's
+    /// access list controls which client may send which command.
     #[schemars(extend("default" = [
         "search", "devices", "pending", "accept_filter/get", "slaves/get", "history",
         "republish"
     ]))]
     pub allow: Allow,
-    /// Larger requests are refused; 1 KiB to 1 MiB: the broker keeps back, unanswered, what is
-    /// twice as large.
+    /// Maximum size of a request; larger ones are refused; 1 KiB to 1 MiB.
     #[serde(rename = "max_payload", deserialize_with = "values::size::<_, _, KIB, MIB>")]
     #[schemars(with = "String", title = "size", extend("default" = "64KiB"))]
     pub max_payload_bytes: usize,
-    /// Requests a gateway takes, per `/s`, `/m` or `/h`; more are refused.
+    /// Maximum rate of requests for each gateway, per `/s`, `/m` or `/h`; further ones are refused.
     // More than a person sends, and a gateway answers a call in tens of milliseconds.
     #[serde(deserialize_with = "values::rate")]
     #[schemars(with = "String", title = "rate", extend("default" = "20/s"))]
     pub rate: Rate,
-    /// What a request's response topic must begin with; ends in `/`, no wildcards, at most 256
-    /// bytes, apart from the bridge's and Home Assistant's own topics.
+    /// Required prefix of a request's response topic: ends in `/`, no wildcards, at most 256 bytes,
+    /// separate from the bridge's and Home Assistant's topics.
     #[serde(deserialize_with = "values::response_prefix")]
     #[schemars(extend("x-default" = "<base_topic>-reply/"))]
     pub response_prefix: String,
@@ -230,11 +228,11 @@ pub struct Commands {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HomeAssistant {
-    /// Whether discovery is published; switched off, it is cleared. See
+    /// Whether discovery is published; if it is disabled, it is cleared. See
     /// [home-assistant.md](home-assistant.md).
     #[schemars(extend("default" = false))]
     pub enabled: bool,
-    /// What discovery topics begin with: as in Home Assistant.
+    /// Prefix of discovery topics, as in Home Assistant.
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "homeassistant"))]
     pub discovery_prefix: String,
@@ -242,11 +240,11 @@ pub struct HomeAssistant {
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "all"))]
     pub include: Include,
-    /// Where Home Assistant announces that it is up (its birth message).
+    /// Topic of Home Assistant's birth message.
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "homeassistant/status"))]
     pub status_topic: String,
-    /// Whether permitted commands (`commands.allow`) have buttons.
+    /// Whether Home Assistant gets buttons for permitted commands (`commands.allow`).
     #[schemars(extend("default" = false))]
     pub controls: bool,
 }
@@ -265,16 +263,17 @@ pub enum Include {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outbox {
-    /// Events that may wait for the broker; when full the oldest is dropped, counted and reported.
+    /// Maximum number of waiting events; beyond it the oldest is dropped, counted and reported.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = 1_000_000))]
     pub max_events: NonZeroU64,
-    /// Their size; the log on the disk takes up to twice as much. 1 MiB to 1 TiB.
+    /// Maximum size of the waiting events; the log on the disk takes up to twice as much. 1 MiB to
+    /// 1 TiB.
     #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
     #[schemars(with = "String", title = "size", extend("default" = "512MiB"))]
     pub max_bytes: u64,
-    /// When what is written before it is published is synced: within 1 s while events wait for the
-    /// broker, otherwise within 30 s; or before it is published.
+    /// When events and states are synced to the disk: within 1 s while events wait for the broker,
+    /// otherwise within 30 s; or always before they are published.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "interval"))]
     pub sync: Sync,
@@ -299,12 +298,12 @@ pub struct History {
     #[serde(deserialize_with = "values::duration::<_, DAY, { 36_500 * DAY }>")]
     #[schemars(with = "String", title = "duration", extend("default" = "400d"))]
     pub keep: Duration,
-    /// The size of `history.db` at which the oldest events are removed; 1 MiB to 1 TiB.
+    /// Maximum size of `history.db`; beyond it the oldest events are removed; 1 MiB to 1 TiB.
     #[serde(deserialize_with = "values::size::<_, _, MIB, TIB>")]
     #[schemars(with = "String", title = "size", extend("default" = "2GiB"))]
     pub max_bytes: u64,
-    /// How long it is kept when devices were connected, disconnected or not observed, from which
-    /// reports are made; 1 d to 36,500 d, a year (`y`) has 365 days.
+    /// How long the recorded availability of devices is kept, from which reports are made; 1 d to
+    /// 36,500 d, a year (`y`) has 365 days.
     #[serde(deserialize_with = "values::long_duration::<_, DAY, { 36_500 * DAY }>")]
     #[schemars(with = "String", title = "duration", extend("default" = "3y"))]
     pub keep_availability: Duration,
@@ -314,8 +313,8 @@ pub struct History {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// The groups of device series that are served beside those that alerts need; leave some out
-    /// where devices are many.
+    /// Groups of device series that are served in addition to those that the alerts need; omit
+    /// groups to make scrapes of many devices smaller.
     #[serde(deserialize_with = "values::words")]
     #[schemars(extend("default" = ["seconds", "counts"]))]
     pub device: BTreeSet<DeviceSeries>,

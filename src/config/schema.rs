@@ -99,7 +99,7 @@ impl Schema {
     }
 }
 
-/// The description of what stands below a table under a name.
+/// The description of the values of a table by name.
 pub(crate) fn child<'a>(table: &'a Json, name: &str) -> Option<&'a Json> {
     let any = table.get("additionalProperties").filter(|any| any.is_object());
     table["properties"].get(name).or(any)

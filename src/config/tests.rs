@@ -109,7 +109,7 @@ fn each_fixture_has_exactly_the_mistakes_it_announces() {
 }
 
 #[test]
-fn later_layers_win_and_say_where_from() {
+fn later_layers_have_precedence_and_origins_are_known() {
     let text = format!("bridge_name = \"bridge_a\"\n[mqtt]\nbase_topic = \"one\"\n{GATEWAY}");
     let environment = [
         ("GSDK2MQTT_MQTT__BASE_TOPIC", "two"),
@@ -148,7 +148,7 @@ fn later_layers_win_and_say_where_from() {
 }
 
 #[test]
-fn a_password_of_digits_stays_a_password_and_is_never_shown() {
+fn a_password_of_digits_remains_text_and_is_never_shown() {
     let environment = [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", " 0123 ")];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
     let password = loaded.config.mqtt.password.as_ref();
@@ -163,8 +163,8 @@ fn a_passwords_file_is_not_read_when_the_configuration_is() {
     let set = ["mqtt.password_file=/nope", "mqtt.username=me"];
     let mqtt = loaded(GATEWAY, &[], &set).unwrap().config.mqtt;
     assert_eq!(mqtt.password_file.as_deref(), Some(Path::new("/nope")));
-    let told = mistakes(loaded(GATEWAY, &[], &["mqtt.password_file=/nope"]));
-    assert!(told[0].contains("is set without mqtt.username"), "{told:?}");
+    let reported = mistakes(loaded(GATEWAY, &[], &["mqtt.password_file=/nope"]));
+    assert!(reported[0].contains("is set without mqtt.username"), "{reported:?}");
 }
 
 #[test]
@@ -239,8 +239,8 @@ fn certificates_without_tls_are_a_warning() {
 fn a_text_alone_is_a_configuration_too() {
     let config = from_toml("demo", GATEWAY).unwrap().config;
     assert_eq!(config.gateways.len(), 1);
-    let told = from_toml("demo", "x = 1").unwrap_err().to_string();
-    assert!(told.starts_with("demo:1: x: unknown key"), "{told}");
+    let reported = from_toml("demo", "x = 1").unwrap_err().to_string();
+    assert!(reported.starts_with("demo:1: x: unknown key"), "{reported}");
 }
 
 #[test]
@@ -254,11 +254,11 @@ fn many_devices_are_read_in_one_walk() {
 #[test]
 fn a_file_that_is_named_must_exist() {
     let args = Args { config: Some("/nonexistent/x.toml".into()), ..Args::default() };
-    let told = load(&args, []).unwrap_err().to_string();
-    assert!(told.starts_with("/nonexistent/x.toml: the file does not exist"), "{told}");
+    let reported = load(&args, []).unwrap_err().to_string();
+    assert!(reported.starts_with("/nonexistent/x.toml: the file does not exist"), "{reported}");
     let environment = pairs(&[("GSDK2MQTT_CONFIG", "/nonexistent/y.toml")]);
-    let told = load(&Args::default(), environment).unwrap_err().to_string();
-    assert!(told.starts_with("/nonexistent/y.toml: "), "{told}");
+    let reported = load(&Args::default(), environment).unwrap_err().to_string();
+    assert!(reported.starts_with("/nonexistent/y.toml: "), "{reported}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) const TIB: u64 = 1 << 40;
 
 /// The longest base topic, in bytes: the levels below it have to fit too.
 const TOPIC_LEN_MAX: usize = 128;
-/// The longest response prefix, in bytes (contract, "Commands").
+/// The longest response prefix, in bytes.
 const RESPONSE_PREFIX_LEN_MAX: usize = 256;
 /// The longest name for people, in characters.
 const LABEL_LEN_MAX: usize = 255;
@@ -45,7 +45,7 @@ where
 {
     parsed(source, |text| {
         if text.is_empty() {
-            return Err("is empty; give it a value or leave the key out".to_owned());
+            return Err("is empty; set a value or remove the key".to_owned());
         }
         if text.contains('\0') || text.len() > usize::from(u16::MAX) {
             return Err("contains NUL or is longer than 65535 bytes".to_owned());
@@ -260,7 +260,7 @@ pub(crate) fn response_prefix<'de, D: Deserializer<'de>>(source: D) -> Result<St
     })
 }
 
-/// A word of a fixed set, in any case.
+/// A value of a fixed set, in any case.
 pub(crate) fn word<'de, D, T>(source: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,9 +1,9 @@
-//! Plans which devices go into one provisioning call, so that a refused device holds up no other
-//!.
+//! Plans which devices are registered in one provisioning call, so that a refused device does not
+//! delay the others.
 //!
 //! A refusal that may concern a single device halves its batch until that device is isolated; then
-//! the largest batch left shows whether all of them fail. Any other refusal, and too many in a row,
-//! postpone the rest to the next round.
+//! the largest remaining batch shows whether all of them fail. Any other refusal, and too many in a
+//! row, postpone the rest to the next round.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_device_is_isolated_at_any_position_and_stays_isolated() {
+    fn a_refused_device_is_isolated_at_any_position_and_remains_isolated() {
         for at in 1..=200 {
             let (mut planner, bad) = (BatchPlanner::default(), ids(at..=at));
             let (calls, accepted, postponed) = run_round(&mut planner, &ids(1..=200), &bad);

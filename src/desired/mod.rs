@@ -1,8 +1,8 @@
-//! What a gateway should have, declared by the configuration or made by commands (pure): what is
-//! missing when a link comes up, and what another client removed while it was up.
+//! The desired items of a gateway, declared in the configuration or made by commands (pure): which
+//! are missing when a link comes up, and which another client removed while it was up.
 //!
-//! A restart of a gateway cannot be told from a network cut, so both are handled alike (contract,
-//! section 7). Nothing is ever removed from a gateway.
+//! A restart of a gateway cannot be distinguished from a network interruption, so both are handled
+//! alike. Nothing is ever removed from a gateway.
 
 mod batches;
 mod round;

@@ -1,4 +1,4 @@
-//! One round of provisioning: in which steps the missing items of a gateway are added.
+//! One provisioning round: in which steps the missing items of a gateway are added.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A desired state: the items that one gateway should have.
+//! A desired state: the items that a gateway should have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -108,7 +108,7 @@ impl DesiredState {
         }
     }
 
-    /// Adds those items of another state that are wanted; an item that exists keeps its value.
+    /// Adds the selected items of another state; an existing item keeps its value.
     pub(crate) fn merge(&mut self, other: &Self, wanted: impl Fn(DesiredItem) -> bool) {
         for item in other.items().filter(|item| wanted(*item)) {
             match item {

@@ -1,6 +1,6 @@
-//! Checks the broker: connection, limits, and whether its access list permits what the bridge
-//! does. Probes go to topics of answers to which no request belongs, and to one beside discovery
-//! that Home Assistant does not read. Nothing retained remains.
+//! Checks the broker: connection, limits, and whether its access list permits what the bridge does.
+//! Test messages use response topics of no request, and a topic next to discovery that Home
+//! Assistant does not read. No retained message remains.
 
 use bytes::Bytes;
 
@@ -189,7 +189,7 @@ fn retained_finding(topic: &str, exact: bool, wildcard: bool) -> Finding {
              a broker that keeps them for wildcards too",
         ),
         (false, false) => Finding::fail(format!(
-            "broker: a retained message did not come back from {topic}: the broker keeps none \
+            "broker: a retained message was not received again from {topic}: the broker keeps none \
              (mosquitto: retain_available true), or its access list does not let the bridge's user \
              read its own topics"
         )),

@@ -95,11 +95,11 @@ pub(crate) fn failed(options: &GatewayOptions, error: &Error) -> Finding {
         Error::Status { status, .. }
             if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) =>
         {
-            "; let this machine call the gateway in the gateway's own configuration"
+            "; permit this machine in the gateway's configuration"
         }
         Error::Status { .. } => "; see the gateway's log",
         Error::Deadline { .. } | Error::Broken { .. } => {
-            "; it is overloaded, restarting or hanging: look at its log, and restart it if need be"
+            "; it is overloaded, restarting or hanging: check its log, and restart it if need be"
         }
         _ => "",
     };
@@ -152,7 +152,7 @@ async fn stream(options: GatewayOptions) -> Finding {
             Finding::fail(format!("{error}; the bridge needs this stream of changes")).about(key)
         }
         Ok(None) if !is_open => Finding::fail(format!(
-            "gateway {name}: no stream of status changes within {deadline_s} s; look at its log"
+            "gateway {name}: no stream of status changes within {deadline_s} s; check its log"
         ))
         .about(key),
         Ok(None) => Finding::note(format!(

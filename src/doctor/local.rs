@@ -78,7 +78,7 @@ fn state_dir(path: &Path) -> Finding {
         ))
         .about("state_dir"),
         (Some(_), _) => Finding::ok(format!("state_dir {shown} can be written")),
-        (None, _) => Finding::ok(format!("state_dir {shown} will be made at the first start")),
+        (None, _) => Finding::ok(format!("state_dir {shown} will be created at the first start")),
     }
 }
 

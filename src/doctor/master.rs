@@ -13,7 +13,7 @@ use crate::ids::{GatewayName, discovered_name};
 /// Gateways named in one line.
 const NAMED_MAX: usize = 20;
 
-/// What the configuration says of the gateways behind a master.
+/// The configuration of the gateways behind a master.
 pub(crate) struct Behind {
     master: GatewayName,
     /// The configured ones by their IDs.
@@ -97,11 +97,11 @@ fn discovered(behind: &Behind, gateways: &[ListedGateway]) -> Option<Finding> {
     match (names.is_empty(), behind.discovers) {
         (true, _) => None,
         (false, true) => Some(Finding::note(format!(
-            "master {master}: {number} that no table names will be called {names}{more}, or as \
-             this bridge has called them before"
+            "master {master}: {number} without a table will have the names {names}{more}, or those \
+             that this bridge has stored"
         ))),
         (false, false) => Some(Finding::note(format!(
-            "master {master}: {number} are not taken: {names}{more}; add a table [gateways.NAME], \
+            "master {master}: {number} are not used: {names}{more}; add a table [gateways.NAME], \
              or set masters.{master}.discover = true"
         ))),
     }

@@ -1,6 +1,6 @@
-//! `check --connect`: tries what the bridge needs, with the same code as `run`, and reports
-//! remedies for what fails. It disturbs no running bridge: it changes nothing at a gateway, uses
-//! another client ID, and leaves neither retained messages nor files.
+//! `check --connect`: tests what the bridge needs, with the same code as `run`, and reports
+//! remedies. It does not disturb a running bridge: it changes nothing at a gateway, uses another
+//! client ID, and leaves neither retained messages nor files.
 
 mod broker;
 mod gateway;

@@ -19,7 +19,7 @@ pub(crate) enum ConnectionState {
         /// Reported since the value began.
         retries: RetrySet,
     },
-    /// The status does not say whether the device is connected: its code is unknown to this build,
+    /// The status does not show whether the device is connected: its code is unknown to this build,
     /// or it is from before the device was forgotten.
     Undetermined { status: Status, last: Option<Known> },
 }
@@ -93,7 +93,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether a status is no news.
+    /// Whether a status is a repeat.
     pub(crate) fn is_repeat(&self, status: Status) -> bool {
         self.status() == Some(status) || self.retries().contains(status)
     }
@@ -106,7 +106,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether a list that agrees is the first to say whether the device is connected.
+    /// Whether a list that agrees is the first to show whether the device is connected.
     pub(crate) fn is_determined_by_list(&self) -> bool {
         match self {
             Self::Unseen => true,
@@ -115,7 +115,7 @@ impl ConnectionState {
         }
     }
 
-    /// Changes to a status that is news. `is_gapless`: all time since the last change was observed.
+    /// Changes to a new status. `is_gapless`: all time since the last change was observed.
     pub(crate) fn change(
         &mut self,
         at: Moment,

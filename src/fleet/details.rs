@@ -1,8 +1,8 @@
-//! What a device says of itself when it is asked.
+//! Model, firmware and MAC address of a device.
 
 use serde::{Deserialize, Serialize};
 
-/// What a device has said of itself; `None` for what it has not.
+/// The details of a device; `None` for missing ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeviceDetails {
     pub model: Option<String>,
@@ -11,7 +11,7 @@ pub struct DeviceDetails {
 }
 
 impl DeviceDetails {
-    /// These, and what was known before where they say nothing.
+    /// These, with earlier values for missing ones.
     pub(crate) fn or(self, known: Option<&Self>) -> Self {
         let Some(known) = known else { return self };
         Self {

@@ -1,7 +1,7 @@
 //! One device: its connection, its place in the event chain, its uptime.
 //!
-//! A retry is no news: within one value of `connected`, each status of a retry loop makes one
-//! event; repeats are only counted.
+//! Retries are not reported as changes: while `connected` is the same, each status of a retry loop
+//! makes one event; repeats are only counted.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl Device {
         self.info = info;
     }
 
-    /// Sets what it says of itself; returns whether that changed its state.
+    /// Sets its details; returns whether that changed its state.
     pub(crate) fn set_details(&mut self, details: DeviceDetails, wall_time: Moment) -> bool {
         let details = Some(Arc::new(details.or(self.details())));
         if self.details == details {
@@ -120,7 +120,7 @@ impl Device {
         self.is_listed() || self.declared || self.kept
     }
 
-    /// The value of `connected` while its gateway's view is live.
+    /// The value of `connected` while its gateway's view is current.
     pub(crate) const fn connected(&self) -> Option<bool> {
         self.connection.connected()
     }
@@ -136,7 +136,7 @@ impl Device {
         self.seq
     }
 
-    /// Records that the stream reported a status; returns whether it is news.
+    /// Records that the stream reported a status; returns whether it is new.
     pub(crate) fn receive(&mut self, status: Status, input_seq: u64) -> bool {
         self.check.set_stream_seq(input_seq);
         let is_news = !self.connection.is_repeat(status);
@@ -153,13 +153,13 @@ impl Device {
         let may_leave = self.connected() == Some(true)
             && !is_connected
             && !self.info.is_some_and(|info| info.auto_reconnect);
-        // A gateway learns a device's type when the device connects, and only the list has it.
+        // A gateway has a device's type only after the device connected, and only in the list.
         let type_is_new =
             is_connected && self.info.is_some_and(|info| info.device_type.is_undefined());
         may_leave || type_is_new || !self.is_listed()
     }
 
-    /// Changes to a status that is news.
+    /// Changes to a new status.
     pub(crate) fn change(&mut self, report: &StatusReport, view: &ViewContext) -> DeviceEvent {
         let StatusReport { status, source, timestamp, at, read_at } = *report;
         let wall_time = view.wall_time(at);
@@ -236,7 +236,7 @@ impl Device {
     }
 
     /// Records that a list lacks it; returns whether that changed its state. A device that is still
-    /// known as connected stays until its disconnect is believed.
+    /// known as connected remains until its disconnect is applied.
     pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> bool {
         if !self.is_listed() || !self.connection.matches_list(None) {
             return false;
@@ -271,7 +271,7 @@ impl Device {
         self.check.is_suspect()
     }
 
-    /// The link broke at `last_activity`. A view that is live stands for a while.
+    /// The link broke at `last_activity`. A view that is current is kept for a while.
     pub(crate) fn end_link(&mut self, last_activity: Moment, view: &ViewContext) {
         self.check.clear();
         if !view.is_live {
@@ -286,7 +286,7 @@ impl Device {
         self.updated_at = wall_time;
     }
 
-    /// The view is live again.
+    /// The view is current again.
     pub(crate) fn mark_online(&mut self, now: Moment, wall_time: Moment, is_returned: bool) {
         self.start_observing(now);
         if is_returned {

@@ -1,6 +1,6 @@
-//! The devices of one gateway: those there are, those that commands keep, and those forgotten.
+//! The devices of one gateway: known ones, those that commands keep, and forgotten ones.
 //!
-//! A forgotten device keeps its place in the event chain, in case it comes back.
+//! A forgotten device keeps its last `seq`, so that the chain continues if it is listed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;

@@ -11,7 +11,7 @@ use crate::ids::{DeviceId, Moment};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayIndex(pub usize);
 
-/// The kind of a change (contract, section 3).
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum EventType {
@@ -30,7 +30,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All types, in the order of the contract.
+    /// All types, in the order of docs/topics.md.
     pub const ALL: [Self; 6] = [
         Self::Connected,
         Self::Disconnected,
@@ -124,7 +124,7 @@ pub struct DeviceEvent {
     pub read_at: Option<Instant>,
 }
 
-/// An event of a gateway (contract, section 1).
+/// An event of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum GatewayEvent {

@@ -17,7 +17,7 @@ use super::state::{GatewayCounts, GatewayState};
 use super::unknown_devices::{HeldStatus, UnknownDevices};
 use crate::ids::{DeviceId, Moment};
 
-/// What the configuration says of a gateway.
+/// The configuration of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     /// Milliseconds between two audits.

@@ -1,9 +1,9 @@
 //! A gateway's link and the view of its devices: which transitions are legal, and when the view is
 //! lost.
 //!
-//! A link that breaks is no loss yet: until `unknown_after` has passed since the last sign of life
-//! the devices' states stand, their uptime frozen. If the list is read in time, that time counts as
-//! observed.
+//! A broken link does not end the view: until `unknown_after` has passed since the last sign of
+//! life, the devices' states remain and their uptime is not counted. If the list is read in time,
+//! that time counts as observed.
 
 use super::event::GatewayIndex;
 use super::state::LinkState;
@@ -48,7 +48,7 @@ pub(crate) struct LinkTracker {
     state_since: Moment,
 }
 
-/// How the gateway's view stands while its devices change.
+/// The state of the gateway's view while its devices change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ViewContext {
     pub(crate) gateway: GatewayIndex,
@@ -109,7 +109,7 @@ impl LinkTracker {
         !matches!(self.view, View::Pending { .. })
     }
 
-    /// The last sign of life, if the devices' states stand although the link broke.
+    /// The last sign of life, if the devices' states are kept although the link broke.
     pub(crate) const fn frozen_at(&self) -> Option<Moment> {
         match self.view {
             View::Stale { frozen_at, .. } => Some(frozen_at),
@@ -154,7 +154,7 @@ impl LinkTracker {
         }
     }
 
-    /// The first list of the link was read; returns whether the view was not live before.
+    /// The first list of the link was read; returns whether the view was not current before.
     pub(crate) fn mark_online(&mut self) -> bool {
         let is_returned = !self.is_live();
         self.view = View::Current;

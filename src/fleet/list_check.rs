@@ -1,7 +1,7 @@
-//! Decides whether a list's difference from what is known of a device is believed.
+//! Decides whether a difference between a list and the known state of a device is applied.
 //!
-//! List and stream have no common order, so the order of the core's inputs decides (design,
-//! decision 2): the request of a list passes through the same queue as the stream.
+//! List and stream have no common order, so the order of the core's inputs decides: the request of
+//! a list passes through the same queue as the stream.
 
 use super::connection::ConnectionState;
 use super::event::Source;
@@ -16,7 +16,7 @@ pub(crate) const SECOND_LOOK_MS: i64 = 2_000;
 pub(crate) struct ListCheck {
     /// The gateway's `input_seq` at the device's last status from the stream.
     last_stream_seq: u64,
-    /// A difference seen in one list, not believed yet.
+    /// A difference in one list, not applied yet.
     suspect: Option<Suspect>,
     /// The number of the last list that had the device.
     last_list: u64,
@@ -51,9 +51,9 @@ pub(crate) struct ListContext {
 /// The result of comparing a device with a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comparison {
-    /// The list agrees, or its difference is not believed yet.
+    /// The list agrees, or its difference is not applied yet.
     Unchanged,
-    /// The list is the first to say whether the device is connected; its status is no change.
+    /// The list is the first to show whether the device is connected; its status is no change.
     FirstSeen(Status),
     /// The list's status is a change.
     Changed(Status, Source),
@@ -84,7 +84,7 @@ impl ListCheck {
 
     /// Compares a device with its status in a list, `None` if it is missing from it.
     ///
-    /// A difference is believed at once in the first list of a link, if the stream has not
+    /// A difference is applied at once in the first list of a link, if the stream has not
     /// mentioned the device since that list was requested; any other when a second list shows it
     /// again and the stream was silent about the device in between.
     pub(crate) fn compare(

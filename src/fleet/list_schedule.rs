@@ -1,5 +1,5 @@
-//! When a gateway's device list is read: at a new link, at the audit interval, on request, and soon
-//! again after a difference or a failure.
+//! When a gateway's device list is read: on a new link, at the audit interval, on request, and soon
+//! after a difference or a failure.
 
 use crate::ids::Moment;
 

@@ -52,7 +52,7 @@ impl DeviceType {
         TYPES.iter().find(|row| row.0 == self.0)
     }
 
-    /// Whether the gateway does not know the type (yet).
+    /// Whether the type is unknown to the gateway (yet).
     #[must_use]
     pub const fn is_undefined(self) -> bool {
         self.0 == 0

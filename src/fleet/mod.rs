@@ -1,6 +1,6 @@
-//! The pure core: decides from the events of the gateways' links what is true of every device.
+//! The pure core: derives the state of every device from the events of the gateways' links.
 //!
-//! One owner steps it with the events in their order and applies its outputs. The same inputs give
+//! The event loop passes the events in their order and applies the outputs. The same inputs give
 //! the same outputs: time is an argument, and there is no I/O.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
@@ -181,7 +181,7 @@ impl Fleet {
         }
     }
 
-    /// Sets what a device says of itself.
+    /// Sets the details of a device.
     pub fn set_details(
         &mut self,
         now: Moment,
@@ -287,7 +287,7 @@ impl Fleet {
         gateway.devices().get(device_id)?.connected()
     }
 
-    /// What a device has said of itself.
+    /// The details of a device.
     #[must_use]
     pub fn details(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<&DeviceDetails> {
         self.get(gateway)?.devices().get(device_id)?.details()

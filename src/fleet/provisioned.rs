@@ -1,4 +1,5 @@
-//! What clients add to a gateway, which a restart of the gateway loses, and how commands change it.
+//! Items that clients add to a gateway and that it loses at a restart, and how commands change
+//! them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::DeviceId;
 
-/// The address at which the gateway reaches a device. The wire knows only IPv4.
+/// The address at which the gateway reaches a device. The G-SDK has only IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     pub ip: Ipv4Addr,

@@ -1,4 +1,4 @@
-//! The part of a device's state that outlives the process.
+//! The stored part of a device's state.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub struct Remembered {
     /// For how long lists lacked it while it was not expected, in milliseconds; only observed time
     /// counts.
     pub absent_ms: i64,
-    /// Whether only its place in the event chain is kept, in case it comes back.
+    /// Whether only its last `seq` is kept, in case it is listed again.
     pub forgotten: bool,
 }
 

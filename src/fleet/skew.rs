@@ -1,8 +1,8 @@
 //! The difference between a gateway's clock and the bridge's, estimated from the stream.
 //!
-//! The wire's timestamps have whole seconds, so one alone gives the skew to a second, less the
-//! delay of its arrival. Some are wrong: a delayed event, a device that dates its event an hour
-//! ahead. So the estimate is a median.
+//! The timestamps have whole seconds, so a single one gives the skew to a second, less the delay of
+//! its arrival. Some are wrong: a delayed event, or a device whose timestamps are an hour ahead.
+//! Therefore the estimate is a median.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What the core knows now, as plain data: states of gateways and devices, counters.
+//! The current state in the core as plain data: states of gateways and devices, counters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::ids::{DeviceId, Moment};
 /// Unknown status codes that are counted one by one; further ones share a counter.
 const UNKNOWN_CODES_MAX: usize = 32;
 
-/// A device's state (contract, section 2).
+/// A device's state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceState {
     pub device_id: DeviceId,
     /// `None` if it is unknown.
     pub connected: Option<bool>,
-    /// `None` if its gateway's view is not live.
+    /// `None` if its gateway's view is not current.
     pub status: Option<Status>,
     /// When the present `connected` began; `None` only if that is unknown.
     pub since: Option<Moment>,
     /// Whether that beginning was seen.
     pub since_exact: bool,
-    /// The last known state, if its gateway's view is not live.
+    /// The last known state, if its gateway's view is not current.
     pub last_known: Option<Known>,
     /// The last event's number; 0 before the first.
     pub seq: u64,
     /// Its last row in the list.
     pub info: Option<DeviceInfo>,
-    /// What it has said of itself.
+    /// Its details.
     pub details: Option<Arc<DeviceDetails>>,
     /// Whether it is in the gateway's list.
     pub managed: bool,
@@ -66,7 +66,7 @@ impl LinkState {
     }
 }
 
-/// A gateway's state (contract, section 1).
+/// A gateway's state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GatewayState {
     pub state: LinkState,
@@ -102,7 +102,7 @@ pub struct DeviceMeasures {
     pub device_id: DeviceId,
     /// `None` if it is unknown.
     pub connected: Option<bool>,
-    /// `None` if its gateway's view is not live.
+    /// `None` if its gateway's view is not current.
     pub status: Option<Status>,
     /// The last status while `connected` was known.
     pub last_status: Option<Status>,
@@ -116,7 +116,7 @@ pub struct DeviceMeasures {
     pub expected: bool,
     /// Its last row in the list.
     pub info: Option<DeviceInfo>,
-    /// What it has said of itself.
+    /// Its details.
     pub details: Option<Arc<DeviceDetails>>,
     pub counts: Counts,
     pub observed: Observed,
@@ -146,7 +146,7 @@ impl Counts {
         self.count_failure(status);
     }
 
-    /// Counts a failed attempt to connect, whether it is news or not.
+    /// Counts a failed attempt to connect, also a repeated one.
     pub(crate) fn count_failure(&mut self, status: Status) {
         self.connect_failures += u64::from(status.is_failure());
     }
@@ -161,7 +161,7 @@ pub struct GatewayCounts {
     pub status_changes: BTreeMap<Status, u64>,
     /// Changes to unknown statuses beyond the first few codes.
     pub status_changes_other: u64,
-    /// Statuses from the stream that were no news.
+    /// Repeated statuses from the stream.
     pub repeated: u64,
     /// Differences that audits found.
     pub corrections: u64,

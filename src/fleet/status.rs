@@ -39,7 +39,7 @@ pub enum Status {
     TlsCannotConnect,
     /// 0x201
     TlsNotAllowed,
-    /// A number this build does not know.
+    /// A number that is unknown to this build.
     Unknown(i32),
 }
 
@@ -79,7 +79,7 @@ impl Status {
         }
     }
 
-    /// Whether the device is connected; `None` for a status this build does not know.
+    /// Whether the device is connected; `None` for a status that is unknown to this build.
     #[must_use]
     pub const fn connected(self) -> Option<bool> {
         match self {
@@ -138,7 +138,7 @@ fn unknown_code(text: &str) -> Option<i32> {
     u32::from_str_radix(digits, 16).ok().map(u32::cast_signed)
 }
 
-/// Who dials whom (`gsdk.connect.ConnectionMode`).
+/// Whether the gateway or the device dials (`gsdk.connect.ConnectionMode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "i32", into = "i32")]
 pub enum Mode {
@@ -146,7 +146,7 @@ pub enum Mode {
     ServerToDevice,
     /// 1: the device dials the gateway.
     DeviceToServer,
-    /// A number this build does not know.
+    /// A number that is unknown to this build.
     Unknown(i32),
 }
 

@@ -1,5 +1,5 @@
 //! Statuses of devices that are neither listed nor configured, held until the next list shows
-//! whether the gateway has them. Bounded, so that dialing devices cannot fill the memory.
+//! whether the gateway has them. Bounded, so that many dialing devices cannot fill the memory.
 
 use std::collections::BTreeMap;
 

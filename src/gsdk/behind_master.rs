@@ -1,4 +1,4 @@
-//! The gateways behind one master, as the task of its link serves them.
+//! The gateways behind one master, for the task of its link.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::net::Peer;
 #[derive(Clone, Debug)]
 pub(crate) struct BehindMaster {
     index: GatewayIndex,
-    /// The ID by which the master knows it.
+    /// Its ID at the master.
     id: Arc<str>,
     reports: ReportSink,
     /// The client, while its link is up.

@@ -23,8 +23,8 @@ const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// 17 bytes in a frame each as grpc-go sends them, costs 28 MB.
 const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 
-/// The largest header list accepted. A Multi error names each failed device in a trailer (wire,
-/// section 1): a thousand are 100 to 200 KiB, and hyper's default of 16 KiB would fail the call.
+/// The largest header list accepted. A Multi error names each failed device in a trailer: a
+/// thousand are 100 to 200 KiB, and hyper's default of 16 KiB would fail the call.
 const HEADER_LIST_LEN_MAX: u32 = 4 * 1024 * 1024;
 
 /// How an idle connection is probed.

@@ -1,4 +1,4 @@
-//! The typed calls to a gateway, straight to it or through its master.
+//! The typed calls to a gateway, directly or through its master.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::proto::err::ErrorResponse;
 enum Route {
     /// To the gateway itself.
     Direct(Arc<Connection>),
-    /// To its master, which knows the gateway by this ID.
+    /// To its master, with the gateway's ID there.
     Master { master: Arc<MasterConnection>, gateway_id: Arc<str> },
 }
 
 /// A gateway's calls on one connection. Clones share the connection.
 ///
-/// A call is never repeated, except to find out the API version: only the caller knows whether
+/// A call is never repeated, except to find out the API version: only the caller can decide whether
 /// repeating it is safe.
 #[derive(Clone, Debug)]
 pub struct GatewayClient {
@@ -164,7 +164,7 @@ impl GatewayClient {
         Ok(self.rows(wire::GetPendingListRequest::METHOD, response.device_infos, convert::pending))
     }
 
-    /// The filter that says which devices may dial the gateway.
+    /// The filter of the devices that may dial the gateway.
     pub async fn accept_filter(&self) -> Result<AcceptFilter, Error> {
         let response = self.call(wire::GetAcceptFilterRequest {}).await?;
         Ok(convert::accept_filter(response.filter))
@@ -239,7 +239,7 @@ impl GatewayClient {
         }
     }
 
-    /// What a connected device says of itself.
+    /// Model, firmware and MAC address of a connected device.
     pub async fn device_details(&self, device_id: DeviceId) -> Result<DeviceDetails, Error> {
         let response = self.call(GetInfoRequest { device_id: device_id.get() }).await?;
         Ok(convert::device_details(response.info.unwrap_or_default()))
@@ -263,7 +263,7 @@ impl GatewayClient {
     }
 
     /// Makes a call for many devices. Those that failed are in the response or in the details of
-    /// an error (wire, section 1).
+    /// an error.
     async fn call_multi<R: GatewayRpc>(
         &self,
         request: R,

@@ -1,5 +1,5 @@
-//! A link that is up: reads the stream and the lists and reports them in order, without waiting
-//! for the reader of the reports.
+//! A link that is up: reads the stream and the lists and reports them in order. It never waits for
+//! the queue of reports.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
 //! One HTTP/2 connection to a gateway: calls in the gateway's API version, each with a deadline,
-//! and what the dial learned about the gateway.
+//! and the gateway's certificate and version.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +21,10 @@ use super::token::Token;
 use crate::certificate::Certificate;
 use crate::net::{self, ActivityClock, Dialed, Peer};
 
-/// The largest message accepted: a gateway's own default limit (wire, section 1).
+/// The largest message accepted: a gateway's own default limit.
 const MESSAGE_LEN_MAX: usize = 75_497_472;
 
-/// The key of the header in which a master expects the token (wire, section 1).
+/// The key of the header in which a master expects the token.
 const TOKEN_KEY: &str = "token";
 
 /// A finished call.
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
     confirmed_version: OnceLock<ApiVersion>,
     observer: RpcObserver,
     certificate: Option<Certificate>,
-    /// Whether the gateway asked for a client certificate.
+    /// Whether the gateway requested a client certificate.
     certificate_requested: bool,
     activity: Arc<ActivityClock>,
     pings_rejected: PingsRejected,
@@ -226,7 +226,7 @@ impl Connection {
     pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
         let (peer, address) = (self.options.peer.clone(), self.options.address.clone());
         let broken = error::is_transport(&status);
-        // The gateway names the reason, or asked for a certificate and closed before any answer.
+        // The gateway names the reason, or requested a certificate and closed before any answer.
         let unanswered = broken && self.api_version().is_none();
         match &peer {
             Peer::Master(_) => {

@@ -165,7 +165,7 @@ pub(crate) fn device_errors(wire: Vec<err::ErrorResponse>) -> Vec<DeviceError> {
 }
 
 /// The devices that failed, from an error's `grpc-status-details-bin`; `None` if it names none. The
-/// type's package depends on the API version (wire, section 1).
+/// type's package depends on the API version.
 pub(crate) fn multi_errors(status: &GrpcStatus) -> Option<Vec<DeviceError>> {
     let status = tonic_types::pb::Status::decode(status.details()).ok()?;
     let mut errors = Vec::new();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_says_only_what_can_be_printed() {
+    fn device_details_have_only_printable_characters() {
         let wire = device::FactoryInfo {
             mac_addr: b"00:17:FC:00:00:01".to_vec(),
             model_name: [b"BioEntry W2\0\0 \x1b".as_slice(), &[0xff]].concat(),

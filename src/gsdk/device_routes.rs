@@ -1,5 +1,5 @@
 //! Which gateway of a master has which device (pure). The master's stream names no gateway: a
-//! status belongs to the gateway whose list has the device (contract, section 1).
+//! status belongs to the gateway whose list has the device.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::fleet::LinkEvent;
 use crate::ids::DeviceId;
 
-/// How long a device that no gateway has is not asked for again.
+/// How long a device that no gateway has is not looked up again.
 const STRANGER_FOR: Duration = Duration::from_secs(60);
 /// Strangers that are remembered. Further ones are found again by each of their statuses.
 const STRANGERS_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
 
-/// Where a status goes.
+/// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// To the gateway at this place.
@@ -36,7 +36,7 @@ pub(crate) struct DeviceRoutes {
     places: HashMap<Arc<str>, usize>,
     /// By the gateways' lists.
     listed: HashMap<DeviceId, usize>,
-    /// By what the master says of its gateways: the gateway's ID.
+    /// By the master's list of gateways: the gateway's ID.
     reported: HashMap<DeviceId, Arc<str>>,
     /// Until when a device counts as a stranger.
     strangers: HashMap<DeviceId, Instant>,
@@ -84,12 +84,12 @@ impl DeviceRoutes {
         !*is_covered
     }
 
-    /// What the master says of its gateways was requested.
+    /// The master's list of gateways was requested.
     pub(crate) fn requested(&mut self) {
         self.held.values_mut().for_each(|(is_covered, _)| *is_covered = true);
     }
 
-    /// What the master says of its gateways: the devices of each. Returns the held statuses of
+    /// The master's list of gateways: the devices of each. Returns the held statuses of
     /// devices that are ours now, with their places, and the number of devices that no gateway has.
     pub(crate) fn reported(
         &mut self,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_goes_to_the_gateway_whose_list_has_the_device() {
+    fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
         assert_eq!(routes.listed(0, [(id(1), true)]), BTreeSet::new());
         assert_eq!(routes.route(id(1), now), Route::Gateway(0));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_device_is_found_or_a_stranger_for_a_minute() {
+    fn an_unknown_device_is_found_or_not_looked_up_for_a_minute() {
         let (mut routes, now) = (routes(), Instant::now());
         let held = status(1);
         for (number, status) in [(1, held.clone()), (2, status(2)), (3, status(3))] {
@@ -196,7 +196,7 @@ mod tests {
             assert!(routes.hold(id(number), status));
         }
         routes.requested();
-        assert!(!routes.hold(id(3), status(3)), "its first status is asked for already");
+        assert!(!routes.hold(id(3), status(3)), "its first status has caused a lookup");
         assert!(!routes.is_waiting());
         routes.hold(id(4), status(4));
         assert!(routes.is_waiting());
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_held_statuses_are_bounded() {
+    fn unknown_devices_and_held_statuses_are_bounded() {
         let (mut routes, now) = (routes(), Instant::now());
         for number in 1..=9_000 {
             routes.hold(id(number), status(number));

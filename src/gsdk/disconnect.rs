@@ -1,4 +1,4 @@
-//! Why a link ended or could not be established, and what that means for the next attempt.
+//! Why a link ended or could not be established, and how this affects the next attempt.
 
 use std::time::Duration;
 

@@ -52,9 +52,9 @@ pub enum Error {
         peer.address_key()
     )]
     NotAMasterGateway { peer: Peer, address: HostPort },
-    /// The TLS handshake succeeded, and then the gateway asked for a client certificate (TLS 1.3).
+    /// The TLS handshake succeeded, and then the gateway required a client certificate (TLS 1.3).
     #[error(
-        "{peer}: {address} asks for a client certificate, as a master gateway does (port \
+        "{peer}: {address} requires a client certificate, as a master gateway does (port \
          {MASTER_PORT}); set {} to a device gateway (port {PORT_DEFAULT}), or describe the master \
          gateway under [masters.NAME]",
         peer.address_key()

@@ -1,7 +1,7 @@
 //! Finds the GOAWAY with which a gateway rejects HTTP/2 pings.
 //!
-//! grpc-go names in it the newest stream as processed. h2 then fails that stream as it fails one of
-//! a connection that broke, so the reason is read here, below HTTP/2.
+//! In this GOAWAY, grpc-go names the newest stream as processed. h2 then reports the same error for
+//! that stream as for a broken connection, so the reason is read here, below HTTP/2.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

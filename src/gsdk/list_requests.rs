@@ -1,4 +1,4 @@
-//! The gateways whose list is to be read: requested by the loop, taken by the task of the link.
+//! The gateways whose list has to be read: requested by the loop, read by the task of the link.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::fleet::GatewayIndex;
 
-/// A gateway that is requested again while its list is being read is in here once more.
+/// A gateway that is requested again while its list is being read is in here again.
 #[derive(Debug, Default)]
 pub(crate) struct ListRequests {
     gateways: Mutex<BTreeSet<GatewayIndex>>,

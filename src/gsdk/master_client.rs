@@ -18,7 +18,7 @@ pub struct MasterClient {
     master: Arc<MasterConnection>,
 }
 
-/// What a master says of one of its gateways.
+/// A master's status of one of its gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedGateway {
     pub id: String,

@@ -1,4 +1,4 @@
-//! What the link to a master reports beside what it reports of its gateways.
+//! Reports of a link to a master, apart from those of its gateways.
 
 use tokio::sync::mpsc;
 

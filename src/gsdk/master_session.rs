@@ -55,7 +55,7 @@ pub(crate) struct MasterSession {
 }
 
 impl MasterSession {
-    /// A link with what the master said of its gateways after the streams were open.
+    /// A link with the master's list of gateways, read after the streams were open.
     pub(crate) fn start(
         master: Arc<MasterConnection>,
         streams: Streams,
@@ -184,7 +184,7 @@ impl MasterSession {
         Ok(())
     }
 
-    /// Compares with what the master says of all its gateways; `requested`: how many statuses of
+    /// Compares with the master's list of all gateways; `requested`: how many statuses of
     /// gateways had been read by then.
     fn gateways_read(&mut self, requested: u64, infos: Vec<GatewayInfo>) -> Result<(), Disconnect> {
         self.connected =
@@ -203,7 +203,7 @@ impl MasterSession {
         let (found, strangers) = self.routes.reported(devices, Instant::now());
         if strangers > 0 {
             let master = self.master.connection().options().peer.name();
-            tracing::debug!(master, strangers, "status of devices that no gateway has");
+            tracing::debug!(master, strangers, "status of unknown devices");
         }
         for (place, event) in found {
             self.places.report(place, event)?;
@@ -253,7 +253,7 @@ impl MasterSession {
         });
     }
 
-    /// When a master that rejects HTTP/2 pings is asked for a sign of life.
+    /// When a light call replaces a ping, for a master that rejects HTTP/2 pings.
     fn probe_due(&self, keep_alive: KeepAlive) -> Option<Instant> {
         let connection = self.master.connection();
         let due =
@@ -307,7 +307,7 @@ impl MasterSession {
                 Err(Disconnect::from_call(self.master.connection(), error))
             }
             Some(error) => {
-                tracing::debug!(%error, "a call to the master failed");
+                tracing::debug!(%error, "call to the master failed");
                 Ok(())
             }
             None => Ok(()),
@@ -341,7 +341,7 @@ impl MasterSession {
             Err(error) => {
                 gateway.reports().try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
                 gateway.reports().try_send(LinkEvent::ListFailed)?;
-                // The master may have lost the gateway without a word.
+                // The master may have lost the gateway without reporting it.
                 self.check.want(true);
                 Ok(Some(error))
             }

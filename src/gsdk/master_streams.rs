@@ -1,4 +1,4 @@
-//! The streams of a master, and what it says of all its gateways.
+//! The streams of a master, and its list of all gateways.
 
 use tonic::Status;
 
@@ -27,7 +27,7 @@ impl Streams {
     }
 }
 
-/// What the master says of all its gateways: two calls.
+/// The master's list of all its gateways: two calls.
 pub(crate) async fn read_gateways(master: &MasterConnection) -> Result<Vec<GatewayInfo>, Error> {
     let ids = master.call(GetListRequest {}, GetListRequest::DEADLINE).await?.gateway_i_ds;
     if ids.is_empty() {

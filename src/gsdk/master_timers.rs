@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use super::token::Token;
 use crate::ids::Moment;
 
-/// Between two comparisons of the gateways' statuses with what the master says of all.
+/// Between two comparisons of the gateways' statuses with the master's list.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The least time between them, whatever makes one necessary.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Before a failed renewal of the token is tried again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 
-/// The comparison of the gateways with what the master says.
+/// The comparison of the gateways with the master's list.
 pub(crate) struct Check {
     is_running: bool,
     is_wanted: bool,
@@ -52,7 +52,7 @@ impl Check {
 pub(crate) struct Renewal {
     /// The end of the token that was reported last.
     reported: Option<Moment>,
-    /// `None` while one is running, and for a token that does not tell its life.
+    /// `None` while one is running, and for a token without a lifetime.
     due: Option<Instant>,
 }
 

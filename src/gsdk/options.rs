@@ -1,4 +1,4 @@
-//! What the task of a gateway or master is given: where it is, which CA to trust, how long to wait.
+//! The options of the task of a gateway or master: address, trusted CA, timeouts.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! The gateways behind a master as one link to the master sees them: which are up, and whose lists
-//! wait or are being read.
+//! The gateways of one link to a master: which are up, and whose lists are waiting or being read.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,12 +16,12 @@ const LISTS_MAX: usize = 16;
 
 struct Place {
     gateway: BehindMaster,
-    /// `None` until the master has been asked.
+    /// `None` until the master's list was read.
     is_listed: Option<bool>,
     /// Counts the gateway's links: a list of an earlier one is ignored.
     link: u64,
     list: ListState,
-    /// Whether the list is wanted once more while it is being read.
+    /// Whether the list has to be read again after the running read.
     list_again: bool,
     /// How many statuses of gateways had been read at the last one of this gateway.
     changed: u64,
@@ -94,7 +93,7 @@ impl Places {
         }
     }
 
-    /// Applies what the master says of a gateway, unless a later status of it has been read;
+    /// Applies the master's status of a gateway, unless a later status of it has been read;
     /// `changes`: how many statuses of gateways had been read by then.
     pub(crate) fn set_status(
         &mut self,
@@ -132,7 +131,7 @@ impl Places {
         }
     }
 
-    /// Has a list read, once more if it is being read.
+    /// Requests a list; again if it is being read.
     pub(crate) fn want_list(&mut self, at: usize) {
         let Some(place) = self.places.get_mut(at).filter(|place| place.gateway.is_up()) else {
             return;

@@ -1,4 +1,4 @@
-//! What a gateway's task reports, in the order in which it happened, and the queue that takes it.
+//! Reports of a gateway's task, in order, and their queue.
 
 use tokio::sync::mpsc;
 

@@ -9,11 +9,11 @@ use crate::proto::{connect as wire, connect_master as master, device, gateway, l
 
 /// For calls that a gateway answers from memory.
 const LIST: Duration = Duration::from_secs(10);
-/// For calls in which a gateway waits for a device, 10 s at most (wire, section 3).
+/// For calls in which a gateway waits for a device, 10 s at most.
 const COMMAND: Duration = Duration::from_secs(20);
-/// For calls in which a gateway waits longer, up to 20 s (wire, section 3).
+/// For calls in which a gateway waits longer, up to 20 s.
 const LONG: Duration = Duration::from_secs(30);
-/// For a search, beside the time that it is asked to take.
+/// For a search, in addition to its duration.
 const SEARCH: Duration = Duration::from_secs(10);
 
 /// A unary call, described by its request message.
@@ -33,7 +33,7 @@ pub(crate) trait GatewayRpc: Rpc {
 }
 
 /// A request to a master: the fields of a device gateway's own request, after the gateway's ID
-/// where it takes one (wire, section 4).
+/// where it takes one.
 macro_rules! to_master {
     ($request:ident, $from:ident, $id:ident; gateway_id $(, $field:ident)*) => {
         master::$request { gateway_id: $id.to_owned(), $($field: $from.$field),* }
@@ -140,7 +140,7 @@ rpcs! { Device:
     device::GetInfoRequest => device::GetInfoResponse: "GetInfo", COMMAND;
 }
 
-/// A master knows by its ID which gateway has the device.
+/// A master finds the gateway by the device's ID.
 impl GatewayRpc for device::GetInfoRequest {
     type ToMaster = Self;
     fn to_master(self, _: &str) -> Self {

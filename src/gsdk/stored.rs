@@ -1,5 +1,5 @@
-//! What a master stores for one of its gateways, and gives to it again whenever it comes back: the
-//! `...DB` calls.
+//! What a master stores for one of its gateways, and adds again whenever the gateway reconnects:
+//! the `...DB` calls.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Where a gateway is reached, for single calls and for a link: at an address of its own, or behind
-//! a master.
+//! How a gateway is reached, for single calls and for a link: at its own address, or through a
+//! master.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const REPORTS_MAX: usize = 1_024;
 pub enum GatewayTarget {
     /// At an address of its own.
     Direct(GatewayOptions),
-    /// Behind the master with these options, which knows it by this ID.
+    /// Behind the master with these options, with this ID there.
     Master { name: GatewayName, options: GatewayOptions, gateway_id: String },
 }
 

@@ -1,4 +1,4 @@
-//! A master's token: it goes with every call, and is renewed at half of its life.
+//! A master's token: it is sent with every call, and renewed after half of its lifetime.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const RENEWAL_MIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     value: MetadataValue<Ascii>,
-    /// `None` if it does not tell how long it lives.
+    /// `None` if it has no expiry.
     renew_at: Option<Instant>,
     expires_at: Option<Moment>,
 }
@@ -62,7 +62,7 @@ impl Token {
     }
 }
 
-/// The claims of a JWT, without a check of its signature: they only say when to log in again.
+/// The claims of a JWT, without a check of its signature: they only determine the next login.
 fn claims(jwt: &str) -> Option<Claims> {
     let payload = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_is_renewed_at_half_of_its_life_whatever_the_masters_clock_says() {
+    async fn a_token_is_renewed_at_half_of_its_life_independent_of_the_masters_clock() {
         let hour = token(r#"{"iat":99000000,"exp":99003600}"#);
         assert_eq!(renewed_in(&hour), Some(Duration::from_secs(1_800)));
         assert_eq!(hour.expires_at(), Some(Moment::from_millis(99_003_600_000)));

@@ -8,7 +8,7 @@ use super::error;
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
-/// The port of a device (wire, section 3).
+/// The port of a device.
 pub const DEVICE_PORT_DEFAULT: u16 = 51_211;
 
 /// A device that dialed the gateway and was not accepted.

@@ -8,13 +8,13 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{Directory, Subject};
 use crate::topics::Topics;
 
-/// Events older than this fire no automation: they come from a backlog (contract, section 6).
+/// Events older than this fire no automation: they come from a backlog.
 const EVENT_AGE_MAX_S: u32 = 300;
 
 /// The platform of the sensors of masters.
 const MASTER_PLATFORM: &str = "binary_sensor";
 
-/// Components by their keys. These never change: Home Assistant knows the components by them.
+/// Components by their keys. These never change: Home Assistant identifies the components by them.
 struct Components<'a> {
     /// The ID of the device that they are of.
     id: &'a str,

@@ -1,7 +1,7 @@
-//! Home Assistant's discovery: topics and payloads for the bridge, each gateway and each device.
+//! Home Assistant discovery: topics and payloads for the bridge, each gateway and each device.
 //! Pure.
 //!
-//! The same values are always the same bytes, so that what has not changed can be recognized.
+//! The same values give the same bytes, so that unchanged messages can be recognized.
 
 mod entities;
 #[cfg(test)]
@@ -36,7 +36,7 @@ pub struct Controls {
     pub allow_all: bool,
 }
 
-/// What the configuration says of discovery.
+/// The configuration of discovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub controls: Controls,

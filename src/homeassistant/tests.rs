@@ -208,7 +208,7 @@ fn is_control(key: &str) -> bool {
 }
 
 #[test]
-fn controls_ask_for_what_the_commands_take() {
+fn controls_send_requests_that_the_commands_accept() {
     let [bridge, gateway, device] = payloads(&directory(None), ALL);
     let components = |payload: &Value, key: &str| payload["components"][key].clone();
     let press = components(&device, "disconnect");

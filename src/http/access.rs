@@ -1,5 +1,5 @@
-//! Who may read (contract, section 5, "Access"): clients of some networks without a login, all
-//! others with a token. `/healthz` and the status of `/readyz` are open.
+//! Access to the web server (docs/security.md): clients of some networks need no login, all others
+//! a token. `/healthz` and the status of `/readyz` are available to all.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use super::tokens::Tokens;
 
 /// How often refused tokens are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// How tokens are given. Browsers ask for a password only if Basic comes first.
+/// The authentication schemes. Browsers show a password prompt only if Basic comes first.
 const ANY_LOGIN: &str = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
 
 /// The address of a connection's other end, as an extension of its requests.
@@ -90,8 +90,7 @@ impl Access {
         let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
         if logged_at.is_none_or(|at| now.duration_since(at) >= LOG_EVERY) {
             *logged_at = Some(now);
-            let message = "a client of the web server was refused: its token is not valid";
-            tracing::warn!(%peer, "{message}");
+            tracing::warn!(%peer, "web server client refused: invalid token");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Accepts connections, limits how many there are and how long each may be idle, and shuts them
-//! down. Each connection is a file handle, of which gateways and broker need some too.
+//! Accepts connections, limits their number and idle time, and shuts them down. Each connection
+//! uses a file handle, which gateways and broker need, too.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -82,7 +82,7 @@ impl Endpoint {
                 Ok((socket, _)) => excess.answer(socket, transport.clone()),
                 Err(error) => {
                     let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
-                    tracing::warn!(%error, remedy, "the web server cannot accept a connection");
+                    tracing::warn!(%error, remedy, "web server cannot accept a connection");
                     tokio::select! {
                         _ = stop.wait_for(is_stopped) => break,
                         () = sleep(ACCEPT_PAUSE) => {}
@@ -132,5 +132,5 @@ impl Connection {
 
 /// Clients may leave at any time.
 fn log_end(error: &dyn std::fmt::Display) {
-    tracing::debug!(%error, "a connection to the web server ended");
+    tracing::debug!(%error, "web server connection ended");
 }

@@ -1,5 +1,5 @@
 //! Answers connections beyond the limit: `/healthz`, so that a client that holds all connections
-//! does not make a healthy bridge look dead, and 503 for everything else.
+//! does not cause a restart of a healthy bridge, and 503 for everything else.
 
 use std::collections::VecDeque;
 use std::io;

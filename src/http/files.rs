@@ -58,7 +58,7 @@ impl Files {
         self.paths.certificate.as_ref().map(|_| self.tls.subscribe())
     }
 
-    /// Reads the files again and again, until `stop` is true.
+    /// Reads the files periodically, until `stop` is true.
     pub(crate) async fn follow(mut self, mut stop: watch::Receiver<bool>) {
         if self.paths.token_file.is_none() && self.paths.certificate.is_none() {
             return;
@@ -81,7 +81,7 @@ impl Files {
         let problems: Vec<String> = results.into_iter().filter_map(Result::err).collect();
         self.problems.send_if_modified(|before| {
             for problem in problems.iter().filter(|problem| !before.contains(problem)) {
-                tracing::warn!(problem, "a file of the web server cannot be used");
+                tracing::warn!(problem, "web server file cannot be used");
             }
             let changed = *before != problems;
             *before = problems;
@@ -101,7 +101,7 @@ impl Files {
             let text = String::from_utf8_lossy(&bytes);
             self.tokens.send_replace(Tokens::parse(&text));
             self.token_text = bytes;
-            tracing::info!("the tokens of the web server were read");
+            tracing::info!("web server tokens read");
         }
         problem?;
         if self.tokens.borrow().is_empty() {
@@ -122,7 +122,7 @@ impl Files {
             let config = server_config(cert, key, &text.0, &text.1)?;
             self.tls.send_replace(Some(Arc::new(config)));
             self.certificate_text = text;
-            tracing::info!("the certificate of the web server was read");
+            tracing::info!("web server certificate read");
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Checks `Host` (contract, section 5, "Access"). A web page can let a name of its own resolve to
-//! this machine (DNS rebinding) and then read what answers to that name, past the browser's rules.
+//! Checks `Host` (docs/security.md). A web page can resolve its own name to this machine (DNS
+//! rebinding) and then read the answers to requests for that name, despite the same-origin policy.
 //! So a name is answered only if no web page can own it, or if it is configured.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ const QUOTED_MAX: usize = 253;
 pub struct Hosts(Arc<BTreeSet<String>>);
 
 impl Hosts {
-    /// Takes names in lower case; `*` stands for any.
+    /// Takes names in lower case; `*` means any.
     #[must_use]
     pub fn new(hosts: &BTreeSet<String>) -> Self {
         Self(Arc::new(hosts.clone()))

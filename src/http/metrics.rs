@@ -1,6 +1,6 @@
-//! `/metrics`: asks the event loop for measures and writes their text in chunks, so that a scrape
-//! holds at most one group of series in memory. Each gateway, and each group of a device's series,
-//! is read at one instant; a scrape as a whole is not.
+//! `/metrics`: queries the event loop and writes the text in chunks, so that a scrape holds at most
+//! one group of series in memory. Each gateway, and each group of a device's series, is read at one
+//! instant; a scrape as a whole is not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,8 +122,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Prometheus text goes family by family, so the group's values of all devices are kept until
-    /// the last family is written.
+    /// Prometheus text has one family after the other, so the group's values of all devices are
+    /// kept until the last family is written.
     async fn values(&self, group: DeviceGroup) -> Result<(), WriteError> {
         let mut all = Vec::new();
         let mut chunks = self.settings.event_loop.devices(&self.gateways);

@@ -1,6 +1,6 @@
-//! The web server: the status page, the API below `/api/v1`, `/metrics`, `/healthz`, `/readyz`
-//! (contract, section 5). It asks the event loop over a bounded channel; only `/healthz` needs no
-//! answer, as it reads the loop's heartbeat.
+//! The web server: the status page, the API below `/api/v1`, `/metrics`, `/healthz`, `/readyz`. It
+//! queries the event loop over a bounded channel; only `/healthz` needs no answer, because it reads
+//! the loop's heartbeat.
 
 mod access;
 mod api;

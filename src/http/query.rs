@@ -1,5 +1,5 @@
-//! The questions that the web server puts to the event loop. Each answer is small: the server
-//! filters, sorts and renders by itself.
+//! The queries of the web server to the event loop. Each answer is small: the server filters, sorts
+//! and renders by itself.
 
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -113,7 +113,7 @@ pub(crate) enum NoAnswer {
     Timeout,
 }
 
-/// Asks the event loop.
+/// Sends a query to the event loop.
 #[derive(Clone, Debug)]
 pub struct LoopClient(mpsc::Sender<Query>);
 

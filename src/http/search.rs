@@ -1,10 +1,10 @@
-//! The text of a device that searches look in.
+//! The text of a device in which searches look.
 
 use crate::fleet::{DeviceDetails, DeviceInfo};
 use crate::ids::DeviceId;
 use crate::payload::GatewayEntry;
 
-/// Its name, ID, gateway, type, address, and what it says of itself, in lower case.
+/// Its name, ID, gateway, type, address and details, in lower case.
 pub(crate) fn searchable(
     gateway: &GatewayEntry,
     device_id: DeviceId,

@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
 /// How long a client may accept no bytes of its answer. Clients that never read would otherwise
-/// hold their connections for ever.
+/// hold their connections without end.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Set when an answer on this connection is incomplete. The connection is then reset instead of
@@ -105,7 +105,7 @@ impl AsyncWrite for WriteTimeout {
 
 /// Works around hyper 1.12: an answer without a length in HTTP/1.0 ends with its connection, but
 /// hyper leaves the connection open when the end of the body comes after all was flushed, until
-/// its task is woken once more.
+/// its task is woken again.
 pub(crate) async fn close_http_1_0(request: Request, next: Next) -> Response {
     let is_chunked = request.version() > Version::HTTP_10;
     let response = next.run(request).await;

@@ -1,4 +1,4 @@
-//! The tokens of `http.token_file`, and how a request gives one.
+//! The tokens of `http.token_file`, and the token of a request.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_a_line_and_comes_as_bearer_or_as_a_password() {
+    fn a_token_is_a_line_and_is_sent_as_bearer_or_as_a_password() {
         let tokens = Tokens::parse("\n first \r\n\nsecond\n");
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
         for right in ["Bearer first", "bearer  second ", &basic(":first"), &basic("any:second")] {

@@ -1,4 +1,4 @@
-//! How clients of a listener are spoken to: plainly, or in TLS where a certificate is configured.
+//! The transport of a listener: plain HTTP, or TLS if a certificate is configured.
 
 use std::io;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A command of the contract, section 4.
+/// A command of docs/commands.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommandName {
     Devices,
@@ -36,11 +36,11 @@ pub enum CommandClass {
     Change,
     /// Is answered from memory or from the store.
     Read,
-    /// Takes as long as the request says, up to a minute.
+    /// Takes the time in the request, up to a minute.
     Search,
 }
 
-/// Whom a command may be requested of.
+/// The owner of a command: gateway or bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandScope {
     Gateway,

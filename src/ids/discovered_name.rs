@@ -1,5 +1,4 @@
-//! The name of a gateway that its master lists and the configuration does not name (contract,
-//! section 1).
+//! The name of a gateway that its master lists and the configuration does not name.
 
 use std::fmt::Write as _;
 
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_or_taken_gets_digits_of_its_hash() {
+    fn invalid_or_used_names_get_digits_of_their_hash() {
         // printf '%s' ID | sha256sum
         assert_eq!(name("a", &["campus_a"]), "campus_a_ca9781");
         assert_eq!(name("a", &["campus_a", "campus_a_ca9781"]), "campus_a_a97811");

@@ -16,7 +16,7 @@ pub struct GatewayMeasures {
     pub state: GatewayState,
     /// Its counts.
     pub counts: GatewayCounts,
-    /// What its link knows of it.
+    /// The facts of its link.
     pub facts: LinkFacts,
 }
 

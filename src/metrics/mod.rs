@@ -1,4 +1,4 @@
-//! The metrics (contract, section 5): the bridge's own in a registry, those of gateways and devices
+//! The metrics (docs/metrics.md): the bridge's own in a registry, those of gateways and devices
 //! as text that is written directly from copies. A registry with eleven series for each of 100,000
 //! devices would build a million objects a scrape (docs/decisions/0002-metrics.md).
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Why a broker refused a publish or a subscription: a reason code of MQTT 5 (section 2.4), 0x80 or
-/// above. MQTT 3.1.1 knows only 0x80, and only for subscriptions.
+/// above. MQTT 3.1.1 has only 0x80, and only for subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal(u8);
 
@@ -19,7 +19,7 @@ impl Refusal {
     /// The packet is larger than the broker takes.
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
 
-    /// The result that a reason code stands for: below 0x80 it is a success.
+    /// The meaning of a reason code: below 0x80 it is a success.
     pub(crate) const fn from_code(code: u8) -> Result<(), Self> {
         if code < 0x80 { Ok(()) } else { Err(Self(code)) }
     }

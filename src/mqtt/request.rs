@@ -1,7 +1,7 @@
-//! Requests from the broker, and the topics of their answers.
+//! Requests from the broker, and the topics of their responses.
 //!
-//! An answer is published below the response prefix or on the bridge's own response topics only: a
-//! request must not make the bridge publish elsewhere.
+//! A response is published only below the response prefix or on the bridge's own response topics,
+//! so that a request cannot make the bridge publish elsewhere.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::publish::Answer;
 use super::session::Message;
 use crate::topics::Topics;
 
-/// The longest response topic that is used, in bytes (contract, section 4).
+/// The longest response topic that is used, in bytes.
 const RESPONSE_TOPIC_LEN_MAX: usize = 256;
 /// The longest command or gateway name that is repeated in an answer; ours are below half of it.
 const NAME_LEN_MAX: usize = 64;
@@ -29,7 +29,7 @@ pub(crate) struct Request {
     pub(crate) requester: Requester,
 }
 
-/// Who sent a request, and where its answer goes.
+/// The topic of a request's response, and its correlation data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Requester {
     /// The level of the topic that names a gateway or the bridge.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for, the bridge publishes below the prefix or on a response topic.
+        /// For every request the bridge publishes below the prefix or on a response topic only.
         #[test]
         fn no_request_makes_the_bridge_publish_elsewhere(
             below in levels(),

@@ -1,6 +1,6 @@
-//! When something last came from a peer.
+//! When a peer last sent something.
 //!
-//! Works below TLS: answers to HTTP/2 pings and TLS records count as much as messages.
+//! Measured below TLS: answers to HTTP/2 pings and TLS records count as well as messages.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
-//! The texts of dial errors that only a broker has: TLS where it may be without, the protocols that
-//! TLS offers, and WebSocket.
+//! The texts of dial errors that only brokers have: TLS on a plain port, ALPN, and WebSocket.
 
 use std::fmt::{Formatter, Result};
 
@@ -10,17 +9,17 @@ pub(crate) fn write_broker(failure: &Failure, url: &str, f: &mut Formatter<'_>) 
     match failure {
         Failure::NotTls => write!(
             f,
-            "{url} does not speak TLS; write {} in mqtt.url, or the broker's port for TLS",
+            "{url} does not use TLS; write {} in mqtt.url, or the broker's port for TLS",
             without_tls(url)
         ),
         Failure::NoCommonProtocol => write!(
             f,
             "{url} refused the protocols that the TLS handshake offers (ALPN); correct mqtt.alpn, \
-             or take it away"
+             or remove it"
         ),
         Failure::WebsocketTimeout(after) => write!(
             f,
-            "{url} takes connections but did not answer the WebSocket handshake within {} s; it \
+            "{url} accepts connections but did not answer the WebSocket handshake within {} s; it \
              hangs, or it is not the broker's port for WebSocket: correct mqtt.url",
             after.as_secs_f32()
         ),
@@ -31,7 +30,7 @@ pub(crate) fn write_broker(failure: &Failure, url: &str, f: &mut Formatter<'_>) 
         ),
         Failure::NoMqttOverWebsocket => write!(
             f,
-            "{url} speaks WebSocket but not its sub-protocol mqtt; correct the path in mqtt.url \
+            "{url} supports WebSocket but not its sub-protocol mqtt; correct the path in mqtt.url \
              to the one where the broker serves MQTT"
         ),
         Failure::NotHttp(cause) => write!(
@@ -40,7 +39,7 @@ pub(crate) fn write_broker(failure: &Failure, url: &str, f: &mut Formatter<'_>) 
              mqtt.url, or write there {}",
             match url.starts_with("wss://") {
                 true => "mqtts:// if it is a port without WebSocket",
-                false => "wss:// if it speaks TLS, or mqtt:// if it is a port without WebSocket",
+                false => "wss:// if it uses TLS, or mqtt:// if it is a port without WebSocket",
             }
         ),
         other => write!(f, "{other:?}"),

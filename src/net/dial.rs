@@ -28,7 +28,7 @@ pub(crate) struct Dialed {
     pub(crate) stream: Box<dyn Stream>,
     /// The certificate the peer presented, where it could be read.
     pub(crate) certificate: Option<Certificate>,
-    /// Whether the peer asked for a client certificate.
+    /// Whether the peer requested a client certificate.
     pub(crate) certificate_requested: bool,
     /// When something last came.
     pub(crate) activity: Arc<ActivityClock>,

@@ -1,5 +1,5 @@
-//! Why a connection could not be established: one error for gateways and brokers, whose causes are
-//! the same. `remedy` has its texts.
+//! Why a connection could not be established: one error for gateways and brokers, because the
+//! causes are the same. `remedy` has its texts.
 
 use std::io;
 use std::path::{Path, PathBuf};

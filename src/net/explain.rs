@@ -1,4 +1,4 @@
-//! What an error of the TLS library means: which of our failures it is.
+//! Converts errors of the TLS library into ours.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! Reads the files that a connection needs: off the runtime, with a limit and a deadline.
+//! Reads the files of a connection: outside the runtime, with a size limit and a deadline.
 //!
-//! A thread of its own reads each file, as a hung file system keeps it for ever: the runtime's own
-//! blocking threads are bounded, and its shutdown would wait for them.
+//! Each file is read by its own thread, because a hanging file system never returns: the runtime's
+//! blocking threads are limited, and its shutdown would wait for them.
 
 use std::collections::BTreeMap;
 use std::fs::{File, FileType};

@@ -1,5 +1,6 @@
-//! Dials gateways and brokers, in one way; also TCP and the wall clock. The feature `model`, for
-//! our own tests only, replaces the latter two by a network and a clock in one thread.
+//! Connects to gateways and brokers, in the same way; also TCP and the wall clock. With the feature
+//! `model`, for our own tests only, the latter two are replaced by a network and a clock in one
+//! thread.
 
 use std::io;
 use std::time::UNIX_EPOCH;

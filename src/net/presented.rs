@@ -1,4 +1,4 @@
-//! The certificate that a server presents, for a person to compare before it is trusted.
+//! The certificate of a server, for comparison by a user before it is trusted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +54,7 @@ impl PresentedCertificate {
     }
 }
 
-/// Asks a server for its certificate and ends the connection: nothing is sent to it.
+/// Reads the certificate of a server and ends the connection: nothing is sent to it.
 pub(crate) async fn presented_certificate(
     target: &DialTarget,
 ) -> Result<PresentedCertificate, DialError> {

@@ -1,4 +1,4 @@
-//! The texts of dial errors: what failed, to what, and what fixes it.
+//! The texts of dial errors: the failure, its subject, and the remedy.
 
 use std::fmt::{self, Formatter, Result};
 
@@ -9,9 +9,9 @@ use super::file::ReadError;
 use super::target::Peer;
 use crate::ids::Moment;
 
-/// The port of a gateway's gRPC service, where an address names none (wire, section 1).
+/// The port of a gateway's gRPC service, where an address names none.
 pub(crate) const GATEWAY_PORT: u16 = 4000;
-/// The port of a master gateway's gRPC service, named in messages (wire, section 1).
+/// The port of a master gateway's gRPC service, named in messages.
 pub(crate) const MASTER_PORT: u16 = 4010;
 
 /// The terms for a gateway or a broker.
@@ -93,13 +93,13 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
     match &*error.failure {
         Failure::NoSystemRoots(why) => write!(
             f,
-            "the certificates that this system trusts cannot be had ({why}); install the package \
+            "the certificates that this system trusts cannot be read ({why}); install the package \
              ca-certificates, correct the environment, or set {}",
             peer.key("ca_file")
         ),
         Failure::ServerName(name) => write!(
             f,
-            "{name:?} is neither a host name nor an IP address, so no certificate can hold it; \
+            "{name:?} is neither a host name nor an IP address, so no certificate can contain it; \
              correct {}",
             if terms.is_gateway() { peer.key("server_name") } else { key.clone() }
         ),
@@ -108,7 +108,7 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
         }
         Failure::HostNotFound(cause) => write!(
             f,
-            "cannot find the host {:?} ({cause}); correct {key}, or ask the name server",
+            "cannot find the host {:?} ({cause}); correct {key}, or check the name server",
             error.address.host
         ),
         Failure::LookupTimeout(after) => write!(
@@ -148,14 +148,14 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
     match &*error.failure {
         Failure::HandshakeTimeout(after) => write!(
             f,
-            "{address} takes connections but did not answer the TLS handshake within {} s; it \
+            "{address} accepts connections but did not answer the TLS handshake within {} s; it \
              hangs, or it is not the {port}",
             after.as_secs_f32()
         ),
         Failure::NotTls if terms.is_gateway() => write!(
             f,
-            "{address} does not speak TLS, as a {noun} always does; correct the port in {key} \
-             (usually {port_number}), or take away a proxy that ends TLS"
+            "{address} does not use TLS, as a {noun} always does; correct the port in {key} \
+             (usually {port_number}), or remove a proxy that terminates TLS"
         ),
         Failure::NotTls
         | Failure::WebsocketTimeout(_)
@@ -167,7 +167,7 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
         }
         Failure::NoCommonProtocol => write!(
             f,
-            "{address} speaks TLS but not HTTP/2, so it is not a {noun}'s gRPC port; correct the \
+            "{address} supports TLS but not HTTP/2, so it is not a {noun}'s gRPC port; correct the \
              port in {key} (usually {port_number})"
         ),
         Failure::HungUp(cause) => {
@@ -183,13 +183,13 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
         }
         Failure::ClientCertificateWanted if matches!(peer, Peer::Gateway(_)) => write!(
             f,
-            "{address} asks for a client certificate, as a master gateway does (port \
+            "{address} requires a client certificate, as a master gateway does (port \
              {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT}), or describe the \
              master gateway under [masters.NAME]"
         ),
         Failure::ClientCertificateWanted => write!(
             f,
-            "{address} wants a client certificate; set {} and {}",
+            "{address} requires a client certificate; set {} and {}",
             peer.key("cert_file"),
             peer.key("key_file")
         ),
@@ -218,12 +218,12 @@ fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>
         Failure::WithoutSan { expected, subject } => write!(
             f,
             "{certificate} has no subject alternative name (only the subject {subject:?}), and \
-             TLS no longer takes the subject for a name; make a new server certificate with the \
+             TLS no longer accepts the subject for a name; make a new server certificate with the \
              subject alternative name {expected}{how}"
         ),
         Failure::Version1 { expected } => write!(
             f,
-            "{certificate} is of X.509 version 1, which TLS no longer takes (as `openssl x509 \
+            "{certificate} is of X.509 version 1, which TLS no longer accepts (as `openssl x509 \
              -req` makes without -extfile); make a new server certificate of version 3 with the \
              subject alternative name {expected}{how}"
         ),
@@ -271,8 +271,8 @@ fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> 
         ),
         Failure::IsCa { subject } => write!(
             f,
-            "it shows a CA's certificate ({subject:?}) as its own; make a server certificate \
-             signed by that CA{how} and let the {noun} use that one"
+            "it presents a CA's certificate ({subject:?}) as its own; make a server certificate \
+             signed by that CA{how} and configure the {noun} to use that one"
         ),
         Failure::NotForServers => write!(
             f,
@@ -281,7 +281,7 @@ fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> 
         ),
         Failure::WeakSignature => write!(
             f,
-            "{certificate} is signed in a way that TLS no longer takes (SHA-1, MD5, or RSA below \
+            "{certificate} is signed in a way that TLS no longer accepts (SHA-1, MD5, or RSA below \
              2048 bits); make a new one with SHA-256 and RSA of 2048 bits or ECDSA{how}"
         ),
         Failure::Unacceptable(cause) => write!(

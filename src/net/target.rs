@@ -1,4 +1,4 @@
-//! What to connect to, and how.
+//! The target of a connection, and its protocols.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl Peer {
         }
     }
 
-    /// The key that says where it is.
+    /// The configuration key of its address.
     pub(crate) fn address_key(&self) -> String {
         self.key(if self.is_gateway() { "address" } else { "url" })
     }
@@ -79,7 +79,7 @@ pub(crate) struct DialTarget {
 pub struct TlsFiles {
     /// The authority that signed the peer's certificate; the system's roots where `None`.
     pub ca_file: Option<PathBuf>,
-    /// The client certificate, for peers that want one; goes with `key_file`.
+    /// The client certificate, for peers that require one; needs `key_file`.
     pub cert_file: Option<PathBuf>,
     /// The private key of `cert_file`.
     pub key_file: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! TLS to a peer: the files that authenticate both sides, and what a failed handshake means.
+//! TLS to a peer: the files that authenticate both sides, and the reasons of a failed handshake.
 //!
 //! rustls decides whether a certificate is trusted; here it is only kept for the explanation.
 
@@ -70,7 +70,7 @@ impl Handshake {
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
-        // A server that knows no ALPN ignores this, and the protocol is spoken all the same.
+        // A server without ALPN ignores this, and the protocol is used nevertheless.
         config.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
         let facts = Facts {
             expected,
@@ -93,7 +93,7 @@ impl Handshake {
         self.verifier.presented.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether the peer asked for a client certificate. The alert that says so may be overtaken by
+    /// Whether the peer requested a client certificate. The alert about this may be overtaken by
     /// the end of the connection.
     pub(crate) fn certificate_requested(&self) -> bool {
         self.client.requested.load(Ordering::Relaxed)
@@ -153,8 +153,8 @@ impl Trusted {
 fn load_system_roots() -> Result<RootCertStore, String> {
     // The library reads what this variable names, whatever it is and however long.
     if let Some(path) = std::env::var_os(ROOTS_VARIABLE) {
-        let told = |error| format!("{ROOTS_VARIABLE} {} {error}", path.display());
-        expect_file(Path::new(&path)).map_err(told)?;
+        let reported = |error| format!("{ROOTS_VARIABLE} {} {error}", path.display());
+        expect_file(Path::new(&path)).map_err(reported)?;
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -186,7 +186,7 @@ fn what_instead(bytes: &[u8]) -> String {
     }
 }
 
-/// The client certificate of a target as text, for a peer that wants it in a message too; empty
+/// The client certificate of a target as text, for a peer that needs it in a message, too; empty
 /// where none is configured.
 ///
 /// # Errors
@@ -304,7 +304,7 @@ fn verify_pinned(
     Ok(ServerCertVerified::assertion())
 }
 
-/// The client certificate, if there is one, and whether the peer asked for it.
+/// The client certificate, if there is one, and whether the peer requested it.
 #[derive(Debug)]
 struct ClientCertificate {
     key: Option<Arc<CertifiedKey>>,

@@ -39,7 +39,7 @@ pub(crate) enum HandshakeError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Asks the peer to speak MQTT over WebSocket at this path.
+    /// Opens MQTT over WebSocket at this path.
     pub(crate) async fn connect(
         stream: S,
         address: &HostPort,

@@ -1,4 +1,4 @@
-//! The bridge's own info and events as JSON (contract, section 1).
+//! The bridge's own info and events as JSON (docs/topics.md).
 
 use std::collections::BTreeSet;
 
@@ -33,11 +33,11 @@ pub struct BridgeInfo {
     pub gateways: Vec<GatewayName>,
     /// What `commands.allow` allows.
     pub commands_allowed: Vec<String>,
-    /// How the outbox stands.
+    /// The state of the outbox.
     pub outbox: OutboxInfo,
 }
 
-/// How the outbox stands.
+/// The state of the outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OutboxInfo {
     /// Events not yet acknowledged by the broker.
@@ -67,7 +67,7 @@ pub struct Intent {
     pub command: String,
     /// The devices that it named.
     pub device_ids: BTreeSet<DeviceId>,
-    /// Who asked, as claimed.
+    /// The requester, as claimed.
     pub requested_by: Option<String>,
     /// The steps known to be done or failed; one more may have started.
     pub steps: Value,

@@ -1,4 +1,4 @@
-//! The event of a change that was requested, as JSON (contract, section 4).
+//! The event of a change that was requested, as JSON (docs/commands.md).
 
 use serde::Serialize;
 

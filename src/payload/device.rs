@@ -1,4 +1,4 @@
-//! A device's state and its events as JSON (contract, sections 2 and 3).
+//! A device's state and its events as JSON (docs/topics.md).
 
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
@@ -131,7 +131,7 @@ pub struct DeviceEventPayload<'a> {
 }
 
 impl<'a> DeviceEventPayload<'a> {
-    /// The event; its ID is unique for ever and the same on redelivery.
+    /// The event; its ID is never used again and is the same on redelivery.
     #[must_use]
     pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
         let DeviceEvent { device_id, seq, status, .. } = *event;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_null_and_the_last_known_is_kept() {
+    fn unknown_values_are_null_and_the_last_known_are_kept() {
         let directory = directory();
         let last_known = Some(Known {
             connected: true,

@@ -1,4 +1,4 @@
-//! Times, durations and names as the contract writes them.
+//! Formats times, durations and names.
 
 use std::fmt::Display;
 

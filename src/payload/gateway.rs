@@ -1,4 +1,4 @@
-//! A gateway's info and events as JSON (contract, section 1).
+//! A gateway's info and events as JSON (docs/topics.md).
 
 use serde::Serialize;
 
@@ -50,7 +50,7 @@ pub struct AcceptFilterInfo {
     pub device_count: usize,
 }
 
-/// What the link, not the core, knows of a gateway.
+/// Facts of a gateway from its link, not from the core.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkFacts {
     /// The package name that it answers to: `gsdk.connect` or `connect`.
@@ -96,7 +96,7 @@ impl<'a> GatewayInfo<'a> {
             connected: state.connected,
             package: facts.package.as_deref(),
             last_error: facts.last_error.as_ref(),
-            // Whole seconds: the wire tells no more, and an info that trembles is noise.
+            // Whole seconds, as the timestamps have, so that the info changes less often.
             clock_skew_s: state.clock_skew_ms.map(|skew| (skew + 500).div_euclid(1000)),
             certificate_expires_at: facts.certificate_expires_at,
             accept_filter: facts.accept_filter,

@@ -1,4 +1,4 @@
-//! What the bridge says of its own health (contract, section 5).
+//! The bridge's health in `/readyz` and metrics (docs/troubleshooting.md).
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! A master gateway's info as JSON (contract, section 1).
+//! A master gateway's info as JSON (docs/masters.md).
 
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
-//! The JSON of states, events and infos (contract, sections 1 to 3).
+//! The JSON of states, events and infos (docs/topics.md).
 //!
-//! It says what the core says, with the names from the configuration. The same value is always the
-//! same bytes.
+//! It contains the data of the core, with the names from the configuration. The same value gives
+//! the same bytes.
 
 mod bridge;
 mod command;
@@ -54,7 +54,7 @@ pub struct Directory {
     pub gateways: BTreeMap<GatewayIndex, GatewayEntry>,
 }
 
-/// What the configuration says of a gateway.
+/// The configuration of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayEntry {
     /// Its name.
@@ -74,11 +74,11 @@ pub struct GatewayEntry {
 pub struct MasterRef {
     /// The master's name.
     pub name: GatewayName,
-    /// The ID by which the master knows the gateway.
+    /// The ID of the gateway at the master.
     pub gateway_id: String,
 }
 
-/// What the configuration says of a device.
+/// The configuration of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceEntry {
     /// A name for people.
@@ -153,7 +153,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The payload as bytes. Our payloads have nothing that JSON cannot say.
+/// The payload as bytes. Our payloads always serialize.
 #[must_use]
 pub fn to_bytes(payload: &impl Serialize) -> Bytes {
     #[expect(clippy::expect_used, reason = "no map with other keys than strings, no failing impl")]

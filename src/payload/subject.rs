@@ -1,4 +1,4 @@
-//! What an event is about. Events of one subject keep their order; different subjects have none.
+//! The subject of an event. Events of one subject keep their order; different subjects have none.
 
 use std::fmt;
 

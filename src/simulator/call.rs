@@ -24,7 +24,7 @@ pub(crate) type Answer = http::Response<tonic::body::Body>;
 /// An answer to come.
 pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
-/// A stream of messages, as tonic wants it.
+/// A stream of messages for tonic.
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A call that waits for its answer.

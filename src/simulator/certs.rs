@@ -1,9 +1,9 @@
-//! Certificates as a gateway makes them: a private root, and a server certificate under it.
+//! Certificates in the form of a gateway's: a private root, and a server certificate under it.
 //!
-//! Facts of the wire, section 1: X.509 v3; the root has CA:TRUE, digitalSignature and keyCertSign,
-//! both EKUs; the server has digitalSignature, both EKUs, and a SAN that holds only what an
-//! operator typed. A real gateway's keys are RSA-2048, which `ring` cannot make: `Keys::Rsa` uses
-//! the openssl program for them, and the default is ECDSA P-256.
+//! X.509 v3; the root has CA:TRUE, digitalSignature and keyCertSign, both EKUs; the server has
+//! digitalSignature, both EKUs, and a SAN that contains only what an operator entered. A real
+//! gateway's keys are RSA-2048, which `ring` cannot make: `Keys::Rsa` uses the openssl program for
+//! them, and the default is ECDSA P-256.
 
 use std::net::IpAddr;
 use std::path::Path;

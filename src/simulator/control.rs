@@ -1,4 +1,4 @@
-//! `Control`, the handle of a running simulation: applies faults, and shows what is inside.
+//! `Control`, the handle of a running simulation: applies faults, and returns the internal state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The control API: faults and state as HTTP and JSON. It has no password, so it listens on
-//! loopback only, and refuses what a web page could send: requests with an `Origin`, or for another
-//! host.
+//! loopback only, and refuses requests that a web page could send: those with an `Origin`, or for
+//! another host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -99,7 +99,7 @@ async fn state(State(control): State<Control>) -> Json<Value> {
 async fn devices(State(control): State<Control>) -> Json<Value> {
     let mut site = control.devices();
     let managed = control.managed();
-    // A managed device that does not exist is shown all the same.
+    // A managed device that does not exist is shown, too.
     let known: BTreeSet<u32> = site.iter().map(|device| device.id).collect();
     let absent = managed.iter().filter(|info| !known.contains(&info.device_id));
     let mut shown: Vec<Value> = absent.map(|info| described(None, Some(info))).collect();

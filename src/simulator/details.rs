@@ -1,4 +1,4 @@
-//! What devices say of themselves, plausible by their type: model, firmware, capabilities.
+//! Plausible model, firmware and capabilities of devices, by type.
 
 use super::site::{Device, kind_name};
 use crate::proto::device::{CapabilityInfo, FactoryInfo, Type};
@@ -27,7 +27,7 @@ const OLDER_FIRMWARE_EVERY: u32 = 8;
 /// A MAC address begins with the maker's number.
 const MAKER: [u8; 3] = [0x00, 0x17, 0xfc];
 
-/// `None` for types that have no network of their own, and for those that this build does not know.
+/// `None` for types without a network interface, and for types that are unknown to this build.
 fn model_of(kind: i32) -> Option<Model> {
     Some(match Type::try_from(kind).ok()? {
         Type::BioentryPlus => model("BioEntry Plus", [2, 3, 4], 10_000, "card finger"),

@@ -1,5 +1,5 @@
-//! The gRPC services that ask a device itself, method by method. Their requests name the device and
-//! no gateway, also with a master.
+//! The gRPC services of devices, method by method. Their requests name the device and no gateway,
+//! also with a master.
 
 use tokio_stream::StreamExt;
 
@@ -14,13 +14,13 @@ use crate::proto::event::*;
 pub(crate) fn device<'a>(world: &'a World, method: &str, call: Call) -> Option<Answering<'a>> {
     Some(match method {
         "GetInfo" => call.answer(|r: GetInfoRequest| {
-            world.ask_manager(r.device_id, |gateway, _| {
+            world.try_with_manager(r.device_id, |gateway, _| {
                 let device = gateway.connections().responding(r.device_id)?;
                 Ok(GetInfoResponse { info: Some(details::factory_info(device)) })
             })
         }),
         "GetCapabilityInfo" => call.answer(|r: GetCapabilityInfoRequest| {
-            world.ask_manager(r.device_id, |gateway, _| {
+            world.try_with_manager(r.device_id, |gateway, _| {
                 let device = gateway.connections().responding(r.device_id)?;
                 Ok(GetCapabilityInfoResponse { cap_info: Some(details::capabilities(device)) })
             })
@@ -34,7 +34,7 @@ pub(crate) fn event<'a>(world: &'a World, method: &str, call: Call) -> Option<An
     let package = call.package();
     let on = method.starts_with("Enable");
     let monitor = move |id| {
-        world.ask_manager(id, |gateway, _| {
+        world.try_with_manager(id, |gateway, _| {
             gateway.connections().responding(id)?;
             gateway.connections_mut().logs_mut().monitor(id, on);
             Ok(())
@@ -50,7 +50,7 @@ pub(crate) fn event<'a>(world: &'a World, method: &str, call: Call) -> Option<An
             })
         }
         "GetLog" => call.answer(|r: GetLogRequest| {
-            world.ask_manager(r.device_id, |gateway, _| {
+            world.try_with_manager(r.device_id, |gateway, _| {
                 gateway.connections().responding(r.device_id)?;
                 let logs = gateway.connections_mut().logs_mut();
                 let events = logs.of(r.device_id, r.start_event_id, r.max_num_of_log);
@@ -59,8 +59,8 @@ pub(crate) fn event<'a>(world: &'a World, method: &str, call: Call) -> Option<An
         }),
         "SubscribeRealtimeLog" => call.subscribe(|r: SubscribeRealtimeLogRequest| {
             let wanted = move |log: &EventLog| {
-                let asked = |of: &[u32], it| of.is_empty() || of.contains(&it);
-                asked(&r.device_i_ds, log.device_id) && asked(&r.event_codes, log.event_code)
+                let selects = |of: &[u32], it| of.is_empty() || of.contains(&it);
+                selects(&r.device_i_ds, log.device_id) && selects(&r.event_codes, log.event_code)
             };
             let stream = world.subscribe_logs(r.queue_size)?;
             Ok(stream.filter(move |log| log.as_ref().map_or(true, &wanted)))

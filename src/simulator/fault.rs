@@ -12,7 +12,7 @@ use super::selector::{Devices, GrpcCode, StatusCode};
 use super::site::{self, Device, Mode};
 use super::storm::Storm;
 
-/// Something that goes wrong in the simulation, or is set right again.
+/// A fault of the simulation, or its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, strum::VariantNames)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[strum(serialize_all = "snake_case")]
@@ -44,7 +44,7 @@ pub enum Fault {
         devices: Devices,
         status: StatusCode,
     },
-    /// The status of managed devices is reported once more.
+    /// The status of managed devices is reported again.
     Repeat {
         #[serde(default)]
         devices: Devices,
@@ -53,7 +53,7 @@ pub enum Fault {
     DeviceNetwork { up: bool },
     /// The gateway's clock is ahead of the true time (behind, if negative).
     ClockSkew { seconds: i64 },
-    /// All devices become managed, as if a client had asked.
+    /// All devices become managed, as after requests of a client.
     Manage,
     /// A device is added to the first gateway's subnet.
     AddDevice {
@@ -117,7 +117,7 @@ pub enum Fault {
     Packages { serve: Packages },
     /// Response headers of streams wait for the first message, or not.
     LazyHeaders { on: bool },
-    /// With a master: a device gateway loses its connection to the master, or comes back.
+    /// With a master: a device gateway loses its connection to the master, or reconnects.
     GatewayLink {
         gateway: String,
         up: bool,
@@ -227,7 +227,7 @@ fn on_all<'a>(act: impl Fn(&mut Gateway, Millis) + Send + 'a) -> Effect<'a> {
 }
 
 fn add_device(gateways: &mut [Gateway], now: Millis, device: &Device) -> usize {
-    if gateways.iter().any(|gateway| gateway.connections().knows(device.id)) {
+    if gateways.iter().any(|gateway| gateway.connections().has(device.id)) {
         return 0;
     }
     let first = gateways.first_mut().map(Gateway::connections_mut);

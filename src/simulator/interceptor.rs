@@ -22,7 +22,7 @@ const SERVICES: [&str; 6] = [
 /// Most methods that are counted: clients can make up names, which may not fill the memory.
 const METHODS_MAX: usize = 64;
 
-/// The package names of a call (wire, section 1).
+/// The package names of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Package {
     /// V1.5 and later: `gsdk.connect`.
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_injected_error_is_returned_as_often_as_asked_for() {
+    async fn an_injected_error_is_returned_the_requested_number_of_times() {
         let interceptor = Interceptor::new(Packages::Both, Strictness::REAL);
         let error = CallError { status: Status::internal("injected"), times: Some(2) };
         interceptor.update(|rules| {

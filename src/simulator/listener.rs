@@ -1,5 +1,5 @@
-//! The listener: a port that can be closed and opened again. A gateway speaks TLS 1.2 and nothing
-//! else, with ALPN `h2`; there is no plaintext port (wire, section 1).
+//! The listener: a port that can be closed and opened again. A gateway uses TLS 1.2 and nothing
+//! else, with ALPN `h2`; there is no plaintext port.
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// TLS as a gateway speaks it; with `client_root_pem` a client has to show a certificate.
+/// TLS as of a gateway; with `client_root_pem` a client certificate is required.
 pub(crate) fn tls(
     identity: &Identity,
     client_root_pem: Option<&str>,

@@ -1,8 +1,8 @@
-//! The master gateway: tokens, what it stores for its device gateways, and which are connected.
+//! The master gateway: tokens, the data that it stores for its device gateways, and which are
+//! connected.
 //!
-//! The device gateways themselves live in `World`; this is what the master has beside them (wire,
-//! section 4). What the `...DB` calls store is set again at a device gateway whenever it comes
-//! back; what the plain calls set is lost with the gateway.
+//! The device gateways themselves are in `World`. Data of the `...DB` calls is added again to a
+//! device gateway whenever it reconnects; data of the plain calls is lost with the gateway.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -214,7 +214,7 @@ impl Master {
     }
 
     /// Changes what is stored for a device gateway, after the gateway itself if that is connected;
-    /// otherwise it gets it when it comes back.
+    /// otherwise when it reconnects.
     fn store(
         &self,
         index: usize,
@@ -222,7 +222,7 @@ impl Master {
         change: impl FnOnce(&mut Stored),
     ) -> Result<(), Status> {
         if self.world.is_linked(index) {
-            self.world.ask(index, act)?;
+            self.world.try_with(index, act)?;
         }
         if let Some(stored) = self.lock().stored.get_mut(index) {
             change(stored);

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::interceptor::Package;
 use crate::proto::err::{ErrorResponse, MultiErrorResponse};
 
-/// A request to a master for one of its gateways (wire, section 4): the gateway's ID in field 1,
+/// A request to a master for one of its gateways: the gateway's ID in field 1,
 /// then the fields of the device gateway's own request, each with the next number. Only decoded.
 #[derive(Debug, Default)]
 pub(crate) struct ForGateway<M> {
@@ -59,8 +59,7 @@ pub(crate) fn for_each(
 /// devices' errors where they agree, else UNKNOWN.
 ///
 /// Since V1.4 the failed devices are in its `grpc-status-details-bin`, a `google.rpc.Status` with
-/// one `MultiErrorResponse`, whose type name follows the package names of the call (wire, section
-/// 1).
+/// one `MultiErrorResponse`, whose type name follows the package names of the call.
 fn multi_result(failed: &[(u32, Status)], package: Package) -> Result<(), Status> {
     let Some((_, first)) = failed.first() else { return Ok(()) };
     let agreed = failed.iter().all(|(_, status)| status.code() == first.code());

@@ -1,6 +1,6 @@
 //! A simulated G-SDK gateway or master gateway, with faults on demand: a library for tests, and
 //! `gsdk2mqtt simulate`. It shares only `proto` and `net`'s sockets with the bridge and is built
-//! from the facts of the wire, so that it cannot share the bridge's mistakes.
+//! from the G-SDK reference, so that it cannot share the bridge's mistakes.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -123,10 +123,10 @@ impl Simulator {
         let socket = net::listen(settings.listen).map_err(failed(settings.listen))?;
         let address = socket.local_addr().map_err(failed(settings.listen))?;
         let api = match settings.control {
-            Some(asked) if !control_api::may_listen(asked) => {
-                return Err(SimulatorError::ControlAddress(asked));
+            Some(address) if !control_api::may_listen(address) => {
+                return Err(SimulatorError::ControlAddress(address));
             }
-            Some(asked) => Some(net::bind(asked).map_err(failed(asked))?),
+            Some(address) => Some(net::bind(address).map_err(failed(address))?),
             None => None,
         };
 
@@ -248,7 +248,7 @@ struct Clients {
 
 impl Clients {
     /// Those of a master, written to `tenant.crt`, `tenant.key`, `administrator.crt` and
-    /// `administrator.key` beside the root; `None` for a device gateway, which asks for none.
+    /// `administrator.key` in the folder of the root; `None` for a device gateway.
     fn new(authority: &Authority, settings: &Settings) -> Result<Option<Self>, CertificateError> {
         let Some(master) = &settings.master else { return Ok(None) };
         let tenant = authority.tenant(&master.tenant)?;
@@ -262,7 +262,7 @@ impl Clients {
 }
 
 fn world(settings: &Settings) -> Arc<World> {
-    // A gateway of V1.4 does not know that status.
+    // A gateway of V1.4 does not have that status.
     let reports_tries = settings.reports_tries && settings.packages != Packages::Bare;
     let rules = Rules { timing: settings.timing.clone(), reports_tries };
     let world = World::new(settings.seed, |clock| {

@@ -1,8 +1,8 @@
-//! HTTP/2 pings as a server of grpc-go takes them: one that comes within five minutes of the last,
+//! HTTP/2 pings as a server of grpc-go counts them: a ping within five minutes of the previous one,
 //! while the server has sent nothing, is a strike, and the third strike ends the connection with
 //! GOAWAY `too_many_pings`.
 //!
-//! hyper answers pings by itself, so this follows the frames below it.
+//! hyper answers pings by itself, so this code follows the frames below it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -112,7 +112,7 @@ impl<S> PingGuard<S> {
         }
         self.last_ping = Some(now);
         if self.strikes > STRIKES_MAX {
-            // Within a frame nothing can be said.
+            // Within a frame nothing can be inserted.
             let may_speak = self.sent.is_between_frames();
             self.goodbye = Some(if may_speak { goaway(self.newest_stream) } else { Vec::new() });
         }
@@ -136,7 +136,7 @@ fn goaway(newest_stream: u32) -> Vec<u8> {
 }
 
 impl<S: AsyncWrite + Unpin> PingGuard<S> {
-    /// Sends what is left to say; then the connection ends with an error.
+    /// Sends the remaining bytes; then the connection ends with an error.
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while let Some(left) = self.goodbye.as_mut().filter(|left| !left.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, left)) {

@@ -1,5 +1,5 @@
 //! Subscriptions to status changes: queues that are bounded and discard when full, as those of a
-//! real gateway do (wire, section 3). Filling a queue never blocks and never affects another one.
+//! real gateway do. Filling a queue never blocks and never affects another one.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio_stream::Stream;
 use tonic::Status;
 
-/// Most entries of a queue, whatever the client asks for: 16 Mi entries are about 200 MiB.
+/// The maximum of entries that a client can request: 16 Mi entries are about 200 MiB.
 const QUEUE_SIZE_MAX: usize = 1 << 24;
 
 /// The counts of a subscription; `offered = discarded + queued + taken`.
@@ -18,7 +18,7 @@ const QUEUE_SIZE_MAX: usize = 1 << 24;
 pub struct SubscriptionReport {
     /// Counts up from 1 within a simulation.
     pub id: u64,
-    /// `queueSize` as the client asked for it.
+    /// `queueSize` as requested by the client.
     pub queue_size: i32,
     /// Changes since it was opened.
     pub offered: u64,
@@ -44,7 +44,7 @@ impl<T> Default for Subscriptions<T> {
 }
 
 impl<T: Clone> Subscriptions<T> {
-    /// Opens a subscription with a queue as a client asked for it.
+    /// Opens a subscription with a queue as requested by a client.
     ///
     /// The gateway is a Go program and its queue a channel. So size 0 is a hand-over without a
     /// buffer: of a burst the first change gets through and the rest is lost until the reader has

@@ -1,5 +1,5 @@
-//! Scenario files: the devices of a site and the faults to come, in TOML. The same seed gives the
-//! same history. Three scenarios are shipped.
+//! Scenario files: the devices of a site and planned faults, in TOML. The same seed gives the same
+//! sequence. Three scenarios are included.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ const SHIPPED: [(&str, &str); 3] = [
 
 /// Most devices of a scenario, all gateways together.
 const DEVICES_MAX: usize = 200_000;
-/// Most gateways of a master (wire, section 3).
+/// Most gateways of a master.
 const GATEWAYS_MAX: usize = 100;
 
 /// A site and the faults to come.
@@ -34,7 +34,7 @@ pub struct Scenario {
     /// For every random choice.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Whether all devices are managed from the start, as if a client had asked.
+    /// Whether all devices are managed from the start, as after requests of a client.
     #[serde(default)]
     pub managed: bool,
     /// Whether the gateway reports `TRY_TO_CONNECT`.
@@ -77,7 +77,7 @@ pub struct Group {
     /// Who dials.
     #[serde(default)]
     pub mode: Mode,
-    /// Whether they speak TLS.
+    /// Whether they use TLS.
     #[serde(default)]
     pub ssl: bool,
     /// Whether they are switched on at the start.
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_is_wrong() {
+    fn errors_name_the_mistake() {
         for (text, word) in [
             ("devices = [{ type = 'toaster' }]", "toaster"),
             ("devices = [{ type = 'xpass', cuont = 3 }]", "cuont"),

@@ -1,4 +1,4 @@
-//! Words of faults: which devices, and statuses and codes by number or name.
+//! Parameters of faults: devices, and statuses and codes by number or name.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ impl From<u32> for Devices {
 impl Devices {
     /// The chosen devices, each with the index of its gateway.
     ///
-    /// An ID that no gateway knows goes to the first one, which can still report a status of it.
+    /// An unknown ID belongs to the first gateway, which can still report a status of it.
     pub(crate) fn choose(
         &self,
         gateways: &[Gateway],
@@ -55,7 +55,7 @@ impl Devices {
     ) -> Vec<(usize, u32)> {
         if let Self::Ids(ids) = self {
             let gateway =
-                |id| gateways.iter().position(|one| one.connections().knows(id)).unwrap_or(0);
+                |id| gateways.iter().position(|one| one.connections().has(id)).unwrap_or(0);
             return ids.iter().map(|&id| (gateway(id), id)).collect();
         }
         let wanted = match self {
@@ -90,7 +90,7 @@ pub enum AllWord {
 #[schemars(with = "NumberOrName")]
 pub struct StatusCode(pub i32);
 
-/// A gRPC code by number or name (`unavailable`); UNAVAILABLE if not said.
+/// A gRPC code by number or name (`unavailable`); UNAVAILABLE by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "NumberOrName", into = "i32")]
 #[schemars(with = "NumberOrName")]

@@ -99,46 +99,48 @@ impl Services {
             "SearchDevice" => {
                 self.at_gateway(call, move |index, r: SearchDeviceRequest| async move {
                     tokio::time::sleep(Duration::from_millis(r.timeout.into())).await;
-                    self.world.ask(index, |gateway, _| {
+                    self.world.try_with(index, |gateway, _| {
                         let found = gateway.connections().search(r.timeout, self.address);
                         Ok(SearchDeviceResponse { device_infos: self.in_any_order(found) })
                     })
                 })
             }
-            "AddAsyncConnection" => self.ask(call, |gateway, now, r: AddAsyncConnectionRequest| {
-                gateway.add_async(now, &r.connect_infos)
-            }),
+            "AddAsyncConnection" => {
+                self.on_gateway(call, |gateway, now, r: AddAsyncConnectionRequest| {
+                    gateway.add_async(now, &r.connect_infos)
+                })
+            }
             "DeleteAsyncConnection" => {
-                self.ask(call, |gateway, now, r: DeleteAsyncConnectionRequest| {
+                self.on_gateway(call, |gateway, now, r: DeleteAsyncConnectionRequest| {
                     gateway.delete_async(now, &r.device_i_ds)
                 })
             }
-            "SetAcceptFilter" => {
-                self.ask(call, |gateway, _, r: SetAcceptFilterRequest| gateway.set_filter(r.filter))
-            }
-            "SetSlaveDevice" => self.ask(call, |gateway, _, r: SetSlaveDeviceRequest| {
+            "SetAcceptFilter" => self.on_gateway(call, |gateway, _, r: SetAcceptFilterRequest| {
+                gateway.set_filter(r.filter)
+            }),
+            "SetSlaveDevice" => self.on_gateway(call, |gateway, _, r: SetSlaveDeviceRequest| {
                 gateway.set_slaves(&r.slave_device_infos)
             }),
-            "GetAcceptFilter" => self.ask(call, |gateway, _, ()| {
+            "GetAcceptFilter" => self.on_gateway(call, |gateway, _, ()| {
                 let filter = Some(gateway.connections_mut().admission_mut().filter());
                 Ok(GetAcceptFilterResponse { filter })
             }),
-            "GetPendingList" => self.ask(call, |gateway, _, ()| {
+            "GetPendingList" => self.on_gateway(call, |gateway, _, ()| {
                 Ok(GetPendingListResponse {
                     device_infos: self.in_any_order(gateway.connections().pending()),
                 })
             }),
-            "GetDeviceList" => self.ask(call, |gateway, _, ()| {
+            "GetDeviceList" => self.on_gateway(call, |gateway, _, ()| {
                 Ok(GetDeviceListResponse {
                     device_infos: self.in_any_order(gateway.connections().list()),
                 })
             }),
-            "GetSlaveDevice" => self.ask(call, |gateway, _, ()| {
+            "GetSlaveDevice" => self.on_gateway(call, |gateway, _, ()| {
                 Ok(GetSlaveDeviceResponse {
                     slave_device_infos: self.in_any_order(gateway.slaves()),
                 })
             }),
-            "DisconnectAll" => self.ask(call, |gateway, now, ()| {
+            "DisconnectAll" => self.on_gateway(call, |gateway, now, ()| {
                 gateway.disconnect_all(now);
                 Ok(())
             }),
@@ -201,8 +203,8 @@ impl Services {
         })
     }
 
-    /// Answers as the gateway to which the request goes does.
-    fn ask<'a, M, R>(
+    /// Answers with the gateway of the request.
+    fn on_gateway<'a, M, R>(
         &'a self,
         call: Call,
         act: impl Fn(&mut Gateway, Millis, M) -> Result<R, Status> + Send + 'a,
@@ -212,14 +214,16 @@ impl Services {
         R: prost::Message + 'static,
     {
         self.at_gateway(call, move |index, request| {
-            std::future::ready(self.world.ask(index, |gateway, now| act(gateway, now, request)))
+            std::future::ready(
+                self.world.try_with(index, |gateway, now| act(gateway, now, request)),
+            )
         })
     }
 
     /// Unknown devices are an error, after the others are done.
     fn disconnect(&self, ids: Vec<u32>) -> Result<(), Status> {
         let disconnected = |id: &u32| {
-            self.world.ask_manager(*id, |gateway, now| gateway.disconnect(now, *id)).is_ok()
+            self.world.try_with_manager(*id, |gateway, now| gateway.disconnect(now, *id)).is_ok()
         };
         let ids: BTreeSet<u32> = ids.into_iter().collect();
         let unknown: Vec<u32> = ids.into_iter().filter(|id| !disconnected(id)).collect();
@@ -231,7 +235,7 @@ impl Services {
     }
 
     fn change(&self, id: u32, change: Change) -> Result<(), Status> {
-        self.world.ask_manager(id, |gateway, now| gateway.change(now, id, change))
+        self.world.try_with_manager(id, |gateway, now| gateway.change(now, id, change))
     }
 }
 

@@ -11,7 +11,7 @@ use super::interceptor::Packages;
 use super::site::{Device, mixed_devices};
 use super::strictness::Strictness;
 
-/// The default number of devices (contract, section 8).
+/// The default number of devices.
 pub const DEVICES_COUNT: usize = 20;
 
 /// The settings of a simulated gateway. The default is a gateway on a free loopback port with
@@ -29,7 +29,7 @@ pub struct Settings {
     pub certificate_addresses: Vec<IpAddr>,
     /// The devices of its subnet.
     pub devices: Vec<Device>,
-    /// Whether all devices are managed from the start, as if a client had asked.
+    /// Whether all devices are managed from the start, as after requests of a client.
     pub managed: bool,
     /// How long things take.
     pub timing: Timing,
@@ -106,7 +106,7 @@ pub struct MasterSettings {
     /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
     /// the whole simulation.
     pub gateways: Vec<(String, Vec<Device>)>,
-    /// The ID of the tenant to whom the device gateways belong.
+    /// The ID of the device gateways' tenant.
     pub tenant: String,
     pub token_lifetime: Duration,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::device::Type;
 
-/// The port on which a device listens in mode server-to-device (wire, section 3).
+/// The port on which a device listens in mode server-to-device.
 pub const DEVICE_PORT: u16 = 51211;
 
 /// The types of generated devices, in order.
@@ -46,7 +46,7 @@ impl Mode {
         }
     }
 
-    /// The mode with this number; `None` for a number that no device knows.
+    /// The mode with this number; `None` for an unknown number.
     #[must_use]
     pub const fn from_code(code: i32) -> Option<Self> {
         match code {
@@ -69,7 +69,7 @@ pub struct Device {
     /// The port on which it listens in mode server-to-device.
     pub port: u16,
     pub mode: Mode,
-    /// Whether it speaks TLS to its gateway.
+    /// Whether it uses TLS to its gateway.
     pub ssl: bool,
     /// Whether its address came by DHCP (shown by a search, of no further effect).
     pub dhcp: bool,
@@ -157,7 +157,7 @@ pub fn kind_name(kind: i32) -> String {
         .map_or_else(|_| format!("unknown_{kind:#x}"), |known| known.as_str_name().to_lowercase())
 }
 
-/// The kind of this name, in any case; `None` if the wire knows none such.
+/// The type of this name, in any case; `None` if there is none.
 #[must_use]
 pub fn kind_of_name(name: &str) -> Option<i32> {
     Type::from_str_name(&name.to_uppercase()).map(i32::from)

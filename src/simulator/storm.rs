@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
-    /// All in turn: they lose their connections one after the other, then they come back, and so
+    /// All in turn: they lose their connections one after the other, then they reconnect, and so
     /// on.
     #[default]
     #[serde(rename = "building")]
     InTurn,
-    /// One in twenty (at least one), again and again.
+    /// One in twenty (at least one), repeatedly.
     Flapping,
     /// Chosen by the seed.
     Random,

@@ -15,7 +15,7 @@ const BATCH_SIZE: u64 = 256;
 /// The result of a storm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StormReport {
-    /// Changes reported: as many as asked for, unless devices were lost meanwhile.
+    /// Reported changes: the requested number, unless devices were lost meanwhile.
     pub changes: u64,
     pub duration_s: f64,
     /// Each subscription's counts at the end, since the beginning.

@@ -12,7 +12,7 @@ pub struct Strictness {
     pub enforces_pings: bool,
     /// The order of lists changes from call to call.
     pub shuffles_lists: bool,
-    /// The largest request it reads, in bytes (wire, section 1).
+    /// The largest request it reads, in bytes.
     pub max_recv_size: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the simulated gateway over its real wire: TLS, both package ages, streams, faults.
+//! Tests of the simulated gateway over TLS: both package names, streams, faults.
 
 mod devices;
 mod master;
@@ -24,7 +24,7 @@ async fn client(simulator: &Simulator) -> ConnectClient<Channel> {
     ConnectClient::new(channel(simulator).await)
 }
 
-/// Waits until `done` says so, at most ten seconds.
+/// Waits until `done` is true, at most ten seconds.
 async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if done() {
@@ -163,8 +163,9 @@ async fn storms_have_patterns_and_rates() {
     assert!(seconds > 0.15, "400 changes at 2,000 a second take a while: {seconds}");
     let (random, _) = reported(Pattern::Random, None).await;
     assert!(random.iter().any(|(_, status)| *status == 0));
-    let nobody = Simulator::start(Settings { managed: false, ..Settings::fast(1) }).await.unwrap();
-    assert_eq!(nobody.control().storm(Storm::of(1)).await, Err(NothingManaged));
+    let unmanaged =
+        Simulator::start(Settings { managed: false, ..Settings::fast(1) }).await.unwrap();
+    assert_eq!(unmanaged.control().storm(Storm::of(1)).await, Err(NothingManaged));
 }
 
 #[tokio::test]
@@ -310,7 +311,7 @@ async fn the_control_api_is_for_loopback_only() {
     assert!(matches!(error, SimulatorError::ControlAddress(_)));
 }
 
-/// Everything that a scenario's gateways say within this long, with the times of the clock.
+/// All reports of a scenario's gateways within this time, with the times of the clock.
 async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
     let settings = Scenario::load(name).unwrap().settings(Settings::default());
     let world = world(&settings);
@@ -339,7 +340,7 @@ async fn a_scenario_is_the_same_each_time() {
 }
 
 #[tokio::test]
-async fn a_stopped_gateway_says_why_its_streams_end() {
+async fn a_stopped_gateway_reports_why_its_streams_end() {
     let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
     let mut client = client(&simulator).await;
     let request = SubscribeStatusRequest { queue_size: 9 };

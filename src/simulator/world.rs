@@ -1,7 +1,7 @@
-//! All simulated gateways with their common time, their planned faults and their subscribers.
+//! All simulated gateways with their common time, planned faults and subscribers.
 //!
-//! Everything happens under one lock that is never held across an await; one task, `run`, wakes the
-//! gateways when something is due.
+//! All changes are made under one lock that is never held across an await; one task, `run`, wakes
+//! the gateways when something is due.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Acts on one gateway; an error if there is no such gateway.
-    pub(crate) fn ask<R>(
+    pub(crate) fn try_with<R>(
         &self,
         index: usize,
         act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
@@ -148,12 +148,12 @@ impl World {
     }
 
     /// Acts on the gateway that manages the device; the first one refuses a device that none does.
-    pub(crate) fn ask_manager<R>(
+    pub(crate) fn try_with_manager<R>(
         &self,
         id: u32,
         act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
     ) -> Result<R, Status> {
-        self.ask(self.manager_of(id).unwrap_or(0), act)
+        self.try_with(self.manager_of(id).unwrap_or(0), act)
     }
 
     /// Acts on every gateway in turn.
@@ -191,9 +191,9 @@ impl World {
         index: usize,
         info: Option<&ConnectInfo>,
     ) -> Result<u32, Status> {
-        let dialing = self.ask(index, |gateway, now| gateway.start_connect(now, info))?;
+        let dialing = self.try_with(index, |gateway, now| gateway.start_connect(now, info))?;
         tokio::time::sleep_until(self.started + Duration::from_millis(dialing.until)).await;
-        self.ask(index, |gateway, now| gateway.finish_connect(now, dialing))
+        self.try_with(index, |gateway, now| gateway.finish_connect(now, dialing))
     }
 
     /// A new subscription to all gateways' status changes.

@@ -1,4 +1,4 @@
-//! Why the store cannot be used.
+//! Errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub enum StoreError {
         path.display()
     )]
     LaterFormat {
-        /// The file that says so.
+        /// The file with the later format.
         path: PathBuf,
         /// Its format.
         found: u64,

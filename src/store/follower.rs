@@ -1,5 +1,5 @@
-//! The follower: reads the log behind its writer and writes the history. It replaces a database
-//! that is damaged or removed, and continues when the log is replaced.
+//! The follower: reads the log after its writer and writes the history. It replaces a database that
+//! is damaged or removed, and continues when the log is replaced.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
-/// How the history stands.
+/// The state of the history.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HistoryStatus {
     /// Segments of the log before this one may be removed.
@@ -99,7 +99,7 @@ impl Follower {
         self.open = None;
         let (since, _) = *self.failing.get_or_insert_with(|| {
             let error = error.with_cause();
-            tracing::error!(%error, "history: cannot be written; events are delivered meanwhile");
+            tracing::error!(%error, "history: cannot be written; events are still delivered");
             (Instant::now(), now)
         });
         status.fault = Some(error.with_cause());
@@ -157,7 +157,7 @@ impl Follower {
             .and_then(|()| database.drop_unknown(waiting))
             .and_then(|()| database.checkpoint());
         if let Err(error) = finished {
-            tracing::warn!(%error, "history: checkpoint failed; a power cut may lose events of it");
+            tracing::warn!(%error, "history: checkpoint failed; a power cut may remove events");
         }
         *tail = Tail::new(self.log.clone(), Position::default());
     }
@@ -215,8 +215,8 @@ impl Follower {
     }
 }
 
-/// Writes what follows in the log as one batch; says whether more may follow. One for all changes
-/// of a second costs less than several: most of its cost is the index pages it changes.
+/// Writes the next part of the log as one batch; returns whether more may follow. One for a whole
+/// second costs less than several: most of its cost is the index pages that it changes.
 fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result<bool, Error> {
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;

@@ -1,6 +1,6 @@
-//! What outlives the process: events until the broker has acknowledged them, the last states of
-//! devices and what else a restart needs, in the log; every event for later questions, in the
-//! history.
+//! Data that survives the process. The log holds events until the broker has acknowledged them, the
+//! last states of devices, and what else a restart needs; the history holds every event for later
+//! queries.
 
 mod error;
 mod event;

@@ -1,4 +1,4 @@
-//! The observer: writes what the bridge has observed into the history's tables of spans.
+//! The observer: writes the bridge's observations into the history's tables of spans.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Observer {
         if is_implausible && self.reports_clock {
             let (until, state) =
                 (self.tracker.newest().timestamp(), "availability is not recorded");
-            tracing::warn!(%until, "the wall clock is earlier than what is recorded; {state}");
+            tracing::warn!(%until, "the wall clock is earlier than the recorded times; {state}");
         }
         self.reports_clock = !is_implausible;
         if self.tracker.rows().len() > ROWS_MAX {

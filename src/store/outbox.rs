@@ -1,8 +1,8 @@
 //! The outbox: events from their recording until the broker has acknowledged them.
 //!
 //! It keeps the order of each subject: at most one event of a subject is in flight. It is bounded:
-//! when it is full, the oldest event is dropped, and the next event of its subject carries the
-//! number of lost ones. What changes is added to a batch, which has to be written to the log.
+//! when it is full, the oldest event is dropped, and the next event of its subject contains the
+//! number of lost ones. Changes are added to a batch, which has to be written to the log.
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +35,7 @@ pub(crate) struct Outbox {
     queues: HashMap<Subject, Queue>,
     /// The first events of subjects with none in flight.
     ready: BTreeSet<u64>,
-    /// Those of them that may not be sent yet; nothing asks again before [`Outbox::release`].
+    /// Those of them that may not be sent yet; checked again by [`Outbox::release`].
     held: BTreeSet<u64>,
     bytes: usize,
     dropped: u64,
@@ -115,7 +115,7 @@ impl Outbox {
     }
 
     /// The oldest event that may be sent, with the number of those lost before it; it is in flight
-    /// from now on. One that may not be sent is asked about again after [`Outbox::release`].
+    /// from now on. One that may not be sent is checked again after [`Outbox::release`].
     pub(crate) fn next(&mut self, may_be_sent: impl Fn(&Subject) -> bool) -> Option<(&Event, u64)> {
         let id = loop {
             let id = self.ready.pop_first()?;
@@ -130,7 +130,7 @@ impl Outbox {
         Some((event, *lost))
     }
 
-    /// Events that could not be sent may be asked about again.
+    /// Events that could not be sent are checked again.
     pub(crate) fn release(&mut self) {
         self.ready.append(&mut self.held);
     }

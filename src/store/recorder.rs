@@ -1,8 +1,8 @@
 //! The recorder: a thread that copies events from the log to the history.
 //!
-//! It follows the log's files, so the event loop hands nothing over and never waits for it, and no
-//! event is missing after a kill: the history stores how far it has read. Segments that it has not
-//! read stay in the log, unless the history cannot be written for a minute.
+//! It follows the log's files, so the event loop passes no data and never waits for it, and no
+//! event is missing after a kill: the history stores the position of its reader. Unread segments
+//! stay in the log, unless the history cannot be written for a minute.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -139,7 +139,7 @@ impl Recorder {
         }
     }
 
-    /// How the history stands.
+    /// The state of the history.
     pub(crate) fn status(&self) -> Arc<HistoryStatus> {
         Arc::clone(&self.shared.lock().status)
     }

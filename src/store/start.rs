@@ -1,4 +1,5 @@
-//! The start of the store: which log continues, and what is recorded before another replaces it.
+//! The start of the store: which log continues, and what is recorded before another one replaces
+//! it.
 
 use std::path::PathBuf;
 
@@ -72,7 +73,7 @@ pub(crate) fn start(settings: &Settings, now: Moment) -> Result<Started, StoreEr
     Ok(Started { dir, recorder, content, recovery })
 }
 
-/// Gives up the log, if it was to continue.
+/// Discards the log, if it was to continue.
 fn end_chain(recovery: &mut Recovery, from: Option<String>, reason: String) {
     let ended = Recovery::NewChain { from, reason: Some(reason) };
     if let Recovery::Continue(log) = std::mem::replace(recovery, ended) {

@@ -1,4 +1,4 @@
-//! The state directory: created where it is missing, and used by one process at a time.
+//! The state directory: created if it is missing, and used by one process at a time.
 //!
 //! The lock ends with the process. A directory can be removed, moved or mounted over while it is
 //! locked; then another one is at its path.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-/// Only the service reads what it remembers.
+/// Only the service can read its files.
 const MODE: u32 = 0o700;
 /// The file that is locked.
 const LOCK: &str = "lock";

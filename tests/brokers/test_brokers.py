@@ -29,7 +29,7 @@ VERSIONS = {"3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 DEADLINE_S = 150
 
 # (broker, version, check): what it does instead, as the page says it.
-SILENT = "drops a forbidden message without a word, so that the bridge cannot report it"
+SILENT = "drops a forbidden message without an error, so the bridge cannot report it"
 KNOWN = {
     ("mosquitto", "3.1.1", "access list"): SILENT,
     ("RabbitMQ", "3.1.1", "retained"): "keeps retained messages for exact topics only: a client that "

@@ -1,4 +1,4 @@
-//! `gsdk2mqtt check --connect`: what it finds, beside real brokers and simulated gateways.
+//! `gsdk2mqtt check --connect` with real brokers and simulated gateways.
 
 mod forms;
 mod remedies;
@@ -17,13 +17,13 @@ use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::watcher::{Watcher, retained};
 use crate::harness::{patiently, simulator};
 
-/// A configuration to be checked.
+/// A configuration for the check.
 struct Site {
     dir: TempDir,
     text: String,
 }
 
-/// What came of a check.
+/// The result of a check.
 struct Checked {
     code: i32,
     out: String,
@@ -77,7 +77,7 @@ async fn check(file: PathBuf) -> Checked {
 }
 
 impl Checked {
-    /// The one line that begins and goes on like this.
+    /// The only line with this begin and content.
     fn line(&self, level: &str, like: &str) -> &str {
         let found = self
             .out
@@ -160,7 +160,7 @@ async fn a_gateways_certificate_is_reported_with_its_remedy_and_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateways_age_and_what_it_does_not_permit_are_reported() {
+async fn a_gateways_api_version_and_forbidden_calls_are_reported() {
     let broker = Mosquitto::start("").await;
     for (packages, words) in [(Packages::Gsdk, "from V1.5 on"), (Packages::Bare, "before V1.5")] {
         let gateway = Simulator::start(Settings { packages, ..Settings::fast(1) }).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_gateways_age_and_what_it_does_not_permit_are_reported() {
         assert!(line.contains("not you"), "{line}");
 
         gateway.control().apply_fault(&Fault::fail("GetDeviceList", code, "not you"));
-        let remedy = "in the gateway's own configuration";
+        let remedy = "in the gateway's configuration";
         site.check().await.fails(&["not you", remedy], "gateways.lobby.address");
     }
 }
@@ -191,14 +191,14 @@ async fn a_clock_that_is_wrong_is_a_warning() {
     for (skew, words) in [(120, "ahead of"), (-120, "behind")] {
         control.apply_fault(&Fault::ClockSkew { seconds: skew });
         let site = Site::plain(broker.port).gateway(&gateway, "");
-        let tells = async {
+        let reports = async {
             loop {
                 control.apply_fault(&Fault::Repeat { devices: id.into() });
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
         let checked = patiently("the check ends", async {
-            tokio::select! { checked = site.check() => checked, () = tells => unreachable!() }
+            tokio::select! { checked = site.check() => checked, () = reports => unreachable!() }
         });
         let checked = checked.await;
         checked.is_fine();
@@ -211,7 +211,7 @@ async fn a_clock_that_is_wrong_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_does_not_permit_is_reported() {
+async fn forbidden_topics_are_reported() {
     let gateway = simulator(1).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), "user gsdk2mqtt\ntopic readwrite gsdk/bridge/#\n")
@@ -222,7 +222,7 @@ async fn what_the_broker_does_not_permit_is_reported() {
     let checked = site.check().await;
     checked.fails(&["gsdk/lobby/response/check", "not_authorized", "access list"], "mqtt.username");
 
-    // The access list is the cause of everything; whether messages are retained is not known.
+    // The access list is the only cause; whether messages are retained is unknown.
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), "topic read nothing\n").unwrap();
     let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
@@ -248,7 +248,7 @@ async fn what_the_broker_does_not_permit_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_mqtt_3_1_1_does_not_report_is_tried_or_said_to_be_unknown() {
+async fn limits_that_mqtt_3_1_1_does_not_announce_are_tested_or_unknown() {
     let gateway = simulator(1).await;
     let v311 = "protocol = \"3.1.1\"";
     let broker = Mosquitto::start("").await;
@@ -303,7 +303,7 @@ async fn a_state_directory_that_cannot_be_had_fails_and_nothing_is_made() {
     let site = Site::plain(broker.port).gateway(&gateway, "");
     let checked = site.check().await;
     checked.is_fine();
-    checked.line("ok", "will be made at the first start");
+    checked.line("ok", "will be created at the first start");
     assert!(!site.dir.path().join("state").exists());
 
     let mut below_a_file = Site::plain(broker.port).gateway(&gateway, "");

@@ -1,4 +1,4 @@
-//! `gsdk2mqtt demo` as a new user sees it: what it prints, and outside clients of its servers.
+//! `gsdk2mqtt demo` from outside: its output, and clients of its servers.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -47,8 +47,8 @@ async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
     assert!(status.success());
     let mut printed = String::new();
     demo.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    // Which doors connect before the bridge watches is chance, so it is asked for the one that was
-    // seen from outside.
+    // Which doors connect before the bridge observes them is random, so the request is for the one
+    // that was seen from outside.
     let name = event["name"].as_str().unwrap();
     let drop = printed.lines().find(|line| line.contains(name) && line.contains("disconnected"));
     assert!(drop.is_some(), "{name} in {printed}");
@@ -108,9 +108,9 @@ async fn prints(line: &str, expected: &str) {
     assert_eq!(found, Ok(()), "{expected} from {line}");
 }
 
-/// The status page comes first, and each printed command works as it is, from any folder.
+/// The status page is first, and each printed command works unchanged, from any folder.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_prints_comes_in_order_and_works_when_pasted() {
+async fn its_output_is_in_order_and_printed_commands_work() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().join("it's a folder");
     std::fs::create_dir(&folder).unwrap();
@@ -150,7 +150,7 @@ async fn what_it_prints_comes_in_order_and_works_when_pasted() {
     assert!(status.success());
 }
 
-/// Types as on the wire in `state`, products' names for Home Assistant.
+/// G-SDK type names in `state`, product names for Home Assistant.
 #[tokio::test(flavor = "multi_thread")]
 async fn its_doors_have_names_and_types_soon_after_the_start() {
     let folder = tempfile::tempdir().unwrap();

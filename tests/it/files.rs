@@ -14,7 +14,7 @@ use crate::harness::{LOOK_EVERY, PATIENCE, patiently, simulator};
 
 const FILE_MISSING: &str = "gsdk_degraded{reason=\"file_missing\"}";
 
-/// A file that no read comes back from: a named pipe without a writer.
+/// A file whose read never returns: a named pipe without a writer.
 fn named_pipe(dir: &Path) -> PathBuf {
     let path = dir.join("pipe");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -33,13 +33,13 @@ fn unusable_files(dir: &TempDir) -> Vec<(PathBuf, &'static str)> {
     ]
 }
 
-/// Runs the program to its end, and fails where that takes too long.
+/// Runs the program to its end, and fails if that takes too long.
 fn run(args: &[&str]) -> Output {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut command = Command::new("timeout");
     command.arg(PATIENCE.as_secs().to_string()).arg(PROGRAM).args(args).env_remove("RUST_LOG");
     let out = command.output().unwrap();
-    assert!(begun.elapsed() < PATIENCE, "{args:?} hangs");
+    assert!(started.elapsed() < PATIENCE, "{args:?} hangs");
     out
 }
 
@@ -77,10 +77,10 @@ fn check_names_a_file_that_blocks_or_has_no_end_and_exits_with_1() {
         let text = format!("[gateways.lobby]\naddress = \"127.0.0.1\"\nca_file = {file:?}\n");
         std::fs::write(&config, text).unwrap();
         let out = run(&["check", "--config", config.to_str().unwrap()]);
-        let told = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(1), "{told}");
-        assert!(told.contains("config.toml:3: gateways.lobby.ca_file: "), "{told}");
-        assert!(told.contains(words), "{words} in {told}");
+        let reported = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{reported}");
+        assert!(reported.contains("config.toml:3: gateways.lobby.ca_file: "), "{reported}");
+        assert!(reported.contains(words), "{words} in {reported}");
     }
 }
 
@@ -94,8 +94,11 @@ async fn system_roots_that_block_or_have_no_end_are_an_error_and_the_rest_works(
             .environment("SSL_CERT_FILE", file.to_str().unwrap())
             .environment("GSDK2MQTT_MQTT__URL", &format!("mqtts://127.0.0.1:{}", free_port()))
             .start();
-        let told = not_ready(&bridge, words).await;
-        assert!(told.contains("SSL_CERT_FILE") && told.contains("mqtt.ca_file"), "{told}");
+        let reported = not_ready(&bridge, words).await;
+        assert!(
+            reported.contains("SSL_CERT_FILE") && reported.contains("mqtt.ca_file"),
+            "{reported}"
+        );
         assert!(bridge.memory() < 200 << 20, "{} bytes in use", bridge.memory());
     }
 }
@@ -114,7 +117,7 @@ async fn a_ca_file_with_a_byte_order_mark_is_used() {
     bridge.is_ready().await;
 }
 
-/// A broker that asks for a user's password, and the folder of its password file.
+/// A broker that requires a password, and the folder of its password file.
 async fn broker_with_password(password: &str) -> (Mosquitto, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_owned();
@@ -135,7 +138,7 @@ fn bridge_with(broker: &Mosquitto, file: &Path, gateway: &Simulator) -> Bridge {
     Setup::new(broker.port, &keys).gateway("lobby", gateway, "").start()
 }
 
-/// What `/readyz` says once it names this.
+/// The body of `/readyz` once it contains this.
 async fn not_ready(bridge: &Bridge, words: &str) -> String {
     patiently(words, async {
         loop {
@@ -173,27 +176,30 @@ async fn a_changed_password_file_is_used_at_the_next_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_password_file_is_waited_for_and_nothing_connects_without_it() {
-    // This broker would take a client without a password.
+async fn without_its_password_file_the_bridge_waits_and_does_not_connect() {
+    // This broker would accept a client without a password.
     let broker = Mosquitto::start("allow_anonymous true").await;
     let (dir, gateway) = (tempfile::tempdir().unwrap(), simulator(1).await);
     let file = dir.path().join("password");
     let bridge = bridge_with(&broker, &file, &gateway);
     for _ in 0..3 {
-        let told = not_ready(&bridge, "mqtt.password_file").await;
-        assert!(told.contains(&file.display().to_string()), "{told}");
-        assert!(told.contains("does not exist"), "{told}");
+        let reported = not_ready(&bridge, "mqtt.password_file").await;
+        assert!(reported.contains(&file.display().to_string()), "{reported}");
+        assert!(reported.contains("does not exist"), "{reported}");
     }
     let config = bridge.config_file();
     let out = run(&["check", "--config", config.to_str().unwrap()]);
-    let told = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(1), "{told}");
-    assert!(told.contains("mqtt.password_file: the file"), "{told}");
+    let reported = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{reported}");
+    assert!(reported.contains("mqtt.password_file: the file"), "{reported}");
     let out = run(&["check", "--connect", "--config", config.to_str().unwrap()]);
-    let told = String::from_utf8(out.stdout).unwrap();
-    assert_eq!(out.status.code(), Some(1), "{told}");
-    let failed = told.lines().find(|line| line.starts_with("fail  broker")).unwrap();
-    assert!(failed.contains("does not exist") && failed.ends_with("mqtt.password_file]"), "{told}");
+    let reported = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{reported}");
+    let failed = reported.lines().find(|line| line.starts_with("fail  broker")).unwrap();
+    assert!(
+        failed.contains("does not exist") && failed.ends_with("mqtt.password_file]"),
+        "{reported}"
+    );
     assert!(!broker.log().contains("gsdk2mqtt_gsdk_bridge"), "{}", broker.log());
     assert_eq!(bridge.metric(FILE_MISSING).await, Some(1.0));
     std::fs::write(&file, "secret\n").unwrap();
@@ -210,8 +216,8 @@ async fn a_gateways_missing_ca_file_is_named_in_readyz_until_it_is_there() {
     let bridge = setup.gateway_at("lobby", gateway.address(), &file, "").start();
     bridge.is_ready().await;
     let (_, body) = bridge.get("/readyz").await;
-    let told: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let degraded = &told["degraded"][0];
+    let reported: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let degraded = &reported["degraded"][0];
     assert_eq!(degraded["reason"], "file_missing", "{body}");
     let message = degraded["message"].as_str().unwrap();
     for words in ["gateways.lobby.ca_file", file.to_str().unwrap(), "does not exist"] {
@@ -244,9 +250,9 @@ fn check_names_a_password_file_that_holds_no_password() {
     ] {
         std::fs::write(&file, content).unwrap();
         let out = run(&["check", "--config", config.to_str().unwrap()]);
-        let told = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(1), "{told}");
-        assert!(told.contains("config.toml:3: mqtt.password_file: "), "{told}");
-        assert!(told.contains(words), "{words} in {told}");
+        let reported = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{reported}");
+        assert!(reported.contains("config.toml:3: mqtt.password_file: "), "{reported}");
+        assert!(reported.contains(words), "{words} in {reported}");
     }
 }

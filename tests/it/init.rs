@@ -1,4 +1,4 @@
-//! `gsdk2mqtt init`, by options and in a terminal, beside real brokers and simulated gateways.
+//! `gsdk2mqtt init`, by options and in a terminal, with real brokers and simulated gateways.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ async fn options_alone_write_a_configuration_that_check_accepts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_goes_to_a_file_of_its_own_that_only_its_owner_reads() {
+async fn a_password_is_written_to_a_separate_file_that_only_its_owner_can_read() {
     let lines = "allow_anonymous false\npassword_file {dir}/passwords";
     let site = Site::with(simulator(1).await, lines).await;
     std::fs::write(site.path("secret"), "hunter2 ü\n").unwrap();
@@ -159,7 +159,7 @@ async fn a_password_goes_to_a_file_of_its_own_that_only_its_owner_reads() {
     }
     assert_eq!(site.check().await.code, 0);
 
-    // A wrong one is told at once, and nothing is written.
+    // A wrong one is reported at once, and nothing is written.
     std::fs::remove_dir_all(site.path("etc")).unwrap();
     std::fs::write(site.path("secret"), "wrong").unwrap();
     let ran = init(&site.changed("--mqtt-username", &login)).await;
@@ -251,7 +251,7 @@ async fn a_certificate_is_trusted_only_by_its_file_or_its_confirmed_fingerprint(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_name_in_the_certificate_is_asked_for_or_taken_by_default() {
+async fn the_name_in_the_certificate_is_prompted_for_or_used_by_default() {
     let settings = Settings { certificate: CertificateKind::DnsOnly, ..Settings::fast(1) };
     let site = Site::with(Simulator::start(settings).await.unwrap(), "").await;
     let ran = init(&site.options()).await;
@@ -263,7 +263,7 @@ async fn the_name_in_the_certificate_is_asked_for_or_taken_by_default() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_is_added_and_comments_stay() {
+async fn a_gateway_is_added_and_comments_are_preserved() {
     let site = Site::new().await;
     assert_eq!(init(&site.options()).await.code, 0);
     let before = site.text().replace("[mqtt]", "# our broker\n[mqtt]");
@@ -358,7 +358,7 @@ async fn a_master_is_described_by_options_and_in_a_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_is_asked_each_answer_is_tried_at_once_and_a_wrong_one_asked_for_again() {
+async fn a_terminal_has_prompts_answers_are_tested_at_once_and_wrong_ones_prompted_again() {
     let lines = "allow_anonymous false\npassword_file {dir}/passwords";
     let site = Site::with(simulator(2).await, lines).await;
     let line = format!("{PROGRAM} init --output {}", site.output().display());

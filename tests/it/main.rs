@@ -1,4 +1,5 @@
-//! The integration tests: one binary, a module for each room; `harness` starts what they need.
+//! The integration tests: one binary with a module for each subject; `harness` starts what they
+//! need.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bridge;

@@ -62,7 +62,7 @@ async fn wait_for<T>(
 ) -> T {
     patiently(what, async {
         loop {
-            let event = session.next().await.expect("the session goes on");
+            let event = session.next().await.expect("the session continues");
             if let Some(found) = wanted(event) {
                 return found;
             }
@@ -146,7 +146,7 @@ async fn mqtt_3_1_1_publishes_and_receives_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_it_comes_later() {
+async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_sent_later() {
     let broker = Mosquitto::start("").await;
     let mut session = spawn(settings(broker.port, Protocol::V5));
     let mut connection = connected(&mut session).await.connection;

@@ -1,4 +1,4 @@
-//! What packagers take from the program: completions and manual pages.
+//! Output for packagers: completions and manual pages.
 
 use std::process::{Command, Output};
 

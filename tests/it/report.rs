@@ -1,5 +1,5 @@
-//! `gsdk2mqtt report` and `history` from outside: what a bridge recorded through a door that was
-//! down, a kill, and a gateway that was lost.
+//! `gsdk2mqtt report` and `history` from outside: the record of a door that was disconnected, a
+//! kill, and a lost gateway.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -34,7 +34,7 @@ fn text(config: &Path, words: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
-/// Asks for a report until it is as it has to be: what is observed is written once a second.
+/// Requests a report until it is as expected: observations are written once a second.
 async fn until(bridge: &Bridge, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     patiently(what, async {
         loop {
@@ -74,7 +74,7 @@ fn between_s(from: &Value, to: &Value) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_says_what_was_observed_and_what_was_not() {
+async fn a_report_distinguishes_observed_and_unobserved_time() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let mut gateway = Gateway::start(3).await;
@@ -91,7 +91,7 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     bridge.is_ready().await;
     let door = *gateway.statuses().await.keys().next().unwrap();
 
-    // A door is down for a time that its events tell.
+    // A door is down for a time that is known from its events.
     watcher.clear();
     let order = async |fault: &Fault| {
         let fault = serde_json::to_string(fault).unwrap();
@@ -122,7 +122,7 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     let restarted = killed(&mut bridge, door, &before).await;
     let unobserved_s = seconds(row(&restarted, door), "unobserved_s");
 
-    // The gateway is lost: its doors are not observed, and that is the gateway's outage.
+    // The gateway is lost: its doors are not observed, and the outage is the gateway's.
     gateway.kill();
     let unreachable = "gsdk/lobby/event/unreachable";
     watcher.see("it is lost", |seen| seen.topic == unreachable && !seen.retained).await;
@@ -148,7 +148,8 @@ async fn a_report_says_what_was_observed_and_what_was_not() {
     assert!(stderr.contains("/state/history.db (no answer from http://127.0.0.1:"), "{stderr}");
 }
 
-/// Kills the bridge, whose report says so while it does not run and after; with that report.
+/// Kills the bridge; its report contains this, while it does not run and later. Returns that
+/// report.
 async fn killed(bridge: &mut Bridge, door: u32, before: &Value) -> Value {
     bridge.kill();
     let killed = std::time::Instant::now();
@@ -171,7 +172,7 @@ async fn killed(bridge: &mut Bridge, door: u32, before: &Value) -> Value {
     restarted
 }
 
-/// The forms of the report, and what is wrong in questions.
+/// The formats of the report, and wrong options.
 fn forms(config: &Path, door: u32) {
     let door = door.to_string();
     let (code, table, stderr) = text(config, &["--last", "1h"]);
@@ -187,7 +188,7 @@ fn forms(config: &Path, door: u32) {
     assert!(csv.starts_with(head), "{csv}");
     assert!(csv.contains("\r\nlobby,7,<b>=1+1</b>,2") && csv.ends_with("\r\n"), "{csv}");
 
-    // No month of no data is 0 %.
+    // A month without data is not 0 %.
     let earlier = json(config, &["--month", "2020-01"]);
     assert_eq!(
         (&earlier["complete"], &earlier["total"]["availability"]),
@@ -237,7 +238,7 @@ fn forms(config: &Path, door: u32) {
     assert!(std::fs::read_to_string(file).unwrap().ends_with("</html>\n"));
 }
 
-/// The same figures over HTTP, in pages, and what is wrong in questions.
+/// The same figures over HTTP, in pages, and wrong parameters.
 async fn api(bridge: &Bridge, door: u32) {
     let ask = async |query: &str| {
         let (status, body) = bridge.get(&format!("/api/v1/availability?{query}")).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
-/// A socket in place of the service manager's; what `NOTIFY_SOCKET` names.
+/// A socket in place of the service manager's, for `NOTIFY_SOCKET`.
 pub(crate) struct Manager(UnixDatagram);
 
 impl Manager {
@@ -18,7 +18,7 @@ impl Manager {
         Self(UnixDatagram::bind(path).unwrap())
     }
 
-    /// The next notification, if one comes within this time.
+    /// The next notification, if there is one within this time.
     pub(crate) async fn notified(&self, within: Duration) -> Option<String> {
         let mut datagram = [0; 256];
         let length = timeout(within, self.0.recv(&mut datagram)).await.ok()?.unwrap();

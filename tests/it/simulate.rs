@@ -6,10 +6,10 @@ use crate::harness::bridge::PROGRAM;
 use crate::harness::eventually;
 use crate::harness::mosquitto::free_port;
 
-/// Aim: nobody has to read what it says at its start. Method: its stdout is a pipe that is closed
-/// already, and a call is made all the same.
+/// Aim: its first output need not be read. Method: its stdout is a pipe that is closed
+/// already, and a call succeeds nevertheless.
 #[tokio::test]
-async fn it_serves_whoever_reads_what_it_says() {
+async fn it_runs_with_and_without_a_reader_of_its_output() {
     let dir = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     let (reader, stdout) = std::io::pipe().unwrap();

@@ -1,5 +1,5 @@
-//! What has to be true of the answers to requests (contract, section 4): each request that reached
-//! the bridge gets one, in time, on its connection and its topic, with the code that it deserves.
+//! Checks the responses to requests (docs/commands.md): each request that reached the bridge has
+//! one, in time, on its connection and its topic, with the correct code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::request::{Expect, Owner, RATE};
 use crate::schedule::Schedule;
 use crate::storage::StoredEvent;
 
-/// How long after its own deadline a change may still be verified, and its answer be under way.
+/// How long after its own deadline a change may still be verified, and its response be in flight.
 const GRACE: Duration = Duration::from_secs(15);
 /// In which a request without change and without a deadline is answered.
 const READ_WITHIN: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ const NOT_RUN: [&str; 7] = [
 pub(crate) struct Answer {
     pub(crate) at: Duration,
     connection: u64,
-    /// The process of the bridge that gave it.
+    /// The process of the bridge that sent it.
     process: usize,
     topic: String,
     pub(crate) value: Value,
@@ -48,7 +48,7 @@ pub(crate) struct Answer {
 /// The answers of a run.
 pub(crate) struct Answers(Vec<Answer>);
 
-/// What an answer and its request have in common.
+/// The common fields of a response and its request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Transaction(u64),
@@ -115,7 +115,7 @@ impl Answers {
             };
             let Sent { request, connection, .. } = &shown.sent[at];
             let was_refused = shown.impaired.iter().any(|it| it.refused);
-            // One that is ready later is sent on the connection that there is then.
+            // A response that is ready later is sent on the connection of that time.
             let fits = connection.is_some_and(|connection| connection <= answer.connection)
                 && (answer.topic == request.answer_topic(schedule.protocol)
                     || (was_refused && answer.topic == request.own_topic()))
@@ -138,7 +138,7 @@ impl Answers {
         self.0.iter().filter(fits).collect()
     }
 
-    pub(crate) fn judge(&self, schedule: &Schedule, shown: &Shown, wrong: &mut Vec<String>) {
+    pub(crate) fn check(&self, schedule: &Schedule, shown: &Shown, wrong: &mut Vec<String>) {
         let mut groups: BTreeMap<Key, (Vec<&Sent>, Vec<&Answer>)> = BTreeMap::new();
         for sent in shown.sent.iter().filter(|sent| sent.request.expect != Expect::Ignored) {
             if sent.connection.is_none() {
@@ -172,7 +172,7 @@ impl Answers {
             for answer in answers {
                 let deserved = |sent: &&&Sent| self.is_deserved(answer, sent, shown, schedule);
                 match sends.iter().find(deserved) {
-                    None => wrong.push(format!("not what was asked for: {sends:?} {answer:?}")),
+                    None => wrong.push(format!("not as requested: {sends:?} {answer:?}")),
                     Some(sent) => content(answer, sent, shown, wrong),
                 }
             }
@@ -229,9 +229,9 @@ impl Answers {
             && (request.changes() || !answer.is_replayed())
     }
 
-    /// Whether so much was sent that a request may be refused for it.
+    /// Whether the number of requests permits a refusal.
     fn is_busy(&self, sent: &Sent, shown: &Shown) -> bool {
-        // What was held up arrives all at once.
+        // Delayed requests arrive all at once.
         let impaired = shown.impaired.iter().filter(|it| it.from <= sent.at).map(|it| it.until);
         let since = sent.at.saturating_sub(Duration::from_secs(2));
         if impaired.max().is_some_and(|until| until >= since) {
@@ -271,7 +271,7 @@ fn is_refused(answer: &Answer, code: &str) -> bool {
     [code, "rate_limited"].contains(&answer.code())
 }
 
-/// By when a request has to be answered; `None` where it may be lost with its connection.
+/// The deadline of a response; `None` if it may be lost with its connection.
 fn due(sent: &Sent, schedule: &Schedule, shown: &Shown) -> Option<Duration> {
     let request = &sent.request;
     let end = shown.processes.last().map_or(Duration::MAX, |last| last.until);
@@ -360,7 +360,7 @@ fn history(answer: &Answer, sent: &Sent, owner: Owner, shown: &Shown, wrong: &mu
     }
 }
 
-/// The devices are as the gateway's list had them, if that did not change meanwhile.
+/// The devices equal the gateway's list, if that did not change meanwhile.
 fn devices(answer: &Answer, sent: &Sent, at: usize, shown: &Shown, wrong: &mut Vec<String>) {
     let truth = &shown.truth[at];
     let index = |at: Duration| truth.partition_point(|(from, _)| *from <= at);
@@ -374,8 +374,8 @@ fn devices(answer: &Answer, sent: &Sent, at: usize, shown: &Shown, wrong: &mut V
         let id = u32::try_from(row["device_id"].as_u64()?).ok()?;
         Some((id, i32::try_from(row["status_code"].as_i64()?).ok()?))
     };
-    let told: BTreeMap<u32, i32> = rows.iter().filter_map(row).collect();
-    if told != *list || rows.len() != list.len() {
-        wrong.push(format!("the list has {list:?}, the answer {told:?}: {sent:?}"));
+    let reported: BTreeMap<u32, i32> = rows.iter().filter_map(row).collect();
+    if reported != *list || rows.len() != list.len() {
+        wrong.push(format!("the list has {list:?}, the answer {reported:?}: {sent:?}"));
     }
 }

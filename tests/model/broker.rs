@@ -1,6 +1,6 @@
-//! A small MQTT broker in the model's network, which keeps all it was given.
+//! A small MQTT broker in the model's network, which keeps all messages.
 //!
-//! Its faults are in `Mood`.
+//! Its faults are in `Condition`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,12 +24,12 @@ use crate::mqtt::{Protocol, accepted, outgoing};
 /// Packets that may wait for one client.
 const WAITING_MAX: usize = 100_000;
 
-/// A message that the broker took: what a subscriber of everything sees.
+/// A message that the broker accepted: a subscriber of everything receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Since the run began, in microseconds.
     pub(crate) at_us: u128,
-    /// The connection on which it came, or whose will it is.
+    /// The connection on which it was received, or whose last will it is.
     pub(crate) connection: u64,
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
@@ -45,18 +45,18 @@ impl Seen {
 
 /// How the broker behaves.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Mood {
+pub(crate) struct Condition {
     /// It reads nothing.
-    pub(crate) deaf: bool,
-    /// It takes messages and acknowledges none.
-    pub(crate) mute: bool,
-    /// It takes no message, and says so; with MQTT 3.1.1 it can only close the connection.
+    pub(crate) reads_nothing: bool,
+    /// It accepts messages and acknowledges none.
+    pub(crate) acknowledges_nothing: bool,
+    /// It refuses messages; with MQTT 3.1.1 it can only close the connection.
     pub(crate) refuses: bool,
 }
 
 #[derive(Default)]
 struct State {
-    mood: Mood,
+    condition: Condition,
     retained: BTreeMap<String, Bytes>,
     clients: BTreeMap<String, Client>,
     connections: u64,
@@ -104,7 +104,7 @@ impl Broker {
         });
     }
 
-    /// Its process is gone at once; no will is published.
+    /// Its process ends at once; no last will is published.
     pub(crate) async fn kill(&mut self, network: &model::Network, forgets: bool) {
         network.kill(self.address, model::Side::Server);
         self.tasks.shutdown().await;
@@ -118,8 +118,8 @@ impl Broker {
         }
     }
 
-    pub(crate) fn mood(&self, change: impl FnOnce(&mut Mood)) {
-        change(&mut self.shared.state.lock().unwrap().mood);
+    pub(crate) fn set_condition(&self, change: impl FnOnce(&mut Condition)) {
+        change(&mut self.shared.state.lock().unwrap().condition);
         self.shared.mended.notify_waiters();
     }
 
@@ -226,12 +226,12 @@ impl<S: AsyncReadExt + Unpin> Reader<S> {
 }
 
 impl Shared {
-    async fn wait_while(&self, wrong: impl Fn(&Mood) -> bool) {
+    async fn wait_while(&self, wrong: impl Fn(&Condition) -> bool) {
         loop {
             let mended = self.mended.notified();
             tokio::pin!(mended);
             mended.as_mut().enable();
-            if !wrong(&self.state.lock().unwrap().mood) {
+            if !wrong(&self.state.lock().unwrap().condition) {
                 return;
             }
             mended.await;
@@ -242,7 +242,7 @@ impl Shared {
         let (read, write) = split(stream);
         let (protocol, patience) = (self.protocol, Duration::from_secs(10));
         let mut reader = Reader { protocol, stream: read, bytes: BytesMut::new(), patience };
-        self.wait_while(|mood| mood.deaf).await;
+        self.wait_while(|condition| condition.reads_nothing).await;
         let Some(Packet::Connect(connect, will, _)) = reader.next().await else { return };
         reader.patience = Duration::from_millis(u64::from(connect.keep_alive) * 1_500);
         let (packets, to_send) = mpsc::channel(WAITING_MAX);
@@ -300,10 +300,10 @@ impl Shared {
     ) -> bool {
         let mut kept_back = Vec::new();
         loop {
-            self.wait_while(|mood| mood.deaf).await;
+            self.wait_while(|condition| condition.reads_nothing).await;
             let packet = tokio::select! {
                 biased;
-                () = self.wait_while(|mood| mood.mute), if !kept_back.is_empty() => {
+                () = self.wait_while(|it| it.acknowledges_nothing), if !kept_back.is_empty() => {
                     for packet in kept_back.drain(..) {
                         _ = packets.try_send(packet);
                     }
@@ -314,15 +314,15 @@ impl Shared {
             let Some(packet) = packet else { return false };
             match packet {
                 Packet::Publish(publish) => {
-                    assert_eq!(publish.qos, QoS::AtLeastOnce, "the contract says QoS 1");
+                    assert_eq!(publish.qos, QoS::AtLeastOnce, "QoS is 1");
                     let mut state = self.state.lock().unwrap();
                     let mut ack = PubAck::new(publish.pkid, None);
-                    match (state.mood.refuses, self.protocol) {
+                    match (state.condition.refuses, self.protocol) {
                         (true, Protocol::V5) => ack.reason = PubAckReason::QuotaExceeded,
                         (true, Protocol::V311) => return false,
                         (false, _) => state.take(self.began, connection, &publish),
                     }
-                    if state.mood.mute {
+                    if state.condition.acknowledges_nothing {
                         kept_back.push(Packet::PubAck(ack));
                     } else {
                         _ = packets.try_send(Packet::PubAck(ack));

@@ -1,6 +1,6 @@
-//! What has to be true of changes that clients ask for (contract, sections 4 and 7): each is made
-//! once, a repeat gets the stored answer, an interrupted one is reported and not resumed, and what
-//! was made is there again after a gateway has forgotten it.
+//! Checks the changes that clients request: each is made once, a repeat gets the stored response,
+//! an interrupted one is reported and not resumed, and its items are added again after a restart of
+//! the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::request::{Expect, Owner};
 use crate::schedule::Schedule;
 use crate::world::name_of;
 
-/// How long an answer is stored (contract, section 4), less what a request may be under way.
+/// How long an answer is stored, less what a request may be under way.
 const STORED_FOR: Duration = Duration::from_secs(280);
-/// A call whose outcome is not known may still reach the gateway within this time.
+/// A call with an unknown outcome may still reach the gateway within this time.
 const LATE: Duration = Duration::from_secs(60);
-/// Within which a process that is killed may have an answer under way.
+/// Within this time a killed process may have a response in flight.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// The window that never holds up an answer.
+/// The window that never delays a response.
 const WIDE_WINDOW: u16 = 100;
 
-/// The commands whose calls nothing else makes, and these calls.
+/// The commands whose calls no other command makes, and these calls.
 const CALLS: [(&[&str], &[&str]); 6] = [
     (&["disconnect"], &["Disconnect"]),
     (&["disconnect_all"], &["DisconnectAll"]),
@@ -36,7 +36,7 @@ const CALLS: [(&[&str], &[&str]); 6] = [
 const REMOVING: [&str; 4] =
     ["async/remove", "accept_filter/remove", "accept_filter/set", "accept_filter/allow_all"];
 
-/// A change as one process of the bridge got it, with its repeats.
+/// A change as received by one process of the bridge, with its repeats.
 struct Change<'a> {
     gateway: usize,
     process: usize,
@@ -56,20 +56,20 @@ impl Change<'_> {
         !all_refused && !matches!(self.sends[0].request.expect, Expect::Refused(_))
     }
 
-    /// Its result where the gateway has answered.
+    /// Its result if the gateway has answered.
     fn result(&self) -> Option<&str> {
         let done = self.answers.iter().map(|answer| answer.code());
         done.into_iter().find(|code| ["ok", "partial"].contains(code))
     }
 
-    /// Whether it is known to be over, one way or the other.
+    /// Whether it has certainly ended.
     fn is_over(&self) -> bool {
         self.answers.len() >= self.sends.len()
             && self.answers.iter().all(|answer| answer.code() != "interrupted")
     }
 }
 
-pub(crate) fn judge(
+pub(crate) fn check(
     schedule: &Schedule,
     shown: &Shown,
     answers: &Answers,
@@ -83,7 +83,7 @@ pub(crate) fn judge(
         calls_are_asked_for(gateway, &changes, &shown.calls[gateway], wrong);
     }
     interruptions(schedule, shown, &changes, wrong);
-    Desired::after(schedule, shown, &changes).judge(schedule, shown, &changes, wrong);
+    Desired::after(schedule, shown, &changes).check(schedule, shown, &changes, wrong);
 }
 
 fn changes<'a>(shown: &'a Shown, answers: &'a Answers) -> Vec<Change<'a>> {
@@ -129,7 +129,7 @@ fn once(change: &Change<'_>, wrong: &mut Vec<String>) {
     }
 }
 
-/// A gateway sees each change that is asked for once, and no other.
+/// A gateway receives each requested change once, and no other.
 fn calls_are_asked_for(
     gateway: usize,
     changes: &[Change<'_>],
@@ -171,10 +171,10 @@ fn interruptions(
     }
     let is_of = |event: &Value, change: &Change<'_>| {
         let ids: BTreeSet<u64> = change.sends[0].request.device_ids().into_iter().collect();
-        let told = event["device_ids"].as_array().into_iter().flatten();
+        let named = event["device_ids"].as_array().into_iter().flatten();
         event["command"] == change.command()
             && event["gateway"] == name_of(change.gateway)
-            && told.filter_map(Value::as_u64).collect::<BTreeSet<_>>() == ids
+            && named.filter_map(Value::as_u64).collect::<BTreeSet<_>>() == ids
     };
     let ended = |change: &Change<'_>| &shown.processes[change.process];
     for (at, event) in reported.values() {
@@ -187,7 +187,7 @@ fn interruptions(
                 && is_open
                 && is_of(event, change)
         };
-        // A power cut may lose that it was reported.
+        // A power cut may remove the record of the report.
         let cuts = shown.processes.iter().filter(|it| it.end == End::PowerCut && it.until <= *at);
         let most = changes.iter().filter(may_be).count() * (1 + cuts.count());
         let same = reported.values().filter(|(other_at, other)| {
@@ -210,8 +210,8 @@ fn interruptions(
     }
 }
 
-/// Whether the kill of its process certainly came amid this change: the gateway had seen its call,
-/// and an answer would have been seen.
+/// Whether its process was certainly killed during this change: the gateway had received its call,
+/// and a response would have been received.
 fn was_amid(
     schedule: &Schedule,
     shown: &Shown,
@@ -221,7 +221,7 @@ fn was_amid(
     let Process { until, calls, .. } = &shown.processes[change.process];
     let sent = change.sends[0];
     let connection = sent.connection.and_then(|connection| shown.ended.get(&connection));
-    let was_heard = schedule.window == WIDE_WINDOW
+    let was_received = schedule.window == WIDE_WINDOW
         && connection.is_none_or(|ended| ended >= until)
         && shown.impaired.iter().all(|it| it.until < sent.at || it.from > *until);
     let Some((commands, methods)) =
@@ -243,7 +243,7 @@ fn was_amid(
             other.is_over() && other.answers.iter().all(|answer| answer.at + LATE < sent.at);
         other.may_have_run() && !is_before && other.sends[0].at < *until
     });
-    was_heard
+    was_received
         && change.sends.len() == 1
         && change.answers.is_empty()
         && sent.at + UNDER_WAY < *until
@@ -259,11 +259,11 @@ enum Item {
     AllowAll,
 }
 
-/// What is known of what clients want to be at the gateways.
+/// The known items that clients requested at the gateways.
 #[derive(Default)]
 struct Desired {
     known: BTreeMap<(usize, Item), bool>,
-    /// Not known again before this time.
+    /// Unknown until this time.
     uncertain: BTreeMap<(usize, Item), Duration>,
 }
 
@@ -310,7 +310,7 @@ impl Desired {
         desired
     }
 
-    fn judge(
+    fn check(
         &self,
         schedule: &Schedule,
         shown: &Shown,
@@ -360,7 +360,7 @@ impl Desired {
     }
 }
 
-/// What a change that was made leads to, as far as it can be said of these devices.
+/// The effect of a change, as far as it is known for these devices.
 fn effects(sent: &Sent, all: &[u64]) -> Vec<(Item, bool)> {
     let request = &sent.request;
     let ids = request.device_ids();

@@ -1,5 +1,4 @@
-//! What has to be true of the history after a run: it has every event that a subscriber saw, once,
-//! and no hole.
+//! Checks the history after a run: it has every event that a subscriber received, once, and no gap.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use crate::oracle::received;
 use crate::record::{Cut, Shown};
 use crate::storage::StoredEvent;
 
-/// Judges the history of a run.
-pub(crate) fn judge(shown: &Shown, wrong: &mut Vec<String>) {
+/// Checks the history of a run.
+pub(crate) fn check(shown: &Shown, wrong: &mut Vec<String>) {
     let published: BTreeMap<String, &Seen> = shown
         .seen
         .iter()
@@ -26,7 +25,7 @@ pub(crate) fn judge(shown: &Shown, wrong: &mut Vec<String>) {
         let has = |events: &BTreeMap<u64, StoredEvent>| {
             events.values().any(|stored| stored.payload == seen.payload)
         };
-        // What a slow network still carried after the cut was received before it.
+        // Messages that a slow network delivered after the cut were received before it.
         let made = serde_json::from_slice(&seen.payload).ok().and_then(|event| received(&event));
         let may_be_lost = |cut: &Cut| {
             let span = cut.from..=cut.until;

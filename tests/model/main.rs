@@ -1,8 +1,8 @@
 //! The model test: the whole bridge, gateways and a broker in one thread on a paused clock, with
-//! faults drawn from a seed. A seed that fails, fails again in the same way.
+//! faults drawn from a seed. A failing seed fails again in the same way.
 //!
-//! Each seed has a process of its own, since tokio counts runtimes for its random branches.
-//! `MODEL_SEED=7` plays one seed, `MODEL_SEEDS=5000` so many from 1 on (or from `MODEL_FIRST`);
+//! Each seed has its own process, because tokio counts runtimes for its random branches.
+//! `MODEL_SEED=7` runs one seed, `MODEL_SEEDS=5000` that many from 1 on (or from `MODEL_FIRST`);
 //! `MODEL_LOG=debug` shows the log of the one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,16 +30,16 @@ use record::Shown;
 use schedule::Schedule;
 use storage::StoredEvent;
 
-/// Seeds of `make test`; `make nightly` plays many more.
+/// Seeds of `make test`; `make nightly` runs many more.
 const SEEDS: u64 = 40;
-/// A seed that takes longer than this turns in circles.
+/// A seed that takes longer than this is in an endless loop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
 }
 
-/// Plays a seed in a process of its own.
+/// Runs a seed in a separate process.
 fn play(seed: u64) -> Output {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "one_seed_in_this_process", "--ignored", "--nocapture"])
@@ -71,20 +71,20 @@ fn play(seed: u64) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// The line in which a run tells what it was.
+/// The summary line of a run.
 fn summary(output: &Output) -> Option<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().find_map(|line| line.find("run: ").map(|at| line[at..].to_owned()))
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_is_a_lie_whatever_befalls() {
+fn nothing_is_lost_and_no_state_is_wrong_with_any_fault() {
     let first = number("MODEL_SEED").or_else(|| number("MODEL_FIRST")).unwrap_or(1);
     let count = match number("MODEL_SEED") {
         Some(_) => 1,
         None => number("MODEL_SEEDS").unwrap_or(SEEDS),
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let enough = AtomicBool::new(false);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
@@ -115,7 +115,7 @@ fn nothing_is_lost_and_nothing_is_a_lie_whatever_befalls() {
     }
     let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
     assert!(seeds.is_empty(), "of {count} seeds these failed: {seeds:?}");
-    println!("{count} seeds in {:?}", begun.elapsed());
+    println!("{count} seeds in {:?}", started.elapsed());
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_seed_plays_the_same_again() {
     }
 }
 
-/// What a subscriber saw and the history holds, as a number: all but what the certificates' dates
+/// A hash of the subscriber's messages and the history, except what the certificates' dates
 /// change.
 fn trace_of(shown: &Shown) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -164,10 +164,10 @@ fn one_seed_in_this_process() {
     if std::env::var_os("MODEL_LOG").is_some() {
         eprintln!("{schedule:#?}");
     }
-    // A thread of its own, since each begins with the same chance, whatever was before.
+    // A separate thread, because each begins with the same random state.
     let played = std::thread::scope(|scope| scope.spawn(|| world::play(seed, &schedule)).join());
     let shown = played.expect("the run ends");
-    let verdict = oracle::judge(&schedule, &shown);
+    let summary = oracle::check(&schedule, &shown);
     if let Ok(path) = std::env::var("MODEL_TRACE") {
         let lines = shown.seen.iter().map(|seen| format!("{seen:?}\n"));
         std::fs::write(path, lines.collect::<String>()).unwrap();
@@ -179,25 +179,25 @@ fn one_seed_in_this_process() {
         schedule.steps.len(),
         shown.cuts.len(),
         shown.seen.len(),
-        verdict.events,
-        verdict.repeats,
+        summary.events,
+        summary.repeats,
         shown.history.events.len(),
         shown.sent.len(),
-        verdict.answers,
+        summary.answers,
         trace_of(&shown)
     );
     let died = PANICKED.load(Ordering::Relaxed);
-    if died || !verdict.wrong.is_empty() {
+    if died || !summary.wrong.is_empty() {
         let protocol = schedule.protocol.as_str();
         eprintln!("gateways: {:#?}\nwindow {}, MQTT {protocol}", schedule.sites, schedule.window);
         for (at, act) in &schedule.steps {
             eprintln!("{:>9.3} s  {act:?}", at.as_secs_f64());
         }
         eprintln!("{:>9.3} s  all is healed", schedule.healed_at.as_secs_f64());
-        for wrong in &verdict.wrong {
+        for wrong in &summary.wrong {
             eprintln!("WRONG: {wrong}");
         }
-        panic!("seed {seed}: {} things are wrong; a task died: {died}", verdict.wrong.len());
+        panic!("seed {seed}: {} things are wrong; a task died: {died}", summary.wrong.len());
     }
 }
 

@@ -1,5 +1,5 @@
-//! MQTT as the model's broker speaks it. The packets of version 5 stand for those of both versions;
-//! what version 3.1.1 does not have is left out on the wire.
+//! MQTT of the model's broker. The packets of version 5 are used for both versions; what version
+//! 3.1.1 does not have is omitted on the wire.
 
 use bytes::{Bytes, BytesMut};
 use rumqttc_v4::mqttbytes::v4 as v311;
@@ -110,7 +110,7 @@ fn to_v311(packet: Packet) -> v311::Packet {
     }
 }
 
-/// The packet with which the broker accepts a client and grants it this window.
+/// The packet with which the broker accepts a client, with this window.
 pub(crate) fn accepted(window: u16) -> Packet {
     let properties = ConnAckProperties {
         session_expiry_interval: None,

@@ -1,4 +1,4 @@
-//! What has to be true of a run, whatever its faults: what a subscriber of everything saw, against
+//! Checks a run, with any faults: the messages that a subscriber of everything received, against
 //! the gateways' own lists.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::world::{BEGAN_AT_S, name_of};
 use crate::{changes, history};
 
 /// An event of a device, as a subscriber reads it.
-struct Told {
+struct Reported {
     seq: u64,
     status: String,
     chain: String,
@@ -23,8 +23,8 @@ struct Told {
     received: Duration,
 }
 
-/// What a run amounts to, and what is wrong with it.
-pub(crate) struct Verdict {
+/// The summary of a run, and its violations.
+pub(crate) struct Summary {
     pub(crate) events: usize,
     pub(crate) repeats: usize,
     pub(crate) answers: usize,
@@ -39,10 +39,10 @@ fn read(payload: &[u8], topic: &str) -> Value {
     serde_json::from_slice(payload).unwrap_or_else(|error| panic!("{topic}: {error}"))
 }
 
-/// Judges a run.
-pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
+/// Checks a run.
+pub(crate) fn check(schedule: &Schedule, shown: &Shown) -> Summary {
     let mut wrong = shown.wrong.clone();
-    let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
+    let mut reported: BTreeMap<String, Vec<Reported>> = BTreeMap::new();
     let mut by_id: BTreeMap<String, &Seen> = BTreeMap::new();
     let mut resets: BTreeSet<String> = BTreeSet::new();
     let mut repeats = 0;
@@ -70,15 +70,15 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
             wrong.push(format!("received before the run began: {seen:?}"));
             continue;
         };
-        not_while_deaf(&event, received, seen, shown, &mut wrong);
-        let one = Told {
+        not_while_unreachable(&event, received, seen, shown, &mut wrong);
+        let one = Reported {
             seq: event["seq"].as_u64().unwrap_or_default(),
             status: text(&event, "status").to_owned(),
             chain: text(&event, "chain").to_owned(),
             previous: event["previous"].as_str().map(str::to_owned),
             received,
         };
-        let before = told.entry(subject.to_owned()).or_default();
+        let before = reported.entry(subject.to_owned()).or_default();
         if let Some(last) = before.last().filter(|last| last.chain == one.chain) {
             let follows = last.seq + 1 == one.seq && one.previous.as_deref() == Some(&*last.status);
             if !follows {
@@ -93,15 +93,15 @@ pub(crate) fn judge(schedule: &Schedule, shown: &Shown) -> Verdict {
         }
         before.push(one);
     }
-    let chains = told.values().flatten().map(|one| one.chain.as_str()).collect();
+    let chains = reported.values().flatten().map(|one| one.chain.as_str()).collect();
     only_power_cuts_end_chains(shown, &chains, &resets, &mut wrong);
-    history::judge(shown, &mut wrong);
-    not_too_many(schedule, &told, &mut wrong);
-    the_end(shown, &told, &mut wrong);
+    history::check(shown, &mut wrong);
+    not_too_many(schedule, &reported, &mut wrong);
+    the_end(shown, &reported, &mut wrong);
     let answers = Answers::of(schedule, shown, &mut wrong);
-    answers.judge(schedule, shown, &mut wrong);
-    changes::judge(schedule, shown, &answers, &mut wrong);
-    Verdict { events: by_id.len(), repeats, answers: answers.len(), wrong }
+    answers.check(schedule, shown, &mut wrong);
+    changes::check(schedule, shown, &answers, &mut wrong);
+    Summary { events: by_id.len(), repeats, answers: answers.len(), wrong }
 }
 
 /// A chain ends at a power cut without a clean stop before it, and `chain_reset` reports the next.
@@ -129,8 +129,8 @@ pub(crate) fn received(event: &Value) -> Option<Duration> {
     u64::try_from(received.as_millisecond() - began_ms).ok().map(Duration::from_millis)
 }
 
-/// Whether the list showed the contrary of what was found in it, all the while since the event
-/// before. Where that is less than a second nobody can say: lists are looked at now and then.
+/// Whether the list showed the contrary of the reported change, during the whole time since the
+/// event before. For less than a second this is unknown: lists are polled.
 fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -> bool {
     let named = |at: &usize| name_of(*at) == text(event, "gateway");
     let Some(at) = (0..shown.truth.len()).find(named) else { return true };
@@ -142,36 +142,40 @@ fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -
     let truth = &shown.truth[at];
     let first = truth.partition_point(|(from, _)| *from <= since).saturating_sub(1);
     let last = truth.partition_point(|(from, _)| *from <= until + LOOKS_EVERY);
-    // What was shown just when the event before was received may have ended with it.
+    // A status at the time of the previous event may have ended with it.
     let first = if truth.get(first + 1).is_some_and(|(from, _)| *from <= since + LOOKS_EVERY) {
         first + 1
     } else {
         first
     };
-    let told = event["connected"].as_bool();
+    let reported = event["connected"].as_bool();
     let whole_second = until.saturating_sub(since) >= Duration::from_secs(1);
-    whole_second && truth[first..last].iter().all(|(_, list)| listed(list) != told)
+    whole_second && truth[first..last].iter().all(|(_, list)| listed(list) != reported)
 }
 
-/// What cannot be heard cannot be told.
-fn not_while_deaf(
+/// What is not received cannot be reported.
+fn not_while_unreachable(
     event: &Value,
     received: Duration,
     seen: &Seen,
     shown: &Shown,
     wrong: &mut Vec<String>,
 ) {
-    for (gateway, since, until) in &shown.deaf {
-        // Half a second: what was under way when it fell silent.
+    for (gateway, since, until) in &shown.unreachable {
+        // Half a second: messages in flight when it became silent.
         let silent = *since + Duration::from_millis(500)..*until;
         if text(event, "gateway") == name_of(*gateway) && silent.contains(&received) {
-            wrong.push(format!("told while nothing was heard ({silent:?}): {seen:?}"));
+            wrong.push(format!("reported while nothing was received ({silent:?}): {seen:?}"));
         }
     }
 }
 
-/// A device that is away and tried again and again makes no storm of events.
-fn not_too_many(schedule: &Schedule, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<String>) {
+/// A device that is absent and tried repeatedly causes no storm of events.
+fn not_too_many(
+    schedule: &Schedule,
+    reported: &BTreeMap<String, Vec<Reported>>,
+    wrong: &mut Vec<String>,
+) {
     let storms: u64 = schedule
         .steps
         .iter()
@@ -184,15 +188,15 @@ fn not_too_many(schedule: &Schedule, told: &BTreeMap<String, Vec<Told>>, wrong: 
         })
         .sum();
     let most = u64::try_from(schedule.steps.len()).unwrap_or(u64::MAX) * 6 + storms + 20;
-    for (subject, events) in told {
+    for (subject, events) in reported {
         if events.len() as u64 > most {
             wrong.push(format!("{} events of {subject}, at most {most} are true", events.len()));
         }
     }
 }
 
-/// In the end all is as the gateways' lists have it.
-fn the_end(shown: &Shown, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<String>) {
+/// At the end all states equal the gateways' lists.
+fn the_end(shown: &Shown, reported: &BTreeMap<String, Vec<Reported>>, wrong: &mut Vec<String>) {
     let retained = |topic: &str| shown.retained.get(topic).map(|payload| &payload[..]);
     if retained("gsdk/bridge/state") != Some(b"online") {
         wrong.push("gsdk/bridge/state is not online in the end".to_owned());
@@ -216,10 +220,11 @@ fn the_end(shown: &Shown, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<St
             let Some(id) = id else { continue };
             let state = read(payload, topic);
             let code = listed.remove(id);
-            if let Some(lie) = lie(&state, code) {
-                wrong.push(format!("{lie} in the end, the list has {code:?}: {state}"));
+            if let Some(found) = difference(&state, code) {
+                wrong.push(format!("{found} at the end, the list has {code:?}: {state}"));
             }
-            let events = told.get(&format!("{prefix}{id}")).map(Vec::as_slice).unwrap_or_default();
+            let events =
+                reported.get(&format!("{prefix}{id}")).map(Vec::as_slice).unwrap_or_default();
             let last = events.iter().rfind(|event| event.chain == text(&state, "chain"));
             let (seq, status) = last.map_or((0, None), |last| (last.seq, Some(&*last.status)));
             if state["seq"] != seq || status.is_some_and(|status| status != text(&state, "status"))
@@ -233,8 +238,8 @@ fn the_end(shown: &Shown, told: &BTreeMap<String, Vec<Told>>, wrong: &mut Vec<St
     }
 }
 
-/// What a state says that the list does not; `None` is a device that is not listed.
-fn lie(state: &Value, code: Option<i32>) -> Option<&'static str> {
+/// The differences between a state and the list; `None` is a device that is not listed.
+fn difference(state: &Value, code: Option<i32>) -> Option<&'static str> {
     let listed = code.map(Status::from_code);
     let connected = listed.map_or(Some(false), Status::connected);
     if state["managed"] != code.is_some() {
@@ -249,7 +254,7 @@ fn lie(state: &Value, code: Option<i32>) -> Option<&'static str> {
     if state["connected"] != connected.map_or(Value::Null, Value::Bool) {
         return Some("connected is wrong");
     }
-    // While a device is away, its tries come and go.
+    // While a device is absent, its status alternates between tries.
     let status = listed.filter(|listed| listed.connected() != Some(false));
     (status.is_some_and(|status| status.to_string() != text(state, "status")))
         .then_some("status is wrong")

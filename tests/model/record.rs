@@ -1,4 +1,4 @@
-//! The record of a run, for `oracle` and `history` to judge.
+//! The record of a run, which `oracle` and `history` check.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use crate::broker::Seen;
 use crate::request::Request;
 use crate::storage::{History, StoredEvent};
 
-/// How exactly it is known what a list showed when.
+/// The interval between two polls of a list.
 pub(crate) const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
-/// What one run has shown.
+/// The record of one run.
 pub(crate) struct Shown {
     pub(crate) seen: Vec<Seen>,
     pub(crate) retained: BTreeMap<String, bytes::Bytes>,
@@ -31,14 +31,14 @@ pub(crate) struct Shown {
     pub(crate) began: BTreeMap<u64, Duration>,
     pub(crate) ended: BTreeMap<u64, Duration>,
     pub(crate) impaired: Vec<Impaired>,
-    /// What the gateways' lists showed, again and again: since when which statuses.
+    /// The polled lists of the gateways: the statuses and since when.
     pub(crate) truth: Vec<Vec<(Duration, BTreeMap<u32, i32>)>>,
-    /// When nothing could be heard of which gateway.
-    pub(crate) deaf: Vec<(usize, Duration, Duration)>,
-    /// What was false while the run went on.
+    /// When each gateway was silent.
+    pub(crate) unreachable: Vec<(usize, Duration, Duration)>,
+    /// Violations during the run.
     pub(crate) wrong: Vec<String>,
     pub(crate) cuts: Vec<Cut>,
-    /// The history in the end.
+    /// The history at the end.
     pub(crate) history: History,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Sent {
     pub(crate) connection: Option<u64>,
     /// The process of the bridge that ran then.
     pub(crate) process: Option<usize>,
-    /// The calls of each gateway by then.
+    /// The calls of each gateway until then.
     pub(crate) calls: Vec<Calls>,
 }
 
@@ -75,12 +75,12 @@ pub(crate) enum End {
     PowerCut,
 }
 
-/// A time in which the broker did not hear or answer the bridge as usual.
+/// A time in which the broker did not read or answer as usual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Impaired {
     pub(crate) from: Duration,
     pub(crate) until: Duration,
-    /// It refused what it heard.
+    /// It refused messages.
     pub(crate) refused: bool,
 }
 
@@ -90,22 +90,22 @@ pub(crate) struct Cut {
     /// Since when something may have been unsynced.
     pub(crate) from: Duration,
     pub(crate) at: Duration,
-    /// Until when a subscriber may see what was published before the cut: later where the broker
+    /// Until when a subscriber may receive messages from before the cut: later if the broker
     /// read nothing then.
     pub(crate) until: Duration,
     /// The broker reads nothing yet.
-    pub(crate) is_deaf: bool,
+    pub(crate) broker_reads_nothing: bool,
     /// The bridge had not stopped cleanly, so its chain ends.
     pub(crate) ends_chain: bool,
-    /// The events that are left.
+    /// The remaining events.
     pub(crate) stored: BTreeMap<u64, StoredEvent>,
 }
 
 /// What a gateway's list showed, since when.
 pub(crate) type Truth = Arc<Mutex<Vec<(Duration, BTreeMap<u32, i32>)>>>;
 
-/// Looks at a gateway's list again and again, past all that befalls it.
-pub(crate) fn look_on(control: Control, began: Instant) -> Truth {
+/// Polls a gateway's list, independent of all faults.
+pub(crate) fn poll(control: Control, began: Instant) -> Truth {
     let truth = Truth::default();
     let noted = truth.clone();
     tokio::spawn(async move {

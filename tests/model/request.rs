@@ -15,12 +15,12 @@ use crate::world::name_of;
 /// What the configuration permits: not `disconnect_all`, `search` and others.
 pub(crate) const ALLOWED: &str = r#"["devices", "pending", "accept_filter/*", "slaves/get",
     "history", "republish", "connect", "disconnect", "async/*", "mode/set", "ssl/*"]"#;
-/// Requests that a gateway takes in a second; also all at once.
+/// The rate limit of a gateway in a second; also the burst.
 pub(crate) const RATE: usize = 5;
 /// `commands.max_payload`.
 pub(crate) const PAYLOAD_MAX: &str = "1KiB";
 
-/// Whom a request is sent to.
+/// The owner of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     Bridge,
@@ -36,12 +36,12 @@ impl Owner {
     }
 }
 
-/// How the contract has a request answered.
+/// The expected answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// It may run.
     Runs,
-    /// It never runs; the code of its answer, unless the rate is passed.
+    /// It never runs; the code of its response, unless the rate is exceeded.
     Refused(&'static str),
     /// It is no request.
     Ignored,
@@ -260,7 +260,7 @@ impl Requests<'_> {
         if is_declared { refused(request, "invalid_request") } else { request }
     }
 
-    /// A request that is refused whatever happens.
+    /// A request that is always refused.
     pub(crate) fn bad(&mut self, rng: &mut Rng) -> Request {
         let gateway = Owner::Gateway(rng.usize(..self.sites.len()));
         let many: Vec<u32> = (1_000_000..1_000_200).collect();
@@ -293,7 +293,7 @@ impl Requests<'_> {
         request
     }
 
-    /// An empty payload, or a response topic that no answer may go to: with MQTT 3.1.1 the first is
+    /// An empty payload, or a forbidden response topic: with MQTT 3.1.1 the first is
     /// no request, and there is no second.
     fn odd(&mut self, rng: &mut Rng, gateway: Owner) -> Request {
         let is_empty = rng.bool();

@@ -11,7 +11,7 @@ use crate::mqtt::Protocol;
 use crate::request::{Request, Requests};
 use crate::storage::PowerCut;
 
-/// Where in the network something happens.
+/// The part of the network that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Gateway(usize),

@@ -1,4 +1,4 @@
-//! The bridge's state directory: what a power cut leaves of it, and the events that it holds.
+//! The bridge's state directory: the part that a power cut leaves, and the events in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -87,7 +87,7 @@ impl Storage {
         history.execute("VACUUM INTO ?1", [copy]).unwrap();
     }
 
-    /// Takes away what was not synced. The bridge does not run any more.
+    /// Removes what was not synced. The bridge has ended.
     pub(crate) fn cut_power(&self, cut: PowerCut) {
         let (segment, len) = self.newest_segment();
         assert_eq!(segment, self.synced.0, "a run writes less than a segment");
@@ -178,9 +178,9 @@ impl Storage {
     /// Waits until the history is complete after a clean stop. Its thread runs in real time, so the
     /// stop may have ended before it.
     pub(crate) fn wait_until_closed(&self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while !self.is_closed() {
-            assert!(begun.elapsed() < CLOSES_WITHIN, "the history is still open");
+            assert!(started.elapsed() < CLOSES_WITHIN, "the history is still open");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
-use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, look_on};
+use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, poll};
 use crate::request::{ALLOWED, Owner, PAYLOAD_MAX, RATE, Request};
 use crate::schedule::{Act, Place, Schedule, Site};
 use crate::storage::{PowerCut, Storage};
@@ -63,7 +63,7 @@ struct World {
     processes: Vec<Process>,
     cuts: Vec<Cut>,
     /// Whether the broker reads nothing.
-    is_deaf: bool,
+    broker_reads_nothing: bool,
     watch: Watch,
 }
 
@@ -102,7 +102,7 @@ impl World {
                 name_of(at),
                 site.declared()
             );
-            truth.push(look_on(simulator.control(), began));
+            truth.push(poll(simulator.control(), began));
             simulators.push(simulator);
         }
         let config = config::from_toml("model.toml", text).unwrap().config;
@@ -120,7 +120,7 @@ impl World {
             sent: Vec::new(),
             processes: Vec::new(),
             cuts: Vec::new(),
-            is_deaf: false,
+            broker_reads_nothing: false,
             watch,
         }
     }
@@ -132,7 +132,7 @@ impl World {
     async fn play(&mut self, schedule: &Schedule) -> Shown {
         for (at, act) in &schedule.steps {
             self.wait_until(*at).await;
-            tracing::info!(?act, "** befalls");
+            tracing::info!(?act, "** fault applied");
             self.act(act).await;
         }
         self.wait_until(schedule.healed_at).await;
@@ -154,14 +154,14 @@ impl World {
             ended: self.broker.ended(),
             impaired: std::mem::take(&mut self.watch.impaired),
             truth: self.truth.iter().map(|truth| truth.lock().unwrap().clone()).collect(),
-            deaf: std::mem::take(&mut self.watch.deaf),
+            unreachable: std::mem::take(&mut self.watch.unreachable),
             wrong: std::mem::take(&mut self.watch.wrong),
             cuts: std::mem::take(&mut self.cuts),
             history: self.storage.history(),
         }
     }
 
-    /// Lets time pass, and looks once a second whether what is said can be true.
+    /// Lets time pass, and checks the states once a second.
     async fn wait_until(&mut self, at: Duration) {
         while self.now() < at {
             let next = at.min(self.now() + Duration::from_secs(1));
@@ -170,7 +170,7 @@ impl World {
                 self.watch.wrong.push(format!("the bridge ended by itself at {:?}", self.now()));
                 self.bridge = None;
             }
-            self.watch.look(self.now(), &self.broker, self.bridge.is_some());
+            self.watch.update(self.now(), &self.broker, self.bridge.is_some());
         }
     }
 
@@ -184,24 +184,24 @@ impl World {
             Act::BrokerStarts => self.broker.start(),
             Act::BrokerKilled { forgets } => self.broker.kill(&self.network, *forgets).await,
             Act::BrokerDeaf(on) => {
-                if !on && self.is_deaf {
+                if !on && self.broker_reads_nothing {
                     // It reads now what it was sent before.
                     let now = self.now();
-                    for cut in self.cuts.iter_mut().filter(|cut| cut.is_deaf) {
-                        (cut.until, cut.is_deaf) = (cut.until.max(now), false);
+                    for cut in self.cuts.iter_mut().filter(|cut| cut.broker_reads_nothing) {
+                        (cut.until, cut.broker_reads_nothing) = (cut.until.max(now), false);
                     }
                 }
-                self.is_deaf = *on;
-                self.watch.mood.deaf = *on;
-                self.broker.mood(|mood| mood.deaf = *on);
+                self.broker_reads_nothing = *on;
+                self.watch.condition.reads_nothing = *on;
+                self.broker.set_condition(|condition| condition.reads_nothing = *on);
             }
             Act::BrokerMute(on) => {
-                self.watch.mood.mute = *on;
-                self.broker.mood(|mood| mood.mute = *on);
+                self.watch.condition.acknowledges_nothing = *on;
+                self.broker.set_condition(|condition| condition.acknowledges_nothing = *on);
             }
             Act::BrokerRefuses(on) => {
-                self.watch.mood.refuses = *on;
-                self.broker.mood(|mood| mood.refuses = *on);
+                self.watch.condition.refuses = *on;
+                self.broker.set_condition(|condition| condition.refuses = *on);
             }
             Act::Request(request) => self.send(request),
             Act::Unretain(request) => _ = self.broker.publish(&request.clearing()),
@@ -221,7 +221,7 @@ impl World {
                 tokio::spawn(async move { drop(control.run_fault(&fault).await) });
             }
         }
-        self.watch.look(self.now(), &self.broker, self.bridge.is_some());
+        self.watch.update(self.now(), &self.broker, self.bridge.is_some());
     }
 
     fn calls(&self) -> Vec<Calls> {
@@ -286,7 +286,7 @@ impl World {
         if self.bridge.is_some() {
             return;
         }
-        // Nobody asks it in a model: a port of the machine will do.
+        // The model sends no requests to it: a port of the machine is sufficient.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listeners = gsdk2mqtt::http::Listeners { main: listener, metrics: None };
         let bridge = match bridge::start(&self.config, listeners, &Handle::current()) {
@@ -329,8 +329,8 @@ impl World {
         }
         self.storage.reboot();
         let (from, ends_chain) = (running_since.unwrap_or(at), !self.stopped_cleanly);
-        let (is_deaf, stored) = (self.is_deaf, self.storage.events());
-        self.cuts.push(Cut { from, at, until: at, is_deaf, ends_chain, stored });
+        let (broker_reads_nothing, stored) = (self.broker_reads_nothing, self.storage.events());
+        self.cuts.push(Cut { from, at, until: at, broker_reads_nothing, ends_chain, stored });
     }
 
     fn ended(&mut self, end: End) {
@@ -348,7 +348,7 @@ impl World {
         let ended = task.await;
         assert!(ended.is_err_and(|end| end.is_cancelled()), "it was to be killed");
         drop(stop);
-        // Its tasks are told of the end by their closed channels; a process that is gone says
+        // Closed channels end its tasks; a process that is gone says
         // nothing meanwhile, since its connections are dead.
         sleep(Duration::from_millis(1)).await;
     }

@@ -1,4 +1,4 @@
-//! A simulated year of 1,000 doors whose outages are known: the report equals the truth.
+//! A simulated year of 1,000 doors with known outages: the report equals the simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -197,7 +197,7 @@ impl Bridge {
 }
 
 #[test]
-fn the_report_of_a_simulated_year_equals_the_truth() {
+fn the_report_of_a_simulated_year_equals_the_simulation() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let zone = zone("Europe/Berlin");
@@ -268,7 +268,7 @@ fn the_report_of_a_simulated_year_equals_the_truth() {
 }
 
 #[test]
-fn an_answer_in_pages_is_the_whole_and_names_what_is_unknown() {
+fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
     let keep =

@@ -1,4 +1,4 @@
-//! What forbids a request before its fields are read: the rate, its form, and the configuration.
+//! Checks that precede the fields of a request: the rate, its form, and the configuration.
 
 use std::time::Duration;
 
@@ -39,12 +39,15 @@ impl Admission {
         if !changing.is_empty() {
             tracing::warn!(
                 commands = changing.join(" "),
-                "commands.allow lets every client that may publish requests change gateways and \
-                 devices; restrict who may with the broker's ACL"
+                "commands.allow permits changes by every client that can publish requests; \
+                 restrict the clients with the broker's access list"
             );
         }
         if is_v311 && !settings.allow.is_empty() {
-            tracing::info!("MQTT 3.1.1 has no response topics nor expiry: answers go to response/");
+            tracing::info!(
+                "MQTT 3.1.1 has no response topics and no message expiry; responses are published \
+                 below response/"
+            );
         }
         Self { settings, is_v311 }
     }
@@ -87,7 +90,7 @@ impl Admission {
             Failure::new(FailureCode::RateLimited, message)
         } else if request.retain {
             Failure::invalid(
-                "the request is retained, so the broker would send it again and again; publish it \
+                "the request is retained, so the broker sends it at each subscription; publish it \
                  without retain, and clear this one with an empty retained message",
             )
         } else if request.response_topic_rejected {

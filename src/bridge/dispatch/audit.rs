@@ -76,7 +76,7 @@ impl Audit {
             count = target.device_ids.len(),
             requested_by = format!("{claimed:?} (a claim)"),
             outcome = response.label(),
-            "a change was asked for"
+            "change requested"
         );
         let gateway = response.gateway.clone();
         Some(Self::new(gateway, response, target, request.requested_by.clone()))

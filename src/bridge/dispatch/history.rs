@@ -1,4 +1,4 @@
-//! Answers `history` from the store, beside the loop and whether or not the gateway is there.
+//! Answers `history` from the store in a separate task, also while the gateway is offline.
 
 use std::future::pending;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The command dispatcher: checks each request from the broker, runs it in a task beside the loop,
-//! and makes its response. It never waits, so no request delays an event.
+//! The command dispatcher: checks each request from the broker, runs it in a separate task, and
+//! makes its response. It never waits, so no request delays an event.
 
 mod admission;
 mod audit;
@@ -283,7 +283,7 @@ impl CommandDispatcher {
         self.running = self.running.saturating_sub(1);
         if finished.is_interrupted() && finished.is_change() {
             let gateway = &finished.started.requester.owner;
-            tracing::warn!(gateway, "a stop interrupted a change; look at its devices");
+            tracing::warn!(gateway, "change interrupted by a stop; check its devices");
         }
         let Finished { started, outcome, was_run } = finished;
         let Started { gateway, request, payload, requester } = started;
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_not_run_gets_one_reply_and_nothing_else_happens() {
+    async fn a_forbidden_request_gets_one_reply_and_has_no_effect() {
         for (topic, payload, retain, results) in [
             ("bridge/request/republish", "{}", true, &["invalid_request"][..]),
             ("bridge/request/republish", "", true, &[]),

@@ -1,4 +1,4 @@
-//! Responses to requests, and the answer's message within the broker's limit.
+//! Responses to requests, and the response's message within the broker's limit.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl Reply {
         let (size, size_max) = (answer.packet_size(), limit.size_max());
         if size > size_max {
             let (gateway, command) = (&requester.owner, self.command());
-            tracing::warn!(gateway, command, size, size_max, "answer too large, not sent");
+            tracing::warn!(gateway, command, size, size_max, "response too large; not sent");
             let short = response.too_large(size, limit);
             return (requester.answer(to_bytes(&short)), short.label());
         }
@@ -83,9 +83,9 @@ pub(crate) fn refusal(command: &str, refused: Refused, requester: &Requester) ->
     let Refused { transaction, failure } = refused;
     let (gateway, code, reason) = (requester.owner.as_str(), failure.code, &failure.message);
     if failure.code == FailureCode::RateLimited {
-        tracing::debug!(gateway, command, %code, "a request was refused");
+        tracing::debug!(gateway, command, %code, "request refused");
     } else {
-        tracing::info!(gateway, command, %code, reason, "a request was refused");
+        tracing::info!(gateway, command, %code, reason, "request refused");
     }
     let (gateway, outcome) = (Some(requester.owner.clone()), Outcome::failed(failure));
     Response::new(command, gateway, transaction, outcome, requester.received.elapsed())

@@ -208,7 +208,7 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
         "the bridge stopped while the gateway ran the command; what was done is not known: see \
          what it changes once the bridge is back, and send the request again"
     } else {
-        "the bridge stopped before the gateway answered; ask again when it is back"
+        "the bridge stopped before the gateway answered; repeat the request when it runs again"
     };
     let failure = Failure::new(FailureCode::Interrupted, message);
     Outcome { data: Data::Value(data), ..Outcome::failed(failure) }

@@ -10,37 +10,37 @@ use crate::ids::CommandName;
 /// A subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtlCommand {
-    /// The managed devices and how they are connected
+    /// List the gateway's devices and their connections
     Devices,
     /// Search the gateway's subnet for devices
     Search {
-        /// How long the gateway listens for answers, in seconds
+        /// How long the gateway waits for answers, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
         wait: f64,
     },
-    /// Devices that dialled the gateway and were not let in
+    /// List devices that dialled the gateway and were refused
     Pending,
-    /// Live: every change of a device's status, until Ctrl-C
+    /// Print every status of a device as it arrives, until Ctrl-C
     Watch,
-    /// Connect a device for as long as its connection holds
+    /// Connect a device until its connection ends
     Connect(Connect),
-    /// Disconnect devices; registered ones come back
+    /// Disconnect devices; the gateway reconnects registered ones
     Disconnect(Devices),
     /// Disconnect every device of the gateway
     DisconnectAll,
-    /// Devices that the gateway dials, and keeps dialling
+    /// Registrations: devices that the gateway dials and reconnects
     #[command(subcommand)]
     Async(Async),
-    /// Which devices that dial the gateway are let in
+    /// The accept filter: which devices may dial the gateway
     #[command(subcommand)]
     AcceptFilter(AcceptFilter),
-    /// Who dials whom
+    /// Whether the gateway dials a device or the device dials the gateway
     #[command(subcommand)]
     Mode(Mode),
     /// Encryption between gateway and device
     #[command(subcommand)]
     Ssl(Ssl),
-    /// Devices behind devices
+    /// Slave devices, which are connected through other devices
     #[command(subcommand)]
     Slaves(Slaves),
 }
@@ -59,7 +59,7 @@ pub(crate) struct Target {
     /// Its port [default: 51211]
     #[arg(long)]
     port: Option<u64>,
-    /// With SSL, as is switched on at the device
+    /// Use SSL, if it is enabled at the device
     #[arg(long)]
     ssl: bool,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Change {
     #[command(flatten)]
     #[serde(flatten)]
     devices: Devices,
-    /// The bare call, without what belongs to it (filter, registration, connection)
+    /// Only the call itself, without the related changes (filter, registration, connection)
     #[arg(long = "no-apply", action = ArgAction::SetFalse)]
     apply: bool,
 }
@@ -85,37 +85,37 @@ pub(crate) struct Change {
 pub(crate) enum Async {
     /// Register devices
     Add {
-        /// ID and address, as in 544114231=192.168.0.104
+        /// ID and address, such as 544114231=192.168.0.104
         #[arg(value_name = "DEVICE=IP", required = true, value_parser = address)]
         devices: Vec<(u64, String)>,
         #[command(flatten)]
         target: Target,
     },
-    /// Take registrations back, and disconnect
+    /// Remove registrations, and disconnect the devices
     Remove(Devices),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AcceptFilter {
-    /// Show it
+    /// Show the filter
     Get,
     /// Replace the whole filter
     Set {
-        /// The devices to be let in
+        /// The devices to accept
         #[arg(value_name = "DEVICE", value_parser = device)]
         device_ids: Vec<u64>,
-        /// Let every device in
+        /// Accept every device
         #[arg(long)]
         allow_all: bool,
         /// Accept no device
         #[arg(long, conflicts_with_all = ["device_ids", "allow_all"])]
         none: bool,
     },
-    /// Let these devices in too
+    /// Add devices to the filter
     Add(Devices),
-    /// Let these devices in no more
+    /// Remove devices from the filter
     Remove(Devices),
-    /// Let every device in, or (`off`) only those named
+    /// Accept every device, or (`off`) only those in the filter
     AllowAll {
         /// on or off
         #[arg(value_parser = ["on", "off"], default_value = "on")]
@@ -125,13 +125,13 @@ pub(crate) enum AcceptFilter {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mode {
-    /// Set it, with all that belongs to it
+    /// Set the mode, with all related changes
     Set(ModeSet),
 }
 
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct ModeSet {
-    /// Who dials whom
+    /// Whether the gateway dials a device or the device dials the gateway
     #[arg(value_parser = ["server_to_device", "device_to_server"], ignore_case = true)]
     mode: String,
     #[command(flatten)]
@@ -141,29 +141,29 @@ pub(crate) struct ModeSet {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ssl {
-    /// Switch it on, and connect again
+    /// Enable SSL, and reconnect
     Enable(Change),
-    /// Switch it off, and connect again
+    /// Disable SSL, and reconnect
     Disable(Change),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Slaves {
-    /// Show them
+    /// List slave devices
     Get,
-    /// Set those behind one device: all of them, or none
+    /// Set all slave devices of one device; without any, remove them
     Set(SlavesSet),
 }
 
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct SlavesSet {
-    /// The device they hang on
+    /// The device through which they are connected
     #[arg(value_name = "DEVICE", value_parser = device)]
     device_id: u64,
-    /// Those on RS-485, with commas between
+    /// IDs on RS-485, separated by commas
     #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
     rs485: Vec<u64>,
-    /// Those on Wiegand, with commas between
+    /// IDs on Wiegand, separated by commas
     #[arg(long, value_name = "DEVICE", value_delimiter = ',', value_parser = device)]
     wiegand: Vec<u64>,
 }
@@ -219,7 +219,7 @@ impl AcceptFilter {
         match self {
             Self::Get => (CommandName::FilterGet, json!({})),
             Self::Set { device_ids, allow_all, none } => {
-                // Options that were not given are not sent: the request's check asks for them.
+                // Missing options are not sent: the request's check reports them.
                 let device_ids = (none || !device_ids.is_empty()).then_some(device_ids);
                 let allow_all = allow_all.then_some(true);
                 (

@@ -1,4 +1,5 @@
-//! What the devices of a list say of themselves: asked one after the other, for a short time.
+//! Model, firmware and MAC address of the listed devices: read one after the other, for a short
+//! time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::ids::DeviceId;
 /// How long it may take; devices that have not answered by then are shown without.
 const ASK_FOR: Duration = Duration::from_secs(3);
 
-/// Asks the connected devices.
+/// Reads the details of the connected devices.
 pub(crate) async fn read(
     client: &GatewayClient,
     rows: &[Listed],

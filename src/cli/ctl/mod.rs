@@ -1,5 +1,5 @@
-//! `gsdk2mqtt ctl`: commands straight to a gateway, for people and for scripts. The arguments
-//! become a request that `commands` checks and runs as it does those received over MQTT.
+//! `gsdk2mqtt ctl`: sends commands directly to a gateway. The arguments become a request that
+//! `commands` checks and runs in the same way as requests over MQTT.
 
 mod arguments;
 mod details;
@@ -38,30 +38,30 @@ use crate::payload::GatewayEntry;
 /// The name of a gateway that is given by its address.
 const UNNAMED: &str = "gateway";
 
-/// Commands straight to a gateway: those of MQTT, `/` as a space and `_` as `-`.
+/// Commands sent directly to a gateway: those of MQTT, with a space for `/` and `-` for `_`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CtlArgs {
     #[command(flatten)]
     config: config::Args,
-    /// Which gateway of the configuration; may be left out where there is only one
+    /// A gateway of the configuration; not needed if there is only one
     #[arg(long, global = true, value_name = "NAME")]
     gateway: Option<GatewayName>,
-    /// A gateway that need not be configured; with --ca-file
+    /// The address of a gateway without a configuration; needs --ca-file
     #[arg(long, global = true, value_name = "HOST:PORT")]
     address: Option<String>,
     /// The `ca.crt` of the gateway at --address
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The name in the certificate of the gateway at --address, where it is another
+    /// The name in the certificate of the gateway at --address, if it differs from the host
     #[arg(long, global = true, value_name = "NAME")]
     server_name: Option<String>,
-    /// JSON instead of tables: one document, or one line an event
+    /// Print JSON instead of tables: one document, or one line for each event
     #[arg(long, global = true)]
     json: bool,
-    /// Do not ask before what concerns every device
+    /// Do not ask for confirmation of commands that affect every device
     #[arg(long, short, global = true)]
     yes: bool,
-    /// The longest that the command may take, in seconds
+    /// The maximum duration of the command, in seconds
     #[arg(long, global = true, value_name = "SECONDS")]
     timeout: Option<f64>,
     #[command(subcommand)]
@@ -152,7 +152,7 @@ async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
             let rows = outcome.listed.as_deref().unwrap_or_default();
             let details = details::read(&client, rows, deadline).await;
             outcome.render_devices(|rows| device_rows(&gateway.entry, rows, &details));
-            outcome.warn_not_remembered("this program does not stay to give it again");
+            outcome.warn_not_remembered("`ctl` does not restore it");
             outcome
         }
         Err(error) => {
@@ -194,7 +194,7 @@ fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
     match (&args.address, &args.ca_file, &args.gateway) {
         (Some(address), Some(ca_file), None) => by_address(address, ca_file, &args.server_name),
         (Some(_), Some(_), Some(_)) => {
-            bail!("--gateway and --address both say which; leave one out")
+            bail!("--gateway and --address exclude each other; omit one")
         }
         (Some(_), None, _) => bail!(
             "--address needs --ca-file, the ca.crt that the gateway made when it was installed"
@@ -258,7 +258,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
     Ok(Gateway { target, entry, is_unnamed: false })
 }
 
-/// Asks before a command that concerns every device. Returns why it is not to run.
+/// Asks for confirmation of a command that affects every device. Returns why it is not run.
 fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     let allows_all = match command {
         Command::FilterAllowAll(enabled) => *enabled,
@@ -267,7 +267,7 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     };
     let question = match command {
         Command::DisconnectAll if !yes => "This disconnects every device of the gateway.",
-        _ if allows_all && !yes => "This lets every device in that dials the gateway.",
+        _ if allows_all && !yes => "This accepts every device that dials the gateway.",
         _ => return Ok(None),
     };
     let input = std::io::stdin();

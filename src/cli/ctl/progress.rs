@@ -1,5 +1,5 @@
-//! A line on stderr that shows how long a command has taken, where stderr is a terminal. It is
-//! erased before the answer is printed.
+//! A line on stderr with the elapsed time of a command, on terminals only. It is erased before the
+//! answer is printed.
 
 use std::io::{IsTerminal, Write};
 use std::pin::pin;

@@ -1,5 +1,4 @@
-//! Answers as tables for people, no wider than their terminal: cells are wrapped, then columns
-//! omitted where there is no room.
+//! Answers as tables that fit the terminal: cells are wrapped, then columns are omitted.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! `gsdk2mqtt ctl watch`: prints every status that the gateway's stream sends, repeats too.
+//! `gsdk2mqtt ctl watch`: prints every status of the gateway's stream, including repeats.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! Asks for what the options do not say: in a terminal, or, without one, not at all.
+//! Prompts for missing options on a terminal. Without a terminal a missing option is an error.
 
 use std::fmt::Display;
 use std::io::IsTerminal;
@@ -11,7 +11,7 @@ use crate::cli::{escape::escaped, print_to_stderr};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
     #[error(
-        "{option} is missing, and there is no terminal to ask in; give it{}",
+        "{option} is missing, and there is no terminal for a prompt; set it{}",
         or_yes(.has_default)
     )]
     Missing { option: &'static str, has_default: bool },
@@ -67,7 +67,7 @@ impl Asker {
         Self { has_terminal, takes_defaults }
     }
 
-    /// Whether optional questions are asked at all.
+    /// Whether optional prompts are shown.
     pub(crate) const fn is_interactive(self) -> bool {
         self.has_terminal && !self.takes_defaults
     }
@@ -93,7 +93,7 @@ impl Asker {
         }
     }
 
-    /// The answer as `read` accepts it: the option's, else asked for until it is right.
+    /// The answer as `read` accepts it: the option's, else prompted for until it is valid.
     pub(crate) fn read<T, E: Display>(
         self,
         given: Option<String>,
@@ -147,7 +147,7 @@ impl Asker {
         Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)
     }
 
-    /// What to do with an answer that does not work: asked for again in a terminal, else the end.
+    /// Handles an invalid answer: in a terminal it is prompted for again, else it is an error.
     pub(crate) fn again(self, reason: &str) -> Result<(), Stop> {
         if !self.has_terminal {
             return Err(Stop::Failed(reason.to_owned()));

@@ -1,4 +1,4 @@
-//! The questions about the broker: where it is, and how to log in.
+//! The prompts for the broker: URL and login.
 
 use std::path::{Path, PathBuf};
 
@@ -17,29 +17,29 @@ use crate::mqtt::Password;
 /// The MQTT broker.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BrokerArgs {
-    /// Where the broker is: mqtt://, mqtts://, ws:// or wss://
+    /// The broker's URL: mqtt://, mqtts://, ws:// or wss://
     #[arg(long, value_name = "URL")]
     mqtt_url: Option<String>,
     /// The user name at the broker; empty for none
     #[arg(long, value_name = "NAME")]
     mqtt_username: Option<String>,
-    /// A file with the password, which is copied beside the configuration
+    /// A file with the password, which is copied to the configuration's folder
     #[arg(long, value_name = "FILE")]
     mqtt_password_file: Option<PathBuf>,
-    /// The broker's CA certificate, which is copied beside the configuration; empty for the
+    /// The broker's CA certificate, which is copied to the configuration's folder; empty for the
     /// system's authorities
     #[arg(long, value_name = "FILE")]
     mqtt_ca_file: Option<PathBuf>,
-    /// 3.1.1 for a broker that does not know MQTT 5
+    /// The MQTT version; 3.1.1 for a broker without MQTT 5
     #[arg(long, value_name = "VERSION", value_parser = ["5", "3.1.1"])]
     mqtt_protocol: Option<String>,
 }
 
-/// The names of the files beside the configuration.
+/// The names of the files in the configuration's folder.
 const CA_FILE: &str = "mqtt-ca.crt";
 const PASSWORD_FILE: &str = "mqtt-password";
 
-/// Asks for the broker until it accepts what the bridge needs, and describes it in the draft.
+/// Prompts for the broker until it accepts what the bridge needs, and describes it in the draft.
 pub(crate) async fn ask(asker: Asker, mut args: BrokerArgs, draft: &mut Draft) -> Result<(), Stop> {
     let mut last = Last { url: "mqtt://localhost:1883".to_owned(), username: String::new() };
     while let Err(reason) = attempt(asker, &mut args, &mut last, draft).await? {
@@ -126,7 +126,7 @@ fn ca_file(asker: Asker, given: Option<PathBuf>) -> Result<Option<PathBuf>, Stop
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
 
-/// The password: the option's file, or asked for.
+/// The password: from the option's file, or prompted for.
 fn password(
     asker: Asker,
     args: &mut BrokerArgs,

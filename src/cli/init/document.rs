@@ -1,4 +1,4 @@
-//! The configuration as a TOML document, whose comments and order stay as they are.
+//! The configuration as a TOML document whose comments and order are preserved.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ impl Document {
         has("gateways").or_else(|| has("masters")).is_some()
     }
 
-    /// Describes a gateway; what was said of it before is gone.
+    /// Describes a gateway; an earlier description is replaced.
     pub(crate) fn set_gateway(
         &mut self,
         name: &GatewayName,
@@ -144,7 +144,7 @@ mod tests {
     use crate::config::Reach;
 
     #[test]
-    fn a_gateway_is_added_and_everything_else_stays_as_it_is() {
+    fn a_gateway_is_added_and_nothing_else_changes() {
         let before = "# ours\n[mqtt] # the broker\nurl = \"mqtt://h\"\n\n[gateways.lobby]\n\
                       address = \"gw:4000\" # first\nca_file = \"a\"\n[http]\n# not yet\n";
         let mut document = Document::parse(before).unwrap();

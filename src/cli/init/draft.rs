@@ -1,4 +1,4 @@
-//! The configuration that is being made: the document, and the files that it names.
+//! The new configuration: the document, and its files.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! Writes the configuration and the files that it names, with the owner and mode that the service's
-//! user needs, and never over a file unasked.
+//! Writes the configuration and its files, with the owner and mode that the service's user needs.
+//! Existing files are replaced only after a confirmation.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Write as _};

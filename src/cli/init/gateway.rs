@@ -1,5 +1,4 @@
-//! The questions about a device gateway: where it is, which certificate to trust, how its devices
-//! are called.
+//! The prompts for a device gateway: address, trusted certificate, names of devices.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -27,22 +26,23 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A device gateway.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct GatewayArgs {
-    /// The gateway's name in topics, as in lobby
+    /// The gateway's name in topics, such as lobby
     #[arg(long, value_name = "NAME")]
     gateway_name: Option<GatewayName>,
-    /// Where the gateway listens
+    /// The gateway's address
     #[arg(long, value_name = "HOST:PORT")]
     gateway_address: Option<String>,
-    /// The `ca.crt` of the gateway or master gateway, which is copied beside the configuration
+    /// The `ca.crt` of the gateway or master gateway, which is copied to the
+    /// configuration's folder
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// In place of --ca-file: the SHA-256 fingerprint of the certificate that the gateway shows
+    /// Instead of --ca-file: the SHA-256 fingerprint of the gateway's certificate
     #[arg(long, value_name = "SHA256", conflicts_with = "ca_file")]
     fingerprint: Option<String>,
-    /// The name in the gateway's certificate, where it is not the host of its address
+    /// The name in the gateway's certificate, if it differs from the host
     #[arg(long, value_name = "NAME")]
     pub(crate) server_name: Option<String>,
-    /// A device's name for people, as in 544114231="Front door"; may be given several times
+    /// The display name of a device, such as 544114231="Front door"; may be repeated
     #[arg(long = "device", value_name = "ID=NAME", value_parser = device)]
     devices: Vec<(DeviceId, String)>,
 }
@@ -60,7 +60,7 @@ fn device(text: &str) -> Result<(DeviceId, String), String> {
     Ok((id, name.trim().to_owned()))
 }
 
-/// Asks for a gateway until it answers, and describes it in the draft.
+/// Prompts for a gateway until it answers, and describes it in the draft.
 pub(crate) async fn ask(asker: Asker, args: GatewayArgs, draft: &mut Draft) -> Result<(), Stop> {
     let GatewayArgs { gateway_name, gateway_address, ca_file, fingerprint, .. } = args;
     let name = match gateway_name {
@@ -101,7 +101,7 @@ pub(crate) fn unused(text: &str, draft: &Draft) -> Result<GatewayName, String> {
     }
 }
 
-/// What the options say, each of it for the first attempt.
+/// The values of the options, each for the first attempt only.
 struct Questions {
     address: Option<String>,
     ca_file: Option<PathBuf>,
@@ -111,7 +111,7 @@ struct Questions {
 }
 
 impl Questions {
-    /// Asks, and connects to the gateway; or says why that does not work.
+    /// Prompts, and connects to the gateway; or returns why that fails.
     async fn attempt(
         &mut self,
         asker: Asker,
@@ -281,7 +281,7 @@ pub(crate) fn choose_name(asker: Asker, names: &[String]) -> Result<String, Stop
     asker.text(question)
 }
 
-/// Takes the names of the options; in a terminal, asks for those of the devices found.
+/// Takes the names of the options; in a terminal, prompts for those of the found devices.
 async fn name_devices(
     asker: Asker,
     gateway: &GatewayName,

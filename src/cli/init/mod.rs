@@ -1,4 +1,4 @@
-//! `gsdk2mqtt init`: asks for gateway or master, broker and Home Assistant, tries each answer at
+//! `gsdk2mqtt init`: prompts for gateway or master, broker and Home Assistant, tests each answer at
 //! once with the code of `check --connect`, and writes a configuration.
 
 mod asker;
@@ -24,24 +24,23 @@ use draft::Draft;
 use gateway::GatewayArgs;
 use master::MasterArgs;
 
-/// Asks what a configuration needs, tries each answer at once, and writes the configuration.
+/// Prompts for the settings, tests each answer at once, and writes the configuration.
 /// Every question is an option too.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct InitArgs {
-    /// Where the configuration is written
+    /// The configuration file to write
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     output: PathBuf,
-    /// Add a gateway or master to the configuration at --output; everything else stays, comments
-    /// too
+    /// Add a gateway or master to the configuration at --output, and change nothing else in it
     #[arg(long)]
     add_gateway: bool,
     /// Print the configuration to stdout instead of writing it
     #[arg(long)]
     dry_run: bool,
-    /// Replace files that exist
+    /// Replace existing files
     #[arg(long)]
     overwrite: bool,
-    /// Take the default answer of each question that has one; no certificate is trusted by this
+    /// Take the default answer of each prompt that has one; this trusts no certificate
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use crate::http::{AVAILABILITY_COLUMNS, csv};
 pub(crate) fn format(document: &Document) -> String {
     let mut text = csv::BYTE_ORDER_MARK.to_owned() + &csv::head(AVAILABILITY_COLUMNS, ',');
     for row in &document.rows {
-        // A row has nothing that JSON cannot say.
+        // A row always serializes.
         let row = serde_json::to_value(row).unwrap_or_default();
         text += &csv::row(AVAILABILITY_COLUMNS, &row, ',');
     }

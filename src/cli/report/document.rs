@@ -1,4 +1,4 @@
-//! What is in a report, whatever its form.
+//! The content of a report, independent of its format.
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -138,7 +138,7 @@ impl Document {
         Some((duration, availability::local_time(at, &self.zone)))
     }
 
-    /// What is to be said of a row beside its figures.
+    /// The remarks of a row.
     pub(crate) fn remarks(&self, row: &Row) -> String {
         let date = |at: Moment| at.timestamp().to_zoned_datetime(self.zone.clone()).date();
         let is_new = row.first_seen_at > row.start && row.first_seen_at < row.end;

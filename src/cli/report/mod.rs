@@ -1,4 +1,4 @@
-//! `gsdk2mqtt report`: how available the doors were, for people and spreadsheets.
+//! `gsdk2mqtt report`: the availability of the doors, for users and spreadsheets.
 
 mod csv;
 mod document;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::period::{DefaultPeriod, Selected};
-use super::source::{Asked, Source, SourceArgs};
+use super::source::{AvailabilityQuery, Source, SourceArgs};
 use super::{EXIT_WRONG, print, say};
 use crate::availability::BucketSize;
 use crate::config;
@@ -30,13 +30,13 @@ pub(crate) struct ReportArgs {
     /// One row for each door, or for each door and day or month
     #[arg(long, value_enum, default_value_t)]
     bucket: Rows,
-    /// Only doors that were less available than this, in percent
+    /// Only doors with a lower availability than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     below: Option<f64>,
-    /// The form of the report
+    /// The format of the report
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// The file to write; it is replaced [default: stdout]
+    /// The file to write; an existing file is replaced [default: stdout]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -75,10 +75,16 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         Rows::Month => BucketSize::Month,
         Rows::Day => BucketSize::Day,
     };
-    let asked = Asked { selected: &args.selected, period, zone: &zone, bucket, of_gateways: false };
-    let devices = source.availability(&asked).await?;
-    let asked = Asked { bucket: BucketSize::Total, of_gateways: true, ..asked };
-    let gateways = source.availability(&asked).await?;
+    let query = AvailabilityQuery {
+        selected: &args.selected,
+        period,
+        zone: &zone,
+        bucket,
+        of_gateways: false,
+    };
+    let devices = source.availability(&query).await?;
+    let query = AvailabilityQuery { bucket: BucketSize::Total, of_gateways: true, ..query };
+    let gateways = source.availability(&query).await?;
     let document = Document::new(devices, gateways, zone, now, args.below);
     let text = match args.format {
         Format::Table => table::format(&document),

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::crypto::ring;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::asked::{Asked, SourceArgs};
+use super::arguments::{AvailabilityQuery, SourceArgs};
 use crate::availability::Answer;
 use crate::net;
 use crate::period::time_zone;
@@ -26,7 +26,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// The most rows of an answer.
 const ROWS_MAX: usize = 10_000;
 
-/// A bridge, and what it takes to ask it.
+/// A bridge, with the data that a query needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     agent: Agent,
@@ -89,27 +89,29 @@ impl Client {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) async fn availability(&self, asked: &Asked<'_>) -> anyhow::Result<Answer> {
-        let (from, to) = asked.period;
-        let mut query = Serializer::new(String::new());
-        query
-            .append_pair("of", if asked.of_gateways { "gateways" } else { "devices" })
+    pub(crate) async fn availability(
+        &self,
+        query: &AvailabilityQuery<'_>,
+    ) -> anyhow::Result<Answer> {
+        let (from, to) = query.period;
+        let mut text = Serializer::new(String::new());
+        text.append_pair("of", if query.of_gateways { "gateways" } else { "devices" })
             .append_pair("from", &from.millis().to_string())
             .append_pair("to", &to.millis().to_string())
-            .append_pair("bucket", &asked.bucket.to_string())
+            .append_pair("bucket", &query.bucket.to_string())
             .append_pair("limit", &ROWS_MAX.to_string());
-        if let Some(zone) = asked.zone.iana_name() {
-            query.append_pair("tz", zone);
+        if let Some(zone) = query.zone.iana_name() {
+            text.append_pair("tz", zone);
         }
-        for gateway in asked.selected.gateways() {
-            query.append_pair("gateway", gateway.as_str());
+        for gateway in query.selected.gateways() {
+            text.append_pair("gateway", gateway.as_str());
         }
-        if !asked.of_gateways {
-            for id in asked.selected.device_ids() {
-                query.append_pair("device_id", &id.to_string());
+        if !query.of_gateways {
+            for id in query.selected.device_ids() {
+                text.append_pair("device_id", &id.to_string());
             }
         }
-        let query = query.finish();
+        let query = text.finish();
         let mut answer: Answer = self.get("availability", query.clone()).await?;
         while let (true, Some(next)) = (answer.more, answer.next.take()) {
             let mut page = Serializer::new(query.clone());
@@ -154,7 +156,7 @@ impl Client {
     {
         let Self { agent, url, authorization } = self.clone();
         let address = format!("{url}/api/v1/{path}?{query}");
-        let ask = move || {
+        let call = move || {
             let mut request = agent.get(&address);
             if let Some(authorization) = &authorization {
                 request = request.header("Authorization", authorization);
@@ -165,14 +167,14 @@ impl Client {
                 response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
             Ok::<_, ureq::Error>((status, body))
         };
-        let asked = tokio::task::spawn_blocking(ask).await.context("internal error")?;
-        let (status, body) = asked.with_context(|| format!("no answer from {url}"))?;
+        let answer = tokio::task::spawn_blocking(call).await.context("internal error")?;
+        let (status, body) = answer.with_context(|| format!("no answer from {url}"))?;
         if status.is_success() {
-            return serde_json::from_str(&body).with_context(|| format!("{url} is no bridge"));
+            return serde_json::from_str(&body).with_context(|| format!("{url} is not a bridge"));
         }
         match serde_json::from_str::<Problem>(&body) {
             Ok(problem) => bail!("{url}: {}", problem.detail),
-            Err(_) => bail!("{url} answers {status}; is a bridge there, of this version?"),
+            Err(_) => bail!("{url} answers {status}; is it a bridge of this version?"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-use super::asked::Asked;
+use super::arguments::AvailabilityQuery;
 use crate::availability::{self, Answer};
 use crate::config::Config;
 use crate::net;
@@ -59,15 +59,18 @@ impl Database {
     ///
     /// # Errors
     /// When it cannot be read, or a gateway or device is not known.
-    pub(crate) async fn availability(&self, asked: &Asked<'_>) -> anyhow::Result<Answer> {
+    pub(crate) async fn availability(
+        &self,
+        query: &AvailabilityQuery<'_>,
+    ) -> anyhow::Result<Answer> {
         let query = availability::Query {
-            of_gateways: asked.of_gateways,
-            gateways: asked.selected.gateways(),
-            device_ids: asked.selected.device_ids(),
+            of_gateways: query.of_gateways,
+            gateways: query.selected.gateways(),
+            device_ids: query.selected.device_ids(),
             after: None,
-            period: asked.period,
-            zone: asked.zone.clone(),
-            bucket: asked.bucket,
+            period: query.period,
+            zone: query.zone.clone(),
+            bucket: query.bucket,
             limit: usize::MAX,
             deadline: Duration::MAX,
             is_running: self.is_running,

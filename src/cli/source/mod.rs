@@ -1,7 +1,8 @@
-//! Where `report` and `history` read: the API of a running bridge, or the database in `state_dir`.
+//! The source of `report` and `history`: the API of a running bridge, or the database in
+//! `state_dir`.
 
 mod api;
-mod asked;
+mod arguments;
 mod database;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use crate::availability::Answer;
 use crate::config;
 use crate::store::history::{Filter, Page};
 use api::Client;
-pub(crate) use asked::{Asked, SourceArgs};
+pub(crate) use arguments::{AvailabilityQuery, SourceArgs};
 use database::Database;
 
 /// Where the past is read.
@@ -30,7 +31,7 @@ enum Place {
 }
 
 impl Source {
-    /// Looks for the bridge, and says on stderr what is read.
+    /// Finds the bridge, and prints the source to stderr.
     ///
     /// # Errors
     /// When the configuration is wrong, or there is neither a bridge nor a history.
@@ -68,10 +69,13 @@ impl Source {
     ///
     /// # Errors
     /// When it cannot be read, or a gateway or device is not known.
-    pub(crate) async fn availability(&self, asked: &Asked<'_>) -> anyhow::Result<Answer> {
+    pub(crate) async fn availability(
+        &self,
+        query: &AvailabilityQuery<'_>,
+    ) -> anyhow::Result<Answer> {
         match &self.place {
-            Place::Bridge(client) => client.availability(asked).await,
-            Place::StateDir(database) => database.availability(asked).await,
+            Place::Bridge(client) => client.availability(query).await,
+            Place::StateDir(database) => database.availability(query).await,
         }
     }
 

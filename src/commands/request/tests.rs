@@ -152,7 +152,7 @@ fn a_refused_request_keeps_its_transaction() {
     assert!(transaction_of(digits(257).as_bytes()).is_none());
 }
 
-/// How many inputs the parser is given; `make nightly` asks for a million.
+/// The number of inputs for the parser; `make nightly` sets a million.
 const CASES_VARIABLE: &str = "GSDK2MQTT_FUZZ_CASES";
 const CASES_DEFAULT: u32 = 2_000;
 

@@ -1,5 +1,4 @@
-//! What lists show: differences that are believed, devices that come, leave and are forgotten
-//! (contract, sections 2 and 3; design, decision 2).
+//! Tests of lists: applied differences, and devices that are added, removed and forgotten.
 
 use super::rules::types;
 use super::*;
@@ -15,8 +14,8 @@ fn the_first_list_is_believed_where_the_stream_was_silent_since_the_mark() {
     bench.status(8, Disconnected);
     bench.input(LinkEvent::List(vec![row(7, Disconnected, true), row(8, TlsConnected, true)]));
     let events = bench.events();
-    let told: Vec<_> = events.iter().map(|e| (e.device_id.get(), e.source)).collect();
-    assert_eq!(told, [(8, Source::Stream), (7, Source::Resync)]);
+    let reported: Vec<_> = events.iter().map(|e| (e.device_id.get(), e.source)).collect();
+    assert_eq!(reported, [(8, Source::Stream), (7, Source::Resync)]);
     assert_eq!(bench.device(8).status, Some(Disconnected), "the stream's word stands");
 
     bench.pass(2_000);
@@ -63,7 +62,7 @@ fn a_retry_seen_in_the_list_is_no_difference() {
 }
 
 #[test]
-fn a_synchronous_connection_that_drops_leaves_the_list_and_stays_known() {
+fn a_synchronous_connection_that_drops_leaves_the_list_and_its_device_is_kept() {
     let mut bench = Bench::online(vec![row(7, TcpConnected, false)]);
     bench.pass(5_000);
     bench.status(7, Disconnected);
@@ -79,7 +78,7 @@ fn a_connected_device_missing_from_the_list_disconnects_first() {
     let mut bench = Bench::online(vec![row(7, TcpConnected, false)]);
     bench.pass(AUDIT_MS);
     bench.list(vec![]);
-    assert!(bench.device(7).managed, "not believed yet");
+    assert!(bench.device(7).managed, "not applied yet");
     bench.pass(2_000);
     bench.list(vec![]);
     assert_eq!(types(&bench.events()), ["disconnected"]);
@@ -87,7 +86,7 @@ fn a_connected_device_missing_from_the_list_disconnects_first() {
 }
 
 #[test]
-fn what_the_stream_said_of_a_stranger_becomes_its_history_once_listed() {
+fn statuses_of_an_unknown_device_become_events_once_it_is_listed() {
     let mut bench = Bench::online(vec![]);
     bench.pass(5_000);
     bench.status(9, TryToConnect);
@@ -102,7 +101,7 @@ fn what_the_stream_said_of_a_stranger_becomes_its_history_once_listed() {
 }
 
 #[test]
-fn a_stranger_is_counted_and_reported_at_most_once_a_second_and_leaves_nothing() {
+fn an_unknown_device_is_counted_and_reported_at_most_once_a_second() {
     let mut bench = Bench::online(vec![]);
     bench.pass(5_000);
     let mut lists = 0;
@@ -118,7 +117,7 @@ fn a_stranger_is_counted_and_reported_at_most_once_a_second_and_leaves_nothing()
 }
 
 #[test]
-fn forget_takes_only_what_is_neither_listed_nor_declared() {
+fn forget_removes_only_devices_that_are_neither_listed_nor_declared() {
     let mut bench = Bench::new(&[1]);
     bench.input(LinkEvent::LinkUp);
     bench.list(vec![row(2, TcpConnected, true), row(3, Disconnected, false)]);
@@ -131,7 +130,7 @@ fn forget_takes_only_what_is_neither_listed_nor_declared() {
 }
 
 #[test]
-fn what_was_said_of_a_stranger_ends_with_its_link() {
+fn held_statuses_of_an_unknown_device_end_with_the_link() {
     let mut bench = Bench::online(vec![]);
     bench.pass(5_000);
     bench.status(9, TlsConnected);
@@ -142,12 +141,12 @@ fn what_was_said_of_a_stranger_ends_with_its_link() {
     bench.list(vec![row(9, TlsConnected, true)]);
     assert!(bench.events().is_empty());
     assert_eq!((bench.device(9).seq, bench.device(9).since_exact), (0, false));
-    assert_eq!(bench.measures(9).observed.observed_ms, 0, "nobody watched");
+    assert_eq!(bench.measures(9).observed.observed_ms, 0, "it was not observed");
     assert_eq!(bench.fleet.counts(bench.gateway).unwrap().strangers, 1);
 }
 
 #[test]
-fn a_second_look_that_comes_at_once_is_none() {
+fn a_second_list_that_follows_at_once_does_not_count() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     bench.pass(AUDIT_MS);
     bench.list(vec![row(7, Disconnected, true)]);
@@ -211,7 +210,7 @@ fn a_device_absent_for_long_is_forgotten_unless_a_command_keeps_it() {
     let forgotten = Output::Forgotten { gateway: bench.gateway, device_id: id(1) };
     assert!(bench.out.contains(&forgotten), "{:?}", bench.out);
     assert!(bench.fleet.device(bench.gateway, id(2)).is_some());
-    // Back in the list its events go on where they were: an event's ID is unique for ever.
+    // In the list again, its events continue their chain: an event's ID is never used again.
     bench.out.clear();
     bench.list(all());
     bench.status(1, Status::TlsConnected);

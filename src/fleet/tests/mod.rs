@@ -123,9 +123,9 @@ impl Bench {
     }
 
     pub(crate) fn asked_for_list(&mut self) -> bool {
-        let asked = self.out.contains(&Output::RequestList(self.gateway));
+        let requested = self.out.contains(&Output::RequestList(self.gateway));
         self.out.clear();
-        asked
+        requested
     }
 
     pub(crate) fn device(&self, number: u32) -> DeviceState {

@@ -12,13 +12,13 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The truth changes; the stream tells it, or loses it.
+    /// A status changes; the stream reports it, or loses it.
     Change {
         device: u32,
         status: Status,
         lost: bool,
     },
-    /// The gateway says again what it said.
+    /// The gateway repeats a status.
     Repeat {
         device: u32,
     },
@@ -28,7 +28,7 @@ enum Op {
     },
     /// So many messages arrive.
     Deliver(usize),
-    /// The gateway makes the list that was asked for.
+    /// The gateway makes the list that was requested.
     Snapshot,
     Fail,
     Cut,
@@ -63,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug)]
 enum Message {
     Status(u32, Status),
-    Asked,
+    ListRequest,
     List(Vec<Listed>),
     Failed,
 }
@@ -76,7 +76,7 @@ struct World {
     truth: BTreeMap<u32, Status>,
     linked: bool,
     linked_at: Moment,
-    asked: bool,
+    list_requested: bool,
     wire: VecDeque<Message>,
     chain: BTreeMap<DeviceId, (u64, Option<Status>)>,
     shown: BTreeMap<DeviceId, Observed>,
@@ -92,7 +92,7 @@ impl World {
             bench,
             truth: BTreeMap::from([(1, Status::TlsConnected), (2, Status::Disconnected)]),
             linked: false,
-            asked: false,
+            list_requested: false,
             wire: VecDeque::new(),
             chain: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -118,12 +118,12 @@ impl World {
                 }
             }
             Op::Deliver(count) => (0..count).for_each(|_| self.deliver()),
-            Op::Snapshot if self.asked => {
-                self.asked = false;
+            Op::Snapshot if self.list_requested => {
+                self.list_requested = false;
                 self.wire.push_back(Message::List(self.listed()));
             }
-            Op::Fail if self.asked => {
-                self.asked = false;
+            Op::Fail if self.list_requested => {
+                self.list_requested = false;
                 self.wire.push_back(Message::Failed);
             }
             Op::Snapshot | Op::Fail => {}
@@ -163,7 +163,7 @@ impl World {
                 self.deliver();
             }
             self.linked = false;
-            self.asked = false;
+            self.list_requested = false;
             let silent_ms = self.bench.now.since(self.linked_at).min(SILENT_MS);
             let last_sign_of_life = self.bench.now.plus(-silent_ms);
             self.bench.link_down_after(last_sign_of_life);
@@ -177,9 +177,9 @@ impl World {
                 self.sent_to_core += 1;
                 self.bench.status(device, status);
             }
-            Some(Message::Asked) => {
+            Some(Message::ListRequest) => {
                 self.bench.input(LinkEvent::ListRequested);
-                self.asked = true;
+                self.list_requested = true;
             }
             Some(Message::List(rows)) => self.bench.input(LinkEvent::List(rows)),
             Some(Message::Failed) => self.bench.input(LinkEvent::ListFailed),
@@ -188,13 +188,13 @@ impl World {
         self.settle();
     }
 
-    /// Carries out what the core wants and holds the chain.
+    /// Applies the core's outputs and checks the chain.
     fn settle(&mut self) {
         for output in std::mem::take(&mut self.bench.out) {
             match output {
                 Output::RequestList(_) => {
-                    assert!(self.linked, "a list asked for without a link");
-                    self.wire.push_back(Message::Asked);
+                    assert!(self.linked, "a list requested without a link");
+                    self.wire.push_back(Message::ListRequest);
                 }
                 Output::Event(event) => self.link_of_the_chain(&event),
                 Output::GatewayEvent(..)
@@ -243,7 +243,7 @@ impl World {
     fn come_to_rest(&mut self) {
         self.link();
         for _ in 0..200 {
-            while !self.wire.is_empty() || self.asked {
+            while !self.wire.is_empty() || self.list_requested {
                 self.deliver();
                 self.apply(Op::Snapshot);
             }
@@ -272,14 +272,14 @@ proptest! {
         bench.list(vec![row(7, Status::TlsConnected, true)]);
         bench.status(7, Status::Disconnected);
         let mut distinct = std::collections::HashSet::from([Status::Disconnected.code()]);
-        let mut told = bench.events().len();
+        let mut reported = bench.events().len();
         for (status, after) in words {
             bench.pass(after);
             distinct.insert(status.code());
             bench.status(7, status);
-            told += bench.events().len();
+            reported += bench.events().len();
         }
-        prop_assert!(told <= distinct.len(), "{} events of {} statuses", told, distinct.len());
+        prop_assert!(reported <= distinct.len(), "{reported} of {} statuses", distinct.len());
         prop_assert_eq!(bench.device(7).connected, Some(false));
     }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// What a process leaves of a device that is connected since long, and of one with a retry told.
+/// What a process leaves of a device that is connected since long, and of one with a retry
+/// reported.
 fn left() -> Vec<(u32, Remembered)> {
     let mut bench = Bench::online(vec![row(1, Status::TlsConnected, true)]);
     bench.status(1, Status::Disconnected);
@@ -32,10 +33,10 @@ fn restored() -> Bench {
 fn a_restored_device_of_which_nothing_is_new_keeps_everything() {
     let mut bench = restored();
     let before = left();
-    assert_eq!(bench.device(1).connected, None, "nobody knows yet");
+    assert_eq!(bench.device(1).connected, None, "it is unknown yet");
     assert_eq!(bench.device(1).last_known.unwrap().status, Status::TlsConnected);
     bench.input(LinkEvent::LinkUp);
-    // A retry that has been told is no news after a restart either.
+    // A reported retry is a repeat after a restart, too.
     bench.list(vec![row(1, Status::TlsConnected, true), row(2, Status::TcpCannotConnect, true)]);
     assert_eq!(bench.events(), []);
     let state = bench.device(1);
@@ -45,12 +46,12 @@ fn a_restored_device_of_which_nothing_is_new_keeps_everything() {
 }
 
 #[test]
-fn what_happened_while_the_bridge_was_stopped_continues_the_chain() {
+fn changes_while_the_bridge_was_stopped_continue_the_chain() {
     let mut bench = restored();
     bench.input(LinkEvent::LinkUp);
     bench.list(vec![row(2, Status::TcpConnected, true)]);
     let events = bench.events();
-    let told: Vec<_> = events
+    let reported: Vec<_> = events
         .iter()
         .map(|it| (it.device_id.get(), it.seq, it.previous, it.status, it.source, it.duration_ms))
         .collect();
@@ -60,8 +61,8 @@ fn what_happened_while_the_bridge_was_stopped_continues_the_chain() {
         (2, 3, retry, Status::TcpConnected, Source::Resync, None),
         (1, 5, Some(on), off, Source::Resync, None),
     ];
-    assert_eq!(told.len(), 2);
-    assert!(expected.iter().all(|event| told.contains(event)), "{told:?}");
+    assert_eq!(reported.len(), 2);
+    assert!(expected.iter().all(|event| reported.contains(event)), "{reported:?}");
 }
 
 #[test]
@@ -83,9 +84,9 @@ fn a_new_chain_begins_with_1_and_the_status_last_known() {
     let mut unpublished = bench.events();
     bench.fleet.new_chain(&mut unpublished);
     bench.status(1, Status::TlsConnected);
-    let told: Vec<_> = unpublished.into_iter().chain(bench.events()).collect();
-    assert_eq!(told.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(told[0].previous, Some(Status::Disconnected));
+    let reported: Vec<_> = unpublished.into_iter().chain(bench.events()).collect();
+    assert_eq!(reported.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(reported[0].previous, Some(Status::Disconnected));
     assert_eq!(bench.device(1).seq, 3);
     bench.fleet.new_chain([]);
     assert_eq!(bench.device(1).seq, 0);

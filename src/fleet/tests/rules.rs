@@ -1,4 +1,4 @@
-//! The core's rules, one by one (contract, sections 2 and 3; design, decisions 1 to 5).
+//! The core's rules, one by one.
 
 use super::*;
 use Status::*;
@@ -35,13 +35,13 @@ fn an_event_reports_how_long_the_value_before_lasted() {
     bench.status(7, Disconnected);
     let events = bench.events();
     assert_eq!(types(&events), ["connected", "status_changed", "disconnected"]);
-    assert_eq!(events[2].duration_ms, Some(3_600_000), "TCP to TLS does not begin anew");
+    assert_eq!(events[2].duration_ms, Some(3_600_000), "TCP to TLS does not restart the duration");
     assert!(bench.device(7).since_exact);
 }
 
 /// A machine that slept, or learnt the time only after its start.
 #[test]
-fn what_is_shown_follows_the_walls_clock_and_durations_do_not() {
+fn published_times_follow_the_wall_clock_and_durations_do_not() {
     const HOUR_MS: i64 = 3_600_000;
     let mut bench = Bench::online(vec![row(7, TcpConnected, true), row(8, TcpConnected, true)]);
     bench.status(7, Disconnected);
@@ -83,7 +83,7 @@ fn an_absent_device_makes_two_events_not_thousands() {
     assert_eq!(bench.fleet.counts(bench.gateway).unwrap().repeated, 1_998);
     bench.status(7, TlsConnected);
     bench.status(7, TryToConnect);
-    assert_eq!(types(&bench.events()), ["connected", "disconnected"], "told anew");
+    assert_eq!(types(&bench.events()), ["connected", "disconnected"], "reported again");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_lost_gateway_makes_its_devices_unknown_and_a_return_restores_them() {
     bench.link_down();
     bench.pass(9_999);
     assert_eq!(bench.device(7).connected, Some(true), "not lost yet");
-    assert!(bench.out.is_empty(), "a link that broke is not told");
+    assert!(bench.out.is_empty(), "a link that broke is not reported");
     bench.pass(1);
     assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable]);
     let device = bench.device(7);
@@ -245,14 +245,14 @@ fn a_counter_that_was_read_never_runs_backwards() {
 }
 
 #[test]
-fn a_link_made_in_time_has_time_for_its_list_but_not_for_ever() {
+fn a_link_made_in_time_has_limited_time_for_its_list() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     bench.link_down();
     bench.pass(9_500);
     bench.input(LinkEvent::LinkUp);
     bench.pass(1_000);
     bench.list(vec![row(7, TlsConnected, true)]);
-    assert!(bench.gateway_events().is_empty(), "it was heard");
+    assert!(bench.gateway_events().is_empty(), "it was received");
     bench.link_down();
     for _ in 0..4 {
         bench.pass(5_000);

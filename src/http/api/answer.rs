@@ -1,5 +1,5 @@
-//! Builds answers: lists as JSON or CSV within a size, each answer with a validator, so that a
-//! client that has it already gets 304.
+//! Builds answers: lists as JSON or CSV of limited size, each answer with a validator, so that a
+//! client with the same answer gets 304.
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -21,14 +21,14 @@ pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// The most bytes of an answer's rows. What follows the rows fits into the rest of 8 MiB.
 pub(crate) const ROWS_BYTES_MAX: usize = (8 << 20) - (16 << 10);
 
-/// What a handler needs of its request.
+/// The parts of a request that a handler needs.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ApiRequest {
     pub(crate) headers: HeaderMap,
     query: String,
 }
 
-impl<S: Sync> FromRequestParts<S> for Asked {
+impl<S: Sync> FromRequestParts<S> for ApiRequest {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -40,14 +40,14 @@ impl<S: Sync> FromRequestParts<S> for Asked {
 /// Where the next page of a list begins: a parameter and its value.
 pub(crate) type Next = Option<(&'static str, String)>;
 
-impl Asked {
+impl ApiRequest {
     pub(crate) fn params(&self) -> Params {
         Params::parse(Some(&self.query))
     }
 
     /// An answer that is no list.
     pub(crate) fn object(&self, body: &impl Serialize) -> Response {
-        // Our payloads have nothing that JSON cannot say.
+        // Our payloads always serialize.
         let body = serde_json::to_string(body).unwrap_or_default();
         self.respond("application/json", body)
     }
@@ -113,7 +113,9 @@ pub(crate) async fn within_deadline(
     work: impl Future<Output = Result<Response, Problem>>,
 ) -> Result<Response, Problem> {
     timeout(ANSWER_DEADLINE, work).await.unwrap_or_else(|_| {
-        Err(Problem::busy("the answer was not there within 5 s; ask for less, or again later"))
+        Err(Problem::busy(
+            "there was no answer within 5 s; request less, or repeat the request later",
+        ))
     })
 }
 
@@ -174,23 +176,23 @@ mod tests {
 
     use super::*;
 
-    fn asked(query: &str, tag: &str) -> Asked {
+    fn request(query: &str, tag: &str) -> ApiRequest {
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, tag.parse().unwrap());
-        Asked { headers, query: query.to_owned() }
+        ApiRequest { headers, query: query.to_owned() }
     }
 
     #[test]
     fn a_client_that_has_the_answer_gets_no_other() {
-        let first = asked("", "").object(&json!({"a": 1}));
+        let first = request("", "").object(&json!({"a": 1}));
         assert_eq!(first.status(), StatusCode::OK);
         let tag = first.headers()[header::ETAG].to_str().unwrap().to_owned();
         for known in [tag.clone(), tag.trim_start_matches("W/").to_owned(), format!("\"x\", {tag}")]
         {
-            let again = asked("", &known).object(&json!({"a": 1}));
+            let again = request("", &known).object(&json!({"a": 1}));
             assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{known}");
             assert_eq!(again.headers()[header::ETAG].to_str().unwrap(), tag);
-            assert_eq!(asked("", &known).object(&json!({"a": 2})).status(), StatusCode::OK);
+            assert_eq!(request("", &known).object(&json!({"a": 2})).status(), StatusCode::OK);
         }
     }
 
@@ -198,11 +200,11 @@ mod tests {
     fn csv_names_its_next_page() {
         let rows = || Rows::new("events", Format::Csv(','), &["id"]);
         let next = Some(("after_id", "7".to_owned()));
-        let asked = asked("format=csv&after_id=5&gateway=a%2Cb", "");
-        let response = asked.list(rows(), &json!({}), next);
+        let request = request("format=csv&after_id=5&gateway=a%2Cb", "");
+        let response = request.list(rows(), &json!({}), next);
         let link = response.headers()[header::LINK].to_str().unwrap();
         assert_eq!(link, "<?format=csv&gateway=a%2Cb&after_id=7>; rel=\"next\"");
-        assert!(!asked.list(rows(), &json!({}), None).headers().contains_key(header::LINK));
+        assert!(!request.list(rows(), &json!({}), None).headers().contains_key(header::LINK));
     }
 
     #[tokio::test]
@@ -211,7 +213,7 @@ mod tests {
             let mut rows = Rows::new("events", Format::Json, &[]);
             rows.push(&json!({"id": 7}));
             rows.push(&json!({"id": 8}));
-            let body = asked("", "").list(rows, &rest, None).into_body();
+            let body = request("", "").list(rows, &rest, None).into_body();
             let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
             let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(read["events"], json!([{"id": 7}, {"id": 8}]));

@@ -1,4 +1,4 @@
-//! Availability in buckets of time, read from the history beside its writer.
+//! Availability in time buckets, read from the history in parallel with its writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::App;
-use super::answer::{Asked, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows, within_deadline};
 use super::problem::Problem;
 use crate::availability::{self, After, AfterError, BucketSize, Error, Head, Query, Row};
 use crate::net;
 
-/// The most rows of an answer where the request does not say.
+/// The default of the most rows of an answer.
 const LIMIT_DEFAULT: usize = 1_000;
 /// How long rows are read. The rest of the answer's time is for what waits before.
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
@@ -68,9 +68,9 @@ impl From<Error> for Problem {
 
 pub(crate) async fn availability(
     State(app): State<Arc<App>>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
+    let mut params = request.params();
     let of = params.word("of", &[("devices", false), ("gateways", true)])?;
     let gateways = params.gateways()?.into_iter().collect();
     let device_ids = params.device_ids()?;
@@ -82,7 +82,7 @@ pub(crate) async fn availability(
     let after: Option<After> =
         after.map_err(|error: AfterError| Problem::invalid("after", format!("after: {error}")))?;
     let limit = params.limit(LIMIT_DEFAULT)?;
-    let format = params.format(&asked.headers)?;
+    let format = params.format(&request.headers)?;
     params.finish()?;
     let query = Query {
         of_gateways: of.unwrap_or(false),
@@ -106,7 +106,7 @@ pub(crate) async fn availability(
         let last = fits.checked_sub(1).and_then(|last| answer.availability.get(last));
         let next = last.filter(|_| is_cut).map(Row::continuation).or(answer.next);
         let rest = Rest { head: &answer.head, more: next.is_some(), next: next.clone() };
-        Ok(asked.list(rows, &rest, next.map(|next| ("after", next))))
+        Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
     })
     .await
 }

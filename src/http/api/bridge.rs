@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::App;
 use super::super::query::{BridgeStatus, Query};
-use super::answer::{Asked, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows, within_deadline};
 use super::lookup::{directory, find_gateway};
 use super::params::Format;
 use super::problem::Problem;
@@ -50,7 +50,7 @@ const MASTER_COLUMNS: &[&str] = &[
     "clock_skew_s",
 ];
 
-/// The bridge's info, and how it stands.
+/// The bridge's info and health.
 #[derive(Serialize)]
 struct Bridge {
     #[serde(flatten)]
@@ -68,14 +68,17 @@ struct History {
     oldest_at: Option<String>,
 }
 
-pub(crate) async fn bridge(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let mut params = asked.params();
+pub(crate) async fn bridge(
+    State(app): State<Arc<App>>,
+    request: ApiRequest,
+) -> Result<Response, Problem> {
+    let mut params = request.params();
     params.word("format", &[("json", ())])?;
     params.finish()?;
     within_deadline(async {
         let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
             app.settings.event_loop.ask(Query::Bridge).await?;
-        Ok(asked.object(&Bridge {
+        Ok(request.object(&Bridge {
             info,
             ready: health.ready,
             degraded: health.degraded,
@@ -89,10 +92,10 @@ pub(crate) async fn bridge(State(app): State<Arc<App>>, asked: Asked) -> Result<
 
 pub(crate) async fn masters(
     State(app): State<Arc<App>>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
-    let format = params.format(&asked.headers)?;
+    let mut params = request.params();
+    let format = params.format(&request.headers)?;
     params.finish()?;
     within_deadline(async {
         let directory = directory(&app).await?;
@@ -101,17 +104,17 @@ pub(crate) async fn masters(
             let MasterMeasures { name, facts, gateways, gateways_online } = &master;
             rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
         }
-        Ok(asked.list(rows, &json!({}), None))
+        Ok(request.list(rows, &json!({}), None))
     })
     .await
 }
 
 pub(crate) async fn gateways(
     State(app): State<Arc<App>>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
-    let format = params.format(&asked.headers)?;
+    let mut params = request.params();
+    let format = params.format(&request.headers)?;
     params.finish()?;
     within_deadline(async {
         let directory = directory(&app).await?;
@@ -121,7 +124,7 @@ pub(crate) async fn gateways(
                 break;
             }
         }
-        Ok(asked.list(rows, &json!({}), None))
+        Ok(request.list(rows, &json!({}), None))
     })
     .await
 }
@@ -129,20 +132,20 @@ pub(crate) async fn gateways(
 pub(crate) async fn gateway(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
-    let format = params.format(&asked.headers)?;
+    let mut params = request.params();
+    let format = params.format(&request.headers)?;
     params.finish()?;
     let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
     within_deadline(async {
         let directory = directory(&app).await?;
         let (_, gateway) = find_gateway(&app, &name).await?;
         let info = info(&directory, &gateway);
-        let Format::Csv(_) = format else { return Ok(asked.object(&info)) };
+        let Format::Csv(_) = format else { return Ok(request.object(&info)) };
         let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
         rows.push(&info);
-        Ok(asked.list(rows, &json!({}), None))
+        Ok(request.list(rows, &json!({}), None))
     })
     .await
 }

@@ -1,5 +1,5 @@
-//! Rows as CSV (RFC 4180), for spreadsheets: their first line names the columns. Texts that a
-//! spreadsheet would take for a formula get an apostrophe.
+//! Rows as CSV (RFC 4180), for spreadsheets: the first line names the columns. Texts that a
+//! spreadsheet would execute as a formula get an apostrophe.
 
 use serde_json::Value;
 

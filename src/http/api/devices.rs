@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::super::App;
 use super::super::query::{DEVICES_PER_QUERY, LoopClient, Query};
 use super::super::search::searchable;
-use super::answer::{Asked, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows, within_deadline};
 use super::lookup::{directory, find_gateway, no_gateway};
 use super::params::{Format, Params};
 use super::problem::{Problem, quoted};
@@ -24,7 +24,7 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::GatewayMeasures;
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
 
-/// The most devices of an answer where the request does not say.
+/// The default of the most devices of an answer.
 const LIMIT_DEFAULT: usize = 1_000;
 /// How long devices are read. The rest of the answer's time is for what waits before.
 const SCAN_DEADLINE: Duration = Duration::from_millis(3_500);
@@ -143,13 +143,13 @@ impl Filter {
 
 pub(crate) async fn devices(
     State(app): State<Arc<App>>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
+    let mut params = request.params();
     let filter = Filter::read(&mut params)?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let after: Vec<Cursor> = params.list("after")?;
-    let format = params.format(&asked.headers)?;
+    let format = params.format(&request.headers)?;
     params.finish()?;
     within_deadline(async {
         let _permit = app.api.scans.acquire().await;
@@ -177,7 +177,7 @@ pub(crate) async fn devices(
         let more = more || !is_complete;
         let next = last.filter(|_| more);
         let rest = Rest { total: is_complete.then_some(total), more, next: next.clone() };
-        Ok(asked.list(rows, &rest, next.map(|next| ("after", next))))
+        Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
     })
     .await
 }
@@ -248,10 +248,10 @@ impl Scan<'_> {
 pub(crate) async fn device(
     State(app): State<Arc<App>>,
     path: Result<Path<(String, String)>, PathRejection>,
-    asked: Asked,
+    request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = asked.params();
-    let format = params.format(&asked.headers)?;
+    let mut params = request.params();
+    let format = params.format(&request.headers)?;
     params.finish()?;
     let Path((name, id)) =
         path.map_err(|error| Problem::invalid("device_id", error.body_text()))?;
@@ -272,10 +272,10 @@ pub(crate) async fn device(
         let states = app.settings.event_loop.ask(query).await?;
         let state = states.first().ok_or_else(unknown)?;
         let payload = DeviceStatePayload::new(&directory, &gateway.entry, state);
-        let Format::Csv(_) = format else { return Ok(asked.object(&payload)) };
+        let Format::Csv(_) = format else { return Ok(request.object(&payload)) };
         let mut rows = Rows::new("devices", format, COLUMNS);
         rows.push(&payload);
-        Ok(asked.list(rows, &serde_json::json!({}), None))
+        Ok(request.list(rows, &serde_json::json!({}), None))
     })
     .await
 }

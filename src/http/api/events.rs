@@ -1,4 +1,4 @@
-//! Recorded events, read from the history beside its writer.
+//! Recorded events, read from the history in parallel with its writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::App;
-use super::answer::{Asked, ROWS_BYTES_MAX, Rows, within_deadline};
+use super::answer::{ApiRequest, ROWS_BYTES_MAX, Rows, within_deadline};
 use super::params::Params;
 use super::problem::Problem;
 use crate::net;
 use crate::store::history::{Error, FILE_NAME, Filter, Gap, Order};
 
-/// The most events of an answer where the request does not say.
+/// The default of the most events of an answer.
 const LIMIT_DEFAULT: usize = 100;
 /// How long events are read. The rest of the answer's time is for what waits before.
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
@@ -73,7 +73,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// Which devices' and gateways' events are asked for, from the first to the last.
+/// Which devices' and gateways' events are requested, from the first to the last.
 pub(crate) fn filter(params: &mut Params) -> Result<Filter, Problem> {
     let event_types: Vec<String> = params.list("event_type")?;
     Ok(Filter {
@@ -91,8 +91,11 @@ pub(crate) fn filter(params: &mut Params) -> Result<Filter, Problem> {
     })
 }
 
-pub(crate) async fn events(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let mut params = asked.params();
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    request: ApiRequest,
+) -> Result<Response, Problem> {
+    let mut params = request.params();
     let mut filter = filter(&mut params)?;
     let zone = params.zone(&app.api.zone)?;
     let range = params.range(&zone, net::wall_time())?;
@@ -104,7 +107,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, asked: Asked) -> Result<
     let orders = [("asc", Order::OldestFirst), ("desc", Order::NewestFirst)];
     filter.order = params.word("order", &orders)?.unwrap_or(Order::OldestFirst);
     filter.limit = params.limit(LIMIT_DEFAULT)?;
-    let format = params.format(&asked.headers)?;
+    let format = params.format(&request.headers)?;
     params.finish()?;
     let continued_by = match filter.order {
         Order::OldestFirst => "after_id",
@@ -119,7 +122,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, asked: Asked) -> Result<
         }
         let next = page.more.then(|| (continued_by, page.next.to_string()));
         let rest = Rest { more: page.more, next: page.next, gap: page.gap };
-        Ok(asked.list(rows, &rest, next))
+        Ok(request.list(rows, &rest, next))
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! What several handlers ask the event loop for.
+//! Queries to the event loop that several handlers use.
 
 use super::super::App;
 use super::super::query::{NoAnswer, Query};

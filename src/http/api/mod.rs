@@ -1,5 +1,5 @@
-//! The JSON API below `/api/v1` (contract, section 5): read-only, bounded in rows, bytes and time.
-//! It asks the event loop for small copies, and reads the history beside its writer.
+//! The JSON API below `/api/v1` (docs/api.md): read-only, bounded in rows, bytes and time. It
+//! queries the event loop for small copies, and reads the history in parallel with its writer.
 
 mod answer;
 mod availability;
@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use super::App;
 use crate::schema;
 use crate::store::history::Reader;
-use answer::Asked;
+use answer::ApiRequest;
 pub(crate) use availability::COLUMNS as AVAILABILITY_COLUMNS;
 pub(crate) use problem::Problem;
 use stream::Streams;
@@ -66,7 +66,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
 }
 
-async fn openapi(asked: Asked) -> Result<axum::response::Response, Problem> {
-    asked.params().finish()?;
-    Ok(asked.respond("application/json", schema::open_api()))
+async fn openapi(request: ApiRequest) -> Result<axum::response::Response, Problem> {
+    request.params().finish()?;
+    Ok(request.respond("application/json", schema::open_api()))
 }

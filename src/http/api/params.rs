@@ -1,5 +1,5 @@
-//! Reads the parameters of a request to the API. Each is asked for by its name; what is left over
-//! is unknown and an error. An empty value counts as left out.
+//! Parses the parameters of an API request. Each handler takes the parameters that it supports; the
+//! remaining ones are unknown and an error. A parameter with an empty value is ignored.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -76,7 +76,7 @@ impl Params {
         let parts = values.iter().flat_map(|value| value.split(',')).map(str::trim);
         let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
         if parts.len() > VALUES_MAX {
-            let detail = format!("{name} has more than {VALUES_MAX} values; ask in several parts");
+            let detail = format!("{name} has more than {VALUES_MAX} values; send several requests");
             return Err(Problem::invalid(name, detail));
         }
         let read = |part: &str| {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_token_in_the_address_is_not_repeated() {
-        let told = problem(Params::parse(Some("token=s3cret")).finish());
-        assert!(told.contains("Bearer") && !told.contains("s3cret"), "{told}");
+        let reported = problem(Params::parse(Some("token=s3cret")).finish());
+        assert!(reported.contains("Bearer") && !reported.contains("s3cret"), "{reported}");
     }
 }

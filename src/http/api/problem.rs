@@ -1,4 +1,4 @@
-//! What the API answers when it cannot do what was asked for: problem details (RFC 9457).
+//! Errors of the API: problem details (RFC 9457).
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -75,7 +75,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
     }
 
-    /// What is asked for cannot be read now.
+    /// The requested data cannot be read now.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
@@ -96,7 +96,7 @@ impl IntoResponse for Problem {
             code: self.code,
             parameter: self.parameter.as_deref(),
         };
-        // It has nothing that JSON cannot say.
+        // It always serializes.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, content_type, body).into_response();

@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::App;
-use super::answer::{Asked, within_deadline};
+use super::answer::{ApiRequest, within_deadline};
 use super::events::{ID_MAX, filter};
 use super::params::number;
 use super::problem::Problem;
@@ -77,11 +77,14 @@ pub(crate) async fn follow_history(app: Arc<App>, mut stop: watch::Receiver<bool
     }
 }
 
-pub(crate) async fn stream(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let mut params = asked.params();
+pub(crate) async fn stream(
+    State(app): State<Arc<App>>,
+    request: ApiRequest,
+) -> Result<Response, Problem> {
+    let mut params = request.params();
     let mut filter = filter(&mut params)?;
     params.finish()?;
-    if let Some(header) = asked.headers.get("last-event-id").filter(|id| !id.is_empty()) {
+    if let Some(header) = request.headers.get("last-event-id").filter(|id| !id.is_empty()) {
         let text = header.to_str().unwrap_or_default();
         filter.after_id = Some(number("Last-Event-ID", text, 0..=ID_MAX)?);
     }
@@ -137,7 +140,7 @@ impl Feed {
         let mut stop = self.stop.clone();
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            // Its end tells the client to connect again.
+            // At its end the client connects again.
             _ = self.send_events() => {}
         }
     }
@@ -148,7 +151,7 @@ impl Feed {
             let page = match self.history.query(self.filter.clone()).await {
                 Ok(page) => page,
                 Err(error) => {
-                    tracing::debug!(error = error.with_cause(), "a stream of events has ended");
+                    tracing::debug!(error = error.with_cause(), "event stream ended");
                     return None;
                 }
             };

@@ -15,7 +15,7 @@ use crate::payload::GatewayEntry;
 /// The most devices on one page.
 const ROWS_MAX: usize = 200;
 
-/// What the page's address asks for.
+/// The parameters in the page's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(default)]
 pub(in crate::http) struct Filter {

@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn an_address_is_a_filter() {
-        let asked = filter("q=+Front%20D%C3%BCr%2&show=down&page=2&x").unwrap();
-        assert_eq!(asked.text, "front dür%2");
-        assert_eq!((asked.condition, asked.page), (Some(Condition::Down), 2));
+        let parsed = filter("q=+Front%20D%C3%BCr%2&show=down&page=2&x").unwrap();
+        assert_eq!(parsed.text, "front dür%2");
+        assert_eq!((parsed.condition, parsed.page), (Some(Condition::Down), 2));
         assert_eq!(filter("show=&q="), Ok(Filter::default()));
         assert_eq!(filter(""), Ok(Filter::default()));
         assert!(filter("page=-1").is_err() && filter("show=all").is_err());

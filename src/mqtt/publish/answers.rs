@@ -14,12 +14,12 @@ const ANSWERS_BYTES_MAX: usize = 8 << 20;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
 /// The broker has to close the connection this often while an answer is in flight before the size
-/// of that answer is believed to be its limit.
+/// of that answer is treated as its limit.
 const CLOSED_MIN: u32 = 2;
 /// Answers smaller than those by less than this part are not tried either.
 const CLOSED_MARGIN: usize = 16;
 
-/// Why an answer is not sent. The requester has to ask again.
+/// Why an answer is not sent. The requester has to repeat the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerDropped {
     NotConnected,

@@ -1,7 +1,8 @@
-//! Clears the topics of what no longer exists, by empty retained messages: at once, or once the
-//! session has settled (contract, "Clearing").
+//! Clears the topics of devices and gateways that no longer exist, by empty retained messages: at
+//! once, or after the first 60 s of the session.
 //!
-//! The store remembers a topic until the broker has accepted that: the process may end before.
+//! The store keeps a topic until the broker has accepted the empty message, because the process may
+//! end before.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,5 +1,5 @@
-//! Everything there is to publish: a component for each kind of message, their order, and what
-//! follows when the broker accepts or refuses a message.
+//! Everything that is published: a component for each kind of message, their order, and the effects
+//! of an acknowledgement or a refusal.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -194,7 +194,7 @@ impl Content {
         [info, self.refusals.wake_at(), discovery].into_iter().flatten().min()
     }
 
-    /// The next message in the contract's order. Device states that are held back hold back
+    /// The next message in the fixed order. Device states that are held back hold back
     /// `online` of their gateways.
     pub(crate) fn next(
         &mut self,

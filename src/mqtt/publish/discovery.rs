@@ -1,8 +1,8 @@
-//! Home Assistant's discovery: what of it is published next, and what is removed.
+//! Home Assistant discovery: which part is published next, and which is removed.
 //!
-//! It is paced, and starts once the bridge is online and it is known what the broker retains of
-//! earlier discovery. That is not published again, unless Home Assistant has restarted or a request
-//! asks for it.
+//! It is rate-limited, and starts once the bridge is online and earlier retained discovery was
+//! read. Unchanged messages are not published again, unless Home Assistant has restarted or a
+//! request requires it.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -21,7 +21,7 @@ const PACE_MS: i64 = 50;
 /// Unacknowledged messages, so that they do not fill a small window.
 const IN_FLIGHT_MAX: usize = 4;
 /// Between parents and children, in milliseconds: Home Assistant sets up platforms concurrently,
-/// and reports a device whose parent it does not know yet.
+/// and reports a device whose parent is unknown to it.
 const GENERATION_GAP_MS: i64 = 2_000;
 /// The longest wait for what the broker retains, in milliseconds; then everything is published.
 const RETAINED_WAIT_MS: i64 = 10_000;
@@ -170,7 +170,7 @@ impl DiscoveryPublisher {
     }
 
     /// Removes the discovery of a device that no longer exists, if there is any: Home Assistant
-    /// reports the removal of what it does not know.
+    /// reports the removal of unknown ones.
     pub(crate) fn device_removed(
         &mut self,
         gateway: GatewayIndex,
@@ -190,8 +190,8 @@ impl DiscoveryPublisher {
         &mut self.removals
     }
 
-    /// Lets what is to be removed of these devices and of their gateway itself not wait for the
-    /// session to settle.
+    /// Removes these devices, or their gateway itself, before the session has settled if they are
+    /// to be removed.
     pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &BTreeSet<DeviceId>) {
         let topics = device_ids.iter().map(|&id| self.discovery.device_topic(&entry.name, id));
         let own = self.discovery.gateway_topic(&entry.name);

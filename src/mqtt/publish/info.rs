@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::ids::Moment;
 
-/// The least time between two infos on one topic, in milliseconds (contract, section 1).
+/// The least time between two infos on one topic, in milliseconds.
 const INFO_INTERVAL_MS: i64 = 10_000;
 
 /// An info: published on change, not too often, and not twice the same.

@@ -176,7 +176,7 @@ mod tests {
         isolation.disconnected(sent, closed).is_some()
     }
 
-    /// How a message goes out on a new connection that acknowledges everything else.
+    /// How a message is sent on a new connection that acknowledges everything else.
     fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
         isolation.answered(&MessageId::BridgeInfo);
         match admit(isolation, id, len, 0) {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn others_go_first_but_do_not_hold_up_a_suspect_for_ever() {
+    fn others_precede_but_do_not_block_a_suspect() {
         let suspect = device(1);
         let mut isolation = Isolation::default();
         for _ in 0..2 {

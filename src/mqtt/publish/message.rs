@@ -1,4 +1,4 @@
-//! Messages for the broker: what each one is about, and what became of it.
+//! Messages for the broker: the subject of each one, and its result.
 
 use std::time::Instant;
 

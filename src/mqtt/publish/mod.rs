@@ -1,7 +1,7 @@
-//! What is published next. Pure: no socket, no clock.
+//! Decides what is published next. Pure: no socket, no clock.
 //!
-//! Each kind of message has a component that knows what of it is to be sent; the [`Publisher`]
-//! schedules them in the contract's order within the broker's window.
+//! Each kind of message has a component that tracks what has to be sent; the [`Publisher`]
+//! schedules them in a fixed order within the broker's window.
 
 mod answers;
 mod clearing;

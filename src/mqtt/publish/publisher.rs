@@ -1,5 +1,5 @@
-//! Schedules what is published: what a connection's phase allows, as much as the broker's window
-//! takes. Each message is tracked until the broker has accepted or refused it.
+//! Schedules messages: which kinds a connection's phase permits, within the broker's window. Each
+//! message is tracked until the broker has accepted or refused it.
 
 use std::collections::BTreeMap;
 
@@ -169,7 +169,7 @@ impl Publisher {
     }
 
     /// Publishes `online` again if the bridge is: its topic had `offline`, as of a late last will,
-    /// or `online` did not come back from the broker.
+    /// or `online` was not received from the broker.
     pub(crate) const fn publish_online_again(&mut self) {
         if self.is_online() {
             self.content.states().set_online();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_on_each_connection_is_named_once_and_stays_refused_in_between() {
+    fn a_refusal_on_each_connection_is_new_once_and_remains_in_between() {
         let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
         let event = MessageId::Event(crate::payload::Subject::Bridge);
         for connection in 0..3 {

@@ -1,5 +1,5 @@
-//! Runs one connection from CONNECT to its end: writes what the bridge gives it, reads what the
-//! broker sends, and notices a broker that does not react.
+//! Runs one connection from CONNECT to its end: writes messages and packets, reads those of the
+//! broker, and detects a broker that does not react.
 
 use std::convert::Infallible;
 use std::io;

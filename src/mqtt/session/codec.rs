@@ -1,5 +1,5 @@
-//! The packets that are written, and the messages that are received, by the codec of the MQTT
-//! library. Only this file knows the library, and here the two versions of MQTT differ.
+//! Encodes sent packets and decodes received messages with the codec of the MQTT library. Only this
+//! file depends on the library, and only here the two versions of MQTT differ.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What the bridge and a session exchange: messages to publish, subscriptions, and the session's
-//! events. Nothing here waits, and what was given to a connection is lost with it.
+//! The interface between the bridge and a session: messages to publish, subscriptions, and the
+//! session's events. Nothing here waits, and queued messages are lost with their connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl PublishError {
     }
 }
 
-/// How a subscription treats retained messages. MQTT 3.1.1 knows `SendAtSubscribe` only.
+/// How a subscription treats retained messages. MQTT 3.1.1 has `SendAtSubscribe` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainHandling {
     /// Sends those that exist, marked as retained; those published later are not marked.
@@ -112,7 +112,7 @@ pub enum RetainHandling {
     DoNotSendAsPublished,
 }
 
-/// What the bridge asks of a connection.
+/// A command of the bridge to a connection.
 #[derive(Debug)]
 pub(crate) enum Command {
     Publish { token: u64, publish: Publish },
@@ -217,7 +217,7 @@ pub struct Message {
     pub retain: bool,
     /// MQTT 5, as the following.
     pub response_topic: Option<String>,
-    /// Goes back with the response.
+    /// Returned with the response.
     pub correlation_data: Option<Bytes>,
     /// From when it was received.
     pub expires_in: Option<Duration>,

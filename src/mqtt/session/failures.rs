@@ -1,4 +1,4 @@
-//! Failures of several connections in a row: what they mean, and how often they are logged.
+//! Failures of consecutive connections: their diagnosis, and how often they are logged.
 
 use std::time::Duration;
 

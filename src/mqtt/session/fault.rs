@@ -1,4 +1,4 @@
-//! Why there is no connection to the broker, in words that say what to change.
+//! Why there is no connection to the broker, with the remedy.
 
 use std::io;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) enum Problem {
         .after.as_secs()
     )]
     NoConnack { after: Duration, hint: &'static str },
-    #[error("speaks TLS; write mqtts:// in mqtt.url")]
+    #[error("requires TLS; write mqtts:// in mqtt.url")]
     TlsExpected,
     #[error("refused the user name or password{text}; check mqtt.username and mqtt.password_file")]
     Credentials { text: String },
@@ -57,7 +57,7 @@ pub(crate) enum Problem {
          message is lost. Please report this to the broker's makers"
     )]
     AckMismatch { packet: u16 },
-    #[error("does not speak MQTT {ours}; set mqtt.protocol = \"{other}\"")]
+    #[error("does not support MQTT {ours}; set mqtt.protocol = \"{other}\"")]
     Version { ours: &'static str, other: &'static str },
     #[error("refused the connection ({reason}); see the broker's log")]
     Declined { reason: String },
@@ -218,7 +218,7 @@ impl<'a> FaultContext<'a> {
     pub(crate) fn no_connack(&self) -> Fault {
         let hint = match self.settings.protocol {
             Protocol::V5 => {
-                ", and if the broker knows only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
+                ", and if the broker supports only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             Protocol::V311 => "",
         };
@@ -229,17 +229,17 @@ impl<'a> FaultContext<'a> {
         let is_plain = self.target.tls.is_none() && self.target.websocket_path.is_none();
         let hint = match (is_plain, self.settings.protocol) {
             (false, _) if self.target.tls.is_some() => {
-                "it may want a client certificate (mqtt.cert_file) or a protocol's name (mqtt.alpn)"
+                "it may require a client certificate (mqtt.cert_file) or a protocol (mqtt.alpn)"
             }
             (false, _) => "its path for WebSocket (mqtt.url) may not be one of MQTT",
             (true, Protocol::V5) => {
-                "if this port speaks TLS, write mqtts:// in mqtt.url; if the broker knows only \
+                "if this port uses TLS, write mqtts:// in mqtt.url; if the broker supports only \
                  MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             // A broker that keeps no retained messages refuses the last will in this way.
             (true, Protocol::V311) => {
                 "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
-                 retain_available true); or, if this port speaks TLS, write mqtts:// in mqtt.url"
+                 retain_available true); or, if this port uses TLS, write mqtts:// in mqtt.url"
             }
         };
         Problem::ClosedEarly { hint }
@@ -251,7 +251,7 @@ impl<'a> FaultContext<'a> {
         let declined = |reason: &str| Problem::Declined { reason: reason.to_owned() };
         let protocol = self.settings.protocol;
         self.fault(match (protocol, reason.code) {
-            // A broker that knows only MQTT 3.1.1 answers with a code of that.
+            // A broker of MQTT 3.1.1 answers with a code of that version.
             (_, 0x01 | 0x84) => {
                 let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
                 Problem::Version { ours: protocol.as_str(), other: other.as_str() }

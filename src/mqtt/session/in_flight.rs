@@ -90,7 +90,7 @@ impl InFlight {
         self.waiting_since
     }
 
-    /// Whether the broker has acknowledged a later publish than the oldest. MQTT wants them in
+    /// Whether the broker has acknowledged a later publish than the oldest. MQTT requires them in
     /// order, so that one may never come.
     pub(crate) const fn is_skipped(&self) -> bool {
         self.is_skipped

@@ -1,8 +1,8 @@
-//! The broker session: connects, hands each connection to the bridge, and reconnects.
+//! The broker session: connects, passes each connection to the bridge, and reconnects.
 //!
-//! It remembers nothing of what was published. A lost connection ends its client with everything
-//! queued in it, and the bridge sends what was not acknowledged over the next one. So nothing old
-//! can overtake something new. Every connection starts clean.
+//! It stores no published message. A lost connection ends its client with its whole queue, and the
+//! bridge sends what was not acknowledged over the next one. So no old message can overtake a newer
+//! one. Every connection starts clean.
 
 mod client;
 mod codec;

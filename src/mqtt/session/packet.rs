@@ -1,7 +1,7 @@
-//! Reads packets from the broker, of either version of MQTT.
+//! Parses packets from the broker, of both versions of MQTT.
 //!
-//! Reason codes and properties are read here, since the library accepts only those that it lists: a
-//! broker may send any. PUBLISH packets are left to the library's codec.
+//! Reason codes and properties are parsed here, because the library accepts only those that it
+//! lists, and a broker may send any. PUBLISH packets are parsed by the library's codec.
 
 use bytes::BytesMut;
 
@@ -125,7 +125,7 @@ fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, Reason>> {
             SERVER_KEEP_ALIVE => granted.keep_alive = u16_from(value).unwrap_or(0),
             _ => {}
         });
-        // A broker that knows only MQTT 3.1.1 refuses without properties.
+        // A broker of MQTT 3.1.1 refuses without properties.
         if reason.code == 0 {
             walked?;
         }

@@ -1,4 +1,4 @@
-//! What a session has to know: the broker, the credentials, limits and deadlines.
+//! The settings of a session: the broker, the credentials, limits and deadlines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub enum Password {
     File(PathBuf),
 }
 
-/// Everything that a session has to know.
+/// The settings of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The broker's host name or address.
@@ -121,7 +121,7 @@ impl Settings {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
 
-    /// The time between pings, as the broker wants no longer one; 0: it wants none.
+    /// The time between pings, at most the broker's limit; 0: no pings.
     pub(crate) fn ping_interval(&self, server: u16) -> Duration {
         match server {
             0 => self.keep_alive,

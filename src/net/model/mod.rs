@@ -44,7 +44,7 @@ struct Shared {
 struct Inner {
     listeners: BTreeMap<SocketAddr, mpsc::Sender<TcpStream>>,
     lines: Vec<Weak<Mutex<Line>>>,
-    /// Towards whom nothing gets through, and from which side.
+    /// The listener towards which nothing is delivered, and from which side.
     held: BTreeSet<(SocketAddr, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! Which devices may dial in: the accept filter, and the devices it has refused.
+//! Which devices may connect: the accept filter, and the devices that it refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ impl Admission {
         self.pending.remove(&id);
     }
 
-    /// The refused devices, with what `device` knows of each.
+    /// The refused devices, with the details from `device`.
     pub(crate) fn pending<'a>(
         &self,
         device: impl Fn(u32) -> Option<&'a Device>,

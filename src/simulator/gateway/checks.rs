@@ -1,4 +1,4 @@
-//! Checks of the requests that a gateway gets from clients, and parts of its refusals.
+//! Checks of client requests to a gateway, and parts of its refusals.
 
 use std::net::Ipv4Addr;
 

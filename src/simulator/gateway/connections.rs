@@ -74,7 +74,7 @@ impl Connections {
     }
 
     /// Whether there is such a device, in the subnet or in the list.
-    pub(crate) fn knows(&self, id: u32) -> bool {
+    pub(crate) fn has(&self, id: u32) -> bool {
         self.subnet.get(id).is_some() || self.managed.contains_key(&id)
     }
 
@@ -146,7 +146,7 @@ impl Connections {
         dialed.result(address)
     }
 
-    /// How long it takes to learn what is at an address.
+    /// How long it takes to find the device at an address.
     pub(crate) fn dial_time(&self, address: Address) -> u64 {
         let timing = &self.rules.timing;
         let answered = self.subnet.dial(address) != Dialed::NoAnswer;
@@ -312,8 +312,8 @@ impl Connections {
 
     /// Switches a device on or off. `false` if there is no such device.
     ///
-    /// A connected device that is switched off is noticed by the keep-alive only; one that is
-    /// switched on again earlier has lost its connection all the same.
+    /// A connected device that is switched off is detected by the keep-alive only; one that is
+    /// switched on again earlier has lost its connection, too.
     pub(crate) fn power(&mut self, now: Millis, id: u32, on: bool) -> bool {
         let changed = self.subnet.change(id, |device| device.powered = on);
         if changed && on {
@@ -342,7 +342,7 @@ impl Connections {
         }
     }
 
-    /// A device that no longer responds is noticed at a random moment within the keep-alive.
+    /// A device that no longer responds is detected at a random moment within the keep-alive.
     fn schedule_keep_alive(&mut self, now: Millis, id: u32) {
         let limit = self.rules.timing.keep_alive_ms;
         if limit == 0 {

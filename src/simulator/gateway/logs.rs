@@ -1,4 +1,4 @@
-//! The logs of devices, as far as they are about connections, and which of them are monitored.
+//! The connection entries in the logs of devices, and which devices are monitored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -32,7 +32,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Records that a device was connected. It tells that at once if it is monitored.
+    /// Records that a device was connected, and reports it at once if the device is monitored.
     pub(crate) fn connected(&mut self, id: u32, unix_s: u32) {
         let entry = self.record(id, LogCode::TcpConnected, unix_s);
         if self.monitored.contains(&id) {
@@ -40,7 +40,7 @@ impl Logs {
         }
     }
 
-    /// Records that a device lost its connection, over which it can tell nothing.
+    /// Records that a device lost its connection; it cannot be reported without one.
     pub(crate) fn disconnected(&mut self, id: u32, unix_s: u32) {
         self.record(id, LogCode::TcpDisconnected, unix_s);
     }
@@ -122,6 +122,6 @@ mod tests {
         logs.connected(7, 200);
         logs.disconnected(7, 201);
         let codes: Vec<u32> = logs.take().iter().map(|one| one.event_code).collect();
-        assert_eq!(codes, [0x3B00], "a device without a connection tells nothing");
+        assert_eq!(codes, [0x3B00], "a device without a connection reports nothing");
     }
 }

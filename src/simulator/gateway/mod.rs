@@ -36,11 +36,11 @@ const MANAGED_MAX: usize = 200_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) timing: Timing,
-    /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do (wire, section 2).
+    /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do.
     pub(crate) reports_tries: bool,
 }
 
-/// A change of a device's settings that a client asks for.
+/// A change of a device's settings that a client requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// `SetConnectionMode`, the number as sent.
@@ -52,7 +52,7 @@ pub(crate) enum Change {
 /// A simulated device gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// The ID by which a master knows it.
+    /// Its ID at a master.
     id: String,
     connections: Connections,
     slaves: BTreeMap<u32, SlaveDeviceInfo>,
@@ -306,7 +306,7 @@ impl Gateway {
         true
     }
 
-    /// Reports a managed device's status once more, as gateways before V1.9.1 do. `false` if it is
+    /// Reports a managed device's status again, as gateways before V1.9.1 do. `false` if it is
     /// not managed.
     pub(crate) fn repeat_status(&mut self, now: Millis, id: u32) -> bool {
         let status = self.connections.managed().get(&id).map(|entry| entry.status);

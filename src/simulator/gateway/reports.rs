@@ -1,4 +1,4 @@
-//! What a gateway reports, with the time of its clock.
+//! Status reports of a gateway, with the time of its clock.
 
 use super::time::Millis;
 use crate::proto::connect::StatusChange;

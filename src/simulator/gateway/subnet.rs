@@ -1,4 +1,5 @@
-//! The devices in a gateway's subnet: which exist, what answers at an address, which are connected.
+//! The devices in a gateway's subnet: which exist, which answers at an address, which are
+//! connected.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -31,7 +32,7 @@ pub(crate) enum Dialed {
     NoAnswer,
     /// The device does not listen, because it dials by itself.
     Refused,
-    /// The device speaks TLS and plain was asked for, or the reverse.
+    /// The device uses TLS and plain was requested, or the reverse.
     SslMismatch,
     /// The device has a connection already.
     AlreadyConnected(u32),

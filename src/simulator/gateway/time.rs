@@ -12,18 +12,18 @@ pub(crate) type Millis = u64;
 #[serde(default, deny_unknown_fields)]
 pub struct Timing {
     /// From losing an asynchronous connection, or failing to make it, to the next try. The
-    /// gateway's setting `reconnect_interval`, 30 s by default (wire, section 3).
+    /// gateway's setting `reconnect_interval`, 30 s by default.
     pub reconnect_interval_ms: u64,
     /// From registering an asynchronous connection to its first try.
     pub first_try_ms: u64,
-    /// To connect to a device that answers, or to be refused by one that does not want to.
+    /// To connect to a device that answers, or to be refused by one.
     pub connect_ms: u64,
-    /// To give up on an address where nothing answers.
+    /// Timeout of an address without an answer.
     pub connect_timeout_ms: u64,
     /// From one try of a device that dials in to its next.
     pub dial_interval_ms: u64,
-    /// A dead device is noticed at latest after this long: the gateway's keep-alive, 32 s (wire,
-    /// section 3). The moment is drawn by the seed. 0: at once.
+    /// A dead device is detected at the latest after this time: the gateway's keep-alive, 32 s. The
+    /// moment is drawn by the seed. 0: at once.
     pub keep_alive_ms: u64,
     /// The shortest and the longest time that a device needs to answer a search.
     pub search_min_ms: u64,
@@ -47,7 +47,7 @@ impl Default for Timing {
 
 impl Timing {
     /// The same behaviour with short delays: everything within a quarter of a second, dead devices
-    /// noticed at once. For tests that would otherwise wait.
+    /// are detected at once. For tests that would otherwise wait.
     #[must_use]
     pub const fn fast() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Tests of what a client asks of devices themselves, over the real wire.
+//! Tests of calls to devices over TLS.
 
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
@@ -27,7 +27,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[tokio::test]
-async fn devices_say_what_they_are_in_both_package_ages() {
+async fn device_details_are_served_in_both_packages() {
     let simulator = Simulator::start(Settings::fast(20)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
@@ -108,7 +108,7 @@ async fn monitored_devices_report_that_they_were_connected() {
 }
 
 #[tokio::test]
-async fn what_a_gateway_does_not_serve_is_unimplemented_in_its_words() {
+async fn unsupported_calls_are_unimplemented_with_a_gateways_message() {
     let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
     let channel = channel(&simulator).await;
     for (path, message) in [

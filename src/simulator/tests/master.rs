@@ -1,4 +1,4 @@
-//! Tests of a master gateway over its real wire.
+//! Tests of a master gateway over TLS.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
 }
 
 #[tokio::test]
-async fn a_master_lets_in_by_certificate_and_token() {
+async fn a_master_requires_certificate_and_token() {
     use crate::proto::login::login_client::LoginClient;
     use crate::proto::login::*;
     use crate::proto::{gateway, gateway::gateway_client::GatewayClient};
@@ -68,7 +68,7 @@ async fn a_master_lets_in_by_certificate_and_token() {
 }
 
 #[tokio::test]
-async fn what_a_master_stores_survives_a_device_gateways_restart() {
+async fn data_stored_by_a_master_survives_a_device_gateways_restart() {
     use crate::proto::connect_master::connect_master_client::ConnectMasterClient;
     use crate::proto::device::{GetInfoRequest, device_client::DeviceClient};
     use crate::proto::login::{LoginRequest, login_client::LoginClient};

@@ -1,4 +1,4 @@
-//! Tests of a strict gateway over its real wire: what a real one does that a lenient one does not.
+//! Tests of a strict gateway over TLS: behaviour that a lenient one does not have.
 
 use std::pin::Pin;
 
@@ -70,7 +70,7 @@ async fn frames(simulator: &Simulator) -> Vec<usize> {
     let mut body = answer.await.unwrap().unwrap().into_body();
     let mut lengths = Vec::new();
     let mut bytes = Vec::new();
-    // A message is 5 bytes longer than what its head says.
+    // A message is 5 bytes longer than its head.
     let is_whole = |mut bytes: &[u8]| {
         let mut messages = 0;
         while let [_, _, _, _, length, ..] = bytes {
@@ -89,7 +89,7 @@ async fn frames(simulator: &Simulator) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn each_change_comes_in_a_frame_of_its_own_where_the_gateway_is_strict() {
+async fn each_change_is_in_a_separate_frame_of_a_strict_gateway() {
     for (strictness, single) in [(Strictness::REAL, true), (Strictness::LENIENT, false)] {
         let simulator =
             Simulator::start(Settings { strictness, ..Settings::fast(10) }).await.unwrap();
@@ -101,7 +101,7 @@ async fn each_change_comes_in_a_frame_of_its_own_where_the_gateway_is_strict() {
 }
 
 #[tokio::test]
-async fn a_search_finds_only_what_answers_in_time() {
+async fn a_search_finds_only_devices_that_answer_in_time() {
     let timing = Timing { search_min_ms: 10, search_max_ms: 60, ..Timing::fast() };
     let settings = Settings { timing, managed: false, ..Settings::fast(40) };
     let simulator = Simulator::start(settings.clone()).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_search_finds_only_what_answers_in_time() {
 }
 
 #[tokio::test]
-async fn a_cancelled_subscription_is_gone_at_once() {
+async fn a_cancelled_subscription_is_removed_at_once() {
     let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;

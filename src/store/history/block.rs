@@ -1,4 +1,4 @@
-//! Blocks: the consecutive events that retention removes in one step, with their times.
+//! Blocks: consecutive events that retention removes in one step, with their times.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 

@@ -1,6 +1,6 @@
-//! Writes the history: batches of events and of what became of them, gaps, and retention.
+//! Writes the history: batches of events and their delivery, gaps, and retention.
 //!
-//! Every call blocks on the disk and every failure leaves the database as it was.
+//! Every call blocks on the disk and every failure leaves the database unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +20,7 @@ use crate::payload::Subject;
 use crate::store::error::StoreError;
 use crate::store::{Event, Position};
 
-/// The shortest time between two checkpoints: each writes all pages that changed once more.
+/// The shortest time between two checkpoints: each writes all changed pages again.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// The one writer of the history.
@@ -147,7 +147,7 @@ impl Database {
         Ok(())
     }
 
-    /// Marks as dropped the events that wait here but are not among these: no log knows what became
+    /// Marks as dropped the events that wait here but are not among these: no log has what became
     /// of them, so none will deliver them.
     pub fn drop_unknown(&mut self, waiting: &BTreeSet<u64>) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
@@ -224,7 +224,7 @@ impl Database {
 pub struct Batch<'a> {
     transaction: Transaction<'a>,
     state: State,
-    /// What the database knows of itself, once this is committed.
+    /// The totals of the database after this commit.
     committed: &'a mut State,
 }
 

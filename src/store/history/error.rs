@@ -1,4 +1,4 @@
-//! Why the history could not be written or read.
+//! Errors of writing and reading the history.
 
 use std::path::PathBuf;
 

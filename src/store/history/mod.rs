@@ -1,6 +1,6 @@
-//! The history: every recorded event in a SQLite database, for questions that are asked later.
+//! The history: every recorded event in a SQLite database, for later queries.
 //!
-//! [`Database`] writes, on one thread; [`Reader`] answers queries beside it. `docs/history.md`
+//! [`Database`] writes, on one thread; [`Reader`] answers queries in parallel. `docs/history.md`
 //! has the schema for other readers.
 
 mod block;

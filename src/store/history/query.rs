@@ -1,7 +1,7 @@
-//! One query of the history: a page of events, and what is missing from its range.
+//! One query of the history: a page of events, and the gaps in its range.
 //!
-//! Events are read in windows of consecutive blocks, so that a filter that selects few events stops
-//! at the deadline and the next page continues where this one stopped.
+//! Events are read in windows of consecutive blocks, so that a query with few matching events stops
+//! at the deadline and the next page continues from there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ const MISSING_MAX: usize = 10;
 /// How long a query waits while the database is created or recovered.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Which events are asked for. An empty list selects all.
+/// Which events are requested. An empty list selects all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Events of these gateways and of their devices.
@@ -59,14 +59,14 @@ pub enum Order {
     NewestFirst,
 }
 
-/// A part of what was asked for.
+/// A part of the requested events.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Page {
     /// Events as published, each with `id` and `delivered`.
     pub events: Vec<Box<RawValue>>,
     /// The `after_id` of the next page, or its `before_id` where the newest come first.
     pub next: u64,
-    /// Whether the next page may have more of what was asked for now.
+    /// Whether the next page may have more requested events now.
     pub more: bool,
     /// What is missing from the range.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +138,7 @@ fn open(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// The ids, both included, between which all events of the filter's ids and time lie.
+/// The ids, both included, that enclose all events of the filter's ids and time.
 fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<IdRange>, Error> {
     let after_id = filter.after_id.unwrap_or(0);
     let from = filter.from.map_or(i64::MIN, Moment::millis);
@@ -320,7 +320,7 @@ fn gap(
     page: &Page,
 ) -> Result<Option<Gap>, Error> {
     let time = |at: i64| rfc3339(Moment::from_millis(at));
-    // The newest come first: older pages follow, and the last of them says so.
+    // The newest come first: older pages follow, and `more` is false in the last one.
     let is_last = filter.order == Order::OldestFirst || !page.more;
     let oldest_at = if is_last && kept.is_exceeded_by(filter) {
         let oldest: Option<i64> = snapshot.query_row(

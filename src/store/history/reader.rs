@@ -1,4 +1,4 @@
-//! Reads the history beside its writer: a few queries at a time, each within a deadline.
+//! Reads the history in parallel with its writer: a few queries at a time, each with a deadline.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Reader {
     }
 }
 
-/// Lets the queries of a model see everything that is written.
+/// Makes the queries of a model wait for everything that is written.
 #[cfg(feature = "model")]
 pub(crate) mod model {
     use std::cell::RefCell;

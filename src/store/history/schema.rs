@@ -1,5 +1,4 @@
-//! The database file: its tables, its format version, and the replacement of a file that is not
-//! usable.
+//! The database file: its tables, its format version, and the replacement of an unusable file.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};

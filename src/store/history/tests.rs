@@ -1,4 +1,5 @@
-//! Tests of the database: kills, repeated batches, marks, retention, damage, readers beside it.
+//! Tests of the database: kills, repeated batches, delivery marks, retention, damage, parallel
+//! readers.
 
 mod docs;
 mod query;
@@ -148,7 +149,7 @@ fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
 }
 
 #[test]
-fn events_that_no_log_knows_any_more_do_not_wait_for_ever() {
+fn events_that_are_in_no_log_do_not_wait() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     let id = FIRST_ID;

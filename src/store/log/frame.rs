@@ -1,8 +1,8 @@
-//! Frames: how a batch of records lies in a file, whole or not at all.
+//! Frames: the encoding of a batch of records in a file, complete or not at all.
 //!
-//! A frame is its length, the CRC of its bytes, the CRC of these two, then the bytes. A frame that
-//! a kill cut short (the file ends before the frame does) can thus be distinguished from a damaged
-//! one, even where the damage hit the length.
+//! A frame is its length, the CRC of its bytes, the CRC of these two, then the bytes. Therefore a
+//! frame that a kill cut short (the file ends before the frame does) can be distinguished from a
+//! damaged one, even if the length is damaged.
 
 use std::io;
 

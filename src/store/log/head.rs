@@ -1,7 +1,7 @@
-//! The head of the log: one small file that says which chain the log is of and what it proves.
+//! The head of the log: a small file with the chain of the log and the proofs that it may continue.
 //!
-//! It is replaced as a whole: written beside, synced, renamed. Without it nothing is proven, and a
-//! new chain begins.
+//! It is replaced as a whole: written to another file, synced, renamed. Without it nothing is
+//! proven, and a new chain begins.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};

@@ -1,4 +1,4 @@
-//! Which records of the log are live, and in which segment each lies.
+//! Which records of the log are live, and the segment of each.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -56,7 +56,7 @@ impl Index {
     /// The live records of a segment with this content; `None` if that is not what was written.
     pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
         let mut living = BTreeMap::new();
-        // The first frame says what the segment belongs to.
+        // The first frame identifies the log of the segment.
         for (_, batch) in frames(content).skip(1) {
             for (record, len) in records(batch)? {
                 let item = record.change(len).item;

@@ -1,9 +1,9 @@
-//! The log: what must be stored before it is published, appended to segments.
+//! The log: data that must be stored before it is published, appended to segments.
 //!
-//! A batch is handed to the kernel in one write, so it outlives the process; a thread syncs it. The
-//! log is cleaned from its oldest end: a segment without live records is removed; when the dead
-//! outweigh the living, the oldest segment's living are appended again first. After any error
-//! nothing more is written to the same files.
+//! A batch is passed to the kernel in one write, so it survives the process; a thread syncs it. The
+//! log is cleaned from its oldest end: a segment without live records is removed; if obsolete
+//! records outweigh the live ones, the live records of the oldest segment are appended again first.
+//! After any error nothing more is written to the same files.
 
 mod frame;
 mod head;
@@ -211,11 +211,10 @@ impl Log {
     }
 
     /// Removes the oldest segments as far as possible, at most up to this one, which the history
-    /// has not read. Only from the oldest end: a record that says that another is dead never goes
-    /// before that one.
+    /// has not read. Only from the oldest end: a record that marks another as obsolete is never
+    /// removed before that one.
     ///
-    /// # Errors
-    /// When live records could not be written again. The log has to be given up then.
+    /// # Errors When live records could not be written again. The log has to be given up then.
     pub(crate) fn clean(&mut self, unread: u64) -> Result<(), StoreError> {
         let mut moved = false;
         while let Some(oldest) = self.index.oldest()

@@ -1,7 +1,7 @@
-//! Records: what the log says, in the order in which it happened.
+//! The records of the log, in the order of the changes.
 //!
 //! They are encoded with postcard, which numbers the variants of an enum: new ones are added at the
-//! end, so that later builds read what earlier ones wrote.
+//! end, so that later builds can read earlier logs.
 
 use std::borrow::Cow;
 use std::io;
@@ -50,7 +50,7 @@ pub(crate) enum Key {
     LostBefore(u64),
     /// No event has had this ID or a higher one.
     NextId,
-    /// A gateway of a master, by the ID by which the master knows it, that was discovered; the
+    /// A discovered gateway, by its ID at the master; the
     /// value is its name.
     Discovered(GatewayName, String),
     /// A master that has a topic at the broker.

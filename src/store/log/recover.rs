@@ -1,7 +1,7 @@
-//! Reading the log at start: what it holds, and whether the chain may continue.
+//! Reads the log at the start: its content, and whether the chain may continue.
 //!
-//! What stands before a damaged place is true and is used; the file with the damage is set aside,
-//! and a new chain begins.
+//! Records before a damaged place are valid and used; the damaged file is set aside, and a new
+//! chain begins.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,8 +101,8 @@ impl Scan {
         }
     }
 
-    /// The chain cannot continue. First the proof goes: a start that is killed from here on may not
-    /// take the rest for everything.
+    /// The chain cannot continue. First the proof is removed: a start that is killed from here on
+    /// may not take the rest for everything.
     fn damaged(&mut self, dir: &Path, what: String) -> Result<(), StoreError> {
         self.unproven.get_or_insert(what);
         Head::remove(dir)
@@ -157,7 +157,7 @@ fn is_torn(bytes: &[u8], restarted: bool) -> bool {
     }
 }
 
-/// Whether a segment holds nothing but the frame that says what it belongs to.
+/// Whether a segment has only the frame that identifies its log.
 fn holds_no_batch(bytes: &[u8], may_be_cut: impl Fn(&[u8]) -> bool) -> bool {
     let rest = &bytes[frames(bytes).next().map_or(0, |(end, _)| end)..];
     rest.is_empty() || may_be_cut(rest)

@@ -1,4 +1,4 @@
-//! The files of the log: each is a sequence of frames, the first of which says what it belongs to.
+//! The files of the log: each is a sequence of frames, the first of which identifies the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};

@@ -1,4 +1,4 @@
-//! Reading the log behind its writer, for the history.
+//! Reads the log after its writer, for the history.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -107,7 +107,7 @@ impl Tail {
             let bytes = self.buffer.get(..len).unwrap_or_default();
             let mut read = 0;
             for (end, batch) in frames(bytes) {
-                // The first frame says what the segment belongs to.
+                // The first frame identifies the log of the segment.
                 if offset > 0 || read > 0 {
                     add_changes(batch, changes);
                 }

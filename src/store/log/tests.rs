@@ -189,7 +189,7 @@ fn killed() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn what_was_written_is_there_after_a_kill() {
+fn written_records_are_read_after_a_kill() {
     let (dir, _) = killed();
     let (mut log, before) = continues(dir.path());
     assert_eq!(before.0.len(), 3);
@@ -217,7 +217,7 @@ fn another_boot_ends_the_chain_unless_it_was_stopped_or_always_synced() {
     reboot(copy.path());
     let (reason, left) = ends(copy.path());
     assert!(reason.contains("restarted"), "{reason}");
-    assert_eq!(left.0.len(), 3, "what waits is delivered all the same");
+    assert_eq!(left.0.len(), 3, "waiting events are delivered nevertheless");
 
     let (log, _) = continues(dir.path());
     log.stop().unwrap();
@@ -270,7 +270,7 @@ fn a_damaged_byte_anywhere_ends_the_chain_and_invents_nothing() {
             let aside = std::fs::read_dir(copy.path()).unwrap();
             let mut names = aside.map(|it| it.unwrap().file_name().into_string().unwrap());
             assert!(names.any(|name| name.ends_with(".damaged")), "byte {at}");
-            // Killed before it began anew: the rest is not taken for all.
+            // Killed before it created a new log: the rest does not count as complete.
             assert!(matches!(open(copy.path()).1, Recovery::NewChain { .. }));
             let log = created(copy.path());
             drop(log);
@@ -334,7 +334,7 @@ fn a_million_in_and_out_leaves_little() {
     let mut log = with_segments_of(SEGMENT_MAX, created(dir.path()));
     let event = |number| Event { payload: Bytes::from_static(&[b'x'; 300]), ..event(number) };
     let mut batch = Batch::default();
-    // One that nobody takes must not hold the others' space.
+    // An event that is not delivered must not keep the space of the others.
     add_event(&mut batch, Event { subject: subject(9), ..event(1) });
     write(&mut log, &mut batch);
     for number in (2..1_000_002).step_by(20) {

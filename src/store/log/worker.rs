@@ -1,8 +1,7 @@
-//! The thread for what may block: it syncs segments, creates the next one, and removes old ones.
+//! The thread for blocking work: it syncs segments, creates the next one, and removes old ones.
 //!
-//! Jobs are done in order, so a segment that is removed after a sync was requested is removed after
-//! it. A failed job is final: what the system then has of the files is unknown, so the log is given
-//! up.
+//! Jobs are done in order, so a segment whose removal follows a sync is removed after the sync. A
+//! failed job is final: the state of the files is then unknown, so the log is no longer used.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

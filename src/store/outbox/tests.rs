@@ -1,4 +1,4 @@
-//! Tests of the outbox: order per subject, bounds, and no loss that is not counted.
+//! Tests of the outbox: order per subject, bounds, and that every loss is counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,18 +51,18 @@ fn one_event_of_a_subject_is_in_flight_at_a_time() {
 }
 
 #[test]
-fn what_may_not_go_is_asked_about_once_and_again_after_its_release() {
+fn an_event_that_may_not_be_sent_is_checked_once_and_again_after_its_release() {
     let mut outbox = outbox(10);
     for device in 1..=5 {
         outbox.append(event(device, 1));
     }
-    let asked = std::cell::RefCell::new(Vec::new());
+    let checked = std::cell::RefCell::new(Vec::new());
     let next = |outbox: &mut Outbox, held: &[u32]| {
         let event = outbox.next(|one| {
-            asked.borrow_mut().push(one.clone());
+            checked.borrow_mut().push(one.clone());
             !held.iter().any(|held| *one == subject(*held))
         });
-        (event.map(|(event, _)| event.subject.clone()), asked.take())
+        (event.map(|(event, _)| event.subject.clone()), checked.take())
     };
     let of = |devices: &[u32]| devices.iter().copied().map(subject).collect::<Vec<_>>();
     assert_eq!(next(&mut outbox, &[1, 2, 4]), (Some(subject(3)), of(&[1, 2, 3])));
@@ -71,7 +71,11 @@ fn what_may_not_go_is_asked_about_once_and_again_after_its_release() {
     outbox.release();
     assert_eq!(next(&mut outbox, &[1, 4]), (Some(subject(2)), of(&[1, 2])));
     outbox.put_all_back();
-    assert_eq!(next(&mut outbox, &[]), (Some(subject(1)), of(&[1])), "a new connection asks anew");
+    assert_eq!(
+        next(&mut outbox, &[]),
+        (Some(subject(1)), of(&[1])),
+        "a new connection checks again"
+    );
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn a_subject_whose_only_event_was_dropped_reports_it_with_its_next() {
 }
 
 #[test]
-fn a_full_outbox_stays_small_and_quick_however_long_the_broker_is_away() {
+fn a_full_outbox_remains_small_and_fast_while_the_broker_is_down() {
     let mut outbox = outbox(10);
     for number in 0..10_000 {
         for device in 1..=20 {
@@ -141,7 +145,7 @@ proptest! {
                     in_flight: &mut BTreeMap<Subject, (u64, u64)>| {
             let Some((subject, number, lost)) = sent(outbox) else { return false };
             let before = acknowledged.get(&subject).copied().unwrap_or(0);
-            assert_eq!(number, before + lost + 1, "in order, the missing told");
+            assert_eq!(number, before + lost + 1, "in order, the missing reported");
             assert!(in_flight.insert(subject, (number, lost)).is_none());
             true
         };

@@ -1,4 +1,4 @@
-//! Answers that the broker does not take: what they cost, and what the requester learns.
+//! Responses that the broker does not accept: their effects, and what the requester receives.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{Watcher, publish};
 use crate::harness::{eventually, patiently};
 
-/// Enough for an answer that is larger than [`LIMIT`].
+/// Enough for a response that is larger than [`LIMIT`].
 const DEVICES: usize = 30;
-/// Packets that every state, info and event fits, and an answer for all devices does not.
+/// A packet size for every state, info and event, but not for a response with all devices.
 const LIMIT: &str = "4096";
 const REQUEST: &str = "gsdk/lobby/request/devices";
 const RESPONSE: &str = "gsdk/lobby/response/devices";
 
-/// The bridge has made this many connections, is ready on the last one, and takes requests.
+/// The bridge has made this many connections, is ready on the last one, and accepts requests.
 async fn ready_on_connection(bridge: &Bridge, port: u16, number: u32) {
     patiently(&format!("connection {number}"), async {
         while bridge.metric("gsdk_mqtt_connections_total").await < Some(f64::from(number)) {
@@ -57,14 +57,14 @@ async fn an_answer_over_which_a_3_1_1_broker_closes_is_not_sent_on_the_next_conn
     simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     watcher.see("events go on", |seen| seen.is_event_of(device)).await;
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(2.0));
-    // Asked again, the broker closes again, and the bridge knows the size.
+    // At a second request the broker closes again, and the bridge has found the size.
     ask();
     ready_on_connection(&bridge, broker.port, 3).await;
     assert!(watcher.find(|seen| seen.topic == RESPONSE).is_none());
     ask();
-    let told = watcher.see("a short answer", |seen| seen.topic == RESPONSE).await.json();
-    assert_eq!((error_code(&told), &told["transaction"]), ("answer_too_large", &json!(7)));
-    let message = told["error"]["message"].as_str().unwrap();
+    let reported = watcher.see("a short answer", |seen| seen.topic == RESPONSE).await.json();
+    assert_eq!((error_code(&reported), &reported["transaction"]), ("answer_too_large", &json!(7)));
+    let message = reported["error"]["message"].as_str().unwrap();
     assert!(message.contains("max_packet_size"), "{message}");
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(3.0));
     assert_eq!(bridge.get("/readyz").await.0, 200);
@@ -76,8 +76,8 @@ async fn an_answer_that_an_mqtt_5_broker_refuses_as_too_large_is_replaced_by_a_s
     let simulator = crate::harness::simulator(DEVICES).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     ready_on_connection(&bridge, broker.port, 1).await;
-    let told = rr(broker.port, &["-t", REQUEST, "-m", "{}"], "20").await.unwrap();
-    assert_eq!(error_code(&told), "answer_too_large", "{told}");
+    let reported = rr(broker.port, &["-t", REQUEST, "-m", "{}"], "20").await.unwrap();
+    assert_eq!(error_code(&reported), "answer_too_large", "{reported}");
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
     assert_eq!(bridge.get("/readyz").await.0, 200);
 }
@@ -91,15 +91,15 @@ async fn an_answer_beyond_max_answer_is_not_tried_where_the_broker_announces_no_
     let bridge = setup.gateway("lobby", &simulator, "").start();
     ready_on_connection(&bridge, broker.port, 1).await;
     publish(broker.port, &["-t", REQUEST, "-m", "{}"]);
-    let told = watcher.see("an answer", |seen| seen.topic == RESPONSE).await.json();
-    assert_eq!(error_code(&told), "answer_too_large", "{told}");
-    let message = told["error"]["message"].as_str().unwrap();
+    let reported = watcher.see("an answer", |seen| seen.topic == RESPONSE).await.json();
+    assert_eq!(error_code(&reported), "answer_too_large", "{reported}");
+    let message = reported["error"]["message"].as_str().unwrap();
     assert!(message.contains("mqtt.max_answer allows 4096"), "{message}");
 }
 
-/// 20 requests a second, whose answers the broker does not acknowledge.
+/// 20 requests a second, whose responses the broker does not acknowledge.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_a_slow_broker_does_not_take_do_not_grow_the_memory() {
+async fn answers_that_a_slow_broker_does_not_accept_do_not_use_more_memory() {
     const REQUESTS: u32 = 300;
     let broker = Mosquitto::start("").await;
     let proxy = Proxy::before(broker.port).await;
@@ -118,7 +118,7 @@ async fn answers_that_a_slow_broker_does_not_take_do_not_grow_the_memory() {
     };
     publish(broker.port, &["-t", REQUEST, "-m", "{}"]);
     asked(1).await;
-    proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
+    proxy.set_mode(Mode { withholds_acks: true, ..Mode::default() });
     let before = bridge.memory();
     for _ in 0..REQUESTS {
         let args = ["-t", REQUEST, "-m", "{}"].map(str::to_owned);

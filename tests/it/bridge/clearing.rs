@@ -1,4 +1,4 @@
-//! What is gone is cleared from the broker, whenever the broker can next be reached.
+//! Topics of removed devices and gateways are cleared, as soon as the broker can be reached.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use gsdk2mqtt::simulator::Simulator;
 
 const AWAY: Mode = Mode { refuses: true, withholds_acks: false, delay: Duration::ZERO };
 
-/// Nothing is cleared in the first 60 s of a session (contract, "Clearing").
+/// Nothing is cleared in the first 60 s of a session.
 const CLEARED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Waits until the broker keeps what this wants.
+/// Waits until the retained messages satisfy the condition.
 pub(super) async fn cleared(
     port: u16,
     what: &str,
@@ -34,7 +34,7 @@ fn of(kept: &BTreeMap<String, String>, gateway: &str) -> usize {
     kept.keys().filter(|topic| topic.starts_with(&format!("gsdk/{gateway}/"))).count()
 }
 
-/// Both gateways' topics are at the broker, which the bridge reaches through this proxy.
+/// Both gateways' topics are retained at the broker, which the bridge reaches through this proxy.
 async fn published(broker: &Mosquitto, lobby: &Simulator, annex: &Simulator) -> (Proxy, Bridge) {
     let proxy = Proxy::before(broker.port).await;
     let bridge =
@@ -48,7 +48,7 @@ async fn published(broker: &Mosquitto, lobby: &Simulator, annex: &Simulator) -> 
     (proxy, bridge)
 }
 
-/// Aim: the store forgets a gateway, and remembers to clear it. Method: the first start without it
+/// Aim: topics of a removed gateway are cleared after a restart. Method: the first start without it
 /// finds no broker and is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() {
@@ -58,7 +58,7 @@ async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() 
     let (proxy, mut bridge) = published(&broker, &lobby, &annex).await;
     bridge.terminate().await;
     bridge.forget_gateway("annex");
-    proxy.turn(AWAY);
+    proxy.set_mode(AWAY);
     bridge.restart();
     let up = "gsdk_gateway_up{gateway=\"lobby\"}";
     patiently("it has written the start down", async {
@@ -67,16 +67,16 @@ async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() 
     .await;
     assert!(bridge.log().contains("gateway not configured"), "{}", bridge.log());
     bridge.kill();
-    assert_eq!(of(&retained(broker.port), "annex"), 5, "nobody could clear it yet");
-    proxy.turn(Mode::default());
+    assert_eq!(of(&retained(broker.port), "annex"), 5, "it could not be cleared yet");
+    proxy.set_mode(Mode::default());
     bridge.restart();
     cleared(broker.port, "all is gone", |kept| of(kept, "annex") == 0).await;
     bridge.is_ready().await;
     assert_eq!(of(&retained(broker.port), "lobby"), 5);
 }
 
-/// Aim: what came back before it was cleared is not cleared. Method: as above, but the gateway is
-/// configured again when the broker is back.
+/// Aim: a gateway that is added again before it was cleared is not cleared. Method: as above, but
+/// it is configured again when the broker is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_configured_again_is_not_cleared() {
     let broker = Mosquitto::start("").await;
@@ -86,25 +86,26 @@ async fn a_gateway_that_is_configured_again_is_not_cleared() {
     bridge.terminate().await;
     let whole = std::fs::read_to_string(bridge.config_file()).unwrap();
     bridge.forget_gateway("annex");
-    proxy.turn(AWAY);
+    proxy.set_mode(AWAY);
     bridge.restart();
     bridge.get("/healthz").await;
     bridge.terminate().await;
     bridge.configure(|_| whole);
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     bridge.restart();
     bridge.is_ready().await;
-    eventually("its info is told", || {
+    eventually("its info is reported", || {
         let kept = retained(broker.port);
-        let told = kept.get("gsdk/annex/info").is_some_and(|info| info.contains("\"online\""));
-        (told && kept["gsdk/annex/state"] == "online" && of(&kept, "annex") == 5).then_some(())
+        let reported = kept.get("gsdk/annex/info").is_some_and(|info| info.contains("\"online\""));
+        (reported && kept["gsdk/annex/state"] == "online" && of(&kept, "annex") == 5).then_some(())
     })
     .await;
 }
 
-/// Aim: a device that left long ago is cleared, though nobody was there to be told in time.
+/// Aim: a device that left the list long ago is cleared, although the broker was not available
+/// then.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_is_cleared_though_it_was_forgotten_while_the_broker_was_away() {
+async fn a_device_is_cleared_although_it_was_forgotten_while_the_broker_was_stopped() {
     let broker = Mosquitto::start("").await;
     let lobby = crate::harness::simulator(3).await;
     let proxy = Proxy::before(broker.port).await;
@@ -115,9 +116,11 @@ async fn a_device_is_cleared_though_it_was_forgotten_while_the_broker_was_away()
     bridge.is_ready().await;
     let gone = lobby.control().devices()[0].id;
     let topic = format!("gsdk/lobby/{gone}/state");
-    eventually("its state is told", || retained(broker.port).contains_key(&topic).then_some(()))
-        .await;
-    proxy.turn(AWAY);
+    eventually("its state is reported", || {
+        retained(broker.port).contains_key(&topic).then_some(())
+    })
+    .await;
+    proxy.set_mode(AWAY);
     another_client(&lobby, &["async", "remove", &gone.to_string()]);
     let series = format!("gsdk_device_managed{{gateway=\"lobby\",device_id=\"{gone}\"}}");
     let forgotten = async || bridge.metric(&series).await.is_none();
@@ -129,8 +132,8 @@ async fn a_device_is_cleared_though_it_was_forgotten_while_the_broker_was_away()
     .await
     .expect("it is forgotten");
     bridge.terminate().await;
-    assert!(retained(broker.port).contains_key(&topic), "nobody could clear it yet");
-    proxy.turn(Mode::default());
+    assert!(retained(broker.port).contains_key(&topic), "it could not be cleared yet");
+    proxy.set_mode(Mode::default());
     bridge.restart();
     cleared(broker.port, "it is cleared", |kept| !kept.contains_key(&topic)).await;
 }
@@ -153,7 +156,7 @@ async fn a_gateway_without_devices_is_cleared_too_but_not_in_the_first_minute() 
 /// Aim: a bridge whose store was lost clears nothing of gateways that it does not have, as they may
 /// be another bridge's, until `forget` names them.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_store_forgot_is_cleared_by_forget_and_not_before() {
+async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     let broker = Mosquitto::start("").await;
     let lobby = crate::harness::simulator(3).await;
     let annex = crate::harness::simulator(3).await;

@@ -1,4 +1,4 @@
-//! Mistakes of those who install: each gets one clear line, and what can go on goes on.
+//! Mistakes in an installation: each is reported in one clear line, and everything else works.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 
-/// What the bridge tells of a gateway whose certificate is of this kind.
+/// The last error of a gateway with this kind of certificate.
 async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
@@ -20,10 +20,10 @@ async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
         .gateway("right", &right, "")
         .start();
     watcher.see_text("gsdk/right/state", "online").await;
-    let told = |seen: &crate::harness::watcher::Seen| {
+    let reported = |seen: &crate::harness::watcher::Seen| {
         seen.topic == "gsdk/wrong/info" && !seen.json()["last_error"].is_null()
     };
-    watcher.see("the gateway's last error", told).await.json()["last_error"].clone()
+    watcher.see("the gateway's last error", reported).await.json()["last_error"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,11 +51,11 @@ async fn a_gateway_of_either_age_is_found_out() {
         Setup::new(broker.port, "").gateway("old", &old, "").gateway("new", &new, "").start();
     for (gateway, package) in [("old", "connect"), ("new", "gsdk.connect")] {
         let topic = format!("gsdk/{gateway}/info");
-        let told = |seen: &crate::harness::watcher::Seen| {
+        let reported = |seen: &crate::harness::watcher::Seen| {
             let info = seen.topic == topic;
             info && seen.json()["package"] == package && seen.json()["accept_filter"].is_object()
         };
-        let info = watcher.see(package, told).await.json();
+        let info = watcher.see(package, reported).await.json();
         assert!(info["certificate_expires_at"].is_string(), "{info}");
         let all = info["accept_filter"]["allow_all"].is_boolean();
         assert!(all && info["accept_filter"]["device_count"].is_number(), "{info}");
@@ -76,7 +76,7 @@ async fn a_refused_password_is_reported_without_it() {
     let simulator = crate::harness::simulator(1).await;
     let user = "username = \"bridge\"\npassword = \"wrong-secret\"";
     let bridge = Setup::new(broker.port, user).gateway("lobby", &simulator, "").start();
-    let body = crate::harness::patiently("the refusal is told", async {
+    let body = crate::harness::patiently("the refusal is reported", async {
         loop {
             let (_, body) = bridge.get("/readyz").await;
             if body.contains("refused") {
@@ -121,10 +121,10 @@ fn a_wrong_configuration_ends_with_2_and_every_mistake_at_once() {
     std::fs::write(&path, text).unwrap();
     for command in ["run", "check"] {
         let out = Command::new(PROGRAM).arg(command).arg("--config").arg(&path).output().unwrap();
-        let told = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(2), "{told}");
+        let reported = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{reported}");
         for words in ["config.toml:3", "mqtt.base_topic", "config.toml:4", "username", "Lobby"] {
-            assert!(told.contains(words), "{words} in {told}");
+            assert!(reported.contains(words), "{words} in {reported}");
         }
     }
 }

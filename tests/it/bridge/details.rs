@@ -1,4 +1,4 @@
-//! Model, firmware and MAC address of devices: where they are shown, and how they are asked for.
+//! Model, firmware and MAC address of devices: where they are shown, and how they are read.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ async fn info(bridge: &Bridge, device: u32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_device_is_is_shown_everywhere_and_outlives_the_process() {
+async fn device_details_are_shown_everywhere_and_stored() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(2).await;
@@ -68,7 +68,7 @@ async fn what_a_device_is_is_shown_everywhere_and_outlives_the_process() {
     assert_eq!(discovered["device"]["suggested_area"], "Lobby");
     assert_eq!(discovered["components"]["firmware"]["enabled_by_default"], false);
 
-    // The next process knows it before any device answers.
+    // The next process has it before any device answers.
     let control = simulator.control();
     control.apply_fault(&Fault::fail("GetInfo", tonic::Code::DeadlineExceeded, "busy"));
     bridge.kill();
@@ -86,7 +86,7 @@ async fn what_a_device_is_is_shown_everywhere_and_outlives_the_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_devices_a_second_are_asked_each_once_in_a_connection() {
+async fn ten_devices_a_second_are_read_each_once_in_a_connection() {
     let broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(15).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
@@ -95,7 +95,7 @@ async fn ten_devices_a_second_are_asked_each_once_in_a_connection() {
     eventually("all are asked", || (asked(&simulator) == 15).then_some(())).await;
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(1_300), "15 devices in {took:?}");
-    // Another link, over which no device was connected again.
+    // Another link, on which no device connected again.
     simulator.control().apply_fault(&Fault::CutConnections);
     let starts = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
     crate::harness::patiently("another link", async {
@@ -109,11 +109,11 @@ async fn ten_devices_a_second_are_asked_each_once_in_a_connection() {
     assert_eq!(asked(&simulator), 15);
     let one = simulator.control().devices()[0].id;
     simulator.control().apply_fault(&Fault::Drop { devices: one.into() });
-    eventually("the one that came back is asked", || (asked(&simulator) == 16).then_some(())).await;
+    eventually("the reconnected one is read", || (asked(&simulator) == 16).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_does_not_answer_is_asked_once_and_nothing_is_wrong_with_it() {
+async fn a_gateway_that_does_not_answer_is_called_once_and_is_no_error() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(5).await;
@@ -139,7 +139,7 @@ async fn a_gateway_that_does_not_answer_is_asked_once_and_nothing_is_wrong_with_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn switched_off_no_device_is_asked_and_what_was_known_is_not_shown() {
+async fn if_disabled_no_device_is_read_and_stored_details_are_not_shown() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(1).await;
@@ -158,7 +158,7 @@ async fn switched_off_no_device_is_asked_and_what_was_known_is_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn home_assistant_may_be_given_only_what_is_declared() {
+async fn home_assistant_can_be_limited_to_declared_devices() {
     let broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
     let one = simulator.control().devices()[0].id;

@@ -1,4 +1,4 @@
-//! Two bridges under one name by mistake: reported loudly, and the established one goes on.
+//! Two bridges with the same name: they are reported, and the established one continues.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::harness::scripted_broker::ScriptedBroker;
 use crate::harness::watcher::{Watcher, publish, retained};
 use gsdk2mqtt::simulator::Fault;
 
-/// After this a session has settled, and its process is established (contract, section 1).
+/// After this a session has settled, and its process is established.
 const SETTLED: Duration = Duration::from_secs(61);
 
 /// Waits until `/readyz` contains these words.
-async fn says(bridge: &Bridge, words: &str) {
+async fn readyz_contains(bridge: &Bridge, words: &str) {
     patiently(words, async {
         while !bridge.get("/readyz").await.1.contains(words) {
             tokio::time::sleep(crate::harness::LOOK_EVERY).await;
@@ -34,7 +34,7 @@ async fn is_connected(bridge: &Bridge, connected: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_under_a_name_in_use_steps_back_silently() {
+async fn a_second_bridge_with_a_name_in_use_disconnects_silently() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -46,9 +46,9 @@ async fn a_newcomer_under_a_name_in_use_steps_back_silently() {
     watcher.see_text("gsdk/bridge/state", "online").await;
     first.is_ready().await;
     let second = start("two");
-    says(&second, "another bridge").await;
-    says(&second, "the broker is not connected").await;
-    says(&first, "\"reason\":\"another_instance\"").await;
+    readyz_contains(&second, "another bridge").await;
+    readyz_contains(&second, "the broker is not connected").await;
+    readyz_contains(&first, "\"reason\":\"another_instance\"").await;
     assert_eq!(first.get("/readyz").await.0, 200, "it does its work");
     for bridge in [&first, &second] {
         let series = "gsdk_degraded{reason=\"another_instance\"}";
@@ -56,11 +56,11 @@ async fn a_newcomer_under_a_name_in_use_steps_back_silently() {
     }
     assert_eq!(first.metric("gsdk_mqtt_connected").await, Some(1.0));
     assert_eq!(second.metric("gsdk_mqtt_connected").await, Some(0.0));
-    assert_eq!(retained(broker.port)["gsdk/bridge/state"], "online", "nobody said offline");
+    assert_eq!(retained(broker.port)["gsdk/bridge/state"], "online", "offline was not published");
     assert!(watcher.place("gsdk/bridge/state", "offline").is_none());
 }
 
-/// The newcomer's clock is not asked: any `info` of another instance counts.
+/// Clocks are not compared: any `info` of another instance counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     let broker = Mosquitto::start("").await;
@@ -89,11 +89,11 @@ async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     watcher.see("its info", |seen| own(seen) && !seen.payload.contains("other")).await;
     publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", &of("other")]);
     is_connected(&bridge, false).await;
-    says(&bridge, "another bridge (instance other)").await;
+    readyz_contains(&bridge, "another bridge (instance other)").await;
     assert!(!watcher.all().iter().any(|seen| seen.topic.starts_with("gsdk/lobby")));
 }
 
-/// One that gets no answer would go online beside the bridge.
+/// One that gets no answer would also go online.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_several_newcomers_at_once_is_answered() {
     let broker = Mosquitto::start("").await;
@@ -106,16 +106,16 @@ async fn each_of_several_newcomers_at_once_is_answered() {
         setup.gateway("lobby", &simulator, "").start()
     });
     for newcomer in &newcomers {
-        says(newcomer, "another bridge").await;
+        readyz_contains(newcomer, "another bridge").await;
         is_connected(newcomer, false).await;
     }
     is_connected(&one, true).await;
     assert_eq!(retained(broker.port)["gsdk/bridge/state"], "online");
 }
 
-/// Its store is empty, so an earlier build took the other's topics for its own stale ones.
+/// Its store is empty; an earlier build treated the other's topics as its own stale ones.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
+async fn a_second_bridge_of_other_gateways_publishes_and_clears_nothing() {
     let broker = Mosquitto::start("").await;
     let (lobby, annex) = (crate::harness::simulator(3).await, crate::harness::simulator(3).await);
     let first = Setup::new(broker.port, "client_id = \"one\"").gateway("lobby", &lobby, "").start();
@@ -126,12 +126,12 @@ async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
     watcher.clear();
     let setup = Setup::new(broker.port, "client_id = \"two\"");
     let second = setup.lines("[commands]\nallow = [\"*\"]\n").gateway("annex", &annex, "").start();
-    says(&second, "another bridge").await;
+    readyz_contains(&second, "another bridge").await;
     is_connected(&second, false).await;
-    says(&first, "another bridge").await;
+    readyz_contains(&first, "another bridge").await;
     let device = lobby.control().managed()[0].device_id;
     lobby.control().apply_fault(&Fault::power(device, false));
-    watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
+    watcher.see("the first continues", |seen| seen.is_event_of(device)).await;
     let after = retained(broker.port);
     assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
     let all = watcher.all();
@@ -141,7 +141,7 @@ async fn a_second_bridge_of_other_gateways_says_and_clears_nothing() {
     assert!(watcher.place("gsdk/lobby/state", "offline").is_none());
 }
 
-/// The broker ends the session of one whenever the other connects, and does not say why.
+/// The broker ends the session of one whenever the other connects, without a reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_bridges_with_one_client_id_the_established_one_continues() {
     let broker = Mosquitto::start("").await;
@@ -152,14 +152,14 @@ async fn of_two_bridges_with_one_client_id_the_established_one_continues() {
     let watcher = Watcher::start(broker.port).await;
     watcher.clear();
     let second = Setup::new(broker.port, "").gateway("annex", &annex, "").start();
-    says(&second, "another bridge").await;
+    readyz_contains(&second, "another bridge").await;
     is_connected(&second, false).await;
     is_connected(&first, true).await;
     first.is_ready().await;
     let connections = first.metric("gsdk_mqtt_connections_total").await;
     let device = lobby.control().managed()[0].device_id;
     lobby.control().apply_fault(&Fault::power(device, false));
-    watcher.see("the first goes on", |seen| seen.is_event_of(device)).await;
+    watcher.see("the first continues", |seen| seen.is_event_of(device)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(first.metric("gsdk_mqtt_connections_total").await, connections);
     assert_eq!(second.metric("gsdk_mqtt_connected").await, Some(0.0));
@@ -169,7 +169,7 @@ async fn of_two_bridges_with_one_client_id_the_established_one_continues() {
     assert!(retained(broker.port)["gsdk/bridge/info"].contains("lobby"));
 }
 
-/// The broker says "session taken over". Whether the process gives way depends on whether it ever
+/// The broker reports "session taken over". Whether the process waits depends on whether it ever
 /// had a session of 60 s.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_taken_over_gives_way_only_until_it_is_established() {
@@ -179,7 +179,7 @@ async fn a_process_that_is_taken_over_gives_way_only_until_it_is_established() {
     newcomer.is_ready().await;
     broker.disconnect(0x8E);
     is_connected(&newcomer, false).await;
-    says(&newcomer, "\"reason\":\"another_instance\"").await;
+    readyz_contains(&newcomer, "\"reason\":\"another_instance\"").await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(broker.connections(), 1, "it waits for a minute");
     drop(newcomer);

@@ -1,4 +1,4 @@
-//! What happens at the gateway arrives at the broker: events, states, their order, their chain.
+//! Changes at the gateway reach the broker: events, states, their order, their chain.
 
 use serde_json::json;
 
@@ -79,8 +79,8 @@ async fn a_storm_of_20_000_changes_is_accounted_for_to_the_last() {
 
     let report = simulator.control().storm(Storm::of(20_000)).await.unwrap();
     assert_eq!(report.changes, 20_000);
-    // The storm's end makes some devices connect anew, which is told beside its 20,000.
-    let told = || {
+    // After the storm some devices reconnect, which is reported in addition to its 20,000.
+    let reported = || {
         let subscriptions = simulator.control().subscriptions();
         assert_eq!(subscriptions.iter().map(|it| it.discarded).sum::<u64>(), 0);
         subscriptions.iter().map(|it| it.offered).sum::<u64>() as f64
@@ -89,13 +89,13 @@ async fn a_storm_of_20_000_changes_is_accounted_for_to_the_last() {
         loop {
             let events = sum(&bridge, "gsdk_status_changes_total").await;
             let repeated = sum(&bridge, "gsdk_repeated_status_total").await;
-            if events + repeated >= told() {
+            if events + repeated >= reported() {
                 return (events, repeated);
             }
         }
     })
     .await;
-    assert_eq!(events + repeated, told());
+    assert_eq!(events + repeated, reported());
     assert!(events + repeated >= 20_000.0);
     let is_event =
         |seen: &Seen| seen.topic.contains("/event/") && seen.topic.matches('/').count() == 4;

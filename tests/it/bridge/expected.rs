@@ -1,4 +1,4 @@
-//! A door that should be there and is not: in states, series, counts and on the status page.
+//! A door that should be connected and is not: in states, series, counts and on the status page.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn counted(bridge: &Bridge) -> [f64; 3] {
     counts
 }
 
-/// A gateway whose list is empty, with a device that dials in and one that is to be dialled.
+/// A gateway with an empty list, with a device that dials it and one that it has to dial.
 async fn two_doors() -> (Simulator, u32, (u32, String)) {
     let settings = Settings { managed: false, ..Settings::fast(20) };
     let simulator = Simulator::start(settings).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     let observed = "gsdk_device_observed_seconds_total";
     let before = device_metric(&bridge, observed, door).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(device_metric(&bridge, observed, door).await, before, "its time stands still");
+    assert_eq!(device_metric(&bridge, observed, door).await, before, "its time does not count");
     assert_eq!(simulator.control().apply_fault(&Fault::power(door, true)), 1);
     another_client(&simulator, &["connect", &ip]);
     patiently("its observed time runs again", async {

@@ -1,4 +1,4 @@
-//! What a gateway's info tells, and that it agrees with the gateway's state topic.
+//! The content of a gateway's info, and that it agrees with the gateway's state topic.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
 
-/// Well below the 10 s that counts may wait.
+/// Well below the 10 s by which counts may be late.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// How late each answer comes.
+/// The delay of each answer.
 const LATE: Duration = Duration::from_secs(3);
 
 async fn info(watcher: &Watcher, state: &str) -> Value {
@@ -30,10 +30,10 @@ async fn gateway(latency: Duration) -> (Mosquitto, Watcher, Simulator, Bridge) {
     (broker, watcher, simulator, bridge)
 }
 
-/// The list comes late, after the 2 s in which the bridge looks for another instance, so that an
+/// The list is late, after the 2 s in which the bridge checks for another instance, so that an
 /// info which says `syncing` is published first.
 #[tokio::test(flavor = "multi_thread")]
-async fn info_says_online_with_all_devices_as_soon_as_the_gateway_is_online() {
+async fn info_is_online_with_all_devices_as_soon_as_the_gateway_is_online() {
     let (_broker, watcher, _simulator, _bridge) = gateway(LATE).await;
     watcher.see_text("gsdk/lobby/state", "online").await;
     let online = Instant::now();
@@ -47,11 +47,11 @@ async fn info_says_online_with_all_devices_as_soon_as_the_gateway_is_online() {
     let place = |like: &dyn Fn(&Seen) -> bool| all.iter().position(like);
     let state = place(&|seen| seen.topic == "gsdk/lobby/state" && seen.payload == "online");
     let says = |seen: &Seen| seen.topic == "gsdk/lobby/info" && seen.json()["state"] == "online";
-    assert!(state < place(&says), "the state topic goes first");
+    assert!(state < place(&says), "the state topic is first");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn info_says_lost_and_why_as_soon_as_the_gateway_is_offline() {
+async fn info_is_lost_with_the_reason_as_soon_as_the_gateway_is_offline() {
     let (_broker, watcher, simulator, bridge) = gateway(Duration::ZERO).await;
     bridge.is_ready().await;
     info(&watcher, "online").await;

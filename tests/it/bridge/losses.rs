@@ -1,4 +1,4 @@
-//! Gateways and brokers that go, come back, lie or vanish; and the bridge itself.
+//! Gateways, brokers and bridges that stop, restart, or publish a late last will.
 
 use std::time::Duration;
 
@@ -69,14 +69,14 @@ async fn a_short_cut_shows_in_a_counter_only() {
         }
     })
     .await;
-    let told = |seen: &crate::harness::watcher::Seen| {
+    let reported = |seen: &crate::harness::watcher::Seen| {
         seen.topic.contains("/event/") || seen.topic.ends_with("/state")
     };
-    assert!(watcher.find(told).is_none(), "{:?}", watcher.all());
+    assert!(watcher.find(reported).is_none(), "{:?}", watcher.all());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_restarted_empty_has_everything_again() {
+async fn a_broker_restarted_without_data_gets_everything_again() {
     let mut broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(25).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
@@ -99,7 +99,7 @@ async fn a_broker_restarted_empty_has_everything_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clean_stop_says_offline_and_ends_with_0() {
+async fn a_clean_stop_publishes_offline_and_ends_with_0() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -115,7 +115,7 @@ async fn a_clean_stop_says_offline_and_ends_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_answered() {
+async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_corrected() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -127,7 +127,7 @@ async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_answered() {
     watcher.clear();
     watcher.see_text("gsdk/bridge/state", "online").await;
     watcher.clear();
-    // A last will that the broker sends late looks just like this.
+    // A late last will of the broker is identical to this message.
     publish(broker.port, &["-r", "-t", "gsdk/bridge/state", "-m", "offline"]);
     watcher.see_text("gsdk/bridge/state", "online").await;
     eventually("online is what is kept", || {
@@ -166,9 +166,9 @@ async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
     bridge.is_ready().await;
 }
 
-/// What a broker will never take is not counted as delivered, and leaves nothing false behind.
+/// A message that the broker never accepts is not counted as delivered, and leaves no wrong state.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_for_the_broker_is_reported() {
+async fn messages_too_large_for_the_broker_are_reported() {
     let broker = Mosquitto::start("max_packet_size 900").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;
@@ -199,10 +199,10 @@ async fn what_is_too_large_for_the_broker_is_reported() {
     let lost = |seen: &crate::harness::watcher::Seen| {
         seen.topic == "gsdk/bridge/event/events_lost" && seen.json()["count"] == 1
     };
-    let told = watcher.see("what is lost is told", lost).await.json();
-    assert!(told["reason"].as_str().unwrap().contains("maximum packet size"), "{told}");
+    let reported = watcher.see("what is lost is reported", lost).await.json();
+    assert!(reported["reason"].as_str().unwrap().contains("maximum packet size"), "{reported}");
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(1.0));
-    // Once its name is short again, its next event tells what is missing.
+    // Once its name is short again, its next event reports what is missing.
     bridge.terminate().await;
     bridge.change(&"🚪".repeat(200), "door");
     bridge.restart();

@@ -8,7 +8,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
 use gsdk2mqtt::simulator::{Fault, StatusCode};
 
-/// Everything the contract names, but what is absent until it is known.
+/// All metrics, except those that are absent until their value is known.
 const NAMES: [&str; 41] = [
     "gsdk_build_info",
     "gsdk_corrections_total",
@@ -53,7 +53,7 @@ const NAMES: [&str; 41] = [
     "process_start_time_seconds",
 ];
 
-/// What is there once it has happened.
+/// Those that exist after the corresponding event.
 const LATER: [&str; 4] = [
     "gsdk_mqtt_publish_failures_total",
     "gsdk_commands_total",
@@ -96,7 +96,7 @@ async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
 }
 
-/// Aim: the delivery time is that of the stream. Method: changes that the stream tells, one that
+/// Aim: the delivery time is that of the stream. Method: changes on the stream, one that
 /// only the list shows, and the gateway's own events.
 #[tokio::test(flavor = "multi_thread")]
 async fn delivery_time_counts_device_events_of_the_stream_only() {
@@ -127,10 +127,10 @@ async fn delivery_time_counts_device_events_of_the_stream_only() {
     let of_stream = events.filter(|seen| source(seen).as_deref() == Some("stream")).count();
     let counted = bridge.metric("gsdk_event_delivery_seconds_count").await.unwrap();
     assert!(of_stream > 0);
-    assert!((counted - of_stream as f64).abs() < 0.5, "{counted} counted, {of_stream} told");
+    assert!((counted - of_stream as f64).abs() < 0.5, "{counted} counted, {of_stream} reported");
 }
 
-/// More than are copied for one answer.
+/// More than the event loop copies in one answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_device_has_its_series_however_many_there_are() {
     let broker = Mosquitto::start("").await;
@@ -166,7 +166,7 @@ async fn groups_of_device_series_can_be_switched_off_but_not_those_that_alerts_n
 }
 
 #[test]
-fn the_rules_that_ship_hold_what_they_say() {
+fn the_included_rules_fire_and_resolve() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
     for args in [["check", "rules", "gsdk2mqtt.rules.yml"], ["test", "rules", "gsdk2mqtt.test.yml"]]
     {
@@ -175,7 +175,7 @@ fn the_rules_that_ship_hold_what_they_say() {
     }
 }
 
-/// Rules and documents name only what the bridge serves.
+/// Rules and documents name only metrics that the bridge serves.
 #[test]
 fn rules_and_documents_name_no_metric_that_is_not_there() {
     let known: Vec<&str> = NAMES.into_iter().chain(LATER).collect();

@@ -1,4 +1,4 @@
-//! The whole: real mosquitto, the simulated gateway, the bridge as a process, seen from outside.
+//! The whole system from outside: a real mosquitto, the simulated gateway, the bridge as a process.
 
 mod answers;
 mod clearing;

@@ -30,7 +30,8 @@ async fn a_request_is_answered_only_by_the_bridge_that_has_the_gateway() {
             assert_eq!(answer["data"]["devices"].as_array().map(Vec::len), Some(devices));
         }
     }
-    // No bridge has this gateway, so there is no answer. A later answer shows that none is late.
+    // No bridge has this gateway, so there is no response. A later response shows that none is
+    // late.
     for topic in ["gsdk/cellar/request/devices", "gsdk/bridge_c/request/republish"] {
         publish(broker.port, &["-t", topic, "-m", "{}"]);
     }
@@ -46,8 +47,8 @@ async fn a_request_is_answered_only_by_the_bridge_that_has_the_gateway() {
     assert_eq!(answers("/response/"), 0, "{all:?}");
 }
 
-/// With MQTT 3.1.1 a live retained request cannot be told from another, and an empty message
-/// may be one that clears it.
+/// With MQTT 3.1.1 a live retained request cannot be distinguished from another, and an empty
+/// message may be one that clears it.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_mqtt_3_1_1_clearing_a_retained_request_does_not_run_it_again() {
     let broker = Mosquitto::start("").await;

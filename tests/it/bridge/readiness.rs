@@ -1,4 +1,4 @@
-//! `/readyz`: 503 while the bridge is useless, and 200 with `degraded` for everything else.
+//! `/readyz`: 503 while the bridge cannot work, and 200 with `degraded` for other problems.
 
 use gsdk2mqtt::simulator::Fault;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::harness::{patiently, simulator};
 
 const USER: &str = "username = \"gsdk2mqtt\"";
 
-/// A broker whose access list gives the bridge's user these rights.
+/// A broker whose access list has these rules for the bridge's user.
 async fn broker_with(acl: &str) -> Mosquitto {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), format!("user gsdk2mqtt\n{acl}")).unwrap();
@@ -24,8 +24,8 @@ async fn readyz(bridge: &Bridge) -> (u16, Value) {
     (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
 }
 
-/// Waits until `/readyz` answers with this status and says these words.
-async fn says(bridge: &Bridge, status: u16, words: &str) -> Value {
+/// Waits until `/readyz` answers with this status and contains these words.
+async fn readyz_contains(bridge: &Bridge, status: u16, words: &str) -> Value {
     let what = format!("/readyz {status} with {words:?}");
     patiently(&what, async {
         loop {
@@ -41,7 +41,7 @@ async fn says(bridge: &Bridge, status: u16, words: &str) -> Value {
 
 /// Waits until the bridge is ready and degraded for this reason, in `/readyz` and in `/metrics`.
 async fn is_ready_but(bridge: &Bridge, reason: &str) -> String {
-    let body = says(bridge, 200, &format!("\"reason\":\"{reason}\"")).await;
+    let body = readyz_contains(bridge, 200, &format!("\"reason\":\"{reason}\"")).await;
     assert_eq!((&body["ready"], &body["reasons"]), (&true.into(), &Value::Array(Vec::new())));
     let series = format!("gsdk_degraded{{reason=\"{reason}\"}}");
     assert_eq!(bridge.metric(&series).await, Some(1.0));
@@ -81,7 +81,7 @@ async fn without_any_right_at_the_broker_the_bridge_is_not_ready() {
         let up = "gsdk_gateway_up{gateway=\"lobby\"}";
         patiently("the list is read", async { while bridge.metric(up).await != Some(1.0) {} })
             .await;
-        let body = says(&bridge, 503, "gsdk/bridge/state").await;
+        let body = readyz_contains(&bridge, 503, "gsdk/bridge/state").await;
         assert!(body["reasons"].to_string().contains("access list"), "{protocol}: {body}");
         // Nothing else becomes true a little later.
         tokio::time::sleep(std::time::Duration::from_secs(8)).await;
@@ -131,7 +131,9 @@ async fn without_its_subscription_to_requests_the_bridge_is_not_ready_unless_non
             _ => "the broker refuses the subscription to requests",
         };
         patiently("only the subscription is missing", async {
-            while says(&bridge, 503, words).await["reasons"].as_array().map(Vec::len) != Some(1) {}
+            while readyz_contains(&bridge, 503, words).await["reasons"].as_array().map(Vec::len)
+                != Some(1)
+            {}
         })
         .await;
         drop(bridge);
@@ -158,7 +160,7 @@ async fn a_broker_that_keeps_no_retained_messages_is_named_and_states_are_publis
     assert!(broker.published().iter().all(|publish| !publish.retain));
 }
 
-/// Its CONNACK does not say so, only the PUBACK of each retained message.
+/// Its CONNACK does not announce it, only the PUBACK of each retained message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_refuses_retained_messages_gets_states_that_are_not_retained() {
     let broker = ScriptedBroker::start("").await;
@@ -178,9 +180,9 @@ async fn a_broker_that_refuses_retained_messages_gets_states_that_are_not_retain
     assert!(!broker.published().iter().any(empty), "there is no old value to clear");
 }
 
-/// A field named `message` would take the place of the line's own message.
+/// A field named `message` would replace the line's own message.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_json_log_says_degraded_and_names_the_problem_in_a_field_of_its_own() {
+async fn the_json_log_reports_degraded_with_the_problem_in_a_field() {
     let broker = ScriptedBroker::start("").await;
     broker.script(|script| script.connack_properties = vec![0x25, 0]);
     let gateway = simulator(1).await;

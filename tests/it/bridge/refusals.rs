@@ -1,4 +1,4 @@
-//! Messages that the broker refuses: what becomes of them, and that all others go on.
+//! Messages that the broker refuses: how they are handled, and that others are not affected.
 
 use gsdk2mqtt::simulator::Fault;
 use serde_json::json;
@@ -13,7 +13,7 @@ const PERMITTED: &str = "topic readwrite #\n";
 
 /// An access list that denies one device's topics. For mosquitto 2, that is PUBACK 0x87 in MQTT 5.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_whose_topics_are_denied_keeps_nothing_else_from_online() {
+async fn a_device_with_forbidden_topics_does_not_prevent_online() {
     let simulator = crate::harness::simulator(3).await;
     let ids: Vec<u32> = simulator.control().managed().iter().map(|it| it.device_id).collect();
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ async fn a_device_whose_topics_are_denied_keeps_nothing_else_from_online() {
     let log = bridge.log();
     let line = log.lines().find(|line| line.contains("WARN") && line.contains(&denied));
     assert!(line.is_some_and(|line| line.contains("not_authorized")), "{log}");
-    // The others' events do not wait for the one that is refused.
+    // The others' events do not wait for the refused one.
     ids.iter()
         .for_each(|id| _ = simulator.control().apply_fault(&Fault::Drop { devices: (*id).into() }));
     for id in &ids[1..] {
@@ -37,7 +37,7 @@ async fn a_device_whose_topics_are_denied_keeps_nothing_else_from_online() {
     assert_eq!(watcher.events_of(ids[0]), Vec::<serde_json::Value>::new());
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(0.0));
     assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0));
-    // Permitted, nothing of it is missing.
+    // After the permission, none of its messages is missing.
     std::fs::write(&acl, PERMITTED).unwrap();
     broker.reload();
     watcher.see("its state", |seen| seen.topic == denied && !seen.payload.is_empty()).await;
@@ -86,7 +86,7 @@ async fn an_event_refused_with_any_code_holds_up_no_other_and_is_lost_only_where
     assert_eq!(broker.connections(), 1);
 }
 
-/// With MQTT 5, mosquitto answers 0x95 to what is larger than `message_size_limit`.
+/// With MQTT 5, mosquitto answers 0x95 to messages larger than `message_size_limit`.
 #[tokio::test(flavor = "multi_thread")]
 async fn discovery_that_is_too_large_for_the_broker_holds_up_no_state_and_no_event() {
     let broker = Mosquitto::start("message_size_limit 1024").await;
@@ -111,7 +111,7 @@ async fn discovery_that_is_too_large_for_the_broker_holds_up_no_state_and_no_eve
     assert!(bridge.log().contains("homeassistant/device/"), "the topic is named");
 }
 
-/// The old value of a state that is refused is not true any more.
+/// The old value of a refused state is no longer true.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_is_refused_does_not_keep_its_old_value() {
     for code in [0x95, 0x97] {
@@ -135,9 +135,9 @@ async fn a_state_that_is_refused_does_not_keep_its_old_value() {
     }
 }
 
-/// Each new connection sends everything again, and the broker refuses the same again.
+/// On each new connection everything is sent again, and the broker refuses the same messages.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_on_each_connection_is_logged_once_and_stays_degraded_in_between() {
+async fn a_refusal_on_each_connection_is_logged_once_and_remains_degraded_in_between() {
     let broker = ScriptedBroker::start("").await;
     let simulator = crate::harness::simulator(20).await;
     broker.on_publish(|published| {

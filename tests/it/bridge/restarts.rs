@@ -1,5 +1,5 @@
-//! The bridge killed, stopped and started again: what an outside subscriber with a persistent
-//! session sees is one unbroken chain.
+//! The bridge is killed, stopped and started again: a subscriber with a persistent session receives
+//! one unbroken chain.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain, publish, retained};
 use crate::harness::{eventually, patiently, seeded};
 
-/// A broker that queues for a subscriber without a limit.
+/// A broker without a limit of its queues for subscribers.
 const BROKER: &str = "max_queued_messages 0\nmax_inflight_messages 100";
 const KILLS: usize = 20;
 
-/// Aim: no instant at which a kill breaks the chain. Method: a storm that goes on all the while,
+/// Aim: a kill at any instant does not break the chain. Method: a storm during the whole test,
 /// and kills after random times, so that they hit the start, the first list and the storm itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_20_times_under_load_the_chain_is_unbroken() {
@@ -78,7 +78,7 @@ async fn killed_before_the_first_list_no_seq_is_used_twice() {
     check_chain(&watcher.events_of(id));
 }
 
-/// Waits until what the broker keeps is what the gateway lists, and the last event is its seq.
+/// Waits until the retained states equal the gateway's list, and the last event has their `seq`.
 async fn ends_as_listed(broker: &Mosquitto, watcher: &Watcher, simulator: &Simulator) {
     eventually("the retained states are the list", || {
         let kept = retained(broker.port);
@@ -162,13 +162,13 @@ async fn a_gateway_that_is_not_configured_any_more_is_cleared() {
     assert!(!log.contains("gateway not configured"), "it has been cleared: {log}");
 }
 
-/// Aim: no device that is gone stays true at the broker, though the store that knew it is lost; but
-/// what may be of another bridge's gateway stays.
+/// Aim: no state of a removed device remains retained, although the store is lost; but states that
+/// may be of another bridge's gateway remain.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_store_only_devices_of_its_own_gateways_are_cleared() {
     let broker = Mosquitto::start("").await;
     let lobby = crate::harness::simulator(3).await;
-    // More than a broker queues for a reader that acknowledges.
+    // More than a broker queues for a subscriber that acknowledges.
     let store = crate::harness::simulator(3_000).await;
     let mut bridge = Setup::new(broker.port, "")
         .gateway("lobby", &lobby, "")
@@ -211,7 +211,7 @@ async fn a_second_process_on_the_same_directory_ends_with_1_and_names_the_first(
     bridge.is_ready().await;
 }
 
-/// A file where the directory should be is what root cannot write to either.
+/// With a file in the place of the directory, root cannot write either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_dir_that_cannot_be_created_is_exit_1() {
     let broker = Mosquitto::start("").await;
@@ -242,8 +242,8 @@ async fn is_healed(bridge: &Bridge) {
     .await;
 }
 
-/// Aim: a write that fails in the middle of a storm costs the chain, and nothing else. Method: the
-/// name of the next segment is taken, so that the log cannot go on when the first is full.
+/// Aim: a failed write in the middle of a storm ends the chain, and has no other effect. Method:
+/// the name of the next segment is in use, so that the log cannot continue when the first is full.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_fails_under_load_starts_a_new_chain_without_a_gap() {
     let broker = Mosquitto::start(BROKER).await;

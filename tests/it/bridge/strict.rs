@@ -1,4 +1,4 @@
-//! A gateway as strict as a real one: late headers, a frame a change, lists without an order.
+//! A gateway as strict as a real one: late headers, one frame for each change, unsorted lists.
 
 use gsdk2mqtt::simulator::{Devices, Fault, Settings, Simulator, Storm, Strictness};
 

@@ -1,4 +1,4 @@
-//! How values may be written, and what is said of those that are wrong, as `check` tells it.
+//! Formats of values, and the messages of `check` about wrong ones.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -10,7 +10,7 @@ use crate::harness::bridge::PROGRAM;
 /// Devices of the large configurations.
 const MANY: u32 = 20_000;
 /// How long a check of a large configuration may take in a build for tests on a busy machine. One
-/// that looks through the file for each mistake takes many minutes.
+/// that searches the file for each mistake takes many minutes.
 const WITHIN: Duration = Duration::from_secs(60);
 
 fn gateway(name: &str, last_byte: u8) -> String {
@@ -80,7 +80,7 @@ fn every_unknown_key_of_set_gets_a_hint() {
 }
 
 #[test]
-fn a_check_whose_result_cannot_be_written_fails_and_says_so() {
+fn a_check_whose_result_cannot_be_written_fails_with_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     std::fs::write(&file, gateway("lobby", 1)).unwrap();
@@ -105,7 +105,7 @@ fn a_wrong_configuration_exits_with_2_and_reports_every_mistake() {
 }
 
 #[test]
-fn a_file_that_is_not_there_exits_with_1_and_what_is_odd_is_a_warning() {
+fn a_missing_file_exits_with_1_and_unusual_settings_are_warnings() {
     let missing = gateway("lobby", 1).replace("Cargo.toml", "/nope/ca.crt");
     let broker = "[mqtt]\nurl = \"mqtts://b\"\nca_file = \"/nope/b.crt\"\n";
     let variable = ("GSDK2MQTT_PORT", "1");
@@ -122,11 +122,11 @@ fn a_file_that_is_not_there_exits_with_1_and_what_is_odd_is_a_warning() {
     }
 }
 
-/// Checks a text that is wrong; with how many mistakes were told.
+/// Checks a wrong text; returns the number of reported mistakes.
 fn mistakes(what: &str, text: &str) -> Vec<String> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let checked = check(text, &[], &[]);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert_eq!(checked.status.code(), Some(2), "{what}: {checked:?}");
     assert!(took < WITHIN, "{what}: {took:?}");
     lines(&checked.stderr)
@@ -163,9 +163,9 @@ fn a_large_configuration_is_checked_in_good_time() {
             .unwrap();
         writeln!(text, "devices.{id} = {{ connect = \"accept\" }}").unwrap();
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     let checked = check(&text, &[], &[]);
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(checked.status.success(), "{:?}", lines(&checked.stderr));
     assert!(took < WITHIN, "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! Each mistake around the broker and its TLS in its own words, with what mends it.
+//! Each mistake in the broker and its TLS has its own message and remedy.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use gsdk2mqtt::simulator::Fault;
 
 const ACL: &str = include_str!("../../../deploy/mosquitto/acl");
 
-/// A client that subscribes to everything, and what topics it hears on.
+/// A client that subscribes to everything, and the topics that it receives.
 struct Spy {
     child: Child,
     topics: Arc<Mutex<Vec<String>>>,
@@ -33,12 +33,13 @@ impl Spy {
         Self { child, topics }
     }
 
-    fn heard(&self, like: impl Fn(&str) -> bool) -> bool {
+    fn received(&self, like: impl Fn(&str) -> bool) -> bool {
         self.topics.lock().unwrap().iter().any(|topic| like(topic))
     }
 
-    async fn hears(&self, topic: &str) {
-        eventually(&format!("{topic} is heard"), || self.heard(|t| t == topic).then_some(())).await;
+    async fn receives(&self, topic: &str) {
+        eventually(&format!("{topic} is received"), || self.received(|t| t == topic).then_some(()))
+            .await;
     }
 }
 
@@ -58,13 +59,13 @@ fn client(program: &str, port: u16, user: &str) -> Command {
     command
 }
 
-/// What the broker says to a message; nothing where it takes it.
+/// The broker's error for a message; empty if it accepts the message.
 fn refusal(port: u16, user: &str, topic: &str) -> String {
     let out = client("mosquitto_pub", port, user).args(["-t", topic, "-m", "{}"]).output().unwrap();
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// The user may ask for the devices, and reads the answer there.
+/// The user may request the devices, and read the response there.
 async fn is_answered(port: u16, user: &str, on: &str) {
     let ask = ["-t", "gsdk/lobby/request/devices", "-u", user, "-e", on, "-n"];
     let answer = patiently(&format!("{user} is answered"), async {
@@ -90,14 +91,14 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     let (dashboard, commander) =
         (Spy::start(broker.port, "dashboard"), Spy::start(broker.port, "commander"));
     for spy in [&dashboard, &commander] {
-        spy.hears("gsdk/lobby/state").await;
+        spy.receives("gsdk/lobby/state").await;
     }
     is_answered(broker.port, "commander", "gsdk-reply/commander/1").await;
-    commander.hears("gsdk-reply/commander/1").await;
-    // An answer to somebody else, and one to all who command.
-    assert_eq!(refusal(broker.port, "gsdk2mqtt", "gsdk-reply/somebody/1"), "");
+    commander.receives("gsdk-reply/commander/1").await;
+    // A response to another client, and one to all clients with requests.
+    assert_eq!(refusal(broker.port, "gsdk2mqtt", "gsdk-reply/other/1"), "");
     assert_eq!(refusal(broker.port, "commander", "gsdk/lobby/request/pending"), "");
-    commander.hears("gsdk/lobby/response/pending").await;
+    commander.receives("gsdk/lobby/response/pending").await;
 
     for topic in [
         "gsdk/lobby/request/disconnect_all",
@@ -114,7 +115,7 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
             assert!(refused.contains("Not authorized"), "{user} {topic}: {refused}");
         }
     }
-    // Who commands the lobby commands nothing else, and forges nothing either.
+    // A client of the lobby can command nothing else, and forge nothing either.
     for topic in [
         "gsdk/annex/request/devices",
         "gsdk/bridge/request/forget",
@@ -128,13 +129,13 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     }
     assert_eq!(simulator.control().calls().get("DisconnectAll"), None);
 
-    // Who reads the history of all gateways reads nothing else, and asks for nothing else.
+    // A client that reads the history of all gateways can read and request nothing else.
     let auditor = Spy::start(broker.port, "auditor");
     let ask = "gsdk/bridge/request/history";
     let asked = ["-t", ask, "-u", "auditor", "-e", "gsdk-reply/auditor/1", "-n"];
     patiently("the auditor is answered", async {
         while rr(broker.port, &asked, "1").await.is_none()
-            || !auditor.heard(|topic| topic == "gsdk-reply/auditor/1")
+            || !auditor.received(|topic| topic == "gsdk-reply/auditor/1")
         {}
     })
     .await;
@@ -147,20 +148,21 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
         let refused = refusal(broker.port, "auditor", topic);
         assert!(refused.contains("Not authorized"), "{topic}: {refused}");
     }
-    assert!(!auditor.heard(|topic| !topic.starts_with("gsdk-reply/auditor/")));
+    assert!(!auditor.received(|topic| !topic.starts_with("gsdk-reply/auditor/")));
 
-    // What came until now they have heard once they hear what comes now.
+    // After they received these messages, they have received all earlier ones.
     let device = simulator.control().managed()[0].device_id;
     simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
-    dashboard.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
+    dashboard.receives(&format!("gsdk/lobby/{device}/event/disconnected")).await;
     let secret = ["reply", "/response/", "/request/"];
-    assert!(!dashboard.heard(|topic| secret.iter().any(|level| topic.contains(level))));
-    assert!(!commander.heard(|topic| topic.contains("somebody") || topic.contains("/request/")));
+    assert!(!dashboard.received(|topic| secret.iter().any(|level| topic.contains(level))));
+    assert!(!commander.received(|topic| topic.contains("other") || topic.contains("/request/")));
 }
 
-/// Every topic that the shipped flow reads or writes; a broker that lets it read less is silent.
+/// Every topic that the included flow reads or writes; a broker reports no error for forbidden
+/// reads.
 #[tokio::test(flavor = "multi_thread")]
-async fn node_red_can_do_what_its_flow_does() {
+async fn node_red_has_the_permissions_of_its_flow() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), ACL).unwrap();
     let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
@@ -171,10 +173,10 @@ async fn node_red_can_do_what_its_flow_does() {
     let device = simulator.control().managed()[0].device_id;
     let nodered = Spy::start(broker.port, "nodered");
     for topic in ["gsdk/bridge/state", "gsdk/lobby/state", &format!("gsdk/lobby/{device}/state")] {
-        nodered.hears(topic).await;
+        nodered.receives(topic).await;
     }
     simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
-    nodered.hears(&format!("gsdk/lobby/{device}/event/disconnected")).await;
+    nodered.receives(&format!("gsdk/lobby/{device}/event/disconnected")).await;
     is_answered(broker.port, "nodered", "gsdk-reply/nodered").await;
     for topic in ["building/alert", "building/morning", "building/answer"] {
         assert_eq!(refusal(broker.port, "nodered", topic), "", "{topic}");

@@ -1,4 +1,4 @@
-//! The event of each change, as a client that audits reads it.
+//! The event of each change, as an auditing client receives it.
 
 use serde_json::{Value, json};
 
@@ -23,36 +23,36 @@ fn events(watcher: &Watcher) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_is_one_event_with_who_what_and_outcome() {
+async fn each_change_is_one_event_with_requester_command_and_outcome() {
     let stack = Stack::new(3, ALL).await;
     let watcher = Watcher::start(stack.broker.port).await;
     let device = stack.simulator.control().managed()[0].device_id;
     let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
     assert_eq!(stack.ask("accept_filter/add", &request.to_string()).await["result"], "ok");
-    let told = event(&watcher, "lobby", &json!(1)).await;
+    let reported = event(&watcher, "lobby", &json!(1)).await;
     let expected = json!({
-        "event_type": "command", "event_id": told["event_id"], "bridge": "bridge",
+        "event_type": "command", "event_id": reported["event_id"], "bridge": "bridge",
         "gateway": "lobby", "command": "accept_filter/add", "device_ids": [device],
         "requested_by": "Ann", "transaction": 1, "result": "ok",
-        "timestamp": told["timestamp"], "received_at": told["received_at"],
+        "timestamp": reported["timestamp"], "received_at": reported["received_at"],
     });
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 
     let request = json!({"device_ids": [device, 7], "transaction": "2"});
     assert_eq!(stack.ask("disconnect", &request.to_string()).await["result"], "partial");
-    let told = event(&watcher, "lobby", &json!("2")).await;
-    assert_eq!(told["result"], "partial", "{told}");
-    assert_eq!(told["requested_by"], Value::Null);
-    assert_eq!(told["device_ids"], json!([7, device]));
+    let reported = event(&watcher, "lobby", &json!("2")).await;
+    assert_eq!(reported["result"], "partial", "{reported}");
+    assert_eq!(reported["requested_by"], Value::Null);
+    assert_eq!(reported["device_ids"], json!([7, device]));
 
     // A change of the bridge itself, and one that fails.
     let request = r#"{"gateway":"annex","device_ids":[7],"transaction":3,"requested_by":"Bob"}"#;
     assert_eq!(refusal(&stack.ask_of("bridge", "forget", request).await).0, "not_found");
-    let told = event(&watcher, "bridge", &json!(3)).await;
-    assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_found")));
-    assert_eq!((&told["gateway"], &told["device_ids"]), (&json!("annex"), &json!([7])));
+    let reported = event(&watcher, "bridge", &json!(3)).await;
+    assert_eq!((&reported["result"], &reported["code"]), (&json!("error"), &json!("not_found")));
+    assert_eq!((&reported["gateway"], &reported["device_ids"]), (&json!("annex"), &json!([7])));
 
-    // A repeat is answered from memory, and a command without change changes nothing.
+    // A repeat is answered from memory, and a command without change is no event.
     let request = json!({"device_ids": [device], "transaction": 1, "requested_by": "Ann"});
     let replayed = stack.ask("accept_filter/add", &request.to_string()).await;
     assert_eq!(replayed["replayed"], true, "{replayed}");
@@ -73,9 +73,12 @@ async fn refused_changes_are_reported_at_most_once_a_second() {
     let watcher = Watcher::start(stack.broker.port).await;
     let request = r#"{"device_ids":[7],"transaction":1,"requested_by":"Eve"}"#;
     assert_eq!(refusal(&stack.ask("disconnect", request).await).0, "not_permitted");
-    let told = event(&watcher, "lobby", &json!(1)).await;
-    assert_eq!((&told["result"], &told["code"]), (&json!("error"), &json!("not_permitted")));
-    assert_eq!((&told["requested_by"], &told["device_ids"]), (&json!("Eve"), &json!([7])));
+    let reported = event(&watcher, "lobby", &json!(1)).await;
+    assert_eq!(
+        (&reported["result"], &reported["code"]),
+        (&json!("error"), &json!("not_permitted"))
+    );
+    assert_eq!((&reported["requested_by"], &reported["device_ids"]), (&json!("Eve"), &json!([7])));
 
     let began = std::time::Instant::now();
     let lines = vec![request; 200].join("\n");
@@ -90,10 +93,10 @@ async fn refused_changes_are_reported_at_most_once_a_second() {
         .unwrap();
     assert!(sent.success());
     let request = r#"{"gateway":"lobby","device_ids":[7],"transaction":2,"requested_by":"Eve"}"#;
-    // Another owner has a limit of its own.
+    // Another gateway has a separate limit.
     assert_eq!(refusal(&stack.ask_of("bridge", "forget", request).await).0, "not_permitted");
-    let told = event(&watcher, "bridge", &json!(2)).await;
-    assert_eq!(told["gateway"], "lobby", "{told}");
+    let reported = event(&watcher, "bridge", &json!(2)).await;
+    assert_eq!(reported["gateway"], "lobby", "{reported}");
     let seconds = began.elapsed().as_secs_f64();
     let refused = events(&watcher).len();
     assert!((refused as f64) <= 4.0 + seconds, "{refused} events in {seconds} s");
@@ -104,7 +107,7 @@ async fn refused_changes_are_reported_at_most_once_a_second() {
 async fn an_outage_of_the_broker_and_a_kill_lose_no_event() {
     let mut stack = Stack::new(2, ALL).await;
     let device = stack.simulator.control().managed()[0].device_id;
-    // The broker is gone before the gateway has answered.
+    // The broker is stopped before the gateway has answered.
     stack.simulator.control().apply_fault(&Fault::LateAnswers { ms: 2_000 });
     let request = json!({
         "devices": [{"device_id": device, "ip": "192.168.0.104"}], "transaction": "away",
@@ -127,8 +130,8 @@ async fn an_outage_of_the_broker_and_a_kill_lose_no_event() {
     stack.simulator.control().apply_fault(&Fault::LateAnswers { ms: 0 });
     let watcher = Watcher::start(stack.broker.port).await;
     stack.bridge.restart();
-    let told = event(&watcher, "lobby", &json!("away")).await;
-    assert_eq!(told["command"], "async/add", "{told}");
+    let reported = event(&watcher, "lobby", &json!("away")).await;
+    assert_eq!(reported["command"], "async/add", "{reported}");
     stack.is_listening().await;
     let request = r#"{"event_types":["command"]}"#;
     let recorded = patiently("it is in the history", async {
@@ -145,5 +148,5 @@ async fn an_outage_of_the_broker_and_a_kill_lose_no_event() {
     let fields = recorded.as_object_mut().unwrap();
     fields.remove("id");
     fields.remove("delivered");
-    assert_eq!(recorded, told);
+    assert_eq!(recorded, reported);
 }

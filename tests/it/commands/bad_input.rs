@@ -1,4 +1,4 @@
-//! What nobody should send, and everybody does: each is answered, and the bridge stays calm.
+//! Wrong requests: each is answered, and the bridge is not affected.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,8 +10,8 @@ use super::{ALL, Stack, refusal};
 use crate::harness::watcher::{Watcher, publish};
 use crate::harness::{eventually, unique};
 
-/// The answer to any bytes on any topic, and the correlation data that came with it. (mosquitto_rr
-/// sends nothing of what it is given as a file.)
+/// The response to any bytes on any topic, with its correlation data. (mosquitto_rr
+/// does not send the content of a file.)
 async fn ask_with(
     stack: &Stack,
     topic: &str,
@@ -34,7 +34,7 @@ async fn ask_with(
         ["-D", "publish", "correlation-data", correlation],
     ];
     let args = [&["-V", "5", "-t", topic, "-f", &file][..], properties.as_flattened()].concat();
-    // Until the reader is subscribed nobody hears the answer.
+    // Before the subscription no client would receive the response.
     eventually(&format!("{topic} is answered"), || {
         publish(stack.broker.port, &args);
         reader.try_wait().unwrap()
@@ -51,7 +51,7 @@ async fn ask(stack: &Stack, topic: &str, payload: &[u8]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_bad_payload_is_answered_with_what_to_do() {
+async fn every_bad_payload_is_answered_with_the_remedy() {
     let stack = Stack::new(3, ALL).await;
     let deep = format!("{{\"device_ids\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
     let ids = |count: u32| json!({"device_ids": (1..=count).collect::<Vec<_>>()}).to_string();
@@ -90,8 +90,8 @@ async fn every_bad_payload_is_answered_with_what_to_do() {
         ("ssl/enable/", b"{}", "unknown_command", "ssl/enable"),
     ] {
         let answer = ask(&stack, &format!("gsdk/lobby/request/{command}"), payload).await;
-        let told = refusal(&answer);
-        assert!(told.0 == code && told.1.contains(words), "{command}: {answer}");
+        let reported = refusal(&answer);
+        assert!(reported.0 == code && reported.1.contains(words), "{command}: {answer}");
     }
     let allowed = ["GetDeviceList", "GetAcceptFilter", "GetInfo", "SubscribeStatus"];
     let calls = stack.simulator.control().calls();
@@ -118,14 +118,14 @@ async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
         "gsdk_commands_total{command=\"unknown\",gateway=\"lobby\",result=\"unknown_command\"}";
     assert!(stack.bridge.metric(series).await.unwrap() >= 4.0, "{series}");
     let watcher = Watcher::start(stack.broker.port).await;
-    for owner in ["nobody", "bridgehead", "T\u{fc}r 1", "", "\u{202e}", &endless] {
+    for owner in ["unknown", "bridgehead", "T\u{fc}r 1", "", "\u{202e}", &endless] {
         publish(stack.broker.port, &["-t", &format!("gsdk/{owner}/request/devices"), "-m", "{}"]);
     }
-    // Answered later than those would be.
+    // Its response is later than theirs would be.
     assert_eq!(stack.ask("devices", "{}").await["result"], "ok");
     let answer = watcher.find(|seen| seen.topic.contains("/response/"));
     assert!(answer.is_none(), "no bridge has these gateways: {answer:?}");
-    // Bytes that are no UTF-8 in a topic: this broker ends the connection, and none reaches us.
+    // A topic that is not UTF-8: this broker ends the connection, and the message is not delivered.
     let mut socket = TcpStream::connect(("127.0.0.1", stack.broker.port)).unwrap();
     socket.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01z").unwrap();
     let mut answer = [0; 4];
@@ -143,7 +143,7 @@ async fn odd_topics_are_answered_ignored_or_stopped_by_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn correlation_data_comes_back_as_it_was() {
+async fn correlation_data_is_returned_unchanged() {
     let stack = Stack::new(3, "").await;
     for (topic, result) in [("gsdk/lobby/request/pending", "ok"), ("gsdk/lobby/request/x", "error")]
     {

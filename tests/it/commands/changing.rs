@@ -1,4 +1,4 @@
-//! The commands that are one change, each seen at the gateway.
+//! Changes of a single call, verified at the gateway.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 
-/// A stack whose gateway manages nothing yet.
-async fn new_house(devices: usize) -> Stack {
+/// A stack whose gateway has no managed devices.
+async fn new_stack(devices: usize) -> Stack {
     let broker = Mosquitto::start("").await;
     let settings = Settings { managed: false, ..Settings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
@@ -25,7 +25,7 @@ fn codes(list: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_is_connected_and_disconnected() {
-    let stack = new_house(3).await;
+    let stack = new_stack(3).await;
     let control = stack.simulator.control();
     let device = control.devices()[0].clone();
     let answer = stack.ask("connect", &format!("{{\"ip\":\"{}\"}}", device.ip)).await;
@@ -35,7 +35,7 @@ async fn a_device_is_connected_and_disconnected() {
     let (code, message) = refusal(&answer);
     assert_eq!(code, "unavailable");
     assert!(message.contains("`search`"), "{message}");
-    // It has SSL, which the gateway was not told.
+    // It has SSL, which the gateway does not have.
     let ssl = control.devices()[1].clone();
     let answer = stack.ask("connect", &json!({"ip": ssl.ip}).to_string()).await;
     let (code, message) = refusal(&answer);
@@ -56,7 +56,7 @@ async fn a_device_is_connected_and_disconnected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_devices_come_and_go() {
-    let stack = new_house(3).await;
+    let stack = new_stack(3).await;
     let control = stack.simulator.control();
     let [plain, ssl] = [0, 1].map(|at| control.devices()[at].clone());
     let devices = json!({"devices": [
@@ -89,7 +89,7 @@ async fn registered_devices_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_is_changed_and_read_back() {
-    let stack = new_house(10).await;
+    let stack = new_stack(10).await;
     let control = stack.simulator.control();
     let filter = |allow_all: bool, ids: &[u32]| {
         let mut filter = json!({"ips": [], "subnets": []});
@@ -128,7 +128,7 @@ async fn slaves_are_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mode_goes_both_ways_with_all_that_belongs_to_it() {
+async fn mode_changes_in_both_directions_with_all_steps() {
     let stack = Stack::new(3, ALL).await;
     let control = stack.simulator.control();
     let device = control.devices()[0].clone();
@@ -173,16 +173,16 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
         let answer = stack.ask(command, &request).await;
         assert_eq!((&answer["data"], now(0).ssl), (&done, ssl), "{answer}");
         let row = control.managed().into_iter().find(|row| row.device_id == device.id).unwrap();
-        assert_eq!(row.use_ssl, !ssl, "the gateway is told nothing");
+        assert_eq!(row.use_ssl, !ssl, "the gateway is not changed");
         if ssl {
-            // Otherwise the gateway does not reach it any more.
+            // Otherwise the gateway cannot reach it.
             let devices = json!([{"device_id": device.id, "ip": device.ip, "ssl": true}]);
             let add = json!({"devices": devices}).to_string();
             assert_eq!(stack.ask("async/add", &add).await["result"], "ok");
         }
     }
 
-    // Of several devices some fail, told by the gateway as one error with details.
+    // Of several devices some fail, reported by the gateway as one error with details.
     let [first, second] = [2, 5].map(now);
     let ids = [first.id, second.id, 7];
     let request = json!({"device_ids": ids, "mode": "device_to_server", "apply": false});
@@ -202,8 +202,8 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
     assert!(message.contains("connect it first"), "{message}");
 }
 
-/// Aim: a client past the bridge that undoes a change is noticed. Method: one that undoes it all
-/// the time, while each call of the bridge takes a while.
+/// Aim: another client that overwrites a change is detected. Method: one that overwrites it all
+/// the time, while each call of the bridge is delayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_past_the_bridge_that_undoes_a_change_is_reported() {
     let stack = Stack::new(3, ALL).await;
@@ -250,7 +250,7 @@ async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_asked_for_twice_is_made_once() {
+async fn a_change_requested_twice_is_made_once() {
     let stack = Stack::new(3, ALL).await;
     let request = r#"{"transaction":"42","requested_by":"Ann"}"#;
     let first = stack.ask("disconnect_all", request).await;
@@ -264,7 +264,7 @@ async fn a_change_asked_for_twice_is_made_once() {
     let request = json!({"device_ids": ids, "requested_by": "Bob"}).to_string();
     assert_eq!(refusal(&stack.ask("disconnect", &request).await).0, "not_found");
     let (_, log) = stack.bridge.stop().await;
-    let mut lines = log.lines().filter(|line| line.contains("a change was asked for"));
+    let mut lines = log.lines().filter(|line| line.contains("change requested"));
     let mut says = |words: &[&str]| {
         let line = lines.next().unwrap();
         for word in words {
@@ -277,5 +277,5 @@ async fn a_change_asked_for_twice_is_made_once() {
     let devices: Vec<_> = (100..120).map(|id| id.to_string()).collect();
     let devices = &format!("devices=\"{}\"", devices.join(" "));
     says(&["command=disconnect", devices, "count=25", "Bob", "outcome=\"not_found\""]);
-    assert!(log.contains("commands.allow lets every client"), "{log}");
+    assert!(log.contains("commands.allow permits changes"), "{log}");
 }

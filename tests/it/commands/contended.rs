@@ -1,4 +1,5 @@
-//! Many at once: clients that change the same filter, gateways that hang, requests that wait.
+//! Many requests at once: clients that change the same filter, gateways that hang, requests that
+//! wait.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -15,7 +16,7 @@ use crate::harness::watcher::{Watcher, publish};
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_add_to_the_filter_at_once_all_win() {
     let stack = Stack::new(3, ALL).await;
-    // Long enough between reading and setting that without turns they undo each other.
+    // Long enough between reading and setting that unserialized changes would overwrite each other.
     stack.simulator.control().apply_fault(&Fault::latency(Duration::from_millis(50)));
     let mut clients = tokio::task::JoinSet::new();
     for id in 1..=8 {
@@ -60,7 +61,7 @@ async fn a_gateway_that_hangs_delays_neither_events_nor_another_gateway() {
     assert_eq!(answer["command"], "disconnect_all", "{answer}");
 }
 
-/// Waits until the gateway has been asked to set its accept filter.
+/// Waits until the gateway was called to set its accept filter.
 async fn first_runs(stack: &Stack) {
     let control = stack.simulator.control();
     crate::harness::eventually("the first one runs", || {
@@ -70,7 +71,7 @@ async fn first_runs(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_too_long_is_not_run() {
+async fn a_request_that_waits_too_long_is_not_run() {
     let stack = Stack::new(3, ALL).await;
     let control = stack.simulator.control();
     control.apply_fault(&Fault::latency(Duration::from_millis(1_500)));
@@ -98,7 +99,7 @@ async fn what_waits_too_long_is_not_run() {
     assert_eq!(first["result"], "ok", "{first}");
     assert_eq!(refusal(&expired.unwrap()).0, "expired");
     let (code, message) = refusal(&impatient);
-    assert_eq!(code, "expired", "timeout would say that nobody knows");
+    assert_eq!(code, "expired", "timeout would mean an unknown outcome");
     assert!(message.contains("timeout_s") && message.contains("nothing was done"), "{message}");
     assert_eq!(beside["result"], "ok");
     assert!(beside["duration_s"].as_f64().unwrap() < 3.0, "{beside}");
@@ -117,11 +118,11 @@ async fn a_change_without_an_answer_is_reported_as_unknown() {
     let looked = &answer["data"]["steps"][0];
     assert_eq!((&looked["device_id"], &looked["step"]), (&json!(id), &json!("looked")), "{answer}");
 
-    // It is looked at what the command changes.
+    // The state that the command changes is read.
     let ip = control.devices()[0].ip;
     for (command, request, device, words) in [
         ("accept_filter/add", json!({"device_id": 7}), json!(7), "accept filter does not name it"),
-        ("accept_filter/set", json!({"allow_all": true}), Value::Null, "says allow_all false"),
+        ("accept_filter/set", json!({"allow_all": true}), Value::Null, "has allow_all false"),
         ("accept_filter/allow_all", json!({"enabled": true}), Value::Null, "allow_all false"),
         ("slaves/set", json!({"slaves": [{"device_id": id, "rs485": [7]}]}), json!(id), "slaves"),
         ("connect", json!({"ip": ip}), json!(id), &format!("list has it at {ip}: tcp_connected")),
@@ -169,8 +170,8 @@ async fn a_repeat_is_not_bound_by_the_expiry_of_the_first() {
     assert_eq!((replayed, control.calls()["DisconnectAll"]), (1, 1));
 }
 
-/// Aim: a slow call delays nobody else, and the pool is bounded. Method: searches that last longer
-/// than the test, more of them than there are places.
+/// Aim: a slow call delays no other request, and the pool is bounded. Method: searches that last
+/// longer than the test, more of them than there are slots.
 #[tokio::test(flavor = "multi_thread")]
 async fn searches_delay_no_other_and_have_few_places() {
     let stack = Stack::new(3, ALL).await;
@@ -200,7 +201,7 @@ async fn searches_delay_no_other_and_have_few_places() {
     assert_eq!(refused().len(), 58, "all this time they search");
 }
 
-/// Many calls that hang at a gateway whose stream goes on.
+/// Many calls that hang at a gateway whose stream continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_the_door() {
     let stack = Stack::new(3, ALL).await;
@@ -255,7 +256,7 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     stack.simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("an event amid the flood", |seen| seen.topic == topic).await;
-    // It leaves with its last few still on the way.
+    // It disconnects while its last requests are in flight.
     tokio::task::spawn_blocking(move || flood.wait().unwrap()).await.unwrap();
     let is_answer =
         |seen: &&crate::harness::watcher::Seen| seen.topic == "gsdk/lobby/response/devices";
@@ -283,10 +284,10 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     .await;
 }
 
-/// Aim: nothing that the broker hands over is left lying, however much of it is ready at once.
-/// Method: the bridge stands still while requests come in, so that it finds them all together.
+/// Aim: no message of the broker remains unprocessed, however many are ready at once.
+/// Method: the bridge is stopped while requests arrive, so that it reads them all at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_while_the_bridge_stood_still_is_answered_to_the_last() {
+async fn requests_that_arrived_while_the_bridge_was_frozen_are_all_answered() {
     const REQUESTS: usize = 500;
     let broker = Mosquitto::start("max_queued_messages 0\nmax_inflight_messages 1000").await;
     let watcher = Watcher::start(broker.port).await;

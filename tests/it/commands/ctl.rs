@@ -1,4 +1,4 @@
-//! `gsdk2mqtt ctl` as people and scripts call it: the tutorial's session, exit codes, refusals.
+//! `gsdk2mqtt ctl` as users and scripts run it: the tutorial's session, exit codes, refusals.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
 use crate::harness::bridge::PROGRAM;
 use crate::harness::{eventually, patiently};
 
-/// A gateway that manages nothing yet, and what is needed to talk to it.
+/// A gateway without managed devices, and the data to connect to it.
 pub(super) struct Cli {
     pub(super) simulator: Simulator,
     pub(super) dir: TempDir,
@@ -75,7 +75,7 @@ async fn the_tutorials_session() {
     let [plain, ssl, dialling] = [0, 1, 3].map(|at| building[at].clone());
     let (code, _, err) = cli.run(&format!("async add {}={}", plain.id, plain.ip)).await;
     assert_eq!(code, 0);
-    assert!(err.contains("forgets"), "{err}");
+    assert!(err.contains("loses"), "{err}");
     assert_eq!(cli.run(&format!("async add {}={} --ssl", ssl.id, ssl.ip)).await.0, 0);
     let (_, out, _) = cli.run("pending").await;
     assert!(out.contains(&dialling.id.to_string()), "{out}");
@@ -103,7 +103,7 @@ async fn the_tutorials_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_are_0_done_1_failed_2_wrong() {
     let cli = Cli::new(3).await;
-    for (words, expected, told) in [
+    for (words, expected, reported) in [
         ("disconnect 7", 1, "not_found"),
         ("disconnect 0", 2, "device ID"),
         ("connect fd00::1", 2, "IPv4"),
@@ -115,7 +115,7 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
         ("async add 7", 2, "544114231=192.168.0.104"),
         ("devices --gateway annex", 2, "there are lobby"),
         ("devices --address 127.0.0.1", 2, "--ca-file"),
-        ("devices --address 127.0.0.1 --ca-file x --gateway lobby", 2, "leave one out"),
+        ("devices --address 127.0.0.1 --ca-file x --gateway lobby", 2, "omit one"),
         ("devices --address 127.0.0.1:1 --ca-file /none", 2, "or correct --ca-file"),
         ("devices --config /none", 2, "--address and --ca-file"),
         ("disconnect seven", 2, "as in 544114231"),
@@ -132,9 +132,9 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
     ] {
         let (code, out, err) = cli.run(words).await;
         assert_eq!((code, out.as_str()), (expected, ""), "{words}: {err}");
-        assert!(err.contains(told), "{words}: {err}");
+        assert!(err.contains(reported), "{words}: {err}");
     }
-    // A script is told the same in a document.
+    // A script gets the same as a document.
     for (words, expected, word) in [
         ("disconnect 7 --json", 1, "not_found"),
         ("disconnect 0 --json", 2, "invalid_request"),
@@ -172,7 +172,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
 }
 
-/// Runs words of a shell, in which `$ctl` is the program.
+/// Runs a shell command, in which `$ctl` is the program.
 async fn in_a_shell(cli: &Cli, words: &str) -> (i32, String, String) {
     let mut command = Command::new("bash");
     command.env("GSDK2MQTT_CONFIG", cli.dir.path().join("config.toml")).env_remove("RUST_LOG");
@@ -181,7 +181,7 @@ async fn in_a_shell(cli: &Cli, words: &str) -> (i32, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exit_code_is_the_commands_whoever_reads_what_it_says() {
+async fn the_exit_code_does_not_depend_on_the_reader_of_the_output() {
     let cli = Cli::new(3).await;
     for (words, expected) in [
         ("$ctl disconnect 7 2>&1 | true; exit ${PIPESTATUS[0]}", 1),
@@ -217,7 +217,7 @@ async fn a_gateway_given_by_its_address_is_named_by_its_options() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("set --server-name \"gateway.local\""), "{err}");
     assert_eq!(ctl(&format!("{words} --server-name gateway.local")).await.0, 0);
-    // `watch` tells the same, and ends where nothing but another option helps.
+    // `watch` reports the same, and ends if only another option helps.
     let words = format!("watch --address {address} --ca-file none.crt");
     let (code, out, err) = patiently("it ends", ctl(&words)).await;
     assert_eq!(code, 2, "{out}{err}");
@@ -229,7 +229,7 @@ async fn a_gateway_given_by_its_address_is_named_by_its_options() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_filter_is_emptied_only_where_that_is_said() {
+async fn the_filter_is_emptied_only_on_explicit_request() {
     let cli = Cli::new(3).await;
     let control = cli.simulator.control();
     assert_eq!(cli.run("accept-filter set 7 8").await.0, 0);
@@ -268,7 +268,7 @@ async fn watch_reports_changes_live() {
     assert_eq!(linked["event"], "linked", "{linked}");
     control.apply_fault(&Fault::Manage);
     let id = control.devices()[0].id;
-    patiently("its connection is told", async {
+    patiently("its connection is reported", async {
         loop {
             let line = seen.recv().await.unwrap();
             if line["device_id"] == id && line["status"] == "tcp_connected" {
@@ -281,7 +281,7 @@ async fn watch_reports_changes_live() {
         }
     })
     .await;
-    // One that no list has named yet gets its name as soon as one does.
+    // A device without a type gets its name with the next list.
     let mut later = gsdk2mqtt::simulator::mixed_devices(0, 3, 1).remove(0);
     later.ip = [192, 168, 0, 200].into();
     let kind = later.kind;

@@ -9,7 +9,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 use crate::harness::watcher::Watcher;
 
-/// Asks until the answer has so many events, all of them marked as delivered.
+/// Repeats the request until the response has this number of events, all marked as delivered.
 async fn events(stack: &Stack, owner: &str, request: &Value, count: usize) -> Vec<Value> {
     patiently(&format!("{count} events of {owner} for {request}"), async {
         loop {
@@ -24,7 +24,7 @@ async fn events(stack: &Stack, owner: &str, request: &Value, count: usize) -> Ve
     .await
 }
 
-/// The device loses its connection, and comes back.
+/// The device loses its connection, and reconnects.
 fn cut_off(device: u32) -> Fault {
     Fault::Drop { devices: device.into() }
 }
@@ -84,7 +84,7 @@ async fn events_are_read_as_they_were_published_each_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_recorded_while_the_broker_was_away_can_be_read() {
+async fn events_recorded_without_a_broker_can_be_read() {
     let mut stack = Stack::new(3, "").await;
     let device = stack.simulator.control().managed()[0].device_id;
     stack.broker.kill();
@@ -161,13 +161,13 @@ async fn it_runs_only_where_the_configuration_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_that_cannot_be_read_is_an_error_that_says_so() {
+async fn a_history_that_cannot_be_read_is_an_error() {
     let stack = Stack::new(1, "").await;
     let state_dir = stack.bridge.state_dir();
     for suffix in ["", "-wal", "-shm"] {
         _ = std::fs::remove_file(state_dir.join(format!("history.db{suffix}")));
     }
-    // A folder in its place, so that the bridge cannot make a new one.
+    // A folder in its place, so that the bridge cannot create a new one.
     _ = std::fs::create_dir(state_dir.join("history.db"));
     let answer = stack.ask("history", "{}").await;
     let (code, message) = refusal(&answer);
@@ -176,7 +176,7 @@ async fn a_history_that_cannot_be_read_is_an_error_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_runs_while_the_gateway_is_away() {
+async fn it_runs_while_the_gateway_is_offline() {
     let Stack { broker, simulator, bridge: _bridge } = Stack::new(1, "").await;
     drop(simulator);
     let watcher = Watcher::start(broker.port).await;

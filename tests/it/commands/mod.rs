@@ -1,4 +1,5 @@
-//! Commands over MQTT as an outside client gives them: mosquitto_rr asks, the simulator shows.
+//! Commands over MQTT from an outside client: mosquitto_rr sends them, the simulator shows their
+//! effect.
 
 mod acl;
 mod audit;
@@ -25,10 +26,10 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{patiently, unique};
 
-/// Everything is permitted, and as fast as a test can ask.
+/// Everything is permitted, at the rate of the tests.
 pub(crate) const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
 
-/// A broker, a gateway, and a bridge that takes requests.
+/// A broker, a gateway, and a bridge that accepts requests.
 struct Stack {
     broker: Mosquitto,
     simulator: Simulator,
@@ -36,7 +37,7 @@ struct Stack {
 }
 
 impl Stack {
-    /// With so many devices, all managed, and these lines of configuration.
+    /// With this number of devices, all managed, and these lines of configuration.
     async fn new(devices: usize, lines: &str) -> Self {
         let broker = Mosquitto::start("").await;
         let simulator = crate::harness::simulator(devices).await;
@@ -76,7 +77,7 @@ impl Stack {
     }
 }
 
-/// Asks with mosquitto_rr, which waits for the answer on a topic of its own.
+/// Sends a request with mosquitto_rr, which waits for the response on a separate topic.
 pub(crate) async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
     let reply = unique("gsdk-reply/tests");
     let mut command = Command::new("mosquitto_rr");

@@ -1,4 +1,4 @@
-//! What is asked of the bridge itself.
+//! Commands of the bridge itself.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ async fn republish_gives_all_retained_topics_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn devices_are_forgotten_once_they_are_gone() {
+async fn devices_are_forgotten_after_their_removal() {
     let stack = Stack::new(3, ALL).await;
     let managed = stack.simulator.control().managed();
     let (gone, stays) = (managed[0].device_id, managed[1].device_id);
@@ -50,7 +50,7 @@ async fn devices_are_forgotten_once_they_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_the_log() {
+async fn bridge_commands_are_permitted_by_name_and_forget_is_logged() {
     let forget = r#"{"gateway":"lobby","device_ids":[8,7],"timeout_s":3,"requested_by":"Ann"}"#;
     let stack = Stack::new(3, "").await;
     let answer = stack.ask_of("bridge", "forget", forget).await;
@@ -73,14 +73,14 @@ async fn what_is_asked_of_the_bridge_is_permitted_by_name_and_forgetting_is_in_t
     let series = "gsdk_commands_total{command=\"forget\",gateway=\"bridge\",result=\"ok\"}";
     assert_eq!(stack.bridge.metric(series).await, Some(1.0));
     let (_, log) = stack.bridge.stop().await;
-    let line = log.lines().find(|line| line.contains("a change was asked for")).unwrap();
+    let line = log.lines().find(|line| line.contains("change requested")).unwrap();
     for words in ["gateway=lobby", "command=forget", "devices=\"7 8\"", "Ann", "outcome=\"ok\""] {
         assert!(line.contains(words), "{words}: {line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_left_the_list_is_forgotten_by_itself_and_comes_back_with_its_place_in_the_chain() {
+async fn a_device_that_left_the_list_is_forgotten_and_continues_its_chain_when_listed_again() {
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(3).await;

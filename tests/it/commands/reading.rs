@@ -23,7 +23,7 @@ async fn devices_are_read_now_in_the_form_of_their_states() {
         let topic = format!("gsdk/lobby/{}/state", device["device_id"]);
         assert_eq!(*device, serde_json::from_str::<serde_json::Value>(&kept[&topic]).unwrap());
     }
-    // What nobody has told the bridge yet, the list knows.
+    // The list has changes that the stream has not reported yet.
     let id = devices[0]["device_id"].as_u64().unwrap();
     assert_eq!(
         stack.simulator.control().apply_fault(&Fault::Silent {
@@ -76,9 +76,9 @@ async fn search_pending_filter_and_slaves_are_as_the_gateway_has_them() {
     assert_eq!(answer["data"], json!({"slaves": []}));
 }
 
-/// Longer than any other command may take.
+/// Longer than the deadline of any other command.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_may_take_as_long_as_it_was_asked_to() {
+async fn a_search_may_take_the_requested_time() {
     let stack = Stack::new(3, "").await;
     let args = ["-t", "gsdk/lobby/request/search", "-m", r#"{"wait_s":21}"#];
     let answer = stack.rr(&args, "40").await.expect("it is answered");

@@ -1,4 +1,4 @@
-//! Each refusal once, as a client sees it.
+//! Each refusal, as a client receives it.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_not_run_is_answered_counted_and_not_run() {
+async fn a_forbidden_request_is_answered_counted_and_not_run() {
     let stack = Stack::new(3, "").await;
     let answer = stack.ask("disconnect_all", r#"{"transaction":9}"#).await;
     let (code, message) = refusal(&answer);
@@ -29,16 +29,17 @@ async fn what_may_not_run_is_answered_counted_and_not_run() {
     let response = "gsdk/lobby/response/devices";
     let kept = ["-V", "5", "-t", devices, "-r", "-m", r#"{"transaction":12345678901234567890123}"#];
     publish(stack.broker.port, &kept);
-    let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
-    assert!(refusal(&told.json()).1.contains("retain"), "{told:?}");
-    assert!(told.payload.contains("\"transaction\":12345678901234567890123,"), "{told:?}");
+    let reported = watcher.see("retained is refused", |seen| seen.topic == response).await;
+    assert!(refusal(&reported.json()).1.contains("retain"), "{reported:?}");
+    assert!(reported.payload.contains("\"transaction\":12345678901234567890123,"), "{reported:?}");
     watcher.clear();
     let elsewhere = ["-D", "publish", "response-topic", "gsdk/lobby/state"];
     let request = ["-V", "5", "-t", devices, "-m", r#"{"transaction":"t"}"#];
     publish(stack.broker.port, &[&request[..], &elsewhere].concat());
-    let told = watcher.see("an answer elsewhere is refused", |seen| seen.topic == response).await;
-    assert!(refusal(&told.json()).1.contains("gsdk-reply/"), "{told:?}");
-    assert_eq!(told.json()["transaction"], "t");
+    let reported =
+        watcher.see("an answer elsewhere is refused", |seen| seen.topic == response).await;
+    assert!(refusal(&reported.json()).1.contains("gsdk-reply/"), "{reported:?}");
+    assert_eq!(reported.json()["transaction"], "t");
 
     let count = |command: &str, result: &str| {
         format!(
@@ -62,13 +63,13 @@ async fn clearing_a_retained_request_is_not_answered() {
         publish(stack.broker.port, &[&["-V", "5", "-t", request], options].concat());
     };
     send(&["-r", "-m", "{}"]);
-    let told = watcher.see("retained is refused", |seen| seen.topic == response).await;
-    assert!(refusal(&told.json()).1.contains("empty retained message"), "{told:?}");
+    let reported = watcher.see("retained is refused", |seen| seen.topic == response).await;
+    assert!(refusal(&reported.json()).1.contains("empty retained message"), "{reported:?}");
     watcher.clear();
     send(&["-r", "-n"]);
     send(&["-n"]);
-    let told = watcher.see("an empty request is answered", |seen| seen.topic == response).await;
-    assert_eq!(told.json()["result"], "ok", "what cleared the retained request was answered");
+    let reported = watcher.see("an empty request is answered", |seen| seen.topic == response).await;
+    assert_eq!(reported.json()["result"], "ok", "what cleared the retained request was answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +91,8 @@ async fn beyond_the_rate_it_is_refused() {
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("rate_limited", &json!("t")));
 }
 
-/// Aim: nothing goes round the rate, whatever is wrong with it, and one gateway's flood costs
-/// another nothing.
+/// Aim: no request bypasses the rate limit, however wrong it is, and a flood for one gateway does
+/// not affect another.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_passes_the_rate_of_its_gateway() {
     let broker = Mosquitto::start("").await;
@@ -147,12 +148,12 @@ async fn an_answer_that_the_broker_does_not_take_is_a_small_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeat_is_answered_from_memory_while_the_gateway_is_away() {
+async fn a_repeat_is_answered_from_memory_while_the_gateway_is_offline() {
     let stack = Stack::new(3, ALL).await;
     let request = r#"{"transaction":"42"}"#;
     assert_eq!(stack.ask("disconnect_all", request).await["result"], "ok");
     stack.simulator.control().stop_listening();
-    crate::harness::patiently("the loss is noticed", async {
+    crate::harness::patiently("the loss is detected", async {
         while refusal(&stack.ask("disconnect_all", "{}").await).0 != "gateway_unavailable" {}
     })
     .await;
@@ -164,7 +165,7 @@ async fn a_repeat_is_answered_from_memory_while_the_gateway_is_away() {
 async fn a_gateway_that_is_down_is_reported() {
     let stack = Stack::new(3, ALL).await;
     stack.simulator.control().stop_listening();
-    let (code, message) = crate::harness::patiently("the loss is noticed", async {
+    let (code, message) = crate::harness::patiently("the loss is detected", async {
         loop {
             let answer = stack.ask("disconnect_all", "{}").await;
             let (code, message) = refusal(&answer);

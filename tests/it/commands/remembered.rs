@@ -1,5 +1,5 @@
-//! What commands made at a gateway: given to it again, forgotten when another client takes it away,
-//! kept across the bridge's own end. Changes with steps that the bridge's end cuts short.
+//! Items made by commands: added again at the gateway, dropped when another client removes them,
+//! kept across restarts of the bridge. Changes with steps that a stop of the bridge interrupts.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher, retained};
 use crate::harness::{eventually, patiently};
 
-/// A stack whose gateway manages nothing yet, listed every second.
-async fn new_house() -> (Stack, Watcher) {
+/// A stack whose gateway has no managed devices and is listed every second.
+async fn new_stack() -> (Stack, Watcher) {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
@@ -38,8 +38,8 @@ async fn kept(stack: &Stack, device: u32, by: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commands_made_is_given_again_also_by_the_next_process() {
-    let (mut stack, watcher) = new_house().await;
+async fn items_made_by_commands_are_added_again_also_by_the_next_process() {
+    let (mut stack, watcher) = new_stack().await;
     let control = stack.simulator.control();
     let building = control.devices();
     let (dialled, dialling) = (&building[0], &building[3]);
@@ -74,7 +74,7 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
     stack.bridge.restart();
     eventually("the next process gives it too", all_there).await;
 
-    // What is taken back by a command is not given any more.
+    // An item that a command removes is not added any more.
     stack.is_listening().await;
     assert_eq!(stack.ask("accept_filter/remove", &ids).await["result"], "ok");
     let ids = json!({"device_id": dialled.id}).to_string();
@@ -89,7 +89,7 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
     })
     .await;
     stack.bridge.is_ready().await;
-    // Two audits later nothing has been given.
+    // Two audits later nothing was added.
     let lists =
         |control: &gsdk2mqtt::simulator::Control| control.calls().get("GetDeviceList").copied();
     let before = lists(&control).unwrap();
@@ -99,8 +99,8 @@ async fn what_commands_made_is_given_again_also_by_the_next_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_client_takes_away_is_reported_and_forgotten() {
-    let (stack, watcher) = new_house().await;
+async fn items_that_another_client_removes_are_reported_and_forgotten() {
+    let (stack, watcher) = new_stack().await;
     let control = stack.simulator.control();
     let (dialled, dialling) = (control.devices()[0].clone(), control.devices()[3].clone());
     let add = json!({"devices": [{"device_id": dialled.id, "ip": dialled.ip}]});
@@ -108,7 +108,7 @@ async fn what_another_client_takes_away_is_reported_and_forgotten() {
     let ids = json!({"device_id": dialling.id}).to_string();
     assert_eq!(stack.ask("accept_filter/add", &ids).await["result"], "ok");
     kept(&stack, dialled.id, &json!("command")).await;
-    // Seen at the gateway on this link: only then its absence means something.
+    // Present at the gateway on this link: only then its absence counts as removed.
     let info = |seen: &Seen| {
         seen.topic == "gsdk/lobby/info" && seen.json()["accept_filter"]["device_count"] == 1
     };
@@ -125,7 +125,7 @@ async fn what_another_client_takes_away_is_reported_and_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_declared_and_taken_away_is_reported_and_given_at_the_next_link() {
+async fn declared_items_that_are_removed_are_reported_and_added_at_the_next_link() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let settings = Settings { managed: false, ..Settings::fast(3) };
@@ -151,7 +151,7 @@ async fn what_is_declared_and_taken_away_is_reported_and_given_at_the_next_link(
     let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
     let added = calls("AddAsyncConnection");
     watcher.see("withdrawn", |seen| is(seen, "withdrawn", "async_connections")).await;
-    // Whatever a list makes the bridge do, it has done when it asks for the one after the next.
+    // The effects of a list are complete when the list after the next is requested.
     let lists = calls("GetDeviceList");
     let later = || (calls("GetDeviceList") > lists + 2).then_some(());
     eventually("three more lists", later).await;
@@ -162,10 +162,10 @@ async fn what_is_declared_and_taken_away_is_reported_and_given_at_the_next_link(
     eventually("it is given at the next link", there).await;
 }
 
-/// Aim: what our own commands take away is not told as another client's doing; what is declared is
-/// warned of. Method: a device and everybody are declared to be let in, and taken out in every way.
+/// Aim: items that our own commands remove are not reported as another client's change; a declared
+/// item is warned of. Method: a device and `allow_all` are declared, and removed in every way.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
+async fn items_that_our_own_command_removes_are_a_warning_and_not_withdrawn() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
@@ -178,7 +178,7 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
     );
     let stack = Stack::with(broker, simulator, ALL, &lines).await;
     let calls = |method: &str| control.calls().get(method).copied().unwrap_or_default();
-    // After each list the filter is read; what that says is told before the list after the next.
+    // After each list the filter is read; its changes are reported before the list after the next.
     let listed = async || {
         let lists = calls("GetDeviceList");
         eventually("three lists", || (calls("GetDeviceList") > lists + 2).then_some(())).await;
@@ -202,10 +202,10 @@ async fn what_our_own_command_takes_away_is_not_withdrawn_but_warned_of() {
             vec![json!(id), Value::Null],
         ),
     ] {
-        // Given at a new link, and seen there.
+        // Added at a new link, and read there.
         control.restart(Duration::from_millis(100)).await;
         let there = (true, vec![id]);
-        eventually("all are let in", || (filter() == there).then_some(())).await;
+        eventually("all are accepted", || (filter() == there).then_some(())).await;
         listed().await;
         let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(answer["result"], "ok", "{answer}");
@@ -237,7 +237,7 @@ async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_proces
     let mut stack = Stack::with(broker, simulator, ALL, "").await;
     let control = stack.simulator.control();
     let id = control.devices()[0].id;
-    // Long enough that the bridge is killed while the gateway thinks.
+    // Long enough that the bridge is killed before the gateway answers.
     control.apply_fault(&Fault::latency(Duration::from_secs(3)));
     let before = control.calls().get("SetConnectionModeMulti").copied();
     let request = json!({"device_id": id, "mode": "device_to_server", "requested_by": "me"});
@@ -245,7 +245,7 @@ async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_proces
         stack.broker.port,
         &["-t", "gsdk/lobby/request/mode/set", "-m", &request.to_string()],
     );
-    eventually("the change is asked for", || {
+    eventually("the change is requested", || {
         (control.calls().get("SetConnectionModeMulti").copied() > before).then_some(())
     })
     .await;
@@ -253,23 +253,23 @@ async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_proces
     control.apply_fault(&Fault::latency(Duration::ZERO));
     stack.bridge.restart();
     let topic = "gsdk/bridge/event/command_interrupted";
-    let told = watcher.see(topic, |seen| seen.topic == topic).await.json();
-    assert_eq!(told["command"], "mode/set", "{told}");
+    let reported = watcher.see(topic, |seen| seen.topic == topic).await.json();
+    assert_eq!(reported["command"], "mode/set", "{reported}");
     assert_eq!(
-        (&told["gateway"], &told["device_ids"], &told["requested_by"]),
+        (&reported["gateway"], &reported["device_ids"], &reported["requested_by"]),
         (&json!("lobby"), &json!([id]), &json!("me"))
     );
-    let steps = told["steps"].as_array().unwrap();
+    let steps = reported["steps"].as_array().unwrap();
     assert_eq!((&steps[0]["step"], &steps[0]["result"]), (&json!("filter_added"), &json!("ok")));
 
-    // Once: the process after it has nothing new to tell. The same event may come again, where the
-    // kill came before the broker's word was written down.
+    // Once: the process after it has nothing new to report. The same event may be repeated, if the
+    // kill preceded the storing of the broker's acknowledgement.
     stack.bridge.is_ready().await;
     watcher.clear();
     stack.bridge.kill();
     stack.bridge.restart();
     stack.bridge.is_ready().await;
     stack.is_listening().await;
-    let new = |seen: &Seen| seen.topic == topic && seen.json()["event_id"] != told["event_id"];
+    let new = |seen: &Seen| seen.topic == topic && seen.json()["event_id"] != reported["event_id"];
     assert!(watcher.find(new).is_none());
 }

@@ -1,5 +1,6 @@
-//! Changes with steps, after each of which something goes wrong: the gateway refuses, is lost, or
-//! the device does not come back. The rest stops, and it is said how the device is left.
+//! Changes with steps, after each of which something fails: the gateway refuses, is lost, or the
+//! device does not reconnect. The remaining steps are skipped, and the state of the device is
+//! reported.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,29 +12,29 @@ use gsdk2mqtt::simulator::{Control, Device, Fault, Mode};
 use super::{ALL, Stack};
 use crate::harness::{eventually, patiently};
 
-/// On each call, so that there is time for something between two of them.
+/// On each call, so that there is time between two of them.
 const LATENCY: Duration = Duration::from_millis(150);
 
-/// What goes wrong.
+/// The failure.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum Failure {
     /// The gateway refuses this call.
     Refused(&'static str),
-    /// The connection to the gateway breaks while this call is under way.
+    /// The connection to the gateway breaks during this call.
     Lost(&'static str),
-    /// The device is gone once it has taken the change.
+    /// The device is switched off after it has applied the change.
     Gone,
-    /// The same, once its registration is taken back.
+    /// The same, after its registration was removed.
     GoneLate,
-    /// The device is gone, and then the connection to the gateway.
+    /// The device is switched off, and then the connection to the gateway is lost.
     GoneAndLost,
-    /// The same, once its registration is taken back.
+    /// The same, after its registration was removed.
     GoneLateAndLost,
 }
 
-use Fate::{Gone, GoneAndLost, GoneLate, GoneLateAndLost, Lost, Refused};
+use Failure::{Gone, GoneAndLost, GoneLate, GoneLateAndLost, Lost, Refused};
 
-/// How a device is connected before.
+/// The connection of a device before the change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Registered,
@@ -41,7 +42,7 @@ enum Kind {
     Synchronous,
 }
 
-/// A stack with devices enough for each to meet its fate once.
+/// A stack with a device for each failure.
 struct Stage {
     stack: Stack,
     used: BTreeSet<u32>,
@@ -56,7 +57,7 @@ impl Stage {
         self.stack.simulator.control()
     }
 
-    /// A device that nothing has befallen yet.
+    /// A device without a failure so far.
     async fn device(&mut self, kind: Kind, ssl: bool) -> Device {
         let dials = kind == Kind::DialsIn;
         let fits = |device: &Device| {
@@ -79,7 +80,7 @@ impl Stage {
         self.control().calls().get(method).copied().unwrap_or_default()
     }
 
-    async fn befall(&self, device: &Device, fate: Fate) {
+    async fn apply_failure(&self, device: &Device, failure: Failure) {
         let control = self.control();
         let changed = || {
             let now = control.devices().into_iter().find(|now| now.id == device.id).unwrap();
@@ -99,7 +100,7 @@ impl Stage {
             control.apply_fault(&Fault::power(device.id, false));
             control.apply_fault(&Fault::Drop { devices: device.id.into() });
         };
-        match fate {
+        match failure {
             Refused(_) => {}
             Lost(method) => cut_during(method).await,
             Gone => vanish(&changed).await,
@@ -115,9 +116,16 @@ impl Stage {
         }
     }
 
-    /// Asks for a change and lets its device meet its fate. All steps before the last are done; the
-    /// last failed, and says what to do.
-    async fn play(&mut self, kind: Kind, command: &str, fate: Fate, steps: &[&str], words: &str) {
+    /// Requests a change and applies the failure to its device. All steps before the last are done;
+    /// the last failed, and its message has the remedy.
+    async fn play(
+        &mut self,
+        kind: Kind,
+        command: &str,
+        failure: Failure,
+        steps: &[&str],
+        words: &str,
+    ) {
         let device = self.device(kind, command == "ssl/disable").await;
         let control = self.control();
         let (command, mode) = command.split_once(' ').unwrap_or((command, ""));
@@ -125,26 +133,27 @@ impl Stage {
         if !mode.is_empty() {
             request["mode"] = json!(mode);
         }
-        if matches!(fate, Gone | GoneLate) || matches!(fate, Refused("Connect")) {
+        if matches!(failure, Gone | GoneLate) || matches!(failure, Refused("Connect")) {
             request["timeout_s"] = json!(4);
         }
-        if let Refused(method) = fate {
+        if let Refused(method) = failure {
             control.apply_fault(&Fault::fail(method, tonic::Code::Internal, "out of luck"));
         }
         control.apply_fault(&Fault::latency(LATENCY));
         let request = request.to_string();
         let (answer, ()) =
-            tokio::join!(self.stack.ask(command, &request), self.befall(&device, fate));
+            tokio::join!(self.stack.ask(command, &request), self.apply_failure(&device, failure));
         control.apply_fault(&Fault::latency(Duration::ZERO));
         control.apply_fault(&Fault::Heal);
-        let what = format!("{command} {mode} {kind:?} {fate:?}: {answer}");
+        let what = format!("{command} {mode} {kind:?} {failure:?}: {answer}");
         assert_eq!(answer["result"], "error", "{what}");
         assert_eq!(answer["data"]["device_ids"], json!([]), "{what}");
-        let told: Vec<&Value> = answer["data"]["steps"].as_array().unwrap().iter().collect();
-        let told: Vec<&Value> = told.into_iter().filter(|step| step["step"] != "looked").collect();
-        let names: Vec<&str> = told.iter().map(|step| step["step"].as_str().unwrap()).collect();
+        let reported: Vec<&Value> = answer["data"]["steps"].as_array().unwrap().iter().collect();
+        let reported: Vec<&Value> =
+            reported.into_iter().filter(|step| step["step"] != "looked").collect();
+        let names: Vec<&str> = reported.iter().map(|step| step["step"].as_str().unwrap()).collect();
         assert_eq!(names, steps, "{what}");
-        let (last, before) = told.split_last().unwrap();
+        let (last, before) = reported.split_last().unwrap();
         assert!(before.iter().all(|step| step["result"] == "ok"), "{what}");
         assert_eq!(last["result"], "error", "{what}");
         let error = &answer["device_errors"][0];
@@ -155,7 +164,7 @@ impl Stage {
         );
         let message = last["message"].as_str().unwrap();
         assert!(message.contains(words), "{words}: {what}");
-        match fate {
+        match failure {
             Refused(_) => assert!(message.contains("out of luck"), "{what}"),
             Lost(_) => assert!(message.contains("whether it was done is not known"), "{what}"),
             Gone | GoneLate => {
@@ -166,7 +175,7 @@ impl Stage {
             }
             GoneAndLost | GoneLateAndLost => assert_ne!(error["code"], "timeout", "{what}"),
         }
-        if matches!(fate, Lost(_) | GoneAndLost | GoneLateAndLost) {
+        if matches!(failure, Lost(_) | GoneAndLost | GoneLateAndLost) {
             patiently("the link is back", async {
                 while self.stack.ask("pending", "{}").await["result"] != "ok" {}
             })
@@ -183,11 +192,11 @@ async fn to_device_to_server() {
     let connected = &["filter_added", "mode_set", "connected"][..];
     let removed = &["filter_added", "mode_set", "connected", "async_removed"][..];
     let again = &["filter_added", "mode_set", "connected", "async_removed", "connected"][..];
-    for (fate, steps, words) in [
+    for (failure, steps, words) in [
         (Refused("SetAcceptFilter"), filter, "not changed"),
         (Lost("SetAcceptFilter"), filter, "not changed"),
-        (Refused("SetConnectionModeMulti"), mode, "is let in"),
-        (Lost("SetConnectionModeMulti"), mode, "is let in"),
+        (Refused("SetConnectionModeMulti"), mode, "is accepted"),
+        (Lost("SetConnectionModeMulti"), mode, "is accepted"),
         (Gone, connected, "gateway's address is set in the device"),
         (GoneAndLost, connected, "gateway's address is set in the device"),
         (Refused("DeleteAsyncConnection"), removed, "async/remove"),
@@ -196,15 +205,15 @@ async fn to_device_to_server() {
         (GoneLateAndLost, again, "wait for it"),
     ] {
         let command = "mode/set device_to_server";
-        stage.play(Kind::Registered, command, fate, steps, words).await;
+        stage.play(Kind::Registered, command, failure, steps, words).await;
     }
-    for (fate, steps, words) in [
-        (Refused("SetConnectionModeMulti"), mode, "is let in"),
+    for (failure, steps, words) in [
+        (Refused("SetConnectionModeMulti"), mode, "is accepted"),
         (Gone, connected, "gateway's address is set in the device"),
         (GoneAndLost, connected, "gateway's address is set in the device"),
     ] {
         let command = "mode/set device_to_server";
-        stage.play(Kind::Synchronous, command, fate, steps, words).await;
+        stage.play(Kind::Synchronous, command, failure, steps, words).await;
     }
 }
 
@@ -214,25 +223,25 @@ async fn to_server_to_device() {
     let mode = &["mode_set"][..];
     let added = &["mode_set", "async_added"][..];
     let connected = &["mode_set", "async_added", "connected"][..];
-    for (fate, steps, words) in [
-        (Refused("SetConnectionModeMulti"), mode, "ask again"),
+    for (failure, steps, words) in [
+        (Refused("SetConnectionModeMulti"), mode, "repeat the request"),
         (Lost("AddAsyncConnection"), added, "to async/add"),
         (Gone, connected, "keeps dialling it"),
         (GoneAndLost, connected, "keeps dialling it"),
     ] {
         let command = "mode/set server_to_device";
-        stage.play(Kind::DialsIn, command, fate, steps, words).await;
+        stage.play(Kind::DialsIn, command, failure, steps, words).await;
     }
     let mut stage = Stage::new().await;
     let removed = &["mode_set", "async_added", "connected", "filter_removed"][..];
-    for (fate, steps, words) in [
+    for (failure, steps, words) in [
         (Lost("SetConnectionModeMulti"), mode, "with `search`"),
         (Refused("AddAsyncConnection"), added, "to async/add"),
         (Refused("SetAcceptFilter"), removed, "accept_filter/remove"),
         (Lost("SetAcceptFilter"), removed, "accept_filter/remove"),
     ] {
         let command = "mode/set server_to_device";
-        stage.play(Kind::DialsIn, command, fate, steps, words).await;
+        stage.play(Kind::DialsIn, command, failure, steps, words).await;
     }
 }
 
@@ -244,7 +253,7 @@ async fn to_ssl() {
     let added = &["ssl_enabled", "async_added"][..];
     let added_connected = &["ssl_enabled", "async_added", "connected"][..];
     let connected = &["ssl_enabled", "connected"][..];
-    for (kind, fate, steps, words) in [
+    for (kind, failure, steps, words) in [
         (Kind::Registered, Refused("EnableSSLMulti"), enabled, "with `search`"),
         (Kind::Registered, Lost("EnableSSLMulti"), enabled, "with `search`"),
         (Kind::Registered, Refused("AddAsyncConnection"), added, "\"ssl\":true"),
@@ -258,7 +267,7 @@ async fn to_ssl() {
         (Kind::Synchronous, Refused("Connect"), connected, "\"ssl\":true} to connect"),
         (Kind::Synchronous, Lost("Connect"), connected, "\"ssl\":true} to connect"),
     ] {
-        stage.play(kind, "ssl/enable", fate, steps, words).await;
+        stage.play(kind, "ssl/enable", failure, steps, words).await;
     }
 }
 
@@ -269,19 +278,20 @@ async fn from_ssl() {
     let added = &["ssl_disabled", "async_added"][..];
     let added_connected = &["ssl_disabled", "async_added", "connected"][..];
     let connected = &["ssl_disabled", "connected"][..];
-    for (kind, fate, steps, words) in [
+    for (kind, failure, steps, words) in [
         (Kind::Registered, Refused("DisableSSLMulti"), disabled, "with `search`"),
         (Kind::Registered, Lost("AddAsyncConnection"), added, "\"ssl\":false"),
         (Kind::Registered, Gone, added_connected, "add it by async/add"),
         (Kind::DialsIn, Gone, connected, "port without SSL"),
         (Kind::Synchronous, Refused("Connect"), connected, "\"ssl\":false} to connect"),
     ] {
-        stage.play(kind, "ssl/disable", fate, steps, words).await;
+        stage.play(kind, "ssl/disable", failure, steps, words).await;
     }
 }
 
-/// Aim: one that does not come back costs the others nothing. Method: of two devices connected by
-/// `connect` and two registered ones, the first of each is gone once it has taken the change.
+/// Aim: a device that does not reconnect does not affect the others. Method: of two devices
+/// connected by `connect` and two registered ones, the first of each is switched off after it has
+/// applied the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_several_that_fails_holds_up_no_other() {
     let mut stage = Stage::new().await;
@@ -295,7 +305,10 @@ async fn one_of_several_that_fails_holds_up_no_other() {
     let control = stage.control();
     control.apply_fault(&Fault::latency(LATENCY));
     let the_others_come_back = async {
-        tokio::join!(stage.befall(&devices[0], Gone), stage.befall(&devices[1], Gone));
+        tokio::join!(
+            stage.apply_failure(&devices[0], Gone),
+            stage.apply_failure(&devices[1], Gone)
+        );
         control.apply_fault(&Fault::latency(Duration::ZERO));
         let is_back =
             |id: &u32| control.managed().iter().any(|row| row.device_id == *id && row.status == 2);
@@ -314,14 +327,14 @@ async fn one_of_several_that_fails_holds_up_no_other() {
     assert!(answer["duration_s"].as_f64().unwrap() < 7.0, "{answer}");
 }
 
-/// The steps of an answer, in words.
+/// The steps of a response as text.
 fn steps(answer: &Value) -> Vec<String> {
     let steps = answer["data"]["steps"].as_array().unwrap().iter();
     steps.map(|step| format!("{} {}", step["step"], step["result"]).replace('"', "")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_dials_in_is_let_in_before_its_ssl_is_changed() {
+async fn a_device_that_dials_the_gateway_is_accepted_before_its_ssl_is_changed() {
     let mut stage = Stage::new().await;
     let device = stage.device(Kind::DialsIn, false).await;
     let control = stage.control();
@@ -333,7 +346,7 @@ async fn a_device_that_dials_in_is_let_in_before_its_ssl_is_changed() {
     assert_eq!(answer["result"], "ok", "{answer}");
     assert_eq!(steps(&answer), ["filter_added ok", "ssl_enabled ok", "connected ok"]);
     assert_eq!(control.filter().device_i_ds, [device.id]);
-    // Whom the filter lets in already is not added.
+    // A device that is already in the filter is not added.
     let answer = stack.ask("ssl/disable", &request).await;
     assert_eq!(steps(&answer), ["ssl_disabled ok", "connected ok"], "{answer}");
     let open = r#"{"allow_all":true}"#;
@@ -344,7 +357,7 @@ async fn a_device_that_dials_in_is_let_in_before_its_ssl_is_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_already_so_is_left_as_it_is() {
+async fn a_device_with_the_requested_value_is_not_changed() {
     let mut stage = Stage::new().await;
     let by_connect = stage.device(Kind::Synchronous, false).await;
     let dialling = stage.device(Kind::DialsIn, false).await;
@@ -369,7 +382,7 @@ async fn what_is_already_so_is_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_configuration_declares_is_not_contradicted() {
+async fn commands_cannot_contradict_the_configuration() {
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
     let device = simulator.control().devices()[0].clone();

@@ -11,7 +11,7 @@ use crate::harness::eventually;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
 
-/// Longer than any of this takes.
+/// Longer than the whole test.
 const HANGS: Duration = Duration::from_secs(60);
 
 fn ask(stack: &Stack, command: &str, request: &Value) {
@@ -22,12 +22,12 @@ fn ask(stack: &Stack, command: &str, request: &Value) {
 /// The audit line of this command.
 fn line<'a>(log: &'a str, command: &str) -> &'a str {
     let words = format!("command={command} ");
-    let mut lines = log.lines().filter(|line| line.contains("a change was asked for"));
+    let mut lines = log.lines().filter(|line| line.contains("change requested"));
     lines.find(|line| line.contains(&words)).unwrap_or_else(|| panic!("{command}: {log}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
+async fn running_and_waiting_commands_are_answered_and_logged() {
     let mut stack = Stack::new(3, ALL).await;
     let watcher = Watcher::start(stack.broker.port).await;
     let control = stack.simulator.control();
@@ -36,7 +36,7 @@ async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
     ask(&stack, "slaves/set", &json!({"slaves": [{"device_id": id}], "requested_by": "Ann"}));
     ask(&stack, "disconnect_all", &json!({"transaction": 5}));
     ask(&stack, "pending", &json!({}));
-    eventually("both are asked for", || {
+    eventually("both are requested", || {
         let calls = control.calls();
         (calls.contains_key("SetSlaveDevice") && calls.contains_key("GetPendingList")).then_some(())
     })
@@ -46,12 +46,12 @@ async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
     for (command, code, words) in [
         ("slaves/set", "interrupted", "not known"),
         ("disconnect_all", "gateway_unavailable", "nothing was done"),
-        ("pending", "interrupted", "ask again"),
+        ("pending", "interrupted", "repeat the request"),
     ] {
         let topic = format!("gsdk/lobby/response/{command}");
         let answer = watcher.see(&topic, |seen| seen.topic == topic).await.json();
-        let told = refusal(&answer);
-        assert!(told.0 == code && told.1.contains(words), "{answer}");
+        let reported = refusal(&answer);
+        assert!(reported.0 == code && reported.1.contains(words), "{answer}");
     }
     let line_of = |command| line(&log, command);
     assert!(line_of("slaves/set").contains("outcome=\"interrupted\""), "{log}");
@@ -60,11 +60,11 @@ async fn what_runs_and_what_waits_is_answered_and_in_the_log() {
     assert_eq!(control.calls().get("DisconnectAll"), None);
 }
 
-/// Without a broker nobody is answered, and the log and the next process say it all the same.
+/// Without a broker there is no response, but the log and the next process report the interruption.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     let broker = Mosquitto::start("").await;
-    // The device takes a minute to dial the gateway once it is told to.
+    // The device takes a minute to dial the gateway once it is set to.
     let timing = Timing { dial_interval_ms: 60_000, ..Timing::fast() };
     let settings = Settings { timing, ..Settings::fast(3) };
     let simulator = Simulator::start(settings).await.unwrap();
@@ -85,7 +85,8 @@ async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     let watcher = Watcher::start(stack.broker.port).await;
     stack.bridge.restart();
     let topic = "gsdk/bridge/event/command_interrupted";
-    let told = watcher.see(topic, |seen| seen.topic == topic).await.json();
-    let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|it| &it["step"]).collect();
-    assert_eq!(steps, ["filter_added", "mode_set"], "{told}");
+    let reported = watcher.see(topic, |seen| seen.topic == topic).await.json();
+    let steps: Vec<_> =
+        reported["steps"].as_array().unwrap().iter().map(|it| &it["step"]).collect();
+    assert_eq!(steps, ["filter_added", "mode_set"], "{reported}");
 }

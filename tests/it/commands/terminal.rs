@@ -1,4 +1,4 @@
-//! `gsdk2mqtt ctl` in a real terminal (that of `script`), where it asks, colours and fits.
+//! `gsdk2mqtt ctl` in a real terminal (that of `script`): prompts, colours, width.
 
 use super::ctl::Cli;
 use crate::harness::bridge::PROGRAM;
@@ -6,7 +6,7 @@ use crate::harness::eventually;
 use crate::harness::terminal::Terminal;
 use gsdk2mqtt::simulator::Fault;
 
-/// Runs a `ctl` in a terminal of so many columns, with these variables.
+/// Runs `ctl` in a terminal of this width, with these variables.
 fn ctl(cli: &Cli, columns: u16, variables: &str, words: &str) -> Terminal {
     let config = cli.dir.path().join("config.toml");
     let command = format!("{PROGRAM} ctl --config {} {words}", config.display());
@@ -14,7 +14,7 @@ fn ctl(cli: &Cli, columns: u16, variables: &str, words: &str) -> Terminal {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_concerns_every_device_is_asked_first() {
+async fn commands_for_every_device_need_a_confirmation() {
     let cli = Cli::new(3).await;
     let control = cli.simulator.control();
     for (words, method) in [
@@ -41,7 +41,7 @@ async fn what_concerns_every_device_is_asked_first() {
         assert_eq!(terminal.ends().await.0, 0);
         assert_eq!(control.calls().get(method), Some(&1), "{words}");
     }
-    // Nobody is asked who has said it already, nor for what takes away.
+    // There is no prompt with `--yes`, nor for removals.
     for words in ["disconnect-all --yes", "accept-filter allow-all off"] {
         let (code, shown) = ctl(&cli, 100, "", words).ends().await;
         assert_eq!(code, 0, "{shown}");
@@ -50,14 +50,14 @@ async fn what_concerns_every_device_is_asked_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_shows_how_it_goes_and_a_table_that_fits() {
+async fn a_search_shows_its_progress_and_a_table_that_fits() {
     let cli = Cli::new(10).await;
     let terminal = ctl(&cli, 80, "", "search --wait 1.5");
     terminal.shows("searching the subnet: 0 of 1.5 s").await;
     terminal.shows("searching the subnet: 1 of 1.5 s").await;
     let (code, shown) = terminal.ends().await;
     assert_eq!(code, 0, "{shown}");
-    // The line of progress is wiped before the answer comes.
+    // The line of progress is erased before the answer is printed.
     let (_, table) = shown.rsplit_once(" \r").unwrap();
     assert!(table.starts_with("\x1b[1mID\x1b[0m  "), "{table:?}");
     let bare = table.replace("\x1b[1m", "").replace("\x1b[0m", "");
@@ -84,7 +84,7 @@ async fn a_change_that_is_interrupted_is_reported_as_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn colours_are_for_terminals_whose_user_wants_them() {
+async fn colours_are_for_terminals_and_can_be_disabled() {
     let cli = Cli::new(3).await;
     let control = cli.simulator.control();
     control.apply_fault(&Fault::Manage);
@@ -109,7 +109,7 @@ async fn colours_are_for_terminals_whose_user_wants_them() {
     assert_eq!(terminal.ends().await.0, 0);
 }
 
-/// What a terminal shows of a line in the end: what came after the last return to its beginning.
+/// The final content of a line in a terminal: the text after the last carriage return.
 fn left_on_screen(line: &str) -> &str {
     line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().trim_end()
 }
@@ -121,15 +121,15 @@ fn timeless(line: &str) -> String {
     moment.map_or_else(|| line.to_owned(), |moment| line.replace(&moment, "<time>"))
 }
 
-/// Aim: the session in docs/ctl.md is what a reader will see. Method: its configuration, its
-/// commands one after the other, each once the gateway has come to rest, in a terminal as wide as
-/// it says.
+/// Aim: the session in docs/ctl.md is true. Method: its configuration, its
+/// commands one after the other, each after the gateway has settled, in a terminal of the
+/// documented width.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_session_in_the_documentation_is_what_happens() {
+async fn the_session_in_the_documentation_is_true() {
     let cli = Cli::new(10).await;
     let control = cli.simulator.control();
     let text = std::fs::read_to_string("docs/ctl.md").unwrap();
-    let (_, section) = text.split_once("## The tutorial's session").unwrap();
+    let (_, section) = text.split_once("## Example session").unwrap();
     let mut blocks = section.split("```").skip(1).step_by(2);
     let config = blocks.next().unwrap().strip_prefix("toml\n").unwrap();
     let ca_file = format!("{:?}", cli.dir.path().join("ca.crt"));
@@ -148,13 +148,14 @@ async fn the_session_in_the_documentation_is_what_happens() {
             let dialling = |device: &gsdk2mqtt::simulator::Device| {
                 device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer
             };
-            let heard = |device: &gsdk2mqtt::simulator::Device| {
+            let is_pending = |device: &gsdk2mqtt::simulator::Device| {
                 managed.iter().any(|row| row.device_id == device.id)
                     || pending.iter().any(|row| row.device_id == device.id)
                         && !control.filter().device_i_ds.contains(&device.id)
             };
             let mut building = control.devices().into_iter();
-            (at_rest && building.all(|device| !dialling(&device) || heard(&device))).then_some(())
+            (at_rest && building.all(|device| !dialling(&device) || is_pending(&device)))
+                .then_some(())
         })
         .await;
         let mut terminal = ctl(&cli, 110, "NO_COLOR=1", words);

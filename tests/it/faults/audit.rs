@@ -1,5 +1,5 @@
-//! What a gateway never told, or told while nobody listened: found by comparing with its list, and
-//! believed only when that is sure.
+//! Changes that a gateway never reported, or reported while the bridge did not listen: they are
+//! found by comparison with the gateway's list, and applied only after a confirmation.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher, retained};
 
 const AUDIT_S: u64 = 10;
-/// One interval, the second look 2 s later, and as much again for busy machines.
+/// One interval, the second list 2 s later, and the same time again for busy machines.
 const FOUND_WITHIN: Duration = Duration::from_secs(2 * (AUDIT_S + 2));
 const AUDIT: &str = "audit_interval = \"10s\"\nqueue_size = 64";
 
-/// Whether what the broker keeps is what the gateway lists.
+/// Whether the retained states equal the gateway's list.
 fn is_as_listed(port: u16, simulator: &gsdk2mqtt::simulator::Simulator) -> bool {
     let kept = retained(port);
     simulator.control().managed().iter().all(|device| {
@@ -26,7 +26,7 @@ fn is_as_listed(port: u16, simulator: &gsdk2mqtt::simulator::Simulator) -> bool 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_stream_never_reported_is_found_within_one_audit_and_a_second_look() {
+async fn changes_missing_in_the_stream_are_found_within_one_audit_and_a_second_list() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -34,13 +34,13 @@ async fn what_the_stream_never_reported_is_found_within_one_audit_and_a_second_l
     watcher.see_text("gsdk/bridge/state", "online").await;
     let control = simulator.control();
     let ids: Vec<u32> = control.managed().iter().map(|device| device.device_id).collect();
-    // A status that no device takes by itself stays until the audit comes.
+    // A status that no device has by itself remains until the audit.
     assert_eq!(
         control.apply_fault(&Fault::Silent { devices: ids[0].into(), status: StatusCode(0x203) }),
         1
     );
     let found = |seen: &Seen| seen.is_event_of(ids[0]) && seen.json()["source"] == "audit";
-    let ((), took) = within(FOUND_WITHIN, "never told: until the audit's event", async || {
+    let ((), took) = within(FOUND_WITHIN, "never reported: until the audit's event", async || {
         watcher.find(found).map(drop)
     })
     .await;
@@ -50,7 +50,8 @@ async fn what_the_stream_never_reported_is_found_within_one_audit_and_a_second_l
     let series = "gsdk_corrections_total{gateway=\"lobby\"}";
     assert_eq!(bridge.metric(series).await, Some(1.0));
 
-    // The same, but the stream speaks between the two looks: its word stands, no audit's event.
+    // The same, but the stream reports between the two lists: its status is kept, without an event
+    // of the audit.
     let lists = || control.calls().get("GetDeviceList").copied().unwrap_or_default();
     assert_eq!(
         control.apply_fault(&Fault::Silent { devices: ids[1].into(), status: StatusCode(0x203) }),
@@ -59,39 +60,39 @@ async fn what_the_stream_never_reported_is_found_within_one_audit_and_a_second_l
     let before = lists();
     within(FOUND_WITHIN, "until the first look", async || (lists() > before).then_some(())).await;
     control.apply_fault(&Fault::Tell { devices: ids[1].into(), status: StatusCode(0x204) });
-    let told = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["status_code"] == 0x204;
-    let told = watcher.see("the stream's word", told).await.json();
-    assert_eq!(told["source"], "stream");
-    // The list goes on to say otherwise, and is believed in the end: after two looks of its own.
+    let reported = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["status_code"] == 0x204;
+    let reported = watcher.see("the stream's word", reported).await.json();
+    assert_eq!(reported["source"], "stream");
+    // The list continues to differ, and is finally applied, after two further lists.
     let by_audit = |seen: &Seen| seen.is_event_of(ids[1]) && seen.json()["source"] == "audit";
-    let (audited, _) =
-        within(FOUND_WITHIN, "until the list is believed all the same", async || {
-            watcher.find(by_audit).map(|seen| seen.json())
-        })
-        .await;
+    let (audited, _) = within(FOUND_WITHIN, "until the list is applied", async || {
+        watcher.find(by_audit).map(|seen| seen.json())
+    })
+    .await;
     let read_ms = |event: &serde_json::Value| -> i64 {
         let at: jiff::Timestamp = event["received_at"].as_str().unwrap().parse().unwrap();
         at.as_millisecond()
     };
-    let after_ms = read_ms(&audited) - read_ms(&told);
+    let after_ms = read_ms(&audited) - read_ms(&reported);
     assert!(after_ms >= 2_000, "not by the look that was to confirm the first: {after_ms} ms");
     check_all(&watcher);
 }
 
-/// Aim: what the gateway's queue discards is found. Method: a small queue, and a bridge that is
-/// stopped while a storm goes over it.
+/// Aim: changes that the gateway's queue discards are found. Method: a small queue, and a bridge
+/// that is stopped during a storm.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_gateways_queue_discarded_is_found() {
+async fn changes_discarded_by_the_gateways_queue_are_found() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, AUDIT).start();
     watcher.see_text("gsdk/bridge/state", "online").await;
     bridge.signal("-STOP");
-    // An odd number of changes a device leaves every second one other than it was.
+    // After an odd number of changes for each device every second one differs from its initial
+    // state.
     let report = simulator.control().storm(Storm::of(40 * 1_000 + 20)).await.unwrap();
-    // Most devices tell the same again later, so that the stream itself makes it good. One does
-    // not: its change is as one whose word was discarded.
+    // Most devices report the same again later, so that the stream corrects the state. One does
+    // not: its change was discarded.
     let silent = simulator.control().managed()[30].device_id;
     assert_eq!(
         simulator
@@ -108,11 +109,11 @@ async fn what_the_gateways_queue_discarded_is_found() {
     })
     .await;
     ready(&bridge, FOUND_WITHIN, "discarded: until ready").await;
-    // By an audit; by the first list, where the link was lost while the bridge was stopped.
+    // By an audit; or by the first list, if the link was lost while the bridge was stopped.
     let found = |seen: &Seen| {
         let event = seen.is_event_of(silent).then(|| seen.json());
         event.is_some_and(|it| it["status_code"] == 0x203 && it["source"] != "stream")
     };
     measured("discarded: found by", watcher.see("its event", found).await.json()["source"].clone());
-    measured("discarded: events told all the same", check_all(&watcher));
+    measured("discarded: events reported nevertheless", check_all(&watcher));
 }

@@ -1,4 +1,4 @@
-//! The chain across everything: bridge, broker and gateway killed in any combination, under load.
+//! The event chain while bridge, broker and gateway are killed in any combination, under load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::harness::subscriber::Subscriber;
 use crate::harness::watcher::{check_chain, retained};
 use crate::harness::{patiently, seeded};
 
-/// How many kills, where the environment does not say otherwise.
+/// The default number of kills.
 const KILLS: usize = 20;
 /// The longest wait between two attempts of the bridge to reach a broker that drops it is 30 s.
 const BACK_WITHIN: Duration = Duration::from_secs(90);
@@ -23,7 +23,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(90);
 const BRIDGE: u8 = 1;
 const BROKER: u8 = 2;
 const GATEWAY: u8 = 4;
-/// What is killed together; single ones come more often.
+/// What is killed together; single ones are more frequent.
 const TOGETHER: [u8; 10] = [
     BRIDGE,
     BRIDGE,
@@ -45,7 +45,7 @@ struct Trial {
     bridge: Bridge,
     witness: Subscriber,
     lives: usize,
-    /// What the witness has seen so far, by device.
+    /// The received events so far, by device.
     events: BTreeMap<u64, Vec<Value>>,
 }
 
@@ -67,7 +67,7 @@ impl Trial {
 
     async fn kill(&mut self, which: u8, pause: Duration) {
         if which & BROKER != 0 {
-            self.proxy.turn(Mode { refuses: true, ..Mode::default() });
+            self.proxy.set_mode(Mode { refuses: true, ..Mode::default() });
             self.broker.kill();
         }
         if which & GATEWAY != 0 {
@@ -88,11 +88,11 @@ impl Trial {
             self.lives += 1;
             let back = self.witness.subscriptions.wait_for(|lives| *lives >= self.lives);
             patiently("the witness is back", back).await.unwrap();
-            self.proxy.turn(Mode::default());
+            self.proxy.set_mode(Mode::default());
         }
     }
 
-    /// Waits until what the broker keeps is what the gateway lists.
+    /// Waits until the retained states equal the gateway's list.
     async fn ends_as_listed(&self) {
         within(BACK_WITHIN, "after the last kill, until kept is what is listed", async || {
             let statuses = self.gateway.statuses().await;
@@ -108,12 +108,12 @@ impl Trial {
         .await;
     }
 
-    /// Checks every device's chain over all that the witness has seen so far.
+    /// Checks every device's chain in all received events so far.
     fn check_so_far(&mut self) {
         let mut messages = Vec::new();
         while let Ok(message) = self.witness.seen.try_recv() {
-            let told = |word: &str| message.0.ends_with(word);
-            assert!(!told("/event/chain_reset") && !told("/event/store_failed"));
+            let reported = |word: &str| message.0.ends_with(word);
+            assert!(!reported("/event/chain_reset") && !reported("/event/store_failed"));
             messages.push(message);
         }
         for (id, news) in by_device(messages) {
@@ -125,7 +125,8 @@ impl Trial {
         }
     }
 
-    /// Checks all, once the last event of each device is its state's: the state may come first.
+    /// Checks all, after the last event of each device has the `seq` of its state: the state may be
+    /// earlier.
     async fn check(&mut self) -> BTreeMap<String, usize> {
         let whole = async {
             loop {
@@ -161,7 +162,7 @@ impl Trial {
 }
 
 impl Trial {
-    /// The history has every event that was seen, once, and knows it to be delivered.
+    /// The history has every received event, once and marked as delivered.
     async fn check_history(&self) {
         let seen: BTreeSet<String> = self.events.values().flatten().map(event_id).collect();
         within(BACK_WITHIN, "until the history has every event, delivered", async || {
@@ -181,8 +182,8 @@ fn event_id(event: &Value) -> String {
     event["event_id"].as_str().unwrap().to_owned()
 }
 
-/// Aim: no instant and no combination of kills breaks the chain. Method: a storm that goes on all
-/// the while; after each kill the next comes at once or after a while, so that starts, first lists,
+/// Aim: no instant and no combination of kills breaks the chain. Method: a storm during the whole
+/// test; the next kill follows at once or after a delay, so that starts, first lists,
 /// full publications and the storm itself are hit.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
@@ -193,7 +194,7 @@ async fn killed_in_any_combination_under_load_the_chain_is_unbroken() {
     let load = tokio::spawn(async move {
         let storm = r#"{"do":"storm","changes":400,"per_second":400,"pattern":"random"}"#;
         loop {
-            // A gateway that is not there takes no orders.
+            // A gateway that is not running accepts no faults.
             if order(control, storm).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -1,6 +1,7 @@
-//! The wall's clock jumps, by an hour forth and back: what is shown follows, nothing else notices.
+//! The wall clock jumps by an hour in both directions: published times follow, nothing else
+//! changes.
 //!
-//! libfaketime gives one process a clock of its own.
+//! libfaketime gives one process its own clock.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,15 +24,15 @@ fn library() -> String {
     found.expect("libfaketime must be installed (apt-get install faketime)")
 }
 
-/// A change of a device as the bridge tells it: how far `received_at` is ahead of the truth, and
-/// `duration_s`.
-async fn told(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
+/// A change of a device as the bridge reports it: how far `received_at` is ahead of the correct
+/// time, and `duration_s`.
+async fn reported(watcher: &Watcher, simulator: &Simulator) -> (f64, Option<f64>) {
     watcher.clear();
     let device = simulator.control().managed()[0].device_id;
     assert_eq!(simulator.control().apply_fault(&Fault::Drop { devices: device.into() }), 1);
     let topic = format!("gsdk/lobby/{device}/event/disconnected");
     let event = watcher.see("disconnected", |seen| seen.topic == topic).await.json();
-    // And back, so that the next drop ends a time that was seen from its beginning.
+    // And connected again, so that the next drop ends a time that was observed from its beginning.
     let topic = format!("gsdk/lobby/{device}/event/connected");
     watcher.see("connected", |seen| seen.topic == topic).await;
     (ahead_s(&event["received_at"]), event["duration_s"].as_f64())
@@ -49,7 +50,7 @@ async fn observed_s(bridge: &Bridge) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// A bridge whose wall clock is as far from the truth as this file says.
+/// A bridge whose wall clock is wrong by the offset in this file.
 fn with_clock(setup: Setup, simulator: &Simulator, library: &str, offset: &Path) -> Setup {
     setup
         .gateway("lobby", simulator, "audit_interval = \"10s\"")
@@ -59,7 +60,7 @@ fn with_clock(setup: Setup, simulator: &Simulator, library: &str, offset: &Path)
         .environment("FAKETIME_NO_CACHE", "1")
 }
 
-/// Aim: a clock that was decades behind and is set makes the bridge forget nothing. Method: a
+/// Aim: setting a clock that was decades behind makes the bridge forget nothing. Method: a
 /// device leaves the list while the clock is 50 years behind, as after a start without a time
 /// server; then the clock is set.
 #[tokio::test(flavor = "multi_thread")]
@@ -70,14 +71,14 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
     let simulator = crate::harness::simulator(3).await;
     let folder = tempfile::tempdir().unwrap();
     let offset = folder.path().join("offset");
-    // The gateway's certificate is of today, so the link is made with the right time.
+    // The gateway's certificate is of today, so the link is established with the correct time.
     std::fs::write(&offset, "+0").unwrap();
     let setup = Setup::new(broker.port, "").top("forget_after = \"30d\"");
     let bridge = with_clock(setup, &simulator, &library, &offset).start();
     ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
     std::fs::write(&offset, "-18262d").unwrap();
     let ((), _) = within(PATIENCE, "clock 50 years behind: until it shows", async || {
-        (told(&watcher, &simulator).await.0 < -1e9).then_some(())
+        (reported(&watcher, &simulator).await.0 < -1e9).then_some(())
     })
     .await;
     let gone = simulator.control().devices()[2].id;
@@ -88,10 +89,10 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
     watcher.see("it has left the list", left).await;
     std::fs::write(&offset, "+0").unwrap();
     let ((), _) = within(PATIENCE, "clock set: until it shows", async || {
-        (told(&watcher, &simulator).await.0.abs() < 10.0).then_some(())
+        (reported(&watcher, &simulator).await.0.abs() < 10.0).then_some(())
     })
     .await;
-    // Two lists more: what is to be forgotten is forgotten with a list.
+    // Two further lists: devices are forgotten when a list is read.
     let lists = "gsdk_rpcs_total{code=\"ok\",gateway=\"lobby\",method=\"GetDeviceList\"}";
     let before = bridge.metric(lists).await.unwrap();
     within(PATIENCE, "until the list was read twice more", async || {
@@ -116,13 +117,13 @@ async fn a_clock_that_jumps_an_hour_is_followed() {
     let bridge = with_clock(setup, &simulator, &library, &offset).start();
     ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
     watcher.see_text("gsdk/bridge/state", "online").await;
-    assert!(told(&watcher, &simulator).await.0.abs() < 10.0, "the truth at first");
+    assert!(reported(&watcher, &simulator).await.0.abs() < 10.0, "the truth at first");
     let before = observed_s(&bridge).await;
     for (text, jump_s) in [("+3600", HOUR_S), ("-3600", -HOUR_S), ("+0", 0.0)] {
         set(text);
         let what = format!("clock set to {text}: until it shows");
         let ((), _) = within(PATIENCE, &what, async || {
-            let (ahead, duration) = told(&watcher, &simulator).await;
+            let (ahead, duration) = reported(&watcher, &simulator).await;
             let duration = duration.expect("seen from its beginning");
             assert!((0.0..600.0).contains(&duration), "{duration} s are no hour");
             ((ahead - jump_s).abs() < 10.0).then_some(())

@@ -1,4 +1,4 @@
-//! Brokers of MQTT 3.1.1 that close the connection over one message, as they cannot refuse it.
+//! Brokers of MQTT 3.1.1 that close the connection over one message, because they cannot refuse it.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn an_event_over_which_the_broker_closes_is_found_and_reported_and_no_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_over_which_mosquitto_closes_is_emptied_and_the_bridge_comes_online() {
+async fn a_state_over_which_mosquitto_closes_is_emptied_and_the_bridge_is_online() {
     let broker = Mosquitto::start("max_packet_size 900").await;
     let simulator = crate::harness::simulator(5).await;
     let id = simulator.control().managed()[0].device_id;

@@ -1,4 +1,4 @@
-//! Disks that are really full, really read-only, or give back other than what was written.
+//! Disks that are really full, really read-only, or return damaged data.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ fn run(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).status().is_ok_and(|status| status.success())
 }
 
-/// A small file system of its own, unmounted at the end.
+/// A small separate file system, unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -34,7 +34,7 @@ impl Disk {
         Self(path.to_owned())
     }
 
-    /// Mounted anew, with these options.
+    /// Remounted with these options.
     fn remount(&self, options: &str) -> bool {
         run("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()])
     }
@@ -63,12 +63,12 @@ impl Drop for Disk {
     }
 }
 
-fn told(watcher: &Watcher, what: &str) -> Option<Value> {
+fn reported(watcher: &Watcher, what: &str) -> Option<Value> {
     let topic = format!("gsdk/bridge/event/{what}");
     watcher.find(|seen| seen.topic == topic).map(|seen| seen.json())
 }
 
-/// Something happens to a device and is told, in this chain if one is named; its event.
+/// Changes a device and waits for its event, in this chain if one is named.
 pub(super) async fn happens(
     watcher: &Watcher,
     simulator: &Simulator,
@@ -83,12 +83,14 @@ pub(super) async fn happens(
     };
     let known = in_chain().len();
     assert_eq!(simulator.control().apply_fault(&Fault::Drop { devices: device.into() }), 1);
-    within(PATIENCE, "until an event is told all the same", async || in_chain().get(known).cloned())
-        .await
-        .0
+    within(PATIENCE, "until an event is reported nevertheless", async || {
+        in_chain().get(known).cloned()
+    })
+    .await
+    .0
 }
 
-/// Killed and started again, it goes on with the chain that it has now.
+/// Killed and started again, it continues its current chain.
 async fn goes_on(bridge: &mut Bridge, watcher: &Watcher, simulator: &Simulator) {
     let chain = happens(watcher, simulator, None).await["chain"].clone();
     bridge.kill();
@@ -110,7 +112,7 @@ fn check_chains(watcher: &Watcher) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount a file system: make test-root"]
-async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room() {
+async fn a_full_disk_is_reported_and_recovered_from_once_there_is_space() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(40).await;
@@ -120,12 +122,12 @@ async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room(
     ready(&bridge, PATIENCE, "full disk: the start, until ready").await;
     disk.fill();
     simulator.control().storm(Storm::of(2_000)).await.unwrap();
-    within(PATIENCE, "full disk: until store_failed is told", async || {
-        told(&watcher, "store_failed")
+    within(PATIENCE, "full disk: until store_failed is reported", async || {
+        reported(&watcher, "store_failed")
     })
     .await;
-    let reset = within(PATIENCE, "full disk: until chain_reset is told", async || {
-        told(&watcher, "chain_reset")
+    let reset = within(PATIENCE, "full disk: until chain_reset is reported", async || {
+        reported(&watcher, "chain_reset")
     });
     let (reset, _) = reset.await;
     assert!(reset["reason"].as_str().unwrap().contains("No space left"), "{reset}");
@@ -133,7 +135,8 @@ async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room(
     let (_, body) = bridge.get("/readyz").await;
     assert!(body.contains("store_in_memory") && body.contains("the store: "), "{body}");
     happens(&watcher, &simulator, Some(&reset["to"])).await;
-    // What a command makes meanwhile does not outlive the bridge, and its answer says so.
+    // Items that a command makes meanwhile are lost with the bridge, and its response warns about
+    // this.
     let warnings = async |id: u32| {
         let request = format!("{{\"device_id\":{id}}}");
         let args = ["-t", "gsdk/lobby/request/accept_filter/add", "-m", &request];
@@ -141,9 +144,9 @@ async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room(
         assert_eq!(answer["result"], "ok", "{answer}");
         answer["warnings"].clone()
     };
-    let told = warnings(7).await;
-    assert_eq!(told[0]["code"], "not_remembered", "{told}");
-    // Longer than one attempt to begin anew: it fails as well, and costs nothing.
+    let reported = warnings(7).await;
+    assert_eq!(reported[0]["code"], "not_remembered", "{reported}");
+    // Longer than one attempt to create a new log: it fails as well, without further effects.
     tokio::time::sleep(Duration::from_secs(11)).await;
     happens(&watcher, &simulator, Some(&reset["to"])).await;
     disk.make_room();
@@ -155,7 +158,7 @@ async fn a_disk_that_is_full_is_survived_reported_and_healed_once_there_is_room(
     drop(bridge);
 }
 
-/// Starts it on a state directory that cannot be used: it ends with 1 and says what to do.
+/// Starts it with an unusable state directory: it exits with 1 and prints the remedy.
 async fn is_exit_1(bridge: &mut Bridge, reason: &str) {
     bridge.restart();
     let status = bridge.ends().await;
@@ -187,13 +190,13 @@ async fn a_disk_that_is_read_only_or_full_at_the_start_is_exit_1_and_nothing_is_
     bridge.restart();
     ready(&bridge, PATIENCE, "read-only: writable, until ready").await;
     happens(&watcher, &simulator, Some(&before["chain"])).await;
-    assert!(told(&watcher, "chain_reset").is_none());
+    assert!(reported(&watcher, "chain_reset").is_none());
     check_chains(&watcher);
     drop(bridge);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_damaged_is_set_aside_and_a_new_chain_begins() {
+async fn a_damaged_log_is_set_aside_and_a_new_chain_begins() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -207,8 +210,8 @@ async fn a_log_that_is_damaged_is_set_aside_and_a_new_chain_begins() {
     bytes[middle] ^= 0x40;
     std::fs::write(&log, bytes).unwrap();
     bridge.restart();
-    let (reset, _) = within(PATIENCE, "damaged log: until chain_reset is told", async || {
-        told(&watcher, "chain_reset")
+    let (reset, _) = within(PATIENCE, "damaged log: until chain_reset is reported", async || {
+        reported(&watcher, "chain_reset")
     })
     .await;
     assert_eq!(reset["from"], before["chain"]);

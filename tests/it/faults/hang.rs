@@ -1,4 +1,4 @@
-//! A disk that hangs: every sync waits until it is let go.
+//! A disk that hangs: every sync blocks until the test releases it.
 
 use std::path::Path;
 use std::process::Command;
@@ -49,10 +49,10 @@ async fn a_hanging_disk_is_reported_and_delays_no_event_and_no_stop() {
 
     std::fs::write(&hangs, "").unwrap();
     happens(&watcher, &simulator, None).await;
-    let what = "hanging disk: until it is told";
+    let what = "hanging disk: until it is reported";
     reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, what).await;
     let (status, body) = bridge.get("/readyz").await;
-    // Events go on, so it is ready.
+    // Events continue, so it is ready.
     assert!(status == 200 && body.contains("the disk has not answered for 10 s"), "{body}");
     assert!(body.contains("store_in_memory"), "{body}");
     happens(&watcher, &simulator, None).await;
@@ -66,7 +66,7 @@ async fn a_hanging_disk_is_reported_and_delays_no_event_and_no_stop() {
     let ((status, log), _) = within(PATIENCE, "hanging disk: until it has stopped", ended).await;
     assert!(status.success(), "{log}");
     bridge.restart();
-    // A start syncs before anything else, and waits.
+    // A start syncs first, and waits.
     std::fs::remove_file(&hangs).unwrap();
     ready(&bridge, PATIENCE, "hanging disk: the next start, until ready").await;
     happens(&watcher, &simulator, None).await;

@@ -1,4 +1,4 @@
-//! The history while it cannot be written, and what it has after kills.
+//! The history while it cannot be written, and its content after kills.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) delivered: bool,
 }
 
-/// Reads the database as anyone may, in the order of `id`.
+/// Reads the database as an outside client, in the order of `id`.
 pub(super) fn events(state_dir: &Path) -> Vec<Row> {
     let path = state_dir.join("history.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -34,10 +34,10 @@ pub(super) fn events(state_dir: &Path) -> Vec<Row> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// Aim: a history that fails costs nothing else, and misses nothing that the log still has. Method:
+/// Aim: a failing history affects nothing else, and misses no event that the log still has. Method:
 /// another program holds the database's write lock.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_that_cannot_be_written_holds_up_nothing_and_continues() {
+async fn a_history_that_cannot_be_written_delays_nothing_and_continues() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -48,7 +48,7 @@ async fn a_history_that_cannot_be_written_holds_up_nothing_and_continues() {
     lock.busy_timeout(Duration::from_secs(5)).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     happens(&watcher, &simulator, None).await;
-    reads(&bridge, "gsdk_history_ok", 0.0, PATIENCE, "history: until it is noticed").await;
+    reads(&bridge, "gsdk_history_ok", 0.0, PATIENCE, "history: until it is detected").await;
     let degraded = "gsdk_degraded{reason=\"history_not_written\"}";
     reads(&bridge, degraded, 1.0, PATIENCE, "history: until it is named").await;
     let (status, body) = bridge.get("/readyz").await;
@@ -70,7 +70,7 @@ fn gaps(state_dir: &Path) -> u64 {
     connection.query_row("SELECT count(*) FROM gaps", (), |row| row.get(0)).unwrap()
 }
 
-/// The history has every event that the watcher saw, but so many at first, once.
+/// The history has every event that the watcher received, once, except this number of first ones.
 async fn has_all_after(bridge: &Bridge, watcher: &Watcher, earlier: usize) {
     let seen = || {
         let all = watcher.all().into_iter().filter(|seen| seen.topic.contains("/event/"));
@@ -88,10 +88,10 @@ async fn has_all_after(bridge: &Bridge, watcher: &Watcher, earlier: usize) {
     .await;
 }
 
-/// Aim: another log, however it comes about, is no reason to miss events or to report some as
-/// missing. Method: the log is removed, cut short, or older than the store of an earlier build.
+/// Aim: when the log is replaced, no event is missed or reported as
+/// missing. Method: the log is removed, truncated, or older than the store of an earlier build.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_continues_with_a_log_that_has_replaced_another() {
+async fn it_continues_after_the_log_was_replaced() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(10).await;
@@ -116,7 +116,7 @@ async fn it_continues_with_a_log_that_has_replaced_another() {
     ];
     for (what, replace) in replaced {
         happens(&watcher, &simulator, None).await;
-        // A clean stop, so that the history has all before.
+        // A clean stop, so that the history is complete.
         assert!(bridge.end().await.success(), "{what}");
         replace();
         bridge.restart();
@@ -129,8 +129,8 @@ async fn it_continues_with_a_log_that_has_replaced_another() {
     assert!(state_dir.join("before-version-2/log-0000000001").exists());
 }
 
-/// Aim: a database that is lost while it is used is replaced, and that is visible. Method: it is
-/// removed while the bridge runs, then damaged where the start does not look.
+/// Aim: a database that is lost while it is in use is replaced, and this is reported. Method: it is
+/// removed while the bridge runs, then damaged in a place that the start does not check.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_is_removed_or_damaged_is_replaced() {
     let broker = Mosquitto::start("").await;
@@ -165,7 +165,7 @@ async fn a_history_that_is_removed_or_damaged_is_replaced() {
     assert_eq!(bridge.metric("gsdk_history_ok").await, Some(1.0));
 }
 
-/// Whether its tables are there.
+/// Whether its tables exist.
 fn is_database(path: &Path) -> bool {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let rows = "SELECT count(*) FROM progress";

@@ -1,5 +1,5 @@
-//! The state directory taken away, cut short, or out of reach for a while; and what it is to
-//! remember whatever happens.
+//! The state directory is removed, truncated, or unavailable for a while; and its content after
+//! that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use gsdk2mqtt::simulator::Storm;
 const PATIENCE: Duration = Duration::from_secs(60);
 const AWAY: Mode = Mode { refuses: true, withholds_acks: false, delay: Duration::ZERO };
 
-/// What the bridge says of itself.
-fn told(watcher: &Watcher, what: &str) -> Vec<Value> {
+/// The bridge's info.
+fn reported(watcher: &Watcher, what: &str) -> Vec<Value> {
     let topic = format!("gsdk/bridge/event/{what}");
     let all = watcher.all();
     all.iter().filter(|seen| seen.topic == topic).map(Seen::json).collect()
 }
 
-/// Waits until it is told.
-async fn tells(watcher: &Watcher, what: &str) -> Value {
-    let bound = format!("until {what} is told");
-    within(PATIENCE, &bound, async || told(watcher, what).pop()).await.0
+/// Waits until it is reported.
+async fn event(watcher: &Watcher, what: &str) -> Value {
+    let bound = format!("until {what} is reported");
+    within(PATIENCE, &bound, async || reported(watcher, what).pop()).await.0
 }
 
-/// How many events the bridge said it keeps for the next start.
+/// The number of events that the bridge reported as stored for the next start.
 fn kept(log: &str) -> usize {
     let said = log.split_once("stored for the next start").unwrap_or_else(|| panic!("{log}")).1;
     let number = said.split_once("events=").unwrap().1;
@@ -37,7 +37,7 @@ fn kept(log: &str) -> usize {
     number[..digits].parse().unwrap()
 }
 
-/// The device events of a chain, each told as often as it was but always the same.
+/// The device events of a chain; each may be repeated, always with the same content.
 fn of_chain(watcher: &Watcher, chain: &Value) -> BTreeMap<String, String> {
     let mut events = BTreeMap::new();
     for seen in watcher.all() {
@@ -53,7 +53,7 @@ fn of_chain(watcher: &Watcher, chain: &Value) -> BTreeMap<String, String> {
     events
 }
 
-/// No event's ID was ever told with two contents.
+/// No event ID was reported with two contents.
 fn check_ids(watcher: &Watcher) {
     let mut by_id: BTreeMap<String, String> = BTreeMap::new();
     for seen in watcher.all().into_iter().filter(|seen| seen.topic.contains("/event/")) {
@@ -63,7 +63,7 @@ fn check_ids(watcher: &Watcher) {
     }
 }
 
-/// The same, and every chain is unbroken within itself.
+/// The same, and every chain is unbroken.
 fn check_ids_and_chains(watcher: &Watcher) {
     check_ids(watcher);
     let messages = watcher.all().into_iter().map(|seen| (seen.topic, seen.payload.into_bytes()));
@@ -78,7 +78,7 @@ async fn is_healed(bridge: &Bridge) {
     reads(bridge, "gsdk_store_ok", 1.0, PATIENCE, "until the store is healed").await;
 }
 
-/// Waits until so many changes of status have been taken up.
+/// Waits until this number of status changes was processed.
 async fn taken(bridge: &Bridge, changes: u32, what: &str) {
     within(PATIENCE, what, async || {
         let (_, text) = bridge.get("/metrics").await;
@@ -92,20 +92,20 @@ async fn taken(bridge: &Bridge, changes: u32, what: &str) {
     .await;
 }
 
-/// Aim: a directory that is out of reach at the start costs nothing. Method: events wait in it, and
-/// it is back a little later, as on a disk that is mounted late.
+/// Aim: a directory that is not available at the start loses nothing. Method: events wait in it,
+/// and it is available a little later, as on a disk that is mounted late.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_out_of_reach_at_the_start_is_exit_1_and_later_nothing_is_missing() {
+async fn a_directory_not_available_at_the_start_is_exit_1_and_nothing_is_lost() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "out of reach: the first start").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "out of reach: until delivered").await;
-    proxy.turn(AWAY);
+    ready(&bridge, PATIENCE, "not available: the first start").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "not available: until delivered").await;
+    proxy.set_mode(AWAY);
     simulator.control().storm(Storm::of(500)).await.unwrap();
-    within(PATIENCE, "out of reach: until events wait", async || {
+    within(PATIENCE, "not available: until events wait", async || {
         (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
     })
     .await;
@@ -120,26 +120,26 @@ async fn a_directory_out_of_reach_at_the_start_is_exit_1_and_later_nothing_is_mi
     assert_eq!(status.code(), Some(1), "{}", bridge.log());
     std::fs::remove_file(&dir).unwrap();
     std::fs::rename(&away, &dir).unwrap();
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     bridge.restart();
-    ready(&bridge, PATIENCE, "out of reach: in reach again").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "out of reach: until delivered").await;
+    ready(&bridge, PATIENCE, "not available: available again").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "not available: until delivered").await;
     assert!(check_all(&watcher) >= kept, "each of them");
-    assert!(told(&watcher, "chain_reset").is_empty());
+    assert!(reported(&watcher, "chain_reset").is_empty());
     assert!(bridge.log().contains("chain continues"), "{}", bridge.log());
 }
 
-/// Aim: a log that lost its end is not taken for whole. Method: cut after a kill.
+/// Aim: a truncated log does not count as complete. Method: cut after a kill.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_cut_ends_the_chain_and_no_event_id_is_used_twice() {
+async fn a_truncated_log_ends_the_chain_and_no_event_id_is_used_twice() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     ready(&bridge, PATIENCE, "cut log: the first start").await;
     simulator.control().storm(Storm::of(500)).await.unwrap();
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is told").await;
-    // The history knows how long the log was.
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is reported").await;
+    // The history has the length of the log.
     within(PATIENCE, "cut log: until all is recorded", async || {
         let events = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
         (bridge.metric("gsdk_history_events").await == Some(events as f64)).then_some(())
@@ -150,55 +150,55 @@ async fn a_log_that_was_cut_ends_the_chain_and_no_event_id_is_used_twice() {
     let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
     file.set_len(file.metadata().unwrap().len() - 900).unwrap();
     bridge.restart();
-    let reset = tells(&watcher, "chain_reset").await;
+    let reset = event(&watcher, "chain_reset").await;
     assert!(reset["reason"].as_str().unwrap().contains("was cut"), "{reset}");
     ready(&bridge, PATIENCE, "cut log: until ready").await;
     simulator.control().storm(Storm::of(500)).await.unwrap();
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is told").await;
-    // That the broker has some of the old chain is forgotten with the end of the log: these come
-    // again, each as it was.
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "cut log: until all is reported").await;
+    // With the end of the log, some acknowledgements are lost: these events of the old chain are
+    // sent again, unchanged.
     check_ids(&watcher);
-    let begun = of_chain(&watcher, &reset["to"]);
-    assert!(begun.values().any(|event| event.contains("\"seq\":1,")), "{begun:?}");
+    let new_chain = of_chain(&watcher, &reset["to"]);
+    assert!(new_chain.values().any(|event| event.contains("\"seq\":1,")), "{new_chain:?}");
 }
 
-/// Aim: a state directory that is removed while it is in use is noticed, also when nothing happens.
+/// Aim: the removal of a state directory in use is detected, also when nothing is written.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_is_removed_under_the_bridge_is_noticed_reported_and_created_again() {
+async fn a_directory_that_is_removed_while_in_use_is_reported_and_created_again() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     ready(&bridge, PATIENCE, "removed: the first start").await;
     std::fs::remove_dir_all(bridge.state_dir()).unwrap();
-    let failed = reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "removed: until noticed");
+    let failed = reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "removed: until detected");
     failed.await;
-    let reason = tells(&watcher, "store_failed").await;
+    let reason = event(&watcher, "store_failed").await;
     assert!(reason["reason"].as_str().unwrap().contains("removed or replaced"), "{reason}");
-    let reset = tells(&watcher, "chain_reset").await;
+    let reset = event(&watcher, "chain_reset").await;
     is_healed(&bridge).await;
     bridge.kill();
     bridge.restart();
     ready(&bridge, PATIENCE, "removed: killed and started again").await;
     simulator.control().storm(Storm::of(100)).await.unwrap();
-    within(PATIENCE, "removed: until its chain goes on", async || {
+    within(PATIENCE, "removed: until its chain continues", async || {
         (!of_chain(&watcher, &reset["to"]).is_empty()).then_some(())
     })
     .await;
     check_ids_and_chains(&watcher);
 }
 
-/// Aim: what is said to be kept is kept. Method: the directory is removed while events wait, and
-/// the bridge is stopped at once.
+/// Aim: events that are reported as stored are stored. Method: the directory is removed while
+/// events wait, and the bridge is stopped at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_after_the_directory_was_removed_keeps_what_it_says_it_keeps() {
+async fn a_stop_after_the_directory_was_removed_stores_what_it_reports_as_stored() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
     ready(&bridge, PATIENCE, "removed, then stopped: the first start").await;
-    proxy.turn(AWAY);
+    proxy.set_mode(AWAY);
     simulator.control().storm(Storm::of(500)).await.unwrap();
     within(PATIENCE, "removed, then stopped: until events wait", async || {
         (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
@@ -208,19 +208,19 @@ async fn a_stop_after_the_directory_was_removed_keeps_what_it_says_it_keeps() {
     let (_, log) = bridge.terminate().await;
     let kept = kept(&log);
     watcher.clear();
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     bridge.restart();
     ready(&bridge, PATIENCE, "removed, then stopped: until ready").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until all is told").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until all is reported").await;
     let events = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
-    measured("kept, and told after the next start", (kept, events));
+    measured("kept, and reported after the next start", (kept, events));
     assert!(events >= kept, "{events} of {kept}");
     check_ids_and_chains(&watcher);
 }
 
-/// Aim: what was dropped is told by `events_lost`, though the process that dropped it has ended.
+/// Aim: `events_lost` reports dropped events, although the process that dropped them has ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_lost_reports_what_was_dropped_before_the_start_too() {
+async fn events_lost_includes_events_dropped_before_the_start() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
@@ -229,40 +229,41 @@ async fn events_lost_reports_what_was_dropped_before_the_start_too() {
     let mut bridge =
         Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines).start();
     ready(&bridge, PATIENCE, "dropped: the first start").await;
-    proxy.turn(AWAY);
+    proxy.set_mode(AWAY);
     simulator.control().storm(Storm::of(200)).await.unwrap();
-    taken(&bridge, 200, "dropped: until all is taken up").await;
+    taken(&bridge, 200, "dropped: until all is processed").await;
     let dropped = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
     bridge.terminate().await;
     let all = |watcher: &Watcher| -> u64 {
-        told(watcher, "events_lost").iter().map(|event| event["count"].as_u64().unwrap()).sum()
+        reported(watcher, "events_lost").iter().map(|event| event["count"].as_u64().unwrap()).sum()
     };
-    assert_eq!(all(&watcher), 0, "nobody has been told");
+    assert_eq!(all(&watcher), 0, "nothing is reported");
     bridge.restart();
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     ready(&bridge, PATIENCE, "dropped: started again").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "dropped: until all is told").await;
-    // The first drop may have been told, into the outbox, before the connection was seen to end.
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "dropped: until all is reported").await;
+    // The first drop may have been added to the outbox as a report before the end of the connection
+    // was detected.
     let of_many = |event: &Value| event["devices"].as_u64() > Some(5);
-    within(PATIENCE, "dropped: until events_lost tells of many", async || {
-        told(&watcher, "events_lost").iter().any(of_many).then_some(())
+    within(PATIENCE, "dropped: until events_lost reports many", async || {
+        reported(&watcher, "events_lost").iter().any(of_many).then_some(())
     })
     .await;
     let since = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
     let lost = all(&watcher);
-    measured("dropped before the start, after it, told by events_lost", (dropped, since, lost));
+    measured("dropped before the start, after it, reported by events_lost", (dropped, since, lost));
     assert!(dropped > 50.0);
-    // What goes after it was told is told a minute later.
+    // Events that are dropped after the report are reported a minute later.
     assert!((dropped..=dropped + since).contains(&(lost as f64)));
 }
 
-/// Aim: memory has its bound also while nothing can be kept.
+/// Aim: memory is bounded also while nothing can be stored.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_takes_no_more_memory_however_much_comes() {
+async fn a_store_that_fails_uses_no_more_memory_for_further_events() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
-    proxy.turn(AWAY);
+    proxy.set_mode(AWAY);
     let simulator = crate::harness::simulator(100).await;
     let lines = "[outbox]\nmax_events = 1_000\n";
     let setup = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines);
@@ -275,16 +276,16 @@ async fn a_store_that_fails_takes_no_more_memory_however_much_comes() {
     let mut most = Vec::new();
     for round in 1..=6 {
         simulator.control().storm(Storm::of(12_000)).await.unwrap();
-        taken(&bridge, 12_000 * round, &format!("no store: round {round} taken up")).await;
+        taken(&bridge, 12_000 * round, &format!("no store: round {round} processed")).await;
         most.push(bridge.memory() >> 20);
     }
     assert_eq!(bridge.metric("gsdk_store_ok").await, Some(0.0));
     assert!(bridge.metric("gsdk_outbox_events").await <= Some(1_001.0));
     measured("no store: memory after each 12,000 changes, MiB", &most);
     assert!(most[5] < most[0] + 32, "{most:?}");
-    proxy.turn(Mode::default());
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "no store: until all is told").await;
-    tells(&watcher, "events_lost").await;
+    proxy.set_mode(Mode::default());
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "no store: until all is reported").await;
+    event(&watcher, "events_lost").await;
     check_ids_and_chains(&watcher);
 }
 
@@ -301,12 +302,12 @@ async fn a_state_dir_may_be_a_symbolic_link() {
     assert!(real.path().join("log/head").exists());
     for _ in 0..2 {
         simulator.control().storm(Storm::of(100)).await.unwrap();
-        reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "a link: until all is told").await;
+        reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "a link: until all is reported").await;
         bridge.kill();
         bridge.restart();
         ready(&bridge, PATIENCE, "a link: killed and started again").await;
     }
     assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
     assert!(check_all(&watcher) > 50);
-    assert!(told(&watcher, "chain_reset").is_empty());
+    assert!(reported(&watcher, "chain_reset").is_empty());
 }

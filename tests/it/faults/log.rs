@@ -1,4 +1,4 @@
-//! A log that nobody takes: stderr is a pipe that is full and that nobody reads.
+//! An unread log: stderr is a full pipe without a reader.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
 use crate::harness::{eventually, patiently};
 
-/// A pipe that is full; its reader, and how many bytes are in it.
+/// A full pipe: its reader, and the number of bytes in it.
 fn full(fifo: &Path) -> (pipe::Receiver, usize) {
     assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     let reader = pipe::OpenOptions::new().open_receiver(fifo).unwrap();
     (reader, fill(fifo))
 }
 
-/// Writes until there is no room; how many bytes.
+/// Writes until the pipe is full; returns the number of bytes.
 fn fill(fifo: &Path) -> usize {
     let sender = pipe::OpenOptions::new().open_sender(fifo).unwrap();
     let mut file = File::from(sender.into_nonblocking_fd().unwrap());
@@ -30,8 +30,8 @@ fn fill(fifo: &Path) -> usize {
     written
 }
 
-/// Aim: neither events nor `/readyz` nor a stop wait for whoever should read the log, and what was
-/// logged meanwhile is there for who reads on. Method: the pipe is full before the bridge starts.
+/// Aim: neither events nor `/readyz` nor a stop wait for the reader of the log, and buffered
+/// lines are written when it reads again. Method: the pipe is full before the bridge starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_log_delays_nothing() {
     let broker = Mosquitto::start("").await;
@@ -58,8 +58,8 @@ async fn an_unread_log_delays_nothing() {
     check_all(&watcher);
 }
 
-/// Aim: a service that cannot start ends, so that its supervisor sees it, also if nobody reads why.
-/// Method: a configuration that is not there, and a pipe that is full.
+/// Aim: a service that cannot start ends, so that its supervisor detects it, also with an unread
+/// stderr. Method: a missing configuration, and a full pipe.
 #[tokio::test]
 async fn a_failed_start_ends_although_stderr_is_not_read() {
     let dir = tempfile::tempdir().unwrap();

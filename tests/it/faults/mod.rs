@@ -1,6 +1,6 @@
 //! The fault matrix (docs/reliability.md): real processes, real faults, a real mosquitto.
 //!
-//! What was measured is printed (`--nocapture`).
+//! Measurements are printed (`--nocapture`).
 
 mod audit;
 mod chain;
@@ -24,30 +24,30 @@ use serde_json::Value;
 use crate::harness::bridge::Bridge;
 use crate::harness::watcher::{Watcher, check_chain};
 
-/// Between two looks.
+/// Between two polls.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What a line of the matrix was measured to be.
-#[expect(clippy::print_stdout, reason = "figures are for whoever asks for them")]
+/// Prints a measurement of the matrix.
+#[expect(clippy::print_stdout, reason = "measurements are printed")]
 fn measured(what: &str, value: impl std::fmt::Debug) {
     println!("measured: {what}: {value:.1?}");
 }
 
-/// Looks until `look` finds something, and fails the test with `what` beyond `bound`; with how
-/// long it took, which is also printed.
+/// Polls until `look` returns a value, and fails the test with `what` beyond `bound`; returns also
+/// how long it took, and prints it.
 async fn within<T>(
     bound: Duration,
     what: &str,
     mut look: impl AsyncFnMut() -> Option<T>,
 ) -> (T, Duration) {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         if let Some(found) = look().await {
-            let took = begun.elapsed();
+            let took = started.elapsed();
             measured(what, took);
             return (found, took);
         }
-        assert!(begun.elapsed() < bound, "not within {bound:?}: {what}");
+        assert!(started.elapsed() < bound, "not within {bound:?}: {what}");
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -62,7 +62,7 @@ async fn ready(bridge: &Bridge, bound: Duration, what: &str) -> Duration {
     within(bound, what, async || (bridge.get("/readyz").await.0 == 200).then_some(())).await.1
 }
 
-/// Every device's events in the order in which they came.
+/// Every device's events in the order of arrival.
 fn by_device(messages: impl IntoIterator<Item = (String, Vec<u8>)>) -> BTreeMap<u64, Vec<Value>> {
     let mut events: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
     for (topic, payload) in messages {
@@ -74,7 +74,7 @@ fn by_device(messages: impl IntoIterator<Item = (String, Vec<u8>)>) -> BTreeMap<
     events
 }
 
-/// Checks the chain of every device that was seen; how many events there were.
+/// Checks the chain of every device; returns the number of events.
 fn check_all(watcher: &Watcher) -> usize {
     let messages = watcher.all().into_iter().map(|seen| (seen.topic, seen.payload.into_bytes()));
     let events = by_device(messages);

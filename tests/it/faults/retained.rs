@@ -1,4 +1,5 @@
-//! Retained truth: all of it again on every connection, paced, so that live events do not wait.
+//! All retained states are published again on every connection, at a limited rate, so that live
+//! events do not wait.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use gsdk2mqtt::simulator::Fault;
 const DEVICES: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Aim: 10,000 states do not stall live events. Method: the connection is cut under a broker made
-/// slow, so that the publication takes long; meanwhile devices drop, and each event is timed from
+/// Aim: 10,000 states do not stall live events. Method: the connection is cut with a slowed-down
+/// broker, so that the publication takes long; meanwhile devices drop, and each event is timed from
 /// the drop to an outside subscriber.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_states_published_again_do_not_stall_live_events() {
@@ -24,7 +25,7 @@ async fn ten_thousand_states_published_again_do_not_stall_live_events() {
     let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
     ready(&bridge, PATIENCE, "10,000 devices: the first start, until ready").await;
     let mut witness = Subscriber::start(broker.port, "gsdk/#");
-    // What is retained comes first; then nothing, since nothing happens.
+    // Retained messages are first; then there are none, because nothing changes.
     within(PATIENCE, "10,000 devices: until all is kept", async || {
         while let Ok((topic, payload)) = witness.seen.try_recv() {
             if topic == "gsdk/bridge/state" && payload == b"online" {
@@ -34,25 +35,25 @@ async fn ten_thousand_states_published_again_do_not_stall_live_events() {
         None::<()>
     })
     .await;
-    proxy.turn(Mode { delay: Duration::from_micros(500), ..Mode::default() });
+    proxy.set_mode(Mode { delay: Duration::from_micros(500), ..Mode::default() });
     proxy.cut().await;
     while witness.seen.try_recv().is_ok() {}
 
     let ids: Vec<u32> = simulator.control().managed().iter().map(|it| it.device_id).collect();
     let (mut states, mut latencies) = (HashSet::new(), Vec::new());
     let (mut under_way, mut next): (Option<(u32, Instant)>, _) = (None, 0);
-    let mut begun: Option<Instant> = None;
+    let mut started: Option<Instant> = None;
     let publication = loop {
         let message = tokio::time::timeout(PATIENCE, witness.seen.recv()).await;
-        let (topic, payload) = message.expect("the publication goes on").unwrap();
+        let (topic, payload) = message.expect("the publication continues").unwrap();
         if topic == "gsdk/bridge/state" {
             match payload.as_slice() {
-                b"online" => break begun.expect("states first").elapsed(),
+                b"online" => break started.expect("states first").elapsed(),
                 _ => continue,
             }
         }
         if topic.ends_with("/state") {
-            begun.get_or_insert_with(Instant::now);
+            started.get_or_insert_with(Instant::now);
             states.insert(topic.clone());
         }
         if let Some((id, dropped)) = under_way
@@ -61,8 +62,8 @@ async fn ten_thousand_states_published_again_do_not_stall_live_events() {
             latencies.push(dropped.elapsed());
             under_way = None;
         }
-        if begun.is_some() && under_way.is_none() && states.len() < DEVICES * 9 / 10 {
-            // One that drops and is connected again at once may be hit: the next then.
+        if started.is_some() && under_way.is_none() && states.len() < DEVICES * 9 / 10 {
+            // If the device is already connected again, the next one is used.
             if simulator.control().apply_fault(&Fault::Drop { devices: ids[next].into() }) == 1 {
                 under_way = Some((ids[next], Instant::now()));
             }

@@ -1,5 +1,5 @@
-//! A stop ends within 5 s, says `offline` where somebody listens, and loses nothing; whatever
-//! stands still around it. And a start with another configuration.
+//! A stop ends within 5 s, publishes `offline` if the broker accepts it, and loses nothing, also
+//! while other programs hang. And a start with another configuration.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,15 @@ use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{Watcher, retained};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The promise, and the time in which a busy machine may start to act on a signal and end.
+/// The promise, with time for a busy machine to handle the signal and end the process.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5 + 2);
 
-/// Stops it, and holds it to its promise.
+/// Stops it, and checks the promise.
 async fn stops(bridge: &mut Bridge, what: &str) -> String {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (status, log) = bridge.terminate().await;
-    measured(&format!("{what}: from SIGTERM to the end"), begun.elapsed());
-    assert!(begun.elapsed() < STOPPED_WITHIN, "{:?}: {log}", begun.elapsed());
+    measured(&format!("{what}: from SIGTERM to the end"), started.elapsed());
+    assert!(started.elapsed() < STOPPED_WITHIN, "{:?}: {log}", started.elapsed());
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("not kept: lost"), "{log}");
     log
@@ -46,20 +46,21 @@ async fn a_stop_with_a_frozen_broker_and_a_frozen_gateway_ends_in_time_and_loses
     simulator.control().apply_fault(&Fault::Freeze { on: false });
     bridge.restart();
     ready(&bridge, PATIENCE, "started again, until ready").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "started again, until all is told").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "started again, until all is reported")
+        .await;
     assert!(check_all(&watcher) > 1_000);
     assert!(watcher.find(|seen| seen.topic.ends_with("/chain_reset")).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_with_much_to_report_and_a_slow_broker_says_offline_and_loses_nothing() {
+async fn a_stop_with_many_events_and_a_slow_broker_publishes_offline_and_loses_nothing() {
     let broker = Mosquitto::start("max_inflight_messages 2\nmax_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
     let simulator = crate::harness::simulator(20).await;
     let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
-    proxy.turn(Mode { delay: Duration::from_millis(20), ..Mode::default() });
+    proxy.set_mode(Mode { delay: Duration::from_millis(20), ..Mode::default() });
     simulator.control().storm(Storm::of(5_000)).await.unwrap();
     within(PATIENCE, "slow broker: until the outbox has filled", async || {
         (bridge.metric("gsdk_outbox_events").await > Some(1_000.0)).then_some(())
@@ -72,15 +73,16 @@ async fn a_stop_with_much_to_report_and_a_slow_broker_says_offline_and_loses_not
     assert_eq!((&*kept["gsdk/lobby/state"], &*kept["gsdk/bridge/state"]), ("offline", "offline"));
     let place = |topic| watcher.place(topic, "offline").unwrap();
     assert!(place("gsdk/lobby/state") < place("gsdk/bridge/state"));
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     bridge.restart();
     ready(&bridge, PATIENCE, "started again, until ready").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "started again, until all is told").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "started again, until all is reported")
+        .await;
     assert!(check_all(&watcher) > 1_000);
 }
 
-/// Aim: what waits survives a start with a smaller outbox and another name; what has no place is
-/// dropped, counted and told, never passed over.
+/// Aim: waiting events survive a start with a smaller outbox and another name; excess events are
+/// dropped, counted and reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_another_configuration_continues_with_the_chain() {
     let mut broker = Mosquitto::start("max_queued_messages 0").await;
@@ -114,12 +116,13 @@ async fn a_start_with_another_configuration_continues_with_the_chain() {
     assert!(dropped > 3_000.0, "{dropped}");
     broker.restart().await;
     let watcher = Watcher::start(broker.port).await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "another configuration: until told").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "another configuration: until reported")
+        .await;
     assert_eq!(chain(&broker), before, "the same chain");
     let all = watcher.all();
     let events = all.iter().filter(|seen| seen.topic.contains("/event/"));
     let lost: u64 = events.filter_map(|seen| seen.json()["lost"].as_u64()).sum();
     let dropped = bridge.metric("gsdk_outbox_dropped_total").await;
-    measured("dropped, and told by `lost`", (dropped, lost));
-    assert_eq!(dropped, Some(lost as f64), "every one is told");
+    measured("dropped, and reported by `lost`", (dropped, lost));
+    assert_eq!(dropped, Some(lost as f64), "every one is reported");
 }

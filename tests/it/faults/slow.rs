@@ -1,5 +1,5 @@
-//! Slow parts: a broker that throttles, gateways that accept and do not answer, and the memory that
-//! all this may take.
+//! Slow components: a throttled broker, gateways that accept and do not answer, and the limits of
+//! memory.
 
 use std::time::{Duration, Instant};
 
@@ -14,57 +14,58 @@ use crate::harness::watcher::{Seen, Watcher};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_one_message_at_a_time_and_slowly_gets_all_in_order() {
+async fn a_slow_broker_with_one_message_at_a_time_gets_all_in_order() {
     let broker = Mosquitto::start("max_inflight_messages 1\nmax_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
     let proxy = Proxy::before(broker.port).await;
-    proxy.turn(Mode { delay: Duration::from_millis(5), ..Mode::default() });
+    proxy.set_mode(Mode { delay: Duration::from_millis(5), ..Mode::default() });
     let simulator = crate::harness::simulator(20).await;
     let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
     simulator.control().storm(Storm::of(400)).await.unwrap();
-    let what = "throttled broker: until 400 changes are told";
+    let what = "throttled broker: until 400 changes are reported";
     within(PATIENCE, what, async || (check_all(&watcher) >= 400).then_some(())).await;
     reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "throttled broker: until idle").await;
     check_all(&watcher);
-    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0), "slow is not dead");
+    assert_eq!(bridge.metric("gsdk_mqtt_connections_total").await, Some(1.0), "slow is not lost");
 }
 
-/// Three ways for a gateway to be there and say nothing; a healthy one beside them.
+/// Three ways in which a gateway is reachable and does not answer; and a healthy one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_does_not_answer_is_lost_in_time_and_the_others_stay_live() {
+async fn a_gateway_that_does_not_answer_is_lost_in_time_and_the_others_are_not() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let healthy = crate::harness::simulator(5).await;
-    let (deaf, dead, mute) = (
+    let (silent, frozen, no_list) = (
         crate::harness::simulator(5).await,
         crate::harness::simulator(5).await,
         crate::harness::simulator(5).await,
     );
-    // Accepts, and never says a word; takes the stream, and never answers the call for the list.
+    // One accepts and never answers; one accepts the stream and never answers the call for the
+    // list.
     let started = Instant::now();
-    deaf.control().apply_fault(&Fault::Freeze { on: true });
-    mute.control().apply_fault(&Fault::latency(Duration::from_secs(3_600)));
+    silent.control().apply_fault(&Fault::Freeze { on: true });
+    no_list.control().apply_fault(&Fault::latency(Duration::from_secs(3_600)));
     let bridge = Setup::new(broker.port, "")
-        .gateway("dead", &dead, "")
-        .gateway("deaf", &deaf, "")
+        .gateway("frozen", &frozen, "")
+        .gateway("silent", &silent, "")
         .gateway("healthy", &healthy, "")
-        .gateway("mute", &mute, "")
+        .gateway("no_list", &no_list, "")
         .start();
     let lost = |gateway: &str| {
         let topic = format!("gsdk/{gateway}/event/unreachable");
         watcher.find(|seen| seen.topic == topic).map(drop)
     };
-    watcher.see_text("gsdk/dead/state", "online").await;
-    // The stream stays open and is dead: nothing comes, nothing ends.
-    dead.control().apply_fault(&Fault::Freeze { on: true });
+    watcher.see_text("gsdk/frozen/state", "online").await;
+    // The stream remains open, but nothing arrives and nothing ends.
+    frozen.control().apply_fault(&Fault::Freeze { on: true });
     let bound = Duration::from_secs(25) * 2;
     let device = healthy.control().managed()[0].device_id;
-    let mut waiting = vec!["dead", "deaf", "mute"];
-    let mut told = 0;
-    let noticed = within(bound, "dead stream: until its devices are unknown", async || {
+    let mut waiting = vec!["frozen", "silent", "no_list"];
+    let mut reported = 0;
+    let detected = within(bound, "silent stream: until its devices are unknown", async || {
         healthy.control().apply_fault(&Fault::Drop { devices: device.into() });
-        told = watcher.events_of(device).len();
+        reported = watcher.events_of(device).len();
         waiting.retain(|gateway| {
             let stays = lost(gateway).is_none();
             if !stays {
@@ -74,18 +75,21 @@ async fn a_gateway_that_does_not_answer_is_lost_in_time_and_the_others_stay_live
         });
         waiting.is_empty().then_some(())
     });
-    assert!(noticed.await.1 > Duration::from_secs(9), "not before unknown_after");
-    assert!(told > 5, "the healthy one was told meanwhile: {told} events");
+    assert!(detected.await.1 > Duration::from_secs(9), "not before unknown_after");
+    assert!(reported > 5, "the healthy one was reported meanwhile: {reported} events");
     let all = watcher.all();
-    let unreachable = all.iter().filter(|seen| seen.topic == "gsdk/dead/event/unreachable");
+    let unreachable = all.iter().filter(|seen| seen.topic == "gsdk/frozen/event/unreachable");
     assert_eq!(unreachable.count(), 1, "one moment of loss");
-    let lie = |seen: &Seen| {
-        seen.topic.starts_with("gsdk/dead/") && seen.topic.ends_with("/event/disconnected")
+    let disconnected = |seen: &Seen| {
+        seen.topic.starts_with("gsdk/frozen/") && seen.topic.ends_with("/event/disconnected")
     };
-    assert!(!all.iter().any(lie), "never said disconnected because the gateway was lost");
+    assert!(
+        !all.iter().any(disconnected),
+        "not reported as disconnected when the gateway was lost"
+    );
     assert_eq!(bridge.metric("gsdk_gateway_up{gateway=\"healthy\"}").await, Some(1.0));
     watcher.see_text("gsdk/bridge/state", "online").await;
-    for (gateway, simulator) in [("deaf", &deaf), ("dead", &dead)] {
+    for (gateway, simulator) in [("silent", &silent), ("frozen", &frozen)] {
         watcher.clear();
         simulator.control().apply_fault(&Fault::Freeze { on: false });
         let topic = format!("gsdk/{gateway}/event/reachable");
@@ -93,14 +97,14 @@ async fn a_gateway_that_does_not_answer_is_lost_in_time_and_the_others_stay_live
         within(PATIENCE, &format!("{gateway}: thawed, until reachable"), back).await;
     }
     watcher.clear();
-    mute.control().apply_fault(&Fault::latency(Duration::ZERO));
-    let back = async || watcher.find(|seen| seen.topic == "gsdk/mute/event/reachable").map(drop);
-    within(PATIENCE, "mute: answers, until reachable", back).await;
+    no_list.control().apply_fault(&Fault::latency(Duration::ZERO));
+    let back = async || watcher.find(|seen| seen.topic == "gsdk/no_list/event/reachable").map(drop);
+    within(PATIENCE, "no_list: answers, until reachable", back).await;
     check_all(&watcher);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absent_device_makes_two_events_however_often_it_is_tried() {
+async fn an_absent_device_makes_two_events_for_any_number_of_tries() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator = crate::harness::simulator(1).await;
@@ -119,10 +123,10 @@ async fn an_absent_device_makes_two_events_however_often_it_is_tried() {
     assert_eq!(types, ["disconnected", "connecting", "connect_failed"]);
 }
 
-/// Aim: whatever waits, the memory has a bound. Method: no broker, an outbox that is full, and then
-/// ten times as much again.
+/// Aim: memory is bounded, whatever waits. Method: no broker, a full outbox, and then
+/// ten times as many events again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_outbox_takes_no_more_memory_however_much_comes() {
+async fn a_full_outbox_uses_no_more_memory_for_further_events() {
     let mut broker = Mosquitto::start("max_queued_messages 0").await;
     broker.kill();
     let simulator = crate::harness::simulator(100).await;
@@ -134,15 +138,15 @@ async fn a_full_outbox_takes_no_more_memory_however_much_comes() {
     let mut most = Vec::new();
     for round in 0..11 {
         control.storm(Storm::of(12_000)).await.unwrap();
-        let told = f64::from(12_000 * (round + 1));
-        within(PATIENCE, &format!("no broker: round {round} taken up"), async || {
+        let reported = f64::from(12_000 * (round + 1));
+        within(PATIENCE, &format!("no broker: round {round} processed"), async || {
             let (_, text) = bridge.get("/metrics").await;
             let of = |family: &str| -> f64 {
                 let lines = text.lines().filter(|line| line.starts_with(family));
                 lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
             };
             let taken = of("gsdk_status_changes_total{") + of("gsdk_repeated_status_total{");
-            (taken >= told).then_some(())
+            (taken >= reported).then_some(())
         })
         .await;
         most.push(bridge.memory());
@@ -153,7 +157,7 @@ async fn a_full_outbox_takes_no_more_memory_however_much_comes() {
     assert!(most[10] < most[0] + (32 << 20), "{mebibytes:?}");
     broker.restart().await;
     let watcher = Watcher::start(broker.port).await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "broker back: until all is told").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "broker back: until all is reported").await;
     let lost = watcher.all().iter().filter(|seen| seen.payload.contains("\"lost\":")).count();
-    assert!(lost > 0, "what was dropped is told");
+    assert!(lost > 0, "what was dropped is reported");
 }

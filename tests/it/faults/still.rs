@@ -1,5 +1,5 @@
-//! What stands still without an end: a frozen broker, one that acknowledges nothing, a bridge that
-//! slept. Each is noticed within its stated time, and then nothing is lost.
+//! Frozen components: a frozen broker, one that acknowledges nothing, a stopped bridge. Each is
+//! detected within its documented time, and nothing is lost.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use gsdk2mqtt::simulator::{Fault, Simulator};
 
 /// One and a half keep-alives of 30 s.
 const NOTICED_WITHIN: Duration = Duration::from_secs(45);
-/// For the attempts that follow, the longest wait of which is 30 s, and for busy machines.
+/// For the following attempts, at most 30 s apart, and for busy machines.
 const GRACE: Duration = Duration::from_secs(45);
 
-/// Drops a device that has a connection; its ID.
+/// Drops a connected device; returns its ID.
 fn drop_one(simulator: &Simulator) -> u32 {
     let control = simulator.control();
     let connected = control.managed().into_iter().find(|one| matches!(one.status, 1 | 2));
@@ -24,12 +24,13 @@ fn drop_one(simulator: &Simulator) -> u32 {
     device
 }
 
-/// Everything arrives, in an unbroken chain, and the bridge is `online` at last.
+/// Everything arrives, in an unbroken chain, and finally the bridge is `online`.
 async fn recovers(broker: &Mosquitto, watcher: &Watcher, bridge: &Bridge, what: &str) {
-    // The connection that is there may have to be found dead first.
+    // The existing connection may have to time out first.
     let bound = NOTICED_WITHIN + GRACE;
     ready(bridge, bound, &format!("{what}: until ready again")).await;
-    reads(bridge, "gsdk_outbox_events", 0.0, bound, &format!("{what}: until all is told")).await;
+    reads(bridge, "gsdk_outbox_events", 0.0, bound, &format!("{what}: until all is reported"))
+        .await;
     within(bound, &format!("{what}: until online is kept"), async || {
         (retained(broker.port).get("gsdk/bridge/state")? == "online").then_some(())
     })
@@ -46,7 +47,7 @@ async fn a_broker_that_is_frozen() {
     broker.freeze();
     drop_one(&simulator);
     let bound = NOTICED_WITHIN + GRACE;
-    reads(&bridge, "gsdk_mqtt_connected", 0.0, bound, "frozen broker: until noticed").await;
+    reads(&bridge, "gsdk_mqtt_connected", 0.0, bound, "frozen broker: until detected").await;
     assert_eq!(bridge.get("/healthz").await.0, 200, "the loop turns");
     let device = drop_one(&simulator);
     assert!(bridge.metric("gsdk_outbox_events").await > Some(0.0));
@@ -62,23 +63,23 @@ async fn a_broker_that_acknowledges_nothing() {
     let simulator = crate::harness::simulator(20).await;
     let bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
-    proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
+    proxy.set_mode(Mode { withholds_acks: true, ..Mode::default() });
     let device = drop_one(&simulator);
     watcher.see("the first event, unacknowledged", |seen| seen.is_event_of(device)).await;
     let bound = NOTICED_WITHIN + GRACE;
-    let what = "no acknowledgement: until noticed";
+    let what = "no acknowledgement: until detected";
     within(bound, what, async || {
         bridge.log().contains("has acknowledged nothing for 45 s").then_some(())
     })
     .await;
-    proxy.turn(Mode::default());
+    proxy.set_mode(Mode::default());
     recovers(&broker, &watcher, &bridge, "no acknowledgement").await;
     let events = watcher.events_of(device);
     let again = events.windows(2).any(|pair| pair[0]["event_id"] == pair[1]["event_id"]);
     assert!(again, "sent again under its own event_id: {events:?}");
 }
 
-/// A stopped process stands for a machine that sleeps; what its clocks do, `clock` tests.
+/// A stopped process simulates a sleeping machine; `clock` tests its clocks.
 async fn a_bridge_that_sleeps_a_minute() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
@@ -87,7 +88,8 @@ async fn a_bridge_that_sleeps_a_minute() {
     watcher.see_text("gsdk/bridge/state", "online").await;
     bridge.signal("-STOP");
     let device = drop_one(&simulator);
-    // The broker gives the sleeper up at one and a half keep-alives, and tells its last will.
+    // The broker closes the connection after one and a half keep-alives, and publishes the last
+    // will.
     within(NOTICED_WITHIN + GRACE, "sleeping bridge: until its last will", async || {
         watcher.place("gsdk/bridge/state", "offline").map(drop)
     })
@@ -97,10 +99,10 @@ async fn a_bridge_that_sleeps_a_minute() {
     watcher.see("what happened meanwhile", |seen| seen.is_event_of(device)).await;
 }
 
-/// Aim: what says nothing is noticed, and healed without loss. Method: three trials beside each
-/// other, since each takes most of a minute of waiting.
+/// Aim: silence is detected, and recovered from without loss. Method: three trials in
+/// parallel, because each waits for most of a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_still_is_noticed_and_nothing_is_lost() {
+async fn frozen_processes_are_detected_and_nothing_is_lost() {
     tokio::join!(
         Box::pin(a_broker_that_is_frozen()),
         Box::pin(a_broker_that_acknowledges_nothing()),

@@ -1,5 +1,5 @@
-//! A gateway that hands over its full queue at once, each change in a frame of its own, as servers
-//! of grpc-go do.
+//! A gateway that sends its full queue at once, each change in a separate frame, as servers of
+//! grpc-go do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::frames::{ACK, DATA, Frame, HEADERS, PING, SETTINGS, answer, frame};
 use super::{Observed, lobby};
 use crate::harness::certificates::Ca;
 
-/// The largest queue that a gateway is asked for by default.
+/// The default queue size of a gateway.
 const CHANGES: u32 = 65_536;
 
-/// The changes, and what begins the answer to the subscription.
+/// The changes, and the begin of the answer to the subscription.
 fn flood(stream: u32) -> Vec<u8> {
     let mut block = vec![0x88, 0, 12];
     block.extend(b"content-type");
@@ -38,7 +38,7 @@ fn flood(stream: u32) -> Vec<u8> {
     bytes
 }
 
-/// Answers calls with nothing; the first answer is followed by the flood.
+/// Answers calls with empty messages; the first answer is followed by the flood.
 async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
     socket.read_exact(&mut [0; 24]).await?;
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -64,9 +64,9 @@ async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
     }
 }
 
-/// Aim: a full queue comes through whole. Method: all of it at once, written to an observer who is
-/// slow to begin. (h2 ends a connection with `too_many_data_frames` where small frames wait unread;
-/// how many it bears follows from the connection's window.)
+/// Aim: a full queue arrives completely. Method: all of it at once, written to an observer that is
+/// slow to begin. (h2 ends a connection with `too_many_data_frames` if small frames wait unread;
+/// the limit depends on the connection's window.)
 #[tokio::test]
 async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     let ca = Ca::new();
@@ -82,7 +82,7 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     let mut observed =
         Observed::start(lobby(&address.to_string(), &ca.file()), 2 * CHANGES as usize);
     observed.up().await;
-    // Nobody else runs meanwhile: what is sent waits in the sockets.
+    // No other task runs meanwhile: sent bytes wait in the sockets.
     std::thread::sleep(Duration::from_millis(500));
     let mut expected = 1;
     while expected <= CHANGES {

@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 by hand, for gateways that no library would play.
+//! Handwritten HTTP/2 frames, for gateways whose behaviour no library has.
 
 use std::io;
 
@@ -34,7 +34,7 @@ pub(super) fn answer(stream: u32, status: &str, message: &str) -> Vec<u8> {
     frame(HEADERS, 0x5, stream, &block)
 }
 
-/// A frame that has come.
+/// A received frame.
 pub(super) struct Frame {
     pub(super) kind: u8,
     pub(super) flags: u8,

@@ -1,4 +1,4 @@
-//! A gateway that is silent, and one that does not want to be asked whether it lives.
+//! A silent gateway, and one that rejects HTTP/2 pings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +17,9 @@ use super::proxy::Proxy;
 use super::{Observed, eventually, lobby, quick};
 use crate::harness::certificates::Ca;
 
-/// Aim: a frozen gateway is noticed by its silence, and the moment of its last sign of life is
-/// told. Method: a proxy that stops carrying but cuts nothing, behind which the gateway was idle
-/// for several keep-alive intervals before, so that only answers to pings are a sign of life.
+/// Aim: a frozen gateway is detected by its silence, and the moment of its last sign of life is
+/// reported. Method: a proxy that stops carrying but cuts nothing, behind which the gateway was
+/// idle for several keep-alive intervals before, so that only answers to pings are a sign of life.
 #[tokio::test]
 async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
     let ca = Ca::new();
@@ -30,7 +30,7 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
         let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
         observed.up().await;
         let timing = quick();
-        // Idle: nothing is told, since answers to pings are a sign of life.
+        // Idle: nothing is reported, since answers to pings are a sign of life.
         let idle = timing.keep_alive_interval * 4;
         assert!(tokio::time::timeout(idle, observed.queue.recv()).await.is_err());
         let frozen = Instant::now();
@@ -44,7 +44,7 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
         assert!(error.to_string().contains("the gateway hangs, or the network is cut"));
         let longest = timing.keep_alive_interval + timing.keep_alive_timeout;
         assert!(noticed <= longest + Duration::from_secs(1), "{noticed:?}");
-        // Bytes that were under way when it froze may still have come.
+        // Bytes in flight at the freeze may have arrived.
         assert!(last_activity <= frozen + Duration::from_millis(50));
         assert!(frozen.duration_since(last_activity.min(frozen)) <= longest);
         proxy.freeze(false);
@@ -53,7 +53,7 @@ async fn a_frozen_gateway_is_noticed_and_its_last_sign_of_life_reported() {
     }
 }
 
-/// What a peer of our own, written by hand, saw.
+/// What a handwritten peer received.
 #[derive(Default)]
 struct Seen {
     pings: AtomicUsize,
@@ -61,7 +61,7 @@ struct Seen {
     connections: AtomicUsize,
 }
 
-/// Closes as grpc-go and grpc-core do after the third ping that came too soon.
+/// Closes as grpc-go and grpc-core do after the third early ping.
 fn too_many_pings(last_stream: u32) -> Vec<u8> {
     let mut payload = last_stream.to_be_bytes().to_vec();
     payload.extend(0xb_u32.to_be_bytes());
@@ -69,8 +69,8 @@ fn too_many_pings(last_stream: u32) -> Vec<u8> {
     frame(7, 0, 0, &payload)
 }
 
-/// A server that sends no headers on a subscription, answers other calls, and takes two pings.
-/// Newer servers of grpc-core say so on each stream before they close the connection.
+/// A server that sends no headers on a subscription, answers other calls, and accepts two pings.
+/// Newer servers of grpc-core report it on each stream before they close the connection.
 async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> std::io::Result<()> {
     seen.connections.fetch_add(1, Ordering::SeqCst);
     socket.read_exact(&mut [0; 24]).await?;
@@ -108,7 +108,7 @@ async fn strict(mut socket: TlsStream<TcpStream>, seen: &Seen, newer: bool) -> s
 }
 
 #[tokio::test]
-async fn a_gateway_that_takes_no_pings_is_kept_alive_by_calls() {
+async fn a_gateway_that_rejects_pings_is_checked_by_calls() {
     for newer in [false, true] {
         takes_no_pings(newer).await;
     }
@@ -142,7 +142,7 @@ async fn takes_no_pings(newer: bool) {
     eventually("calls instead of pings", || calls() >= 5).await;
     assert_eq!(seen.pings.load(Ordering::SeqCst), 3);
     assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
-    // They notice a frozen gateway as pings do.
+    // They detect a frozen gateway as pings do.
     proxy.freeze(true);
     let (_, error) = observed.down().await;
     assert_eq!(error.code.as_str(), "no_sign_of_life", "{error}");

@@ -1,4 +1,4 @@
-//! A link comes up, hands on in order, is lost and made anew; and the calls beside it.
+//! A link comes up, reports in order, is lost and reconnects; and calls in parallel.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -152,15 +152,15 @@ async fn a_failed_list_leaves_the_link() {
     assert_eq!(error.code.as_str(), "internal");
     assert_eq!(
         error.to_string(),
-        "gateway lobby answered GetDeviceList with internal: as the test wants it"
+        "gateway lobby answered GetDeviceList with internal: as set by the test"
     );
     peer.tell(5, 1);
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::Status { .. })));
     observed.stop().await;
 }
 
-/// Aim: a gateway that stops in peace leaves no link that only looks alive. Method: GOAWAY without
-/// an end of the stream; the next list finds out.
+/// Aim: a graceful stop of a gateway leaves no link that only appears to be up. Method: GOAWAY
+/// without an end of the stream; the next list detects it.
 #[tokio::test]
 async fn a_connection_that_takes_no_more_calls_is_given_up() {
     let ca = Ca::new();
@@ -194,9 +194,8 @@ async fn attempts_that_fail_are_reported_until_one_succeeds() {
     observed.stop().await;
 }
 
-/// Aim: a reader that does not read never holds up the stream. Method: a queue of eleven and a
-/// hundred changes; the stream is dropped, and only what was in the queue and the loss are handed
-/// on.
+/// Aim: a stalled reader never delays the stream. Method: a queue of eleven and a hundred changes;
+/// the stream is dropped, and only the content of the queue and the loss are reported then.
 #[tokio::test]
 async fn a_full_queue_drops_the_stream_and_is_reported() {
     let ca = Ca::new();
@@ -248,7 +247,7 @@ async fn a_cut_connection_is_reported_with_its_cause() {
     observed.stop().await;
 }
 
-/// A thousand failed devices in one trailer are far over the 16 KiB of headers that are usual.
+/// A thousand failed devices in one trailer exceed the usual 16 KiB of headers.
 #[tokio::test]
 async fn failed_devices_are_read_from_both_places() {
     let ca = Ca::new();
@@ -288,7 +287,7 @@ async fn calls_have_deadlines_and_a_search_one_that_is_longer_than_itself() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_the_link_and_not_the_task() {
+async fn a_panic_ends_the_link_and_not_the_task() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let died = Arc::new(AtomicBool::new(false));
@@ -309,9 +308,9 @@ async fn a_panic_costs_the_link_and_not_the_task() {
     observed.stop().await;
 }
 
-/// The panic comes when the silence is noticed, long after the last byte.
+/// The panic occurs when the silence is detected, long after the last byte.
 #[tokio::test]
-async fn time_before_a_panic_in_which_nothing_came_is_not_observed() {
+async fn time_without_bytes_before_a_panic_is_not_observed() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let proxy = Proxy::before(peer.address).await;
@@ -331,7 +330,7 @@ async fn time_before_a_panic_in_which_nothing_came_is_not_observed() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_at_once_each_time_is_asked_for_ever_more_rarely() {
+async fn a_stream_that_ends_at_once_each_time_is_retried_at_growing_intervals() {
     let ca = Ca::new();
     let peer = peer(&ca, State { ends_streams: true, ..State::default() }).await;
     let mut options = lobby(&peer.address.to_string(), &ca.file());
@@ -348,7 +347,7 @@ async fn a_stream_that_ends_at_once_each_time_is_asked_for_ever_more_rarely() {
 }
 
 #[tokio::test]
-async fn a_list_with_an_address_that_is_no_text_is_read_but_for_that_address() {
+async fn a_list_with_an_address_that_is_no_text_is_read_except_that_address() {
     let ca = Ca::new();
     let peer = peer(&ca, State::default()).await;
     let odd = connect::DeviceInfo { ip_addr: vec![0xff, 0xfe], ..device(7, 2) };

@@ -21,10 +21,10 @@ use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::{BackoffPolicy, Peer, TlsFiles};
 use tokio::sync::{mpsc, watch};
 
-/// How long anything may take before a test gives up. Nothing is waited for without a condition.
+/// The deadline of every wait. Tests wait for conditions only.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Short times, so that a lost link is noticed and made anew within a test's patience.
+/// Short times, so that a lost link is detected and reconnected within a test's deadline.
 fn quick() -> Timing {
     Timing {
         dial: Duration::from_secs(5),
@@ -55,7 +55,7 @@ fn lobby(address: &str, ca_file: &Path) -> GatewayOptions {
 /// Method and code of the calls that ended.
 type Calls = Arc<Mutex<Vec<(&'static str, &'static str)>>>;
 
-/// An observer that keeps what it is told.
+/// An observer that keeps all reports.
 fn recorder() -> (RpcObserver, Calls) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = seen.clone();
@@ -64,7 +64,7 @@ fn recorder() -> (RpcObserver, Calls) {
     (Arc::new(observer), seen)
 }
 
-/// A running link and what it hands on.
+/// A running link and its reports.
 struct Observed {
     link: Link,
     queue: mpsc::Receiver<(GatewayIndex, LinkReport)>,
@@ -89,7 +89,7 @@ impl Observed {
         next.expect("an observation within the patience").expect("the task still runs").1
     }
 
-    /// The next report that fits; those before it are dropped.
+    /// The next matching report; those before it are dropped.
     async fn next_that(&mut self, fits: impl Fn(&LinkReport) -> bool) -> LinkReport {
         loop {
             let next = self.next().await;
@@ -99,7 +99,7 @@ impl Observed {
         }
     }
 
-    /// Waits until the link stands.
+    /// Waits until the link is up.
     async fn up(&mut self) {
         self.next_that(|report| matches!(report, LinkReport::Event(LinkEvent::LinkUp))).await;
     }
@@ -113,7 +113,7 @@ impl Observed {
         (last_activity, error)
     }
 
-    /// The end of the link, whatever is reported before it.
+    /// The end of the link, after any other reports.
     async fn down_after_all(&mut self) -> (Instant, LinkError) {
         loop {
             if let LinkReport::Disconnected(error) = self.next().await {
@@ -128,7 +128,7 @@ impl Observed {
 
     async fn stop(self) {
         self.stop.send(true).unwrap();
-        tokio::time::timeout(PATIENCE, self.link.ended()).await.expect("the task ends when told");
+        tokio::time::timeout(PATIENCE, self.link.ended()).await.expect("the task ends on request");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A server that behaves as a gateway as far as the tests need it.
+//! A server that behaves like a gateway as far as the tests need it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -24,12 +24,12 @@ use tower::Service;
 
 type Changes = mpsc::UnboundedSender<Result<StatusChange, Status>>;
 
-/// What a peer does, shared by its connections.
+/// The behaviour of a peer, shared by its connections.
 #[derive(Default)]
 pub(super) struct State {
     /// Answers a subscription only with its first change, as servers in Go and Python do.
     pub(super) lazy_headers: bool,
-    /// Ends each subscription with OK as soon as it stands.
+    /// Ends each subscription with OK as soon as it is open.
     pub(super) ends_streams: bool,
     /// Answers calls with this instead.
     pub(super) refuse: Mutex<Option<Code>>,
@@ -89,12 +89,12 @@ impl Peer {
         Self { address, state, stopping }
     }
 
-    /// Takes no more calls, but leaves the streams open, as servers do that are to stop in peace.
+    /// Accepts no more calls, but leaves the streams open, as servers at a graceful stop do.
     pub(super) fn stop_in_peace(&self) {
         self.stopping.notify_one();
     }
 
-    /// Tells every subscription of a change.
+    /// Reports a change on every subscription.
     pub(super) fn tell(&self, device_id: u32, status: i32) {
         let change = StatusChange { device_id, status, timestamp: 1_700_000_000 };
         self.state.streams.lock().unwrap().retain(|stream| stream.send(Ok(change)).is_ok());
@@ -151,7 +151,7 @@ pub(super) struct Served(Arc<State>);
 impl Served {
     fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
         match *self.0.refuse.lock().unwrap() {
-            Some(code) => Err(Status::new(code, "as the test wants it")),
+            Some(code) => Err(Status::new(code, "as set by the test")),
             None => Ok(Response::new(answer)),
         }
     }
@@ -167,7 +167,7 @@ fn device_errors(device_ids: &[u32]) -> Vec<err::ErrorResponse> {
     device_ids.iter().filter(|id| *id % 2 == 1).map(failed).collect()
 }
 
-/// The whole service: what is written out, and a refusal for the rest.
+/// The whole service: the implemented methods, and a refusal for the rest.
 macro_rules! service {
     ({ $($served:tt)* } $($name:ident($request:ty) -> $response:ty;)*) => {
         #[tonic::async_trait]
@@ -233,7 +233,7 @@ service! {
             self.answer(ConnectResponse { device_id: u32::try_from(info.port).unwrap() })
         }
 
-        /// Tells of failed devices as gateways do: by an error with details.
+        /// Reports failed devices as gateways do: by an error with details.
         async fn enable_ssl_multi(
             &self,
             request: Request<EnableSslMultiRequest>,
@@ -249,7 +249,7 @@ service! {
             Err(Status::with_details(Code::Internal, "some failed", details))
         }
 
-        /// Tells of failed devices in the answer itself.
+        /// Reports failed devices in the answer itself.
         async fn disable_ssl_multi(
             &self,
             request: Request<DisableSslMultiRequest>,
@@ -258,7 +258,7 @@ service! {
             self.answer(DisableSslMultiResponse { device_errors })
         }
 
-        /// Answers after the time that was asked for, as a gateway does.
+        /// Answers after the requested time, as a gateway does.
         async fn search_device(
             &self,
             request: Request<SearchDeviceRequest>,

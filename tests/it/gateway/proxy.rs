@@ -1,4 +1,4 @@
-//! A TCP proxy that can freeze (it carries nothing and cuts nothing) and cut.
+//! A TCP proxy that can freeze (it forwards nothing and closes nothing) and cut connections.
 
 use std::net::SocketAddr;
 
@@ -38,13 +38,13 @@ impl Proxy {
         self.frozen.send(frozen).unwrap();
     }
 
-    /// Cuts all connections; new ones are carried.
+    /// Cuts all connections; new ones are forwarded.
     pub(super) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
 
-/// Carries bytes both ways, while not frozen.
+/// Forwards bytes in both directions, while not frozen.
 async fn carry(near: TcpStream, server: SocketAddr, mut frozen: watch::Receiver<bool>) {
     let Ok(far) = TcpStream::connect(server).await else { return };
     let (mut near_read, mut near_write) = near.into_split();

@@ -1,4 +1,4 @@
-//! Every mistake of certificates and addresses gives its one clear line.
+//! Every mistake in certificates and addresses is reported in one clear line.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ async fn a_wrong_name_is_reported_with_the_name_to_set() {
     assert_eq!(
         line,
         "gateway lobby: \"not a name\" is neither a host name nor an IP address, so no certificate \
-         can hold it; correct gateways.lobby.server_name"
+         can contain it; correct gateways.lobby.server_name"
     );
 }
 
@@ -87,7 +87,7 @@ async fn a_certificate_without_san_is_reported_with_its_remedy() {
     assert_eq!(
         line,
         "gateway lobby: its certificate has no subject alternative name (only the subject \
-         \"gateway\"), and TLS no longer takes the subject for a name; make a new server \
+         \"gateway\"), and TLS no longer accepts the subject for a name; make a new server \
          certificate with the subject alternative name 127.0.0.1 (gateway option -cs)"
     );
 }
@@ -129,7 +129,7 @@ async fn another_ca_is_reported_with_its_name() {
             ours.file().display()
         )
     );
-    // Certificates made anew: the CA has the same name and another key.
+    // New certificates: the CA has the same name and another key.
     let again = Ca::called("Their CA");
     let (code, line) = complaint(&lobby(&address.to_string(), &again.file())).await;
     assert_eq!(code, "certificate_unknown_issuer");
@@ -145,8 +145,9 @@ async fn a_ca_as_a_server_certificate_is_reported() {
         assert_eq!(code, "certificate_is_ca");
         assert_eq!(
             line,
-            "gateway lobby: it shows a CA's certificate (\"G-SDK CA\") as its own; make a server \
-             certificate signed by that CA (gateway option -cs) and let the gateway use that one"
+            "gateway lobby: it presents a CA's certificate (\"G-SDK CA\") as its own; make a \
+             server certificate signed by that CA (gateway option -cs) and configure the gateway \
+             to use that one"
         );
     }
 }
@@ -209,7 +210,7 @@ async fn an_address_where_no_gateway_answers_is_reported() {
     options.timing.dial = Duration::from_millis(200);
     let (code, line) = complaint(&options).await;
     assert_eq!(code, "tls_timeout");
-    assert!(line.contains("takes connections but did not answer the TLS handshake within 0.2 s"));
+    assert!(line.contains("accepts connections but did not answer the TLS handshake within 0.2 s"));
     drop(listener);
     options.timing = quick();
     let (code, line) = complaint(&options).await;
@@ -225,11 +226,11 @@ async fn an_address_where_no_gateway_answers_is_reported() {
     let (code, line) = complaint(&lobby("no-such-host.invalid:4000", &ca.file())).await;
     assert_eq!(code, "host_not_found");
     assert!(line.contains("cannot find the host \"no-such-host.invalid\""), "{line}");
-    assert!(line.ends_with("correct gateways.lobby.address, or ask the name server"), "{line}");
+    assert!(line.ends_with("correct gateways.lobby.address, or check the name server"), "{line}");
 }
 
 #[tokio::test]
-async fn an_address_that_swallows_packets_leaves_time_for_the_next_one_of_its_name() {
+async fn an_address_that_drops_packets_leaves_time_for_the_next_one_of_its_name() {
     let (ca, hole) = (Ca::new(), BlackHole::open().await);
     let right = served(ca.for_names(&["two-addresses.test"]).tls()).await;
     name_host("two-addresses.test", vec![hole.address, right]);
@@ -260,7 +261,8 @@ async fn crude(answer: &'static [u8]) -> String {
 #[tokio::test]
 async fn a_peer_without_tls_is_reported() {
     let ca = Ca::new();
-    // Frames of HTTP/2 without TLS: the settings of a gRPC server; and an HTTP/1 server's words.
+    // Frames of HTTP/2 without TLS: the settings of a gRPC server; and an answer of an HTTP/1
+    // server.
     let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x40, 0];
     for answer in [settings, b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
         let address = crude(answer).await;
@@ -269,9 +271,9 @@ async fn a_peer_without_tls_is_reported() {
         assert_eq!(
             line,
             format!(
-                "gateway lobby: {address} does not speak TLS, as a gateway always does; correct \
-                 the port in gateways.lobby.address (usually 4000), or take away a proxy that ends \
-                 TLS"
+                "gateway lobby: {address} does not use TLS, as a gateway always does; correct \
+                 the port in gateways.lobby.address (usually 4000), or remove a proxy that \
+                 terminates TLS"
             )
         );
     }
@@ -280,7 +282,7 @@ async fn a_peer_without_tls_is_reported() {
     assert!(line.contains("closed the connection during the TLS handshake"), "{line}");
 }
 
-/// A web server, say, that negotiates HTTP/1.1, or speaks it without negotiating.
+/// A web server that negotiates HTTP/1.1, or uses it without negotiating.
 #[tokio::test]
 async fn a_peer_without_http2_is_reported() {
     let ca = Ca::new();
@@ -292,7 +294,7 @@ async fn a_peer_without_http2_is_reported() {
     assert_eq!(
         line,
         format!(
-            "gateway lobby: {address} speaks TLS but not HTTP/2, so it is not a gateway's gRPC \
+            "gateway lobby: {address} supports TLS but not HTTP/2, so it is not a gateway's gRPC \
              port; correct the port in gateways.lobby.address (usually 4000)"
         )
     );
@@ -317,7 +319,7 @@ async fn a_peer_without_http2_is_reported() {
 }
 
 #[tokio::test]
-async fn a_master_gateway_that_wants_a_certificate_is_reported() {
+async fn a_master_gateway_that_requires_a_certificate_is_reported() {
     let ca = Ca::new();
     for old in [true, false] {
         let tls = ca.for_names(&["127.0.0.1"]).mutual_tls(&ca, old);
@@ -327,7 +329,7 @@ async fn a_master_gateway_that_wants_a_certificate_is_reported() {
         assert_eq!(
             line,
             format!(
-                "gateway lobby: {address} asks for a client certificate, as a master gateway does \
+                "gateway lobby: {address} requires a client certificate, as a master gateway does \
                  (port 4010); set gateways.lobby.address to a device gateway (port 4000), or \
                  describe the master gateway under [masters.NAME]"
             )
@@ -335,8 +337,8 @@ async fn a_master_gateway_that_wants_a_certificate_is_reported() {
     }
 }
 
-/// Before a server: hangs up as soon as the client has answered what that said, so that no alert
-/// comes through.
+/// In front of a server: closes as soon as the client has answered the handshake, so that no alert
+/// arrives.
 async fn hanging_up_before(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -372,7 +374,7 @@ async fn a_master_gateway_that_hangs_up_without_an_alert_is_reported_all_the_sam
 }
 
 #[tokio::test]
-async fn a_gateway_that_knows_neither_service_is_reported() {
+async fn a_gateway_with_neither_service_is_reported() {
     let ca = Ca::new();
     let state = State::default();
     *state.refuse.lock().unwrap() = Some(tonic::Code::Unimplemented);

@@ -1,4 +1,4 @@
-//! The bridge as a process, as its users run it.
+//! The bridge as a process.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_gsdk2mqtt");
 
 /// A running bridge.
 pub(crate) struct Bridge {
-    /// Where it serves metrics.
+    /// The port of its web server.
     pub(crate) http_port: u16,
     dir: TempDir,
     program: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Bridge {
     child: Child,
 }
 
-/// What is in the configuration.
+/// The content of the configuration.
 pub(crate) struct Setup {
     text: String,
     dir: TempDir,
@@ -79,7 +79,7 @@ impl Setup {
         self
     }
 
-    /// With this in the environment of every process that is started from it.
+    /// With this environment variable for every process that is started from it.
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -97,7 +97,7 @@ impl Setup {
         self
     }
 
-    /// With these lines as they are.
+    /// With these additional lines.
     pub(crate) fn lines(mut self, lines: &str) -> Self {
         self.text += lines;
         self
@@ -109,12 +109,12 @@ impl Setup {
         self
     }
 
-    /// Where the bridge is to keep what it remembers.
+    /// The state directory.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
-    /// Where the bridge is to log to; what is there already is kept to.
+    /// The log file of the bridge; existing content is preserved.
     pub(crate) fn log_file(&self) -> PathBuf {
         self.dir.path().join("log")
     }
@@ -128,7 +128,7 @@ impl Setup {
     }
 }
 
-/// Logs into a file: a pipe that nobody reads would hold it up one day. SIGHUP has its default
+/// Logs into a file: an unread pipe would become full. SIGHUP has its default
 /// action even if the tests were started with it ignored, as by nohup.
 fn spawn(
     program: &Path,
@@ -153,7 +153,7 @@ fn spawn(
         .unwrap()
 }
 
-/// Another client of a gateway does something with it, past the bridge.
+/// Runs a call of another client of a gateway.
 pub(crate) fn another_client(simulator: &Simulator, words: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.crt");
@@ -166,7 +166,7 @@ pub(crate) fn another_client(simulator: &Simulator, words: &[&str]) {
 }
 
 impl Bridge {
-    /// Sends SIGTERM and waits for its end; with what it logged.
+    /// Sends SIGTERM and waits for its end; returns its log.
     pub(crate) async fn stop(mut self) -> (ExitStatus, String) {
         self.terminate().await
     }
@@ -177,7 +177,7 @@ impl Bridge {
         (status, self.log())
     }
 
-    /// The same, whatever has become of its log.
+    /// The same, without the log.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         self.signal("-TERM");
         self.ends().await
@@ -211,7 +211,7 @@ impl Bridge {
         std::fs::write(&path, change(text)).unwrap();
     }
 
-    /// Runs a second one on the same state directory; with what it logged.
+    /// Runs a second one on the same state directory; returns its log.
     pub(crate) async fn second(&self) -> (ExitStatus, String) {
         let log = self.dir.path().join("second-log");
         let mut second = Command::new(PROGRAM)
@@ -224,12 +224,12 @@ impl Bridge {
         (status, std::fs::read_to_string(log).unwrap())
     }
 
-    /// Takes a gateway, the last one, out of its configuration.
+    /// Removes the last gateway from its configuration.
     pub(crate) fn forget_gateway(&self, name: &str) {
         self.configure(|text| text.split_once(&format!("[gateways.{name}]")).unwrap().0.to_owned());
     }
 
-    /// Changes its configuration, for when it starts again.
+    /// Changes its configuration for the next start.
     pub(crate) fn change(&self, from: &str, to: &str) {
         let path = self.dir.path().join("config.toml");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -254,7 +254,7 @@ impl Bridge {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// Where it keeps what it remembers.
+    /// Its state directory.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
@@ -271,7 +271,7 @@ impl Bridge {
         answer.unwrap_or_else(|_| panic!("no answer to {path}; {}", self.stands()))
     }
 
-    /// Where each of its threads is, and the end of its log: why it does not answer.
+    /// The state of its threads and the end of its log, to explain why it does not answer.
     fn stands(&self) -> String {
         let tasks = format!("/proc/{}/task", self.pid());
         let mut said = "its threads:\n".to_owned();
@@ -281,20 +281,20 @@ impl Bridge {
             said += &format!("{} in {at}, {}\n", name.trim(), call.trim());
         }
         let file = self.dir.path().join("log");
-        // A pipe would be read for ever.
+        // A pipe would be read without end.
         let log = if file.is_file() { self.log() } else { String::new() };
         let last: Vec<&str> = log.lines().rev().take(30).collect();
         said + "the end of its log, last line first:\n" + &last.join("\n")
     }
 
-    /// The value of one series, as it stands in the exposition.
+    /// The value of one series in the exposition.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
         line.map(|value| value.parse().unwrap())
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` answers 200.
     pub(crate) async fn is_ready(&self) {
         patiently("the bridge is ready", async {
             while self.get("/readyz").await.0 != 200 {

@@ -1,4 +1,4 @@
-//! Certificates as gateways make them, and as they should not be.
+//! Certificates as gateways make them, and wrong ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio_rustls::rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion, version::TLS12, version::TLS13,
 };
 
-/// A private CA and the folder in which its `ca.crt` lies.
+/// A private CA and the folder of its `ca.crt`.
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
-/// How a server shows itself.
+/// The TLS identity of a server.
 pub(crate) struct Shown {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
@@ -48,7 +48,7 @@ impl Certified {
         Self(named("broker", names))
     }
 
-    /// The same, valid for so many days more.
+    /// The same, valid for this number of days.
     pub(crate) fn ending_in(names: &[&str], days: i64) -> Self {
         let end = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
         let day = end.strftime("%Y-%m-%d").to_string();
@@ -135,7 +135,7 @@ pub(crate) mod version_1 {
     pub(crate) const KEY: &str = include_str!("x509v1/server.key");
 }
 
-/// A server that shows the certificate of version 1; rustls itself refuses to be given it.
+/// A server with the certificate of version 1, which rustls' own configuration refuses.
 pub(crate) fn tls_with_version_1() -> ServerConfig {
     let chain = vec![CertificateDer::from_pem_slice(version_1::CERTIFICATE.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(version_1::KEY.as_bytes()).unwrap();
@@ -162,7 +162,7 @@ impl Shown {
         config
     }
 
-    /// TLS that asks for a client's certificate, as a master gateway does.
+    /// TLS that requires a client certificate, as a master gateway does.
     pub(crate) fn mutual_tls(self, ca: &Ca, old: bool) -> ServerConfig {
         let mut roots = RootCertStore::empty();
         roots.add(ca.issuer.der().clone()).unwrap();

@@ -1,4 +1,5 @@
-//! The simulated gateway as a process of its own: killed and started again on the same port.
+//! The simulated gateway as a separate process, which can be killed and started again on the same
+//! port.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +25,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one and waits until it can be asked.
+    /// Starts one and waits until it answers.
     pub(crate) async fn start(devices: usize) -> Self {
         let certificates = tempfile::tempdir().unwrap();
         let (port, control_port) = (free_port(), free_port());
@@ -34,7 +35,7 @@ impl Gateway {
         gateway
     }
 
-    /// Kills it as `kill -9` does: it forgets everything.
+    /// Kills it with `kill -9`: it loses its state.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -55,12 +56,12 @@ impl Gateway {
         self.certificates.path().join("ca.crt")
     }
 
-    /// Where faults are ordered.
+    /// The address of the control API.
     pub(crate) const fn control_port(&self) -> u16 {
         self.control_port
     }
 
-    /// What it says of its devices now, those that it lists.
+    /// The current rows of its list.
     pub(crate) async fn statuses(&self) -> BTreeMap<u32, i64> {
         let (_, body) = get(self.control_port, "/devices").await;
         let devices: Vec<Value> = serde_json::from_str(&body).unwrap();
@@ -95,8 +96,8 @@ fn spawn(devices: usize, port: u16, control_port: u16, certificates: &TempDir) -
         .unwrap()
 }
 
-/// Orders a fault at a gateway's control port and waits for its end. Fails where nobody listens, or
-/// the gateway is killed meanwhile.
+/// Requests a fault at a gateway's control API and waits for its end. Fails if the API is not
+/// available, or the gateway is killed meanwhile.
 pub(crate) async fn order(control_port: u16, fault: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", control_port)).await?;
     let request = format!(

@@ -16,7 +16,7 @@ pub(crate) struct Master {
 }
 
 impl Master {
-    /// With these device gateways, each with so many devices.
+    /// With these device gateways, each with this number of devices.
     pub(crate) async fn start(gateways: &[&str], devices: usize) -> Self {
         Self::start_with(gateways, devices, |settings| settings).await
     }
@@ -73,7 +73,7 @@ impl Master {
         self.fault(&Fault::GatewayLink { gateway: gateway.to_owned(), up, forgets });
     }
 
-    /// Gives a device gateway to the tenant, or takes it away.
+    /// Adds a device gateway to the tenant, or removes it.
     pub(crate) fn list(&self, gateway: &str, listed: bool) {
         self.fault(&Fault::GatewayListed { gateway: gateway.to_owned(), listed });
     }

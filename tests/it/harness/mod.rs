@@ -18,7 +18,7 @@ use std::time::Duration;
 use gsdk2mqtt::simulator::{Settings, Simulator};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// How long any condition may take before its test fails. Long, as machines may be busy; a test
+/// The deadline of any condition. Long, because machines may be busy; a test
 /// that passes does not wait for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,7 +37,7 @@ pub(crate) fn unique(name: &str) -> String {
     format!("{name}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Awaits `work`, and fails the test with `what` when that takes too long.
+/// Awaits `work`, and fails the test with `what` if that takes too long.
 pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(done) => done,
@@ -45,7 +45,7 @@ pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T
     }
 }
 
-/// A simulated gateway with so many devices, all of them managed and connected.
+/// A simulated gateway with this number of devices, all managed and connected.
 pub(crate) async fn simulator(count: usize) -> Simulator {
     let simulator = Simulator::start(Settings::fast(count)).await.unwrap();
     eventually("every device is connected", || {
@@ -57,7 +57,7 @@ pub(crate) async fn simulator(count: usize) -> Simulator {
     simulator
 }
 
-/// An address where every attempt to connect stays unanswered: a listener whose backlog is full.
+/// An address at which every attempt to connect hangs: a listener with a full backlog.
 pub(crate) struct BlackHole {
     pub(crate) address: SocketAddr,
     _listener: TcpListener,
@@ -78,10 +78,10 @@ impl BlackHole {
     }
 }
 
-/// Between two looks at a condition that nothing announces.
+/// Between two polls of a condition.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Looks until `look` finds something, and fails the test with `what` when that takes too long.
+/// Polls until `look` returns a value, and fails the test with `what` if that takes too long.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     patiently(what, async {
         loop {

@@ -1,4 +1,4 @@
-//! A real mosquitto as a process: on a free port, killed, frozen and started again at will.
+//! A real mosquitto as a process on a free port, which can be killed, frozen and started again.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::patiently;
 
-/// Between two looks at whether it listens.
+/// Between two polls of the port.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A running (or killed) mosquitto.
@@ -32,7 +32,7 @@ impl Mosquitto {
         Self::start_in(dir, extra).await
     }
 
-    /// The same in a directory that already holds what the configuration names.
+    /// The same in a directory that already has the files of the configuration.
     pub(crate) async fn start_in(dir: TempDir, extra: &str) -> Self {
         let mut broker = Self { port: free_port(), dir, child: None };
         loop {
@@ -41,7 +41,7 @@ impl Mosquitto {
             if broker.listens().await {
                 return broker;
             }
-            // Somebody else took the port in between.
+            // Another process took the port in between.
             broker.port = free_port();
         }
     }
@@ -111,12 +111,12 @@ impl Mosquitto {
         assert!(self.listens().await, "mosquitto did not start again: {}", self.log());
     }
 
-    /// Stops it from running without ending it, as a frozen machine would.
+    /// Freezes it (SIGSTOP), like a frozen machine.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it run on after [`Self::freeze`].
+    /// Continues it after [`Self::freeze`].
     pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
@@ -143,8 +143,8 @@ impl Drop for Mosquitto {
     }
 }
 
-/// A port of the loopback that nobody uses now, and that no other test of this run is given. Below
-/// the range from which the system takes ports for outgoing connections.
+/// A free port on loopback that no other test of this run gets. Below
+/// the range of ports for outgoing connections.
 pub(crate) fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU16::new(10_000 + (std::process::id() % 10_000) as u16));

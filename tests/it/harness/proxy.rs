@@ -1,4 +1,4 @@
-//! A TCP proxy before a broker that refuses, delays, or withholds acknowledgements.
+//! A TCP proxy in front of a broker that refuses, delays, or withholds acknowledgements.
 
 use std::io;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the proxy does to what it carries.
+/// The behaviour of the proxy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mode {
-    /// Ends every connection, and takes no other.
+    /// Ends every connection, and accepts no other.
     pub(crate) refuses: bool,
-    /// Leaves out the broker's PUBACKs.
+    /// Discards the broker's PUBACKs.
     pub(crate) withholds_acks: bool,
-    /// Holds up each packet of the broker for so long, one after the other, on average.
+    /// Delays each packet of the broker by this time on average, one after the other.
     pub(crate) delay: Duration,
 }
 
-/// A proxy on a port of its own.
+/// A proxy on its own port.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
-    /// Starts one before the broker on this port.
+    /// Starts one in front of the broker on this port.
     pub(crate) async fn before(broker: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -51,17 +51,17 @@ impl Proxy {
     }
 
     /// From now on in this mode.
-    pub(crate) fn turn(&self, mode: Mode) {
+    pub(crate) fn set_mode(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
-    /// Cuts every connection; new ones are carried.
+    /// Cuts every connection; new ones are forwarded.
     pub(crate) async fn cut(&self) {
         let before = *self.mode.borrow();
-        self.turn(Mode { refuses: true, ..before });
+        self.set_mode(Mode { refuses: true, ..before });
         tokio::task::yield_now().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        self.turn(before);
+        self.set_mode(before);
     }
 }
 
@@ -77,7 +77,7 @@ async fn carry(near: TcpStream, broker: u16, mode: &mut watch::Receiver<Mode>) -
     }
 }
 
-/// Carries the broker's packets one by one.
+/// Forwards the broker's packets one by one.
 async fn packets(
     from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -102,7 +102,7 @@ async fn packets(
         packet.resize(head + len, 0);
         from.read_exact(&mut packet[head..]).await?;
         let Mode { withholds_acks, delay, .. } = *mode.borrow();
-        // A timer is good for milliseconds only: less is gathered.
+        // A timer has a resolution of milliseconds: shorter delays are accumulated.
         owed += delay;
         if owed >= Duration::from_millis(2) {
             tokio::time::sleep(std::mem::take(&mut owed)).await;

@@ -1,8 +1,9 @@
-//! A broker whose answers a test scripts: a proxy before a real mosquitto that reads the packets.
+//! A broker whose answers a test scripts: a proxy in front of a real mosquitto that parses the
+//! packets.
 //!
-//! Retained messages, subscriptions and last wills are mosquitto's, so other clients of it see what
-//! they would see of any broker. The script decides on single packets of the clients that connect
-//! through the proxy.
+//! Retained messages, subscriptions and last wills are handled by mosquitto, so its other clients
+//! are not affected. The script decides on single packets of the clients that connect through the
+//! proxy.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -23,15 +24,15 @@ const SUBACK: u8 = 9;
 const PINGREQ: u8 = 12;
 const DISCONNECT: u8 = 14;
 
-/// What becomes of a packet of the client.
+/// The handling of a client's packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// mosquitto gets it and answers.
+    /// mosquitto receives it and answers.
     Forward,
-    /// mosquitto does not get it; the answer has this reason code. MQTT 3.1.1 has none for PUBACK:
-    /// there the message is dropped and acknowledged.
+    /// mosquitto does not receive it; the answer has this reason code. MQTT 3.1.1 has none for
+    /// PUBACK: there the message is dropped and acknowledged.
     Code(u8),
-    /// mosquitto does not get it, and no answer comes.
+    /// mosquitto does not receive it, and there is no answer.
     Withhold,
     /// The connection is closed.
     Close,
@@ -50,7 +51,7 @@ pub(crate) struct Published {
 type OnPublish = Box<dyn FnMut(&Published) -> Reply + Send>;
 type OnSubscribe = Box<dyn FnMut(&str) -> Reply + Send>;
 
-/// How the broker answers; what is not set is mosquitto's own answer.
+/// The broker's answers; by default mosquitto's own.
 #[derive(Default)]
 pub(crate) struct Script {
     /// The reason code of CONNACK; the connection ends after it.
@@ -74,7 +75,7 @@ struct Seen {
     pings: usize,
 }
 
-/// What every connected client is sent beside mosquitto's packets.
+/// Sent to every connected client in addition to mosquitto's packets.
 #[derive(Clone, Debug)]
 struct Injection {
     bytes: Vec<u8>,
@@ -119,12 +120,12 @@ impl ScriptedBroker {
         change(&mut self.script.lock().unwrap());
     }
 
-    /// Answers each PUBLISH as `reply` says.
+    /// Answers each PUBLISH with `reply`.
     pub(crate) fn on_publish(&self, reply: impl FnMut(&Published) -> Reply + Send + 'static) {
         self.script(|script| script.publish = Some(Box::new(reply)));
     }
 
-    /// Answers each filter of a SUBSCRIBE as `reply` says.
+    /// Answers each filter of a SUBSCRIBE with `reply`.
     pub(crate) fn on_subscribe(&self, reply: impl FnMut(&str) -> Reply + Send + 'static) {
         self.script(|script| script.subscribe = Some(Box::new(reply)));
     }
@@ -148,7 +149,7 @@ impl ScriptedBroker {
         _ = self.injections.send(Injection { bytes, closes });
     }
 
-    /// How many times a client has sent CONNECT.
+    /// The number of CONNECT packets.
     pub(crate) fn connections(&self) -> usize {
         self.seen.lock().unwrap().connections
     }
@@ -173,7 +174,7 @@ impl ScriptedBroker {
         self.seen.lock().unwrap().pings
     }
 
-    /// Waits until a client has sent CONNECT so many times.
+    /// Waits until clients have sent this number of CONNECT packets.
     pub(crate) async fn connected_times(&self, count: usize) {
         let what = format!("a client connects {count} times");
         eventually(&what, || (self.connections() >= count).then_some(())).await;
@@ -190,7 +191,7 @@ struct Client {
 struct Shared {
     client: Client,
     near: AsyncMutex<OwnedWriteHalf>,
-    /// By packet identifier: what the filters of a SUBSCRIBE are answered.
+    /// By packet identifier: the answers to the filters of a SUBSCRIBE.
     subscribing: Mutex<Vec<(u16, Vec<Reply>)>>,
 }
 
@@ -223,7 +224,7 @@ impl Client {
             )
         };
         tokio::select! {
-            // Whatever ended it, the sockets close with this function.
+            // The sockets close with this function.
             _ = both => {}
             () = async {
                 while let Ok(injection) = injections.recv().await {
@@ -398,7 +399,7 @@ fn body_at(packet: &[u8]) -> usize {
     1 + length(&packet[1..]).1
 }
 
-/// Where what follows the properties begins.
+/// The offset after the properties.
 fn properties_end(bytes: &[u8]) -> usize {
     let (len, prefix) = length(bytes);
     prefix + len

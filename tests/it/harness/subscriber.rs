@@ -1,8 +1,9 @@
-//! A subscriber that shares no code with the bridge: MQTT 3.1.1 by hand, QoS 0, back whenever the
-//! broker is.
+//! A subscriber that shares no code with the bridge: minimal MQTT 3.1.1 with QoS 0, which
+//! reconnects whenever the broker is available.
 //!
-//! May not lose what it has read: everything up to the end of a connection counts. (An MQTT library
-//! that forgets its last batch when the connection ends would make a broker look worse than it is.)
+//! It must not lose what it has read: everything up to the end of a connection counts. (An MQTT
+//! library that discards its last batch when the connection ends would make a broker appear worse
+//! than it is.)
 
 use std::time::Duration;
 
@@ -15,23 +16,23 @@ use super::unique;
 /// Between two attempts to reach the broker.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
-/// A subscriber and what it has seen.
+/// A subscriber and its received messages.
 pub(crate) struct Subscriber {
     /// Topic and payload of every message, in the order of their arrival.
     pub(crate) seen: mpsc::UnboundedReceiver<(String, Vec<u8>)>,
-    /// How many times it has been subscribed: once for each life of the broker.
+    /// The number of subscriptions: one for each start of the broker.
     pub(crate) subscriptions: watch::Receiver<usize>,
 }
 
 impl Subscriber {
-    /// Subscribes to `filter` on 127.0.0.1, now and again whenever the connection is lost.
+    /// Subscribes to `filter` on 127.0.0.1, again whenever the connection is lost.
     pub(crate) fn start(port: u16, filter: &str) -> Self {
         let (messages, seen) = mpsc::unbounded_channel();
         let (lives, subscriptions) = watch::channel(0);
         let filter = filter.to_owned();
         tokio::spawn(async move {
             while !messages.is_closed() {
-                // Its end is the end of the connection, which is why there is a loop.
+                // It ends with the connection, so there is a loop.
                 let _ = listen(port, &filter, &messages, &lives).await;
                 tokio::time::sleep(RETRY_EVERY).await;
             }

@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use super::eventually;
 
-/// A program in a terminal of its own.
+/// A program in a separate terminal.
 pub(crate) struct Terminal {
     child: Child,
     shown: Arc<Mutex<String>>,
-    /// How much of it has been looked at.
+    /// How much of it has been checked.
     seen: usize,
 }
 
 impl Terminal {
-    /// Runs a command in a terminal of so many columns, with these variables.
+    /// Runs a command in a terminal of this width, with these variables.
     pub(crate) fn run(columns: u16, variables: &str, command: &str) -> Self {
-        // `exec`: Ctrl-C is for the program alone; some shells die of it and answer for it.
+        // `exec`: Ctrl-C must reach the program only; some shells would end by it, with another
+        // exit code.
         let line = format!("stty rows 24 cols {columns}; exec env {variables} {command}");
         let mut child = Command::new("script")
             .args(["--quiet", "--return", "--command", &line, "/dev/null"])
@@ -48,7 +49,7 @@ impl Terminal {
             .await;
     }
 
-    /// Waits for words after those that were waited for before.
+    /// Waits for words after the previous ones.
     pub(crate) async fn shows_next(&mut self, words: &str) {
         let seen = self.seen;
         let place = || Some(seen + self.shown().get(seen..)?.find(words)? + words.len());
@@ -59,7 +60,7 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Its exit code, and all that was shown.
+    /// Its exit code, and the whole output.
     pub(crate) async fn ends(mut self) -> (i32, String) {
         let status = eventually("it ends", || self.child.try_wait().unwrap()).await;
         (status.code().unwrap(), self.shown())
@@ -68,7 +69,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It has ended in a test that passed.
+        // In a successful test it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

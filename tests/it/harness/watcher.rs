@@ -1,4 +1,4 @@
-//! An outside client: a real mosquitto_sub, which tells what it is sent.
+//! An outside client: a real mosquitto_sub that prints every message.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{eventually, unique};
 
-/// A message as the client got it.
+/// A message as the client received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) topic: String,
@@ -36,7 +36,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Subscribes to `#` with QoS 1; what is retained comes first.
+    /// Subscribes to `#` with QoS 1; retained messages are first.
     pub(crate) async fn start(port: u16) -> Self {
         let id = unique("watcher");
         let mut child = Command::new("mosquitto_sub")
@@ -61,7 +61,7 @@ impl Watcher {
         watcher
     }
 
-    /// A message of our own comes back once the subscription stands.
+    /// A message of our own is received once the subscription is active.
     async fn is_listening(&self, port: u16) {
         let probe = unique("probe");
         eventually("the watcher is subscribed", || {
@@ -71,12 +71,12 @@ impl Watcher {
         .await;
     }
 
-    /// Everything seen so far.
+    /// All received messages.
     pub(crate) fn all(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Forgets what was seen so far.
+    /// Discards the received messages.
     pub(crate) fn clear(&self) {
         self.seen.lock().unwrap().clear();
     }
@@ -110,12 +110,12 @@ impl Watcher {
         self.see(&what, |seen| seen.topic == topic && seen.payload == payload).await;
     }
 
-    /// The place of the first message on this topic with this payload.
+    /// The position of the first message on this topic with this payload.
     pub(crate) fn place(&self, topic: &str, payload: &str) -> Option<usize> {
         self.all().iter().position(|seen| seen.topic == topic && seen.payload == payload)
     }
 
-    /// A device's events, in the order in which they came.
+    /// A device's events, in the order of arrival.
     pub(crate) fn events_of(&self, device: u32) -> Vec<Value> {
         self.all().iter().filter(|seen| seen.is_event_of(device)).map(Seen::json).collect()
     }
@@ -132,11 +132,11 @@ impl Drop for Watcher {
 pub(crate) fn publish(port: u16, args: &[&str]) {
     let mut command = Command::new("mosquitto_pub");
     command.args(["-q", "1", "-p", &port.to_string()]).args(args).stderr(Stdio::null());
-    // A broker that is away is what some tests are about: whoever asks looks at what comes back.
+    // Some tests stop the broker: the caller checks the result.
     let _ = command.status().expect("mosquitto_pub must be installed");
 }
 
-/// What the broker keeps, by topic: asked with a client of its own.
+/// The retained messages by topic, read by a separate client.
 pub(crate) fn retained(port: u16) -> BTreeMap<String, String> {
     let out = Command::new("mosquitto_sub")
         .args(["-V", "5", "-t", "#", "--retained-only", "-W", "1", "-F", "%t %p"])

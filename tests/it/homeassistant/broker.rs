@@ -1,4 +1,4 @@
-//! Discovery as a broker keeps it and a client sees it.
+//! Discovery as the broker keeps it and a client receives it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::harness::{eventually, simulator};
 
 const PREFIX: &str = "homeassistant/device/";
 
-/// What the broker keeps of discovery, by ID.
+/// The retained discovery, by ID.
 fn kept(broker: &Mosquitto) -> BTreeMap<String, Value> {
     let id = |topic: String| Some(topic.strip_prefix(PREFIX)?.strip_suffix("/config")?.to_owned());
     let kept = retained(broker.port).into_iter();
@@ -26,13 +26,13 @@ fn is_discovery(seen: &Seen) -> bool {
     seen.topic.starts_with(PREFIX)
 }
 
-/// Waits until so many devices are described at the broker.
+/// Waits until this number of devices has retained discovery.
 async fn described(broker: &Mosquitto, count: usize) -> BTreeMap<String, Value> {
     eventually("discovery is complete", || Some(kept(broker)).filter(|kept| kept.len() == count))
         .await
 }
 
-/// The same, where something has to be cleared: not in the first 60 s of a session.
+/// The same, if something has to be cleared: not in the first 60 s of a session.
 async fn cleared_to(broker: &Mosquitto, count: usize) -> BTreeMap<String, Value> {
     let looks = async {
         loop {
@@ -74,15 +74,15 @@ async fn parents_come_before_children_and_after_the_full_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_keeps_is_not_sent_again_until_home_assistant_is_born() {
+async fn retained_discovery_is_not_sent_again_until_home_assistant_starts() {
     let broker = Mosquitto::start("").await;
     let lobby = simulator(3).await;
     let mut bridge =
         Setup::new(broker.port, "").lines(ENABLED).gateway("lobby", &lobby, "").start();
     let before = described(&broker, 5).await;
     bridge.terminate().await;
-    // One is lost, by whomever: it alone is made good. It is the last in order, so that any other
-    // would come before it.
+    // If another client removes one, only this one is published again. It is the last in order, so
+    // that any other would precede it.
     let ids = lobby.control().managed().iter().map(|device| device.device_id).max();
     let lost = format!("gsdk_lobby_{}", ids.unwrap());
     let topic = format!("{PREFIX}{lost}/config");
@@ -128,9 +128,9 @@ async fn switched_off_it_is_cleared_also_where_the_store_is_new() {
     assert!(log.contains("clearing stale Home Assistant discovery"), "{log}");
 }
 
-/// With MQTT 3.1.1, which marks retained messages otherwise.
+/// With MQTT 3.1.1, which marks retained messages differently.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_more_is_cleared_and_controls_come_and_go() {
+async fn removed_devices_are_cleared_and_controls_follow_the_configuration() {
     let broker = Mosquitto::start("").await;
     let (lobby, store) = (simulator(2).await, simulator(2).await);
     let mut bridge = Setup::new(broker.port, "protocol = \"3.1.1\"")

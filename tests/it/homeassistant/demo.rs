@@ -35,7 +35,7 @@ async fn home_assistant_uses_the_broker_of_the_demo() {
     }
 }
 
-/// Eight doors with names, most of them connected: one loses its connection now and then.
+/// Eight doors with names, most of them connected; one loses its connection at times.
 async fn all_doors_are_there(hass: &Hass) {
     hass.sees("eight doors", |seen| {
         let connected = |id: u32| {

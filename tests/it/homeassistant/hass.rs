@@ -11,20 +11,20 @@ use crate::harness::mosquitto::free_port;
 
 /// Where its own files are.
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/homeassistant");
-/// Those that users are given.
+/// Those for users.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/home-assistant/scripts.yaml");
-/// Where setup.sh installs it, unless told otherwise.
+/// Where setup.sh installs it, by default.
 const ROOT: &str = "/var/tmp/gsdk2mqtt-homeassistant";
-/// How long what is expected of it may take. It is slow to start, and paced while it discovers.
+/// The deadline of every wait. It is slow to start, and discovery is rate-limited.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// The mounts are the process's own and go with it.
+/// The mounts belong to the process and end with it.
 const START: &str = r#"mount -t proc proc "$1/proc" && mount --bind /dev "$1/dev" &&
 exec chroot "$1" env -i HOME=/root LANG=C.UTF-8 PATH=/ha/bin:/usr/bin:/bin \
     /ha/bin/hass --skip-pip -c "$2""#;
 
-/// A Home Assistant with nothing but its MQTT integration.
+/// A Home Assistant with its MQTT integration only.
 pub(super) struct Hass {
     port: u16,
     root: PathBuf,
@@ -67,7 +67,7 @@ impl Hass {
         let text = text.replace("8123", &self.port.to_string());
         fs::write(folder.join("configuration.yaml"), text).unwrap();
         fs::copy(SCRIPTS, folder.join("gsdk_scripts.yaml")).unwrap();
-        // What its user interface writes when MQTT is added by hand.
+        // As its user interface writes when MQTT is added.
         let entry = json!({
             "domain": "mqtt", "entry_id": "mqtt", "title": "MQTT", "source": "user",
             "version": 1, "minor_version": 1, "unique_id": null, "disabled_by": null,
@@ -102,7 +102,7 @@ impl Hass {
         self.child = Some(child);
     }
 
-    /// Ends it as its users do, and starts it again.
+    /// Stops it by its service, and starts it again.
     pub(super) fn restart(&mut self) {
         let mut child = self.child.take().unwrap();
         let pid = child.id().to_string();
@@ -111,7 +111,7 @@ impl Hass {
         self.run();
     }
 
-    /// What it sees; `None` while it does not answer.
+    /// Its states; `None` while it does not answer.
     fn look(&self) -> Option<Value> {
         let url = format!("http://127.0.0.1:{}/glass", self.port);
         let out = Command::new("curl").args(["-fsS", "-m", "20", &url]).output().unwrap();
@@ -137,7 +137,7 @@ impl Hass {
         assert!(out.status.success(), "{call}: {out:?}; the log:\n{}", self.log());
     }
 
-    /// Waits until what it sees is as wanted.
+    /// Waits until its states satisfy the condition.
     pub(super) async fn sees(&self, what: &str, like: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
         let found = tokio::time::timeout(PATIENCE, async {
@@ -172,7 +172,7 @@ impl Hass {
         self.sees("itself", |_| true).await["automations"][entity_id].clone()
     }
 
-    /// Waits until an automation has run; with when it did.
+    /// Waits until an automation has run; returns when.
     pub(super) async fn ran(&self, entity_id: &str) -> Value {
         let ran = |seen: &Value| seen["automations"][entity_id].is_string();
         let seen = self.sees(&format!("{entity_id} runs"), ran).await;
@@ -184,11 +184,11 @@ impl Hass {
         fs::read_to_string(self.folder().join("output")).unwrap_or_default()
     }
 
-    /// What it has to complain of.
+    /// The warnings and errors in its log.
     pub(super) fn complaints(&self) -> Vec<String> {
         let log = self.log();
         let grave = |line: &&str| line.contains(" WARNING ") || line.contains(" ERROR ");
-        // How we have installed it, and the looking glass.
+        // Expected with this installation.
         let own = ["custom integration glass", "Skipping pip", "zlib"];
         let ours = |line: &&str| !own.iter().any(|own| line.contains(own));
         log.lines().filter(grave).filter(ours).map(str::to_owned).collect()
@@ -207,7 +207,7 @@ impl Drop for Hass {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        // A folder that stays costs only room.
+        // A remaining folder only uses disk space.
         let _ = fs::remove_dir_all(self.folder());
     }
 }

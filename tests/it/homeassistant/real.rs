@@ -1,5 +1,5 @@
-//! What a real Home Assistant makes of discovery. Not part of `make test`: these need a Home
-//! Assistant, which `make test-homeassistant` installs.
+//! Discovery in a real Home Assistant. Not part of `make test`: these tests need a Home Assistant,
+//! which `make test-homeassistant` installs.
 
 use std::time::Instant;
 
@@ -14,18 +14,18 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
 
-/// A broker that keeps what it is given, however much.
+/// A broker without limits of its queues.
 const BROKER: &str = "max_queued_messages 0";
 
 fn ids(simulator: &Simulator) -> Vec<u32> {
     simulator.control().managed().iter().map(|device| device.device_id).collect()
 }
 
-/// Aim: right states through a disconnect, a gateway's loss, a bridge's and Home Assistant's own
-/// restart, and not a word of complaint. Method: each in turn, and what Home Assistant then shows.
+/// Aim: correct states and no warning after a disconnect, a lost gateway, a restart of the bridge
+/// and of Home Assistant. Method: each in turn, and the states in Home Assistant.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Home Assistant: make test-homeassistant"]
-async fn states_are_right_whatever_goes_and_comes_back() {
+async fn states_are_right_after_every_restart() {
     let broker = Mosquitto::start(BROKER).await;
     let mut hass = Hass::start(broker.port, "homeassistant");
     hass.sees("itself", |_| true).await;
@@ -60,7 +60,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     event_is(&hass, ids[0], "connected").await;
     an_old_event_is_passed_over(&hass, broker.port, &simulator, [ids[0], ids[1]]).await;
 
-    // A status that this version does not know: unknown, and no warning at each.
+    // A status that is unknown to this version: unknown, without a warning for each.
     simulator
         .control()
         .apply_fault(&Fault::Tell { devices: ids[0].into(), status: StatusCode(0x203) });
@@ -70,7 +70,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     hass.state(&door, "on").await;
     let alert = hass.ran("automation.a_door_has_disconnected").await;
 
-    // A gateway that is lost: its devices are unavailable, never disconnected.
+    // A lost gateway: its devices are unavailable, never disconnected.
     simulator.control().stop_listening();
     hass.state(&door, "unavailable").await;
     hass.state("gsdk_lobby_gateway_connection", "off").await;
@@ -83,7 +83,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     hass.state("gsdk_lobby_gateway_connection", "on").await;
     hass.state("gsdk_lobby_gateway_connected_devices", "3").await;
 
-    // The bridge dies, and comes back.
+    // The bridge is killed and started again.
     bridge.kill();
     hass.state("gsdk_bridge_connection", "off").await;
     hass.state("gsdk_lobby_gateway_connection", "unavailable").await;
@@ -92,7 +92,7 @@ async fn states_are_right_whatever_goes_and_comes_back() {
     hass.state(&door, "on").await;
     hass.state("gsdk_bridge_connection", "on").await;
 
-    // Nothing of this was a disconnect of the door.
+    // None of this was a disconnect of the door.
     let now = hass.automation("automation.a_door_has_disconnected").await;
     assert_eq!(now, alert);
 
@@ -114,7 +114,7 @@ async fn event_is(hass: &Hass, device: u32, event_type: &str) {
     .await;
 }
 
-/// What has waited for more than five minutes starts no automation; the same of now does.
+/// An event that has waited for more than five minutes starts no automation; a current one does.
 async fn an_old_event_is_passed_over(
     hass: &Hass,
     broker: u16,
@@ -128,7 +128,7 @@ async fn an_old_event_is_passed_over(
     let before = hass.sees("the event", |_| true).await["entities"][&event].clone();
     payload["received_at"] = ago(6);
     publish(broker, &["-t", &topic, "-m", &payload.to_string()]);
-    // It reads in order: with what another device does after that, the old one has been read.
+    // It reads in order: after a later event of another device, the old one has been read.
     simulator.control().apply_fault(&Fault::power(other, false));
     hass.state(&id(other, "connection"), "off").await;
     simulator.control().apply_fault(&Fault::power(other, true));
@@ -140,7 +140,7 @@ async fn an_old_event_is_passed_over(
     event_is(hass, device, "disconnected").await;
 }
 
-/// Names, areas, parents, categories: what docs/home-assistant.md says.
+/// Names, areas, parents, categories, as in docs/home-assistant.md.
 async fn looks_as_documented(hass: &Hass, door: u32) {
     hass.state("gsdk_lobby_gateway_devices", "3").await;
     let seen = hass
@@ -167,8 +167,8 @@ async fn looks_as_documented(hass: &Hass, door: u32) {
 
 const GATEWAY: &str = "gsdk_lobby_gateway";
 
-/// Aim: names that break what is built carelessly, another prefix, controls that come and go, and
-/// nothing left when discovery is switched off. Method: the same bridge under four configurations.
+/// Aim: names with special characters, another prefix, controls that are enabled and disabled, and
+/// nothing left when discovery is disabled. Method: the same bridge with four configurations.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Home Assistant: make test-homeassistant"]
 async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
@@ -197,7 +197,7 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
         assert_eq!(seen["devices"][format!("gsdk_lobby_{id}")]["name"], name);
     }
 
-    // The controls do what they say.
+    // The controls run their commands.
     let button = id(ids[0], "disconnect");
     hass.state(&button, "unknown").await;
     let watcher = Watcher::start(broker.port).await;
@@ -217,7 +217,7 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
     hass.call("switch", "turn_off", switch);
     hass.state(switch, "off").await;
 
-    // Controls off: they go, the rest stays.
+    // Controls disabled: they are removed, the rest remains.
     restart(&mut bridge, "controls = true", "controls = false").await;
     hass.sees("no button", |seen| {
         seen["entities"].get(&button).is_none() && seen["entities"].get(switch).is_none()
@@ -225,7 +225,7 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
     .await;
     hass.state(&id(ids[0], "connection"), "on").await;
 
-    // A device that is forgotten goes. It is the one without a name: what is configured stays.
+    // A forgotten device is removed. It is the one without a configuration: configured ones remain.
     let gone = format!("gsdk_lobby_{}", ids[3]);
     assert_eq!(simulator.control().apply_fault(&Fault::RemoveDevice { devices: ids[3].into() }), 1);
     let forget = json!({ "gateway": "lobby", "device_ids": [ids[3]] }).to_string();
@@ -237,20 +237,20 @@ async fn odd_names_another_prefix_controls_and_the_end_of_discovery() {
     .await;
     hass.state(&id(ids[1], "connection"), "on").await;
 
-    // Discovery off: nothing stays.
+    // Discovery disabled: nothing remains.
     restart(&mut bridge, "enabled = true", "enabled = false").await;
     hass.sees("nothing", |seen| seen["entities"] == json!({}) && seen["devices"] == json!({}))
         .await;
     let mut complaints = hass.complaints();
-    // Where a device has a disabled entity, it clears the topic once more, and stumbles over that.
+    // If a device has a disabled entity, it clears the topic a second time, and warns about that.
     complaints.retain(|line| !line.contains("No device components to cleanup for gsdk_lobby_5"));
     assert_eq!(complaints, Vec::<String>::new());
 }
 
-/// Aim: the script that users are given asks, and shows the answer. Method: permitted, and not.
+/// Aim: the script for users sends the request and shows the response. Method: permitted, and not.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Home Assistant: make test-homeassistant"]
-async fn the_script_asks_and_shows_the_answer() {
+async fn the_script_sends_a_request_and_shows_the_response() {
     let broker = Mosquitto::start(BROKER).await;
     let hass = Hass::start(broker.port, "homeassistant");
     let script = "script.gsdk_disconnect";
@@ -286,9 +286,9 @@ async fn restart(bridge: &mut Bridge, from: &str, to: &str) {
     bridge.is_ready().await;
 }
 
-/// Aim: a thousand devices discovered at once are all there with right states, before and after
-/// Home Assistant starts again, and do not hold up an event. Method: 1,000 devices on a gateway,
-/// one of which goes while discovery is under way.
+/// Aim: a thousand devices discovered at once all have correct states, before and after a restart
+/// of Home Assistant, and do not delay an event. Method: 1,000 devices on a gateway, one of which
+/// disconnects during discovery.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Home Assistant: make test-homeassistant"]
 async fn a_thousand_devices_are_discovered_at_once() {
@@ -322,7 +322,8 @@ async fn a_thousand_devices_are_discovered_at_once() {
     hass.sees("a thousand right states after a restart", right).await;
     println!("and after its restart within {:?}", began.elapsed());
     let mut complaints = hass.complaints();
-    // Its one thread reads a thousand messages before it sees that a subscription was acknowledged.
+    // Its single thread reads a thousand messages before it reads the acknowledgement of a
+    // subscription.
     complaints.retain(|line| !line.contains("No ACK from MQTT server"));
     assert_eq!(complaints, Vec::<String>::new());
 }

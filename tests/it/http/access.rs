@@ -1,4 +1,4 @@
-//! Who may read: tokens, networks, the second listener, and HTTPS.
+//! Access to the web server: tokens, networks, the second listener, and HTTPS.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::harness::{LOOK_EVERY, patiently, simulator};
 
 /// Only this address needs no token in these tests.
 const HOME: [u8; 4] = [127, 0, 0, 1];
-/// A client from elsewhere: the whole of 127.0.0.0/8 is this machine.
+/// A client on another machine: all of 127.0.0.0/8 is this machine.
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 const PATHS: [&str; 6] = ["/", "/events", "/metrics", "/page.js", "/nothing", "/api/v1/devices"];
 
@@ -34,7 +34,7 @@ async fn exchange(
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![0; 16 << 10];
     let mut length = 0;
-    // A stream of events has no end; its head is enough.
+    // A stream of events has no end; its head is sufficient.
     while path != "/events" || !answer[..length].windows(4).any(|it| it == b"\r\n\r\n") {
         match stream.read(&mut answer[length..]).await {
             Ok(0) | Err(_) => break,
@@ -76,8 +76,8 @@ fn health(bridge: &Bridge) -> bool {
     command.arg("health").arg("--config").arg(bridge.config_file()).status().unwrap().success()
 }
 
-/// Aim: from elsewhere nothing is read without a token of the file, which may change. Method: every
-/// path, from two addresses, with right and wrong tokens in every form.
+/// Aim: other machines can read nothing without a token of the file, which may change. Method:
+/// every path, from two addresses, with valid and invalid tokens in every form.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_from_elsewhere_need_a_token_of_the_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,14 +136,14 @@ async fn clients_from_elsewhere_need_a_token_of_the_file() {
     let (_, said) = bridge.get("/readyz").await;
     assert!(said.contains("http.token_file") && said.contains(file.to_str().unwrap()), "{said}");
     let (_, log) = bridge.stop().await;
-    assert!(log.contains("its token is not valid") && !log.contains("-token\""), "{log}");
+    assert!(log.contains("invalid token") && !log.contains("-token\""), "{log}");
     for secret in ["first-token", "second-token", "third-token", "first-toke"] {
         assert!(!log.contains(secret), "{log}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_file_the_refusal_says_what_to_set() {
+async fn without_a_token_file_the_refusal_names_the_key() {
     let (bridge, _held) = started("anonymous_from = []").await;
     for header in [String::new(), bearer("anything")] {
         let answer = ask(HOME, bridge.http_port, "/", &header).await;
@@ -155,7 +155,7 @@ async fn without_a_token_file_the_refusal_says_what_to_set() {
     assert!(health(&bridge));
 }
 
-/// Aim: Prometheus and probes need no login, and get nothing else.
+/// Aim: Prometheus and probes need no login, and can read nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_listener_has_metrics_and_health_only() {
     let second = free_port();
@@ -239,7 +239,7 @@ async fn certificates_are_read_when_they_come_and_when_they_change() {
     _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "no answer without TLS");
 
-    // The bridge may read the two between the writes; it keeps the old pair then.
+    // The bridge may read between the two writes; then it keeps the old pair.
     second_ca.write(dir.path(), "web", certificate());
     answers_https(&bridge, &second_ca.file()).await;
     assert!(https(&bridge, &first.file(), "/readyz").await.is_err());

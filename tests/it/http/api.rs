@@ -11,7 +11,7 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{LOOK_EVERY, patiently, simulator};
 
-/// A site of one gateway with three doors, whose names are what people may write.
+/// A site of one gateway with three doors, with unusual names.
 struct Site {
     bridge: Bridge,
     gateway: Simulator,
@@ -40,7 +40,7 @@ impl Site {
         Answer::of(&self.bridge, "GET", &format!("/api/v1/{path}"), headers).await
     }
 
-    /// A JSON answer that has to be there.
+    /// A successful JSON answer.
     async fn json(&self, path: &str) -> Value {
         let answer = self.ask(path, "").await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -48,7 +48,7 @@ impl Site {
         serde_json::from_str(&answer.body).unwrap()
     }
 
-    /// A device loses its connection and comes back, which is recorded.
+    /// A device loses its connection and reconnects, which is recorded.
     async fn make_events(&self, id: u32) {
         self.gateway.control().apply_fault(&Fault::Drop { devices: id.into() });
         patiently("the device is back, as recorded", async {
@@ -161,7 +161,7 @@ async fn bridge_gateways_and_devices_are_as_published() {
     }
     assert_eq!(read, expected, "each device is on one page");
 
-    // Dates are read in the zone that is asked for, and the answer is not for other origins.
+    // Dates are in the requested zone, and the answer is not for other origins.
     let answer = site.ask("devices", "Origin: https://evil.example\r\n").await;
     assert!(!answer.head.to_lowercase().contains("access-control"), "{answer:?}");
 }
@@ -249,7 +249,7 @@ async fn csv_is_for_spreadsheets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_a_problem_that_names_its_parameter() {
+async fn a_wrong_parameter_is_a_problem_that_names_it() {
     let site = Site::start().await;
     for (path, status, parameter) in [
         ("devices?limit=0", 400, json!("limit")),

@@ -1,4 +1,4 @@
-//! Clients of the web server that do not behave, and a stop amid those that do.
+//! Misbehaving clients of the web server, and a stop while others are connected.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -20,15 +20,15 @@ fn limit_handles(bridge: &Bridge, count: u32) {
     assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
 }
 
-/// A connection that has begun to ask.
+/// A connection that has started a request.
 async fn half_asked(bridge: &Bridge) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
-    // One that is refused may be closed before it says a word.
+    // A refused connection may be closed before it sends anything.
     _ = stream.write_all(b"GET /hea").await;
     stream
 }
 
-/// What comes until the other side has closed, however it does.
+/// The received bytes until the other side closes or resets.
 async fn to_the_end(mut stream: TcpStream) -> String {
     let mut all = Vec::new();
     // A reset is an end too.
@@ -37,7 +37,7 @@ async fn to_the_end(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
+async fn clients_without_requests_do_not_affect_gateways() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(1).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
@@ -52,8 +52,8 @@ async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
     assert!(before > 0);
     gateway.control().apply_fault(&Fault::CutConnections);
     let links = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
-    // Those who never ask are let go, and others have a turn.
-    let ended = patiently("the idle are let go", async {
+    // Connections without a request are closed, and others are served.
+    let ended = patiently("idle connections are closed", async {
         let mut ended = Vec::new();
         for stream in idle {
             ended.push(to_the_end(stream).await);
@@ -69,7 +69,7 @@ async fn clients_that_never_ask_cost_the_bridge_no_gateway() {
     assert!(watcher.find(|seen| lost(&seen.topic)).is_none(), "{}", bridge.log());
 }
 
-/// A connection that has asked for much and reads nothing of it.
+/// A connection that has requested much and reads nothing.
 async fn never_reading(bridge: &Bridge) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -80,8 +80,8 @@ async fn never_reading(bridge: &Bridge) -> TcpStream {
     stream
 }
 
-/// Aim: who reads slowly gets it whole. Method: each scrape within the 10 s that it may take, at
-/// 100 kB a second through a small window, for longer than one may take nothing.
+/// Aim: a slow reader gets the whole answer. Method: each scrape within its 10 s, at
+/// 100 kB a second through a small window, for longer than a client may read nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_slowly_gets_all_of_it() {
     let broker = Mosquitto::start("").await;
@@ -89,9 +89,9 @@ async fn a_client_that_reads_slowly_gets_all_of_it() {
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
     bridge.is_ready().await;
     let mut stream = never_reading(&bridge).await;
-    let (mut read, begun) = (0, Instant::now());
+    let (mut read, started) = (0, Instant::now());
     let mut some = vec![0; 10_000];
-    while begun.elapsed() < Duration::from_secs(15) {
+    while started.elapsed() < Duration::from_secs(15) {
         stream.read_exact(&mut some).await.expect("it is served as long as it reads");
         read += some.len();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,7 +99,7 @@ async fn a_client_that_reads_slowly_gets_all_of_it() {
     assert!(read > 256 << 10, "more than the kernel holds: {read}");
 }
 
-/// Whether somebody else has a turn.
+/// Whether another client is served.
 async fn is_served(bridge: &Bridge) -> bool {
     let mut stream = TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap();
     let request = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -107,10 +107,10 @@ async fn is_served(bridge: &Bridge) -> bool {
     to_the_end(stream).await.starts_with("HTTP/1.1 200")
 }
 
-/// Aim: those who ask and never read cannot keep others out. Method: as
-/// many as the server takes at once, each with more asked for than the kernel holds for it.
+/// Aim: clients that never read their answers cannot exclude others. Method: as
+/// many as the server accepts at once, each with larger answers than the kernel buffers.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_never_read_are_let_go() {
+async fn clients_that_never_read_are_disconnected() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(450).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
@@ -149,7 +149,8 @@ async fn a_head_half_sent_and_an_idle_connection_are_closed_in_time() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
 }
 
-/// Aim: a stop never cuts an answer off. Many scrape without a pause while the bridge is stopped.
+/// Aim: a stop never truncates an answer. Many clients scrape continuously while the bridge is
+/// stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_while_shutting_down_is_whole_or_refused() {
     let broker = Mosquitto::start("").await;
@@ -164,7 +165,7 @@ async fn a_scrape_while_shutting_down_is_whole_or_refused() {
         scrapes.spawn(async move {
             let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
             while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
-                // One that was not accepted any more is refused as well.
+                // A connection that is no longer accepted is refused as well.
                 if stream.write_all(request).await.is_err() {
                     return;
                 }
@@ -192,7 +193,7 @@ async fn a_scrape_while_shutting_down_is_whole_or_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_without_file_handles_says_that_and_comes_back_with_them() {
+async fn a_process_without_file_handles_reports_it_and_recovers() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(1).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();

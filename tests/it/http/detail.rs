@@ -1,4 +1,4 @@
-//! The pages of one gateway and of one device, as a client without script sees them.
+//! The pages of one gateway and of one device, for a client without script.
 
 use gsdk2mqtt::simulator::Fault;
 

@@ -1,4 +1,4 @@
-//! The stream of events: live, resumed, bounded, and indifferent to clients that do not read.
+//! The stream of events: live, resumed, bounded, and not affected by clients that do not read.
 
 use gsdk2mqtt::simulator::{Fault, Simulator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,7 +95,7 @@ async fn events_are_sent_as_they_are_recorded_and_a_client_resumes_where_it_was(
     let wrong = Stream::open(&bridge, "", "Last-Event-ID: x\r\n").await;
     assert_eq!(wrong.status(), "400");
     assert!(other.ids().is_empty(), "{}", other.read);
-    // A comment, though nothing happens.
+    // A comment although there is no event.
     let before = other.read.len();
     patiently("a comment", async {
         while !other.read[before..].contains("\n:") && !other.read[before..].contains(":\n") {

@@ -32,8 +32,8 @@ async fn started(hosts: &str) -> (Bridge, impl Sized) {
     (bridge, (broker, gateway))
 }
 
-/// Aim: DNS rebinding gives a web page nothing. Method: every path and method, with names that a
-/// stranger can own, and with those that only the machine or its network can have.
+/// Aim: a web page reads nothing by DNS rebinding. Method: every path and method, with names that a
+/// web page can own, and with those that only the machine or its network can have.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_addresses_local_names_and_configured_hosts_are_answered() {
     let (bridge, _held) = started("hosts = [\"doors.example.com\"]").await;
@@ -68,20 +68,20 @@ async fn only_addresses_local_names_and_configured_hosts_are_answered() {
     let said = answer(&bridge, &format!("GET / HTTP/1.1|Host: bridge.corp.example|{close}")).await;
     assert!(said.contains("http.hosts") && said.contains("bridge.corp.example"), "{said}");
     for request in [
-        // Each name counts where there are several.
+        // If there are several, each name is checked.
         "GET / HTTP/1.1|Host: localhost|Host: evil.example|Connection: close",
         "GET http://evil.example/ HTTP/1.1|Host: localhost|Connection: close",
         "GET / HTTP/1.1|Host: localhost@evil.example|Connection: close",
         "GET / HTTP/1.1|Host: a b|Connection: close",
         "GET / HTTP/1.0|Host: evil.example",
-        // Only a proxy can say this, and a page's script can say it too.
+        // A proxy sets this header, but a page's script can set it, too.
         "GET / HTTP/1.1|Host: evil.example|X-Forwarded-Host: localhost|Connection: close",
     ] {
         assert_eq!(status(&bridge, request).await, 421, "{request}");
     }
-    // Every browser sends a Host, so that a client without one is none.
+    // Every browser sends a Host, so a client without one is no browser.
     assert_eq!(status(&bridge, "GET /metrics HTTP/1.0").await, 200);
-    // A liveness probe learns nothing, and must not restart a bridge for its name.
+    // A liveness probe reads no data, and must not restart a bridge because of its name.
     let probe = format!("GET /healthz HTTP/1.1|Host: lb.corp.example|{close}");
     assert_eq!(status(&bridge, &probe).await, 200);
 }

@@ -1,4 +1,4 @@
-//! The status page as an HTTP client without script sees it; `make test-page` looks with a browser.
+//! The status page for an HTTP client without script; `make test-page` tests it in a browser.
 
 mod access;
 mod api;
@@ -62,7 +62,7 @@ impl Watching {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_reports_who_is_down_first_and_is_live() {
+async fn the_page_lists_disconnected_doors_first_and_is_live() {
     let broker = Mosquitto::start("").await;
     let gateway = simulator(4).await;
     let control = gateway.control();

@@ -21,7 +21,7 @@ async fn started(devices: usize) -> (Bridge, impl Sized) {
     (bridge, (broker, gateway))
 }
 
-/// A connection with a small window that has asked for this.
+/// A connection with a small window that has sent this request.
 async fn asking(bridge: &Bridge, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -80,10 +80,10 @@ async fn scrapes_that_are_not_read_are_two_at_most_and_small() {
 }
 
 /// Aim: a scrape that takes longer than 10 s is broken off, and cannot be taken for a whole one.
-/// Method: it is read so slowly that it is never waited for; HTTP/1.0 knows the end of an answer by
+/// Method: it is read so slowly that it is never waited for; in HTTP/1.0 the end of an answer is
 /// the end of its connection alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scrape_that_is_broken_off_ends_in_a_reset() {
+async fn an_aborted_scrape_ends_in_a_reset() {
     let (bridge, _held) = started(2_000).await;
     for request in [SCRAPE, SCRAPE_11] {
         let mut stream = asking(&bridge, request).await;
@@ -94,14 +94,14 @@ async fn a_scrape_that_is_broken_off_ends_in_a_reset() {
                 Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(error) => break error,
             }
-            assert!(began.elapsed() < SCRAPE_ENDS + SCRAPE_ENDS, "it is read for ever");
+            assert!(began.elapsed() < SCRAPE_ENDS + SCRAPE_ENDS, "it is read without end");
         };
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         assert!(began.elapsed() > Duration::from_secs(8), "{:?}", began.elapsed());
     }
 }
 
-/// Aim: an answer whose end only the closed connection tells is closed each time.
+/// Aim: an answer whose only end is the closed connection is closed each time.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scrape_in_http_1_0_ends_and_is_whole() {
     let (bridge, _held) = started(20).await;
@@ -130,7 +130,7 @@ fn unzipped(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_compressed_for_those_who_ask_and_for_no_other() {
+async fn answers_are_compressed_only_for_clients_that_request_it() {
     let (bridge, _held) = started(450).await;
     let with = |path: &str, accept: &str| {
         format!("GET {path} HTTP/1.0|Host: localhost|Accept-Encoding: {accept}||")

@@ -90,18 +90,18 @@ async fn a_device_gateway_as_a_master_and_the_reverse_are_explained() {
         master.file("tenant.crt").display().to_string(),
         master.file("tenant.key").display().to_string(),
     );
-    let told = check(&as_master);
+    let reported = check(&as_master);
     assert!(
-        told.contains("is no master gateway") && told.contains("masters.campus.address"),
-        "{told}"
+        reported.contains("is no master gateway") && reported.contains("masters.campus.address"),
+        "{reported}"
     );
     let as_gateway = format!(
         "[gateways.campus]\naddress = \"{}\"\nca_file = {:?}\n",
         master.simulator.address(),
         master.file("ca.crt").display().to_string(),
     );
-    let told = check(&as_gateway);
-    assert!(told.contains("describe the master gateway under [masters.NAME]"), "{told}");
+    let reported = check(&as_gateway);
+    assert!(reported.contains("describe the master gateway under [masters.NAME]"), "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,16 +110,16 @@ async fn check_connect_reports_each_gateway_of_a_master() {
     master.link("b", false, false);
     let gateways = ["a", "b", "nowhere"].map(|id| behind(&format!("g_{id}"), "campus", id, ""));
     let lines = format!("{}{}", master.table("campus", ""), gateways.concat());
-    let told = check(&lines);
+    let reported = check(&lines);
     for part in [
         "ok    master campus: accepts the login",
         "it has 3 gateways of this tenant, 2 of them connected",
-        "1 gateway are not taken: \"c\"",
+        "1 gateway are not used: \"c\"",
         "gateway g_a: answers through master campus; its list holds 2 devices",
         "warn  gateway g_b: master campus has no connection",
         "fail  gateway g_nowhere: master campus lists no gateway \"nowhere\"",
     ] {
-        assert!(told.contains(part), "{part} in\n{told}");
+        assert!(reported.contains(part), "{part} in\n{reported}");
     }
     let campus = Campus::with(master, "", "").await;
     campus.see_state("campus_a", "online").await;

@@ -28,7 +28,7 @@ async fn a_device_that_moves_ends_at_the_old_gateway_and_begins_at_the_new_one()
     })));
     campus.master.fault(&Fault::Manage);
     let state = campus.see(&new, "connected", |state| state["connected"] == true).await;
-    assert_eq!(state["seq"], 0, "it begins anew: {state}");
+    assert_eq!(state["seq"], 0, "it is a new device: {state}");
     let event = format!("gsdk/south/{device}/event/disconnected");
     campus.see(&event, "the last event", |_| true).await;
     campus.see_cleared(&old).await;

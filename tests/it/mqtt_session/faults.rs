@@ -1,4 +1,4 @@
-//! Brokers that refuse, freeze, or are not what the URL says.
+//! Brokers that refuse, freeze, or are not at the URL.
 
 use std::time::{Duration, Instant};
 
@@ -60,12 +60,12 @@ async fn a_broker_that_acknowledges_nothing_is_noticed_and_served_again_when_it_
         let keep_alive = Duration::from_secs(1);
         let mut session = spawn(Settings { keep_alive, ..settings(proxy.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
-        proxy.turn(Mode { withholds_acks: true, ..Mode::default() });
+        proxy.set_mode(Mode { withholds_acks: true, ..Mode::default() });
         connection.publish(5, publish("t/a", "x")).unwrap();
         let (reason, taken_over, _) = disconnected(&mut session).await;
         assert!(reason.contains("has acknowledged nothing for 1 s"), "{reason}");
         assert!(!taken_over);
-        proxy.turn(Mode::default());
+        proxy.set_mode(Mode::default());
         let mut connection = connected(&mut session).await.connection;
         connection.publish(6, publish("t/a", "x")).unwrap();
         assert_eq!(acked(&mut session, 6).await, Ok(()));
@@ -99,7 +99,7 @@ async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_password_says_which_keys_to_check_and_does_not_show_it() {
+async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
     let broker = Mosquitto::start("allow_anonymous false").await;
     for protocol in [Protocol::V5, Protocol::V311] {
         let mut session = spawn(Settings {
@@ -128,7 +128,7 @@ async fn an_unknown_host_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_swallows_packets_leaves_time_for_the_next_one_of_its_name() {
+async fn an_address_that_drops_packets_leaves_time_for_the_next_one_of_its_name() {
     let (broker, hole) = (Mosquitto::start("").await, BlackHole::open().await);
     name_host("two-brokers.test", vec![hole.address, ([127, 0, 0, 1], broker.port).into()]);
     let mut settings = settings(1883, Protocol::V5);
@@ -140,7 +140,7 @@ async fn an_address_that_swallows_packets_leaves_time_for_the_next_one_of_its_na
     assert!(started.elapsed() < deadline, "the first address used up {:?}", started.elapsed());
 }
 
-/// A broker that accepts whoever comes and says right away that the session was taken over.
+/// A broker that accepts every connection and reports at once that the session was taken over.
 async fn taking_over() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -165,12 +165,12 @@ async fn a_session_taken_over_is_reported_and_tried_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clients_of_one_id_are_suspected_where_the_broker_does_not_say() {
+async fn two_clients_of_one_id_are_suspected_if_the_broker_gives_no_reason() {
     let broker = Mosquitto::start("").await;
     let mut first = spawn(settings(broker.port, Protocol::V5));
     let _first = connected(&mut first).await;
     let mut second = spawn(settings(broker.port, Protocol::V5));
-    let told = |mut session: Session| async move {
+    let reported = |mut session: Session| async move {
         loop {
             let (reason, _, _) = disconnected(&mut session).await;
             if reason.contains("same client ID") {
@@ -180,8 +180,8 @@ async fn two_clients_of_one_id_are_suspected_where_the_broker_does_not_say() {
     };
     let _second = connected(&mut second).await;
     let reason = tokio::select! {
-        reason = told(first) => reason,
-        reason = told(second) => reason,
+        reason = reported(first) => reason,
+        reason = reported(second) => reason,
     };
     assert!(reason.contains("another program uses the same client ID"), "{reason}");
 }
@@ -210,7 +210,7 @@ async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_would_end_the_connection_over_is_not_sent() {
+async fn messages_over_which_the_broker_would_close_are_not_sent() {
     let broker = Mosquitto::start("max_packet_size 1000").await;
     let mut session = spawn(settings(broker.port, Protocol::V5));
     let mut connection = connected(&mut session).await.connection;
@@ -222,7 +222,7 @@ async fn what_the_broker_would_end_the_connection_over_is_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_without_retained_messages_is_reported_what_to_allow() {
+async fn a_broker_without_retained_messages_is_reported_with_the_remedy() {
     let broker = Mosquitto::start("retain_available false").await;
     let reason = unreachable(&mut spawn(settings(broker.port, Protocol::V5))).await;
     assert!(reason.contains("it keeps no retained messages"), "{reason}");

@@ -17,7 +17,7 @@ const KILLS: usize = 10;
 /// Acknowledgements between two kills.
 const ACKS_PER_LIFE: usize = 1000;
 
-/// An outbox as the bridge has one: an event goes out again until it is acknowledged, and the next
+/// An outbox as the bridge has one: an event is sent again until it is acknowledged, and the next
 /// of its device only then.
 struct Outbox {
     ready: VecDeque<(u32, u32)>,
@@ -81,7 +81,7 @@ async fn kill_under_load(protocol: Protocol) {
     let mut connection: Option<Connection> = None;
     let (mut lives, mut goal) = (1, ACKS_PER_LIFE);
     while !(outbox.draining && outbox.is_empty()) {
-        let event = patiently("an event", session.next()).await.expect("the session goes on");
+        let event = patiently("an event", session.next()).await.expect("the session continues");
         match event {
             Event::Connected(connected) => {
                 let back = subscriber.subscriptions.wait_for(|n| *n >= lives);

@@ -1,4 +1,4 @@
-//! Brokers that answer with what the MQTT library does not expect.
+//! Brokers whose answers the MQTT library does not accept.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
 
 /// Pings and other acknowledgements go on, so that the connection looks alive.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_alone_is_not_acknowledged_is_noticed() {
+async fn a_single_message_without_acknowledgement_is_detected() {
     let broker = ScriptedBroker::start("").await;
     broker.on_publish(|published| match published.topic.as_str() {
         "t/lost" => Reply::Withhold,
@@ -123,7 +123,7 @@ async fn a_longer_server_keep_alive_does_not_end_an_idle_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connack_with_properties_that_were_not_asked_for_is_accepted() {
+async fn a_connack_with_unrequested_properties_is_accepted() {
     let broker = ScriptedBroker::start("").await;
     // Assigned Client Identifier "a" and Response Information "r/".
     let properties = b"\x12\x00\x01a\x1a\x00\x02r/";
@@ -154,14 +154,14 @@ async fn a_connection_that_is_given_up_leaves_the_last_will_to_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_names_the_code_and_the_brokers_own_words() {
+async fn a_refused_connection_reports_the_code_and_the_brokers_reason() {
     let broker = ScriptedBroker::start("").await;
     let cases = [
         (0x97, "refused the connection (quota_exceeded (0x97): \"no more\")"),
         (0xFF, "refused the connection (unlisted (0xFF): \"no more\")"),
         (0x87, "refused the user name or password: \"no more\"; check mqtt.username"),
         (0x85, "refused the client ID \"gsdk2mqtt_test\": \"no more\"; set another"),
-        (0x01, "does not speak MQTT 5; set mqtt.protocol = \"3.1.1\""),
+        (0x01, "does not support MQTT 5; set mqtt.protocol = \"3.1.1\""),
         (0x9A, "keeps no retained messages"),
     ];
     for (code, expected) in cases {
@@ -177,10 +177,10 @@ async fn a_refused_connection_names_the_code_and_the_brokers_own_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_of_3_1_1_names_what_to_change() {
+async fn a_refused_connection_of_3_1_1_reports_the_remedy() {
     let broker = ScriptedBroker::start("").await;
     let cases = [
-        (1, "does not speak MQTT 3.1.1; set mqtt.protocol = \"5\""),
+        (1, "does not support MQTT 3.1.1; set mqtt.protocol = \"5\""),
         (2, "mosquitto: max_keepalive"),
         (3, "refused the connection (server_unavailable (0x03))"),
         (5, "refused the user name or password; check mqtt.username"),

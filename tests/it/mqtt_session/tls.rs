@@ -1,4 +1,4 @@
-//! TLS to a real mosquitto: what works, and every mistake in its own words.
+//! TLS to a real mosquitto: valid settings, and a message for every mistake.
 
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Event, Protocol, Settings};
@@ -96,7 +96,7 @@ async fn tls_and_plain_mixed_up_are_reported() {
 }
 
 #[tokio::test]
-async fn a_broker_that_wants_our_certificate_gets_it_or_is_reported() {
+async fn a_broker_that_requires_our_certificate_receives_it_or_is_reported() {
     let ca = Ca::new();
     let extra = "require_certificate true";
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), extra).await;

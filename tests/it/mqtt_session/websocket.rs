@@ -47,7 +47,7 @@ fn secure(settings: Settings, ca: &Ca) -> Settings {
     Settings { host: "localhost".to_owned(), tls, ..settings }
 }
 
-/// A message goes to the broker and comes back.
+/// A message is sent to the broker and received again.
 async fn is_used(settings: Settings) {
     let mut session = spawn(settings);
     let mut connection = connected(&mut session).await.connection;
@@ -57,7 +57,7 @@ async fn is_used(settings: Settings) {
     let text = "x".repeat(300_000);
     connection.publish(1, publish("t/a", &text)).unwrap();
     let got = message(&mut session).await.payload;
-    assert!(got == text.as_bytes(), "{} bytes came back", got.len());
+    assert!(got == text.as_bytes(), "{} bytes received", got.len());
     connection.publish(2, Publish { retain: true, ..publish("t/b", "x") }).unwrap();
     assert_eq!(acked(&mut session, 2).await, Ok(()));
     connection.disconnect();
@@ -86,7 +86,7 @@ async fn a_broker_is_used_over_websocket_plain_and_with_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_over_websocket_comes_back_after_a_kill_and_has_its_will() {
+async fn a_session_over_websocket_reconnects_after_a_kill_and_has_its_last_will() {
     let (mut broker, port) = broker(None).await;
     let mut session = spawn(over(port, "/mqtt", Protocol::V5));
     let _first = connected(&mut session).await.connection;
@@ -100,14 +100,14 @@ async fn a_session_over_websocket_comes_back_after_a_kill_and_has_its_will() {
     watcher.see_text("t/bridge/state", "offline").await;
 }
 
-/// What a TLS server demands of the handshake.
+/// The requirements of a TLS server.
 struct Demands {
     alpn: &'static [u8],
     name: &'static str,
 }
 
-/// A TLS server before a broker, as of a cloud: it carries only who offers its protocol and names
-/// the host.
+/// A TLS server in front of a broker, as of a cloud: it accepts only clients that offer its
+/// protocol and name the host.
 async fn front(ca: &Ca, broker: u16, demands: Demands) -> u16 {
     let mut tls = ca.for_names(&["localhost"]).tls_of(&TLS13);
     tls.alpn_protocols = vec![demands.alpn.to_vec()];
@@ -174,7 +174,7 @@ async fn answering(answer: &'static str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_websocket_of_mqtt_is_reported_with_the_remedy() {
+async fn an_address_without_mqtt_over_websocket_is_reported_with_the_remedy() {
     let (plain, _) = broker(None).await;
     let ca = Ca::new();
     let (_secure, with_tls) = broker(Some(&ca)).await;
@@ -185,7 +185,7 @@ async fn what_is_no_websocket_of_mqtt_is_reported_with_the_remedy() {
         (answering("HTTP/1.0 404 Not Found\r\n\r\n").await, "plain HTTP"),
         (answering(accepted).await, "plain HTTP"),
         (plain.port, "mqtt:// if it is a port without WebSocket"),
-        (with_tls, "wss:// if it speaks TLS"),
+        (with_tls, "wss:// if it uses TLS"),
     ] {
         let settings = over(port, "/mqtt", Protocol::V5);
         let limits =

@@ -1,4 +1,4 @@
-//! The watchdog and `/healthz` follow the event loop, and nothing else.
+//! The watchdog and `/healthz` depend on the event loop only.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::harness::{LOOK_EVERY, eventually, patiently, simulator};
 
 /// Three pings in this time.
 const WATCHDOG_USEC: &str = "300000";
-/// Longer than the bridge's loop may take before it counts as stuck.
+/// Longer than the age at which the bridge's loop counts as hanging.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// A `write` to a file below a folder `state` that waits as long as there is a file `DISK_HANGS`.
@@ -58,7 +58,7 @@ fn library(dir: &Path) -> String {
     library.display().to_string()
 }
 
-/// One request on a connection of its own; what comes until it is closed.
+/// One request on a separate connection; returns the received bytes.
 async fn asked(bridge: &Bridge, request: &str) -> String {
     use tokio::io::AsyncWriteExt;
     let mut answer = Vec::new();
@@ -70,11 +70,11 @@ async fn asked(bridge: &Bridge, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Aim: connections that are held open starve neither systemd's watchdog nor a liveness probe.
-/// Method: more connections than the server takes, opened again as they are closed, for several
-/// times the watchdog's period; some of them ask nothing, the newest ask half a request.
+/// Aim: open connections block neither systemd's watchdog nor a liveness probe.
+/// Method: more connections than the server accepts, opened again when they are closed, for several
+/// times the watchdog's period; some send nothing, the newest send half a request.
 #[tokio::test(flavor = "multi_thread")]
-async fn held_connections_stop_neither_the_watchdog_nor_healthz() {
+async fn open_connections_stop_neither_the_watchdog_nor_healthz() {
     let dir = tempfile::tempdir().unwrap();
     let manager = Manager::bind(&dir.path().join("notify"));
     let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
@@ -121,9 +121,9 @@ async fn held_connections_stop_neither_the_watchdog_nor_healthz() {
 }
 
 /// Aim: a loop that hangs is reported by `/healthz` and ends the watchdog's pings, and one that
-/// runs again is alive at once. Method: the loop's own write to the store waits.
+/// runs again counts as running at once. Method: the loop's own write to the store waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_hangs_gets_no_watchdog_ping_and_healthz_says_so() {
+async fn a_loop_that_hangs_gets_no_watchdog_ping_and_healthz_reports_it() {
     let dir = tempfile::tempdir().unwrap();
     let manager = Manager::bind(&dir.path().join("notify"));
     let hangs = dir.path().join("hangs");
@@ -157,5 +157,5 @@ async fn a_loop_that_hangs_gets_no_watchdog_ping_and_healthz_says_so() {
     std::fs::remove_file(&hangs).unwrap();
     manager.sees("WATCHDOG=1").await;
     assert_eq!(bridge.get("/healthz").await.0, 200);
-    eventually("the log says so", || bridge.log().contains("ERROR").then_some(())).await;
+    eventually("the log reports it", || bridge.log().contains("ERROR").then_some(())).await;
 }

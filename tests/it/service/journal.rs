@@ -1,4 +1,4 @@
-//! What the log looks like in a terminal, a file and systemd's journal.
+//! The log in a terminal, a file and systemd's journal.
 
 use std::fs::File;
 use std::os::linux::fs::MetadataExt;
@@ -11,11 +11,11 @@ use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{eventually, simulator};
 
-/// A line of somebody else's making, colours, a backspace, C1 and a right-to-left override.
+/// A forged line, colours, a backspace, C1 and a right-to-left override.
 const HOSTILE: &str = "no\n2026-11-28T10:00:00.000000Z  INFO all is well\r\x1b[2J\x1b]0;x\x07\
                        \u{8}\u{9b}31m\u{202e}\u{2028}end";
 
-/// A bridge whose gateway says this in each refusal.
+/// A bridge whose gateway sends this text in each refusal.
 async fn refused(environment: &[(&str, &str)], log: Option<&str>) -> (Bridge, impl Sized) {
     let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
     for call in ["SubscribeStatus", "GetDeviceList"] {
@@ -126,7 +126,7 @@ async fn another_journals_stream_changes_nothing() {
 
 /// A configuration that cannot be used is an error in the journal, each line of it.
 #[test]
-fn what_ends_the_start_has_the_priority_of_an_error_on_each_line() {
+fn a_failed_start_has_the_priority_of_an_error_on_each_line() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     std::fs::write(dir.path().join("config.toml"), "colour = 1\n[mqtt]\nsound = 2\n").unwrap();

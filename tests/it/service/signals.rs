@@ -80,7 +80,7 @@ async fn a_terminal_that_closes_ends_the_demo_and_leaves_no_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hangup_that_was_ignored_at_the_start_stays_ignored() {
+async fn hangup_that_was_ignored_at_the_start_remains_ignored() {
     let http = free_port();
     let (mut demo, folder) = demo("trap '' HUP; exec", http);
     crate::harness::bridge::get(http, "/healthz").await;

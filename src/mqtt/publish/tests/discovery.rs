@@ -35,7 +35,7 @@ fn topics(messages: &[(i64, String)]) -> Vec<&str> {
 }
 
 #[test]
-fn it_waits_until_what_the_broker_retains_is_read_but_not_for_ever() {
+fn it_waits_until_retained_messages_are_read_with_a_deadline() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
     assert!(setup.publisher.is_online());
     assert_eq!(discovered(&mut setup, 9), []);
@@ -67,7 +67,7 @@ fn it_is_paced_and_children_wait_for_their_parents() {
 }
 
 #[test]
-fn what_the_broker_retains_is_not_published_again_and_what_no_longer_exists_is_removed() {
+fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let mut first = setup(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]);
     first.publisher.content().discovery_mut().retained_read();
     let mut retained = Vec::new();

@@ -1,4 +1,4 @@
-//! Tests of the gateway's state machine, by the wire's section 3.
+//! Tests of the gateway's state machine.
 
 use std::net::Ipv4Addr;
 
@@ -123,7 +123,7 @@ fn an_asynchronous_connection_comes_back_after_the_interval() {
 }
 
 #[test]
-fn an_absent_device_is_tried_for_ever() {
+fn an_absent_device_is_tried_without_end() {
     let mut gateway = gateway();
     gateway.add_async(0, &[info(99, false), info(98, true)]).unwrap();
     let mut nowhere = info(97, false);
@@ -159,7 +159,7 @@ fn deleting_disconnects_first() {
 }
 
 #[test]
-fn devices_that_dial_in_are_pending_until_the_filter_lets_them_in() {
+fn devices_that_dial_are_pending_until_the_filter_accepts_them() {
     let mut gateway = gateway();
     let changes = reported(&mut gateway, 2_000);
     assert!(changes.contains(&(DIALLER, 0x101)) && changes.contains(&(SECURE_DIALLER, 0x201)));
@@ -221,7 +221,7 @@ fn ssl_has_to_match_after_it_was_changed() {
 }
 
 #[test]
-fn a_dead_device_is_noticed_within_the_keep_alive() {
+fn a_dead_device_is_detected_within_the_keep_alive() {
     let mut gateway = gateway();
     connect(&mut gateway, 0, PLAIN, false).unwrap();
     assert!(gateway.connections_mut().power(10_000, PLAIN, false));
@@ -247,7 +247,7 @@ fn a_short_loss_of_the_device_network_is_survived() {
 }
 
 #[test]
-fn a_restart_forgets_what_clients_gave() {
+fn a_restart_loses_what_clients_added() {
     let mut gateway = gateway();
     gateway.manage_all(0);
     reported(&mut gateway, 10_000);

@@ -1,4 +1,4 @@
-//! Observations that wait to be written, bounded.
+//! The bounded queue of observations that wait to be written.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! One gateway of the tracker: its devices, and the rows of both that are open.
+//! One gateway of the tracker: its devices, and the open rows of both.
 
 use std::collections::BTreeMap;
 
@@ -201,7 +201,7 @@ impl Device {
         })
     }
 
-    /// Ends the open row and begins the wanted one; returns the newest time that it has written.
+    /// Ends the open row and begins the requested one; returns the newest written time.
     fn update(
         &mut self,
         gateway: &GatewayName,

@@ -12,7 +12,7 @@ use crate::store::history::error::Error;
 
 /// How long reading waits while the database is created or recovered.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long after the last proven instant a running bridge is believed: it writes that every 30 s.
+/// How long after the last proven instant a bridge counts as running: it writes that every 30 s.
 const RECENT_MS: i64 = 45_000;
 /// The first format with spans.
 const FORMAT_MIN: i64 = 2;
@@ -270,7 +270,7 @@ fn span(row: &Row<'_>, state: fn(&str) -> SpanState) -> rusqlite::Result<Span> {
     Ok(Span { from, to: moment(row, 1)?, state: state(row.get_ref(2)?.as_str()?) })
 }
 
-/// A state of a later version says nothing to this one.
+/// A state of a later version is ignored.
 fn device_state(name: &str) -> SpanState {
     name.parse().unwrap_or(SpanState::Unknown)
 }

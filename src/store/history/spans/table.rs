@@ -1,4 +1,4 @@
-//! The tables of spans: reads what a tracker continues with, writes its rows, removes old ones.
+//! The tables of spans: reads a tracker's initial state, writes its rows, removes old ones.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl<'a> SpanTables<'a> {
         Self { connection, keep }
     }
 
-    /// Lets a tracker continue with what is here.
+    /// Restores a tracker from the tables.
     pub(crate) fn attach(&self, tracker: &mut Tracker) -> Result<(), Error> {
         tracker.attach(read(self.connection)?);
         Ok(())

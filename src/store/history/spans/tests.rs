@@ -1,5 +1,5 @@
-//! Tests of the tracker against the tables: kills, power cuts, clocks that are set, and that the
-//! rows of any sequence of observations neither overlap nor leave a hole.
+//! Tests of the tracker with the tables: kills, power cuts, changes of the clock, and that the rows
+//! of any sequence of observations neither overlap nor have gaps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn a_row_is_an_unbroken_time() {
 }
 
 #[test]
-fn a_restart_closes_what_was_open_at_the_last_proven_instant() {
+fn a_restart_ends_open_rows_at_the_last_proven_instant() {
     let mut fixture = Fixture::new();
     fixture.device(1, SpanState::Connected);
     fixture.device(2, SpanState::Connected);
@@ -336,7 +336,7 @@ fn a_change_behind_a_broken_link_leaves_that_time_unknown() {
 }
 
 #[test]
-fn a_database_that_could_not_be_written_says_so() {
+fn a_database_that_could_not_be_written_has_a_gap() {
     let mut fixture = Fixture::new();
     fixture.device(1, SpanState::Connected);
     fixture.online();
@@ -361,7 +361,7 @@ fn a_database_that_could_not_be_written_says_so() {
 }
 
 #[test]
-fn what_is_too_old_is_removed() {
+fn old_events_are_removed() {
     let mut fixture = Fixture::new();
     fixture.device(1, SpanState::Connected);
     fixture.device(2, SpanState::Absent);
@@ -375,7 +375,7 @@ fn what_is_too_old_is_removed() {
     assert_eq!(kept, [row("since", 10_001, None)]);
     let devices = fixture.rows("SELECT device_id || '', first_seen_at, NULL FROM devices");
     assert_eq!(devices, [row("1", 0, None)]);
-    // A device that comes back after that long is a new one.
+    // A device that is listed again after that time is a new one.
     fixture.device(2, SpanState::Connected);
     fixture.advance(0);
     let devices = fixture.rows("SELECT device_id || '', first_seen_at, NULL FROM devices");
@@ -417,7 +417,7 @@ fn steps() -> impl Strategy<Value = Vec<(Step, i64)>> {
 
 proptest! {
     #[test]
-    fn rows_neither_overlap_nor_leave_a_hole(steps in steps()) {
+    fn rows_neither_overlap_nor_have_gaps(steps in steps()) {
         let mut fixture = Fixture::new();
         for (step, pause_ms) in steps {
             match step {

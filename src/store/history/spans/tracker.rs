@@ -1,7 +1,7 @@
-//! Turns observations into rows: pure, without a database and without a clock.
+//! Converts observations into rows: pure, without a database and without a clock.
 //!
 //! Rows of a device never overlap, and none begins before the newest time that was written, so that
-//! a wall clock that is set back changes nothing of the past.
+//! setting the wall clock back changes no earlier row.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Tracker {
         self.rows.clear();
     }
 
-    /// Up to when the rows say all that there is to say; `None` while there are none.
+    /// Up to when the rows are complete; `None` while there are none.
     pub(crate) const fn proven_at(&self) -> Option<Moment> {
         match self.view {
             View::Observed { .. } | View::Unobserved { from: Some(_), .. } => Some(self.newest),

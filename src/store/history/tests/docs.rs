@@ -66,7 +66,7 @@ fn event(id: u64, at: Moment, number: u32, event_type: &str, connected: bool) ->
 }
 
 #[test]
-fn every_documented_query_gives_what_it_promises() {
+fn every_documented_query_returns_its_result() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     let (night, now) = times(&Connection::open_in_memory().unwrap());

@@ -1,4 +1,4 @@
-//! Tests of queries: pages, filters, limits, gaps, and reading beside the writer.
+//! Tests of queries: pages, filters, limits, gaps, and reading in parallel with the writer.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn record(database: &mut Database, first: u64, devices: impl IntoIterator<Item =
 }
 
 #[test]
-fn an_event_is_as_published_with_what_is_known_of_its_delivery() {
+fn an_event_is_as_published_with_its_delivery() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     record(&mut database, FIRST_ID, [1, 1, 1]);
@@ -114,7 +114,7 @@ fn pages_give_each_event_once_whatever_limits_them() {
 }
 
 #[test]
-fn the_newest_may_come_first_and_pages_end_where_asked() {
+fn the_newest_can_be_first_and_pages_end_at_their_limit() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     // More than a window of blocks.
@@ -216,7 +216,7 @@ fn times_are_found_although_the_clock_was_set_back() {
 }
 
 #[test]
-fn what_retention_has_removed_is_a_gap_for_whoever_asks_for_it() {
+fn events_removed_by_retention_are_a_gap() {
     let fixture = Fixture::new();
     let keep = std::time::Duration::from_secs(3_600);
     let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
@@ -261,7 +261,7 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
 }
 
 #[test]
-fn a_history_that_was_replaced_says_that_the_past_is_missing() {
+fn a_replaced_history_reports_the_missing_past() {
     let fixture = Fixture::new();
     std::fs::write(fixture.path(), "damaged".repeat(200)).unwrap();
     let mut database = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap();

@@ -1,4 +1,4 @@
-//! Property test: in any order of writes, kills and stops, what was written is there.
+//! Property test: after any sequence of writes, kills and stops, all written records are read.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn whatever_happens_what_was_written_is_there(
+    fn written_records_are_read_after_any_sequence(
         ops in prop::collection::vec(op(), 1..120),
         segment_max in 100..2_000u64,
     ) {

@@ -53,7 +53,7 @@ fn a_torn_tail_is_cut_although_the_next_segment_was_created() {
 }
 
 #[test]
-fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
+fn ids_are_never_used_again_after_their_events_were_removed() {
     let dir = killed_in_segments();
     let mut log = with_segments_of(100, continues(dir.path()).0);
     let mut batch = Batch::default();
@@ -67,7 +67,7 @@ fn ids_are_never_used_again_although_their_events_were_cleaned_away() {
 }
 
 #[test]
-fn a_segment_that_the_history_has_not_read_stays() {
+fn a_segment_that_the_history_has_not_read_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = with_segments_of(100, created(dir.path()));
     for number in 1..=9 {
@@ -142,7 +142,7 @@ fn a_store_of_a_build_before_version_2_is_set_aside() {
 }
 
 #[test]
-fn a_directory_that_is_gone_is_a_failed_sync() {
+fn a_removed_directory_is_a_failed_sync() {
     let (dir, _) = killed();
     let (mut log, _) = continues(dir.path());
     std::fs::remove_dir_all(dir.path()).unwrap();
@@ -156,7 +156,7 @@ fn a_directory_that_is_gone_is_a_failed_sync() {
 }
 
 #[test]
-fn a_held_directory_knows_when_another_is_at_its_path() {
+fn a_locked_directory_detects_another_one_at_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let held = StateDir::lock(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Which bridge is asked, and for what.
+//! Which bridge is queried, and for what.
 
 use std::path::PathBuf;
 
@@ -11,21 +11,21 @@ use crate::ids::Moment;
 /// Which bridge is read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceArgs {
-    /// The bridge's web server, as in https://bridge.lan:9925 [default: http.listen of the
+    /// The bridge's web server, such as https://bridge.lan:9925 [default: http.listen of the
     /// configuration, else its state_dir]
     #[arg(long, value_name = "URL", value_parser = url)]
     pub(crate) url: Option<String>,
     /// The file with a token for the web server
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// PEM file of the authorities to trust instead of the system's
+    /// PEM file of the trusted authorities, instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// Which availability is asked for.
+/// Which availability is requested.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct AvailabilityQuery<'a> {
     pub(crate) selected: &'a Selected,
     pub(crate) period: (Moment, Moment),
     pub(crate) zone: &'a TimeZone,
