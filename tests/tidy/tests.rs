@@ -1,4 +1,4 @@
-//! The rules against made-up text: what each has to find, and what it has to accept.
+//! The rules applied to examples: what each has to find, and what it has to accept.
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn arrows_are_seen_in_every_form_of_path() {
 }
 
 #[test]
-fn arrows_that_may_be_are_let_by() {
+fn permitted_dependencies_are_accepted() {
     for (file, text) in [
         ("src/fleet/a.rs", "use crate::ids::DeviceId; use crate::fleet::Status;"),
         ("src/fleet/a.rs", "// crate::mqtt\n/* crate::mqtt */ let s = \"crate::mqtt\";"),
@@ -80,7 +80,7 @@ fn arrows_that_may_be_are_let_by() {
 }
 
 #[test]
-fn the_core_knows_no_runtime() {
+fn the_core_uses_no_runtime() {
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "pub async fn f() {}").len(), 1);
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "use tokio::time;").len(), 1);
     assert_eq!(rules(check_arrows, "src/fleet/a.rs", "// async\nlet asynchronous = 1;"), nothing());

@@ -1,4 +1,4 @@
-//! The shape of types: methods stand with their type, and types with state of their own are small.
+//! The shape of types: methods are in the file of their type, and mutable types are small.
 
 use super::{Finding, assert_tidy, before_tests, code_of, finding, is_test, over};
 
