@@ -7,6 +7,7 @@ import { createServer, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createRequire } from "node:module";
+import { createDeflate } from "node:zlib";
 
 const require = createRequire(join(process.cwd(), "target/tools/page/"));
 const { chromium } = require("playwright-core");
@@ -159,7 +160,7 @@ async function main() {
     }
   }
 
-  await framed(http, browser, devices[2]);
+  await framed(http, browser, devices[2], fault);
 
   // Without script it is whole.
   const plain = await open({ javaScriptEnabled: false }, "?show=down");
@@ -169,9 +170,11 @@ async function main() {
   assert.deepEqual(complaints, []);
 
   // A bridge that stops and starts again, without a reload.
+  const ended = new Promise((resolve) => bridge.on("exit", resolve));
   bridge.kill("SIGTERM");
   const live = page.locator("#live");
   await live.filter({ hasText: /^not live since \d.*: the bridge does not answer$/ }).waitFor();
+  await ended;
   startBridge().stdout.resume();
   await live.filter({ hasText: /^live$/ }).waitFor();
   assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
@@ -185,8 +188,9 @@ async function accessibility(page, where) {
     nodes.map(({ html }) => `${where}: ${id}: ${help}: ${html.slice(0, 200)}`));
 }
 
-// As Home Assistant's ingress shows it: behind a path, in a frame of the same origin. Nobody else may.
-async function framed(http, browser, device) {
+// As Home Assistant's ingress shows it: behind a path, in a frame of the same origin. Nobody else may. It
+// compresses a stream of events, which holds them back.
+async function framed(http, browser, device, fault) {
   const prefix = "/api/hassio_ingress/token/";
   const front = createServer((asked, answer) => {
     if (!asked.url.startsWith(prefix)) {
@@ -196,8 +200,10 @@ async function framed(http, browser, device) {
     }
     const path = asked.url.slice(prefix.length - 1);
     const passed = request({ port: http, path, headers: asked.headers }, (theirs) => {
-      answer.writeHead(theirs.statusCode, theirs.headers);
-      theirs.pipe(answer);
+      const isStream = theirs.headers["content-type"]?.startsWith("text/event-stream");
+      answer.writeHead(theirs.statusCode, { ...theirs.headers, ...(isStream && { "content-encoding": "deflate" }) });
+      (isStream ? theirs.pipe(createDeflate()) : theirs).pipe(answer);
+      answer.flushHeaders();
     });
     passed.on("error", () => answer.destroy());
     answer.on("close", () => passed.destroy());
@@ -210,8 +216,12 @@ async function framed(http, browser, device) {
   const same = await context.newPage();
   await same.goto(`http://127.0.0.1:${port}/`);
   const inner = same.frameLocator("iframe");
-  await inner.locator("#live.on").waitFor({ timeout: PATIENCE_MS });
   await inner.locator(`#d-lobby-${device}.down`).waitFor();
+  await inner.locator("#live.slow", { hasText: "updated every 10 s" }).waitFor({ timeout: PATIENCE_MS });
+  await fault({ do: "power_on", devices: [Number(device)] });
+  await inner.locator(`#d-lobby-${device}.up`).waitFor({ timeout: PATIENCE_MS });
+  await fault({ do: "power_off", devices: [Number(device)] });
+  await inner.locator(`#d-lobby-${device}.down`).waitFor({ timeout: PATIENCE_MS });
   const other = await context.newPage();
   const refused = other.waitForEvent("console", {
     predicate: (message) => /frame-ancestors/.test(message.text()), timeout: PATIENCE_MS,

@@ -3,7 +3,6 @@
 
 // Events are recorded within this time.
 const RECORDED_MS = 2000;
-const RETRY_MS = 5000;
 const root = document.body.dataset.root;
 let waiting = null;
 
@@ -13,6 +12,7 @@ async function refresh() {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   replaceParts(document.querySelector("main"), page.querySelector("main").childNodes);
   showTimes();
+  return true;
 }
 
 function soon() {
@@ -23,17 +23,8 @@ function soon() {
 }
 
 function listen() {
-  const source = new EventSource(`${root}events`);
-  source.addEventListener("hello", () => {
-    showLive(true);
-    refresh();
-  });
+  const source = follow(`${root}events`, listen);
   for (const name of ["overview", "device", "events", "reload"]) source.addEventListener(name, soon);
-  source.onerror = () => {
-    showLive(false);
-    // After a refusal the browser does not connect again by itself.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
-  };
 }
 
 document.addEventListener("click", (event) => {

@@ -70,6 +70,7 @@ async function refresh() {
   }
   showTimes();
   showTitle();
+  return true;
 }
 
 // The number of doors that are down, in front.
@@ -105,16 +106,12 @@ function reload() {
 }
 
 function listen() {
-  const source = new EventSource("events");
+  const source = follow("events", listen);
   const on = (name, then) =>
     source.addEventListener(name, (event) => {
       then(JSON.parse(event.data || "null"));
       showTimes();
     });
-  on("hello", () => {
-    showLive(true);
-    refresh();
-  });
   on("overview", (html) => {
     replaceParts(find("#overview"), parsed(html).childNodes);
     showTitle();
@@ -122,11 +119,6 @@ function listen() {
   on("events", (html) => replaceParts(find("#events"), parsed(html).childNodes));
   on("device", placeRow);
   on("reload", reload);
-  source.onerror = () => {
-    showLive(false);
-    // After a refusal the browser does not connect again by itself.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RELOAD_MS);
-  };
 }
 
 document.documentElement.classList.add("scripted");

@@ -44,5 +44,33 @@ function showLive(isLive) {
   live.className = isLive ? "on" : "off";
 }
 
+// Follows the updates of the service; `listen` begins again.
+function follow(address, listen) {
+  const source = new EventSource(address);
+  let openedAt = 0;
+  source.onopen = () => { openedAt = Date.now(); };
+  source.addEventListener("hello", () => {
+    // It is sent at once. Held back by a proxy, all that follows would be late, too.
+    if (Date.now() - openedAt > 5000) return source.close();
+    showLive(true);
+    refresh();
+  });
+  source.onerror = () => {
+    showLive(false);
+    // After a refusal the browser does not connect again by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+  };
+  return source;
+}
+
+// A proxy may hold updates back, as Home Assistant's ingress does by compressing them. The page is then loaded at
+// intervals, by its own `refresh`.
+setInterval(async () => {
+  const live = document.querySelector("#live");
+  if (live.className === "on" || document.hidden || !(await refresh())) return;
+  if (live.className === "on" || live.className === "slow") return;
+  live.className = "slow";
+  live.textContent = "updated every 10 s";
+}, 10_000);
 showTimes();
 setInterval(showTimes, 1000);
