@@ -317,8 +317,8 @@ impl Bridge {
             }
             (Some(_), None) => Outcome::failed(Failure::invalid(
                 "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway \
-                 is forgotten once it is removed from the configuration or, if its master shows \
-                 it, from there",
+                 is forgotten once it is removed from the configuration, a discovered one once its \
+                 master no longer lists it",
             )),
             (None, Some(_)) => {
                 let message = format!(
