@@ -40,8 +40,9 @@ pub(crate) struct DiscoveryPublisher {
     retained: HashMap<Subject, Option<u64>>,
     scan: Scan,
     shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
-    /// Parents first, as subjects are ordered.
-    due: BTreeSet<Subject>,
+    /// Those that the broker does not retain first (`false`), so that details of one device do not
+    /// delay the appearance of another; then parents first, as subjects are ordered.
+    due: BTreeSet<(bool, Subject)>,
     removals: ClearQueue,
     /// Topics found by the scans of this connection, and removed.
     stale: HashSet<String>,
@@ -106,10 +107,20 @@ impl DiscoveryPublisher {
 
     fn all_due(&mut self, fleet: &Fleet) {
         if self.is_enabled {
-            self.due.insert(Subject::Bridge);
-            self.due.extend(fleet.gateways().map(Subject::Gateway));
-            self.due.extend(self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id)));
+            let gateways = fleet.gateways().map(Subject::Gateway);
+            let devices = self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id));
+            let all: Vec<Subject> = gateways.chain(devices).chain([Subject::Bridge]).collect();
+            all.into_iter().for_each(|subject| self.set_due(subject));
         }
+    }
+
+    fn set_due(&mut self, subject: Subject) {
+        self.due.insert((self.retained.contains_key(&subject), subject));
+    }
+
+    fn unset_due(&mut self, subject: Subject) {
+        self.due.remove(&(false, subject));
+        self.due.remove(&(true, subject));
     }
 
     /// Publishes everything again, whatever the broker retains.
@@ -143,13 +154,13 @@ impl DiscoveryPublisher {
         let shape = Shape::of(state);
         if self.shapes.get(&(gateway, state.device_id)) != Some(&shape) {
             self.shapes.insert((gateway, state.device_id), shape);
-            self.due.insert(Subject::Device(gateway, state.device_id));
+            self.set_due(Subject::Device(gateway, state.device_id));
         }
     }
 
     pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
         if self.is_enabled {
-            self.due.insert(Subject::Gateway(gateway));
+            self.set_due(Subject::Gateway(gateway));
         }
     }
 
@@ -159,7 +170,7 @@ impl DiscoveryPublisher {
 
     /// Removes the discovery of a gateway that is forgotten.
     pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex, entry: &GatewayEntry) {
-        self.due.remove(&Subject::Gateway(gateway));
+        self.unset_due(Subject::Gateway(gateway));
         if self.retained.remove(&Subject::Gateway(gateway)).is_some() {
             self.removals.push(self.discovery.gateway_topic(&entry.name));
         }
@@ -179,7 +190,7 @@ impl DiscoveryPublisher {
     ) {
         let subject = Subject::Device(gateway, device_id);
         self.shapes.remove(&(gateway, device_id));
-        self.due.remove(&subject);
+        self.unset_due(subject);
         if self.retained.remove(&subject).is_some() {
             self.removals.push(self.discovery.device_topic(&entry.name, device_id));
         }
@@ -297,14 +308,14 @@ impl DiscoveryPublisher {
     }
 
     fn next_subject(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        while let Some(&subject) = self.due.first() {
+        while let Some(&(_, subject)) = self.due.first() {
             let generation = generation(subject);
             if self.pacing.generation.is_some_and(|last| last < generation) {
                 self.pacing.generation = None;
                 self.pacing.next_at = now.plus(GENERATION_GAP_MS);
                 return None;
             }
-            self.due.remove(&subject);
+            self.due.pop_first();
             let message = self.discovery.message(view.fleet, view.directory, subject);
             let Some((topic, payload)) = message else { continue };
             let hash = Some(hash(&payload));
@@ -332,7 +343,7 @@ impl DiscoveryPublisher {
     /// Publishes a subject again that was refused.
     pub(crate) fn retry(&mut self, subject: Subject) {
         self.retained.remove(&subject);
-        self.due.insert(subject);
+        self.set_due(subject);
     }
 }
 

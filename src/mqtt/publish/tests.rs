@@ -101,7 +101,17 @@ impl Setup {
     fn input(&mut self, input: LinkEvent) {
         let mut out = Vec::new();
         self.fleet.step(self.now, GatewayIndex(0), input, &mut out);
-        for output in out {
+        self.apply(out);
+    }
+
+    fn set_details(&mut self, device_id: DeviceId, details: DeviceDetails) {
+        let mut out = Vec::new();
+        self.fleet.set_details(self.now, GatewayIndex(0), device_id, details, &mut out);
+        self.apply(out);
+    }
+
+    fn apply(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
             match output {
                 Output::State { gateway, device_id } => {
                     self.publisher.content().states().device_changed(gateway, device_id);

@@ -67,6 +67,20 @@ fn it_is_paced_and_children_wait_for_their_parents() {
 }
 
 #[test]
+fn a_device_that_changes_does_not_delay_those_that_are_not_published_yet() {
+    let rows = (1..=30).map(|number| row(number, Status::Disconnected)).collect();
+    let mut setup = setup(rows);
+    setup.publisher.content().discovery_mut().retained_read();
+    let before = discovered(&mut setup, 5);
+    assert!((3..32).contains(&before.len()), "some devices: {before:?}");
+    let details = DeviceDetails { firmware: Some("1.2.3".to_owned()), ..DeviceDetails::default() };
+    setup.set_details(id(1), details);
+    let after = discovered(&mut setup, 5);
+    assert_eq!(before.len() + after.len(), 2 + 30 + 1);
+    assert_eq!(topics(&after).last(), Some(&"homeassistant/device/gsdk_lobby_1/config"));
+}
+
+#[test]
 fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let mut first = setup(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]);
     first.publisher.content().discovery_mut().retained_read();
