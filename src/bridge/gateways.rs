@@ -18,8 +18,8 @@ use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, Rp
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{AcceptFilterInfo, LastError};
 
-/// Reports that may wait for the loop. When full, the stream of a gateway that
-/// reports more is closed, and its list is read again.
+/// Reports that may wait for the loop. Beyond that, the link of a gateway that reports more ends
+/// and is made again, which reads its list.
 const REPORTS_MAX: usize = 1_000_000;
 /// Reports handled in one iteration: enough that a burst pays for few wake-ups.
 const REPORTS_TAKEN_MAX: usize = 1_024;

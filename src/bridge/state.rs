@@ -46,7 +46,7 @@ pub(crate) struct State {
     pub(crate) events: u64,
     /// Gateways whose list has to be read again.
     pub(crate) list_requests: Vec<GatewayIndex>,
-    /// Devices that were connected or disconnected in this iteration, in order.
+    /// Devices that may have changed in this iteration, in order, and whether they are connected.
     pub(crate) connections: Vec<(GatewayIndex, DeviceId, Option<bool>)>,
 }
 
@@ -145,7 +145,7 @@ impl State {
             match output {
                 Output::Event(event) => {
                     self.page.device_event(&event);
-                    // Before the first list no `State` comes with it, and its `seq` is stored.
+                    // Before the gateway's first list it comes without `Output::State`.
                     self.persistence.touch(event.gateway, event.device_id);
                     self.persistence.events.device_event(event);
                 }

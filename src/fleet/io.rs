@@ -10,7 +10,7 @@ use crate::ids::DeviceId;
 /// What happened on a gateway's link, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The subscription is active: every status change is reported until `LinkDown`.
+    /// The subscription is active. The gateway may discard status changes, which lists show.
     LinkUp,
     /// A status change from the stream.
     Status {
@@ -37,9 +37,9 @@ pub enum LinkEvent {
 /// What has to be done after a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Write the event, then publish it, in order.
+    /// Store the event, then publish it, in order.
     Event(DeviceEvent),
-    /// Publish the event, in order with the gateway's other events.
+    /// Store the event, then publish it, in order with the gateway's other events.
     GatewayEvent(GatewayIndex, GatewayEvent),
     /// The device's retained state has changed.
     State { gateway: GatewayIndex, device_id: DeviceId },

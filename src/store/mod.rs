@@ -1,6 +1,6 @@
 //! Data that survives the process. The log holds events until the broker has acknowledged them, the
-//! last states of devices, and what else a restart needs; the history holds every event for later
-//! queries.
+//! last states of devices, and what else a restart needs; the outbox has the waiting events in
+//! memory; the recorder's thread copies all events from the log to the history, with availability.
 
 mod error;
 mod event;

@@ -101,7 +101,7 @@ impl Outbox {
         lost
     }
 
-    /// Restores how many events were lost, after the events; of other keys nothing happens.
+    /// Restores how many events were lost, after the events. Ignores other keys.
     pub(crate) fn restore_lost(&mut self, key: &Key, lost: u64) {
         match key {
             Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
