@@ -137,14 +137,10 @@ impl Questions {
             let options = options(name, draft)?;
             match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
                 Ok(client) => return Ok(self.examine(options).await.map(|()| client)),
-                Err(Error::Dial(error)) if server_name.is_none() => {
-                    let Some(names) = error.certificate_names() else {
-                        return Ok(Err(error.to_string()));
-                    };
-                    print_to_stderr(&escaped(&error.to_string()));
-                    server_name = Some(choose_name(asker, names)?);
-                }
-                Err(error) => return Ok(Err(error.to_string())),
+                Err(error) => match other_name(asker, &error, server_name.as_deref())? {
+                    Some(name) => server_name = Some(name),
+                    None => return Ok(Err(error.to_string())),
+                },
             }
         }
     }
@@ -271,14 +267,26 @@ fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
     )
 }
 
-pub(crate) fn choose_name(asker: Asker, names: &[String]) -> Result<String, Stop> {
+/// The name to expect in the certificate, after an attempt with the address failed because the
+/// certificate has other names; `None` where it failed for another reason, or a name was given.
+pub(crate) fn other_name(
+    asker: Asker,
+    error: &Error,
+    given: Option<&str>,
+) -> Result<Option<String>, Stop> {
+    let names = match error {
+        Error::Dial(error) if given.is_none() => error.certificate_names(),
+        _ => None,
+    };
+    let Some(names) = names else { return Ok(None) };
+    print_to_stderr(&escaped(&error.to_string()));
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let question = Question {
         text: "Name in its certificate:",
         option: "--server-name",
         default: usable.map(String::as_str),
     };
-    asker.text(question)
+    asker.text(question).map(Some)
 }
 
 /// Takes the names of the options; in a terminal, prompts for those of the found devices.

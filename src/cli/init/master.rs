@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::asker::{Asker, Question, Stop};
 use super::draft::Draft;
 use super::files::Access;
-use super::gateway::{choose_name, show, unused};
+use super::gateway::{other_name, show, unused};
 use crate::bridge::master_options;
-use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
 use crate::doctor::{self, Behind};
-use crate::gsdk::{Error, GatewayOptions, MasterClient};
+use crate::gsdk::{GatewayOptions, MasterClient};
 use crate::ids::GatewayName;
 
 /// A master gateway, in place of a device gateway.
@@ -99,14 +98,10 @@ async fn attempt(
             Ok(_) => {
                 return Ok(show(&doctor::examine_master(options, Behind::of(&config, name)).await));
             }
-            Err(Error::Dial(error)) if server_name.is_none() => {
-                let Some(names) = error.certificate_names() else {
-                    return Ok(Err(error.to_string()));
-                };
-                print_to_stderr(&escaped(&error.to_string()));
-                server_name = Some(choose_name(asker, names)?);
-            }
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => match other_name(asker, &error, server_name.as_deref())? {
+                Some(name) => server_name = Some(name),
+                None => return Ok(Err(error.to_string())),
+            },
         }
     }
 }
