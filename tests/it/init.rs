@@ -333,7 +333,7 @@ async fn a_master_is_described_by_options_and_in_a_terminal() {
     std::fs::remove_dir_all(site.path("etc")).unwrap();
     let line = format!("{PROGRAM} init --output {output}");
     let mut terminal = Terminal::run(120, "", &line);
-    for (words, answer) in [
+    let dialogue = [
         ("Is it a master gateway", Some("y")),
         ("Name of the master gateway", Some("plant")),
         ("Address of the master gateway", Some(address.as_str())),
@@ -345,12 +345,8 @@ async fn a_master_is_described_by_options_and_in_a_terminal() {
         ("URL of the MQTT broker", Some(url.as_str())),
         ("User name at the broker", Some("")),
         ("Shall Home Assistant", Some("n")),
-    ] {
-        terminal.shows_next(words).await;
-        if let Some(answer) = answer {
-            terminal.types(&format!("{answer}\r"));
-        }
-    }
+    ];
+    terminal.answers(&dialogue).await;
     let (code, shown) = terminal.ends().await;
     assert_eq!(code, 0, "{shown}");
     assert!(site.text().contains("[masters.plant]"), "{}", site.text());
@@ -368,7 +364,7 @@ async fn a_terminal_has_prompts_answers_are_tested_at_once_and_wrong_ones_prompt
     let url = format!("mqtt://127.0.0.1:{}", site.broker.port);
     let (ca_file, address) = (site.path("ca.crt").display().to_string(), address.to_string());
     let (first_name, second_name) = (format!(" {first}:"), format!(" {second}:"));
-    for (words, answer) in [
+    let dialogue = [
         ("Is it a master gateway", Some("n")),
         ("Name of the gateway", Some("Bad Name")),
         ("is not a gateway name", None),
@@ -394,12 +390,8 @@ async fn a_terminal_has_prompts_answers_are_tested_at_once_and_wrong_ones_prompt
         ("User name at the broker", Some("")),
         ("Password at the broker", Some("hunter2 ü")),
         ("Shall Home Assistant", Some("n")),
-    ] {
-        terminal.shows_next(words).await;
-        if let Some(answer) = answer {
-            terminal.types(&format!("{answer}\r"));
-        }
-    }
+    ];
+    terminal.answers(&dialogue).await;
     let (code, shown) = terminal.ends().await;
     assert_eq!(code, 0, "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");

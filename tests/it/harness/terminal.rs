@@ -60,6 +60,16 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    /// Waits for the words of each step after those before, and types the answer if there is one.
+    pub(crate) async fn answers(&mut self, dialogue: &[(&str, Option<&str>)]) {
+        for (words, answer) in dialogue {
+            self.shows_next(words).await;
+            if let Some(answer) = answer {
+                self.types(&format!("{answer}\r"));
+            }
+        }
+    }
+
     /// Its exit code, and the whole output.
     pub(crate) async fn ends(mut self) -> (i32, String) {
         let status = eventually("it ends", || self.child.try_wait().unwrap()).await;
