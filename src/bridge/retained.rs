@@ -83,7 +83,7 @@ impl StaleTopics {
     /// devices are known. Has the store forget gateways that are gone, once all is cleared.
     pub(crate) fn clear(&mut self, state: &mut State) {
         if !self.is_wanted && !self.found.is_empty() {
-            for gateway in state.fleet.gateways() {
+            for gateway in state.fleet.gateways().collect::<Vec<_>>() {
                 let entry = state.directory.gateway(gateway);
                 let Some(entry) = entry.filter(|_| state.fleet.gateway_is_live(gateway)) else {
                     continue;

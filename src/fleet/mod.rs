@@ -226,8 +226,9 @@ impl Fleet {
 
     /// Does what is due by now.
     pub fn wake(&mut self, now: Moment, out: &mut Vec<Output>) {
-        for gateway in self.gateways() {
-            if let Some(gateway) = self.gateway_mut(gateway) {
+        let Self { gateways, forgotten, .. } = self;
+        for (at, gateway) in gateways.iter_mut().enumerate() {
+            if !forgotten.contains(&GatewayIndex(at)) {
                 gateway.wake(now, out);
             }
         }
@@ -240,9 +241,8 @@ impl Fleet {
     }
 
     /// The gateways that are not forgotten, in the order they were added.
-    pub fn gateways(&self) -> impl Iterator<Item = GatewayIndex> + use<> {
-        let forgotten = self.forgotten.clone();
-        (0..self.gateways.len()).map(GatewayIndex).filter(move |it| !forgotten.contains(it))
+    pub fn gateways(&self) -> impl Iterator<Item = GatewayIndex> {
+        (0..self.gateways.len()).map(GatewayIndex).filter(|it| !self.forgotten.contains(it))
     }
 
     #[must_use]
