@@ -45,9 +45,9 @@ impl From<NoAnswer> for NoPage {
     }
 }
 
-/// What the page's address asks for.
+/// The parameters of the page's address.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct DetailQuery {
     /// The period of its availability.
     range: Option<Range>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Asked {
 pub(crate) async fn gateway(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    Parameters(Asked { range }): Parameters<Asked>,
+    Parameters(DetailQuery { range }): Parameters<DetailQuery>,
 ) -> Response {
     respond(render_gateway(&app, &name, range).await)
 }
@@ -63,7 +63,7 @@ pub(crate) async fn gateway(
 pub(crate) async fn device(
     State(app): State<Arc<App>>,
     Path((gateway, device_id)): Path<(String, String)>,
-    Parameters(Asked { range }): Parameters<Asked>,
+    Parameters(DetailQuery { range }): Parameters<DetailQuery>,
 ) -> Response {
     respond(render_device(&app, &gateway, &device_id, range).await)
 }
@@ -175,6 +175,7 @@ async fn recorded(
         device_ids: device_id.into_iter().collect(),
     };
     let query = bars::query(&app.settings.zone, range, of);
+    // Not the sum of the cells: an outage across midnight is one outage here.
     let total = availability::Query { bucket: BucketSize::Total, ..query.clone() };
     let total = bars::read(&app.page.history, total).await;
     let availability = Availability {
