@@ -268,7 +268,7 @@ impl Moment {
     }
 }
 
-/// Converts between instants and moments by a clock that never jumps, whatever happens to the wall
+/// Converts between instants and moments by a clock that is never set, whatever happens to the wall
 /// clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SteadyClock {

@@ -1,8 +1,8 @@
 //! The bridge's clock: a monotonic one for order and durations, and its offset to the wall clock.
 //!
-//! The monotonic clock starts with the wall clock's time and never jumps. It stops while the
-//! machine sleeps, and a machine without a battery-backed clock gets the time only after its start;
-//! therefore published times follow the wall clock.
+//! The monotonic clock starts with the wall clock's time and is never set. It stops while the
+//! machine is suspended, and a machine without a battery-backed clock gets the time only after its
+//! start; therefore published times follow the wall clock.
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ impl Clock {
         self.steady.instant(moment)
     }
 
-    /// Follows the wall clock; returns by how many milliseconds it has jumped, if it has.
+    /// Follows the wall clock; returns by how many milliseconds it was set, if it was.
     pub(crate) fn follow_wall_clock(&mut self) -> Option<i64> {
         let (before, wall, after) = (instant_now(), wall_time(), instant_now());
         // A thread that was interrupted in between would see a jump; the next reading shows it.

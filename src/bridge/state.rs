@@ -51,11 +51,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Follows the wall clock, which jumps when it is set or the machine sleeps.
+    /// Follows the wall clock, which deviates when it is set or the machine was suspended.
     pub(crate) fn follow_wall_clock(&mut self) {
         if let Some(by_ms) = self.clock.follow_wall_clock() {
             let by_s = by_ms / 1_000;
-            tracing::warn!(by_s, "the wall clock jumped or the machine slept; times adjusted");
+            tracing::warn!(by_s, "wall clock set or machine suspended; times adjusted");
             self.fleet.set_wall_offset(self.clock.wall_offset_ms());
             self.persistence.observations.clock_set(by_ms, self.clock.now());
         }

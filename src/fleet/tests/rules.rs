@@ -39,7 +39,7 @@ fn an_event_reports_how_long_the_value_before_lasted() {
     assert!(bench.device(7).since_exact);
 }
 
-/// A machine that slept, or learnt the time only after its start.
+/// A machine that was suspended, or got the time only after its start.
 #[test]
 fn published_times_follow_the_wall_clock_and_durations_do_not() {
     const HOUR_MS: i64 = 3_600_000;

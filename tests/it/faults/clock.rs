@@ -1,4 +1,4 @@
-//! The wall clock jumps by an hour in both directions: published times follow, nothing else
+//! The wall clock is set by an hour in both directions: published times follow, nothing else
 //! changes.
 //!
 //! libfaketime gives one process its own clock.

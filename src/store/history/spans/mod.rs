@@ -44,7 +44,7 @@ pub enum Reason {
     BridgeStopped,
     /// The gateway was lost.
     GatewayLost,
-    /// The wall clock was implausible, was set, or the machine slept.
+    /// The wall clock was implausible, was set, or the machine was suspended.
     ClockUnset,
     /// The database could not be written.
     StoreFailed,
@@ -86,7 +86,7 @@ pub enum Observation {
         /// Up to when they were observed.
         until: Moment,
     },
-    /// The wall clock was set, or the machine slept.
+    /// The wall clock was set, or the machine was suspended.
     ClockSet {
         /// What it showed before.
         before: Moment,
