@@ -205,6 +205,15 @@ impl Control {
         self.world.with_all(|gateway, _| gateway.connections().list()).concat()
     }
 
+    /// Calls `observe` with the managed devices now and after each change, before a client can see
+    /// it.
+    #[cfg(feature = "model")]
+    pub fn observe_managed(&self, mut observe: impl FnMut(Vec<DeviceInfo>) + Send + 'static) {
+        self.world.observe(move |gateways| {
+            observe(gateways.iter().flat_map(|gateway| gateway.connections().list()).collect());
+        });
+    }
+
     /// The devices of the site, managed or not, in order of their IDs within a gateway.
     #[must_use]
     pub fn devices(&self) -> Vec<Device> {

@@ -39,7 +39,13 @@ struct State {
     log_subscriptions: Subscriptions<EventLog>,
     /// The time for which `run` sleeps.
     sleeps_until: Option<Millis>,
+    #[cfg(feature = "model")]
+    observers: Vec<Observer>,
 }
+
+/// Called with the gateways after each of their changes.
+#[cfg(feature = "model")]
+type Observer = Box<dyn FnMut(&[Gateway]) + Send>;
 
 /// Gateways, their time and their subscribers.
 pub(crate) struct World {
@@ -61,6 +67,8 @@ impl World {
             subscriptions: Subscriptions::default(),
             log_subscriptions: Subscriptions::default(),
             sleeps_until: None,
+            #[cfg(feature = "model")]
+            observers: Vec::new(),
         };
         Arc::new(Self { started: Instant::now(), state: Mutex::new(state), wake: Notify::new() })
     }
@@ -85,6 +93,15 @@ impl World {
             self.wake.notify_one();
         }
         result
+    }
+
+    /// Calls `observe` with the gateways now and after each change, before a client can see it.
+    #[cfg(feature = "model")]
+    pub(crate) fn observe(&self, mut observe: impl FnMut(&[Gateway]) + Send + 'static) {
+        self.update(|state, _| {
+            observe(&state.gateways);
+            state.observers.push(Box::new(observe));
+        });
     }
 
     pub(crate) fn gateways_count(&self) -> usize {
@@ -278,6 +295,10 @@ impl State {
 
     /// Delivers what the gateways report, and what devices record, to the subscriptions.
     fn deliver(&mut self) {
+        #[cfg(feature = "model")]
+        for observe in &mut self.observers {
+            observe(&self.gateways);
+        }
         for gateway in &mut self.gateways {
             let changes = gateway.connections_mut().reports_mut().take();
             if !changes.is_empty() && gateway.is_linked() {

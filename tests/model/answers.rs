@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::broker::Seen;
 use crate::mqtt::Protocol;
-use crate::record::{LOOKS_EVERY, Sent, Shown};
+use crate::record::{Sent, Shown};
 use crate::request::{Expect, Owner, RATE};
 use crate::schedule::Schedule;
 use crate::storage::StoredEvent;
@@ -364,9 +364,9 @@ fn history(answer: &Answer, sent: &Sent, owner: Owner, shown: &Shown, wrong: &mu
 fn devices(answer: &Answer, sent: &Sent, at: usize, shown: &Shown, wrong: &mut Vec<String>) {
     let truth = &shown.truth[at];
     let index = |at: Duration| truth.partition_point(|(from, _)| *from <= at);
-    let first = index(sent.at.saturating_sub(LOOKS_EVERY));
+    let first = index(sent.at);
     let Some((_, list)) = first.checked_sub(1).and_then(|at| truth.get(at)) else { return };
-    if index(answer.at + LOOKS_EVERY) != first {
+    if index(answer.at) != first {
         return;
     }
     let rows = answer.value["data"]["devices"].as_array().cloned().unwrap_or_default();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::answers::Answers;
 use crate::broker::Seen;
-use crate::record::{LOOKS_EVERY, Shown};
+use crate::record::Shown;
 use crate::schedule::Schedule;
 use crate::world::{BEGAN_AT_S, name_of};
 use crate::{changes, history};
@@ -130,7 +130,7 @@ pub(crate) fn received(event: &Value) -> Option<Duration> {
 }
 
 /// Whether the list showed the contrary of the reported change, during the whole time since the
-/// event before. For less than a second this is unknown: lists are polled.
+/// event before.
 fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -> bool {
     let named = |at: &usize| name_of(*at) == text(event, "gateway");
     let Some(at) = (0..shown.truth.len()).find(named) else { return true };
@@ -141,16 +141,9 @@ fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -
     };
     let truth = &shown.truth[at];
     let first = truth.partition_point(|(from, _)| *from <= since).saturating_sub(1);
-    let last = truth.partition_point(|(from, _)| *from <= until + LOOKS_EVERY);
-    // A status at the time of the previous event may have ended with it.
-    let first = if truth.get(first + 1).is_some_and(|(from, _)| *from <= since + LOOKS_EVERY) {
-        first + 1
-    } else {
-        first
-    };
+    let last = truth.partition_point(|(from, _)| *from <= until);
     let reported = event["connected"].as_bool();
-    let whole_second = until.saturating_sub(since) >= Duration::from_secs(1);
-    whole_second && truth[first..last].iter().all(|(_, list)| listed(list) != reported)
+    truth[first..last].iter().all(|(_, list)| listed(list) != reported)
 }
 
 /// What is not received cannot be reported.

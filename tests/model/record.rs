@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use gsdk2mqtt::proto::connect::{AcceptFilter, DeviceInfo};
 use gsdk2mqtt::simulator::Control;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::broker::Seen;
 use crate::request::Request;
 use crate::storage::{History, StoredEvent};
-
-/// The interval between two polls of a list.
-pub(crate) const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// The record of one run.
 pub(crate) struct Shown {
@@ -31,7 +28,7 @@ pub(crate) struct Shown {
     pub(crate) began: BTreeMap<u64, Duration>,
     pub(crate) ended: BTreeMap<u64, Duration>,
     pub(crate) impaired: Vec<Impaired>,
-    /// The polled lists of the gateways: the statuses and since when.
+    /// The lists of the gateways: the statuses and since when.
     pub(crate) truth: Vec<Vec<(Duration, BTreeMap<u32, i32>)>>,
     /// When each gateway was silent.
     pub(crate) unreachable: Vec<(usize, Duration, Duration)>,
@@ -104,20 +101,15 @@ pub(crate) struct Cut {
 /// What a gateway's list showed, since when.
 pub(crate) type Truth = Arc<Mutex<Vec<(Duration, BTreeMap<u32, i32>)>>>;
 
-/// Polls a gateway's list, independent of all faults.
-pub(crate) fn poll(control: Control, began: Instant) -> Truth {
+/// Records a gateway's list, independent of all faults.
+pub(crate) fn record(control: &Control, began: Instant) -> Truth {
     let truth = Truth::default();
     let noted = truth.clone();
-    tokio::spawn(async move {
-        loop {
-            let list = control.managed().iter().map(|info| (info.device_id, info.status)).collect();
-            {
-                let mut noted = noted.lock().unwrap();
-                if noted.last().is_none_or(|(_, last)| *last != list) {
-                    noted.push((began.elapsed(), list));
-                }
-            }
-            sleep(LOOKS_EVERY).await;
+    control.observe_managed(move |managed| {
+        let list = managed.iter().map(|info| (info.device_id, info.status)).collect();
+        let mut noted = noted.lock().unwrap();
+        if noted.last().is_none_or(|(_, last)| *last != list) {
+            noted.push((began.elapsed(), list));
         }
     });
     truth

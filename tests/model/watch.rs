@@ -35,11 +35,14 @@ impl Watch {
     }
 
     /// What this side sends does not get through, or does again.
-    pub(crate) fn hold(&mut self, place: Place, side: Side, on: bool) {
+    pub(crate) fn hold(&mut self, now: Duration, place: Place, side: Side, on: bool) {
         let key = (place, side == Side::Server);
         self.held.retain(|held| *held != key);
         if on {
             self.held.push(key);
+        } else if let (Place::Gateway(at), Side::Server) = (place, side) {
+            // What was held arrives now, even if the gateway is frozen meanwhile.
+            self.set_reachable(now, at, true);
         }
     }
 

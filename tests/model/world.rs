@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
-use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, poll};
+use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, record};
 use crate::request::{ALLOWED, Owner, PAYLOAD_MAX, RATE, Request};
 use crate::schedule::{Act, Place, Schedule, Site};
 use crate::storage::{PowerCut, Storage};
@@ -102,7 +102,7 @@ impl World {
                 name_of(at),
                 site.declared()
             );
-            truth.push(poll(simulator.control(), began));
+            truth.push(record(&simulator.control(), began));
             simulators.push(simulator);
         }
         let config = config::from_toml("model.toml", text).unwrap().config;
@@ -207,7 +207,7 @@ impl World {
             Act::Unretain(request) => _ = self.broker.publish(&request.clearing()),
             Act::Hold(place, side, on) => {
                 self.network.hold(address_of(*place), *side, *on);
-                self.watch.hold(*place, *side, *on);
+                self.watch.hold(self.now(), *place, *side, *on);
             }
             Act::Cut(place) => self.network.cut(address_of(*place)),
             Act::Gateway(at, fault) => {
