@@ -3,7 +3,7 @@
 set -eu
 
 bin=target/tools/venv/bin
-"$bin/yamllint" -s -c deploy/yamllint.yml deploy .github
+"$bin/yamllint" -s -c deploy/yamllint.yml deploy .github repository.yaml
 "$bin/zizmor" --offline --quiet --min-severity medium .github
 schema() {
     name=$1

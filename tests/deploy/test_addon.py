@@ -88,6 +88,15 @@ def descriptions():
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
     assert CONFIG["version"] == version, "config.yaml is of another version than Cargo.toml"
     assert f"## {version}" in (ADDON / "CHANGELOG.md").read_text(), "CHANGELOG.md"
+    program = re.search(r"^FROM ghcr\.io/gsdk2mqtt/gsdk2mqtt:(\S+) AS program$", (ADDON / "Dockerfile").read_text(), re.M)
+    assert program[1] == version, "the Dockerfile takes the program of another version"
+    # The Supervisor reads every config.yaml and config.json of a repository as an add-on's.
+    repository = yaml.safe_load((ROOT / "repository.yaml").read_text())
+    assert set(repository) == {"name", "url", "maintainer"} and repository["url"] == CONFIG["url"], repository
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    found = [file for file in map(pathlib.PurePath, tracked) if file.stem == "config"
+             and file.suffix in (".yaml", ".yml", ".json") and not file.parts[0].startswith(".")]
+    assert found == [ADDON.relative_to(ROOT) / "config.yaml"], found
     profile = re.findall(r"^profile (\S+) ", (ADDON / "apparmor.txt").read_text(), re.M)
     assert profile == [CONFIG["slug"]], "the profile has the slug's name"
 
@@ -340,7 +349,9 @@ def folder_is_whole():
             made = folder / arch
             subprocess.run(["sh", ADDON / "build.sh", folder / "binary", made], check=True)
             assert yaml.safe_load((made / "config.yaml").read_text())["arch"] == [arch]
-            for line in re.findall(r"^COPY (.+) \S+$", (ADDON / "Dockerfile").read_text(), re.M):
+            copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (made / "Dockerfile").read_text(), re.M)
+            assert "gsdk2mqtt" in copied, copied
+            for line in copied:
                 for name in line.split():
                     assert (made / name).is_file(), f"{name} is not in the folder"
         (folder / "binary").write_bytes(bytes(64))
