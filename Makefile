@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-demo-clients test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image sbom release-notes
+.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-compose test-demo-clients test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -15,12 +15,13 @@ HOST = $(shell rustc --print host-tuple)
 help:
 	@echo "make test        installs missing tools, then lints and runs every test"
 	@echo "make test-brokers  the bridge with RabbitMQ, NATS, aedes, amqtt and rumqttd; writes the table of docs/brokers.md"
+	@echo "make test-compose  the compose file with its services, and the add-on's image, run (needs root, podman, runc, debootstrap)"
 	@echo "make test-failover  how long doors are unknown when a bridge restarts or moves (needs root and keepalived)"
 	@echo "make test-homeassistant  tests discovery with a real Home Assistant; installs it first (root, Debian, 1.6 GB)"
 	@echo "make test-demo-clients  mqtt.js against the demo's broker (needs npm)"
 	@echo "make test-openapi  the HTTP API against its OpenAPI document, by Schemathesis (from PyPI)"
 	@echo "make test-simulator-node  a client in Node against the simulated gateway (needs npm)"
-	@echo "make test-image  the container image, built and run (needs root, podman, buildah, runc and debootstrap)"
+	@echo "make test-image  the container image, built and run (needs root, podman, runc and debootstrap)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
 	@echo "make test-root   the tests of a full and of a read-only disk (need root to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
@@ -35,7 +36,8 @@ help:
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
 	@echo "make advisories  compares the dependencies with the RustSec database (needs the network)"
-	@echo "make image       the service's container image (needs docker; IMAGE names it)"
+	@echo "make image       the service's container image for this machine (needs docker; IMAGE names it)"
+	@echo "make images      the same for amd64, arm64 and armv7, in target/packages (needs docker with buildx)"
 	@echo "make deb         the Debian package, in target/packages"
 	@echo "make chart       the Helm chart, in target/packages (needs helm)"
 	@echo "make rpm         the RPM package, in target/packages"
@@ -140,6 +142,12 @@ test-package: rpm
 	sh tests/deploy/package.sh target/debug/gsdk2mqtt target/package/simulator
 	sh tests/deploy/rpm.sh target/packages/gsdk2mqtt-$(VERSION)-1.*.rpm
 
+# No part of `make test`: it needs root and podman, takes fixed ports, and waits some minutes for an alert.
+test-compose: tools
+	cargo build --locked
+	target/tools/venv/bin/python -B tests/deploy/compose.py
+	target/tools/venv/bin/python -B tests/deploy/addon_image.py
+
 # Half an hour on two cores: the program is built as for a release.
 test-image:
 	cargo build --locked
@@ -181,7 +189,7 @@ deb:
 	cargo build --locked --profile dist --no-default-features
 	sh deploy/debian/build.sh target/dist/gsdk2mqtt target/packages
 
-# Static as in the container image, so that it runs on distributions with an older glibc.
+# Static, so that it runs on distributions with an older glibc.
 rpm: export RUSTFLAGS = -C target-feature=+crt-static
 rpm:
 	cargo build --locked --profile dist --no-default-features --target $(HOST)
@@ -192,9 +200,17 @@ rpm:
 	RUSTFLAGS= cargo install --locked --debug --quiet --root target/tools cargo-generate-rpm --version "^0.21"
 	cargo generate-rpm --output target/packages
 
+IMAGE_OPTIONS = -f deploy/container/Containerfile --build-arg VERSION=$(VERSION) \
+	--build-arg BUILD_COMMIT=$$(git rev-parse --short=12 HEAD)
+
 image:
-	docker build -f deploy/container/Containerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \
-		--build-arg BUILD_COMMIT=$$(git rev-parse --short=12 HEAD) .
+	docker build $(IMAGE_OPTIONS) -t $(IMAGE) .
+
+# For all processors, in a file that skopeo copies to a registry.
+images:
+	mkdir -p target/packages
+	docker buildx build $(IMAGE_OPTIONS) --platform linux/amd64,linux/arm64,linux/arm/v7 \
+		--provenance=false --output type=oci,dest=target/packages/gsdk2mqtt-$(VERSION)-image.tar .
 
 chart:
 	helm package deploy/helm/gsdk2mqtt --destination target/packages

@@ -28,7 +28,7 @@ def run(*command):
     return subprocess.run(command, cwd=ROOT, check=True)
 
 
-def build(target):
+def build(target, profile="dist"):
     run("rustup", "target", "add", target)
     if "linux" in target:
         tools = ROOT / "target/tools/release"
@@ -39,8 +39,9 @@ def build(target):
         cargo = ["cargo-zigbuild", "zigbuild"]
     else:
         cargo = ["cargo", "build"]
-    run(*cargo, "--locked", "--profile", "dist", "--target", target)
-    return ROOT / "target" / target / "dist/gsdk2mqtt"
+    run(*cargo, "--locked", "--profile", profile, "--target", target)
+    folder = "debug" if profile == "dev" else profile
+    return ROOT / "target" / target / folder / "gsdk2mqtt"
 
 
 def pack(binary, target):

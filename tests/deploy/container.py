@@ -1,7 +1,7 @@
-"""Builds the container image with its build stage, and runs it: python tests/deploy/container.py
+"""Builds the container image with its build stages, and runs it: python tests/deploy/container.py
 
 The build stage's base is made by debootstrap from Debian's packages and this machine's Rust, and the build has no
-network, so no registry of images is asked. Needs root on Debian or Ubuntu, podman, runc, debootstrap and mosquitto.
+network, so no registry of images is asked. Needs what containers.py needs, and mosquitto.
 """
 
 import gzip
@@ -9,58 +9,53 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 
+from containers import WORK, debian, podman, prepare, run
 from programs import BRIDGE, ROOT, free_port, get, running, until
 
-WORK = ROOT / "target/image"
 IMAGE = "gsdk2mqtt-test"
 SIZE_MAX = 20_000_000  # as it is downloaded
-# runc, since crun refuses cgroups in hybrid mode.
-PODMAN = ["podman", "--root", WORK / "storage", "--runroot", WORK / "run", "--runtime=runc", "--cgroup-manager=cgroupfs"]
-# Below what podman asks for, which a machine that is a container itself may not grant.
-LIMITS = ["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"]
 CARGO = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
-MIRROR = os.environ.get("MIRROR", "http://deb.debian.org/debian")
+WHEELS = WORK / "wheels"
 
 
-def run(*words):
-    return subprocess.run([str(word) for word in words], cwd=ROOT, check=True, text=True,
-                          stdout=subprocess.PIPE).stdout.strip()
-
-
-def podman(*words):
-    return run(*PODMAN, *words)
+def add_rust(base):
+    """Rust as the registry's image has it, with rustup, and the target that the recipe adds."""
+    target = f"{platform.machine()}-unknown-linux-musl"
+    run("rustup", "target", "add", target)
+    toolchain = pathlib.Path(run("rustc", "--print", "sysroot"))
+    rustup = base / "usr/local/rustup"
+    shutil.copytree(toolchain.resolve(), rustup / "toolchains" / toolchain.name, symlinks=True,
+                    ignore=shutil.ignore_patterns("doc", "man", "src"))
+    (rustup / "settings.toml").write_text(f'version = "12"\ndefault_toolchain = "{toolchain.name}"\n')
+    programs = base / "usr/local/cargo/bin"
+    programs.mkdir(parents=True)
+    shutil.copy(shutil.which("rustup"), programs / "rustup")
+    for name in ("cargo", "rustc"):
+        (programs / name).symlink_to("rustup")
 
 
 def make_base(name):
-    """What the recipe takes from the registry: Debian with a C compiler, certificates and Rust."""
-    folder, done = WORK / "base", WORK / "base.done"
-    if done.exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", "--include=ca-certificates,gcc,libc6-dev", "bookworm", folder, MIRROR)
-    shutil.copytree(run("rustc", "--print", "sysroot"), folder / "usr/local", dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("doc", "man", "src"))
-    packed = subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run([*PODMAN, "import", "--change", "ENV CARGO_NET_OFFLINE=true", "--change", "ENV CARGO_HOME=/cargo",
-                    "-", name], stdin=packed.stdout, check=True, stdout=subprocess.DEVNULL)
-    assert packed.wait() == 0
-    shutil.rmtree(folder)
-    done.touch()
+    """What the recipe takes from the registry: Debian with a C compiler, Python and Rust."""
+    debian(name, ["ca-certificates", "gcc", "libc6-dev", "python3-venv"], add_rust, [
+        "RUSTUP_HOME=/usr/local/rustup", "PATH=/usr/local/cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        # What the build would fetch is mounted.
+        "CARGO_HOME=/cargo", "CARGO_NET_OFFLINE=true", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"])
 
 
 def build(*options):
     recipe = (ROOT / "deploy/container/Containerfile").read_text()
-    make_base(re.search(r"^FROM (docker\.io/library/rust\S+) AS source", recipe, re.M)[1])
+    make_base(re.search(r"^FROM (?:--\S+ )?(docker\.io/library/rust\S+) AS source", recipe, re.M)[1])
     run("cargo", "fetch", "--locked")
-    podman("build", *LIMITS, *options, "--quiet", "--pull=never", "--network=none", "--format=docker",
-           "--volume", f"{CARGO}/registry:/cargo/registry", "--build-arg", "VERSION=1.2.3",
+    run("python3", "-m", "pip", "download", "--quiet", "--dest", WHEELS, "-r", "scripts/requirements.txt")
+    podman("build", *options, "--quiet", "--pull=never", "--network=none", "--format=docker",
+           "--volume", f"{CARGO}/registry:/cargo/registry", "--volume", f"{WHEELS}:/wheels:ro", "--build-arg", "VERSION=1.2.3",
            "--build-arg", "BUILD_COMMIT=0123456789ab", "-f", "deploy/container/Containerfile", "-t", IMAGE, ".")
 
 
@@ -130,7 +125,7 @@ def it_runs(folder):
                     "--devices", "3", "--manage", log=folder / "gateway.log"):
         until("the gateway", (folder / "ca.crt").exists)
         folder.chmod(0o755)
-        podman("run", *LIMITS, "--detach", "--name", "bridge", "--read-only", "--cap-drop=all", "--network=host",
+        podman("run", "--detach", "--name", "bridge", "--read-only", "--cap-drop=all", "--network=host",
                "--security-opt=no-new-privileges", "--add-host", "gateway.local:127.0.0.1",
                "--volume", f"{folder}/resolv.conf:/etc/resolv.conf:ro", "--volume", f"{folder}:/etc/gsdk2mqtt:ro",
                "--env", f"GSDK2MQTT_HTTP__METRICS_LISTEN=127.0.0.1:{ports['metrics']}",
@@ -154,6 +149,7 @@ def it_runs(folder):
 
 
 def main():
+    prepare()
     build()
     size = it_is_small_and_says_what_it_is()
     with tempfile.TemporaryDirectory() as folder:

@@ -39,9 +39,9 @@ def running(*command, log, **options):
             program.wait()
 
 
-def until(what, condition):
+def until(what, condition, patience_s=PATIENCE_S):
     """Waits for a condition that is true; an exception counts as not yet."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     last = None
     while time.monotonic() < deadline:
         try:
@@ -50,7 +50,7 @@ def until(what, condition):
         except (OSError, ValueError, KeyError, IndexError) as error:
             last = error
         time.sleep(0.2)
-    raise AssertionError(f"not within {PATIENCE_S} s: {what} ({last})")
+    raise AssertionError(f"not within {patience_s} s: {what} ({last})")
 
 
 def get(url):

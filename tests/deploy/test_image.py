@@ -112,14 +112,14 @@ def main():
     metrics_are_open_and_the_rest_needs_a_token()
     only_the_target_try_has_the_simulator()
     copied = re.findall(r"^COPY (?!--from)(.*)$", (ROOT / "deploy/container/Containerfile").read_text(), re.M)
-    assert copied == [". ."], f"this test copies all that is admitted; the recipe: {copied}"
+    assert copied == ["scripts/requirements.txt scripts/", ". ."], f"this test copies all that is admitted; the recipe: {copied}"
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         copy_into(folder)
         assert not (folder / "deploy").exists(), "all is admitted"
         lacking = list(missing_of(folder))
         assert not lacking, lacking
-        read = subprocess.run(["cargo", "metadata", "--locked", "--offline", "--format-version", "1"],
+        read = subprocess.run(["cargo", "metadata", "--locked", "--format-version", "1"],
                               cwd=folder, capture_output=True, text=True)
         assert read.returncode == 0, read.stderr
     print("the image's sources are whole")
