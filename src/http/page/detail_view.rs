@@ -42,8 +42,11 @@ pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &R
         true => "accepts every device".to_owned(),
         false => format!("accepts {} devices", filter.device_count),
     });
-    let lines: [Fact; 7] = [
+    let master = gateway.entry.master.as_ref();
+    let lines: [Fact; 9] = [
         ("Address", Some(gateway.entry.address.clone())),
+        ("Master", master.map(|master| master.name.to_string())),
+        ("ID at the master", master.map(|master| master.gateway_id.to_string())),
         ("Area", gateway.entry.area.clone()),
         ("Devices", Some(devices_connected(state))),
         ("API", facts.package.clone()),

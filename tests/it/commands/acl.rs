@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{ALL, rr};
 use crate::harness::bridge::Setup;
+use crate::harness::master::Master;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{eventually, patiently};
 use gsdk2mqtt::simulator::Fault;
@@ -65,9 +66,10 @@ fn refusal(port: u16, user: &str, topic: &str) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// The user may request the devices, and read the response there.
-async fn is_answered(port: u16, user: &str, on: &str) {
-    let ask = ["-t", "gsdk/lobby/request/devices", "-u", user, "-e", on, "-n"];
+/// The user may request the devices of the gateway, and read the response there.
+async fn is_answered(port: u16, user: &str, gateway: &str, on: &str) {
+    let topic = format!("gsdk/{gateway}/request/devices");
+    let ask = ["-t", &topic, "-u", user, "-e", on, "-n"];
     let answer = patiently(&format!("{user} is answered"), async {
         loop {
             if let Some(answer) = rr(port, &ask, "1").await {
@@ -93,7 +95,7 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     for spy in [&dashboard, &commander] {
         spy.receives("gsdk/lobby/state").await;
     }
-    is_answered(broker.port, "commander", "gsdk-reply/commander/1").await;
+    is_answered(broker.port, "commander", "lobby", "gsdk-reply/commander/1").await;
     commander.receives("gsdk-reply/commander/1").await;
     // A response to another client, and one to all clients with requests.
     assert_eq!(refusal(broker.port, "gsdk2mqtt", "gsdk-reply/other/1"), "");
@@ -159,6 +161,39 @@ async fn a_dashboard_can_look_on_and_nothing_else() {
     assert!(!commander.received(|topic| topic.contains("other") || topic.contains("/request/")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discovered_gateway_has_permissions_under_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("acl"), ACL).unwrap();
+    let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl\nallow_anonymous true").await;
+    let master = Master::start(&["North", "South"], 2).await;
+    let setup = Setup::new(broker.port, "username = \"gsdk2mqtt\"").lines(ALL);
+    let bridge = setup.lines(&master.table("campus", "")).start();
+    bridge.is_ready().await;
+    let (dashboard, commander) =
+        (Spy::start(broker.port, "dashboard"), Spy::start(broker.port, "commander"));
+    for topic in ["gsdk/campus_north/state", "gsdk/campus_south/state"] {
+        dashboard.receives(topic).await;
+        commander.receives(topic).await;
+    }
+    dashboard.receives("gsdk/bridge/master/campus/info").await;
+    is_answered(broker.port, "commander", "campus_north", "gsdk-reply/commander/1").await;
+    commander.receives("gsdk-reply/commander/1").await;
+    for (user, topic) in [
+        ("commander", "gsdk/campus_south/request/devices"),
+        ("commander", "gsdk/campus_north/state"),
+        ("dashboard", "gsdk/campus_north/request/devices"),
+        ("nodered", "gsdk/campus_north/request/devices"),
+    ] {
+        let refused = refusal(broker.port, user, topic);
+        assert!(refused.contains("Not authorized"), "{user} {topic}: {refused}");
+    }
+    let device = master.devices[0][0];
+    master.fault(&Fault::power(device, false));
+    dashboard.receives(&format!("gsdk/campus_north/{device}/event/disconnected")).await;
+    assert!(!dashboard.received(|topic| topic.contains("/response/")));
+}
+
 /// Every topic that the included flow reads or writes; a broker reports no error for forbidden
 /// reads.
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +212,7 @@ async fn node_red_has_the_permissions_of_its_flow() {
     }
     simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
     nodered.receives(&format!("gsdk/lobby/{device}/event/disconnected")).await;
-    is_answered(broker.port, "nodered", "gsdk-reply/nodered").await;
+    is_answered(broker.port, "nodered", "lobby", "gsdk-reply/nodered").await;
     for topic in ["building/alert", "building/morning", "building/answer"] {
         assert_eq!(refusal(broker.port, "nodered", topic), "", "{topic}");
     }

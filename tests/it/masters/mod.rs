@@ -8,6 +8,7 @@ mod discovered;
 mod forgotten;
 mod links;
 mod moves;
+mod pages;
 mod stored;
 mod tools;
 
