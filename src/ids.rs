@@ -17,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use command_name::{CommandClass, CommandName, CommandScope, UnknownCommand};
 pub use discovered_name::discovered_name;
 
+/// The letters of random IDs.
+const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// The longest name of a gateway, in bytes.
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;
 
@@ -301,6 +303,12 @@ impl SteadyClock {
 
 fn whole_millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An ID of this length, made at random.
+pub(crate) fn random_id(len: usize) -> String {
+    let letter = || char::from(fastrand::choice(ID_LETTERS).copied().unwrap_or(b'a'));
+    std::iter::repeat_with(letter).take(len).collect()
 }
 
 #[cfg(test)]

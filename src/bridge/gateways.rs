@@ -285,7 +285,9 @@ impl Gateways {
                 // Logged once: until another error comes, it is in the gateway's info.
                 let known = state.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
                 if known.is_none_or(|known| known.message != *error.message) {
-                    tracing::warn!("{error}");
+                    let gateway = state.directory.gateway(gateway).map(|entry| entry.name.as_str());
+                    let code = error.code.as_str();
+                    tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");
                 }
                 set_error(state, gateway, &error);
             }

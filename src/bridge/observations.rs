@@ -47,7 +47,7 @@ impl Observations {
                 let (until, from) = (event.observed_until, event.received_at);
                 Observation::Device { gateway, device_id, device_type, state, until, from }
             }),
-            Output::State { gateway, device_id } => {
+            Output::StateChanged { gateway, device_id } => {
                 name(*gateway).zip(seen(fleet, *gateway, *device_id)).and_then(
                     |(gateway, device)| {
                         let (state, device_type) = device;
@@ -80,8 +80,8 @@ impl Observations {
                 name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until })
             }
             Output::GatewayEvent(..)
-            | Output::Store { .. }
-            | Output::Gateway(_)
+            | Output::StoreState { .. }
+            | Output::GatewayChanged(_)
             | Output::RequestList(_) => None,
         };
         self.pending.extend(observation);

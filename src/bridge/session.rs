@@ -157,7 +157,8 @@ impl BrokerSession {
             && !filters.is_empty()
             && let Err(error) = connection.subscribe(filters)
         {
-            tracing::warn!("{error}");
+            // The next connection subscribes again.
+            tracing::debug!(%error, "cannot subscribe");
         }
     }
 

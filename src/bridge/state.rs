@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 use tonic::Code;
@@ -14,7 +15,7 @@ use super::status_page::StatusPage;
 use crate::commands::{DeviceFailure, Failure, Outcome};
 use crate::desired::DesiredState;
 use crate::fleet::{DeviceDetails, Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{
@@ -23,8 +24,6 @@ use crate::payload::{
 };
 use crate::store::{HistoryStatus, Key, StoreError};
 
-/// The letters of random IDs.
-const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// The length of a chain's ID: one of a million, and a chain begins rarely.
 const CHAIN_ID_LEN: usize = 4;
 
@@ -145,22 +144,22 @@ impl State {
             match output {
                 Output::Event(event) => {
                     self.page.device_event(&event);
-                    // Before the gateway's first list it comes without `Output::State`.
+                    // Before the gateway's first list it comes without `Output::StateChanged`.
                     self.persistence.touch(event.gateway, event.device_id);
                     self.persistence.events.device_event(event);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
-                Output::State { gateway, device_id } => {
+                Output::StateChanged { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.page.device_changed(gateway, device_id);
                     self.publisher.content().states().device_changed(gateway, device_id);
                     let connected = self.fleet.connected(gateway, device_id);
                     self.connections.push((gateway, device_id, connected));
                 }
-                Output::Store { gateway, device_id } => {
+                Output::StoreState { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                 }
-                Output::Gateway(gateway) => {
+                Output::GatewayChanged(gateway) => {
                     self.publisher.content().gateway_changed(gateway);
                     let entry = self.directory.gateway(gateway);
                     if let Some(master) = entry.and_then(|entry| entry.master.as_ref()) {
@@ -214,8 +213,7 @@ impl State {
         self.page.gateway_event(at, name, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.events, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
-        self.persistence.events.append(at, subject, event.name(), payload);
-        self.publisher.content().states().bridge_info_changed();
+        self.append_event(at, subject, event.name(), payload);
     }
 
     /// A change was requested of a gateway, or of the bridge itself.
@@ -226,18 +224,23 @@ impl State {
         let subject = gateway.map(|entry| Subject::Gateway(entry.name.clone()));
         let event = CommandEvent::new(&self.directory, owner, self.events, at, audit);
         let (subject, payload) = (subject.unwrap_or(Subject::Bridge), to_bytes(&event));
-        self.persistence.events.append(at, subject, CommandEvent::<Audit>::NAME, payload);
-        self.publisher.content().states().bridge_info_changed();
+        self.append_event(at, subject, CommandEvent::<Audit>::NAME, payload);
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
-        if !matches!(kind, BridgeEventKind::MasterReachable { .. }) {
-            tracing::warn!(?kind, "bridge event");
-        }
         self.events += 1;
         let at = self.clock.now();
         let payload = to_bytes(&BridgeEvent::new(&self.directory, self.events, at, kind));
-        self.persistence.events.append(at, Subject::Bridge, kind.name(), payload);
+        if !matches!(kind, BridgeEventKind::MasterReachable { .. }) {
+            let payload = String::from_utf8_lossy(&payload);
+            tracing::warn!(event = kind.name(), %payload, "bridge event");
+        }
+        self.append_event(at, Subject::Bridge, kind.name(), payload);
+    }
+
+    /// Stores an event that is not of a device, to be published in order.
+    fn append_event(&mut self, at: Moment, subject: Subject, name: &'static str, payload: Bytes) {
+        self.persistence.events.append(at, subject, name, payload);
         self.publisher.content().states().bridge_info_changed();
     }
 
@@ -357,9 +360,4 @@ impl State {
 /// The name of a new chain.
 pub(crate) fn new_chain_id() -> String {
     random_id(CHAIN_ID_LEN)
-}
-
-pub(crate) fn random_id(len: usize) -> String {
-    let letter = || char::from(fastrand::choice(ID_LETTERS).copied().unwrap_or(b'a'));
-    std::iter::repeat_with(letter).take(len).collect()
 }

@@ -18,7 +18,7 @@ use super::settings::{
     VERSION, broker_settings, desired, discovery, gateway_entry, gateway_target, master_options,
     settings, store_settings, topics,
 };
-use super::state::{State, new_chain_id, random_id};
+use super::state::{State, new_chain_id};
 use super::status_page::StatusPage;
 use super::web::Web;
 use super::{Bridge, discovered};
@@ -26,7 +26,7 @@ use crate::config::{Config, DeviceSeries, Gateway};
 use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment, random_id};
 use crate::metrics::{DeviceGroup, Metrics};
 use crate::mqtt::Publisher;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, MasterFacts, OutboxInfo};

@@ -108,7 +108,7 @@ async fn show_events(mut settings: mqtt::Settings) {
                 if let Err(error) =
                     connection.subscribe(vec![("gsdk/#".to_owned(), RetainHandling::DoNotSend)])
                 {
-                    tracing::warn!("{error}");
+                    tracing::warn!(%error, "cannot subscribe to the events");
                 }
             }
             Event::Message(message) => print(&line(&message).unwrap_or_default()),

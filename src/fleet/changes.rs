@@ -50,18 +50,18 @@ impl<'a> Changes<'a> {
     /// A device's published state has changed.
     pub(crate) fn state(&mut self, device_id: DeviceId) {
         if self.is_decided {
-            self.out.push(Output::State { gateway: self.view.gateway, device_id });
+            self.out.push(Output::StateChanged { gateway: self.view.gateway, device_id });
         }
     }
 
     /// Applies a status from the stream; returns whether the list has to be read after it.
-    pub(crate) fn receive(
+    pub(crate) fn apply_report(
         &mut self,
         device: &mut Device,
         report: &StatusReport,
-        input_seq: u64,
+        stream_seq: u64,
     ) -> bool {
-        if !device.receive(report.status, input_seq) {
+        if !device.note_report(report.status, stream_seq) {
             self.counts.repeated += 1;
             return false;
         }
@@ -87,7 +87,7 @@ impl<'a> Changes<'a> {
                 self.state(device_id);
             }
             if is_new {
-                self.receive_held(device, &unknown_devices.take(device_id));
+                self.apply_held(device, &unknown_devices.take(device_id));
             }
             corrected += self.compare(device, Some(status), list);
         }
@@ -103,11 +103,11 @@ impl<'a> Changes<'a> {
     }
 
     /// Applies what the stream reported of a device before a list showed it.
-    fn receive_held(&mut self, device: &mut Device, held: &[HeldStatus]) {
+    fn apply_held(&mut self, device: &mut Device, held: &[HeldStatus]) {
         // All of it was observed: the device was not known before the link broke.
         let view = ViewContext { frozen_at: None, ..self.view };
-        for HeldStatus { report, input_seq } in held {
-            if device.receive(report.status, *input_seq) {
+        for HeldStatus { report, stream_seq } in held {
+            if device.note_report(report.status, *stream_seq) {
                 let event = device.change(report, &view);
                 self.event(event);
             } else {

@@ -137,13 +137,13 @@ impl Device {
     }
 
     /// Records that the stream reported a status; returns whether it is new.
-    pub(crate) fn receive(&mut self, status: Status, input_seq: u64) -> bool {
-        self.check.set_stream_seq(input_seq);
-        let is_news = !self.connection.is_repeat(status);
-        if !is_news {
+    pub(crate) fn note_report(&mut self, status: Status, stream_seq: u64) -> bool {
+        self.check.set_last_stream_seq(stream_seq);
+        let is_new = !self.connection.is_repeat(status);
+        if !is_new {
             self.counts.count_failure(status);
         }
-        is_news
+        is_new
     }
 
     /// Whether the list has to be read after the stream has reported this status.

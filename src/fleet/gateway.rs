@@ -37,7 +37,7 @@ pub(crate) struct Gateway {
     link: LinkTracker,
     lists: ListSchedule,
     /// Counts the stream's statuses, which gives them and the lists an order.
-    input_seq: u64,
+    stream_seq: u64,
     counts: GatewayCounts,
     skew: Skew,
     /// How far the wall clock is ahead of the core's `now`, in milliseconds.
@@ -58,7 +58,7 @@ impl Gateway {
             unknown_devices: UnknownDevices::default(),
             link: LinkTracker::new(now, settings.unknown_after_ms),
             lists: ListSchedule::new(),
-            input_seq: 0,
+            stream_seq: 0,
             counts: GatewayCounts::default(),
             skew: Skew::default(),
             wall_offset_ms: 0,
@@ -133,14 +133,14 @@ impl Gateway {
         report: StatusReport,
         out: &mut Vec<Output>,
     ) {
-        self.input_seq += 1;
+        self.stream_seq += 1;
         self.skew.sample(report.timestamp, report.at);
-        let input_seq = self.input_seq;
+        let stream_seq = self.stream_seq;
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let needs_list = match devices.get_mut(device_id) {
-            Some(device) => changes.receive(device, &report, input_seq),
+            Some(device) => changes.apply_report(device, &report, stream_seq),
             None => {
-                if !unknown_devices.hold(device_id, HeldStatus { report, input_seq }) {
+                if !unknown_devices.hold(device_id, HeldStatus { report, stream_seq }) {
                     changes.count_stranger();
                 }
                 true
@@ -152,7 +152,7 @@ impl Gateway {
     }
 
     pub(crate) fn list_requested(&mut self) {
-        self.lists.sent(self.input_seq);
+        self.lists.sent(self.stream_seq);
     }
 
     pub(crate) fn list_failed(&mut self, now: Moment) {
@@ -161,13 +161,13 @@ impl Gateway {
 
     /// Compares a list with what is known.
     pub(crate) fn list(&mut self, now: Moment, rows: Vec<Listed>, out: &mut Vec<Output>) {
-        let Some((number, requested_at)) = self.lists.receive() else { return };
-        let (is_first, input_seq) = (!self.link.is_synced(), self.input_seq);
-        let list = ListContext { now, number, is_first, requested_at, input_seq };
+        let Some((number, requested_seq)) = self.lists.receive() else { return };
+        let (is_first, stream_seq) = (!self.link.is_synced(), self.stream_seq);
+        let list = ListContext { now, number, is_first, requested_seq, stream_seq };
         self.count_absence(now, out);
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let corrected = changes.reconcile(devices, unknown_devices, rows, &list);
-        self.discard_unknown_devices(requested_at, out);
+        self.discard_unknown_devices(requested_seq, out);
         if is_first {
             self.mark_online(now, out);
         }
@@ -187,8 +187,8 @@ impl Gateway {
     }
 
     /// Discards the statuses of devices that the list would have shown, if it had them.
-    fn discard_unknown_devices(&mut self, requested_at: u64, out: &mut Vec<Output>) {
-        let discarded = self.unknown_devices.discard_until(requested_at);
+    fn discard_unknown_devices(&mut self, requested_seq: u64, out: &mut Vec<Output>) {
+        let discarded = self.unknown_devices.discard_until(requested_seq);
         self.counts.strangers += discarded.count;
         if let Some((device_id, status)) = discarded.last {
             let event = GatewayEvent::Stranger { device_id, status };
@@ -205,7 +205,7 @@ impl Gateway {
         for device in self.devices.iter_mut() {
             device.mark_online(now, wall_time, is_returned);
             if is_returned {
-                out.push(Output::State { gateway: self.index, device_id: device.id() });
+                out.push(Output::StateChanged { gateway: self.index, device_id: device.id() });
             }
         }
         if is_returned {
@@ -220,16 +220,16 @@ impl Gateway {
         let Some(until) = self.link.expire_if_due(now, wall_time) else { return };
         for device in self.devices.iter_mut() {
             device.lose(until, wall_time);
-            out.push(Output::State { gateway: self.index, device_id: device.id() });
+            out.push(Output::StateChanged { gateway: self.index, device_id: device.id() });
         }
-        out.push(Output::Gateway(self.index));
+        out.push(Output::GatewayChanged(self.index));
         self.update_state(now, out);
         out.push(Output::GatewayEvent(self.index, GatewayEvent::Unreachable));
     }
 
     fn update_state(&mut self, now: Moment, out: &mut Vec<Output>) {
         if self.link.update_state(self.wall_time(now)) {
-            out.push(Output::Gateway(self.index));
+            out.push(Output::GatewayChanged(self.index));
         }
     }
 
@@ -281,14 +281,14 @@ impl Gateway {
         let wall_time = self.wall_time(now);
         let device = self.devices.get_mut(device_id);
         if device.is_some_and(|device| device.set_details(details, wall_time)) {
-            out.push(Output::State { gateway: self.index, device_id });
+            out.push(Output::StateChanged { gateway: self.index, device_id });
         }
     }
 
     fn count_absence(&mut self, until: Moment, out: &mut Vec<Output>) {
         let Some(after_ms) = self.settings.forget_after_ms else { return };
         for device_id in self.devices.count_absence(until, after_ms) {
-            out.push(Output::Store { gateway: self.index, device_id });
+            out.push(Output::StoreState { gateway: self.index, device_id });
         }
     }
 

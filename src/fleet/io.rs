@@ -42,13 +42,13 @@ pub enum Output {
     /// Store the event, then publish it, in order with the gateway's other events.
     GatewayEvent(GatewayIndex, GatewayEvent),
     /// The device's retained state has changed.
-    State { gateway: GatewayIndex, device_id: DeviceId },
+    StateChanged { gateway: GatewayIndex, device_id: DeviceId },
     /// The device is forgotten: clear its retained topics.
     Forgotten { gateway: GatewayIndex, device_id: DeviceId },
     /// The device's persisted state has changed, but nothing that is published.
-    Store { gateway: GatewayIndex, device_id: DeviceId },
+    StoreState { gateway: GatewayIndex, device_id: DeviceId },
     /// The gateway's retained state or info has changed.
-    Gateway(GatewayIndex),
+    GatewayChanged(GatewayIndex),
     /// Read the gateway's list: `ListRequested` follows, then `List` or `ListFailed`.
     RequestList(GatewayIndex),
 }

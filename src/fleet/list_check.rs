@@ -14,7 +14,7 @@ pub(crate) const SECOND_LOOK_MS: i64 = 2_000;
 /// What one device's comparisons depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ListCheck {
-    /// The gateway's `input_seq` at the device's last status from the stream.
+    /// The gateway's `stream_seq` at the device's last status from the stream.
     last_stream_seq: u64,
     /// A difference in one list, not applied yet.
     suspect: Option<Suspect>,
@@ -29,8 +29,8 @@ struct Suspect {
     listed: Option<Status>,
     /// When that list came.
     at: Moment,
-    /// The gateway's `input_seq` at that time.
-    input_seq: u64,
+    /// The gateway's `stream_seq` at that time.
+    stream_seq: u64,
     /// The source of the event that it may become.
     source: Source,
 }
@@ -42,10 +42,10 @@ pub(crate) struct ListContext {
     pub(crate) number: u64,
     /// Whether it is the first of its link.
     pub(crate) is_first: bool,
-    /// The gateway's `input_seq` when the list was requested.
-    pub(crate) requested_at: u64,
-    /// The gateway's `input_seq` now.
-    pub(crate) input_seq: u64,
+    /// The gateway's `stream_seq` when the list was requested.
+    pub(crate) requested_seq: u64,
+    /// The gateway's `stream_seq` now.
+    pub(crate) stream_seq: u64,
 }
 
 /// The result of comparing a device with a list.
@@ -60,8 +60,8 @@ pub(crate) enum Comparison {
 }
 
 impl ListCheck {
-    pub(crate) const fn set_stream_seq(&mut self, input_seq: u64) {
-        self.last_stream_seq = input_seq;
+    pub(crate) const fn set_last_stream_seq(&mut self, stream_seq: u64) {
+        self.last_stream_seq = stream_seq;
     }
 
     pub(crate) const fn set_listed(&mut self, list: &ListContext) {
@@ -104,21 +104,21 @@ impl ListCheck {
                 Comparison::Unchanged
             };
         }
-        let is_silent_since = |input_seq: u64| self.last_stream_seq <= input_seq;
+        let is_silent_since = |stream_seq: u64| self.last_stream_seq <= stream_seq;
         let source = if list.is_first { Source::Resync } else { Source::Audit };
         match self.suspect {
-            _ if list.is_first && is_silent_since(list.requested_at) => {
+            _ if list.is_first && is_silent_since(list.requested_seq) => {
                 Comparison::Changed(status, source)
             }
-            Some(before) if before.listed == listed && is_silent_since(before.input_seq) => {
+            Some(before) if before.listed == listed && is_silent_since(before.stream_seq) => {
                 if list.now.since(before.at) < SECOND_LOOK_MS {
                     return Comparison::Unchanged;
                 }
                 Comparison::Changed(status, before.source)
             }
             _ => {
-                let (at, input_seq) = (list.now, list.input_seq);
-                self.suspect = Some(Suspect { listed, at, input_seq, source });
+                let (at, stream_seq) = (list.now, list.stream_seq);
+                self.suspect = Some(Suspect { listed, at, stream_seq, source });
                 Comparison::Unchanged
             }
         }

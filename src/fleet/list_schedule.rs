@@ -30,8 +30,8 @@ enum ListState {
     Requested,
     /// The link has sent the request to the gateway.
     Sent {
-        /// The gateway's `input_seq` at that time.
-        input_seq: u64,
+        /// The gateway's `stream_seq` at that time.
+        stream_seq: u64,
     },
 }
 
@@ -64,9 +64,9 @@ impl ListSchedule {
     }
 
     /// The request was sent to the gateway.
-    pub(crate) fn sent(&mut self, input_seq: u64) {
+    pub(crate) fn sent(&mut self, stream_seq: u64) {
         if self.is_running() {
-            self.state = ListState::Sent { input_seq };
+            self.state = ListState::Sent { stream_seq };
         }
     }
 
@@ -76,17 +76,17 @@ impl ListSchedule {
         }
     }
 
-    /// A list arrived; returns its number and the `input_seq` when it was requested. `None` if it
+    /// A list arrived; returns its number and the `stream_seq` when it was requested. `None` if it
     /// was not requested.
     pub(crate) const fn receive(&mut self) -> Option<(u64, u64)> {
-        let requested_at = match self.state {
-            ListState::Sent { input_seq } => input_seq,
+        let requested_seq = match self.state {
+            ListState::Sent { stream_seq } => stream_seq,
             // A list without the event of its request: nothing is known to be later than it.
             ListState::Requested => u64::MAX,
             ListState::NoLink | ListState::Waiting { .. } => return None,
         };
         self.number += 1;
-        Some((self.number, requested_at))
+        Some((self.number, requested_seq))
     }
 
     /// The list was compared; the next one is due after `wait_ms`.

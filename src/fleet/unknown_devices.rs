@@ -20,8 +20,8 @@ pub(crate) struct UnknownDevices {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeldStatus {
     pub(crate) report: StatusReport,
-    /// The gateway's `input_seq` at which it came.
-    pub(crate) input_seq: u64,
+    /// The gateway's `stream_seq` at which it came.
+    pub(crate) stream_seq: u64,
 }
 
 /// The number of discarded statuses, and the last of them.
@@ -49,12 +49,12 @@ impl UnknownDevices {
         statuses
     }
 
-    /// Discards the statuses that came up to this `input_seq`.
-    pub(crate) fn discard_until(&mut self, input_seq: u64) -> Discarded {
+    /// Discards the statuses that came up to this `stream_seq`.
+    pub(crate) fn discard_until(&mut self, stream_seq: u64) -> Discarded {
         let mut discarded = Discarded::default();
         self.held.retain(|&device_id, statuses| {
             statuses.retain(|held| {
-                let stays = held.input_seq > input_seq;
+                let stays = held.stream_seq > stream_seq;
                 if !stays {
                     discarded.count += 1;
                     discarded.last = Some((device_id, held.report.status));

@@ -1,5 +1,5 @@
-//! The follower: reads the log after its writer and writes the history. It replaces a database that
-//! is damaged or removed, and continues when the log is replaced.
+//! Copies events from the log into the history. It replaces a database that is damaged or removed,
+//! and continues when the log is replaced.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{Backlog, Database, Error, Retention, Totals};
 use super::log::{Position, Tail};
-use super::observer::Observer;
+use super::span_writer::SpanWriter;
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.
@@ -51,24 +51,24 @@ pub(crate) struct Gap {
 
 /// Reads the log and writes the history.
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub(crate) struct HistoryWriter {
     log: PathBuf,
     path: PathBuf,
     retention: Retention,
     open: Option<(Database, Tail)>,
     failing: Option<(Instant, Moment)>,
-    observer: Observer,
+    span_writer: SpanWriter,
 }
 
-impl Follower {
-    /// A follower of the log in this folder, which writes to this database.
+impl HistoryWriter {
+    /// Reads the log in this folder, and writes to this database.
     pub(crate) const fn new(log: PathBuf, path: PathBuf, retention: Retention) -> Self {
-        Self { log, path, retention, open: None, failing: None, observer: Observer::new() }
+        Self { log, path, retention, open: None, failing: None, span_writer: SpanWriter::new() }
     }
 
     /// What was observed by `now`, to be written by [`Self::try_record`].
     pub(crate) fn observe(&mut self, backlog: &mut Backlog, now: Moment) {
-        self.observer.observe(backlog, now);
+        self.span_writer.observe(backlog, now);
     }
 
     /// Records everything up to the end of this segment, if there is a log, and what was observed,
@@ -105,7 +105,7 @@ impl Follower {
         status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
             status.read_to = u64::MAX;
-            self.observer.give_up();
+            self.span_writer.give_up();
         }
     }
 
@@ -117,7 +117,7 @@ impl Follower {
     ) -> Result<(), Error> {
         self.open(now)?;
         let Some((database, tail)) = &mut self.open else { return Ok(()) };
-        self.observer.write(database, now)?;
+        self.span_writer.write(database, now)?;
         while let Some(current) = current {
             let is_full = write_batch(database, tail, current)?;
             if database.is_checkpoint_due() {
@@ -157,7 +157,8 @@ impl Follower {
             .and_then(|()| database.drop_unknown(waiting))
             .and_then(|()| database.checkpoint());
         if let Err(error) = finished {
-            tracing::warn!(%error, "history: checkpoint failed; a power cut may remove events");
+            let error = error.with_cause();
+            tracing::warn!(error, "history: checkpoint failed; a power cut may remove events");
         }
         *tail = Tail::new(self.log.clone(), Position::default());
     }

@@ -4,18 +4,18 @@
 
 mod error;
 mod event;
-mod follower;
 pub mod history;
+mod history_writer;
 mod log;
-mod observer;
 mod outbox;
 mod recorder;
+mod span_writer;
 mod start;
 mod state_dir;
 
 pub use error::StoreError;
 pub use event::Event;
-pub(crate) use follower::{Gap, HistoryStatus};
+pub(crate) use history_writer::{Gap, HistoryStatus};
 pub(crate) use log::{Content, Key, Log, Record, Recovery, decode, encode};
 pub use log::{Position, Tail};
 pub(crate) use outbox::{Limits, Outbox};

@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::follower::{Follower, Gap, HistoryStatus};
 use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Retention};
+use super::history_writer::{Gap, HistoryStatus, HistoryWriter};
 use super::log::Content;
-use super::observer::PROVEN_EVERY;
+use super::span_writer::PROVEN_EVERY;
 use crate::ids::Moment;
 
 /// The history is written at most this often.
@@ -79,12 +79,12 @@ impl Recorder {
         continues: bool,
     ) -> Result<Self, StoreError> {
         let file = database.clone();
-        let mut follower = Follower::new(log, database, retention);
+        let mut writer = HistoryWriter::new(log, database, retention);
         let mut status = HistoryStatus::default();
-        follower.try_open(now, &mut status);
+        writer.try_open(now, &mut status);
         if !continues || status.position > content.end {
-            follower.try_record(Some(content.end.segment), now, &mut status);
-            follower.finish_log(&content.events.keys().copied().collect());
+            writer.try_record(Some(content.end.segment), now, &mut status);
+            writer.finish_log(&content.events.keys().copied().collect());
         }
         let state = State { now, status: Arc::new(status), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -96,7 +96,7 @@ impl Recorder {
         let theirs = Arc::clone(&shared);
         let starting = StoreError::io("starting a thread for", &file);
         let thread = std::thread::Builder::new().name("history".to_owned());
-        let thread = thread.spawn(move || run(&theirs, follower)).map_err(starting)?;
+        let thread = thread.spawn(move || run(&theirs, writer)).map_err(starting)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -199,7 +199,7 @@ impl Shared {
     }
 }
 
-fn run(shared: &Shared, mut follower: Follower) {
+fn run(shared: &Shared, mut writer: HistoryWriter) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
     loop {
         let mut state = shared.wait(not_before, wake_at);
@@ -213,10 +213,10 @@ fn run(shared: &Shared, mut follower: Follower) {
             break;
         }
         if let Some(gap) = gap {
-            follower.reopen(&gap, now, &mut status);
+            writer.reopen(&gap, now, &mut status);
         }
-        follower.observe(&mut observations, now);
-        follower.try_record(current, now, &mut status);
+        writer.observe(&mut observations, now);
+        writer.try_record(current, now, &mut status);
         let retry = status.fault.is_some();
         let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);
@@ -235,7 +235,7 @@ fn run(shared: &Shared, mut follower: Follower) {
         };
     }
     // Closed before the end is announced: another process may open it then.
-    drop(follower);
+    drop(writer);
     shared.lock().ended = true;
     shared.changed.notify_all();
 }

@@ -1,4 +1,4 @@
-//! The observer: writes the bridge's observations into the history's tables of spans.
+//! Writes what the bridge observed into the history's tables of spans.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const ROWS_MAX: usize = 1_000_000;
 
 /// Feeds the tracker, and writes its rows.
 #[derive(Debug)]
-pub(crate) struct Observer {
+pub(crate) struct SpanWriter {
     tracker: Tracker,
     /// Device and inode of the file that has what the tracker has written.
     attached: Option<(u64, u64)>,
@@ -24,7 +24,7 @@ pub(crate) struct Observer {
     reports_clock: bool,
 }
 
-impl Observer {
+impl SpanWriter {
     pub(crate) const fn new() -> Self {
         let tracker = Tracker::new();
         Self { tracker, attached: None, proven: None, trimmed: None, reports_clock: true }

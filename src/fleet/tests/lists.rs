@@ -200,7 +200,7 @@ fn a_device_absent_for_long_is_forgotten_unless_a_command_keeps_it() {
     bench.pass(FORGET_MS - 1);
     bench.list(vec![]);
     assert!(bench.fleet.device(bench.gateway, id(1)).is_some());
-    let stored = Output::Store { gateway: bench.gateway, device_id: id(1) };
+    let stored = Output::StoreState { gateway: bench.gateway, device_id: id(1) };
     assert!(bench.out.contains(&stored), "a restart loses little of it: {:?}", bench.out);
     assert_eq!(absent_ms(&bench, 1), FORGET_MS - 1);
     assert_eq!(absent_ms(&bench, 2), 0, "it is expected");

@@ -198,10 +198,10 @@ impl World {
                 }
                 Output::Event(event) => self.link_of_the_chain(&event),
                 Output::GatewayEvent(..)
-                | Output::State { .. }
-                | Output::Store { .. }
+                | Output::StateChanged { .. }
+                | Output::StoreState { .. }
                 | Output::Forgotten { .. }
-                | Output::Gateway(_) => {}
+                | Output::GatewayChanged(_) => {}
             }
         }
     }

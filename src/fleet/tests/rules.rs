@@ -13,7 +13,7 @@ fn a_device_first_seen_in_a_list_is_a_state_not_an_event() {
     bench.input(LinkEvent::LinkUp);
     assert!(bench.asked_for_list());
     bench.list(vec![row(7, TlsConnected, true)]);
-    assert!(bench.out.contains(&Output::State { gateway: bench.gateway, device_id: id(7) }));
+    assert!(bench.out.contains(&Output::StateChanged { gateway: bench.gateway, device_id: id(7) }));
     assert!(bench.events().is_empty());
     let device = bench.device(7);
     assert_eq!((device.connected, device.seq, device.managed), (Some(true), 0, true));
@@ -108,8 +108,8 @@ fn a_lost_gateway_makes_its_devices_unknown_and_a_return_restores_them() {
     bench.out.clear();
     bench.list(vec![row(7, TlsConnected, true)]);
     let at = |wanted: &dyn Fn(&Output) -> bool| bench.out.iter().position(wanted).unwrap();
-    let state = at(&|out| matches!(out, Output::State { .. }));
-    let online = at(&|out| matches!(out, Output::Gateway(_)));
+    let state = at(&|out| matches!(out, Output::StateChanged { .. }));
+    let online = at(&|out| matches!(out, Output::GatewayChanged(_)));
     let reachable = at(&|out| matches!(out, Output::GatewayEvent(_, GatewayEvent::Reachable)));
     assert!(state < online && online < reachable);
     assert_eq!(bench.device(7).since, since, "a time of not knowing does not move it");

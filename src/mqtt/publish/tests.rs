@@ -113,10 +113,12 @@ impl Setup {
     fn apply(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::State { gateway, device_id } => {
+                Output::StateChanged { gateway, device_id } => {
                     self.publisher.content().states().device_changed(gateway, device_id);
                 }
-                Output::Gateway(gateway) => self.publisher.content().gateway_changed(gateway),
+                Output::GatewayChanged(gateway) => {
+                    self.publisher.content().gateway_changed(gateway);
+                }
                 Output::GatewayEvent(_, event) => self.append("lobby", event.name()),
                 _ => {}
             }
