@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gsdk2mqtt::proto::connect::SubscribeStatusRequest;
 use gsdk2mqtt::proto::connect::connect_client::ConnectClient;
-use gsdk2mqtt::simulator::{MasterSettings, Settings, Simulator, Storm, mixed_devices};
+use gsdk2mqtt::simulator::{MasterSettings, Simulator, SimulatorSettings, Storm, mixed_devices};
 use tokio_stream::StreamExt;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
@@ -38,7 +38,7 @@ async fn subscribe(
 }
 
 async fn feed(streams: u64) {
-    let simulator = Simulator::start(Settings::fast(1_000)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(1_000)).await.unwrap();
     let control = simulator.control();
     while control.managed().iter().filter(|one| matches!(one.status, 1 | 2)).count() < 1_000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -82,7 +82,8 @@ async fn weigh() {
     let gateways = (0..100).map(one).collect();
     let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
     let started = Instant::now();
-    let simulator = Simulator::start(Settings { master, ..Settings::fast(0) }).await.unwrap();
+    let simulator =
+        Simulator::start(SimulatorSettings { master, ..SimulatorSettings::fast(0) }).await.unwrap();
     let start_seconds = started.elapsed().as_secs_f64();
     let control = simulator.control();
     let connected = || control.managed().iter().filter(|one| matches!(one.status, 1 | 2)).count();

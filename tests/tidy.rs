@@ -306,7 +306,7 @@ fn check_dependencies(manifest: &str, findings: &mut Vec<Finding>) {
 }
 
 /// Runs a checker over every file with one of these endings.
-fn over(endings: &[&str], check: impl Fn(&str, &str, &mut Vec<Finding>)) -> Vec<Finding> {
+fn over(endings: &[&str], mut check: impl FnMut(&str, &str, &mut Vec<Finding>)) -> Vec<Finding> {
     let mut findings = Vec::new();
     let texts = texts(endings);
     assert!(!texts.is_empty(), "no file of {endings:?} was read");
@@ -370,7 +370,7 @@ fn examples_parse() {
         let ending = path.extension().and_then(|ending| ending.to_str());
         if ending == Some("toml") {
             let config = Some(path.clone());
-            let args = gsdk2mqtt::config::Args { config, ..Default::default() };
+            let args = gsdk2mqtt::config::ConfigArgs { config, ..Default::default() };
             let error = gsdk2mqtt::config::load(&args, []).err();
             let mistakes = error.iter().flat_map(gsdk2mqtt::config::Error::mistakes);
             for mistake in mistakes {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator, StatusCode, mixed_devices};
+use gsdk2mqtt::simulator::{
+    Control, Fault, Simulator, SimulatorSettings, StatusCode, mixed_devices,
+};
 use tempfile::TempDir;
 
 use crate::counter::Arrived;
@@ -53,9 +55,9 @@ impl Drop for Subject {
 pub(crate) async fn gateways(count: usize, devices: usize) -> Vec<Simulator> {
     let mut gateways = Vec::new();
     for number in 0..count {
-        let settings = Settings {
+        let settings = SimulatorSettings {
             devices: mixed_devices(number, number * devices, devices),
-            ..Settings::fast(devices)
+            ..SimulatorSettings::fast(devices)
         };
         gateways.push(Simulator::start(settings).await.unwrap());
     }

@@ -12,14 +12,14 @@ use super::buckets::{Bucket, BucketSize, buckets};
 use super::figures::{Figures, Tiles};
 use super::format;
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::store::history::{self, Place, Selection, Snapshot, Timeline};
+use crate::store::history::{self, RowKey, Selection, Snapshot, Timeline};
 
 /// Characters of a wrong text that are quoted.
 const QUOTED_MAX: usize = 60;
 
 /// The query.
 #[derive(Clone, Debug)]
-pub struct Query {
+pub struct AvailabilityRequest {
     /// Whether the rows are of gateways; otherwise they are of devices.
     pub of_gateways: bool,
     /// These gateways and their devices; none: all.
@@ -46,12 +46,12 @@ pub struct Query {
 
 /// The rows with what is true of all of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Answer {
+pub struct AvailabilityAnswer {
     /// What is true of all rows.
     #[serde(flatten)]
-    pub head: Head,
+    pub head: AvailabilityHead,
     /// The rows, by gateway, device and time.
-    pub availability: Vec<Row>,
+    pub availability: Vec<AvailabilityRow>,
     /// Whether more rows follow.
     pub more: bool,
     /// The `after` of the next page.
@@ -60,7 +60,7 @@ pub struct Answer {
 
 /// What is true of all rows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Head {
+pub struct AvailabilityHead {
     /// The beginning of the period.
     #[serde(with = "format::time")]
     pub from: Moment,
@@ -80,7 +80,7 @@ pub struct Head {
 
 /// The figures of a device or gateway in a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct AvailabilityRow {
     /// The gateway.
     pub gateway: String,
     /// The device; `None`: the row is of the gateway.
@@ -106,7 +106,7 @@ pub struct Row {
     pub removed_at: Option<Moment>,
 }
 
-impl Row {
+impl AvailabilityRow {
     /// What a page that ends with this row has as `next`: `lobby/544114231@1795428000000`.
     #[must_use]
     pub fn continuation(&self) -> String {
@@ -121,7 +121,7 @@ impl Row {
 /// The last row of a page: its device or gateway, and its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct After {
-    place: Place,
+    place: RowKey,
     start: Moment,
 }
 
@@ -140,7 +140,7 @@ impl FromStr for After {
                 Some((gateway, id)) => (gateway, Some(id.parse().ok()?)),
                 None => (place, None),
             };
-            let place = Place { gateway: gateway.parse().ok()?, device_id };
+            let place = RowKey { gateway: gateway.parse().ok()?, device_id };
             Some(Self { place, start: Moment::from_millis(start.parse().ok()?) })
         };
         read().ok_or_else(|| AfterError(text.chars().take(QUOTED_MAX).collect()))
@@ -165,7 +165,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When it cannot be read, or has no such gateway or device.
-pub fn answer(path: &Path, query: &Query) -> Result<Answer, Error> {
+pub fn answer(path: &Path, query: &AvailabilityRequest) -> Result<AvailabilityAnswer, Error> {
     let snapshot = Snapshot::open(path)?;
     check(&snapshot, query)?;
     Ok(read(snapshot, query)?)
@@ -175,11 +175,17 @@ pub fn answer(path: &Path, query: &Query) -> Result<Answer, Error> {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn recorded(path: &Path, query: &Query) -> Result<Answer, history::Error> {
+pub fn recorded(
+    path: &Path,
+    query: &AvailabilityRequest,
+) -> Result<AvailabilityAnswer, history::Error> {
     read(Snapshot::open(path)?, query)
 }
 
-fn read(mut snapshot: Snapshot, query: &Query) -> Result<Answer, history::Error> {
+fn read(
+    mut snapshot: Snapshot,
+    query: &AvailabilityRequest,
+) -> Result<AvailabilityAnswer, history::Error> {
     if query.is_running {
         snapshot.extend_to(query.now);
     }
@@ -191,7 +197,7 @@ fn read(mut snapshot: Snapshot, query: &Query) -> Result<Answer, history::Error>
     let (from, to) = query.period;
     let to = to.min(query.now).max(from);
     let oldest_at = snapshot.spans_since();
-    let head = Head {
+    let head = AvailabilityHead {
         from,
         to,
         time_zone: name(&query.zone),
@@ -216,7 +222,7 @@ fn name(zone: &TimeZone) -> String {
     zone.iana_name().unwrap_or("UTC").to_owned()
 }
 
-fn check(snapshot: &Snapshot, query: &Query) -> Result<(), Error> {
+fn check(snapshot: &Snapshot, query: &AvailabilityRequest) -> Result<(), Error> {
     let known = snapshot.gateways()?;
     let is_known = |gateway: &&GatewayName| known.iter().any(|(name, _)| name == *gateway);
     if let Some(unknown) = query.gateways.iter().find(|gateway| !is_known(gateway)) {
@@ -231,18 +237,18 @@ fn check(snapshot: &Snapshot, query: &Query) -> Result<(), Error> {
 
 /// Collects rows until there are enough.
 struct Pages<'a> {
-    query: &'a Query,
-    head: Head,
+    query: &'a AvailabilityRequest,
+    head: AvailabilityHead,
     buckets: Vec<Bucket>,
     proven_at: Moment,
-    rows: Vec<Row>,
+    rows: Vec<AvailabilityRow>,
     more: bool,
 }
 
 impl Pages<'_> {
     /// Adds the rows of a device or gateway; returns whether more fit.
     fn add(&mut self, timeline: &Timeline, started: Instant) -> bool {
-        let Head { from, to, complete, .. } = self.head;
+        let AvailabilityHead { from, to, complete, .. } = self.head;
         let tiles = Tiles::new(timeline, (from, to), self.proven_at);
         // It was not there in this period, as far as that is known.
         if complete && tiles.is_absent() {
@@ -256,7 +262,7 @@ impl Pages<'_> {
                 self.more = true;
                 return false;
             }
-            self.rows.push(Row {
+            self.rows.push(AvailabilityRow {
                 gateway: timeline.gateway.to_string(),
                 device_id: timeline.device_id.map(DeviceId::get),
                 name: timeline.name.clone(),
@@ -280,13 +286,13 @@ impl Pages<'_> {
         Some(rest)
     }
 
-    fn finish(self) -> Answer {
+    fn finish(self) -> AvailabilityAnswer {
         let Self { head, rows: availability, more, .. } = self;
-        let next = availability.last().filter(|_| more).map(Row::continuation);
-        Answer { head, availability, more, next }
+        let next = availability.last().filter(|_| more).map(AvailabilityRow::continuation);
+        AvailabilityAnswer { head, availability, more, next }
     }
 }
 
-fn place(timeline: &Timeline) -> Place {
-    Place { gateway: timeline.gateway.clone(), device_id: timeline.device_id }
+fn place(timeline: &Timeline) -> RowKey {
+    RowKey { gateway: timeline.gateway.clone(), device_id: timeline.device_id }
 }

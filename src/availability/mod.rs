@@ -11,7 +11,10 @@ mod format;
 mod tests;
 mod words;
 
-pub use answer::{After, AfterError, Answer, Error, Head, Query, Row, answer, recorded};
+pub use answer::{
+    After, AfterError, AvailabilityAnswer, AvailabilityHead, AvailabilityRequest, AvailabilityRow,
+    Error, answer, recorded,
+};
 pub use buckets::{Bucket, BucketSize, buckets};
 pub use figures::{Figures, Tiles};
 pub use words::{duration, local_time, percent, period};

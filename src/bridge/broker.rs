@@ -17,7 +17,9 @@ use super::state::State;
 use crate::commands::{Failure, FailureCode, Outcome};
 use crate::config::Config;
 use crate::ids::GatewayName;
-use crate::mqtt::{self, Connected, Connection, Event, Message, Refusal, RetainHandling};
+use crate::mqtt::{
+    self, BrokerConnection, Connected, Message, Refusal, RetainHandling, SessionEvent,
+};
 
 /// The broker, and those that read its messages.
 #[derive(Debug)]
@@ -37,7 +39,11 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn start(config: &Config, settings: mqtt::Settings, instance_id: String) -> Self {
+    pub(crate) fn start(
+        config: &Config,
+        settings: mqtt::SessionSettings,
+        instance_id: String,
+    ) -> Self {
         let republish_every = config.mqtt.republish_interval;
         Self {
             session: BrokerSession::start(settings, config.mqtt.max_answer_bytes),
@@ -54,19 +60,19 @@ impl Broker {
     }
 
     /// Applies an event of the session. Returns a message that may be a request.
-    pub(crate) fn handle(&mut self, state: &mut State, event: Event) -> Option<Message> {
+    pub(crate) fn handle(&mut self, state: &mut State, event: SessionEvent) -> Option<Message> {
         let now = Instant::now();
         match event {
             _ if self.session.is_given_up() => {}
-            Event::Connected(connected) => self.connected(state, now, connected),
-            Event::Acked { generation, acks } => {
+            SessionEvent::Connected(connected) => self.connected(state, now, connected),
+            SessionEvent::Acked { generation, acks } => {
                 self.session.acknowledged(state, generation, &acks);
             }
-            Event::Subscribed { filters, refused, .. } => {
+            SessionEvent::Subscribed { filters, refused, .. } => {
                 self.subscribed(state, now, &filters, &refused);
             }
-            Event::Message(message) => return self.message(state, now, message),
-            Event::Disconnected { reason, taken_over, closed_by_broker, .. } => {
+            SessionEvent::Message(message) => return self.message(state, now, message),
+            SessionEvent::Disconnected { reason, taken_over, closed_by_broker, .. } => {
                 _ = self.disconnected(state, reason, closed_by_broker);
                 // It connects again by itself, unless another client was there before.
                 if let Some(wait) = self.duplicates.disconnected(now, taken_over) {
@@ -75,7 +81,7 @@ impl Broker {
                     self.session.give_up(now + wait);
                 }
             }
-            Event::Unreachable { reason, file_missing, .. } => {
+            SessionEvent::Unreachable { reason, file_missing, .. } => {
                 self.session.unreachable(reason, file_missing);
             }
         }
@@ -109,7 +115,7 @@ impl Broker {
         state: &mut State,
         reason: String,
         closed_by_broker: bool,
-    ) -> Option<Connection> {
+    ) -> Option<BrokerConnection> {
         self.own_state = OwnState::default();
         self.requests = RequestSubscription::default();
         self.scan = Scan::default();

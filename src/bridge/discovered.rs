@@ -10,20 +10,30 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::GatewayAccess;
 use super::settings::settings;
 use super::state::State;
-use crate::config::{Config, Gateway, Reach};
+use crate::config::{Config, GatewayConfig, Reach};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName, discovered_name};
 use crate::payload::{GatewayEntry, LinkFacts, MasterRef};
-use crate::store::{Content, Key, decode, encode};
+use crate::store::{Key, LogContent, decode, encode};
 
 /// Gateways that are discovered.
 const DISCOVERED_MAX: usize = 1_000;
 
+/// A change of the gateways that there are, by name.
+#[derive(Debug)]
+pub(crate) enum GatewayChange {
+    Discovered(GatewayName, GatewayAccess),
+    Forgotten(GatewayName),
+    /// A forgotten gateway is listed again.
+    Recalled(GatewayName),
+}
+
 /// What is stored of a discovered gateway.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Stored {
+pub(crate) struct StoredGateway {
     name: GatewayName,
     /// For how long its master has not listed it, as far as that was observed.
     absent_ms: i64,
@@ -32,14 +42,17 @@ pub(crate) struct Stored {
 
 /// The gateways of the configuration, then those that earlier processes discovered: each keeps its
 /// name.
-pub(crate) fn known_gateways(config: &Config, content: &Content) -> Vec<(GatewayName, Gateway)> {
+pub(crate) fn known_gateways(
+    config: &Config,
+    content: &LogContent,
+) -> Vec<(GatewayName, GatewayConfig)> {
     let configured = config.gateways.iter().map(|(name, gateway)| (name.clone(), gateway.clone()));
-    let mut known: Vec<(GatewayName, Gateway)> = configured.collect();
+    let mut known: Vec<(GatewayName, GatewayConfig)> = configured.collect();
     for (key, value) in &content.values {
         let Key::Discovered(master, gateway_id) = key else { continue };
         let discovers = config.masters.get(master).is_some_and(|master| master.discover);
-        let (Some(Stored { name, .. }), true) = (decode(value), discovers) else { continue };
-        let gateway = Gateway::discovered(master.clone(), gateway_id.clone());
+        let (Some(StoredGateway { name, .. }), true) = (decode(value), discovers) else { continue };
+        let gateway = GatewayConfig::discovered(master.clone(), gateway_id.clone());
         if known.iter().any(|(_, other)| is_same(other, &gateway)) {
             continue;
         }
@@ -54,7 +67,7 @@ pub(crate) fn known_gateways(config: &Config, content: &Content) -> Vec<(Gateway
     known
 }
 
-fn is_same(one: &Gateway, other: &Gateway) -> bool {
+fn is_same(one: &GatewayConfig, other: &GatewayConfig) -> bool {
     matches!(one.reach, Reach::Master { .. }) && one.reach == other.reach
 }
 
@@ -65,7 +78,7 @@ pub(crate) struct DiscoveredGateways {
     first: GatewayIndex,
     /// After how long one is forgotten that its master does not list.
     forget_after: Option<Duration>,
-    stored: BTreeMap<GatewayIndex, Stored>,
+    stored: BTreeMap<GatewayIndex, StoredGateway>,
     /// Those that are forgotten.
     forgotten: BTreeMap<GatewayIndex, GatewayEntry>,
 }
@@ -111,7 +124,7 @@ impl DiscoveredGateways {
             devices: Arc::default(),
         };
         tracing::info!(%master, gateway = %name, gateway_id, "gateway discovered");
-        let config = Gateway::discovered(master.clone(), gateway_id.to_owned());
+        let config = GatewayConfig::discovered(master.clone(), gateway_id.to_owned());
         let settings = settings(&config, self.forget_after);
         let gateway = state.fleet.add_gateway(state.clock.steady(), settings, &[]);
         state.fleet.set_wall_offset(state.clock.wall_offset_ms());
@@ -121,11 +134,16 @@ impl DiscoveredGateways {
     }
 
     /// Restores what is stored of a gateway, which may have another name by now.
-    pub(crate) fn restore(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+    pub(crate) fn restore(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayIndex,
+        stored: StoredGateway,
+    ) {
         let Some(entry) = state.directory.gateway(gateway) else { return };
         let stored = match gateway < self.first {
-            true => Stored { absent_ms: 0, is_forgotten: false, name: entry.name.clone() },
-            false => Stored { name: entry.name.clone(), ..stored },
+            true => StoredGateway { absent_ms: 0, is_forgotten: false, name: entry.name.clone() },
+            false => StoredGateway { name: entry.name.clone(), ..stored },
         };
         self.set(state, gateway, stored);
     }
@@ -136,7 +154,7 @@ impl DiscoveredGateways {
         forgotten.map(|(gateway, _)| *gateway).collect()
     }
 
-    fn set(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+    fn set(&mut self, state: &mut State, gateway: GatewayIndex, stored: StoredGateway) {
         let entry = state.directory.gateway(gateway).or_else(|| self.forgotten.get(&gateway));
         if let Some(master) = entry.and_then(|entry| entry.master.clone()) {
             let key = Key::Discovered(master.name, master.gateway_id);
@@ -160,11 +178,11 @@ impl DiscoveredGateways {
             let id = &entry.master.as_ref()?.gateway_id;
             Some((gateway, ids.contains(id), self.stored.get(&gateway)?.clone()))
         });
-        let behind: Vec<(GatewayIndex, bool, Stored)> = behind.collect();
+        let behind: Vec<(GatewayIndex, bool, StoredGateway)> = behind.collect();
         let mut due = Vec::new();
         for (gateway, is_listed, stored) in behind {
             let absent_ms = if is_listed { 0 } else { stored.absent_ms.saturating_add(passed_ms) };
-            self.set(state, gateway, Stored { absent_ms, ..stored });
+            self.set(state, gateway, StoredGateway { absent_ms, ..stored });
             let is_over = |after: Duration| i128::from(absent_ms) >= after.as_millis() as i128;
             if self.forget_after.is_some_and(is_over) && !state.fleet.gateway_is_live(gateway) {
                 due.push(gateway);
@@ -203,7 +221,7 @@ impl DiscoveredGateways {
             content.prioritize_clearing(&entry, &ids);
         }
         self.forgotten.insert(gateway, entry);
-        let stored = Stored { name: name.clone(), absent_ms: 0, is_forgotten: true };
+        let stored = StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: true };
         self.set(state, gateway, stored);
         Some((name, ids))
     }
@@ -227,7 +245,11 @@ impl DiscoveredGateways {
     fn publish(&mut self, state: &mut State, gateway: GatewayIndex, entry: GatewayEntry) {
         let name = entry.name.clone();
         state.directory.gateways.insert(gateway, entry);
-        self.set(state, gateway, Stored { name: name.clone(), absent_ms: 0, is_forgotten: false });
+        self.set(
+            state,
+            gateway,
+            StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: false },
+        );
         state.persistence.set(Key::Gateway(name.clone()), Some(&[]));
         state.info.gateways.push(name);
         state.persistence.observations.gateways(&state.directory);

@@ -32,7 +32,7 @@ const SILENT_TAKEOVERS_BELIEVED: u32 = 2;
 
 /// The publisher of an `info`.
 #[derive(Debug, Deserialize)]
-struct Identity {
+struct InfoIdentity {
     instance_id: String,
 }
 
@@ -63,14 +63,14 @@ pub(crate) struct DuplicateDetector {
     takeovers: u32,
     /// Attempts in a row that ended because of another instance.
     step_backs: u32,
-    session: Session,
+    session: SessionFindings,
     /// The last detected instance, and when.
     other: Option<(String, Instant)>,
 }
 
 /// What is known on this session.
 #[derive(Debug, Default)]
-struct Session {
+struct SessionFindings {
     connected_at: Option<Instant>,
     is_settled: bool,
     is_other_retained: bool,
@@ -87,14 +87,14 @@ impl DuplicateDetector {
             is_published: false,
             takeovers: 0,
             step_backs: 0,
-            session: Session::default(),
+            session: SessionFindings::default(),
             other: None,
         }
     }
 
     /// A session begins.
     pub(crate) fn connected(&mut self, now: Instant) {
-        self.session = Session { connected_at: Some(now), ..Session::default() };
+        self.session = SessionFindings { connected_at: Some(now), ..SessionFindings::default() };
     }
 
     /// An `info` was received, `retained` from before or live; `checking`: nothing but this
@@ -106,7 +106,7 @@ impl DuplicateDetector {
         info: &[u8],
         checking: bool,
     ) -> InfoAction {
-        let Ok(Identity { instance_id }) = serde_json::from_slice(info) else {
+        let Ok(InfoIdentity { instance_id }) = serde_json::from_slice(info) else {
             return InfoAction::Ignore;
         };
         if instance_id == self.instance_id {
@@ -181,7 +181,7 @@ impl DuplicateDetector {
 
     /// This process gives way; returns how long.
     pub(crate) fn step_back(&mut self) -> Duration {
-        self.session = Session::default();
+        self.session = SessionFindings::default();
         let wait = RETRY_FIRST.saturating_mul(1 << self.step_backs.min(8)).min(RETRY_MAX);
         self.step_backs += 1;
         wait.mul_f64(1.0 + JITTER * fastrand::f64())

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::fleet::{DeviceEvent, Fleet};
 use crate::ids::Moment;
 use crate::payload::{BridgeEventKind, DeviceEventPayload, Directory, Subject, to_bytes};
-use crate::store::{Event, Key, Limits, Outbox, encode};
+use crate::store::{Event, Key, Outbox, OutboxLimits, encode};
 
 /// The least time between two reports of lost events.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    pub(crate) fn new(limits: Limits, next_id: u64) -> Self {
+    pub(crate) fn new(limits: OutboxLimits, next_id: u64) -> Self {
         Self {
             outbox: Outbox::new(limits),
             next_id,

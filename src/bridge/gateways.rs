@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::details::{DetailsRead, DetailsReader};
-use super::discovered::{DiscoveredGateways, Stored};
+use super::discovered::{DiscoveredGateways, GatewayChange, StoredGateway};
 use super::masters::{self, Listing, Masters};
 use super::provisioner::{Provisioner, TaskResult};
 use super::state::State;
@@ -29,35 +29,26 @@ const RESULTS_MAX: usize = 64;
 /// All gateways, in the order of the configuration, then as they are discovered.
 #[derive(Debug)]
 pub(crate) struct Gateways {
-    gateways: Vec<Gateway>,
+    gateways: Vec<LinkedGateway>,
     masters: Masters,
     discovered: DiscoveredGateways,
     /// Changes that the loop has not taken yet.
     changes: Vec<GatewayChange>,
     /// The senders keep the queues open when the last task has ended.
-    reports: Queue<(GatewayIndex, LinkReport)>,
-    results: Queue<TaskResult>,
-    details: Queue<DetailsRead>,
+    reports: Channel<(GatewayIndex, LinkReport)>,
+    results: Channel<TaskResult>,
+    details: Channel<DetailsRead>,
     /// Whether details of devices are read.
     reads_details: bool,
     stop: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct Gateway {
+struct LinkedGateway {
     link: Link,
     access: GatewayAccess,
     provisioner: Provisioner,
     details: Option<DetailsReader>,
-}
-
-/// A change of the gateways that there are, by name.
-#[derive(Debug)]
-pub(crate) enum GatewayChange {
-    Discovered(GatewayName, GatewayAccess),
-    Forgotten(GatewayName),
-    /// A forgotten gateway is listed again.
-    Recalled(GatewayName),
 }
 
 /// What has come from the gateways.
@@ -69,7 +60,7 @@ pub(crate) enum GatewayInput {
     Details(DetailsRead),
 }
 
-type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+type Channel<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 impl Gateways {
     /// Without any yet; `configured`: how many are started that are not discovered.
@@ -130,7 +121,7 @@ impl Gateways {
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
         let reader = || DetailsReader::new(index, access.clone(), self.details.0.clone());
         let details = self.reads_details.then(reader);
-        self.gateways.push(Gateway { link, access: access.clone(), provisioner, details });
+        self.gateways.push(LinkedGateway { link, access: access.clone(), provisioner, details });
         access
     }
 
@@ -152,7 +143,12 @@ impl Gateways {
     }
 
     /// Restores what is stored of a discovered gateway.
-    pub(crate) fn restore(&mut self, state: &mut State, gateway: GatewayIndex, stored: Stored) {
+    pub(crate) fn restore(
+        &mut self,
+        state: &mut State,
+        gateway: GatewayIndex,
+        stored: StoredGateway,
+    ) {
         self.discovered.restore(state, gateway, stored);
     }
 
@@ -283,13 +279,11 @@ impl Gateways {
             }
             LinkReport::ListFailed(error) => {
                 // Logged once: until another error comes, it is in the gateway's info.
-                let known = state.facts.get(gateway.0).and_then(|facts| facts.last_error.as_ref());
-                if known.is_none_or(|known| known.message != *error.message) {
+                if set_error(state, gateway, &error) {
                     let gateway = state.directory.gateway(gateway).map(|entry| entry.name.as_str());
                     let code = error.code.as_str();
                     tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");
                 }
-                set_error(state, gateway, &error);
             }
             LinkReport::AttemptFailed(error) | LinkReport::Disconnected(error) => {
                 set_error(state, gateway, &error);
@@ -336,7 +330,7 @@ impl Gateways {
             }
         }
         self.masters.wake(state, now);
-        for Gateway { provisioner, details, .. } in &mut self.gateways {
+        for LinkedGateway { provisioner, details, .. } in &mut self.gateways {
             if provisioner.retry_at().is_some_and(|at| at <= now) {
                 provisioner.start_round(state);
             }
@@ -348,16 +342,18 @@ impl Gateways {
 
     /// When the next retry or question is due, or a master is lost.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let due = |gateway: &Gateway| {
-            let reader = gateway.details.as_ref();
-            let due = [gateway.provisioner.retry_at(), reader.and_then(DetailsReader::due)];
+        let due = |LinkedGateway { provisioner, details, .. }: &LinkedGateway| {
+            let due = [provisioner.retry_at(), details.as_ref().and_then(DetailsReader::due)];
             due.into_iter().flatten().min()
         };
         self.gateways.iter().filter_map(due).chain(self.masters.due()).min()
     }
 }
 
-fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) {
-    let error = LastError { code: error.code.to_string(), message: error.to_string() };
-    state.set_fact(gateway, |facts| facts.last_error = Some(error));
+/// Sets a gateway's last error; returns whether it had another one or none.
+fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) -> bool {
+    let error = Some(LastError { code: error.code.to_string(), message: error.to_string() });
+    let is_new = state.facts.get(gateway.0).is_some_and(|facts| facts.last_error != error);
+    state.set_fact(gateway, |facts| facts.last_error = error);
+    is_new
 }

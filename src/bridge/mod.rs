@@ -41,15 +41,16 @@ use tonic::Code;
 
 use crate::commands::{BridgeCommand, Failure, Outcome, device_states};
 use crate::fleet::GatewayIndex;
-use crate::http::{LoopClient, Query};
+use crate::http::{LoopClient, LoopQuery};
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{self, Event};
+use crate::mqtt::{self, SessionEvent};
 use crate::payload::to_bytes;
 use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
-use dispatch::{BridgeRequest, CommandDispatcher, Finished, Requested, TaskMessage, View};
-use gateways::{GatewayChange, GatewayInput, Gateways};
+use discovered::GatewayChange;
+use dispatch::{BridgeRequest, CommandDispatcher, DispatchView, Finished, Requested, TaskMessage};
+use gateways::{GatewayInput, Gateways};
 use health::{health, show_degraded};
 use provisioner::Provisioner;
 use state::State;
@@ -212,17 +213,17 @@ impl Bridge {
         }
     }
 
-    fn answer_query(&mut self, query: Query) {
+    fn answer_query(&mut self, query: LoopQuery) {
         let takes_requests = self.dispatcher.request_owners().is_some();
         let health = |state: &State| health(state, &self.broker, &self.web, takes_requests);
         let mqtt_connected = self.broker.session.is_connected();
         web::answer(query, &mut self.state, mqtt_connected, health);
     }
 
-    fn broker_event(&mut self, event: Event) {
+    fn broker_event(&mut self, event: SessionEvent) {
         let Some(message) = self.broker.handle(&mut self.state, event) else { return };
         let (topics, prefix) = (self.state.publisher.topics(), self.dispatcher.response_prefix());
-        let Some(request) = mqtt::Request::of(topics, prefix, &message) else { return };
+        let Some(request) = mqtt::ReceivedRequest::of(topics, prefix, &message) else { return };
         let view = view(&self.state, &self.broker);
         let requested = self.dispatcher.request(&request, view);
         self.send_replies();
@@ -340,7 +341,7 @@ impl Bridge {
 }
 
 /// What the dispatcher reads of the other parts.
-fn view<'a>(state: &'a State, broker: &Broker) -> View<'a> {
+fn view<'a>(state: &'a State, broker: &Broker) -> DispatchView<'a> {
     let answer_size_max = broker.session.answer_limit(state).size_max();
-    View { link_facts: &state.facts, now: state.clock.now(), answer_size_max }
+    DispatchView { link_facts: &state.facts, now: state.clock.now(), answer_size_max }
 }

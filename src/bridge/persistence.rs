@@ -18,8 +18,8 @@ use crate::fleet::{DeviceDetails, Fleet, GatewayIndex, Remembered};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::{
-    self, Content, Gap, HistoryStatus, Key, Log, Record, Recorder, Recovery, Settings, Started,
-    StateDir, StoreError, decode, encode,
+    self, HistoryStatus, Key, Log, LogContent, Record, Recorder, Recovery, StartedStore, StateDir,
+    StoreError, StoreGap, StoreSettings, decode, encode,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -35,7 +35,7 @@ const HANGS: &str = "the disk has not answered for 10 s: what is written meanwhi
 /// Everything that is stored.
 #[derive(Debug)]
 pub(crate) struct Persistence {
-    settings: Settings,
+    settings: StoreSettings,
     dir: StateDir,
     log: LogState,
     recorder: Recorder,
@@ -67,11 +67,11 @@ impl Persistence {
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
     pub(crate) fn open(
-        settings: Settings,
+        settings: StoreSettings,
         now: Moment,
         write_seconds: Histogram,
-    ) -> Result<(Self, Content, Recovery), StoreError> {
-        let Started { dir, recorder, content, recovery } = store::start(&settings, now)?;
+    ) -> Result<(Self, LogContent, Recovery), StoreError> {
+        let StartedStore { dir, recorder, content, recovery } = store::start(&settings, now)?;
         let persistence = Self {
             observations: Observations::default(),
             events: EventQueue::new(settings.limits, content.next_id),
@@ -226,7 +226,7 @@ impl Persistence {
         let log = log.inspect_err(|error| self.fail(now, error))?;
         if let LogState::Failed { since, .. } = self.log {
             let waiting = self.events.outbox().ids().collect();
-            let gap = Gap { from: since, to: now, waiting };
+            let gap = StoreGap { from: since, to: now, waiting };
             self.recorder.log_replaced(log.current(), gap);
         } else {
             self.recorder.written(log.current(), now);

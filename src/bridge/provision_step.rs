@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use tonic::Code;
 
 use crate::commands::{Calls, Command, Failure, Slot};
-use crate::desired::{DesiredItem, Step, covers};
+use crate::desired::{DesiredItem, ProvisionStep, covers};
 use crate::fleet::Slaves;
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
@@ -44,16 +44,20 @@ pub(crate) fn may_concern_single(why: &Failure) -> bool {
 }
 
 /// Executes one step in its slot.
-pub(crate) async fn provision(step: Step, client: GatewayClient, slot: Slot) -> Provisioned {
+pub(crate) async fn provision(
+    step: ProvisionStep,
+    client: GatewayClient,
+    slot: Slot,
+) -> Provisioned {
     let _permit = slot.permit().await;
     match step {
-        Step::Filter { accepted, allow_all } => accept(&client, accepted, allow_all).await,
-        Step::Register(devices) => {
+        ProvisionStep::Filter { accepted, allow_all } => accept(&client, accepted, allow_all).await,
+        ProvisionStep::Register(devices) => {
             let items = devices.iter().map(|(id, _)| DesiredItem::Registered(*id)).collect();
             let done = run(&client, Command::AsyncAdd(devices)).await;
             Provisioned::default().finish(items, done)
         }
-        Step::Slaves(desired) => set_slaves(&client, desired).await,
+        ProvisionStep::Slaves(desired) => set_slaves(&client, desired).await,
     }
 }
 

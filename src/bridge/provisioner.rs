@@ -39,12 +39,12 @@ pub(crate) struct TaskResult {
 enum Done {
     Step(Provisioned),
     Slaves(Vec<Slaves>),
-    Stored(Stored),
+    Stored(StoredAtMaster),
 }
 
 /// What a gateway's master stores for it.
 #[derive(Debug, Default)]
-struct Stored {
+struct StoredAtMaster {
     registered: BTreeSet<DeviceId>,
     filter: AcceptFilter,
     slaves: Vec<Slaves>,
@@ -161,7 +161,7 @@ impl Provisioner {
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
         if let Some(stored) = self.access.client().and_then(|client| client.stored()) {
             match self.desired.is_empty() {
-                true => self.stored_read(state, &Stored::default()),
+                true => self.stored_read(state, &StoredAtMaster::default()),
                 false => self.read_stored(stored),
             }
             return;
@@ -175,7 +175,7 @@ impl Provisioner {
         }
     }
 
-    fn stored_read(&mut self, state: &mut State, stored: &Stored) {
+    fn stored_read(&mut self, state: &mut State, stored: &StoredAtMaster) {
         let (is_first, mut withdrawn) = self.desired.registered_read(&stored.registered);
         withdrawn.extend(self.desired.filter_read(&stored.filter));
         withdrawn.extend(self.desired.slaves_read(&stored.slaves));
@@ -310,7 +310,11 @@ impl Provisioner {
             let read = async {
                 let registered = stored.registered().await?;
                 let filter = stored.accept_filter().await?;
-                Ok::<_, Error>(Stored { registered, filter, slaves: stored.slaves().await? })
+                Ok::<_, Error>(StoredAtMaster {
+                    registered,
+                    filter,
+                    slaves: stored.slaves().await?,
+                })
             };
             match read.await {
                 Ok(stored) => {

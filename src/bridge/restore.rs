@@ -9,7 +9,7 @@ use super::state::State;
 use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, GatewayEntry, MasterRef};
-use crate::store::{Content, Key, Recovery, StoreError, decode};
+use crate::store::{Key, LogContent, Recovery, StoreError, decode};
 
 /// The value of a master whose topic is to be cleared, or is.
 const MASTER_CLEARED: &[u8] = &[1];
@@ -22,7 +22,7 @@ pub(crate) fn restore(
     state: &mut State,
     gateways: &mut Gateways,
     stale_topics: &mut StaleTopics,
-    content: Content,
+    content: LogContent,
     recovery: Recovery,
 ) -> Result<(), StoreError> {
     let (continues, gone) = (matches!(recovery, Recovery::Continue(_)), BTreeMap::new());
@@ -58,8 +58,8 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    fn content(mut self, content: Content) {
-        let Content { events, values, .. } = content;
+    fn content(mut self, content: LogContent) {
+        let LogContent { events, values, .. } = content;
         let must_look = !self.continues || values.contains_key(&Key::StaleScan);
         for event in events.into_values() {
             self.state.persistence.events.outbox_mut().insert(event);

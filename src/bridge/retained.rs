@@ -28,7 +28,7 @@ const SCAN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The part of a retained payload that names the bridge that published it.
 #[derive(Debug, Deserialize)]
-struct Origin {
+struct PublishedBy {
     bridge: String,
 }
 
@@ -65,7 +65,7 @@ impl StaleTopics {
         }
         let Some(Owner { gateway, device_id }) = topics.owner(&message.topic) else { return };
         let (Some(device_id), Some(_)) = (device_id, directory.find(&gateway)) else { return };
-        let origin = serde_json::from_slice::<Origin>(&message.payload);
+        let origin = serde_json::from_slice::<PublishedBy>(&message.payload);
         if origin.is_ok_and(|origin| origin.bridge == directory.bridge) {
             let found = self.found.entry(gateway).or_default();
             if found.len() < FOUND_MAX {

@@ -12,8 +12,8 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Ack, Connected, Connection, Event, Generation, Kind, Refusal, Rejected, RetainHandling,
-    Session,
+    self, Ack, BrokerConnection, Connected, Generation, MessageKind, Refusal, Rejected,
+    RetainHandling, Session, SessionEvent,
 };
 
 /// Events handled in one iteration.
@@ -25,11 +25,11 @@ pub(crate) type Filters = Vec<(String, RetainHandling)>;
 /// The session with the broker.
 #[derive(Debug)]
 pub(crate) struct BrokerSession {
-    settings: mqtt::Settings,
+    settings: mqtt::SessionSettings,
     /// `None` while this bridge stays away.
     session: Option<Session>,
     connect_at: Option<Instant>,
-    connection: Option<Connection>,
+    connection: Option<BrokerConnection>,
     /// Why there is no connection.
     fault: String,
     /// The fault, where it is a file of ours that is missing.
@@ -43,7 +43,7 @@ pub(crate) struct BrokerSession {
 }
 
 impl BrokerSession {
-    pub(crate) fn start(settings: mqtt::Settings, answer_max: usize) -> Self {
+    pub(crate) fn start(settings: mqtt::SessionSettings, answer_max: usize) -> Self {
         Self {
             session: Some(mqtt::session::spawn(settings.clone())),
             settings,
@@ -58,7 +58,7 @@ impl BrokerSession {
     }
 
     /// Waits for events, and takes them. Cancel safe.
-    pub(crate) async fn events(&mut self) -> Vec<Event> {
+    pub(crate) async fn events(&mut self) -> Vec<SessionEvent> {
         let Some(session) = &mut self.session else { return pending().await };
         let mut events = Vec::new();
         session.next_many(&mut events, EVENTS_TAKEN_MAX).await;
@@ -92,7 +92,7 @@ impl BrokerSession {
         state: &mut State,
         fault: String,
         closed_by_broker: bool,
-    ) -> Option<Connection> {
+    ) -> Option<BrokerConnection> {
         state.metrics.mqtt_connected.set(0);
         let outbox = state.persistence.events.outbox_mut();
         let set_aside = state.publisher.disconnected(closed_by_broker, outbox);
@@ -218,7 +218,7 @@ impl BrokerSession {
         if let Some(read_at) = acknowledged.read_at {
             state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
         }
-        if acknowledged.kind == Kind::Event {
+        if acknowledged.kind == MessageKind::Event {
             state.publisher.content().states().bridge_info_changed();
         }
     }
@@ -270,7 +270,7 @@ impl BrokerSession {
 
     /// Disconnects; the future waits for the end of the session.
     pub(crate) fn disconnect(&mut self, deadline: Duration) -> impl Future<Output = ()> + use<> {
-        let connection = self.connection.take().map(Connection::disconnect);
+        let connection = self.connection.take().map(BrokerConnection::disconnect);
         let session = connection.and_then(|()| self.session.take());
         async move {
             let Some(mut session) = session else { return };

@@ -6,18 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{
-    Config, Connect, Gateway, HomeAssistant, Include, Master, Protocol, Reach, Sync,
+    Config, ConnectConfig, GatewayConfig, HomeAssistant, Include, MasterConfig, MqttVersion, Reach,
+    Sync,
 };
 use crate::desired::DesiredState;
 use crate::fleet::{GatewaySettings, Target};
-use crate::gsdk::{GatewayOptions, GatewayTarget, Timing};
+use crate::gsdk::{GatewayOptions, GatewayTarget, LinkTiming};
 use crate::homeassistant::{Controls, Discovery, Options};
 use crate::ids::{CommandName, GatewayName, HostPort};
 use crate::mqtt;
 use crate::net::{BackoffPolicy, Peer, TlsFiles};
 use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
 use crate::store::history::Retention;
-use crate::store::{self, Limits};
+use crate::store::{self, OutboxLimits};
 use crate::topics::Topics;
 
 /// The version of the program.
@@ -27,9 +28,9 @@ const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A gateway's names and those of its declared devices.
 #[must_use]
-pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &Gateway) -> GatewayEntry {
+pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &GatewayConfig) -> GatewayEntry {
     let devices = gateway.devices.iter().map(|(&device_id, device)| {
-        let kept = device.connect != Connect::Observe;
+        let kept = device.connect != ConnectConfig::Observe;
         let (name, area) = (device.name.clone(), device.area.clone());
         (device_id, DeviceEntry { name, area, kept })
     });
@@ -50,7 +51,7 @@ pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &Gateway) -> 
     }
 }
 
-pub(crate) fn settings(gateway: &Gateway, forget_after: Option<Duration>) -> GatewaySettings {
+pub(crate) fn settings(gateway: &GatewayConfig, forget_after: Option<Duration>) -> GatewaySettings {
     let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     GatewaySettings {
         audit_interval_ms: millis(gateway.audit_interval),
@@ -64,7 +65,7 @@ pub(crate) fn settings(gateway: &Gateway, forget_after: Option<Duration>) -> Gat
 pub fn gateway_target(
     config: &Config,
     name: &GatewayName,
-    gateway: &Gateway,
+    gateway: &GatewayConfig,
 ) -> Option<GatewayTarget> {
     Some(match &gateway.reach {
         Reach::Direct { address, ca_file, server_name, queue_size } => {
@@ -75,7 +76,7 @@ pub fn gateway_target(
                 files,
                 server_name: other_name(server_name, address),
                 queue_size: *queue_size,
-                timing: Timing::default(),
+                timing: LinkTiming::default(),
             })
         }
         Reach::Master { master, gateway_id } => GatewayTarget::Master {
@@ -88,8 +89,9 @@ pub fn gateway_target(
 
 /// How to connect to a master.
 #[must_use]
-pub fn master_options(name: &GatewayName, master: &Master) -> GatewayOptions {
-    let Master { address, ca_file, cert_file, key_file, server_name, queue_size, .. } = master;
+pub fn master_options(name: &GatewayName, master: &MasterConfig) -> GatewayOptions {
+    let MasterConfig { address, ca_file, cert_file, key_file, server_name, queue_size, .. } =
+        master;
     GatewayOptions {
         peer: Peer::Master(name.clone()),
         address: address.clone(),
@@ -100,7 +102,7 @@ pub fn master_options(name: &GatewayName, master: &Master) -> GatewayOptions {
         },
         server_name: other_name(server_name, address),
         queue_size: *queue_size,
-        timing: Timing::default(),
+        timing: LinkTiming::default(),
     }
 }
 
@@ -110,14 +112,14 @@ fn other_name(server_name: &str, address: &HostPort) -> Option<String> {
 }
 
 /// The items that the configuration declares.
-pub(crate) fn desired(gateway: &Gateway) -> DesiredState {
+pub(crate) fn desired(gateway: &GatewayConfig) -> DesiredState {
     let mut items =
         DesiredState { allow_all: gateway.accept_filter.allow_all, ..DesiredState::default() };
     for (&device_id, device) in &gateway.devices {
         match device.connect {
-            Connect::Observe => {}
-            Connect::Accept => _ = items.accepted.insert(device_id),
-            Connect::Async { ip, port, ssl } => {
+            ConnectConfig::Observe => {}
+            ConnectConfig::Accept => _ = items.accepted.insert(device_id),
+            ConnectConfig::Async { ip, port, ssl } => {
                 items.registered.insert(device_id, Target { ip, port, ssl });
             }
         }
@@ -125,11 +127,11 @@ pub(crate) fn desired(gateway: &Gateway) -> DesiredState {
     items
 }
 
-pub(crate) fn store_settings(config: &Config) -> store::Settings {
-    store::Settings {
+pub(crate) fn store_settings(config: &Config) -> store::StoreSettings {
+    store::StoreSettings {
         state_dir: config.state_dir.clone(),
         always_sync: config.outbox.sync == Sync::Always,
-        limits: Limits {
+        limits: OutboxLimits {
             max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
         },
@@ -147,7 +149,7 @@ pub(crate) fn topics(config: &Config) -> Topics {
 
 /// How to connect to the broker.
 #[must_use]
-pub fn broker_settings(config: &Config) -> mqtt::Settings {
+pub fn broker_settings(config: &Config) -> mqtt::SessionSettings {
     let (mqtt, topics) = (&config.mqtt, topics(config));
     let password = mqtt.password.clone().map(mqtt::Password::Value);
     let password_file = mqtt.password_file.clone().map(mqtt::Password::File);
@@ -156,7 +158,7 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
         cert_file: mqtt.cert_file.clone(),
         key_file: mqtt.key_file.clone(),
     });
-    mqtt::Settings {
+    mqtt::SessionSettings {
         host: mqtt.broker.at.host.clone(),
         port: mqtt.broker.at.port,
         tls,
@@ -166,8 +168,8 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
         username: mqtt.username.clone(),
         password: password.or(password_file),
         protocol: match mqtt.protocol {
-            Protocol::V5 => mqtt::Protocol::V5,
-            Protocol::V311 => mqtt::Protocol::V311,
+            MqttVersion::V5 => mqtt::Protocol::V5,
+            MqttVersion::V311 => mqtt::Protocol::V311,
         },
         will: mqtt::Will {
             topic: topics.bridge_state(),
@@ -175,7 +177,7 @@ pub fn broker_settings(config: &Config) -> mqtt::Settings {
             retain: true,
         },
         keep_alive: MQTT_KEEP_ALIVE,
-        limits: mqtt::Limits::default(),
+        limits: mqtt::SessionLimits::default(),
         retry: BackoffPolicy::default(),
     }
 }

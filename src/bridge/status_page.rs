@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::fleet::{DeviceEvent, Fleet, GatewayEvent, GatewayIndex};
-use crate::http::{CHANGES_MAX, Changes, EVENTS_MAX, EventRow};
+use crate::http::{CHANGES_MAX, ChangedMeasures, EVENTS_MAX, EventRow};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
 
@@ -61,15 +61,15 @@ impl StatusPage {
     }
 
     /// The devices that changed since the previous call; too many at the first.
-    pub(crate) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> Changes {
+    pub(crate) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> ChangedMeasures {
         let Some(changed) = self.changed.replace(BTreeSet::new()) else {
-            return Changes::TooMany;
+            return ChangedMeasures::TooMany;
         };
         let devices = changed.into_iter().filter_map(|(gateway, id)| {
             let device = fleet.measures(gateway, id..=id, now).next()?;
             Some((gateway, device))
         });
-        Changes::Devices(devices.collect())
+        ChangedMeasures::Devices(devices.collect())
     }
 
     /// The latest events, the newest first.
@@ -110,15 +110,15 @@ mod tests {
         let clock = crate::ids::SteadyClock::new(std::time::Instant::now(), now);
         let (mut page, mut fleet) = (StatusPage::default(), Fleet::new(clock));
         let gateway = GatewayIndex(0);
-        assert!(matches!(page.take_changes(&mut fleet, now), Changes::TooMany));
+        assert!(matches!(page.take_changes(&mut fleet, now), ChangedMeasures::TooMany));
         let mut change = |count| {
             for id in (1..).take(count) {
                 page.device_changed(gateway, DeviceId::new(id).unwrap());
             }
             page.take_changes(&mut fleet, now)
         };
-        assert!(matches!(change(CHANGES_MAX), Changes::Devices(_)));
-        assert!(matches!(change(CHANGES_MAX + 1), Changes::TooMany));
-        assert!(matches!(change(0), Changes::Devices(_)));
+        assert!(matches!(change(CHANGES_MAX), ChangedMeasures::Devices(_)));
+        assert!(matches!(change(CHANGES_MAX + 1), ChangedMeasures::TooMany));
+        assert!(matches!(change(0), ChangedMeasures::Devices(_)));
     }
 }

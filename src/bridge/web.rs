@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::state::State;
 use crate::fleet::GatewayIndex;
-use crate::http::{BridgeStatus, DEVICES_PER_QUERY, Query, Summary};
+use crate::http::{BridgeStatus, DEVICES_PER_QUERY, LoopQuery, Summary};
 use crate::ids::GatewayName;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{Health, MasterFacts};
@@ -16,7 +16,7 @@ use crate::payload::{Health, MasterFacts};
 #[derive(Debug)]
 pub(crate) struct Web {
     task: JoinHandle<()>,
-    queries: mpsc::Receiver<Query>,
+    queries: mpsc::Receiver<LoopQuery>,
     /// Why files of the web server cannot be used.
     file_problems: watch::Receiver<Vec<String>>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Web {
 impl Web {
     pub(crate) const fn new(
         task: JoinHandle<()>,
-        queries: mpsc::Receiver<Query>,
+        queries: mpsc::Receiver<LoopQuery>,
         file_problems: watch::Receiver<Vec<String>>,
     ) -> Self {
         Self { task, queries, file_problems }
@@ -35,12 +35,12 @@ impl Web {
     }
 
     /// The next question. Cancel safe.
-    pub(crate) async fn query(&mut self) -> Option<Query> {
+    pub(crate) async fn query(&mut self) -> Option<LoopQuery> {
         self.queries.recv().await
     }
 
     /// The next question, until the server has ended. Cancel safe.
-    pub(crate) async fn query_or_end(&mut self) -> Option<Query> {
+    pub(crate) async fn query_or_end(&mut self) -> Option<LoopQuery> {
         tokio::select! {
             // It has ended or panicked.
             _ = &mut self.task => None,
@@ -56,34 +56,34 @@ impl Web {
 
 /// Answers a question; sending fails where the client has left.
 pub(crate) fn answer(
-    query: Query,
+    query: LoopQuery,
     state: &mut State,
     mqtt_connected: bool,
     health: impl FnOnce(&State) -> Health,
 ) {
     match query {
-        Query::Health(answer) => _ = answer.send(health(state)),
-        Query::Gateway(from, answer) => {
+        LoopQuery::Health(answer) => _ = answer.send(health(state)),
+        LoopQuery::Gateway(from, answer) => {
             let next = state.directory.gateways.range(from..).next();
             _ = answer.send(next.and_then(|(gateway, _)| measures(state, *gateway)));
         }
-        Query::Masters(answer) => _ = answer.send(masters(state)),
-        Query::Devices(gateway, after, answer) => {
+        LoopQuery::Masters(answer) => _ = answer.send(masters(state)),
+        LoopQuery::Devices(gateway, after, answer) => {
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
             let now = state.clock.steady();
             let devices = state.fleet.measures(gateway, (from, Bound::Unbounded), now);
             _ = answer.send(devices.take(DEVICES_PER_QUERY).collect());
         }
-        Query::FindGateway(name, answer) => {
+        LoopQuery::FindGateway(name, answer) => {
             let index = state.directory.find(&name);
             let found = index.and_then(|index| Some((index, measures(state, index)?)));
             _ = answer.send(found);
         }
-        Query::States(gateway, range, answer) => {
+        LoopQuery::States(gateway, range, answer) => {
             let states = state.fleet.devices_in(gateway, range);
             _ = answer.send(states.take(DEVICES_PER_QUERY).collect());
         }
-        Query::Bridge(answer) => {
+        LoopQuery::Bridge(answer) => {
             let totals = state.persistence.history().totals;
             _ = answer.send(BridgeStatus {
                 info: state.info.clone(),
@@ -93,7 +93,7 @@ pub(crate) fn answer(
                 history_oldest_at: totals.oldest_at,
             });
         }
-        Query::Summary(answer) => {
+        LoopQuery::Summary(answer) => {
             let Health { reasons, degraded, .. } = health(state);
             let degraded = degraded.into_iter().map(|it| it.message);
             _ = answer.send(Summary {
@@ -103,7 +103,7 @@ pub(crate) fn answer(
                 events: state.page.events(&state.directory),
             });
         }
-        Query::Changes(answer) => {
+        LoopQuery::Changes(answer) => {
             let now = state.clock.steady();
             _ = answer.send(state.page.take_changes(&mut state.fleet, now));
         }

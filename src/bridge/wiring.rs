@@ -22,7 +22,7 @@ use super::state::{State, new_chain_id};
 use super::status_page::StatusPage;
 use super::web::Web;
 use super::{Bridge, discovered};
-use crate::config::{Config, DeviceSeries, Gateway};
+use crate::config::{Config, DeviceSeries, GatewayConfig};
 use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
@@ -149,7 +149,7 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
     }
 }
 
-fn directory(config: &Config, gateways: &[(GatewayName, Gateway)], now: Moment) -> Directory {
+fn directory(config: &Config, gateways: &[(GatewayName, GatewayConfig)], now: Moment) -> Directory {
     let entries = gateways.iter().map(|(name, gateway)| gateway_entry(config, name, gateway));
     Directory {
         bridge: config.bridge_name.clone(),
@@ -195,7 +195,7 @@ fn web_settings(
     event_loop: LoopClient,
     metrics: &Metrics,
     heartbeat: &Heartbeat,
-) -> http::Settings {
+) -> http::HttpSettings {
     let chosen = config.metrics.device.iter().map(|series| match series {
         DeviceSeries::Seconds => DeviceGroup::Seconds,
         DeviceSeries::Counts => DeviceGroup::Counts,
@@ -204,7 +204,7 @@ fn web_settings(
     });
     let always = [DeviceGroup::State, DeviceGroup::Info];
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
-    http::Settings {
+    http::HttpSettings {
         bridge: info.bridge.clone(),
         version: info.version,
         event_loop,

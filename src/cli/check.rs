@@ -16,7 +16,7 @@ use crate::net;
 pub(crate) struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
-    pub(crate) config: config::Args,
+    pub(crate) config: config::ConfigArgs,
     /// Also test each gateway, the broker and the state directory, and print remedies for failures
     #[arg(long)]
     pub(crate) connect: bool,
@@ -105,7 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, text).unwrap();
-        let args = config::Args { config: Some(file), set: Vec::new() };
+        let args = config::ConfigArgs { config: Some(file), set: Vec::new() };
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         shown(&config::load(&args, variables).unwrap())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::demo::{Demo, Listen};
-use crate::mqtt::{self, Event, Message, RetainHandling};
+use crate::mqtt::{self, Message, RetainHandling, SessionEvent};
 
 /// The client ID of the subscriber that prints the events.
 const VIEWER: &str = "gsdk2mqtt_demo_viewer";
@@ -95,7 +95,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
 }
 
 /// Subscribes to the broker as any client does, and prints the events.
-async fn show_events(mut settings: mqtt::Settings) {
+async fn show_events(mut settings: mqtt::SessionSettings) {
     settings.client_id = VIEWER.to_owned();
     settings.will.topic = format!("{VIEWER}/state");
     settings.will.retain = false;
@@ -103,7 +103,7 @@ async fn show_events(mut settings: mqtt::Settings) {
     let mut connection = None;
     while let Some(event) = session.next().await {
         match event {
-            Event::Connected(connected) => {
+            SessionEvent::Connected(connected) => {
                 let connection = connection.insert(connected.connection);
                 if let Err(error) =
                     connection.subscribe(vec![("gsdk/#".to_owned(), RetainHandling::DoNotSend)])
@@ -111,7 +111,7 @@ async fn show_events(mut settings: mqtt::Settings) {
                     tracing::warn!(%error, "cannot subscribe to the events");
                 }
             }
-            Event::Message(message) => print(&line(&message).unwrap_or_default()),
+            SessionEvent::Message(message) => print(&line(&message).unwrap_or_default()),
             _ => {}
         }
     }

@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(12);
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthArgs {
     #[command(flatten)]
-    config: config::Args,
+    config: config::ConfigArgs,
 }
 
 pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {

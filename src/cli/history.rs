@@ -10,13 +10,13 @@ use tokio::time::sleep;
 use super::escape::{escaped, escaped_in_json};
 use super::period::{DefaultPeriod, Selected};
 use super::signals::stop_signal;
-use super::source::{Source, SourceArgs};
+use super::source::{HistorySource, SourceArgs};
 use super::{EXIT_WRONG, print, print_to_stderr, say};
 use crate::availability::{duration, local_time};
 use crate::config;
 use crate::ids::Moment;
 use crate::net;
-use crate::store::history::{Filter, Gap, Order};
+use crate::store::history::{EventFilter, EventGap, Order};
 
 /// Events that are read at once.
 const PAGE_EVENTS: usize = 1_000;
@@ -31,7 +31,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HistoryArgs {
     #[command(flatten)]
-    config: config::Args,
+    config: config::ConfigArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) struct HistoryArgs {
 
 /// What is printed of an event.
 #[derive(Deserialize)]
-struct Event {
+struct PrintedEvent {
     event_type: String,
     received_at: String,
     gateway: Option<String>,
@@ -62,7 +62,7 @@ struct Event {
 
 /// Prints events, the oldest first.
 pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::open(&args.source, &args.config).await?;
+    let source = HistorySource::open(&args.source, &args.config).await?;
     let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
     let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time());
     let period = match period {
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_WRONG));
         }
     };
-    let mut filter = Filter {
+    let mut filter = EventFilter {
         gateways: args.selected.gateways().into_iter().collect(),
         device_ids: args.selected.device_ids(),
         event_types: args.event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -115,7 +115,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What is missing; stdout has events only.
-fn report_gap(gap: &Gap) {
+fn report_gap(gap: &EventGap) {
     if let Some(oldest_at) = &gap.oldest_at {
         print_to_stderr(&format!("gsdk2mqtt: events before {oldest_at} are not kept"));
     }
@@ -125,7 +125,7 @@ fn report_gap(gap: &Gap) {
     }
 }
 
-fn line(event: &Event, zone: &TimeZone) -> String {
+fn line(event: &PrintedEvent, zone: &TimeZone) -> String {
     let at = event.received_at.parse::<jiff::Timestamp>();
     let at = at.map_or_else(
         |_| event.received_at.clone(),

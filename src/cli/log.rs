@@ -23,7 +23,7 @@ pub(crate) const QUIET: &str = "error";
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum LogFormat {
     /// One line of text for each entry
     #[default]
     Text,
@@ -33,9 +33,9 @@ pub(crate) enum Format {
 
 /// The log. Dropping it waits until pending lines are written.
 #[derive(Debug)]
-pub(crate) struct Log(Entries);
+pub(crate) struct ProcessLog(Entries);
 
-impl Log {
+impl ProcessLog {
     /// Writes these lines as errors, independent of RUST_LOG.
     pub(crate) fn say(&self, text: &str) {
         for line in text.lines() {
@@ -44,7 +44,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for ProcessLog {
     fn drop(&mut self) {
         self.0.stderr.finish();
     }
@@ -54,10 +54,10 @@ impl Drop for Log {
 ///
 /// # Errors
 /// The system gives no thread.
-pub(crate) fn start(format: Format, default: &str) -> io::Result<Log> {
+pub(crate) fn start(format: LogFormat, default: &str) -> io::Result<ProcessLog> {
     let stderr = StderrWriter::start(io::stderr())?;
     let entries = Entries { stderr, format, is_journal: is_journal() };
-    let panic_log = Log(entries.clone());
+    let panic_log = ProcessLog(entries.clone());
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("without a name");
@@ -70,14 +70,14 @@ pub(crate) fn start(format: Format, default: &str) -> io::Result<Log> {
     // Internal errors would be printed to the same stderr, and panic. The entries escape all text.
     let builder = builder.log_internal_errors(false).with_ansi_sanitization(false).with_ansi(false);
     match format {
-        Format::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
         // The journal adds the time.
-        Format::Text if entries.is_journal => {
+        LogFormat::Text if entries.is_journal => {
             builder.with_target(false).without_time().init();
         }
-        Format::Text => builder.with_target(false).init(),
+        LogFormat::Text => builder.with_target(false).init(),
     }
-    Ok(Log(entries))
+    Ok(ProcessLog(entries))
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` names its device and inode. Child processes
@@ -93,7 +93,7 @@ fn is_journal() -> bool {
 #[derive(Clone, Debug)]
 struct Entries {
     stderr: StderrWriter,
-    format: Format,
+    format: LogFormat,
     is_journal: bool,
 }
 
@@ -133,8 +133,8 @@ impl Write for EntryWriter<'_> {
         let text = String::from_utf8_lossy(entry);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let escaped = match self.entries.format {
-            Format::Text => escaped(text),
-            Format::Json => escaped_in_json(text),
+            LogFormat::Text => escaped(text),
+            LogFormat::Json => escaped_in_json(text),
         };
         self.entries.write(self.level, &escaped);
         Ok(entry.len())

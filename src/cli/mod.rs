@@ -39,13 +39,13 @@ use signals::stop_signal;
 pub struct Cli {
     /// Format of the log on stderr; RUST_LOG sets its filter
     #[arg(long, global = true, value_enum, default_value_t)]
-    log: log::Format,
+    log: log::LogFormat,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the service
     Run(run::RunArgs),
     /// Run a demo: a broker, a simulated gateway and the bridge in one process
@@ -53,7 +53,7 @@ enum Command {
     Demo(demo::DemoArgs),
     #[cfg(not(feature = "demo"))]
     #[command(hide = true)]
-    Demo(not_built_in::Args),
+    Demo(not_built_in::IgnoredArgs),
     /// Create a configuration: prompt for the settings and test each answer at once
     Init(Box<init::InitArgs>),
     /// Check the configuration and show where each value comes from
@@ -69,7 +69,7 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     #[cfg(not(feature = "simulator"))]
     #[command(hide = true)]
-    Simulate(not_built_in::Args),
+    Simulate(not_built_in::IgnoredArgs),
     /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
     Schema(schema::SchemaArgs),
     /// Check the health of a running bridge
@@ -88,11 +88,11 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let is_quiet = matches!(
             self.command,
-            Command::Ctl(_)
-                | Command::Check(_)
-                | Command::Init(_)
-                | Command::Report(_)
-                | Command::History(_)
+            CliCommand::Ctl(_)
+                | CliCommand::Check(_)
+                | CliCommand::Init(_)
+                | CliCommand::Report(_)
+                | CliCommand::History(_)
         );
         let default = if is_quiet { log::QUIET } else { log::DEFAULT };
         let log = match log::start(self.log, default) {
@@ -114,7 +114,7 @@ impl Cli {
     }
 }
 
-impl Command {
+impl CliCommand {
     async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(args).await?,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// Accepts whatever the real command accepts, so that the explanation is printed in every case.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
-pub(crate) struct Args {
+pub(crate) struct IgnoredArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _args: Vec<OsString>,
 }

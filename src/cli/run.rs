@@ -14,7 +14,7 @@ use crate::http;
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    config: config::Args,
+    config: config::ConfigArgs,
 }
 
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {

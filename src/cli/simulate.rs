@@ -10,8 +10,8 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::simulator::{
-    CertificateKind, DEVICES_COUNT, Keys, MasterSettings, Mode, Packages, Scenario, ScenarioError,
-    Settings, Simulator, Strictness, kind_name, mixed_devices,
+    CertificateKind, DEVICES_COUNT, DialMode, Keys, MasterSettings, Packages, Scenario,
+    ScenarioError, Simulator, SimulatorSettings, Strictness, kind_name, mixed_devices,
 };
 
 /// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that connect
@@ -99,8 +99,8 @@ fn millis(seconds: f64) -> u64 {
 }
 
 impl SimulateArgs {
-    fn settings(&self) -> Result<Settings, ScenarioError> {
-        let base = Settings {
+    fn settings(&self) -> Result<SimulatorSettings, ScenarioError> {
+        let base = SimulatorSettings {
             certificates_dir: Some(self.certs.clone()),
             keys: self.keys,
             certificate: self.certificate,
@@ -113,11 +113,11 @@ impl SimulateArgs {
             },
             control: self.control,
             seed: 1,
-            ..Settings::default()
+            ..SimulatorSettings::default()
         };
         let mut settings = match &self.scenario {
             Some(name) => Scenario::load(name)?.settings(base),
-            None => Settings { devices: mixed_devices(0, 0, self.devices), ..base },
+            None => SimulatorSettings { devices: mixed_devices(0, 0, self.devices), ..base },
         };
         if let Some(count) = self.gateways.map(usize::from) {
             let devices = |number| mixed_devices(number, number * self.devices, self.devices);
@@ -184,7 +184,7 @@ fn announce(args: &SimulateArgs, simulator: &Simulator, out: &mut impl Write) ->
             device.ip,
             device.port,
             if device.ssl { ", SSL" } else { "" },
-            if device.mode == Mode::DeviceToServer { ", dials in" } else { "" },
+            if device.mode == DialMode::DeviceToServer { ", dials in" } else { "" },
         )?;
     }
     if let Some(api) = simulator.control_address() {

@@ -14,16 +14,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Hands lines to the writing thread.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StderrWriter(Arc<Shared>);
+pub(crate) struct StderrWriter(Arc<SharedQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedQueue {
+    queue: Mutex<LineQueue>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     pending: Vec<u8>,
     /// Whether the thread is writing what it has taken.
     is_writing: bool,
@@ -31,8 +31,8 @@ struct Queue {
     lost: u64,
 }
 
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl SharedQueue {
+    fn queue(&self) -> MutexGuard<'_, LineQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,12 +65,12 @@ impl StderrWriter {
 
     /// Waits until all is written, for at most [`FINISH_DEADLINE`].
     pub(crate) fn finish(&self) {
-        let unwritten = |queue: &mut Queue| queue.is_writing || !queue.pending.is_empty();
+        let unwritten = |queue: &mut LineQueue| queue.is_writing || !queue.pending.is_empty();
         _ = self.0.changed.wait_timeout_while(self.0.queue(), FINISH_DEADLINE, unwritten);
     }
 }
 
-fn write_lines(shared: &Shared, mut out: impl Write) {
+fn write_lines(shared: &SharedQueue, mut out: impl Write) {
     let (mut taken, mut reported) = (Vec::new(), 0);
     loop {
         let queue = shared.changed.wait_while(shared.queue(), |queue| queue.pending.is_empty());

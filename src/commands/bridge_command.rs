@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::failure::{Failure, FailureCode};
-use super::request::{Fields, Refused, Request};
+use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, GatewayName};
 
@@ -35,7 +35,10 @@ impl BridgeCommand {
     ///
     /// # Errors
     /// With a message that names the mistake and the remedy.
-    pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request<Self>, Refused> {
+    pub fn read_request(
+        name: CommandName,
+        payload: &[u8],
+    ) -> Result<Request<Self>, RefusedRequest> {
         Request::read(name, payload, |fields| Self::read(name, fields))
     }
 

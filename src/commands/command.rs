@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::failure::{Failure, FailureCode};
-use super::request::{Fields, Refused, Request};
+use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
 use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
 use crate::gsdk::DEVICE_PORT_DEFAULT;
@@ -151,7 +151,10 @@ impl Command {
     ///
     /// # Errors
     /// With a message that names the mistake and the remedy.
-    pub fn read_request(name: CommandName, payload: &[u8]) -> Result<Request<Self>, Refused> {
+    pub fn read_request(
+        name: CommandName,
+        payload: &[u8],
+    ) -> Result<Request<Self>, RefusedRequest> {
         let request = Request::read(name, payload, |fields| Self::read(name, fields))?;
         match (&request.command, request.timeout) {
             (Self::Search { wait }, Some(timeout)) if timeout <= *wait => {
@@ -159,7 +162,7 @@ impl Command {
                     "timeout_s is not longer than wait_s, and a search is answered only after \
                      that; raise timeout_s or omit it",
                 );
-                Err(Refused { transaction: request.transaction, failure })
+                Err(RefusedRequest { transaction: request.transaction, failure })
             }
             _ => Ok(request),
         }

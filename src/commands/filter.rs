@@ -50,7 +50,7 @@ pub(crate) fn json(filter: &AcceptFilter) -> Value {
 
 /// Where a filter is.
 #[derive(Clone, Copy)]
-enum Place {
+enum FilterPlace {
     Gateway,
     /// The filter that the gateway's master stores and sets again when the gateway reconnects.
     Master,
@@ -61,24 +61,24 @@ pub(crate) async fn edit(
     calls: &Calls,
     change: impl Fn(&mut AcceptFilter),
 ) -> Result<AcceptFilter, Failure> {
-    let filter = edit_at(calls, Place::Gateway, &change).await?;
+    let filter = edit_at(calls, FilterPlace::Gateway, &change).await?;
     if calls.client()?.stored().is_some() {
-        edit_at(calls, Place::Master, &change).await?;
+        edit_at(calls, FilterPlace::Master, &change).await?;
     }
     Ok(filter)
 }
 
-async fn read(calls: &Calls, place: Place) -> Result<AcceptFilter, Failure> {
+async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure> {
     let client = calls.client()?;
-    match client.stored().filter(|_| matches!(place, Place::Master)) {
+    match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
         Some(stored) => Ok(stored.accept_filter().await?),
         None => Ok(client.accept_filter().await?),
     }
 }
 
-async fn write(calls: &Calls, place: Place, filter: &AcceptFilter) -> Result<(), Failure> {
+async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Result<(), Failure> {
     let client = calls.client()?;
-    match client.stored().filter(|_| matches!(place, Place::Master)) {
+    match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
         Some(stored) => Ok(stored.set_accept_filter(filter).await?),
         None => Ok(client.set_accept_filter(filter).await?),
     }
@@ -86,7 +86,7 @@ async fn write(calls: &Calls, place: Place, filter: &AcceptFilter) -> Result<(),
 
 async fn edit_at(
     calls: &Calls,
-    place: Place,
+    place: FilterPlace,
     change: &impl Fn(&mut AcceptFilter),
 ) -> Result<AcceptFilter, Failure> {
     let mut filter = read(calls, place).await?;

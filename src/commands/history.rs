@@ -9,12 +9,12 @@ use serde_json::Value;
 use tonic::Code;
 
 use super::failure::Failure;
-use super::request::{Fields, Refused, Request};
+use super::request::{Fields, RefusedRequest, Request};
 use super::response::{Data, Outcome};
 use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::period::Period;
-use crate::store::history::{FILE_NAME, Filter, Order, Reader};
+use crate::store::history::{EventFilter, FILE_NAME, Order, Reader};
 
 /// The default of the most events in an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -61,7 +61,7 @@ impl HistoryQuery {
         payload: &[u8],
         zone: &TimeZone,
         now: Moment,
-    ) -> Result<Request<Self>, Refused> {
+    ) -> Result<Request<Self>, RefusedRequest> {
         let read = |fields: Fields| Self::new(fields.read()?, zone, now);
         Request::read(CommandName::History, payload, read)
     }
@@ -85,8 +85,8 @@ impl HistoryQuery {
 
     /// The events of a gateway, or of the bridge and all gateways, in an answer of this size.
     #[must_use]
-    pub fn filter(self, gateway: Option<GatewayName>, max_bytes: usize) -> Filter {
-        Filter {
+    pub fn filter(self, gateway: Option<GatewayName>, max_bytes: usize) -> EventFilter {
+        EventFilter {
             gateways: gateway.into_iter().collect(),
             device_ids: self.device_ids,
             event_types: self.event_types,
@@ -103,7 +103,7 @@ impl HistoryQuery {
 }
 
 /// Reads the events.
-pub async fn history(reader: &Reader, filter: Filter) -> Outcome {
+pub async fn history(reader: &Reader, filter: EventFilter) -> Outcome {
     let page = match reader.query(filter).await {
         Ok(page) => page,
         Err(error) => {
@@ -125,7 +125,7 @@ mod tests {
     const NOW: Moment = Moment::from_millis(1_796_040_000_000);
     const DAY_MS: i64 = 86_400_000;
 
-    fn read(payload: &str) -> Result<Request<HistoryQuery>, Refused> {
+    fn read(payload: &str) -> Result<Request<HistoryQuery>, RefusedRequest> {
         HistoryQuery::read_request(payload.as_bytes(), &TimeZone::UTC, NOW)
     }
 

@@ -32,7 +32,7 @@ pub use failure::{Failure, FailureCode};
 pub use history::{HistoryQuery, history};
 pub use rate::TokenBucket;
 pub use replay::{Replay, ReplayCache, ReplayKey};
-pub use request::{Refused, transaction_of};
+pub use request::{RefusedRequest, transaction_of};
 pub use response::{
     AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,
 };

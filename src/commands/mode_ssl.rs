@@ -22,7 +22,7 @@ const NOT_CHANGED: &str = "The device was not changed; send the request again";
 
 /// The change itself.
 #[derive(Clone, Copy)]
-enum Change {
+enum ModeOrSsl {
     Mode(Mode),
     Ssl(bool),
 }
@@ -34,7 +34,7 @@ pub(crate) async fn set_mode(
     apply: bool,
 ) -> Result<Outcome, Failure> {
     if !apply {
-        return change_only(calls, ids, Change::Mode(mode)).await;
+        return change_only(calls, ids, ModeOrSsl::Mode(mode)).await;
     }
     let mut runner = StepRunner::start(calls, ids).await?;
     match mode {
@@ -51,7 +51,7 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     runner.skip_done(|row| dials_in(row) && !row.info.auto_reconnect);
     let state = "It is accepted by the accept filter, so it can be reached in either mode; see its \
                  mode with `devices`, and repeat the request";
-    change(runner, StepName::ModeSet, state, Change::Mode(Mode::DeviceToServer)).await;
+    change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::DeviceToServer)).await;
     let state = "It was set to dial the gateway and is accepted, but has not dialed; check that \
                  the gateway's address is set in the device. A registration it had is still there; \
                  remove it by async/remove once the device is connected";
@@ -94,7 +94,7 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
     need_address(runner, |_| true, state);
     let state = "If it changed, it waits to be dialed: see its mode with `search`, and give its \
                  address to async/add; otherwise repeat the request";
-    change(runner, StepName::ModeSet, state, Change::Mode(Mode::ServerToDevice)).await;
+    change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::ServerToDevice)).await;
     register(runner, |row| Some(row.status == Status::TlsConnected)).await;
     let state = "It was set to be dialed and is registered, and the gateway keeps dialling it; \
                  check that it can be reached. Its ID is still in the accept filter, which does no \
@@ -130,7 +130,7 @@ pub(crate) async fn set_ssl(
     apply: bool,
 ) -> Result<Outcome, Failure> {
     if !apply {
-        return change_only(calls, ids, Change::Ssl(enable)).await;
+        return change_only(calls, ids, ModeOrSsl::Ssl(enable)).await;
     }
     let mut runner = StepRunner::start(calls, ids).await?;
     let wanted = if enable { Status::TlsConnected } else { Status::TcpConnected };
@@ -144,7 +144,7 @@ pub(crate) async fn set_ssl(
     let state = "See with `search` whether SSL is on at the device. If it changed and the gateway \
                  has to dial it, give its address to async/add with that \"ssl\"; otherwise ask \
                  again";
-    change(&mut runner, step, state, Change::Ssl(enable)).await;
+    change(&mut runner, step, state, ModeOrSsl::Ssl(enable)).await;
     register(&mut runner, |row| row.info.auto_reconnect.then_some(enable)).await;
     let synchronous = runner.ids_where(by_connect);
     let others = &runner.ids() - &synchronous;
@@ -233,7 +233,7 @@ fn wait_end(runner: &StepRunner<'_>) -> tokio::time::Instant {
 }
 
 /// Makes the change on all devices at once; `state` is how one is left where the call failed.
-async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change: Change) {
+async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change: ModeOrSsl) {
     let ids = runner.ids();
     if ids.is_empty() {
         return;
@@ -252,12 +252,12 @@ async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change
 async fn call_multi(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
-    change: Change,
+    change: ModeOrSsl,
 ) -> Result<Vec<DeviceError>, Failure> {
     let client = calls.client()?;
     let errors = match change {
-        Change::Mode(mode) => client.set_mode_multi(ids, mode).await?,
-        Change::Ssl(enable) => client.set_ssl_multi(ids, enable).await?,
+        ModeOrSsl::Mode(mode) => client.set_mode_multi(ids, mode).await?,
+        ModeOrSsl::Ssl(enable) => client.set_ssl_multi(ids, enable).await?,
     };
     Ok(errors)
 }
@@ -266,7 +266,7 @@ async fn call_multi(
 async fn change_only(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
-    change: Change,
+    change: ModeOrSsl,
 ) -> Result<Outcome, Failure> {
     let client = calls.client()?;
     let strangers = not_of_this_gateway(&client, ids).await?;
@@ -275,8 +275,8 @@ async fn change_only(
     let errors = match (single, change) {
         (None, _) if ids.is_empty() => Vec::new(),
         (None, change) => call_multi(calls, ids, change).await?,
-        (Some(id), Change::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
-        (Some(id), Change::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
+        (Some(id), ModeOrSsl::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
+        (Some(id), ModeOrSsl::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
     };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done = ids - &failed;

@@ -46,7 +46,7 @@ impl ReplayKey {
 }
 
 #[derive(Debug)]
-enum State<W> {
+enum ReplayState<W> {
     Running { waiters: Vec<W> },
     Answered(Box<Response>),
 }
@@ -56,12 +56,12 @@ struct Entry<W> {
     key: ReplayKey,
     arrived: Instant,
     bytes: usize,
-    state: State<W>,
+    state: ReplayState<W>,
 }
 
 impl<W> Entry<W> {
     const fn is_answered(&self) -> bool {
-        matches!(self.state, State::Answered(_))
+        matches!(self.state, ReplayState::Answered(_))
     }
 }
 
@@ -97,15 +97,15 @@ impl<W> ReplayCache<W> {
         let entry = key.and_then(|key| self.entries.iter_mut().find(|entry| entry.key == *key));
         match entry.map(|entry| &mut entry.state) {
             None => Replay::New(waiter),
-            Some(State::Answered(response)) => {
+            Some(ReplayState::Answered(response)) => {
                 let response = Response { replayed: true, ..(**response).clone() };
                 Replay::Answered(Box::new(response), waiter)
             }
-            Some(State::Running { waiters }) if waiters.len() < WAITERS_MAX => {
+            Some(ReplayState::Running { waiters }) if waiters.len() < WAITERS_MAX => {
                 waiters.push(waiter);
                 Replay::Waiting
             }
-            Some(State::Running { .. }) => {
+            Some(ReplayState::Running { .. }) => {
                 let message = format!(
                     "the same request is running, and {WAITERS_MAX} repeats wait for its response \
                      already; wait for it too"
@@ -129,7 +129,7 @@ impl<W> ReplayCache<W> {
             return Err(Failure::new(FailureCode::RateLimited, message));
         }
         self.bytes += bytes;
-        let state = State::Running { waiters: Vec::new() };
+        let state = ReplayState::Running { waiters: Vec::new() };
         self.entries.push_back(Entry { key, arrived: now, bytes, state });
         Ok(())
     }
@@ -144,15 +144,15 @@ impl<W> ReplayCache<W> {
             (Some((response, size)), Some(entry)) => {
                 entry.bytes += size;
                 self.bytes += size;
-                let answered = State::Answered(Box::new(response.clone()));
+                let answered = ReplayState::Answered(Box::new(response.clone()));
                 Some(std::mem::replace(&mut entry.state, answered))
             }
             _ => self.remove(at).map(|entry| entry.state),
         };
         self.evict_until(|cache| cache.bytes <= BYTES_MAX);
         match before {
-            Some(State::Running { waiters }) => waiters,
-            Some(State::Answered(_)) | None => Vec::new(),
+            Some(ReplayState::Running { waiters }) => waiters,
+            Some(ReplayState::Answered(_)) | None => Vec::new(),
         }
     }
 

@@ -30,7 +30,7 @@ pub struct Request<C> {
 
 /// A request that cannot be run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
+pub struct RefusedRequest {
     /// The request's transaction, if it could be read.
     pub transaction: Option<Transaction>,
     pub failure: Failure,
@@ -58,8 +58,8 @@ impl<C> Request<C> {
         name: CommandName,
         payload: &[u8],
         read_command: impl FnOnce(Fields) -> Result<C, Failure>,
-    ) -> Result<Self, Refused> {
-        let refused = |failure| Refused { transaction: None, failure };
+    ) -> Result<Self, RefusedRequest> {
+        let refused = |failure| RefusedRequest { transaction: None, failure };
         let mut map = object(payload).map_err(refused)?;
         let transaction = Transaction::take(&mut map, payload).map_err(refused)?;
         let read = || {
@@ -72,7 +72,7 @@ impl<C> Request<C> {
             Ok((command, timeout, requested_by)) => {
                 Ok(Self { name, command, transaction, timeout, requested_by })
             }
-            Err(failure) => Err(Refused { transaction, failure }),
+            Err(failure) => Err(RefusedRequest { transaction, failure }),
         }
     }
 }

@@ -9,14 +9,14 @@ use super::failure::{Failure, FailureCode};
 use crate::ids::CommandClass;
 
 /// The limits of one class.
-struct Limits {
+struct ClassLimits {
     running_max: usize,
     /// Running and waiting.
     slots_max: usize,
     plural: &'static str,
 }
 
-const fn limits(class: CommandClass) -> Limits {
+const fn limits(class: CommandClass) -> ClassLimits {
     let (running_max, slots_max, plural) = match class {
         // A gateway takes one change at a time.
         CommandClass::Change => (1, 32, "changes"),
@@ -25,19 +25,19 @@ const fn limits(class: CommandClass) -> Limits {
         // others is answered when its requester has given up.
         CommandClass::Search => (2, 6, "searches"),
     };
-    Limits { running_max, slots_max, plural }
+    ClassLimits { running_max, slots_max, plural }
 }
 
 /// The slots for one gateway's commands. All clones share them.
 #[derive(Clone, Debug)]
 pub struct CommandSlots {
-    changes: Queue,
-    reads: Queue,
-    searches: Queue,
+    changes: ClassSlots,
+    reads: ClassSlots,
+    searches: ClassSlots,
 }
 
 #[derive(Clone, Debug)]
-struct Queue {
+struct ClassSlots {
     slots: Arc<Semaphore>,
     running: Arc<Semaphore>,
 }
@@ -59,9 +59,9 @@ pub struct Permit {
 impl Default for CommandSlots {
     fn default() -> Self {
         let queue = |class| {
-            let Limits { running_max, slots_max, .. } = limits(class);
+            let ClassLimits { running_max, slots_max, .. } = limits(class);
             let slots = Arc::new(Semaphore::new(slots_max));
-            Queue { slots, running: Arc::new(Semaphore::new(running_max)) }
+            ClassSlots { slots, running: Arc::new(Semaphore::new(running_max)) }
         };
         Self {
             changes: queue(CommandClass::Change),
@@ -83,7 +83,7 @@ impl CommandSlots {
             CommandClass::Search => &self.searches,
         };
         let slot = queue.slots.clone().try_acquire_owned().map_err(|_| {
-            let Limits { slots_max, plural, .. } = limits(class);
+            let ClassLimits { slots_max, plural, .. } = limits(class);
             let message = format!(
                 "{slots_max} {plural} of this gateway run or wait already; send the request again \
                  after one is answered"

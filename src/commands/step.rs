@@ -33,7 +33,7 @@ pub(crate) enum StepResult {
 
 /// One step in an answer, of one device if it is about one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Step {
+pub(crate) struct CommandStep {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_id: Option<DeviceId>,
     pub(crate) step: StepName,

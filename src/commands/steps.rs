@@ -11,7 +11,7 @@ use tonic::Code;
 use super::calls::Calls;
 use super::failure::{Failure, FailureCode};
 use super::response::{DeviceFailure, Outcome};
-use super::step::{Step, StepName, StepResult};
+use super::step::{CommandStep, StepName, StepResult};
 use super::verify;
 use crate::fleet::{Effect, Listed};
 use crate::gsdk::Error;
@@ -32,7 +32,7 @@ pub(crate) struct StepRunner<'a> {
     devices: BTreeMap<DeviceId, Listed>,
     /// The devices that did not have to be changed.
     skipped: BTreeSet<DeviceId>,
-    steps: Vec<Step>,
+    steps: Vec<CommandStep>,
     errors: Vec<DeviceFailure>,
     effects: Vec<Effect>,
 }
@@ -93,7 +93,7 @@ impl<'a> StepRunner<'a> {
 
     /// A step was done on these devices.
     pub(crate) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
-        let done = |&id: &DeviceId| Step {
+        let done = |&id: &DeviceId| CommandStep {
             device_id: Some(id),
             step,
             result: StepResult::Ok,
@@ -109,7 +109,7 @@ impl<'a> StepRunner<'a> {
             return;
         }
         let message = format!("{}. {state}", failure.message);
-        self.steps.push(Step {
+        self.steps.push(CommandStep {
             device_id: Some(id),
             step,
             result: StepResult::Error,

@@ -9,7 +9,7 @@ use super::calls::Calls;
 use super::command::Command;
 use super::failure::Failure;
 use super::response::Outcome;
-use super::step::{Step, StepName, StepResult};
+use super::step::{CommandStep, StepName, StepResult};
 use crate::fleet::{AcceptFilter, Listed, Slaves, Target};
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
@@ -29,7 +29,7 @@ pub(crate) fn client(calls: &Calls) -> GatewayClient {
     calls.without_deadline().with_deadline(READ_DEADLINE)
 }
 
-async fn verify(calls: &Calls, command: &Command) -> Vec<Step> {
+async fn verify(calls: &Calls, command: &Command) -> Vec<CommandStep> {
     let client = client(calls);
     let read_failed = |error: Error| vec![read_failed(None, &error)];
     match command {
@@ -62,7 +62,7 @@ async fn verify(calls: &Calls, command: &Command) -> Vec<Step> {
 }
 
 /// The rows of these devices in the list.
-pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step> {
+pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<CommandStep> {
     let list = client(calls).device_list().await;
     let step = |&id: &DeviceId| match &list {
         Err(error) => read_failed(Some(id), error),
@@ -74,7 +74,7 @@ pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<Step
     ids.iter().map(step).collect()
 }
 
-fn filter(now: &AcceptFilter, command: &Command) -> Vec<Step> {
+fn filter(now: &AcceptFilter, command: &Command) -> Vec<CommandStep> {
     let all = if now.allow_all { ", and accepts every device" } else { "" };
     match command {
         Command::FilterAdd(ids) | Command::FilterRemove(ids) => {
@@ -92,7 +92,7 @@ fn filter(now: &AcceptFilter, command: &Command) -> Vec<Step> {
     }
 }
 
-fn slaves(now: &[Slaves], wanted: &[Slaves]) -> Vec<Step> {
+fn slaves(now: &[Slaves], wanted: &[Slaves]) -> Vec<CommandStep> {
     let step = |Slaves { device_id, .. }: &Slaves| {
         let message = match now.iter().find(|slaves| slaves.device_id == *device_id) {
             None => "the gateway has no slaves of it".to_owned(),
@@ -105,13 +105,13 @@ fn slaves(now: &[Slaves], wanted: &[Slaves]) -> Vec<Step> {
     wanted.iter().map(step).collect()
 }
 
-fn at_address(now: &[Listed], target: Target) -> Vec<Step> {
+fn at_address(now: &[Listed], target: Target) -> Vec<CommandStep> {
     let rows = now.iter().filter(|row| row.info.ip == Some(target.ip));
     let step = |row: &Listed| {
         let message = format!("the list has it at {}: {}", target.ip, describe(row));
         verified(Some(row.device_id), message)
     };
-    let steps: Vec<Step> = rows.map(step).collect();
+    let steps: Vec<CommandStep> = rows.map(step).collect();
     if steps.is_empty() {
         let message = format!("no device at {} is in the gateway's list now", target.ip);
         return vec![verified(None, message)];
@@ -119,7 +119,7 @@ fn at_address(now: &[Listed], target: Target) -> Vec<Step> {
     steps
 }
 
-fn count(now: &[Listed]) -> Step {
+fn count(now: &[Listed]) -> CommandStep {
     let connected = now.iter().filter(|row| row.status.connected() == Some(true)).count();
     let count = now.len();
     let message = format!("of the {count} devices in the gateway's list {connected} are connected");
@@ -138,13 +138,13 @@ fn list<'a>(ids: impl IntoIterator<Item = &'a DeviceId>) -> String {
     format!("[{}]", ids.join(","))
 }
 
-fn verified(device_id: Option<DeviceId>, message: impl Into<String>) -> Step {
+fn verified(device_id: Option<DeviceId>, message: impl Into<String>) -> CommandStep {
     let (step, result) = (StepName::Verified, StepResult::Ok);
-    Step { device_id, step, result, message: Some(message.into()) }
+    CommandStep { device_id, step, result, message: Some(message.into()) }
 }
 
-fn read_failed(device_id: Option<DeviceId>, error: &Error) -> Step {
+fn read_failed(device_id: Option<DeviceId>, error: &Error) -> CommandStep {
     let (step, result) = (StepName::Verified, StepResult::Error);
     let message = Some(format!("its state could not be read: {error}"));
-    Step { device_id, step, result, message }
+    CommandStep { device_id, step, result, message }
 }

@@ -107,7 +107,7 @@ pub(crate) fn networks<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<
 
 /// The broker's address, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
+pub struct BrokerAddress {
     /// Whether the URL begins with `mqtts://` or `wss://`.
     pub tls: bool,
     /// The broker's host and port.
@@ -116,7 +116,7 @@ pub struct Broker {
     pub path: Option<String>,
 }
 
-impl fmt::Display for Broker {
+impl fmt::Display for BrokerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_ours = |(_, websocket, tls, _): &&(&str, bool, bool, u16)| {
             (*websocket, *tls) == (self.path.is_some(), self.tls)
@@ -128,7 +128,7 @@ impl fmt::Display for Broker {
 
 /// The broker's URL. One with a user name or password is refused and not quoted: URLs are logged,
 /// and the password has a key of its own.
-pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::Error> {
+pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<BrokerAddress, D::Error> {
     parsed(source, |text| {
         if text.contains('@') {
             return Err("contains a user name or password; move them to mqtt.username and \
@@ -144,7 +144,7 @@ pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<Broker, D::
     })
 }
 
-fn parse_broker(text: &str) -> Option<Broker> {
+fn parse_broker(text: &str) -> Option<BrokerAddress> {
     let (scheme, rest) = text.split_once("://")?;
     let is_scheme = |(name, ..): &&(&str, bool, bool, u16)| name.eq_ignore_ascii_case(scheme);
     let &(_, websocket, tls, port) = BROKER_SCHEMES.iter().find(is_scheme)?;
@@ -156,7 +156,7 @@ fn parse_broker(text: &str) -> Option<Broker> {
     // No query: it may hold a secret, and URLs are logged.
     let is_path = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%".contains(c);
     let at = HostPort::parse(host, port).filter(|_| path.chars().all(is_path))?;
-    Some(Broker { tls, at, path: websocket.then(|| path.to_owned()) })
+    Some(BrokerAddress { tls, at, path: websocket.then(|| path.to_owned()) })
 }
 
 /// Names of protocols that a TLS handshake offers.

@@ -16,7 +16,7 @@ use crate::ids::{DeviceId, GatewayName, HostPort};
 /// One gateway.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "GatewayTable")]
-pub struct Gateway {
+pub struct GatewayConfig {
     /// Where it is.
     pub reach: Reach,
     /// How often the gateway's list is compared with the known states.
@@ -26,9 +26,9 @@ pub struct Gateway {
     /// The area that is suggested to Home Assistant.
     pub area: Option<String>,
     /// Which devices its accept filter accepts.
-    pub accept_filter: AcceptFilter,
+    pub accept_filter: AcceptFilterConfig,
     /// Its devices by ID.
-    pub devices: BTreeMap<DeviceId, Device>,
+    pub devices: BTreeMap<DeviceId, DeviceConfig>,
 }
 
 /// Where a gateway is.
@@ -99,17 +99,17 @@ pub(crate) struct GatewayTable {
     #[serde(default, deserialize_with = "values::label")]
     area: Option<String>,
     /// Which devices its accept filter accepts; the IDs follow from devices with `accept`.
-    accept_filter: AcceptFilter,
+    accept_filter: AcceptFilterConfig,
     /// Its devices by ID.
     #[serde(default, deserialize_with = "by_id")]
     #[schemars(
-        with = "BTreeMap<String, DeviceTable>",
+        with = "BTreeMap<String, WrittenDevice>",
         extend("propertyNames" = { "pattern": "^[0-9]+$" })
     )]
-    devices: BTreeMap<DeviceId, Device>,
+    devices: BTreeMap<DeviceId, DeviceConfig>,
 }
 
-impl TryFrom<GatewayTable> for Gateway {
+impl TryFrom<GatewayTable> for GatewayConfig {
     type Error = &'static str;
 
     /// The cross-checks refuse what fails here.
@@ -133,7 +133,7 @@ impl TryFrom<GatewayTable> for Gateway {
     }
 }
 
-impl Gateway {
+impl GatewayConfig {
     /// A gateway that its master lists and no table of the configuration names.
     #[must_use]
     pub fn discovered(master: GatewayName, gateway_id: String) -> Self {
@@ -142,7 +142,7 @@ impl Gateway {
             audit_interval: Duration::from_secs(60),
             unknown_after: Duration::from_secs(10),
             area: None,
-            accept_filter: AcceptFilter::default(),
+            accept_filter: AcceptFilterConfig::default(),
             devices: BTreeMap::new(),
         }
     }
@@ -151,7 +151,7 @@ impl Gateway {
 /// Which devices a gateway's accept filter accepts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AcceptFilter {
+pub struct AcceptFilterConfig {
     /// Whether every device that dials the gateway is accepted; `false` does not change the
     /// gateway's setting.
     #[schemars(extend("default" = false))]
@@ -160,19 +160,19 @@ pub struct AcceptFilter {
 
 /// A device that the configuration declares.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "DeviceTable")]
-pub struct Device {
+#[serde(from = "WrittenDevice")]
+pub struct DeviceConfig {
     /// Its name for people.
     pub name: Option<String>,
     /// Where it is, for people.
     pub area: Option<String>,
     /// How it is to be connected.
-    pub connect: Connect,
+    pub connect: ConnectConfig,
 }
 
 /// How a device is to be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connect {
+pub enum ConnectConfig {
     /// Not by the bridge: it is only observed.
     Observe,
     /// The gateway dials it and keeps dialling.
@@ -191,7 +191,7 @@ pub enum Connect {
 /// A device as written.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct DeviceTable {
+struct WrittenDevice {
     /// Display name; without it the type and the ID are used; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
     name: Option<String>,
@@ -223,25 +223,27 @@ enum ConnectMode {
     Accept,
 }
 
-impl From<DeviceTable> for Device {
-    fn from(table: DeviceTable) -> Self {
+impl From<WrittenDevice> for DeviceConfig {
+    fn from(table: WrittenDevice) -> Self {
         let connect = match (table.connect, table.ip) {
-            (ConnectMode::Async, Some(ip)) => Connect::Async {
+            (ConnectMode::Async, Some(ip)) => ConnectConfig::Async {
                 ip,
                 port: table.port.map_or(DEVICE_PORT, NonZeroU16::get),
                 ssl: table.ssl.unwrap_or_default(),
             },
-            (ConnectMode::Accept, _) => Connect::Accept,
+            (ConnectMode::Accept, _) => ConnectConfig::Accept,
             // The cross-checks refuse "async" without an address.
-            (ConnectMode::Observe | ConnectMode::Async, _) => Connect::Observe,
+            (ConnectMode::Observe | ConnectMode::Async, _) => ConnectConfig::Observe,
         };
         Self { name: table.name, area: table.area, connect }
     }
 }
 
 /// Devices by ID, which is a text in TOML.
-fn by_id<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<DeviceId, Device>, D::Error> {
-    let devices = BTreeMap::<String, Device>::deserialize(source)?.into_iter();
+fn by_id<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<BTreeMap<DeviceId, DeviceConfig>, D::Error> {
+    let devices = BTreeMap::<String, DeviceConfig>::deserialize(source)?.into_iter();
     let by_id = devices.map(|(id, device)| id.parse().map(|id| (id, device)));
     by_id.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Mistake, Origin};
 use super::gateway::Reach;
-use super::master::Master;
+use super::master::MasterConfig;
 use super::model::Config;
 use super::tree::Setting;
 
@@ -47,7 +47,7 @@ impl Loaded {
             })
             .collect();
         for (name, master) in &self.config.masters {
-            let Master { ca_file, cert_file, key_file, .. } = master;
+            let MasterConfig { ca_file, cert_file, key_file, .. } = master;
             for (key, path) in
                 [("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)]
             {

@@ -12,7 +12,7 @@ use crate::ids::HostPort;
 /// One master gateway: the device gateways of a tenant on one connection.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Master {
+pub struct MasterConfig {
     /// Address of the master gateway; the default port is 4010. The connection always uses TLS.
     #[serde(deserialize_with = "addresses::master_address")]
     #[schemars(with = "String", title = "host:port")]

@@ -38,15 +38,15 @@ use std::path::{Path, PathBuf};
 
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-pub use addresses::Broker;
+pub use addresses::BrokerAddress;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
-pub use gateway::{AcceptFilter, Connect, Device, Gateway, Reach};
+pub use gateway::{AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, Reach};
 pub use loaded::{Loaded, NamedFile};
-pub use master::Master;
+pub use master::MasterConfig;
 pub use model::{
-    Commands, Config, DeviceSeries, History, HomeAssistant, Http, Include, Metrics, Mqtt, Outbox,
-    Protocol, Sync,
+    Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
+    Mqtt, MqttVersion, OutboxConfig, Sync,
 };
 pub use schema::json_schema;
 pub use tree::Setting;
@@ -65,7 +65,7 @@ const FILE_LEN_MAX: u64 = 128 << 20;
 
 /// The part of the command line that concerns the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
+pub struct ConfigArgs {
     /// The configuration file [default: $GSDK2MQTT_CONFIG, else /etc/gsdk2mqtt/config.toml]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub struct Args {
 ///
 /// Every mistake of all layers at once, each with its place and its remedy.
 pub fn load(
-    args: &Args,
+    args: &ConfigArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Error> {
     let (schema, mut mistakes) = (Schema::new(), Vec::new());
@@ -155,7 +155,7 @@ pub fn base_topic(text: &str) -> Result<String, ValueError> {
 /// # Errors
 ///
 /// What is wrong with it.
-pub fn broker(text: &str) -> Result<Broker, ValueError> {
+pub fn broker(text: &str) -> Result<BrokerAddress, ValueError> {
     addresses::broker(StrDeserializer::new(text))
 }
 

@@ -15,10 +15,10 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::addresses::{self, Broker};
+use super::addresses::{self, BrokerAddress};
 use super::commands::Allow;
-use super::gateway::{Gateway, GatewayTable};
-use super::master::Master;
+use super::gateway::{GatewayConfig, GatewayTable};
+use super::master::MasterConfig;
 use super::values::{self, DAY, KIB, MIB, Rate, TIB};
 use crate::ids::GatewayName;
 
@@ -63,23 +63,23 @@ pub struct Config {
     /// Discovery by Home Assistant.
     pub home_assistant: HomeAssistant,
     /// The events that wait for the broker.
-    pub outbox: Outbox,
+    pub outbox: OutboxConfig,
     /// The recorded events.
-    pub history: History,
+    pub history: HistoryConfig,
     /// Which metrics are served.
-    pub metrics: Metrics,
+    pub metrics: MetricsConfig,
     /// The master gateways by name, each with the device gateways behind it.
     #[schemars(
-        with = "BTreeMap<String, Master>",
+        with = "BTreeMap<String, MasterConfig>",
         extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
     )]
-    pub masters: BTreeMap<GatewayName, Master>,
+    pub masters: BTreeMap<GatewayName, MasterConfig>,
     /// The gateways by name; at least one, unless there is a master.
     #[schemars(
         with = "BTreeMap<String, GatewayTable>",
         extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
     )]
-    pub gateways: BTreeMap<GatewayName, Gateway>,
+    pub gateways: BTreeMap<GatewayName, GatewayConfig>,
 }
 
 /// The MQTT broker.
@@ -91,7 +91,7 @@ pub struct Mqtt {
     /// 443, the default path is `/mqtt`; no user name.
     #[serde(rename = "url", deserialize_with = "addresses::broker")]
     #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
-    pub broker: Broker,
+    pub broker: BrokerAddress,
     /// User name at the broker.
     #[serde(default, deserialize_with = "values::text")]
     pub username: Option<String>,
@@ -126,7 +126,7 @@ pub struct Mqtt {
     /// MQTT version; 3.1.1 has no response topics, message expiry, retain handling or reasons.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "5"))]
-    pub protocol: Protocol,
+    pub protocol: MqttVersion,
     /// MQTT client ID (with `_` for `/` in the base topic); two clients with the same ID disconnect
     /// each other.
     #[serde(deserialize_with = "values::text")]
@@ -146,7 +146,7 @@ pub struct Mqtt {
 
 /// Versions of MQTT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Protocol {
+pub enum MqttVersion {
     /// MQTT 5.
     #[serde(rename = "5")]
     V5,
@@ -262,7 +262,7 @@ pub enum Include {
 /// The events that wait for the broker.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Outbox {
+pub struct OutboxConfig {
     /// Maximum number of waiting events; beyond it the oldest is dropped, counted and reported.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = 1_000_000))]
@@ -292,7 +292,7 @@ pub enum Sync {
 /// The recorded events.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct History {
+pub struct HistoryConfig {
     /// How long recorded events are kept; 1 d to 36,500 d.
     // Thirteen months, so that a month can be compared with the same month a year before.
     #[serde(deserialize_with = "values::duration::<_, DAY, { 36_500 * DAY }>")]
@@ -312,7 +312,7 @@ pub struct History {
 /// Which metrics are served.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Metrics {
+pub struct MetricsConfig {
     /// Groups of device series that are served in addition to those that the alerts need; omit
     /// groups to make scrapes of many devices smaller.
     #[serde(deserialize_with = "values::words")]

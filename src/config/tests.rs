@@ -18,7 +18,7 @@ fn loaded(text: &str, variables: &[(&str, &str)], set: &[&str]) -> Result<Loaded
     let path = dir.path().join("config.toml");
     std::fs::write(&path, text).unwrap();
     let set = set.iter().map(|set| (*set).to_owned()).collect();
-    load(&Args { config: Some(path), set }, pairs(variables))
+    load(&ConfigArgs { config: Some(path), set }, pairs(variables))
 }
 
 fn pairs(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -67,7 +67,7 @@ fn the_contracts_example_is_read_in_full() {
     assert_eq!(ids, [540_092_578, 544_114_231, 939_342_898]);
     let front = &lobby.devices[&"544114231".parse().unwrap()];
     let ip = Ipv4Addr::new(192, 168, 0, 104);
-    assert_eq!(front.connect, Connect::Async { ip, port: 51_211, ssl: true });
+    assert_eq!(front.connect, ConnectConfig::Async { ip, port: 51_211, ssl: true });
     assert!(!format!("{loaded:?}").contains("s3cret"));
 }
 
@@ -86,7 +86,7 @@ fn each_fixture_has_exactly_the_mistakes_it_announces() {
         let announced: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("#= ")).collect();
         assert!(!announced.is_empty(), "{name} announces no mistake");
-        let args = Args { config: Some(path.clone()), ..Args::default() };
+        let args = ConfigArgs { config: Some(path.clone()), ..ConfigArgs::default() };
         let error = load(&args, []).expect_err(&name);
         let mut found: Vec<&Mistake> = error.mistakes().iter().collect();
         for line in &announced {
@@ -253,11 +253,11 @@ fn many_devices_are_read_in_one_walk() {
 
 #[test]
 fn a_file_that_is_named_must_exist() {
-    let args = Args { config: Some("/nonexistent/x.toml".into()), ..Args::default() };
+    let args = ConfigArgs { config: Some("/nonexistent/x.toml".into()), ..ConfigArgs::default() };
     let reported = load(&args, []).unwrap_err().to_string();
     assert!(reported.starts_with("/nonexistent/x.toml: the file does not exist"), "{reported}");
     let environment = pairs(&[("GSDK2MQTT_CONFIG", "/nonexistent/y.toml")]);
-    let reported = load(&Args::default(), environment).unwrap_err().to_string();
+    let reported = load(&ConfigArgs::default(), environment).unwrap_err().to_string();
     assert!(reported.starts_with("/nonexistent/y.toml: "), "{reported}");
 }
 

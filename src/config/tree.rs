@@ -13,11 +13,13 @@ use serde_json::Value as Json;
 
 use super::addresses;
 use super::error::{Mistake, Origin, explain};
-use super::gateway::{AcceptFilter, Device, GatewayTable};
+use super::gateway::{AcceptFilterConfig, DeviceConfig, GatewayTable};
 use super::key_path::KeyPath;
 use super::layers::{FILE, Layer, ParsedFile};
-use super::master::Master;
-use super::model::{Commands, Config, History, HomeAssistant, Http, Metrics, Mqtt, Outbox};
+use super::master::MasterConfig;
+use super::model::{
+    Commands, Config, HistoryConfig, HomeAssistant, Http, MetricsConfig, Mqtt, OutboxConfig,
+};
 use super::schema::{Schema, child, is_secret, is_table};
 use super::values;
 use crate::ids::{DeviceId, GatewayName, HostPort};
@@ -176,15 +178,15 @@ impl<'a> Tree<'a> {
         self.check::<Http>(&top.child("http"));
         self.check::<Commands>(&top.child("commands"));
         self.check::<HomeAssistant>(&top.child("home_assistant"));
-        self.check::<Outbox>(&top.child("outbox"));
-        self.check::<History>(&top.child("history"));
-        self.check::<Metrics>(&top.child("metrics"));
+        self.check::<OutboxConfig>(&top.child("outbox"));
+        self.check::<HistoryConfig>(&top.child("history"));
+        self.check::<MetricsConfig>(&top.child("metrics"));
         let masters = top.child("masters");
         self.check::<Named>(&masters);
         for name in self.names(&masters) {
             let master = masters.child(&name);
             self.check_name::<GatewayName>(&master, &name);
-            self.check::<Master>(&master);
+            self.check::<MasterConfig>(&master);
         }
         let gateways = top.child("gateways");
         self.check::<Named>(&gateways);
@@ -192,13 +194,13 @@ impl<'a> Tree<'a> {
             let gateway = gateways.child(&name);
             self.check_name::<GatewayName>(&gateway, &name);
             self.check::<GatewayTable>(&gateway);
-            self.check::<AcceptFilter>(&gateway.child("accept_filter"));
+            self.check::<AcceptFilterConfig>(&gateway.child("accept_filter"));
             let devices = gateway.child("devices");
             self.check::<Named>(&devices);
             for id in self.names(&devices) {
                 let device = devices.child(&id);
                 self.check_name::<DeviceId>(&device, &id);
-                self.check::<Device>(&device);
+                self.check::<DeviceConfig>(&device);
             }
         }
     }

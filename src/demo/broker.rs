@@ -11,18 +11,18 @@ use mqtt5::broker::{BrokerShutdownHandle, MqttBroker};
 const PACKET_SIZE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A running broker.
-pub(crate) struct Broker {
+pub(crate) struct DemoBroker {
     address: SocketAddr,
     shutdown: BrokerShutdownHandle,
 }
 
-impl std::fmt::Debug for Broker {
+impl std::fmt::Debug for DemoBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Broker {
+impl DemoBroker {
     /// Starts a broker; it listens when this returns.
     pub(crate) async fn start(listen: SocketAddr) -> anyhow::Result<Self> {
         let storage =

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::bridge::{self, broker_settings};
-use crate::simulator::{Scenario, Settings, Simulator, Strictness};
+use crate::simulator::{Scenario, Simulator, SimulatorSettings, Strictness};
 use crate::{config, http, mqtt};
-use broker::Broker;
+use broker::DemoBroker;
 
 /// The simulated site: eight doors, one of which loses its connection now and then.
 const SITE: &str = include_str!("site.toml");
@@ -47,8 +47,8 @@ pub struct Demo {
     /// The configuration file of the bridge, in a temporary folder.
     pub config_file: PathBuf,
     /// The bridge's settings of its broker session.
-    pub session: mqtt::Settings,
-    broker: Broker,
+    pub session: mqtt::SessionSettings,
+    broker: DemoBroker,
     simulator: Simulator,
     bridge: JoinHandle<()>,
     stop_bridge: oneshot::Sender<()>,
@@ -65,7 +65,7 @@ impl Demo {
             .prefix("gsdk2mqtt-demo-")
             .tempdir()
             .context("cannot create a temporary folder")?;
-        let broker = Broker::start(listen.mqtt).await?;
+        let broker = DemoBroker::start(listen.mqtt).await?;
         let simulator = simulator(&dir, listen.gateway).await?;
         let http = http::listen(listen.http)
             .with_context(|| format!("cannot listen on {}", listen.http))?;
@@ -100,11 +100,11 @@ impl Demo {
 async fn simulator(dir: &TempDir, listen: SocketAddr) -> anyhow::Result<Simulator> {
     let scenario = dir.path().join("site.toml");
     std::fs::write(&scenario, SITE)?;
-    let base = Settings {
+    let base = SimulatorSettings {
         listen,
         certificates_dir: Some(dir.path().join("gateway")),
         strictness: Strictness::LENIENT,
-        ..Settings::default()
+        ..SimulatorSettings::default()
     };
     let settings = Scenario::load(&scenario.to_string_lossy())?.settings(base);
     Ok(Simulator::start(settings).await?)

@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use round::{Round, Step};
+pub use round::{ProvisionStep, Round};
 pub use state::{DesiredItem, DesiredState};
 
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};

@@ -9,7 +9,7 @@ use crate::ids::DeviceId;
 
 /// What is added in one step.
 #[derive(Debug)]
-pub enum Step {
+pub enum ProvisionStep {
     Filter { accepted: BTreeSet<DeviceId>, allow_all: bool },
     Register(Vec<(DeviceId, Target)>),
     Slaves(Vec<Slaves>),
@@ -31,22 +31,25 @@ impl Round {
     }
 
     /// The next step for what is missing now; `None` when the round is over.
-    pub fn next(&mut self, missing: &DesiredState) -> Option<Step> {
+    pub fn next(&mut self, missing: &DesiredState) -> Option<ProvisionStep> {
         let DesiredState { registered, accepted, allow_all, slaves } = missing;
         if std::mem::take(&mut self.filter) && (*allow_all || !accepted.is_empty()) {
-            return Some(Step::Filter { accepted: accepted.clone(), allow_all: *allow_all });
+            return Some(ProvisionStep::Filter {
+                accepted: accepted.clone(),
+                allow_all: *allow_all,
+            });
         }
         while let Some(batch) = self.registrations.next() {
             let missing = batch.iter().filter_map(|id| Some((*id, *registered.get(id)?)));
             let batch: Vec<_> = missing.collect();
             if !batch.is_empty() {
-                return Some(Step::Register(batch));
+                return Some(ProvisionStep::Register(batch));
             }
         }
         while let Some(batch) = self.slaves.next() {
             let batch: Vec<_> = batch.iter().filter_map(|id| slaves.get(id).cloned()).collect();
             if !batch.is_empty() {
-                return Some(Step::Slaves(batch));
+                return Some(ProvisionStep::Slaves(batch));
             }
         }
         None

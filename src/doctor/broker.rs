@@ -8,7 +8,7 @@ use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
 use crate::config::Config;
 use crate::mqtt::session::spawn;
-use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, Settings};
+use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, SessionSettings};
 use crate::topics::Topics;
 
 /// Smaller packets cannot hold the list of a gateway with some hundred devices.
@@ -17,7 +17,7 @@ const PACKET_SMALL: u32 = 64 * 1024;
 const PACKET_MIN: u32 = 4 * 1024;
 
 /// `settings` are the bridge's own.
-pub(crate) async fn examine(config: &Config, mut settings: Settings) -> Vec<Finding> {
+pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> Vec<Finding> {
     let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
     let topic = topics.response(&config.bridge_name, "check");
     // A running bridge must not lose its session, nor must a will be published in its name.

@@ -141,7 +141,7 @@ impl fmt::Display for Finding {
 
 /// Checks everything at the same time, for at most half a minute. Findings are in the order of the
 /// configuration.
-pub async fn examine(loaded: &Loaded, session: mqtt::Settings) -> Vec<Finding> {
+pub async fn examine(loaded: &Loaded, session: mqtt::SessionSettings) -> Vec<Finding> {
     let config = &loaded.config;
     let mut gateways = JoinSet::new();
     for (index, (name, master)) in config.masters.iter().enumerate() {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::mqtt::{Connected, Connection, Event, Publish, Refusal, RetainHandling, Session};
+use crate::mqtt::{
+    BrokerConnection, Connected, Publish, Refusal, RetainHandling, Session, SessionEvent,
+};
 
 /// How long the connection may take: longer than each of the session's own deadlines.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(25);
@@ -21,14 +23,14 @@ pub(crate) const PAYLOAD: Bytes = Bytes::from_static(b"{}");
 
 /// Why a publish was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PublishError {
+pub(crate) enum ProbeError {
     #[error("{0}")]
     Refused(Refusal),
     #[error("{0}")]
     NoAnswer(String),
 }
 
-impl PublishError {
+impl ProbeError {
     pub(crate) fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused(refusal) if *refusal == Refusal::NOT_AUTHORIZED)
     }
@@ -37,7 +39,7 @@ impl PublishError {
 /// Waits for the connection.
 pub(crate) async fn connected(session: &mut Session) -> Result<Connected, String> {
     let is_connected = |event| match event {
-        Event::Connected(connected) => Some(connected),
+        SessionEvent::Connected(connected) => Some(connected),
         _ => None,
     };
     wait_for(session, CONNECT_DEADLINE, is_connected).await
@@ -46,12 +48,12 @@ pub(crate) async fn connected(session: &mut Session) -> Result<Connected, String
 /// The session once it is connected.
 pub(crate) struct Probe {
     session: Session,
-    connection: Connection,
+    connection: BrokerConnection,
     token: u64,
 }
 
 impl Probe {
-    pub(crate) const fn new(session: Session, connection: Connection) -> Self {
+    pub(crate) const fn new(session: Session, connection: BrokerConnection) -> Self {
         Self { session, connection, token: 0 }
     }
 
@@ -63,23 +65,19 @@ impl Probe {
         let filters = filters.iter().map(|filter| (filter.clone(), RetainHandling::DoNotSend));
         self.connection.subscribe(filters.collect()).map_err(|error| error.to_string())?;
         let refused = |event| match event {
-            Event::Subscribed { refused, .. } => Some(refused),
+            SessionEvent::Subscribed { refused, .. } => Some(refused),
             _ => None,
         };
         wait_for(&mut self.session, ANSWER_DEADLINE, refused).await
     }
 
     /// Publishes a message that is not retained.
-    pub(crate) async fn publish(
-        &mut self,
-        topic: &str,
-        payload: Bytes,
-    ) -> Result<(), PublishError> {
+    pub(crate) async fn publish(&mut self, topic: &str, payload: Bytes) -> Result<(), ProbeError> {
         self.send(Publish { topic: topic.to_owned(), payload, ..Publish::default() }).await
     }
 
     /// Publishes a retained message, or clears it with an empty payload.
-    pub(crate) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
+    pub(crate) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), ProbeError> {
         self.send(Publish {
             topic: topic.to_owned(),
             payload,
@@ -90,22 +88,22 @@ impl Probe {
         .await
     }
 
-    async fn send(&mut self, publish: Publish) -> Result<(), PublishError> {
+    async fn send(&mut self, publish: Publish) -> Result<(), ProbeError> {
         self.token += 1;
         let token = self.token;
         self.connection
             .publish(token, publish)
-            .map_err(|error| PublishError::NoAnswer(error.to_string()))?;
+            .map_err(|error| ProbeError::NoAnswer(error.to_string()))?;
         let result = |event| match event {
-            Event::Acked { acks, .. } => {
+            SessionEvent::Acked { acks, .. } => {
                 acks.iter().find(|ack| ack.token == token).map(|ack| ack.result)
             }
             _ => None,
         };
         wait_for(&mut self.session, ANSWER_DEADLINE, result)
             .await
-            .map_err(PublishError::NoAnswer)?
-            .map_err(PublishError::Refused)
+            .map_err(ProbeError::NoAnswer)?
+            .map_err(ProbeError::Refused)
     }
 
     /// Whether a subscription to this filter yields the retained message of this topic.
@@ -118,7 +116,7 @@ impl Probe {
             return false;
         }
         let is_retained = |event| match event {
-            Event::Message(message) if message.topic == topic => Some(message.retain),
+            SessionEvent::Message(message) if message.topic == topic => Some(message.retain),
             _ => None,
         };
         wait_for(&mut self.session, RETAINED_DEADLINE, is_retained).await.unwrap_or(false)
@@ -135,12 +133,15 @@ impl Probe {
 async fn wait_for<T>(
     session: &mut Session,
     deadline: Duration,
-    mut pick: impl FnMut(Event) -> Option<T>,
+    mut pick: impl FnMut(SessionEvent) -> Option<T>,
 ) -> Result<T, String> {
     let event = async {
         loop {
             match session.next().await {
-                Some(Event::Disconnected { reason, .. } | Event::Unreachable { reason, .. }) => {
+                Some(
+                    SessionEvent::Disconnected { reason, .. }
+                    | SessionEvent::Unreachable { reason, .. },
+                ) => {
                     return Err(reason);
                 }
                 Some(event) => {

@@ -11,7 +11,7 @@ use crate::ids::Moment;
 
 /// The view of a gateway's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum View {
+enum GatewayView {
     /// No list has been read since the start.
     Pending { expiry: Expiry },
     /// The list of the present link has been read.
@@ -42,7 +42,7 @@ struct Expiry {
 pub(crate) struct LinkTracker {
     unknown_after_ms: i64,
     is_up: bool,
-    view: View,
+    view: GatewayView,
     state: LinkState,
     /// When `state` began, by the wall clock.
     state_since: Moment,
@@ -76,7 +76,7 @@ impl LinkTracker {
         Self {
             unknown_after_ms,
             is_up: false,
-            view: View::Pending { expiry },
+            view: GatewayView::Pending { expiry },
             state: LinkState::Connecting,
             state_since: now,
         }
@@ -96,47 +96,47 @@ impl LinkTracker {
 
     /// Whether the list of the present link has been read.
     pub(crate) fn is_synced(&self) -> bool {
-        self.view == View::Current
+        self.view == GatewayView::Current
     }
 
     /// Whether the devices' states are known.
     pub(crate) const fn is_live(&self) -> bool {
-        matches!(self.view, View::Current | View::Stale { .. })
+        matches!(self.view, GatewayView::Current | GatewayView::Stale { .. })
     }
 
     /// Whether a list was read, or the loss established, since the start.
     pub(crate) const fn is_decided(&self) -> bool {
-        !matches!(self.view, View::Pending { .. })
+        !matches!(self.view, GatewayView::Pending { .. })
     }
 
     /// The last sign of life, if the devices' states are kept although the link broke.
     pub(crate) const fn frozen_at(&self) -> Option<Moment> {
         match self.view {
-            View::Stale { frozen_at, .. } => Some(frozen_at),
-            View::Pending { .. } | View::Current | View::Lost { .. } => None,
+            GatewayView::Stale { frozen_at, .. } => Some(frozen_at),
+            GatewayView::Pending { .. } | GatewayView::Current | GatewayView::Lost { .. } => None,
         }
     }
 
     /// Up to when the devices of a view that is lost were observed.
     pub(crate) const fn observed_until(&self) -> Option<Moment> {
         match self.view {
-            View::Lost { observed_until } => Some(observed_until),
-            View::Pending { .. } | View::Current | View::Stale { .. } => None,
+            GatewayView::Lost { observed_until } => Some(observed_until),
+            GatewayView::Pending { .. } | GatewayView::Current | GatewayView::Stale { .. } => None,
         }
     }
 
     /// When the view is lost if nothing happens.
     pub(crate) const fn expires_at(&self) -> Option<Moment> {
         match self.view {
-            View::Pending { expiry } | View::Stale { expiry, .. } => Some(expiry.at),
-            View::Current | View::Lost { .. } => None,
+            GatewayView::Pending { expiry } | GatewayView::Stale { expiry, .. } => Some(expiry.at),
+            GatewayView::Current | GatewayView::Lost { .. } => None,
         }
     }
 
     /// The link came up, which is a sign of life: time for the list.
     pub(crate) fn up(&mut self, now: Moment) {
         self.is_up = true;
-        if let View::Pending { expiry } | View::Stale { expiry, .. } = &mut self.view
+        if let GatewayView::Pending { expiry } | GatewayView::Stale { expiry, .. } = &mut self.view
             && !expiry.is_extended
         {
             let at = expiry.at.max(now.plus(self.unknown_after_ms));
@@ -147,17 +147,17 @@ impl LinkTracker {
     /// The link broke; nothing came after `last_activity`.
     pub(crate) fn down(&mut self, now: Moment, last_activity: Moment) {
         self.is_up = false;
-        if self.view == View::Current {
+        if self.view == GatewayView::Current {
             let at = now.max(last_activity.plus(self.unknown_after_ms));
             let expiry = Expiry { at, is_extended: false };
-            self.view = View::Stale { expiry, frozen_at: last_activity };
+            self.view = GatewayView::Stale { expiry, frozen_at: last_activity };
         }
     }
 
     /// The first list of the link was read; returns whether the view was not current before.
     pub(crate) fn mark_online(&mut self) -> bool {
         let is_returned = !self.is_live();
-        self.view = View::Current;
+        self.view = GatewayView::Current;
         is_returned
     }
 
@@ -165,7 +165,7 @@ impl LinkTracker {
     pub(crate) fn expire_if_due(&mut self, now: Moment, wall_time: Moment) -> Option<Moment> {
         self.expires_at().filter(|at| *at <= now)?;
         let until = self.frozen_at().unwrap_or(now);
-        self.view = View::Lost { observed_until: until };
+        self.view = GatewayView::Lost { observed_until: until };
         (self.state, self.state_since) = (LinkState::Lost, wall_time);
         Some(until)
     }
@@ -173,10 +173,10 @@ impl LinkTracker {
     /// Updates the state after a transition; returns whether it changed.
     pub(crate) fn update_state(&mut self, wall_time: Moment) -> bool {
         let state = match (&self.view, self.is_up) {
-            (View::Current | View::Stale { .. }, _) => LinkState::Online,
-            (View::Pending { .. } | View::Lost { .. }, true) => LinkState::Syncing,
-            (View::Pending { .. }, false) => LinkState::Connecting,
-            (View::Lost { .. }, false) => LinkState::Lost,
+            (GatewayView::Current | GatewayView::Stale { .. }, _) => LinkState::Online,
+            (GatewayView::Pending { .. } | GatewayView::Lost { .. }, true) => LinkState::Syncing,
+            (GatewayView::Pending { .. }, false) => LinkState::Connecting,
+            (GatewayView::Lost { .. }, false) => LinkState::Lost,
         };
         if state == self.state {
             return false;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::KeepAlive;
-use super::connection::{Connection, RpcObserver};
+use super::connection::{GrpcConnection, RpcObserver};
 use super::convert;
 use super::error::Error;
 use super::master_connection::MasterConnection;
@@ -22,9 +22,9 @@ use crate::proto::err::ErrorResponse;
 
 /// Where a gateway's calls go.
 #[derive(Clone, Debug)]
-enum Route {
+enum CallRoute {
     /// To the gateway itself.
-    Direct(Arc<Connection>),
+    Direct(Arc<GrpcConnection>),
     /// To its master, with the gateway's ID there.
     Master { master: Arc<MasterConnection>, gateway_id: Arc<str> },
 }
@@ -35,7 +35,7 @@ enum Route {
 /// repeating it is safe.
 #[derive(Clone, Debug)]
 pub struct GatewayClient {
-    route: Route,
+    route: CallRoute,
     /// Replaces the calls' own deadlines.
     deadline: Option<Duration>,
 }
@@ -52,13 +52,14 @@ impl GatewayClient {
         expected_version: ApiVersion,
         observer: RpcObserver,
     ) -> Result<Self, Error> {
-        let connection = Connection::open(options, keep_alive, expected_version, observer).await?;
-        Ok(Self { route: Route::Direct(Arc::new(connection)), deadline: None })
+        let connection =
+            GrpcConnection::open(options, keep_alive, expected_version, observer).await?;
+        Ok(Self { route: CallRoute::Direct(Arc::new(connection)), deadline: None })
     }
 
     /// The calls to one gateway of a master.
     pub(crate) const fn through(master: Arc<MasterConnection>, gateway_id: Arc<str>) -> Self {
-        Self { route: Route::Master { master, gateway_id }, deadline: None }
+        Self { route: CallRoute::Master { master, gateway_id }, deadline: None }
     }
 
     /// The same client with one deadline for each call, such as a command's `timeout_s`.
@@ -67,10 +68,10 @@ impl GatewayClient {
         Self { route: self.route.clone(), deadline: Some(deadline) }
     }
 
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
+    pub(crate) fn connection(&self) -> &Arc<GrpcConnection> {
         match &self.route {
-            Route::Direct(connection) => connection,
-            Route::Master { master, .. } => master.connection(),
+            CallRoute::Direct(connection) => connection,
+            CallRoute::Master { master, .. } => master.connection(),
         }
     }
 
@@ -90,8 +91,8 @@ impl GatewayClient {
     #[must_use]
     pub fn stored(&self) -> Option<StoredItems> {
         match &self.route {
-            Route::Direct(_) => None,
-            Route::Master { master, gateway_id } => {
+            CallRoute::Direct(_) => None,
+            CallRoute::Master { master, gateway_id } => {
                 Some(StoredItems::new(master.clone(), gateway_id.clone(), self.deadline))
             }
         }
@@ -255,8 +256,8 @@ impl GatewayClient {
         deadline: Duration,
     ) -> Result<R::Response, Error> {
         match &self.route {
-            Route::Direct(connection) => connection.call(request, deadline).await,
-            Route::Master { master, gateway_id } => {
+            CallRoute::Direct(connection) => connection.call(request, deadline).await,
+            CallRoute::Master { master, gateway_id } => {
                 master.call(request.to_master(gateway_id), deadline).await
             }
         }

@@ -41,7 +41,7 @@ pub struct RpcRecord {
 pub type RpcObserver = Arc<dyn Fn(&RpcRecord) + Send + Sync>;
 
 /// A connection. Its calls fail with [`Error::Broken`] once it has ended; it is never reopened.
-pub(crate) struct Connection {
+pub(crate) struct GrpcConnection {
     options: GatewayOptions,
     grpc: Grpc<Channel>,
     /// Tried first while no version is confirmed.
@@ -56,13 +56,13 @@ pub(crate) struct Connection {
     warned_about_id_0: AtomicBool,
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for GrpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("peer", &self.options.peer).finish_non_exhaustive()
     }
 }
 
-impl Connection {
+impl GrpcConnection {
     pub(crate) async fn open(
         options: &GatewayOptions,
         keep_alive: KeepAlive,

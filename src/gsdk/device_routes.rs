@@ -19,7 +19,7 @@ const HELD_MAX: usize = 8_192;
 
 /// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(crate) enum StatusRoute {
     /// To the gateway at this place.
     Gateway(usize),
     /// To none: its gateway is not one of ours.
@@ -55,20 +55,20 @@ impl DeviceRoutes {
         self.places.get(gateway_id).copied()
     }
 
-    pub(crate) fn route(&mut self, device_id: DeviceId, now: Instant) -> Route {
+    pub(crate) fn route(&mut self, device_id: DeviceId, now: Instant) -> StatusRoute {
         if let Some(&place) = self.listed.get(&device_id) {
-            return Route::Gateway(place);
+            return StatusRoute::Gateway(place);
         }
         if let Some(gateway_id) = self.reported.get(&device_id) {
-            return self.place(gateway_id).map_or(Route::Elsewhere, Route::Gateway);
+            return self.place(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway);
         }
         match self.strangers.get(&device_id) {
-            Some(until) if *until > now => Route::Stranger,
+            Some(until) if *until > now => StatusRoute::Stranger,
             Some(_) => {
                 self.strangers.remove(&device_id);
-                Route::Unknown
+                StatusRoute::Unknown
             }
-            None => Route::Unknown,
+            None => StatusRoute::Unknown,
         }
     }
 
@@ -104,19 +104,19 @@ impl DeviceRoutes {
         let (mut found, mut strangers) = (Vec::new(), 0);
         for (device_id, (is_covered, statuses)) in std::mem::take(&mut self.held) {
             match self.route(device_id, now) {
-                Route::Gateway(place) => {
+                StatusRoute::Gateway(place) => {
                     found.extend(statuses.into_iter().map(|status| (place, status)));
                 }
-                Route::Unknown if !is_covered => {
+                StatusRoute::Unknown if !is_covered => {
                     self.held.insert(device_id, (false, statuses));
                 }
-                Route::Unknown => {
+                StatusRoute::Unknown => {
                     strangers += 1;
                     if self.strangers.len() < STRANGERS_MAX {
                         self.strangers.insert(device_id, now + STRANGER_FOR);
                     }
                 }
-                Route::Elsewhere | Route::Stranger => {}
+                StatusRoute::Elsewhere | StatusRoute::Stranger => {}
             }
         }
         self.held_len = self.held.values().map(|(_, statuses)| statuses.len()).sum();
@@ -182,9 +182,9 @@ mod tests {
     fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
         assert_eq!(routes.listed(0, [(id(1), true)]), BTreeSet::new());
-        assert_eq!(routes.route(id(1), now), Route::Gateway(0));
+        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(0));
         routes.listed(0, []);
-        assert_eq!(routes.route(id(1), now), Route::Unknown);
+        assert_eq!(routes.route(id(1), now), StatusRoute::Unknown);
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         let (mut routes, now) = (routes(), Instant::now());
         let held = status(1);
         for (number, status) in [(1, held.clone()), (2, status(2)), (3, status(3))] {
-            assert_eq!(routes.route(id(number), now), Route::Unknown);
+            assert_eq!(routes.route(id(number), now), StatusRoute::Unknown);
             assert!(routes.hold(id(number), status));
         }
         routes.requested();
@@ -203,9 +203,9 @@ mod tests {
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
         let (found, strangers) = routes.reported(gateways, now);
         assert_eq!((found, strangers), (vec![(1, held)], 1));
-        assert_eq!(routes.route(id(2), now), Route::Elsewhere);
-        assert_eq!(routes.route(id(3), now), Route::Stranger);
-        assert_eq!(routes.route(id(3), now + STRANGER_FOR), Route::Unknown);
+        assert_eq!(routes.route(id(2), now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(3), now), StatusRoute::Stranger);
+        assert_eq!(routes.route(id(3), now + STRANGER_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
     }
 
@@ -226,10 +226,10 @@ mod tests {
         let (mut routes, now) = (routes(), Instant::now());
         routes.listed(0, [(id(1), true)]);
         assert_eq!(routes.listed(1, [(id(1), false)]), BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), now), Route::Gateway(0));
+        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(0));
         assert_eq!(routes.listed(1, [(id(1), true)]), BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), now), Route::Gateway(1));
+        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(1));
         assert_eq!(routes.listed(0, []), BTreeSet::new());
-        assert_eq!(routes.route(id(1), now), Route::Gateway(1));
+        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(1));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::connection::Connection;
+use super::connection::GrpcConnection;
 use super::error::{
     Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause,
 };
@@ -19,12 +19,12 @@ const BRIEF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Disconnect {
     error: LinkError,
-    kind: Kind,
+    kind: DisconnectKind,
     pings_rejected: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum DisconnectKind {
     /// Nothing answers at the address now, as while a gateway restarts or hangs.
     Absent,
     /// The gateway closed the stream without an error.
@@ -34,7 +34,7 @@ enum Kind {
 }
 
 impl Disconnect {
-    fn new(kind: Kind, code: ErrorCode, message: String) -> Self {
+    fn new(kind: DisconnectKind, code: ErrorCode, message: String) -> Self {
         Self { error: LinkError::new(code, message), kind, pings_rejected: false }
     }
 
@@ -43,17 +43,17 @@ impl Disconnect {
             "{peer}: the event queue is full, so the status stream was closed; all \
              states are read again when there is room"
         );
-        Self::new(Kind::Refused, ErrorCode::Overflow, message)
+        Self::new(DisconnectKind::Refused, ErrorCode::Overflow, message)
     }
 
     /// From the end of the status stream.
-    pub(crate) fn from_stream_end(connection: &Connection, end: Result<(), Status>) -> Self {
+    pub(crate) fn from_stream_end(connection: &GrpcConnection, end: Result<(), Status>) -> Self {
         let Err(status) = end else {
             let message = format!(
                 "{} ended the status stream; it is probably stopping or restarting",
                 connection.options().peer
             );
-            return Self::new(Kind::StreamEnded, ErrorCode::StreamEnded, message);
+            return Self::new(DisconnectKind::StreamEnded, ErrorCode::StreamEnded, message);
         };
         match connection.error(SUBSCRIBE_STATUS, status) {
             Error::Status { peer, status, .. } => Self::from_status(&peer, &status),
@@ -63,7 +63,7 @@ impl Disconnect {
 
     /// From a call that failed on a link that was up. Whether a call or the stream notices first
     /// that a connection broke is chance, and does not change the reason.
-    pub(crate) fn from_call(connection: &Connection, error: Error) -> Self {
+    pub(crate) fn from_call(connection: &GrpcConnection, error: Error) -> Self {
         match error {
             Error::Broken { status, .. } => Self::from_transport(connection, &status),
             error => error.into(),
@@ -78,10 +78,10 @@ impl Disconnect {
             message => format!(" ({message})"),
         };
         let kind = match code {
-            Code::Unavailable => Kind::Absent,
+            Code::Unavailable => DisconnectKind::Absent,
             // A token that expired: another login opens the stream again.
-            Code::Unauthenticated => Kind::StreamEnded,
-            _ => Kind::Refused,
+            Code::Unauthenticated => DisconnectKind::StreamEnded,
+            _ => DisconnectKind::Refused,
         };
         let name = code_name(code);
         let message = format!("{peer} refused or ended the status stream: {name}{reason}");
@@ -90,7 +90,7 @@ impl Disconnect {
     }
 
     /// From a broken connection.
-    fn from_transport(connection: &Connection, status: &Status) -> Self {
+    fn from_transport(connection: &GrpcConnection, status: &Status) -> Self {
         let options = connection.options();
         if connection.activity().idle_for() >= options.timing.keep_alive_timeout {
             return Self::from_timeout(connection);
@@ -111,11 +111,14 @@ impl Disconnect {
         let cause = if pings_rejected { TOO_MANY_PINGS.to_owned() } else { root_cause(status) };
         let (peer, address) = (&options.peer, &options.address);
         let message = format!("{peer}: the connection to {address} broke ({cause}){hint}");
-        Self { pings_rejected, ..Self::new(Kind::Absent, ErrorCode::ConnectionLost, message) }
+        Self {
+            pings_rejected,
+            ..Self::new(DisconnectKind::Absent, ErrorCode::ConnectionLost, message)
+        }
     }
 
     /// From a keep-alive timeout: no bytes received since the probe.
-    pub(crate) fn from_timeout(connection: &Connection) -> Self {
+    pub(crate) fn from_timeout(connection: &GrpcConnection) -> Self {
         let options = connection.options();
         let message = format!(
             "{}: nothing received from {} for {:.0} s, not even an answer to keep-alive; \
@@ -124,7 +127,7 @@ impl Disconnect {
             options.address,
             connection.activity().idle_for().as_secs_f32()
         );
-        Self::new(Kind::Absent, ErrorCode::NoSignOfLife, message)
+        Self::new(DisconnectKind::Absent, ErrorCode::NoSignOfLife, message)
     }
 
     /// Whether the gateway closed the connection because of our HTTP/2 pings.
@@ -135,9 +138,9 @@ impl Disconnect {
     /// Whether another attempt soon costs the gateway nothing; `lasted`: how long the link was up.
     pub(crate) fn is_absence(&self, lasted: Option<Duration>) -> bool {
         match self.kind {
-            Kind::Absent => true,
-            Kind::StreamEnded => lasted.is_some_and(|lasted| lasted >= BRIEF),
-            Kind::Refused => false,
+            DisconnectKind::Absent => true,
+            DisconnectKind::StreamEnded => lasted.is_some_and(|lasted| lasted >= BRIEF),
+            DisconnectKind::Refused => false,
         }
     }
 
@@ -149,7 +152,8 @@ impl Disconnect {
 /// From a failed call or a failed attempt to connect.
 impl From<Error> for Disconnect {
     fn from(error: Error) -> Self {
-        let kind = if error.is_absence() { Kind::Absent } else { Kind::Refused };
+        let kind =
+            if error.is_absence() { DisconnectKind::Absent } else { DisconnectKind::Refused };
         Self { error: LinkError::from(&error), kind, pings_rejected: false }
     }
 }

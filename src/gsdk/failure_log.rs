@@ -6,12 +6,12 @@ use super::error::LinkError;
 const ERRORS_MAX: usize = 16;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FailureLog {
+pub(crate) struct LinkFailureLog {
     errors: Vec<String>,
     repeats: u64,
 }
 
-impl FailureLog {
+impl LinkFailureLog {
     /// The link is up; returns how many failures there were before.
     pub(crate) fn connected(&mut self) -> u64 {
         let Self { errors, repeats } = std::mem::take(self);
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn the_same_error_is_logged_once_until_the_link_is_up() {
         let error = |message: &str| LinkError::new(ErrorCode::NoSignOfLife, message);
-        let mut log = FailureLog::default();
+        let mut log = LinkFailureLog::default();
         assert!(log.is_new(&error("silent for 15 s")));
         assert!(!log.is_new(&error("silent for 16 s")));
         assert!(log.is_new(&error("refused")));

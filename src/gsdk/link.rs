@@ -15,7 +15,7 @@ use super::connection::RpcObserver;
 use super::disconnect::Disconnect;
 use super::error::ErrorCode;
 use super::error::LinkError;
-use super::failure_log::FailureLog;
+use super::failure_log::LinkFailureLog;
 use super::list_requests::ListRequests;
 use super::options::GatewayOptions;
 use super::reports::{LinkReport, LinkReportSender, ReportSink};
@@ -56,7 +56,7 @@ impl Link {
             client: client_sender,
             api_version: ApiVersion::V1_5,
             keep_alive: KeepAlive::Pings,
-            failures: FailureLog::default(),
+            failures: LinkFailureLog::default(),
             options,
         };
         let task = tokio::spawn(async move {
@@ -112,7 +112,7 @@ struct LinkTask {
     /// Those below are learned from the gateway, and reset by a panic.
     api_version: ApiVersion,
     keep_alive: KeepAlive,
-    failures: FailureLog,
+    failures: LinkFailureLog,
 }
 
 /// How long a link was up.

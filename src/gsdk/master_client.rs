@@ -7,7 +7,7 @@ use super::client::GatewayClient;
 use super::connection::RpcObserver;
 use super::error::Error;
 use super::master_connection::MasterConnection;
-use super::master_streams::{Streams, read_gateways};
+use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
 use super::rpc::ApiVersion;
 use crate::certificate::Certificate;
@@ -56,7 +56,7 @@ impl MasterClient {
     pub async fn try_streams(&self) -> Result<(), Error> {
         let connection = self.master.connection();
         let grace = connection.options().timing.subscribe_grace;
-        let mut streams = Streams::request(&self.master);
+        let mut streams = MasterStreams::request(&self.master);
         match tokio::time::timeout(grace, streams.responses()).await {
             Ok(Err(status)) => Err(connection.error(super::rpc::SUBSCRIBE_STATUS, status)),
             // Some servers respond only with the first change.

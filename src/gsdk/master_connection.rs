@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
 use super::channel::KeepAlive;
-use super::connection::{Connection, RpcObserver};
+use super::connection::{GrpcConnection, RpcObserver};
 use super::error::Error;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, Service};
@@ -20,7 +20,7 @@ use crate::proto::{connect_master, gateway};
 
 /// A connection that is logged in. It ends like any connection, and is never reopened.
 pub(crate) struct MasterConnection {
-    connection: Arc<Connection>,
+    connection: Arc<GrpcConnection>,
     version: ApiVersion,
     /// The tenant's certificate (PEM), which a login shows.
     certificate: String,
@@ -44,7 +44,8 @@ impl MasterConnection {
         observer: RpcObserver,
     ) -> Result<Self, Error> {
         let certificate = net::client_certificate(&options.target()).await?;
-        let connection = Connection::open(options, keep_alive, expected_version, observer).await?;
+        let connection =
+            GrpcConnection::open(options, keep_alive, expected_version, observer).await?;
         for version in connection.candidate_versions() {
             match log_in(&connection, version, &certificate).await {
                 Err(error) if error.grpc_code() == Some(Code::Unimplemented) => {}
@@ -65,7 +66,7 @@ impl MasterConnection {
         Err(Error::NotAMasterGateway { peer: peer.clone(), address: address.clone() })
     }
 
-    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+    pub(crate) const fn connection(&self) -> &Arc<GrpcConnection> {
         &self.connection
     }
 
@@ -137,7 +138,7 @@ impl MasterConnection {
 }
 
 async fn log_in(
-    connection: &Connection,
+    connection: &GrpcConnection,
     version: ApiVersion,
     certificate: &str,
 ) -> Result<Token, Error> {

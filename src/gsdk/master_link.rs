@@ -13,12 +13,12 @@ use super::channel::KeepAlive;
 use super::connection::RpcObserver;
 use super::disconnect::Disconnect;
 use super::error::{ErrorCode, LinkError};
-use super::failure_log::FailureLog;
+use super::failure_log::LinkFailureLog;
 use super::link::Link;
 use super::master_connection::MasterConnection;
 use super::master_reports::{MasterReport, MasterReportSender, MasterSink};
 use super::master_session::MasterSession;
-use super::master_streams::{Streams, read_gateways};
+use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
 use super::reports::{LinkReportSender, ReportSink};
 use super::rpc::ApiVersion;
@@ -56,7 +56,7 @@ impl MasterLink {
             up_since: watch::Sender::new(None),
             api_version: ApiVersion::V1_5,
             keep_alive: KeepAlive::Pings,
-            failures: FailureLog::default(),
+            failures: LinkFailureLog::default(),
         };
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -95,7 +95,7 @@ struct MasterTask {
     /// Those below are learned from the master, and reset by a panic.
     api_version: ApiVersion,
     keep_alive: KeepAlive,
-    failures: FailureLog,
+    failures: LinkFailureLog,
 }
 
 impl MasterTask {
@@ -184,7 +184,7 @@ impl MasterTask {
             MasterConnection::open(&self.options, self.keep_alive, self.api_version, observer);
         let master = Arc::new(master.await?);
         self.api_version = master.version();
-        let mut streams = Streams::request(&master);
+        let mut streams = MasterStreams::request(&master);
         let gateways = {
             let mut responses = pin!(streams.responses());
             let grace = self.options.timing.subscribe_grace;

@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until};
 use super::behind_master::GatewaysBehind;
 use super::channel::KeepAlive;
 use super::convert;
-use super::device_routes::{DeviceRoutes, Route};
+use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
 use super::master_connection::MasterConnection;
 use super::master_reports::{MasterReport, MasterSink};
-use super::master_streams::{Streams, read_gateways};
+use super::master_streams::{MasterStreams, read_gateways};
 use super::master_timers::{Check, Renewal};
 use super::places::{Places, Reading};
 use super::reports::LinkReport;
@@ -29,7 +29,7 @@ use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
 
 /// The result of a call beside the streams. A list belongs to the link of its gateway with this
 /// number.
-enum Answer {
+enum CallResult {
     List(usize, u64, Result<Vec<Listed>, Error>),
     Filter(usize, u64, Result<AcceptFilter, Error>),
     /// With the number of gateway statuses read when it was requested.
@@ -40,14 +40,14 @@ enum Answer {
 
 pub(crate) struct MasterSession {
     master: Arc<MasterConnection>,
-    streams: Streams,
+    streams: MasterStreams,
     behind: Arc<GatewaysBehind>,
     reports: MasterSink,
     places: Places,
     routes: DeviceRoutes,
     /// Whether the master is connected to each gateway that it lists.
     connected: BTreeMap<String, bool>,
-    calls: JoinSet<Answer>,
+    calls: JoinSet<CallResult>,
     check: Check,
     renewal: Renewal,
     /// Counts the statuses of gateways.
@@ -58,7 +58,7 @@ impl MasterSession {
     /// A link with the master's list of gateways, read after the streams were open.
     pub(crate) fn start(
         master: Arc<MasterConnection>,
-        streams: Streams,
+        streams: MasterStreams,
         gateways: Vec<GatewayInfo>,
         behind: Arc<GatewaysBehind>,
         reports: MasterSink,
@@ -154,11 +154,9 @@ impl MasterSession {
                 continue;
             };
             match self.routes.route(device_id, now) {
-                Route::Gateway(place) => self.places.report(place, event)?,
-                Route::Unknown => {
-                    self.check.want(self.routes.hold(device_id, event));
-                }
-                Route::Elsewhere | Route::Stranger => {}
+                StatusRoute::Gateway(place) => self.places.report(place, event)?,
+                StatusRoute::Unknown => self.check.want(self.routes.hold(device_id, event)),
+                StatusRoute::Elsewhere | StatusRoute::Stranger => {}
             }
         }
         Ok(())
@@ -232,7 +230,7 @@ impl MasterSession {
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
         while let Some(Reading { at, link, client }) = self.places.next_list()? {
-            self.calls.spawn(async move { Answer::List(at, link, client.device_list().await) });
+            self.calls.spawn(async move { CallResult::List(at, link, client.device_list().await) });
         }
         Ok(())
     }
@@ -241,7 +239,8 @@ impl MasterSession {
         self.check.start();
         self.routes.requested();
         let (master, changes) = (self.master.clone(), self.changes);
-        self.calls.spawn(async move { Answer::Gateways(changes, read_gateways(&master).await) });
+        self.calls
+            .spawn(async move { CallResult::Gateways(changes, read_gateways(&master).await) });
     }
 
     fn start_renewal(&mut self) {
@@ -249,7 +248,7 @@ impl MasterSession {
         let master = self.master.clone();
         self.calls.spawn(async move {
             let token = master.token();
-            Answer::Renewed(master.replace(&token).await)
+            CallResult::Renewed(master.replace(&token).await)
         });
     }
 
@@ -265,21 +264,21 @@ impl MasterSession {
         let master = self.master.clone();
         let timeout = master.connection().options().timing.keep_alive_timeout;
         self.calls.spawn(async move {
-            Answer::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
+            CallResult::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
         });
     }
 
-    fn answered(&mut self, answer: Answer) -> Result<(), Disconnect> {
+    fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
         let failed = match answer {
-            Answer::List(at, link, list) => self.list_read(at, link, list)?,
-            Answer::Filter(at, link, filter) => {
+            CallResult::List(at, link, list) => self.list_read(at, link, list)?,
+            CallResult::Filter(at, link, filter) => {
                 // A filter that cannot be read is no failure of the link.
                 if let (Some(gateway), Ok(filter)) = (self.places.current(at, link), filter) {
                     gateway.reports().try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                 }
                 None
             }
-            Answer::Gateways(requested, infos) => {
+            CallResult::Gateways(requested, infos) => {
                 self.check.end();
                 match infos {
                     Ok(infos) => {
@@ -289,16 +288,16 @@ impl MasterSession {
                     Err(error) => Some(error),
                 }
             }
-            Answer::Renewed(renewed) => {
+            CallResult::Renewed(renewed) => {
                 self.renewal.end(renewed.is_ok().then(|| self.master.token()).as_ref());
                 renewed.err()
             }
-            Answer::Probed(Err(Error::Deadline { deadline, .. }))
+            CallResult::Probed(Err(Error::Deadline { deadline, .. }))
                 if self.master.connection().activity().idle_for() >= deadline =>
             {
                 return Err(Disconnect::from_timeout(self.master.connection()));
             }
-            Answer::Probed(probed) => probed.err(),
+            CallResult::Probed(probed) => probed.err(),
         };
         self.report_token()?;
         match failed {
@@ -333,7 +332,7 @@ impl MasterSession {
                 gateway.reports().try_send(LinkEvent::List(rows))?;
                 if let Some(client) = gateway.client() {
                     self.calls.spawn(async move {
-                        Answer::Filter(at, link, client.accept_filter().await)
+                        CallResult::Filter(at, link, client.accept_filter().await)
                     });
                 }
                 Ok(None)

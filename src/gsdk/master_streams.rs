@@ -9,12 +9,12 @@ use super::subscription::Subscription;
 use crate::proto::gateway::{self, GatewayInfo, GetListRequest, GetRequest};
 
 /// The subscriptions to the devices of all gateways, and to the gateways.
-pub(crate) struct Streams {
+pub(crate) struct MasterStreams {
     pub(crate) devices: Subscription,
     pub(crate) gateways: Subscription<gateway::StatusChange>,
 }
 
-impl Streams {
+impl MasterStreams {
     pub(crate) fn request(master: &MasterConnection) -> Self {
         let (devices, gateways) = (master.subscribe_devices(), master.subscribe_gateways());
         Self { devices, gateways }

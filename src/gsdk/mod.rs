@@ -38,7 +38,9 @@ pub use link::Link;
 pub use master_client::{ListedGateway, MasterClient};
 pub use master_link::MasterLink;
 pub use master_reports::{MasterReport, MasterReportSender};
-pub use options::{GatewayOptions, MASTER_PORT_DEFAULT, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing};
+pub use options::{
+    GatewayOptions, LinkTiming, MASTER_PORT_DEFAULT, PORT_DEFAULT, QUEUE_SIZE_DEFAULT,
+};
 pub use reports::{LinkReport, LinkReportSender};
 pub use rpc::ApiVersion;
 pub use stored::StoredItems;

@@ -26,7 +26,7 @@ pub struct GatewayOptions {
     pub server_name: Option<String>,
     /// Entries of the gateway's queue for this subscription; it discards changes beyond them.
     pub queue_size: i32,
-    pub timing: Timing,
+    pub timing: LinkTiming,
 }
 
 impl GatewayOptions {
@@ -46,7 +46,7 @@ impl GatewayOptions {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub struct LinkTiming {
     /// For DNS, TCP and TLS together.
     pub dial: Duration,
     /// How long a subscription may stay without a response before it is probed. Go and Python
@@ -60,7 +60,7 @@ pub struct Timing {
     pub retry: BackoffPolicy,
 }
 
-impl Default for Timing {
+impl Default for LinkTiming {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(10),

@@ -20,7 +20,7 @@ struct Place {
     is_listed: Option<bool>,
     /// Counts the gateway's links: a list of an earlier one is ignored.
     link: u64,
-    list: ListState,
+    list: ListReading,
     /// Whether the list has to be read again after the running read.
     list_again: bool,
     /// How many statuses of gateways had been read at the last one of this gateway.
@@ -28,7 +28,7 @@ struct Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ListState {
+enum ListReading {
     Idle,
     Waiting,
     Reading,
@@ -67,7 +67,7 @@ impl Places {
             gateway,
             is_listed: None,
             link: 0,
-            list: ListState::Idle,
+            list: ListReading::Idle,
             list_again: false,
             changed: 0,
         });
@@ -114,7 +114,7 @@ impl Places {
         if is_connected == gateway.is_up() && was_listed == Some(is_listed) {
             return Ok(());
         }
-        (place.list, place.list_again) = (ListState::Idle, false);
+        (place.list, place.list_again) = (ListReading::Idle, false);
         place.link += 1;
         if is_connected {
             self.list_requests.discard(gateway.index());
@@ -137,12 +137,12 @@ impl Places {
             return;
         };
         match place.list {
-            ListState::Idle => {
-                place.list = ListState::Waiting;
+            ListReading::Idle => {
+                place.list = ListReading::Waiting;
                 self.waiting.push_back(at);
             }
-            ListState::Waiting => {}
-            ListState::Reading => place.list_again = true,
+            ListReading::Waiting => {}
+            ListReading::Reading => place.list_again = true,
         }
     }
 
@@ -150,10 +150,10 @@ impl Places {
     pub(crate) fn next_list(&mut self) -> Result<Option<Reading>, Disconnect> {
         while self.reading < LISTS_MAX {
             let Some(at) = self.waiting.pop_front() else { break };
-            let place = self.places.get_mut(at).filter(|place| place.list == ListState::Waiting);
+            let place = self.places.get_mut(at).filter(|place| place.list == ListReading::Waiting);
             let Some(place) = place else { continue };
             let Some(client) = place.gateway.client() else { continue };
-            place.list = ListState::Reading;
+            place.list = ListReading::Reading;
             place.gateway.reports().try_send(LinkEvent::ListRequested)?;
             self.reading += 1;
             return Ok(Some(Reading { at, link: place.link, client }));
@@ -166,7 +166,7 @@ impl Places {
         self.reading = self.reading.saturating_sub(1);
         let gateway = self.current(at, link)?.clone();
         let place = self.places.get_mut(at)?;
-        place.list = ListState::Idle;
+        place.list = ListReading::Idle;
         if std::mem::take(&mut place.list_again) {
             self.want_list(at);
         }

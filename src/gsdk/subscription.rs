@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
-use super::connection::Connection;
+use super::connection::GrpcConnection;
 use super::disconnect::Disconnect;
 use super::error::{Error, is_transport};
 use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
@@ -24,24 +24,24 @@ pub(crate) const BATCH_LEN_MAX: usize = 1024;
 /// How a stream ended: with the gateway's OK, or with an error.
 pub(crate) type StreamEnd = Result<(), Status>;
 
-type Response<M> = Pin<Box<dyn Future<Output = Result<Streaming<M>, Status>> + Send>>;
+type StreamResponse<M> = Pin<Box<dyn Future<Output = Result<Streaming<M>, Status>> + Send>>;
 
-enum State<M> {
-    Requested(Response<M>),
+enum StreamState<M> {
+    Requested(StreamResponse<M>),
     Open(Box<Streaming<M>>),
 }
 
 /// A stream of status changes. It is recorded with its last code when it is dropped.
 pub(crate) struct Subscription<M = StatusChange> {
-    state: State<M>,
-    connection: Arc<Connection>,
+    state: StreamState<M>,
+    connection: Arc<GrpcConnection>,
     code: Code,
 }
 
 impl Subscription {
     /// Subscribes to a gateway in the API version that it serves.
     pub(crate) async fn establish(
-        connection: &Arc<Connection>,
+        connection: &Arc<GrpcConnection>,
     ) -> Result<(Self, ApiVersion), Disconnect> {
         for version in connection.candidate_versions() {
             let mut subscription = Self::request(connection.clone(), version);
@@ -53,7 +53,7 @@ impl Subscription {
         Err(connection.not_a_device_gateway().into())
     }
 
-    fn request(connection: Arc<Connection>, version: ApiVersion) -> Self {
+    fn request(connection: Arc<GrpcConnection>, version: ApiVersion) -> Self {
         let request = SubscribeStatusRequest { queue_size: connection.options().queue_size };
         let response = connection.clone().subscribe(version, Service::Connect, None, request);
         Self::new(connection, response)
@@ -88,10 +88,10 @@ impl Subscription {
 impl<M: 'static> Subscription<M> {
     /// A subscription whose response is to come.
     pub(crate) fn new(
-        connection: Arc<Connection>,
+        connection: Arc<GrpcConnection>,
         response: impl Future<Output = Result<Streaming<M>, Status>> + Send + 'static,
     ) -> Self {
-        let state = State::Requested(Box::pin(response));
+        let state = StreamState::Requested(Box::pin(response));
         Self { state, connection, code: Code::Cancelled }
     }
 
@@ -101,9 +101,9 @@ impl<M: 'static> Subscription<M> {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Streaming<M>, Status>> {
-        if let State::Requested(response) = &mut self.state {
+        if let StreamState::Requested(response) = &mut self.state {
             match ready!(response.as_mut().poll(cx)) {
-                Ok(stream) => self.state = State::Open(Box::new(stream)),
+                Ok(stream) => self.state = StreamState::Open(Box::new(stream)),
                 Err(status) => {
                     self.set_code(&status);
                     return Poll::Ready(Err(status));
@@ -111,8 +111,8 @@ impl<M: 'static> Subscription<M> {
             }
         }
         match &mut self.state {
-            State::Open(stream) => Poll::Ready(Ok(stream)),
-            State::Requested(_) => Poll::Pending,
+            StreamState::Open(stream) => Poll::Ready(Ok(stream)),
+            StreamState::Requested(_) => Poll::Pending,
         }
     }
 
@@ -167,7 +167,7 @@ impl<M> Drop for Subscription<M> {
     }
 }
 
-async fn probe_after_grace(connection: &Connection, version: ApiVersion) -> Option<Error> {
+async fn probe_after_grace(connection: &GrpcConnection, version: ApiVersion) -> Option<Error> {
     sleep(connection.options().timing.subscribe_grace).await;
     let deadline = GetAcceptFilterRequest::DEADLINE;
     connection.call_as(version, GetAcceptFilterRequest {}, deadline).await.err()

@@ -48,7 +48,7 @@ pub struct Options {
 
 /// What discovery describes, parents first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum Described {
     Bridge,
     Gateway(GatewayIndex),
     Device(GatewayIndex, DeviceId),
@@ -131,8 +131,8 @@ impl Discovery {
 
     /// Whether the configuration has this subject published.
     #[must_use]
-    pub fn includes(&self, directory: &Directory, subject: Subject) -> bool {
-        let Subject::Device(gateway, device_id) = subject else { return true };
+    pub fn includes(&self, directory: &Directory, subject: Described) -> bool {
+        let Described::Device(gateway, device_id) = subject else { return true };
         let declared = || directory.gateway(gateway)?.devices.get(&device_id);
         !self.options.declared_only || declared().is_some()
     }
@@ -143,15 +143,15 @@ impl Discovery {
         &self,
         fleet: &Fleet,
         directory: &Directory,
-        subject: Subject,
+        subject: Described,
     ) -> Option<(String, Bytes)> {
         if !self.includes(directory, subject) {
             return None;
         }
         let (id, payload) = match subject {
-            Subject::Bridge => self.bridge(directory),
-            Subject::Gateway(gateway) => self.gateway(directory, directory.gateway(gateway)?),
-            Subject::Device(gateway, device_id) => {
+            Described::Bridge => self.bridge(directory),
+            Described::Gateway(gateway) => self.gateway(directory, directory.gateway(gateway)?),
+            Described::Device(gateway, device_id) => {
                 let state = fleet.device(gateway, device_id)?;
                 self.device(directory.gateway(gateway)?, &state)
             }
@@ -259,20 +259,20 @@ impl Discovery {
 
     /// What a topic describes; `None` for what the configuration does not have.
     #[must_use]
-    pub fn subject(&self, directory: &Directory, topic: &str) -> Option<Subject> {
+    pub fn subject(&self, directory: &Directory, topic: &str) -> Option<Described> {
         let rest = self.id(topic)?.strip_prefix(&self.base())?.strip_prefix('_')?;
         if rest == directory.bridge {
-            return Some(Subject::Bridge);
+            return Some(Described::Bridge);
         }
         let (name, last) = rest.rsplit_once('_')?;
         let gateway = directory.find_str(name)?;
         if last == "gateway" {
-            return Some(Subject::Gateway(gateway));
+            return Some(Described::Gateway(gateway));
         }
         let device_id = last.parse::<DeviceId>().ok()?;
         // With leading zeros it is no topic of ours.
         let is_ours = device_id.to_string() == last;
-        is_ours.then_some(Subject::Device(gateway, device_id))
+        is_ours.then_some(Described::Device(gateway, device_id))
     }
 
     /// Whether a message was published by this bridge, in any run: its topic is one of discovery,
@@ -293,24 +293,24 @@ impl Discovery {
 /// The parts of a discovery payload that show who published it.
 #[derive(Debug, Deserialize)]
 struct Published {
-    origin: Origin,
+    origin: PublishedOrigin,
     #[serde(default)]
-    availability: Vec<Availability>,
-    device: Device,
+    availability: Vec<PublishedAvailability>,
+    device: PublishedDevice,
 }
 
 #[derive(Debug, Deserialize)]
-struct Origin {
+struct PublishedOrigin {
     name: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Availability {
+struct PublishedAvailability {
     topic: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Device {
+struct PublishedDevice {
     identifiers: Vec<String>,
 }
 

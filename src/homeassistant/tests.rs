@@ -281,11 +281,11 @@ fn a_topic_leads_back_to_its_subject() {
     let topics = Topics::new("site/gsdk", "bridge");
     let discovery = Discovery::new(topics, "ha".to_owned(), "1", Options::default());
     let seven = DeviceId::new(7).unwrap();
-    let mut subjects = vec![(discovery.bridge_id("bridge"), Subject::Bridge)];
+    let mut subjects = vec![(discovery.bridge_id("bridge"), Described::Bridge)];
     for (&index, entry) in &directory.gateways {
-        subjects.push((discovery.gateway_id(&entry.name), Subject::Gateway(index)));
+        subjects.push((discovery.gateway_id(&entry.name), Described::Gateway(index)));
         let device = discovery.device_id(&entry.name, seven);
-        subjects.push((device, Subject::Device(index, seven)));
+        subjects.push((device, Described::Device(index, seven)));
     }
     assert_eq!(subjects[2].0, "site_gsdk_lobby_7");
     for (id, subject) in subjects {

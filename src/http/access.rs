@@ -26,11 +26,11 @@ const ANY_LOGIN: &str = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer re
 
 /// The address of a connection's other end, as an extension of its requests.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// The rules of one listener.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct ListenerAccess {
     anonymous_from: Arc<BTreeSet<IpNet>>,
     /// `None`: no file is configured.
     tokens: Option<watch::Receiver<Tokens>>,
@@ -38,7 +38,7 @@ pub(crate) struct Access {
     logged_at: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Access {
+impl ListenerAccess {
     pub(crate) fn new(
         anonymous_from: BTreeSet<IpNet>,
         tokens: Option<watch::Receiver<Tokens>>,
@@ -97,8 +97,8 @@ impl Access {
 
 /// Lets requests pass that are permitted.
 pub(crate) async fn check(
-    State(access): State<Access>,
-    Extension(Peer(peer)): Extension<Peer>,
+    State(access): State<ListenerAccess>,
+    Extension(PeerAddress(peer)): Extension<PeerAddress>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::Layer;
 
-use super::access::Peer;
+use super::access::PeerAddress;
 use super::excess::ExcessConnections;
 use super::socket::Truncated;
 use super::transport::Transport;
@@ -70,7 +70,7 @@ impl Endpoint {
             };
             match accepted {
                 Ok((socket, peer)) if connections.count() < CONNECTIONS_MAX => {
-                    let connection = Connection {
+                    let connection = AcceptedConnection {
                         socket,
                         peer: peer.ip().to_canonical(),
                         transport: transport.clone(),
@@ -97,7 +97,7 @@ impl Endpoint {
 }
 
 /// An accepted connection.
-struct Connection {
+struct AcceptedConnection {
     socket: TcpStream,
     peer: IpAddr,
     transport: Transport,
@@ -105,7 +105,7 @@ struct Connection {
     watcher: Watcher,
 }
 
-impl Connection {
+impl AcceptedConnection {
     async fn serve(self, mut stop: watch::Receiver<bool>) {
         let truncated = Truncated::default();
         let opened = tokio::select! {
@@ -122,7 +122,7 @@ impl Connection {
             .header_read_timeout(HEAD_DEADLINE)
             .max_buf_size(HTTP_BUFFER_BYTES);
         let service = Extension(truncated).layer(self.router);
-        let service = TowerToHyperService::new(Extension(Peer(self.peer)).layer(service));
+        let service = TowerToHyperService::new(Extension(PeerAddress(self.peer)).layer(service));
         let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = self.watcher.watch(connection).await {
             log_end(&error);

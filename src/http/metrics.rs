@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::query::{NoAnswer, Query};
+use super::query::{LoopQuery, NoAnswer};
 use super::socket::Truncated;
-use super::{App, Settings, unavailable};
+use super::{App, HttpSettings, unavailable};
 use crate::metrics::{
     DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text, masters_text,
 };
@@ -51,7 +51,7 @@ pub(crate) async fn metrics(
         Ok(Err(error)) => return unavailable(&error),
         Err(_) => return unavailable(&"the event loop is too slow"),
     };
-    let masters = match timeout_at(deadline, settings.event_loop.ask(Query::Masters)).await {
+    let masters = match timeout_at(deadline, settings.event_loop.ask(LoopQuery::Masters)).await {
         Ok(Ok(masters)) => masters,
         Ok(Err(error)) => return unavailable(&error),
         Err(_) => return unavailable(&"the event loop is too slow"),
@@ -63,7 +63,7 @@ pub(crate) async fn metrics(
     first.push_str(&gateways_text(&gateways));
     let (chunks, body) = mpsc::channel(CHUNKS_MAX);
     let abort = chunks.clone();
-    let writer = Writer { settings: settings.clone(), gateways, chunks };
+    let writer = SeriesWriter { settings: settings.clone(), gateways, chunks };
     tokio::spawn(async move {
         let result = catch_panic(async move { timeout_at(deadline, writer.write()).await }).await;
         // Before the answer ends, so that its client can scrape again immediately.
@@ -96,13 +96,13 @@ impl From<NoAnswer> for WriteError {
 }
 
 /// Writes the series of all devices.
-struct Writer {
-    settings: Settings,
+struct SeriesWriter {
+    settings: HttpSettings,
     gateways: Vec<GatewayMeasures>,
     chunks: mpsc::Sender<Chunk>,
 }
 
-impl Writer {
+impl SeriesWriter {
     async fn write(&self) -> Result<(), WriteError> {
         for &group in &self.settings.groups {
             match group {

@@ -21,8 +21,8 @@ pub use connections::listen;
 pub use files::FilePaths;
 pub use host::Hosts;
 pub use query::{
-    BridgeStatus, CHANGES_MAX, Changes, DEVICES_PER_QUERY, EVENTS_MAX, EventRow, IdRange,
-    LoopClient, Query, Summary,
+    BridgeStatus, CHANGES_MAX, ChangedMeasures, DEVICES_PER_QUERY, DeviceIdRange, EVENTS_MAX,
+    EventRow, LoopClient, LoopQuery, Summary,
 };
 
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use access::Access;
+use access::ListenerAccess;
 use connections::Endpoint;
 use files::Files;
 use transport::Transport;
@@ -67,8 +67,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 /// What the handlers share.
 #[derive(Debug)]
 struct App {
-    settings: Settings,
-    page: page::StatusPage,
+    settings: HttpSettings,
+    page: page::PageContext,
     api: api::Api,
     /// One permit for each scrape in progress.
     scrapes: Arc<Semaphore>,
@@ -76,7 +76,7 @@ struct App {
 
 /// The server's settings, and its access to the rest of the bridge.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct HttpSettings {
     /// The bridge's name.
     pub bridge: String,
     /// The program's version.
@@ -128,12 +128,12 @@ pub fn start_runtime() -> std::io::Result<Handle> {
 }
 
 /// Serves on these listeners until `stop` is true.
-pub async fn serve(listeners: Listeners, settings: Settings, stop: watch::Receiver<bool>) {
+pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Receiver<bool>) {
     let heartbeat = settings.heartbeat.clone();
     let mut files = Files::new(settings.files.clone(), settings.file_problems.clone());
-    let access = Access::new(settings.anonymous_from.clone(), files.tokens());
+    let access = ListenerAccess::new(settings.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
-    let (page, updates) = page::StatusPage::new(settings.history.clone());
+    let (page, updates) = page::PageContext::new(settings.history.clone());
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = settings.hosts.clone();
     let api = api::Api::new(settings.zone.clone(), settings.history.clone(), stop.clone());
@@ -212,7 +212,7 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let health = app.settings.event_loop.ask(Query::Health).await;
+    let health = app.settings.event_loop.ask(LoopQuery::Health).await;
     let health = health.unwrap_or_else(|error| Health {
         ready: false,
         reasons: vec![error.to_string()],

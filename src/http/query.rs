@@ -19,14 +19,14 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const QUERIES_MAX: usize = 64;
 /// Devices in one answer.
 pub const DEVICES_PER_QUERY: usize = 1_000;
-/// Changed devices in one answer; more are reported as [`Changes::TooMany`].
+/// Changed devices in one answer; more are reported as [`ChangedMeasures::TooMany`].
 pub const CHANGES_MAX: usize = 200;
 /// The latest events that the status page shows.
 pub const EVENTS_MAX: usize = 50;
 
 /// A question, with the channel for its answer.
 #[derive(Debug)]
-pub enum Query {
+pub enum LoopQuery {
     /// Whether the bridge is ready, and how it is degraded.
     Health(oneshot::Sender<Health>),
     /// The measures of the first gateway from this index on; `None` past the last.
@@ -38,17 +38,17 @@ pub enum Query {
     /// The gateway with this name, and its measures.
     FindGateway(GatewayName, oneshot::Sender<Option<(GatewayIndex, GatewayMeasures)>>),
     /// The states of at most [`DEVICES_PER_QUERY`] devices of a gateway, with IDs between these.
-    States(GatewayIndex, IdRange, oneshot::Sender<Vec<DeviceState>>),
+    States(GatewayIndex, DeviceIdRange, oneshot::Sender<Vec<DeviceState>>),
     /// The bridge itself.
     Bridge(oneshot::Sender<BridgeStatus>),
     /// What the status page shows of the bridge itself.
     Summary(oneshot::Sender<Summary>),
     /// The devices that changed since the previous question of this kind.
-    Changes(oneshot::Sender<Changes>),
+    Changes(oneshot::Sender<ChangedMeasures>),
 }
 
 /// The IDs of devices, from and to.
-pub type IdRange = (Bound<DeviceId>, Bound<DeviceId>);
+pub type DeviceIdRange = (Bound<DeviceId>, Bound<DeviceId>);
 
 /// The bridge itself.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub struct EventRow {
 
 /// Devices that changed.
 #[derive(Clone, Debug)]
-pub enum Changes {
+pub enum ChangedMeasures {
     /// These devices; those that were removed are left out.
     Devices(Vec<(GatewayIndex, DeviceMeasures)>),
     /// More than [`CHANGES_MAX`].
@@ -115,19 +115,19 @@ pub(crate) enum NoAnswer {
 
 /// Sends a query to the event loop.
 #[derive(Clone, Debug)]
-pub struct LoopClient(mpsc::Sender<Query>);
+pub struct LoopClient(mpsc::Sender<LoopQuery>);
 
 impl LoopClient {
     /// A client, and the queue of its questions.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Query>) {
+    pub fn new() -> (Self, mpsc::Receiver<LoopQuery>) {
         let (sender, receiver) = mpsc::channel(QUERIES_MAX);
         (Self(sender), receiver)
     }
 
     pub(crate) async fn ask<T>(
         &self,
-        query: impl FnOnce(oneshot::Sender<T>) -> Query,
+        query: impl FnOnce(oneshot::Sender<T>) -> LoopQuery,
     ) -> Result<T, NoAnswer> {
         let (sender, answer) = oneshot::channel();
         let ask = async {
@@ -143,7 +143,7 @@ impl LoopClient {
     /// The measures of all gateways.
     pub(crate) async fn gateways(&self) -> Result<Vec<GatewayMeasures>, NoAnswer> {
         let (mut gateways, mut from) = (Vec::<GatewayMeasures>::new(), GatewayIndex(0));
-        while let Some(gateway) = self.ask(|answer| Query::Gateway(from, answer)).await? {
+        while let Some(gateway) = self.ask(|answer| LoopQuery::Gateway(from, answer)).await? {
             from = GatewayIndex(gateway.index.0 + 1);
             gateways.push(gateway);
         }
@@ -176,7 +176,7 @@ impl<'a> DeviceChunks<'a> {
     pub(crate) async fn next(&mut self) -> Result<Option<DeviceChunk<'a>>, NoAnswer> {
         let Some((gateway, rest)) = self.gateways.split_first() else { return Ok(None) };
         let index = gateway.index;
-        let query = |answer| Query::Devices(index, self.after, answer);
+        let query = |answer| LoopQuery::Devices(index, self.after, answer);
         let devices = self.client.ask(query).await?;
         if devices.len() < DEVICES_PER_QUERY {
             (self.gateways, self.after) = (rest, None);

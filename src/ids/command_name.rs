@@ -48,7 +48,7 @@ pub enum CommandScope {
     Both,
 }
 
-struct Row(&'static str, CommandClass, CommandScope, &'static str);
+struct CommandRow(&'static str, CommandClass, CommandScope, &'static str);
 
 impl CommandName {
     /// All commands, those of gateways first.
@@ -76,63 +76,69 @@ impl CommandName {
         Self::History,
     ];
 
-    const fn row(self) -> Row {
+    const fn row(self) -> CommandRow {
         use CommandClass::{Change, Read, Search};
         use CommandScope::{Both, Bridge, Gateway};
         const DEVICES: &str = r#"{"device_ids":[544114231]}"#;
         match self {
-            Self::Devices => Row("devices", Read, Gateway, "{}"),
-            Self::Search => Row("search", Search, Gateway, r#"{"wait_s":5}"#),
-            Self::Pending => Row("pending", Read, Gateway, "{}"),
-            Self::FilterGet => Row("accept_filter/get", Read, Gateway, "{}"),
-            Self::SlavesGet => Row("slaves/get", Read, Gateway, "{}"),
-            Self::Connect => Row(
+            Self::Devices => CommandRow("devices", Read, Gateway, "{}"),
+            Self::Search => CommandRow("search", Search, Gateway, r#"{"wait_s":5}"#),
+            Self::Pending => CommandRow("pending", Read, Gateway, "{}"),
+            Self::FilterGet => CommandRow("accept_filter/get", Read, Gateway, "{}"),
+            Self::SlavesGet => CommandRow("slaves/get", Read, Gateway, "{}"),
+            Self::Connect => CommandRow(
                 "connect",
                 Change,
                 Gateway,
                 r#"{"ip":"192.168.0.104","port":51211,"ssl":false}"#,
             ),
-            Self::Disconnect => Row("disconnect", Change, Gateway, DEVICES),
-            Self::DisconnectAll => Row("disconnect_all", Change, Gateway, "{}"),
-            Self::AsyncAdd => Row(
+            Self::Disconnect => CommandRow("disconnect", Change, Gateway, DEVICES),
+            Self::DisconnectAll => CommandRow("disconnect_all", Change, Gateway, "{}"),
+            Self::AsyncAdd => CommandRow(
                 "async/add",
                 Change,
                 Gateway,
                 r#"{"devices":[{"device_id":544114231,"ip":"192.168.0.104"}]}"#,
             ),
-            Self::AsyncRemove => Row("async/remove", Change, Gateway, DEVICES),
-            Self::FilterSet => Row(
+            Self::AsyncRemove => CommandRow("async/remove", Change, Gateway, DEVICES),
+            Self::FilterSet => CommandRow(
                 "accept_filter/set",
                 Change,
                 Gateway,
                 r#"{"allow_all":false,"device_ids":[544114231]}"#,
             ),
-            Self::FilterAdd => Row("accept_filter/add", Change, Gateway, DEVICES),
-            Self::FilterRemove => Row("accept_filter/remove", Change, Gateway, DEVICES),
+            Self::FilterAdd => CommandRow("accept_filter/add", Change, Gateway, DEVICES),
+            Self::FilterRemove => CommandRow("accept_filter/remove", Change, Gateway, DEVICES),
             Self::FilterAllowAll => {
-                Row("accept_filter/allow_all", Change, Gateway, r#"{"enabled":true}"#)
+                CommandRow("accept_filter/allow_all", Change, Gateway, r#"{"enabled":true}"#)
             }
-            Self::ModeSet => Row(
+            Self::ModeSet => CommandRow(
                 "mode/set",
                 Change,
                 Gateway,
                 r#"{"device_ids":[544114231],"mode":"device_to_server"}"#,
             ),
-            Self::SslEnable => Row("ssl/enable", Change, Gateway, DEVICES),
-            Self::SslDisable => Row("ssl/disable", Change, Gateway, DEVICES),
-            Self::SlavesSet => Row(
+            Self::SslEnable => CommandRow("ssl/enable", Change, Gateway, DEVICES),
+            Self::SslDisable => CommandRow("ssl/disable", Change, Gateway, DEVICES),
+            Self::SlavesSet => CommandRow(
                 "slaves/set",
                 Change,
                 Gateway,
                 r#"{"slaves":[{"device_id":544114231,"rs485":[7],"wiegand":[]}]}"#,
             ),
-            Self::Republish => Row("republish", Read, Bridge, "{}"),
-            Self::Forget => {
-                Row("forget", Change, Bridge, r#"{"gateway":"lobby","device_ids":[544114231]}"#)
-            }
-            Self::History => {
-                Row("history", Read, Both, r#"{"device_ids":[544114231],"from":"24h","limit":100}"#)
-            }
+            Self::Republish => CommandRow("republish", Read, Bridge, "{}"),
+            Self::Forget => CommandRow(
+                "forget",
+                Change,
+                Bridge,
+                r#"{"gateway":"lobby","device_ids":[544114231]}"#,
+            ),
+            Self::History => CommandRow(
+                "history",
+                Read,
+                Both,
+                r#"{"device_ids":[544114231],"from":"24h","limit":100}"#,
+            ),
         }
     }
 

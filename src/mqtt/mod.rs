@@ -5,11 +5,12 @@ mod refusal;
 mod request;
 pub mod session;
 
-pub(crate) use publish::{Answer, Kind, Publisher, Rejected, View};
+pub(crate) use publish::{Answer, MessageKind, Publisher, Rejected, View};
 pub use refusal::Refusal;
 pub(crate) use refusal::Rejection;
-pub(crate) use request::{Request, Requester};
+pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{
-    Ack, Connected, Connection, Event, FILTERS_PER_PACKET, Generation, Limits, Message, Password,
-    Protocol, Publish, PublishError, RetainHandling, Session, Settings, Will,
+    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Generation, Message, Password, Protocol,
+    Publish, PublishError, RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings,
+    Will,
 };

@@ -19,7 +19,7 @@ const UNKNOWN: &str = "unknown";
 
 /// A request as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct ReceivedRequest {
     pub(crate) command: String,
     pub(crate) payload: Bytes,
     /// Whether the broker retains it, and would send it again at each subscription.
@@ -43,7 +43,7 @@ pub(crate) struct Requester {
     correlation_data: Option<Bytes>,
 }
 
-impl Request {
+impl ReceivedRequest {
     /// The request in a message; `None` for a message on another topic.
     pub(crate) fn of(topics: &Topics, response_prefix: &str, message: &Message) -> Option<Self> {
         let (owner, command) = topics.request(&message.topic)?;
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    fn request(topic: &str, response_topic: Option<&str>) -> Option<Request> {
+    fn request(topic: &str, response_topic: Option<&str>) -> Option<ReceivedRequest> {
         let message = Message {
             topic: topic.to_owned(),
             payload: Bytes::new(),
@@ -113,10 +113,10 @@ mod tests {
             expires_in: None,
             received: Instant::now(),
         };
-        Request::of(&Topics::new("gsdk", "bridge"), "gsdk-reply/", &message)
+        ReceivedRequest::of(&Topics::new("gsdk", "bridge"), "gsdk-reply/", &message)
     }
 
-    fn request_of(topic: &str) -> Request {
+    fn request_of(topic: &str) -> ReceivedRequest {
         request(topic, None).unwrap()
     }
 

@@ -2,38 +2,38 @@
 
 use std::fmt::{Formatter, Result};
 
-use super::error::Failure;
+use super::error::DialFailure;
 
 /// What is wrong with the broker at this URL.
-pub(crate) fn write_broker(failure: &Failure, url: &str, f: &mut Formatter<'_>) -> Result {
+pub(crate) fn write_broker(failure: &DialFailure, url: &str, f: &mut Formatter<'_>) -> Result {
     match failure {
-        Failure::NotTls => write!(
+        DialFailure::NotTls => write!(
             f,
             "{url} does not use TLS; write {} in mqtt.url, or the broker's port for TLS",
             without_tls(url)
         ),
-        Failure::NoCommonProtocol => write!(
+        DialFailure::NoCommonProtocol => write!(
             f,
             "{url} refused the protocols that the TLS handshake offers (ALPN); correct mqtt.alpn, \
              or remove it"
         ),
-        Failure::WebsocketTimeout(after) => write!(
+        DialFailure::WebsocketTimeout(after) => write!(
             f,
             "{url} accepts connections but did not answer the WebSocket handshake within {} s; it \
              hangs, or it is not the broker's port for WebSocket: correct mqtt.url",
             after.as_secs_f32()
         ),
-        Failure::NotWebsocket(answer) => write!(
+        DialFailure::NotWebsocket(answer) => write!(
             f,
             "{url} answers plain HTTP ({answer}), not WebSocket; correct port and path in \
              mqtt.url to where the broker serves WebSocket (mosquitto: protocol websockets)"
         ),
-        Failure::NoMqttOverWebsocket => write!(
+        DialFailure::NoMqttOverWebsocket => write!(
             f,
             "{url} supports WebSocket but not its sub-protocol mqtt; correct the path in mqtt.url \
              to the one where the broker serves MQTT"
         ),
-        Failure::NotHttp(cause) => write!(
+        DialFailure::NotHttp(cause) => write!(
             f,
             "{url} does not answer the WebSocket handshake ({cause}); correct the port in \
              mqtt.url, or write there {}",

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::activity::{ActivityClock, TrackedStream};
-use super::error::{DialError, Failure};
+use super::error::{DialError, DialFailure};
 use super::explain::late_failure;
 use super::target::DialTarget;
 use super::tls::Handshake;
@@ -42,7 +42,7 @@ pub(crate) async fn dial(target: &DialTarget) -> Result<Dialed, DialError> {
     dial_or_fail(target).await.map_err(|failure| DialError::new(target, failure))
 }
 
-async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, Failure> {
+async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, DialFailure> {
     let handshake = match &target.tls {
         Some(tls) => Some(Handshake::prepare(tls, &target.address.host).await?),
         None => None,
@@ -50,7 +50,7 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, Failure> {
     let until = Instant::now() + target.deadline;
     let tcp = connect_tcp(&target.address, until, target.deadline).await?;
     // Small messages must not wait for more to send.
-    tcp.set_nodelay(true).map_err(Failure::from_io)?;
+    tcp.set_nodelay(true).map_err(DialFailure::from_io)?;
     let activity = ActivityClock::start();
     let tcp = TrackedStream::new(tcp, activity.clone());
     let dialed = match handshake {
@@ -75,12 +75,12 @@ async fn secure(
     tcp: TrackedStream<TcpStream>,
     until: Instant,
     activity: Arc<ActivityClock>,
-) -> Result<Dialed, Failure> {
+) -> Result<Dialed, DialFailure> {
     let connector = TlsConnector::from(handshake.config());
     let connecting = connector.connect(handshake.server_name(), tcp);
     let outcome = timeout_at(until, connecting)
         .await
-        .map_err(|_| Failure::HandshakeTimeout(target.deadline))?;
+        .map_err(|_| DialFailure::HandshakeTimeout(target.deadline))?;
     match outcome {
         Ok(stream) => Ok(Dialed {
             stream: Box::new(stream),
@@ -98,16 +98,16 @@ async fn upgrade(
     path: &str,
     dialed: Dialed,
     until: Instant,
-) -> Result<Dialed, Failure> {
+) -> Result<Dialed, DialFailure> {
     let Dialed { stream, certificate, certificate_requested, activity } = dialed;
     let connecting = WebSocket::connect(stream, &target.address, path);
     let outcome = timeout_at(until, connecting)
         .await
-        .map_err(|_| Failure::WebsocketTimeout(target.deadline))?;
+        .map_err(|_| DialFailure::WebsocketTimeout(target.deadline))?;
     let websocket = outcome.map_err(|error| match error {
         HandshakeError::Failure(failure) => failure,
         HandshakeError::Io(error) => late_failure(target, certificate_requested, &error)
-            .unwrap_or_else(|| Failure::NotHttp(error.to_string())),
+            .unwrap_or_else(|| DialFailure::NotHttp(error.to_string())),
     })?;
     Ok(Dialed { stream: Box::new(websocket), certificate, certificate_requested, activity })
 }
@@ -117,24 +117,24 @@ pub(crate) async fn connect_tcp(
     address: &HostPort,
     until: Instant,
     deadline: Duration,
-) -> Result<TcpStream, Failure> {
+) -> Result<TcpStream, DialFailure> {
     let addresses = timeout_at(until, lookup(address))
         .await
-        .map_err(|_| Failure::LookupTimeout(deadline))?
+        .map_err(|_| DialFailure::LookupTimeout(deadline))?
         .map_err(|error| match no_handles_left(&error) {
-            true => Failure::NoHandles(error),
-            false => Failure::HostNotFound(error),
+            true => DialFailure::NoHandles(error),
+            false => DialFailure::HostNotFound(error),
         })?;
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let none = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let mut last = Failure::HostNotFound(none);
+    let mut last = DialFailure::HostNotFound(none);
     for (tried, address) in (0u32..).zip(addresses) {
         // A dead address (an unrouted IPv6, say) must not use up the time of those after it.
         let share = until.saturating_duration_since(Instant::now()) / (count - tried).max(1);
         last = match timeout_at(Instant::now() + share, connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => Failure::from_io(error),
-            Err(_) => Failure::ConnectTimeout(deadline),
+            Ok(Err(error)) => DialFailure::from_io(error),
+            Err(_) => DialFailure::ConnectTimeout(deadline),
         };
     }
     Err(last)

@@ -17,14 +17,14 @@ use crate::ids::{HostPort, Moment};
 pub struct DialError {
     pub(crate) peer: Peer,
     pub(crate) address: HostPort,
-    pub(crate) failure: Box<Failure>,
+    pub(crate) failure: Box<DialFailure>,
 }
 
 impl std::error::Error for DialError {}
 
 /// What failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum DialFailure {
     File(FileFailure),
     NoSystemRoots(String),
     ServerName(String),
@@ -78,7 +78,7 @@ pub(crate) enum Failure {
     NotHttp(String),
 }
 
-impl Failure {
+impl DialFailure {
     /// Of a system call that was to connect.
     pub(crate) fn from_io(error: io::Error) -> Self {
         match error.kind() {
@@ -128,11 +128,11 @@ impl FileKind {
 pub(crate) struct FileFailure {
     pub(crate) kind: FileKind,
     pub(crate) path: PathBuf,
-    pub(crate) problem: Problem,
+    pub(crate) problem: FileProblem,
 }
 
 #[derive(Debug)]
-pub(crate) enum Problem {
+pub(crate) enum FileProblem {
     Unread(ReadError),
     Unusable(String),
     KeyMismatch,
@@ -140,26 +140,26 @@ pub(crate) enum Problem {
 
 impl FileFailure {
     pub(crate) fn unread(kind: FileKind, path: &Path, error: ReadError) -> Self {
-        Self { kind, path: path.to_owned(), problem: Problem::Unread(error) }
+        Self { kind, path: path.to_owned(), problem: FileProblem::Unread(error) }
     }
 
     pub(crate) fn unusable(kind: FileKind, path: &Path, problem: String) -> Self {
-        Self { kind, path: path.to_owned(), problem: Problem::Unusable(problem) }
+        Self { kind, path: path.to_owned(), problem: FileProblem::Unusable(problem) }
     }
 
     pub(crate) fn key_mismatch(path: &Path) -> Self {
-        Self { kind: FileKind::Key, path: path.to_owned(), problem: Problem::KeyMismatch }
+        Self { kind: FileKind::Key, path: path.to_owned(), problem: FileProblem::KeyMismatch }
     }
 }
 
-impl From<FileFailure> for Failure {
+impl From<FileFailure> for DialFailure {
     fn from(failure: FileFailure) -> Self {
         Self::File(failure)
     }
 }
 
 impl DialError {
-    pub(crate) fn new(target: &DialTarget, failure: Failure) -> Self {
+    pub(crate) fn new(target: &DialTarget, failure: DialFailure) -> Self {
         let (peer, address) = (target.peer.clone(), target.address.clone());
         Self { peer, address, failure: Box::new(failure) }
     }
@@ -176,7 +176,7 @@ impl DialError {
     /// The names in the certificate, where none of them is the expected one.
     pub(crate) fn certificate_names(&self) -> Option<&[String]> {
         match &*self.failure {
-            Failure::NameMismatch { names, .. } => Some(names),
+            DialFailure::NameMismatch { names, .. } => Some(names),
             _ => None,
         }
     }
@@ -184,45 +184,47 @@ impl DialError {
     pub fn code(&self) -> DialCode {
         match &*self.failure {
             // The file is not at fault.
-            Failure::File(FileFailure {
-                problem: Problem::Unread(ReadError::NoHandles(_)),
+            DialFailure::File(FileFailure {
+                problem: FileProblem::Unread(ReadError::NoHandles(_)),
                 ..
             })
-            | Failure::NoHandles(_) => DialCode::NoFileHandles,
-            Failure::File(FileFailure { kind, problem: Problem::Unread(_), .. }) => kind.names().1,
-            Failure::File(FileFailure { kind, .. }) => kind.names().2,
-            Failure::NoSystemRoots(_) => DialCode::NoSystemRoots,
-            Failure::ServerName(_) => DialCode::ServerNameInvalid,
-            Failure::HostNotFound(_) => DialCode::HostNotFound,
-            Failure::LookupTimeout(_) => DialCode::LookupTimeout,
-            Failure::Refused => DialCode::ConnectionRefused,
-            Failure::Unreachable(_) => DialCode::Unreachable,
-            Failure::ConnectTimeout(_) => DialCode::ConnectTimeout,
-            Failure::HandshakeTimeout(_) => DialCode::TlsTimeout,
-            Failure::NotTls => DialCode::NotTls,
-            Failure::NoCommonProtocol => match self.peer {
+            | DialFailure::NoHandles(_) => DialCode::NoFileHandles,
+            DialFailure::File(FileFailure { kind, problem: FileProblem::Unread(_), .. }) => {
+                kind.names().1
+            }
+            DialFailure::File(FileFailure { kind, .. }) => kind.names().2,
+            DialFailure::NoSystemRoots(_) => DialCode::NoSystemRoots,
+            DialFailure::ServerName(_) => DialCode::ServerNameInvalid,
+            DialFailure::HostNotFound(_) => DialCode::HostNotFound,
+            DialFailure::LookupTimeout(_) => DialCode::LookupTimeout,
+            DialFailure::Refused => DialCode::ConnectionRefused,
+            DialFailure::Unreachable(_) => DialCode::Unreachable,
+            DialFailure::ConnectTimeout(_) => DialCode::ConnectTimeout,
+            DialFailure::HandshakeTimeout(_) => DialCode::TlsTimeout,
+            DialFailure::NotTls => DialCode::NotTls,
+            DialFailure::NoCommonProtocol => match self.peer {
                 Peer::Broker { .. } => DialCode::AlpnRefused,
                 _ => DialCode::NotHttp2,
             },
-            Failure::HungUp(_) => DialCode::TlsClosed,
-            Failure::NameMismatch { .. } => DialCode::CertificateNameMismatch,
-            Failure::WithoutSan { .. } => DialCode::CertificateWithoutSan,
-            Failure::Version1 { .. } => DialCode::CertificateV1,
-            Failure::Expired { .. } => DialCode::CertificateExpired,
-            Failure::NotYetValid { .. } => DialCode::CertificateNotYetValid,
-            Failure::UnknownIssuer { .. } => DialCode::CertificateUnknownIssuer,
-            Failure::IsCa { .. } => DialCode::CertificateIsCa,
-            Failure::NotForServers | Failure::WeakSignature | Failure::Unacceptable(_) => {
-                DialCode::CertificateInvalid
-            }
-            Failure::ClientCertificateWanted => DialCode::ClientCertificateRequired,
-            Failure::ClientCertificateRefused(_) => DialCode::ClientCertificateRefused,
-            Failure::NoCommonTls(_) => DialCode::TlsIncompatible,
-            Failure::Tls(_) => DialCode::TlsFailed,
-            Failure::WebsocketTimeout(_) => DialCode::WebsocketTimeout,
-            Failure::NotWebsocket(_) | Failure::NoMqttOverWebsocket | Failure::NotHttp(_) => {
-                DialCode::NotWebsocket
-            }
+            DialFailure::HungUp(_) => DialCode::TlsClosed,
+            DialFailure::NameMismatch { .. } => DialCode::CertificateNameMismatch,
+            DialFailure::WithoutSan { .. } => DialCode::CertificateWithoutSan,
+            DialFailure::Version1 { .. } => DialCode::CertificateV1,
+            DialFailure::Expired { .. } => DialCode::CertificateExpired,
+            DialFailure::NotYetValid { .. } => DialCode::CertificateNotYetValid,
+            DialFailure::UnknownIssuer { .. } => DialCode::CertificateUnknownIssuer,
+            DialFailure::IsCa { .. } => DialCode::CertificateIsCa,
+            DialFailure::NotForServers
+            | DialFailure::WeakSignature
+            | DialFailure::Unacceptable(_) => DialCode::CertificateInvalid,
+            DialFailure::ClientCertificateWanted => DialCode::ClientCertificateRequired,
+            DialFailure::ClientCertificateRefused(_) => DialCode::ClientCertificateRefused,
+            DialFailure::NoCommonTls(_) => DialCode::TlsIncompatible,
+            DialFailure::Tls(_) => DialCode::TlsFailed,
+            DialFailure::WebsocketTimeout(_) => DialCode::WebsocketTimeout,
+            DialFailure::NotWebsocket(_)
+            | DialFailure::NoMqttOverWebsocket
+            | DialFailure::NotHttp(_) => DialCode::NotWebsocket,
         }
     }
 
@@ -231,15 +233,15 @@ impl DialError {
     pub(crate) fn is_absence(&self) -> bool {
         matches!(
             *self.failure,
-            Failure::File(FileFailure { problem: Problem::Unread(_), .. })
-                | Failure::HostNotFound(_)
-                | Failure::LookupTimeout(_)
-                | Failure::Refused
-                | Failure::Unreachable(_)
-                | Failure::ConnectTimeout(_)
-                | Failure::HandshakeTimeout(_)
-                | Failure::WebsocketTimeout(_)
-                | Failure::HungUp(_)
+            DialFailure::File(FileFailure { problem: FileProblem::Unread(_), .. })
+                | DialFailure::HostNotFound(_)
+                | DialFailure::LookupTimeout(_)
+                | DialFailure::Refused
+                | DialFailure::Unreachable(_)
+                | DialFailure::ConnectTimeout(_)
+                | DialFailure::HandshakeTimeout(_)
+                | DialFailure::WebsocketTimeout(_)
+                | DialFailure::HungUp(_)
         )
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::error::{DialError, Failure};
+use super::error::{DialError, DialFailure};
 use super::target::DialTarget;
 use crate::certificate::Certificate;
 
@@ -39,76 +39,76 @@ impl Facts {
         error: io::Error,
         presented: Option<Certificate>,
         requested: bool,
-    ) -> Failure {
+    ) -> DialFailure {
         let Some(tls) = tls_error(&error) else {
             return match requested && !self.certificate_given {
-                true => Failure::ClientCertificateWanted,
-                false => Failure::HungUp(error),
+                true => DialFailure::ClientCertificateWanted,
+                false => DialFailure::HungUp(error),
             };
         };
         match (tls, presented) {
             (TlsError::InvalidCertificate(cause), Some(presented)) => {
                 self.certificate(cause, presented)
             }
-            (TlsError::InvalidMessage(_), None) => Failure::NotTls,
+            (TlsError::InvalidMessage(_), None) => DialFailure::NotTls,
             (TlsError::AlertReceived(alert), _) => {
                 of_alert(*alert, requested, self.certificate_given)
             }
-            (TlsError::NoApplicationProtocol, _) => Failure::NoCommonProtocol,
-            (TlsError::PeerIncompatible(_), _) => Failure::NoCommonTls(tls.to_string()),
-            _ => Failure::Tls(tls.to_string()),
+            (TlsError::NoApplicationProtocol, _) => DialFailure::NoCommonProtocol,
+            (TlsError::PeerIncompatible(_), _) => DialFailure::NoCommonTls(tls.to_string()),
+            _ => DialFailure::Tls(tls.to_string()),
         }
     }
 
-    fn certificate(&self, cause: &CertificateError, presented: Certificate) -> Failure {
+    fn certificate(&self, cause: &CertificateError, presented: Certificate) -> DialFailure {
         let (expected, now) = (self.expected.clone(), super::wall_time());
         match cause {
-            _ if presented.is_version_1 => Failure::Version1 { expected },
+            _ if presented.is_version_1 => DialFailure::Version1 { expected },
             CertificateError::Expired | CertificateError::ExpiredContext { .. }
                 if presented.not_after < now =>
             {
-                Failure::Expired { not_after: presented.not_after, now }
+                DialFailure::Expired { not_after: presented.not_after, now }
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
                 if presented.not_before > now =>
             {
-                Failure::NotYetValid { not_before: presented.not_before, now }
+                DialFailure::NotYetValid { not_before: presented.not_before, now }
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 if presented.names.is_empty() {
-                    Failure::WithoutSan { expected, subject: presented.subject }
+                    DialFailure::WithoutSan { expected, subject: presented.subject }
                 } else {
-                    Failure::NameMismatch { expected, names: presented.names }
+                    DialFailure::NameMismatch { expected, names: presented.names }
                 }
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature
                 if !presented.is_ca =>
             {
-                Failure::UnknownIssuer { issuer: presented.issuer, trusted: self.ca.clone() }
+                DialFailure::UnknownIssuer { issuer: presented.issuer, trusted: self.ca.clone() }
             }
-            _ if presented.is_ca => Failure::IsCa { subject: presented.subject },
+            _ if presented.is_ca => DialFailure::IsCa { subject: presented.subject },
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                Failure::NotForServers
+                DialFailure::NotForServers
             }
             CertificateError::UnsupportedSignatureAlgorithmContext { .. }
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                Failure::WeakSignature
+                DialFailure::WeakSignature
             }
             // Its own text would be `Other(OtherError(...))`.
-            CertificateError::Other(inner) => Failure::Unacceptable(inner.0.to_string()),
-            other => Failure::Unacceptable(other.to_string()),
+            CertificateError::Other(inner) => DialFailure::Unacceptable(inner.0.to_string()),
+            other => DialFailure::Unacceptable(other.to_string()),
         }
     }
 }
 
-fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> Failure {
+fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> DialFailure {
     let of_client = CERTIFICATE_ALERTS.contains(&alert)
         || requested && (REFUSAL_ALERTS.contains(&alert) || certificate_given);
     match alert {
-        AlertDescription::NoApplicationProtocol => Failure::NoCommonProtocol,
-        _ if of_client && certificate_given => Failure::ClientCertificateRefused(alert),
-        _ if of_client => Failure::ClientCertificateWanted,
-        _ => Failure::NoCommonTls(TlsError::AlertReceived(alert).to_string()),
+        AlertDescription::NoApplicationProtocol => DialFailure::NoCommonProtocol,
+        _ if of_client && certificate_given => DialFailure::ClientCertificateRefused(alert),
+        _ if of_client => DialFailure::ClientCertificateWanted,
+        _ => DialFailure::NoCommonTls(TlsError::AlertReceived(alert).to_string()),
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn late_failure(
     target: &DialTarget,
     requested: bool,
     error: &io::Error,
-) -> Option<Failure> {
+) -> Option<DialFailure> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
     let given = target.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some());
     Some(of_alert(*alert, requested, given))

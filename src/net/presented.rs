@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::dial::connect_tcp;
-use super::error::{DialError, Failure};
+use super::error::{DialError, DialFailure};
 use super::explain::Facts;
 use super::target::DialTarget;
 use crate::certificate::Certificate;
@@ -61,15 +61,16 @@ pub(crate) async fn presented_certificate(
     present(target).await.map_err(|failure| DialError::new(target, failure))
 }
 
-async fn present(target: &DialTarget) -> Result<PresentedCertificate, Failure> {
+async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailure> {
     let expected = target.address.host.clone();
     let server_name = ServerName::try_from(expected.clone())
-        .map_err(|_| Failure::ServerName(expected.clone()))?;
+        .map_err(|_| DialFailure::ServerName(expected.clone()))?;
     let provider = Arc::new(provider::default_provider());
-    let recorder = Arc::new(Recorder { provider: provider.clone(), presented: Mutex::new(None) });
+    let recorder =
+        Arc::new(CertificateRecorder { provider: provider.clone(), presented: Mutex::new(None) });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::Tls(error.to_string()))?
+        .map_err(|error| DialFailure::Tls(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(recorder.clone())
         .with_no_client_auth();
@@ -78,7 +79,7 @@ async fn present(target: &DialTarget) -> Result<PresentedCertificate, Failure> {
     let handshake = TlsConnector::from(Arc::new(config)).connect(server_name, tcp);
     let outcome = timeout_at(until, handshake)
         .await
-        .map_err(|_| Failure::HandshakeTimeout(target.deadline))?;
+        .map_err(|_| DialFailure::HandshakeTimeout(target.deadline))?;
     let presented = recorder.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (presented, outcome) {
         (Some(presented), _) => Ok(PresentedCertificate(presented)),
@@ -86,18 +87,18 @@ async fn present(target: &DialTarget) -> Result<PresentedCertificate, Failure> {
             let facts = Facts { expected, ca: None, certificate_given: false };
             Err(facts.explain(error, None, false))
         }
-        (None, Ok(_)) => Err(Failure::Tls("it presents no certificate".to_owned())),
+        (None, Ok(_)) => Err(DialFailure::Tls("it presents no certificate".to_owned())),
     }
 }
 
 /// Refuses every certificate, and keeps it.
 #[derive(Debug)]
-struct Recorder {
+struct CertificateRecorder {
     provider: Arc<CryptoProvider>,
     presented: Mutex<Option<CertificateDer<'static>>>,
 }
 
-impl ServerCertVerifier for Recorder {
+impl ServerCertVerifier for CertificateRecorder {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

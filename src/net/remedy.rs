@@ -4,7 +4,7 @@ use std::fmt::{self, Formatter, Result};
 
 use super::NO_HANDLES_REMEDY;
 use super::broker_remedy::{without_tls, write_broker};
-use super::error::{DialError, Failure, FileFailure, FileKind, Problem};
+use super::error::{DialError, DialFailure, FileFailure, FileKind, FileProblem};
 use super::file::ReadError;
 use super::target::Peer;
 use crate::ids::Moment;
@@ -81,7 +81,7 @@ impl fmt::Display for DialError {
             write!(f, "{}: ", self.peer)?;
         }
         match &*self.failure {
-            Failure::File(failure) => write_file(&self.peer, failure, f),
+            DialFailure::File(failure) => write_file(&self.peer, failure, f),
             _ => write_failure(self, f),
         }
     }
@@ -91,48 +91,48 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
     let terms = Terms::of(error);
     let Terms { address, key, noun, peer, .. } = &terms;
     match &*error.failure {
-        Failure::NoSystemRoots(why) => write!(
+        DialFailure::NoSystemRoots(why) => write!(
             f,
             "the certificates that this system trusts cannot be read ({why}); install the package \
              ca-certificates, correct the environment, or set {}",
             peer.key("ca_file")
         ),
-        Failure::ServerName(name) => write!(
+        DialFailure::ServerName(name) => write!(
             f,
             "{name:?} is neither a host name nor an IP address, so no certificate can contain it; \
              correct {}",
             if terms.is_gateway() { peer.key("server_name") } else { key.clone() }
         ),
-        Failure::NoHandles(cause) => {
+        DialFailure::NoHandles(cause) => {
             write!(f, "{address} cannot be dialled ({cause}); {NO_HANDLES_REMEDY}")
         }
-        Failure::HostNotFound(cause) => write!(
+        DialFailure::HostNotFound(cause) => write!(
             f,
             "cannot find the host {:?} ({cause}); correct {key}, or check the name server",
             error.address.host
         ),
-        Failure::LookupTimeout(after) => write!(
+        DialFailure::LookupTimeout(after) => write!(
             f,
             "the name server did not answer for {:?} within {} s; check the network and the name \
              server, or write an IP address into {key}",
             error.address.host,
             after.as_secs_f32()
         ),
-        Failure::Refused if terms.is_gateway() => write!(
+        DialFailure::Refused if terms.is_gateway() => write!(
             f,
             "{address} refused the connection; start the {noun}, correct {key}, or let the \
              {noun} listen on that address (by default it listens on localhost only: rpc_server \
              in its configuration)"
         ),
-        Failure::Refused => write!(
+        DialFailure::Refused => write!(
             f,
             "nothing listens at {address} (connection refused); start the broker, or correct host \
              and port in {key}"
         ),
-        Failure::Unreachable(cause) => {
+        DialFailure::Unreachable(cause) => {
             write!(f, "cannot reach {address} ({cause}); check {key} and the network")
         }
-        Failure::ConnectTimeout(after) => write!(
+        DialFailure::ConnectTimeout(after) => write!(
             f,
             "{address} did not answer within {} s; check {key}, and that no firewall drops port {}",
             after.as_secs_f32(),
@@ -146,31 +146,31 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
 fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
     let Terms { address, key, noun, port, port_number, peer, .. } = terms;
     match &*error.failure {
-        Failure::HandshakeTimeout(after) => write!(
+        DialFailure::HandshakeTimeout(after) => write!(
             f,
             "{address} accepts connections but did not answer the TLS handshake within {} s; it \
              hangs, or it is not the {port}",
             after.as_secs_f32()
         ),
-        Failure::NotTls if terms.is_gateway() => write!(
+        DialFailure::NotTls if terms.is_gateway() => write!(
             f,
             "{address} does not use TLS, as a {noun} always does; correct the port in {key} \
              (usually {port_number}), or remove a proxy that terminates TLS"
         ),
-        Failure::NotTls
-        | Failure::WebsocketTimeout(_)
-        | Failure::NotWebsocket(_)
-        | Failure::NoMqttOverWebsocket
-        | Failure::NotHttp(_) => write_broker(&error.failure, address, f),
-        Failure::NoCommonProtocol if !terms.is_gateway() => {
+        DialFailure::NotTls
+        | DialFailure::WebsocketTimeout(_)
+        | DialFailure::NotWebsocket(_)
+        | DialFailure::NoMqttOverWebsocket
+        | DialFailure::NotHttp(_) => write_broker(&error.failure, address, f),
+        DialFailure::NoCommonProtocol if !terms.is_gateway() => {
             write_broker(&error.failure, address, f)
         }
-        Failure::NoCommonProtocol => write!(
+        DialFailure::NoCommonProtocol => write!(
             f,
             "{address} supports TLS but not HTTP/2, so it is not a {noun}'s gRPC port; correct the \
              port in {key} (usually {port_number})"
         ),
-        Failure::HungUp(cause) => {
+        DialFailure::HungUp(cause) => {
             write!(
                 f,
                 "{address} closed the connection during the TLS handshake ({cause}); the {noun} \
@@ -181,31 +181,31 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
                 false => write!(f, ": if it is without TLS, write {}", without_tls(address)),
             }
         }
-        Failure::ClientCertificateWanted if matches!(peer, Peer::Gateway(_)) => write!(
+        DialFailure::ClientCertificateWanted if matches!(peer, Peer::Gateway(_)) => write!(
             f,
             "{address} requires a client certificate, as a master gateway does (port \
              {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT}), or describe the \
              master gateway under [masters.NAME]"
         ),
-        Failure::ClientCertificateWanted => write!(
+        DialFailure::ClientCertificateWanted => write!(
             f,
             "{address} requires a client certificate; set {} and {}",
             peer.key("cert_file"),
             peer.key("key_file")
         ),
-        Failure::ClientCertificateRefused(alert) => write!(
+        DialFailure::ClientCertificateRefused(alert) => write!(
             f,
             "{address} refused the client certificate (alert {alert:?}); put one there that its \
              authority signed and that has not expired: {} and {}",
             peer.key("cert_file"),
             peer.key("key_file")
         ),
-        Failure::NoCommonTls(cause) => write!(
+        DialFailure::NoCommonTls(cause) => write!(
             f,
             "no common version or cipher of TLS with {address} ({cause}); it must offer TLS 1.2 \
              or 1.3 with ECDHE"
         ),
-        Failure::Tls(cause) => write!(f, "the TLS handshake with {address} failed ({cause})"),
+        DialFailure::Tls(cause) => write!(f, "the TLS handshake with {address} failed ({cause})"),
         _ => write_certificate(error, terms, f),
     }
 }
@@ -214,27 +214,27 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
 fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
     let Terms { noun, certificate, how, .. } = terms;
     match &*error.failure {
-        Failure::NameMismatch { expected, names } => write_names(terms, expected, names, f),
-        Failure::WithoutSan { expected, subject } => write!(
+        DialFailure::NameMismatch { expected, names } => write_names(terms, expected, names, f),
+        DialFailure::WithoutSan { expected, subject } => write!(
             f,
             "{certificate} has no subject alternative name (only the subject {subject:?}), and \
              TLS no longer accepts the subject for a name; make a new server certificate with the \
              subject alternative name {expected}{how}"
         ),
-        Failure::Version1 { expected } => write!(
+        DialFailure::Version1 { expected } => write!(
             f,
             "{certificate} is of X.509 version 1, which TLS no longer accepts (as `openssl x509 \
              -req` makes without -extfile); make a new server certificate of version 3 with the \
              subject alternative name {expected}{how}"
         ),
-        Failure::Expired { not_after, now } => write!(
+        DialFailure::Expired { not_after, now } => write!(
             f,
             "{certificate} expired on {} and this machine's clock says {}; make a new server \
              certificate{how}, or set the clock if it is wrong",
             not_after.timestamp().strftime("%Y-%m-%d"),
             minute(*now)
         ),
-        Failure::NotYetValid { not_before, now } => write!(
+        DialFailure::NotYetValid { not_before, now } => write!(
             f,
             "{certificate} is valid only from {}, and this machine's clock says {}; compare the \
              clocks of the {noun}'s machine and of this one",
@@ -249,13 +249,13 @@ fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>
 fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
     let Terms { noun, certificate, how, peer, .. } = terms;
     match &*error.failure {
-        Failure::UnknownIssuer { issuer, trusted: None } => write!(
+        DialFailure::UnknownIssuer { issuer, trusted: None } => write!(
             f,
             "{certificate} is signed by {issuer:?}, an authority that this system does not trust; \
              set {} to the CA certificate of that {noun}",
             peer.key("ca_file")
         ),
-        Failure::UnknownIssuer { issuer, trusted: Some((path, trusted)) } => write!(
+        DialFailure::UnknownIssuer { issuer, trusted: Some((path, trusted)) } => write!(
             f,
             "{certificate} was not signed by the CA in {} ({trusted:?}) but by {}; {}",
             path.display(),
@@ -269,22 +269,22 @@ fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> 
                 Peer::Broker { .. } => "put the CA certificate of that broker into mqtt.ca_file",
             }
         ),
-        Failure::IsCa { subject } => write!(
+        DialFailure::IsCa { subject } => write!(
             f,
             "it presents a CA's certificate ({subject:?}) as its own; make a server certificate \
              signed by that CA{how} and configure the {noun} to use that one"
         ),
-        Failure::NotForServers => write!(
+        DialFailure::NotForServers => write!(
             f,
             "{certificate} is not one for servers (its extended key usage lacks serverAuth); make \
              a new server certificate{how}"
         ),
-        Failure::WeakSignature => write!(
+        DialFailure::WeakSignature => write!(
             f,
             "{certificate} is signed in a way that TLS no longer accepts (SHA-1, MD5, or RSA below \
              2048 bits); make a new one with SHA-256 and RSA of 2048 bits or ECDSA{how}"
         ),
-        Failure::Unacceptable(cause) => write!(
+        DialFailure::Unacceptable(cause) => write!(
             f,
             "the certificate of {} is not acceptable ({cause}); make a new server certificate{how}",
             terms.address
@@ -335,27 +335,27 @@ fn write_file(peer: &Peer, failure: &FileFailure, f: &mut Formatter<'_>) -> Resu
     };
     let noun = kind.noun();
     match problem {
-        Problem::Unread(error @ ReadError::Missing) => {
+        FileProblem::Unread(error @ ReadError::Missing) => {
             write!(f, "the {noun} {path} {error}; {source} there, or correct {key}")
         }
-        Problem::Unread(error @ ReadError::Forbidden) if *kind == FileKind::Ca => write!(
+        FileProblem::Unread(error @ ReadError::Forbidden) if *kind == FileKind::Ca => write!(
             f,
             "the {noun} {path} {error}; give it the right (chmod a+r; the file is no secret), \
              or correct {key}"
         ),
-        Problem::Unread(error @ ReadError::Forbidden) => write!(
+        FileProblem::Unread(error @ ReadError::Forbidden) => write!(
             f,
             "the {noun} {path} {error}; give it the right (chgrp and chmod g+r), or correct \
              {key}"
         ),
-        Problem::Unread(error @ ReadError::NoHandles(_)) => {
+        FileProblem::Unread(error @ ReadError::NoHandles(_)) => {
             write!(f, "the {noun} {path} {error}")
         }
-        Problem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
-        Problem::Unusable(problem) => {
+        FileProblem::Unread(error) => write!(f, "the {noun} {path} {error}; correct {key}"),
+        FileProblem::Unusable(problem) => {
             write!(f, "the {noun} {path} {problem}; {source} there again, or correct {key}")
         }
-        Problem::KeyMismatch => write!(
+        FileProblem::KeyMismatch => write!(
             f,
             "the {noun} {path} is not the key of the certificate in {}; name the two that \
              were made together there and in {key}",

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::error::{DialError, Failure, FileFailure, FileKind};
+use super::error::{DialError, DialFailure, FileFailure, FileKind};
 use super::explain::Facts;
 use super::file::{expect_file, off_runtime, read};
 use super::target::{DialTarget, Tls};
@@ -41,10 +41,10 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     /// Reads the files and builds the settings.
-    pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, Failure> {
+    pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, DialFailure> {
         let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
         let server_name = ServerName::try_from(expected.clone())
-            .map_err(|_| Failure::ServerName(expected.clone()))?;
+            .map_err(|_| DialFailure::ServerName(expected.clone()))?;
         let provider = Arc::new(ring::default_provider());
         let trusted = match &tls.files.ca_file {
             Some(path) => Trusted::read(path).await?,
@@ -57,7 +57,7 @@ impl Handshake {
         let roots = Arc::new(trusted.roots);
         let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .build()
-            .map_err(|error| Failure::Tls(error.to_string()))?;
+            .map_err(|error| DialFailure::Tls(error.to_string()))?;
         let verifier = Arc::new(RecordingVerifier {
             inner,
             pinned: trusted.pinned,
@@ -66,7 +66,7 @@ impl Handshake {
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Failure::Tls(error.to_string()))?
+            .map_err(|error| DialFailure::Tls(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
@@ -100,7 +100,7 @@ impl Handshake {
     }
 
     /// Why the handshake failed.
-    pub(crate) fn explain(mut self, error: io::Error) -> Failure {
+    pub(crate) fn explain(mut self, error: io::Error) -> DialFailure {
         let (presented, requested) = (self.presented(), self.certificate_requested());
         self.facts.explain(error, presented, requested)
     }
@@ -116,7 +116,7 @@ struct Trusted {
 }
 
 impl Trusted {
-    async fn read(path: &Path) -> Result<Self, Failure> {
+    async fn read(path: &Path) -> Result<Self, DialFailure> {
         let bytes =
             read(path).await.map_err(|error| FileFailure::unread(FileKind::Ca, path, error))?;
         Self::parse(&bytes)
@@ -141,11 +141,11 @@ impl Trusted {
     }
 
     /// The roots that this system trusts.
-    async fn of_system() -> Result<Self, Failure> {
+    async fn of_system() -> Result<Self, DialFailure> {
         let roots = off_runtime(Path::new("system roots"), load_system_roots).await;
         let roots = roots
-            .map_err(|error| Failure::NoSystemRoots(format!("its store {error}")))?
-            .map_err(Failure::NoSystemRoots)?;
+            .map_err(|error| DialFailure::NoSystemRoots(format!("its store {error}")))?
+            .map_err(DialFailure::NoSystemRoots)?;
         Ok(Self { roots, pinned: Vec::new(), subject: None })
     }
 }
@@ -207,7 +207,7 @@ async fn client_key(
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, Failure> {
+) -> Result<Arc<CertifiedKey>, DialFailure> {
     let unread = |kind, path, error| FileFailure::unread(kind, path, error);
     let bytes = read(cert).await.map_err(|error| unread(FileKind::Certificate, cert, error))?;
     let chain = certificates(&bytes)

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::error::Failure;
+use super::error::DialFailure;
 use crate::ids::HostPort;
 
 /// The name of MQTT among the protocols over WebSocket.
@@ -35,7 +35,7 @@ pub(crate) struct WebSocket<S> {
 pub(crate) enum HandshakeError {
     /// Of the connection below.
     Io(io::Error),
-    Failure(Failure),
+    Failure(DialFailure),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         // The scheme changes nothing: TLS, if there is any, is below.
         let uri = format!("ws://{address}{path}").parse();
         let uri = uri.map_err(|error: InvalidUri| {
-            HandshakeError::Failure(Failure::NotHttp(error.to_string()))
+            HandshakeError::Failure(DialFailure::NotHttp(error.to_string()))
         })?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUB_PROTOCOL);
         let config = WebSocketConfig::default()
@@ -65,20 +65,20 @@ impl From<Error> for HandshakeError {
     fn from(error: Error) -> Self {
         Self::Failure(match error {
             Error::Io(error) => return Self::Io(error),
-            Error::Http(response) => Failure::NotWebsocket(response.status().to_string()),
+            Error::Http(response) => DialFailure::NotWebsocket(response.status().to_string()),
             Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-                Failure::NoMqttOverWebsocket
+                DialFailure::NoMqttOverWebsocket
             }
             Error::Protocol(
                 error @ (ProtocolError::WrongHttpVersion
                 | ProtocolError::MissingConnectionUpgradeHeader
                 | ProtocolError::MissingUpgradeWebSocketHeader
                 | ProtocolError::SecWebSocketAcceptKeyMismatch),
-            ) => Failure::NotWebsocket(error.to_string()),
+            ) => DialFailure::NotWebsocket(error.to_string()),
             Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-                Failure::NotHttp("it closed the connection".to_owned())
+                DialFailure::NotHttp("it closed the connection".to_owned())
             }
-            error => Failure::NotHttp(error.to_string()),
+            error => DialFailure::NotHttp(error.to_string()),
         })
     }
 }

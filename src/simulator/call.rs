@@ -19,10 +19,10 @@ use super::strictness::Strictness;
 const SINGLE_FRAME_BUFFER: usize = 256;
 
 /// The answer to a call.
-pub(crate) type Answer = http::Response<tonic::body::Body>;
+pub(crate) type CallAnswer = http::Response<tonic::body::Body>;
 
 /// An answer to come.
-pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = CallAnswer> + Send + 'a>>;
 
 /// A stream of messages for tonic.
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -165,7 +165,7 @@ fn grpc<C: Codec>(codec: C, strictness: Strictness) -> tonic::server::Grpc<C> {
 
 /// A request over the size limit is RESOURCE_EXHAUSTED at a gateway, which is written with
 /// grpc-go, where tonic says OUT_OF_RANGE; nothing else here does.
-fn as_grpc_go(mut answer: Answer) -> Answer {
+fn as_grpc_go(mut answer: CallAnswer) -> CallAnswer {
     if let Some(code) = answer.headers_mut().get_mut(Status::GRPC_STATUS)
         && code == "11"
     {

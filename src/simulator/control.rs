@@ -10,11 +10,11 @@ use tonic::{Code, Status};
 
 use super::fault::Fault;
 use super::gate::ConnectionGates;
-use super::gateway::Gateway;
+use super::gateway::SimulatedGateway;
 use super::interceptor::{CallError, Interceptor};
-use super::master::Master;
+use super::master::SimulatedMaster;
 use super::queue::SubscriptionReport;
-use super::site::Device;
+use super::site::SiteDevice;
 use super::storm::Storm;
 use super::storm_runner::{self, NothingManaged, StormReport};
 use super::world::World;
@@ -24,7 +24,7 @@ use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo, SlaveDe
 #[derive(Clone)]
 pub struct Control {
     pub(crate) world: Arc<World>,
-    pub(crate) master: Option<Arc<Master>>,
+    pub(crate) master: Option<Arc<SimulatedMaster>>,
     pub(crate) interceptor: Arc<Interceptor>,
     pub(crate) gates: Arc<ConnectionGates>,
     /// Whether the port is to be open.
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Control {
 
 /// The result of a fault.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct FaultOutcome {
     /// The number of devices affected, or of gateways for a fault of gateways.
     pub affected: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,18 +112,18 @@ impl Control {
     /// # Errors
     ///
     /// A storm fails when the gateway manages no devices.
-    pub async fn run_fault(&self, fault: &Fault) -> Result<Outcome, NothingManaged> {
+    pub async fn run_fault(&self, fault: &Fault) -> Result<FaultOutcome, NothingManaged> {
         match fault {
             Fault::Storm(storm) => {
                 let report = self.storm(*storm).await?;
                 let affected = usize::try_from(report.changes).unwrap_or(usize::MAX);
-                Ok(Outcome { affected, storm: Some(report) })
+                Ok(FaultOutcome { affected, storm: Some(report) })
             }
             Fault::Restart { down_s } => {
                 self.restart(Duration::from_secs((*down_s).into())).await;
-                Ok(Outcome { affected: self.world.gateways_count(), storm: None })
+                Ok(FaultOutcome { affected: self.world.gateways_count(), storm: None })
             }
-            fault => Ok(Outcome { affected: self.apply_fault(fault), storm: None }),
+            fault => Ok(FaultOutcome { affected: self.apply_fault(fault), storm: None }),
         }
     }
 
@@ -173,7 +173,7 @@ impl Control {
         match &self.master {
             // Its device gateways are other processes and keep running.
             Some(master) => master.forget_tokens(),
-            None => drop(self.world.with_all(Gateway::restart)),
+            None => drop(self.world.with_all(SimulatedGateway::restart)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Control {
     pub fn start_listening(&self) {
         // What devices did meanwhile, they did without this gateway.
         if self.master.is_none() {
-            self.world.with_all(Gateway::restart);
+            self.world.with_all(SimulatedGateway::restart);
         }
         // Another fault may have opened the port meanwhile.
         self.gates.cut();
@@ -216,8 +216,8 @@ impl Control {
 
     /// The devices of the site, managed or not, in order of their IDs within a gateway.
     #[must_use]
-    pub fn devices(&self) -> Vec<Device> {
-        let devices = |gateway: &mut Gateway, _| {
+    pub fn devices(&self) -> Vec<SiteDevice> {
+        let devices = |gateway: &mut SimulatedGateway, _| {
             gateway.connections().subnet().devices().cloned().collect::<Vec<_>>()
         };
         self.world.with_all(devices).concat()
@@ -239,7 +239,8 @@ impl Control {
     /// The first gateway's accept filter.
     #[must_use]
     pub fn filter(&self) -> AcceptFilter {
-        let filter = |gateway: &mut Gateway, _| gateway.connections_mut().admission_mut().filter();
+        let filter =
+            |gateway: &mut SimulatedGateway, _| gateway.connections_mut().admission_mut().filter();
         self.world.with(0, filter).unwrap_or_default()
     }
 

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::control::Control;
 use super::fault::Fault;
-use super::site::{Device, kind_name};
+use super::site::{SiteDevice, kind_name};
 use crate::proto::connect::DeviceInfo;
 
 /// Serves the API. Never returns.
@@ -111,7 +111,7 @@ async fn devices(State(control): State<Control>) -> Json<Value> {
     Json(shown.into())
 }
 
-fn described(device: Option<&Device>, info: Option<&DeviceInfo>) -> Value {
+fn described(device: Option<&SiteDevice>, info: Option<&DeviceInfo>) -> Value {
     let physical = device.map(|device| {
         json!({
             "type": kind_name(device.kind), "ip": device.ip, "port": device.port,

@@ -1,6 +1,6 @@
 //! Plausible model, firmware and capabilities of devices, by type.
 
-use super::site::{Device, kind_name};
+use super::site::{SiteDevice, kind_name};
 use crate::proto::device::{CapabilityInfo, FactoryInfo, Type};
 
 /// What devices of a type have in common.
@@ -94,7 +94,7 @@ fn model_of(kind: i32) -> Option<Model> {
 }
 
 /// The answer to `GetInfo`.
-pub(crate) fn factory_info(device: &Device) -> FactoryInfo {
+pub(crate) fn factory_info(device: &SiteDevice) -> FactoryInfo {
     let [_, a, b, c] = device.id.to_be_bytes();
     let [x, y, z] = MAKER;
     let model = model_of(device.kind);
@@ -115,7 +115,7 @@ pub(crate) fn factory_info(device: &Device) -> FactoryInfo {
 }
 
 /// The answer to `GetCapabilityInfo`.
-pub(crate) fn capabilities(device: &Device) -> CapabilityInfo {
+pub(crate) fn capabilities(device: &SiteDevice) -> CapabilityInfo {
     let (users_max, features) =
         model_of(device.kind).map_or((0, ""), |model| (model.users_max, model.features));
     let has = |feature: &str| features.split(' ').any(|word| word == feature);

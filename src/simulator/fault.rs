@@ -6,10 +6,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gateway::{Gateway, Millis};
+use super::gateway::{Millis, SimulatedGateway};
 use super::interceptor::Packages;
-use super::selector::{Devices, GrpcCode, StatusCode};
-use super::site::{self, Device, Mode};
+use super::selector::{DeviceSelector, GrpcCode, StatusCode};
+use super::site::{self, DialMode, SiteDevice};
 use super::storm::Storm;
 
 /// A fault of the simulation, or its end.
@@ -20,34 +20,34 @@ pub enum Fault {
     /// Devices are switched off; the gateway notices by its keep-alive.
     PowerOff {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
     },
     /// Devices are switched on.
     PowerOn {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
     },
     /// Connected devices lose their connection at once.
     Drop {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
     },
     /// Managed devices change their status without a report: only the list shows it.
     Silent {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
         status: StatusCode,
     },
     /// A status is reported that changes nothing; also of IDs that do not exist.
     Tell {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
         status: StatusCode,
     },
     /// The status of managed devices is reported again.
     Repeat {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
     },
     /// The gateway's network to its devices is interrupted or restored.
     DeviceNetwork { up: bool },
@@ -65,18 +65,18 @@ pub enum Fault {
         #[serde(default)]
         ssl: bool,
         #[serde(default)]
-        mode: Mode,
+        mode: DialMode,
     },
     /// Devices are removed from their subnet.
-    RemoveDevice { devices: Devices },
+    RemoveDevice { devices: DeviceSelector },
     /// Devices get another firmware, and restart their network.
     Firmware {
         #[serde(default)]
-        devices: Devices,
+        devices: DeviceSelector,
         version: String,
     },
     /// `AddAsyncConnection` fails as a whole where it names one of these devices, or no longer.
-    RefuseRegistration { devices: Devices, on: bool },
+    RefuseRegistration { devices: DeviceSelector, on: bool },
     /// Many status changes.
     Storm(Storm),
     /// The gateway's network to its clients is interrupted or restored: connections become silent
@@ -132,13 +132,13 @@ pub enum Fault {
 }
 
 /// What a fault does to gateways and devices, as a function that returns how many it affected.
-pub(crate) type Effect<'a> =
-    Box<dyn Fn(&mut [Gateway], Millis, &mut fastrand::Rng) -> usize + Send + 'a>;
+pub(crate) type FaultEffect<'a> =
+    Box<dyn Fn(&mut [SimulatedGateway], Millis, &mut fastrand::Rng) -> usize + Send + 'a>;
 
 impl Fault {
     /// Switches a device on or off.
     #[must_use]
-    pub fn power(devices: impl Into<Devices>, on: bool) -> Self {
+    pub fn power(devices: impl Into<DeviceSelector>, on: bool) -> Self {
         let devices = devices.into();
         if on { Self::PowerOn { devices } } else { Self::PowerOff { devices } }
     }
@@ -158,7 +158,7 @@ impl Fault {
 
     /// The effect of a fault of gateways and devices; `None` for one of connections and calls,
     /// which `Control` applies.
-    pub(crate) fn effect(&self) -> Option<Effect<'_>> {
+    pub(crate) fn effect(&self) -> Option<FaultEffect<'_>> {
         Some(match self {
             Self::PowerOff { devices } => {
                 on_each(devices, |gateway, now, id| gateway.connections_mut().power(now, id, false))
@@ -176,12 +176,12 @@ impl Fault {
                 gateway.connections_mut().reports_mut().status(now, id, status.0);
                 true
             }),
-            Self::Repeat { devices } => on_each(devices, Gateway::repeat_status),
+            Self::Repeat { devices } => on_each(devices, SimulatedGateway::repeat_status),
             Self::RemoveDevice { devices } => on_each(devices, |gateway, now, id| {
                 gateway.connections_mut().remove_device(now, id)
             }),
             Self::Firmware { devices, version } => on_each(devices, |gateway, now, id| {
-                let change = |device: &mut Device| device.firmware = Some(version.clone());
+                let change = |device: &mut SiteDevice| device.firmware = Some(version.clone());
                 gateway.connections_mut().reconfigure(now, id, change);
                 gateway.connections().subnet().get(id).is_some()
             }),
@@ -196,9 +196,9 @@ impl Fault {
                 let skew_ms = seconds.saturating_mul(1_000);
                 gateway.connections_mut().reports_mut().set_clock_skew(skew_ms);
             }),
-            Self::Manage => on_all(Gateway::manage_all),
+            Self::Manage => on_all(SimulatedGateway::manage_all),
             Self::AddDevice { id, kind, ip, ssl, mode } => {
-                let mut device = Device::new(*id, crate::proto::device::Type::Undefined, *ip);
+                let mut device = SiteDevice::new(*id, crate::proto::device::Type::Undefined, *ip);
                 (device.kind, device.ssl, device.mode) = (*kind, *ssl, *mode);
                 Box::new(move |gateways, now, _| add_device(gateways, now, &device))
             }
@@ -209,9 +209,9 @@ impl Fault {
 
 /// An effect on each chosen device, through its gateway.
 fn on_each<'a>(
-    devices: &'a Devices,
-    act: impl Fn(&mut Gateway, Millis, u32) -> bool + Send + 'a,
-) -> Effect<'a> {
+    devices: &'a DeviceSelector,
+    act: impl Fn(&mut SimulatedGateway, Millis, u32) -> bool + Send + 'a,
+) -> FaultEffect<'a> {
     Box::new(move |gateways, now, rng| {
         let chosen = devices.choose(gateways, rng);
         let affected = |(index, id): &(usize, u32)| {
@@ -222,22 +222,22 @@ fn on_each<'a>(
 }
 
 /// An effect on every gateway.
-fn on_all<'a>(act: impl Fn(&mut Gateway, Millis) + Send + 'a) -> Effect<'a> {
+fn on_all<'a>(act: impl Fn(&mut SimulatedGateway, Millis) + Send + 'a) -> FaultEffect<'a> {
     Box::new(move |gateways, now, _| gateways.iter_mut().map(|gateway| act(gateway, now)).count())
 }
 
-fn add_device(gateways: &mut [Gateway], now: Millis, device: &Device) -> usize {
+fn add_device(gateways: &mut [SimulatedGateway], now: Millis, device: &SiteDevice) -> usize {
     if gateways.iter().any(|gateway| gateway.connections().has(device.id)) {
         return 0;
     }
-    let first = gateways.first_mut().map(Gateway::connections_mut);
+    let first = gateways.first_mut().map(SimulatedGateway::connections_mut);
     first.is_some_and(|connections| connections.add_device(now, device.clone())).into()
 }
 
 /// A fault with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct ScenarioStep {
     /// Seconds after the start.
     pub at_s: f64,
     /// The interval of repetition in seconds; applied once if absent.
@@ -259,19 +259,19 @@ mod tests {
     #[test]
     fn faults_are_read_from_json_and_toml() {
         let fault: Fault = serde_json::from_str(r#"{"do":"power_off","devices":[1,2]}"#).unwrap();
-        assert_eq!(fault, Fault::PowerOff { devices: Devices::Ids(vec![1, 2]) });
+        assert_eq!(fault, Fault::PowerOff { devices: DeviceSelector::Ids(vec![1, 2]) });
         let fault: Fault = serde_json::from_str(r#"{"do":"power_on"}"#).unwrap();
-        assert_eq!(fault, Fault::PowerOn { devices: Devices::All });
+        assert_eq!(fault, Fault::PowerOn { devices: DeviceSelector::All });
         let fault: Fault =
             toml::from_str("do = \"silent\"\ndevices = { random = 3 }\nstatus = \"0x203\"")
                 .unwrap();
-        let devices = Devices::Random { random: 3 };
+        let devices = DeviceSelector::Random { random: 3 };
         assert_eq!(fault, Fault::Silent { devices, status: StatusCode(0x203) });
         let fault: Fault =
             serde_json::from_str(r#"{"do":"end_streams","code":"resource_exhausted"}"#).unwrap();
         assert_eq!(fault, Fault::EndStreams { code: GrpcCode(Code::ResourceExhausted) });
         let fault: Fault = serde_json::from_str(r#"{"do":"drop","devices":"all"}"#).unwrap();
-        assert_eq!(fault, Fault::Drop { devices: Devices::Word(AllWord::All) });
+        assert_eq!(fault, Fault::Drop { devices: DeviceSelector::Word(AllWord::All) });
     }
 
     #[test]

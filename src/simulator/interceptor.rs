@@ -110,24 +110,24 @@ impl CallRules {
 }
 
 #[derive(Debug)]
-struct State {
+struct InterceptorState {
     rules: CallRules,
     calls: BTreeMap<String, u64>,
 }
 
 /// The rules of a running gateway, and the number of its calls.
 #[derive(Debug)]
-pub(crate) struct Interceptor(Mutex<State>);
+pub(crate) struct Interceptor(Mutex<InterceptorState>);
 
 impl Interceptor {
     pub(crate) fn new(packages: Packages, strictness: Strictness) -> Arc<Self> {
         let (latency, answer_delay) = (Duration::ZERO, Duration::ZERO);
         let errors = BTreeMap::new();
         let rules = CallRules { packages, latency, answer_delay, strictness, errors };
-        Arc::new(Self(Mutex::new(State { rules, calls: BTreeMap::new() })))
+        Arc::new(Self(Mutex::new(InterceptorState { rules, calls: BTreeMap::new() })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InterceptorState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

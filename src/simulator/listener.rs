@@ -65,7 +65,7 @@ pub(crate) fn tls(
 }
 
 /// A connection ready for the server.
-pub(crate) type Connection = PingGuard<TlsStream<GatedStream>>;
+pub(crate) type ServerConnection = PingGuard<TlsStream<GatedStream>>;
 
 /// Accepts connections on one port while it is to be open.
 pub(crate) struct Listener {
@@ -77,7 +77,7 @@ pub(crate) struct Listener {
     /// Whether the port is open.
     pub(crate) is_open: watch::Sender<bool>,
     pub(crate) enforces_pings: bool,
-    pub(crate) ready: mpsc::Sender<io::Result<Connection>>,
+    pub(crate) ready: mpsc::Sender<io::Result<ServerConnection>>,
 }
 
 impl Listener {

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use x509_parser::prelude::{FromDer, X509Certificate, parse_x509_pem};
 
-use super::gateway::{Gateway, Millis, checks};
-use super::queue::{Subscription, Subscriptions};
+use super::gateway::{Millis, SimulatedGateway, checks};
+use super::queue::{SubscriberStream, Subscriptions};
 use super::settings::MasterSettings;
 use super::world::World;
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, SlaveDeviceInfo};
@@ -30,38 +30,38 @@ const TOKENS_MAX: usize = 10_000;
 
 /// What is stored for one device gateway.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoredForGateway {
     pub(crate) connections: BTreeMap<u32, AsyncConnectInfo>,
     pub(crate) filter: Option<AcceptFilter>,
     pub(crate) slaves: BTreeMap<u32, SlaveDeviceInfo>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MasterState {
     tokens: VecDeque<(String, Instant)>,
-    stored: Vec<Stored>,
+    stored: Vec<StoredForGateway>,
     /// Device gateways that the tenant does not have.
     unlisted: BTreeSet<String>,
     subscriptions: Subscriptions<StatusChange>,
 }
 
 /// The master's own state.
-pub(crate) struct Master {
+pub(crate) struct SimulatedMaster {
     world: Arc<World>,
     tenant: String,
     token_lifetime: Duration,
-    state: Mutex<State>,
+    state: Mutex<MasterState>,
 }
 
-impl Master {
+impl SimulatedMaster {
     pub(crate) fn new(world: Arc<World>, settings: &MasterSettings) -> Arc<Self> {
-        let stored = vec![Stored::default(); world.gateways_count()];
-        let state = Mutex::new(State { stored, ..State::default() });
+        let stored = vec![StoredForGateway::default(); world.gateways_count()];
+        let state = Mutex::new(MasterState { stored, ..MasterState::default() });
         let (tenant, token_lifetime) = (settings.tenant.clone(), settings.token_lifetime);
         Arc::new(Self { world, tenant, token_lifetime, state })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MasterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +148,7 @@ impl Master {
         let info = |id: &String| {
             let index = self.known(id)?;
             let is_connected = self.world.is_linked(index);
-            let managed = |gateway: &mut Gateway, _| {
+            let managed = |gateway: &mut SimulatedGateway, _| {
                 gateway.connections().managed().keys().copied().collect()
             };
             let device_i_ds = if is_connected {
@@ -166,7 +166,7 @@ impl Master {
     pub(crate) fn set_link(&self, id: &str, up: bool, forgets: bool) -> bool {
         let Some(index) = self.world.find(id) else { return false };
         if forgets {
-            self.world.with(index, Gateway::restart);
+            self.world.with(index, SimulatedGateway::restart);
         }
         if self.world.set_linked(index, up) == up {
             return true;
@@ -181,7 +181,7 @@ impl Master {
         true
     }
 
-    fn restore(&self, index: usize, stored: Stored) {
+    fn restore(&self, index: usize, stored: StoredForGateway) {
         let connections: Vec<_> = stored.connections.into_values().collect();
         self.world.with(index, |gateway, now| {
             // It was checked when it was stored; what no longer fits is left out.
@@ -196,7 +196,10 @@ impl Master {
     }
 
     /// A new subscription to the device gateways' status.
-    pub(crate) fn subscribe(&self, queue_size: i32) -> Result<Subscription<StatusChange>, Status> {
+    pub(crate) fn subscribe(
+        &self,
+        queue_size: i32,
+    ) -> Result<SubscriberStream<StatusChange>, Status> {
         self.lock().subscriptions.open(queue_size)
     }
 
@@ -205,11 +208,11 @@ impl Master {
     }
 
     /// What is stored for a device gateway.
-    pub(crate) fn stored(&self, id: &str) -> Result<Stored, Status> {
+    pub(crate) fn stored(&self, id: &str) -> Result<StoredForGateway, Status> {
         Ok(self.stored_at(self.known(id)?))
     }
 
-    fn stored_at(&self, index: usize) -> Stored {
+    fn stored_at(&self, index: usize) -> StoredForGateway {
         self.lock().stored.get(index).cloned().unwrap_or_default()
     }
 
@@ -218,8 +221,8 @@ impl Master {
     fn store(
         &self,
         index: usize,
-        act: impl FnOnce(&mut Gateway, Millis) -> Result<(), Status>,
-        change: impl FnOnce(&mut Stored),
+        act: impl FnOnce(&mut SimulatedGateway, Millis) -> Result<(), Status>,
+        change: impl FnOnce(&mut StoredForGateway),
     ) -> Result<(), Status> {
         if self.world.is_linked(index) {
             self.world.try_with(index, act)?;

@@ -1,14 +1,18 @@
 //! The gRPC services that only a master gateway has, method by method.
 
 use super::call::{Answering, Call};
-use super::master::{self, Master};
+use super::master::{self, SimulatedMaster};
 use super::messages::ForGateway;
 use crate::proto::connect::*;
 use crate::proto::connect_master::GetAsyncConnectionDbResponse;
 use crate::proto::{gateway, login};
 
 /// `gsdk.login.Login`.
-pub(crate) fn login<'a>(master: &'a Master, method: &str, call: Call) -> Option<Answering<'a>> {
+pub(crate) fn login<'a>(
+    master: &'a SimulatedMaster,
+    method: &str,
+    call: Call,
+) -> Option<Answering<'a>> {
     let certificate = call.client_certificate();
     let tenant = move |pem: &str| master::tenant_of(certificate.as_deref(), pem);
     Some(match method {
@@ -29,7 +33,11 @@ pub(crate) fn login<'a>(master: &'a Master, method: &str, call: Call) -> Option<
 }
 
 /// `gsdk.gateway.Gateway`.
-pub(crate) fn gateway<'a>(master: &'a Master, method: &str, call: Call) -> Option<Answering<'a>> {
+pub(crate) fn gateway<'a>(
+    master: &'a SimulatedMaster,
+    method: &str,
+    call: Call,
+) -> Option<Answering<'a>> {
     Some(match method {
         "GetList" => call
             .answer(move |()| Ok(gateway::GetListResponse { gateway_i_ds: master.gateway_ids() })),
@@ -45,7 +53,11 @@ pub(crate) fn gateway<'a>(master: &'a Master, method: &str, call: Call) -> Optio
 }
 
 /// The `...DB` methods of `gsdk.connect_master.ConnectMaster`, whose content the master stores.
-pub(crate) fn stored<'a>(master: &'a Master, method: &str, call: Call) -> Option<Answering<'a>> {
+pub(crate) fn stored<'a>(
+    master: &'a SimulatedMaster,
+    method: &str,
+    call: Call,
+) -> Option<Answering<'a>> {
     Some(match method {
         "AddAsyncConnectionDB" => call.answer(move |r: ForGateway<AddAsyncConnectionRequest>| {
             master.add_async(&r.gateway_id, &r.request.connect_infos)

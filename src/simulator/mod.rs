@@ -53,26 +53,28 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
-pub use control::{Control, Outcome};
-pub use fault::{Fault, Step};
-pub use gateway::Timing;
+pub use control::{Control, FaultOutcome};
+pub use fault::{Fault, ScenarioStep};
+pub use gateway::GatewayTiming;
 pub use interceptor::Packages;
 pub use listener::TlsError;
 pub use queue::SubscriptionReport;
 pub use scenario::{Group, Scenario, ScenarioError};
-pub use selector::{AllWord, Devices, GrpcCode, StatusCode};
-pub use settings::{DEVICES_COUNT, MasterSettings, Settings};
-pub use site::{DEVICE_PORT, Device, Mode, address_of, kind_name, kind_of_name, mixed_devices};
+pub use selector::{AllWord, DeviceSelector, GrpcCode, StatusCode};
+pub use settings::{DEVICES_COUNT, MasterSettings, SimulatorSettings};
+pub use site::{
+    DEVICE_PORT, DialMode, SiteDevice, address_of, kind_name, kind_of_name, mixed_devices,
+};
 pub use storm::{Pattern, Storm};
 pub use storm_runner::{NothingManaged, StormReport};
 pub use strictness::Strictness;
 
 use crate::net;
 use gate::ConnectionGates;
-use gateway::{Gateway, Rules};
+use gateway::{Rules, SimulatedGateway};
 use interceptor::Interceptor;
 use listener::{Listener, READY_MAX, tls};
-use master::Master;
+use master::SimulatedMaster;
 use services::Services;
 use world::World;
 
@@ -111,7 +113,7 @@ impl Simulator {
     /// # Errors
     ///
     /// When its certificates cannot be made or written, or its port cannot be opened.
-    pub async fn start(settings: Settings) -> Result<Self, SimulatorError> {
+    pub async fn start(settings: SimulatorSettings) -> Result<Self, SimulatorError> {
         let authority = match &settings.certificates_dir {
             Some(folder) => Authority::load_or_create(folder, "G-SDK gateway root", settings.keys)?,
             None => Authority::new("G-SDK gateway root", settings.keys)?,
@@ -145,7 +147,7 @@ impl Simulator {
             enforces_pings: settings.strictness.enforces_pings,
             ready,
         };
-        let master = settings.master.as_ref().map(|one| Master::new(world.clone(), one));
+        let master = settings.master.as_ref().map(|one| SimulatedMaster::new(world.clone(), one));
         let services = Services {
             world: world.clone(),
             master: master.clone(),
@@ -249,7 +251,10 @@ struct Clients {
 impl Clients {
     /// Those of a master, written to `tenant.crt`, `tenant.key`, `administrator.crt` and
     /// `administrator.key` in the folder of the root; `None` for a device gateway.
-    fn new(authority: &Authority, settings: &Settings) -> Result<Option<Self>, CertificateError> {
+    fn new(
+        authority: &Authority,
+        settings: &SimulatorSettings,
+    ) -> Result<Option<Self>, CertificateError> {
         let Some(master) = &settings.master else { return Ok(None) };
         let tenant = authority.tenant(&master.tenant)?;
         let administrator = authority.tenant(master::ADMINISTRATOR)?;
@@ -261,21 +266,21 @@ impl Clients {
     }
 }
 
-fn world(settings: &Settings) -> Arc<World> {
+fn world(settings: &SimulatorSettings) -> Arc<World> {
     // A gateway of V1.4 does not have that status.
     let reports_tries = settings.reports_tries && settings.packages != Packages::Bare;
     let rules = Rules { timing: settings.timing.clone(), reports_tries };
     let world = World::new(settings.seed, |clock| {
         let single = [("gateway".to_owned(), settings.devices.clone())];
         let gateways = settings.master.as_ref().map_or(&single[..], |one| &one.gateways);
-        let gateway = |(number, (id, devices)): (usize, &(String, Vec<Device>))| {
+        let gateway = |(number, (id, devices)): (usize, &(String, Vec<SiteDevice>))| {
             let seed = settings.seed.wrapping_add(number as u64);
-            Gateway::new(id, rules.clone(), devices.clone(), clock, seed)
+            SimulatedGateway::new(id, rules.clone(), devices.clone(), clock, seed)
         };
         gateways.iter().enumerate().map(gateway).collect()
     });
     if settings.managed {
-        world.with_all(Gateway::manage_all);
+        world.with_all(SimulatedGateway::manage_all);
     }
     world.plan(&settings.steps, settings.seed);
     world

@@ -28,13 +28,13 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Finds the heads of frames in one direction of a connection.
 #[derive(Debug, Default)]
-struct Frames {
+struct FrameHeads {
     /// Bytes to pass over: of the preface or of a payload.
     skip: usize,
     head: Vec<u8>,
 }
 
-impl Frames {
+impl FrameHeads {
     /// Calls `frame` with the head of each frame that begins in these bytes.
     fn follow(&mut self, mut bytes: &[u8], mut frame: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
@@ -65,8 +65,8 @@ impl Frames {
 pub(crate) struct PingGuard<S> {
     stream: S,
     is_enforced: bool,
-    received: Frames,
-    sent: Frames,
+    received: FrameHeads,
+    sent: FrameHeads,
     /// Whether the server has sent headers or data since the last ping.
     has_sent: bool,
     last_ping: Option<Instant>,
@@ -81,8 +81,8 @@ impl<S> PingGuard<S> {
         Self {
             stream,
             is_enforced,
-            received: Frames { skip: PREFACE_LEN, head: Vec::new() },
-            sent: Frames::default(),
+            received: FrameHeads { skip: PREFACE_LEN, head: Vec::new() },
+            sent: FrameHeads::default(),
             has_sent: false,
             last_ping: None,
             strikes: 0,

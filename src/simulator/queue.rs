@@ -33,7 +33,7 @@ pub struct SubscriptionReport {
 /// The open subscriptions of one kind.
 #[derive(Debug)]
 pub(crate) struct Subscriptions<T> {
-    queues: Vec<Arc<Mutex<Queue<T>>>>,
+    queues: Vec<Arc<Mutex<SubscriberQueue<T>>>>,
     opened: u64,
 }
 
@@ -49,7 +49,7 @@ impl<T: Clone> Subscriptions<T> {
     /// The gateway is a Go program and its queue a channel. So size 0 is a hand-over without a
     /// buffer: of a burst the first change gets through and the rest is lost until the reader has
     /// taken it (here: one place). A negative size cannot be made and is refused.
-    pub(crate) fn open(&mut self, queue_size: i32) -> Result<Subscription<T>, Status> {
+    pub(crate) fn open(&mut self, queue_size: i32) -> Result<SubscriberStream<T>, Status> {
         self.opened += 1;
         let Ok(size) = usize::try_from(queue_size) else {
             let message = format!("queueSize {queue_size} is negative");
@@ -58,10 +58,11 @@ impl<T: Clone> Subscriptions<T> {
         let report =
             SubscriptionReport { id: self.opened, queue_size, ..SubscriptionReport::default() };
         let capacity = size.clamp(1, QUEUE_SIZE_MAX);
-        let queue = Queue { capacity, items: VecDeque::new(), report, end: None, waker: None };
+        let queue =
+            SubscriberQueue { capacity, items: VecDeque::new(), report, end: None, waker: None };
         let queue = Arc::new(Mutex::new(queue));
         self.queues.push(queue.clone());
-        Ok(Subscription(queue))
+        Ok(SubscriberStream(queue))
     }
 
     /// Offers changes to every subscription, and drops those whose reader is gone.
@@ -92,7 +93,7 @@ impl<T: Clone> Subscriptions<T> {
 }
 
 #[derive(Debug)]
-struct Queue<T> {
+struct SubscriberQueue<T> {
     capacity: usize,
     items: VecDeque<T>,
     report: SubscriptionReport,
@@ -100,11 +101,11 @@ struct Queue<T> {
     waker: Option<Waker>,
 }
 
-fn lock<T>(queue: &Mutex<Queue<T>>) -> MutexGuard<'_, Queue<T>> {
+fn lock<T>(queue: &Mutex<SubscriberQueue<T>>) -> MutexGuard<'_, SubscriberQueue<T>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T: Clone> Queue<T> {
+impl<T: Clone> SubscriberQueue<T> {
     /// Adds changes and discards those that do not fit.
     fn offer(&mut self, changes: &[T]) {
         let free = self.capacity.saturating_sub(self.items.len()).min(changes.len());
@@ -127,9 +128,9 @@ impl<T: Clone> Queue<T> {
 
 /// The reading end: the stream of one client. Dropping it ends the subscription.
 #[derive(Debug)]
-pub(crate) struct Subscription<T>(Arc<Mutex<Queue<T>>>);
+pub(crate) struct SubscriberStream<T>(Arc<Mutex<SubscriberQueue<T>>>);
 
-impl<T: Clone> Stream for Subscription<T> {
+impl<T: Clone> Stream for SubscriberStream<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::fault::Step;
-use super::gateway::Timing;
-use super::settings::{MasterSettings, Settings};
-use super::site::{self, Device, Mode, address_of};
+use super::fault::ScenarioStep;
+use super::gateway::GatewayTiming;
+use super::settings::{MasterSettings, SimulatorSettings};
+use super::site::{self, DialMode, SiteDevice, address_of};
 
 /// The shipped scenarios.
 const SHIPPED: [(&str, &str); 3] = [
@@ -45,12 +45,12 @@ pub struct Scenario {
     pub gateways: Option<usize>,
     /// How long things take.
     #[serde(default)]
-    pub timing: Timing,
+    pub timing: GatewayTiming,
     /// The devices, in groups of the same kind.
     pub devices: Vec<Group>,
     /// Faults to come.
     #[serde(default)]
-    pub steps: Vec<Step>,
+    pub steps: Vec<ScenarioStep>,
 }
 
 const fn default_seed() -> u64 {
@@ -76,7 +76,7 @@ pub struct Group {
     pub first_ip: Option<Ipv4Addr>,
     /// Who dials.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: DialMode,
     /// Whether they use TLS.
     #[serde(default)]
     pub ssl: bool,
@@ -168,7 +168,7 @@ impl Scenario {
     /// Groups with given IDs keep them at the first gateway; further gateways count on from where
     /// the fleet before them ended.
     #[must_use]
-    pub fn devices_of(&self, gateway: usize) -> Vec<Device> {
+    pub fn devices_of(&self, gateway: usize) -> Vec<SiteDevice> {
         let each: usize = self.devices.iter().map(|group| group.count).sum();
         let mut devices = Vec::with_capacity(each);
         for group in &self.devices {
@@ -184,9 +184,9 @@ impl Scenario {
                     || address_of(gateway, place),
                     |first| Ipv4Addr::from(u32::from(first).wrapping_add(number)),
                 );
-                let base = Device::new(id, crate::proto::device::Type::Undefined, ip);
+                let base = SiteDevice::new(id, crate::proto::device::Type::Undefined, ip);
                 let Group { kind, mode, ssl, powered, .. } = *group;
-                devices.push(Device { kind, mode, ssl, powered, ..base });
+                devices.push(SiteDevice { kind, mode, ssl, powered, ..base });
             }
         }
         devices
@@ -194,14 +194,14 @@ impl Scenario {
 
     /// `settings` with this site and these faults.
     #[must_use]
-    pub fn settings(&self, settings: Settings) -> Settings {
+    pub fn settings(&self, settings: SimulatorSettings) -> SimulatorSettings {
         let master = self.gateways.map(|count| MasterSettings {
             gateways: (0..count)
                 .map(|number| (format!("gateway{}", number + 1), self.devices_of(number)))
                 .collect(),
             ..MasterSettings::default()
         });
-        Settings {
+        SimulatorSettings {
             devices: if master.is_some() { Vec::new() } else { self.devices_of(0) },
             master,
             managed: self.managed,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::Code;
 
-use super::gateway::Gateway;
+use super::gateway::SimulatedGateway;
 use super::site;
 use crate::proto::connect::Status;
 
@@ -15,7 +15,7 @@ use crate::proto::connect::Status;
     expecting = "`devices` is \"all\", a list of IDs, { random = 5 } or \
                  { type = \"bioentry_w2\" } with a type that exists"
 )]
-pub enum Devices {
+pub enum DeviceSelector {
     /// Every device.
     #[default]
     #[serde(skip)]
@@ -38,19 +38,19 @@ pub enum Devices {
     },
 }
 
-impl From<u32> for Devices {
+impl From<u32> for DeviceSelector {
     fn from(id: u32) -> Self {
         Self::Ids(vec![id])
     }
 }
 
-impl Devices {
+impl DeviceSelector {
     /// The chosen devices, each with the index of its gateway.
     ///
     /// An unknown ID belongs to the first gateway, which can still report a status of it.
     pub(crate) fn choose(
         &self,
-        gateways: &[Gateway],
+        gateways: &[SimulatedGateway],
         rng: &mut fastrand::Rng,
     ) -> Vec<(usize, u32)> {
         if let Self::Ids(ids) = self {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use tonic::Status;
 
-use super::call::{Answer, Answering, Call};
+use super::call::{Answering, Call, CallAnswer};
 use super::device_services;
 use super::gateway::checks::first_of;
-use super::gateway::{Change, Gateway, Millis};
+use super::gateway::{Millis, SettingChange, SimulatedGateway};
 use super::interceptor::{Interceptor, Package};
-use super::master::Master;
+use super::master::SimulatedMaster;
 use super::master_services;
 use super::messages::{ForGateway, for_each};
 use super::world::World;
@@ -34,7 +34,7 @@ const METADATA_MAX: usize = 1 << 20;
 /// What a simulated gateway serves.
 pub(crate) struct Services {
     pub(crate) world: Arc<World>,
-    pub(crate) master: Option<Arc<Master>>,
+    pub(crate) master: Option<Arc<SimulatedMaster>>,
     pub(crate) interceptor: Arc<Interceptor>,
     /// The address of the gateway in its subnet.
     pub(crate) address: Ipv4Addr,
@@ -43,7 +43,7 @@ pub(crate) struct Services {
 }
 
 /// Answers one call.
-pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Request) -> Answer {
+pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Request) -> CallAnswer {
     let path = request.uri().path().to_owned();
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     let (service, package) = Package::split(service);
@@ -64,7 +64,7 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
 }
 
 impl Services {
-    async fn dispatch(&self, service: &str, method: &str, call: Call) -> Answer {
+    async fn dispatch(&self, service: &str, method: &str, call: Call) -> CallAnswer {
         let full_name = format!("{}{service}", call.package().prefix());
         let call = match &self.master {
             Some(master) if service != LOGIN => call.allowed_if(|token| master.check(token)),
@@ -151,14 +151,14 @@ impl Services {
     /// The methods whose requests name no gateway, also with a master.
     fn by_device(&self, method: &str, call: Call) -> Option<Answering<'_>> {
         let package = call.package();
-        let ssl = Change::Ssl(method.starts_with("Enable"));
+        let ssl = SettingChange::Ssl(method.starts_with("Enable"));
         Some(match method {
             "Disconnect" => call.answer(|r: DisconnectRequest| self.disconnect(r.device_i_ds)),
             "SetConnectionMode" => call.answer(|r: SetConnectionModeRequest| {
-                self.change(r.device_id, Change::Mode(r.connection_mode))
+                self.change(r.device_id, SettingChange::Mode(r.connection_mode))
             }),
             "SetConnectionModeMulti" => call.answer(move |r: SetConnectionModeMultiRequest| {
-                let mode = Change::Mode(r.connection_mode);
+                let mode = SettingChange::Mode(r.connection_mode);
                 for_each(r.device_i_ds, package, |id| self.change(id, mode))
             }),
             "EnableSSL" | "DisableSSL" => {
@@ -207,7 +207,7 @@ impl Services {
     fn on_gateway<'a, M, R>(
         &'a self,
         call: Call,
-        act: impl Fn(&mut Gateway, Millis, M) -> Result<R, Status> + Send + 'a,
+        act: impl Fn(&mut SimulatedGateway, Millis, M) -> Result<R, Status> + Send + 'a,
     ) -> Answering<'a>
     where
         M: prost::Message + Default + 'static,
@@ -234,11 +234,11 @@ impl Services {
         Err(Status::not_found(format!("device {unknown} is not managed by this gateway")))
     }
 
-    fn change(&self, id: u32, change: Change) -> Result<(), Status> {
+    fn change(&self, id: u32, change: SettingChange) -> Result<(), Status> {
         self.world.try_with_manager(id, |gateway, now| gateway.change(now, id, change))
     }
 }
 
-fn unimplemented(message: String) -> Answer {
+fn unimplemented(message: String) -> CallAnswer {
     Status::unimplemented(message).into_http()
 }

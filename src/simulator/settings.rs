@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::certs::{CertificateKind, Keys};
-use super::fault::Step;
-use super::gateway::Timing;
+use super::fault::ScenarioStep;
+use super::gateway::GatewayTiming;
 use super::interceptor::Packages;
-use super::site::{Device, mixed_devices};
+use super::site::{SiteDevice, mixed_devices};
 use super::strictness::Strictness;
 
 /// The default number of devices.
@@ -17,7 +17,7 @@ pub const DEVICES_COUNT: usize = 20;
 /// The settings of a simulated gateway. The default is a gateway on a free loopback port with
 /// twenty devices in its subnet, none of them managed.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SimulatorSettings {
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The folder of `ca.crt` and `ca.key`, which are used if they exist and written if not;
@@ -28,11 +28,11 @@ pub struct Settings {
     /// Further addresses for the certificate's SAN, besides the one listened on and 127.0.0.1.
     pub certificate_addresses: Vec<IpAddr>,
     /// The devices of its subnet.
-    pub devices: Vec<Device>,
+    pub devices: Vec<SiteDevice>,
     /// Whether all devices are managed from the start, as after requests of a client.
     pub managed: bool,
     /// How long things take.
-    pub timing: Timing,
+    pub timing: GatewayTiming,
     /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do.
     pub reports_tries: bool,
     /// Which package names it serves.
@@ -46,12 +46,12 @@ pub struct Settings {
     /// `devices`.
     pub master: Option<MasterSettings>,
     /// Faults to come.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ScenarioStep>,
     /// The loopback address of the control API; `None` for no control API.
     pub control: Option<SocketAddr>,
 }
 
-impl Default for Settings {
+impl Default for SimulatorSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -61,7 +61,7 @@ impl Default for Settings {
             certificate_addresses: Vec::new(),
             devices: mixed_devices(0, 0, DEVICES_COUNT),
             managed: false,
-            timing: Timing::default(),
+            timing: GatewayTiming::default(),
             reports_tries: true,
             packages: Packages::Both,
             strictness: Strictness::REAL,
@@ -74,14 +74,14 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl SimulatorSettings {
     /// For tests: `count` mixed devices, all managed, short delays, and a lenient gateway.
     #[must_use]
     pub fn fast(count: usize) -> Self {
         Self {
             devices: mixed_devices(0, 0, count),
             managed: true,
-            timing: Timing::fast(),
+            timing: GatewayTiming::fast(),
             strictness: Strictness::LENIENT,
             ..Self::default()
         }
@@ -105,7 +105,7 @@ impl Settings {
 pub struct MasterSettings {
     /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
     /// the whole simulation.
-    pub gateways: Vec<(String, Vec<Device>)>,
+    pub gateways: Vec<(String, Vec<SiteDevice>)>,
     /// The ID of the device gateways' tenant.
     pub tenant: String,
     pub token_lifetime: Duration,

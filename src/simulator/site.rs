@@ -28,7 +28,7 @@ const KINDS: [Type; 10] = [
 /// Which side dials (`ConnectionMode` on the wire).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum DialMode {
     /// The gateway dials the device.
     #[default]
     ServerToDevice,
@@ -36,7 +36,7 @@ pub enum Mode {
     DeviceToServer,
 }
 
-impl Mode {
+impl DialMode {
     /// The number on the wire.
     #[must_use]
     pub const fn code(self) -> i32 {
@@ -59,7 +59,7 @@ impl Mode {
 
 /// One physical device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Device {
+pub struct SiteDevice {
     /// The number on its sticker; never 0, unique within a simulation.
     pub id: u32,
     /// Its kind, a number of `gsdk.device.Type`.
@@ -68,7 +68,7 @@ pub struct Device {
     pub ip: Ipv4Addr,
     /// The port on which it listens in mode server-to-device.
     pub port: u16,
-    pub mode: Mode,
+    pub mode: DialMode,
     /// Whether it uses TLS to its gateway.
     pub ssl: bool,
     /// Whether its address came by DHCP (shown by a search, of no further effect).
@@ -79,7 +79,7 @@ pub struct Device {
     pub firmware: Option<String>,
 }
 
-impl Device {
+impl SiteDevice {
     /// A plain device that waits to be dialed on port 51211, switched on.
     #[must_use]
     pub fn new(id: u32, kind: Type, ip: Ipv4Addr) -> Self {
@@ -88,7 +88,7 @@ impl Device {
             kind: kind.into(),
             ip,
             port: DEVICE_PORT,
-            mode: Mode::ServerToDevice,
+            mode: DialMode::ServerToDevice,
             ssl: false,
             dhcp: true,
             powered: true,
@@ -106,7 +106,7 @@ impl Device {
     /// The same device, dialing the gateway.
     #[must_use]
     pub fn dialing(mut self) -> Self {
-        self.mode = Mode::DeviceToServer;
+        self.mode = DialMode::DeviceToServer;
         self
     }
 }
@@ -134,16 +134,16 @@ pub fn address_of(gateway: usize, index: usize) -> Ipv4Addr {
 /// The same arguments give the same devices; `first_index` keeps the IDs of several gateways
 /// apart.
 #[must_use]
-pub fn mixed_devices(gateway: usize, first_index: usize, count: usize) -> Vec<Device> {
+pub fn mixed_devices(gateway: usize, first_index: usize, count: usize) -> Vec<SiteDevice> {
     let one = |index: usize| {
         // Sticker numbers are nine digits long and not consecutive on one floor.
         let step = u32::try_from(first_index + index).unwrap_or(u32::MAX / 64);
         let id = 540_092_578_u32.wrapping_add(step.wrapping_mul(37));
         let kind = KINDS[index % KINDS.len()];
-        let mut device = Device::new(id, kind, address_of(gateway, index));
+        let mut device = SiteDevice::new(id, kind, address_of(gateway, index));
         device.ssl = matches!(index % 10, 1 | 5 | 8);
         if matches!(index % 10, 3 | 8) {
-            device.mode = Mode::DeviceToServer;
+            device.mode = DialMode::DeviceToServer;
         }
         device
     };

@@ -43,7 +43,9 @@ fn all_connected(control: &Control) -> bool {
 #[tokio::test]
 async fn a_session_over_real_tls() {
     let simulator =
-        Simulator::start(Settings { managed: false, ..Settings::fast(20) }).await.unwrap();
+        Simulator::start(SimulatorSettings { managed: false, ..SimulatorSettings::fast(20) })
+            .await
+            .unwrap();
     let mut client = client(&simulator).await;
     let found = client.search_device(SearchDeviceRequest { timeout: 50 }).await.unwrap();
     let found = found.into_inner().device_infos;
@@ -88,7 +90,7 @@ async fn a_session_over_real_tls() {
 
 #[tokio::test]
 async fn both_package_ages_or_one() {
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(3)).await.unwrap();
     let control = simulator.control();
     let mut inner = tonic::client::Grpc::new(channel(&simulator).await);
     for (packages, path, expected) in [
@@ -113,7 +115,7 @@ async fn both_package_ages_or_one() {
 
 #[tokio::test]
 async fn a_storm_is_counted_exactly_and_one_full_queue_disturbs_no_other() {
-    let simulator = Simulator::start(Settings::fast(20)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(20)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
     eventually("all devices connected", || all_connected(&control)).await;
@@ -138,7 +140,7 @@ async fn a_storm_is_counted_exactly_and_one_full_queue_disturbs_no_other() {
 
 #[tokio::test]
 async fn storms_have_patterns_and_rates() {
-    let simulator = Simulator::start(Settings::fast(40)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(40)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
     let mut client = client(&simulator).await;
@@ -164,13 +166,15 @@ async fn storms_have_patterns_and_rates() {
     let (random, _) = reported(Pattern::Random, None).await;
     assert!(random.iter().any(|(_, status)| *status == 0));
     let unmanaged =
-        Simulator::start(Settings { managed: false, ..Settings::fast(1) }).await.unwrap();
+        Simulator::start(SimulatorSettings { managed: false, ..SimulatorSettings::fast(1) })
+            .await
+            .unwrap();
     assert_eq!(unmanaged.control().storm(Storm::of(1)).await, Err(NothingManaged));
 }
 
 #[tokio::test]
 async fn a_gateway_without_its_client_network_is_silent_and_refuses() {
-    let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(2)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
     control.apply_fault(&Fault::ClientNetwork { up: false });
@@ -191,7 +195,7 @@ async fn a_gateway_without_its_client_network_is_silent_and_refuses() {
 
 #[tokio::test]
 async fn faults_of_calls_and_lazy_headers() {
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(3)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
     control.apply_fault(&Fault::Fail {
@@ -223,7 +227,7 @@ async fn faults_of_calls_and_lazy_headers() {
 
 #[tokio::test]
 async fn frozen_cut_and_restarted() {
-    let simulator = Simulator::start(Settings::fast(10)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(10)).await.unwrap();
     let control = simulator.control();
     let mut client = client(&simulator).await;
     let list = || GetDeviceListRequest {};
@@ -249,8 +253,8 @@ async fn frozen_cut_and_restarted() {
 
 #[tokio::test]
 async fn a_connect_whose_client_gives_up_is_given_up() {
-    let timing = Timing { connect_ms: 300, ..Timing::fast() };
-    let settings = Settings { managed: false, timing, ..Settings::fast(1) };
+    let timing = GatewayTiming { connect_ms: 300, ..GatewayTiming::fast() };
+    let settings = SimulatorSettings { managed: false, timing, ..SimulatorSettings::fast(1) };
     let simulator = Simulator::start(settings).await.unwrap();
     let mut client = client(&simulator).await;
     let ip_addr = simulator.control().devices()[0].ip.to_string();
@@ -280,7 +284,9 @@ async fn http(address: std::net::SocketAddr, head: &str, body: &str) -> (u16, se
 #[tokio::test]
 async fn the_control_api_has_faults_happen() {
     let control = Some("127.0.0.1:0".parse().unwrap());
-    let simulator = Simulator::start(Settings { control, ..Settings::fast(20) }).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings { control, ..SimulatorSettings::fast(20) })
+        .await
+        .unwrap();
     let api = simulator.control_address().unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
@@ -307,13 +313,15 @@ async fn the_control_api_has_faults_happen() {
 #[tokio::test]
 async fn the_control_api_is_for_loopback_only() {
     let control = Some("0.0.0.0:0".parse().unwrap());
-    let error = Simulator::start(Settings { control, ..Settings::fast(1) }).await.unwrap_err();
+    let error = Simulator::start(SimulatorSettings { control, ..SimulatorSettings::fast(1) })
+        .await
+        .unwrap_err();
     assert!(matches!(error, SimulatorError::ControlAddress(_)));
 }
 
 /// All reports of a scenario's gateways within this time, with the times of the clock.
 async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
-    let settings = Scenario::load(name).unwrap().settings(Settings::default());
+    let settings = Scenario::load(name).unwrap().settings(SimulatorSettings::default());
     let world = world(&settings);
     let mut stream = world.subscribe(1 << 20).unwrap();
     let driver = tokio::spawn(world.clone().run(|_| std::future::ready(())));
@@ -341,7 +349,7 @@ async fn a_scenario_is_the_same_each_time() {
 
 #[tokio::test]
 async fn a_stopped_gateway_reports_why_its_streams_end() {
-    let simulator = Simulator::start(Settings::fast(2)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(2)).await.unwrap();
     let mut client = client(&simulator).await;
     let request = SubscribeStatusRequest { queue_size: 9 };
     let mut stream = client.subscribe_status(request).await.unwrap().into_inner();
@@ -368,7 +376,7 @@ async fn the_certificates_variants_are_met_by_a_real_client() {
         (CertificateKind::Expired, false),
         (CertificateKind::OtherCa, false),
     ] {
-        let settings = Settings { certificate: kind, ..Settings::fast(1) };
+        let settings = SimulatorSettings { certificate: kind, ..SimulatorSettings::fast(1) };
         let simulator = Simulator::start(settings).await.unwrap();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(simulator.ca_pem()));
         let endpoint = Endpoint::from_shared(format!("https://{}", simulator.address())).unwrap();

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::fault::{Fault, Step};
-use super::gateway::{Clock, Gateway, Millis};
-use super::queue::{Subscription, SubscriptionReport, Subscriptions};
+use super::fault::{Fault, ScenarioStep};
+use super::gateway::{GatewayClock, Millis, SimulatedGateway};
+use super::queue::{SubscriberStream, SubscriptionReport, Subscriptions};
 use crate::proto::connect::{ConnectInfo, StatusChange};
 use crate::proto::event::EventLog;
 
@@ -27,8 +27,8 @@ struct Planned {
     left: Option<u64>,
 }
 
-struct State {
-    gateways: Vec<Gateway>,
+struct WorldState {
+    gateways: Vec<SimulatedGateway>,
     /// Faults to come, by their time and then by their order in the scenario.
     planned: BTreeMap<(Millis, usize), Planned>,
     /// Faults that are due and act on connections or calls.
@@ -45,21 +45,24 @@ struct State {
 
 /// Called with the gateways after each of their changes.
 #[cfg(feature = "model")]
-type Observer = Box<dyn FnMut(&[Gateway]) + Send>;
+type Observer = Box<dyn FnMut(&[SimulatedGateway]) + Send>;
 
 /// Gateways, their time and their subscribers.
 pub(crate) struct World {
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
     wake: Notify,
 }
 
 impl World {
     /// A world whose time begins now; `gateways` builds the gateways with their clock.
-    pub(crate) fn new(seed: u64, gateways: impl FnOnce(Clock) -> Vec<Gateway>) -> Arc<Self> {
+    pub(crate) fn new(
+        seed: u64,
+        gateways: impl FnOnce(GatewayClock) -> Vec<SimulatedGateway>,
+    ) -> Arc<Self> {
         let start_unix_ms = crate::net::wall_time().millis();
-        let gateways = gateways(Clock { start_unix_ms, skew_ms: 0 });
-        let state = State {
+        let gateways = gateways(GatewayClock { start_unix_ms, skew_ms: 0 });
+        let state = WorldState {
             gateways,
             planned: BTreeMap::new(),
             due: Vec::new(),
@@ -73,7 +76,7 @@ impl World {
         Arc::new(Self { started: Instant::now(), state: Mutex::new(state), wake: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,7 +85,7 @@ impl World {
     }
 
     /// Brings everything up to the present, acts, and delivers what the gateways report.
-    fn update<R>(&self, act: impl FnOnce(&mut State, Millis) -> R) -> R {
+    fn update<R>(&self, act: impl FnOnce(&mut WorldState, Millis) -> R) -> R {
         let now = self.now();
         let mut state = self.lock();
         state.advance(now);
@@ -97,7 +100,7 @@ impl World {
 
     /// Calls `observe` with the gateways now and after each change, before a client can see it.
     #[cfg(feature = "model")]
-    pub(crate) fn observe(&self, mut observe: impl FnMut(&[Gateway]) + Send + 'static) {
+    pub(crate) fn observe(&self, mut observe: impl FnMut(&[SimulatedGateway]) + Send + 'static) {
         self.update(|state, _| {
             observe(&state.gateways);
             state.observers.push(Box::new(observe));
@@ -119,14 +122,14 @@ impl World {
 
     /// The index of the linked gateway that manages this device.
     fn manager_of(&self, id: u32) -> Option<usize> {
-        let manages = |gateway: &Gateway| {
+        let manages = |gateway: &SimulatedGateway| {
             gateway.is_linked() && gateway.connections().managed().contains_key(&id)
         };
         self.lock().gateways.iter().position(manages)
     }
 
     pub(crate) fn is_linked(&self, index: usize) -> bool {
-        self.lock().gateways.get(index).is_some_and(Gateway::is_linked)
+        self.lock().gateways.get(index).is_some_and(SimulatedGateway::is_linked)
     }
 
     /// Connects a gateway to the master or disconnects it; returns whether it was connected.
@@ -141,7 +144,8 @@ impl World {
     /// What the first gateway's clock shows, in Unix seconds; with a master, the master's.
     pub(crate) fn unix_seconds(&self) -> u32 {
         let now = self.now();
-        let clock = |one: &mut Gateway| one.connections_mut().reports_mut().unix_seconds(now);
+        let clock =
+            |one: &mut SimulatedGateway| one.connections_mut().reports_mut().unix_seconds(now);
         self.lock().gateways.first_mut().map_or(0, clock)
     }
 
@@ -149,7 +153,7 @@ impl World {
     pub(crate) fn with<R>(
         &self,
         index: usize,
-        act: impl FnOnce(&mut Gateway, Millis) -> R,
+        act: impl FnOnce(&mut SimulatedGateway, Millis) -> R,
     ) -> Option<R> {
         self.update(|state, now| state.gateways.get_mut(index).map(|gateway| act(gateway, now)))
     }
@@ -158,7 +162,7 @@ impl World {
     pub(crate) fn try_with<R>(
         &self,
         index: usize,
-        act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
+        act: impl FnOnce(&mut SimulatedGateway, Millis) -> Result<R, Status>,
     ) -> Result<R, Status> {
         let absent = || Err(Status::unavailable("the gateway is not there"));
         self.with(index, act).unwrap_or_else(absent)
@@ -168,19 +172,22 @@ impl World {
     pub(crate) fn try_with_manager<R>(
         &self,
         id: u32,
-        act: impl FnOnce(&mut Gateway, Millis) -> Result<R, Status>,
+        act: impl FnOnce(&mut SimulatedGateway, Millis) -> Result<R, Status>,
     ) -> Result<R, Status> {
         self.try_with(self.manager_of(id).unwrap_or(0), act)
     }
 
     /// Acts on every gateway in turn.
-    pub(crate) fn with_all<R>(&self, mut act: impl FnMut(&mut Gateway, Millis) -> R) -> Vec<R> {
+    pub(crate) fn with_all<R>(
+        &self,
+        mut act: impl FnMut(&mut SimulatedGateway, Millis) -> R,
+    ) -> Vec<R> {
         self.update(|state, now| state.gateways.iter_mut().map(|one| act(one, now)).collect())
     }
 
     /// Plans the steps of a scenario. Those that act on devices are applied at exactly their moment
     /// of the gateways' time, however late the machine is: the same plan gives the same history.
-    pub(crate) fn plan(&self, steps: &[Step], seed: u64) {
+    pub(crate) fn plan(&self, steps: &[ScenarioStep], seed: u64) {
         let mut state = self.lock();
         for (number, step) in steps.iter().enumerate() {
             let seed = seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
@@ -197,7 +204,7 @@ impl World {
     /// Acts on all gateways at once.
     pub(crate) fn apply<R>(
         &self,
-        act: impl FnOnce(&mut [Gateway], Millis, &mut fastrand::Rng) -> R,
+        act: impl FnOnce(&mut [SimulatedGateway], Millis, &mut fastrand::Rng) -> R,
     ) -> R {
         self.update(|state, now| act(&mut state.gateways, now, &mut state.rng))
     }
@@ -214,12 +221,18 @@ impl World {
     }
 
     /// A new subscription to all gateways' status changes.
-    pub(crate) fn subscribe(&self, queue_size: i32) -> Result<Subscription<StatusChange>, Status> {
+    pub(crate) fn subscribe(
+        &self,
+        queue_size: i32,
+    ) -> Result<SubscriberStream<StatusChange>, Status> {
         self.lock().subscriptions.open(queue_size)
     }
 
     /// A new subscription to what monitored devices record.
-    pub(crate) fn subscribe_logs(&self, queue_size: i32) -> Result<Subscription<EventLog>, Status> {
+    pub(crate) fn subscribe_logs(
+        &self,
+        queue_size: i32,
+    ) -> Result<SubscriberStream<EventLog>, Status> {
         self.lock().log_subscriptions.open(queue_size)
     }
 
@@ -263,7 +276,7 @@ impl World {
     }
 }
 
-impl State {
+impl WorldState {
     fn next_wake(&self) -> Option<Millis> {
         let planned = self.planned.keys().next().map(|(due, _)| *due);
         let gateways = self.gateways.iter().filter_map(|one| one.connections().next_wake());

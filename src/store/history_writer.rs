@@ -43,7 +43,7 @@ impl HistoryStatus {
 /// A time in which nothing was stored, and the events that waited at its end. Others of this time
 /// are in no log.
 #[derive(Debug)]
-pub(crate) struct Gap {
+pub(crate) struct StoreGap {
     pub(crate) from: Moment,
     pub(crate) to: Moment,
     pub(crate) waiting: BTreeSet<u64>,
@@ -204,7 +204,7 @@ impl HistoryWriter {
     }
 
     /// The log was replaced by another.
-    pub(crate) fn reopen(&mut self, gap: &Gap, now: Moment, status: &mut HistoryStatus) {
+    pub(crate) fn reopen(&mut self, gap: &StoreGap, now: Moment, status: &mut HistoryStatus) {
         self.open = None;
         let marked = self.open(now).and_then(|(database, tail)| {
             database.mark_gap(gap.from, gap.to, tail.position())?;

@@ -15,10 +15,10 @@ mod state_dir;
 
 pub use error::StoreError;
 pub use event::Event;
-pub(crate) use history_writer::{Gap, HistoryStatus};
-pub(crate) use log::{Content, Key, Log, Record, Recovery, decode, encode};
+pub(crate) use history_writer::{HistoryStatus, StoreGap};
+pub(crate) use log::{Key, Log, LogContent, Record, Recovery, decode, encode};
 pub use log::{Position, Tail};
-pub(crate) use outbox::{Limits, Outbox};
+pub(crate) use outbox::{Outbox, OutboxLimits};
 pub(crate) use recorder::Recorder;
-pub(crate) use start::{Settings, Started, start};
+pub(crate) use start::{StartedStore, StoreSettings, start};
 pub(crate) use state_dir::StateDir;

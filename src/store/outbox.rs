@@ -14,12 +14,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::event::Event;
-use super::log::{Batch, Key, Record, encode};
+use super::log::{Key, LogBatch, Record, encode};
 use crate::payload::Subject;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct OutboxLimits {
     /// Events.
     pub(crate) max_events: usize,
     /// Bytes of payload.
@@ -29,22 +29,22 @@ pub(crate) struct Limits {
 /// Events that wait for the broker's acknowledgement.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    limits: Limits,
+    limits: OutboxLimits,
     /// By ID, so the oldest is the first; with the number of events of its subject lost before it.
     events: BTreeMap<u64, (Event, u64)>,
-    queues: HashMap<Subject, Queue>,
+    queues: HashMap<Subject, SubjectQueue>,
     /// The first events of subjects with none in flight.
     ready: BTreeSet<u64>,
     /// Those of them that may not be sent yet; checked again by [`Outbox::release`].
     held: BTreeSet<u64>,
     bytes: usize,
     dropped: u64,
-    changes: Batch,
+    changes: LogBatch,
 }
 
 /// The events of one subject.
 #[derive(Debug, Default)]
-struct Queue {
+struct SubjectQueue {
     ids: VecDeque<u64>,
     /// The first of them.
     in_flight: bool,
@@ -54,7 +54,7 @@ struct Queue {
 
 impl Outbox {
     /// An empty one.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: OutboxLimits) -> Self {
         Self {
             limits,
             events: BTreeMap::new(),
@@ -63,7 +63,7 @@ impl Outbox {
             held: BTreeSet::new(),
             bytes: 0,
             dropped: 0,
-            changes: Batch::default(),
+            changes: LogBatch::default(),
         }
     }
 
@@ -216,7 +216,7 @@ impl Outbox {
     }
 
     /// What has changed and is not written yet. Values of other keys may be added.
-    pub(crate) const fn changes(&mut self) -> &mut Batch {
+    pub(crate) const fn changes(&mut self) -> &mut LogBatch {
         &mut self.changes
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Retention};
-use super::history_writer::{Gap, HistoryStatus, HistoryWriter};
-use super::log::Content;
+use super::history_writer::{HistoryStatus, HistoryWriter, StoreGap};
+use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
 use crate::ids::Moment;
 
@@ -26,38 +26,38 @@ const STOP_WITHIN: Duration = Duration::from_millis(800);
 /// The bridge's end of the thread. Dropping it ends the thread as a kill would.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRecorder>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedRecorder {
+    state: Mutex<RecorderState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RecorderState {
     /// The segment that is written to; `None` while there is no log.
     current: Option<u64>,
     /// Something was written that is not recorded.
     written: bool,
     /// The log was replaced.
-    gap: Option<Gap>,
+    gap: Option<StoreGap>,
     /// The bridge's wall clock in its last iteration.
     now: Moment,
     /// What was observed and is not taken by the thread.
     observations: Backlog,
     /// What is written is to be recorded at once.
     flush: bool,
-    stop: Option<Stop>,
+    stop: Option<RecorderStop>,
     ended: bool,
     /// Replaced as a whole, so that the bridge sees whether it has changed.
     status: Arc<HistoryStatus>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+enum RecorderStop {
     /// Record what is written first.
     Clean,
     Kill,
@@ -75,7 +75,7 @@ impl Recorder {
         database: PathBuf,
         retention: Retention,
         now: Moment,
-        content: &Content,
+        content: &LogContent,
         continues: bool,
     ) -> Result<Self, StoreError> {
         let file = database.clone();
@@ -86,8 +86,8 @@ impl Recorder {
             writer.try_record(Some(content.end.segment), now, &mut status);
             writer.finish_log(&content.events.keys().copied().collect());
         }
-        let state = State { now, status: Arc::new(status), ..State::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let state = RecorderState { now, status: Arc::new(status), ..RecorderState::default() };
+        let shared = Arc::new(SharedRecorder { state: Mutex::new(state), changed: Condvar::new() });
         #[cfg(feature = "model")]
         super::history::model::flush_with({
             let shared = Arc::downgrade(&shared);
@@ -116,7 +116,7 @@ impl Recorder {
     }
 
     /// Another log was started; `gap` was before it.
-    pub(crate) fn log_replaced(&self, current: u64, gap: Gap) {
+    pub(crate) fn log_replaced(&self, current: u64, gap: StoreGap) {
         let mut state = self.shared.lock();
         (state.current, state.now, state.written) = (Some(current), gap.to, true);
         state.gap = Some(gap);
@@ -147,7 +147,7 @@ impl Recorder {
     /// Records what is written and ends. A disk that hangs is not waited for.
     pub(crate) fn stop(&mut self) {
         let mut state = self.shared.lock();
-        state.stop = Some(Stop::Clean);
+        state.stop = Some(RecorderStop::Clean);
         self.shared.changed.notify_one();
         let ended = self.shared.changed.wait_timeout_while(state, STOP_WITHIN, |it| !it.ended);
         let ended = ended.unwrap_or_else(PoisonError::into_inner).0.ended;
@@ -160,7 +160,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.shared.lock().stop.get_or_insert(Stop::Kill);
+        self.shared.lock().stop.get_or_insert(RecorderStop::Kill);
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             // A panic in it reports itself.
@@ -169,8 +169,8 @@ impl Drop for Recorder {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedRecorder {
+    fn lock(&self) -> MutexGuard<'_, RecorderState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -185,7 +185,7 @@ impl Shared {
 
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
     /// `not_before` unless it is to stop.
-    fn wait(&self, not_before: Instant, wake_at: Instant) -> MutexGuard<'_, State> {
+    fn wait(&self, not_before: Instant, wake_at: Instant) -> MutexGuard<'_, RecorderState> {
         let mut state = self.lock();
         loop {
             let until = if state.written { not_before } else { wake_at };
@@ -199,7 +199,7 @@ impl Shared {
     }
 }
 
-fn run(shared: &Shared, mut writer: HistoryWriter) {
+fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
     loop {
         let mut state = shared.wait(not_before, wake_at);
@@ -209,7 +209,7 @@ fn run(shared: &Shared, mut writer: HistoryWriter) {
         let mut observations = std::mem::take(&mut state.observations);
         let mut status = HistoryStatus::clone(&state.status);
         drop(state);
-        if stop == Some(Stop::Kill) {
+        if stop == Some(RecorderStop::Kill) {
             break;
         }
         if let Some(gap) = gap {

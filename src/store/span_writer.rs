@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::history::{Backlog, Database, Error, Reason, Tracker};
+use super::history::{Backlog, Database, Error, Tracker, UnobservedReason};
 use crate::ids::Moment;
 
 /// How often the last proven instant is written: a kill makes no more of the observed time count as
@@ -52,7 +52,7 @@ impl SpanWriter {
 
     /// The database could not be written for too long: the time counts as not observed.
     pub(crate) fn give_up(&mut self) {
-        self.tracker.detach(Reason::StoreFailed);
+        self.tracker.detach(UnobservedReason::StoreFailed);
         self.attached = None;
     }
 
@@ -63,7 +63,7 @@ impl SpanWriter {
     pub(crate) fn write(&mut self, database: &mut Database, now: Moment) -> Result<(), Error> {
         if self.attached != Some(database.file()) {
             if self.attached.take().is_some() {
-                self.tracker.detach(Reason::StoreFailed);
+                self.tracker.detach(UnobservedReason::StoreFailed);
             }
             database.spans().attach(&mut self.tracker)?;
             self.attached = Some(database.file());

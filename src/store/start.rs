@@ -5,34 +5,34 @@ use std::path::PathBuf;
 
 use super::error::StoreError;
 use super::history::{FILE_NAME, Retention};
-use super::log::{Content, Log, Recovery};
-use super::outbox::Limits;
+use super::log::{Log, LogContent, Recovery};
+use super::outbox::OutboxLimits;
 use super::recorder::Recorder;
 use super::state_dir::StateDir;
 use crate::ids::Moment;
 
 /// Where and how the bridge stores.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct StoreSettings {
     /// The state directory.
     pub(crate) state_dir: PathBuf,
     /// Whether the log is synced before anything is published.
     pub(crate) always_sync: bool,
     /// How many events may wait.
-    pub(crate) limits: Limits,
+    pub(crate) limits: OutboxLimits,
     /// How long the history keeps events.
     pub(crate) history: Retention,
 }
 
 /// A store that has started.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct StartedStore {
     /// The locked directory.
     pub(crate) dir: StateDir,
     /// It follows the log.
     pub(crate) recorder: Recorder,
     /// What an earlier process has stored.
-    pub(crate) content: Content,
+    pub(crate) content: LogContent,
     /// Whether its chain continues.
     pub(crate) recovery: Recovery,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Started {
 ///
 /// # Errors
 /// When the directory cannot be used, or another process uses it.
-pub(crate) fn start(settings: &Settings, now: Moment) -> Result<Started, StoreError> {
+pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStore, StoreError> {
     let dir = StateDir::lock(&settings.state_dir)?;
     let earlier = dir.set_aside_earlier()?;
     let (mut content, mut recovery) = Log::open(&dir.log(), settings.always_sync)?;
@@ -70,7 +70,7 @@ pub(crate) fn start(settings: &Settings, now: Moment) -> Result<Started, StoreEr
         let now = now.millis().unsigned_abs() * 1_000;
         content.next_id = content.next_id.max(history.last_id + 1).max(now);
     }
-    Ok(Started { dir, recorder, content, recovery })
+    Ok(StartedStore { dir, recorder, content, recovery })
 }
 
 /// Discards the log, if it was to continue.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Settings, Simulator};
+use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Simulator, SimulatorSettings};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -139,7 +139,9 @@ async fn a_running_bridge_is_a_note_and_does_not_notice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateways_certificate_is_reported_with_its_remedy_and_place() {
     let broker = Mosquitto::start("").await;
-    let with = |certificate| Simulator::start(Settings { certificate, ..Settings::fast(1) });
+    let with = |certificate| {
+        Simulator::start(SimulatorSettings { certificate, ..SimulatorSettings::fast(1) })
+    };
     let other = with(CertificateKind::OtherCa).await.unwrap();
     let checked = Site::plain(broker.port).gateway(&other, "").check().await;
     checked.fails(&["was not signed by the CA", "copy ca.crt"], "gateways.lobby.ca_file");
@@ -163,7 +165,10 @@ async fn a_gateways_certificate_is_reported_with_its_remedy_and_place() {
 async fn a_gateways_api_version_and_forbidden_calls_are_reported() {
     let broker = Mosquitto::start("").await;
     for (packages, words) in [(Packages::Gsdk, "from V1.5 on"), (Packages::Bare, "before V1.5")] {
-        let gateway = Simulator::start(Settings { packages, ..Settings::fast(1) }).await.unwrap();
+        let gateway =
+            Simulator::start(SimulatorSettings { packages, ..SimulatorSettings::fast(1) })
+                .await
+                .unwrap();
         let site = Site::plain(broker.port).gateway(&gateway, "");
         let checked = site.check().await;
         checked.is_fine();

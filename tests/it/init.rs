@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use gsdk2mqtt::simulator::{CertificateKind, Settings, Simulator};
+use gsdk2mqtt::simulator::{CertificateKind, Simulator, SimulatorSettings};
 use tempfile::TempDir;
 
 use crate::harness::bridge::PROGRAM;
@@ -252,7 +252,8 @@ async fn a_certificate_is_trusted_only_by_its_file_or_its_confirmed_fingerprint(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_in_the_certificate_is_prompted_for_or_used_by_default() {
-    let settings = Settings { certificate: CertificateKind::DnsOnly, ..Settings::fast(1) };
+    let settings =
+        SimulatorSettings { certificate: CertificateKind::DnsOnly, ..SimulatorSettings::fast(1) };
     let site = Site::with(Simulator::start(settings).await.unwrap(), "").await;
     let ran = init(&site.options()).await;
     assert!(ran.code == 2 && ran.err.contains("--server-name"), "{}", ran.err);

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
-    Connected, Event, Limits, Message, Protocol, Publish, RetainHandling, Session, Settings, Will,
+    Connected, Message, Protocol, Publish, RetainHandling, Session, SessionEvent, SessionLimits,
+    SessionSettings, Will,
 };
 use gsdk2mqtt::net::BackoffPolicy;
 
@@ -19,8 +20,8 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 
 /// Settings for a broker on this port, with waits short enough for a test.
-fn settings(port: u16, protocol: Protocol) -> Settings {
-    Settings {
+fn settings(port: u16, protocol: Protocol) -> SessionSettings {
+    SessionSettings {
         host: "127.0.0.1".to_owned(),
         port,
         tls: None,
@@ -36,7 +37,7 @@ fn settings(port: u16, protocol: Protocol) -> Settings {
             retain: true,
         },
         keep_alive: Duration::from_secs(30),
-        limits: Limits::default(),
+        limits: SessionLimits::default(),
         retry: BackoffPolicy {
             first: Duration::from_millis(20),
             absent_max: Duration::from_millis(100),
@@ -58,7 +59,7 @@ fn publish(topic: &str, payload: &str) -> Publish {
 async fn wait_for<T>(
     session: &mut Session,
     what: &str,
-    mut wanted: impl FnMut(Event) -> Option<T>,
+    mut wanted: impl FnMut(SessionEvent) -> Option<T>,
 ) -> T {
     patiently(what, async {
         loop {
@@ -73,7 +74,7 @@ async fn wait_for<T>(
 
 async fn connected(session: &mut Session) -> Connected {
     wait_for(session, "connected", |event| match event {
-        Event::Connected(connected) => Some(connected),
+        SessionEvent::Connected(connected) => Some(connected),
         _ => None,
     })
     .await
@@ -81,7 +82,7 @@ async fn connected(session: &mut Session) -> Connected {
 
 async fn acked(session: &mut Session, token: u64) -> Result<(), &'static str> {
     wait_for(session, "acknowledged", |event| match event {
-        Event::Acked { acks, .. } => acks
+        SessionEvent::Acked { acks, .. } => acks
             .into_iter()
             .find(|ack| ack.token == token)
             .map(|ack| ack.result.map_err(gsdk2mqtt::mqtt::Refusal::as_str)),
@@ -92,7 +93,7 @@ async fn acked(session: &mut Session, token: u64) -> Result<(), &'static str> {
 
 async fn message(session: &mut Session) -> Message {
     wait_for(session, "a message", |event| match event {
-        Event::Message(message) => Some(message),
+        SessionEvent::Message(message) => Some(message),
         _ => None,
     })
     .await
@@ -100,7 +101,7 @@ async fn message(session: &mut Session) -> Message {
 
 async fn subscribed(session: &mut Session) -> Vec<String> {
     wait_for(session, "subscribed", |event| match event {
-        Event::Subscribed { refused, .. } => {
+        SessionEvent::Subscribed { refused, .. } => {
             Some(refused.into_iter().map(|(filter, _)| filter).collect())
         }
         _ => None,
@@ -162,7 +163,7 @@ async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_sent_late
 #[tokio::test(flavor = "multi_thread")]
 async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published() {
     let broker = Mosquitto::start("").await;
-    let mut watcher = spawn(Settings {
+    let mut watcher = spawn(SessionSettings {
         client_id: "watcher".to_owned(),
         will: Will { topic: "w".to_owned(), payload: Bytes::new(), retain: false },
         ..settings(broker.port, Protocol::V5)
@@ -178,7 +179,7 @@ async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published()
     let mut acks = 0;
     patiently("the session ends", async {
         while let Some(event) = session.next().await {
-            if let Event::Acked { acks: some, .. } = event {
+            if let SessionEvent::Acked { acks: some, .. } = event {
                 acks += some.len();
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use gsdk2mqtt::simulator::{Device, Mode};
+use gsdk2mqtt::simulator::{DialMode, SiteDevice};
 use rumqttc_v5::mqttbytes::v5::{Publish, PublishProperties};
 use serde_json::{Value, json};
 
@@ -193,11 +193,13 @@ impl Requests<'_> {
         let gateway = rng.usize(..self.sites.len());
         let owner = Owner::Gateway(gateway);
         let (devices, ids) = some_devices(&self.sites[gateway], rng);
-        let target =
-            |device: &Device| json!({ "device_id": device.id, "ip": device.ip, "ssl": device.ssl });
+        let target = |device: &SiteDevice| {
+            let SiteDevice { id, ip, ssl, .. } = device;
+            json!({ "device_id": id, "ip": ip, "ssl": ssl })
+        };
         let mut request = match rng.u32(..10) {
             0 => {
-                let Device { ip, ssl, .. } = &devices[0];
+                let SiteDevice { ip, ssl, .. } = &devices[0];
                 self.make(rng, owner, "connect", &json!({ "ip": ip, "ssl": ssl }))
             }
             1 | 2 => self.make(rng, owner, "disconnect", &json!({ "device_ids": ids })),
@@ -206,9 +208,9 @@ impl Requests<'_> {
                 self.make(rng, owner, "async/add", &json!({ "devices": devices }))
             }
             5 => {
-                let declared = |device: &Device| {
+                let declared = |device: &SiteDevice| {
                     self.sites[gateway].is_declared(device.id)
-                        && device.mode == Mode::ServerToDevice
+                        && device.mode == DialMode::ServerToDevice
                 };
                 let is_declared = devices.iter().any(declared);
                 let request = self.make(rng, owner, "async/remove", &json!({ "device_ids": ids }));
@@ -324,7 +326,7 @@ fn limit(request: &mut Request, timeout_s: u64) {
     request.timeout = Some(Duration::from_secs(timeout_s));
 }
 
-fn some_devices(site: &Site, rng: &mut Rng) -> (Vec<Device>, Vec<u32>) {
+fn some_devices(site: &Site, rng: &mut Rng) -> (Vec<SiteDevice>, Vec<u32>) {
     let count = rng.usize(1..=site.devices.len().min(3));
     let mut devices = site.devices.clone();
     rng.shuffle(&mut devices);

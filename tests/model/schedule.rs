@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gsdk2mqtt::net::model::Side;
-use gsdk2mqtt::simulator::{Device, Devices, Fault, GrpcCode, Mode, Pattern, StatusCode, Storm};
+use gsdk2mqtt::simulator::{
+    DeviceSelector, DialMode, Fault, GrpcCode, Pattern, SiteDevice, StatusCode, Storm,
+};
 use tonic::Code;
 
 use crate::mqtt::Protocol;
@@ -51,7 +53,7 @@ pub(crate) type Step = (Duration, Act);
 /// A gateway of the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Vec<SiteDevice>,
     pub(crate) is_strict: bool,
     pub(crate) tells_tries: bool,
     pub(crate) queue_size: u32,
@@ -121,12 +123,12 @@ impl Site {
 
     /// How the configuration declares its devices: by turns.
     pub(crate) fn declared(&self) -> String {
-        let line = |(at, device): (usize, &Device)| match (at % 3, device.mode) {
-            (0, Mode::ServerToDevice) => Some(format!(
+        let line = |(at, device): (usize, &SiteDevice)| match (at % 3, device.mode) {
+            (0, DialMode::ServerToDevice) => Some(format!(
                 "{} = {{ name = \"D{at}\", connect = \"async\", ip = \"{}\", ssl = {} }}\n",
                 device.id, device.ip, device.ssl
             )),
-            (0, Mode::DeviceToServer) => {
+            (0, DialMode::DeviceToServer) => {
                 Some(format!("{} = {{ name = \"D{at}\", connect = \"accept\" }}\n", device.id))
             }
             (1, _) => Some(format!("{} = {{ name = \"D{at}\" }}\n", device.id)),
@@ -171,7 +173,7 @@ impl Draft<'_> {
         let all = &self.sites[gateway].devices;
         let count = self.rng.usize(1..=all.len());
         let ids: Vec<u32> = (0..count).map(|_| all[self.rng.usize(..all.len())].id).collect();
-        let devices = Devices::Ids(ids);
+        let devices = DeviceSelector::Ids(ids);
         let codes = [0, 1, 2, 4, 0x100, 0x101, 0x200, 0x201, 0x203];
         let status = StatusCode(self.rng.choice(codes).unwrap());
         let act = |fault| Act::Gateway(gateway, fault);

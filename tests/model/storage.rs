@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gsdk2mqtt::payload::Subject;
-use gsdk2mqtt::store::history::{Change, FILE_NAME};
+use gsdk2mqtt::store::history::{FILE_NAME, LogChange};
 use gsdk2mqtt::store::{Position, Tail};
 use rusqlite::{Connection, OpenFlags};
 
@@ -126,7 +126,7 @@ impl Storage {
                 return events;
             }
             for change in changes {
-                let Change::Recorded(event) = change else { continue };
+                let LogChange::Recorded(event) = change else { continue };
                 let (gateway, device_id) = match &event.subject {
                     Subject::Bridge => (None, None),
                     Subject::Gateway(gateway) => (Some(gateway.to_string()), None),

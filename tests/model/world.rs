@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use gsdk2mqtt::bridge;
 use gsdk2mqtt::config::{self, Config};
 use gsdk2mqtt::net::model::{Network, Side};
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator, Strictness, Timing};
+use gsdk2mqtt::simulator::{Fault, GatewayTiming, Simulator, SimulatorSettings, Strictness};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -273,7 +273,7 @@ impl World {
                 Fault::Heal,
                 Fault::Latency { ms: 0 },
                 Fault::LateAnswers { ms: 0 },
-                Fault::PowerOn { devices: gsdk2mqtt::simulator::Devices::All },
+                Fault::PowerOn { devices: gsdk2mqtt::simulator::DeviceSelector::All },
             ] {
                 self.act(&Act::Gateway(at, fault)).await;
             }
@@ -354,8 +354,8 @@ impl World {
     }
 }
 
-fn settings(at: usize, site: &Site, seed: u64) -> Settings {
-    Settings {
+fn settings(at: usize, site: &Site, seed: u64) -> SimulatorSettings {
+    SimulatorSettings {
         listen: address_of(Place::Gateway(at)),
         devices: site.devices.clone(),
         managed: true,
@@ -365,12 +365,12 @@ fn settings(at: usize, site: &Site, seed: u64) -> Settings {
             ..Strictness::LENIENT
         },
         reports_tries: site.tells_tries,
-        timing: Timing {
+        timing: GatewayTiming {
             reconnect_interval_ms: site.reconnect_ms,
             keep_alive_ms: site.keep_alive_ms,
-            ..Timing::default()
+            ..GatewayTiming::default()
         },
         seed,
-        ..Settings::default()
+        ..SimulatorSettings::default()
     }
 }

@@ -1,7 +1,12 @@
-//! The shape of types: methods are in the file of their type, and mutable types are small.
+//! The shape of types: each has a name of its own, methods are in the file of their type, and
+//! mutable types are small.
+
+use std::collections::HashMap;
 
 use super::{Finding, assert_tidy, before_tests, code_of, finding, is_test, over};
 
+/// Names of types that any module may have.
+const COMMON_NAMES: [&str; 1] = ["Error"];
 /// Fields of a type that changes itself. A type without such methods is plain data.
 const FIELDS_MAX: usize = 12;
 
@@ -111,6 +116,51 @@ fn check_types(file: &str, text: &str, findings: &mut Vec<Finding>) {
             findings.push(finding(file, *line, rule));
         }
     }
+}
+
+/// `seen`: the files of the types that were checked before.
+fn check_names(
+    file: &str,
+    text: &str,
+    seen: &mut HashMap<String, String>,
+    findings: &mut Vec<Finding>,
+) {
+    if is_test(file) || !file.starts_with("src/") {
+        return;
+    }
+    let code = code_of(before_tests(file, text));
+    let lines: Vec<&str> = code.lines().collect();
+    for Type { name, line, .. } in types(&lines) {
+        if COMMON_NAMES.contains(&name) {
+            continue;
+        }
+        if let Some(other) = seen.insert(name.to_owned(), file.to_owned()) {
+            let rule = format!("{other} has a type {name}, too; one word means one thing");
+            findings.push(finding(file, line, rule));
+        }
+    }
+}
+
+#[test]
+fn each_type_has_a_name_of_its_own() {
+    let mut seen = HashMap::new();
+    assert_tidy(&over(&["rs"], |file, text, findings| {
+        check_names(file, text, &mut seen, findings);
+    }));
+    assert!(!seen.is_empty());
+}
+
+#[test]
+fn two_types_of_one_name_are_found() {
+    let (mut seen, mut findings) = (HashMap::new(), Vec::new());
+    let mut check = |file: &str, text: &str| {
+        check_names(file, text, &mut seen, &mut findings);
+        std::mem::take(&mut findings).len()
+    };
+    assert_eq!(check("src/a.rs", "pub struct A;\nenum B {\n}\nstruct Error;\n"), 0);
+    assert_eq!(check("src/b.rs", "pub(crate) enum A {\n}\nstruct Error;\n"), 1);
+    assert_eq!(check("src/c.rs", "#[cfg(test)]\nmod tests {\n}\nstruct B;\n"), 0);
+    assert_eq!(check("tests/a.rs", "struct A;\n"), 0);
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn the_report_of_a_simulated_year_equals_the_simulation() {
     }
     bridge.write(year.1);
 
-    let query = |bucket, of_gateways| Query {
+    let query = |bucket, of_gateways| AvailabilityRequest {
         of_gateways,
         gateways: BTreeSet::new(),
         device_ids: BTreeSet::new(),
@@ -284,7 +284,7 @@ fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
     bridge.start(start.millis());
     bridge.step(&truth, start.millis(), Step::Online(3));
     bridge.write(start.millis() + HOUR_MS);
-    let mut query = Query {
+    let mut query = AvailabilityRequest {
         of_gateways: false,
         gateways: BTreeSet::new(),
         device_ids: BTreeSet::new(),
@@ -307,8 +307,9 @@ fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
         query.after = Some(next.parse().unwrap());
     }
     assert_eq!(rows.len(), 2 * DEVICES);
-    let is_in_order =
-        |pair: &[Row]| (pair[0].device_id, pair[0].start) < (pair[1].device_id, pair[1].start);
+    let is_in_order = |pair: &[AvailabilityRow]| {
+        (pair[0].device_id, pair[0].start) < (pair[1].device_id, pair[1].start)
+    };
     assert!(rows.windows(2).all(is_in_order));
     for wrong in ["", "lobby", "lobby/0@1", "lobby/1@", "Lobby@1", "lobby/1"] {
         assert!(wrong.parse::<After>().is_err(), "{wrong}");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::commands::{Failure, FailureCode, Refused, TokenBucket, transaction_of};
-use crate::config::{self, Config, Protocol};
+use crate::commands::{Failure, FailureCode, RefusedRequest, TokenBucket, transaction_of};
+use crate::config::{self, Config, MqttVersion};
 use crate::ids::{CommandName, CommandScope};
 use crate::mqtt;
 
@@ -14,12 +14,12 @@ const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What limits the requests to a gateway, or to the bridge itself.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct RequestLimits {
     requests: TokenBucket,
     refusal_events: TokenBucket,
 }
 
-impl Limits {
+impl RequestLimits {
     /// Whether an event of a refused change may be published now.
     pub(crate) fn take_refusal_event(&mut self) -> bool {
         self.refusal_events.take(Instant::now())
@@ -34,7 +34,8 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn new(config: &Config) -> Self {
-        let (settings, is_v311) = (config.commands.clone(), config.mqtt.protocol == Protocol::V311);
+        let (settings, is_v311) =
+            (config.commands.clone(), config.mqtt.protocol == MqttVersion::V311);
         let changing: Vec<&str> = settings.allow.changing().collect();
         if !changing.is_empty() {
             tracing::warn!(
@@ -53,9 +54,9 @@ impl Admission {
     }
 
     /// The limits of a gateway, or of the bridge itself.
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> RequestLimits {
         let (now, rate) = (Instant::now(), self.settings.rate);
-        Limits {
+        RequestLimits {
             requests: TokenBucket::new(rate.count.get(), rate.per, now),
             refusal_events: TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now),
         }
@@ -70,16 +71,16 @@ impl Admission {
     }
 
     /// Whether a message clears a retained request. With MQTT 3.1.1 that is not known.
-    pub(crate) fn clears_retained(&self, request: &mqtt::Request) -> bool {
+    pub(crate) fn clears_retained(&self, request: &mqtt::ReceivedRequest) -> bool {
         request.payload.is_empty() && (request.retain || self.is_v311)
     }
 
     /// Admits a request of any command. The rate comes first, so that it limits refusals too.
     pub(crate) fn admit(
         &self,
-        request: &mqtt::Request,
-        limits: &mut Limits,
-    ) -> Result<(), Refused> {
+        request: &mqtt::ReceivedRequest,
+        limits: &mut RequestLimits,
+    ) -> Result<(), RefusedRequest> {
         let size_max = self.settings.max_payload_bytes;
         let is_too_large = request.payload.len() > size_max;
         let failure = if !limits.requests.take(request.requester.received) {
@@ -111,7 +112,7 @@ impl Admission {
         };
         // One that is too large is not parsed.
         let transaction = (!is_too_large).then(|| transaction_of(&request.payload)).flatten();
-        Err(Refused { transaction, failure })
+        Err(RefusedRequest { transaction, failure })
     }
 
     /// Whether `commands.allow` names a command.

@@ -21,7 +21,7 @@ pub(crate) struct Audit {
     gateway: Option<String>,
     command: String,
     #[serde(flatten)]
-    target: Target,
+    target: AuditTarget,
     requested_by: Option<String>,
     transaction: Option<Transaction>,
     result: ResultKind,
@@ -32,14 +32,14 @@ pub(crate) struct Audit {
 
 /// What a change was about.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Target {
+pub(crate) struct AuditTarget {
     device_ids: BTreeSet<DeviceId>,
     /// The address that `connect` names.
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<Ipv4Addr>,
 }
 
-impl Target {
+impl AuditTarget {
     pub(crate) const fn devices(device_ids: BTreeSet<DeviceId>) -> Self {
         Self { device_ids, ip: None }
     }
@@ -60,7 +60,7 @@ impl Audit {
     pub(crate) fn ended<C>(
         request: &Request<C>,
         response: &Response,
-        target: Target,
+        target: AuditTarget,
     ) -> Option<Self> {
         if !request.name.changes() {
             return None;
@@ -98,13 +98,13 @@ impl Audit {
         let read = || {
             if gateway.is_some() {
                 let request = Command::read_request(name, payload).ok()?;
-                Some((None, Target::new(&request.command, None), request.requested_by))
+                Some((None, AuditTarget::new(&request.command, None), request.requested_by))
             } else {
                 let request = BridgeCommand::read_request(name, payload).ok()?;
                 let BridgeCommand::Forget { gateway, device_ids } = request.command else {
                     return None;
                 };
-                let target = Target::devices(device_ids.unwrap_or_default());
+                let target = AuditTarget::devices(device_ids.unwrap_or_default());
                 Some((Some(gateway.to_string()), target, request.requested_by))
             }
         };
@@ -117,7 +117,7 @@ impl Audit {
     fn new(
         gateway: Option<String>,
         response: &Response,
-        target: Target,
+        target: AuditTarget,
         requested_by: Option<String>,
     ) -> Self {
         Self {

@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 use super::response::{Reply, respond};
 use super::task::{TaskContext, TaskMessage, stopping};
 use crate::commands::{
-    Failure, FailureCode, HistoryQuery, Outcome, Refused, Request, Response, history,
+    Failure, FailureCode, HistoryQuery, Outcome, RefusedRequest, Request, Response, history,
 };
 use crate::ids::{GatewayName, Moment};
 use crate::mqtt::{self, Requester};
@@ -36,7 +36,7 @@ pub(crate) struct HistoryQueries {
 }
 
 /// A request for events that has a slot.
-pub(crate) struct Query {
+pub(crate) struct StartedQuery {
     reader: Reader,
     /// `None`: the events of all gateways.
     gateway: Option<GatewayName>,
@@ -56,24 +56,24 @@ impl HistoryQueries {
     /// `packet_size_max` large.
     pub(crate) fn read(
         &self,
-        request: &mqtt::Request,
+        request: &mqtt::ReceivedRequest,
         gateway: Option<GatewayName>,
         now: Moment,
         packet_size_max: usize,
-    ) -> Result<Query, Refused> {
+    ) -> Result<StartedQuery, RefusedRequest> {
         let (reader, requester) = (self.reader.clone(), request.requester.clone());
         let request = HistoryQuery::read_request(&request.payload, &self.zone, now)?;
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| {
             let transaction = request.transaction.clone();
-            Refused { transaction, failure: too_many() }
+            RefusedRequest { transaction, failure: too_many() }
         })?;
         let packet_size_max = packet_size_max.min(PACKET_SIZE_MAX);
-        Ok(Query { reader, gateway, request, requester, packet_size_max, _slot: slot })
+        Ok(StartedQuery { reader, gateway, request, requester, packet_size_max, _slot: slot })
     }
 }
 
-impl Query {
+impl StartedQuery {
     /// Reads the events and reports the reply.
     pub(crate) async fn run(self, context: TaskContext) {
         let empty = self.requester.answer(to_bytes(&self.response(Outcome::done(Value::Null))));

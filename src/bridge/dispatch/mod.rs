@@ -12,19 +12,19 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use crate::commands::{
-    BridgeCommand, Command, Declared, DeclaredAs, Failure, Refused, Replay, ReplayCache, ReplayKey,
-    Response, Slot, transaction_of,
+    BridgeCommand, Command, Declared, DeclaredAs, Failure, RefusedRequest, Replay, ReplayCache,
+    ReplayKey, Response, Slot, transaction_of,
 };
-use crate::config::{Config, Connect, Gateway};
+use crate::config::{Config, ConnectConfig, GatewayConfig};
 use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, GatewayName, Moment};
 use crate::mqtt::{self, Requester};
 use crate::payload::{LinkFacts, to_bytes};
-use admission::{Admission, Limits, command_name};
-use audit::Target;
+use admission::{Admission, RequestLimits, command_name};
+use audit::AuditTarget;
 use history::HistoryQueries;
 use response::{refusal, respond};
-use task::{Started, TaskContext, stopping};
+use task::{StartedCommand, TaskContext, stopping};
 
 pub(crate) use audit::Audit;
 pub(crate) use response::{BridgeRequest, Reply};
@@ -35,7 +35,7 @@ const MESSAGES_MAX: usize = 1_024;
 
 /// What the dispatcher reads of the loop's other parts.
 #[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
+pub(crate) struct DispatchView<'a> {
     pub(crate) link_facts: &'a [LinkFacts],
     pub(crate) now: Moment,
     /// The size of the largest answer that the broker accepts.
@@ -57,7 +57,7 @@ pub(crate) enum Requested {
 pub(crate) struct CommandDispatcher {
     bridge: String,
     admission: Admission,
-    bridge_limits: Limits,
+    bridge_limits: RequestLimits,
     gateways: Vec<GatewayCommands>,
     replay_cache: ReplayCache<Requester>,
     history: HistoryQueries,
@@ -77,7 +77,7 @@ struct GatewayCommands {
     name: GatewayName,
     declared: Declared,
     access: GatewayAccess,
-    limits: Limits,
+    limits: RequestLimits,
     /// Requests to a forgotten gateway are not answered.
     is_forgotten: bool,
 }
@@ -105,7 +105,7 @@ impl CommandDispatcher {
     pub(crate) fn add_gateway(
         &mut self,
         name: GatewayName,
-        gateway: Option<&Gateway>,
+        gateway: Option<&GatewayConfig>,
         access: GatewayAccess,
     ) {
         let declared = gateway.map(declared).unwrap_or_default();
@@ -166,7 +166,11 @@ impl CommandDispatcher {
     }
 
     /// Starts the command of a request, or replies why not.
-    pub(crate) fn request(&mut self, request: &mqtt::Request, view: View<'_>) -> Requested {
+    pub(crate) fn request(
+        &mut self,
+        request: &mqtt::ReceivedRequest,
+        view: DispatchView<'_>,
+    ) -> Requested {
         let owner = &request.requester.owner;
         let is_owner =
             |gateway: &GatewayCommands| gateway.name.as_str() == owner && !gateway.is_forgotten;
@@ -181,7 +185,7 @@ impl CommandDispatcher {
             return Requested::Nothing;
         }
         self.accept(gateway, request, view).unwrap_or_else(|refused| {
-            let mqtt::Request { command, payload, requester, .. } = request;
+            let mqtt::ReceivedRequest { command, payload, requester, .. } = request;
             self.refuse(command, refused, requester.clone(), payload);
             Requested::Nothing
         })
@@ -190,13 +194,14 @@ impl CommandDispatcher {
     fn accept(
         &mut self,
         gateway: Option<GatewayIndex>,
-        request: &mqtt::Request,
-        view: View<'_>,
-    ) -> Result<Requested, Refused> {
+        request: &mqtt::ReceivedRequest,
+        view: DispatchView<'_>,
+    ) -> Result<Requested, RefusedRequest> {
         let mut commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
         let limits = commands.as_mut().map_or(&mut self.bridge_limits, |it| &mut it.limits);
         self.admission.admit(request, limits)?;
-        let refused = |failure| Refused { transaction: transaction_of(&request.payload), failure };
+        let refused =
+            |failure| RefusedRequest { transaction: transaction_of(&request.payload), failure };
         let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
         if name == CommandName::History {
@@ -213,16 +218,16 @@ impl CommandDispatcher {
         };
         let request = Command::read_request(name, &payload)?;
         if let Err(failure) = commands.declared.check(&commands.name, &request.command) {
-            return Err(Refused { transaction: request.transaction, failure });
+            return Err(RefusedRequest { transaction: request.transaction, failure });
         }
-        let is_change = self.start(Started { gateway, request, payload, requester }, view);
+        let is_change = self.start(StartedCommand { gateway, request, payload, requester }, view);
         Ok(if is_change { Requested::Change(gateway) } else { Requested::Nothing })
     }
 
     /// Starts a command, unless the request is a repeat: that needs neither a link nor a slot.
     /// Returns whether a change has started.
-    fn start(&mut self, started: Started, view: View<'_>) -> bool {
-        let Started { gateway, request, payload, requester } = started;
+    fn start(&mut self, started: StartedCommand, view: DispatchView<'_>) -> bool {
+        let StartedCommand { gateway, request, payload, requester } = started;
         let Some(GatewayCommands { name, access, .. }) = self.gateways.get(gateway.0) else {
             return false;
         };
@@ -240,7 +245,7 @@ impl CommandDispatcher {
                 match self.acquire(&access, facts, request.name, now, key) {
                     Ok(slot) => {
                         let is_change = request.name.changes();
-                        let started = Started { gateway, request, payload, requester };
+                        let started = StartedCommand { gateway, request, payload, requester };
                         tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
                         self.running += 1;
                         return is_change;
@@ -249,7 +254,7 @@ impl CommandDispatcher {
                 }
             }
         };
-        let refused = Refused { transaction: request.transaction, failure };
+        let refused = RefusedRequest { transaction: request.transaction, failure };
         self.refuse(request.name.as_str(), refused, requester, &payload);
         false
     }
@@ -279,19 +284,19 @@ impl CommandDispatcher {
 
     /// A command has ended: replies to its request and to the repeats that wait for it. Returns
     /// whether a repeat has started in its place, and is a change.
-    pub(crate) fn finished(&mut self, finished: Finished, view: View<'_>) -> bool {
+    pub(crate) fn finished(&mut self, finished: Finished, view: DispatchView<'_>) -> bool {
         self.running = self.running.saturating_sub(1);
         if finished.is_interrupted() && finished.is_change() {
             let gateway = &finished.started.requester.owner;
             tracing::warn!(gateway, "change interrupted by a stop; check its devices");
         }
         let Finished { started, outcome, was_run } = finished;
-        let Started { gateway, request, payload, requester } = started;
+        let StartedCommand { gateway, request, payload, requester } = started;
         let Some(GatewayCommands { name, .. }) = self.gateways.get(gateway.0) else {
             return false;
         };
         let response = respond(&request, &requester, Some(name.to_string()), outcome);
-        let target = Target::new(&request.command, Some(&response));
+        let target = AuditTarget::new(&request.command, Some(&response));
         let audit = Audit::ended(&request, &response, target);
         let waiters = ReplayKey::new(name, &request, &payload).map(|key| {
             let stored = was_run.then(|| (&response, to_bytes(&response).len()));
@@ -313,13 +318,20 @@ impl CommandDispatcher {
         for requester in waiters {
             // What kept the first from running, such as its expiry, was its own.
             let (request, payload) = (request.clone(), payload.clone());
-            change_started |= self.start(Started { gateway, request, payload, requester }, view);
+            change_started |=
+                self.start(StartedCommand { gateway, request, payload, requester }, view);
         }
         change_started
     }
 
     /// Replies to a request that is not run.
-    fn refuse(&mut self, command: &str, refused: Refused, requester: Requester, payload: &[u8]) {
+    fn refuse(
+        &mut self,
+        command: &str,
+        refused: RefusedRequest,
+        requester: Requester,
+        payload: &[u8],
+    ) {
         let response = refusal(command, refused, &requester);
         let is_owner = |gateway: &&mut GatewayCommands| gateway.name.as_str() == requester.owner;
         let (gateway, limits) = match self.gateways.iter_mut().find(is_owner) {
@@ -334,11 +346,11 @@ impl CommandDispatcher {
 }
 
 /// What the configuration declares of a gateway's devices.
-fn declared(gateway: &Gateway) -> Declared {
+fn declared(gateway: &GatewayConfig) -> Declared {
     let declared = gateway.devices.iter().filter_map(|(&id, device)| match device.connect {
-        Connect::Observe => None,
-        Connect::Async { .. } => Some((id, DeclaredAs::Async)),
-        Connect::Accept => Some((id, DeclaredAs::Accept)),
+        ConnectConfig::Observe => None,
+        ConnectConfig::Async { .. } => Some((id, DeclaredAs::Async)),
+        ConnectConfig::Accept => Some((id, DeclaredAs::Accept)),
     });
     Declared(declared.collect())
 }
@@ -376,7 +388,10 @@ mod tests {
         fn new() -> Self {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), CONFIG).unwrap();
-            let args = config::Args { config: Some(file.path().into()), ..config::Args::default() };
+            let args = config::ConfigArgs {
+                config: Some(file.path().into()),
+                ..config::ConfigArgs::default()
+            };
             let config = config::load(&args, []).unwrap().config;
             let dispatcher = CommandDispatcher::new(&config);
             Self { dispatcher, now: Instant::now() }
@@ -399,9 +414,9 @@ mod tests {
                 received: self.now,
             };
             let topics = Topics::new("gsdk", "bridge");
-            let request = mqtt::Request::of(&topics, "gsdk-reply/", &message).unwrap();
+            let request = mqtt::ReceivedRequest::of(&topics, "gsdk-reply/", &message).unwrap();
             let now = Moment::from_millis(0);
-            let view = View { link_facts: &[], now, answer_size_max: 1_000_000 };
+            let view = DispatchView { link_facts: &[], now, answer_size_max: 1_000_000 };
             let requested = self.dispatcher.request(&request, view);
             (requested, self.results())
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::audit::{Audit, Target};
+use super::audit::{Audit, AuditTarget};
 use crate::commands::{
-    AnswerLimit, BridgeCommand, FailureCode, Outcome, Refused, Request, Response,
+    AnswerLimit, BridgeCommand, FailureCode, Outcome, RefusedRequest, Request, Response,
 };
 use crate::ids::{CommandName, DeviceId};
 use crate::mqtt::{Answer, Requester};
@@ -62,7 +62,7 @@ impl BridgeRequest {
             BridgeCommand::Forget { gateway, .. } => Some(gateway.to_string()),
         };
         let response = respond(&request, &requester, gateway, outcome);
-        let audit = Audit::ended(&request, &response, Target::devices(device_ids));
+        let audit = Audit::ended(&request, &response, AuditTarget::devices(device_ids));
         Reply { response, requester, audit }
     }
 }
@@ -79,8 +79,8 @@ pub(crate) fn respond<C>(
 }
 
 /// The response to a request that is not run, which is logged.
-pub(crate) fn refusal(command: &str, refused: Refused, requester: &Requester) -> Response {
-    let Refused { transaction, failure } = refused;
+pub(crate) fn refusal(command: &str, refused: RefusedRequest, requester: &Requester) -> Response {
+    let RefusedRequest { transaction, failure } = refused;
     let (gateway, code, reason) = (requester.owner.as_str(), failure.code, &failure.message);
     if failure.code == FailureCode::RateLimited {
         tracing::debug!(gateway, command, %code, "request refused");

@@ -40,14 +40,14 @@ pub(crate) enum TaskMessage {
 
 /// A command that has a slot.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct StartedCommand {
     pub(crate) gateway: GatewayIndex,
     pub(crate) request: Request,
     pub(crate) payload: Bytes,
     pub(crate) requester: Requester,
 }
 
-impl Started {
+impl StartedCommand {
     /// When the time that its request gives it has passed.
     fn deadline(&self) -> Option<Instant> {
         self.request.timeout.map(|timeout| self.requester.received + timeout)
@@ -65,7 +65,7 @@ impl Started {
 /// A command that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) started: Started,
+    pub(crate) started: StartedCommand,
     pub(crate) outcome: Outcome,
     /// Whether the gateway was called at all.
     pub(crate) was_run: bool,
@@ -122,7 +122,12 @@ pub(crate) fn stopping() -> Failure {
 }
 
 /// Waits for the permit of a command, runs it, and reports its outcome.
-pub(crate) async fn run(started: Started, slot: Slot, access: GatewayAccess, context: TaskContext) {
+pub(crate) async fn run(
+    started: StartedCommand,
+    slot: Slot,
+    access: GatewayAccess,
+    context: TaskContext,
+) {
     let permit = tokio::select! {
         permit = slot.permit() => Some(permit),
         () = context.stopped() => None,
@@ -138,7 +143,11 @@ pub(crate) async fn run(started: Started, slot: Slot, access: GatewayAccess, con
 }
 
 /// The access to the gateway, unless the command may not run any more.
-fn ready(started: &Started, is_permitted: bool, access: &GatewayAccess) -> Result<Calls, Failure> {
+fn ready(
+    started: &StartedCommand,
+    is_permitted: bool,
+    access: &GatewayAccess,
+) -> Result<Calls, Failure> {
     let (now, deadline) = (Instant::now(), started.deadline());
     if started.requester.expires_at.is_some_and(|at| at <= now) {
         let message = "the request expired while it waited; nothing was done, send it again";
@@ -161,8 +170,8 @@ fn ready(started: &Started, is_permitted: bool, access: &GatewayAccess) -> Resul
 
 /// Runs a command; the intent of a change with steps is persisted before it starts and after each
 /// step.
-async fn run_command(started: &Started, calls: Calls, context: &TaskContext) -> Outcome {
-    let Started { gateway, request, .. } = started;
+async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskContext) -> Outcome {
+    let StartedCommand { gateway, request, .. } = started;
     let (gateway, command) = (*gateway, request.command.clone());
     let changes = command.changes();
     if !command.has_steps() {

@@ -23,9 +23,9 @@ pub(crate) enum CtlCommand {
     /// Print every status of a device as it arrives, until Ctrl-C
     Watch,
     /// Connect a device until its connection ends
-    Connect(Connect),
+    Connect(ConnectArgs),
     /// Disconnect devices; the gateway reconnects registered ones
-    Disconnect(Devices),
+    Disconnect(DeviceArgs),
     /// Disconnect every device of the gateway
     DisconnectAll,
     /// Registrations: devices that the gateway dials and reconnects
@@ -33,29 +33,29 @@ pub(crate) enum CtlCommand {
     Async(Async),
     /// The accept filter: which devices may dial the gateway
     #[command(subcommand)]
-    AcceptFilter(AcceptFilter),
+    AcceptFilter(AcceptFilterCommand),
     /// Whether the gateway dials a device or the device dials the gateway
     #[command(subcommand)]
-    Mode(Mode),
+    Mode(ModeCommand),
     /// Encryption between gateway and device
     #[command(subcommand)]
     Ssl(Ssl),
     /// Slave devices, which are connected through other devices
     #[command(subcommand)]
-    Slaves(Slaves),
+    Slaves(SlavesCommand),
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectArgs {
     /// Its IPv4 address
     ip: String,
     #[command(flatten)]
     #[serde(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(crate) struct Target {
+pub(crate) struct TargetArgs {
     /// Its port [default: 51211]
     #[arg(long)]
     port: Option<u64>,
@@ -65,17 +65,17 @@ pub(crate) struct Target {
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(crate) struct Devices {
+pub(crate) struct DeviceArgs {
     /// The devices' IDs
     #[arg(value_name = "DEVICE", required = true, value_parser = device)]
     device_ids: Vec<u64>,
 }
 
 #[derive(Debug, Args, Serialize)]
-pub(crate) struct Change {
+pub(crate) struct ChangeArgs {
     #[command(flatten)]
     #[serde(flatten)]
-    devices: Devices,
+    devices: DeviceArgs,
     /// Only the call itself, without the related changes (filter, registration, connection)
     #[arg(long = "no-apply", action = ArgAction::SetFalse)]
     apply: bool,
@@ -89,14 +89,14 @@ pub(crate) enum Async {
         #[arg(value_name = "DEVICE=IP", required = true, value_parser = address)]
         devices: Vec<(u64, String)>,
         #[command(flatten)]
-        target: Target,
+        target: TargetArgs,
     },
     /// Remove registrations, and disconnect the devices
-    Remove(Devices),
+    Remove(DeviceArgs),
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum AcceptFilter {
+pub(crate) enum AcceptFilterCommand {
     /// Show the filter
     Get,
     /// Replace the whole filter
@@ -112,9 +112,9 @@ pub(crate) enum AcceptFilter {
         none: bool,
     },
     /// Add devices to the filter
-    Add(Devices),
+    Add(DeviceArgs),
     /// Remove devices from the filter
-    Remove(Devices),
+    Remove(DeviceArgs),
     /// Accept every device, or (`off`) only those in the filter
     AllowAll {
         /// on or off
@@ -124,7 +124,7 @@ pub(crate) enum AcceptFilter {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Mode {
+pub(crate) enum ModeCommand {
     /// Set the mode, with all related changes
     Set(ModeSet),
 }
@@ -136,19 +136,19 @@ pub(crate) struct ModeSet {
     mode: String,
     #[command(flatten)]
     #[serde(flatten)]
-    change: Change,
+    change: ChangeArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ssl {
     /// Enable SSL, and reconnect
-    Enable(Change),
+    Enable(ChangeArgs),
     /// Disable SSL, and reconnect
-    Disable(Change),
+    Disable(ChangeArgs),
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Slaves {
+pub(crate) enum SlavesCommand {
     /// List slave devices
     Get,
     /// Set all slave devices of one device; without any, remove them
@@ -194,7 +194,7 @@ impl CtlCommand {
             Self::Connect(connect) => (CommandName::Connect, json!(connect)),
             Self::Disconnect(devices) => (CommandName::Disconnect, json!(devices)),
             Self::DisconnectAll => (CommandName::DisconnectAll, json!({})),
-            Self::Async(Async::Add { devices, target: Target { port, ssl } }) => {
+            Self::Async(Async::Add { devices, target: TargetArgs { port, ssl } }) => {
                 let devices: Vec<Value> = devices
                     .into_iter()
                     .map(|(id, ip)| json!({ "device_id": id, "ip": ip, "port": port, "ssl": ssl }))
@@ -203,18 +203,18 @@ impl CtlCommand {
             }
             Self::Async(Async::Remove(devices)) => (CommandName::AsyncRemove, json!(devices)),
             Self::AcceptFilter(command) => command.request(),
-            Self::Mode(Mode::Set(mode)) => (CommandName::ModeSet, json!(mode)),
+            Self::Mode(ModeCommand::Set(mode)) => (CommandName::ModeSet, json!(mode)),
             Self::Ssl(Ssl::Enable(change)) => (CommandName::SslEnable, json!(change)),
             Self::Ssl(Ssl::Disable(change)) => (CommandName::SslDisable, json!(change)),
-            Self::Slaves(Slaves::Get) => (CommandName::SlavesGet, json!({})),
-            Self::Slaves(Slaves::Set(slaves)) => {
+            Self::Slaves(SlavesCommand::Get) => (CommandName::SlavesGet, json!({})),
+            Self::Slaves(SlavesCommand::Set(slaves)) => {
                 (CommandName::SlavesSet, json!({ "slaves": [slaves] }))
             }
         })
     }
 }
 
-impl AcceptFilter {
+impl AcceptFilterCommand {
     fn request(self) -> (CommandName, Value) {
         match self {
             Self::Get => (CommandName::FilterGet, json!({})),

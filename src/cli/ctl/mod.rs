@@ -29,7 +29,7 @@ use crate::commands::{
 };
 use crate::config::{self, Config};
 use crate::gsdk::{
-    ErrorCode, GatewayOptions, GatewayTarget, PORT_DEFAULT, QUEUE_SIZE_DEFAULT, Timing,
+    ErrorCode, GatewayOptions, GatewayTarget, LinkTiming, PORT_DEFAULT, QUEUE_SIZE_DEFAULT,
 };
 use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::net::{DialCode, Peer, TlsFiles};
@@ -42,7 +42,7 @@ const UNNAMED: &str = "gateway";
 #[derive(Debug, clap::Args)]
 pub(crate) struct CtlArgs {
     #[command(flatten)]
-    config: config::Args,
+    config: config::ConfigArgs,
     /// A gateway of the configuration; not needed if there is only one
     #[arg(long, global = true, value_name = "NAME")]
     gateway: Option<GatewayName>,
@@ -69,7 +69,7 @@ pub(crate) struct CtlArgs {
 }
 
 /// The gateway that the command is for.
-struct Gateway {
+struct ChosenGateway {
     target: GatewayTarget,
     /// The names of its devices.
     entry: GatewayEntry,
@@ -132,7 +132,7 @@ fn interrupted(command: &Command) -> Outcome {
     Outcome::failed(Failure::new(Code::Cancelled, message))
 }
 
-async fn execute(gateway: &Gateway, request: &Request) -> Outcome {
+async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let dial = gateway.target.dial(Arc::new(|_: &_| {}));
     let client = match deadline {
@@ -174,7 +174,7 @@ fn is_usage_error(code: ErrorCode) -> bool {
     )
 }
 
-impl Gateway {
+impl ChosenGateway {
     /// Replaces configuration keys by options where the gateway was given by its address.
     fn name_options(&self, message: &str) -> String {
         if !self.is_unnamed {
@@ -190,7 +190,7 @@ impl Gateway {
 }
 
 /// The gateway that the options name.
-fn gateway(args: &CtlArgs) -> anyhow::Result<Gateway> {
+fn gateway(args: &CtlArgs) -> anyhow::Result<ChosenGateway> {
     match (&args.address, &args.ca_file, &args.gateway) {
         (Some(address), Some(ca_file), None) => by_address(address, ca_file, &args.server_name),
         (Some(_), Some(_), Some(_)) => {
@@ -213,7 +213,7 @@ fn by_address(
     address: &str,
     ca_file: &Path,
     server_name: &Option<String>,
-) -> anyhow::Result<Gateway> {
+) -> anyhow::Result<ChosenGateway> {
     let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
         format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
     })?;
@@ -231,12 +231,12 @@ fn by_address(
         files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
         server_name: server_name.clone(),
         queue_size: QUEUE_SIZE_DEFAULT,
-        timing: Timing::default(),
+        timing: LinkTiming::default(),
     };
-    Ok(Gateway { target: GatewayTarget::Direct(options), entry, is_unnamed: true })
+    Ok(ChosenGateway { target: GatewayTarget::Direct(options), entry, is_unnamed: true })
 }
 
-fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<Gateway> {
+fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<ChosenGateway> {
     let names: Vec<&str> = config.gateways.keys().map(GatewayName::as_str).collect();
     let names = names.join(", ");
     let name = match (wanted, config.gateways.keys().next()) {
@@ -255,7 +255,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<G
         bail!("gateways.{name}.master names no master of the configuration; add its table");
     };
     let entry = gateway_entry(config, name, gateway);
-    Ok(Gateway { target, entry, is_unnamed: false })
+    Ok(ChosenGateway { target, entry, is_unnamed: false })
 }
 
 /// Asks for confirmation of a command that affects every device. Returns why it is not run.

@@ -17,7 +17,7 @@ pub(crate) async fn show<T>(command: &Command, work: impl Future<Output = T>) ->
     if !std::io::stderr().is_terminal() {
         return work.await;
     }
-    let (mut work, mut line, mut passed_s) = (pin!(work), Line(0), 0);
+    let (mut work, mut line, mut passed_s) = (pin!(work), ProgressLine(0), 0);
     loop {
         match command {
             Command::Search { wait } => {
@@ -35,9 +35,9 @@ pub(crate) async fn show<T>(command: &Command, work: impl Future<Output = T>) ->
 }
 
 /// The line, with its length on the screen; erased on drop.
-struct Line(usize);
+struct ProgressLine(usize);
 
-impl Line {
+impl ProgressLine {
     fn show(&mut self, text: &str) {
         self.0 = text.len();
         let mut err = std::io::stderr();
@@ -46,7 +46,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.show(&format!("{:width$}\r", "", width = self.0));
     }

@@ -13,7 +13,7 @@ const GAP: u16 = 2;
 
 /// A column of a command's rows: the field of a row, the head, and what happens where there is no
 /// room.
-struct Column(&'static str, &'static str, Fit);
+struct TableColumn(&'static str, &'static str, Fit);
 
 enum Fit {
     Whole,
@@ -24,41 +24,46 @@ enum Fit {
 }
 use Fit::{Omitted, Whole, Wraps};
 
-const ID: Column = Column("device_id", "ID", Whole);
-const NAME: Column = Column("name", "NAME", Wraps);
-const ADDRESS: Column = Column("ip", "ADDRESS", Whole);
+const ID: TableColumn = TableColumn("device_id", "ID", Whole);
+const NAME: TableColumn = TableColumn("name", "NAME", Wraps);
+const ADDRESS: TableColumn = TableColumn("ip", "ADDRESS", Whole);
 
-const DEVICES: &[Column] = &[
+const DEVICES: &[TableColumn] = &[
     ID,
     NAME,
-    Column("status", "STATUS", Whole),
+    TableColumn("status", "STATUS", Whole),
     ADDRESS,
-    Column("mode", "MODE", Omitted(4)),
-    Column("ssl", "SSL", Omitted(2)),
-    Column("auto_reconnect", "REGISTERED", Omitted(3)),
-    Column("firmware", "FIRMWARE", Omitted(1)),
+    TableColumn("mode", "MODE", Omitted(4)),
+    TableColumn("ssl", "SSL", Omitted(2)),
+    TableColumn("auto_reconnect", "REGISTERED", Omitted(3)),
+    TableColumn("firmware", "FIRMWARE", Omitted(1)),
 ];
-const FOUND: &[Column] = &[
+const FOUND: &[TableColumn] = &[
     ID,
     NAME,
-    Column("type", "TYPE", Whole),
+    TableColumn("type", "TYPE", Whole),
     ADDRESS,
-    Column("mode", "MODE", Omitted(2)),
-    Column("ssl", "SSL", Whole),
-    Column("server", "SERVER", Omitted(1)),
+    TableColumn("mode", "MODE", Omitted(2)),
+    TableColumn("ssl", "SSL", Whole),
+    TableColumn("server", "SERVER", Omitted(1)),
 ];
-const PENDING: &[Column] =
-    &[ID, NAME, Column("type", "TYPE", Omitted(1)), ADDRESS, Column("last_try", "LAST TRY", Whole)];
-const SLAVES: &[Column] =
-    &[ID, NAME, Column("rs485", "RS-485", Wraps), Column("wiegand", "WIEGAND", Wraps)];
-const STEPS: &[Column] = &[
+const PENDING: &[TableColumn] = &[
     ID,
     NAME,
-    Column("step", "STEP", Whole),
-    Column("result", "RESULT", Whole),
-    Column("message", "", Wraps),
+    TableColumn("type", "TYPE", Omitted(1)),
+    ADDRESS,
+    TableColumn("last_try", "LAST TRY", Whole),
 ];
-const NAMED: &[Column] = &[ID, NAME];
+const SLAVES: &[TableColumn] =
+    &[ID, NAME, TableColumn("rs485", "RS-485", Wraps), TableColumn("wiegand", "WIEGAND", Wraps)];
+const STEPS: &[TableColumn] = &[
+    ID,
+    NAME,
+    TableColumn("step", "STEP", Whole),
+    TableColumn("result", "RESULT", Whole),
+    TableColumn("message", "", Wraps),
+];
+const NAMED: &[TableColumn] = &[ID, NAME];
 
 /// Formats an answer's data, and names the columns that were omitted. `name_of` gives the
 /// configured name of a device.
@@ -116,7 +121,7 @@ fn fields(
 
 /// Omits columns until the others fit.
 fn table(
-    columns: &[Column],
+    columns: &[TableColumn],
     rows: &[Value],
     name_of: impl Fn(u64) -> Option<String>,
     terminal: Terminal,
@@ -126,7 +131,7 @@ fn table(
         let lines = lines(&shown, rows, &name_of, terminal.width);
         // All lines are as wide as the head.
         let is_wide = |room| lines.first().is_some_and(|head| head.len() > usize::from(room));
-        let omission = |(at, Column(.., fit)): (usize, &&Column)| match fit {
+        let omission = |(at, TableColumn(.., fit)): (usize, &&TableColumn)| match fit {
             Omitted(order) => Some((*order, at)),
             Whole | Wraps => None,
         };
@@ -140,23 +145,23 @@ fn table(
 }
 
 fn lines(
-    columns: &[&Column],
+    columns: &[&TableColumn],
     rows: &[Value],
     name_of: impl Fn(u64) -> Option<String>,
     room: Option<u16>,
 ) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(columns.iter().map(|Column(_, head, _)| head));
+    table.set_header(columns.iter().map(|TableColumn(_, head, _)| head));
     for row in rows {
-        table.add_row(columns.iter().map(|Column(key, ..)| cell(row, key, &name_of)));
+        table.add_row(columns.iter().map(|TableColumn(key, ..)| cell(row, key, &name_of)));
     }
     let widths = table.column_max_content_widths();
     for (at, (column, width)) in table.column_iter_mut().zip(widths).enumerate() {
         let gap = if at + 1 == columns.len() { 0 } else { GAP };
         column.set_padding((0, gap));
         column.set_constraint(match columns.get(at) {
-            Some(Column(_, head, Wraps)) => {
+            Some(TableColumn(_, head, Wraps)) => {
                 let least = u16::try_from(head.len()).unwrap_or(u16::MAX).max(WRAPPED_WIDTH_MIN);
                 ColumnConstraint::LowerBoundary(Width::Fixed(least.min(width) + gap))
             }

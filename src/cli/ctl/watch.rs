@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::Gateway;
+use super::ChosenGateway;
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
 use crate::fleet::{DeviceType, LinkEvent, Status};
@@ -20,7 +20,7 @@ use crate::payload::rfc3339;
 const QUEUE_MAX: usize = 100_000;
 
 struct Watch {
-    gateway: Gateway,
+    gateway: ChosenGateway,
     types: BTreeMap<DeviceId, DeviceType>,
     /// Whether there has been a link.
     was_linked: bool,
@@ -30,7 +30,7 @@ struct Watch {
     terminal: Terminal,
 }
 
-pub(crate) async fn run(gateway: Gateway, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<ExitCode> {
     let (queue, mut events) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
     let name = gateway.entry.name.clone();

@@ -9,7 +9,7 @@ use crate::cli::{escape::escaped, print_to_stderr};
 
 /// Why `init` ends before it has written anything.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Stop {
+pub(crate) enum InitStop {
     #[error(
         "{option} is missing, and there is no terminal for a prompt; set it{}",
         or_yes(.has_default)
@@ -25,13 +25,13 @@ pub(crate) enum Stop {
     Terminal(String),
 }
 
-impl Stop {
+impl InitStop {
     pub(crate) const fn is_wrong_usage(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::WrongUsage(_))
     }
 }
 
-impl From<InquireError> for Stop {
+impl From<InquireError> for InitStop {
     fn from(error: InquireError) -> Self {
         match error {
             InquireError::OperationCanceled | InquireError::OperationInterrupted => Self::Cancelled,
@@ -72,12 +72,12 @@ impl Asker {
         self.has_terminal && !self.takes_defaults
     }
 
-    pub(crate) fn text(self, question: Question<'_>) -> Result<String, Stop> {
+    pub(crate) fn text(self, question: Question<'_>) -> Result<String, InitStop> {
         let Question { text, option, default } = question;
         match default {
             Some(default) if self.takes_defaults => return Ok(default.to_owned()),
             _ if !self.has_terminal => {
-                return Err(Stop::Missing { option, has_default: default.is_some() });
+                return Err(InitStop::Missing { option, has_default: default.is_some() });
             }
             _ => {}
         }
@@ -99,17 +99,17 @@ impl Asker {
         given: Option<String>,
         question: Question<'_>,
         read: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<T, Stop> {
+    ) -> Result<T, InitStop> {
         if let Some(text) = given {
             return read(&text)
-                .map_err(|error| Stop::WrongUsage(format!("{}: {error}", question.option)));
+                .map_err(|error| InitStop::WrongUsage(format!("{}: {error}", question.option)));
         }
         loop {
             match read(&self.text(question)?) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if self.has_terminal => print_to_stderr(&escaped(&error.to_string())),
                 Err(error) => {
-                    return Err(Stop::WrongUsage(format!("{}: {error}", question.option)));
+                    return Err(InitStop::WrongUsage(format!("{}: {error}", question.option)));
                 }
             }
         }
@@ -122,35 +122,39 @@ impl Asker {
         text: &str,
         option: &'static str,
         default: bool,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, InitStop> {
         match given {
             Some(answer) => Ok(answer),
             None if self.takes_defaults => Ok(default),
-            None if !self.has_terminal => Err(Stop::Missing { option, has_default: true }),
+            None if !self.has_terminal => Err(InitStop::Missing { option, has_default: true }),
             None => Ok(Confirm::new(text).with_default(default).prompt()?),
         }
     }
 
     /// Yes or no to something that is never assumed.
-    pub(crate) fn confirm_in_person(self, text: &str, option: &'static str) -> Result<bool, Stop> {
+    pub(crate) fn confirm_in_person(
+        self,
+        text: &str,
+        option: &'static str,
+    ) -> Result<bool, InitStop> {
         if !self.has_terminal {
-            return Err(Stop::Missing { option, has_default: false });
+            return Err(InitStop::Missing { option, has_default: false });
         }
         Ok(Confirm::new(text).with_default(false).prompt()?)
     }
 
-    pub(crate) fn password(self, text: &str, option: &'static str) -> Result<String, Stop> {
+    pub(crate) fn password(self, text: &str, option: &'static str) -> Result<String, InitStop> {
         if !self.has_terminal {
-            return Err(Stop::Missing { option, has_default: false });
+            return Err(InitStop::Missing { option, has_default: false });
         }
         let prompt = Password::new(text).without_confirmation();
         Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)
     }
 
     /// Handles an invalid answer: in a terminal it is prompted for again, else it is an error.
-    pub(crate) fn again(self, reason: &str) -> Result<(), Stop> {
+    pub(crate) fn again(self, reason: &str) -> Result<(), InitStop> {
         if !self.has_terminal {
-            return Err(Stop::Failed(reason.to_owned()));
+            return Err(InitStop::Failed(reason.to_owned()));
         }
         print_to_stderr(&format!("{}\n", escaped(reason)));
         Ok(())

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::asker::{Asker, Question, Stop};
+use super::asker::{Asker, InitStop, Question};
 use super::document::BrokerKeys;
 use super::draft::Draft;
-use super::files::Access;
+use super::files::FileAccess;
 use super::gateway::show;
 use crate::bridge::broker_settings;
-use crate::config::{self, Broker};
+use crate::config::{self, BrokerAddress};
 use crate::doctor;
 use crate::mqtt::Password;
 
@@ -40,7 +40,11 @@ const CA_FILE: &str = "mqtt-ca.crt";
 const PASSWORD_FILE: &str = "mqtt-password";
 
 /// Prompts for the broker until it accepts what the bridge needs, and describes it in the draft.
-pub(crate) async fn ask(asker: Asker, mut args: BrokerArgs, draft: &mut Draft) -> Result<(), Stop> {
+pub(crate) async fn ask(
+    asker: Asker,
+    mut args: BrokerArgs,
+    draft: &mut Draft,
+) -> Result<(), InitStop> {
     let mut last = Last { url: "mqtt://localhost:1883".to_owned(), username: String::new() };
     while let Err(reason) = attempt(asker, &mut args, &mut last, draft).await? {
         asker.again(&reason)?;
@@ -60,7 +64,7 @@ async fn attempt(
     args: &mut BrokerArgs,
     last: &mut Last,
     draft: &mut Draft,
-) -> Result<Result<(), String>, Stop> {
+) -> Result<Result<(), String>, InitStop> {
     for name in [CA_FILE, PASSWORD_FILE] {
         draft.withdraw(name);
     }
@@ -69,7 +73,7 @@ async fn attempt(
         option: "--mqtt-url",
         default: Some(&last.url),
     };
-    let broker: Broker = asker.read(args.mqtt_url.take(), question, config::broker)?;
+    let broker: BrokerAddress = asker.read(args.mqtt_url.take(), question, config::broker)?;
     last.url = broker.to_string();
     let ca_file = match broker.tls {
         true => ca_file(asker, args.mqtt_ca_file.take())?,
@@ -78,7 +82,7 @@ async fn attempt(
     let ca_file = match ca_file {
         None => None,
         Some(path) => match read(&path, "the broker's CA certificate") {
-            Ok(contents) => Some(draft.put(CA_FILE, contents, Access::Public)?),
+            Ok(contents) => Some(draft.put(CA_FILE, contents, FileAccess::Public)?),
             Err(reason) => return Ok(Err(reason)),
         },
     };
@@ -100,7 +104,7 @@ async fn attempt(
         None => None,
         Some(password) => {
             let contents = format!("{password}\n").into_bytes();
-            Some(draft.put(PASSWORD_FILE, contents, Access::Secret)?)
+            Some(draft.put(PASSWORD_FILE, contents, FileAccess::Secret)?)
         }
     };
     draft.document.set_broker(&BrokerKeys {
@@ -113,7 +117,7 @@ async fn attempt(
     examine(draft, password).await
 }
 
-fn ca_file(asker: Asker, given: Option<PathBuf>) -> Result<Option<PathBuf>, Stop> {
+fn ca_file(asker: Asker, given: Option<PathBuf>) -> Result<Option<PathBuf>, InitStop> {
     let question = Question {
         text: "CA certificate of the broker (empty: the system's authorities):",
         option: "--mqtt-ca-file",
@@ -131,7 +135,7 @@ fn password(
     asker: Asker,
     args: &mut BrokerArgs,
     username: &str,
-) -> Result<Result<Option<String>, String>, Stop> {
+) -> Result<Result<Option<String>, String>, InitStop> {
     if username.is_empty() {
         return Ok(Ok(None));
     }
@@ -155,7 +159,7 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Connects as `check --connect` does: with a client ID of its own, and nothing retained remains.
-async fn examine(draft: &Draft, password: Option<String>) -> Result<Result<(), String>, Stop> {
+async fn examine(draft: &Draft, password: Option<String>) -> Result<Result<(), String>, InitStop> {
     let config = draft.load()?.config;
     let mut settings = broker_settings(&config);
     settings.password = password.map(|password| Password::Value(SecretString::from(password)));

@@ -27,9 +27,9 @@ pub(crate) struct BrokerKeys<'a> {
 
 /// A configuration file.
 #[derive(Clone, Debug)]
-pub(crate) struct Document(DocumentMut);
+pub(crate) struct ConfigDocument(DocumentMut);
 
-impl Document {
+impl ConfigDocument {
     pub(crate) fn new() -> Result<Self, TomlError> {
         Self::parse(HEAD)
     }
@@ -147,7 +147,7 @@ mod tests {
     fn a_gateway_is_added_and_nothing_else_changes() {
         let before = "# ours\n[mqtt] # the broker\nurl = \"mqtt://h\"\n\n[gateways.lobby]\n\
                       address = \"gw:4000\" # first\nca_file = \"a\"\n[http]\n# not yet\n";
-        let mut document = Document::parse(before).unwrap();
+        let mut document = ConfigDocument::parse(before).unwrap();
         let (annex, path) = ("annex".parse().unwrap(), Path::new("/etc/annex-ca.crt"));
         document.set_gateway(&annex, "10.0.0.1:4000", path, Some("gateway.local"));
         document.name_device(&annex, DeviceId::new(7).unwrap(), "Back \"door\"");

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::asker::Stop;
-use super::document::Document;
-use super::files::{Access, NewFile};
+use super::asker::InitStop;
+use super::document::ConfigDocument;
+use super::files::{FileAccess, NewFile};
 use crate::config::Loaded;
 
 /// What will be written.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(crate) document: Document,
+    pub(crate) document: ConfigDocument,
     path: PathBuf,
     files: Vec<NewFile>,
     /// The same files for the time being, to try the connections with.
@@ -20,9 +20,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(document: Document, path: PathBuf) -> Result<Self, Stop> {
-        let trial = tempfile::tempdir()
-            .map_err(|error| Stop::Failed(format!("no temporary folder can be made ({error})")))?;
+    pub(crate) fn new(document: ConfigDocument, path: PathBuf) -> Result<Self, InitStop> {
+        let trial = tempfile::tempdir().map_err(|error| {
+            InitStop::Failed(format!("no temporary folder can be made ({error})"))
+        })?;
         Ok(Self { document, path, files: Vec::new(), trial })
     }
 
@@ -31,10 +32,10 @@ impl Draft {
         &mut self,
         name: &str,
         contents: Vec<u8>,
-        access: Access,
-    ) -> Result<PathBuf, Stop> {
+        access: FileAccess,
+    ) -> Result<PathBuf, InitStop> {
         std::fs::write(self.trial.path().join(name), &contents)
-            .map_err(|error| Stop::Failed(format!("a temporary file: {error}")))?;
+            .map_err(|error| InitStop::Failed(format!("a temporary file: {error}")))?;
         self.withdraw(name);
         let path = self.folder().join(name);
         self.files.push(NewFile { path: path.clone(), contents, access });
@@ -48,8 +49,8 @@ impl Draft {
     }
 
     /// The configuration so far.
-    pub(crate) fn load(&self) -> Result<Loaded, Stop> {
-        self.document.load(&self.path).map_err(|error| Stop::WrongUsage(error.to_string()))
+    pub(crate) fn load(&self) -> Result<Loaded, InitStop> {
+        self.document.load(&self.path).map_err(|error| InitStop::WrongUsage(error.to_string()))
     }
 
     /// Where the contents of a file are until it is written.
@@ -72,6 +73,6 @@ impl Draft {
     /// The configuration, and the files beside it.
     pub(crate) fn into_files(self) -> (NewFile, Vec<NewFile>) {
         let contents = self.document.text().into_bytes();
-        (NewFile { path: self.path, contents, access: Access::Group }, self.files)
+        (NewFile { path: self.path, contents, access: FileAccess::Group }, self.files)
     }
 }

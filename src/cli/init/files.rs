@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::asker::Stop;
+use super::asker::InitStop;
 
 /// The user and group of the packaged service.
 const SERVICE_USER: &str = "gsdk2mqtt";
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum FileAccess {
     /// Everyone.
     Public,
     /// The service's group.
@@ -24,7 +24,7 @@ pub(crate) enum Access {
     Secret,
 }
 
-impl Access {
+impl FileAccess {
     pub(crate) const fn mode(self) -> u32 {
         match self {
             Self::Public => 0o644,
@@ -39,7 +39,7 @@ impl Access {
 pub(crate) struct NewFile {
     pub(crate) path: PathBuf,
     pub(crate) contents: Vec<u8>,
-    pub(crate) access: Access,
+    pub(crate) access: FileAccess,
 }
 
 /// The IDs of the service's user and group.
@@ -68,10 +68,10 @@ impl Account {
 }
 
 /// Makes sure that files can be written into this folder, which is made if need be.
-pub(crate) fn prepare(folder: &Path) -> Result<(), Stop> {
+pub(crate) fn prepare(folder: &Path) -> Result<(), InitStop> {
     let tried = fs::create_dir_all(folder).and_then(|()| NamedTempFile::new_in(folder));
     tried.map(drop).map_err(|error| {
-        Stop::Failed(format!(
+        InitStop::Failed(format!(
             "{} cannot be written ({error}); run it with sudo, or name another file with --output",
             folder.display()
         ))
@@ -79,14 +79,14 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), Stop> {
 }
 
 /// Writes the files, each whole or not at all.
-pub(crate) fn write(files: &[NewFile], may_replace: bool) -> Result<(), Stop> {
+pub(crate) fn write(files: &[NewFile], may_replace: bool) -> Result<(), InitStop> {
     let account = Account::of_service();
     for file in files {
         write_one(file, account, may_replace).map_err(|error| {
             let path = file.path.display();
             match error.kind() {
-                ErrorKind::AlreadyExists => Stop::WrongUsage(exists(&file.path)),
-                _ => Stop::Failed(format!("{path} cannot be written ({error})")),
+                ErrorKind::AlreadyExists => InitStop::WrongUsage(exists(&file.path)),
+                _ => InitStop::Failed(format!("{path} cannot be written ({error})")),
             }
         })?;
     }
@@ -107,7 +107,7 @@ fn write_one(file: &NewFile, account: Option<Account>, may_replace: bool) -> io:
     let mut temporary = NamedTempFile::new_in(folder)?;
     temporary.write_all(&file.contents)?;
     if let Some(Account { user, group }) = account {
-        let user = if file.access == Access::Secret { user } else { 0 };
+        let user = if file.access == FileAccess::Secret { user } else { 0 };
         chown(temporary.path(), Some(user), Some(group))?;
     }
     temporary.as_file().set_permissions(Permissions::from_mode(file.access.mode()))?;
@@ -136,7 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(&path, "before").unwrap();
-        let file = NewFile { path: path.clone(), contents: b"x".into(), access: Access::Secret };
+        let file =
+            NewFile { path: path.clone(), contents: b"x".into(), access: FileAccess::Secret };
         let stop = write(std::slice::from_ref(&file), false).unwrap_err();
         assert!(stop.is_wrong_usage() && stop.to_string().contains("--overwrite"), "{stop}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "before");

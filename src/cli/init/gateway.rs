@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asker::{Asker, Question, Stop};
+use super::asker::{Asker, InitStop, Question};
 use super::draft::Draft;
-use super::files::Access;
+use super::files::FileAccess;
 use crate::bridge::gateway_target;
 use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
@@ -61,10 +61,14 @@ fn device(text: &str) -> Result<(DeviceId, String), String> {
 }
 
 /// Prompts for a gateway until it answers, and describes it in the draft.
-pub(crate) async fn ask(asker: Asker, args: GatewayArgs, draft: &mut Draft) -> Result<(), Stop> {
+pub(crate) async fn ask(
+    asker: Asker,
+    args: GatewayArgs,
+    draft: &mut Draft,
+) -> Result<(), InitStop> {
     let GatewayArgs { gateway_name, gateway_address, ca_file, fingerprint, .. } = args;
     let name = match gateway_name {
-        Some(name) => unused(&name.to_string(), draft).map_err(Stop::WrongUsage)?,
+        Some(name) => unused(&name.to_string(), draft).map_err(InitStop::WrongUsage)?,
         None => {
             let question = Question {
                 text: "Name of the gateway in topics:",
@@ -117,7 +121,7 @@ impl Questions {
         asker: Asker,
         name: &GatewayName,
         draft: &mut Draft,
-    ) -> Result<Result<GatewayClient, String>, Stop> {
+    ) -> Result<Result<GatewayClient, String>, InitStop> {
         let question = Question {
             text: "Address of the gateway (host:port, usually port 4000):",
             option: "--gateway-address",
@@ -129,7 +133,7 @@ impl Questions {
             Ok(authority) => authority,
             Err(reason) => return Ok(Err(reason)),
         };
-        let ca_file = draft.put(&format!("{name}-ca.crt"), authority, Access::Public)?;
+        let ca_file = draft.put(&format!("{name}-ca.crt"), authority, FileAccess::Public)?;
         let mut server_name = self.server_name.take();
         loop {
             let shown = address.to_string();
@@ -151,14 +155,14 @@ impl Questions {
         asker: Asker,
         name: &GatewayName,
         address: &HostPort,
-    ) -> Result<Result<Vec<u8>, String>, Stop> {
+    ) -> Result<Result<Vec<u8>, String>, InitStop> {
         let expected = self.fingerprint.take();
         let file = match (self.ca_file.take(), &expected) {
             (Some(file), _) => Some(file),
             (None, Some(_)) => None,
             (None, None) if !asker.has_terminal => {
                 let option = "--ca-file (or --fingerprint)";
-                return Err(Stop::Missing { option, has_default: false });
+                return Err(InitStop::Missing { option, has_default: false });
             }
             (None, None) => {
                 let prompt = inquire::Text::new("Its ca.crt (empty: look at its certificate):");
@@ -189,13 +193,13 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, Stop> {
+fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let loaded = draft.load()?;
     let gateway = loaded.config.gateways.get(name);
-    let gateway = gateway.ok_or_else(|| Stop::Failed(format!("no table of gateway {name}")))?;
+    let gateway = gateway.ok_or_else(|| InitStop::Failed(format!("no table of gateway {name}")))?;
     let Some(GatewayTarget::Direct(mut options)) = gateway_target(&loaded.config, name, gateway)
     else {
-        return Err(Stop::Failed(format!("gateway {name} is behind a master")));
+        return Err(InitStop::Failed(format!("gateway {name} is behind a master")));
     };
     options.files.ca_file = options.files.ca_file.map(|path| draft.trial_path(&path));
     Ok(options)
@@ -214,7 +218,7 @@ async fn confirmed(
     name: &GatewayName,
     address: &HostPort,
     expected: Option<&str>,
-) -> Result<Result<Vec<u8>, String>, Stop> {
+) -> Result<Result<Vec<u8>, String>, InitStop> {
     let target = DialTarget {
         peer: Peer::Gateway(name.clone()),
         address: address.clone(),
@@ -273,7 +277,7 @@ pub(crate) fn other_name(
     asker: Asker,
     error: &Error,
     given: Option<&str>,
-) -> Result<Option<String>, Stop> {
+) -> Result<Option<String>, InitStop> {
     let names = match error {
         Error::Dial(error) if given.is_none() => error.certificate_names(),
         _ => None,
@@ -296,7 +300,7 @@ async fn name_devices(
     given: Vec<(DeviceId, String)>,
     client: &GatewayClient,
     draft: &mut Draft,
-) -> Result<(), Stop> {
+) -> Result<(), InitStop> {
     let ask = given.is_empty()
         && asker.is_interactive()
         && asker.confirm(None, "Search devices and name them?", "--device", true)?;

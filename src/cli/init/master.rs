@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::asker::{Asker, Question, Stop};
+use super::asker::{Asker, InitStop, Question};
 use super::draft::Draft;
-use super::files::Access;
+use super::files::FileAccess;
 use super::gateway::{other_name, show, unused};
 use crate::bridge::master_options;
 use crate::config;
@@ -47,7 +47,7 @@ pub(crate) async fn ask(
     mut ca_file: Option<PathBuf>,
     mut server_name: Option<String>,
     draft: &mut Draft,
-) -> Result<(), Stop> {
+) -> Result<(), InitStop> {
     let question = Question {
         text: "Name of the master gateway in topics:",
         option: "--master-name",
@@ -68,9 +68,9 @@ pub(crate) async fn ask(
         let certificate = file(asker, args.cert_file.take(), certificate, "--cert-file")?;
         let key = file(asker, args.key_file.take(), "Its private key:", "--key-file")?;
         let files = [
-            draft.put(&format!("{name}-ca.crt"), ca_file, Access::Public)?,
-            draft.put(&format!("{name}.crt"), certificate, Access::Public)?,
-            draft.put(&format!("{name}.key"), key, Access::Secret)?,
+            draft.put(&format!("{name}-ca.crt"), ca_file, FileAccess::Public)?,
+            draft.put(&format!("{name}.crt"), certificate, FileAccess::Public)?,
+            draft.put(&format!("{name}.key"), key, FileAccess::Secret)?,
         ];
         let address = address.to_string();
         match attempt(asker, &name, &address, &files, server_name.take(), draft).await? {
@@ -89,7 +89,7 @@ async fn attempt(
     files: &[PathBuf; 3],
     mut server_name: Option<String>,
     draft: &mut Draft,
-) -> Result<Result<(), String>, Stop> {
+) -> Result<Result<(), String>, InitStop> {
     loop {
         draft.document.set_master(name, address, files, server_name.as_deref());
         let config = draft.load()?.config;
@@ -107,10 +107,10 @@ async fn attempt(
 }
 
 /// How the master of the draft is reached, with the files where they are for the time being.
-fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, Stop> {
+fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let master = config.masters.get(name);
-    let master = master.ok_or_else(|| Stop::Failed(format!("no table of master {name}")))?;
+    let master = master.ok_or_else(|| InitStop::Failed(format!("no table of master {name}")))?;
     let mut options = master_options(name, master);
     let files = &mut options.files;
     for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
@@ -125,7 +125,7 @@ fn file(
     given: Option<String>,
     text: &str,
     option: &'static str,
-) -> Result<Vec<u8>, Stop> {
+) -> Result<Vec<u8>, InitStop> {
     let read = |path: &str| {
         let path = Path::new(path);
         std::fs::read(path).map_err(|error| format!("{} cannot be read ({error})", path.display()))

@@ -17,9 +17,9 @@ use clap::builder::BoolishValueParser;
 use super::escape::escaped;
 use super::{EXIT_WRONG, print, print_to_stderr, say};
 use crate::config;
-use asker::{Asker, Stop};
+use asker::{Asker, InitStop};
 use broker::BrokerArgs;
-use document::Document;
+use document::ConfigDocument;
 use draft::Draft;
 use gateway::GatewayArgs;
 use master::MasterArgs;
@@ -76,12 +76,12 @@ pub(crate) async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes the configuration and writes it; with `--dry-run` returns it.
-async fn make(args: InitArgs) -> Result<Option<String>, Stop> {
+async fn make(args: InitArgs) -> Result<Option<String>, InitStop> {
     let InitArgs { output, add_gateway, dry_run, yes, .. } = args;
     let asker = Asker::new(yes);
     let document = match add_gateway {
         true => read(&output)?,
-        false => Document::new().map_err(|error| Stop::WrongUsage(error.to_string()))?,
+        false => ConfigDocument::new().map_err(|error| InitStop::WrongUsage(error.to_string()))?,
     };
     let mut may_replace = args.overwrite;
     if !add_gateway && !dry_run && !may_replace && output.exists() {
@@ -90,7 +90,7 @@ async fn make(args: InitArgs) -> Result<Option<String>, Stop> {
             asker.confirm_in_person(&question, "--overwrite")?
         };
         if !may_replace {
-            return Err(Stop::WrongUsage(files::exists(&output)));
+            return Err(InitStop::WrongUsage(files::exists(&output)));
         }
     }
     let mut draft = Draft::new(document, output)?;
@@ -131,15 +131,15 @@ async fn make(args: InitArgs) -> Result<Option<String>, Stop> {
 }
 
 /// The configuration to which a gateway is added.
-fn read(path: &Path) -> Result<Document, Stop> {
+fn read(path: &Path) -> Result<ConfigDocument, InitStop> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let path = path.display();
-        Stop::WrongUsage(format!("{path} cannot be read ({error}); name it with --output"))
+        InitStop::WrongUsage(format!("{path} cannot be read ({error}); name it with --output"))
     })?;
-    let document = Document::parse(&text)
-        .map_err(|error| Stop::WrongUsage(format!("{}: {error}", path.display())))?;
+    let document = ConfigDocument::parse(&text)
+        .map_err(|error| InitStop::WrongUsage(format!("{}: {error}", path.display())))?;
     // A mistake that was there before would look like one of the answers.
-    document.load(path).map_err(|error| Stop::WrongUsage(error.to_string()))?;
+    document.load(path).map_err(|error| InitStop::WrongUsage(error.to_string()))?;
     Ok(document)
 }
 

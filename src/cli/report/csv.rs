@@ -1,9 +1,9 @@
 //! The report as CSV: the columns of the API's `availability`.
 
-use super::document::Document;
+use super::document::ReportDocument;
 use crate::http::{AVAILABILITY_COLUMNS, csv};
 
-pub(crate) fn format(document: &Document) -> String {
+pub(crate) fn format(document: &ReportDocument) -> String {
     let mut text = csv::BYTE_ORDER_MARK.to_owned() + &csv::head(AVAILABILITY_COLUMNS, ',');
     for row in &document.rows {
         // A row always serializes.

@@ -3,7 +3,9 @@
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::availability::{self, Answer, BucketSize, Figures, Head, Row};
+use crate::availability::{
+    self, AvailabilityAnswer, AvailabilityHead, AvailabilityRow, BucketSize, Figures,
+};
 use crate::ids::Moment;
 use crate::payload::rfc3339;
 
@@ -12,8 +14,8 @@ pub(crate) const PROGRAM: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION")
 
 /// A report.
 #[derive(Debug)]
-pub(crate) struct Document {
-    pub(crate) head: Head,
+pub(crate) struct ReportDocument {
+    pub(crate) head: AvailabilityHead,
     pub(crate) zone: TimeZone,
     pub(crate) made_at: Moment,
     /// Of all doors, as a sum of seconds.
@@ -21,8 +23,8 @@ pub(crate) struct Document {
     /// How many doors there are.
     pub(crate) doors: usize,
     /// Of the doors that are shown, the worst first, by bucket.
-    pub(crate) rows: Vec<Row>,
-    pub(crate) gateways: Vec<Row>,
+    pub(crate) rows: Vec<AvailabilityRow>,
+    pub(crate) gateways: Vec<AvailabilityRow>,
     /// Only doors that were less available are shown, in percent.
     pub(crate) below: Option<f64>,
 }
@@ -31,23 +33,23 @@ pub(crate) struct Document {
 struct Json<'a> {
     period: String,
     #[serde(flatten)]
-    head: &'a Head,
+    head: &'a AvailabilityHead,
     made_at: String,
     made_by: &'static str,
     total: Figures,
-    gateways: &'a [Row],
-    availability: &'a [Row],
+    gateways: &'a [AvailabilityRow],
+    availability: &'a [AvailabilityRow],
 }
 
-impl Document {
+impl ReportDocument {
     pub(crate) fn new(
-        devices: Answer,
-        gateways: Answer,
+        devices: AvailabilityAnswer,
+        gateways: AvailabilityAnswer,
         zone: TimeZone,
         made_at: Moment,
         below: Option<f64>,
     ) -> Self {
-        let Answer { head, availability: mut rows, .. } = devices;
+        let AvailabilityAnswer { head, availability: mut rows, .. } = devices;
         let total = Figures::sum(rows.iter().map(|row| &row.figures));
         let mut doors: Vec<_> = rows.iter().map(|row| (&row.gateway, row.device_id)).collect();
         doors.dedup();
@@ -57,7 +59,7 @@ impl Document {
             rows.retain(|row| row.figures.availability.is_some_and(is_below));
         }
         rows.sort_by(|left, right| {
-            let order = |row: &Row| {
+            let order = |row: &AvailabilityRow| {
                 let observed = row.figures.observed.unwrap_or(0.0);
                 (row.start, row.figures.availability.unwrap_or(f64::INFINITY), observed)
             };
@@ -139,7 +141,7 @@ impl Document {
     }
 
     /// The remarks of a row.
-    pub(crate) fn remarks(&self, row: &Row) -> String {
+    pub(crate) fn remarks(&self, row: &AvailabilityRow) -> String {
         let date = |at: Moment| at.timestamp().to_zoned_datetime(self.zone.clone()).date();
         let is_new = row.first_seen_at > row.start && row.first_seen_at < row.end;
         let new = is_new.then(|| format!("new since {}", date(row.first_seen_at)));
@@ -149,7 +151,7 @@ impl Document {
     }
 }
 
-fn gateway(row: &Row) -> String {
+fn gateway(row: &AvailabilityRow) -> String {
     let Figures { outages, disconnected_ms, .. } = row.figures;
     let plural = if outages == 1 { "" } else { "s" };
     let total = availability::duration(disconnected_ms);

@@ -3,7 +3,7 @@
 
 use maud::{DOCTYPE, PreEscaped, html};
 
-use super::document::{Document, share};
+use super::document::{ReportDocument, share};
 
 /// The head of the table is repeated on each page, and no row is broken.
 const STYLE: &str = "
@@ -28,7 +28,7 @@ th { border-bottom: 2px solid #000 }
 @media print { body { font-size: 9pt; margin: 0; max-width: none; padding: 0 } }
 ";
 
-pub(crate) fn format(document: &Document) -> String {
+pub(crate) fn format(document: &ReportDocument) -> String {
     let has_buckets = document.has_buckets();
     let page = html! {
         (DOCTYPE)

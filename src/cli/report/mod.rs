@@ -11,38 +11,38 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::period::{DefaultPeriod, Selected};
-use super::source::{AvailabilityQuery, Source, SourceArgs};
+use super::source::{AvailabilityQuery, HistorySource, SourceArgs};
 use super::{EXIT_WRONG, print, say};
 use crate::availability::BucketSize;
 use crate::config;
 use crate::net;
-use document::Document;
+use document::ReportDocument;
 
 /// Arguments of `gsdk2mqtt report`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReportArgs {
     #[command(flatten)]
-    config: config::Args,
+    config: config::ConfigArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
     selected: Selected,
     /// One row for each door, or for each door and day or month
     #[arg(long, value_enum, default_value_t)]
-    bucket: Rows,
+    bucket: ReportRows,
     /// Only doors with a lower availability than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     below: Option<f64>,
     /// The format of the report
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ReportFormat,
     /// The file to write; an existing file is replaced [default: stdout]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Rows {
+enum ReportRows {
     #[default]
     Total,
     Month,
@@ -50,7 +50,7 @@ enum Rows {
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Format {
+enum ReportFormat {
     #[default]
     Table,
     Csv,
@@ -60,7 +60,7 @@ enum Format {
 
 /// Reads the figures and writes the report.
 pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
-    let source = Source::open(&args.source, &args.config).await?;
+    let source = HistorySource::open(&args.source, &args.config).await?;
     let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
     let now = net::wall_time();
     let period = match args.selected.period(DefaultPeriod::LastMonth, &zone, now) {
@@ -71,9 +71,9 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let bucket = match args.bucket {
-        Rows::Total => BucketSize::Total,
-        Rows::Month => BucketSize::Month,
-        Rows::Day => BucketSize::Day,
+        ReportRows::Total => BucketSize::Total,
+        ReportRows::Month => BucketSize::Month,
+        ReportRows::Day => BucketSize::Day,
     };
     let query = AvailabilityQuery {
         selected: &args.selected,
@@ -85,12 +85,12 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let devices = source.availability(&query).await?;
     let query = AvailabilityQuery { bucket: BucketSize::Total, of_gateways: true, ..query };
     let gateways = source.availability(&query).await?;
-    let document = Document::new(devices, gateways, zone, now, args.below);
+    let document = ReportDocument::new(devices, gateways, zone, now, args.below);
     let text = match args.format {
-        Format::Table => table::format(&document),
-        Format::Csv => csv::format(&document),
-        Format::Json => document.json()?,
-        Format::Html => html::format(&document),
+        ReportFormat::Table => table::format(&document),
+        ReportFormat::Csv => csv::format(&document),
+        ReportFormat::Json => document.json()?,
+        ReportFormat::Html => html::format(&document),
     };
     match &args.output {
         None => print(&text)?,

@@ -2,10 +2,10 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::document::{Document, share};
+use super::document::{ReportDocument, share};
 use crate::cli::escape::escaped;
 
-pub(crate) fn format(document: &Document) -> String {
+pub(crate) fn format(document: &ReportDocument) -> String {
     let mut text = format!("{}\n", document.title());
     for line in document.lines() {
         text += &format!("{}\n", escaped(&line));

@@ -14,10 +14,10 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::arguments::{AvailabilityQuery, SourceArgs};
-use crate::availability::Answer;
+use crate::availability::AvailabilityAnswer;
 use crate::net;
 use crate::period::time_zone;
-use crate::store::history::{Filter, Page};
+use crate::store::history::{EventFilter, Page};
 
 /// How long an answer may take; the bridge ends its own after 5 s.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -28,23 +28,23 @@ const ROWS_MAX: usize = 10_000;
 
 /// A bridge, with the data that a query needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub(crate) struct ApiClient {
     agent: Agent,
     url: String,
     authorization: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Bridge {
+struct BridgeZone {
     time_zone: String,
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemDetail {
     detail: String,
 }
 
-impl Client {
+impl ApiClient {
     /// A client of the bridge at this address.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Client {
     /// # Errors
     /// When there is no bridge, or it does not answer.
     pub(crate) async fn zone(&self) -> anyhow::Result<TimeZone> {
-        let bridge: Bridge = self.get("bridge", String::new()).await?;
+        let bridge: BridgeZone = self.get("bridge", String::new()).await?;
         Ok(time_zone(&bridge.time_zone)?)
     }
 
@@ -92,7 +92,7 @@ impl Client {
     pub(crate) async fn availability(
         &self,
         query: &AvailabilityQuery<'_>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<AvailabilityAnswer> {
         let (from, to) = query.period;
         let mut text = Serializer::new(String::new());
         text.append_pair("of", if query.of_gateways { "gateways" } else { "devices" })
@@ -112,11 +112,11 @@ impl Client {
             }
         }
         let query = text.finish();
-        let mut answer: Answer = self.get("availability", query.clone()).await?;
+        let mut answer: AvailabilityAnswer = self.get("availability", query.clone()).await?;
         while let (true, Some(next)) = (answer.more, answer.next.take()) {
             let mut page = Serializer::new(query.clone());
             page.append_pair("after", &next);
-            let page: Answer = self.get("availability", page.finish()).await?;
+            let page: AvailabilityAnswer = self.get("availability", page.finish()).await?;
             answer.availability.extend(page.availability);
             (answer.more, answer.next) = (page.more, page.next);
         }
@@ -127,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) async fn events(&self, filter: &Filter) -> anyhow::Result<Page> {
+    pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         let mut query = Serializer::new(String::new());
         query.append_pair("limit", &filter.limit.to_string());
         for (name, at) in [("from", filter.from), ("to", filter.to)] {
@@ -172,7 +172,7 @@ impl Client {
         if status.is_success() {
             return serde_json::from_str(&body).with_context(|| format!("{url} is not a bridge"));
         }
-        match serde_json::from_str::<Problem>(&body) {
+        match serde_json::from_str::<ProblemDetail>(&body) {
             Ok(problem) => bail!("{url}: {}", problem.detail),
             Err(_) => bail!("{url} answers {status}; is it a bridge of this version?"),
         }

@@ -8,27 +8,27 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use super::arguments::AvailabilityQuery;
-use crate::availability::{self, Answer};
+use crate::availability::{self, AvailabilityAnswer};
 use crate::config::Config;
 use crate::net;
 use crate::store::StateDir;
-use crate::store::history::{FILE_NAME, Filter, Page, Reader};
+use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 
 /// A database that can be read.
 #[derive(Debug)]
-pub(crate) struct Database {
+pub(crate) struct HistoryFile {
     path: PathBuf,
     /// Whether the bridge that writes it runs.
     is_running: bool,
 }
 
-impl fmt::Display for Database {
+impl fmt::Display for HistoryFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
 }
 
-impl Database {
+impl HistoryFile {
     /// The database of this configuration.
     ///
     /// # Errors
@@ -62,8 +62,8 @@ impl Database {
     pub(crate) async fn availability(
         &self,
         query: &AvailabilityQuery<'_>,
-    ) -> anyhow::Result<Answer> {
-        let query = availability::Query {
+    ) -> anyhow::Result<AvailabilityAnswer> {
+        let query = availability::AvailabilityRequest {
             of_gateways: query.of_gateways,
             gateways: query.selected.gateways(),
             device_ids: query.selected.device_ids(),
@@ -85,7 +85,7 @@ impl Database {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) async fn events(&self, filter: &Filter) -> anyhow::Result<Page> {
+    pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         let page = Reader::new(self.path.clone()).query(filter.clone()).await;
         page.map_err(|error| anyhow!(error.with_cause()))
     }

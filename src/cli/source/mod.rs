@@ -10,54 +10,57 @@ use jiff::tz::TimeZone;
 
 use super::health::reachable;
 use super::print_to_stderr;
-use crate::availability::Answer;
+use crate::availability::AvailabilityAnswer;
 use crate::config;
-use crate::store::history::{Filter, Page};
-use api::Client;
+use crate::store::history::{EventFilter, Page};
+use api::ApiClient;
 pub(crate) use arguments::{AvailabilityQuery, SourceArgs};
-use database::Database;
+use database::HistoryFile;
 
 /// Where the past is read.
 #[derive(Debug)]
-pub(crate) struct Source {
-    place: Place,
+pub(crate) struct HistorySource {
+    place: SourcePlace,
     zone: TimeZone,
 }
 
 #[derive(Debug)]
-enum Place {
-    Bridge(Client),
-    StateDir(Database),
+enum SourcePlace {
+    Bridge(ApiClient),
+    StateDir(HistoryFile),
 }
 
-impl Source {
+impl HistorySource {
     /// Finds the bridge, and prints the source to stderr.
     ///
     /// # Errors
     /// When the configuration is wrong, or there is neither a bridge nor a history.
-    pub(crate) async fn open(args: &SourceArgs, config: &config::Args) -> anyhow::Result<Self> {
+    pub(crate) async fn open(
+        args: &SourceArgs,
+        config: &config::ConfigArgs,
+    ) -> anyhow::Result<Self> {
         if let Some(url) = &args.url {
-            let client = Client::new(url, args).await?;
+            let client = ApiClient::new(url, args).await?;
             let zone = client.zone().await?;
             print_to_stderr(&format!("gsdk2mqtt: reading from the bridge at {url}"));
-            return Ok(Self { place: Place::Bridge(client), zone });
+            return Ok(Self { place: SourcePlace::Bridge(client), zone });
         }
         let config = config::load(config, std::env::vars_os())?.config;
         let zone = config.time_zone.clone();
         // With a certificate it is for another name than that of the loopback.
         let scheme = if config.http.cert_file.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", reachable(config.http.listen));
-        let client = Client::new(&url, args).await?;
+        let client = ApiClient::new(&url, args).await?;
         let error = match client.zone().await {
             Ok(_) => {
                 print_to_stderr(&format!("gsdk2mqtt: reading from the bridge at {url}"));
-                return Ok(Self { place: Place::Bridge(client), zone });
+                return Ok(Self { place: SourcePlace::Bridge(client), zone });
             }
             Err(error) => error,
         };
-        let database = Database::open(&config).with_context(|| format!("{error:#}"))?;
+        let database = HistoryFile::open(&config).with_context(|| format!("{error:#}"))?;
         print_to_stderr(&format!("gsdk2mqtt: reading {database} ({error:#})"));
-        Ok(Self { place: Place::StateDir(database), zone })
+        Ok(Self { place: SourcePlace::StateDir(database), zone })
     }
 
     /// The zone of dates where none is given.
@@ -72,10 +75,10 @@ impl Source {
     pub(crate) async fn availability(
         &self,
         query: &AvailabilityQuery<'_>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<AvailabilityAnswer> {
         match &self.place {
-            Place::Bridge(client) => client.availability(query).await,
-            Place::StateDir(database) => database.availability(query).await,
+            SourcePlace::Bridge(client) => client.availability(query).await,
+            SourcePlace::StateDir(database) => database.availability(query).await,
         }
     }
 
@@ -83,10 +86,10 @@ impl Source {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(crate) async fn events(&self, filter: &Filter) -> anyhow::Result<Page> {
+    pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         match &self.place {
-            Place::Bridge(client) => client.events(filter).await,
-            Place::StateDir(database) => database.events(filter).await,
+            SourcePlace::Bridge(client) => client.events(filter).await,
+            SourcePlace::StateDir(database) => database.events(filter).await,
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::csv;
-use super::params::{Format, Params};
+use super::params::{AnswerFormat, Params};
 use super::problem::Problem;
 
 /// How long an answer may take.
@@ -55,7 +55,7 @@ impl ApiRequest {
     /// An answer with these rows; `rest` has its other fields, which CSV has no place for.
     pub(crate) fn list(&self, rows: Rows, rest: &impl Serialize, next: Next) -> Response {
         let Rows { name, format, text, .. } = rows;
-        let Format::Csv(_) = format else {
+        let AnswerFormat::Csv(_) = format else {
             let rest = serde_json::to_string(rest).unwrap_or_default();
             // What is between its braces.
             let rest = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
@@ -124,7 +124,7 @@ pub(crate) async fn within_deadline(
 pub(crate) struct Rows {
     /// The list's field, and the name of its file.
     name: &'static str,
-    format: Format,
+    format: AnswerFormat,
     columns: &'static [&'static str],
     text: String,
     count: usize,
@@ -133,12 +133,12 @@ pub(crate) struct Rows {
 impl Rows {
     pub(crate) fn new(
         name: &'static str,
-        format: Format,
+        format: AnswerFormat,
         columns: &'static [&'static str],
     ) -> Self {
         let text = match format {
-            Format::Json => String::new(),
-            Format::Csv(separator) => {
+            AnswerFormat::Json => String::new(),
+            AnswerFormat::Csv(separator) => {
                 csv::BYTE_ORDER_MARK.to_owned() + &csv::head(columns, separator)
             }
         };
@@ -152,8 +152,8 @@ impl Rows {
     /// Adds a row; returns whether it fits. The first always does.
     pub(crate) fn push(&mut self, row: &impl Serialize) -> bool {
         let row = match self.format {
-            Format::Json => serde_json::to_string(row).unwrap_or_default(),
-            Format::Csv(separator) => {
+            AnswerFormat::Json => serde_json::to_string(row).unwrap_or_default(),
+            AnswerFormat::Csv(separator) => {
                 let row = serde_json::to_value(row).unwrap_or_default();
                 csv::row(self.columns, &row, separator)
             }
@@ -161,7 +161,7 @@ impl Rows {
         if self.count > 0 && self.text.len() + row.len() >= ROWS_BYTES_MAX {
             return false;
         }
-        if self.count > 0 && self.format == Format::Json {
+        if self.count > 0 && self.format == AnswerFormat::Json {
             self.text.push(',');
         }
         self.text.push_str(&row);
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn csv_names_its_next_page() {
-        let rows = || Rows::new("events", Format::Csv(','), &["id"]);
+        let rows = || Rows::new("events", AnswerFormat::Csv(','), &["id"]);
         let next = Some(("after_id", "7".to_owned()));
         let request = request("format=csv&after_id=5&gateway=a%2Cb", "");
         let response = request.list(rows(), &json!({}), next);
@@ -210,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_json_whatever_follows_its_rows() {
         for rest in [json!({}), json!({"more": false}), json!({"gap": {"oldest_at": "x"}})] {
-            let mut rows = Rows::new("events", Format::Json, &[]);
+            let mut rows = Rows::new("events", AnswerFormat::Json, &[]);
             rows.push(&json!({"id": 7}));
             rows.push(&json!({"id": 8}));
             let body = request("", "").list(rows, &rest, None).into_body();
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn rows_end_at_the_size_of_an_answer() {
-        let mut rows = Rows::new("events", Format::Json, &[]);
+        let mut rows = Rows::new("events", AnswerFormat::Json, &[]);
         assert!(rows.push(&"x".repeat(ROWS_BYTES_MAX)), "one is never too large");
         assert!(!rows.push(&1));
         assert_eq!(rows.count(), 1);

@@ -10,7 +10,10 @@ use serde::Serialize;
 use super::super::App;
 use super::answer::{ApiRequest, Rows, within_deadline};
 use super::problem::Problem;
-use crate::availability::{self, After, AfterError, BucketSize, Error, Head, Query, Row};
+use crate::availability::{
+    self, After, AfterError, AvailabilityHead, AvailabilityRequest, AvailabilityRow, BucketSize,
+    Error,
+};
 use crate::net;
 
 /// The default of the most rows of an answer.
@@ -49,9 +52,9 @@ const BUCKETS: [(&str, BucketSize); 4] = [
 ];
 
 #[derive(Serialize)]
-struct Rest<'a> {
+struct AvailabilityRest<'a> {
     #[serde(flatten)]
-    head: &'a Head,
+    head: &'a AvailabilityHead,
     more: bool,
     next: Option<String>,
 }
@@ -84,7 +87,7 @@ pub(crate) async fn availability(
     let limit = params.limit(LIMIT_DEFAULT)?;
     let format = params.format(&request.headers)?;
     params.finish()?;
-    let query = Query {
+    let query = AvailabilityRequest {
         of_gateways: of.unwrap_or(false),
         gateways,
         device_ids,
@@ -104,8 +107,9 @@ pub(crate) async fn availability(
         let fits = answer.availability.iter().take_while(|row| rows.push(row)).count();
         let is_cut = fits < answer.availability.len();
         let last = fits.checked_sub(1).and_then(|last| answer.availability.get(last));
-        let next = last.filter(|_| is_cut).map(Row::continuation).or(answer.next);
-        let rest = Rest { head: &answer.head, more: next.is_some(), next: next.clone() };
+        let next = last.filter(|_| is_cut).map(AvailabilityRow::continuation).or(answer.next);
+        let rest =
+            AvailabilityRest { head: &answer.head, more: next.is_some(), next: next.clone() };
         Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
     })
     .await

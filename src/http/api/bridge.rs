@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::App;
-use super::super::query::{BridgeStatus, Query};
+use super::super::query::{BridgeStatus, LoopQuery};
 use super::answer::{ApiRequest, Rows, within_deadline};
 use super::lookup::{directory, find_gateway};
-use super::params::Format;
+use super::params::AnswerFormat;
 use super::problem::Problem;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo, rfc3339};
@@ -52,18 +52,18 @@ const MASTER_COLUMNS: &[&str] = &[
 
 /// The bridge's info and health.
 #[derive(Serialize)]
-struct Bridge {
+struct BridgeAnswer {
     #[serde(flatten)]
     info: BridgeInfo,
     ready: bool,
     degraded: Vec<Degraded>,
     mqtt_connected: bool,
     time_zone: String,
-    history: History,
+    history: HistoryTotals,
 }
 
 #[derive(Serialize)]
-struct History {
+struct HistoryTotals {
     events: u64,
     oldest_at: Option<String>,
 }
@@ -77,14 +77,17 @@ pub(crate) async fn bridge(
     params.finish()?;
     within_deadline(async {
         let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
-            app.settings.event_loop.ask(Query::Bridge).await?;
-        Ok(request.object(&Bridge {
+            app.settings.event_loop.ask(LoopQuery::Bridge).await?;
+        Ok(request.object(&BridgeAnswer {
             info,
             ready: health.ready,
             degraded: health.degraded,
             mqtt_connected,
             time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
-            history: History { events: history_events, oldest_at: history_oldest_at.map(rfc3339) },
+            history: HistoryTotals {
+                events: history_events,
+                oldest_at: history_oldest_at.map(rfc3339),
+            },
         }))
     })
     .await
@@ -100,7 +103,7 @@ pub(crate) async fn masters(
     within_deadline(async {
         let directory = directory(&app).await?;
         let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
-        for master in app.settings.event_loop.ask(Query::Masters).await? {
+        for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
             let MasterMeasures { name, facts, gateways, gateways_online } = &master;
             rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
         }
@@ -142,7 +145,7 @@ pub(crate) async fn gateway(
         let directory = directory(&app).await?;
         let (_, gateway) = find_gateway(&app, &name).await?;
         let info = info(&directory, &gateway);
-        let Format::Csv(_) = format else { return Ok(request.object(&info)) };
+        let AnswerFormat::Csv(_) = format else { return Ok(request.object(&info)) };
         let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
         rows.push(&info);
         Ok(request.list(rows, &json!({}), None))

@@ -13,11 +13,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::super::App;
-use super::super::query::{DEVICES_PER_QUERY, LoopClient, Query};
+use super::super::query::{DEVICES_PER_QUERY, LoopClient, LoopQuery};
 use super::super::search::searchable;
 use super::answer::{ApiRequest, Rows, within_deadline};
 use super::lookup::{directory, find_gateway, no_gateway};
-use super::params::{Format, Params};
+use super::params::{AnswerFormat, Params};
 use super::problem::{Problem, quoted};
 use crate::fleet::{DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
@@ -61,18 +61,18 @@ const COLUMNS: &[&str] = &[
 ];
 
 /// What a request selects. An empty list selects all.
-struct Filter {
+struct DeviceFilter {
     gateways: Vec<GatewayName>,
     device_ids: BTreeSet<DeviceId>,
     /// In lower case.
     text: String,
-    connected: Vec<Connected>,
+    connected: Vec<ConnectedFilter>,
     expected: Option<bool>,
 }
 
 /// A value of the parameter `connected`.
 #[derive(PartialEq, Eq)]
-struct Connected(Option<bool>);
+struct ConnectedFilter(Option<bool>);
 
 /// The last device of the page before.
 #[derive(Clone, Debug)]
@@ -82,14 +82,14 @@ struct Cursor {
 }
 
 #[derive(Serialize)]
-struct Rest {
+struct DevicesRest {
     /// `None`: the time was not enough to count.
     total: Option<usize>,
     more: bool,
     next: Option<String>,
 }
 
-impl FromStr for Connected {
+impl FromStr for ConnectedFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -116,7 +116,7 @@ impl FromStr for Cursor {
     }
 }
 
-impl Filter {
+impl DeviceFilter {
     fn read(params: &mut Params) -> Result<Self, Problem> {
         Ok(Self {
             gateways: params.gateways()?,
@@ -133,7 +133,8 @@ impl Filter {
 
     fn selects(&self, gateway: &GatewayEntry, state: &DeviceState) -> bool {
         (self.device_ids.is_empty() || self.device_ids.contains(&state.device_id))
-            && (self.connected.is_empty() || self.connected.contains(&Connected(state.connected)))
+            && (self.connected.is_empty()
+                || self.connected.contains(&ConnectedFilter(state.connected)))
             && self.expected.is_none_or(|expected| expected == state.expected)
             && (self.text.is_empty()
                 || searchable(gateway, state.device_id, state.info, state.details.as_deref())
@@ -146,7 +147,7 @@ pub(crate) async fn devices(
     request: ApiRequest,
 ) -> Result<Response, Problem> {
     let mut params = request.params();
-    let filter = Filter::read(&mut params)?;
+    let filter = DeviceFilter::read(&mut params)?;
     let limit = params.limit(LIMIT_DEFAULT)?;
     let after: Vec<Cursor> = params.list("after")?;
     let format = params.format(&request.headers)?;
@@ -161,7 +162,7 @@ pub(crate) async fn devices(
         };
         filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
         let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
-        let mut scan = Scan {
+        let mut scan = DevicePage {
             directory: &directory,
             gateways: &gateways,
             filter: &filter,
@@ -173,20 +174,20 @@ pub(crate) async fn devices(
             more: false,
         };
         let is_complete = scan.run(event_loop).await?;
-        let Scan { rows, total, last, more, .. } = scan;
+        let DevicePage { rows, total, last, more, .. } = scan;
         let more = more || !is_complete;
         let next = last.filter(|_| more);
-        let rest = Rest { total: is_complete.then_some(total), more, next: next.clone() };
+        let rest = DevicesRest { total: is_complete.then_some(total), more, next: next.clone() };
         Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
     })
     .await
 }
 
 /// One page of the devices that a filter selects, and how many there are.
-struct Scan<'a> {
+struct DevicePage<'a> {
     directory: &'a Directory,
     gateways: &'a [GatewayMeasures],
-    filter: &'a Filter,
+    filter: &'a DeviceFilter,
     /// The place after which the page begins.
     after: Option<(GatewayIndex, DeviceId)>,
     limit: usize,
@@ -198,7 +199,7 @@ struct Scan<'a> {
     more: bool,
 }
 
-impl Scan<'_> {
+impl DevicePage<'_> {
     /// Reads all devices; returns whether the time was enough.
     async fn run(&mut self, event_loop: &LoopClient) -> Result<bool, Problem> {
         let until = Instant::now() + SCAN_DEADLINE;
@@ -212,7 +213,7 @@ impl Scan<'_> {
                     return Ok(false);
                 }
                 let range = (from, Bound::Unbounded);
-                let query = |answer| Query::States(gateway.index, range, answer);
+                let query = |answer| LoopQuery::States(gateway.index, range, answer);
                 let states = event_loop.ask(query).await?;
                 states.iter().for_each(|state| self.add(gateway, state));
                 match states.last() {
@@ -268,11 +269,11 @@ pub(crate) async fn device(
         };
         let id: DeviceId = id.parse().map_err(|_| unknown())?;
         let range = (Bound::Included(id), Bound::Included(id));
-        let query = |answer| Query::States(index, range, answer);
+        let query = |answer| LoopQuery::States(index, range, answer);
         let states = app.settings.event_loop.ask(query).await?;
         let state = states.first().ok_or_else(unknown)?;
         let payload = DeviceStatePayload::new(&directory, &gateway.entry, state);
-        let Format::Csv(_) = format else { return Ok(request.object(&payload)) };
+        let AnswerFormat::Csv(_) = format else { return Ok(request.object(&payload)) };
         let mut rows = Rows::new("devices", format, COLUMNS);
         rows.push(&payload);
         Ok(request.list(rows, &serde_json::json!({}), None))

@@ -12,7 +12,7 @@ use super::answer::{ApiRequest, ROWS_BYTES_MAX, Rows, within_deadline};
 use super::params::Params;
 use super::problem::Problem;
 use crate::net;
-use crate::store::history::{Error, FILE_NAME, Filter, Gap, Order};
+use crate::store::history::{Error, EventFilter, EventGap, FILE_NAME, Order};
 
 /// The default of the most events of an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -60,11 +60,11 @@ const COLUMNS: &[&str] = &[
 ];
 
 #[derive(Serialize)]
-struct Rest {
+struct EventsRest {
     more: bool,
     next: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<Gap>,
+    gap: Option<EventGap>,
 }
 
 impl From<Error> for Problem {
@@ -74,9 +74,9 @@ impl From<Error> for Problem {
 }
 
 /// Which devices' and gateways' events are requested, from the first to the last.
-pub(crate) fn filter(params: &mut Params) -> Result<Filter, Problem> {
+pub(crate) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
     let event_types: Vec<String> = params.list("event_type")?;
-    Ok(Filter {
+    Ok(EventFilter {
         gateways: params.gateways()?,
         device_ids: params.device_ids()?,
         event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -121,7 +121,7 @@ pub(crate) async fn events(
             rows.push(event);
         }
         let next = page.more.then(|| (continued_by, page.next.to_string()));
-        let rest = Rest { more: page.more, next: page.next, gap: page.gap };
+        let rest = EventsRest { more: page.more, next: page.next, gap: page.gap };
         Ok(request.list(rows, &rest, next))
     })
     .await

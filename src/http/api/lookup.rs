@@ -1,7 +1,7 @@
 //! Queries to the event loop that several handlers use.
 
 use super::super::App;
-use super::super::query::{NoAnswer, Query};
+use super::super::query::{LoopQuery, NoAnswer};
 use super::problem::{Problem, quoted};
 use crate::fleet::GatewayIndex;
 use crate::metrics::GatewayMeasures;
@@ -15,7 +15,7 @@ impl From<NoAnswer> for Problem {
 
 /// The names that payloads have of the bridge.
 pub(crate) async fn directory(app: &App) -> Result<Directory, NoAnswer> {
-    let info = app.settings.event_loop.ask(Query::Bridge).await?.info;
+    let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
     let BridgeInfo { bridge, instance_id, chain, .. } = info;
     let (masters, removed_masters, gateways) = Default::default();
     Ok(Directory { bridge, instance_id, chain, masters, removed_masters, gateways })
@@ -27,7 +27,9 @@ pub(crate) async fn find_gateway(
     name: &str,
 ) -> Result<(GatewayIndex, GatewayMeasures), Problem> {
     let found = match name.parse() {
-        Ok(name) => app.settings.event_loop.ask(|answer| Query::FindGateway(name, answer)).await?,
+        Ok(name) => {
+            app.settings.event_loop.ask(|answer| LoopQuery::FindGateway(name, answer)).await?
+        }
         Err(_) => None,
     };
     found.ok_or_else(|| no_gateway(name))

@@ -26,7 +26,7 @@ use crate::store::history::Reader;
 use answer::ApiRequest;
 pub(crate) use availability::COLUMNS as AVAILABILITY_COLUMNS;
 pub(crate) use problem::Problem;
-use stream::Streams;
+use stream::EventStreams;
 pub(crate) use stream::follow_history;
 
 /// Requests at once that read all devices.
@@ -40,13 +40,13 @@ pub(crate) struct Api {
     history: Reader,
     /// One permit for each request that reads all devices.
     scans: Semaphore,
-    streams: Streams,
+    streams: EventStreams,
 }
 
 impl Api {
     /// Streams end when `stop` is true.
     pub(crate) fn new(zone: TimeZone, history: PathBuf, stop: watch::Receiver<bool>) -> Self {
-        let streams = Streams::new(Reader::new(history.clone()), stop);
+        let streams = EventStreams::new(Reader::new(history.clone()), stop);
         Self { zone, history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
     }
 }

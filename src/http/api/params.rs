@@ -27,7 +27,7 @@ pub(crate) struct Params {
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum AnswerFormat {
     Json,
     /// With this character between columns.
     Csv(char),
@@ -145,13 +145,13 @@ impl Params {
     }
 
     /// `format` and `sep`, else what the client accepts.
-    pub(crate) fn format(&mut self, headers: &HeaderMap) -> Result<Format, Problem> {
+    pub(crate) fn format(&mut self, headers: &HeaderMap) -> Result<AnswerFormat, Problem> {
         let separator = self.word("sep", &[(",", ','), (";", ';')])?;
         let accepts_csv = accepts_csv(headers);
         let is_csv = self.word("format", &[("json", false), ("csv", true)])?;
         match (is_csv.unwrap_or(accepts_csv), separator) {
-            (true, separator) => Ok(Format::Csv(separator.unwrap_or(','))),
-            (false, None) => Ok(Format::Json),
+            (true, separator) => Ok(AnswerFormat::Csv(separator.unwrap_or(','))),
+            (false, None) => Ok(AnswerFormat::Json),
             (false, Some(_)) => Err(Problem::invalid("sep", "sep is for format=csv")),
         }
     }
@@ -244,11 +244,11 @@ mod tests {
             headers.insert(header::ACCEPT, accept.parse().unwrap());
             Params::parse(Some(query)).format(&headers)
         };
-        assert_eq!(format("", "*/*"), Ok(Format::Json));
-        assert_eq!(format("", "text/html, text/csv;q=0.5"), Ok(Format::Csv(',')));
-        assert_eq!(format("", "text/csv;q=0, */*"), Ok(Format::Json));
-        assert_eq!(format("format=csv&sep=;", "*/*"), Ok(Format::Csv(';')));
-        assert_eq!(format("format=JSON", "text/csv"), Ok(Format::Json));
+        assert_eq!(format("", "*/*"), Ok(AnswerFormat::Json));
+        assert_eq!(format("", "text/html, text/csv;q=0.5"), Ok(AnswerFormat::Csv(',')));
+        assert_eq!(format("", "text/csv;q=0, */*"), Ok(AnswerFormat::Json));
+        assert_eq!(format("format=csv&sep=;", "*/*"), Ok(AnswerFormat::Csv(';')));
+        assert_eq!(format("format=JSON", "text/csv"), Ok(AnswerFormat::Json));
         assert!(format("sep=;", "*/*").is_err() && format("format=xml", "*/*").is_err());
     }
 

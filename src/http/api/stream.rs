@@ -20,7 +20,7 @@ use super::answer::{ApiRequest, within_deadline};
 use super::events::{ID_MAX, filter};
 use super::params::number;
 use super::problem::Problem;
-use crate::store::history::{Filter, Reader};
+use crate::store::history::{EventFilter, Reader};
 
 /// Streams at once.
 const STREAMS_MAX: usize = 32;
@@ -38,7 +38,7 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(3);
 
 /// What the streams share.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(crate) struct EventStreams {
     slots: Arc<Semaphore>,
     /// Apart from other queries, which may take seconds.
     history: Reader,
@@ -47,7 +47,7 @@ pub(crate) struct Streams {
     stop: watch::Receiver<bool>,
 }
 
-impl Streams {
+impl EventStreams {
     pub(crate) fn new(history: Reader, stop: watch::Receiver<bool>) -> Self {
         let slots = Arc::new(Semaphore::new(STREAMS_MAX));
         Self { slots, history, newest: watch::Sender::new(0), stop }
@@ -119,7 +119,7 @@ pub(crate) async fn stream(
 
 /// What a stream names of an event.
 #[derive(Deserialize)]
-struct Head {
+struct EventHead {
     id: u64,
     event_type: String,
 }
@@ -127,7 +127,7 @@ struct Head {
 /// One stream.
 struct Feed {
     /// Events that follow those that were sent.
-    filter: Filter,
+    filter: EventFilter,
     history: Reader,
     newest: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
@@ -179,7 +179,7 @@ impl Feed {
 }
 
 fn message(event: &RawValue) -> Option<Event> {
-    let head: Head = serde_json::from_str(event.get()).ok()?;
+    let head: EventHead = serde_json::from_str(event.get()).ok()?;
     // One line, as its writer makes it; another program may have changed the file.
     let one_line = |text: &str| text.replace(['\r', '\n'], " ");
     let id = head.id.to_string();

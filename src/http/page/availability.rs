@@ -5,20 +5,20 @@ use maud::{Markup, html};
 
 use super::bars::{Range, bar, in_words, label};
 use super::parts::{legend, time};
-use crate::availability::{BucketSize, Figures, Row, duration, percent};
+use crate::availability::{AvailabilityRow, BucketSize, Figures, duration, percent};
 
 /// What the history has of a period.
-pub(crate) struct Availability {
+pub(crate) struct AvailabilitySection {
     pub(crate) range: Range,
     /// Hours or days, or why they cannot be read.
-    pub(crate) cells: Result<Vec<Row>, String>,
+    pub(crate) cells: Result<Vec<AvailabilityRow>, String>,
     pub(crate) total: Option<Figures>,
     /// The address of this month as CSV.
     pub(crate) month_csv: String,
 }
 
-pub(crate) fn availability(of: &Availability, zone: &TimeZone) -> Markup {
-    let Availability { range, cells, total, month_csv } = of;
+pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup {
+    let AvailabilitySection { range, cells, total, month_csv } = of;
     html! {
         section .availability {
             h2 #availability { "Availability, last " (range.words().1) }
@@ -65,7 +65,7 @@ fn summary(total: &Figures) -> Markup {
 }
 
 /// The newest first.
-fn table(cells: &[Row], size: BucketSize) -> Markup {
+fn table(cells: &[AvailabilityRow], size: BucketSize) -> Markup {
     let unit = if size == BucketSize::Hour { "Hour" } else { "Day" };
     let length = |ms| if ms > 0 { duration(ms) } else { "–".to_owned() };
     let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);

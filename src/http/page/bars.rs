@@ -10,7 +10,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::availability::{self, BucketSize, Figures, Query, Row, duration, percent};
+use crate::availability::{
+    self, AvailabilityRequest, AvailabilityRow, BucketSize, Figures, duration, percent,
+};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::net;
 use crate::store::history::{FILE_NAME, Reader};
@@ -94,10 +96,10 @@ pub(crate) struct Subjects {
 }
 
 /// Asks for the cells of a range.
-pub(crate) fn query(zone: &TimeZone, range: Range, of: Subjects) -> Query {
+pub(crate) fn query(zone: &TimeZone, range: Range, of: Subjects) -> AvailabilityRequest {
     let now = net::wall_time();
     let from = range.begins(&now.timestamp().to_zoned_datetime(zone.clone())).unwrap_or(now);
-    Query {
+    AvailabilityRequest {
         of_gateways: of.of_gateways,
         gateways: of.gateways,
         device_ids: of.device_ids,
@@ -113,7 +115,10 @@ pub(crate) fn query(zone: &TimeZone, range: Range, of: Subjects) -> Query {
 }
 
 /// Reads rows, or says why they cannot be read.
-pub(crate) async fn read(history: &Reader, query: Query) -> Result<Vec<Row>, String> {
+pub(crate) async fn read(
+    history: &Reader,
+    query: AvailabilityRequest,
+) -> Result<Vec<AvailabilityRow>, String> {
     let recorded = history.read(move |path| availability::recorded(path, &query));
     match timeout(READ_DEADLINE, recorded).await {
         Ok(Ok(answer)) => Ok(answer.availability),
@@ -123,7 +128,7 @@ pub(crate) async fn read(history: &Reader, query: Query) -> Result<Vec<Row>, Str
 }
 
 /// The bar of one device or gateway.
-pub(crate) fn bar(cells: &[Row]) -> Markup {
+pub(crate) fn bar(cells: &[AvailabilityRow]) -> Markup {
     let total = Figures::sum(cells.iter().map(|row| &row.figures));
     let label = in_words(&total, BAR_SHARE_MIN_MS);
     let share = total.availability.filter(|_| total.observed_ms() >= BAR_SHARE_MIN_MS);
@@ -145,7 +150,7 @@ pub(crate) fn bar(cells: &[Row]) -> Markup {
     }
 }
 
-fn cell(index: usize, row: &Row) -> Markup {
+fn cell(index: usize, row: &AvailabilityRow) -> Markup {
     let Figures { period_ms, connected_ms, disconnected_ms, unobserved_ms, .. } = row.figures;
     // Even the shortest time of a state is visible.
     let height = |ms: i64| match ms {
@@ -186,12 +191,12 @@ pub(crate) fn pattern() -> Markup {
     }
 }
 
-fn cell_words(row: &Row) -> String {
+fn cell_words(row: &AvailabilityRow) -> String {
     format!("{}: {}", label(row), in_words(&row.figures, CELL_SHARE_MIN_MS))
 }
 
 /// The day, or the hour without its offset: `2026-11-29, 13:00`.
-pub(crate) fn label(row: &Row) -> String {
+pub(crate) fn label(row: &AvailabilityRow) -> String {
     match row.label.split_once('T') {
         Some((date, hour)) => format!("{date}, {}", hour.get(..5).unwrap_or(hour)),
         None => row.label.clone(),

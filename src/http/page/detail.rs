@@ -13,18 +13,18 @@ use maud::Markup;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::availability::Availability;
+use super::availability::AvailabilitySection;
 use super::bars::{self, Range, Subjects};
 use super::detail_view::{self, Frame, Recorded};
 use super::{App, unavailable};
 use crate::availability::{self, BucketSize};
 use crate::fleet::GatewayIndex;
-use crate::http::query::{BridgeStatus, EVENTS_MAX, EventRow, NoAnswer, Query};
+use crate::http::query::{BridgeStatus, EVENTS_MAX, EventRow, LoopQuery, NoAnswer};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::metrics::GatewayMeasures;
 use crate::net;
 use crate::payload::Subject;
-use crate::store::history::{FILE_NAME, Filter, Order};
+use crate::store::history::{EventFilter, FILE_NAME, Order};
 use crate::topics::Topics;
 
 /// How long events are read.
@@ -98,7 +98,8 @@ async fn render_device(
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
     let (index, gateway) = find(app, name).await?;
     let ids = (Bound::Included(device_id), Bound::Included(device_id));
-    let states = app.settings.event_loop.ask(|answer| Query::States(index, ids, answer)).await?;
+    let states =
+        app.settings.event_loop.ask(|answer| LoopQuery::States(index, ids, answer)).await?;
     let state = states.first().ok_or(NoPage::Missing)?;
     let topics = topics(app).await?;
     let of = &gateway.entry.name;
@@ -111,12 +112,12 @@ async fn render_device(
 
 async fn find(app: &App, name: &str) -> Result<(GatewayIndex, GatewayMeasures), NoPage> {
     let name: GatewayName = name.parse().map_err(|_| NoPage::Missing)?;
-    let query = |answer| Query::FindGateway(name, answer);
+    let query = |answer| LoopQuery::FindGateway(name, answer);
     app.settings.event_loop.ask(query).await?.ok_or(NoPage::Missing)
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
-    let BridgeStatus { info, .. } = app.settings.event_loop.ask(Query::Bridge).await?;
+    let BridgeStatus { info, .. } = app.settings.event_loop.ask(LoopQuery::Bridge).await?;
     Ok(Topics::new(info.base_topic, info.bridge))
 }
 
@@ -176,9 +177,9 @@ async fn recorded(
     };
     let query = bars::query(&app.settings.zone, range, of);
     // Not the sum of the cells: an outage across midnight is one outage here.
-    let total = availability::Query { bucket: BucketSize::Total, ..query.clone() };
+    let total = availability::AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
     let total = bars::read(&app.page.history, total).await;
-    let availability = Availability {
+    let availability = AvailabilitySection {
         range,
         cells: bars::read(&app.page.history, query).await,
         total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
@@ -193,7 +194,7 @@ async fn events(
     gateway: &GatewayName,
     device_id: Option<DeviceId>,
 ) -> Result<Vec<EventRow>, String> {
-    let filter = Filter {
+    let filter = EventFilter {
         gateways: vec![gateway.clone()],
         device_ids: device_id.into_iter().collect(),
         event_types: Vec::new(),

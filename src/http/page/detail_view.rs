@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, html};
 
-use super::availability::{Availability, availability};
+use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
 use super::parts::{day, devices_connected, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
@@ -26,7 +26,7 @@ pub(crate) struct Frame<'a> {
 
 /// What the history has.
 pub(crate) struct Recorded {
-    pub(crate) availability: Availability,
+    pub(crate) availability: AvailabilitySection,
     /// Or why they cannot be read.
     pub(crate) events: Result<Vec<EventRow>, String>,
 }

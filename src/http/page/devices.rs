@@ -129,12 +129,12 @@ impl DeviceRow {
 
 /// Where a device stands in the list: by gateway, the down ones first, those that went down last
 /// before the others.
-type Place = (GatewayIndex, Condition, i64, DeviceId);
+type SortKey = (GatewayIndex, Condition, i64, DeviceId);
 
 /// The devices of one page. Keeps no more devices than stand up to the end of that page.
 pub(crate) struct Search<'a> {
     filter: &'a Filter,
-    found: BTreeMap<Place, DeviceRow>,
+    found: BTreeMap<SortKey, DeviceRow>,
     matching: usize,
 }
 

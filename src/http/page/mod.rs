@@ -28,7 +28,7 @@ use tokio_stream::wrappers::BroadcastStream;
 pub(crate) use detail::{device, gateway};
 pub(crate) use updates::send_updates;
 
-use super::query::{NoAnswer, Query};
+use super::query::{LoopQuery, NoAnswer};
 use super::{App, unavailable};
 use crate::store::history::Reader;
 use bars::Subjects;
@@ -46,7 +46,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What the requests for the page share.
 #[derive(Debug)]
-pub(crate) struct StatusPage {
+pub(crate) struct PageContext {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
     /// Its own, which requests to the API do not hold up.
@@ -55,7 +55,7 @@ pub(crate) struct StatusPage {
     scanning: Semaphore,
 }
 
-impl StatusPage {
+impl PageContext {
     pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let (history, scanning) = (Reader::new(history), Semaphore::new(1));
@@ -107,7 +107,7 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
         search.add(chunk);
     }
     drop(permit);
-    let summary = event_loop.ask(Query::Summary).await?;
+    let summary = event_loop.ask(LoopQuery::Summary).await?;
     let devices = search.finish();
     let of = Subjects {
         of_gateways: false,

@@ -13,7 +13,7 @@ use super::App;
 use super::devices::{Condition, DeviceRow};
 use super::down::DownDevices;
 use super::{overview, parts, view};
-use crate::http::query::{Changes, NoAnswer, Query};
+use crate::http::query::{ChangedMeasures, LoopQuery, NoAnswer};
 use crate::metrics::GatewayMeasures;
 
 /// How often changes are sent.
@@ -68,8 +68,8 @@ struct Updater<'a> {
 impl Updater<'_> {
     async fn send_changes(&mut self) -> Result<(), NoAnswer> {
         let settings = &self.app.settings;
-        let changes = settings.event_loop.ask(Query::Changes).await?;
-        let summary = settings.event_loop.ask(Query::Summary).await?;
+        let changes = settings.event_loop.ask(LoopQuery::Changes).await?;
+        let summary = settings.event_loop.ask(LoopQuery::Summary).await?;
         let gateways = settings.event_loop.gateways().await?;
         self.read_down(&changes, &gateways).await?;
         let overview = overview::overview(&summary, &gateways, &self.down).into_string();
@@ -78,7 +78,7 @@ impl Updater<'_> {
             self.overview = overview;
         }
         match changes {
-            Changes::Devices(devices) if !self.is_incomplete => {
+            ChangedMeasures::Devices(devices) if !self.is_incomplete => {
                 for (index, device) in devices {
                     let gateway = gateways.iter().find(|gateway| gateway.index == index);
                     let Some(gateway) = gateway else { continue };
@@ -87,7 +87,9 @@ impl Updater<'_> {
                     self.send("device", &json!({ "id": view::row_id(&row), "html": html }));
                 }
             }
-            Changes::Devices(_) | Changes::TooMany => self.send("reload", &Value::Null),
+            ChangedMeasures::Devices(_) | ChangedMeasures::TooMany => {
+                self.send("reload", &Value::Null)
+            }
         }
         let events = parts::events(&summary.events, false).into_string();
         if events != self.events {
@@ -101,13 +103,13 @@ impl Updater<'_> {
     /// Reads which devices are down, where that may have changed.
     async fn read_down(
         &mut self,
-        changes: &Changes,
+        changes: &ChangedMeasures,
         gateways: &[GatewayMeasures],
     ) -> Result<(), NoAnswer> {
         let count = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
         let is_changed = match changes {
-            Changes::TooMany => true,
-            Changes::Devices(devices) => {
+            ChangedMeasures::TooMany => true,
+            ChangedMeasures::Devices(devices) => {
                 devices.iter().any(|(_, device)| Condition::of(device) == Condition::Down)
             }
         };

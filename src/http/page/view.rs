@@ -9,8 +9,8 @@ use super::devices::{Condition, DeviceList, DeviceRow, Filter};
 use super::down::DownDevices;
 use super::overview::overview;
 use super::parts::{events, legend, since, time};
-use crate::availability::Row;
-use crate::http::Settings;
+use crate::availability::AvailabilityRow;
+use crate::http::HttpSettings;
 use crate::http::query::Summary;
 use crate::metrics::GatewayMeasures;
 
@@ -22,10 +22,10 @@ pub(crate) struct Shown<'a> {
     pub(crate) filter: &'a Filter,
     pub(crate) devices: &'a DeviceList,
     /// The bars of the devices, or why there are none.
-    pub(crate) bars: Result<&'a [Row], &'a str>,
+    pub(crate) bars: Result<&'a [AvailabilityRow], &'a str>,
 }
 
-pub(crate) fn page(settings: &Settings, shown: &Shown<'_>) -> Markup {
+pub(crate) fn page(settings: &HttpSettings, shown: &Shown<'_>) -> Markup {
     let Shown { summary, gateways, down: doors, filter, .. } = shown;
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     html! {
@@ -67,7 +67,7 @@ pub(crate) fn page(settings: &Settings, shown: &Shown<'_>) -> Markup {
     }
 }
 
-fn footer(settings: &Settings) -> Markup {
+fn footer(settings: &HttpSettings) -> Markup {
     html! {
         (legend(&settings.zone))
         p {
@@ -154,11 +154,11 @@ fn list(shown: &Shown<'_>) -> Markup {
     }
 }
 
-type Cells<'a> = BTreeMap<(&'a str, Option<u32>), &'a [Row]>;
+type Cells<'a> = BTreeMap<(&'a str, Option<u32>), &'a [AvailabilityRow]>;
 
 /// The cells of each device.
-fn cells(rows: &[Row]) -> Cells<'_> {
-    fn key(row: &Row) -> (&str, Option<u32>) {
+fn cells(rows: &[AvailabilityRow]) -> Cells<'_> {
+    fn key(row: &AvailabilityRow) -> (&str, Option<u32>) {
         (&row.gateway, row.device_id)
     }
     let bars = rows.chunk_by(|left, right| key(left) == key(right));
@@ -180,7 +180,7 @@ pub(crate) fn row_id(row: &DeviceRow) -> String {
 }
 
 /// A row; an update has no bar, and the browser keeps that of the row before.
-pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[Row]>) -> Markup {
+pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> Markup {
     let DeviceRow { gateway, name, device } = row;
     let info = device.info;
     let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());

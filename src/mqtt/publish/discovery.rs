@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use super::clearing::ClearQueue;
 use super::message::{MessageId, Outgoing, View};
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
-use crate::homeassistant::{Discovery, Shape, Subject};
+use crate::homeassistant::{Described, Discovery, Shape};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::{Directory, GatewayEntry};
 
@@ -37,12 +37,12 @@ pub(crate) struct DiscoveryPublisher {
     /// Whether it is published; otherwise what the broker retains of it is removed.
     is_enabled: bool,
     /// Hashes of the payloads at the broker; `None`: it is published again in any case.
-    retained: HashMap<Subject, Option<u64>>,
-    scan: Scan,
+    retained: HashMap<Described, Option<u64>>,
+    scan: ScanState,
     shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
     /// Those that the broker does not retain first (`false`), so that details of one device do not
     /// delay the appearance of another; then parents first, as subjects are ordered.
-    due: BTreeSet<(bool, Subject)>,
+    due: BTreeSet<(bool, Described)>,
     removals: ClearQueue,
     /// Topics found by the scans of this connection, and removed.
     stale: HashSet<String>,
@@ -56,7 +56,7 @@ pub(crate) struct DiscoveryPublisher {
 
 /// Whether it is known what the broker retains.
 #[derive(Debug)]
-enum Scan {
+enum ScanState {
     Unread,
     WaitingUntil(Moment),
     Read,
@@ -86,7 +86,7 @@ impl DiscoveryPublisher {
             discovery,
             is_enabled,
             retained: HashMap::new(),
-            scan: Scan::Unread,
+            scan: ScanState::Unread,
             shapes: HashMap::new(),
             due: BTreeSet::new(),
             removals: ClearQueue::default(),
@@ -107,18 +107,18 @@ impl DiscoveryPublisher {
 
     fn all_due(&mut self, fleet: &Fleet) {
         if self.is_enabled {
-            let gateways = fleet.gateways().map(Subject::Gateway);
-            let devices = self.shapes.keys().map(|&(gateway, id)| Subject::Device(gateway, id));
-            let all: Vec<Subject> = gateways.chain(devices).chain([Subject::Bridge]).collect();
+            let gateways = fleet.gateways().map(Described::Gateway);
+            let devices = self.shapes.keys().map(|&(gateway, id)| Described::Device(gateway, id));
+            let all: Vec<Described> = gateways.chain(devices).chain([Described::Bridge]).collect();
             all.into_iter().for_each(|subject| self.set_due(subject));
         }
     }
 
-    fn set_due(&mut self, subject: Subject) {
+    fn set_due(&mut self, subject: Described) {
         self.due.insert((self.retained.contains_key(&subject), subject));
     }
 
-    fn unset_due(&mut self, subject: Subject) {
+    fn unset_due(&mut self, subject: Described) {
         self.due.remove(&(false, subject));
         self.due.remove(&(true, subject));
     }
@@ -154,13 +154,13 @@ impl DiscoveryPublisher {
         let shape = Shape::of(state);
         if self.shapes.get(&(gateway, state.device_id)) != Some(&shape) {
             self.shapes.insert((gateway, state.device_id), shape);
-            self.set_due(Subject::Device(gateway, state.device_id));
+            self.set_due(Described::Device(gateway, state.device_id));
         }
     }
 
     pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
         if self.is_enabled {
-            self.set_due(Subject::Gateway(gateway));
+            self.set_due(Described::Gateway(gateway));
         }
     }
 
@@ -170,8 +170,8 @@ impl DiscoveryPublisher {
 
     /// Removes the discovery of a gateway that is forgotten.
     pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex, entry: &GatewayEntry) {
-        self.unset_due(Subject::Gateway(gateway));
-        if self.retained.remove(&Subject::Gateway(gateway)).is_some() {
+        self.unset_due(Described::Gateway(gateway));
+        if self.retained.remove(&Described::Gateway(gateway)).is_some() {
             self.removals.push(self.discovery.gateway_topic(&entry.name));
         }
     }
@@ -188,7 +188,7 @@ impl DiscoveryPublisher {
         device_id: DeviceId,
         entry: &GatewayEntry,
     ) {
-        let subject = Subject::Device(gateway, device_id);
+        let subject = Described::Device(gateway, device_id);
         self.shapes.remove(&(gateway, device_id));
         self.unset_due(subject);
         if self.retained.remove(&subject).is_some() {
@@ -240,7 +240,7 @@ impl DiscoveryPublisher {
 
     /// All that the broker retains has been read.
     pub(crate) const fn retained_read(&mut self) {
-        self.scan = Scan::Read;
+        self.scan = ScanState::Read;
         self.check_devices = true;
     }
 
@@ -251,16 +251,18 @@ impl DiscoveryPublisher {
 
     /// Whether what the broker retains is known, and nothing is left to be removed.
     pub(crate) fn is_removed(&self) -> bool {
-        matches!(self.scan, Scan::Read) && self.removals.is_empty() && self.pacing.in_flight == 0
+        matches!(self.scan, ScanState::Read)
+            && self.removals.is_empty()
+            && self.pacing.in_flight == 0
     }
 
     /// When there is something to do although nothing has changed.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         let waits = !self.due.is_empty() || self.removals.is_ready();
         let ready_at = match self.scan {
-            Scan::Unread => None,
-            Scan::WaitingUntil(until) => Some(until),
-            Scan::Read => Some(self.pacing.next_at),
+            ScanState::Unread => None,
+            ScanState::WaitingUntil(until) => Some(until),
+            ScanState::Read => Some(self.pacing.next_at),
         };
         let next = ready_at.filter(|_| waits && self.pacing.in_flight < IN_FLIGHT_MAX);
         match self.states {
@@ -272,12 +274,12 @@ impl DiscoveryPublisher {
     /// The next message of a bridge that is online.
     pub(crate) fn next(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         match self.scan {
-            Scan::Unread => self.scan = Scan::WaitingUntil(now.plus(RETAINED_WAIT_MS)),
-            Scan::WaitingUntil(until) if until <= now => self.retained_read(),
-            Scan::WaitingUntil(_) | Scan::Read => {}
+            ScanState::Unread => self.scan = ScanState::WaitingUntil(now.plus(RETAINED_WAIT_MS)),
+            ScanState::WaitingUntil(until) if until <= now => self.retained_read(),
+            ScanState::WaitingUntil(_) | ScanState::Read => {}
         }
         let may_send = self.pacing.next_at <= now && self.pacing.in_flight < IN_FLIGHT_MAX;
-        if !matches!(self.scan, Scan::Read) || !may_send {
+        if !matches!(self.scan, ScanState::Read) || !may_send {
             return None;
         }
         if std::mem::take(&mut self.check_devices) {
@@ -291,9 +293,9 @@ impl DiscoveryPublisher {
 
     /// Removes discovery of devices that an online gateway does not have.
     fn remove_missing_devices(&mut self, view: &View) {
-        let subjects: Vec<Subject> = self.retained.keys().copied().collect();
+        let subjects: Vec<Described> = self.retained.keys().copied().collect();
         for subject in subjects {
-            let Subject::Device(gateway, device_id) = subject else { continue };
+            let Described::Device(gateway, device_id) = subject else { continue };
             let is_missing = view.fleet.gateway_is_live(gateway)
                 && view.fleet.device(gateway, device_id).is_none();
             if let Some(entry) = view.directory.gateway(gateway).filter(|_| is_missing) {
@@ -341,18 +343,18 @@ impl DiscoveryPublisher {
     }
 
     /// Publishes a subject again that was refused.
-    pub(crate) fn retry(&mut self, subject: Subject) {
+    pub(crate) fn retry(&mut self, subject: Described) {
         self.retained.remove(&subject);
         self.set_due(subject);
     }
 }
 
 /// Parents are of an earlier generation than their children.
-const fn generation(subject: Subject) -> u8 {
+const fn generation(subject: Described) -> u8 {
     match subject {
-        Subject::Bridge => 0,
-        Subject::Gateway(_) => 1,
-        Subject::Device(..) => 2,
+        Described::Bridge => 0,
+        Described::Gateway(_) => 1,
+        Described::Device(..) => 2,
     }
 }
 

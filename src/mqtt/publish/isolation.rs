@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Kind, MessageId, Outgoing, Sent};
+use super::message::{MessageId, MessageKind, Outgoing, Sent};
 
 /// A message in flight at this many disconnects is a suspect, which is sent alone.
 const DISCONNECTS_MIN: u32 = 2;
@@ -14,7 +14,7 @@ const ALONE_MAX: u32 = 3;
 const OTHERS_BETWEEN: u32 = 32;
 
 /// What to do with a message that is to be sent.
-pub(crate) enum Admission {
+pub(crate) enum SendDecision {
     Send(Outgoing),
     /// It is a suspect, and is sent alone later.
     Held,
@@ -26,7 +26,7 @@ pub(crate) enum Admission {
 #[derive(Debug, Default)]
 pub(crate) struct Isolation {
     /// In flight at a disconnect, and not acknowledged since.
-    unacknowledged: BTreeMap<MessageId, History>,
+    unacknowledged: BTreeMap<MessageId, MessageHistory>,
     held: VecDeque<Outgoing>,
     /// In flight alone.
     isolated: Option<MessageId>,
@@ -41,7 +41,7 @@ pub(crate) struct Isolation {
 
 /// What happened to a message.
 #[derive(Clone, Copy, Debug, Default)]
-struct History {
+struct MessageHistory {
     /// Which event of its subject it is.
     number: u64,
     /// Disconnects at which it was in flight.
@@ -52,25 +52,25 @@ struct History {
 
 impl Isolation {
     /// Decides on a message.
-    pub(crate) fn admit(&mut self, message: Outgoing) -> Admission {
+    pub(crate) fn admit(&mut self, message: Outgoing) -> SendDecision {
         if !can_be_suspect(&message.id) {
-            return Admission::Send(message);
+            return SendDecision::Send(message);
         }
         let set_aside = self.set_aside.get(&message.id);
         if set_aside.is_some_and(|size| size / 2 < message.publish.size()) {
-            return Admission::SetAside(message);
+            return SendDecision::SetAside(message);
         }
         let history = self.unacknowledged.get(&message.id);
         let history = history.filter(|history| history.disconnects >= DISCONNECTS_MIN);
         if history.is_none_or(|history| history.number != message.number) {
             self.others = self.others.saturating_add(1);
-            return Admission::Send(message);
+            return SendDecision::Send(message);
         }
         match self.held.iter_mut().find(|held| held.id == message.id) {
             Some(held) => *held = message,
             None => self.held.push_back(message),
         }
-        Admission::Held
+        SendDecision::Held
     }
 
     /// Whether nothing may be sent now, with this many messages in flight.
@@ -94,7 +94,7 @@ impl Isolation {
     /// Whether states wait to be sent alone, or to be acknowledged.
     pub(crate) fn has_states(&self) -> bool {
         let held = self.held.iter().map(|message| &message.id);
-        held.chain(&self.isolated).any(|id| id.kind() == Kind::State)
+        held.chain(&self.isolated).any(|id| id.kind() == MessageKind::State)
     }
 
     /// The broker has answered a message.
@@ -122,7 +122,7 @@ impl Isolation {
         for sent in in_flight.into_iter().filter(|sent| can_be_suspect(&sent.id)) {
             let history = self.unacknowledged.entry(sent.id.clone()).or_default();
             if history.number != sent.number {
-                *history = History { number: sent.number, ..History::default() };
+                *history = MessageHistory { number: sent.number, ..MessageHistory::default() };
             }
             history.disconnects = history.disconnects.saturating_add(1);
             history.alone += u32::from(alone);
@@ -138,7 +138,7 @@ impl Isolation {
             // The cause may be the topic: one connection shows whether it can be emptied.
             let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
             let empty = MessageId::Empty(Box::new(found.id.clone()));
-            self.unacknowledged.insert(empty, History { number: 0, disconnects, alone });
+            self.unacknowledged.insert(empty, MessageHistory { number: 0, disconnects, alone });
         }
         Some(found)
     }
@@ -166,7 +166,7 @@ mod tests {
         Outgoing { number, ..Outgoing::json(id.clone(), "t".to_owned(), payload) }
     }
 
-    fn admit(isolation: &mut Isolation, id: &MessageId, len: usize, number: u64) -> Admission {
+    fn admit(isolation: &mut Isolation, id: &MessageId, len: usize, number: u64) -> SendDecision {
         isolation.admit(message(id, len, number))
     }
 
@@ -180,9 +180,9 @@ mod tests {
     fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
         isolation.answered(&MessageId::BridgeInfo);
         match admit(isolation, id, len, 0) {
-            Admission::Send(_) => "sent",
-            Admission::SetAside(_) => "set aside",
-            Admission::Held => {
+            SendDecision::Send(_) => "sent",
+            SendDecision::SetAside(_) => "set aside",
+            SendDecision::Held => {
                 assert_eq!(isolation.take().map(|it| it.id).as_ref(), Some(id));
                 assert!(isolation.blocks(1), "nothing beside it");
                 "alone"
@@ -235,8 +235,8 @@ mod tests {
         for _ in 0..2 {
             end(&mut isolation, &[&sent], 7, true);
         }
-        assert!(matches!(admit(&mut isolation, &sent, 1, 8), Admission::Send(_)));
-        assert!(matches!(admit(&mut isolation, &sent, 1, 7), Admission::Held));
+        assert!(matches!(admit(&mut isolation, &sent, 1, 8), SendDecision::Send(_)));
+        assert!(matches!(admit(&mut isolation, &sent, 1, 7), SendDecision::Held));
     }
 
     #[test]
@@ -246,10 +246,10 @@ mod tests {
         for _ in 0..2 {
             end(&mut isolation, &[&suspect], 0, true);
         }
-        assert!(matches!(admit(&mut isolation, &suspect, 1, 0), Admission::Held));
+        assert!(matches!(admit(&mut isolation, &suspect, 1, 0), SendDecision::Held));
         for id in 0..OTHERS_BETWEEN {
             assert!(!isolation.blocks(1), "{id}");
-            assert!(matches!(admit(&mut isolation, &device(id + 2), 1, 0), Admission::Send(_)));
+            assert!(matches!(admit(&mut isolation, &device(id + 2), 1, 0), SendDecision::Send(_)));
         }
         assert!(isolation.blocks(1), "until nothing is in flight");
         assert!(!isolation.blocks(0) && isolation.turn_is_due());

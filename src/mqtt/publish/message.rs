@@ -29,23 +29,23 @@ pub(crate) enum MessageId {
     /// An empty message on the topic of this one, which is refused: the retained value is outdated.
     Empty(Box<Self>),
     Answer(Box<Answer>),
-    Discovery(homeassistant::Subject),
+    Discovery(homeassistant::Described),
     /// An empty message that removes discovery.
     RemoveDiscovery(String),
 }
 
 impl MessageId {
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> MessageKind {
         match self {
-            Self::Event(_) => Kind::Event,
-            Self::GatewayInfo(_) | Self::BridgeInfo | Self::MasterInfo(_) => Kind::Info,
+            Self::Event(_) => MessageKind::Event,
+            Self::GatewayInfo(_) | Self::BridgeInfo | Self::MasterInfo(_) => MessageKind::Info,
             Self::DeviceState(..)
             | Self::GatewayState(_)
             | Self::BridgeState
             | Self::Clear(_)
-            | Self::Empty(_) => Kind::State,
-            Self::Answer(_) => Kind::Answer,
-            Self::Discovery(_) | Self::RemoveDiscovery(_) => Kind::Discovery,
+            | Self::Empty(_) => MessageKind::State,
+            Self::Answer(_) => MessageKind::Answer,
+            Self::Discovery(_) | Self::RemoveDiscovery(_) => MessageKind::Discovery,
         }
     }
 
@@ -150,7 +150,7 @@ impl Answer {
 
 /// The kinds of message, as the metrics count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     Event,
     State,
     Info,
@@ -158,7 +158,7 @@ pub(crate) enum Kind {
     Discovery,
 }
 
-impl Kind {
+impl MessageKind {
     /// The metric label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl Kind {
 /// A message that the broker has accepted or refused.
 #[derive(Debug)]
 pub(crate) struct Acknowledged {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     /// For an event that was accepted: when it was read from the gateway's stream.
     pub(crate) read_at: Option<Instant>,
     pub(crate) rejected: Option<Rejected>,
@@ -183,7 +183,7 @@ pub(crate) struct Acknowledged {
 /// A message that was not accepted.
 #[derive(Debug)]
 pub(crate) struct Rejected {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     pub(crate) topic: String,
     pub(crate) rejection: Rejection,
     /// It is rejected for the first time, which is worth a warning.

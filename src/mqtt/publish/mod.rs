@@ -16,5 +16,5 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use message::{Answer, Kind, Rejected, View};
+pub(crate) use message::{Answer, MessageKind, Rejected, View};
 pub(crate) use publisher::Publisher;

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use super::answers::AnswerDropped;
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
-use super::isolation::{Admission, Isolation};
-use super::message::{Acknowledged, Answer, Kind, MessageId, Outgoing, Rejected, Sent, View};
+use super::isolation::{Isolation, SendDecision};
+use super::message::{
+    Acknowledged, Answer, MessageId, MessageKind, Outgoing, Rejected, Sent, View,
+};
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
 use crate::ids::Moment;
@@ -243,9 +245,9 @@ impl Publisher {
         while !self.isolation.turn_is_due() {
             let Some(message) = self.select(now, outbox, view) else { break };
             match self.isolation.admit(message) {
-                Admission::Send(message) => return Some(self.send(message, outbox)),
-                Admission::Held => {}
-                Admission::SetAside(message) => {
+                SendDecision::Send(message) => return Some(self.send(message, outbox)),
+                SendDecision::Held => {}
+                SendDecision::SetAside(message) => {
                     let rejection = Rejection::ClosesConnection;
                     self.content.rejected(now, message.split().0, rejection, outbox);
                 }
@@ -304,7 +306,7 @@ impl Publisher {
         // A refusal is an answer too, but then the outdated value has to be removed as well.
         let is_awaited = |(token, sent): (&u64, &Sent)| {
             matches!(sent.id, MessageId::Empty(_))
-                || (*token < end && sent.id.kind() == Kind::State)
+                || (*token < end && sent.id.kind() == MessageKind::State)
         };
         !self.in_flight.iter().any(is_awaited)
             && !self.isolation.has_states()

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Kind, MessageId, Outgoing};
+use super::message::{MessageId, MessageKind, Outgoing};
 use crate::ids::Moment;
 use crate::mqtt::refusal::Rejection;
 
@@ -18,13 +18,13 @@ const NAMED_MAX: usize = 100;
 /// The messages that were refused when they were last sent.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    refused: BTreeMap<MessageId, Refused>,
+    refused: BTreeMap<MessageId, RefusedMessage>,
     retries: BTreeMap<Moment, Vec<MessageId>>,
     to_empty: VecDeque<MessageId>,
 }
 
 #[derive(Debug)]
-struct Refused {
+struct RefusedMessage {
     topic: String,
     rejection: Rejection,
     times: u32,
@@ -34,7 +34,7 @@ struct Refused {
     is_named: bool,
 }
 
-impl Refused {
+impl RefusedMessage {
     /// When the message is sent again, if it is refused now.
     fn next_retry(&mut self, now: Moment) -> Moment {
         let wait = RETRY_MS << self.times.min(DOUBLINGS_MAX);
@@ -54,7 +54,8 @@ impl Refusals {
         rejection: Rejection,
     ) -> bool {
         let has_room = self.refused.len() < NAMED_MAX;
-        let new = || Refused { topic, rejection, times: 0, is_emptied: false, is_named: false };
+        let new =
+            || RefusedMessage { topic, rejection, times: 0, is_emptied: false, is_named: false };
         let refused = self.refused.entry(id.clone()).or_insert_with(new);
         let is_new = has_room && (!refused.is_named || refused.rejection != rejection);
         refused.is_named |= is_new;
@@ -151,7 +152,8 @@ impl Refusals {
 
     /// The topics of refused messages, of discovery or of everything else, as many as are named.
     pub(crate) fn topics(&self, discovery: bool) -> impl Iterator<Item = (&str, Rejection)> {
-        let of_kind = move |(id, _): &(&MessageId, _)| (id.kind() == Kind::Discovery) == discovery;
+        let of_kind =
+            move |(id, _): &(&MessageId, _)| (id.kind() == MessageKind::Discovery) == discovery;
         let refused = self.refused.iter().filter(of_kind).take(NAMED_MAX);
         refused.map(|(_, refused)| (refused.topic.as_str(), refused.rejection))
     }

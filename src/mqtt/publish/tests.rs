@@ -16,7 +16,7 @@ use crate::homeassistant::{Discovery, Options};
 use crate::ids::{DeviceId, Moment, SteadyClock};
 use crate::mqtt::{Publish, Refusal, Rejection};
 use crate::payload::*;
-use crate::store::{Event, Limits, Outbox};
+use crate::store::{Event, Outbox, OutboxLimits};
 use crate::topics::Topics;
 
 /// A refusal after which the same message may be accepted.
@@ -82,7 +82,7 @@ impl Setup {
         };
         Self {
             fleet,
-            outbox: Outbox::new(Limits { max_events: 1_000, max_bytes: 1 << 20 }),
+            outbox: Outbox::new(OutboxLimits { max_events: 1_000, max_bytes: 1 << 20 }),
             appended: 0,
             publisher: publisher(false),
             directory: Directory {

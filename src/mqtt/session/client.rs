@@ -15,11 +15,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::codec;
-use super::connection::{Ack, Command, Connected, Connection, Event, Generation, Message};
-use super::fault::{Broken, Fault, FaultContext, Problem};
+use super::connection::{
+    Ack, BrokerConnection, Connected, ConnectionCommand, Generation, Message, SessionEvent,
+};
+use super::fault::{BrokenConnection, BrokerProblem, FaultContext, SessionFault};
 use super::in_flight::{InFlight, Subscribed};
 use super::packet::{self, Granted, Packet};
-use super::writer::Writer;
+use super::writer::PacketWriter;
 use crate::certificate::Certificate;
 use crate::mqtt::refusal::Refusal;
 use crate::net::{ActivityClock, Stream};
@@ -33,9 +35,9 @@ const COMMANDS_TAKEN_MAX: usize = 1_000;
 
 /// The session's side of a connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct SessionLink {
     pub(crate) generation: Generation,
-    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Sender<SessionEvent>,
     /// Set when a DISCONNECT is requested.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) certificate: Option<Certificate>,
@@ -47,7 +49,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// `None`: as requested.
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<SessionFault>,
     /// Since the broker has accepted it, if it has.
     pub(crate) lasted: Option<Duration>,
     pub(crate) is_unacknowledged: bool,
@@ -55,23 +57,23 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// There was no connection.
-    pub(crate) const fn failed(fault: Fault) -> Self {
+    pub(crate) const fn failed(fault: SessionFault) -> Self {
         Self { fault: Some(fault), lasted: None, is_unacknowledged: false }
     }
 }
 
 /// Ends the connection: for a reason, or as requested.
-type End = Option<Fault>;
+type SessionEnd = Option<SessionFault>;
 
 /// One connection.
-pub(crate) struct Client<'a> {
+pub(crate) struct SessionClient<'a> {
     context: &'a FaultContext<'a>,
-    link: Link,
+    link: SessionLink,
     reader: ReadHalf<Box<dyn Stream>>,
     incoming: BytesMut,
-    writer: Writer,
+    writer: PacketWriter,
     in_flight: InFlight,
-    /// The room for publishes, shared with the [`Connection`].
+    /// The room for publishes, shared with the [`BrokerConnection`].
     window: Arc<Semaphore>,
     connected_at: Option<Instant>,
 }
@@ -84,15 +86,19 @@ struct Received {
     messages: Vec<Message>,
 }
 
-impl<'a> Client<'a> {
-    pub(crate) fn new(stream: Box<dyn Stream>, context: &'a FaultContext<'a>, link: Link) -> Self {
+impl<'a> SessionClient<'a> {
+    pub(crate) fn new(
+        stream: Box<dyn Stream>,
+        context: &'a FaultContext<'a>,
+        link: SessionLink,
+    ) -> Self {
         let (reader, half) = split(stream);
         Self {
             context,
             link,
             reader,
             incoming: BytesMut::new(),
-            writer: Writer::new(half),
+            writer: PacketWriter::new(half),
             in_flight: InFlight::default(),
             window: Arc::new(Semaphore::new(0)),
             connected_at: None,
@@ -109,7 +115,10 @@ impl<'a> Client<'a> {
         Ended { fault, lasted, is_unacknowledged: !self.in_flight.is_empty() }
     }
 
-    async fn exchange(&mut self, password: Option<&SecretString>) -> Result<Infallible, End> {
+    async fn exchange(
+        &mut self,
+        password: Option<&SecretString>,
+    ) -> Result<Infallible, SessionEnd> {
         let limits = self.context.settings().limits;
         let connected = timeout(limits.connack_deadline, self.connect(password)).await;
         let granted = connected.unwrap_or_else(|_| Err(self.context.no_connack()))?;
@@ -129,7 +138,7 @@ impl<'a> Client<'a> {
             tokio::select! {
                 biased;
                 flushed = self.writer.flush(), if self.writer.has_output() => {
-                    flushed.map_err(|error| self.fault(Broken::Io(error)))?;
+                    flushed.map_err(|error| self.fault(BrokenConnection::Io(error)))?;
                 }
                 count = commands.recv_many(&mut batch, COMMANDS_TAKEN_MAX), if is_open => {
                     let now = Instant::now();
@@ -154,15 +163,15 @@ impl<'a> Client<'a> {
     }
 
     /// Sends CONNECT, and waits for the CONNACK.
-    async fn connect(&mut self, password: Option<&SecretString>) -> Result<Granted, Fault> {
+    async fn connect(&mut self, password: Option<&SecretString>) -> Result<Granted, SessionFault> {
         let written = codec::connect(self.context.settings(), password, self.writer.buffer());
-        written.map_err(|why| self.fault(Broken::Protocol(why)))?;
-        self.writer.flush().await.map_err(|error| self.fault(Broken::Io(error)))?;
+        written.map_err(|why| self.fault(BrokenConnection::Protocol(why)))?;
+        self.writer.flush().await.map_err(|error| self.fault(BrokenConnection::Io(error)))?;
         loop {
             self.incoming.reserve(READ_SIZE);
             let read = self.reader.read_buf(&mut self.incoming).await;
             if self.incoming.first() == Some(&TLS_ALERT) {
-                return Err(self.context.fault(Problem::TlsExpected));
+                return Err(self.context.fault(BrokerProblem::TlsExpected));
             }
             self.check_read(read)?;
             match self.next_packet()? {
@@ -175,14 +184,17 @@ impl<'a> Client<'a> {
                 Some(Packet::Connack(Err(reason))) => return Err(self.context.refused(&reason)),
                 Some(_) => {
                     let why = "it answered CONNECT with another packet".to_owned();
-                    return Err(self.fault(Broken::Protocol(why)));
+                    return Err(self.fault(BrokenConnection::Protocol(why)));
                 }
             }
         }
     }
 
     /// The broker has accepted the connection: hands it to the bridge.
-    async fn announce(&mut self, granted: Granted) -> Result<mpsc::Receiver<Command>, End> {
+    async fn announce(
+        &mut self,
+        granted: Granted,
+    ) -> Result<mpsc::Receiver<ConnectionCommand>, SessionEnd> {
         let settings = self.context.settings();
         let (broker, client_id, window) = (settings.url(), &settings.client_id, granted.window);
         tracing::info!(broker, client_id, window, "connected to the broker");
@@ -190,7 +202,7 @@ impl<'a> Client<'a> {
         self.window.add_permits(window.into());
         let (generation, stopping) = (self.link.generation, Arc::clone(&self.link.stopping));
         let (connection, commands) =
-            Connection::new(generation, granted, Arc::clone(&self.window), stopping);
+            BrokerConnection::new(generation, granted, Arc::clone(&self.window), stopping);
         let connected = Connected {
             connection,
             window,
@@ -198,45 +210,51 @@ impl<'a> Client<'a> {
             retain_available: granted.retain_available,
             certificate: self.link.certificate.take(),
         };
-        self.send(Event::Connected(connected)).await?;
+        self.send(SessionEvent::Connected(connected)).await?;
         Ok(commands)
     }
 
-    fn write(&mut self, now: Instant, command: Command) -> Result<(), Fault> {
+    fn write(&mut self, now: Instant, command: ConnectionCommand) -> Result<(), SessionFault> {
         let (protocol, out) = (self.context.settings().protocol, self.writer.buffer());
         let in_flight = &mut self.in_flight;
         let packet = match &command {
-            Command::Publish { token, .. } => in_flight.publish(now, *token),
-            Command::Subscribe(filters) => {
+            ConnectionCommand::Publish { token, .. } => in_flight.publish(now, *token),
+            ConnectionCommand::Subscribe(filters) => {
                 in_flight.subscribe(filters.iter().map(|(filter, _)| filter.clone()).collect())
             }
-            Command::Unsubscribe(_) => in_flight.next_packet(None),
+            ConnectionCommand::Unsubscribe(_) => in_flight.next_packet(None),
         };
         let Some(packet) = packet else {
             let after = self.context.settings().silence_max();
-            return Err(self.context.fault(Problem::Skipped { after }));
+            return Err(self.context.fault(BrokerProblem::Skipped { after }));
         };
         let written = match command {
-            Command::Publish { publish, .. } => codec::publish(protocol, packet, publish, out),
-            Command::Subscribe(filters) => codec::subscribe(protocol, packet, &filters, out),
-            Command::Unsubscribe(filters) => codec::unsubscribe(protocol, packet, filters, out),
+            ConnectionCommand::Publish { publish, .. } => {
+                codec::publish(protocol, packet, publish, out)
+            }
+            ConnectionCommand::Subscribe(filters) => {
+                codec::subscribe(protocol, packet, &filters, out)
+            }
+            ConnectionCommand::Unsubscribe(filters) => {
+                codec::unsubscribe(protocol, packet, filters, out)
+            }
         };
-        written.map_err(|why| self.fault(Broken::Protocol(why)))
+        written.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
     }
 
     /// Sends a ping where nothing was sent for long; returns when to look again. Ends the
     /// connection to a broker that is silent, or that answers pings and acknowledges nothing.
-    fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, Fault> {
+    fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, SessionFault> {
         let after = self.context.settings().silence_max();
         let silent_at = self.link.activity.last_activity() + after;
         if silent_at <= now {
-            return Err(self.context.fault(Problem::Silent { after }));
+            return Err(self.context.fault(BrokerProblem::Silent { after }));
         }
         let overdue_at = self.in_flight.waiting_since().map(|since| since + after);
         if overdue_at.is_some_and(|at| at <= now) {
             return Err(self.context.fault(match self.in_flight.is_skipped() {
-                true => Problem::Skipped { after },
-                false => Problem::Unacknowledged { after },
+                true => BrokerProblem::Skipped { after },
+                false => BrokerProblem::Unacknowledged { after },
             }));
         }
         let ping_at = self.writer.ping(now, keep_alive);
@@ -244,7 +262,7 @@ impl<'a> Client<'a> {
     }
 
     /// Hands what has come to the bridge, also if it ends the connection.
-    async fn receive(&mut self) -> Result<(), End> {
+    async fn receive(&mut self) -> Result<(), SessionEnd> {
         let mut received = Received::default();
         let ended = self.read_packets(&mut received);
         self.deliver(received).await?;
@@ -252,14 +270,14 @@ impl<'a> Client<'a> {
     }
 
     /// Reads the packets that are complete, until one that ends the connection.
-    fn read_packets(&mut self, received: &mut Received) -> Result<(), Fault> {
+    fn read_packets(&mut self, received: &mut Received) -> Result<(), SessionFault> {
         let (now, protocol) = (Instant::now(), self.context.settings().protocol);
         while let Some(packet) = self.next_packet()? {
             match packet {
                 Packet::Publish(publish) => {
                     let read = codec::message(protocol, publish);
                     let (message, packet) =
-                        read.map_err(|why| self.fault(Broken::Protocol(why)))?;
+                        read.map_err(|why| self.fault(BrokenConnection::Protocol(why)))?;
                     if packet != 0 {
                         codec::puback(packet, self.writer.buffer());
                     }
@@ -267,7 +285,7 @@ impl<'a> Client<'a> {
                 }
                 Packet::Puback { packet, code } => {
                     let token = self.in_flight.acknowledge(now, packet);
-                    let unknown = || self.context.fault(Problem::AckMismatch { packet });
+                    let unknown = || self.context.fault(BrokerProblem::AckMismatch { packet });
                     let token = token.ok_or_else(unknown)?;
                     received.acks.push(Ack { token, result: Refusal::from_code(code) });
                 }
@@ -282,42 +300,42 @@ impl<'a> Client<'a> {
     }
 
     /// Hands what was received to the bridge, each kind of answer in one event.
-    async fn deliver(&self, received: Received) -> Result<(), End> {
+    async fn deliver(&self, received: Received) -> Result<(), SessionEnd> {
         let generation = self.link.generation;
         let Received { subscribed, acks, messages } = received;
         for Subscribed { filters, refused } in subscribed {
-            self.send(Event::Subscribed { generation, filters, refused }).await?;
+            self.send(SessionEvent::Subscribed { generation, filters, refused }).await?;
         }
         if !acks.is_empty() {
             self.window.add_permits(acks.len());
-            self.send(Event::Acked { generation, acks }).await?;
+            self.send(SessionEvent::Acked { generation, acks }).await?;
         }
         for message in messages {
-            self.send(Event::Message(message)).await?;
+            self.send(SessionEvent::Message(message)).await?;
         }
         Ok(())
     }
 
-    async fn send(&self, event: Event) -> Result<(), End> {
+    async fn send(&self, event: SessionEvent) -> Result<(), SessionEnd> {
         self.link.events.send(event).await.map_err(|_| None)
     }
 
-    fn next_packet(&mut self) -> Result<Option<Packet>, Fault> {
+    fn next_packet(&mut self) -> Result<Option<Packet>, SessionFault> {
         let settings = self.context.settings();
         let read = packet::read(&mut self.incoming, settings.protocol, settings.incoming_max());
-        read.map_err(|why| self.fault(Broken::Protocol(why)))
+        read.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
     }
 
     /// Whether reading has brought anything.
-    fn check_read(&self, read: io::Result<usize>) -> Result<(), Fault> {
+    fn check_read(&self, read: io::Result<usize>) -> Result<(), SessionFault> {
         match read {
-            Ok(0) => Err(self.fault(Broken::Closed)),
+            Ok(0) => Err(self.fault(BrokenConnection::Closed)),
             Ok(_) => Ok(()),
-            Err(error) => Err(self.fault(Broken::Io(error))),
+            Err(error) => Err(self.fault(BrokenConnection::Io(error))),
         }
     }
 
-    fn fault(&self, broken: Broken) -> Fault {
+    fn fault(&self, broken: BrokenConnection) -> SessionFault {
         self.context.explain(broken, self.connected_at.is_some())
     }
 }
@@ -331,7 +349,7 @@ mod tests {
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::*;
-    use crate::mqtt::session::{Limits, Protocol, Publish, Settings, Will};
+    use crate::mqtt::session::{Protocol, Publish, SessionLimits, SessionSettings, Will};
     use crate::net::{BackoffPolicy, DialTarget, Peer};
 
     /// A broker that closes the connection with DISCONNECT 0x89 after its CONNACK: a later write
@@ -386,7 +404,7 @@ mod tests {
     async fn a_disconnect_is_read_although_a_write_fails_before() {
         let keep_alive = Duration::from_secs(30);
         let (topic, payload) = ("t/state".to_owned(), bytes::Bytes::new());
-        let settings = Settings {
+        let settings = SessionSettings {
             host: "broker.lan".to_owned(),
             port: 1883,
             tls: None,
@@ -398,7 +416,7 @@ mod tests {
             protocol: Protocol::V5,
             will: Will { topic, payload, retain: true },
             keep_alive,
-            limits: Limits::default(),
+            limits: SessionLimits::default(),
             retry: BackoffPolicy::default(),
         };
         let target = DialTarget {
@@ -410,7 +428,7 @@ mod tests {
         };
         let context = FaultContext::new(&settings, target, false);
         let (events, mut received) = mpsc::channel(10);
-        let link = Link {
+        let link = SessionLink {
             generation: Generation::default(),
             events,
             stopping: Arc::default(),
@@ -419,9 +437,11 @@ mod tests {
         };
         let output: [&[u8]; 2] = [b"\x20\x03\x00\x00\x00", b"\xe0\x01\x89"];
         let broker = ClosingBroker { output: output.into(), writes: 0, reader: None };
-        let client = Client::new(Box::new(broker), &context, link);
+        let client = SessionClient::new(Box::new(broker), &context, link);
         let publish = async {
-            let Some(Event::Connected(mut connected)) = received.recv().await else { panic!() };
+            let Some(SessionEvent::Connected(mut connected)) = received.recv().await else {
+                panic!()
+            };
             let publish = Publish { topic: "t/a".to_owned(), ..Publish::default() };
             connected.connection.publish(1, publish).unwrap();
             connected

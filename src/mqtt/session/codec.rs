@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::connection::{Message, Publish, RetainHandling};
-use super::settings::{Protocol, Settings};
+use super::settings::{Protocol, SessionSettings};
 
 /// These packets are the same in both versions, without properties.
 pub(crate) const PINGREQ: &[u8] = &[0xC0, 0];
@@ -19,7 +19,7 @@ pub(crate) const DISCONNECT: &[u8] = &[0xE0, 0];
 
 /// CONNECT.
 pub(crate) fn connect(
-    settings: &Settings,
+    settings: &SessionSettings,
     password: Option<&SecretString>,
     out: &mut BytesMut,
 ) -> Result<(), String> {

@@ -114,7 +114,7 @@ pub enum RetainHandling {
 
 /// A command of the bridge to a connection.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum ConnectionCommand {
     Publish { token: u64, publish: Publish },
     Subscribe(Vec<(String, RetainHandling)>),
     Unsubscribe(Vec<String>),
@@ -122,23 +122,23 @@ pub(crate) enum Command {
 
 /// One connection to the broker.
 #[derive(Debug)]
-pub struct Connection {
+pub struct BrokerConnection {
     generation: Generation,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ConnectionCommand>,
     granted: Granted,
     /// Publishes that may be sent before another one is acknowledged.
     window: Arc<Semaphore>,
     stopping: Arc<AtomicBool>,
 }
 
-impl Connection {
+impl BrokerConnection {
     /// A connection, and the commands that it gets.
     pub(crate) fn new(
         generation: Generation,
         granted: Granted,
         window: Arc<Semaphore>,
         stopping: Arc<AtomicBool>,
-    ) -> (Self, mpsc::Receiver<Command>) {
+    ) -> (Self, mpsc::Receiver<ConnectionCommand>) {
         let (commands, receiver) = mpsc::channel(usize::from(granted.window) + SUBSCRIPTIONS_MAX);
         (Self { generation, commands, granted, window, stopping }, receiver)
     }
@@ -155,7 +155,7 @@ impl Connection {
         self.granted.window
     }
 
-    /// Gives a message to the broker; the answer is [`Event::Acked`] with this token.
+    /// Gives a message to the broker; the answer is [`SessionEvent::Acked`] with this token.
     ///
     /// # Errors
     /// The message was not given to the broker, and no answer will come.
@@ -172,7 +172,7 @@ impl Connection {
         }
         let full = PublishError::Full { window: self.granted.window };
         let Ok(permit) = self.window.try_acquire() else { return Err(full) };
-        match self.commands.try_send(Command::Publish { token, publish }) {
+        match self.commands.try_send(ConnectionCommand::Publish { token, publish }) {
             // It is given back when the publish is acknowledged.
             Ok(()) => permit.forget(),
             Err(TrySendError::Full(_)) => return Err(full),
@@ -182,7 +182,7 @@ impl Connection {
     }
 
     /// Subscribes to all of these in one packet; our own messages come too. The answer is
-    /// [`Event::Subscribed`].
+    /// [`SessionEvent::Subscribed`].
     ///
     /// # Errors
     /// The subscription was not given to the broker, and no answer will come.
@@ -190,14 +190,14 @@ impl Connection {
         &mut self,
         filters: Vec<(String, RetainHandling)>,
     ) -> Result<(), PublishError> {
-        let given = self.commands.try_send(Command::Subscribe(filters));
+        let given = self.commands.try_send(ConnectionCommand::Subscribe(filters));
         given.map_err(|_| PublishError::Closed)
     }
 
     /// Ends subscriptions; those of a connection that has ended are gone.
     pub fn unsubscribe(&mut self, filters: Vec<String>) {
         // A subscription that stays costs only time.
-        _ = self.commands.try_send(Command::Unsubscribe(filters));
+        _ = self.commands.try_send(ConnectionCommand::Unsubscribe(filters));
     }
 
     /// Ends the session in order: acknowledgements are awaited within their deadline, then
@@ -227,7 +227,7 @@ pub struct Message {
 /// A new connection, and what the broker grants on it.
 #[derive(Debug)]
 pub struct Connected {
-    pub connection: Connection,
+    pub connection: BrokerConnection,
     /// How many publishes may be in flight.
     pub window: u16,
     /// The largest packet that the broker accepts, in bytes.
@@ -257,7 +257,7 @@ pub struct Ack {
 
 /// What a session reports.
 #[derive(Debug)]
-pub enum Event {
+pub enum SessionEvent {
     Connected(Connected),
     /// The broker's answers to publishes, in the order in which it gave them.
     Acked {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::fault::{Fault, Problem};
-use super::settings::Settings;
+use super::fault::{BrokerProblem, SessionFault};
+use super::settings::SessionSettings;
 
 /// The time after which a repeated failure is logged again, with its count.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
@@ -29,15 +29,15 @@ impl ClosedSoon {
     /// Many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
     pub(crate) fn explain(
         &mut self,
-        fault: Fault,
+        fault: SessionFault,
         lasted: Option<Duration>,
         is_unacknowledged: bool,
-        settings: &Settings,
-    ) -> Fault {
+        settings: &SessionSettings,
+    ) -> SessionFault {
         let is_soon = lasted.is_some_and(|lasted| lasted < settings.retry.stable);
         let is_closed = match &fault {
-            Fault::Broker { problem: Problem::Closed, .. } => true,
-            Fault::Broker { problem: Problem::Reset { .. }, .. } => is_unacknowledged,
+            SessionFault::Broker { problem: BrokerProblem::Closed, .. } => true,
+            SessionFault::Broker { problem: BrokerProblem::Reset { .. }, .. } => is_unacknowledged,
             _ => false,
         };
         if !(is_soon && is_closed) {
@@ -52,24 +52,24 @@ impl ClosedSoon {
         let Self { times, unacknowledged } = std::mem::take(self);
         let (url, client_id) = (settings.url(), settings.client_id.clone());
         let problem = if unacknowledged == times {
-            Problem::ClosedOnMessage { client_id, times }
+            BrokerProblem::ClosedOnMessage { client_id, times }
         } else {
-            Problem::ClosedAgain { client_id, times }
+            BrokerProblem::ClosedAgain { client_id, times }
         };
-        Fault::Broker { url, problem }
+        SessionFault::Broker { url, problem }
     }
 }
 
 /// Logs failures, each reason when it is new and then rarely.
 #[derive(Debug, Default)]
-pub(crate) struct FailureLog {
+pub(crate) struct BrokerFailureLog {
     /// Failed attempts since the last connection.
     attempts: u32,
     connect: Reminder,
     disconnect: Reminder,
 }
 
-impl FailureLog {
+impl BrokerFailureLog {
     /// A connection has ended. One that was `stable` makes its reason new again.
     pub(crate) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
         self.attempts = 0;

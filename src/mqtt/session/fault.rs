@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::packet::{Granted, Reason};
-use super::settings::{Protocol, Settings};
+use super::packet::{BrokerReason, Granted};
+use super::settings::{Protocol, SessionSettings};
 use crate::mqtt::refusal::Refusal;
 use crate::net::{DialError, DialTarget, late_alert};
 
@@ -19,16 +19,16 @@ const QOS_1_NEEDED: &str =
 
 /// Why a connection could not be opened, or has ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum SessionFault {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("broker {url} {problem}")]
-    Broker { url: String, problem: Problem },
+    Broker { url: String, problem: BrokerProblem },
 }
 
 /// What a broker did, as the predicate of a sentence.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
+pub(crate) enum BrokerProblem {
     #[error(
         "did not answer within {} s while answering CONNECT; check that mqtt.url names an MQTT \
          broker and that no firewall drops packets{hint}",
@@ -107,8 +107,8 @@ pub(crate) enum Problem {
     Protocol { version: &'static str, why: String },
 }
 
-impl Fault {
-    fn problem(&self) -> Option<&Problem> {
+impl SessionFault {
+    fn problem(&self) -> Option<&BrokerProblem> {
         match self {
             Self::Dial(_) => None,
             Self::Broker { problem, .. } => Some(problem),
@@ -117,7 +117,7 @@ impl Fault {
 
     /// Whether another client uses the same client ID.
     pub(crate) fn is_takeover(&self) -> bool {
-        matches!(self.problem(), Some(Problem::TakenOver { .. }))
+        matches!(self.problem(), Some(BrokerProblem::TakenOver { .. }))
     }
 
     /// Whether the broker closed the connection, with a DISCONNECT, without one or by a reset.
@@ -125,11 +125,11 @@ impl Fault {
         self.problem().is_some_and(|problem| {
             matches!(
                 problem,
-                Problem::Closed
-                    | Problem::Reset { .. }
-                    | Problem::ClosedAgain { .. }
-                    | Problem::ClosedOnMessage { .. }
-                    | Problem::Ended { .. }
+                BrokerProblem::Closed
+                    | BrokerProblem::Reset { .. }
+                    | BrokerProblem::ClosedAgain { .. }
+                    | BrokerProblem::ClosedOnMessage { .. }
+                    | BrokerProblem::Ended { .. }
             )
         })
     }
@@ -147,7 +147,7 @@ impl Fault {
 
 /// How a connection failed.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub(crate) enum BrokenConnection {
     Io(io::Error),
     /// The broker closed the connection.
     Closed,
@@ -157,75 +157,75 @@ pub(crate) enum Broken {
 /// Explains the faults of one connection.
 #[derive(Debug)]
 pub(crate) struct FaultContext<'a> {
-    settings: &'a Settings,
+    settings: &'a SessionSettings,
     target: DialTarget,
     certificate_requested: bool,
 }
 
 impl<'a> FaultContext<'a> {
     pub(crate) const fn new(
-        settings: &'a Settings,
+        settings: &'a SessionSettings,
         target: DialTarget,
         certificate_requested: bool,
     ) -> Self {
         Self { settings, target, certificate_requested }
     }
 
-    pub(crate) const fn settings(&self) -> &'a Settings {
+    pub(crate) const fn settings(&self) -> &'a SessionSettings {
         self.settings
     }
 
-    pub(crate) fn fault(&self, problem: Problem) -> Fault {
-        Fault::Broker { url: self.settings.url(), problem }
+    pub(crate) fn fault(&self, problem: BrokerProblem) -> SessionFault {
+        SessionFault::Broker { url: self.settings.url(), problem }
     }
 
     /// Why a connection ended without a reason from the broker, before or after its CONNACK.
-    pub(crate) fn explain(&self, broken: Broken, is_connected: bool) -> Fault {
+    pub(crate) fn explain(&self, broken: BrokenConnection, is_connected: bool) -> SessionFault {
         let problem = match broken {
-            Broken::Io(error) => {
+            BrokenConnection::Io(error) => {
                 let alert = late_alert(&self.target, self.certificate_requested, &error);
                 if let Some(alert) = alert {
                     return alert.into();
                 }
                 match is_connected {
-                    true if is_reset(&error) => Problem::Reset { why: error.to_string() },
-                    true => Problem::Lost { why: error.to_string() },
+                    true if is_reset(&error) => BrokerProblem::Reset { why: error.to_string() },
+                    true => BrokerProblem::Lost { why: error.to_string() },
                     false => self.closed_early(),
                 }
             }
-            Broken::Closed if is_connected => Problem::Closed,
-            Broken::Closed => self.closed_early(),
-            Broken::Protocol(why) => {
-                Problem::Protocol { version: self.settings.protocol.as_str(), why }
+            BrokenConnection::Closed if is_connected => BrokerProblem::Closed,
+            BrokenConnection::Closed => self.closed_early(),
+            BrokenConnection::Protocol(why) => {
+                BrokerProblem::Protocol { version: self.settings.protocol.as_str(), why }
             }
         };
         self.fault(problem)
     }
 
     /// Why the bridge cannot use what the broker grants.
-    pub(crate) fn check(&self, granted: &Granted) -> Result<(), Fault> {
+    pub(crate) fn check(&self, granted: &Granted) -> Result<(), SessionFault> {
         if !granted.qos_1 {
-            return Err(self.fault(Problem::Declined { reason: QOS_1_NEEDED.to_owned() }));
+            return Err(self.fault(BrokerProblem::Declined { reason: QOS_1_NEEDED.to_owned() }));
         }
         let size = granted.packet_size_max;
         if size < PACKET_SIZE_NEEDED {
-            return Err(self.fault(Problem::PacketLimit { size }));
+            return Err(self.fault(BrokerProblem::PacketLimit { size }));
         }
         Ok(())
     }
 
     /// The CONNACK did not come in time.
-    pub(crate) fn no_connack(&self) -> Fault {
+    pub(crate) fn no_connack(&self) -> SessionFault {
         let hint = match self.settings.protocol {
             Protocol::V5 => {
                 ", and if the broker supports only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             Protocol::V311 => "",
         };
-        self.fault(Problem::NoConnack { after: self.settings.limits.connack_deadline, hint })
+        self.fault(BrokerProblem::NoConnack { after: self.settings.limits.connack_deadline, hint })
     }
 
-    fn closed_early(&self) -> Problem {
+    fn closed_early(&self) -> BrokerProblem {
         let is_plain = self.target.tls.is_none() && self.target.websocket_path.is_none();
         let hint = match (is_plain, self.settings.protocol) {
             (false, _) if self.target.tls.is_some() => {
@@ -242,26 +242,26 @@ impl<'a> FaultContext<'a> {
                  retain_available true); or, if this port uses TLS, write mqtts:// in mqtt.url"
             }
         };
-        Problem::ClosedEarly { hint }
+        BrokerProblem::ClosedEarly { hint }
     }
 
     /// A CONNACK that refuses: MQTT 5, section 3.2.2.2; MQTT 3.1.1, section 3.2.2.3.
-    pub(crate) fn refused(&self, reason: &Reason) -> Fault {
+    pub(crate) fn refused(&self, reason: &BrokerReason) -> SessionFault {
         let (client_id, text) = (self.settings.client_id.clone(), quote(reason));
-        let declined = |reason: &str| Problem::Declined { reason: reason.to_owned() };
+        let declined = |reason: &str| BrokerProblem::Declined { reason: reason.to_owned() };
         let protocol = self.settings.protocol;
         self.fault(match (protocol, reason.code) {
             // A broker of MQTT 3.1.1 answers with a code of that version.
             (_, 0x01 | 0x84) => {
                 let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
-                Problem::Version { ours: protocol.as_str(), other: other.as_str() }
+                BrokerProblem::Version { ours: protocol.as_str(), other: other.as_str() }
             }
             (_, 0x02) => {
                 let keep_alive = self.settings.keep_alive_secs();
-                Problem::ClientIdOrKeepAlive { client_id, keep_alive }
+                BrokerProblem::ClientIdOrKeepAlive { client_id, keep_alive }
             }
-            (Protocol::V5, 0x85) => Problem::ClientId { client_id, text },
-            (_, 0x04 | 0x05 | 0x86 | 0x87) => Problem::Credentials { text },
+            (Protocol::V5, 0x85) => BrokerProblem::ClientId { client_id, text },
+            (_, 0x04 | 0x05 | 0x86 | 0x87) => BrokerProblem::Credentials { text },
             (_, 0x9A) => declined(RETAIN_NEEDED),
             (_, 0x9B) => declined(QOS_1_NEEDED),
             (Protocol::V311, 0x03) => declined("server_unavailable (0x03)"),
@@ -270,10 +270,10 @@ impl<'a> FaultContext<'a> {
     }
 
     /// The broker's DISCONNECT.
-    pub(crate) fn ended(&self, reason: &Reason) -> Fault {
+    pub(crate) fn ended(&self, reason: &BrokerReason) -> SessionFault {
         self.fault(match reason.code {
-            0x8E => Problem::TakenOver { client_id: self.settings.client_id.clone() },
-            _ => Problem::Ended { reason: describe(reason) },
+            0x8E => BrokerProblem::TakenOver { client_id: self.settings.client_id.clone() },
+            _ => BrokerProblem::Ended { reason: describe(reason) },
         })
     }
 }
@@ -284,7 +284,7 @@ fn is_reset(error: &io::Error) -> bool {
 }
 
 /// A reason code with its name and the broker's own text.
-fn describe(reason: &Reason) -> String {
+fn describe(reason: &BrokerReason) -> String {
     let text = quote(reason);
     match Refusal::from_code(reason.code) {
         Err(refusal) => format!("{refusal}{text}"),
@@ -293,7 +293,7 @@ fn describe(reason: &Reason) -> String {
 }
 
 /// The broker's own text after a colon, if it gave any.
-fn quote(reason: &Reason) -> String {
+fn quote(reason: &BrokerReason) -> String {
     let Some(text) = &reason.text else { return String::new() };
     let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
     format!(": {text:?}")

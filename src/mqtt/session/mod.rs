@@ -20,37 +20,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 pub use connection::{
-    Ack, Connected, Connection, Event, FILTERS_PER_PACKET, Generation, Message, Publish,
-    PublishError, RetainHandling,
+    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Generation, Message, Publish,
+    PublishError, RetainHandling, SessionEvent,
 };
-pub use settings::{Limits, Password, Protocol, Settings, Will};
+pub use settings::{Password, Protocol, SessionLimits, SessionSettings, Will};
 
 use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls};
 use crate::task::catch_panic;
-use client::{Client, Ended, Link};
-use failures::{ClosedSoon, FailureLog};
-use fault::{Fault, FaultContext};
+use client::{Ended, SessionClient, SessionLink};
+use failures::{BrokerFailureLog, ClosedSoon};
+use fault::{FaultContext, SessionFault};
 
 /// Events that may wait for the bridge. When full, nothing more is read from the broker. A message
 /// may have 256 KiB, so this bounds the memory too.
 const EVENTS_MAX: usize = 64;
 
 /// The bridge's end of the session. Dropping it ends the session at once, and the broker publishes
-/// the last will; [`Connection::disconnect`] ends it in order.
+/// the last will; [`BrokerConnection::disconnect`] ends it in order.
 #[derive(Debug)]
 pub struct Session {
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<SessionEvent>,
 }
 
 impl Session {
     /// The next event; `None` once the session has ended. Safe to cancel.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<SessionEvent> {
         self.events.recv().await
     }
 
     /// Moves up to `most` events into `events`, once there is one; none once the session has ended.
     /// Safe to cancel.
-    pub async fn next_many(&mut self, events: &mut Vec<Event>, most: usize) {
+    pub async fn next_many(&mut self, events: &mut Vec<SessionEvent>, most: usize) {
         self.events.recv_many(events, most).await;
     }
 }
@@ -58,7 +58,7 @@ impl Session {
 /// Starts a session in the current tokio runtime: it connects, and reconnects, until it is dropped
 /// or disconnected.
 #[must_use]
-pub fn spawn(settings: Settings) -> Session {
+pub fn spawn(settings: SessionSettings) -> Session {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
         let closed = sender.clone();
@@ -71,11 +71,11 @@ pub fn spawn(settings: Settings) -> Session {
 }
 
 /// Runs the session; a panic ends the connection, not the session.
-async fn run_caught(settings: Settings, events: mpsc::Sender<Event>) {
+async fn run_caught(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
     while let Err(panic) = catch_panic(run(settings.clone(), events.clone())).await {
         tracing::error!(panic, "internal error: the broker session panicked; please report this");
         let retry_in = settings.retry.first;
-        let disconnected = Event::Disconnected {
+        let disconnected = SessionEvent::Disconnected {
             generation: Generation::default(),
             reason: format!("internal error: the broker session panicked: {panic}"),
             taken_over: false,
@@ -89,10 +89,10 @@ async fn run_caught(settings: Settings, events: mpsc::Sender<Event>) {
     }
 }
 
-async fn run(settings: Settings, events: mpsc::Sender<Event>) {
+async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut backoff = Backoff::new(settings.retry);
-    let mut failures = FailureLog::default();
+    let mut failures = BrokerFailureLog::default();
     let mut closed_soon = ClosedSoon::default();
     for number in 1.. {
         let generation = Generation(number);
@@ -106,11 +106,17 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
             failures.disconnected(&reason, retry_in, lasted >= settings.retry.stable);
             let taken_over = fault.is_takeover();
             let closed_by_broker = fault.is_closed_by_broker();
-            Event::Disconnected { generation, reason, taken_over, closed_by_broker, retry_in }
+            SessionEvent::Disconnected {
+                generation,
+                reason,
+                taken_over,
+                closed_by_broker,
+                retry_in,
+            }
         } else {
             let attempts = failures.failed(&reason, retry_in);
             let file_missing = fault.is_file_missing();
-            Event::Unreachable { reason, file_missing, attempts, retry_in }
+            SessionEvent::Unreachable { reason, file_missing, attempts, retry_in }
         };
         if events.send(event).await.is_err() {
             return;
@@ -121,11 +127,11 @@ async fn run(settings: Settings, events: mpsc::Sender<Event>) {
 
 /// Opens a connection, but not without the password that is configured, and runs it to its end.
 async fn attempt(
-    settings: &Settings,
+    settings: &SessionSettings,
     generation: Generation,
-    events: &mpsc::Sender<Event>,
+    events: &mpsc::Sender<SessionEvent>,
     stopping: &Arc<AtomicBool>,
-) -> Result<Ended, Fault> {
+) -> Result<Ended, SessionFault> {
     let tls = |files| Tls { files, server_name: None, alpn: settings.alpn.clone() };
     let target = DialTarget {
         peer: Peer::Broker { url: settings.url() },
@@ -146,6 +152,6 @@ async fn attempt(
     let context = FaultContext::new(settings, target, dialed.certificate_requested);
     let (events, stopping) = (events.clone(), Arc::clone(stopping));
     let (certificate, activity) = (dialed.certificate, dialed.activity);
-    let link = Link { generation, events, stopping, certificate, activity };
-    Ok(Client::new(dialed.stream, &context, link).run(password.as_ref()).await)
+    let link = SessionLink { generation, events, stopping, certificate, activity };
+    Ok(SessionClient::new(dialed.stream, &context, link).run(password.as_ref()).await)
 }

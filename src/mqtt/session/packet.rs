@@ -32,7 +32,7 @@ const WINDOW_MAX_V311: u16 = 100;
 /// A packet from the broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
-    Connack(Result<Granted, Reason>),
+    Connack(Result<Granted, BrokerReason>),
     /// The whole packet.
     Publish(BytesMut),
     Puback {
@@ -43,14 +43,14 @@ pub(crate) enum Packet {
         packet: u16,
         codes: Vec<u8>,
     },
-    Disconnect(Reason),
+    Disconnect(BrokerReason),
     /// It shows only that the broker is alive.
     Other,
 }
 
 /// A reason code, with the broker's own text if it gave any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reason {
+pub(crate) struct BrokerReason {
     pub(crate) code: u8,
     pub(crate) text: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(crate) fn read(
     read.map(Some).ok_or_else(|| format!("it sent a packet of type {kind} that cannot be read"))
 }
 
-fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, Reason>> {
+fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, BrokerReason>> {
     let (head, rest) = body.split_at_checked(2)?;
     let mut granted = Granted {
         window: u16::MAX,
@@ -109,7 +109,7 @@ fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, Reason>> {
         qos_1: true,
         keep_alive: 0,
     };
-    let mut reason = Reason { code: head[1], text: None };
+    let mut reason = BrokerReason { code: head[1], text: None };
     if protocol == Protocol::V311 {
         granted.window = WINDOW_MAX_V311;
     } else {
@@ -142,8 +142,8 @@ fn suback(body: &[u8], protocol: Protocol) -> Option<Packet> {
     Some(Packet::Suback { packet, codes: codes.to_vec() })
 }
 
-fn disconnect(body: &[u8]) -> Reason {
-    let Some((&code, rest)) = body.split_first() else { return Reason::default() };
+fn disconnect(body: &[u8]) -> BrokerReason {
+    let Some((&code, rest)) = body.split_first() else { return BrokerReason::default() };
     let mut text = None;
     // Without properties it is complete.
     _ = properties(rest, |identifier, value| {
@@ -151,7 +151,7 @@ fn disconnect(body: &[u8]) -> Reason {
             text = Some(string(value));
         }
     });
-    Reason { code, text }
+    BrokerReason { code, text }
 }
 
 /// A number of variable length, and how many bytes it has. One longer than four bytes, which MQTT
@@ -224,7 +224,7 @@ mod tests {
             Packet::Puback { packet: 7, code: 0x95 },
             Packet::Suback { packet: 8, codes: vec![0x11, 0xFF] },
             Packet::Other,
-            Packet::Disconnect(Reason { code: 0xEE, text: None }),
+            Packet::Disconnect(BrokerReason { code: 0xEE, text: None }),
         ];
         let packets = read_all(bytes, Protocol::V5);
         assert_eq!(packets, expected.map(Ok));
@@ -247,9 +247,9 @@ mod tests {
         assert!(granted.qos_1 && !granted.retain_available);
         assert_eq!(granted.packet_size_max, PACKET_SIZE_MAX);
         let refused = b"\x20\x08\x00\xff\x05\x1f\x00\x02no";
-        let reason = Reason { code: 0xFF, text: Some("no".to_owned()) };
+        let reason = BrokerReason { code: 0xFF, text: Some("no".to_owned()) };
         assert_eq!(read_one(refused, Protocol::V5), Packet::Connack(Err(reason)));
-        let old = Reason { code: 1, text: None };
+        let old = BrokerReason { code: 1, text: None };
         assert_eq!(read_one(b"\x20\x02\x00\x01", Protocol::V5), Packet::Connack(Err(old)));
     }
 

@@ -38,7 +38,7 @@ pub struct Will {
 
 /// The limits of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Publishes in flight, whatever the broker allows.
     pub window_max: u16,
     /// The largest incoming packet, in bytes (MQTT 5, whose brokers withhold larger ones): twice
@@ -54,7 +54,7 @@ pub struct Limits {
     pub disconnect_deadline: Duration,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             window_max: 1000,
@@ -78,7 +78,7 @@ pub enum Password {
 
 /// The settings of a session.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SessionSettings {
     /// The broker's host name or address.
     pub host: String,
     pub port: u16,
@@ -96,12 +96,12 @@ pub struct Settings {
     /// A ping is sent after this long without another packet. After one and a half of it without a
     /// packet from the broker, or without an acknowledgement that it owes, the connection is lost.
     pub keep_alive: Duration,
-    pub limits: Limits,
+    pub limits: SessionLimits,
     /// The waits between attempts.
     pub retry: BackoffPolicy,
 }
 
-impl Settings {
+impl SessionSettings {
     /// The broker as a URL without credentials, for messages.
     #[must_use]
     pub fn url(&self) -> String {

@@ -14,7 +14,7 @@ use crate::net::Stream;
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The packets on their way to the broker.
-pub(crate) struct Writer {
+pub(crate) struct PacketWriter {
     half: WriteHalf<Box<dyn Stream>>,
     buffer: BytesMut,
     is_flushed: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Writer {
     sent_at: Instant,
 }
 
-impl Writer {
+impl PacketWriter {
     pub(crate) fn new(half: WriteHalf<Box<dyn Stream>>) -> Self {
         let (buffer, sent_at) = (BytesMut::new(), Instant::now());
         Self { half, buffer, is_flushed: true, is_closed: false, sent_at }

@@ -101,7 +101,7 @@ impl Line {
 
 /// One end of a connection of the model.
 #[derive(Debug)]
-pub struct End {
+pub struct LineEnd {
     line: Arc<Mutex<Line>>,
     side: Side,
     /// When what is under way arrives.
@@ -109,7 +109,7 @@ pub struct End {
     latency: Latency,
 }
 
-impl Drop for End {
+impl Drop for LineEnd {
     fn drop(&mut self) {
         let mut line = lock(&self.line);
         line.half(self.side).closed = true;
@@ -118,7 +118,7 @@ impl Drop for End {
     }
 }
 
-impl End {
+impl LineEnd {
     pub(crate) fn of(line: &Arc<Mutex<Line>>, side: Side, latency: &Latency) -> Self {
         Self { line: line.clone(), side, alarm: None, latency: latency.clone() }
     }
@@ -167,7 +167,7 @@ impl End {
     }
 }
 
-impl AsyncRead for End {
+impl AsyncRead for LineEnd {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -185,7 +185,7 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
+impl AsyncWrite for LineEnd {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
-pub use line::{End, Side};
 use line::{Latency, Line, lock};
+pub use line::{LineEnd, Side};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: usize = 1_024;
@@ -29,10 +29,10 @@ thread_local! {
 
 /// The network of this thread.
 #[derive(Clone, Debug)]
-pub struct Network(Arc<Shared>);
+pub struct Network(Arc<SharedNetwork>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedNetwork {
     began: Instant,
     began_at: SystemTime,
     latency: Latency,
@@ -53,7 +53,7 @@ impl Network {
     #[must_use]
     pub fn begin(seed: u64, began_at: SystemTime) -> Self {
         let inner = Inner { listeners: BTreeMap::new(), lines: Vec::new(), held: BTreeSet::new() };
-        let network = Self(Arc::new(Shared {
+        let network = Self(Arc::new(SharedNetwork {
             began: Instant::now(),
             began_at,
             latency: Latency::with_seed(seed),
@@ -122,7 +122,7 @@ impl Network {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let listener = listener.ok_or_else(refused)?;
         let line = Arc::new(Mutex::new(Line::between(address)));
-        let end = |side| End::of(&line, side, &self.0.latency);
+        let end = |side| LineEnd::of(&line, side, &self.0.latency);
         listener.try_send(Box::new(end(Side::Server))).map_err(|_| refused())?;
         inner.lines.push(Arc::downgrade(&line));
         Ok(Box::new(end(Side::Client)))
@@ -232,7 +232,7 @@ impl Socket for tokio::net::TcpStream {
     }
 }
 
-impl Socket for End {
+impl Socket for LineEnd {
     fn set_nodelay(&self, _: bool) -> io::Result<()> {
         Ok(())
     }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proto::connect::{AcceptFilter, PendingDeviceInfo};
-use crate::simulator::site::Device;
+use crate::simulator::site::SiteDevice;
 
 /// The accept filter of a gateway. Addresses and masks are kept and have no effect, because
 /// gateways do not support them yet.
 #[derive(Debug, Default)]
-pub(crate) struct Admission {
+pub(crate) struct SimulatedFilter {
     filter: AcceptFilter,
     /// The filter's IDs, as a set.
     allowed: BTreeSet<u32>,
@@ -16,7 +16,7 @@ pub(crate) struct Admission {
     pending: BTreeMap<u32, u32>,
 }
 
-impl Admission {
+impl SimulatedFilter {
     pub(crate) fn filter(&self) -> AcceptFilter {
         self.filter.clone()
     }
@@ -48,7 +48,7 @@ impl Admission {
     /// The refused devices, with the details from `device`.
     pub(crate) fn pending<'a>(
         &self,
-        device: impl Fn(u32) -> Option<&'a Device>,
+        device: impl Fn(u32) -> Option<&'a SiteDevice>,
     ) -> Vec<PendingDeviceInfo> {
         let info = |(&id, &last_try): (&u32, &u32)| {
             let device = device(id);

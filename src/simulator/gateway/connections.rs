@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::Rules;
-use super::admission::Admission;
+use super::admission::SimulatedFilter;
 use super::checks;
 use super::logs::Logs;
-use super::managed::{Managed, Origin};
-use super::reports::{Clock, Reports};
-use super::subnet::{Address, Dialed, Subnet};
+use super::managed::{Managed, ManagedBy};
+use super::reports::{GatewayClock, Reports};
+use super::subnet::{Address, DialOutcome, Subnet};
 use super::time::{Millis, Timer, Timers};
 use crate::proto::connect::{
     AsyncConnectInfo, DeviceInfo, PendingDeviceInfo, SearchDeviceInfo, Status,
 };
-use crate::simulator::site::Device;
+use crate::simulator::site::SiteDevice;
 
 /// A device dials in within this long of being switched on or of its gateway's start.
 const FIRST_DIAL_MS: u64 = 1_000;
@@ -27,20 +27,20 @@ pub(crate) struct Connections {
     rng: fastrand::Rng,
     subnet: Subnet,
     managed: BTreeMap<u32, Managed>,
-    admission: Admission,
+    admission: SimulatedFilter,
     timers: Timers,
     reports: Reports,
 }
 
 impl Connections {
-    pub(crate) fn new(rules: Rules, clock: Clock, seed: u64) -> Self {
+    pub(crate) fn new(rules: Rules, clock: GatewayClock, seed: u64) -> Self {
         Self {
             rules,
             seed,
             rng: fastrand::Rng::with_seed(seed),
             subnet: Subnet::default(),
             managed: BTreeMap::new(),
-            admission: Admission::default(),
+            admission: SimulatedFilter::default(),
             timers: Timers::default(),
             reports: Reports::new(clock),
         }
@@ -50,7 +50,7 @@ impl Connections {
         &self.subnet
     }
 
-    pub(crate) fn admission_mut(&mut self) -> &mut Admission {
+    pub(crate) fn admission_mut(&mut self) -> &mut SimulatedFilter {
         &mut self.admission
     }
 
@@ -79,7 +79,7 @@ impl Connections {
     }
 
     /// A managed device that is connected and answers.
-    pub(crate) fn responding(&self, id: u32) -> Result<&Device, tonic::Status> {
+    pub(crate) fn responding(&self, id: u32) -> Result<&SiteDevice, tonic::Status> {
         if !self.managed.contains_key(&id) {
             return Err(checks::not_managed(id));
         }
@@ -139,9 +139,9 @@ impl Connections {
         address: Address,
     ) -> Result<u32, tonic::Status> {
         let dialed = self.subnet.dial(address);
-        if let Dialed::Device(id) = dialed {
+        if let DialOutcome::Device(id) = dialed {
             // A registered asynchronous connection stays one.
-            self.accept(now, id, Origin::Sync);
+            self.accept(now, id, ManagedBy::Sync);
         }
         dialed.result(address)
     }
@@ -149,7 +149,7 @@ impl Connections {
     /// How long it takes to find the device at an address.
     pub(crate) fn dial_time(&self, address: Address) -> u64 {
         let timing = &self.rules.timing;
-        let answered = self.subnet.dial(address) != Dialed::NoAnswer;
+        let answered = self.subnet.dial(address) != DialOutcome::NoAnswer;
         if answered { timing.connect_ms } else { timing.connect_timeout_ms }
     }
 
@@ -194,7 +194,7 @@ impl Connections {
             if self.rules.reports_tries {
                 self.set_status(now, id, Status::TryToConnect.into());
             }
-        } else if self.subnet.dial(address) == Dialed::Device(id) {
+        } else if self.subnet.dial(address) == DialOutcome::Device(id) {
             self.connect(now, id);
         } else {
             // Another device at the address is as good as none: the gateway expects this one.
@@ -204,7 +204,7 @@ impl Connections {
     }
 
     /// Connects a device that is managed, or becomes so by this connection.
-    fn accept(&mut self, now: Millis, id: u32, origin: Origin) {
+    fn accept(&mut self, now: Millis, id: u32, origin: ManagedBy) {
         if let Some(device) = self.subnet.get(id) {
             self.managed.entry(id).or_insert_with(|| Managed::connected(origin, device));
             self.connect(now, id);
@@ -274,7 +274,7 @@ impl Connections {
     fn dial_in(&mut self, now: Millis, id: u32) {
         let Some(device) = self.subnet.get(id).filter(|_| self.subnet.dials_in(id)) else { return };
         if self.subnet.is_up() && self.admission.allows(id) {
-            return self.accept(now, id, Origin::Accepted);
+            return self.accept(now, id, ManagedBy::Accepted);
         }
         if self.subnet.is_up() {
             let status = if device.ssl { Status::TlsNotAllowed } else { Status::TcpNotAllowed };
@@ -285,7 +285,7 @@ impl Connections {
     }
 
     /// Adds a device to the subnet. `false` if its ID or address is taken.
-    pub(crate) fn add_device(&mut self, now: Millis, device: Device) -> bool {
+    pub(crate) fn add_device(&mut self, now: Millis, device: SiteDevice) -> bool {
         let id = device.id;
         let added = self.subnet.add(device);
         if added {
@@ -304,8 +304,8 @@ impl Connections {
 
     /// Changes a device. If that is a change, its connection ends, as a device restarts its network
     /// then.
-    pub(crate) fn reconfigure(&mut self, now: Millis, id: u32, change: impl FnOnce(&mut Device)) {
-        if self.subnet.change(id, change) {
+    pub(crate) fn reconfigure(&mut self, now: Millis, id: u32, edit: impl FnOnce(&mut SiteDevice)) {
+        if self.subnet.change(id, edit) {
             self.disconnect(now, id);
         }
     }
@@ -356,7 +356,7 @@ impl Connections {
     /// without a report.
     pub(crate) fn restart(&mut self, now: Millis) {
         self.managed.clear();
-        self.admission = Admission::default();
+        self.admission = SimulatedFilter::default();
         self.timers.clear();
         for id in self.subnet.disconnect_all(self.reports.unix_seconds(now)) {
             self.schedule_first_dial_in(now, id);

@@ -2,11 +2,11 @@
 
 use super::subnet::Address;
 use crate::proto::connect::{AsyncConnectInfo, DeviceInfo, Status};
-use crate::simulator::site::{Device, Mode};
+use crate::simulator::site::{DialMode, SiteDevice};
 
 /// How a device came into the managed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum ManagedBy {
     /// By `Connect`: leaves the list when the connection is lost.
     Sync,
     /// By `AddAsyncConnection`: stays until it is deleted.
@@ -18,12 +18,12 @@ pub(crate) enum Origin {
 /// An entry of the managed list: what `GetDeviceList` shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Managed {
-    pub(crate) origin: Origin,
+    pub(crate) origin: ManagedBy,
     /// As the client gave it, which need not be an address.
     pub(crate) ip: Box<str>,
     pub(crate) port: u16,
     pub(crate) ssl: bool,
-    pub(crate) mode: Mode,
+    pub(crate) mode: DialMode,
     /// 0 until the device was connected once.
     pub(crate) kind: i32,
     /// The status in the list. The stream's last status, unless a fault made them differ.
@@ -36,11 +36,11 @@ impl Managed {
     /// A registered connection, not yet dialed.
     pub(crate) fn registered(info: &AsyncConnectInfo, port: u16) -> Self {
         Self {
-            origin: Origin::Async,
+            origin: ManagedBy::Async,
             ip: info.ip_addr.as_str().into(),
             port,
             ssl: info.use_ssl,
-            mode: Mode::ServerToDevice,
+            mode: DialMode::ServerToDevice,
             kind: 0,
             status: Status::Disconnected.into(),
             trying: false,
@@ -48,11 +48,11 @@ impl Managed {
     }
 
     /// A connection that is up, made by `Connect` or by the device itself.
-    pub(crate) fn connected(origin: Origin, device: &Device) -> Self {
+    pub(crate) fn connected(origin: ManagedBy, device: &SiteDevice) -> Self {
         Self {
             origin,
             ip: device.ip.to_string().into(),
-            port: if origin == Origin::Accepted { 0 } else { device.port },
+            port: if origin == ManagedBy::Accepted { 0 } else { device.port },
             ssl: device.ssl,
             mode: device.mode,
             kind: device.kind,
@@ -76,7 +76,7 @@ impl Managed {
 
     /// Whether the connection is dialed again after it was lost; otherwise it leaves the list.
     pub(crate) fn reconnects(&self) -> bool {
-        self.origin == Origin::Async
+        self.origin == ManagedBy::Async
     }
 
     pub(crate) fn info(&self, device_id: u32) -> DeviceInfo {

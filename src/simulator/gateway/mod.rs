@@ -20,13 +20,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status as RpcStatus;
 
-use super::site::{Device, Mode};
+use super::site::{DialMode, SiteDevice};
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, ConnectInfo, SlaveDeviceInfo, Status};
 pub(crate) use connections::Connections;
-pub(crate) use reports::Clock;
+pub(crate) use reports::GatewayClock;
 use subnet::Address;
+pub use time::GatewayTiming;
 pub(crate) use time::Millis;
-pub use time::Timing;
 
 /// Most entries of a managed list. A real gateway is good for about 1,000; the limit protects the
 /// memory against requests without end.
@@ -35,14 +35,14 @@ const MANAGED_MAX: usize = 200_000;
 /// How a gateway behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    pub(crate) timing: Timing,
+    pub(crate) timing: GatewayTiming,
     /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do.
     pub(crate) reports_tries: bool,
 }
 
 /// A change of a device's settings that a client requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum SettingChange {
     /// `SetConnectionMode`, the number as sent.
     Mode(i32),
     /// `EnableSSL` (true) and `DisableSSL`.
@@ -51,7 +51,7 @@ pub(crate) enum Change {
 
 /// A simulated device gateway.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct SimulatedGateway {
     /// Its ID at a master.
     id: String,
     connections: Connections,
@@ -73,13 +73,13 @@ pub(crate) struct Dialing {
     restarts: u64,
 }
 
-impl Gateway {
+impl SimulatedGateway {
     /// A gateway just started. A device whose ID or address is taken is left out.
     pub(crate) fn new(
         id: &str,
         rules: Rules,
-        devices: Vec<Device>,
-        clock: Clock,
+        devices: Vec<SiteDevice>,
+        clock: GatewayClock,
         seed: u64,
     ) -> Self {
         let mut connections = Connections::new(rules, clock, seed);
@@ -235,17 +235,22 @@ impl Gateway {
 
     /// Changes a connected device, which then drops its connection and connects again. No change,
     /// no drop.
-    pub(crate) fn change(&mut self, now: Millis, id: u32, change: Change) -> Result<(), RpcStatus> {
+    pub(crate) fn change(
+        &mut self,
+        now: Millis,
+        id: u32,
+        change: SettingChange,
+    ) -> Result<(), RpcStatus> {
         let mode = match change {
-            Change::Mode(code) => Some(Mode::from_code(code).ok_or_else(|| {
+            SettingChange::Mode(code) => Some(DialMode::from_code(code).ok_or_else(|| {
                 RpcStatus::invalid_argument(format!("{code} is no connection mode; it is 0 or 1"))
             })?),
-            Change::Ssl(_) => None,
+            SettingChange::Ssl(_) => None,
         };
         self.connections.responding(id)?;
         self.connections.reconfigure(now, id, |device| match change {
-            Change::Mode(_) => device.mode = mode.unwrap_or(device.mode),
-            Change::Ssl(ssl) => device.ssl = ssl,
+            SettingChange::Mode(_) => device.mode = mode.unwrap_or(device.mode),
+            SettingChange::Ssl(ssl) => device.ssl = ssl,
         });
         Ok(())
     }
@@ -269,9 +274,9 @@ impl Gateway {
     /// Makes all devices managed, as a client would: registers those that wait to be dialed, and
     /// allows those that dial in.
     pub(crate) fn manage_all(&mut self, now: Millis) {
-        let devices: Vec<Device> = self.connections.subnet().devices().cloned().collect();
+        let devices: Vec<SiteDevice> = self.connections.subnet().devices().cloned().collect();
         let (dialed, dialing): (Vec<_>, Vec<_>) =
-            devices.into_iter().partition(|device| device.mode == Mode::ServerToDevice);
+            devices.into_iter().partition(|device| device.mode == DialMode::ServerToDevice);
         for device in dialed {
             let info = AsyncConnectInfo {
                 device_id: device.id,

@@ -5,14 +5,14 @@ use crate::proto::connect::StatusChange;
 
 /// What a gateway's clock shows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
+pub(crate) struct GatewayClock {
     /// Unix time in milliseconds when the simulation began.
     pub(crate) start_unix_ms: i64,
     /// How far the clock is ahead (behind, if negative).
     pub(crate) skew_ms: i64,
 }
 
-impl Clock {
+impl GatewayClock {
     /// The clock's Unix time in whole seconds, as the wire carries it.
     pub(crate) fn unix_seconds(self, now: Millis) -> u32 {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
@@ -24,12 +24,12 @@ impl Clock {
 /// The status changes that are not yet taken.
 #[derive(Debug)]
 pub(crate) struct Reports {
-    clock: Clock,
+    clock: GatewayClock,
     changes: Vec<StatusChange>,
 }
 
 impl Reports {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: GatewayClock) -> Self {
         Self { clock, changes: Vec::new() }
     }
 

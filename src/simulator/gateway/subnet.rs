@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::logs::Logs;
 use crate::proto::connect::{SearchDeviceInfo, Status};
-use crate::simulator::site::{Device, Mode};
+use crate::simulator::site::{DialMode, SiteDevice};
 
 /// Where a gateway dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Address {
 
 /// The outcome of dialing an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialed {
+pub(crate) enum DialOutcome {
     /// This device accepts the connection.
     Device(u32),
     NoAnswer,
@@ -38,7 +38,7 @@ pub(crate) enum Dialed {
     AlreadyConnected(u32),
 }
 
-impl Dialed {
+impl DialOutcome {
     /// The answer to a synchronous `Connect`.
     pub(crate) fn result(self, address: Address) -> Result<u32, tonic::Status> {
         let at = address.ip.map(|ip| format!("{ip}:{}", address.port)).unwrap_or_default();
@@ -64,7 +64,7 @@ impl Dialed {
 /// The devices of one subnet. A device exists whether or not the gateway manages it.
 #[derive(Debug, Default)]
 pub(crate) struct Subnet {
-    devices: BTreeMap<u32, Device>,
+    devices: BTreeMap<u32, SiteDevice>,
     by_address: HashMap<(Ipv4Addr, u16), u32>,
     /// Devices with a connection to the gateway, never more than one each.
     connected: BTreeSet<u32>,
@@ -75,7 +75,7 @@ pub(crate) struct Subnet {
 
 impl Subnet {
     /// Adds a device. `false` if its ID or address is taken.
-    pub(crate) fn add(&mut self, device: Device) -> bool {
+    pub(crate) fn add(&mut self, device: SiteDevice) -> bool {
         let (id, address) = (device.id, (device.ip, device.port));
         if id == 0 || self.devices.contains_key(&id) || self.by_address.contains_key(&address) {
             return false;
@@ -91,11 +91,11 @@ impl Subnet {
         true
     }
 
-    pub(crate) fn get(&self, id: u32) -> Option<&Device> {
+    pub(crate) fn get(&self, id: u32) -> Option<&SiteDevice> {
         self.devices.get(&id)
     }
 
-    pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &SiteDevice> {
         self.devices.values()
     }
 
@@ -113,7 +113,7 @@ impl Subnet {
     }
 
     /// Changes a device. `false` if it does not exist or nothing changed.
-    pub(crate) fn change(&mut self, id: u32, change: impl FnOnce(&mut Device)) -> bool {
+    pub(crate) fn change(&mut self, id: u32, change: impl FnOnce(&mut SiteDevice)) -> bool {
         let Some(device) = self.devices.get_mut(&id) else { return false };
         let before = device.clone();
         change(device);
@@ -163,25 +163,25 @@ impl Subnet {
     /// Whether a device dials the gateway by itself now.
     pub(crate) fn dials_in(&self, id: u32) -> bool {
         let mode = self.get(id).map(|device| device.mode);
-        mode == Some(Mode::DeviceToServer) && self.is_available(id)
+        mode == Some(DialMode::DeviceToServer) && self.is_available(id)
     }
 
     /// What is at an address now.
-    pub(crate) fn dial(&self, address: Address) -> Dialed {
+    pub(crate) fn dial(&self, address: Address) -> DialOutcome {
         let id = address.ip.and_then(|ip| self.by_address.get(&(ip, address.port)));
         let Some(device) = id.and_then(|id| self.devices.get(id)) else {
-            return Dialed::NoAnswer;
+            return DialOutcome::NoAnswer;
         };
         if !self.responds(device.id) {
-            Dialed::NoAnswer
+            DialOutcome::NoAnswer
         } else if self.is_connected(device.id) {
-            Dialed::AlreadyConnected(device.id)
-        } else if device.mode == Mode::DeviceToServer {
-            Dialed::Refused
+            DialOutcome::AlreadyConnected(device.id)
+        } else if device.mode == DialMode::DeviceToServer {
+            DialOutcome::Refused
         } else if device.ssl != address.ssl {
-            Dialed::SslMismatch
+            DialOutcome::SslMismatch
         } else {
-            Dialed::Device(device.id)
+            DialOutcome::Device(device.id)
         }
     }
 
@@ -194,7 +194,7 @@ impl Subnet {
     ) -> Vec<SearchDeviceInfo> {
         let responding = self.devices().filter(|device| self.is_up() && device.powered);
         let responding = responding.filter(|device| is_in_time(device.id));
-        let info = |device: &Device| SearchDeviceInfo {
+        let info = |device: &SiteDevice| SearchDeviceInfo {
             device_id: device.id,
             r#type: device.kind,
             use_dhcp: device.dhcp,
@@ -203,8 +203,8 @@ impl Subnet {
             port: device.port.into(),
             use_ssl: device.ssl,
             server_addr: match device.mode {
-                Mode::DeviceToServer => server.to_string().into(),
-                Mode::ServerToDevice => Vec::new(),
+                DialMode::DeviceToServer => server.to_string().into(),
+                DialMode::ServerToDevice => Vec::new(),
             },
         };
         responding.map(info).collect()

@@ -10,7 +10,7 @@ pub(crate) type Millis = u64;
 /// How long things take at a gateway, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Timing {
+pub struct GatewayTiming {
     /// From losing an asynchronous connection, or failing to make it, to the next try. The
     /// gateway's setting `reconnect_interval`, 30 s by default.
     pub reconnect_interval_ms: u64,
@@ -30,7 +30,7 @@ pub struct Timing {
     pub search_max_ms: u64,
 }
 
-impl Default for Timing {
+impl Default for GatewayTiming {
     fn default() -> Self {
         Self {
             reconnect_interval_ms: 30_000,
@@ -45,7 +45,7 @@ impl Default for Timing {
     }
 }
 
-impl Timing {
+impl GatewayTiming {
     /// The same behaviour with short delays: everything within a quarter of a second, dead devices
     /// are detected at once. For tests that would otherwise wait.
     #[must_use]

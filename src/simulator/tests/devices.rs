@@ -28,7 +28,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[tokio::test]
 async fn device_details_are_served_in_both_packages() {
-    let simulator = Simulator::start(Settings::fast(20)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(20)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
     let channel = channel(&simulator).await;
@@ -57,7 +57,7 @@ async fn device_details_are_served_in_both_packages() {
 
 #[tokio::test]
 async fn only_a_managed_and_connected_device_answers() {
-    let settings = Settings { managed: false, ..Settings::fast(1) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(1) };
     let simulator = Simulator::start(settings).await.unwrap();
     let control = simulator.control();
     let mut client = DeviceClient::new(channel(&simulator).await);
@@ -77,7 +77,7 @@ async fn only_a_managed_and_connected_device_answers() {
 
 #[tokio::test]
 async fn monitored_devices_report_that_they_were_connected() {
-    let simulator = Simulator::start(Settings::fast(3)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(3)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
     let mut client = EventClient::new(channel(&simulator).await);
@@ -96,7 +96,7 @@ async fn monitored_devices_report_that_they_were_connected() {
         event_codes: Vec::new(),
     };
     let mut logs = client.subscribe_realtime_log(request).await.unwrap().into_inner();
-    control.apply_fault(&Fault::Drop { devices: Devices::All });
+    control.apply_fault(&Fault::Drop { devices: DeviceSelector::All });
     let log = logs.next().await.unwrap().unwrap();
     assert_eq!((log.device_id, log.event_code), (ids[1], 0x3B00), "neither 0 nor 2");
     let request = GetLogRequest { device_id: ids[2], start_event_id: 2, max_num_of_log: 1 };
@@ -109,7 +109,7 @@ async fn monitored_devices_report_that_they_were_connected() {
 
 #[tokio::test]
 async fn unsupported_calls_are_unimplemented_with_a_gateways_message() {
-    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(1)).await.unwrap();
     let channel = channel(&simulator).await;
     for (path, message) in [
         ("/gsdk.user.User/GetList", "unknown service gsdk.user.User"),

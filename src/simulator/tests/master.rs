@@ -12,13 +12,13 @@ async fn master_channel(simulator: &Simulator, identity: Option<&Identity>) -> C
     endpoint.tls_config(tls).unwrap().connect_lazy()
 }
 
-fn fleet(gateways: usize, devices: usize) -> Settings {
+fn fleet(gateways: usize, devices: usize) -> SimulatorSettings {
     let one = |number| {
         (format!("gateway{}", number + 1), mixed_devices(number, number * devices, devices))
     };
     let gateways = (0..gateways).map(one).collect();
     let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
-    Settings { master, managed: false, ..Settings::fast(0) }
+    SimulatorSettings { master, managed: false, ..SimulatorSettings::fast(0) }
 }
 
 fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
@@ -89,13 +89,13 @@ async fn data_stored_by_a_master_survives_a_device_gateways_restart() {
     let request = connect_master::SubscribeStatusRequest { queue_size: 1_000 };
     let changes = client.subscribe_status(with_token(request, &token)).await.unwrap();
     let mut changes = changes.into_inner();
-    let plain: Vec<Device> = control.devices()[10..]
+    let plain: Vec<SiteDevice> = control.devices()[10..]
         .iter()
-        .filter(|device| !device.ssl && device.mode == Mode::ServerToDevice)
+        .filter(|device| !device.ssl && device.mode == DialMode::ServerToDevice)
         .take(2)
         .cloned()
         .collect();
-    let info = |device: &Device| AsyncConnectInfo {
+    let info = |device: &SiteDevice| AsyncConnectInfo {
         device_id: device.id,
         ip_addr: device.ip.to_string(),
         port: 51211,

@@ -8,7 +8,8 @@ use tower::Service;
 use super::*;
 
 async fn strict(count: usize) -> Simulator {
-    let settings = Settings { strictness: Strictness::REAL, ..Settings::fast(count) };
+    let settings =
+        SimulatorSettings { strictness: Strictness::REAL, ..SimulatorSettings::fast(count) };
     Simulator::start(settings).await.unwrap()
 }
 
@@ -92,7 +93,9 @@ async fn frames(simulator: &Simulator) -> Vec<usize> {
 async fn each_change_is_in_a_separate_frame_of_a_strict_gateway() {
     for (strictness, single) in [(Strictness::REAL, true), (Strictness::LENIENT, false)] {
         let simulator =
-            Simulator::start(Settings { strictness, ..Settings::fast(10) }).await.unwrap();
+            Simulator::start(SimulatorSettings { strictness, ..SimulatorSettings::fast(10) })
+                .await
+                .unwrap();
         let control = simulator.control();
         eventually("all devices connected", || all_connected(&control)).await;
         let lengths = frames(&simulator).await;
@@ -102,8 +105,8 @@ async fn each_change_is_in_a_separate_frame_of_a_strict_gateway() {
 
 #[tokio::test]
 async fn a_search_finds_only_devices_that_answer_in_time() {
-    let timing = Timing { search_min_ms: 10, search_max_ms: 60, ..Timing::fast() };
-    let settings = Settings { timing, managed: false, ..Settings::fast(40) };
+    let timing = GatewayTiming { search_min_ms: 10, search_max_ms: 60, ..GatewayTiming::fast() };
+    let settings = SimulatorSettings { timing, managed: false, ..SimulatorSettings::fast(40) };
     let simulator = Simulator::start(settings.clone()).await.unwrap();
     let again = Simulator::start(settings).await.unwrap();
     let found = async |simulator: &Simulator, timeout| {
@@ -121,7 +124,7 @@ async fn a_search_finds_only_devices_that_answer_in_time() {
 
 #[tokio::test]
 async fn a_cancelled_subscription_is_removed_at_once() {
-    let simulator = Simulator::start(Settings::fast(1)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(1)).await.unwrap();
     let control = simulator.control();
     eventually("all devices connected", || all_connected(&control)).await;
     let mut client = client(&simulator).await;
@@ -135,7 +138,10 @@ async fn a_cancelled_subscription_is_removed_at_once() {
 #[tokio::test]
 async fn requests_and_metadata_have_limits() {
     let strictness = Strictness { max_recv_size: 100, ..Strictness::LENIENT };
-    let simulator = Simulator::start(Settings { strictness, ..Settings::fast(1) }).await.unwrap();
+    let simulator =
+        Simulator::start(SimulatorSettings { strictness, ..SimulatorSettings::fast(1) })
+            .await
+            .unwrap();
     let mut client = client(&simulator).await;
     let request = DisconnectRequest { device_i_ds: vec![u32::MAX; 100] };
     let error = client.disconnect(request).await.unwrap_err();

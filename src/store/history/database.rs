@@ -14,7 +14,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::block::Block;
 use super::error::Error;
 use super::spans::SpanTables;
-use super::{Change, Retention, schema};
+use super::{LogChange, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
 use crate::store::error::StoreError;
@@ -30,7 +30,7 @@ pub struct Database {
     /// Device and inode of the open file.
     file: (u64, u64),
     retention: Retention,
-    state: State,
+    state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u64, Instant)>,
 }
@@ -46,7 +46,7 @@ pub struct Totals {
 
 /// What is known without asking the file. Replaced when a transaction has been committed.
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct DatabaseState {
     position: Position,
     last_id: u64,
     totals: Totals,
@@ -85,7 +85,7 @@ impl Database {
 
     fn load(path: &Path, retention: Retention, replaced_at: Option<Moment>) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
-        let state = State::read(&connection)?;
+        let state = DatabaseState::read(&connection)?;
         let file = file_id(path).map_err(StoreError::io("opening", path))?;
         Ok(Self { connection, file, retention, state, checkpoint: None })
     }
@@ -126,15 +126,15 @@ impl Database {
     }
 
     /// Starts a batch of changes that are committed as one.
-    pub fn batch(&mut self) -> Result<Batch<'_>, Error> {
+    pub fn batch(&mut self) -> Result<HistoryBatch<'_>, Error> {
         let transaction = self.connection.transaction()?;
-        Ok(Batch { transaction, state: self.state, committed: &mut self.state })
+        Ok(HistoryBatch { transaction, state: self.state, committed: &mut self.state })
     }
 
     /// Notes that events recorded in this time, after [`Self::last_id`], were not written.
     /// `position` is where reading of the log continues behind them.
     pub fn mark_gap(&mut self, from: Moment, to: Moment, position: Position) -> Result<(), Error> {
-        let state = State { position, ..self.state };
+        let state = DatabaseState { position, ..self.state };
         let transaction = self.connection.transaction()?;
         transaction.execute(
             "INSERT INTO gaps VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET
@@ -221,17 +221,17 @@ impl Database {
 
 /// Changes of the log that are committed as one; dropped, none of them is made.
 #[derive(Debug)]
-pub struct Batch<'a> {
+pub struct HistoryBatch<'a> {
     transaction: Transaction<'a>,
-    state: State,
+    state: DatabaseState,
     /// The totals of the database after this commit.
-    committed: &'a mut State,
+    committed: &'a mut DatabaseState,
 }
 
-impl Batch<'_> {
+impl HistoryBatch<'_> {
     /// Adds the changes of a part of the log. Events up to [`Database::last_id`] are ignored, so a
     /// part may be applied again.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+    pub fn apply(&mut self, changes: &[LogChange]) -> Result<(), Error> {
         let Self { transaction, state, .. } = self;
         let marks = marks(changes);
         let mut update = transaction.prepare_cached(
@@ -244,7 +244,7 @@ impl Batch<'_> {
         let mut insert = transaction
             .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         for change in changes {
-            let Change::Recorded(event) = change else { continue };
+            let LogChange::Recorded(event) = change else { continue };
             if event.id <= state.last_id {
                 continue;
             }
@@ -274,7 +274,7 @@ impl Batch<'_> {
     /// Commits what was applied, which is the log up to this position.
     pub fn commit(self, position: Position) -> Result<(), Error> {
         let Self { transaction, state, committed } = self;
-        let state = State { position, ..state };
+        let state = DatabaseState { position, ..state };
         if let Some(block) = &state.newest_block {
             block.write(&transaction)?;
         }
@@ -292,20 +292,20 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// What became of events, by ID.
-fn marks(changes: &[Change]) -> BTreeMap<u64, Marks> {
+fn marks(changes: &[LogChange]) -> BTreeMap<u64, Marks> {
     let mut marks: BTreeMap<u64, Marks> = BTreeMap::new();
     for change in changes {
         match change {
-            Change::Recorded(_) => {}
-            Change::Delivered(id) => marks.entry(*id).or_default().delivered = true,
-            Change::Dropped(id) => marks.entry(*id).or_default().dropped = true,
-            Change::Lost { id, lost } => marks.entry(*id).or_default().lost = *lost,
+            LogChange::Recorded(_) => {}
+            LogChange::Delivered(id) => marks.entry(*id).or_default().delivered = true,
+            LogChange::Dropped(id) => marks.entry(*id).or_default().dropped = true,
+            LogChange::Lost { id, lost } => marks.entry(*id).or_default().lost = *lost,
         }
     }
     marks
 }
 
-impl State {
+impl DatabaseState {
     fn read(connection: &Connection) -> Result<Self, Error> {
         let mut state = connection.query_row(
             "SELECT segment, log_offset, last_id,

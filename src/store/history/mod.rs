@@ -18,12 +18,14 @@ use std::time::Duration;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::{Database, Totals};
 pub use error::Error;
-pub use query::{Filter, Gap, Missing, Order, Page};
+pub use query::{EventFilter, EventGap, Missing, Order, Page};
 pub use reader::Reader;
 #[cfg(feature = "model")]
 pub(crate) use reader::model;
 pub(crate) use spans::{Backlog, Tracker};
-pub use spans::{Observation, Place, Reason, Selection, Snapshot, Span, SpanState, Timeline};
+pub use spans::{
+    Observation, RowKey, Selection, Snapshot, Span, SpanState, Timeline, UnobservedReason,
+};
 
 use super::Event;
 
@@ -32,7 +34,7 @@ pub const FILE_NAME: &str = "history.db";
 
 /// A record of the log that the history follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LogChange {
     /// A new event.
     Recorded(Event),
     /// The broker has acknowledged the event with this id.

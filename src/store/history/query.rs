@@ -25,7 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Which events are requested. An empty list selects all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
+pub struct EventFilter {
     /// Events of these gateways and of their devices.
     pub gateways: Vec<GatewayName>,
     /// Events of these devices.
@@ -70,12 +70,12 @@ pub struct Page {
     pub more: bool,
     /// What is missing from the range.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<Gap>,
+    pub gap: Option<EventGap>,
 }
 
 /// What is missing from a page's range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
+pub struct EventGap {
     /// When the oldest event that is kept was recorded; given where the range begins earlier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<String>,
@@ -94,7 +94,7 @@ pub struct Missing {
 }
 
 /// The first and the last id of consecutive events.
-type IdRange = (u64, u64);
+type EventIdRange = (u64, u64);
 
 /// What retention has removed, and the newest event.
 struct Kept {
@@ -104,7 +104,7 @@ struct Kept {
 }
 
 /// Reads one page in one snapshot of the database.
-pub(crate) fn page(path: &Path, filter: &Filter) -> Result<Page, Error> {
+pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
     let mut connection = open(path)?;
     let snapshot = connection.transaction()?;
     let kept = Kept::read(&snapshot)?;
@@ -139,7 +139,10 @@ fn open(path: &Path) -> Result<Connection, Error> {
 }
 
 /// The ids, both included, that enclose all events of the filter's ids and time.
-fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<IdRange>, Error> {
+fn id_range(
+    snapshot: &Transaction<'_>,
+    filter: &EventFilter,
+) -> Result<Option<EventIdRange>, Error> {
     let after_id = filter.after_id.unwrap_or(0);
     let from = filter.from.map_or(i64::MIN, Moment::millis);
     let to = filter.to.map_or(i64::MAX, Moment::millis);
@@ -158,8 +161,8 @@ fn id_range(snapshot: &Transaction<'_>, filter: &Filter) -> Result<Option<IdRang
 fn window(
     snapshot: &Transaction<'_>,
     order: Order,
-    (first_id, last_id): IdRange,
-) -> Result<(IdRange, IdRange), Error> {
+    (first_id, last_id): EventIdRange,
+) -> Result<(EventIdRange, EventIdRange), Error> {
     Ok(match order {
         Order::OldestFirst => {
             let end = window_end(snapshot, first_id, last_id)?;
@@ -207,7 +210,7 @@ impl Kept {
     }
 
     /// Whether the range begins before the oldest event that is kept.
-    fn is_exceeded_by(&self, filter: &Filter) -> bool {
+    fn is_exceeded_by(&self, filter: &EventFilter) -> bool {
         // An id below the first one comes from an earlier state directory.
         let earlier = filter.after_id.is_some_and(|id| id > 0);
         let by_id = filter.after_id.is_none_or(|id| id < self.removed_through);
@@ -221,8 +224,8 @@ impl Page {
     fn fill(
         &mut self,
         snapshot: &Transaction<'_>,
-        filter: &Filter,
-        mut range: IdRange,
+        filter: &EventFilter,
+        mut range: EventIdRange,
     ) -> Result<(), Error> {
         let (started, mut bytes) = (Instant::now(), 0);
         let (sql, values) = select(filter);
@@ -257,7 +260,7 @@ impl Page {
 }
 
 /// The statement, whose first two parameters are the window, and the values of the others.
-fn select(filter: &Filter) -> (String, Vec<Value>) {
+fn select(filter: &EventFilter) -> (String, Vec<Value>) {
     let mut sql = "SELECT id, delivered, dropped, lost, event FROM events WHERE id BETWEEN ? AND ?"
         .to_owned();
     let mut values = Vec::new();
@@ -315,10 +318,10 @@ fn event_json(row: &Row<'_>) -> Result<(u64, Box<RawValue>), Error> {
 /// What is missing from the range of a page.
 fn gap(
     snapshot: &Transaction<'_>,
-    filter: &Filter,
+    filter: &EventFilter,
     kept: &Kept,
     page: &Page,
-) -> Result<Option<Gap>, Error> {
+) -> Result<Option<EventGap>, Error> {
     let time = |at: i64| rfc3339(Moment::from_millis(at));
     // The newest come first: older pages follow, and `more` is false in the last one.
     let is_last = filter.order == Order::OldestFirst || !page.more;
@@ -353,5 +356,5 @@ fn gap(
     let hole = |row: &Row<'_>| Ok(Missing { from: time(row.get(0)?), to: time(row.get(1)?) });
     let missing = holes.query_map(range, hole)?.collect::<Result<Vec<_>, _>>()?;
     let is_whole = oldest_at.is_none() && missing.is_empty();
-    Ok((!is_whole).then_some(Gap { oldest_at, missing }))
+    Ok((!is_whole).then_some(EventGap { oldest_at, missing }))
 }

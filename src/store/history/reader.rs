@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::error::Error;
-use super::query::{Filter, Page, newest_id, page};
+use super::query::{EventFilter, Page, newest_id, page};
 
 /// Queries that run at the same time; more wait.
 const QUERIES_MAX: usize = 2;
@@ -29,7 +29,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the database is not there or cannot be read.
-    pub async fn query(&self, filter: Filter) -> Result<Page, Error> {
+    pub async fn query(&self, filter: EventFilter) -> Result<Page, Error> {
         self.read(move |path| page(path, &filter)).await
     }
 

@@ -76,16 +76,16 @@ fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
     Event { id, recorded_at, subject, event_type, payload, read_at: None }
 }
 
-fn apply(database: &mut Database, changes: &[Change], end: Position) -> Result<(), Error> {
+fn apply(database: &mut Database, changes: &[LogChange], end: Position) -> Result<(), Error> {
     let mut batch = database.batch()?;
     batch.apply(changes)?;
     batch.commit(end)
 }
 
 /// Consecutive events, one a second.
-fn recorded(ids: std::ops::Range<u64>) -> Vec<Change> {
+fn recorded(ids: std::ops::Range<u64>) -> Vec<LogChange> {
     let at = |id: u64| NOW.plus(i64::try_from((id - FIRST_ID) * 1_000).unwrap());
-    ids.map(|id| Change::Recorded(event(id, at(id), device(1)))).collect()
+    ids.map(|id| LogChange::Recorded(event(id, at(id), device(1)))).collect()
 }
 
 const fn position(segment: u64, offset: u64) -> Position {
@@ -98,7 +98,7 @@ fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
     let mut database = fixture.open(KEEP_ALL);
     assert_eq!((database.position(), database.last_id()), (position(0, 0), 0));
     let mut batch = recorded(FIRST_ID..FIRST_ID + 3);
-    batch.push(Change::Delivered(FIRST_ID));
+    batch.push(LogChange::Delivered(FIRST_ID));
     apply(&mut database, &batch, position(1, 300)).unwrap();
     // A kill leaves the files as they are, the write-ahead log among them.
     let killed = Fixture::new();
@@ -125,15 +125,15 @@ fn marks_reach_events_of_the_same_batch_and_of_earlier_ones() {
     for ids in [id..id + 4, id + 4..id + 8] {
         apply(&mut database, &recorded(ids), position(0, 0)).unwrap();
     }
-    let mut batch = vec![Change::Delivered(id + 1), Change::Lost { id: id + 2, lost: 7 }];
+    let mut batch = vec![LogChange::Delivered(id + 1), LogChange::Lost { id: id + 2, lost: 7 }];
     batch.extend(recorded(id + 8..id + 10));
     batch.extend([
-        Change::Dropped(id),
-        Change::Dropped(id + 8),
-        Change::Lost { id: id + 9, lost: 2 },
-        Change::Delivered(id + 9),
+        LogChange::Dropped(id),
+        LogChange::Dropped(id + 8),
+        LogChange::Lost { id: id + 9, lost: 2 },
+        LogChange::Delivered(id + 9),
         // Of an event that was never recorded here.
-        Change::Delivered(id + 99),
+        LogChange::Delivered(id + 99),
     ]);
     apply(&mut database, &batch, position(0, 1)).unwrap();
     let marked: Vec<_> =
@@ -154,7 +154,7 @@ fn events_that_are_in_no_log_do_not_wait() {
     let mut database = fixture.open(KEEP_ALL);
     let id = FIRST_ID;
     let mut batch = recorded(id..id + 4);
-    batch.extend([Change::Delivered(id), Change::Dropped(id + 1)]);
+    batch.extend([LogChange::Delivered(id), LogChange::Dropped(id + 1)]);
     apply(&mut database, &batch, position(1, 0)).unwrap();
     database.drop_unknown(&[id + 3].into()).unwrap();
     let rows = [
@@ -173,7 +173,7 @@ fn every_kind_of_subject_has_its_columns() {
     let gateway = Subject::Gateway("lobby".parse().unwrap());
     let subjects = [Subject::Bridge, gateway, device(7)];
     let events = subjects.into_iter().zip(FIRST_ID..).map(|(subject, id)| event(id, NOW, subject));
-    let changes: Vec<_> = events.map(Change::Recorded).collect();
+    let changes: Vec<_> = events.map(LogChange::Recorded).collect();
     apply(&mut database, &changes, position(0, 0)).unwrap();
     let connection = read_only(&fixture.path());
     let mut statement = connection.prepare("SELECT gateway, device_id FROM events").unwrap();
@@ -264,7 +264,7 @@ fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     bytes[20 * 4_096..(pages - 5) * 4_096].fill(0xff);
     fs::write(fixture.path(), bytes).unwrap();
     let mut database = fixture.open(KEEP_ALL);
-    let all: Vec<_> = (FIRST_ID..FIRST_ID + 2_000).map(Change::Delivered).collect();
+    let all: Vec<_> = (FIRST_ID..FIRST_ID + 2_000).map(LogChange::Delivered).collect();
     let error = apply(&mut database, &all, position(0, 2)).unwrap_err();
     assert!(matches!(error, Error::Damaged(_)), "{error:?}");
     drop(database);
@@ -363,7 +363,7 @@ fn history_cost_of_an_event_at_2000_a_second() {
     for devices in [1_000_u32, 100_000] {
         let fixture = Fixture::new();
         let mut database = fixture.open(KEEP_ALL);
-        let batch = |batch: u64| -> Vec<Change> {
+        let batch = |batch: u64| -> Vec<LogChange> {
             let at = NOW.plus(i64::try_from(batch * 1_000).unwrap());
             let first = FIRST_ID + batch * PER_BATCH;
             let ids = first..first + PER_BATCH;
@@ -371,7 +371,7 @@ fn history_cost_of_an_event_at_2000_a_second() {
                 let subject = device(fastrand::u32(1..=devices));
                 let payload = Bytes::from(payload.clone());
                 let event = Event { payload, ..event(id, at, subject) };
-                [Change::Recorded(event), Change::Delivered(id)]
+                [LogChange::Recorded(event), LogChange::Delivered(id)]
             })
             .collect()
         };

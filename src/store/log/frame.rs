@@ -15,7 +15,7 @@ pub(crate) const FRAME_HEAD_LEN: usize = 12;
 
 /// Why no frame begins at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub(crate) enum BrokenFrame {
     /// The bytes end within the frame.
     Torn,
     /// The bytes are no frame.
@@ -43,14 +43,18 @@ pub(crate) fn seal(frame: &mut [u8]) -> io::Result<()> {
 }
 
 /// Reads the frame at the beginning of these bytes; returns its content and what follows it.
-pub(crate) fn split_frame(bytes: &[u8]) -> Result<(&[u8], &[u8]), Broken> {
-    let (head, rest) = bytes.split_first_chunk::<FRAME_HEAD_LEN>().ok_or(Broken::Torn)?;
+pub(crate) fn split_frame(bytes: &[u8]) -> Result<(&[u8], &[u8]), BrokenFrame> {
+    let (head, rest) = bytes.split_first_chunk::<FRAME_HEAD_LEN>().ok_or(BrokenFrame::Torn)?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if crc32fast::hash(&head[..8]) != word(8) {
-        return Err(Broken::Damaged);
+        return Err(BrokenFrame::Damaged);
     }
-    let (content, rest) = rest.split_at_checked(word(0) as usize).ok_or(Broken::Torn)?;
-    if crc32fast::hash(content) == word(4) { Ok((content, rest)) } else { Err(Broken::Damaged) }
+    let (content, rest) = rest.split_at_checked(word(0) as usize).ok_or(BrokenFrame::Torn)?;
+    if crc32fast::hash(content) == word(4) {
+        Ok((content, rest))
+    } else {
+        Err(BrokenFrame::Damaged)
+    }
 }
 
 /// The whole frames at the beginning of a file, each with the offset behind it.

@@ -18,7 +18,7 @@ const NAME: &str = "head";
 
 /// The content of the head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Head {
+pub(crate) struct LogHead {
     pub(crate) format: u32,
     pub(crate) chain: String,
     /// The boot of the machine in which it was written.
@@ -31,7 +31,7 @@ pub(crate) struct Head {
     pub(crate) first: u64,
 }
 
-impl Head {
+impl LogHead {
     /// The head of a log that this boot of the machine writes to.
     pub(crate) fn new(chain: String, always: bool, first: u64) -> Self {
         Self { format: FORMAT, chain, boot: boot_id(), clean: false, always, first }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::frame::frames;
-use super::record::{Batch, Change, Item, Key, Live, hash_of, records};
+use super::record::{Item, Key, Live, LogBatch, RecordChange, hash_of, records};
 
 /// What the files hold.
 #[derive(Debug, Default)]
@@ -28,10 +28,10 @@ impl Index {
         &mut self,
         segment: u64,
         len: usize,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl IntoIterator<Item = RecordChange>,
     ) {
         self.segments.entry(segment).or_default().bytes += len as u64;
-        for Change { item, live } in changes {
+        for RecordChange { item, live } in changes {
             if let Item::Event(id) = item {
                 self.skip_ids(id + 1);
             }
@@ -54,7 +54,7 @@ impl Index {
     }
 
     /// The live records of a segment with this content; `None` if that is not what was written.
-    pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<Batch> {
+    pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<LogBatch> {
         let mut living = BTreeMap::new();
         // The first frame identifies the log of the segment.
         for (_, batch) in frames(content).skip(1) {
@@ -66,7 +66,7 @@ impl Index {
                 }
             }
         }
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         living.values().for_each(|record| batch.add(record));
         (living.len() == self.segments.get(&segment)?.live_records).then_some(batch)
     }

@@ -25,14 +25,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StoreError;
-use head::Head;
+use head::LogHead;
 use index::Index;
-use recover::Scan;
+use recover::Recovered;
 use segment::{Segment, remove, remove_segments, segment_numbers, segment_path};
 use worker::Worker;
 
-pub(crate) use record::{Batch, Key, Record, decode, encode};
-pub(crate) use recover::Content;
+pub(crate) use record::{Key, LogBatch, Record, decode, encode};
+pub(crate) use recover::LogContent;
 pub use tail::{Position, Tail};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
@@ -66,7 +66,7 @@ pub(crate) enum Recovery {
 #[derive(Debug)]
 pub(crate) struct Log {
     dir: PathBuf,
-    head: Head,
+    head: LogHead,
     /// The segment that is written to.
     segment: Arc<Segment>,
     /// The one after it, once it is requested.
@@ -88,13 +88,13 @@ impl Log {
     ///
     /// # Errors
     /// When the folder cannot be read or written, or is of a later version.
-    pub(crate) fn open(dir: &Path, always: bool) -> Result<(Content, Recovery), StoreError> {
-        let Scan { content, index, head, chain, unproven } = Scan::read(dir)?;
+    pub(crate) fn open(dir: &Path, always: bool) -> Result<(LogContent, Recovery), StoreError> {
+        let Recovered { content, index, head, chain, unproven } = Recovered::read(dir)?;
         let recovery = match (head, unproven) {
-            (Some(Head { chain, first, .. }), None) => {
+            (Some(LogHead { chain, first, .. }), None) => {
                 let Position { segment, offset } = content.end;
                 let segment = Segment::open(dir, segment, offset)?;
-                let mut log = Self::new(dir, Head::new(chain, always, first), segment, index)?;
+                let mut log = Self::new(dir, LogHead::new(chain, always, first), segment, index)?;
                 log.prove()?;
                 Recovery::Continue(Box::new(log))
             }
@@ -120,7 +120,7 @@ impl Log {
         records: impl Iterator<Item = Record<'a>>,
     ) -> Result<Self, StoreError> {
         let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
-        let head = Head::new(chain.to_owned(), always, first);
+        let head = LogHead::new(chain.to_owned(), always, first);
         let created = Self::create_with(dir, head, next_id, records);
         match &created {
             Ok(_) => remove_segments(dir, ..first)?,
@@ -132,7 +132,7 @@ impl Log {
 
     fn create_with<'a>(
         dir: &Path,
-        head: Head,
+        head: LogHead,
         next_id: u64,
         records: impl Iterator<Item = Record<'a>>,
     ) -> Result<Self, StoreError> {
@@ -141,7 +141,7 @@ impl Log {
         index.skip_ids(next_id);
         let mut log = Self::new(dir, head, segment, index)?;
         log.begin_segment()?;
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         for record in records {
             batch.add(&record);
             if batch.len() >= FIRST_BATCHES_LEN {
@@ -153,7 +153,7 @@ impl Log {
         Ok(log)
     }
 
-    fn new(dir: &Path, head: Head, segment: Segment, index: Index) -> Result<Self, StoreError> {
+    fn new(dir: &Path, head: LogHead, segment: Segment, index: Index) -> Result<Self, StoreError> {
         Ok(Self {
             dir: dir.to_owned(),
             head,
@@ -185,7 +185,7 @@ impl Log {
     ///
     /// # Errors
     /// When it could not be written, or an earlier sync failed. The log has to be given up then.
-    pub(crate) fn write(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
+    pub(crate) fn write(&mut self, batch: &mut LogBatch, urgent: bool) -> Result<(), StoreError> {
         self.tick()?;
         if batch.is_empty() {
             return Ok(());
@@ -296,10 +296,10 @@ impl Log {
     pub(crate) fn give_up(mut self) {
         self.worker.detach();
         // The disk may have failed.
-        _ = Head::remove(&self.dir);
+        _ = LogHead::remove(&self.dir);
     }
 
-    fn append(&mut self, batch: &mut Batch, urgent: bool) -> Result<(), StoreError> {
+    fn append(&mut self, batch: &mut LogBatch, urgent: bool) -> Result<(), StoreError> {
         self.segment.append(batch)?;
         if self.head.always && !self.starting {
             self.segment.sync()?;
@@ -346,7 +346,7 @@ impl Log {
 
     /// Each segment says which IDs were used, as the events of earlier ones are removed.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         batch.put(Key::NextId, &encode(&self.index.next_id()));
         self.append(&mut batch, false)
     }

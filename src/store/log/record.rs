@@ -77,7 +77,7 @@ pub(crate) enum Item {
 
 /// What a record of this length changes: it is the live one about its item, or that has none now.
 #[derive(Debug)]
-pub(crate) struct Change {
+pub(crate) struct RecordChange {
     pub(crate) item: Item,
     pub(crate) live: Option<Live>,
 }
@@ -93,14 +93,14 @@ pub(crate) struct Live {
 
 impl Record<'_> {
     /// What it changes; `len` is its length in bytes.
-    pub(crate) fn change(&self, len: usize) -> Change {
+    pub(crate) fn change(&self, len: usize) -> RecordChange {
         let (item, hash) = match self {
             Self::Event(event) => (Item::Event(event.id), Some(0)),
             Self::Done { id, .. } => (Item::Event(*id), None),
             Self::Put(key, value) => (Item::Value(key.clone()), Some(hash_of(value))),
             Self::Remove(key) => (Item::Value(key.clone()), None),
         };
-        Change { item, live: hash.map(|hash| Live { len: len as u64, hash }) }
+        RecordChange { item, live: hash.map(|hash| Live { len: len as u64, hash }) }
     }
 }
 
@@ -110,9 +110,9 @@ pub(crate) fn hash_of(value: &[u8]) -> u32 {
 
 /// Records that are written together: after a crash all of them are there, or none.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct LogBatch {
     frame: Vec<u8>,
-    changes: Vec<Change>,
+    changes: Vec<RecordChange>,
     delivered: usize,
 }
 
@@ -120,13 +120,13 @@ pub(crate) struct Batch {
 const FRAME_KEPT_MAX: usize = 1 << 20;
 const CHANGES_KEPT_MAX: usize = 1 << 14;
 
-impl Default for Batch {
+impl Default for LogBatch {
     fn default() -> Self {
         Self { frame: vec![0; FRAME_HEAD_LEN], changes: Vec::new(), delivered: 0 }
     }
 }
 
-impl Batch {
+impl LogBatch {
     /// Whether it has no record.
     pub(crate) const fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -180,7 +180,7 @@ impl Batch {
     }
 
     /// What they change.
-    pub(crate) fn take_changes(&mut self) -> impl Iterator<Item = Change> + '_ {
+    pub(crate) fn take_changes(&mut self) -> impl Iterator<Item = RecordChange> + '_ {
         self.changes.drain(..)
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::frame::{Broken, FORMAT, FRAME_HEAD_LEN, frames, split_frame};
-use super::head::Head;
+use super::frame::{BrokenFrame, FORMAT, FRAME_HEAD_LEN, frames, split_frame};
+use super::head::LogHead;
 use super::index::Index;
 use super::record::{Key, Record, decode, records};
 use super::segment::{Opening, remove, remove_segments, segment_numbers, segment_path, set_aside};
@@ -17,7 +17,7 @@ use crate::store::{Event, StoreError};
 
 /// What an earlier process has stored.
 #[derive(Debug, Default)]
-pub(crate) struct Content {
+pub(crate) struct LogContent {
     /// Events that wait for the broker, by ID.
     pub(crate) events: BTreeMap<u64, Event>,
     /// The values of keys; see [`decode`].
@@ -30,25 +30,25 @@ pub(crate) struct Content {
 
 /// Everything that was read.
 #[derive(Debug, Default)]
-pub(crate) struct Scan {
-    pub(crate) content: Content,
+pub(crate) struct Recovered {
+    pub(crate) content: LogContent,
     pub(crate) index: Index,
-    pub(crate) head: Option<Head>,
+    pub(crate) head: Option<LogHead>,
     /// The chain of the newest segment.
     pub(crate) chain: Option<String>,
     /// Why the chain cannot continue, if it cannot.
     pub(crate) unproven: Option<String>,
 }
 
-impl Scan {
+impl Recovered {
     /// Reads the folder of a log, and sets damaged files aside.
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {
-        let mut scan = Self { head: Head::read(dir)?, ..Self::default() };
+        let mut scan = Self { head: LogHead::read(dir)?, ..Self::default() };
         if let Some(head) = &scan.head {
             // Of a log that this one has replaced.
             remove_segments(dir, ..head.first)?;
         }
-        let restarted = scan.head.as_ref().and_then(Head::unproven);
+        let restarted = scan.head.as_ref().and_then(LogHead::unproven);
         // After a clean stop nothing is torn.
         let clean = scan.head.as_ref().is_some_and(|head| head.clean);
         let may_be_cut = |rest: &[u8]| !clean && is_torn(rest, restarted.is_some());
@@ -105,7 +105,7 @@ impl Scan {
     /// may not take the rest for everything.
     fn damaged(&mut self, dir: &Path, what: String) -> Result<(), StoreError> {
         self.unproven.get_or_insert(what);
-        Head::remove(dir)
+        LogHead::remove(dir)
     }
 
     /// Reads a segment; returns how far it is whole.
@@ -132,7 +132,7 @@ impl Scan {
         let records = records(batch)?;
         let changes = records.iter().map(|(record, len)| record.change(*len));
         self.index.add(segment, FRAME_HEAD_LEN + batch.len(), changes);
-        let Content { events, values, .. } = &mut self.content;
+        let LogContent { events, values, .. } = &mut self.content;
         for (record, _) in records {
             match record {
                 Record::Event(event) => _ = events.insert(event.id, event.into_owned()),
@@ -150,8 +150,8 @@ impl Scan {
 fn is_torn(bytes: &[u8], restarted: bool) -> bool {
     match split_frame(bytes) {
         Ok(_) => false,
-        Err(Broken::Torn) => true,
-        Err(Broken::Damaged) => {
+        Err(BrokenFrame::Torn) => true,
+        Err(BrokenFrame::Damaged) => {
             restarted && (1..bytes.len()).all(|at| split_frame(&bytes[at..]).is_err())
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{FORMAT, json_frame};
-use super::record::Batch;
+use super::record::LogBatch;
 use crate::store::StoreError;
 use crate::store::state_dir::{check_in_place, free_name};
 
@@ -101,7 +101,7 @@ impl Segment {
     }
 
     /// Appends the frame of a batch.
-    pub(crate) fn append(&self, batch: &mut Batch) -> Result<(), StoreError> {
+    pub(crate) fn append(&self, batch: &mut LogBatch) -> Result<(), StoreError> {
         let append = |frame: &[u8]| (&self.file).write_all(frame);
         batch.seal().and_then(append).map_err(StoreError::io("writing", &self.path))
     }

@@ -9,7 +9,7 @@ use super::frame::frames;
 use super::record::{Key, Record, decode, records};
 use super::segment::{segment_numbers, segment_path};
 use crate::store::StoreError;
-use crate::store::history::Change;
+use crate::store::history::LogChange;
 
 /// How much is read at once, in bytes, if no frame is larger.
 const CHUNK: usize = 256 << 10;
@@ -67,7 +67,7 @@ impl Tail {
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn read(&mut self, current: u64, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+    pub fn read(&mut self, current: u64, changes: &mut Vec<LogChange>) -> Result<(), StoreError> {
         while changes.is_empty() && self.position.segment <= current {
             if self.read_chunk(changes)? {
                 continue;
@@ -85,7 +85,7 @@ impl Tail {
     }
 
     /// Reads from one segment; returns whether there was a whole frame.
-    fn read_chunk(&mut self, changes: &mut Vec<Change>) -> Result<bool, StoreError> {
+    fn read_chunk(&mut self, changes: &mut Vec<LogChange>) -> Result<bool, StoreError> {
         let Position { segment, offset } = self.position;
         let path = segment_path(&self.dir, segment);
         let error = || StoreError::io("reading", &path);
@@ -127,14 +127,14 @@ impl Tail {
     }
 }
 
-fn add_changes(batch: &[u8], changes: &mut Vec<Change>) {
+fn add_changes(batch: &[u8], changes: &mut Vec<LogChange>) {
     changes.extend(records(batch).unwrap_or_default().into_iter().filter_map(|(record, _)| {
         match record {
-            Record::Event(event) => Some(Change::Recorded(event.into_owned())),
-            Record::Done { id, delivered: true } => Some(Change::Delivered(id)),
-            Record::Done { id, delivered: false } => Some(Change::Dropped(id)),
+            Record::Event(event) => Some(LogChange::Recorded(event.into_owned())),
+            Record::Done { id, delivered: true } => Some(LogChange::Delivered(id)),
+            Record::Done { id, delivered: false } => Some(LogChange::Dropped(id)),
             Record::Put(Key::LostBefore(id), lost) => {
-                decode(&lost).map(|lost| Change::Lost { id, lost })
+                decode(&lost).map(|lost| LogChange::Lost { id, lost })
             }
             Record::Put(..) | Record::Remove(_) => None,
         }

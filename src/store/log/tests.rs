@@ -72,26 +72,26 @@ fn event(number: u64) -> Event {
     }
 }
 
-fn put_device(batch: &mut Batch, number: u32, device: &Remembered) {
+fn put_device(batch: &mut LogBatch, number: u32, device: &Remembered) {
     batch.put(Key::Device(lobby(), id(number)), &encode(device));
 }
 
-fn lost(batch: &mut Batch, id: u64, count: u64) {
+fn lost(batch: &mut LogBatch, id: u64, count: u64) {
     batch.put(Key::LostBefore(id), &encode(&count));
 }
 
-fn delivered(batch: &mut Batch, id: u64) {
+fn delivered(batch: &mut LogBatch, id: u64) {
     batch.add(&Record::Done { id, delivered: true });
 }
 
-fn add_event(batch: &mut Batch, event: Event) {
+fn add_event(batch: &mut LogBatch, event: Event) {
     batch.add(&Record::Event(Cow::Owned(event)));
 }
 
 /// What a log holds, to compare: events by ID with what was lost before, and `seq` by device.
 type Held = (BTreeMap<u64, (u64, Bytes)>, BTreeMap<u32, u64>);
 
-fn held(content: &Content) -> Held {
+fn held(content: &LogContent) -> Held {
     let lost = |id| content.values.get(&Key::LostBefore(id)).and_then(|it| decode(it));
     let events = content.events.values();
     let events = events.map(|it| (it.id, (lost(it.id).unwrap_or(0), it.payload.clone())));
@@ -107,7 +107,7 @@ fn created(dir: &Path) -> Log {
 }
 
 /// Writes a batch, and cleans the log as if the history had read all of it.
-fn write(log: &mut Log, batch: &mut Batch) {
+fn write(log: &mut Log, batch: &mut LogBatch) {
     log.write(batch, true).unwrap();
     log.clean(u64::MAX).unwrap();
 }
@@ -133,11 +133,11 @@ fn finish(log: &Log) {
 
 /// The machine is restarted.
 fn reboot(dir: &Path) {
-    let head = Head::read(dir).unwrap().unwrap();
-    Head { boot: "an earlier one".to_owned(), ..head }.write(dir).unwrap();
+    let head = LogHead::read(dir).unwrap().unwrap();
+    LogHead { boot: "an earlier one".to_owned(), ..head }.write(dir).unwrap();
 }
 
-fn open(dir: &Path) -> (Content, Recovery) {
+fn open(dir: &Path) -> (LogContent, Recovery) {
     Log::open(dir, false).unwrap()
 }
 
@@ -159,13 +159,13 @@ fn ends(dir: &Path) -> (String, Held) {
 }
 
 fn write_event(log: &mut Log, number: u64) {
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     add_event(&mut batch, event(number));
     put_device(&mut batch, 1, &device(number));
     write(log, &mut batch);
 }
 
-fn device_of(content: &Content) -> Remembered {
+fn device_of(content: &LogContent) -> Remembered {
     decode(&content.values[&Key::Device(lobby(), id(1))]).unwrap()
 }
 
@@ -198,7 +198,7 @@ fn written_records_are_read_after_a_kill() {
     assert_eq!(content.next_id, 4);
     assert_eq!(content.events[&2], event(2), "to the last field");
     assert_eq!(device_of(&content), device(3), "to the last field");
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     delivered(&mut batch, 1);
     lost(&mut batch, 2, 7);
     batch.remove(Key::Device(lobby(), id(1)));
@@ -292,7 +292,7 @@ fn a_store_that_was_given_up_proves_nothing() {
     let (mut log, _) = continues(dir.path());
     log.worker.request(|| Err(StoreError::Failed("a test".to_owned())));
     finish(&log);
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     delivered(&mut batch, 1);
     assert!(matches!(log.write(&mut batch, true), Err(StoreError::Failed(_))));
     log.give_up();
@@ -318,7 +318,7 @@ fn one_process_at_a_time() {
 fn a_log_that_was_dropped_removes_nothing_behind_the_next_start() {
     let (dir, segment) = killed();
     let (log, _) = continues(dir.path());
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
     let mut log = with_segments_of(1, log);
@@ -333,7 +333,7 @@ fn a_million_in_and_out_leaves_little() {
     // No disk is as quick as this test writes.
     let mut log = with_segments_of(SEGMENT_MAX, created(dir.path()));
     let event = |number| Event { payload: Bytes::from_static(&[b'x'; 300]), ..event(number) };
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     // An event that is not delivered must not keep the space of the others.
     add_event(&mut batch, Event { subject: subject(9), ..event(1) });
     write(&mut log, &mut batch);
@@ -365,7 +365,7 @@ fn cost_of_a_commit_and_of_a_start() {
     let mut number = 0;
     for rows in [1_u32, 20] {
         let commits = 100_000 / rows;
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         let began = std::time::Instant::now();
         for _ in 0..commits {
             for row in 1..=rows {
@@ -380,7 +380,7 @@ fn cost_of_a_commit_and_of_a_start() {
         }
         println!("a commit of {rows}: {:?}", began.elapsed() / commits);
     }
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     (1..=100_000).for_each(|number| put_device(&mut batch, number, &device(7)));
     write(&mut log, &mut batch);
     log.stop().unwrap();

@@ -21,13 +21,13 @@ type Job = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
 pub(crate) struct Worker {
     /// `None` at the end.
     jobs: Option<SyncSender<Job>>,
-    status: Arc<Mutex<Status>>,
+    status: Arc<Mutex<WorkerStatus>>,
     /// `None` once its end is not waited for.
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Status {
+struct WorkerStatus {
     failed: Option<String>,
     /// Since when the disk has been working on a job.
     busy_since: Option<Instant>,
@@ -36,7 +36,7 @@ struct Status {
 impl Worker {
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, requested) = sync_channel(JOBS_MAX);
-        let status = Arc::new(Mutex::new(Status::default()));
+        let status = Arc::new(Mutex::new(WorkerStatus::default()));
         let shared = Arc::clone(&status);
         let thread = std::thread::Builder::new().name("log".to_owned());
         let thread = thread.spawn(move || run(&requested, &shared))?;
@@ -77,11 +77,11 @@ impl Drop for Worker {
     }
 }
 
-fn lock(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
+fn lock(status: &Mutex<WorkerStatus>) -> MutexGuard<'_, WorkerStatus> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(jobs: &Receiver<Job>, status: &Mutex<Status>) {
+fn run(jobs: &Receiver<Job>, status: &Mutex<WorkerStatus>) {
     while let Ok(job) = jobs.recv() {
         lock(status).busy_since = Some(Instant::now());
         let done = job();

@@ -26,7 +26,7 @@ fn event(device: u32, number: u64) -> Event {
 }
 
 fn outbox(max_events: usize) -> Outbox {
-    Outbox::new(Limits { max_events, max_bytes: usize::MAX })
+    Outbox::new(OutboxLimits { max_events, max_bytes: usize::MAX })
 }
 
 fn sent(outbox: &mut Outbox) -> Option<(Subject, u64, u64)> {

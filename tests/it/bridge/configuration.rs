@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Settings, Simulator, StatusCode};
+use gsdk2mqtt::simulator::{
+    CertificateKind, Fault, Packages, Simulator, SimulatorSettings, StatusCode,
+};
 
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -12,7 +14,7 @@ use crate::harness::watcher::Watcher;
 async fn told_of(kind: CertificateKind, extra: &str) -> serde_json::Value {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let settings = Settings { certificate: kind, ..Settings::fast(1) };
+    let settings = SimulatorSettings { certificate: kind, ..SimulatorSettings::fast(1) };
     let wrong = Simulator::start(settings).await.unwrap();
     let right = crate::harness::simulator(1).await;
     let _bridge = Setup::new(broker.port, "")
@@ -45,7 +47,8 @@ async fn every_wrong_certificate_is_reported_in_plain_words() {
 async fn a_gateway_of_either_age_is_found_out() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let start = |packages| Simulator::start(Settings { packages, ..Settings::fast(1) });
+    let start =
+        |packages| Simulator::start(SimulatorSettings { packages, ..SimulatorSettings::fast(1) });
     let (old, new) = (start(Packages::Bare).await.unwrap(), start(Packages::Gsdk).await.unwrap());
     let _bridge =
         Setup::new(broker.port, "").gateway("old", &old, "").gateway("new", &new, "").start();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use gsdk2mqtt::simulator::{Control, Fault, Settings, Simulator};
+use gsdk2mqtt::simulator::{Control, Fault, Simulator, SimulatorSettings};
 
 use crate::commands::{ALL, rr};
 use crate::harness::bridge::Setup;
@@ -14,12 +14,12 @@ use crate::harness::{eventually, patiently};
 
 /// A gateway with this number of unmanaged devices, and a configuration that declares all of them.
 async fn forgetful(devices: usize) -> (Simulator, String) {
-    let settings = Settings { managed: false, ..Settings::fast(devices) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
     let mut lines = String::from("[gateways.lobby.devices]\n");
     for device in simulator.control().devices() {
         let (id, ip) = (device.id, device.ip);
-        let dials = device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer;
+        let dials = device.mode == gsdk2mqtt::simulator::DialMode::DeviceToServer;
         lines += &if dials {
             format!("{id} = {{ connect = \"accept\" }}\n")
         } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator};
+use gsdk2mqtt::simulator::{DialMode, Fault, Simulator, SimulatorSettings};
 use serde_json::{Value, json};
 
 use crate::harness::bridge::{Bridge, Setup, another_client};
@@ -35,12 +35,13 @@ async fn counted(bridge: &Bridge) -> [f64; 3] {
 
 /// A gateway with an empty list, with a device that dials it and one that it has to dial.
 async fn two_doors() -> (Simulator, u32, (u32, String)) {
-    let settings = Settings { managed: false, ..Settings::fast(20) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(20) };
     let simulator = Simulator::start(settings).await.unwrap();
     let doors = simulator.control().devices();
-    let accepted = doors.iter().find(|door| door.mode == Mode::DeviceToServer).unwrap();
-    let dialled =
-        |door: &&gsdk2mqtt::simulator::Device| door.mode == Mode::ServerToDevice && !door.ssl;
+    let accepted = doors.iter().find(|door| door.mode == DialMode::DeviceToServer).unwrap();
+    let dialled = |door: &&gsdk2mqtt::simulator::SiteDevice| {
+        door.mode == DialMode::ServerToDevice && !door.ssl
+    };
     let dialled = doors.iter().find(dialled).unwrap();
     (simulator, accepted.id, (dialled.id, dialled.ip.to_string()))
 }

@@ -1,6 +1,8 @@
 //! A gateway as strict as a real one: late headers, one frame for each change, unsorted lists.
 
-use gsdk2mqtt::simulator::{Devices, Fault, Settings, Simulator, Storm, Strictness};
+use gsdk2mqtt::simulator::{
+    DeviceSelector, Fault, Simulator, SimulatorSettings, Storm, Strictness,
+};
 
 use crate::harness::bridge::Setup;
 use crate::harness::eventually;
@@ -11,7 +13,8 @@ use crate::harness::watcher::{Watcher, check_chain, retained};
 async fn nothing_of_a_strict_gateway_is_lost() {
     let broker = Mosquitto::start("max_queued_messages 0").await;
     let watcher = Watcher::start(broker.port).await;
-    let settings = Settings { strictness: Strictness::REAL, ..Settings::fast(20) };
+    let settings =
+        SimulatorSettings { strictness: Strictness::REAL, ..SimulatorSettings::fast(20) };
     let simulator = Simulator::start(settings).await.unwrap();
     let control = simulator.control();
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
@@ -30,7 +33,7 @@ async fn nothing_of_a_strict_gateway_is_lost() {
     })
     .await;
     control.apply_fault(&Fault::CutConnections);
-    control.apply_fault(&Fault::Drop { devices: Devices::All });
+    control.apply_fault(&Fault::Drop { devices: DeviceSelector::All });
     eventually("all devices are connected again", connected).await;
     eventually("the broker has what the gateway lists", || {
         let retained = retained(broker.port);

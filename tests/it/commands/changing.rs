@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use gsdk2mqtt::proto::connect::AcceptFilter;
-use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator};
+use gsdk2mqtt::simulator::{DialMode, Fault, Simulator, SimulatorSettings};
 
 use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
@@ -14,7 +14,7 @@ use crate::harness::mosquitto::Mosquitto;
 /// A stack whose gateway has no managed devices.
 async fn new_stack(devices: usize) -> Stack {
     let broker = Mosquitto::start("").await;
-    let settings = Settings { managed: false, ..Settings::fast(devices) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(devices) };
     let simulator = Simulator::start(settings).await.unwrap();
     Stack::with(broker, simulator, ALL, "").await
 }
@@ -191,7 +191,7 @@ async fn the_bare_call_changes_the_device_and_nothing_else() {
     assert_eq!(answer["data"]["device_ids"], json!([first.id, second.id]), "{answer}");
     assert_eq!(codes(&answer["device_errors"]), ["not_found"]);
     assert_eq!(answer["device_errors"][0]["device_id"], 7);
-    assert_eq!([now(2).mode, now(5).mode], [Mode::DeviceToServer; 2]);
+    assert_eq!([now(2).mode, now(5).mode], [DialMode::DeviceToServer; 2]);
     let filter = control.filter().device_i_ds;
     assert!(ids.iter().all(|id| !filter.contains(id)), "{filter:?}");
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings};
 
 use crate::harness::bridge::PROGRAM;
 use crate::harness::{eventually, patiently};
@@ -19,7 +19,7 @@ pub(super) struct Cli {
 
 impl Cli {
     pub(super) async fn new(devices: usize) -> Self {
-        let settings = Settings { managed: false, ..Settings::fast(devices) };
+        let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(devices) };
         let simulator = Simulator::start(settings).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let ca_file = dir.path().join("ca.crt");
@@ -203,7 +203,10 @@ async fn the_exit_code_does_not_depend_on_the_reader_of_the_output() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_given_by_its_address_is_named_by_its_options() {
     let certificate = gsdk2mqtt::simulator::CertificateKind::DnsOnly;
-    let simulator = Simulator::start(Settings { certificate, ..Settings::fast(3) }).await.unwrap();
+    let simulator =
+        Simulator::start(SimulatorSettings { certificate, ..SimulatorSettings::fast(3) })
+            .await
+            .unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.crt"), simulator.ca_pem()).unwrap();
     let ctl = |words: &str| {

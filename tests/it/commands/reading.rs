@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use gsdk2mqtt::proto::connect::AcceptFilter;
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator, StatusCode};
+use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings, StatusCode};
 
 use super::Stack;
 use crate::harness::mosquitto::Mosquitto;
@@ -42,7 +42,7 @@ async fn devices_are_read_now_in_the_form_of_their_states() {
 #[tokio::test(flavor = "multi_thread")]
 async fn search_pending_filter_and_slaves_are_as_the_gateway_has_them() {
     let broker = Mosquitto::start("").await;
-    let settings = Settings { managed: false, ..Settings::fast(10) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(10) };
     let simulator = Simulator::start(settings).await.unwrap();
     let stack = Stack::with(broker, simulator, "", "").await;
     let control = stack.simulator.control();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
+use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings};
 
 use super::{ALL, Stack};
 use crate::harness::bridge::another_client;
@@ -18,7 +18,9 @@ async fn new_stack() -> (Stack, Watcher) {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
-        Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
+        Simulator::start(SimulatorSettings { managed: false, ..SimulatorSettings::fast(10) })
+            .await
+            .unwrap();
     let stack = Stack::with(broker, simulator, ALL, "audit_interval = \"1s\"").await;
     (stack, watcher)
 }
@@ -128,7 +130,7 @@ async fn items_that_another_client_removes_are_reported_and_forgotten() {
 async fn declared_items_that_are_removed_are_reported_and_added_at_the_next_link() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
-    let settings = Settings { managed: false, ..Settings::fast(3) };
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(3) };
     let simulator = Simulator::start(settings).await.unwrap();
     let device = simulator.control().devices()[0].clone();
     let lines = format!(
@@ -169,7 +171,9 @@ async fn items_that_our_own_command_removes_are_a_warning_and_not_withdrawn() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
-        Simulator::start(Settings { managed: false, ..Settings::fast(10) }).await.unwrap();
+        Simulator::start(SimulatorSettings { managed: false, ..SimulatorSettings::fast(10) })
+            .await
+            .unwrap();
     let control = simulator.control();
     let id = control.devices()[3].id;
     let lines = format!(

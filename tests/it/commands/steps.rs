@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Control, Device, Fault, Mode};
+use gsdk2mqtt::simulator::{Control, DialMode, Fault, SiteDevice};
 
 use super::{ALL, Stack};
 use crate::harness::{eventually, patiently};
@@ -58,10 +58,10 @@ impl Stage {
     }
 
     /// A device without a failure so far.
-    async fn device(&mut self, kind: Kind, ssl: bool) -> Device {
+    async fn device(&mut self, kind: Kind, ssl: bool) -> SiteDevice {
         let dials = kind == Kind::DialsIn;
-        let fits = |device: &Device| {
-            (device.mode == Mode::DeviceToServer) == dials
+        let fits = |device: &SiteDevice| {
+            (device.mode == DialMode::DeviceToServer) == dials
                 && device.ssl == ssl
                 && !self.used.contains(&device.id)
         };
@@ -80,7 +80,7 @@ impl Stage {
         self.control().calls().get(method).copied().unwrap_or_default()
     }
 
-    async fn apply_failure(&self, device: &Device, failure: Failure) {
+    async fn apply_failure(&self, device: &SiteDevice, failure: Failure) {
         let control = self.control();
         let changed = || {
             let now = control.devices().into_iter().find(|now| now.id == device.id).unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Fault, Mode, Settings, Simulator, Timing};
+use gsdk2mqtt::simulator::{DialMode, Fault, GatewayTiming, Simulator, SimulatorSettings};
 
 use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
@@ -65,8 +65,8 @@ async fn running_and_waiting_commands_are_answered_and_logged() {
 async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     let broker = Mosquitto::start("").await;
     // The device takes a minute to dial the gateway once it is set to.
-    let timing = Timing { dial_interval_ms: 60_000, ..Timing::fast() };
-    let settings = Settings { timing, ..Settings::fast(3) };
+    let timing = GatewayTiming { dial_interval_ms: 60_000, ..GatewayTiming::fast() };
+    let settings = SimulatorSettings { timing, ..SimulatorSettings::fast(3) };
     let simulator = Simulator::start(settings).await.unwrap();
     let mut stack = Stack::with(broker, simulator, ALL, "").await;
     let control = stack.simulator.control();
@@ -77,7 +77,7 @@ async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     })
     .await;
     ask(&stack, "mode/set", &json!({"device_id": device().id, "mode": "device_to_server"}));
-    eventually("it is changed", || (device().mode == Mode::DeviceToServer).then_some(())).await;
+    eventually("it is changed", || (device().mode == DialMode::DeviceToServer).then_some(())).await;
     stack.broker.kill();
     let (_, log) = stack.bridge.terminate().await;
     assert!(line(&log, "mode/set").contains("outcome=\"interrupted\""), "{log}");

@@ -145,10 +145,10 @@ async fn the_session_in_the_documentation_is_true() {
         eventually("all devices are where they belong", || {
             let (managed, pending) = (control.managed(), control.pending());
             let at_rest = managed.iter().all(|row| matches!(row.status, 1 | 2));
-            let dialling = |device: &gsdk2mqtt::simulator::Device| {
-                device.mode == gsdk2mqtt::simulator::Mode::DeviceToServer
+            let dialling = |device: &gsdk2mqtt::simulator::SiteDevice| {
+                device.mode == gsdk2mqtt::simulator::DialMode::DeviceToServer
             };
-            let is_pending = |device: &gsdk2mqtt::simulator::Device| {
+            let is_pending = |device: &gsdk2mqtt::simulator::SiteDevice| {
                 managed.iter().any(|row| row.device_id == device.id)
                     || pending.iter().any(|row| row.device_id == device.id)
                         && !control.filter().device_i_ds.contains(&device.id)

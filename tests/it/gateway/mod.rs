@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use gsdk2mqtt::fleet::{GatewayIndex, LinkEvent};
 use gsdk2mqtt::gsdk::{
-    GatewayOptions, Link, LinkError, LinkReport, PORT_DEFAULT, RpcObserver, RpcRecord, Timing,
+    GatewayOptions, Link, LinkError, LinkReport, LinkTiming, PORT_DEFAULT, RpcObserver, RpcRecord,
     code_name,
 };
 use gsdk2mqtt::ids::HostPort;
@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, watch};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Short times, so that a lost link is detected and reconnected within a test's deadline.
-fn quick() -> Timing {
-    Timing {
+fn quick() -> LinkTiming {
+    LinkTiming {
         dial: Duration::from_secs(5),
         subscribe_grace: Duration::from_millis(50),
         keep_alive_interval: Duration::from_millis(300),

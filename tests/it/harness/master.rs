@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gsdk2mqtt::simulator::{Fault, MasterSettings, Settings, Simulator, mixed_devices};
+use gsdk2mqtt::simulator::{Fault, MasterSettings, Simulator, SimulatorSettings, mixed_devices};
 use tempfile::TempDir;
 
 use super::eventually;
@@ -24,7 +24,7 @@ impl Master {
     pub(crate) async fn start_with(
         gateways: &[&str],
         devices: usize,
-        change: impl FnOnce(Settings) -> Settings,
+        change: impl FnOnce(SimulatorSettings) -> SimulatorSettings,
     ) -> Self {
         let master = Self::idle(gateways, devices, change).await;
         master.all_are_connected().await;
@@ -35,7 +35,7 @@ impl Master {
     pub(crate) async fn idle(
         gateways: &[&str],
         devices: usize,
-        change: impl FnOnce(Settings) -> Settings,
+        change: impl FnOnce(SimulatorSettings) -> SimulatorSettings,
     ) -> Self {
         let certificates = tempfile::tempdir().unwrap();
         let gateways: Vec<_> = gateways
@@ -43,13 +43,13 @@ impl Master {
             .enumerate()
             .map(|(at, id)| ((*id).to_owned(), mixed_devices(at, at * devices, devices)))
             .collect();
-        let ids = |devices: &Vec<gsdk2mqtt::simulator::Device>| {
+        let ids = |devices: &Vec<gsdk2mqtt::simulator::SiteDevice>| {
             devices.iter().map(|device| device.id).collect()
         };
         let ids = gateways.iter().map(|(_, devices)| ids(devices)).collect();
         let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
         let certificates_dir = Some(certificates.path().to_owned());
-        let settings = Settings { master, certificates_dir, ..Settings::fast(0) };
+        let settings = SimulatorSettings { master, certificates_dir, ..SimulatorSettings::fast(0) };
         let simulator = Simulator::start(change(settings)).await.unwrap();
         Self { simulator, devices: ids, certificates }
     }

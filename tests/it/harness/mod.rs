@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gsdk2mqtt::simulator::{Settings, Simulator};
+use gsdk2mqtt::simulator::{Simulator, SimulatorSettings};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The deadline of any condition. Long, because machines may be busy; a test
@@ -47,7 +47,7 @@ pub(crate) async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T
 
 /// A simulated gateway with this number of devices, all managed and connected.
 pub(crate) async fn simulator(count: usize) -> Simulator {
-    let simulator = Simulator::start(Settings::fast(count)).await.unwrap();
+    let simulator = Simulator::start(SimulatorSettings::fast(count)).await.unwrap();
     eventually("every device is connected", || {
         let managed = simulator.control().managed();
         let connected = managed.iter().filter(|device| matches!(device.status, 1 | 2)).count();

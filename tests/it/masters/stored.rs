@@ -1,7 +1,7 @@
 //! What commands and the configuration want kept is stored by the master, which gives it to a
 //! gateway again.
 
-use gsdk2mqtt::simulator::{Mode, Settings};
+use gsdk2mqtt::simulator::{DialMode, SimulatorSettings};
 use serde_json::Value;
 
 use super::{Campus, SOON_LOST};
@@ -10,14 +10,14 @@ use crate::harness::eventually;
 use crate::harness::master::{Master, behind};
 
 async fn unmanaged() -> Master {
-    let change = |settings| Settings { managed: false, ..settings };
+    let change = |settings| SimulatorSettings { managed: false, ..settings };
     Master::idle(&["Gateway-North", "gateway2"], 10, change).await
 }
 
 /// A device of a gateway in this mode, without SSL.
-fn device(master: &Master, at: usize, mode: Mode) -> (u32, String) {
+fn device(master: &Master, at: usize, mode: DialMode) -> (u32, String) {
     let devices = master.simulator.control().devices();
-    let fits = |device: &&gsdk2mqtt::simulator::Device| {
+    let fits = |device: &&gsdk2mqtt::simulator::SiteDevice| {
         master.devices[at].contains(&device.id) && device.mode == mode && !device.ssl
     };
     let device = devices.iter().find(fits).unwrap();
@@ -35,8 +35,8 @@ fn another_client(campus: &Campus, words: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_command_registers_comes_back_with_its_gateway() {
     let master = unmanaged().await;
-    let (id, ip) = device(&master, 0, Mode::ServerToDevice);
-    let (dialing, _) = device(&master, 0, Mode::DeviceToServer);
+    let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
+    let (dialing, _) = device(&master, 0, DialMode::DeviceToServer);
     let lines = behind("north", "campus", "Gateway-North", SOON_LOST);
     let campus = Campus::with(master, "", &lines).await;
     campus.see_state("north", "online").await;
@@ -80,7 +80,7 @@ async fn what_a_command_registers_comes_back_with_its_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_client_takes_out_of_the_database_is_withdrawn() {
     let master = unmanaged().await;
-    let (id, ip) = device(&master, 0, Mode::ServerToDevice);
+    let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
     let lines = behind("north", "campus", "Gateway-North", SOON_LOST);
     let campus = Campus::with(master, "", &lines).await;
     campus.see_state("north", "online").await;
@@ -102,8 +102,8 @@ async fn what_another_client_takes_out_of_the_database_is_withdrawn() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_configuration_declares_is_stored_once() {
     let master = unmanaged().await;
-    let (id, ip) = device(&master, 0, Mode::ServerToDevice);
-    let (dialing, _) = device(&master, 0, Mode::DeviceToServer);
+    let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
+    let (dialing, _) = device(&master, 0, DialMode::DeviceToServer);
     let devices = format!(
         "{SOON_LOST}\n[gateways.north.devices]\n{id} = {{ connect = \"async\", ip = \"{ip}\" }}\n\
          {dialing} = {{ connect = \"accept\" }}"

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Password, Protocol, Session, Settings};
+use gsdk2mqtt::mqtt::{Password, Protocol, Session, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::model::name_host;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +17,8 @@ use crate::harness::proxy::{Mode, Proxy};
 /// Why it is not connected, in the session's words.
 pub(super) async fn unreachable(session: &mut Session) -> String {
     wait_for(session, "a failed attempt", |event| match event {
-        Event::Unreachable { reason, .. } => Some(reason),
-        Event::Connected(_) => panic!("connected, which must not be"),
+        SessionEvent::Unreachable { reason, .. } => Some(reason),
+        SessionEvent::Connected(_) => panic!("connected, which must not be"),
         _ => None,
     })
     .await
@@ -26,7 +26,7 @@ pub(super) async fn unreachable(session: &mut Session) -> String {
 
 pub(super) async fn disconnected(session: &mut Session) -> (String, bool, Duration) {
     wait_for(session, "the end of the connection", |event| match event {
-        Event::Disconnected { reason, taken_over, retry_in, .. } => {
+        SessionEvent::Disconnected { reason, taken_over, retry_in, .. } => {
             Some((reason, taken_over, retry_in))
         }
         _ => None,
@@ -38,7 +38,7 @@ pub(super) async fn disconnected(session: &mut Session) -> (String, bool, Durati
 async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
     let broker = Mosquitto::start("").await;
     let keep_alive = Duration::from_secs(1);
-    let mut session = spawn(Settings { keep_alive, ..settings(broker.port, Protocol::V5) });
+    let mut session = spawn(SessionSettings { keep_alive, ..settings(broker.port, Protocol::V5) });
     let mut connection = connected(&mut session).await.connection;
     broker.freeze();
     connection.publish(1, publish("t/a", "x")).unwrap();
@@ -58,7 +58,7 @@ async fn a_broker_that_acknowledges_nothing_is_noticed_and_served_again_when_it_
     let proxy = Proxy::before(broker.port).await;
     for protocol in [Protocol::V5, Protocol::V311] {
         let keep_alive = Duration::from_secs(1);
-        let mut session = spawn(Settings { keep_alive, ..settings(proxy.port, protocol) });
+        let mut session = spawn(SessionSettings { keep_alive, ..settings(proxy.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
         proxy.set_mode(Mode { withholds_acks: true, ..Mode::default() });
         connection.publish(5, publish("t/a", "x")).unwrap();
@@ -102,7 +102,7 @@ async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
 async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
     let broker = Mosquitto::start("allow_anonymous false").await;
     for protocol in [Protocol::V5, Protocol::V311] {
-        let mut session = spawn(Settings {
+        let mut session = spawn(SessionSettings {
             username: Some("gsdk2mqtt".to_owned()),
             password: Some(Password::Value(SecretString::from("hunter2"))),
             ..settings(broker.port, protocol)
@@ -199,7 +199,7 @@ async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let some = wait_for(&mut session, "answers", |event| match event {
-            Event::Acked { acks, .. } => Some(acks),
+            SessionEvent::Acked { acks, .. } => Some(acks),
             _ => None,
         });
         answers.extend(some.await);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Connection, Event, Protocol};
+use gsdk2mqtt::mqtt::{BrokerConnection, Protocol, SessionEvent};
 
 use super::{publish, settings};
 use crate::harness::mosquitto::Mosquitto;
@@ -36,7 +36,7 @@ impl Outbox {
         Self { ready, under_way, accepted, acked: 0, resent: 0, draining: false }
     }
 
-    fn fill(&mut self, connection: &mut Connection) {
+    fn fill(&mut self, connection: &mut BrokerConnection) {
         while self.under_way.len() < usize::from(connection.window()) {
             let Some((key, seq)) = self.ready.pop_front() else { return };
             let token = u64::from(key) << 32 | u64::from(seq);
@@ -78,28 +78,30 @@ async fn kill_under_load(protocol: Protocol) {
     let mut subscriber = Subscriber::start(broker.port, "t/+");
     let mut session = spawn(settings(broker.port, protocol));
     let mut outbox = Outbox::new();
-    let mut connection: Option<Connection> = None;
+    let mut connection: Option<BrokerConnection> = None;
     let (mut lives, mut goal) = (1, ACKS_PER_LIFE);
     while !(outbox.draining && outbox.is_empty()) {
         let event = patiently("an event", session.next()).await.expect("the session continues");
         match event {
-            Event::Connected(connected) => {
+            SessionEvent::Connected(connected) => {
                 let back = subscriber.subscriptions.wait_for(|n| *n >= lives);
                 patiently("the subscriber is back", back).await.unwrap();
                 connection = Some(connected.connection);
             }
-            Event::Acked { generation, acks } => {
-                assert_eq!(Some(generation), connection.as_ref().map(Connection::generation));
+            SessionEvent::Acked { generation, acks } => {
+                assert_eq!(Some(generation), connection.as_ref().map(BrokerConnection::generation));
                 acks.iter().for_each(|ack| {
                     ack.result.expect("mosquitto refuses nothing");
                     outbox.acked(ack.token);
                 });
             }
-            Event::Disconnected { .. } => {
+            SessionEvent::Disconnected { .. } => {
                 connection = None;
                 outbox.lost();
             }
-            Event::Unreachable { .. } | Event::Message(_) | Event::Subscribed { .. } => {}
+            SessionEvent::Unreachable { .. }
+            | SessionEvent::Message(_)
+            | SessionEvent::Subscribed { .. } => {}
         }
         if let Some(connection) = &mut connection {
             outbox.fill(connection);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Refusal, RetainHandling, Session, Settings};
+use gsdk2mqtt::mqtt::{Protocol, Refusal, RetainHandling, Session, SessionEvent, SessionSettings};
 
 use super::faults::{disconnected, unreachable};
 use super::{connected, publish, settings, wait_for};
@@ -15,11 +15,11 @@ use crate::harness::{eventually, patiently, simulator};
 /// What the broker said to the publish with this token: `Err` has the code of a refusal.
 async fn answer(session: &mut Session, token: u64) -> Result<(), u8> {
     wait_for(session, "an answer to the publish", |event| match event {
-        Event::Acked { acks, .. } => acks
+        SessionEvent::Acked { acks, .. } => acks
             .into_iter()
             .find(|ack| ack.token == token)
             .map(|ack| ack.result.map_err(Refusal::code)),
-        Event::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
+        SessionEvent::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
         _ => None,
     })
     .await
@@ -57,8 +57,8 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
                 .subscribe(vec![(format!("t/{code}"), RetainHandling::SendAtSubscribe)])
                 .unwrap();
             let refused = wait_for(&mut session, "an answer", |event| match event {
-                Event::Subscribed { refused, .. } => Some(refused),
-                Event::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
+                SessionEvent::Subscribed { refused, .. } => Some(refused),
+                SessionEvent::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
                 _ => None,
             })
             .await;
@@ -81,7 +81,7 @@ async fn a_single_message_without_acknowledgement_is_detected() {
     });
     for protocol in [Protocol::V5, Protocol::V311] {
         let keep_alive = Duration::from_secs(1);
-        let mut session = spawn(Settings { keep_alive, ..settings(broker.port, protocol) });
+        let mut session = spawn(SessionSettings { keep_alive, ..settings(broker.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
         connection.publish(0, publish("t/lost", "x")).unwrap();
         let reason = patiently("the end of the connection", async {
@@ -90,11 +90,11 @@ async fn a_single_message_without_acknowledgement_is_detected() {
                 _ = connection.publish(token, publish("t/a", "x"));
                 loop {
                     match session.next().await {
-                        Some(Event::Acked { acks, .. }) => {
+                        Some(SessionEvent::Acked { acks, .. }) => {
                             assert!(acks.iter().all(|ack| ack.token == token), "{acks:?}");
                             break;
                         }
-                        Some(Event::Disconnected { reason, .. }) => return reason,
+                        Some(SessionEvent::Disconnected { reason, .. }) => return reason,
                         _ => {}
                     }
                 }
@@ -115,7 +115,8 @@ async fn a_longer_server_keep_alive_does_not_end_an_idle_connection() {
         let [high, low] = seconds.to_be_bytes();
         broker.script(|script| script.connack_properties = vec![SERVER_KEEP_ALIVE, high, low]);
         let keep_alive = Duration::from_secs(1);
-        let mut session = spawn(Settings { keep_alive, ..settings(broker.port, Protocol::V5) });
+        let mut session =
+            spawn(SessionSettings { keep_alive, ..settings(broker.port, Protocol::V5) });
         let _connection = connected(&mut session).await.connection;
         eventually("three pings", || (broker.pings() >= 3).then_some(())).await;
         assert_eq!(broker.connections(), 1, "server keep alive {seconds}");

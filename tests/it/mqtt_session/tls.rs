@@ -1,7 +1,7 @@
 //! TLS to a real mosquitto: valid settings, and a message for every mistake.
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Settings};
+use gsdk2mqtt::mqtt::{Protocol, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 
@@ -18,27 +18,29 @@ async fn broker(ca: &Ca, certificate: Certified, extra: &str) -> Mosquitto {
     Mosquitto::start_in(dir, &format!("{files}{extra}")).await
 }
 
-fn trusting(port: u16, ca: &Ca) -> Settings {
+fn trusting(port: u16, ca: &Ca) -> SessionSettings {
     let tls = Some(TlsFiles { ca_file: Some(ca.file()), ..TlsFiles::default() });
-    Settings { tls, ..settings(port, Protocol::V5) }
+    SessionSettings { tls, ..settings(port, Protocol::V5) }
 }
 
 /// Why there is no connection.
-async fn refused(settings: Settings) -> String {
+async fn refused(settings: SessionSettings) -> String {
     let mut session = spawn(settings);
     wait_for(&mut session, "a refusal", |event| match event {
-        Event::Unreachable { reason, .. } | Event::Disconnected { reason, .. } => Some(reason),
-        Event::Connected(_) => panic!("connected"),
+        SessionEvent::Unreachable { reason, .. } | SessionEvent::Disconnected { reason, .. } => {
+            Some(reason)
+        }
+        SessionEvent::Connected(_) => panic!("connected"),
         _ => None,
     })
     .await
 }
 
-async fn connects(settings: Settings) {
+async fn connects(settings: SessionSettings) {
     let mut session = spawn(settings);
     wait_for(&mut session, "a connection", |event| match event {
-        Event::Connected(_) => Some(()),
-        Event::Unreachable { reason, .. } => panic!("{reason}"),
+        SessionEvent::Connected(_) => Some(()),
+        SessionEvent::Unreachable { reason, .. } => panic!("{reason}"),
         _ => None,
     })
     .await;
@@ -49,7 +51,7 @@ async fn a_broker_with_a_private_ca_is_trusted_by_its_file() {
     let ca = Ca::new();
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
     connects(trusting(broker.port, &ca)).await;
-    let v311 = Settings { protocol: Protocol::V311, ..trusting(broker.port, &ca) };
+    let v311 = SessionSettings { protocol: Protocol::V311, ..trusting(broker.port, &ca) };
     connects(v311).await;
 }
 
@@ -77,7 +79,7 @@ async fn a_certificate_of_x509_version_1_is_reported_with_its_remedy() {
     let files = "certfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
     let broker = Mosquitto::start_in(dir, files).await;
     let tls = Some(TlsFiles { ca_file: Some(ca_file), ..TlsFiles::default() });
-    let reason = refused(Settings { tls, ..settings(broker.port, Protocol::V5) }).await;
+    let reason = refused(SessionSettings { tls, ..settings(broker.port, Protocol::V5) }).await;
     for words in ["X.509 version 1", "subject alternative name 127.0.0.1"] {
         assert!(reason.contains(words), "{words} in {reason}");
     }
@@ -108,5 +110,5 @@ async fn a_broker_that_requires_our_certificate_receives_it_or_is_reported() {
         cert_file: Some(ca.folder().join("client.crt")),
         key_file: Some(ca.folder().join("client.key")),
     });
-    connects(Settings { tls, ..settings(broker.port, Protocol::V5) }).await;
+    connects(SessionSettings { tls, ..settings(broker.port, Protocol::V5) }).await;
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Event, Protocol, Publish, RetainHandling, Settings};
+use gsdk2mqtt::mqtt::{Protocol, Publish, RetainHandling, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -38,17 +38,17 @@ async fn broker(tls: Option<&Ca>) -> (Mosquitto, u16) {
     (broker, port)
 }
 
-fn over(port: u16, path: &str, protocol: Protocol) -> Settings {
-    Settings { websocket_path: Some(path.to_owned()), ..settings(port, protocol) }
+fn over(port: u16, path: &str, protocol: Protocol) -> SessionSettings {
+    SessionSettings { websocket_path: Some(path.to_owned()), ..settings(port, protocol) }
 }
 
-fn secure(settings: Settings, ca: &Ca) -> Settings {
+fn secure(settings: SessionSettings, ca: &Ca) -> SessionSettings {
     let tls = Some(TlsFiles { ca_file: Some(ca.file()), ..TlsFiles::default() });
-    Settings { host: "localhost".to_owned(), tls, ..settings }
+    SessionSettings { host: "localhost".to_owned(), tls, ..settings }
 }
 
 /// A message is sent to the broker and received again.
-async fn is_used(settings: Settings) {
+async fn is_used(settings: SessionSettings) {
     let mut session = spawn(settings);
     let mut connection = connected(&mut session).await.connection;
     connection.subscribe(vec![("t/a".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
@@ -64,11 +64,11 @@ async fn is_used(settings: Settings) {
     while session.next().await.is_some() {}
 }
 
-async fn refused(settings: Settings) -> String {
+async fn refused(settings: SessionSettings) -> String {
     let mut session = spawn(settings);
     wait_for(&mut session, "a refusal", |event| match event {
-        Event::Unreachable { reason, .. } => Some(reason),
-        Event::Connected(_) => panic!("connected"),
+        SessionEvent::Unreachable { reason, .. } => Some(reason),
+        SessionEvent::Connected(_) => panic!("connected"),
         _ => None,
     })
     .await
@@ -91,7 +91,7 @@ async fn a_session_over_websocket_reconnects_after_a_kill_and_has_its_last_will(
     let mut session = spawn(over(port, "/mqtt", Protocol::V5));
     let _first = connected(&mut session).await.connection;
     broker.kill();
-    let is_lost = |event| matches!(event, Event::Disconnected { .. }).then_some(());
+    let is_lost = |event| matches!(event, SessionEvent::Disconnected { .. }).then_some(());
     wait_for(&mut session, "the loss", is_lost).await;
     broker.restart().await;
     let _second = connected(&mut session).await.connection;
@@ -140,7 +140,7 @@ async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_report
     let port = front(&ca, broker.port, demands()).await;
     let offering = |names: &[&str], port| {
         let alpn = names.iter().map(|&name| name.to_owned()).collect();
-        Settings { alpn, ..secure(settings(port, Protocol::V5), &ca) }
+        SessionSettings { alpn, ..secure(settings(port, Protocol::V5), &ca) }
     };
     is_used(offering(&["x-amzn-mqtt-ca", "mqtt"], port)).await;
     let reason = refused(offering(&["h2", "mqtt3"], port)).await;
@@ -149,8 +149,10 @@ async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_report
     assert!(reason.contains("mqtt.alpn"), "{reason}");
 
     let port = front(&ca, websocket, demands()).await;
-    let over_websocket =
-        |names| Settings { websocket_path: Some("/mqtt".to_owned()), ..offering(names, port) };
+    let over_websocket = |names| SessionSettings {
+        websocket_path: Some("/mqtt".to_owned()),
+        ..offering(names, port)
+    };
     is_used(over_websocket(&["mqtt"])).await;
     let reason = refused(over_websocket(&["http/1.1"])).await;
     assert!(reason.contains("ALPN") && reason.contains("mqtt.alpn"), "{reason}");
@@ -188,9 +190,11 @@ async fn an_address_without_mqtt_over_websocket_is_reported_with_the_remedy() {
         (with_tls, "wss:// if it uses TLS"),
     ] {
         let settings = over(port, "/mqtt", Protocol::V5);
-        let limits =
-            gsdk2mqtt::mqtt::Limits { connect_deadline: Duration::from_secs(2), ..settings.limits };
-        let reason = refused(Settings { limits, ..settings }).await;
+        let limits = gsdk2mqtt::mqtt::SessionLimits {
+            connect_deadline: Duration::from_secs(2),
+            ..settings.limits
+        };
+        let reason = refused(SessionSettings { limits, ..settings }).await;
         assert!(reason.contains(words), "{words} in {reason}");
         assert!(reason.contains("mqtt.url"), "{reason}");
         assert!(!reason.contains('\n'), "{reason}");

@@ -18,24 +18,24 @@ fn ip(last: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 0, u8::try_from(last).unwrap())
 }
 
-fn gateway() -> Gateway {
-    gateway_with(Rules { timing: Timing::default(), reports_tries: true })
+fn gateway() -> SimulatedGateway {
+    gateway_with(Rules { timing: GatewayTiming::default(), reports_tries: true })
 }
 
-fn gateway_with(rules: Rules) -> Gateway {
-    let device = |id| Device::new(id, Type::BioentryW2, ip(id));
+fn gateway_with(rules: Rules) -> SimulatedGateway {
+    let device = |id| SiteDevice::new(id, Type::BioentryW2, ip(id));
     let devices = vec![
         device(PLAIN),
         device(SECURE).with_ssl(),
         device(DIALLER).dialing(),
         device(SECURE_DIALLER).with_ssl().dialing(),
     ];
-    let clock = Clock { start_unix_ms: 1_600_000_000_000, skew_ms: 0 };
-    Gateway::new("gateway", rules, devices, clock, 7)
+    let clock = GatewayClock { start_unix_ms: 1_600_000_000_000, skew_ms: 0 };
+    SimulatedGateway::new("gateway", rules, devices, clock, 7)
 }
 
 /// The statuses reported up to `now`, with their devices.
-fn reported(gateway: &mut Gateway, now: Millis) -> Vec<(u32, i32)> {
+fn reported(gateway: &mut SimulatedGateway, now: Millis) -> Vec<(u32, i32)> {
     gateway.connections_mut().advance(now);
     assert_eq!(violations(gateway), Vec::<String>::new());
     let changes = gateway.connections_mut().reports_mut().take();
@@ -43,11 +43,11 @@ fn reported(gateway: &mut Gateway, now: Millis) -> Vec<(u32, i32)> {
 }
 
 /// Only those of this device.
-fn reported_of(gateway: &mut Gateway, now: Millis, id: u32) -> Vec<i32> {
+fn reported_of(gateway: &mut SimulatedGateway, now: Millis, id: u32) -> Vec<i32> {
     reported(gateway, now).into_iter().filter(|one| one.0 == id).map(|one| one.1).collect()
 }
 
-fn connect(gateway: &mut Gateway, now: Millis, id: u32, ssl: bool) -> Result<u32, Code> {
+fn connect(gateway: &mut SimulatedGateway, now: Millis, id: u32, ssl: bool) -> Result<u32, Code> {
     let info = ConnectInfo { ip_addr: ip(id).to_string(), port: 51211, use_ssl: ssl };
     let dialing = gateway.start_connect(now, Some(&info)).map_err(|status| status.code())?;
     gateway.connections_mut().advance(dialing.until);
@@ -55,7 +55,7 @@ fn connect(gateway: &mut Gateway, now: Millis, id: u32, ssl: bool) -> Result<u32
 }
 
 /// What must always hold, as a list of what does not: empty when all is well.
-fn violations(gateway: &Gateway) -> Vec<String> {
+fn violations(gateway: &SimulatedGateway) -> Vec<String> {
     let (connections, mut found) = (gateway.connections(), Vec::new());
     for (id, entry) in connections.managed() {
         let connected = connections.subnet().is_connected(*id);
@@ -142,7 +142,8 @@ fn an_absent_device_is_tried_without_end() {
 
 #[test]
 fn older_gateways_do_not_report_their_tries() {
-    let mut gateway = gateway_with(Rules { timing: Timing::default(), reports_tries: false });
+    let mut gateway =
+        gateway_with(Rules { timing: GatewayTiming::default(), reports_tries: false });
     gateway.add_async(0, &[info(PLAIN, false)]).unwrap();
     assert_eq!(reported_of(&mut gateway, 1_000, PLAIN), [1]);
 }
@@ -182,13 +183,13 @@ fn devices_that_dial_are_pending_until_the_filter_accepts_them() {
 #[test]
 fn a_mode_change_needs_a_connection_and_has_its_consequences() {
     let mut gateway = gateway();
-    let to_server = Change::Mode(1);
+    let to_server = SettingChange::Mode(1);
     assert_eq!(gateway.change(0, PLAIN, to_server).unwrap_err().code(), Code::NotFound);
     gateway.add_async(0, &[info(PLAIN, false)]).unwrap();
     assert_eq!(gateway.change(0, PLAIN, to_server).unwrap_err().code(), Code::FailedPrecondition);
     reported(&mut gateway, 1_000);
     assert_eq!(
-        gateway.change(1_000, PLAIN, Change::Mode(5)).unwrap_err().code(),
+        gateway.change(1_000, PLAIN, SettingChange::Mode(5)).unwrap_err().code(),
         Code::InvalidArgument
     );
     gateway.change(1_000, PLAIN, to_server).unwrap();
@@ -200,7 +201,7 @@ fn a_mode_change_needs_a_connection_and_has_its_consequences() {
     let filter = AcceptFilter { device_i_ds: vec![PLAIN], ..AcceptFilter::default() };
     gateway.set_filter(Some(filter)).unwrap();
     assert_eq!(reported_of(&mut gateway, 50_000, PLAIN), [1]);
-    gateway.change(50_000, PLAIN, Change::Mode(0)).unwrap();
+    gateway.change(50_000, PLAIN, SettingChange::Mode(0)).unwrap();
     assert_eq!(reported_of(&mut gateway, 90_000, PLAIN), [0]);
     assert_eq!(connect(&mut gateway, 90_000, PLAIN, false), Ok(PLAIN));
 }
@@ -209,14 +210,14 @@ fn a_mode_change_needs_a_connection_and_has_its_consequences() {
 fn ssl_has_to_match_after_it_was_changed() {
     let mut gateway = gateway();
     connect(&mut gateway, 0, PLAIN, false).unwrap();
-    gateway.change(5_000, PLAIN, Change::Ssl(true)).unwrap();
+    gateway.change(5_000, PLAIN, SettingChange::Ssl(true)).unwrap();
     assert!(gateway.connections().list().is_empty());
     assert!(connect(&mut gateway, 6_000, PLAIN, false).is_err());
     connect(&mut gateway, 12_000, PLAIN, true).unwrap();
     assert_eq!(reported_of(&mut gateway, 20_000, PLAIN), [1, 0, 2]);
-    gateway.change(20_000, PLAIN, Change::Ssl(true)).unwrap();
+    gateway.change(20_000, PLAIN, SettingChange::Ssl(true)).unwrap();
     assert_eq!(reported_of(&mut gateway, 21_000, PLAIN), Vec::<i32>::new(), "no change, no drop");
-    let secure = gateway.change(21_000, SECURE, Change::Ssl(false));
+    let secure = gateway.change(21_000, SECURE, SettingChange::Ssl(false));
     assert_eq!(secure.unwrap_err().code(), Code::NotFound);
 }
 

@@ -18,7 +18,7 @@ enum Act {
     Disconnect(Vec<u32>),
     DisconnectAll,
     Filter(bool, Vec<u32>),
-    Change(Vec<u32>, Change),
+    Change(Vec<u32>, SettingChange),
     Power(u32, bool),
     Drop(u32),
     Network(bool),
@@ -34,7 +34,10 @@ fn ids() -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let change = prop_oneof![(-1..3).prop_map(Change::Mode), any::<bool>().prop_map(Change::Ssl)];
+    let change = prop_oneof![
+        (-1..3).prop_map(SettingChange::Mode),
+        any::<bool>().prop_map(SettingChange::Ssl)
+    ];
     prop_oneof![
         (IDS, any::<bool>()).prop_map(|(id, ssl)| Act::Connect(id, ssl)),
         prop::collection::vec((IDS, IDS, any::<bool>()), 0..4).prop_map(Act::AddAsync),
@@ -58,17 +61,17 @@ fn address(id: u32) -> String {
     format!("10.0.0.{id}")
 }
 
-fn gateway(seed: u64) -> Gateway {
+fn gateway(seed: u64) -> SimulatedGateway {
     let device = |id: u32| {
         let ip = Ipv4Addr::new(10, 0, 0, u8::try_from(id).unwrap());
-        let mut device = Device::new(id, Type::Xpass2, ip);
+        let mut device = SiteDevice::new(id, Type::Xpass2, ip);
         device.ssl = id.is_multiple_of(2);
-        device.mode = if id > 5 { Mode::DeviceToServer } else { Mode::ServerToDevice };
+        device.mode = if id > 5 { DialMode::DeviceToServer } else { DialMode::ServerToDevice };
         device
     };
-    let rules = Rules { timing: Timing::default(), reports_tries: seed.is_multiple_of(2) };
-    let clock = Clock { start_unix_ms: 0, skew_ms: 0 };
-    Gateway::new("walk", rules, (1..=8).map(device).collect(), clock, seed)
+    let rules = Rules { timing: GatewayTiming::default(), reports_tries: seed.is_multiple_of(2) };
+    let clock = GatewayClock { start_unix_ms: 0, skew_ms: 0 };
+    SimulatedGateway::new("walk", rules, (1..=8).map(device).collect(), clock, seed)
 }
 
 fn info((id, at, ssl): (u32, u32, bool)) -> AsyncConnectInfo {
@@ -76,7 +79,7 @@ fn info((id, at, ssl): (u32, u32, bool)) -> AsyncConnectInfo {
 }
 
 /// Performs one act; errors are answers like any other.
-fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
+fn perform(gateway: &mut SimulatedGateway, now: Millis, act: Act) {
     match act {
         Act::Connect(id, ssl) => {
             let info = ConnectInfo { ip_addr: address(id), port: 51211, use_ssl: ssl };
@@ -116,7 +119,7 @@ fn perform(gateway: &mut Gateway, now: Millis, act: Act) {
 }
 
 /// The last status reported of each device.
-fn take_reports(gateway: &mut Gateway, last: &mut BTreeMap<u32, i32>) {
+fn take_reports(gateway: &mut SimulatedGateway, last: &mut BTreeMap<u32, i32>) {
     for change in gateway.connections_mut().reports_mut().take() {
         last.insert(change.device_id, change.status);
     }

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Reason, Row, SpanState};
+use super::{Row, SpanState, UnobservedReason};
 use crate::fleet::DeviceType;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::GatewayEntry;
 
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct GatewaySpans {
     name: GatewayName,
     /// Its names for people; `None` until the configuration is known.
     entry: Option<GatewayEntry>,
     /// Why its devices are not observed; `None`: they are.
-    loss: Option<Reason>,
+    loss: Option<UnobservedReason>,
     /// Its open row of time not observed.
-    open: Option<(Reason, Moment)>,
-    devices: BTreeMap<DeviceId, Device>,
+    open: Option<(UnobservedReason, Moment)>,
+    devices: BTreeMap<DeviceId, DeviceSpans>,
     /// Since when it is observed, or is not.
     since: Moment,
     /// Nothing of it may be written before.
@@ -24,7 +24,7 @@ pub(crate) struct Gateway {
 }
 
 #[derive(Debug, Default)]
-struct Device {
+struct DeviceSpans {
     device_type: Option<DeviceType>,
     /// What it is; `None`: an earlier process knew it, this one has not seen it.
     state: Option<SpanState>,
@@ -36,7 +36,7 @@ struct Device {
 
 /// A device that was observed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Observed {
+pub(crate) struct ObservedDevice {
     pub(crate) device_id: DeviceId,
     pub(crate) device_type: Option<DeviceType>,
     pub(crate) state: SpanState,
@@ -44,12 +44,12 @@ pub(crate) struct Observed {
     pub(crate) from: Moment,
 }
 
-impl Gateway {
+impl GatewaySpans {
     pub(crate) const fn new(name: GatewayName) -> Self {
         Self {
             name,
             entry: None,
-            loss: Some(Reason::BridgeStopped),
+            loss: Some(UnobservedReason::BridgeStopped),
             open: None,
             devices: BTreeMap::new(),
             since: Moment::from_millis(0),
@@ -64,13 +64,13 @@ impl Gateway {
     /// It is in the configuration.
     pub(crate) fn configure(&mut self, entry: GatewayEntry) {
         if self.entry.replace(entry).is_none() {
-            self.loss = Some(Reason::BridgeStopped);
+            self.loss = Some(UnobservedReason::BridgeStopped);
         }
     }
 
     /// It is not in the configuration.
     pub(crate) fn remove(&mut self) {
-        (self.entry, self.loss) = (None, Some(Reason::NotConfigured));
+        (self.entry, self.loss) = (None, Some(UnobservedReason::NotConfigured));
         self.unseen_are_absent();
     }
 
@@ -80,7 +80,7 @@ impl Gateway {
     }
 
     pub(crate) const fn lose(&mut self) {
-        self.loss = Some(Reason::GatewayLost);
+        self.loss = Some(UnobservedReason::GatewayLost);
     }
 
     /// Devices of an earlier process that there are no more.
@@ -93,9 +93,9 @@ impl Gateway {
     /// What the database has of it.
     pub(crate) const fn restore(&mut self, absent_since: Option<Moment>) {
         if let Some(since) = absent_since {
-            self.open = Some((Reason::NotConfigured, since));
+            self.open = Some((UnobservedReason::NotConfigured, since));
             if self.entry.is_none() {
-                self.loss = Some(Reason::NotConfigured);
+                self.loss = Some(UnobservedReason::NotConfigured);
             }
         }
     }
@@ -139,8 +139,13 @@ impl Gateway {
     }
 
     /// Applies what was observed of a device. `is_observed`: the bridge writes spans now.
-    pub(crate) fn device(&mut self, observed: Observed, is_observed: bool, rows: &mut Vec<Row>) {
-        let Observed { device_id, device_type, state, .. } = observed;
+    pub(crate) fn device(
+        &mut self,
+        observed: ObservedDevice,
+        is_observed: bool,
+        rows: &mut Vec<Row>,
+    ) {
+        let ObservedDevice { device_id, device_type, state, .. } = observed;
         let (until, from) = (observed.until.max(self.since), observed.from.max(self.since));
         let known = self.devices.get(&device_id);
         let is_named = known.is_some_and(|it| {
@@ -165,7 +170,7 @@ impl Gateway {
     pub(crate) fn update(&mut self, at: Moment, is_observed: bool, rows: &mut Vec<Row>) {
         let at = at.max(self.newest);
         let wanted = self.loss.filter(|loss| match loss {
-            Reason::NotConfigured => is_observed || self.open.is_some(),
+            UnobservedReason::NotConfigured => is_observed || self.open.is_some(),
             _ => is_observed,
         });
         if self.open.map(|(reason, _)| reason) != wanted {
@@ -184,12 +189,12 @@ impl Gateway {
         (self.since, self.newest) = (at, at);
     }
 
-    fn unobserved(&self, reason: Reason, from: Moment, to: Option<Moment>) -> Row {
+    fn unobserved(&self, reason: UnobservedReason, from: Moment, to: Option<Moment>) -> Row {
         Row::Unobserved { gateway: Some(self.name.clone()), reason, from, to }
     }
 }
 
-impl Device {
+impl DeviceSpans {
     /// The state of the row that should be open.
     fn wanted(&self, is_observed: bool, is_online: bool) -> Option<SpanState> {
         let is_open = |state| self.open.is_some_and(|(open, _)| open == state);

@@ -12,7 +12,7 @@ mod tests;
 mod tracker;
 
 pub(crate) use backlog::Backlog;
-pub use snapshot::{Place, Selection, Snapshot, Span, Timeline};
+pub use snapshot::{RowKey, Selection, Snapshot, Span, Timeline};
 pub(crate) use table::{SpanTables, TABLES};
 pub(crate) use tracker::Tracker;
 
@@ -39,7 +39,7 @@ pub enum SpanState {
 /// Why a time was not observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
-pub enum Reason {
+pub enum UnobservedReason {
     /// The bridge did not run, or had not read the gateway's list since its start.
     BridgeStopped,
     /// The gateway was lost.
@@ -113,7 +113,7 @@ pub(crate) enum Row {
     /// Of a gateway, or of the bridge.
     Unobserved {
         gateway: Option<GatewayName>,
-        reason: Reason,
+        reason: UnobservedReason,
         from: Moment,
         to: Option<Moment>,
     },
@@ -131,7 +131,7 @@ pub(crate) enum Row {
 
 /// What the database has, for the tracker to continue.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoredSpans {
     /// The last proven instant.
     pub(crate) proven_at: Option<Moment>,
     /// The gateways, and since when they are not configured.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 
-use super::{Reason, SpanState};
+use super::{SpanState, UnobservedReason};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::error::Error;
 
@@ -34,12 +34,12 @@ pub struct Selection {
     /// These devices.
     pub device_ids: BTreeSet<DeviceId>,
     /// This one and those that follow.
-    pub first: Option<Place>,
+    pub first: Option<RowKey>,
 }
 
 /// A place in the order of gateways and devices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RowKey {
     /// The gateway.
     pub gateway: GatewayName,
     /// The device; `None`: the gateway.
@@ -163,7 +163,7 @@ impl Snapshot {
         mut each: impl FnMut(Timeline) -> bool,
     ) -> Result<(), Error> {
         let (name, id) = match &selection.first {
-            Some(Place { gateway, device_id }) => {
+            Some(RowKey { gateway, device_id }) => {
                 (gateway.as_str(), device_id.map_or(0, DeviceId::get))
             }
             None => ("", 0),
@@ -277,10 +277,13 @@ fn device_state(name: &str) -> SpanState {
 
 fn gateway_state(reason: &str) -> SpanState {
     match reason.parse() {
-        Ok(Reason::GatewayLost) => SpanState::Disconnected,
-        Ok(Reason::NotConfigured) => SpanState::Absent,
-        Ok(Reason::BridgeStopped | Reason::ClockUnset | Reason::StoreFailed) | Err(_) => {
-            SpanState::Unknown
-        }
+        Ok(UnobservedReason::GatewayLost) => SpanState::Disconnected,
+        Ok(UnobservedReason::NotConfigured) => SpanState::Absent,
+        Ok(
+            UnobservedReason::BridgeStopped
+            | UnobservedReason::ClockUnset
+            | UnobservedReason::StoreFailed,
+        )
+        | Err(_) => SpanState::Unknown,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::{Row, Stored, Tracker};
+use super::{Row, StoredSpans, Tracker};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::error::Error;
 
@@ -107,11 +107,11 @@ impl<'a> SpanTables<'a> {
 }
 
 /// Reads what a tracker continues with.
-fn read(connection: &Connection) -> Result<Stored, Error> {
+fn read(connection: &Connection) -> Result<StoredSpans, Error> {
     let moment = |millis: Option<i64>| millis.map(Moment::from_millis);
     let proven_at = connection
         .query_row("SELECT proven_at FROM observation", (), |row| row.get(0).map(moment))?;
-    let mut stored = Stored { proven_at, ..Stored::default() };
+    let mut stored = StoredSpans { proven_at, ..StoredSpans::default() };
     let mut gateways = connection.prepare(
         "SELECT gateway, (SELECT max(from_at) FROM unobserved
          WHERE gateway = g.gateway AND to_at IS NULL AND reason = 'not_configured')

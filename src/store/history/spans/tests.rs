@@ -342,7 +342,7 @@ fn a_database_that_could_not_be_written_has_a_gap() {
     fixture.online();
     fixture.advance(10_000);
     fixture.device(1, SpanState::Disconnected);
-    fixture.tracker.detach(Reason::StoreFailed);
+    fixture.tracker.detach(UnobservedReason::StoreFailed);
     fixture.now += 90_000;
     fixture.attach();
     fixture.advance(1_000);
@@ -352,7 +352,7 @@ fn a_database_that_could_not_be_written_has_a_gap() {
     // Another file took its place, with nothing in it.
     fixture.connection = Connection::open_in_memory().unwrap();
     fixture.connection.execute_batch(TABLES).unwrap();
-    fixture.tracker.detach(Reason::StoreFailed);
+    fixture.tracker.detach(UnobservedReason::StoreFailed);
     fixture.attach();
     let names = fixture.rows("SELECT name, first_seen_at, NULL FROM devices");
     assert_eq!(names, [row("Device 1", 101_000, None)]);
@@ -438,7 +438,7 @@ proptest! {
                     }
                 }
                 Step::StoreFailed => {
-                    fixture.tracker.detach(Reason::StoreFailed);
+                    fixture.tracker.detach(UnobservedReason::StoreFailed);
                     fixture.attach();
                 }
                 Step::Removed => {

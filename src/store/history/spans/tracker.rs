@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::gateway::{Gateway, Observed};
-use super::{Observation, Reason, Row, Stored};
+use super::gateway::{GatewaySpans, ObservedDevice};
+use super::{Observation, Row, StoredSpans, UnobservedReason};
 use crate::ids::{GatewayName, Moment};
 
 /// 2026-01-01, before any build of this program: an earlier wall clock is implausible.
@@ -15,8 +15,8 @@ const PLAUSIBLE_FROM: Moment = Moment::from_millis(1_767_225_600_000);
 /// What is known of every device, and which rows are open.
 #[derive(Debug)]
 pub(crate) struct Tracker {
-    gateways: BTreeMap<GatewayName, Gateway>,
-    view: View,
+    gateways: BTreeMap<GatewayName, GatewaySpans>,
+    view: TrackerState,
     /// Nothing may be written before.
     newest: Moment,
     rows: Vec<Row>,
@@ -24,12 +24,12 @@ pub(crate) struct Tracker {
 
 /// Whether the bridge writes spans.
 #[derive(Clone, Copy, Debug)]
-enum View {
+enum TrackerState {
     /// There is no database, for this reason.
-    Detached(Reason),
+    Detached(UnobservedReason),
     /// Time is not observed, with an open row since `from` unless nothing came before.
     Unobserved {
-        reason: Reason,
+        reason: UnobservedReason,
         from: Option<Moment>,
     },
     Observed {
@@ -42,7 +42,7 @@ impl Tracker {
     pub(crate) const fn new() -> Self {
         Self {
             gateways: BTreeMap::new(),
-            view: View::Detached(Reason::BridgeStopped),
+            view: TrackerState::Detached(UnobservedReason::BridgeStopped),
             newest: PLAUSIBLE_FROM,
             rows: Vec::new(),
         }
@@ -61,14 +61,16 @@ impl Tracker {
     /// Up to when the rows are complete; `None` while there are none.
     pub(crate) const fn proven_at(&self) -> Option<Moment> {
         match self.view {
-            View::Observed { .. } | View::Unobserved { from: Some(_), .. } => Some(self.newest),
-            View::Detached(_) | View::Unobserved { from: None, .. } => None,
+            TrackerState::Observed { .. } | TrackerState::Unobserved { from: Some(_), .. } => {
+                Some(self.newest)
+            }
+            TrackerState::Detached(_) | TrackerState::Unobserved { from: None, .. } => None,
         }
     }
 
     /// Whether the wall clock is earlier than what is written.
     pub(crate) const fn is_clock_implausible(&self) -> bool {
-        matches!(self.view, View::Unobserved { reason: Reason::ClockUnset, .. })
+        matches!(self.view, TrackerState::Unobserved { reason: UnobservedReason::ClockUnset, .. })
     }
 
     /// Up to when the wall clock is implausible.
@@ -77,9 +79,9 @@ impl Tracker {
     }
 
     /// Continues with what this database has. What was open in it ends at its last proven instant.
-    pub(crate) fn attach(&mut self, stored: Stored) {
-        let View::Detached(reason) = self.view else { return };
-        let Stored { proven_at, gateways, devices } = stored;
+    pub(crate) fn attach(&mut self, stored: StoredSpans) {
+        let TrackerState::Detached(reason) = self.view else { return };
+        let StoredSpans { proven_at, gateways, devices } = stored;
         for (name, absent_since) in gateways {
             self.gateway(&name).restore(absent_since);
         }
@@ -91,26 +93,26 @@ impl Tracker {
             self.rows.push(Row::EndAll { at });
             self.rows.push(Row::Unobserved { gateway: None, reason, from: at, to: None });
         }
-        self.view = View::Unobserved { reason, from: proven_at };
+        self.view = TrackerState::Unobserved { reason, from: proven_at };
     }
 
     /// The database is lost or cannot be written: what is not written yet never will be.
-    pub(crate) fn detach(&mut self, reason: Reason) {
-        self.view = View::Detached(reason);
+    pub(crate) fn detach(&mut self, reason: UnobservedReason) {
+        self.view = TrackerState::Detached(reason);
         self.rows.clear();
-        self.gateways.values_mut().for_each(Gateway::forget_rows);
+        self.gateways.values_mut().for_each(GatewaySpans::forget_rows);
     }
 
-    fn gateway(&mut self, name: &GatewayName) -> &mut Gateway {
-        let new = || Gateway::new(name.clone());
+    fn gateway(&mut self, name: &GatewayName) -> &mut GatewaySpans {
+        let new = || GatewaySpans::new(name.clone());
         self.gateways.entry(name.clone()).or_insert_with(new)
     }
 
     /// Applies an observation. None may be later than the `now` of the next [`Self::advance`].
     pub(crate) fn apply(&mut self, observation: Observation) {
         let (is_observed, start) = match self.view {
-            View::Observed { from } => (true, from),
-            View::Detached(_) | View::Unobserved { .. } => (false, self.newest),
+            TrackerState::Observed { from } => (true, from),
+            TrackerState::Detached(_) | TrackerState::Unobserved { .. } => (false, self.newest),
         };
         let clamp = |at: Moment| if is_observed { at.max(start) } else { start };
         match observation {
@@ -128,7 +130,7 @@ impl Tracker {
             }
             Observation::Device { gateway, device_id, device_type, state, until, from } => {
                 let (until, from) = (clamp(until.min(from)), clamp(from));
-                let observed = Observed { device_id, device_type, state, until, from };
+                let observed = ObservedDevice { device_id, device_type, state, until, from };
                 if let Some(gateway) = self.gateways.get_mut(&gateway) {
                     gateway.device(observed, is_observed, &mut self.rows);
                 }
@@ -157,34 +159,35 @@ impl Tracker {
     /// The bridge ran until now, by its wall clock. Begins to observe where that is plausible.
     pub(crate) fn advance(&mut self, now: Moment) {
         match self.view {
-            View::Detached(_) => {}
-            View::Observed { .. } => self.newest = self.newest.max(now),
-            View::Unobserved { reason, from } if now >= self.newest => {
+            TrackerState::Detached(_) => {}
+            TrackerState::Observed { .. } => self.newest = self.newest.max(now),
+            TrackerState::Unobserved { reason, from } if now >= self.newest => {
                 if let Some(from) = from {
                     let to = Some(now);
                     self.rows.push(Row::Unobserved { gateway: None, reason, from, to });
                 }
-                (self.view, self.newest) = (View::Observed { from: now }, now);
+                (self.view, self.newest) = (TrackerState::Observed { from: now }, now);
                 self.update_all(now, true);
             }
-            View::Unobserved { reason: Reason::ClockUnset, .. } => {}
-            View::Unobserved { from, .. } => {
-                let reason = Reason::ClockUnset;
+            TrackerState::Unobserved { reason: UnobservedReason::ClockUnset, .. } => {}
+            TrackerState::Unobserved { from, .. } => {
+                let reason = UnobservedReason::ClockUnset;
                 if let Some(from) = from {
                     self.rows.push(Row::Unobserved { gateway: None, reason, from, to: None });
                 }
-                self.view = View::Unobserved { reason, from };
+                self.view = TrackerState::Unobserved { reason, from };
             }
         }
     }
 
     /// From here on time is not observed, because of the clock.
     fn stop(&mut self, at: Moment) {
-        let newest = self.gateways.values().map(Gateway::newest).chain([self.newest, at]).max();
-        let (at, reason) = (newest.unwrap_or(at), Reason::ClockUnset);
+        let newest =
+            self.gateways.values().map(GatewaySpans::newest).chain([self.newest, at]).max();
+        let (at, reason) = (newest.unwrap_or(at), UnobservedReason::ClockUnset);
         self.update_all(at, false);
         self.rows.push(Row::Unobserved { gateway: None, reason, from: at, to: None });
-        self.view = View::Unobserved { reason, from: Some(at) };
+        self.view = TrackerState::Unobserved { reason, from: Some(at) };
         self.newest = at;
     }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Fixture, KEEP_ALL, apply, device};
 use crate::ids::Moment;
 use crate::payload::Subject;
-use crate::store::history::Change;
+use crate::store::history::LogChange;
 use crate::store::{Event, Position};
 
 const PAGE: &str = include_str!("../../../../docs/history.md");
@@ -49,13 +49,13 @@ fn times(connection: &Connection) -> (Moment, Moment) {
     (Moment::from_millis(millis(night)), Moment::from_millis(millis(now)))
 }
 
-fn event(id: u64, at: Moment, number: u32, event_type: &str, connected: bool) -> Change {
+fn event(id: u64, at: Moment, number: u32, event_type: &str, connected: bool) -> LogChange {
     let payload = format!(
         r#"{{"event_type":"{event_type}","name":"Door {number}","status":"s",
             "connected":{connected},"duration_s":90}}"#
     );
     let event_type = event_type.to_owned();
-    Change::Recorded(Event {
+    LogChange::Recorded(Event {
         id,
         recorded_at: at,
         subject: device(number),
@@ -87,10 +87,10 @@ fn every_documented_query_returns_its_result() {
         event(5, now, 544_114_231, "disconnected", false),
         event(6, now, 544_114_231, "connected", true),
         event(7, now, 544_114_231, "disconnected", false),
-        Change::Recorded(bridge),
+        LogChange::Recorded(bridge),
     ];
-    changes.extend((1..=5).map(Change::Delivered));
-    changes.push(Change::Dropped(6));
+    changes.extend((1..=5).map(LogChange::Delivered));
+    changes.push(LogChange::Dropped(6));
     apply(&mut database, &changes, Position::default()).unwrap();
     let hour = night.plus(60 * MINUTE_MS);
     database.mark_gap(night, hour, Position::default()).unwrap();

@@ -10,8 +10,8 @@ use crate::store::Position;
 use crate::store::history::query;
 use crate::store::history::*;
 
-fn all() -> Filter {
-    Filter {
+fn all() -> EventFilter {
+    EventFilter {
         gateways: Vec::new(),
         device_ids: [].into(),
         event_types: Vec::new(),
@@ -26,7 +26,7 @@ fn all() -> Filter {
     }
 }
 
-fn page(fixture: &Fixture, filter: &Filter) -> Page {
+fn page(fixture: &Fixture, filter: &EventFilter) -> Page {
     query::page(&fixture.path(), filter).unwrap()
 }
 
@@ -46,7 +46,7 @@ fn record(database: &mut Database, first: u64, devices: impl IntoIterator<Item =
     let at = |id: u64| NOW.plus(i64::try_from((id - FIRST_ID) * 60_000).unwrap());
     let changes: Vec<_> = (first..)
         .zip(devices)
-        .map(|(id, number)| Change::Recorded(event(id, at(id), device(number))))
+        .map(|(id, number)| LogChange::Recorded(event(id, at(id), device(number))))
         .collect();
     apply(database, &changes, position(first)).unwrap();
 }
@@ -57,9 +57,9 @@ fn an_event_is_as_published_with_its_delivery() {
     let mut database = fixture.open(KEEP_ALL);
     record(&mut database, FIRST_ID, [1, 1, 1]);
     let marks = [
-        Change::Delivered(FIRST_ID),
-        Change::Dropped(FIRST_ID + 1),
-        Change::Lost { id: FIRST_ID + 2, lost: 1 },
+        LogChange::Delivered(FIRST_ID),
+        LogChange::Dropped(FIRST_ID + 1),
+        LogChange::Lost { id: FIRST_ID + 2, lost: 1 },
     ];
     apply(&mut database, &marks, position(9)).unwrap();
     let page = page(&fixture, &all());
@@ -89,10 +89,10 @@ fn pages_give_each_event_once_whatever_limits_them() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     record(&mut database, FIRST_ID, std::iter::repeat_n(1, 700));
-    for filter in [Filter { limit: 33, ..all() }, Filter { max_bytes: 1_000, ..all() }] {
+    for filter in [EventFilter { limit: 33, ..all() }, EventFilter { max_bytes: 1_000, ..all() }] {
         let (mut seen, mut after_id) = (Vec::new(), None);
         loop {
-            let page = page(&fixture, &Filter { after_id, ..filter.clone() });
+            let page = page(&fixture, &EventFilter { after_id, ..filter.clone() });
             assert!(!page.events.is_empty());
             seen.extend(ids(&page));
             after_id = Some(page.next);
@@ -102,14 +102,14 @@ fn pages_give_each_event_once_whatever_limits_them() {
         }
         assert_eq!(seen, (FIRST_ID..FIRST_ID + 700).collect::<Vec<_>>());
         record(&mut database, FIRST_ID + 700, [1]);
-        let next = page(&fixture, &Filter { after_id, ..filter });
+        let next = page(&fixture, &EventFilter { after_id, ..filter });
         assert_eq!(ids(&next), [FIRST_ID + 700], "what was recorded since");
         drop(database);
         std::fs::remove_file(fixture.path()).unwrap();
         database = fixture.open(KEEP_ALL);
         record(&mut database, FIRST_ID, std::iter::repeat_n(1, 700));
     }
-    let one = page(&fixture, &Filter { max_bytes: 0, ..all() });
+    let one = page(&fixture, &EventFilter { max_bytes: 0, ..all() });
     assert_eq!((one.events.len(), one.more), (1, true), "one event is always returned");
 }
 
@@ -121,10 +121,10 @@ fn the_newest_can_be_first_and_pages_end_at_their_limit() {
     let count = 20_000;
     record(&mut database, FIRST_ID, std::iter::repeat_n(1, count));
     let last = FIRST_ID + count as u64 - 1;
-    let newest = Filter { order: Order::NewestFirst, limit: 7_000, ..all() };
+    let newest = EventFilter { order: Order::NewestFirst, limit: 7_000, ..all() };
     let (mut seen, mut before_id) = (Vec::new(), None);
     loop {
-        let page = page(&fixture, &Filter { before_id, ..newest.clone() });
+        let page = page(&fixture, &EventFilter { before_id, ..newest.clone() });
         seen.extend(ids(&page));
         before_id = Some(page.next);
         if !page.more {
@@ -133,14 +133,14 @@ fn the_newest_can_be_first_and_pages_end_at_their_limit() {
     }
     assert_eq!(seen, (FIRST_ID..=last).rev().collect::<Vec<_>>());
     // No time: a page ends with its first window, and the next continues there.
-    let hurried = Filter {
+    let hurried = EventFilter {
         device_ids: [DeviceId::new(2).unwrap()].into(),
         deadline: Duration::ZERO,
         ..newest
     };
     let (mut pages, mut before_id) = (0, None);
     loop {
-        let page = page(&fixture, &Filter { before_id, ..hurried.clone() });
+        let page = page(&fixture, &EventFilter { before_id, ..hurried.clone() });
         assert!(page.events.is_empty());
         pages += 1;
         if !page.more {
@@ -152,7 +152,7 @@ fn the_newest_can_be_first_and_pages_end_at_their_limit() {
     assert!(pages > 1, "one page read everything");
     for order in [Order::OldestFirst, Order::NewestFirst] {
         let (after_id, before_id) = (Some(FIRST_ID + 3), Some(FIRST_ID + 6));
-        let between = page(&fixture, &Filter { after_id, before_id, order, ..all() });
+        let between = page(&fixture, &EventFilter { after_id, before_id, order, ..all() });
         let mut found = ids(&between);
         found.sort_unstable();
         assert_eq!(found, [FIRST_ID + 4, FIRST_ID + 5]);
@@ -175,28 +175,28 @@ fn filters_select_gateways_devices_types_and_times() {
         )
     };
     let bridge = event(FIRST_ID + 7, NOW.plus(HOUR_MS), crate::payload::Subject::Bridge);
-    apply(&mut database, &[Change::Recorded(annex), Change::Recorded(bridge)], position(9))
+    apply(&mut database, &[LogChange::Recorded(annex), LogChange::Recorded(bridge)], position(9))
         .unwrap();
-    let offsets = |filter: Filter| -> Vec<u64> {
+    let offsets = |filter: EventFilter| -> Vec<u64> {
         ids(&page(&fixture, &filter)).into_iter().map(|id| id - FIRST_ID).collect()
     };
     let id = |id| DeviceId::new(id).unwrap();
     let gateways = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
     let lobby: Vec<crate::ids::GatewayName> = gateways(&["lobby"]);
     assert_eq!(offsets(all()), [0, 1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(offsets(Filter { gateways: lobby.clone(), ..all() }), [0, 1, 2, 3, 4, 5]);
-    assert_eq!(offsets(Filter { gateways: gateways(&["lobby", "annex"]), ..all() }).len(), 7);
-    let one = Filter { device_ids: [id(2)].into(), ..all() };
+    assert_eq!(offsets(EventFilter { gateways: lobby.clone(), ..all() }), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(offsets(EventFilter { gateways: gateways(&["lobby", "annex"]), ..all() }).len(), 7);
+    let one = EventFilter { device_ids: [id(2)].into(), ..all() };
     assert_eq!(offsets(one.clone()), [1, 4]);
-    assert_eq!(offsets(Filter { gateways: lobby, ..one }), [1, 4]);
-    assert_eq!(offsets(Filter { device_ids: [id(2), id(3)].into(), ..all() }), [1, 2, 4, 5]);
+    assert_eq!(offsets(EventFilter { gateways: lobby, ..one }), [1, 4]);
+    assert_eq!(offsets(EventFilter { device_ids: [id(2), id(3)].into(), ..all() }), [1, 2, 4, 5]);
     let types = vec!["unreachable".to_owned(), "nothing".to_owned()];
-    assert_eq!(offsets(Filter { event_types: types, ..all() }), [6]);
+    assert_eq!(offsets(EventFilter { event_types: types, ..all() }), [6]);
     let (from, to) = (Some(NOW.plus(60_000)), Some(NOW.plus(180_000)));
-    assert_eq!(offsets(Filter { from, to, ..all() }), [1, 2], "half-open");
-    assert_eq!(offsets(Filter { from: to, ..all() }), [3, 4, 5, 6, 7]);
-    assert_eq!(offsets(Filter { to: from, ..all() }), [0]);
-    assert_eq!(offsets(Filter { after_id: Some(FIRST_ID + 6), ..all() }), [7]);
+    assert_eq!(offsets(EventFilter { from, to, ..all() }), [1, 2], "half-open");
+    assert_eq!(offsets(EventFilter { from: to, ..all() }), [3, 4, 5, 6, 7]);
+    assert_eq!(offsets(EventFilter { to: from, ..all() }), [0]);
+    assert_eq!(offsets(EventFilter { after_id: Some(FIRST_ID + 6), ..all() }), [7]);
 }
 
 #[test]
@@ -206,12 +206,12 @@ fn times_are_found_although_the_clock_was_set_back() {
     // Three hours on, then an hour back.
     for (first, hour) in [(0, 0), (500, 3), (1_000, 2)] {
         let changes: Vec<_> = (FIRST_ID + first..FIRST_ID + first + 500)
-            .map(|id| Change::Recorded(event(id, NOW.plus(hour * HOUR_MS), device(1))))
+            .map(|id| LogChange::Recorded(event(id, NOW.plus(hour * HOUR_MS), device(1))))
             .collect();
         apply(&mut database, &changes, position(first)).unwrap();
     }
     let (from, to) = (Some(NOW.plus(2 * HOUR_MS)), Some(NOW.plus(2 * HOUR_MS + 1)));
-    let found = ids(&page(&fixture, &Filter { from, to, limit: 1_000, ..all() }));
+    let found = ids(&page(&fixture, &EventFilter { from, to, limit: 1_000, ..all() }));
     assert_eq!(found, (FIRST_ID + 1_000..FIRST_ID + 1_500).collect::<Vec<_>>());
 }
 
@@ -221,22 +221,25 @@ fn events_removed_by_retention_are_a_gap() {
     let keep = std::time::Duration::from_secs(3_600);
     let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
     record(&mut database, FIRST_ID, std::iter::repeat_n(1, 600));
-    let gap = |filter: Filter| page(&fixture, &filter).gap;
+    let gap = |filter: EventFilter| page(&fixture, &filter).gap;
     let from = |minutes| Some(NOW.plus(minutes * 60_000));
-    assert_eq!(gap(Filter { from: from(-99), ..all() }), None, "there was nothing earlier");
-    assert_eq!(gap(Filter { after_id: Some(0), ..all() }), None);
-    assert!(gap(Filter { after_id: Some(7), ..all() }).is_some(), "of an earlier state directory");
+    assert_eq!(gap(EventFilter { from: from(-99), ..all() }), None, "there was nothing earlier");
+    assert_eq!(gap(EventFilter { after_id: Some(0), ..all() }), None);
+    assert!(
+        gap(EventFilter { after_id: Some(7), ..all() }).is_some(),
+        "of an earlier state directory"
+    );
     while database.trim(NOW.plus(5 * HOUR_MS)).unwrap() {}
     let first = ids(&page(&fixture, &all()))[0];
     assert!(first > FIRST_ID);
     let minutes = i64::try_from(first - FIRST_ID).unwrap();
     let oldest_at = Some(crate::payload::rfc3339(NOW.plus(minutes * 60_000)));
-    let removed = Some(Gap { oldest_at, missing: Vec::new() });
-    assert_eq!(gap(Filter { after_id: Some(0), ..all() }), removed);
-    assert_eq!(gap(Filter { after_id: Some(first - 2), ..all() }), removed);
-    assert_eq!(gap(Filter { after_id: Some(first - 1), ..all() }), None);
-    assert_eq!(gap(Filter { from: from(minutes - 1), ..all() }), removed);
-    assert_eq!(gap(Filter { from: from(minutes), ..all() }), None);
+    let removed = Some(EventGap { oldest_at, missing: Vec::new() });
+    assert_eq!(gap(EventFilter { after_id: Some(0), ..all() }), removed);
+    assert_eq!(gap(EventFilter { after_id: Some(first - 2), ..all() }), removed);
+    assert_eq!(gap(EventFilter { after_id: Some(first - 1), ..all() }), None);
+    assert_eq!(gap(EventFilter { from: from(minutes - 1), ..all() }), removed);
+    assert_eq!(gap(EventFilter { from: from(minutes), ..all() }), None);
 }
 
 #[test]
@@ -251,13 +254,13 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
     let missing = json!({"missing": [{
         "from": crate::payload::rfc3339(from), "to": crate::payload::rfc3339(to),
     }]});
-    let gap = |filter: Filter| serde_json::to_value(page(&fixture, &filter).gap).unwrap();
+    let gap = |filter: EventFilter| serde_json::to_value(page(&fixture, &filter).gap).unwrap();
     assert_eq!(gap(all()), missing);
-    assert_eq!(gap(Filter { limit: 2, ..all() }), Value::Null, "it is on the next page");
-    assert_eq!(gap(Filter { after_id: Some(FIRST_ID + 1), limit: 1, ..all() }), missing);
-    assert_eq!(gap(Filter { after_id: Some(FIRST_ID + 50), ..all() }), Value::Null);
-    assert_eq!(gap(Filter { to: Some(from), ..all() }), Value::Null);
-    assert_eq!(gap(Filter { from: Some(to.plus(1)), ..all() }), Value::Null);
+    assert_eq!(gap(EventFilter { limit: 2, ..all() }), Value::Null, "it is on the next page");
+    assert_eq!(gap(EventFilter { after_id: Some(FIRST_ID + 1), limit: 1, ..all() }), missing);
+    assert_eq!(gap(EventFilter { after_id: Some(FIRST_ID + 50), ..all() }), Value::Null);
+    assert_eq!(gap(EventFilter { to: Some(from), ..all() }), Value::Null);
+    assert_eq!(gap(EventFilter { from: Some(to.plus(1)), ..all() }), Value::Null);
 }
 
 #[test]
@@ -266,11 +269,11 @@ fn a_replaced_history_reports_the_missing_past() {
     std::fs::write(fixture.path(), "damaged".repeat(200)).unwrap();
     let mut database = Database::open(&fixture.path(), KEEP_ALL, NOW).unwrap();
     record(&mut database, FIRST_ID, [1]);
-    let gap = |filter: Filter| page(&fixture, &filter).gap;
-    assert!(gap(Filter { from: Some(NOW.plus(-1)), ..all() }).is_some());
-    assert!(gap(Filter { after_id: Some(0), ..all() }).is_some());
-    assert_eq!(gap(Filter { from: Some(NOW), ..all() }), None);
-    assert_eq!(gap(Filter { after_id: Some(FIRST_ID - 1), ..all() }), None);
+    let gap = |filter: EventFilter| page(&fixture, &filter).gap;
+    assert!(gap(EventFilter { from: Some(NOW.plus(-1)), ..all() }).is_some());
+    assert!(gap(EventFilter { after_id: Some(0), ..all() }).is_some());
+    assert_eq!(gap(EventFilter { from: Some(NOW), ..all() }), None);
+    assert_eq!(gap(EventFilter { after_id: Some(FIRST_ID - 1), ..all() }), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,7 +289,7 @@ async fn readers_work_beside_the_writer_and_report_a_missing_database() {
             tokio::spawn(async move {
                 let (mut seen, mut after_id) = (0, None);
                 while seen < 2_000 {
-                    let filter = Filter { after_id, limit: 50, ..all() };
+                    let filter = EventFilter { after_id, limit: 50, ..all() };
                     let page = reader.query(filter).await.unwrap();
                     seen += page.events.len();
                     after_id = Some(page.next);

@@ -39,7 +39,7 @@ proptest! {
         let mut model = Held::default();
         let mut number = 0;
         for op in ops {
-            let mut batch = Batch::default();
+            let mut batch = LogBatch::default();
             let nth = |at: usize, model: &Held| {
                 let count = model.0.len();
                 (count > 0).then(|| *model.0.keys().nth(at % count).unwrap())
@@ -99,7 +99,7 @@ proptest! {
     }
 }
 
-fn records_of(content: &Content) -> impl Iterator<Item = Record<'_>> {
+fn records_of(content: &LogContent) -> impl Iterator<Item = Record<'_>> {
     let events = content.events.values().map(|event| Record::Event(Cow::Borrowed(event)));
     let values = content.values.iter();
     events.chain(values.map(|(key, value)| Record::Put(key.clone(), value.into())))

@@ -1,7 +1,7 @@
 //! Logs that were damaged, removed or replaced, and disks that hang.
 
 use super::*;
-use crate::store::history::Change;
+use crate::store::history::LogChange;
 
 /// A log of three batches in small segments, killed.
 fn killed_in_segments() -> TempDir {
@@ -56,7 +56,7 @@ fn a_torn_tail_is_cut_although_the_next_segment_was_created() {
 fn ids_are_never_used_again_after_their_events_were_removed() {
     let dir = killed_in_segments();
     let mut log = with_segments_of(100, continues(dir.path()).0);
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     (1..=3).for_each(|number| delivered(&mut batch, number));
     put_device(&mut batch, 1, &device(9));
     write(&mut log, &mut batch);
@@ -71,7 +71,7 @@ fn a_segment_that_the_history_has_not_read_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = with_segments_of(100, created(dir.path()));
     for number in 1..=9 {
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         add_event(&mut batch, event(number));
         put_device(&mut batch, 1, &device(number));
         log.write(&mut batch, false).unwrap();
@@ -99,13 +99,13 @@ fn the_tail_reads_every_event_once_across_segments() {
                 return;
             }
             ids.extend(changes.into_iter().filter_map(|change| match change {
-                Change::Recorded(event) => Some(event.id),
+                LogChange::Recorded(event) => Some(event.id),
                 _ => None,
             }));
         }
     };
     for number in 1..=20 {
-        let mut batch = Batch::default();
+        let mut batch = LogBatch::default();
         add_event(&mut batch, event(number));
         log.write(&mut batch, false).unwrap();
         if number % 3 == 0 {
@@ -146,7 +146,7 @@ fn a_removed_directory_is_a_failed_sync() {
     let (dir, _) = killed();
     let (mut log, _) = continues(dir.path());
     std::fs::remove_dir_all(dir.path()).unwrap();
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     delivered(&mut batch, 1);
     log.write(&mut batch, true).unwrap();
     log.request_sync();
@@ -206,7 +206,7 @@ fn a_write_does_not_wait_while_the_disk_hangs() {
 fn keys_without_a_device_are_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
-    let mut batch = Batch::default();
+    let mut batch = LogBatch::default();
     batch.put(Key::Gateway(lobby()), &[]);
     batch.put(Key::Clearing("gsdk/annex/info".to_owned()), &[]);
     batch.put(Key::Clearing("gsdk/annex/7/state".to_owned()), &[]);
