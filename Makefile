@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-compose test-demo-clients test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
+.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-compose test-demo-clients test-archive test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -42,6 +42,7 @@ help:
 	@echo "make chart       the Helm chart, in target/packages (needs helm)"
 	@echo "make rpm         the RPM package, in target/packages"
 	@echo "make archive     the archive of TARGET, in target/packages (needs rustup and Python)"
+	@echo "make test-archive  runs the program of TARGET's archive, in qemu if need be"
 	@echo "make sbom        the bill of materials in the format CycloneDX, in target/packages"
 	@echo "make release-notes  the changelog's section of TAG"
 	@echo "make tools       installs missing tools of the tests"
@@ -184,6 +185,10 @@ msrv:
 archive:
 	@test -n "$(TARGET)" || { echo "name the target: make archive TARGET=x86_64-unknown-linux-musl"; exit 1; }
 	python3 scripts/archive.py $(TARGET)
+
+# One that is for another processor needs qemu-user-static.
+test-archive:
+	sh tests/deploy/archive.sh target/packages/gsdk2mqtt-$(VERSION)-$(TARGET).tar.gz
 
 deb:
 	cargo build --locked --profile dist --no-default-features
