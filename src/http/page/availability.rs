@@ -3,13 +3,13 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use super::bars::{Range, bar, in_words, label};
+use super::bars::{PageRange, bar, in_words, label};
 use super::parts::{legend, time};
 use crate::availability::{AvailabilityRow, BucketSize, Figures, duration, percent};
 
 /// What the history has of a period.
 pub(crate) struct AvailabilitySection {
-    pub(crate) range: Range,
+    pub(crate) range: PageRange,
     /// Hours or days, or why they cannot be read.
     pub(crate) cells: Result<Vec<AvailabilityRow>, String>,
     pub(crate) total: Option<Figures>,
@@ -23,7 +23,7 @@ pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup 
         section .availability {
             h2 #availability { "Availability, last " (range.words().1) }
             p .links {
-                @for other in Range::ALL {
+                @for other in PageRange::ALL {
                     @let (value, label) = other.words();
                     a href={ "?range=" (value) "#availability" }
                         aria-current=[(other == *range).then_some("true")] { (label) }

@@ -33,7 +33,7 @@ const CELL_WIDTH: usize = 10;
 
 /// The period of the bars, from the page's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(in crate::http) enum Range {
+pub(in crate::http) enum PageRange {
     #[default]
     #[serde(rename = "24h")]
     Hours24,
@@ -45,7 +45,7 @@ pub(in crate::http) enum Range {
     Days90,
 }
 
-impl Range {
+impl PageRange {
     pub(crate) const ALL: [Self; 4] = [Self::Hours24, Self::Days7, Self::Days30, Self::Days90];
 
     /// Its value in addresses, and its name.
@@ -96,7 +96,7 @@ pub(crate) struct Subjects {
 }
 
 /// Asks for the cells of a range.
-pub(crate) fn query(zone: &TimeZone, range: Range, of: Subjects) -> AvailabilityRequest {
+pub(crate) fn query(zone: &TimeZone, range: PageRange, of: Subjects) -> AvailabilityRequest {
     let now = net::wall_time();
     let from = range.begins(&now.timestamp().to_zoned_datetime(zone.clone())).unwrap_or(now);
     AvailabilityRequest {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::availability::AvailabilitySection;
-use super::bars::{self, Range, Subjects};
+use super::bars::{self, PageRange, Subjects};
 use super::detail_view::{self, Frame, Recorded};
 use super::{App, unavailable};
 use crate::availability::{self, BucketSize};
@@ -49,7 +49,7 @@ impl From<NoAnswer> for NoPage {
 #[derive(Debug, Deserialize)]
 pub(crate) struct DetailQuery {
     /// The period of its availability.
-    range: Option<Range>,
+    range: Option<PageRange>,
 }
 
 pub(crate) async fn gateway(
@@ -78,7 +78,7 @@ fn respond(page: Result<Markup, NoPage>) -> Response {
     }
 }
 
-async fn render_gateway(app: &App, name: &str, range: Option<Range>) -> Result<Markup, NoPage> {
+async fn render_gateway(app: &App, name: &str, range: Option<PageRange>) -> Result<Markup, NoPage> {
     let (_, gateway) = find(app, name).await?;
     let topics = topics(app).await?;
     let of = &gateway.entry.name;
@@ -93,7 +93,7 @@ async fn render_device(
     app: &App,
     name: &str,
     device_id: &str,
-    range: Option<Range>,
+    range: Option<PageRange>,
 ) -> Result<Markup, NoPage> {
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
     let (index, gateway) = find(app, name).await?;
@@ -164,9 +164,9 @@ async fn recorded(
     root: &str,
     gateway: &GatewayName,
     device_id: Option<DeviceId>,
-    range: Option<Range>,
+    range: Option<PageRange>,
 ) -> Recorded {
-    let range = range.unwrap_or(Range::Days30);
+    let range = range.unwrap_or(PageRange::Days30);
     let of = if device_id.is_some() { "devices" } else { "gateways" };
     let more = [("of", of), ("bucket", "day")];
     let address = format!("{root}api/v1/availability?");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::value::CowStrDeserializer;
 use serde::de::{Deserialize, Deserializer};
 
-use super::bars::{CELLS_MAX, Range};
+use super::bars::{CELLS_MAX, PageRange};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::http::query::DeviceChunk;
 use crate::http::search::searchable;
@@ -26,7 +26,7 @@ pub(in crate::http) struct Filter {
     #[serde(rename = "show", deserialize_with = "none_if_empty")]
     pub(crate) condition: Option<Condition>,
     /// The period of the bars.
-    pub(crate) range: Range,
+    pub(crate) range: PageRange,
     /// Pages to skip.
     pub(crate) page: usize,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::bars::{Range, bar, pattern};
+use super::bars::{PageRange, bar, pattern};
 use super::devices::{Condition, DeviceList, DeviceRow, Filter};
 use super::down::DownDevices;
 use super::overview::overview;
@@ -96,7 +96,7 @@ fn form(filter: &Filter) -> Markup {
                 }
             }
             select name="range" aria-label="Period of the bars" {
-                @for range in Range::ALL {
+                @for range in PageRange::ALL {
                     @let (value, label) = range.words();
                     option value=(value) selected[range == filter.range] { (label) }
                 }
