@@ -17,7 +17,7 @@ use super::stderr::StderrWriter;
 
 /// The filter unless RUST_LOG is set. The MQTT library logs each refusal of each message; the
 /// bridge reports them once by itself.
-pub(crate) const DEFAULT: &str = "info,mqtt5=warn,rumqttc=error";
+pub(crate) const DEFAULT: &str = "info,rumqttc=error";
 /// The filter of commands that print their own messages.
 pub(crate) const QUIET: &str = "error";
 

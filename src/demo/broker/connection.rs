@@ -1,0 +1,272 @@
+//! One client's connection.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rumqttc_v5::mqttbytes::QoS;
+use rumqttc_v5::mqttbytes::v5::{
+    ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode,
+    Packet, PubAck, PubComp, PubRec, SubAck, UnsubAck,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::packets::{ClientVersion, PACKET_SIZE_MAX_BYTES};
+use super::state::{BrokerMessage, BrokerState};
+
+/// A client that does not send CONNECT is disconnected after this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that reads nothing for this long is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Messages sent and not acknowledged, unless the client accepts fewer.
+const IN_FLIGHT_MAX: u16 = 1_000;
+
+/// Serves a client until it leaves; `Err` says what it did wrong.
+pub(super) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> Result<(), String> {
+    _ = stream.set_nodelay(true);
+    let (read, write) = stream.into_split();
+    let mut reader = ClientReader {
+        read,
+        bytes: BytesMut::new(),
+        deadline: Some(Instant::now() + CONNECT_TIMEOUT),
+        keep_alive: None,
+    };
+    let version = reader.version().await?;
+    let Some(Packet::Connect(mut connect, will, _)) = reader.next(version).await? else {
+        return Err("the first packet is no CONNECT".to_owned());
+    };
+    // A client may be late by half its keep-alive time.
+    let keep_alive =
+        (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
+    reader.keep_alive = keep_alive.map(|keep_alive| keep_alive * 3 / 2);
+    let asked = connect.properties.take().unwrap_or_default();
+    let mut out = ClientWriter { write, version, packet_size_max: asked.max_packet_size };
+    let client_id = match connect.client_id.is_empty() {
+        true => format!("demo-{:016x}", fastrand::u64(..)),
+        false => connect.client_id.clone(),
+    };
+    let (connection, messages) = lock(&state).connect(&client_id, will);
+    let mut session = DemoSession {
+        state: &state,
+        client_id: &client_id,
+        received: BTreeSet::new(),
+        in_flight: BTreeSet::new(),
+        in_flight_max: asked.receive_maximum.unwrap_or(IN_FLIGHT_MAX).min(IN_FLIGHT_MAX).into(),
+        last_pkid: 0,
+    };
+    let result = match out.send([accepted(&connect, &client_id)]).await {
+        Ok(()) => session.run(version, &mut reader, &mut out, messages).await,
+        Err(error) => Err(error),
+    };
+    lock(&state).disconnect(&client_id, connection, matches!(result, Ok(Departure::Goodbye)));
+    result.map(drop)
+}
+
+fn lock(state: &Mutex<BrokerState>) -> MutexGuard<'_, BrokerState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a session ended without an error.
+enum Departure {
+    /// The client sent DISCONNECT; its last will is not published.
+    Goodbye,
+    /// The connection was closed, or another client has its ID.
+    Closed,
+}
+
+/// The packet identifiers of a client.
+struct DemoSession<'a> {
+    state: &'a Mutex<BrokerState>,
+    client_id: &'a str,
+    /// Those of messages received with QoS 2 that the client has not released.
+    received: BTreeSet<u16>,
+    /// Those of messages sent with QoS 1 that the client has not acknowledged.
+    in_flight: BTreeSet<u16>,
+    in_flight_max: usize,
+    last_pkid: u16,
+}
+
+impl DemoSession<'_> {
+    async fn run(
+        &mut self,
+        version: ClientVersion,
+        reader: &mut ClientReader,
+        out: &mut ClientWriter,
+        mut messages: mpsc::Receiver<BrokerMessage>,
+    ) -> Result<Departure, String> {
+        loop {
+            tokio::select! {
+                packet = reader.next(version) => match packet? {
+                    Some(Packet::Disconnect(it)) => return Ok(match it.reason_code {
+                        DisconnectReasonCode::DisconnectWithWillMessage => Departure::Closed,
+                        _ => Departure::Goodbye,
+                    }),
+                    Some(packet) => out.send(self.answer(packet)?).await?,
+                    None => return Ok(Departure::Closed),
+                },
+                message = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
+                    let Some(message) = message else {
+                        let taken_over = DisconnectReasonCode::SessionTakenOver;
+                        out.send([Packet::Disconnect(Disconnect::new(taken_over))]).await?;
+                        return Ok(Departure::Closed);
+                    };
+                    out.send(self.outgoing(message)).await?;
+                }
+            }
+        }
+    }
+
+    /// Handles a packet; returns its answer.
+    fn answer(&mut self, packet: Packet) -> Result<Option<Packet>, String> {
+        let (mut state, id) = (lock(self.state), self.client_id);
+        Ok(match packet {
+            Packet::Publish(publish) => {
+                let (qos, pkid) = (publish.qos, publish.pkid);
+                if qos != QoS::ExactlyOnce || self.received.insert(pkid) {
+                    state.publish(id, publish)?;
+                }
+                match qos {
+                    QoS::AtMostOnce => None,
+                    QoS::AtLeastOnce => Some(Packet::PubAck(PubAck::new(pkid, None))),
+                    QoS::ExactlyOnce => Some(Packet::PubRec(PubRec::new(pkid, None))),
+                }
+            }
+            Packet::PubRel(release) => {
+                self.received.remove(&release.pkid);
+                Some(Packet::PubComp(PubComp::new(release.pkid, None)))
+            }
+            Packet::PubAck(ack) => {
+                self.in_flight.remove(&ack.pkid);
+                None
+            }
+            Packet::Subscribe(subscribe) => {
+                let filters = subscribe.filters.into_iter();
+                let return_codes = filters.map(|filter| state.subscribe(id, filter)).collect();
+                let pkid = subscribe.pkid;
+                Some(Packet::SubAck(SubAck { pkid, return_codes, properties: None }))
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let filters = unsubscribe.filters.iter();
+                let reasons = filters.map(|filter| state.unsubscribe(id, filter)).collect();
+                let pkid = unsubscribe.pkid;
+                Some(Packet::UnsubAck(UnsubAck { pkid, reasons, properties: None }))
+            }
+            Packet::PingReq => Some(Packet::PingResp),
+            other => return Err(format!("an unexpected {:?}", other.packet_type())),
+        })
+    }
+
+    /// The packet that a message is sent with; `None` when it has expired.
+    fn outgoing(&mut self, message: BrokerMessage) -> Option<Packet> {
+        let mut publish = message.into_publish()?;
+        if publish.qos != QoS::AtMostOnce {
+            loop {
+                self.last_pkid = self.last_pkid.checked_add(1).unwrap_or(1);
+                if self.in_flight.insert(self.last_pkid) {
+                    break;
+                }
+            }
+            publish.pkid = self.last_pkid;
+        }
+        Some(Packet::Publish(publish))
+    }
+}
+
+/// CONNACK. It tells an MQTT 5 client what this broker does not have.
+fn accepted(connect: &Connect, client_id: &str) -> Packet {
+    let assigned = connect.client_id.is_empty().then(|| client_id.to_owned());
+    let properties = ConnAckProperties {
+        session_expiry_interval: Some(0),
+        receive_max: None,
+        max_qos: None,
+        retain_available: None,
+        max_packet_size: Some(PACKET_SIZE_MAX_BYTES),
+        assigned_client_identifier: assigned,
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: Some(0),
+        shared_subscription_available: Some(0),
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    };
+    Packet::ConnAck(ConnAck {
+        session_present: false,
+        code: ConnectReturnCode::Success,
+        properties: Some(properties),
+    })
+}
+
+/// The packets that a client sends.
+struct ClientReader {
+    read: OwnedReadHalf,
+    bytes: BytesMut,
+    /// When the next packet has to be there.
+    deadline: Option<Instant>,
+    keep_alive: Option<Duration>,
+}
+
+impl ClientReader {
+    async fn version(&mut self) -> Result<ClientVersion, String> {
+        loop {
+            if let Some(version) = ClientVersion::detect(&self.bytes)? {
+                return Ok(version);
+            }
+            if self.receive().await? == 0 {
+                return Err("it was closed before CONNECT".to_owned());
+            }
+        }
+    }
+
+    /// The next packet; `None` when the connection was closed. No bytes are lost when this is
+    /// dropped.
+    async fn next(&mut self, version: ClientVersion) -> Result<Option<Packet>, String> {
+        loop {
+            if let Some(packet) = version.read(&mut self.bytes)? {
+                self.deadline = self.keep_alive.map(|keep_alive| Instant::now() + keep_alive);
+                return Ok(Some(packet));
+            }
+            if self.receive().await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<usize, String> {
+        let reading = self.read.read_buf(&mut self.bytes);
+        let read = match self.deadline {
+            Some(deadline) => timeout_at(deadline, reading).await.map_err(|_| TOO_LATE)?,
+            None => reading.await,
+        };
+        read.map_err(|error| error.to_string())
+    }
+}
+
+const TOO_LATE: &str = "the next packet is late";
+
+/// The packets that a client receives.
+struct ClientWriter {
+    write: OwnedWriteHalf,
+    version: ClientVersion,
+    packet_size_max: Option<u32>,
+}
+
+impl ClientWriter {
+    async fn send(&mut self, packets: impl IntoIterator<Item = Packet>) -> Result<(), String> {
+        let mut bytes = BytesMut::new();
+        for packet in packets {
+            self.version.write(packet, self.packet_size_max, &mut bytes);
+        }
+        let writing = timeout(WRITE_TIMEOUT, self.write.write_all(&bytes)).await;
+        writing.map_err(|_| "it reads nothing")?.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,217 @@
+//! Clients, subscriptions and retained messages: which message goes to whom. No I/O.
+
+use std::collections::BTreeMap;
+
+use rumqttc_v5::mqttbytes::v5::{
+    LastWill, LastWillProperties, Publish, PublishProperties, RetainForwardRule, SubscribeFilter,
+    SubscribeReasonCode, UnsubAckReason,
+};
+use rumqttc_v5::mqttbytes::{QoS, matches, valid_filter, valid_topic};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
+
+/// Messages that may wait for a client; one that is slower is disconnected.
+const WAITING_MAX: usize = 100_000;
+
+/// A message, and when it expires.
+#[derive(Clone, Debug)]
+pub(super) struct BrokerMessage {
+    publish: Publish,
+    expires: Option<Instant>,
+}
+
+impl BrokerMessage {
+    pub(super) fn new(mut publish: Publish) -> Self {
+        (publish.dup, publish.pkid) = (false, 0);
+        let properties = publish.properties.as_ref();
+        let expires_in = properties.and_then(|properties| properties.message_expiry_interval);
+        let expires = expires_in.map(|secs| Instant::now() + Duration::from_secs(secs.into()));
+        Self { publish, expires }
+    }
+
+    /// As it is sent now, with the rest of its lifetime; `None` when it has expired.
+    pub(super) fn into_publish(mut self) -> Option<Publish> {
+        if let Some(expires) = self.expires {
+            let rest = expires.checked_duration_since(Instant::now())?.as_secs_f64().ceil();
+            #[expect(clippy::cast_possible_truncation, reason = "not more than was received")]
+            #[expect(clippy::cast_sign_loss, reason = "a duration")]
+            let rest = rest as u32;
+            self.publish.properties.as_mut()?.message_expiry_interval = Some(rest);
+        }
+        Some(self.publish)
+    }
+
+    fn for_subscription(&self, filter: &SubscribeFilter, retain: bool) -> Self {
+        let mut message = self.clone();
+        message.publish.retain = retain;
+        if self.publish.qos as u8 > filter.qos as u8 {
+            message.publish.qos = filter.qos;
+        }
+        message
+    }
+}
+
+#[derive(Debug)]
+struct BrokerClient {
+    connection: u64,
+    filters: Vec<SubscribeFilter>,
+    will: Option<LastWill>,
+    messages: mpsc::Sender<BrokerMessage>,
+}
+
+/// What the broker remembers. A session ends with its connection.
+#[derive(Debug, Default)]
+pub(super) struct BrokerState {
+    clients: BTreeMap<String, BrokerClient>,
+    retained: BTreeMap<String, BrokerMessage>,
+    connections: u64,
+}
+
+impl BrokerState {
+    /// Adds a client; ends the connection of another with its ID. Returns the connection's number
+    /// and the client's messages, which end when the client is removed.
+    pub(super) fn connect(
+        &mut self,
+        client_id: &str,
+        will: Option<LastWill>,
+    ) -> (u64, mpsc::Receiver<BrokerMessage>) {
+        self.remove(client_id);
+        self.connections += 1;
+        let (messages, received) = mpsc::channel(WAITING_MAX);
+        let (connection, filters) = (self.connections, Vec::new());
+        let client = BrokerClient { connection, filters, will, messages };
+        self.clients.insert(client_id.to_owned(), client);
+        (connection, received)
+    }
+
+    /// Ends a connection, unless another has taken over its client ID. The last will is published
+    /// unless the client has said goodbye.
+    pub(super) fn disconnect(&mut self, client_id: &str, connection: u64, said_goodbye: bool) {
+        let client = self.clients.get_mut(client_id);
+        if let Some(client) = client.filter(|client| client.connection == connection) {
+            if said_goodbye {
+                client.will = None;
+            }
+            self.remove(client_id);
+        }
+    }
+
+    fn remove(&mut self, client_id: &str) {
+        let client = self.clients.remove(client_id);
+        if let Some(will) = client.and_then(|client| client.will)
+            && let Err(error) = self.publish(client_id, published(will))
+        {
+            tracing::debug!(error, client_id, "the demo's broker omits a last will");
+        }
+    }
+
+    /// Passes a message to its subscribers, and retains it when it says so.
+    pub(super) fn publish(&mut self, client_id: &str, publish: Publish) -> Result<(), String> {
+        let topic = std::str::from_utf8(&publish.topic).map_err(|error| error.to_string())?;
+        if topic.is_empty() || !valid_topic(topic) {
+            return Err(format!("no topic to publish to: {topic:?}"));
+        }
+        let topic = topic.to_owned();
+        let message = BrokerMessage::new(publish);
+        match (message.publish.retain, message.publish.payload.is_empty()) {
+            (true, true) => _ = self.retained.remove(&topic),
+            (true, false) => _ = self.retained.insert(topic.clone(), message.clone()),
+            (false, _) => (),
+        }
+        let mut too_slow = Vec::new();
+        for (id, client) in &self.clients {
+            let fits = |it: &&SubscribeFilter| {
+                matches(&topic, &it.path) && !(it.nolocal && id == client_id)
+            };
+            // With overlapping subscriptions it is sent once, with the highest QoS.
+            let filter = client.filters.iter().filter(fits).max_by_key(|it| it.qos as u8);
+            let Some(filter) = filter else { continue };
+            let retain = message.publish.retain && filter.preserve_retain;
+            let message = message.for_subscription(filter, retain);
+            if client.messages.try_send(message).is_err() {
+                too_slow.push(id.clone());
+            }
+        }
+        for client_id in too_slow {
+            tracing::warn!(client_id, "the demo's broker disconnects a client that is too slow");
+            self.remove(&client_id);
+        }
+        Ok(())
+    }
+
+    /// Adds a subscription, and sends the retained messages that it asks for.
+    pub(super) fn subscribe(
+        &mut self,
+        client_id: &str,
+        mut filter: SubscribeFilter,
+    ) -> SubscribeReasonCode {
+        if filter.path.starts_with("$share/") {
+            return SubscribeReasonCode::SharedSubscriptionsNotSupported;
+        }
+        let Some(client) = self.clients.get_mut(client_id) else {
+            return SubscribeReasonCode::Unspecified;
+        };
+        if !valid_filter(&filter.path) {
+            return SubscribeReasonCode::TopicFilterInvalid;
+        }
+        if filter.qos == QoS::ExactlyOnce {
+            filter.qos = QoS::AtLeastOnce;
+        }
+        let before = client.filters.iter().position(|it| it.path == filter.path);
+        let sends_retained = match filter.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => true,
+            RetainForwardRule::OnNewSubscribe => before.is_none(),
+            RetainForwardRule::Never => false,
+        };
+        for (topic, message) in self.retained.iter().filter(|_| sends_retained) {
+            if matches(topic, &filter.path) {
+                // Full only when the client is too slow, which the next message finds out.
+                _ = client.messages.try_send(message.for_subscription(&filter, true));
+            }
+        }
+        let granted = SubscribeReasonCode::Success(filter.qos);
+        match before {
+            Some(at) => client.filters[at] = filter,
+            None => client.filters.push(filter),
+        }
+        granted
+    }
+
+    pub(super) fn unsubscribe(&mut self, client_id: &str, path: &str) -> UnsubAckReason {
+        let Some(client) = self.clients.get_mut(client_id) else {
+            return UnsubAckReason::UnspecifiedError;
+        };
+        let before = client.filters.len();
+        client.filters.retain(|filter| filter.path != path);
+        match client.filters.len() < before {
+            true => UnsubAckReason::Success,
+            false => UnsubAckReason::NoSubscriptionExisted,
+        }
+    }
+}
+
+/// The message that a last will is. Its delay does not apply: the session ends with the connection.
+fn published(will: LastWill) -> Publish {
+    let LastWill { topic, message: payload, qos, retain, properties } = will;
+    let properties = properties.map(|properties| {
+        let LastWillProperties {
+            delay_interval: _,
+            payload_format_indicator,
+            message_expiry_interval,
+            content_type,
+            response_topic,
+            correlation_data,
+            user_properties,
+        } = properties;
+        PublishProperties {
+            payload_format_indicator,
+            message_expiry_interval,
+            content_type,
+            response_topic,
+            correlation_data,
+            user_properties,
+            ..PublishProperties::default()
+        }
+    });
+    Publish { qos, retain, topic, payload, properties, ..Publish::default() }
+}
