@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: chart help tools fmt mixin lint lint-deploy test test-brokers test-compose test-demo-clients test-archive test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
+.PHONY: chart help tools fmt mixin proto lint lint-deploy test test-brokers test-compose test-demo-clients test-archive test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -30,6 +30,7 @@ help:
 	@echo "make msrv        compiles with the oldest supported Rust (rustup installs it)"
 	@echo "make nightly     tests that take too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
+	@echo "make proto       writes the wire types from proto/"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
 	@echo "make test-nodered  the Node-RED flow in a real Node-RED (from npm)"
 	@echo "make test-package  the Debian and the RPM package in a fresh Debian (needs root, debootstrap, systemd-container, lintian, rpm)"
@@ -55,6 +56,9 @@ fmt:
 
 mixin: tools
 	target/tools/venv/bin/python -B deploy/mixin/generate.py
+
+proto:
+	WRITE_PROTO=1 cargo test --locked --test proto
 
 lint: tools
 	cargo fmt --check

@@ -1,4 +1,5 @@
-//! The wire: types generated from `proto/`, in modules named as the packages.
+//! The wire: types generated from `proto/` in modules named as the packages. `make proto` generates
+//! them again.
 //!
 //! Enums on the wire are open: read them as numbers, since a newer gateway may send values that are
 //! not listed here.
@@ -6,29 +7,29 @@
 
 /// Package `gsdk.connect`: a device gateway's connections.
 pub mod connect {
-    tonic::include_proto!("gsdk.connect");
+    include!("../proto/generated/gsdk.connect.rs");
 }
 /// Package `gsdk.connect_master`: the same through a master gateway.
 pub mod connect_master {
-    tonic::include_proto!("gsdk.connect_master");
+    include!("../proto/generated/gsdk.connect_master.rs");
 }
 /// Package `gsdk.device`: the types of device, and the details of a device.
 pub mod device {
-    tonic::include_proto!("gsdk.device");
+    include!("../proto/generated/gsdk.device.rs");
 }
 /// Package `gsdk.err`: errors of single devices.
 pub mod err {
-    tonic::include_proto!("gsdk.err");
+    include!("../proto/generated/gsdk.err.rs");
 }
 /// Package `gsdk.event`: the logs of devices.
 pub mod event {
-    tonic::include_proto!("gsdk.event");
+    include!("../proto/generated/gsdk.event.rs");
 }
 /// Package `gsdk.gateway`: the device gateways of a master.
 pub mod gateway {
-    tonic::include_proto!("gsdk.gateway");
+    include!("../proto/generated/gsdk.gateway.rs");
 }
 /// Package `gsdk.login`: access to a master gateway.
 pub mod login {
-    tonic::include_proto!("gsdk.login");
+    include!("../proto/generated/gsdk.login.rs");
 }

@@ -111,11 +111,11 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
-/// Every text file with one of these endings, with its path.
+/// Every text file with one of these endings, with its path; without what is generated.
 fn texts(endings: &[&str]) -> Vec<(String, String)> {
     let wanted = |path: &PathBuf| {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        endings.contains(&ending)
+        endings.contains(&ending) && !path.starts_with("proto/generated")
     };
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
