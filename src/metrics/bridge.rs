@@ -11,6 +11,8 @@ use prometheus::{
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
+#[cfg(target_os = "linux")]
+use super::process::ProcessMetrics;
 use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
@@ -42,6 +44,8 @@ pub struct Metrics {
     commands: IntCounterVec,
     /// In the order of [`DegradedReason::ALL`].
     degraded: [IntGauge; DegradedReason::ALL.len()],
+    #[cfg(target_os = "linux")]
+    process: ProcessMetrics,
 }
 
 impl Metrics {
@@ -51,7 +55,7 @@ impl Metrics {
     /// Two metrics have the same name, which is a bug.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        register_process(&registry, version, commit)?;
+        register_build_info(&registry, version, commit)?;
         let gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
         let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
         let counters = |name, help, labels: &[&str]| {
@@ -102,6 +106,8 @@ impl Metrics {
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
             )?,
+            #[cfg(target_os = "linux")]
+            process: ProcessMetrics::new(&registry)?,
             degraded: DegradedReason::ALL.map(|it| degraded.with_label_values(&[it.as_str()])),
             registry,
         })
@@ -172,6 +178,8 @@ impl Metrics {
     /// # Errors
     /// A metric cannot be encoded, which is a bug.
     pub fn text(&self) -> Result<String, prometheus::Error> {
+        #[cfg(target_os = "linux")]
+        self.process.update();
         let mut families = self.registry.gather();
         for mut of_masters in self.master_rpcs.registry.gather() {
             match families.iter_mut().find(|family| family.name() == of_masters.name()) {
@@ -218,8 +226,8 @@ impl Rpcs {
     }
 }
 
-/// Registers what the process is and uses.
-fn register_process(
+/// Registers what the program is.
+fn register_build_info(
     registry: &Registry,
     version: &str,
     commit: &str,
@@ -229,7 +237,5 @@ fn register_process(
     register_int_gauge_vec_with_registry!("gsdk_build_info", help, labels, registry)?
         .with_label_values(&[version, commit])
         .set(1);
-    #[cfg(target_os = "linux")]
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     Ok(())
 }

@@ -6,6 +6,8 @@ mod bridge;
 mod devices;
 mod gateways;
 mod masters;
+#[cfg(target_os = "linux")]
+mod process;
 mod store;
 mod text;
 
