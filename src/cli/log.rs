@@ -8,9 +8,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::escape::{escaped, escaped_in_json};
 use super::stderr::StderrWriter;
@@ -63,21 +66,37 @@ pub(crate) fn start(format: LogFormat, default: &str) -> io::Result<ProcessLog> 
         let name = thread.name().unwrap_or("without a name");
         panic_log.say(&format!("thread '{name}' {panic}\n{}", Backtrace::capture()));
     }));
-    // An empty RUST_LOG, as compose files pass it on, counts as not set.
-    let filter = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
-    let filter = EnvFilter::new(filter.as_deref().unwrap_or(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(entries.clone());
+    let (filter, invalid) = filter(default);
+    // The filter is a layer above; alone, the builder would omit what is below `info`.
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
+    let builder = builder.with_writer(entries.clone());
     // Internal errors would be printed to the same stderr, and panic. The entries escape all text.
     let builder = builder.log_internal_errors(false).with_ansi_sanitization(false).with_ansi(false);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
         // The journal adds the time.
         LogFormat::Text if entries.is_journal => {
-            builder.with_target(false).without_time().init();
+            builder.with_target(false).without_time().finish().with(filter).init();
         }
-        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Text => builder.with_target(false).finish().with(filter).init(),
+    }
+    if let Some(value) = invalid {
+        tracing::warn!(value, default, "RUST_LOG is no filter; the default applies");
     }
     Ok(ProcessLog(entries))
+}
+
+/// The filter of RUST_LOG, or the default and the value of RUST_LOG that is no filter. An empty
+/// value, as compose files pass it on, counts as not set.
+fn filter(default: &str) -> (Targets, Option<String>) {
+    let value = std::env::var("RUST_LOG").unwrap_or_default();
+    match value.parse() {
+        Ok(filter) if !value.is_empty() => (filter, None),
+        result => {
+            let default = default.parse().unwrap_or_else(|_| Targets::new());
+            (default, result.is_err().then_some(value))
+        }
+    }
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` names its device and inode. Child processes

@@ -25,6 +25,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use broker::Seen;
 use record::Shown;
 use schedule::Schedule;
@@ -150,9 +153,10 @@ fn one_seed_in_this_process() {
     chance::take_out();
     let seed = number("MODEL_SEED").expect("MODEL_SEED");
     if let Ok(level) = std::env::var("MODEL_LOG") {
-        let filter = tracing_subscriber::EnvFilter::new(level);
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        log.with_timer(Elapsed).with_ansi(false).init();
+        let filter: tracing_subscriber::filter::Targets = level.parse().expect("MODEL_LOG");
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+        let log = log.with_writer(std::io::stderr).with_timer(Elapsed).with_ansi(false);
+        log.finish().with(filter).init();
     }
     static PANICKED: AtomicBool = AtomicBool::new(false);
     let usual = std::panic::take_hook();
