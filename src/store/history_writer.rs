@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::history::{Backlog, Database, Error, Retention, Totals};
-use super::log::{Position, Tail};
+use super::log::Position;
 use super::span_writer::SpanWriter;
+use super::tail::Tail;
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed in one go.

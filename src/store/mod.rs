@@ -12,13 +12,15 @@ mod recorder;
 mod span_writer;
 mod start;
 mod state_dir;
+mod tail;
 
 pub use error::StoreError;
 pub use event::Event;
 pub(crate) use history_writer::{HistoryStatus, StoreGap};
+pub use log::Position;
 pub(crate) use log::{Key, Log, LogContent, Record, Recovery, decode, encode};
-pub use log::{Position, Tail};
 pub(crate) use outbox::{Outbox, OutboxLimits};
 pub(crate) use recorder::Recorder;
 pub(crate) use start::{StartedStore, StoreSettings, start};
 pub(crate) use state_dir::StateDir;
+pub use tail::Tail;

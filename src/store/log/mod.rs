@@ -11,7 +11,6 @@ mod index;
 mod record;
 mod recover;
 mod segment;
-mod tail;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -28,12 +27,14 @@ use super::StoreError;
 use head::LogHead;
 use index::Index;
 use recover::Recovered;
-use segment::{Segment, remove, remove_segments, segment_numbers, segment_path};
+use segment::{Segment, remove, remove_segments};
 use worker::Worker;
 
-pub(crate) use record::{Key, LogBatch, Record, decode, encode};
+pub(crate) use frame::frames;
+pub(crate) use record::{Key, LogBatch, Record, decode, encode, records};
 pub(crate) use recover::LogContent;
-pub use tail::{Position, Tail};
+pub use segment::Position;
+pub(crate) use segment::{segment_numbers, segment_path};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
 /// append its living again takes a few milliseconds.

@@ -11,8 +11,9 @@ use super::frame::{BrokenFrame, FORMAT, FRAME_HEAD_LEN, frames, split_frame};
 use super::head::LogHead;
 use super::index::Index;
 use super::record::{Key, Record, decode, records};
-use super::segment::{Opening, remove, remove_segments, segment_numbers, segment_path, set_aside};
-use super::tail::Position;
+use super::segment::{
+    Opening, Position, remove, remove_segments, segment_numbers, segment_path, set_aside,
+};
 use crate::store::{Event, StoreError};
 
 /// What an earlier process has stored.

@@ -14,6 +14,15 @@ use crate::store::state_dir::{check_in_place, free_name};
 
 const PREFIX: &str = "segment-";
 
+/// A place in the log, behind a whole frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The number of the segment.
+    pub segment: u64,
+    /// Bytes from its beginning.
+    pub offset: u64,
+}
+
 /// The first frame of a segment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Opening {

@@ -1,6 +1,7 @@
 //! Logs that were damaged, removed or replaced, and disks that hang.
 
 use super::*;
+use crate::store::Tail;
 use crate::store::history::LogChange;
 
 /// A log of three batches in small segments, killed.

@@ -5,23 +5,12 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::frame::frames;
-use super::record::{Key, Record, decode, records};
-use super::segment::{segment_numbers, segment_path};
-use crate::store::StoreError;
-use crate::store::history::LogChange;
+use super::StoreError;
+use super::history::LogChange;
+use super::log::{Key, Position, Record, decode, frames, records, segment_numbers, segment_path};
 
 /// How much is read at once, in bytes, if no frame is larger.
 const CHUNK: usize = 256 << 10;
-
-/// A place in the log, behind a whole frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// The number of the segment.
-    pub segment: u64,
-    /// Bytes from its beginning.
-    pub offset: u64,
-}
 
 /// A reader of the log.
 #[derive(Debug)]
