@@ -28,7 +28,7 @@ help:
 	@echo "make lint        rustfmt, clippy, cargo-deny and lint-deploy; warnings are errors"
 	@echo "make lint-deploy linters of scripts, workflows, image recipes, manifests and rules"
 	@echo "make msrv        compiles with the oldest supported Rust (rustup installs it)"
-	@echo "make nightly     tests that take too long for every change: a million inputs for the request parser, 200 kills, 5,000 seeds of the model"
+	@echo "make nightly     tests that take too long for every change: a million inputs for the request parser, a million events, 200 kills, 5,000 seeds of the model"
 	@echo "make fmt         formats the code"
 	@echo "make proto       writes the wire types from proto/"
 	@echo "make mixin       writes alerting rules and dashboards from deploy/mixin"
@@ -91,6 +91,7 @@ test: lint
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
 	GSDK2MQTT_FUZZ_CASES=1000000 cargo test --locked --lib commands::request
+	STORE_EVENTS=1000000 cargo test --locked --lib store::history_writer
 	MODEL_SEEDS=5000 cargo test --locked --test model nothing_is_lost
 	FAULT_KILLS=200 cargo test --locked --test it faults::chain -- --nocapture
 

@@ -1,18 +1,21 @@
 //! Copies events from the log into the history. It replaces a database that is damaged or removed,
 //! and continues when the log is replaced.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::history::{Backlog, Database, Error, Retention, Totals};
+use super::history::{BLOCK_EVENTS_MAX, Backlog, Database, Error, Retention, Totals};
 use super::log::Position;
 use super::span_writer::SpanWriter;
 use super::tail::Tail;
 use crate::ids::Moment;
 
-/// Blocks of old events that are removed in one go.
-const TRIM_STEPS_MAX: usize = 32;
+/// Blocks of old events that are removed after a batch, besides as many as it has added.
+const TRIM_STEPS: usize = 32;
 /// Changes of the log from which on a batch is committed.
 const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
@@ -119,19 +122,22 @@ impl HistoryWriter {
         self.open(now)?;
         let Some((database, tail)) = &mut self.open else { return Ok(()) };
         self.span_writer.write(database, now)?;
-        while let Some(current) = current {
-            let is_full = write_batch(database, tail, current)?;
+        loop {
+            let written = match current {
+                Some(current) => write_batch(database, tail, current)?,
+                None => 0,
+            };
+            for _ in 0..TRIM_STEPS + written / BLOCK_EVENTS_MAX {
+                if !database.trim(now)? {
+                    break;
+                }
+            }
             if database.is_checkpoint_due() {
                 database.checkpoint()?;
             }
             // The log may remove what comes before: a power cut does not lose it here.
             status.read_to = database.checkpointed();
-            if !is_full {
-                break;
-            }
-        }
-        for _ in 0..TRIM_STEPS_MAX {
-            if !database.trim(now)? {
+            if written < BATCH_CHANGES_MIN {
                 break;
             }
         }
@@ -217,9 +223,9 @@ impl HistoryWriter {
     }
 }
 
-/// Writes the next part of the log as one batch; returns whether more may follow. One for a whole
+/// Writes the next part of the log as one batch; returns the number of its changes. One for a whole
 /// second costs less than several: most of its cost is the index pages that it changes.
-fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result<bool, Error> {
+fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result<usize, Error> {
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();
@@ -235,5 +241,5 @@ fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result
     if tail.position() != start {
         batch.commit(tail.position())?;
     }
-    Ok(written >= BATCH_CHANGES_MIN)
+    Ok(written)
 }

@@ -7,7 +7,7 @@ use super::error::Error;
 use crate::ids::Moment;
 
 /// The most events of a block. Retention removes a block in one step.
-const BLOCK_EVENTS_MAX: u64 = 256;
+pub(crate) const BLOCK_EVENTS_MAX: usize = 256;
 /// The longest time that a block spans: how much longer than `keep` an event may stay.
 const BLOCK_SPAN_MAX_MS: i64 = 3_600_000;
 
@@ -69,7 +69,7 @@ impl Block {
     pub(crate) fn takes(&self, event: &Event) -> bool {
         let at = event.recorded_at.millis();
         let (oldest, newest) = (self.oldest_at.min(at), self.newest_at.max(at));
-        self.events < BLOCK_EVENTS_MAX && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
+        self.events < BLOCK_EVENTS_MAX as u64 && newest.saturating_sub(oldest) <= BLOCK_SPAN_MAX_MS
     }
 
     pub(crate) fn extend(&mut self, event: &Event) {

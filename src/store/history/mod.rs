@@ -15,6 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use block::BLOCK_EVENTS_MAX;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::{Database, Totals};
 pub use error::Error;

@@ -1,0 +1,74 @@
+//! Tests of copying from a log into a database.
+
+use std::borrow::Cow;
+use std::fs;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::payload::Subject;
+use crate::store::log::{Log, LogBatch, Record};
+use crate::store::{Event, history};
+
+/// `make nightly` sets a million.
+const EVENTS: u64 = 80_000;
+/// Recorded in one go, as in a burst.
+const EVENTS_A_SECOND: u64 = 20_000;
+const EVENTS_A_BATCH: u64 = 20;
+const HISTORY_MAX: u64 = 4 << 20;
+/// With the newest part of the log, of which nothing is removed before it is recorded.
+const FILE_MAX: u64 = 4 * HISTORY_MAX;
+/// The segment in use, and two more.
+const LOG_MAX: u64 = 12 << 20;
+
+fn write_delivered(log: &mut Log, first: u64) {
+    let mut batch = LogBatch::default();
+    for id in first..first + EVENTS_A_BATCH {
+        let event = Event {
+            id,
+            recorded_at: Moment::from_millis(1_790_000_000_000),
+            subject: Subject::Bridge,
+            event_type: "connected".into(),
+            payload: Bytes::from_static(&[b'x'; 300]),
+            read_at: None,
+        };
+        batch.add(&Record::Event(Cow::Owned(event)));
+    }
+    log.write(&mut batch, true).unwrap();
+    (first..first + EVENTS_A_BATCH).for_each(|id| batch.add(&Record::Done { id, delivered: true }));
+    log.write(&mut batch, false).unwrap();
+}
+
+#[test]
+fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
+    let events = std::env::var("STORE_EVENTS").map_or(EVENTS, |count| count.parse().unwrap());
+    let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+    let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
+    fs::create_dir(&log_dir).unwrap();
+    let long = Duration::from_secs(365 * 86_400);
+    let retention = Retention { keep: long, max_bytes: HISTORY_MAX, keep_availability: long };
+    let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+    let mut writer = HistoryWriter::new(log_dir.clone(), database.clone(), retention);
+    let mut status = HistoryStatus::default();
+    for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
+        for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {
+            write_delivered(&mut log, first + batch * EVENTS_A_BATCH);
+        }
+        writer.try_record(Some(log.current()), now, &mut status);
+        log.clean(status.read_to).unwrap();
+        assert_eq!((&status.fault, status.last_id), (&None, first + EVENTS_A_SECOND - 1));
+        let file = database.metadata().unwrap().len();
+        assert!(file <= FILE_MAX, "{file} bytes after {} events", status.last_id);
+    }
+    let started = Instant::now();
+    let log_size = || -> u64 {
+        let files = fs::read_dir(&log_dir).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    while log_size() > LOG_MAX {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} bytes of log", log_size());
+        std::thread::sleep(Duration::from_millis(100));
+        writer.try_record(Some(log.current()), now, &mut status);
+        log.clean(status.read_to).unwrap();
+    }
+}
