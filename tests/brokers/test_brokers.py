@@ -12,6 +12,7 @@ import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import urllib.error
 import urllib.request
@@ -52,7 +53,9 @@ class Client:
         client.on_subscribe = lambda *call: self.subscribed.put(True)
         client.on_message = lambda *call: self.seen.append(call[2])
         client.connect("127.0.0.1", broker.port, keepalive=30)
-        client.loop_start()
+        # Not loop_start: its loop_stop fails if the thread ends by itself at that moment.
+        self.thread = threading.Thread(target=client.loop_forever, daemon=True)
+        self.thread.start()
         self.client = client
         self.subscribed.get(timeout=DEADLINE_S)
 
@@ -61,7 +64,7 @@ class Client:
 
     def __exit__(self, *_):
         self.client.disconnect()
-        self.client.loop_stop()
+        self.thread.join(DEADLINE_S)
 
     def latest(self, topic):
         return next((one for one in reversed(self.seen) if one.topic == topic), None)

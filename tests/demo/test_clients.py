@@ -8,9 +8,11 @@ The program is target/debug/gsdk2mqtt, or what BRIDGE names. Another broker: tes
 import contextlib
 import pathlib
 import queue
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -32,7 +34,8 @@ class Paho:
         self.version = version
         self.received, self.acknowledged = queue.Queue(), queue.Queue()
         self.refused = None
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version)
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version,
+                                  reconnect_on_failure=False)
         if will:
             self.client.will_set(*will, qos=1, retain=True)
         connected = queue.Queue()
@@ -41,7 +44,9 @@ class Paho:
         self.client.on_message = lambda *call: self.received.put(call[2])
         self.client.on_subscribe = lambda *call: self.acknowledged.put(call[3])
         self.client.connect(broker[0], broker[1], keepalive=5)
-        self.client.loop_start()
+        # Not loop_start: its loop_stop fails if the thread ends by itself at that moment.
+        self.thread = threading.Thread(target=self.client.loop_forever, daemon=True)
+        self.thread.start()
         reason = connected.get(timeout=DEADLINE_S)
         assert not reason.is_failure, f"not connected: {reason}"
 
@@ -68,12 +73,12 @@ class Paho:
 
     def close(self):
         self.client.disconnect()
-        self.client.loop_stop()
+        self.thread.join(DEADLINE_S)
 
     def die(self):
         """Closes the connection without DISCONNECT."""
-        self.client.loop_stop()
-        self.client.socket().close()
+        self.client.socket().shutdown(socket.SHUT_RDWR)
+        self.thread.join(DEADLINE_S)
 
 
 def properties(**fields):
