@@ -1,6 +1,7 @@
 #!/bin/sh
 # The package in a fresh Debian under systemd, in a container: installed, started, killed, rebooted, upgraded,
-# removed, purged. Needs root, debootstrap, systemd-container, lintian, curl and a Debian mirror.
+# removed, purged. Needs root, debootstrap, systemd-container, lintian, curl, mosquitto and
+# a Debian mirror.
 # sh tests/deploy/package.sh BINARY SIMULATOR
 # BINARY is what is packaged, built without features; SIMULATOR is a build that has `simulate`.
 set -eu
@@ -20,11 +21,12 @@ fi
 
 root=$PWD/$work/root
 simulator=""
+broker=""
 container=""
 leader=""
 clean() {
     # The container's first process takes all others with it.
-    for process in $simulator $leader; do kill -9 "$process" 2>/dev/null || true; done
+    for process in $simulator $broker $leader; do kill -9 "$process" 2>/dev/null || true; done
     wait
     rm -rf --one-file-system "$root"
 }
@@ -97,7 +99,25 @@ is ActiveState failed || fail "the shipped configuration is tried again"
     --certs "$root/srv/gateway" >"$work/simulator.log" 2>&1 &
 simulator=$!
 until_true "the gateway's certificate" [ -s "$root/srv/gateway/ca.crt" ]
-install -m 644 "$root/srv/gateway/ca.crt" "$root/etc/gsdk2mqtt/lobby-ca.crt"
+echo secret >"$root/root/mqtt-password"
+chmod 600 "$root/root/mqtt-password"
+# What init writes, its user can read. The broker is there for init only.
+PATH=$PATH:/usr/sbin mosquitto -p 11884 >"$work/mosquitto.log" 2>&1 &
+broker=$!
+until_true "the broker" grep -q running "$work/mosquitto.log"
+inside gsdk2mqtt init --yes --overwrite --gateway-name lobby --gateway-address 127.0.0.1:14000 \
+    --ca-file /srv/gateway/ca.crt --mqtt-url mqtt://127.0.0.1:11884 --mqtt-username gsdk2mqtt \
+    --mqtt-password-file /root/mqtt-password >"$work/init.log" 2>&1 || fail "init: $(cat "$work/init.log")"
+[ "$(inside stat -c '%U:%G %a' /etc/gsdk2mqtt/config.toml)" = "root:gsdk2mqtt 640" ] ||
+    fail "init changed the configuration's owner or mode"
+[ "$(inside stat -c '%U:%G %a' /etc/gsdk2mqtt/mqtt-password)" = "gsdk2mqtt:gsdk2mqtt 600" ] ||
+    fail "the password's owner or mode is wrong"
+inside setpriv --reuid gsdk2mqtt --regid gsdk2mqtt --clear-groups gsdk2mqtt check --connect >"$work/check.log" 2>&1 ||
+    fail "its user cannot use what init wrote: $(cat "$work/check.log")"
+kill "$broker"
+broker=""
+
+# From here on without a broker.
 cat >"$root/etc/gsdk2mqtt/config.toml" <<'END'
 [mqtt]
 url = "mqtt://127.0.0.1:11883"
@@ -111,8 +131,6 @@ ca_file = "/etc/gsdk2mqtt/lobby-ca.crt"
 END
 # A credential of systemd, as docs/security.md has it; and a watchdog for a test's patience.
 mkdir "$root/etc/systemd/system/gsdk2mqtt.service.d"
-echo secret >"$root/root/mqtt-password"
-chmod 600 "$root/root/mqtt-password"
 printf '[Service]\nLoadCredential=mqtt-password:/root/mqtt-password\nWatchdogSec=6\n' \
     >"$root/etc/systemd/system/gsdk2mqtt.service.d/test.conf"
 inside systemctl daemon-reload
