@@ -75,6 +75,11 @@ impl HistoryWriter {
         self.span_writer.observe(backlog, now);
     }
 
+    /// The process ends after the next [`Self::try_record`].
+    pub(crate) const fn end(&mut self) {
+        self.span_writer.end();
+    }
+
     /// Records everything up to the end of this segment, if there is a log, and what was observed,
     /// and removes what is too old.
     pub(crate) fn try_record(

@@ -216,6 +216,9 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
             writer.reopen(&gap, now, &mut status);
         }
         writer.observe(&mut observations, now);
+        if stop.is_some() {
+            writer.end();
+        }
         writer.try_record(current, now, &mut status);
         let retry = status.fault.is_some();
         let is_behind = status.read_to < status.position.segment;

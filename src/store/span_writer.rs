@@ -50,6 +50,11 @@ impl SpanWriter {
         }
     }
 
+    /// The process ends: all is proven up to now with the next [`Self::write`].
+    pub(crate) const fn end(&mut self) {
+        self.proven = None;
+    }
+
     /// The database could not be written for too long: the time counts as not observed.
     pub(crate) fn give_up(&mut self) {
         self.tracker.detach(UnobservedReason::StoreFailed);

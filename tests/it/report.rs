@@ -172,6 +172,22 @@ async fn killed(bridge: &mut Bridge, door: u32, before: &Value) -> Value {
     restarted
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn time_up_to_a_clean_stop_is_observed() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let ready = std::time::Instant::now();
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let at_least_s = ready.elapsed().as_secs_f64();
+    assert!(bridge.end().await.success());
+    let report = json(&bridge.config_file(), &["--last", "1h"]);
+    let row = &report["availability"][0];
+    assert!(seconds(row, "connected_s") >= at_least_s, "{at_least_s} s: {row}");
+    adds_up(row);
+}
+
 /// The formats of the report, and wrong options.
 fn forms(config: &Path, door: u32) {
     let door = door.to_string();
