@@ -1,17 +1,20 @@
 //! `gsdk2mqtt history`: prints recorded events, and with `--follow` new ones.
 
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use super::escape::{escaped, escaped_in_json};
 use super::period::{DefaultPeriod, Selected};
 use super::signals::stop_signal;
-use super::source::{HistorySource, SourceArgs};
-use super::{EXIT_WRONG, print, print_to_stderr, say};
+use super::source::{HistorySource, SourceArgs, Unavailable};
+use super::{EXIT_WRONG, say};
 use crate::availability::{duration, local_time};
 use crate::config;
 use crate::ids::Moment;
@@ -72,7 +75,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_WRONG));
         }
     };
-    let mut filter = EventFilter {
+    let filter = EventFilter {
         gateways: args.selected.gateways().into_iter().collect(),
         device_ids: args.selected.device_ids(),
         event_types: args.event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
@@ -85,43 +88,102 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
         max_bytes: PAGE_BYTES,
         deadline: PAGE_WITHIN,
     };
-    let read = async {
-        loop {
-            let page = source.events(&filter).await?;
-            if let Some(gap) = page.gap.filter(|_| filter.after_id.is_none()) {
-                report_gap(&gap);
-            }
-            for event in &page.events {
-                let line = if args.json {
-                    escaped_in_json(event.get())
-                } else {
-                    line(&serde_json::from_str(event.get())?, &zone)
-                };
-                print(&format!("{line}\n"))?;
-            }
-            filter.after_id = Some(page.next);
-            match (page.more, args.follow) {
-                (true, _) => {}
-                (false, true) => sleep(FOLLOW_EVERY).await,
-                (false, false) => return Ok::<(), anyhow::Error>(()),
-            }
+    let pages = EventPages { source, filter, follow: args.follow, is_waiting: false, gap: None };
+    let zone = (!args.json).then_some(zone);
+    if args.follow {
+        tokio::select! {
+            done = print_events(pages, zone.as_ref()) => done?,
+            () = stop_signal() => {}
         }
-    };
-    tokio::select! {
-        done = read => done?,
-        () = stop_signal(), if args.follow => {}
+    } else {
+        print_events(pages, zone.as_ref()).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads page by page.
+struct EventPages {
+    source: HistorySource,
+    filter: EventFilter,
+    follow: bool,
+    /// The source did not answer, which was reported.
+    is_waiting: bool,
+    /// The last one that was reported.
+    gap: Option<EventGap>,
+}
+
+impl EventPages {
+    /// The next page, which may be empty, and whether there is more now. With `--follow` a source
+    /// that does not answer is waited for.
+    async fn next(&mut self) -> anyhow::Result<(Vec<Box<RawValue>>, bool)> {
+        let page = loop {
+            match self.source.events(&self.filter).await {
+                Ok(page) => break page,
+                Err(error) if self.follow && error.is::<Unavailable>() => {
+                    if !std::mem::replace(&mut self.is_waiting, true) {
+                        say(&format!("{error:#}; events will follow once it answers"));
+                    }
+                    sleep(FOLLOW_EVERY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if std::mem::take(&mut self.is_waiting) {
+            say("it answers again");
+        }
+        if page.gap.is_some() && page.gap != self.gap {
+            page.gap.iter().for_each(report_gap);
+            self.gap = page.gap;
+        }
+        self.filter.after_id = Some(page.next);
+        if !page.more {
+            // New events follow by their IDs, even if the bridge's clock is set to an earlier time.
+            self.filter.from = None;
+        }
+        Ok((page.events, page.more))
+    }
+}
+
+/// Prints events as lines in this zone, or without one as JSON.
+async fn print_events(mut pages: EventPages, zone: Option<&TimeZone>) -> anyhow::Result<()> {
+    let mut is_empty = true;
+    loop {
+        let (events, more) = pages.next().await?;
+        is_empty &= events.is_empty();
+        let mut lines = String::new();
+        for event in &events {
+            let text = match zone {
+                None => escaped_in_json(event.get()),
+                Some(zone) => line(&serde_json::from_str(event.get())?, zone),
+            };
+            lines += &format!("{text}\n");
+        }
+        let mut out = io::stdout();
+        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+            // Its reader has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot write the events to stdout")?,
+        }
+        match (more, pages.follow) {
+            (true, _) => {}
+            (false, true) => sleep(FOLLOW_EVERY).await,
+            (false, false) => break,
+        }
+    }
+    if is_empty {
+        say("no such events are recorded in this time");
+    }
+    Ok(())
 }
 
 /// What is missing; stdout has events only.
 fn report_gap(gap: &EventGap) {
     if let Some(oldest_at) = &gap.oldest_at {
-        print_to_stderr(&format!("gsdk2mqtt: events before {oldest_at} are not kept"));
+        say(&format!("events before {oldest_at} are not kept"));
     }
     for missing in &gap.missing {
         let (from, to) = (&missing.from, &missing.to);
-        print_to_stderr(&format!("gsdk2mqtt: events from {from} to {to} could not be recorded"));
+        say(&format!("events from {from} to {to} could not be recorded"));
     }
 }
 

@@ -8,6 +8,7 @@ mod commands;
 mod demo;
 mod faults;
 mod files;
+mod follow;
 mod gateway;
 mod harness;
 mod homeassistant;

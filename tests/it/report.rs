@@ -212,7 +212,8 @@ fn forms(config: &Path, door: u32) {
     );
     adds_up(row(&earlier, door.parse().unwrap()));
     let (_, table, _) = text(config, &["--month", "2020-01"]);
-    assert!(table.contains("not observed") && !table.contains("0 %"), "{table}");
+    assert!(table.contains("\navailability not observed\ngateways: not observed\n"), "{table}");
+    assert!(!table.contains("0 %") && !table.contains("no outages"), "{table}");
 
     let days = json(config, &["--last", "3d", "--bucket", "day", "--device", &door]);
     assert!(days["availability"].as_array().unwrap().len() >= 3, "{days}");
@@ -342,8 +343,8 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
     assert_eq!(report["availability"].as_array().unwrap().len(), 1, "{report}");
     let no_file = folder.path().join("nothing");
     for (words, part) in [
-        (&["--ca-file", ca][..], "token"),
-        (&["--ca-file", ca, "--token-file", wrong], "token"),
+        (&["--ca-file", ca][..], "--token-file names a file that contains a token"),
+        (&["--ca-file", ca, "--token-file", wrong], "refuses the token of --token-file"),
         (&["--token-file", token], "ertificate"),
         (&["--token-file", no_file.to_str().unwrap()], "nothing does not exist"),
         (&["--ca-file", token], "token"),

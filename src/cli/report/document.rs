@@ -109,15 +109,20 @@ impl ReportDocument {
             .map_or(String::new(), |below| format!(", {} rows below {below} %", self.rows.len()));
         let plural = if self.doors == 1 { "" } else { "s" };
         lines.push(format!("{} door{plural}{shown}", self.doors));
-        lines.push(format!(
-            "availability {}, observed {} of the time",
-            share(self.total.availability),
-            share(self.total.observed)
-        ));
+        lines.push(match self.total.availability {
+            None => "availability not observed".to_owned(),
+            availability => format!(
+                "availability {}, observed {} of the time",
+                share(availability),
+                share(self.total.observed)
+            ),
+        });
         let lost: Vec<String> =
             self.gateways.iter().filter(|it| it.figures.outages > 0).map(gateway).collect();
+        let is_observed = self.gateways.iter().any(|it| it.figures.observed_ms() > 0);
         lines.push(match lost.as_slice() {
-            [] => "gateways: no outages".to_owned(),
+            [] if is_observed => "gateways: no outages observed".to_owned(),
+            [] => "gateways: not observed".to_owned(),
             lost => format!("gateways: {}", lost.join("; ")),
         });
         lines
@@ -156,6 +161,11 @@ fn gateway(row: &AvailabilityRow) -> String {
     let plural = if outages == 1 { "" } else { "s" };
     let total = availability::duration(disconnected_ms);
     format!("{} {outages} outage{plural}, {total}", row.name)
+}
+
+/// The number of outages for people. Without data there is none.
+pub(crate) fn outages(figures: &Figures) -> String {
+    if figures.observed_ms() > 0 { figures.outages.to_string() } else { String::new() }
 }
 
 /// A share for people. Without data there is none.

@@ -3,7 +3,7 @@
 
 use maud::{DOCTYPE, PreEscaped, html};
 
-use super::document::{ReportDocument, share};
+use super::document::{ReportDocument, outages, share};
 
 /// The head of the table is repeated on each page, and no row is broken.
 const STYLE: &str = "
@@ -67,7 +67,7 @@ pub(crate) fn format(document: &ReportDocument) -> String {
                                 }
                                 td .n { (share(row.figures.availability)) }
                                 td .n { (share(row.figures.observed)) }
-                                td .n { (row.figures.outages) }
+                                td .n { (outages(&row.figures)) }
                                 td .t {
                                     @if let Some((longest, from)) = document.longest(&row.figures) {
                                         (longest) br; "from " (from)

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::document::{ReportDocument, share};
+use super::document::{ReportDocument, outages, share};
 use crate::cli::escape::escaped;
 
 pub(crate) fn format(document: &ReportDocument) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn format(document: &ReportDocument) -> String {
             row.device_id.map_or_else(String::new, |id| id.to_string()),
             share(row.figures.availability),
             share(row.figures.observed),
-            row.figures.outages.to_string(),
+            outages(&row.figures),
             longest,
             from,
             document.remarks(row),

@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_rustls::rustls::crypto::ring;
 use ureq::Agent;
+use ureq::http::StatusCode;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::arguments::{AvailabilityQuery, SourceArgs};
+use super::unavailable::Unavailable;
 use crate::availability::AvailabilityAnswer;
 use crate::net;
 use crate::period::time_zone;
@@ -168,14 +170,23 @@ impl ApiClient {
             Ok::<_, ureq::Error>((status, body))
         };
         let answer = tokio::task::spawn_blocking(call).await.context("internal error")?;
-        let (status, body) = answer.with_context(|| format!("no answer from {url}"))?;
+        let (status, body) =
+            answer.map_err(|error| Unavailable(format!("no answer from {url}: {error}")))?;
         if status.is_success() {
             return serde_json::from_str(&body).with_context(|| format!("{url} is not a bridge"));
         }
-        match serde_json::from_str::<ProblemDetail>(&body) {
-            Ok(problem) => bail!("{url}: {}", problem.detail),
-            Err(_) => bail!("{url} answers {status}; is it a bridge of this version?"),
-        }
+        let is_refused = status == StatusCode::UNAUTHORIZED;
+        let text = match serde_json::from_str::<ProblemDetail>(&body) {
+            Ok(ProblemDetail { detail }) if is_refused && self.authorization.is_some() => {
+                format!("{url} refuses the token of --token-file: {detail}")
+            }
+            Ok(ProblemDetail { detail }) if is_refused => {
+                format!("{url}: {detail}; --token-file names a file that contains a token")
+            }
+            Ok(ProblemDetail { detail }) => format!("{url}: {detail}"),
+            Err(_) => format!("{url} answers {status}; is it a bridge of this version?"),
+        };
+        if status.is_server_error() { Err(Unavailable(text).into()) } else { bail!(text) }
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 
 use super::arguments::AvailabilityQuery;
+use super::unavailable::Unavailable;
 use crate::availability::{self, AvailabilityAnswer};
 use crate::config::Config;
 use crate::net;
@@ -87,6 +88,6 @@ impl HistoryFile {
     /// When they cannot be read.
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         let page = Reader::new(self.path.clone()).query(filter.clone()).await;
-        page.map_err(|error| anyhow!(error.with_cause()))
+        Ok(page.map_err(|error| Unavailable(error.with_cause()))?)
     }
 }

@@ -4,6 +4,7 @@
 mod api;
 mod arguments;
 mod database;
+mod unavailable;
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
@@ -16,6 +17,7 @@ use crate::store::history::{EventFilter, Page};
 use api::ApiClient;
 pub(crate) use arguments::{AvailabilityQuery, SourceArgs};
 use database::HistoryFile;
+pub(crate) use unavailable::Unavailable;
 
 /// Where the past is read.
 #[derive(Debug)]
@@ -85,7 +87,7 @@ impl HistorySource {
     /// Reads a page of events.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read; [`Unavailable`] if another attempt may succeed.
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         match &self.place {
             SourcePlace::Bridge(client) => client.events(filter).await,
