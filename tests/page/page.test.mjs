@@ -137,6 +137,8 @@ async function main() {
   await page.locator(`#d-lobby-${devices[0]}.up`).waitFor();
   assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
 
+  await overtaken(open, devices[0], fault);
+
   await fault({ do: "power_off", devices: [Number(devices[2])] });
   const dark = await open({ colorScheme: "dark" });
   await dark.locator(`#d-lobby-${devices[2]}.down`).waitFor();
@@ -178,6 +180,28 @@ async function main() {
   startBridge().stdout.resume();
   await live.filter({ hasText: /^live$/ }).waitFor();
   assert.equal(await page.evaluate(() => window.sameAsBefore), true, "the page was reloaded");
+}
+
+// A page that was loaded before an update and arrives after it does not bring back the old state.
+async function overtaken(open, device, fault) {
+  const page = await open({ colorScheme: "light" });
+  const row = `#d-lobby-${device}`;
+  await page.locator(`${row}.up`).waitFor();
+  await page.locator("#live.on").waitFor();
+  // A new watcher may be told to load the page again, within 5 s.
+  await page.waitForTimeout(6500);
+  await page.route("**/", async (route) => {
+    const response = await route.fetch();
+    await fault({ do: "power_off", devices: [Number(device)] });
+    await page.locator(`${row}.down`).waitFor();
+    await route.fulfill({ response });
+  });
+  assert.equal(await page.evaluate(() => refresh()), true);
+  assert.equal(await page.locator(`${row}.down`).count(), 1, "the row is older than the update");
+  await page.unroute("**/");
+  await fault({ do: "power_on", devices: [Number(device)] });
+  await page.locator(`${row}.up`).waitFor();
+  await page.context().close();
 }
 
 // What axe finds: contrast, names, headings, landmarks.

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use super::bars::{PageRange, bar, in_words, label};
+use super::bars::{BAR_SHARE_MIN_MS, CELL_SHARE_MIN_MS, PageRange, bar, in_words, label};
 use super::parts::{legend, time};
 use crate::availability::{AvailabilityRow, BucketSize, Figures, duration, percent};
 
@@ -40,7 +40,7 @@ pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup 
                 },
             }
             p .sub .links {
-                a href=(month_csv) { "This month as CSV" }
+                a href=(month_csv) { "This month's availability as CSV" }
                 button #print type="button" { "Print" }
             }
         }
@@ -49,10 +49,11 @@ pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup 
 
 fn summary(total: &Figures) -> Markup {
     let longest = total.longest_outage_ms.zip(total.longest_outage_at);
+    let is_long = total.observed_ms() >= BAR_SHARE_MIN_MS;
     html! {
         p .total {
-            (in_words(total, 0))
-            @if let Some(observed) = total.observed {
+            (in_words(total, BAR_SHARE_MIN_MS))
+            @if let Some(observed) = total.observed.filter(|_| is_long) {
                 "; observed " (percent(observed)) " of the time"
             }
             @if let Some((ms, at)) = longest {
@@ -64,11 +65,19 @@ fn summary(total: &Figures) -> Markup {
     }
 }
 
-/// The newest first.
+/// The newest first, without those of which all time was absent.
 fn table(cells: &[AvailabilityRow], size: BucketSize) -> Markup {
     let unit = if size == BucketSize::Hour { "Hour" } else { "Day" };
     let length = |ms| if ms > 0 { duration(ms) } else { "–".to_owned() };
-    let share = |share: Option<f64>| share.map_or_else(|| "–".to_owned(), percent);
+    let share = |figures: &Figures, share: Option<f64>| {
+        let share = share.filter(|_| figures.observed_ms() >= CELL_SHARE_MIN_MS);
+        share.map_or_else(|| "–".to_owned(), percent)
+    };
+    let outages = |figures: &Figures| match figures.observed_ms() {
+        0 => "–".to_owned(),
+        _ => figures.outages.to_string(),
+    };
+    let is_absent = |row: &&AvailabilityRow| row.figures.absent_ms == row.figures.period_ms;
     html! {
         div .scrolls tabindex="0" role="region" aria-label="Availability as a table" {
             table .figures {
@@ -81,14 +90,14 @@ fn table(cells: &[AvailabilityRow], size: BucketSize) -> Markup {
                     }
                 }
                 tbody {
-                    @for row in cells.iter().rev() {
+                    @for row in cells.iter().rev().filter(|row| !is_absent(row)) {
                         @let figures = &row.figures;
                         tr {
                             th scope="row" { (label(row)) }
-                            td { (share(figures.availability)) }
-                            td { (share(figures.observed)) }
+                            td { (share(figures, figures.availability)) }
+                            td { (share(figures, figures.observed)) }
                             td { (length(figures.disconnected_ms)) }
-                            td { (figures.outages) }
+                            td { (outages(figures)) }
                             td { (length(figures.longest_outage_ms.unwrap_or(0))) }
                         }
                     }

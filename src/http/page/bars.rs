@@ -23,8 +23,8 @@ pub(crate) const CELLS_MAX: usize = 6_000;
 const QUERY_DEADLINE: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// A share of less time would mislead.
-const CELL_SHARE_MIN_MS: i64 = 5 * 60_000;
-const BAR_SHARE_MIN_MS: i64 = 3_600_000;
+pub(crate) const CELL_SHARE_MIN_MS: i64 = 5 * 60_000;
+pub(crate) const BAR_SHARE_MIN_MS: i64 = 3_600_000;
 
 /// A cell with an outage is higher than the others by `TOP`, so that its colour is not needed.
 const TOP: i64 = 4;

@@ -166,7 +166,7 @@ fn page(frame: &Frame<'_>, title: &str, head: &Markup, recorded: &Recorded) -> M
                             Ok(recorded) => ol #events { (events(recorded, true)) },
                             Err(error) => p .trouble { (error) },
                         }
-                        p .sub .links { a href=(events_csv) { "This month as CSV" } }
+                        p .sub .links { a href=(events_csv) { "This month's events as CSV" } }
                     }
                     section {
                         h2 { "MQTT topics" }

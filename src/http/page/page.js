@@ -60,16 +60,24 @@ function placeRow({ id, html }) {
 
 // Loads the page again, except the form, which may be in use.
 let asked = 0;
+// The updates that arrive while the page is loaded: its answer may be older than they are.
+let updates = null;
 async function refresh() {
   const mine = ++asked;
+  updates = [];
   const answer = await fetch(location.search || "./", { cache: "no-store" }).catch(() => null);
-  if (!answer?.ok || mine !== asked) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const text = answer?.ok && (await answer.text().catch(() => null));
+  if (mine !== asked) return;
+  const late = updates;
+  updates = null;
+  if (!text) return;
+  const page = new DOMParser().parseFromString(text, "text/html");
   for (const part of ["#overview", "#list", "#events"]) {
     replaceParts(find(part), find(part, page).childNodes);
   }
-  showTimes();
   showTitle();
+  for (const update of late) update();
+  showTimes();
   return true;
 }
 
@@ -109,7 +117,9 @@ function listen() {
   const source = follow("events", listen);
   const on = (name, then) =>
     source.addEventListener(name, (event) => {
-      then(JSON.parse(event.data || "null"));
+      const update = () => then(JSON.parse(event.data || "null"));
+      updates?.push(update);
+      update();
       showTimes();
     });
   on("overview", (html) => {

@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+use crate::availability::duration;
 use crate::fleet::{GatewayState, LinkState};
 use crate::http::query::EventRow;
 use crate::ids::Moment;
@@ -72,24 +73,12 @@ fn event_row(event: &EventRow, dated: bool) -> Markup {
                 span .sub {
                     @if event.device.is_some() { (event.gateway) " · " }
                     (event.detail)
-                    @if let Some(duration_ms) = event.duration_ms {
+                    @if let Some(duration_ms) = event.duration_ms.filter(|ms| *ms > 0) {
                         " · after " (duration(duration_ms))
                     }
                 }
             }
         }
-    }
-}
-
-/// A duration in its two largest units.
-fn duration(millis: i64) -> String {
-    let seconds = millis / 1000;
-    match seconds {
-        0 => format!("{millis} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }
 
