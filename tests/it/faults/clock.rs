@@ -17,7 +17,7 @@ use gsdk2mqtt::simulator::{Fault, Simulator};
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR_S: f64 = 3_600.0;
 
-fn library() -> String {
+pub(crate) fn library() -> String {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
     let paths = folders.map(|folder| format!("{folder}/faketime/libfaketime.so.1"));
     let found = paths.into_iter().find(|path| Path::new(path).exists());
@@ -51,7 +51,12 @@ async fn observed_s(bridge: &Bridge) -> f64 {
 }
 
 /// A bridge whose wall clock is wrong by the offset in this file.
-fn with_clock(setup: Setup, simulator: &Simulator, library: &str, offset: &Path) -> Setup {
+pub(crate) fn with_clock(
+    setup: Setup,
+    simulator: &Simulator,
+    library: &str,
+    offset: &Path,
+) -> Setup {
     setup
         .gateway("lobby", simulator, "audit_interval = \"10s\"")
         .environment("LD_PRELOAD", library)

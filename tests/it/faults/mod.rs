@@ -4,7 +4,7 @@
 
 mod audit;
 mod chain;
-mod clock;
+pub(crate) mod clock;
 mod closing;
 mod disk;
 mod hang;

@@ -3,6 +3,7 @@
 use gsdk2mqtt::simulator::Fault;
 
 use super::ask;
+use crate::faults::clock::{library, with_clock};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::{LOOK_EVERY, patiently, simulator};
@@ -95,4 +96,33 @@ async fn devices_are_listed_by_gateway_and_a_lost_one_comes_first() {
     let order = ["Not known or not right", "class=\"counts\"", &down, "<h2>Gateways", "<tbody"];
     let places: Vec<_> = order.iter().map(|text| page.find(text).expect(text)).collect();
     assert!(places.is_sorted(), "{places:?} in {page}");
+}
+
+/// Method: the bridge is restarted with a clock that is eight days ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_have_been_down_for_more_than_seven_days_are_folded() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(3).await);
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    std::fs::write(&offset, "+0").unwrap();
+    let setup = Setup::new(broker.port, "");
+    let mut bridge = with_clock(setup, &gateway, &library(), &offset).start();
+    bridge.is_ready().await;
+    let ids: Vec<u32> = gateway.control().devices().iter().map(|device| device.id).collect();
+    let door = |id: u32| format!("<a class=\"name\" href=\"devices/lobby/{id}\"");
+    gateway.control().apply_fault(&Fault::power(ids[0], false));
+    let page = page_with(&bridge, "/", "<h2>Not connected").await;
+    assert!(!page.contains("<details id=\"long\""), "{page}");
+    assert!(bridge.end().await.success());
+
+    std::fs::write(&offset, "+8d").unwrap();
+    bridge.restart();
+    bridge.is_ready().await;
+    gateway.control().apply_fault(&Fault::power(ids[1], false));
+    let page = page_with(&bridge, "/", "<title>(2) bridge").await;
+    let (recent, folded) = page.split_once("<details id=\"long\">").expect(&page);
+    let folded = folded.split_once("</details>").unwrap().0;
+    assert!(recent.contains(&door(ids[1])) && !recent.contains(&door(ids[0])), "{page}");
+    assert!(folded.contains("<summary>For more than 7 days: 1</summary>"), "{folded}");
+    assert!(folded.contains(&door(ids[0])) && !folded.contains(&door(ids[1])), "{folded}");
 }
