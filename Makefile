@@ -138,7 +138,7 @@ test-nodered: tools
 test-openapi:
 	cargo build --locked
 	python3 -m venv target/tools/openapi
-	target/tools/openapi/bin/pip install --quiet "schemathesis>=4.32,<5"
+	target/tools/openapi/bin/pip install --quiet "schemathesis>=4.32,<5" "jsonata-python>=0.7"
 	target/tools/openapi/bin/python tests/schema/test_openapi.py
 
 test-package: rpm
