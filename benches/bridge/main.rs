@@ -13,6 +13,7 @@ mod harness;
 mod limits;
 mod masters;
 mod process;
+mod readers;
 mod rounds;
 mod scale;
 mod source;
@@ -87,6 +88,9 @@ async fn measure(words: &[&str]) {
     }
     if wanted("masters") {
         masters::masters(&sizes).await.print(write);
+    }
+    if wanted("readers") {
+        readers::readers(&sizes).await.print(write);
     }
     if wanted("idle") {
         scale::idle().await.print(write);

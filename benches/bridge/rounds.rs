@@ -20,7 +20,7 @@ pub(crate) const BROKER: &str =
 pub(crate) struct Run {
     pub(crate) seconds: f64,
     pub(crate) cpu_us: f64,
-    p50_ms: f64,
+    pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     states: f64,
     bytes: f64,

@@ -166,7 +166,7 @@ async fn scrape(
 }
 
 /// GET, read and thrown away as it comes: how many bytes. What a client does with them is its own.
-async fn drain(port: u16, path: &str) -> usize {
+pub(crate) async fn drain(port: u16, path: &str) -> usize {
     let mut stream = ask(port, path).await;
     let (mut buffer, mut bytes) = (vec![0; 1 << 16], 0);
     loop {
