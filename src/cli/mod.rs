@@ -36,7 +36,7 @@ use signals::stop_signal;
 /// Prometheus.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
-pub struct Cli {
+struct Cli {
     /// Format of the log on stderr; RUST_LOG sets its filter
     #[arg(long, global = true, value_enum, default_value_t)]
     log: log::LogFormat,
@@ -83,9 +83,24 @@ enum CliCommand {
 /// Exit code for a wrong configuration; clap uses the same for wrong usage.
 const EXIT_WRONG: u8 = 2;
 
+/// The program. Its runtime is here and not in `main.rs`: an `async fn` is compiled where it is
+/// first run, and `main.rs` is compiled after the library, not in parallel with it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the system gives no threads: {error}")),
+    };
+    let code = runtime.block_on(arguments.run());
+    // Does not wait for blocking tasks, such as a DNS look-up without an answer.
+    runtime.shutdown_background();
+    code
+}
+
 impl Cli {
     /// Runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
-    pub async fn run(self) -> ExitCode {
+    async fn run(self) -> ExitCode {
         let is_quiet = matches!(
             self.command,
             CliCommand::Ctl(_)
@@ -151,8 +166,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Reports an error without a log.
-#[must_use]
-pub fn failed(message: &str) -> ExitCode {
+fn failed(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE
 }
