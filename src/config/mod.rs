@@ -5,13 +5,13 @@
 //! are parameters.
 //!
 //! ```
-//! use gsdk2mqtt::config::{self, Args};
+//! use gsdk2mqtt::config::{self, ConfigArgs};
 //!
 //! let environment = [
 //!     ("GSDK2MQTT_GATEWAYS__LOBBY__ADDRESS".into(), "192.168.0.2:4000".into()),
 //!     ("GSDK2MQTT_GATEWAYS__LOBBY__CA_FILE".into(), "/etc/gsdk2mqtt/lobby-ca.crt".into()),
 //! ];
-//! let loaded = config::load(&Args::default(), environment)?;
+//! let loaded = config::load(&ConfigArgs::default(), environment)?;
 //! assert_eq!(loaded.config.mqtt.client_id, "gsdk2mqtt_gsdk_bridge");
 //! assert_eq!(loaded.config.gateways.len(), 1);
 //! # Ok::<(), config::Error>(())

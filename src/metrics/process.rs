@@ -12,7 +12,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Cheap to clone: all clones share the values.
 #[derive(Clone, Debug)]
-pub(super) struct ProcessMetrics {
+pub(crate) struct ProcessMetrics {
     /// Locked so that two scrapes at once do not both add the same seconds.
     cpu_seconds: Arc<Mutex<Counter>>,
     open_fds: IntGauge,
@@ -23,7 +23,7 @@ pub(super) struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
         let started = gauge(
             "process_start_time_seconds",
@@ -53,7 +53,7 @@ impl ProcessMetrics {
     }
 
     /// Reads the values; one that cannot be read keeps its last value.
-    pub(super) fn update(&self) {
+    pub(crate) fn update(&self) {
         if let Some(stat) = ProcStat::read() {
             let cpu = self.cpu_seconds.lock().unwrap_or_else(PoisonError::into_inner);
             cpu.inc_by((stat.cpu_seconds - cpu.get()).max(0.0));

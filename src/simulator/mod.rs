@@ -4,9 +4,9 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use gsdk2mqtt::simulator::{Fault, Settings, Simulator};
+//! use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings};
 //!
-//! let simulator = Simulator::start(Settings::fast(20)).await?;
+//! let simulator = Simulator::start(SimulatorSettings::fast(20)).await?;
 //! let control = simulator.control();
 //! println!("dial {} and trust\n{}", simulator.address(), simulator.ca_pem());
 //! let first = control.devices()[0].id;

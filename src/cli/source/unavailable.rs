@@ -3,4 +3,4 @@
 /// The source does not answer now; it may later.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unavailable(pub(super) String);
+pub(crate) struct Unavailable(pub(crate) String);

@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const IN_FLIGHT_MAX: u16 = 1_000;
 
 /// Serves a client until it leaves; `Err` says what it did wrong.
-pub(super) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> Result<(), String> {
+pub(crate) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> Result<(), String> {
     _ = stream.set_nodelay(true);
     let (read, write) = stream.into_split();
     let mut reader = ClientReader {
@@ -75,7 +75,7 @@ fn lock(state: &Mutex<BrokerState>) -> MutexGuard<'_, BrokerState> {
 enum Departure {
     /// The client sent DISCONNECT; its last will is not published.
     Goodbye,
-    /// The connection was closed, or another client has its ID.
+    /// The connection was closed, or the broker has removed the client.
     Closed,
 }
 
@@ -111,8 +111,12 @@ impl DemoSession<'_> {
                 },
                 message = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
                     let Some(message) = message else {
-                        let taken_over = DisconnectReasonCode::SessionTakenOver;
-                        out.send([Packet::Disconnect(Disconnect::new(taken_over))]).await?;
+                        let reason = match lock(self.state).has(self.client_id) {
+                            true => DisconnectReasonCode::SessionTakenOver,
+                            // It was too slow.
+                            false => DisconnectReasonCode::QuotaExceeded,
+                        };
+                        out.send([Packet::Disconnect(Disconnect::new(reason))]).await?;
                         return Ok(Departure::Closed);
                     };
                     out.send(self.outgoing(message)).await?;

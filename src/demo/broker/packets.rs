@@ -11,18 +11,18 @@ use rumqttc_v5::mqttbytes::v5::{
 };
 
 /// The largest packet that the broker accepts, announced to MQTT 5 clients.
-pub(super) const PACKET_SIZE_MAX_BYTES: u32 = 16 * 1024 * 1024;
+pub(crate) const PACKET_SIZE_MAX_BYTES: u32 = 16 * 1024 * 1024;
 
 /// The version of the protocol, which a client chooses with CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientVersion {
+pub(crate) enum ClientVersion {
     V311,
     V5,
 }
 
 impl ClientVersion {
     /// The version of a connection whose first bytes these are; `None` while CONNECT is incomplete.
-    pub(super) fn detect(bytes: &BytesMut) -> Result<Option<Self>, String> {
+    pub(crate) fn detect(bytes: &BytesMut) -> Result<Option<Self>, String> {
         match Packet::read(&mut bytes.clone(), Some(PACKET_SIZE_MAX_BYTES)) {
             Ok(_) => Ok(Some(Self::V5)),
             Err(Error5::InvalidProtocolLevel(4)) => Ok(Some(Self::V311)),
@@ -32,7 +32,7 @@ impl ClientVersion {
     }
 
     /// Takes the next packet; `None` while it is incomplete.
-    pub(super) fn read(self, bytes: &mut BytesMut) -> Result<Option<Packet>, String> {
+    pub(crate) fn read(self, bytes: &mut BytesMut) -> Result<Option<Packet>, String> {
         match self {
             Self::V5 => match Packet::read(bytes, Some(PACKET_SIZE_MAX_BYTES)) {
                 Ok(packet) => Ok(Some(packet)),
@@ -48,7 +48,7 @@ impl ClientVersion {
     }
 
     /// Adds a packet, unless it is larger than the client accepts: MQTT 5 has it omitted.
-    pub(super) fn write(self, packet: Packet, max: Option<u32>, out: &mut BytesMut) {
+    pub(crate) fn write(self, packet: Packet, max: Option<u32>, out: &mut BytesMut) {
         let result = match self {
             Self::V5 => packet.write(out, max).map(drop).map_err(|error| error.to_string()),
             Self::V311 => match to_v311(packet) {

@@ -15,13 +15,13 @@ const WAITING_MAX: usize = 100_000;
 
 /// A message, and when it expires.
 #[derive(Clone, Debug)]
-pub(super) struct BrokerMessage {
+pub(crate) struct BrokerMessage {
     publish: Publish,
     expires: Option<Instant>,
 }
 
 impl BrokerMessage {
-    pub(super) fn new(mut publish: Publish) -> Self {
+    pub(crate) fn new(mut publish: Publish) -> Self {
         (publish.dup, publish.pkid) = (false, 0);
         let properties = publish.properties.as_ref();
         let expires_in = properties.and_then(|properties| properties.message_expiry_interval);
@@ -30,7 +30,7 @@ impl BrokerMessage {
     }
 
     /// As it is sent now, with the rest of its lifetime; `None` when it has expired.
-    pub(super) fn into_publish(mut self) -> Option<Publish> {
+    pub(crate) fn into_publish(mut self) -> Option<Publish> {
         if let Some(expires) = self.expires {
             let rest = expires.checked_duration_since(Instant::now())?.as_secs_f64().ceil();
             #[expect(clippy::cast_possible_truncation, reason = "not more than was received")]
@@ -61,7 +61,7 @@ struct BrokerClient {
 
 /// What the broker remembers. A session ends with its connection.
 #[derive(Debug, Default)]
-pub(super) struct BrokerState {
+pub(crate) struct BrokerState {
     clients: BTreeMap<String, BrokerClient>,
     retained: BTreeMap<String, BrokerMessage>,
     connections: u64,
@@ -70,7 +70,7 @@ pub(super) struct BrokerState {
 impl BrokerState {
     /// Adds a client; ends the connection of another with its ID. Returns the connection's number
     /// and the client's messages, which end when the client is removed.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         &mut self,
         client_id: &str,
         will: Option<LastWill>,
@@ -84,9 +84,14 @@ impl BrokerState {
         (connection, received)
     }
 
+    /// Whether a client with this ID is connected.
+    pub(crate) fn has(&self, client_id: &str) -> bool {
+        self.clients.contains_key(client_id)
+    }
+
     /// Ends a connection, unless another has taken over its client ID. The last will is published
     /// unless the client has said goodbye.
-    pub(super) fn disconnect(&mut self, client_id: &str, connection: u64, said_goodbye: bool) {
+    pub(crate) fn disconnect(&mut self, client_id: &str, connection: u64, said_goodbye: bool) {
         let client = self.clients.get_mut(client_id);
         if let Some(client) = client.filter(|client| client.connection == connection) {
             if said_goodbye {
@@ -106,7 +111,7 @@ impl BrokerState {
     }
 
     /// Passes a message to its subscribers, and retains it when it says so.
-    pub(super) fn publish(&mut self, client_id: &str, publish: Publish) -> Result<(), String> {
+    pub(crate) fn publish(&mut self, client_id: &str, publish: Publish) -> Result<(), String> {
         let topic = std::str::from_utf8(&publish.topic).map_err(|error| error.to_string())?;
         if topic.is_empty() || !valid_topic(topic) {
             return Err(format!("no topic to publish to: {topic:?}"));
@@ -140,7 +145,7 @@ impl BrokerState {
     }
 
     /// Adds a subscription, and sends the retained messages that it asks for.
-    pub(super) fn subscribe(
+    pub(crate) fn subscribe(
         &mut self,
         client_id: &str,
         mut filter: SubscribeFilter,
@@ -177,7 +182,7 @@ impl BrokerState {
         granted
     }
 
-    pub(super) fn unsubscribe(&mut self, client_id: &str, path: &str) -> UnsubAckReason {
+    pub(crate) fn unsubscribe(&mut self, client_id: &str, path: &str) -> UnsubAckReason {
         let Some(client) = self.clients.get_mut(client_id) else {
             return UnsubAckReason::UnspecifiedError;
         };
