@@ -70,9 +70,9 @@ lint: tools
 lint-deploy: tools
 	sh tests/deploy/lint.sh
 
-# Eight at a time: most tests wait, a dozen of them for more than a minute.
+# Twelve at a time: most tests wait, a dozen of them for more than a minute.
 test: lint
-	RUST_TEST_THREADS=8 cargo test --locked
+	RUST_TEST_THREADS=12 cargo test --locked
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; \
 	else echo "not root: the tests of make test-root were not run"; fi
 	target/tools/venv/bin/python tests/simulator/test_client.py
