@@ -68,7 +68,7 @@ async function refresh() {
   const answer = await fetch(location.search || "./", { cache: "no-store" }).catch(() => null);
   const text = answer?.ok && (await answer.text().catch(() => null));
   if (mine !== asked) return;
-  const late = updates;
+  const arrived = updates;
   updates = null;
   if (!text) return;
   const page = new DOMParser().parseFromString(text, "text/html");
@@ -76,7 +76,7 @@ async function refresh() {
     replaceParts(find(part), find(part, page).childNodes);
   }
   showTitle();
-  for (const update of late) update();
+  for (const update of arrived) update();
   showTimes();
   return true;
 }

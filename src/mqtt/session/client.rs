@@ -73,7 +73,7 @@ pub(crate) struct SessionClient<'a> {
     incoming: BytesMut,
     writer: PacketWriter,
     in_flight: InFlight,
-    /// The room for publishes, shared with the [`BrokerConnection`].
+    /// Permits to publish, shared with the [`BrokerConnection`].
     window: Arc<Semaphore>,
     connected_at: Option<Instant>,
 }
