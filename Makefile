@@ -79,7 +79,7 @@ test: lint
 	target/tools/venv/bin/python tests/demo/test_clients.py
 	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/first_steps.sh target/debug/gsdk2mqtt
-	./dev demo --for 1s
+	DEMO_PROFILE=dev ./dev demo --for 1s
 	target/tools/venv/bin/python tests/deploy/test_image.py
 	target/tools/venv/bin/python tests/deploy/test_release.py
 	target/tools/venv/bin/python tests/deploy/test_chart.py
@@ -173,8 +173,9 @@ test-schema: tools
 		target/tools/asyncapi/node_modules/@asyncapi/specs
 
 # Unoptimized: eight doors need no speed, and it is built in a third of the time.
+DEMO_PROFILE ?= demo
 demo:
-	cargo run --locked -- demo $(ARGS)
+	cargo run --locked --profile $(DEMO_PROFILE) -- demo $(ARGS)
 
 bench: tools
 	cargo bench --locked --bench core -- --write

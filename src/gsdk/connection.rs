@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
 use tonic::transport::Channel;
@@ -13,6 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::channel::{self, KeepAlive};
+use super::encoded::{BytesCodec, EncodedCall};
 use super::error::{self, Error};
 use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
@@ -129,11 +132,27 @@ impl GrpcConnection {
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
+        let response = self.call_in_any(&EncodedCall::new(&request), deadline).await?;
+        self.decode::<R>(response)
+    }
+
+    /// Makes a call in one API version, without a token.
+    pub(crate) async fn call_as<R: Rpc>(
+        &self,
+        version: ApiVersion,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        let response = self.send(version, None, &EncodedCall::new(&request), deadline).await?;
+        self.decode::<R>(response)
+    }
+
+    async fn call_in_any(&self, call: &EncodedCall, deadline: Duration) -> Result<Bytes, Error> {
         if let Some(version) = self.api_version() {
-            return self.call_as(version, request, deadline).await;
+            return self.send(version, None, call, deadline).await;
         }
         for version in self.candidate_versions() {
-            let outcome = self.call_as(version, request.clone(), deadline).await;
+            let outcome = self.send(version, None, call, deadline).await;
             match &outcome {
                 Err(error) if error.grpc_code() == Some(Code::Unimplemented) => continue,
                 Ok(_) | Err(Error::Status { .. }) => self.confirm(version),
@@ -144,28 +163,22 @@ impl GrpcConnection {
         Err(self.not_a_device_gateway())
     }
 
-    /// Makes a call in one API version, without a token.
-    pub(crate) async fn call_as<R: Rpc>(
-        &self,
-        version: ApiVersion,
-        request: R,
-        deadline: Duration,
-    ) -> Result<R::Response, Error> {
-        self.call_with(version, None, request, deadline).await
-    }
-
-    /// Makes a call in one API version.
-    pub(crate) async fn call_with<R: Rpc>(
+    /// Makes a call in one API version and returns the response in the form of the wire.
+    pub(crate) async fn send(
         &self,
         version: ApiVersion,
         token: Option<&Token>,
-        request: R,
+        call: &EncodedCall,
         deadline: Duration,
-    ) -> Result<R::Response, Error> {
-        let (method, started) = (R::METHOD, Instant::now());
-        let request = with_token(request, token);
-        let outcome = match timeout(deadline, self.send::<R>(version, request)).await {
-            Ok(Ok(response)) => Ok(response),
+    ) -> Result<Bytes, Error> {
+        let (method, started) = (call.method, Instant::now());
+        let response = async {
+            let mut grpc = self.ready().await?;
+            let request = with_token(call.request.clone(), token);
+            grpc.unary(request, version.path(call.service, method)?, BytesCodec).await
+        };
+        let outcome = match timeout(deadline, response).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(method, status)),
             Err(_) => {
                 let peer = self.options.peer.clone();
@@ -182,15 +195,10 @@ impl GrpcConnection {
         outcome
     }
 
-    async fn send<R: Rpc>(
-        &self,
-        version: ApiVersion,
-        request: Request<R>,
-    ) -> Result<R::Response, Status> {
-        let mut grpc = self.ready().await?;
-        let (path, codec) = (version.path(R::SERVICE, R::METHOD)?, ProstCodec::default());
-        let response = grpc.unary(request, path, codec).await?;
-        Ok(response.into_inner())
+    /// The message of a response.
+    pub(crate) fn decode<R: Rpc>(&self, response: Bytes) -> Result<R::Response, Error> {
+        R::Response::decode(response)
+            .map_err(|error| self.error(R::METHOD, Status::internal(error.to_string())))
     }
 
     /// Requests a stream of status changes. A gateway may respond only with the first one.

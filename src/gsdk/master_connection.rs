@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
 use super::channel::KeepAlive;
 use super::connection::{GrpcConnection, RpcObserver};
+use super::encoded::EncodedCall;
 use super::error::Error;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, Service};
@@ -85,15 +87,17 @@ impl MasterConnection {
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
+        let response = self.send(&EncodedCall::new(&request), deadline).await?;
+        self.connection.decode::<R>(response)
+    }
+
+    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<Bytes, Error> {
         let (token, until) = (self.token(), Instant::now() + deadline);
-        let send = |token: Token, request: R| async move {
-            let left = until.saturating_duration_since(Instant::now());
-            self.connection.call_with(self.version, Some(&token), request, left).await
-        };
-        match send(token.clone(), request.clone()).await {
+        match self.connection.send(self.version, Some(&token), call, deadline).await {
             Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
                 self.replace(&token).await?;
-                send(self.token(), request).await
+                let (token, left) = (self.token(), until.saturating_duration_since(Instant::now()));
+                self.connection.send(self.version, Some(&token), call, left).await
             }
             outcome => outcome,
         }

@@ -9,6 +9,7 @@ mod connection;
 mod convert;
 mod device_routes;
 mod disconnect;
+mod encoded;
 mod error;
 mod failure_log;
 mod goaway;

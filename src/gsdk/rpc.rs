@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(30);
 const SEARCH: Duration = Duration::from_secs(10);
 
 /// A unary call, described by its request message.
-pub(crate) trait Rpc: prost::Message + Clone + 'static {
+pub(crate) trait Rpc: prost::Message + 'static {
     type Response: prost::Message + Default + 'static;
     const SERVICE: Service;
     /// On the wire and in metrics.
