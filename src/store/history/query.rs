@@ -21,7 +21,9 @@ const WINDOW_BLOCKS: usize = 64;
 /// The most holes that a page names.
 const MISSING_MAX: usize = 10;
 /// How long a query waits while the database is created or recovered.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Of SQLite's virtual machine: some 50 us.
+const STEPS_WITHOUT_YIELDING: i32 = 1_000;
 
 /// Which events are requested. An empty list selects all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,10 +133,17 @@ pub(crate) fn newest_id(path: &Path) -> Result<u64, Error> {
     Ok(connection.query_row("SELECT last_id FROM progress", (), |row| row.get(0))?)
 }
 
-fn open(path: &Path) -> Result<Connection, Error> {
+/// Opens the database for reading. What reads it has time: it lets other threads run before its
+/// time slice ends, so that no event waits that long for a core.
+pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    let yield_now = || {
+        std::thread::yield_now();
+        false
+    };
+    connection.progress_handler(STEPS_WITHOUT_YIELDING, Some(yield_now))?;
     Ok(connection)
 }
 

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{SpanState, UnobservedReason};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::error::Error;
+use crate::store::history::query::open;
 
-/// How long reading waits while the database is created or recovered.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long after the last proven instant a bridge counts as running: it writes that every 30 s.
 const RECENT_MS: i64 = 45_000;
 /// The first format with spans.
@@ -80,9 +78,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = open(path)?;
         connection.execute_batch("BEGIN")?;
         let format: i64 =
             connection
