@@ -205,8 +205,8 @@ deb:
 rpm: export RUSTFLAGS = -C target-feature=+crt-static
 rpm:
 	cargo build --locked --profile dist --no-default-features --target $(HOST)
-	mkdir -p target/packages target/rpm
-	strip -o target/rpm/gsdk2mqtt target/$(HOST)/dist/gsdk2mqtt
+	mkdir -p target/packages
+	install -D target/$(HOST)/dist/gsdk2mqtt target/rpm/gsdk2mqtt
 	target/rpm/gsdk2mqtt man --dir target/rpm/man
 	for shell in bash fish zsh; do target/rpm/gsdk2mqtt completions $$shell >target/rpm/$$shell || exit; done
 	RUSTFLAGS= cargo install --locked --debug --quiet --root target/tools cargo-generate-rpm --version "^0.21"

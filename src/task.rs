@@ -1,4 +1,4 @@
-//! Detects tasks that panic or hang.
+//! Detects tasks that panic or hang, and lets events pass long work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,13 @@ use tokio::time::Instant;
 const BEAT_INTERVAL: Duration = Duration::from_secs(4);
 /// From this age on a heartbeat counts as stopped.
 const STOPPED_AFTER: Duration = Duration::from_secs(10);
+
+/// Lets a thread run that waits for this core. Called often in work that is not urgent and takes
+/// longer than a millisecond: Linux lets an event wait for the rest of its time slice, whatever its
+/// priority.
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}
 
 /// Shows that a loop runs: the loop beats, and others read the age of the last beat.
 #[derive(Clone, Debug)]

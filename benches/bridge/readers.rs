@@ -1,7 +1,5 @@
 //! Events while a client reads pages and reports of a year, as fast as they are answered.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +8,7 @@ use crate::counter::subscribe;
 use crate::harness::mosquitto::Mosquitto;
 use crate::process::median;
 use crate::rounds::{BROKER, run};
+use crate::scale::drain;
 use crate::source::{Subject, bridge, gateways, until};
 use crate::tables::{Row, Table};
 
@@ -60,13 +59,10 @@ pub(crate) async fn readers(sizes: &Sizes) -> Table {
         for _ in 0..rounds {
             for (is_read, runs) in [false, true].into_iter().zip(&mut runs) {
                 let stop = Arc::new(AtomicBool::new(!is_read));
-                let client = {
-                    let (stop, answers) = (stop.clone(), answers.clone());
-                    std::thread::spawn(move || read(port, device, &stop, &answers))
-                };
+                let client = tokio::spawn(read(port, device, stop.clone(), answers.clone()));
                 runs.push(run(&subject, &arrived, &simulators[0], changes, Some(rate)).await);
                 stop.store(true, Ordering::Relaxed);
-                client.join().unwrap();
+                client.await.unwrap();
             }
         }
         let [alone, read] = runs;
@@ -84,10 +80,8 @@ pub(crate) async fn readers(sizes: &Sizes) -> Table {
     table
 }
 
-/// Reads one after the other, until the flag is set. Its thread has the lowest priority: a real
-/// client is another machine, and takes no time from the bridge.
-fn read(port: u16, device: u32, stop: &AtomicBool, answers: &AtomicU64) {
-    rustix::process::setpriority_process(None, 19).unwrap();
+/// Reads one after the other, until the flag is set.
+async fn read(port: u16, device: u32, stop: Arc<AtomicBool>, answers: Arc<AtomicU64>) {
     let year = format!("/api/v1/availability?from={DAYS}d&limit=10000");
     let paths = [
         year.clone(),
@@ -100,11 +94,7 @@ fn read(port: u16, device: u32, stop: &AtomicBool, answers: &AtomicU64) {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        socket.read_to_end(&mut answer).unwrap();
-        assert!(answer.starts_with(b"HTTP/1.0 200") && answer.len() > 1_000, "{path}");
+        assert!(drain(port, path).await > 1_000, "{path}");
         answers.fetch_add(1, Ordering::Relaxed);
     }
 }

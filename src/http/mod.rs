@@ -59,9 +59,6 @@ use crate::task::Heartbeat;
 /// How long an answer may take to begin. Longer than the event loop may take to answer one
 /// question, so that its error is reported first.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
-/// The nice value of the web server's threads.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
 /// Nothing from elsewhere is loaded, and only a page of the same origin may frame the status page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
      img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
@@ -117,29 +114,17 @@ pub struct Listeners {
 
 /// Starts a runtime of one thread for the web server. In the runtime of the event loop, a loop that
 /// hangs can block the server: tokio lets one task wait for all sockets and timers, and the next
-/// worker that takes this over may be the one that hangs. The thread and those that read the history
-/// for it have a lower priority than the loop's workers: a report takes no time from events.
+/// worker that takes this over may be the one that hangs. Scrapes also take no time from the loop's
+/// workers.
 ///
 /// # Errors
 /// The system gives no thread or no file handle.
 pub fn start_runtime() -> std::io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
-    let run = move || {
-        lower_priority();
-        runtime.block_on(std::future::pending::<()>());
-    };
+    let run = move || runtime.block_on(std::future::pending::<()>());
     std::thread::Builder::new().name("http".to_owned()).spawn(run)?;
     Ok(handle)
-}
-
-/// Lowers the priority of this thread, and of those that it starts later. Elsewhere than on Linux
-/// this would be the whole process.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "web server: priority not lowered");
-    }
 }
 
 /// Serves on these listeners until `stop` is true.

@@ -355,3 +355,24 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
         assert!(stderr.contains(part) && !stderr.contains("s3cret"), "{words:?}: {stderr}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_thousand_doors_is_below_a_megabyte() {
+    let broker = Mosquitto::start("").await;
+    let gateway = Gateway::start(1).await;
+    let name = |id| format!("{id} = {{ name = \"Building 4, floor 12, emergency exit {id}\" }}\n");
+    let doors: String = (1..=1_000).map(name).collect();
+    let keys = format!("[gateways.lobby.devices]\n{doors}");
+    let setup = Setup::new(broker.port, "");
+    let setup = setup.gateway_at("lobby", gateway.address(), &gateway.ca_file(), &keys);
+    let bridge = setup.start();
+    bridge.is_ready().await;
+    until(&bridge, "every door is recorded", |report| {
+        report["availability"].as_array().unwrap().len() > 1_000
+    })
+    .await;
+    let (code, page, _) = text(&bridge.config_file(), &["--last", "1h", "--format", "html"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(page.matches("emergency exit").count(), 1_000);
+    assert!(page.len() < 1_000_000, "{} bytes", page.len());
+}

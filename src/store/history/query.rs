@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::error::Error;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::rfc3339;
+use crate::task;
 
 /// Blocks of a window: some 16,000 events.
 const WINDOW_BLOCKS: usize = 64;
@@ -22,8 +23,8 @@ const WINDOW_BLOCKS: usize = 64;
 const MISSING_MAX: usize = 10;
 /// How long a query waits while the database is created or recovered.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Of SQLite's virtual machine: some 50 us.
-const STEPS_WITHOUT_YIELDING: i32 = 1_000;
+/// Steps of SQLite in a row: some 50 us.
+const STEPS_MAX: i32 = 1_000;
 
 /// Which events are requested. An empty list selects all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,17 +134,16 @@ pub(crate) fn newest_id(path: &Path) -> Result<u64, Error> {
     Ok(connection.query_row("SELECT last_id FROM progress", (), |row| row.get(0))?)
 }
 
-/// Opens the database for reading. What reads it has time: it lets other threads run before its
-/// time slice ends, so that no event waits that long for a core.
+/// Opens the database for reading, which gives way to events.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    let yield_now = || {
-        std::thread::yield_now();
+    let give_way = || {
+        task::give_way();
         false
     };
-    connection.progress_handler(STEPS_WITHOUT_YIELDING, Some(yield_now))?;
+    connection.progress_handler(STEPS_MAX, Some(give_way))?;
     Ok(connection)
 }
 
