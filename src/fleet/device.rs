@@ -11,6 +11,7 @@ use super::event::{DeviceEvent, EventType, Source, StatusReport};
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListCheck, ListContext};
 use super::listed::DeviceInfo;
+use super::presence::Presence;
 use super::remembered::Remembered;
 use super::state::{Counts, DeviceMeasures, DeviceState};
 use super::status::Status;
@@ -20,10 +21,6 @@ use crate::ids::{DeviceId, Moment};
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     id: DeviceId,
-    /// In the configuration.
-    declared: bool,
-    /// Provisioned again because of a command.
-    kept: bool,
     presence: Presence,
     info: Option<DeviceInfo>,
     details: Option<Arc<DeviceDetails>>,
@@ -36,21 +33,11 @@ pub(crate) struct Device {
     check: ListCheck,
 }
 
-/// Whether the gateway's list has the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
-    Listed,
-    /// For how long lists lacked it while it was not expected, in milliseconds.
-    Absent(i64),
-}
-
 impl Device {
     pub(crate) fn new(id: DeviceId, wall_time: Moment, declared: bool, kept: bool) -> Self {
         Self {
             id,
-            declared,
-            kept,
-            presence: Presence::Absent(0),
+            presence: Presence::new(declared, kept),
             info: None,
             details: None,
             connection: ConnectionState::Unseen,
@@ -68,7 +55,7 @@ impl Device {
             *remembered;
         self.seq = seq;
         self.connection = ConnectionState::restore(now, status, known, reported_retries);
-        self.presence = if managed { Presence::Listed } else { Presence::Absent(absent_ms) };
+        self.presence.restore(managed, absent_ms);
         self.info = info;
     }
 
@@ -93,9 +80,9 @@ impl Device {
             status: self.connection.status(),
             known: self.connection.known().map(super::Known::with_gap),
             reported_retries: self.connection.retries(),
-            managed: self.is_listed(),
+            managed: self.presence.is_listed(),
             info: self.info,
-            absent_ms: self.absent_ms(),
+            absent_ms: self.presence.absent_ms(),
             forgotten: false,
         }
     }
@@ -104,20 +91,18 @@ impl Device {
         self.id
     }
 
-    fn is_listed(&self) -> bool {
-        self.presence == Presence::Listed
+    /// Whether it should be connected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.presence.is_expected()
     }
 
     pub(crate) const fn absent_ms(&self) -> i64 {
-        match self.presence {
-            Presence::Listed => 0,
-            Presence::Absent(ms) => ms,
-        }
+        self.presence.absent_ms()
     }
 
-    /// Whether it should be connected.
-    pub(crate) fn is_expected(&self) -> bool {
-        self.is_listed() || self.declared || self.kept
+    /// Adds to its absence while it is not expected; returns the new value.
+    pub(crate) fn add_absence(&mut self, passed_ms: i64) -> Option<i64> {
+        self.presence.add_absence(passed_ms)
     }
 
     /// The value of `connected` while its gateway's view is current.
@@ -156,7 +141,7 @@ impl Device {
         // A gateway has a device's type only after the device connected, and only in the list.
         let type_is_new =
             is_connected && self.info.is_some_and(|info| info.device_type.is_undefined());
-        may_leave || type_is_new || !self.is_listed()
+        may_leave || type_is_new || !self.presence.is_listed()
     }
 
     /// Changes to a new status.
@@ -199,9 +184,9 @@ impl Device {
         list: &ListContext,
         view: &ViewContext,
     ) -> bool {
-        let is_changed = !self.is_listed() || self.info != Some(info);
+        let is_changed = !self.presence.is_listed() || self.info != Some(info);
         self.check.set_listed(list);
-        self.presence = Presence::Listed;
+        self.presence.enter_list();
         self.info = Some(info);
         if view.is_live {
             self.start_observing(list.now);
@@ -214,7 +199,7 @@ impl Device {
 
     /// Whether a list lacks it that it has to be compared with.
     pub(crate) fn is_missing_from(&self, list: &ListContext) -> bool {
-        let is_settled = !self.is_listed()
+        let is_settled = !self.presence.is_listed()
             && self.connection.matches_list(None)
             && !self.connection.is_determined_by_list();
         !self.check.is_in(list) && !is_settled
@@ -238,32 +223,22 @@ impl Device {
     /// Records that a list lacks it; returns whether that changed its state. A device that is still
     /// known as connected remains until its disconnect is applied.
     pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> bool {
-        if !self.is_listed() || !self.connection.matches_list(None) {
+        if !self.presence.is_listed() || !self.connection.matches_list(None) {
             return false;
         }
-        self.presence = Presence::Absent(0);
+        self.presence.leave_list();
         self.stop_unless_expected(now, view);
         self.updated_at = view.wall_time(now);
         true
     }
 
     pub(crate) fn set_kept(&mut self, kept: bool, now: Moment, view: &ViewContext) {
-        self.kept = kept;
+        self.presence.set_kept(kept);
         self.stop_unless_expected(now, view);
         if view.is_live {
             self.start_observing(now);
         }
         self.updated_at = view.wall_time(now);
-    }
-
-    /// Adds to its absence while it is not expected; returns the new value.
-    pub(crate) fn add_absence(&mut self, passed_ms: i64) -> Option<i64> {
-        if self.is_expected() {
-            return None;
-        }
-        let ms = self.absent_ms() + passed_ms;
-        self.presence = Presence::Absent(ms);
-        Some(ms)
     }
 
     /// Whether an unbelieved difference needs a second list.
@@ -324,9 +299,9 @@ impl Device {
             seq: self.seq,
             info: self.info,
             details: self.details.clone(),
-            managed: self.is_listed(),
+            managed: self.presence.is_listed(),
             expected: self.is_expected(),
-            kept: self.kept,
+            kept: self.presence.is_kept(),
             updated_at: self.updated_at,
         }
     }
@@ -341,7 +316,7 @@ impl Device {
             last_status: known.map(|known| known.status),
             since: known.map(|known| known.since),
             since_exact: known.is_some_and(|known| known.exact),
-            managed: self.is_listed(),
+            managed: self.presence.is_listed(),
             expected: self.is_expected(),
             info: self.info,
             details: self.details.clone(),

@@ -16,6 +16,7 @@ mod link;
 mod list_check;
 mod list_schedule;
 mod listed;
+mod presence;
 mod provisioned;
 mod remembered;
 mod retries;
