@@ -25,6 +25,15 @@ pub(crate) struct DeviceTable {
     absence_counted_to: Option<Moment>,
 }
 
+/// How many devices are connected, and how many are not although they should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConnectionTotals {
+    pub(crate) connected: usize,
+    pub(crate) disconnected: usize,
+    /// Not known to be the one or the other.
+    pub(crate) unknown: usize,
+}
+
 impl DeviceTable {
     pub(crate) fn new(now: Moment, declared: &[DeviceId]) -> Self {
         let devices = declared.iter().map(|&id| (id, Device::new(id, now, true, false)));
@@ -62,6 +71,19 @@ impl DeviceTable {
         ids: impl RangeBounds<DeviceId>,
     ) -> impl Iterator<Item = &mut Device> {
         self.devices.range_mut(ids).map(|(_, device)| device)
+    }
+
+    /// Without a live view, the connections of all devices are unknown.
+    pub(crate) fn connection_totals(&self, is_live: bool) -> ConnectionTotals {
+        let mut totals = ConnectionTotals::default();
+        for device in self.iter() {
+            match device.connected().filter(|_| is_live) {
+                Some(true) => totals.connected += 1,
+                Some(false) => totals.disconnected += usize::from(device.is_expected()),
+                None => totals.unknown += usize::from(device.is_expected()),
+            }
+        }
+        totals
     }
 
     /// The device with this ID, and whether it was added now.
@@ -157,6 +179,19 @@ impl DeviceTable {
         ids.iter().for_each(|&id| self.remove(id));
         self.kept.clear();
         ids
+    }
+
+    /// The invariant that does not hold, if any; `device_id`: the only device to check.
+    pub(crate) fn broken_invariant(
+        &self,
+        device_id: Option<DeviceId>,
+        is_live: bool,
+    ) -> Option<&'static str> {
+        let broken = |device: &Device| device.broken_invariant(is_live);
+        match device_id {
+            Some(device_id) => self.get(device_id).and_then(broken),
+            None => self.iter().find_map(broken),
+        }
     }
 
     fn remove(&mut self, device_id: DeviceId) {

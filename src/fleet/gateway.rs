@@ -5,28 +5,18 @@ use std::collections::BTreeSet;
 use super::changes::Changes;
 use super::details::DeviceDetails;
 use super::device::Device;
-use super::device_table::DeviceTable;
+use super::device_table::{ConnectionTotals, DeviceTable};
 use super::event::{GatewayEvent, GatewayIndex, StatusReport};
 use super::io::Output;
 use super::link::{LinkTracker, ViewContext};
 use super::list_check::{ListContext, SECOND_LOOK_MS};
 use super::list_schedule::ListSchedule;
 use super::listed::Listed;
+use super::settings::GatewaySettings;
 use super::skew::Skew;
 use super::state::{GatewayCounts, GatewayState};
 use super::unknown_devices::{HeldStatus, UnknownDevices};
 use crate::ids::{DeviceId, Moment};
-
-/// The configuration of a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GatewaySettings {
-    /// Milliseconds between two audits.
-    pub audit_interval_ms: i64,
-    /// Milliseconds after the last sign of life until the devices' states are unknown.
-    pub unknown_after_ms: i64,
-    /// Milliseconds after which a device that has left the list is forgotten; `None`: never.
-    pub forget_after_ms: Option<i64>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -89,6 +79,10 @@ impl Gateway {
 
     pub(crate) const fn set_wall_offset(&mut self, ms: i64) {
         self.wall_offset_ms = ms;
+    }
+
+    pub(crate) const fn link(&self) -> &LinkTracker {
+        &self.link
     }
 
     pub(crate) const fn devices(&self) -> &DeviceTable {
@@ -305,13 +299,16 @@ impl Gateway {
         kept
     }
 
-    pub(crate) const fn is_decided(&self) -> bool {
-        self.link.is_decided()
+    /// Forgets the gateway with all its devices, also those that are expected.
+    pub(crate) fn forget_all(&mut self, out: &mut Vec<Output>) {
+        let ids = self.devices.forget_all().into_iter();
+        out.extend(ids.map(|device_id| Output::Forgotten { gateway: self.index, device_id }));
+        self.link.forget();
     }
 
-    /// Up to when the devices of a lost gateway were observed.
-    pub(crate) const fn observed_until(&self) -> Option<Moment> {
-        self.link.observed_until()
+    /// The forgotten gateway exists again.
+    pub(crate) fn recall(&mut self, now: Moment) {
+        self.link.recall(now, self.wall_time(now));
     }
 
     pub(crate) const fn counts(&self) -> &GatewayCounts {
@@ -319,14 +316,8 @@ impl Gateway {
     }
 
     pub(crate) fn state(&self) -> GatewayState {
-        let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
-        for device in self.devices.iter() {
-            match device.connected().filter(|_| self.link.is_live()) {
-                Some(true) => connected += 1,
-                Some(false) => disconnected += usize::from(device.is_expected()),
-                None => unknown += usize::from(device.is_expected()),
-            }
-        }
+        let ConnectionTotals { connected, disconnected, unknown } =
+            self.devices.connection_totals(self.link.is_live());
         GatewayState {
             state: self.link.state(),
             since: self.link.state_since(),
@@ -352,10 +343,6 @@ impl Gateway {
         if !self.link.is_up() && !self.unknown_devices.is_empty() {
             return Some("unknown devices are held only while the link is up");
         }
-        let broken = |device: &Device| device.broken_invariant(self.link.is_live());
-        match device_id {
-            Some(device_id) => self.devices.get(device_id).and_then(broken),
-            None => self.devices.iter().find_map(broken),
-        }
+        self.devices.broken_invariant(device_id, self.link.is_live())
     }
 }

@@ -27,6 +27,8 @@ enum GatewayView {
         /// Up to when they were observed.
         observed_until: Moment,
     },
+    /// The gateway was forgotten with all its devices.
+    Forgotten,
 }
 
 /// When a view that is not current is lost.
@@ -109,11 +111,18 @@ impl LinkTracker {
         !matches!(self.view, GatewayView::Pending { .. })
     }
 
+    pub(crate) const fn is_forgotten(&self) -> bool {
+        matches!(self.view, GatewayView::Forgotten)
+    }
+
     /// The last sign of life, if the devices' states are kept although the link broke.
     pub(crate) const fn frozen_at(&self) -> Option<Moment> {
         match self.view {
             GatewayView::Stale { frozen_at, .. } => Some(frozen_at),
-            GatewayView::Pending { .. } | GatewayView::Current | GatewayView::Lost { .. } => None,
+            GatewayView::Pending { .. }
+            | GatewayView::Current
+            | GatewayView::Lost { .. }
+            | GatewayView::Forgotten => None,
         }
     }
 
@@ -121,7 +130,10 @@ impl LinkTracker {
     pub(crate) const fn observed_until(&self) -> Option<Moment> {
         match self.view {
             GatewayView::Lost { observed_until } => Some(observed_until),
-            GatewayView::Pending { .. } | GatewayView::Current | GatewayView::Stale { .. } => None,
+            GatewayView::Pending { .. }
+            | GatewayView::Current
+            | GatewayView::Stale { .. }
+            | GatewayView::Forgotten => None,
         }
     }
 
@@ -129,7 +141,7 @@ impl LinkTracker {
     pub(crate) const fn expires_at(&self) -> Option<Moment> {
         match self.view {
             GatewayView::Pending { expiry } | GatewayView::Stale { expiry, .. } => Some(expiry.at),
-            GatewayView::Current | GatewayView::Lost { .. } => None,
+            GatewayView::Current | GatewayView::Lost { .. } | GatewayView::Forgotten => None,
         }
     }
 
@@ -170,13 +182,26 @@ impl LinkTracker {
         Some(until)
     }
 
+    /// The gateway is forgotten with all its devices.
+    pub(crate) const fn forget(&mut self) {
+        self.view = GatewayView::Forgotten;
+    }
+
+    /// A forgotten gateway exists again. It counts as lost until its list is read.
+    pub(crate) fn recall(&mut self, now: Moment, wall_time: Moment) {
+        if self.is_forgotten() {
+            self.view = GatewayView::Lost { observed_until: now };
+            self.update_state(wall_time);
+        }
+    }
+
     /// Updates the state after a transition; returns whether it changed.
     pub(crate) fn update_state(&mut self, wall_time: Moment) -> bool {
         let state = match (&self.view, self.is_up) {
             (GatewayView::Current | GatewayView::Stale { .. }, _) => LinkState::Online,
             (GatewayView::Pending { .. } | GatewayView::Lost { .. }, true) => LinkState::Syncing,
             (GatewayView::Pending { .. }, false) => LinkState::Connecting,
-            (GatewayView::Lost { .. }, false) => LinkState::Lost,
+            (GatewayView::Lost { .. }, false) | (GatewayView::Forgotten, _) => LinkState::Lost,
         };
         if state == self.state {
             return false;

@@ -20,6 +20,7 @@ mod presence;
 mod provisioned;
 mod remembered;
 mod retries;
+mod settings;
 mod skew;
 mod state;
 mod status;
@@ -33,12 +34,12 @@ use std::ops::RangeBounds;
 
 pub use details::DeviceDetails;
 pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
-pub use gateway::GatewaySettings;
 pub use io::{LinkEvent, Output};
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
 pub use remembered::{Known, Remembered};
 pub use retries::RetrySet;
+pub use settings::GatewaySettings;
 pub use skew::Skew;
 pub use state::{Counts, DeviceMeasures, DeviceState, GatewayCounts, GatewayState, LinkState};
 pub use status::{Mode, Status};
@@ -55,14 +56,12 @@ pub struct Fleet {
     /// The clock of every `now`.
     clock: SteadyClock,
     gateways: Vec<Gateway>,
-    /// Those that are forgotten. Their devices' places in the event chain are not.
-    forgotten: BTreeSet<GatewayIndex>,
 }
 
 impl Fleet {
     #[must_use]
     pub const fn new(clock: SteadyClock) -> Self {
-        Self { clock, gateways: Vec::new(), forgotten: BTreeSet::new() }
+        Self { clock, gateways: Vec::new() }
     }
 
     /// Adds a gateway with the devices that its configuration declares. Their states are published
@@ -206,17 +205,19 @@ impl Fleet {
         self.gateway_mut(gateway).map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
     }
 
-    /// Forgets a gateway that is lost, with all its devices.
+    /// Forgets a gateway that is lost, with all its devices. Their places in the event chain are
+    /// kept.
     pub fn forget_gateway(&mut self, gateway: GatewayIndex, out: &mut Vec<Output>) {
-        let Some(found) = self.gateway_mut(gateway) else { return };
-        let ids = found.devices_mut().forget_all().into_iter();
-        out.extend(ids.map(|device_id| Output::Forgotten { gateway, device_id }));
-        self.forgotten.insert(gateway);
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.forget_all(out);
+        }
     }
 
-    /// A forgotten gateway is there again.
-    pub fn recall_gateway(&mut self, gateway: GatewayIndex) {
-        self.forgotten.remove(&gateway);
+    /// A forgotten gateway exists again.
+    pub fn recall_gateway(&mut self, now: Moment, gateway: GatewayIndex) {
+        if let Some(gateway) = self.gateway_mut(gateway) {
+            gateway.recall(now);
+        }
     }
 
     /// Sets how far the wall clock is ahead of `now` (behind, if negative). Published times follow
@@ -227,23 +228,19 @@ impl Fleet {
 
     /// Does what is due by now.
     pub fn wake(&mut self, now: Moment, out: &mut Vec<Output>) {
-        let Self { gateways, forgotten, .. } = self;
-        for (at, gateway) in gateways.iter_mut().enumerate() {
-            if !forgotten.contains(&GatewayIndex(at)) {
-                gateway.wake(now, out);
-            }
-        }
+        self.gateways.iter_mut().for_each(|gateway| gateway.wake(now, out));
     }
 
     /// When [`Fleet::wake`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
-        self.gateways().filter_map(|gateway| self.get(gateway)?.wake_at()).min()
+        self.gateways.iter().filter_map(Gateway::wake_at).min()
     }
 
     /// The gateways that are not forgotten, in the order they were added.
     pub fn gateways(&self) -> impl Iterator<Item = GatewayIndex> {
-        (0..self.gateways.len()).map(GatewayIndex).filter(|it| !self.forgotten.contains(it))
+        let gateways = (0..).map(GatewayIndex).zip(&self.gateways);
+        gateways.filter(|(_, gateway)| !gateway.link().is_forgotten()).map(|(index, _)| index)
     }
 
     #[must_use]
@@ -260,13 +257,13 @@ impl Fleet {
     /// Up to when the devices of a lost gateway were observed; `None` if it is not lost.
     #[must_use]
     pub fn observed_until(&self, gateway: GatewayIndex) -> Option<Moment> {
-        self.get(gateway)?.observed_until()
+        self.get(gateway)?.link().observed_until()
     }
 
     /// Whether a gateway's list was read, or its loss established, since the start.
     #[must_use]
     pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {
-        self.get(gateway).is_some_and(Gateway::is_decided)
+        self.get(gateway).is_some_and(|gateway| gateway.link().is_decided())
     }
 
     #[must_use]

@@ -75,6 +75,31 @@ fn a_change_on_the_stream_after_a_restart_has_no_duration() {
 }
 
 #[test]
+fn a_gateway_forgotten_before_a_restart_counts_as_lost_once_it_exists_again() {
+    let mut bench = Bench::new(&[]);
+    for (number, remembered) in left() {
+        bench.fleet.restore(bench.now, bench.gateway, id(number), remembered);
+    }
+    bench.fleet.forget_gateway(bench.gateway, &mut bench.out);
+    assert_eq!(bench.out.len(), 2, "its devices are forgotten: {:?}", bench.out);
+    assert_eq!(bench.fleet.gateways().count(), 0);
+    bench.pass(UNKNOWN_MS);
+    let recalled_at = bench.now;
+    bench.fleet.recall_gateway(bench.now, bench.gateway);
+    assert_eq!(bench.fleet.gateways().count(), 1);
+    assert!(bench.fleet.gateway_is_decided(bench.gateway));
+    assert_eq!(bench.fleet.observed_until(bench.gateway), Some(recalled_at));
+    let state = bench.fleet.gateway(bench.gateway).unwrap();
+    assert_eq!((state.state, state.since), (LinkState::Lost, recalled_at));
+    bench.input(LinkEvent::LinkUp);
+    bench.out.clear();
+    bench.list(vec![row(1, Status::TlsConnected, true)]);
+    assert!(bench.fleet.gateway_is_live(bench.gateway));
+    assert_eq!(bench.device(1).seq, 4, "the device keeps its place in the chain");
+    assert_eq!(bench.gateway_events(), [GatewayEvent::Reachable]);
+}
+
+#[test]
 fn a_new_chain_begins_with_1_and_the_status_last_known() {
     let mut bench = Bench::online(vec![row(1, Status::TlsConnected, true)]);
     bench.status(1, Status::Disconnected);
