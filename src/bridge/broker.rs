@@ -299,15 +299,11 @@ impl Broker {
         }
     }
 
-    /// Subscribes to the requests, once `online` is published; `owners`: of whose requests.
-    pub(crate) fn subscribe_requests<'a>(
-        &mut self,
-        state: &mut State,
-        owners: Option<impl Iterator<Item = &'a GatewayName>>,
-    ) {
-        if state.publisher.take_requests_wanted()
-            && let Some(owners) = owners
-        {
+    /// Subscribes to the requests, once `online` is published; `takes_requests`: if any command is
+    /// permitted.
+    pub(crate) fn subscribe_requests(&mut self, state: &mut State, takes_requests: bool) {
+        if state.publisher.take_requests_wanted() && takes_requests {
+            let owners = state.directory.gateways.values().map(|entry| &entry.name);
             self.requests.start(&state.publisher.topics().request_filters(owners));
         }
         if self.session.is_connected()

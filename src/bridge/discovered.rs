@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::GatewayAccess;
 use super::settings::settings;
 use super::state::State;
 use crate::config::{Config, GatewayConfig, Reach};
@@ -25,10 +24,9 @@ const DISCOVERED_MAX: usize = 1_000;
 /// A change of the gateways that there are, by name.
 #[derive(Debug)]
 pub(crate) enum GatewayChange {
-    Discovered(GatewayName, GatewayAccess),
+    /// It is discovered, or it was forgotten and is listed again.
+    Added(GatewayName),
     Forgotten(GatewayName),
-    /// A forgotten gateway is listed again.
-    Recalled(GatewayName),
 }
 
 /// What is stored of a discovered gateway.

@@ -101,7 +101,7 @@ impl Gateways {
         target: GatewayTarget,
         observer: RpcObserver,
         declared: DesiredState,
-    ) -> Option<GatewayAccess> {
+    ) -> Option<()> {
         let index = GatewayIndex(self.gateways.len());
         let link = match target {
             GatewayTarget::Direct(options) => {
@@ -112,17 +112,17 @@ impl Gateways {
                 self.masters.link(&master)?.add(index, name.clone(), &gateway_id)
             }
         };
-        Some(self.add(name, link, declared))
+        self.add(name, link, declared);
+        Some(())
     }
 
-    fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) -> GatewayAccess {
+    fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) {
         let (index, results) = (GatewayIndex(self.gateways.len()), self.results.0.clone());
         let access = GatewayAccess::new(&link);
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
         let reader = || DetailsReader::new(index, access.clone(), self.details.0.clone());
         let details = self.reads_details.then(reader);
-        self.gateways.push(LinkedGateway { link, access: access.clone(), provisioner, details });
-        access
+        self.gateways.push(LinkedGateway { link, access, provisioner, details });
     }
 
     /// Takes those gateways that a master lists and that are not known yet, and forgets those that
@@ -137,8 +137,8 @@ impl Gateways {
             let Some(name) = self.discovered.add(state, &master, &id) else { continue };
             let Some(link) = self.masters.link(&master) else { return };
             let link = link.add(index, name.clone(), &id);
-            let access = self.add(name.clone(), link, DesiredState::default());
-            self.changes.push(GatewayChange::Discovered(name, access));
+            self.add(name.clone(), link, DesiredState::default());
+            self.changes.push(GatewayChange::Added(name));
         }
     }
 
@@ -185,11 +185,6 @@ impl Gateways {
     /// The changes of the gateways that there are, since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<GatewayChange> {
         std::mem::take(&mut self.changes)
-    }
-
-    /// The access to each gateway.
-    pub(crate) fn access(&self) -> impl Iterator<Item = GatewayAccess> {
-        self.gateways.iter().map(|gateway| gateway.access.clone())
     }
 
     /// Whether details of devices are read.
@@ -260,7 +255,7 @@ impl Gateways {
             LinkReport::Event(event) => self.link_event(state, gateway, event),
             LinkReport::Listed(is_listed) => {
                 let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
-                self.changes.extend(recalled.map(GatewayChange::Recalled));
+                self.changes.extend(recalled.map(GatewayChange::Added));
                 state.set_fact(gateway, |facts| facts.is_removed = !is_listed);
             }
             LinkReport::Connected { package, certificate_expires_at } => {
@@ -311,6 +306,14 @@ impl Gateways {
             let moved = masters::moved_devices(state, gateway);
             state.forget_moved(gateway, &moved);
         }
+    }
+
+    /// What the commands of a gateway need.
+    pub(crate) fn for_commands(
+        &self,
+        gateway: GatewayIndex,
+    ) -> Option<(&GatewayAccess, &Provisioner)> {
+        self.gateways.get(gateway.0).map(|gateway| (&gateway.access, &gateway.provisioner))
     }
 
     /// What is provisioned at a gateway.

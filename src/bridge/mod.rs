@@ -49,7 +49,10 @@ use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
 use discovered::GatewayChange;
-use dispatch::{BridgeRequest, CommandDispatcher, DispatchView, Finished, Requested, TaskMessage};
+use dispatch::{
+    BridgeRequest, CommandDispatcher, DispatchView, Finished, Requested, RequestedGateway,
+    TaskMessage,
+};
 use gateways::{GatewayInput, Gateways};
 use health::{health, show_degraded};
 use provisioner::Provisioner;
@@ -132,20 +135,16 @@ impl Bridge {
 
     /// Accepts requests to a gateway from now on, or no more.
     fn gateway_changed(&mut self, change: GatewayChange) {
-        let (name, is_forgotten) = match change {
-            GatewayChange::Discovered(name, access) => {
-                self.dispatcher.add_gateway(name.clone(), None, access);
-                (name, false)
+        let topics = self.state.publisher.topics();
+        match change {
+            GatewayChange::Added(name) if self.dispatcher.takes_requests() => {
+                let filter = topics.request_filter(&name);
+                self.broker.subscribe_requests_of(&self.state, filter);
             }
-            GatewayChange::Recalled(name) => (name, false),
-            GatewayChange::Forgotten(name) => (name, true),
-        };
-        self.dispatcher.set_forgotten(&name, is_forgotten);
-        let filter = self.state.publisher.topics().request_filter(&name);
-        if is_forgotten {
-            self.broker.session.unsubscribe(vec![filter]);
-        } else if self.dispatcher.request_owners().is_some() {
-            self.broker.subscribe_requests_of(&self.state, filter);
+            GatewayChange::Added(_) => {}
+            GatewayChange::Forgotten(name) => {
+                self.broker.session.unsubscribe(vec![topics.request_filter(&name)]);
+            }
         }
     }
 
@@ -170,7 +169,7 @@ impl Bridge {
         self.state.persist();
         self.dispatcher.persisted();
         self.broker.session.publish(&mut self.state);
-        self.broker.subscribe_requests(&mut self.state, self.dispatcher.request_owners());
+        self.broker.subscribe_requests(&mut self.state, self.dispatcher.takes_requests());
         show_degraded(&self.state, &self.broker, &self.web);
     }
 
@@ -214,7 +213,7 @@ impl Bridge {
     }
 
     fn answer_query(&mut self, query: LoopQuery) {
-        let takes_requests = self.dispatcher.request_owners().is_some();
+        let takes_requests = self.dispatcher.takes_requests();
         let health = |state: &State| health(state, &self.broker, &self.web, takes_requests);
         let mqtt_connected = self.broker.session.is_connected();
         web::answer(query, &mut self.state, mqtt_connected, health);
@@ -224,7 +223,12 @@ impl Bridge {
         let Some(message) = self.broker.handle(&mut self.state, event) else { return };
         let (topics, prefix) = (self.state.publisher.topics(), self.dispatcher.response_prefix());
         let Some(request) = mqtt::ReceivedRequest::of(topics, prefix, &message) else { return };
-        let view = view(&self.state, &self.broker);
+        let gateway = self.state.directory.find_str(&request.requester.owner);
+        let view = DispatchView {
+            gateway: gateway.and_then(|at| requested_gateway(&self.state, &self.gateways, at)),
+            now: self.state.clock.now(),
+            answer_size_max: self.broker.session.answer_limit(&self.state).size_max(),
+        };
         let requested = self.dispatcher.request(&request, view);
         self.send_replies();
         match requested {
@@ -255,7 +259,7 @@ impl Bridge {
     }
 
     fn command_finished(&mut self, mut finished: Finished) {
-        let Self { state, gateways, dispatcher, broker, .. } = self;
+        let Self { state, gateways, dispatcher, .. } = self;
         let (gateway, is_change) = (finished.started.gateway, finished.is_change());
         // It may have been forgotten meanwhile.
         if let Some(entry) = state.directory.gateway(gateway) {
@@ -279,7 +283,7 @@ impl Bridge {
                 state.request_list(gateway);
             }
         }
-        if dispatcher.finished(finished, view(state, broker)) {
+        if dispatcher.finished(finished, requested_gateway(state, gateways, gateway)) {
             self.command_started(gateway);
         }
     }
@@ -340,8 +344,12 @@ impl Bridge {
     }
 }
 
-/// What the dispatcher reads of the other parts.
-fn view<'a>(state: &'a State, broker: &Broker) -> DispatchView<'a> {
-    let answer_size_max = broker.session.answer_limit(state).size_max();
-    DispatchView { link_facts: &state.facts, now: state.clock.now(), answer_size_max }
+/// What the dispatcher reads of a gateway, also of one that was forgotten meanwhile.
+fn requested_gateway<'a>(
+    state: &'a State,
+    gateways: &'a Gateways,
+    index: GatewayIndex,
+) -> Option<RequestedGateway<'a>> {
+    let (access, provisioner) = gateways.for_commands(index)?;
+    Some(RequestedGateway { index, access, facts: state.facts.get(index.0), provisioner })
 }

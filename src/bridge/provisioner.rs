@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, may_concern_single, provision};
 use super::state::State;
-use crate::commands::{Failure, FailureCode, Warning, kept_by_configuration};
+use crate::commands::{
+    Command, Failure, FailureCode, Warning, declared_by_configuration, kept_by_configuration,
+};
 use crate::desired::{ChangeResult, DesiredItem, DesiredState, Reconciler, Round, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves};
 use crate::gsdk::{Error, StoredItems};
@@ -119,6 +121,24 @@ impl Provisioner {
             Activity::RetryAt(at) => Some(at),
             Activity::Idle | Activity::Running { .. } => None,
         }
+    }
+
+    pub(crate) const fn gateway_name(&self) -> &GatewayName {
+        &self.name
+    }
+
+    /// Refuses a command that would undo what the configuration declares.
+    pub(crate) fn check(&self, command: &Command) -> Result<(), Failure> {
+        let DesiredState { registered, accepted, .. } = self.desired.declared();
+        let is_undone = |id: &DeviceId| match command {
+            Command::AsyncRemove(_) => registered.contains_key(id),
+            Command::ModeSet { .. } | Command::Ssl { .. } => {
+                registered.contains_key(id) || accepted.contains(id)
+            }
+            _ => false,
+        };
+        let undone = command.device_ids().into_iter().find(is_undone);
+        undone.map_or(Ok(()), |id| Err(declared_by_configuration(&self.name, id)))
     }
 
     /// A command that changes something has started.

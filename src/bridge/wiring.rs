@@ -125,10 +125,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     };
     state.persistence.observations.gateways(&state.directory);
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
-    let mut dispatcher = CommandDispatcher::new(config);
-    for ((name, gateway), access) in gateways_known.iter().zip(gateways.access()) {
-        dispatcher.add_gateway(name.clone(), Some(gateway), access);
-    }
+    let dispatcher = CommandDispatcher::new(config);
     let alarm = Box::pin(sleep(Duration::ZERO));
     Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
 }

@@ -1,43 +1,17 @@
-//! The devices that the configuration declares; commands must not contradict it.
+//! Commands that contradict what the configuration declares of a gateway's devices.
 
-use std::collections::BTreeMap;
-
-use super::command::Command;
 use super::failure::Failure;
 use super::response::{Warning, WarningCode};
 use crate::ids::{DeviceId, GatewayName};
 
-/// The declared `connect` of a device, unless it is `observe`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeclaredAs {
-    Async,
-    Accept,
-}
-
-/// The declared devices of one gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Declared(pub BTreeMap<DeviceId, DeclaredAs>);
-
-impl Declared {
-    /// Refuses a command that would undo what is declared.
-    ///
-    /// # Errors
-    /// Naming the line of the configuration to change.
-    pub fn check(&self, gateway: &GatewayName, command: &Command) -> Result<(), Failure> {
-        let is_undone = |id: &DeviceId| {
-            matches!(
-                (command, self.0.get(id)),
-                (Command::AsyncRemove(_), Some(DeclaredAs::Async))
-                    | (Command::ModeSet { .. } | Command::Ssl { .. }, Some(_))
-            )
-        };
-        let Some(id) = command.device_ids().into_iter().find(is_undone) else { return Ok(()) };
-        Err(Failure::invalid(format!(
-            "the configuration declares how device {id} is connected; change \
-             gateways.{gateway}.devices.{id}.connect there (\"observe\" leaves it to commands) and \
-             restart the bridge"
-        )))
-    }
+/// A command would undo what the configuration declares of a device.
+#[must_use]
+pub fn declared_by_configuration(gateway: &GatewayName, id: DeviceId) -> Failure {
+    Failure::invalid(format!(
+        "the configuration declares how device {id} is connected; change \
+         gateways.{gateway}.devices.{id}.connect there (\"observe\" leaves it to commands) and \
+         restart the bridge"
+    ))
 }
 
 /// A command removed what the configuration declares: an accepted device, or (`None`) all of them.

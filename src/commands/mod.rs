@@ -26,7 +26,7 @@ mod verify;
 pub use bridge_command::BridgeCommand;
 pub use calls::Calls;
 pub use command::Command;
-pub use declared::{Declared, DeclaredAs, kept_by_configuration};
+pub use declared::{declared_by_configuration, kept_by_configuration};
 pub use devices::{device_rows, device_states};
 pub use failure::{Failure, FailureCode};
 pub use history::{HistoryQuery, history};

@@ -11,7 +11,8 @@ use super::command::Command;
 use super::failure::{Failure, FailureCode};
 use super::request::Request;
 use super::response::Response;
-use crate::ids::{CommandName, GatewayName};
+use crate::fleet::GatewayIndex;
+use crate::ids::CommandName;
 
 /// How long a response is stored, from the arrival of its request.
 const RETENTION: Duration = Duration::from_secs(300);
@@ -28,19 +29,19 @@ pub struct ReplayKey {
     transaction: String,
     payload: Bytes,
     name: CommandName,
-    gateway: GatewayName,
+    gateway: GatewayIndex,
 }
 
 impl ReplayKey {
     /// The key of a request; `None` for one that is not stored.
     #[must_use]
-    pub fn new(gateway: &GatewayName, request: &Request<Command>, payload: &Bytes) -> Option<Self> {
+    pub fn new(gateway: GatewayIndex, request: &Request<Command>, payload: &Bytes) -> Option<Self> {
         let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
         Some(Self {
             transaction: transaction.to_string(),
             payload: payload.clone(),
             name: request.name,
-            gateway: gateway.clone(),
+            gateway,
         })
     }
 }
@@ -192,7 +193,7 @@ mod tests {
     fn key(payload: &str) -> Option<ReplayKey> {
         let request = Command::read_request(CommandName::DisconnectAll, payload.as_bytes());
         let payload = Bytes::copy_from_slice(payload.as_bytes());
-        ReplayKey::new(&"lobby".parse().unwrap(), &request.unwrap(), &payload)
+        ReplayKey::new(GatewayIndex(0), &request.unwrap(), &payload)
     }
 
     fn numbered(number: usize) -> ReplayKey {

@@ -65,6 +65,11 @@ impl Reconciler {
         self.commanded = DesiredState::default();
     }
 
+    /// What the configuration declares.
+    pub const fn declared(&self) -> &DesiredState {
+        &self.declared
+    }
+
     /// What commands made; to be persisted.
     pub const fn commanded(&self) -> &DesiredState {
         &self.commanded

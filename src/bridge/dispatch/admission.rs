@@ -1,35 +1,19 @@
 //! Checks that precede the fields of a request: the rate, its form, and the configuration.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::collections::BTreeMap;
 
 use crate::commands::{Failure, FailureCode, RefusedRequest, TokenBucket, transaction_of};
 use crate::config::{self, Config, MqttVersion};
+use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, CommandScope};
 use crate::mqtt;
-
-/// The least time between two events of refused changes.
-const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What limits the requests to a gateway, or to the bridge itself.
-#[derive(Debug)]
-pub(crate) struct RequestLimits {
-    requests: TokenBucket,
-    refusal_events: TokenBucket,
-}
-
-impl RequestLimits {
-    /// Whether an event of a refused change may be published now.
-    pub(crate) fn take_refusal_event(&mut self) -> bool {
-        self.refusal_events.take(Instant::now())
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Admission {
     settings: config::Commands,
     is_v311: bool,
+    /// Limits the requests to each gateway; `None`: to the bridge itself.
+    rates: BTreeMap<Option<GatewayIndex>, TokenBucket>,
 }
 
 impl Admission {
@@ -50,16 +34,7 @@ impl Admission {
                  below response/"
             );
         }
-        Self { settings, is_v311 }
-    }
-
-    /// The limits of a gateway, or of the bridge itself.
-    pub(crate) fn limits(&self) -> RequestLimits {
-        let (now, rate) = (Instant::now(), self.settings.rate);
-        RequestLimits {
-            requests: TokenBucket::new(rate.count.get(), rate.per, now),
-            refusal_events: TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now),
-        }
+        Self { settings, is_v311, rates: BTreeMap::new() }
     }
 
     pub(crate) fn permits_any(&self) -> bool {
@@ -75,16 +50,20 @@ impl Admission {
         request.payload.is_empty() && (request.retain || self.is_v311)
     }
 
-    /// Admits a request of any command. The rate comes first, so that it limits refusals too.
+    /// Admits a request of any command; `gateway` is `None` for one to the bridge itself. The rate
+    /// comes first, so that it limits refusals too.
     pub(crate) fn admit(
-        &self,
+        &mut self,
         request: &mqtt::ReceivedRequest,
-        limits: &mut RequestLimits,
+        gateway: Option<GatewayIndex>,
     ) -> Result<(), RefusedRequest> {
-        let size_max = self.settings.max_payload_bytes;
-        let is_too_large = request.payload.len() > size_max;
-        let failure = if !limits.requests.take(request.requester.received) {
-            let (count, per_s) = (self.settings.rate.count, self.settings.rate.per.as_secs());
+        let (size_max, rate) = (self.settings.max_payload_bytes, self.settings.rate);
+        let (is_too_large, received) =
+            (request.payload.len() > size_max, request.requester.received);
+        let new_bucket = || TokenBucket::new(rate.count.get(), rate.per, received);
+        let bucket = self.rates.entry(gateway).or_insert_with(new_bucket);
+        let failure = if !bucket.take(received) {
+            let (count, per_s) = (rate.count, rate.per.as_secs());
             let message = format!(
                 "more than {count} requests in {per_s} s (commands.rate); send fewer, or raise it"
             );

@@ -4,26 +4,25 @@
 mod admission;
 mod audit;
 mod history;
+mod replies;
 mod response;
 mod task;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use super::access::GatewayAccess;
+use super::provisioner::Provisioner;
 use crate::commands::{
-    BridgeCommand, Command, Declared, DeclaredAs, Failure, RefusedRequest, Replay, ReplayCache,
-    ReplayKey, Response, Slot, transaction_of,
+    BridgeCommand, Command, Failure, RefusedRequest, ReplayKey, Slot, transaction_of,
 };
-use crate::config::{Config, ConnectConfig, GatewayConfig};
+use crate::config::Config;
 use crate::fleet::GatewayIndex;
-use crate::ids::{CommandName, GatewayName, Moment};
-use crate::mqtt::{self, Requester};
-use crate::payload::{LinkFacts, to_bytes};
-use admission::{Admission, RequestLimits, command_name};
-use audit::AuditTarget;
+use crate::ids::{CommandName, Moment};
+use crate::mqtt;
+use crate::payload::LinkFacts;
+use admission::{Admission, command_name};
 use history::HistoryQueries;
-use response::{refusal, respond};
+use replies::Replies;
 use task::{StartedCommand, TaskContext, stopping};
 
 pub(crate) use audit::Audit;
@@ -36,10 +35,20 @@ const MESSAGES_MAX: usize = 1_024;
 /// What the dispatcher reads of the loop's other parts.
 #[derive(Clone, Copy)]
 pub(crate) struct DispatchView<'a> {
-    pub(crate) link_facts: &'a [LinkFacts],
+    /// `None`: the request is not to a gateway of this bridge.
+    pub(crate) gateway: Option<RequestedGateway<'a>>,
     pub(crate) now: Moment,
     /// The size of the largest answer that the broker accepts.
     pub(crate) answer_size_max: usize,
+}
+
+/// The gateway that a request is to.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestedGateway<'a> {
+    pub(crate) index: GatewayIndex,
+    pub(crate) access: &'a GatewayAccess,
+    pub(crate) facts: Option<&'a LinkFacts>,
+    pub(crate) provisioner: &'a Provisioner,
 }
 
 /// What the loop has to do for a request, beside sending the replies.
@@ -57,9 +66,6 @@ pub(crate) enum Requested {
 pub(crate) struct CommandDispatcher {
     bridge: String,
     admission: Admission,
-    bridge_limits: RequestLimits,
-    gateways: Vec<GatewayCommands>,
-    replay_cache: ReplayCache<Requester>,
     history: HistoryQueries,
     tasks: TaskContext,
     messages: mpsc::Receiver<TaskMessage>,
@@ -67,57 +73,21 @@ pub(crate) struct CommandDispatcher {
     running: usize,
     /// Changes that may start once the iteration is persisted.
     pending_starts: Vec<oneshot::Sender<()>>,
-    /// Replies that the loop has not taken yet.
-    replies: Vec<Reply>,
-}
-
-/// The commands of one gateway.
-#[derive(Debug)]
-struct GatewayCommands {
-    name: GatewayName,
-    declared: Declared,
-    access: GatewayAccess,
-    limits: RequestLimits,
-    /// Requests to a forgotten gateway are not answered.
-    is_forgotten: bool,
+    replies: Replies,
 }
 
 impl CommandDispatcher {
     pub(crate) fn new(config: &Config) -> Self {
-        let admission = Admission::new(config);
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         Self {
             bridge: config.bridge_name.clone(),
-            gateways: Vec::new(),
-            bridge_limits: admission.limits(),
-            admission,
-            replay_cache: ReplayCache::default(),
+            admission: Admission::new(config),
             history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
             tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
             messages,
             running: 0,
             pending_starts: Vec::new(),
-            replies: Vec::new(),
-        }
-    }
-
-    /// Adds a gateway, the next by its index; without a configuration, if it is discovered.
-    pub(crate) fn add_gateway(
-        &mut self,
-        name: GatewayName,
-        gateway: Option<&GatewayConfig>,
-        access: GatewayAccess,
-    ) {
-        let declared = gateway.map(declared).unwrap_or_default();
-        let (limits, is_forgotten) = (self.admission.limits(), false);
-        self.gateways.push(GatewayCommands { name, declared, access, limits, is_forgotten });
-    }
-
-    /// A gateway is forgotten, or exists again.
-    pub(crate) fn set_forgotten(&mut self, name: &GatewayName, is_forgotten: bool) {
-        let mut gateways = self.gateways.iter_mut();
-        if let Some(gateway) = gateways.find(|gateway| gateway.name == *name) {
-            gateway.is_forgotten = is_forgotten;
+            replies: Replies::default(),
         }
     }
 
@@ -126,11 +96,9 @@ impl CommandDispatcher {
         self.messages.recv().await
     }
 
-    /// The gateways whose requests are subscribed to; `None` if no command is permitted.
-    pub(crate) fn request_owners(&self) -> Option<impl Iterator<Item = &GatewayName>> {
-        let gateways = self.gateways.iter().filter(|gateway| !gateway.is_forgotten);
-        let names = gateways.map(|gateway| &gateway.name);
-        self.admission.permits_any().then_some(names)
+    /// Whether any command is permitted: only then requests are subscribed to.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.admission.permits_any()
     }
 
     pub(crate) fn response_prefix(&self) -> &str {
@@ -162,7 +130,7 @@ impl CommandDispatcher {
 
     /// The replies since the last call.
     pub(crate) fn take_replies(&mut self) -> Vec<Reply> {
-        std::mem::take(&mut self.replies)
+        self.replies.take()
     }
 
     /// Starts the command of a request, or replies why not.
@@ -172,10 +140,7 @@ impl CommandDispatcher {
         view: DispatchView<'_>,
     ) -> Requested {
         let owner = &request.requester.owner;
-        let is_owner =
-            |gateway: &GatewayCommands| gateway.name.as_str() == owner && !gateway.is_forgotten;
-        let gateway = self.gateways.iter().position(is_owner).map(GatewayIndex);
-        if gateway.is_none() && *owner != self.bridge {
+        if view.gateway.is_none() && *owner != self.bridge {
             // Not subscribed to; another bridge may have this gateway.
             return Requested::Nothing;
         }
@@ -184,95 +149,78 @@ impl CommandDispatcher {
             tracing::debug!(gateway = owner, command, "empty message ignored: not a request");
             return Requested::Nothing;
         }
-        self.accept(gateway, request, view).unwrap_or_else(|refused| {
+        self.accept(request, view).unwrap_or_else(|refused| {
             let mqtt::ReceivedRequest { command, payload, requester, .. } = request;
-            self.refuse(command, refused, requester.clone(), payload);
+            let gateway = view.gateway.map(|gateway| gateway.index);
+            self.replies.refuse(gateway, command, refused, requester.clone(), payload);
             Requested::Nothing
         })
     }
 
     fn accept(
         &mut self,
-        gateway: Option<GatewayIndex>,
         request: &mqtt::ReceivedRequest,
         view: DispatchView<'_>,
     ) -> Result<Requested, RefusedRequest> {
-        let mut commands = gateway.and_then(|gateway| self.gateways.get_mut(gateway.0));
-        let limits = commands.as_mut().map_or(&mut self.bridge_limits, |it| &mut it.limits);
-        self.admission.admit(request, limits)?;
+        self.admission.admit(request, view.gateway.map(|gateway| gateway.index))?;
         let refused =
             |failure| RefusedRequest { transaction: transaction_of(&request.payload), failure };
-        let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
+        let name = command_name(&request.command, view.gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
         if name == CommandName::History {
-            let of = commands.map(|commands| commands.name.clone());
+            let of = view.gateway.map(|gateway| gateway.provisioner.gateway_name().clone());
             let query = self.history.read(request, of, view.now, view.answer_size_max)?;
             tokio::spawn(query.run(self.tasks.clone()));
             self.running += 1;
             return Ok(Requested::Nothing);
         }
         let (requester, payload) = (request.requester.clone(), request.payload.clone());
-        let (Some(gateway), Some(commands)) = (gateway, commands) else {
+        let Some(gateway) = view.gateway else {
             let request = BridgeCommand::read_request(name, &payload)?;
             return Ok(Requested::Bridge(Box::new(BridgeRequest { request, requester })));
         };
         let request = Command::read_request(name, &payload)?;
-        if let Err(failure) = commands.declared.check(&commands.name, &request.command) {
+        if let Err(failure) = gateway.provisioner.check(&request.command) {
             return Err(RefusedRequest { transaction: request.transaction, failure });
         }
-        let is_change = self.start(StartedCommand { gateway, request, payload, requester }, view);
-        Ok(if is_change { Requested::Change(gateway) } else { Requested::Nothing })
+        let index = gateway.index;
+        let started = StartedCommand { gateway: index, request, payload, requester };
+        let is_change = self.start(started, gateway);
+        Ok(if is_change { Requested::Change(index) } else { Requested::Nothing })
     }
 
     /// Starts a command, unless the request is a repeat: that needs neither a link nor a slot.
     /// Returns whether a change has started.
-    fn start(&mut self, started: StartedCommand, view: DispatchView<'_>) -> bool {
-        let StartedCommand { gateway, request, payload, requester } = started;
-        let Some(GatewayCommands { name, access, .. }) = self.gateways.get(gateway.0) else {
-            return false;
-        };
-        let (access, now) = (access.clone(), Instant::now());
-        let key = ReplayKey::new(name, &request, &payload);
-        let (requester, failure) = match self.replay_cache.look_up(now, key.as_ref(), requester) {
-            Replay::Waiting => return false,
-            Replay::Answered(response, requester) => {
-                self.replies.push(Reply { response: *response, requester, audit: None });
-                return false;
+    fn start(&mut self, started: StartedCommand, gateway: RequestedGateway<'_>) -> bool {
+        let key = ReplayKey::new(gateway.index, &started.request, &started.payload);
+        let Some(started) = self.replies.repeat(key.as_ref(), started) else { return false };
+        let name = started.request.name;
+        match self.acquire(gateway, name, key) {
+            Ok(slot) => {
+                let access = gateway.access.clone();
+                tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
+                self.running += 1;
+                name.changes()
             }
-            Replay::Refused(failure, requester) => (requester, failure),
-            Replay::New(requester) => {
-                let facts = view.link_facts.get(gateway.0);
-                match self.acquire(&access, facts, request.name, now, key) {
-                    Ok(slot) => {
-                        let is_change = request.name.changes();
-                        let started = StartedCommand { gateway, request, payload, requester };
-                        tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
-                        self.running += 1;
-                        return is_change;
-                    }
-                    Err(failure) => (requester, failure),
-                }
+            Err(failure) => {
+                self.replies.refuse_command(started, failure);
+                false
             }
-        };
-        let refused = RefusedRequest { transaction: request.transaction, failure };
-        self.refuse(request.name.as_str(), refused, requester, &payload);
-        false
+        }
     }
 
     /// Acquires a slot and an entry in the replay cache.
     fn acquire(
         &mut self,
-        access: &GatewayAccess,
-        facts: Option<&LinkFacts>,
+        gateway: RequestedGateway<'_>,
         name: CommandName,
-        now: Instant,
         key: Option<ReplayKey>,
     ) -> Result<Slot, Failure> {
         if *self.tasks.stop.borrow() {
             return Err(stopping());
         }
-        let slot = access.acquire(name.class(), facts)?;
-        key.map_or(Ok(()), |key| self.replay_cache.insert(now, key))?;
+        let slot = gateway.access.acquire(name.class(), gateway.facts)?;
+        key.map_or(Ok(()), |key| self.replies.insert(key))?;
         Ok(slot)
     }
 
@@ -284,75 +232,22 @@ impl CommandDispatcher {
 
     /// A command has ended: replies to its request and to the repeats that wait for it. Returns
     /// whether a repeat has started in its place, and is a change.
-    pub(crate) fn finished(&mut self, finished: Finished, view: DispatchView<'_>) -> bool {
+    pub(crate) fn finished(
+        &mut self,
+        finished: Finished,
+        gateway: Option<RequestedGateway<'_>>,
+    ) -> bool {
         self.running = self.running.saturating_sub(1);
         if finished.is_interrupted() && finished.is_change() {
-            let gateway = &finished.started.requester.owner;
-            tracing::warn!(gateway, "change interrupted by a stop; check its devices");
+            let owner = &finished.started.requester.owner;
+            tracing::warn!(gateway = owner, "change interrupted by a stop; check its devices");
         }
-        let Finished { started, outcome, was_run } = finished;
-        let StartedCommand { gateway, request, payload, requester } = started;
-        let Some(GatewayCommands { name, .. }) = self.gateways.get(gateway.0) else {
-            return false;
-        };
-        let response = respond(&request, &requester, Some(name.to_string()), outcome);
-        let target = AuditTarget::new(&request.command, Some(&response));
-        let audit = Audit::ended(&request, &response, target);
-        let waiters = ReplayKey::new(name, &request, &payload).map(|key| {
-            let stored = was_run.then(|| (&response, to_bytes(&response).len()));
-            self.replay_cache.finish(&key, stored)
-        });
-        let waiters = waiters.unwrap_or_default();
-        if was_run {
-            let replayed = |requester| {
-                let response = Response { replayed: true, ..response.clone() };
-                Reply { response, requester, audit: None }
-            };
-            let replayed: Vec<Reply> = waiters.into_iter().map(replayed).collect();
-            self.replies.push(Reply { response, requester, audit });
-            self.replies.extend(replayed);
-            return false;
-        }
-        self.replies.push(Reply { response, requester, audit });
         let mut change_started = false;
-        for requester in waiters {
-            // What kept the first from running, such as its expiry, was its own.
-            let (request, payload) = (request.clone(), payload.clone());
-            change_started |=
-                self.start(StartedCommand { gateway, request, payload, requester }, view);
+        for repeat in self.replies.ended(finished) {
+            change_started |= gateway.is_some_and(|gateway| self.start(repeat, gateway));
         }
         change_started
     }
-
-    /// Replies to a request that is not run.
-    fn refuse(
-        &mut self,
-        command: &str,
-        refused: RefusedRequest,
-        requester: Requester,
-        payload: &[u8],
-    ) {
-        let response = refusal(command, refused, &requester);
-        let is_owner = |gateway: &&mut GatewayCommands| gateway.name.as_str() == requester.owner;
-        let (gateway, limits) = match self.gateways.iter_mut().find(is_owner) {
-            Some(gateway) => (Some(gateway.name.to_string()), &mut gateway.limits),
-            None => (None, &mut self.bridge_limits),
-        };
-        let is_change = command.parse().is_ok_and(CommandName::changes);
-        let audit = (is_change && limits.take_refusal_event())
-            .then(|| Audit::refused(gateway, &response, payload));
-        self.replies.push(Reply { response, requester, audit: audit.flatten() });
-    }
-}
-
-/// What the configuration declares of a gateway's devices.
-fn declared(gateway: &GatewayConfig) -> Declared {
-    let declared = gateway.devices.iter().filter_map(|(&id, device)| match device.connect {
-        ConnectConfig::Observe => None,
-        ConnectConfig::Async { .. } => Some((id, DeclaredAs::Async)),
-        ConnectConfig::Accept => Some((id, DeclaredAs::Accept)),
-    });
-    Declared(declared.collect())
 }
 
 #[cfg(test)]
@@ -360,6 +255,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::config;
@@ -416,7 +312,7 @@ mod tests {
             let topics = Topics::new("gsdk", "bridge");
             let request = mqtt::ReceivedRequest::of(&topics, "gsdk-reply/", &message).unwrap();
             let now = Moment::from_millis(0);
-            let view = DispatchView { link_facts: &[], now, answer_size_max: 1_000_000 };
+            let view = DispatchView { gateway: None, now, answer_size_max: 1_000_000 };
             let requested = self.dispatcher.request(&request, view);
             (requested, self.results())
         }

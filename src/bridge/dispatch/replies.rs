@@ -1,0 +1,130 @@
+//! The replies to requests: to those that have run, to repeats of them, and to refused ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::audit::{Audit, AuditTarget};
+use super::response::{Reply, refusal, respond};
+use super::task::{Finished, StartedCommand};
+use crate::commands::{
+    Failure, RefusedRequest, Replay, ReplayCache, ReplayKey, Response, TokenBucket,
+};
+use crate::fleet::GatewayIndex;
+use crate::ids::CommandName;
+use crate::mqtt::Requester;
+use crate::payload::to_bytes;
+
+/// The least time between two events of refused changes of a gateway, or of the bridge itself.
+const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Makes replies and queues them for the loop.
+#[derive(Debug, Default)]
+pub(crate) struct Replies {
+    replay_cache: ReplayCache<Requester>,
+    /// Limits the events of refused changes; `None`: of the bridge itself.
+    refusal_events: BTreeMap<Option<GatewayIndex>, TokenBucket>,
+    queue: Vec<Reply>,
+}
+
+impl Replies {
+    pub(crate) fn push(&mut self, reply: Reply) {
+        self.queue.push(reply);
+    }
+
+    /// The replies since the last call.
+    pub(crate) fn take(&mut self) -> Vec<Reply> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Replies to a command that is a repeat, or once the first has ended. Returns one that is not.
+    pub(crate) fn repeat(
+        &mut self,
+        key: Option<&ReplayKey>,
+        started: StartedCommand,
+    ) -> Option<StartedCommand> {
+        let StartedCommand { gateway, request, payload, requester } = started;
+        match self.replay_cache.look_up(Instant::now(), key, requester) {
+            Replay::New(requester) => {
+                return Some(StartedCommand { gateway, request, payload, requester });
+            }
+            Replay::Waiting => {}
+            Replay::Answered(response, requester) => {
+                self.push(Reply { response: *response, requester, audit: None });
+            }
+            Replay::Refused(failure, requester) => {
+                let started = StartedCommand { gateway, request, payload, requester };
+                self.refuse_command(started, failure);
+            }
+        }
+        None
+    }
+
+    /// A command starts: from now on its repeats wait for it.
+    pub(crate) fn insert(&mut self, key: ReplayKey) -> Result<(), Failure> {
+        self.replay_cache.insert(Instant::now(), key)
+    }
+
+    /// Replies to a command that has ended, and to the repeats that wait for it. If it was not run,
+    /// returns these: what kept the first from running, such as its expiry, was its own.
+    pub(crate) fn ended(&mut self, finished: Finished) -> Vec<StartedCommand> {
+        let Finished { started, outcome, was_run } = finished;
+        let StartedCommand { gateway, request, payload, requester } = started;
+        let response = respond(&request, &requester, Some(requester.owner.clone()), outcome);
+        let target = AuditTarget::new(&request.command, Some(&response));
+        let audit = Audit::ended(&request, &response, target);
+        let waiters = ReplayKey::new(gateway, &request, &payload).map(|key| {
+            let stored = was_run.then(|| (&response, to_bytes(&response).len()));
+            self.replay_cache.finish(&key, stored)
+        });
+        let waiters = waiters.unwrap_or_default().into_iter();
+        if was_run {
+            let replayed = |requester| {
+                let response = Response { replayed: true, ..response.clone() };
+                Reply { response, requester, audit: None }
+            };
+            let replayed: Vec<Reply> = waiters.map(replayed).collect();
+            self.push(Reply { response, requester, audit });
+            self.queue.extend(replayed);
+            return Vec::new();
+        }
+        self.push(Reply { response, requester, audit });
+        let repeat = |requester| {
+            let (request, payload) = (request.clone(), payload.clone());
+            StartedCommand { gateway, request, payload, requester }
+        };
+        waiters.map(repeat).collect()
+    }
+
+    /// Refuses a command whose request is valid.
+    pub(crate) fn refuse_command(&mut self, started: StartedCommand, failure: Failure) {
+        let StartedCommand { gateway, request, payload, requester } = started;
+        let refused = RefusedRequest { transaction: request.transaction, failure };
+        self.refuse(Some(gateway), request.name.as_str(), refused, requester, &payload);
+    }
+
+    /// Replies to a request that is not run; `gateway` is `None` for one to the bridge itself.
+    pub(crate) fn refuse(
+        &mut self,
+        gateway: Option<GatewayIndex>,
+        command: &str,
+        refused: RefusedRequest,
+        requester: Requester,
+        payload: &[u8],
+    ) {
+        let response = refusal(command, refused, &requester);
+        let is_change = command.parse().is_ok_and(CommandName::changes);
+        let owner = gateway.map(|_| requester.owner.clone());
+        let audit = (is_change && self.take_refusal_event(gateway))
+            .then(|| Audit::refused(owner, &response, payload));
+        self.push(Reply { response, requester, audit: audit.flatten() });
+    }
+
+    /// Whether an event of a refused change may be published now.
+    fn take_refusal_event(&mut self, gateway: Option<GatewayIndex>) -> bool {
+        let now = Instant::now();
+        let new = || TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now);
+        self.refusal_events.entry(gateway).or_insert_with(new).take(now)
+    }
+}
