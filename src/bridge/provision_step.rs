@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use tonic::Code;
 
 use crate::commands::{Calls, Command, Failure, Slot};
-use crate::desired::{DesiredItem, ProvisionStep, covers};
+use crate::desired::{DesiredItem, DesiredState, covers};
 use crate::fleet::Slaves;
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
@@ -43,21 +43,22 @@ pub(crate) fn may_concern_single(why: &Failure) -> bool {
     )
 }
 
-/// Executes one step in its slot.
+/// Executes one step in its slot, with items of one kind.
 pub(crate) async fn provision(
-    step: ProvisionStep,
+    step: DesiredState,
     client: GatewayClient,
     slot: Slot,
 ) -> Provisioned {
     let _permit = slot.permit().await;
-    match step {
-        ProvisionStep::Filter { accepted, allow_all } => accept(&client, accepted, allow_all).await,
-        ProvisionStep::Register(devices) => {
-            let items = devices.iter().map(|(id, _)| DesiredItem::Registered(*id)).collect();
-            let done = run(&client, Command::AsyncAdd(devices)).await;
-            Provisioned::default().finish(items, done)
-        }
-        ProvisionStep::Slaves(desired) => set_slaves(&client, desired).await,
+    let items: BTreeSet<DesiredItem> = step.items().collect();
+    if !step.registered.is_empty() {
+        let devices = step.registered.into_iter().collect();
+        let done = run(&client, Command::AsyncAdd(devices)).await;
+        Provisioned::default().finish(items, done)
+    } else if !step.slaves.is_empty() {
+        set_slaves(&client, step.slaves.into_values().collect()).await
+    } else {
+        accept(&client, items).await
     }
 }
 
@@ -66,14 +67,7 @@ async fn run(client: &GatewayClient, command: Command) -> Result<(), Failure> {
     outcome.error.map_or(Ok(()), Err)
 }
 
-async fn accept(
-    client: &GatewayClient,
-    accepted: BTreeSet<DeviceId>,
-    allow_all: bool,
-) -> Provisioned {
-    let items = accepted.into_iter().map(DesiredItem::Accepted);
-    let all: BTreeSet<DesiredItem> =
-        items.chain(allow_all.then_some(DesiredItem::AllowAll)).collect();
+async fn accept(client: &GatewayClient, items: BTreeSet<DesiredItem>) -> Provisioned {
     // What a master stores it gives to the gateway as well.
     let now = match client.stored() {
         Some(stored) => stored.accept_filter().await,
@@ -81,7 +75,7 @@ async fn accept(
     };
     let now = match now {
         Ok(now) => now,
-        Err(error) => return Provisioned::default().finish(all, Err(error.into())),
+        Err(error) => return Provisioned::default().finish(items, Err(error.into())),
     };
     let present = |item: &DesiredItem| match item {
         DesiredItem::AllowAll => now.allow_all,
@@ -89,7 +83,7 @@ async fn accept(
         DesiredItem::Registered(_) | DesiredItem::Slaves(_) => false,
     };
     let (found, missing): (BTreeSet<DesiredItem>, BTreeSet<DesiredItem>) =
-        all.into_iter().partition(present);
+        items.into_iter().partition(present);
     let ids: BTreeSet<DeviceId> = missing.iter().filter_map(|item| item.device_id()).collect();
     let done = async {
         if missing.contains(&DesiredItem::AllowAll) {

@@ -16,7 +16,7 @@ use super::state::State;
 use crate::commands::{
     Command, Failure, FailureCode, Warning, declared_by_configuration, kept_by_configuration,
 };
-use crate::desired::{ChangeResult, DesiredItem, DesiredState, Reconciler, Round, by_kind};
+use crate::desired::{BatchPlanner, ChangeResult, DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves};
 use crate::gsdk::{Error, StoredItems};
 use crate::ids::{CommandClass, DeviceId, GatewayName};
@@ -61,7 +61,7 @@ pub(crate) struct Provisioner {
     desired: Reconciler,
     /// Counts the links: a result of an earlier link is ignored.
     link: u64,
-    round: Round,
+    planner: BatchPlanner,
     activity: Activity,
     retry_delay: Duration,
     /// The failures logged on this link: the error's code, and whether the item failed alone. An
@@ -95,7 +95,7 @@ impl Provisioner {
             access,
             desired: Reconciler::new(declared),
             link: 0,
-            round: Round::default(),
+            planner: BatchPlanner::default(),
             activity: Activity::Idle,
             retry_delay: RETRY_FIRST,
             logged: BTreeMap::new(),
@@ -163,7 +163,7 @@ impl Provisioner {
     pub(crate) fn link_up(&mut self) {
         self.desired.link_up();
         self.link += 1;
-        self.round = Round::default();
+        self.planner = BatchPlanner::default();
         self.activity = Activity::Idle;
         self.retry_delay = RETRY_FIRST;
         self.logged.clear();
@@ -250,14 +250,14 @@ impl Provisioner {
         self.activity = Activity::Idle;
         let missing = self.desired.missing();
         if !missing.is_empty() {
-            self.round.start(&missing);
+            self.planner.start(&missing);
             self.start_step(state);
         }
     }
 
     /// Starts the round's next step, or ends it.
     fn start_step(&mut self, state: &mut State) {
-        let step = self.round.next(&self.desired.missing());
+        let step = self.planner.next(&self.desired.missing());
         let slot = || self.access.acquire(CommandClass::Change, None).ok();
         let (Some(step), Some(client), Some(slot)) = (step, self.access.client(), slot()) else {
             return self.end_round(state);
@@ -281,13 +281,13 @@ impl Provisioner {
         let Provisioned { added, found, failed } = provisioned;
         for present in [&added, &found] {
             self.desired.provisioned(present);
-            self.round.provisioned(present);
+            self.planner.provisioned(present);
         }
         if let Activity::Running { has_added } = &mut self.activity {
             *has_added |= !added.is_empty();
         }
         if let Some((items, failure)) = failed {
-            let postponed = self.round.failed(items, may_concern_single(&failure));
+            let postponed = self.planner.failed(&items, may_concern_single(&failure));
             self.log_failure(postponed, &failure);
         }
         for (what, count, device_ids) in by_kind(added) {

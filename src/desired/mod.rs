@@ -5,15 +5,14 @@
 //! alike. Nothing is ever removed from a gateway.
 
 mod batches;
-mod round;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use round::{ProvisionStep, Round};
-pub use state::{DesiredItem, DesiredState};
+pub use batches::BatchPlanner;
+pub use state::{DesiredItem, DesiredState, ItemKind};
 
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};
 use crate::ids::DeviceId;
@@ -216,13 +215,13 @@ impl Reconciler {
 pub fn by_kind(
     items: BTreeSet<DesiredItem>,
 ) -> impl Iterator<Item = (&'static str, u64, BTreeSet<DeviceId>)> {
-    let mut groups: BTreeMap<&'static str, (u64, BTreeSet<DeviceId>)> = BTreeMap::new();
+    let mut groups: BTreeMap<ItemKind, (u64, BTreeSet<DeviceId>)> = BTreeMap::new();
     for item in items {
-        let (count, device_ids) = groups.entry(item.what()).or_default();
+        let (count, device_ids) = groups.entry(item.kind()).or_default();
         *count += 1;
         device_ids.extend(item.device_id());
     }
-    groups.into_iter().map(|(what, (count, device_ids))| (what, count, device_ids))
+    groups.into_iter().map(|(kind, (count, device_ids))| (kind.what(), count, device_ids))
 }
 
 /// Whether all the desired slaves are present.

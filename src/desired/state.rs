@@ -21,13 +21,39 @@ pub enum DesiredItem {
     Slaves(DeviceId),
 }
 
-impl DesiredItem {
+/// Items of one kind are added by the same call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ItemKind {
+    AcceptFilter,
+    Registration,
+    Slaves,
+}
+
+impl ItemKind {
+    /// In the order in which they are added.
+    pub(crate) const ALL: [Self; 3] = [Self::AcceptFilter, Self::Registration, Self::Slaves];
+
+    /// Whether one call adds all items of this kind.
+    pub(crate) const fn is_one_call(self) -> bool {
+        matches!(self, Self::AcceptFilter)
+    }
+
     /// `what` in the events `restored` and `withdrawn`.
     pub const fn what(self) -> &'static str {
         match self {
-            Self::Registered(_) => "async_connections",
-            Self::Accepted(_) | Self::AllowAll => "accept_filter",
-            Self::Slaves(_) => "slaves",
+            Self::AcceptFilter => "accept_filter",
+            Self::Registration => "async_connections",
+            Self::Slaves => "slaves",
+        }
+    }
+}
+
+impl DesiredItem {
+    pub const fn kind(self) -> ItemKind {
+        match self {
+            Self::Registered(_) => ItemKind::Registration,
+            Self::Accepted(_) | Self::AllowAll => ItemKind::AcceptFilter,
+            Self::Slaves(_) => ItemKind::Slaves,
         }
     }
 
@@ -111,16 +137,31 @@ impl DesiredState {
     /// Adds the selected items of another state; an existing item keeps its value.
     pub(crate) fn merge(&mut self, other: &Self, wanted: impl Fn(DesiredItem) -> bool) {
         for item in other.items().filter(|item| wanted(*item)) {
-            match item {
-                existing if self.contains(existing) => {}
-                DesiredItem::Registered(id) => {
-                    self.registered.extend(other.registered.get_key_value(&id));
-                }
-                DesiredItem::Accepted(id) => _ = self.accepted.insert(id),
-                DesiredItem::AllowAll => self.allow_all = true,
-                DesiredItem::Slaves(id) => {
-                    self.slaves.extend(other.slaves.get(&id).map(|slaves| (id, slaves.clone())));
-                }
+            if !self.contains(item) {
+                self.copy(other, item);
+            }
+        }
+    }
+
+    /// Those of these items that it has.
+    pub(crate) fn only(&self, items: &[DesiredItem]) -> Self {
+        let mut selected = Self::default();
+        for item in items.iter().filter(|item| self.contains(**item)) {
+            selected.copy(self, *item);
+        }
+        selected
+    }
+
+    /// Copies an item of another state.
+    fn copy(&mut self, other: &Self, item: DesiredItem) {
+        match item {
+            DesiredItem::Registered(id) => {
+                self.registered.extend(other.registered.get_key_value(&id));
+            }
+            DesiredItem::Accepted(id) => _ = self.accepted.insert(id),
+            DesiredItem::AllowAll => self.allow_all = true,
+            DesiredItem::Slaves(id) => {
+                self.slaves.extend(other.slaves.get(&id).map(|slaves| (id, slaves.clone())));
             }
         }
     }
