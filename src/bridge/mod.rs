@@ -20,6 +20,7 @@ mod masters;
 mod observations;
 mod persistence;
 mod provision_step;
+mod provision_tasks;
 mod provisioner;
 mod restore;
 mod retained;

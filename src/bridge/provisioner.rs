@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
-use super::provision_step::{Provisioned, may_concern_single, provision};
+use super::provision_step::{Provisioned, may_concern_single};
+use super::provision_tasks::{ProvisionTasks, StoredAtMaster, TaskDone, TaskResult};
 use super::state::State;
 use crate::commands::{
     Command, Failure, FailureCode, Warning, declared_by_configuration, kept_by_configuration,
 };
 use crate::desired::{BatchPlanner, ChangeResult, DesiredItem, DesiredState, Reconciler, by_kind};
-use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed, Slaves};
-use crate::gsdk::{Error, StoredItems};
-use crate::ids::{CommandClass, DeviceId, GatewayName};
+use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
+use crate::ids::{DeviceId, GatewayName};
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -28,46 +28,19 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Items named in one line of the log; further ones are counted.
 const NAMED_MAX: usize = 10;
 
-/// The result of a task beside the loop.
-#[derive(Debug)]
-pub(crate) struct TaskResult {
-    pub(crate) gateway: GatewayIndex,
-    /// The number of the link on which the task ran.
-    link: u64,
-    done: Done,
-}
-
-#[derive(Debug)]
-enum Done {
-    Step(Provisioned),
-    Slaves(Vec<Slaves>),
-    Stored(StoredAtMaster),
-}
-
-/// What a gateway's master stores for it.
-#[derive(Debug, Default)]
-struct StoredAtMaster {
-    registered: BTreeSet<DeviceId>,
-    filter: AcceptFilter,
-    slaves: Vec<Slaves>,
-}
-
 /// The provisioning of one gateway.
 #[derive(Debug)]
 pub(crate) struct Provisioner {
     index: GatewayIndex,
     name: GatewayName,
-    access: GatewayAccess,
     desired: Reconciler,
-    /// Counts the links: a result of an earlier link is ignored.
-    link: u64,
     planner: BatchPlanner,
     activity: Activity,
     retry_delay: Duration,
     /// The failures logged on this link: the error's code, and whether the item failed alone. An
     /// item is logged again when these change.
     logged: BTreeMap<DesiredItem, (FailureCode, bool)>,
-    results: mpsc::Sender<TaskResult>,
+    tasks: ProvisionTasks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,14 +65,12 @@ impl Provisioner {
         Self {
             index,
             name,
-            access,
             desired: Reconciler::new(declared),
-            link: 0,
             planner: BatchPlanner::default(),
             activity: Activity::Idle,
             retry_delay: RETRY_FIRST,
             logged: BTreeMap::new(),
-            results,
+            tasks: ProvisionTasks::new(index, access, results),
         }
     }
 
@@ -162,7 +133,7 @@ impl Provisioner {
 
     pub(crate) fn link_up(&mut self) {
         self.desired.link_up();
-        self.link += 1;
+        self.tasks.link_up();
         self.planner = BatchPlanner::default();
         self.activity = Activity::Idle;
         self.retry_delay = RETRY_FIRST;
@@ -179,10 +150,10 @@ impl Provisioner {
     /// What is desired behind a master is what the master has to store: it gives that to the
     /// gateway again whenever that reconnects.
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
-        if let Some(stored) = self.access.client().and_then(|client| client.stored()) {
+        if let Some(stored) = self.tasks.client().and_then(|client| client.stored()) {
             match self.desired.is_empty() {
                 true => self.stored_read(state, &StoredAtMaster::default()),
-                false => self.read_stored(stored),
+                false => self.tasks.read_stored(stored),
             }
             return;
         }
@@ -191,7 +162,7 @@ impl Provisioner {
         if is_first {
             self.start_round(state);
         } else if self.desired.wants_slaves() {
-            self.read_slaves();
+            self.tasks.read_slaves();
         }
     }
 
@@ -207,7 +178,7 @@ impl Provisioner {
 
     /// Compares with the accept filter of a gateway without a master.
     pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
-        if self.access.client().is_some_and(|client| client.stored().is_none()) {
+        if self.tasks.client().is_some_and(|client| client.stored().is_none()) {
             let withdrawn = self.desired.filter_read(filter);
             self.withdrawn(state, withdrawn);
         }
@@ -215,16 +186,14 @@ impl Provisioner {
 
     /// Handles the result of a task.
     pub(crate) fn finished(&mut self, state: &mut State, result: TaskResult) {
-        if result.link != self.link {
-            return;
-        }
-        match result.done {
-            Done::Slaves(slaves) => {
+        match self.tasks.current(result) {
+            None => {}
+            Some(TaskDone::Slaves(slaves)) => {
                 let withdrawn = self.desired.slaves_read(&slaves);
                 self.withdrawn(state, withdrawn);
             }
-            Done::Stored(stored) => self.stored_read(state, &stored),
-            Done::Step(provisioned) => {
+            Some(TaskDone::Stored(stored)) => self.stored_read(state, &stored),
+            Some(TaskDone::Step(provisioned)) => {
                 self.step_finished(state, provisioned);
                 self.start_step(state);
             }
@@ -258,23 +227,12 @@ impl Provisioner {
     /// Starts the round's next step, or ends it.
     fn start_step(&mut self, state: &mut State) {
         let step = self.planner.next(&self.desired.missing());
-        let slot = || self.access.acquire(CommandClass::Change, None).ok();
-        let (Some(step), Some(client), Some(slot)) = (step, self.access.client(), slot()) else {
+        if !step.is_some_and(|step| self.tasks.start_step(step)) {
             return self.end_round(state);
-        };
+        }
         if !matches!(self.activity, Activity::Running { .. }) {
             self.activity = Activity::Running { has_added: false };
         }
-        let (gateway, link, results) = (self.index, self.link, self.results.clone());
-        tokio::spawn(async move {
-            let provisioned = tokio::spawn(provision(step, client, slot)).await;
-            let provisioned = provisioned.unwrap_or_else(|_| {
-                tracing::error!("internal error: a provisioning task panicked; please report this");
-                Provisioned::default()
-            });
-            // The receiver is gone when the process ends.
-            _ = results.send(TaskResult { gateway, link, done: Done::Step(provisioned) }).await;
-        });
     }
 
     fn step_finished(&mut self, state: &mut State, provisioned: Provisioned) {
@@ -311,40 +269,6 @@ impl Provisioner {
         if has_added {
             state.request_list(self.index);
         }
-    }
-
-    fn read_slaves(&self) {
-        let Some(client) = self.access.client() else { return };
-        let (gateway, link, results) = (self.index, self.link, self.results.clone());
-        tokio::spawn(async move {
-            // Slaves that cannot be read are no failure of the link.
-            if let Ok(slaves) = client.slaves().await {
-                _ = results.send(TaskResult { gateway, link, done: Done::Slaves(slaves) }).await;
-            }
-        });
-    }
-
-    fn read_stored(&self, stored: StoredItems) {
-        let (gateway, link, results) = (self.index, self.link, self.results.clone());
-        tokio::spawn(async move {
-            let read = async {
-                let registered = stored.registered().await?;
-                let filter = stored.accept_filter().await?;
-                Ok::<_, Error>(StoredAtMaster {
-                    registered,
-                    filter,
-                    slaves: stored.slaves().await?,
-                })
-            };
-            match read.await {
-                Ok(stored) => {
-                    let done = Done::Stored(stored);
-                    _ = results.send(TaskResult { gateway, link, done }).await;
-                }
-                // It is read again after the next list.
-                Err(error) => tracing::debug!(%error, "cannot read the master's database"),
-            }
-        });
     }
 
     /// Logs the items whose failure is not logged yet.

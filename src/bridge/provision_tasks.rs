@@ -1,0 +1,121 @@
+//! What a provisioner does beside the loop: adding the items of a step, and reading what the list
+//! does not show.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::mpsc;
+
+use super::access::GatewayAccess;
+use super::provision_step::{Provisioned, provision};
+use crate::desired::DesiredState;
+use crate::fleet::{AcceptFilter, GatewayIndex, Slaves};
+use crate::gsdk::{Error, GatewayClient, StoredItems};
+use crate::ids::{CommandClass, DeviceId};
+
+/// The result of a task.
+#[derive(Debug)]
+pub(crate) struct TaskResult {
+    pub(crate) gateway: GatewayIndex,
+    /// The number of the link on which the task ran.
+    link: u64,
+    done: TaskDone,
+}
+
+#[derive(Debug)]
+pub(crate) enum TaskDone {
+    Step(Provisioned),
+    Slaves(Vec<Slaves>),
+    Stored(StoredAtMaster),
+}
+
+/// What a gateway's master stores for it.
+#[derive(Debug, Default)]
+pub(crate) struct StoredAtMaster {
+    pub(crate) registered: BTreeSet<DeviceId>,
+    pub(crate) filter: AcceptFilter,
+    pub(crate) slaves: Vec<Slaves>,
+}
+
+/// Starts tasks, and recognises their results.
+#[derive(Debug)]
+pub(crate) struct ProvisionTasks {
+    gateway: GatewayIndex,
+    access: GatewayAccess,
+    /// Counts the links: a result of an earlier link is ignored.
+    link: u64,
+    results: mpsc::Sender<TaskResult>,
+}
+
+impl ProvisionTasks {
+    pub(crate) const fn new(
+        gateway: GatewayIndex,
+        access: GatewayAccess,
+        results: mpsc::Sender<TaskResult>,
+    ) -> Self {
+        Self { gateway, access, link: 0, results }
+    }
+
+    pub(crate) const fn link_up(&mut self) {
+        self.link += 1;
+    }
+
+    /// The client, while there is a link.
+    pub(crate) fn client(&self) -> Option<GatewayClient> {
+        self.access.client()
+    }
+
+    /// The result, unless it is of an earlier link.
+    pub(crate) fn current(&self, result: TaskResult) -> Option<TaskDone> {
+        (result.link == self.link).then_some(result.done)
+    }
+
+    /// Starts a step, if there are a link and a slot for it; returns whether it has started.
+    pub(crate) fn start_step(&self, step: DesiredState) -> bool {
+        let Some(client) = self.client() else { return false };
+        let Ok(slot) = self.access.acquire(CommandClass::Change, None) else { return false };
+        self.spawn(async move {
+            let provisioned = tokio::spawn(provision(step, client, slot)).await;
+            let provisioned = provisioned.unwrap_or_else(|_| {
+                tracing::error!("internal error: a provisioning task panicked; please report this");
+                Provisioned::default()
+            });
+            Some(TaskDone::Step(provisioned))
+        });
+        true
+    }
+
+    pub(crate) fn read_slaves(&self) {
+        let Some(client) = self.client() else { return };
+        self.spawn(async move {
+            // Slaves that cannot be read are no failure of the link.
+            client.slaves().await.ok().map(TaskDone::Slaves)
+        });
+    }
+
+    /// Reads what the gateway's master stores for it.
+    pub(crate) fn read_stored(&self, stored: StoredItems) {
+        let read = async move {
+            let registered = stored.registered().await?;
+            let filter = stored.accept_filter().await?;
+            let slaves = stored.slaves().await?;
+            Ok::<_, Error>(StoredAtMaster { registered, filter, slaves })
+        };
+        self.spawn(async move {
+            // It is read again after the next list.
+            let read = read.await.inspect_err(|error| {
+                tracing::debug!(%error, "cannot read the master's database");
+            });
+            read.ok().map(TaskDone::Stored)
+        });
+    }
+
+    fn spawn(&self, task: impl Future<Output = Option<TaskDone>> + Send + 'static) {
+        let (gateway, link, results) = (self.gateway, self.link, self.results.clone());
+        tokio::spawn(async move {
+            if let Some(done) = task.await {
+                // The receiver is gone when the process ends.
+                _ = results.send(TaskResult { gateway, link, done }).await;
+            }
+        });
+    }
+}
