@@ -4,7 +4,6 @@
 //! limited rate. A failure never counts as an error of the device or the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -56,8 +55,13 @@ impl DetailsReader {
     }
 
     /// A device was connected or disconnected, or its state is no longer known.
-    pub(crate) fn connection_changed(&mut self, device_id: DeviceId, connected: Option<bool>) {
-        self.schedule.connection_changed(device_id, connected);
+    pub(crate) fn connection_changed(
+        &mut self,
+        now: Instant,
+        device_id: DeviceId,
+        connected: Option<bool>,
+    ) {
+        self.schedule.connection_changed(now, device_id, connected);
     }
 
     /// When the next device may be read.
@@ -107,13 +111,12 @@ impl DetailsReader {
 /// Which device is read next, and when.
 #[derive(Debug)]
 struct Schedule {
-    /// Connected devices that have to be read.
-    wanted: BTreeSet<DeviceId>,
-    /// Devices that were read in their current connection; when again, for those that failed.
-    attempts: BTreeMap<DeviceId, Option<Instant>>,
-    retries: BTreeSet<(Instant, DeviceId)>,
-    /// The last one that was read: all others precede it.
-    last: Option<DeviceId>,
+    /// Connected devices that have to be read, each not before this instant. Those that have waited
+    /// longest come first.
+    queue: BTreeSet<(Instant, DeviceId)>,
+    /// Connected devices with their instant in the queue; `None` for one that was read in its
+    /// current connection.
+    connected: BTreeMap<DeviceId, Option<Instant>>,
     next_at: Instant,
     /// Until when the gateway is not called, because it does not have the call.
     not_served_until: Option<Instant>,
@@ -122,10 +125,8 @@ struct Schedule {
 impl Schedule {
     const fn new(now: Instant) -> Self {
         Self {
-            wanted: BTreeSet::new(),
-            attempts: BTreeMap::new(),
-            retries: BTreeSet::new(),
-            last: None,
+            queue: BTreeSet::new(),
+            connected: BTreeMap::new(),
             next_at: now,
             not_served_until: None,
         }
@@ -136,25 +137,31 @@ impl Schedule {
     }
 
     /// While a state is not known, the connection may be the same as before.
-    fn connection_changed(&mut self, device_id: DeviceId, connected: Option<bool>) {
+    fn connection_changed(&mut self, now: Instant, device_id: DeviceId, connected: Option<bool>) {
         match connected {
-            Some(true) if !self.attempts.contains_key(&device_id) => {
-                self.wanted.insert(device_id);
+            Some(true) if !self.connected.contains_key(&device_id) => {
+                self.connected.insert(device_id, None);
+                self.enqueue(now, device_id);
             }
             Some(true) | None => {}
             Some(false) => {
-                self.wanted.remove(&device_id);
-                if let Some(Some(retry_at)) = self.attempts.remove(&device_id) {
-                    self.retries.remove(&(retry_at, device_id));
+                if let Some(Some(at)) = self.connected.remove(&device_id) {
+                    self.queue.remove(&(at, device_id));
                 }
             }
         }
     }
 
+    /// Queues a device, unless it was disconnected or queued again meanwhile.
+    fn enqueue(&mut self, at: Instant, device_id: DeviceId) {
+        if let Some(queued_at @ None) = self.connected.get_mut(&device_id) {
+            *queued_at = Some(at);
+            self.queue.insert((at, device_id));
+        }
+    }
+
     fn due(&self) -> Option<Instant> {
-        let retry = self.retries.first().map(|(at, _)| *at);
-        let wanted = (!self.wanted.is_empty()).then_some(self.next_at);
-        let first = retry.into_iter().chain(wanted).min()?.max(self.next_at);
+        let first = self.queue.first()?.0.max(self.next_at);
         Some(self.not_served_until.map_or(first, |until| first.max(until)))
     }
 
@@ -163,46 +170,37 @@ impl Schedule {
         if self.due()? > now {
             return None;
         }
+        let (_, device_id) = self.queue.pop_first()?;
+        self.connected.insert(device_id, None);
         self.not_served_until = None;
-        while let Some(&(_, device_id)) = self.retries.first().filter(|(at, _)| *at <= now) {
-            self.retries.pop_first();
-            self.wanted.insert(device_id);
-        }
-        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.wanted.range((after, Bound::Unbounded)).next();
-        let device_id = *next.or_else(|| self.wanted.first())?;
-        self.wanted.remove(&device_id);
-        self.attempts.insert(device_id, None);
-        self.last = Some(device_id);
         self.next_at = now + INTERVAL;
         Some(device_id)
     }
 
     /// The device gave no answer: it is read again in its next connection, or after a day.
     fn failed(&mut self, now: Instant, device_id: DeviceId) {
-        // It may have been disconnected meanwhile.
-        if let Some(retry_at) = self.attempts.get_mut(&device_id) {
-            let at = now + RETRY_AFTER;
-            *retry_at = Some(at);
-            self.retries.insert((at, device_id));
-        }
+        self.enqueue(now + RETRY_AFTER, device_id);
     }
 
     /// The gateway does not have the call: it is tried again on its next link, or after a day.
     fn not_served(&mut self, now: Instant, device_id: DeviceId) {
         self.not_served_until = Some(now + RETRY_AFTER);
-        if self.attempts.remove(&device_id).is_some() {
-            self.wanted.insert(device_id);
-        }
+        self.enqueue(now, device_id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
 
     fn id(id: u32) -> DeviceId {
         DeviceId::new(id).unwrap()
+    }
+
+    fn connect(schedule: &mut Schedule, now: Instant, numbers: RangeInclusive<u32>) {
+        numbers.for_each(|number| schedule.connection_changed(now, id(number), Some(true)));
     }
 
     /// The devices read until nothing is due within a minute, with the milliseconds.
@@ -220,18 +218,16 @@ mod tests {
     fn a_device_is_read_once_in_each_connection_and_ten_a_second() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
-        for number in 1..=3 {
-            schedule.connection_changed(id(number), Some(true));
-        }
+        connect(&mut schedule, start, 1..=3);
         assert_eq!(reads(&mut schedule, start), [(1, 0), (2, 100), (3, 200)]);
         let later = start + Duration::from_secs(100);
-        schedule.connection_changed(id(2), Some(true));
-        schedule.connection_changed(id(2), None);
-        schedule.connection_changed(id(2), Some(true));
+        for connected in [Some(true), None, Some(true)] {
+            schedule.connection_changed(later, id(2), connected);
+        }
         assert_eq!(reads(&mut schedule, later), [], "the same connection");
-        schedule.connection_changed(id(2), Some(false));
+        schedule.connection_changed(later, id(2), Some(false));
         assert_eq!(schedule.due(), None);
-        schedule.connection_changed(id(2), Some(true));
+        connect(&mut schedule, later, 2..=2);
         assert_eq!(reads(&mut schedule, later), [(2, 0)]);
     }
 
@@ -239,12 +235,13 @@ mod tests {
     fn a_device_that_connects_all_the_time_does_not_hold_up_the_others() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
-        (1..=3).for_each(|number| schedule.connection_changed(id(number), Some(true)));
+        connect(&mut schedule, start, 1..=3);
         let mut order = Vec::new();
-        for turn in 0..4 {
-            order.push(schedule.next(start + INTERVAL * turn).unwrap().get());
-            schedule.connection_changed(id(1), Some(false));
-            schedule.connection_changed(id(1), Some(true));
+        for turn in 1..=4 {
+            let now = start + INTERVAL * turn;
+            order.push(schedule.next(now).unwrap().get());
+            schedule.connection_changed(now, id(1), Some(false));
+            connect(&mut schedule, now, 1..=1);
         }
         assert_eq!(order, [1, 2, 3, 1]);
     }
@@ -253,36 +250,42 @@ mod tests {
     fn a_failure_waits_for_the_next_connection_or_a_day() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
-        (1..=2).for_each(|number| schedule.connection_changed(id(number), Some(true)));
+        connect(&mut schedule, start, 1..=2);
         for number in [1, 2] {
             let now = schedule.due().unwrap();
             assert_eq!(schedule.next(now), Some(id(number)));
             schedule.failed(now, id(number));
         }
         assert_eq!(schedule.due(), Some(start + RETRY_AFTER));
-        schedule.connection_changed(id(1), Some(false));
-        schedule.connection_changed(id(1), Some(true));
-        assert_eq!(reads(&mut schedule, start + INTERVAL * 2), [(1, 0)]);
+        let again = start + INTERVAL * 2;
+        schedule.connection_changed(again, id(1), Some(false));
+        connect(&mut schedule, again, 1..=1);
+        assert_eq!(reads(&mut schedule, again), [(1, 0)]);
         assert_eq!(schedule.due(), Some(start + INTERVAL + RETRY_AFTER), "device 2");
         assert_eq!(reads(&mut schedule, start + INTERVAL + RETRY_AFTER), [(2, 0)]);
         // It failed, and is gone before the failure is known.
-        schedule.connection_changed(id(2), Some(false));
-        schedule.failed(start, id(2));
+        schedule.connection_changed(again, id(2), Some(false));
+        schedule.failed(again, id(2));
         assert_eq!(schedule.due(), None);
+        // It is connected again before that.
+        connect(&mut schedule, again, 2..=2);
+        schedule.failed(again, id(2));
+        assert_eq!(schedule.queue, [(again, id(2))].into());
     }
 
     #[test]
     fn a_gateway_without_the_call_is_not_called_until_its_next_link_or_a_day() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
-        (1..=2).for_each(|number| schedule.connection_changed(id(number), Some(true)));
+        connect(&mut schedule, start, 1..=2);
         assert_eq!(schedule.next(start), Some(id(1)));
-        schedule.not_served(start, id(1));
-        schedule.connection_changed(id(3), Some(true));
-        assert_eq!(schedule.due(), Some(start + RETRY_AFTER));
+        let answered = start + Duration::from_millis(10);
+        connect(&mut schedule, answered, 3..=3);
+        schedule.not_served(answered, id(1));
+        assert_eq!(schedule.due(), Some(answered + RETRY_AFTER));
         assert_eq!(schedule.next(start + INTERVAL), None);
         schedule.link_up();
         let later = start + Duration::from_secs(10);
-        assert_eq!(reads(&mut schedule, later), [(2, 0), (3, 100), (1, 200)]);
+        assert_eq!(reads(&mut schedule, later), [(2, 0), (1, 100), (3, 200)]);
     }
 }

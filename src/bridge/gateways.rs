@@ -330,7 +330,7 @@ impl Gateways {
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
         for (gateway, device_id, connected) in state.connections.drain(..) {
             if let Some(reader) = self.details(gateway) {
-                reader.connection_changed(device_id, connected);
+                reader.connection_changed(now, device_id, connected);
             }
         }
         self.masters.wake(state, now);
