@@ -305,7 +305,7 @@ impl Gateways {
         state.step(gateway, event);
         if is_list {
             let moved = masters::moved_devices(state, gateway);
-            state.forget_moved(gateway, &moved);
+            state.forget(gateway, &moved);
         }
     }
 

@@ -13,6 +13,7 @@ mod discovered;
 mod dispatch;
 mod duplicates;
 mod event_queue;
+mod forget;
 mod gateways;
 mod health;
 mod home_assistant;
@@ -38,12 +39,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, Sleep, timeout};
-use tonic::Code;
 
-use crate::commands::{BridgeCommand, Failure, Outcome, device_states};
+use crate::commands::{BridgeCommand, Outcome, device_states};
 use crate::fleet::GatewayIndex;
 use crate::http::{LoopClient, LoopQuery};
-use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{self, SessionEvent};
 use crate::payload::to_bytes;
 use crate::store::Key;
@@ -54,6 +53,7 @@ use dispatch::{
     BridgeRequest, CommandDispatcher, DispatchView, Finished, Requested, RequestedGateway,
     TaskMessage,
 };
+use forget::forget;
 use gateways::{GatewayInput, Gateways};
 use health::{health, show_degraded};
 use provisioner::Provisioner;
@@ -301,41 +301,16 @@ impl Bridge {
                 self.broker.session.reply(&mut self.state, &reply);
             }
             BridgeCommand::Forget { gateway, device_ids } => {
-                self.forget(gateway, device_ids, request);
+                let Self { state, gateways, broker, .. } = self;
+                match forget(state, gateways, &gateway, device_ids.as_ref()) {
+                    Some(outcome) => {
+                        let reply = request.reply(outcome, device_ids.unwrap_or_default());
+                        broker.session.reply(state, &reply);
+                    }
+                    None => broker.forget(state, gateway, request),
+                }
             }
         }
-    }
-
-    fn forget(
-        &mut self,
-        gateway: GatewayName,
-        device_ids: Option<BTreeSet<DeviceId>>,
-        request: BridgeRequest,
-    ) {
-        let at = self.state.directory.find(&gateway);
-        let ids = device_ids.clone().unwrap_or_default();
-        let outcome = match (at, device_ids) {
-            (Some(at), Some(_)) => self.state.forget(at, &ids),
-            (None, None) => return self.broker.forget(&mut self.state, gateway, request),
-            (Some(at), None) if self.gateways.may_be_forgotten(&self.state, at) => {
-                let ids = self.gateways.forget(&mut self.state, at, true);
-                Outcome::done(json!({ "device_ids": ids }))
-            }
-            (Some(_), None) => Outcome::failed(Failure::invalid(
-                "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway \
-                 is forgotten once it is removed from the configuration, a discovered one once its \
-                 master no longer lists it",
-            )),
-            (None, Some(_)) => {
-                let message = format!(
-                    "this bridge has no gateway {gateway}; its info names those that it has. Omit \
-                     device_ids to clear every topic of a gateway that it does not have"
-                );
-                Outcome::failed(Failure::new(Code::NotFound, message))
-            }
-        };
-        let reply = request.reply(outcome, ids);
-        self.broker.session.reply(&mut self.state, &reply);
     }
 
     fn send_replies(&mut self) {

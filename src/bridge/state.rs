@@ -4,15 +4,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use serde_json::json;
 use tokio::time::Instant;
-use tonic::Code;
 
 use super::clock::Clock;
 use super::dispatch::Audit;
 use super::persistence::Persistence;
 use super::status_page::StatusPage;
-use crate::commands::{DeviceFailure, Failure, Outcome};
 use crate::desired::DesiredState;
 use crate::fleet::{DeviceDetails, Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
@@ -96,22 +93,12 @@ impl State {
         self.apply(outputs);
     }
 
-    /// Forgets devices of a gateway, as `forget` requests.
-    pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &BTreeSet<DeviceId>) -> Outcome {
+    /// Forgets devices of a gateway that are not expected; returns those that are.
+    pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &[DeviceId]) -> Vec<DeviceId> {
         let mut outputs = Vec::new();
-        let list: Vec<DeviceId> = ids.iter().copied().collect();
-        let kept = self.fleet.forget(gateway, &list, &mut outputs);
+        let expected = self.fleet.forget(gateway, ids, &mut outputs);
         self.apply(outputs);
-        if let Some(entry) = self.directory.gateway(gateway) {
-            self.publisher.content().prioritize_clearing(entry, ids);
-        }
-        let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
-        let message = "it is in the gateway's list, in the configuration, or accepted or \
-                       registered by a command; remove it there first";
-        let failure = Failure::new(Code::FailedPrecondition, message);
-        let device_errors = kept.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
-        let device_errors = device_errors.collect();
-        Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
+        expected
     }
 
     /// Does what is due by now.
@@ -269,13 +256,6 @@ impl State {
         self.apply(outputs);
         self.persistence.add_touched(&self.fleet, &self.directory);
         ids
-    }
-
-    /// Forgets devices that have moved to another gateway.
-    pub(crate) fn forget_moved(&mut self, gateway: GatewayIndex, moved: &[DeviceId]) {
-        let mut outputs = Vec::new();
-        self.fleet.forget(gateway, moved, &mut outputs);
-        self.apply(outputs);
     }
 
     pub(crate) fn set_chain(&mut self, chain: String) {
