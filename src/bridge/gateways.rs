@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
-use super::details::{DetailsRead, DetailsReader};
+use super::details::DetailsReader;
 use super::discovered::{DiscoveredGateways, GatewayChange, StoredGateway};
+use super::gateway_inputs::{GatewayInput, GatewayInputs};
 use super::masters::{self, Listing, Masters};
-use super::provision_tasks::TaskResult;
 use super::provisioner::Provisioner;
 use super::state::State;
 use crate::desired::DesiredState;
@@ -18,14 +18,6 @@ use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
 use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{AcceptFilterInfo, LastError};
-
-/// Reports that may wait for the loop. Beyond that, the link of a gateway that reports more ends
-/// and is made again, which reads its list.
-const REPORTS_MAX: usize = 1_000_000;
-/// Reports handled in one iteration: enough that a burst pays for few wake-ups.
-const REPORTS_TAKEN_MAX: usize = 1_024;
-/// Results that may wait for the loop. A full queue makes only the provisioning tasks wait.
-const RESULTS_MAX: usize = 64;
 
 /// All gateways, in the order of the configuration, then as they are discovered.
 #[derive(Debug)]
@@ -35,10 +27,7 @@ pub(crate) struct Gateways {
     discovered: DiscoveredGateways,
     /// Changes that the loop has not taken yet.
     changes: Vec<GatewayChange>,
-    /// The senders keep the queues open when the last task has ended.
-    reports: Channel<(GatewayIndex, LinkReport)>,
-    results: Channel<TaskResult>,
-    details: Channel<DetailsRead>,
+    inputs: GatewayInputs,
     /// Whether details of devices are read.
     reads_details: bool,
     stop: watch::Sender<bool>,
@@ -52,17 +41,6 @@ struct LinkedGateway {
     details: Option<DetailsReader>,
 }
 
-/// What has come from the gateways.
-#[derive(Debug)]
-pub(crate) enum GatewayInput {
-    Reports(Vec<(GatewayIndex, LinkReport)>),
-    Master(masters::Report),
-    Provisioned(TaskResult),
-    Details(DetailsRead),
-}
-
-type Channel<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
-
 impl Gateways {
     /// Without any yet; `configured`: how many are started that are not discovered.
     pub(crate) fn new(
@@ -75,9 +53,7 @@ impl Gateways {
             masters: Masters::new(),
             discovered: DiscoveredGateways::new(configured, forget_after),
             changes: Vec::new(),
-            reports: mpsc::channel(REPORTS_MAX),
-            results: mpsc::channel(RESULTS_MAX),
-            details: mpsc::channel(RESULTS_MAX),
+            inputs: GatewayInputs::new(),
             reads_details,
             stop: watch::Sender::new(false),
         }
@@ -91,7 +67,7 @@ impl Gateways {
         discovers: bool,
         observer: RpcObserver,
     ) {
-        let (reports, stop) = (self.reports.0.clone(), self.stop.subscribe());
+        let (reports, stop) = (self.inputs.reports(), self.stop.subscribe());
         self.masters.start(name, options, discovers, reports, observer, stop);
     }
 
@@ -106,7 +82,7 @@ impl Gateways {
         let index = GatewayIndex(self.gateways.len());
         let link = match target {
             GatewayTarget::Direct(options) => {
-                let reports = self.reports.0.clone();
+                let reports = self.inputs.reports();
                 Link::start(index, options, reports, observer, self.stop.subscribe())
             }
             GatewayTarget::Master { name: master, gateway_id, .. } => {
@@ -118,10 +94,10 @@ impl Gateways {
     }
 
     fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) {
-        let (index, results) = (GatewayIndex(self.gateways.len()), self.results.0.clone());
+        let (index, results) = (GatewayIndex(self.gateways.len()), self.inputs.results());
         let access = GatewayAccess::new(&link);
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
-        let reader = || DetailsReader::new(index, access.clone(), self.details.0.clone());
+        let reader = || DetailsReader::new(index, access.clone(), self.inputs.details());
         let details = self.reads_details.then(reader);
         self.gateways.push(LinkedGateway { link, access, provisioner, details });
     }
@@ -195,14 +171,10 @@ impl Gateways {
 
     /// Waits for reports of links or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
-        let mut reports = Vec::new();
         tokio::select! {
-            _ = self.reports.1.recv_many(&mut reports, REPORTS_TAKEN_MAX) => {}
-            Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
-            Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
-            Some(report) = self.masters.next() => return GatewayInput::Master(report),
+            input = self.inputs.next() => input,
+            Some(report) = self.masters.next() => GatewayInput::Master(report),
         }
-        GatewayInput::Reports(reports)
     }
 
     /// Becomes true when the links are stopped.

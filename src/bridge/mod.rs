@@ -14,6 +14,7 @@ mod dispatch;
 mod duplicates;
 mod event_queue;
 mod forget;
+mod gateway_inputs;
 mod gateways;
 mod health;
 mod home_assistant;
@@ -54,7 +55,8 @@ use dispatch::{
     TaskMessage,
 };
 use forget::forget;
-use gateways::{GatewayInput, Gateways};
+use gateway_inputs::GatewayInput;
+use gateways::Gateways;
 use health::{health, show_degraded};
 use provisioner::Provisioner;
 use state::State;
