@@ -31,6 +31,7 @@ mod session;
 mod settings;
 mod state;
 mod status_page;
+mod stored_device;
 mod web;
 mod wiring;
 

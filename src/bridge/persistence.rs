@@ -14,12 +14,13 @@ use tokio::time::Instant;
 
 use super::event_queue::EventQueue;
 use super::observations::Observations;
-use crate::fleet::{DeviceDetails, Fleet, GatewayIndex, Remembered};
+use super::stored_device::encode_device;
+use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::{
     self, HistoryStatus, Key, Log, LogContent, Record, Recorder, Recovery, StartedStore, StateDir,
-    StoreError, StoreGap, StoreSettings, decode, encode,
+    StoreError, StoreGap, StoreSettings,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -339,15 +340,4 @@ impl Persistence {
             LogState::Failed { reason, .. } => Err(StoreError::Failed(reason)),
         }
     }
-}
-
-/// The stored value of a device.
-pub(crate) fn encode_device(device: &Remembered, details: Option<&DeviceDetails>) -> Vec<u8> {
-    encode(&(device, details))
-}
-
-/// What [`encode_device`] has made of a device; `None` if the value cannot be read.
-pub(crate) fn decode_device(value: &[u8]) -> Option<(Remembered, Option<DeviceDetails>)> {
-    // Earlier builds stored no details.
-    decode(value).or_else(|| decode(value).map(|device| (device, None)))
 }

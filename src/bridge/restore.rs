@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::gateways::Gateways;
-use super::persistence::{decode_device, encode_device};
 use super::retained::StaleTopics;
 use super::state::State;
+use super::stored_device::{decode_device, encode_device};
 use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, GatewayEntry, MasterRef};
