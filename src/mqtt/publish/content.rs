@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::answers::{AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
@@ -255,9 +253,7 @@ impl Content {
         };
         let (event, lost) = outbox.next(may_be_sent)?;
         let topic = self.topics.event(&event.subject, &event.event_type);
-        let payload = with_lost(&event.payload, lost);
-        let message = Outgoing::json(MessageId::Event(event.subject.clone()), topic, payload);
-        Some(Outgoing { number: event.id, ..message })
+        Some(Outgoing::event(event, lost, topic))
     }
 
     /// Queues the refused messages that are due to be sent again.
@@ -342,17 +338,5 @@ impl Content {
             MessageId::Discovery(subject) => self.discovery.retry(subject),
             MessageId::RemoveDiscovery(topic) => self.discovery.removals().push(topic),
         }
-    }
-}
-
-/// The payload with the number of events of its subject that were dropped before it.
-fn with_lost(payload: &Bytes, lost: u64) -> Bytes {
-    match payload.strip_suffix(b"}") {
-        Some(open) if lost > 0 => {
-            let mut payload = open.to_vec();
-            payload.extend_from_slice(format!(",\"lost\":{lost}}}").as_bytes());
-            payload.into()
-        }
-        _ => payload.clone(),
     }
 }

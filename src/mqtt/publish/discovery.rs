@@ -10,19 +10,12 @@ use std::hash::{Hash, Hasher};
 
 use super::clearing::ClearQueue;
 use super::message::{MessageId, Outgoing, View};
+use super::pacing::Pacing;
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
 use crate::homeassistant::{Described, Discovery, Shape};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::{Directory, GatewayEntry};
 
-/// Between two messages, in milliseconds. Home Assistant needs tens of milliseconds for a new
-/// device, and brokers drop what a slow subscriber does not read.
-const PACE_MS: i64 = 50;
-/// Unacknowledged messages, so that they do not fill a small window.
-const IN_FLIGHT_MAX: usize = 4;
-/// Between parents and children, in milliseconds: Home Assistant sets up platforms concurrently,
-/// and reports a device whose parent is unknown to it.
-const GENERATION_GAP_MS: i64 = 2_000;
 /// The longest wait for what the broker retains, in milliseconds; then everything is published.
 const RETAINED_WAIT_MS: i64 = 10_000;
 /// From the last message after a restart of Home Assistant to the states, in milliseconds: Home
@@ -60,15 +53,6 @@ enum ScanState {
     Unread,
     WaitingUntil(Moment),
     Read,
-}
-
-/// When the next message may be sent.
-#[derive(Debug, Default)]
-struct Pacing {
-    next_at: Moment,
-    /// The generation of the last message, until the gap after it has passed.
-    generation: Option<u8>,
-    in_flight: usize,
 }
 
 /// All states are published again after the discovery that follows Home Assistant's birth.
@@ -251,9 +235,7 @@ impl DiscoveryPublisher {
 
     /// Whether what the broker retains is known, and nothing is left to be removed.
     pub(crate) fn is_removed(&self) -> bool {
-        matches!(self.scan, ScanState::Read)
-            && self.removals.is_empty()
-            && self.pacing.in_flight == 0
+        matches!(self.scan, ScanState::Read) && self.removals.is_empty() && self.pacing.is_idle()
     }
 
     /// When there is something to do although nothing has changed.
@@ -262,9 +244,9 @@ impl DiscoveryPublisher {
         let ready_at = match self.scan {
             ScanState::Unread => None,
             ScanState::WaitingUntil(until) => Some(until),
-            ScanState::Read => Some(self.pacing.next_at),
+            ScanState::Read => self.pacing.next_at(),
         };
-        let next = ready_at.filter(|_| waits && self.pacing.in_flight < IN_FLIGHT_MAX);
+        let next = ready_at.filter(|_| waits);
         match self.states {
             StatesAfterBirth::At(at) => next.into_iter().chain([at]).min(),
             StatesAfterBirth::No | StatesAfterBirth::AfterDiscovery => next,
@@ -278,17 +260,14 @@ impl DiscoveryPublisher {
             ScanState::WaitingUntil(until) if until <= now => self.retained_read(),
             ScanState::WaitingUntil(_) | ScanState::Read => {}
         }
-        let may_send = self.pacing.next_at <= now && self.pacing.in_flight < IN_FLIGHT_MAX;
+        let may_send = self.pacing.next_at().is_some_and(|at| at <= now);
         if !matches!(self.scan, ScanState::Read) || !may_send {
             return None;
         }
         if std::mem::take(&mut self.check_devices) {
             self.remove_missing_devices(view);
         }
-        let message = self.next_removal().or_else(|| self.next_subject(now, view))?;
-        self.pacing.next_at = now.plus(PACE_MS);
-        self.pacing.in_flight += 1;
-        Some(message)
+        self.next_removal(now).or_else(|| self.next_subject(now, view))
     }
 
     /// Removes discovery of devices that an online gateway does not have.
@@ -304,17 +283,15 @@ impl DiscoveryPublisher {
         }
     }
 
-    fn next_removal(&mut self) -> Option<Outgoing> {
+    fn next_removal(&mut self, now: Moment) -> Option<Outgoing> {
         let topic = self.removals.pop()?;
+        self.pacing.sent(now, None);
         Some(Outgoing::text(MessageId::RemoveDiscovery(topic.clone()), topic, ""))
     }
 
     fn next_subject(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         while let Some(&(_, subject)) = self.due.first() {
-            let generation = generation(subject);
-            if self.pacing.generation.is_some_and(|last| last < generation) {
-                self.pacing.generation = None;
-                self.pacing.next_at = now.plus(GENERATION_GAP_MS);
+            if self.pacing.starts_gap(now, subject) {
                 return None;
             }
             self.due.pop_first();
@@ -322,7 +299,7 @@ impl DiscoveryPublisher {
             let Some((topic, payload)) = message else { continue };
             let hash = Some(hash(&payload));
             if self.retained.insert(subject, hash) != Some(hash) {
-                self.pacing.generation = Some(generation);
+                self.pacing.sent(now, Some(subject));
                 return Some(Outgoing::json(MessageId::Discovery(subject), topic, payload));
             }
         }
@@ -334,9 +311,8 @@ impl DiscoveryPublisher {
         if let MessageId::RemoveDiscovery(topic) = id {
             self.removals.finish(topic);
         }
-        self.pacing.in_flight = self.pacing.in_flight.saturating_sub(1);
-        let is_idle =
-            self.due.is_empty() && !self.removals.is_ready() && self.pacing.in_flight == 0;
+        self.pacing.answered();
+        let is_idle = self.due.is_empty() && !self.removals.is_ready() && self.pacing.is_idle();
         if is_idle && self.states == StatesAfterBirth::AfterDiscovery {
             self.states = StatesAfterBirth::At(now.plus(STATES_AFTER_MS));
         }
@@ -346,15 +322,6 @@ impl DiscoveryPublisher {
     pub(crate) fn retry(&mut self, subject: Described) {
         self.retained.remove(&subject);
         self.set_due(subject);
-    }
-}
-
-/// Parents are of an earlier generation than their children.
-const fn generation(subject: Described) -> u8 {
-    match subject {
-        Described::Bridge => 0,
-        Described::Gateway(_) => 1,
-        Described::Device(..) => 2,
     }
 }
 

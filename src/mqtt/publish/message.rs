@@ -10,6 +10,7 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
+use crate::store::Event;
 
 /// Bytes of an answer in memory beside its packet.
 const ANSWER_OVERHEAD: usize = 256;
@@ -85,6 +86,13 @@ impl Outgoing {
         Self { id, number: 0, publish }
     }
 
+    /// A stored event, and how many of its subject were dropped before it.
+    pub(crate) fn event(event: &Event, lost: u64, topic: String) -> Self {
+        let payload = with_lost(&event.payload, lost);
+        let message = Self::json(MessageId::Event(event.subject.clone()), topic, payload);
+        Self { number: event.id, ..message }
+    }
+
     /// A retained plain text; an empty one clears the topic.
     pub(crate) fn text(id: MessageId, topic: String, text: &'static str) -> Self {
         let payload = Bytes::from_static(text.as_bytes());
@@ -97,6 +105,18 @@ impl Outgoing {
         let Self { id, number, publish } = self;
         let (topic, size) = (publish.topic.clone(), publish.size());
         (Sent { id, number, topic, size }, publish)
+    }
+}
+
+/// The payload with the number of events of its subject that were dropped before it.
+fn with_lost(payload: &Bytes, lost: u64) -> Bytes {
+    match payload.strip_suffix(b"}") {
+        Some(open) if lost > 0 => {
+            let mut payload = open.to_vec();
+            payload.extend_from_slice(format!(",\"lost\":{lost}}}").as_bytes());
+            payload.into()
+        }
+        _ => payload.clone(),
     }
 }
 

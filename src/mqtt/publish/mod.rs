@@ -10,6 +10,7 @@ mod discovery;
 mod info;
 mod isolation;
 mod message;
+mod pacing;
 mod publisher;
 mod refusals;
 mod states;
