@@ -14,6 +14,7 @@ mod dial;
 mod error;
 mod explain;
 mod file;
+mod file_remedy;
 #[cfg(feature = "model")]
 pub mod model;
 mod presented;
