@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::behind_master::GatewaysBehind;
@@ -14,29 +13,19 @@ use super::convert;
 use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
+use super::master_calls::{CallResult, MasterCalls};
 use super::master_connection::MasterConnection;
 use super::master_reports::{MasterReport, MasterSink};
-use super::master_streams::{MasterStreams, read_gateways};
+use super::master_streams::MasterStreams;
 use super::master_timers::{Check, Renewal};
-use super::places::{Places, Reading};
+use super::places::Places;
 use super::reports::LinkReport;
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
-use crate::fleet::{AcceptFilter, LinkEvent, Listed};
+use crate::fleet::{LinkEvent, Listed};
 use crate::ids::DeviceId;
 use crate::proto::connect::StatusChange;
-use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
-
-/// The result of a call beside the streams. A list belongs to the link of its gateway with this
-/// number.
-enum CallResult {
-    List(usize, u64, Result<Vec<Listed>, Error>),
-    Filter(usize, u64, Result<AcceptFilter, Error>),
-    /// With the number of gateway statuses read when it was requested.
-    Gateways(u64, Result<Vec<GatewayInfo>, Error>),
-    Renewed(Result<(), Error>),
-    Probed(Result<(), Error>),
-}
+use crate::proto::gateway::{self, GatewayInfo};
 
 pub(crate) struct MasterSession {
     master: Arc<MasterConnection>,
@@ -47,7 +36,7 @@ pub(crate) struct MasterSession {
     routes: DeviceRoutes,
     /// Whether the master is connected to each gateway that it lists.
     connected: BTreeMap<String, bool>,
-    calls: JoinSet<CallResult>,
+    calls: MasterCalls,
     check: Check,
     renewal: Renewal,
     /// Counts the statuses of gateways.
@@ -64,6 +53,7 @@ impl MasterSession {
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
         let places = Places::new(master.clone(), behind.list_requests.clone());
+        let calls = MasterCalls::new(master.clone());
         let mut session = Self {
             master,
             streams,
@@ -72,7 +62,7 @@ impl MasterSession {
             places,
             routes: DeviceRoutes::default(),
             connected: BTreeMap::new(),
-            calls: JoinSet::new(),
+            calls,
             check: Check::new(),
             renewal: Renewal::default(),
             changes: 0,
@@ -115,24 +105,20 @@ impl MasterSession {
                     self.gateways_changed(&mut gateways)?;
                     self.go_on(end)?;
                 }
-                Some(answer) = self.calls.join_next() => {
+                Some(answer) = self.calls.next() => {
                     // Changes that came before the answer are reported before it.
                     let end = self.streams.devices.read_ready(&mut batch).await;
                     self.route(&mut batch)?;
                     let gateways_end = self.streams.gateways.read_ready(&mut gateways).await;
                     self.gateways_changed(&mut gateways)?;
-                    match answer.map_err(tokio::task::JoinError::try_into_panic) {
-                        Ok(answer) => self.answered(answer)?,
-                        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                        Err(Err(_)) => {}
-                    }
+                    self.answered(answer)?;
                     self.go_on(end.or(gateways_end))?;
                 }
                 requested = self.behind.list_requests.take() => self.places.want_lists(&requested),
                 () = self.behind.added() => self.add_gateways()?,
                 () = until(check) => self.start_check(),
                 () = until(renewal) => self.start_renewal(),
-                () = until(probe) => self.start_probe(),
+                () = until(probe) => self.calls.probe(),
             }
         }
     }
@@ -229,8 +215,8 @@ impl MasterSession {
 
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
-        while let Some(Reading { at, link, client }) = self.places.next_list()? {
-            self.calls.spawn(async move { CallResult::List(at, link, client.device_list().await) });
+        while let Some(reading) = self.places.next_list()? {
+            self.calls.read_list(reading);
         }
         Ok(())
     }
@@ -238,18 +224,12 @@ impl MasterSession {
     fn start_check(&mut self) {
         self.check.start();
         self.routes.requested();
-        let (master, changes) = (self.master.clone(), self.changes);
-        self.calls
-            .spawn(async move { CallResult::Gateways(changes, read_gateways(&master).await) });
+        self.calls.read_gateways(self.changes);
     }
 
     fn start_renewal(&mut self) {
         self.renewal.start();
-        let master = self.master.clone();
-        self.calls.spawn(async move {
-            let token = master.token();
-            CallResult::Renewed(master.replace(&token).await)
-        });
+        self.calls.renew_token();
     }
 
     /// When a light call replaces a ping, for a master that rejects HTTP/2 pings.
@@ -258,14 +238,6 @@ impl MasterSession {
         let due =
             connection.activity().last_activity() + connection.options().timing.keep_alive_interval;
         (keep_alive == KeepAlive::Calls && self.calls.is_empty()).then_some(due)
-    }
-
-    fn start_probe(&mut self) {
-        let master = self.master.clone();
-        let timeout = master.connection().options().timing.keep_alive_timeout;
-        self.calls.spawn(async move {
-            CallResult::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
-        });
     }
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
@@ -331,9 +303,7 @@ impl MasterSession {
                 }
                 gateway.reports().try_send(LinkEvent::List(rows))?;
                 if let Some(client) = gateway.client() {
-                    self.calls.spawn(async move {
-                        CallResult::Filter(at, link, client.accept_filter().await)
-                    });
+                    self.calls.read_filter(at, link, client);
                 }
                 Ok(None)
             }

@@ -15,6 +15,7 @@ mod failure_log;
 mod goaway;
 mod link;
 mod list_requests;
+mod master_calls;
 mod master_client;
 mod master_connection;
 mod master_link;

@@ -1,0 +1,85 @@
+//! The calls of a link to a master beside its streams. They run in parallel, and the link handles
+//! their results.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, JoinSet};
+
+use super::client::GatewayClient;
+use super::error::Error;
+use super::master_connection::MasterConnection;
+use super::master_streams::read_gateways;
+use super::places::Reading;
+use crate::fleet::{AcceptFilter, Listed};
+use crate::proto::gateway::{GatewayInfo, GetListRequest};
+
+/// The result of a call. A list belongs to the link of its gateway with this number.
+pub(crate) enum CallResult {
+    List(usize, u64, Result<Vec<Listed>, Error>),
+    Filter(usize, u64, Result<AcceptFilter, Error>),
+    /// With the number of gateway statuses read when it was requested.
+    Gateways(u64, Result<Vec<GatewayInfo>, Error>),
+    Renewed(Result<(), Error>),
+    Probed(Result<(), Error>),
+}
+
+pub(crate) struct MasterCalls {
+    master: Arc<MasterConnection>,
+    running: JoinSet<CallResult>,
+}
+
+impl MasterCalls {
+    pub(crate) fn new(master: Arc<MasterConnection>) -> Self {
+        Self { master, running: JoinSet::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// The result of the next call that ends; `None` if none runs. A panic of a call continues
+    /// here. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<CallResult> {
+        match self.running.join_next().await?.map_err(JoinError::try_into_panic) {
+            Ok(result) => Some(result),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => None,
+        }
+    }
+
+    /// Reads the list of a gateway.
+    pub(crate) fn read_list(&mut self, Reading { at, link, client }: Reading) {
+        self.running.spawn(async move { CallResult::List(at, link, client.device_list().await) });
+    }
+
+    /// Reads the accept filter of a gateway.
+    pub(crate) fn read_filter(&mut self, at: usize, link: u64, client: GatewayClient) {
+        self.running
+            .spawn(async move { CallResult::Filter(at, link, client.accept_filter().await) });
+    }
+
+    /// Reads the master's list of all gateways; `changes`: how many statuses of gateways have been
+    /// read.
+    pub(crate) fn read_gateways(&mut self, changes: u64) {
+        let master = self.master.clone();
+        self.running
+            .spawn(async move { CallResult::Gateways(changes, read_gateways(&master).await) });
+    }
+
+    pub(crate) fn renew_token(&mut self) {
+        let master = self.master.clone();
+        self.running.spawn(async move {
+            let token = master.token();
+            CallResult::Renewed(master.replace(&token).await)
+        });
+    }
+
+    /// A light call in place of a ping.
+    pub(crate) fn probe(&mut self) {
+        let master = self.master.clone();
+        let timeout = master.connection().options().timing.keep_alive_timeout;
+        self.running.spawn(async move {
+            CallResult::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
+        });
+    }
+}
