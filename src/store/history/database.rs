@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, params};
 
 use super::block::Block;
+use super::database_state::{DatabaseState, Totals};
 use super::error::Error;
 use super::spans::SpanTables;
 use super::{LogChange, Retention, schema};
 use crate::ids::Moment;
 use crate::payload::Subject;
+use crate::store::Position;
 use crate::store::error::StoreError;
-use crate::store::{Event, Position};
 
 /// The shortest time between two checkpoints: each writes all changed pages again.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -33,25 +34,6 @@ pub struct Database {
     state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u64, Instant)>,
-}
-
-/// What the database holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// How many events.
-    pub events: u64,
-    /// When the oldest was recorded, to the block of events that it is in.
-    pub oldest_at: Option<Moment>,
-}
-
-/// What is known without asking the file. Replaced when a transaction has been committed.
-#[derive(Clone, Copy, Debug)]
-struct DatabaseState {
-    position: Position,
-    last_id: u64,
-    totals: Totals,
-    /// The one that the next event may extend.
-    newest_block: Option<Block>,
 }
 
 /// What became of an event.
@@ -303,53 +285,4 @@ fn marks(changes: &[LogChange]) -> BTreeMap<u64, Marks> {
         }
     }
     marks
-}
-
-impl DatabaseState {
-    fn read(connection: &Connection) -> Result<Self, Error> {
-        let mut state = connection.query_row(
-            "SELECT segment, log_offset, last_id,
-             (SELECT ifnull(sum(events), 0) FROM blocks) FROM progress",
-            (),
-            |row| {
-                let position = Position { segment: row.get(0)?, offset: row.get(1)? };
-                let totals = Totals { events: row.get(3)?, oldest_at: None };
-                Ok(Self { position, last_id: row.get(2)?, totals, newest_block: None })
-            },
-        )?;
-        let oldest = Block::oldest(connection)?;
-        state.totals.oldest_at = oldest.map(|block| block.oldest_at());
-        state.newest_block = Block::newest(connection)?;
-        Ok(state)
-    }
-
-    /// Counts an event that was inserted.
-    fn record(&mut self, transaction: &Transaction<'_>, event: &Event) -> Result<(), Error> {
-        if self.last_id == 0 {
-            transaction.execute(
-                "UPDATE progress SET removed_through = ?1",
-                [event.id.saturating_sub(1)],
-            )?;
-        }
-        self.last_id = event.id;
-        self.totals.events += 1;
-        self.totals.oldest_at.get_or_insert(event.recorded_at);
-        match &mut self.newest_block {
-            Some(block) if block.takes(event) => block.extend(event),
-            block => {
-                if let Some(full) = block {
-                    full.write(transaction)?;
-                }
-                *block = Some(Block::of(event));
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        transaction
-            .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
-            .execute([self.position.segment, self.position.offset, self.last_id])?;
-        Ok(())
-    }
 }

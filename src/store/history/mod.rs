@@ -5,6 +5,7 @@
 
 mod block;
 mod database;
+mod database_state;
 mod error;
 mod query;
 mod reader;
@@ -17,7 +18,8 @@ use std::time::Duration;
 
 pub(crate) use block::BLOCK_EVENTS_MAX;
 pub(crate) use database::CHECKPOINT_EVERY;
-pub use database::{Database, Totals};
+pub use database::Database;
+pub use database_state::Totals;
 pub use error::Error;
 pub use query::{EventFilter, EventGap, Missing, Order, Page};
 pub use reader::Reader;

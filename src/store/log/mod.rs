@@ -8,6 +8,7 @@
 mod frame;
 mod head;
 mod index;
+mod next_segment;
 mod record;
 mod recover;
 mod segment;
@@ -18,7 +19,6 @@ mod worker;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::StoreError;
 use head::LogHead;
 use index::Index;
+use next_segment::NextSegment;
 use recover::Recovered;
 use segment::{Segment, remove, remove_segments};
 use worker::Worker;
@@ -70,8 +71,7 @@ pub(crate) struct Log {
     head: LogHead,
     /// The segment that is written to.
     segment: Arc<Segment>,
-    /// The one after it, once it is requested.
-    next: Option<Receiver<Result<Segment, StoreError>>>,
+    next: NextSegment,
     index: Index,
     worker: Worker,
     /// It does not prove anything yet: nothing is synced, and the next segment is waited for.
@@ -159,7 +159,7 @@ impl Log {
             dir: dir.to_owned(),
             head,
             segment: Arc::new(segment),
-            next: None,
+            next: NextSegment::default(),
             index,
             worker: Worker::start().map_err(StoreError::io("starting a thread for", dir))?,
             starting: true,
@@ -215,7 +215,8 @@ impl Log {
     /// has not read. Only from the oldest end: a record that marks another as obsolete is never
     /// removed before that one.
     ///
-    /// # Errors When live records could not be written again. The log has to be given up then.
+    /// # Errors
+    /// When live records could not be written again. The log has to be given up then.
     pub(crate) fn clean(&mut self, unread: u64) -> Result<(), StoreError> {
         let mut moved = false;
         while let Some(oldest) = self.index.oldest()
@@ -324,22 +325,14 @@ impl Log {
     /// disk that hangs, is not waited for: this one grows meanwhile.
     fn rotate(&mut self) -> Result<(), StoreError> {
         let bytes = self.index.bytes_of(self.segment.number);
-        if self.next.is_none() && bytes >= self.segment_max / 2 {
-            let (created, next) = sync_channel(1);
-            let (dir, chain) = (self.dir.clone(), self.head.chain.clone());
+        if bytes >= self.segment_max / 2 {
             let number = self.segment.number + 1;
-            let requested = self.worker.request(move || {
-                _ = created.send(Segment::create(&dir, number, &chain));
-                Ok(())
-            });
-            self.next = requested.then_some(next);
+            self.next.request(&self.worker, &self.dir, number, &self.head.chain);
         }
-        let Some(next) = self.next.as_ref().filter(|_| bytes >= self.segment_max) else {
+        if bytes < self.segment_max {
             return Ok(());
-        };
-        let created = if self.starting { next.recv().ok() } else { next.try_recv().ok() };
-        let Some(created) = created else { return Ok(()) };
-        self.next = None;
+        }
+        let Some(created) = self.next.take(self.starting) else { return Ok(()) };
         self.request_sync();
         self.segment = Arc::new(created?);
         self.begin_segment()

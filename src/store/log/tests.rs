@@ -7,6 +7,7 @@ mod faults;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use tempfile::TempDir;
