@@ -1,4 +1,5 @@
-//! Calls whose messages are bytes. What makes a call is compiled once, not for each kind of message.
+//! Calls whose messages are bytes. What makes a call is compiled once, not for each kind of
+//! message.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
