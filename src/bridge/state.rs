@@ -130,7 +130,6 @@ impl State {
             persistence.observations.output(&output, fleet, directory, clock);
             match output {
                 Output::Event(event) => {
-                    self.page.device_event(&event);
                     // Before the gateway's first list it comes without `Output::StateChanged`.
                     self.persistence.touch(event.gateway, event.device_id);
                     self.persistence.events.device_event(event);
@@ -197,7 +196,6 @@ impl State {
         }
         self.events += 1;
         let at = self.clock.now();
-        self.page.gateway_event(at, name, event);
         let payload = GatewayEventPayload::new(&self.directory, entry, self.events, at, event);
         let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
         self.append_event(at, subject, event.name(), payload);

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::state::State;
 use crate::fleet::GatewayIndex;
-use crate::http::{BridgeStatus, DEVICES_PER_QUERY, LoopQuery, Summary};
+use crate::http::{BridgeStatus, DEVICES_PER_QUERY, LoopQuery};
 use crate::ids::GatewayName;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{Health, MasterFacts};
@@ -62,7 +62,6 @@ pub(crate) fn answer(
     health: impl FnOnce(&State) -> Health,
 ) {
     match query {
-        LoopQuery::Health(answer) => _ = answer.send(health(state)),
         LoopQuery::Gateway(from, answer) => {
             let next = state.directory.gateways.range(from..).next();
             _ = answer.send(next.and_then(|(gateway, _)| measures(state, *gateway)));
@@ -91,16 +90,6 @@ pub(crate) fn answer(
                 mqtt_connected,
                 history_events: totals.events,
                 history_oldest_at: totals.oldest_at,
-            });
-        }
-        LoopQuery::Summary(answer) => {
-            let Health { reasons, degraded, .. } = health(state);
-            let degraded = degraded.into_iter().map(|it| it.message);
-            _ = answer.send(Summary {
-                now: state.clock.now(),
-                problems: reasons.into_iter().chain(degraded).collect(),
-                pending_events: state.persistence.events.outbox().len(),
-                events: state.page.events(&state.directory),
             });
         }
         LoopQuery::Changes(answer) => {

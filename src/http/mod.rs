@@ -21,8 +21,8 @@ pub use connections::listen;
 pub use files::FilePaths;
 pub use host::Hosts;
 pub use query::{
-    BridgeStatus, CHANGES_MAX, ChangedMeasures, DEVICES_PER_QUERY, DeviceIdRange, EVENTS_MAX,
-    EventRow, LoopClient, LoopQuery, Summary,
+    BridgeStatus, CHANGES_MAX, ChangedMeasures, DEVICES_PER_QUERY, DeviceIdRange, LoopClient,
+    LoopQuery,
 };
 
 use std::collections::BTreeSet;
@@ -212,12 +212,12 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let health = app.settings.event_loop.ask(LoopQuery::Health).await;
-    let health = health.unwrap_or_else(|error| Health {
-        ready: false,
-        reasons: vec![error.to_string()],
-        degraded: Vec::new(),
-    });
+    let health = match app.settings.event_loop.ask(LoopQuery::Bridge).await {
+        Ok(status) => status.health,
+        Err(error) => {
+            Health { ready: false, reasons: vec![error.to_string()], degraded: Vec::new() }
+        }
+    };
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
 }

@@ -1,7 +1,6 @@
 //! The queries of the web server to the event loop. Each answer is small: the server filters, sorts
 //! and renders by itself.
 
-use std::borrow::Cow;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -21,14 +20,10 @@ const QUERIES_MAX: usize = 64;
 pub const DEVICES_PER_QUERY: usize = 1_000;
 /// Changed devices in one answer; more are reported as [`ChangedMeasures::TooMany`].
 pub const CHANGES_MAX: usize = 200;
-/// The latest events that the status page shows.
-pub const EVENTS_MAX: usize = 50;
 
 /// A question, with the channel for its answer.
 #[derive(Debug)]
 pub enum LoopQuery {
-    /// Whether the bridge is ready, and how it is degraded.
-    Health(oneshot::Sender<Health>),
     /// The measures of the first gateway from this index on; `None` past the last.
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
     /// The measures of all masters.
@@ -41,8 +36,6 @@ pub enum LoopQuery {
     States(GatewayIndex, DeviceIdRange, oneshot::Sender<Vec<DeviceState>>),
     /// The bridge itself.
     Bridge(oneshot::Sender<BridgeStatus>),
-    /// What the status page shows of the bridge itself.
-    Summary(oneshot::Sender<Summary>),
     /// The devices that changed since the previous question of this kind.
     Changes(oneshot::Sender<ChangedMeasures>),
 }
@@ -63,36 +56,6 @@ pub struct BridgeStatus {
     pub history_events: u64,
     /// When the oldest of them was recorded.
     pub history_oldest_at: Option<Moment>,
-}
-
-/// The bridge itself, as the status page shows it.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The bridge's time.
-    pub now: Moment,
-    /// Why the bridge is not ready or degraded, as `/readyz` has it.
-    pub problems: Vec<String>,
-    /// Events that wait for the broker.
-    pub pending_events: usize,
-    /// At most [`EVENTS_MAX`], the newest first.
-    pub events: Vec<EventRow>,
-}
-
-/// An event of a device or gateway.
-#[derive(Clone, Debug)]
-pub struct EventRow {
-    /// When the bridge received it.
-    pub at: Moment,
-    /// The gateway's name.
-    pub gateway: String,
-    /// The device's name; `None` for an event of the gateway.
-    pub device: Option<String>,
-    /// The type of the event, as in its topic.
-    pub event_type: Cow<'static, str>,
-    /// The statuses before and after, or what the gateway's event is about.
-    pub detail: String,
-    /// How long the previous state had lasted, in milliseconds.
-    pub duration_ms: Option<i64>,
 }
 
 /// Devices that changed.

@@ -2,26 +2,21 @@
 //! recorded.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, ToSpan, Unit, ZonedDateTime, ZonedDateTimeRound};
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::time::timeout;
 
+use super::history::QUERY_DEADLINE;
 use crate::availability::{
-    self, AvailabilityRequest, AvailabilityRow, BucketSize, Figures, duration, percent,
+    AvailabilityRequest, AvailabilityRow, BucketSize, Figures, duration, percent,
 };
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::net;
-use crate::store::history::{FILE_NAME, Reader};
 
 /// Cells on one page.
 pub(crate) const CELLS_MAX: usize = 6_000;
-/// How long rows are read, and how long a page waits for them.
-const QUERY_DEADLINE: Duration = Duration::from_secs(2);
-const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// A share of less time would mislead.
 pub(crate) const CELL_SHARE_MIN_MS: i64 = 5 * 60_000;
 pub(crate) const BAR_SHARE_MIN_MS: i64 = 3_600_000;
@@ -111,19 +106,6 @@ pub(crate) fn query(zone: &TimeZone, range: PageRange, of: Subjects) -> Availabi
         deadline: QUERY_DEADLINE,
         is_running: true,
         now,
-    }
-}
-
-/// Reads rows, or says why they cannot be read.
-pub(crate) async fn read(
-    history: &Reader,
-    query: AvailabilityRequest,
-) -> Result<Vec<AvailabilityRow>, String> {
-    let recorded = history.read(move |path| availability::recorded(path, &query));
-    match timeout(READ_DEADLINE, recorded).await {
-        Ok(Ok(answer)) => Ok(answer.availability),
-        Ok(Err(error)) => Err(format!("{FILE_NAME} cannot be read now: {}", error.with_cause())),
-        Err(_) => Err(format!("{FILE_NAME} could not be read in time")),
     }
 }
 

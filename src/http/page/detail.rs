@@ -1,36 +1,26 @@
 //! The pages of one gateway and of one device: their state, topics and last events.
 
-use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use maud::Markup;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::availability::AvailabilitySection;
 use super::bars::{self, PageRange, Subjects};
 use super::detail_view::{self, Frame, Recorded};
-use super::{App, unavailable};
+use super::{App, history, unavailable};
 use crate::availability::{self, BucketSize};
 use crate::fleet::GatewayIndex;
-use crate::http::query::{BridgeStatus, EVENTS_MAX, EventRow, LoopQuery, NoAnswer};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::http::query::{LoopQuery, NoAnswer};
+use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::GatewayMeasures;
 use crate::net;
 use crate::payload::Subject;
-use crate::store::history::{EventFilter, FILE_NAME, Order};
 use crate::topics::Topics;
-
-/// How long events are read.
-const QUERY_DEADLINE: Duration = Duration::from_secs(2);
-/// The most bytes of the events that are read.
-const EVENTS_BYTES: usize = 256 << 10;
 
 /// Why there is no page.
 enum NoPage {
@@ -117,7 +107,7 @@ async fn find(app: &App, name: &str) -> Result<(GatewayIndex, GatewayMeasures), 
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
-    let BridgeStatus { info, .. } = app.settings.event_loop.ask(LoopQuery::Bridge).await?;
+    let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
     Ok(Topics::new(info.base_topic, info.bridge))
 }
 
@@ -178,73 +168,13 @@ async fn recorded(
     let query = bars::query(&app.settings.zone, range, of);
     // Not the sum of the cells: an outage across midnight is one outage here.
     let total = availability::AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
-    let total = bars::read(&app.page.history, total).await;
+    let total = history::availability(&app.page.history, total).await;
     let availability = AvailabilitySection {
         range,
-        cells: bars::read(&app.page.history, query).await,
+        cells: history::availability(&app.page.history, query).await,
         total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
         month_csv: this_month(app, &address, gateway, device_id, &more),
     };
-    Recorded { availability, events: events(app, gateway, device_id).await }
-}
-
-/// The last events of a gateway or device, the newest first, or why they cannot be read.
-async fn events(
-    app: &App,
-    gateway: &GatewayName,
-    device_id: Option<DeviceId>,
-) -> Result<Vec<EventRow>, String> {
-    let filter = EventFilter {
-        gateways: vec![gateway.clone()],
-        device_ids: device_id.into_iter().collect(),
-        event_types: Vec::new(),
-        after_id: None,
-        before_id: None,
-        from: None,
-        to: None,
-        order: Order::NewestFirst,
-        limit: EVENTS_MAX,
-        max_bytes: EVENTS_BYTES,
-        deadline: QUERY_DEADLINE,
-    };
-    match app.page.history.query(filter).await {
-        Ok(page) => Ok(page.events.iter().filter_map(|event| row(event)).collect()),
-        Err(error) => Err(format!("{FILE_NAME} cannot be read now: {}", error.with_cause())),
-    }
-}
-
-/// What the page shows of a recorded event.
-#[derive(Deserialize)]
-struct RecordedEvent {
-    event_type: String,
-    received_at: String,
-    gateway: String,
-    name: Option<String>,
-    status: Option<String>,
-    previous: Option<String>,
-    duration_s: Option<f64>,
-    what: Option<String>,
-    count: Option<u64>,
-}
-
-fn row(event: &RawValue) -> Option<EventRow> {
-    let event: RecordedEvent = serde_json::from_str(event.get()).ok()?;
-    let at: Timestamp = event.received_at.parse().ok()?;
-    let parts = [
-        event.previous.map(|previous| format!("{previous} →")),
-        event.status,
-        event.count.map(|count| format!("{count} of")),
-        event.what,
-    ];
-    let detail = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    #[expect(clippy::cast_possible_truncation, reason = "of a duration, and it saturates")]
-    let duration_ms = event.duration_s.map(|seconds| (seconds * 1000.0) as i64);
-    Some(EventRow {
-        at: Moment::from_millis(at.as_millisecond()),
-        gateway: event.gateway,
-        device: event.name,
-        event_type: Cow::Owned(event.event_type),
-        detail,
-        duration_ms,
-    })
+    let events = history::last_events(&app.page.history, vec![gateway.clone()], device_id);
+    Recorded { availability, events: events.await }
 }

@@ -5,9 +5,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
+use super::history::EventRow;
 use super::parts::{day, devices_connected, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
-use crate::http::query::EventRow;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
 
@@ -162,10 +162,7 @@ fn page(frame: &Frame<'_>, title: &str, head: &Markup, recorded: &Recorded) -> M
                     (availability(&recorded.availability, zone))
                     section {
                         h2 { "Last events" }
-                        @match &recorded.events {
-                            Ok(recorded) => ol #events { (events(recorded, true)) },
-                            Err(error) => p .trouble { (error) },
-                        }
+                        (events(&recorded.events))
                         p .sub .links { a href=(events_csv) { "This month's events as CSV" } }
                     }
                     section {

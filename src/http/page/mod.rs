@@ -7,6 +7,7 @@ mod detail;
 mod detail_view;
 mod devices;
 mod down;
+mod history;
 mod overview;
 mod parts;
 mod updates;
@@ -107,7 +108,7 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
         search.add(chunk);
     }
     drop(permit);
-    let summary = event_loop.ask(LoopQuery::Summary).await?;
+    let status = event_loop.ask(LoopQuery::Bridge).await?;
     let devices = search.finish();
     let of = Subjects {
         of_gateways: false,
@@ -118,16 +119,19 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
         [] => Ok(Vec::new()),
         _ => {
             let query = bars::query(&app.settings.zone, filter.range, of);
-            bars::read(&app.page.history, query).await
+            history::availability(&app.page.history, query).await
         }
     };
+    let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
+    let events = history::last_events(&app.page.history, names, None).await;
     let shown = view::Shown {
-        summary: &summary,
+        status: &status,
         gateways: &gateways,
         down: &down,
         filter,
         devices: &devices,
         bars: bars.as_deref().map_err(String::as_str),
+        events: &events,
     };
     Ok(view::page(&app.settings, &shown))
 }

@@ -5,8 +5,9 @@ use maud::{Markup, html};
 use super::devices::DeviceRow;
 use super::down::{DownDevices, NewestFirst};
 use super::parts::{devices_connected, gateway_class, since};
-use crate::http::query::Summary;
+use crate::http::query::BridgeStatus;
 use crate::metrics::GatewayMeasures;
+use crate::payload::Health;
 
 /// Gateways that are not online, as the page names them at the top.
 const LOST_NAMED_MAX: usize = 10;
@@ -15,7 +16,7 @@ const CARDS_MAX: usize = 6;
 
 /// The bridge, its gateways, and what is down.
 pub(crate) fn overview(
-    summary: &Summary,
+    status: &BridgeStatus,
     gateways: &[GatewayMeasures],
     down: &DownDevices,
 ) -> Markup {
@@ -26,7 +27,7 @@ pub(crate) fn overview(
         ("up", "connected", sum(|gateway| gateway.state.connected)),
     ];
     html! {
-        (trouble(summary, gateways))
+        (trouble(status, gateways))
         ul .counts {
             @for (class, label, count) in counts {
                 li .(class) .none[count == 0] {
@@ -50,15 +51,18 @@ pub(crate) fn overview(
     }
 }
 
-fn trouble(summary: &Summary, gateways: &[GatewayMeasures]) -> Markup {
+fn trouble(status: &BridgeStatus, gateways: &[GatewayMeasures]) -> Markup {
     let lost: Vec<_> = gateways.iter().filter(|gateway| !gateway.state.live).collect();
-    let waiting = summary.pending_events;
+    let Health { reasons, degraded, .. } = &status.health;
+    let degraded = degraded.iter().map(|it| &it.message);
+    let problems: Vec<_> = reasons.iter().chain(degraded).collect();
+    let waiting = status.info.outbox.pending;
     let waiting = (waiting > 0).then(|| match waiting {
         1 => "1 event waits for the broker".to_owned(),
         count => format!("{count} events wait for the broker"),
     });
     html! {
-        @if !summary.problems.is_empty() || !lost.is_empty() {
+        @if !problems.is_empty() || !lost.is_empty() {
             section .trouble {
                 h2 { "Not known or not right" }
                 ul {
@@ -66,7 +70,7 @@ fn trouble(summary: &Summary, gateways: &[GatewayMeasures]) -> Markup {
                     @if lost.len() > LOST_NAMED_MAX {
                         li { (lost.len() - LOST_NAMED_MAX) " more gateways are not online" }
                     }
-                    @for problem in &summary.problems { li { (problem) } }
+                    @for problem in problems { li { (problem) } }
                     @if let Some(waiting) = waiting { li { (waiting) } }
                 }
             }

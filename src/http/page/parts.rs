@@ -3,9 +3,9 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+use super::history::EventRow;
 use crate::availability::duration;
 use crate::fleet::{GatewayState, LinkState};
-use crate::http::query::EventRow;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
 use crate::payload::rfc3339;
@@ -44,25 +44,26 @@ pub(crate) fn legend(zone: &TimeZone) -> Markup {
     }
 }
 
-/// Events, those of several days `dated`.
-pub(crate) fn events(events: &[EventRow], dated: bool) -> Markup {
+/// The last events, or why they cannot be read.
+pub(crate) fn events(events: &Result<Vec<EventRow>, String>) -> Markup {
     html! {
-        @if events.is_empty() { li .sub { "None." } }
-        @for event in events { (event_row(event, dated)) }
+        @match events.as_deref() {
+            Ok([]) => p .sub { "None." },
+            Ok(events) => ol { @for event in events { (event_row(event)) } },
+            Err(error) => p .trouble { (error) },
+        }
     }
 }
 
-fn event_row(event: &EventRow, dated: bool) -> Markup {
-    let class = match event.event_type.as_ref() {
+fn event_row(event: &EventRow) -> Markup {
+    let class = match event.event_type.as_str() {
         "connected" | "reachable" | "restored" => "up",
         "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
         _ => "unknown",
     };
-    let clock = event.at.timestamp().strftime("%H:%M:%S UTC").to_string();
     html! {
         li .(class) {
-            @if dated { (time(event.at)) }
-            @else { time .clock datetime=(rfc3339(event.at)) { (clock) } }
+            (time(event.at))
             span .dot {}
             div {
                 b {

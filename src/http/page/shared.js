@@ -16,7 +16,6 @@ function showTimes() {
   for (const time of document.querySelectorAll("time")) {
     const at = new Date(time.dateTime);
     if (time.className === "since") time.textContent = `for ${span((Date.now() - at) / 1000)}`;
-    else if (time.className === "clock") time.textContent = at.toLocaleTimeString();
     else time.textContent = at.toLocaleString();
     time.title = at.toLocaleString();
   }

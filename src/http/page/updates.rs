@@ -12,9 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::App;
 use super::devices::{Condition, DeviceRow};
 use super::down::DownDevices;
-use super::{overview, parts, view};
+use super::{history, overview, parts, view};
 use crate::http::query::{ChangedMeasures, LoopQuery, NoAnswer};
 use crate::metrics::GatewayMeasures;
+use crate::store::history::Reader;
 
 /// How often changes are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +29,9 @@ pub(crate) async fn send_updates(
     let mut updater = Updater {
         app: &app,
         updates,
+        history: Reader::new(app.settings.history.clone()),
         overview: String::new(),
+        newest_event: None,
         events: String::new(),
         down: DownDevices::new(),
         down_count: 0,
@@ -55,9 +58,13 @@ pub(crate) async fn send_updates(
 struct Updater<'a> {
     app: &'a App,
     updates: broadcast::Sender<Event>,
+    /// Its own, which the bars of pages do not hold up.
+    history: Reader,
     /// What the browsers have.
     overview: String,
     events: String,
+    /// The ID of the newest event when these were read.
+    newest_event: Option<u64>,
     down: DownDevices,
     /// How many the gateways counted when these were read.
     down_count: usize,
@@ -69,10 +76,10 @@ impl Updater<'_> {
     async fn send_changes(&mut self) -> Result<(), NoAnswer> {
         let settings = &self.app.settings;
         let changes = settings.event_loop.ask(LoopQuery::Changes).await?;
-        let summary = settings.event_loop.ask(LoopQuery::Summary).await?;
+        let status = settings.event_loop.ask(LoopQuery::Bridge).await?;
         let gateways = settings.event_loop.gateways().await?;
         self.read_down(&changes, &gateways).await?;
-        let overview = overview::overview(&summary, &gateways, &self.down).into_string();
+        let overview = overview::overview(&status, &gateways, &self.down).into_string();
         if overview != self.overview {
             self.send("overview", &json!(overview));
             self.overview = overview;
@@ -91,13 +98,25 @@ impl Updater<'_> {
                 self.send("reload", &Value::Null)
             }
         }
-        let events = parts::events(&summary.events, false).into_string();
+        self.is_incomplete = false;
+        self.send_events(&gateways).await;
+        Ok(())
+    }
+
+    /// Sends the last events, where there are newer ones.
+    async fn send_events(&mut self, gateways: &[GatewayMeasures]) {
+        let newest = history::newest_id(&self.history).await.ok();
+        if newest.is_some() && newest == self.newest_event {
+            return;
+        }
+        let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
+        let events = history::last_events(&self.history, names, None).await;
+        self.newest_event = newest.filter(|_| events.is_ok());
+        let events = parts::events(&events).into_string();
         if events != self.events {
             self.send("events", &json!(events));
             self.events = events;
         }
-        self.is_incomplete = false;
-        Ok(())
     }
 
     /// Reads which devices are down, where that may have changed.

@@ -7,26 +7,30 @@ use maud::{DOCTYPE, Markup, html};
 use super::bars::{PageRange, bar, pattern};
 use super::devices::{Condition, DeviceList, DeviceRow, Filter};
 use super::down::DownDevices;
+use super::history::EventRow;
 use super::overview::overview;
 use super::parts::{events, legend, since, time};
 use crate::availability::AvailabilityRow;
 use crate::http::HttpSettings;
-use crate::http::query::Summary;
+use crate::http::query::BridgeStatus;
 use crate::metrics::GatewayMeasures;
+use crate::net;
 
 /// What the status page shows.
 pub(crate) struct Shown<'a> {
-    pub(crate) summary: &'a Summary,
+    pub(crate) status: &'a BridgeStatus,
     pub(crate) gateways: &'a [GatewayMeasures],
     pub(crate) down: &'a DownDevices,
     pub(crate) filter: &'a Filter,
     pub(crate) devices: &'a DeviceList,
     /// The bars of the devices, or why there are none.
     pub(crate) bars: Result<&'a [AvailabilityRow], &'a str>,
+    /// The last events, or why they cannot be read.
+    pub(crate) events: &'a Result<Vec<EventRow>, String>,
 }
 
 pub(crate) fn page(settings: &HttpSettings, shown: &Shown<'_>) -> Markup {
-    let Shown { summary, gateways, down: doors, filter, .. } = shown;
+    let Shown { status, gateways, down: doors, filter, .. } = shown;
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     html! {
         (DOCTYPE)
@@ -47,17 +51,17 @@ pub(crate) fn page(settings: &HttpSettings, shown: &Shown<'_>) -> Markup {
             body {
                 header {
                     h1 { (settings.bridge) }
-                    p #live role="status" { "as of " (time(summary.now)) }
+                    p #live role="status" { "as of " (time(net::wall_time())) }
                 }
                 main {
-                    div #overview { (overview(summary, gateways, doors)) }
+                    div #overview { (overview(status, gateways, doors)) }
                     section {
                         (form(filter))
                         div #list { (list(shown)) }
                     }
                     section {
                         h2 { "Last events" }
-                        ol #events { (events(&summary.events, false)) }
+                        div #events { (events(shown.events)) }
                     }
                 }
                 footer { (footer(settings)) }

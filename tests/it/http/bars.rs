@@ -1,8 +1,8 @@
-//! Availability on the pages, which comes from the history.
+//! What the pages show of the history: availability and the last events.
 
 use gsdk2mqtt::simulator::Fault;
 
-use super::ask;
+use super::{Watching, ask};
 use crate::faults::clock::{library, with_clock};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -69,6 +69,35 @@ async fn bars_are_of_the_chosen_period_and_survive_a_restart() {
         let (head, _) = ask(&bridge, "GET", wrong).await;
         assert!(head.starts_with("http/1.0 400"), "{wrong}: {head}");
     }
+}
+
+/// Method: the bridge is restarted; then a folder takes the place of the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_events_survive_a_restart_and_a_page_without_them_says_why() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(2).await);
+    let id = gateway.control().devices()[0].id;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    gateway.control().apply_fault(&Fault::power(id, false));
+    let event = "tcp_connected → disconnected";
+    page_with(&bridge, "/", event).await;
+    assert!(bridge.end().await.success());
+    bridge.restart();
+    bridge.is_ready().await;
+    for path in ["/".to_owned(), format!("/devices/lobby/{id}"), "/gateways/lobby".to_owned()] {
+        page_with(&bridge, &path, event).await;
+    }
+
+    for suffix in ["", "-wal", "-shm"] {
+        _ = std::fs::remove_file(bridge.state_dir().join(format!("history.db{suffix}")));
+    }
+    _ = std::fs::create_dir(bridge.state_dir().join("history.db"));
+    let page = page_with(&bridge, "/", "history.db cannot be read now").await;
+    assert!(page.contains("1 of 2 connected") && page.contains("<tr id="), "{page}");
+    let mut watching = Watching::start(&bridge).await;
+    watching.sees("event: overview").await;
+    watching.sees("event: events").await;
+    watching.sees("history.db cannot be read now").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

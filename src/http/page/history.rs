@@ -1,0 +1,172 @@
+//! Reads the last events and availability for the pages. A page that cannot read them in time shows
+//! why instead.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use crate::availability::{self, AvailabilityRequest, AvailabilityRow};
+use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::store::history::{Error, EventFilter, FILE_NAME, Order, Reader};
+
+/// How long a query takes at most, and how long a page waits for it.
+pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(2);
+const READ_DEADLINE: Duration = Duration::from_secs(3);
+/// The last events that a page shows.
+const EVENTS_MAX: usize = 50;
+/// The most bytes of these events.
+const EVENTS_BYTES: usize = 256 << 10;
+
+/// An event of a device or gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct EventRow {
+    /// When the bridge received it.
+    pub(crate) at: Moment,
+    pub(crate) gateway: String,
+    /// The device's name; `None` for an event of the gateway.
+    pub(crate) device: Option<String>,
+    pub(crate) event_type: String,
+    /// The statuses before and after, or what the gateway's event is about.
+    pub(crate) detail: String,
+    /// How long the previous state had lasted.
+    pub(crate) duration_ms: Option<i64>,
+}
+
+/// What is shown of a recorded event.
+#[derive(Deserialize)]
+struct RecordedEvent {
+    event_type: String,
+    received_at: String,
+    gateway: String,
+    device_id: Option<DeviceId>,
+    name: Option<String>,
+    status: Option<String>,
+    previous: Option<String>,
+    duration_s: Option<f64>,
+    what: Option<String>,
+    count: Option<u64>,
+    command: Option<String>,
+    result: Option<String>,
+}
+
+/// The last events of these gateways, or of one of their devices, the newest first.
+pub(crate) async fn last_events(
+    history: &Reader,
+    gateways: Vec<GatewayName>,
+    device_id: Option<DeviceId>,
+) -> Result<Vec<EventRow>, String> {
+    if gateways.is_empty() {
+        return Ok(Vec::new());
+    }
+    let filter = EventFilter {
+        gateways,
+        device_ids: device_id.into_iter().collect(),
+        event_types: Vec::new(),
+        after_id: None,
+        before_id: None,
+        from: None,
+        to: None,
+        order: Order::NewestFirst,
+        limit: EVENTS_MAX,
+        max_bytes: EVENTS_BYTES,
+        deadline: QUERY_DEADLINE,
+    };
+    let page = within_deadline(history.query(filter)).await?;
+    Ok(page.events.iter().filter_map(|event| EventRow::read(event)).collect())
+}
+
+/// The ID of the newest event.
+pub(crate) async fn newest_id(history: &Reader) -> Result<u64, String> {
+    within_deadline(history.newest_id()).await
+}
+
+pub(crate) async fn availability(
+    history: &Reader,
+    request: AvailabilityRequest,
+) -> Result<Vec<AvailabilityRow>, String> {
+    let recorded = history.read(move |path| availability::recorded(path, &request));
+    Ok(within_deadline(recorded).await?.availability)
+}
+
+async fn within_deadline<T>(read: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    match timeout(READ_DEADLINE, read).await {
+        Ok(Ok(recorded)) => Ok(recorded),
+        Ok(Err(error)) => Err(format!("{FILE_NAME} cannot be read now: {}", error.with_cause())),
+        Err(_) => Err(format!("{FILE_NAME} could not be read in time")),
+    }
+}
+
+impl EventRow {
+    fn read(event: &RawValue) -> Option<Self> {
+        let event: RecordedEvent = serde_json::from_str(event.get()).ok()?;
+        let at: Timestamp = event.received_at.parse().ok()?;
+        let unnamed = event.device_id.filter(|_| event.name.is_none());
+        let count = event.count.map(|count| match event.what {
+            Some(what) => format!("{count} of {what}"),
+            None => format!("{count} differences found"),
+        });
+        let parts = [
+            unnamed.map(|device_id| format!("device {device_id}:")),
+            event.previous.map(|previous| format!("{previous} →")),
+            event.status,
+            count,
+            event.command,
+            event.result,
+        ];
+        #[expect(clippy::cast_possible_truncation, reason = "of a duration, and it saturates")]
+        let duration_ms = event.duration_s.map(|seconds| (seconds * 1000.0) as i64);
+        Some(Self {
+            at: Moment::from_millis(at.as_millisecond()),
+            gateway: event.gateway,
+            device: event.name,
+            event_type: event.event_type,
+            detail: parts.into_iter().flatten().collect::<Vec<_>>().join(" "),
+            duration_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_devices_gateways_and_commands_have_their_details() {
+        for (recorded, device, detail) in [
+            (
+                r#""event_type":"disconnected","device_id":7,"name":"Door",
+                   "previous":"tls_connected","status":"disconnected","duration_s":1.5"#,
+                Some("Door"),
+                "tls_connected → disconnected",
+            ),
+            (
+                r#""event_type":"stranger","device_id":7,"status":"tcp_connected""#,
+                None,
+                "device 7: tcp_connected",
+            ),
+            (r#""event_type":"corrected","count":3"#, None, "3 differences found"),
+            (r#""event_type":"restored","what":"slaves","count":2"#, None, "2 of slaves"),
+            (
+                r#""event_type":"command","command":"ssl/enable","device_ids":[7],"result":"ok""#,
+                None,
+                "ssl/enable ok",
+            ),
+            (r#""event_type":"reachable""#, None, ""),
+        ] {
+            let event = format!(
+                r#"{{"gateway":"lobby","received_at":"2026-11-23T11:00:00.120Z",{recorded}}}"#
+            );
+            let row = EventRow::read(&RawValue::from_string(event).unwrap()).unwrap();
+            assert_eq!((row.device.as_deref(), row.detail.as_str()), (device, detail));
+            assert_eq!(row.at.millis() % 1_000, 120);
+            assert_eq!(row.duration_ms, device.map(|_| 1_500));
+        }
+        let of_the_bridge = r#"{"event_type":"chain_reset","received_at":"2026-11-23T11:00:00Z"}"#;
+        assert!(
+            EventRow::read(&RawValue::from_string(of_the_bridge.to_owned()).unwrap()).is_none()
+        );
+    }
+}
