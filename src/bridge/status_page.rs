@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::http::{CHANGES_MAX, ChangedMeasures};
-use crate::ids::{DeviceId, Moment};
+use crate::http::{CHANGES_MAX, ChangedStates};
+use crate::ids::DeviceId;
 
 /// The state of the page that is kept in the event loop.
 #[derive(Debug, Default)]
@@ -24,15 +24,13 @@ impl StatusPage {
     }
 
     /// The devices that changed since the previous call; too many at the first.
-    pub(crate) fn take_changes(&mut self, fleet: &mut Fleet, now: Moment) -> ChangedMeasures {
+    pub(crate) fn take_changes(&mut self, fleet: &Fleet) -> ChangedStates {
         let Some(changed) = self.changed.replace(BTreeSet::new()) else {
-            return ChangedMeasures::TooMany;
+            return ChangedStates::TooMany;
         };
-        let devices = changed.into_iter().filter_map(|(gateway, id)| {
-            let device = fleet.measures(gateway, id..=id, now).next()?;
-            Some((gateway, device))
-        });
-        ChangedMeasures::Devices(devices.collect())
+        let state = |(gateway, id)| Some((gateway, fleet.device(gateway, id)?));
+        let devices = changed.into_iter().filter_map(state);
+        ChangedStates::Devices(devices.collect())
     }
 }
 
@@ -42,19 +40,19 @@ mod tests {
 
     #[test]
     fn too_many_changes_are_not_listed() {
-        let now = Moment::from_millis(0);
+        let now = crate::ids::Moment::from_millis(0);
         let clock = crate::ids::SteadyClock::new(std::time::Instant::now(), now);
-        let (mut page, mut fleet) = (StatusPage::default(), Fleet::new(clock));
+        let (mut page, fleet) = (StatusPage::default(), Fleet::new(clock));
         let gateway = GatewayIndex(0);
-        assert!(matches!(page.take_changes(&mut fleet, now), ChangedMeasures::TooMany));
+        assert!(matches!(page.take_changes(&fleet), ChangedStates::TooMany));
         let mut change = |count| {
             for id in (1..).take(count) {
                 page.device_changed(gateway, DeviceId::new(id).unwrap());
             }
-            page.take_changes(&mut fleet, now)
+            page.take_changes(&fleet)
         };
-        assert!(matches!(change(CHANGES_MAX), ChangedMeasures::Devices(_)));
-        assert!(matches!(change(CHANGES_MAX + 1), ChangedMeasures::TooMany));
-        assert!(matches!(change(0), ChangedMeasures::Devices(_)));
+        assert!(matches!(change(CHANGES_MAX), ChangedStates::Devices(_)));
+        assert!(matches!(change(CHANGES_MAX + 1), ChangedStates::TooMany));
+        assert!(matches!(change(0), ChangedStates::Devices(_)));
     }
 }

@@ -1,7 +1,5 @@
 //! Answers the web server's queries in the event loop.
 
-use std::ops::Bound;
-
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -67,20 +65,14 @@ pub(crate) fn answer(
             _ = answer.send(next.and_then(|(gateway, _)| measures(state, *gateway)));
         }
         LoopQuery::Masters(answer) => _ = answer.send(masters(state)),
-        LoopQuery::Devices(gateway, after, answer) => {
-            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let now = state.clock.steady();
-            let devices = state.fleet.measures(gateway, (from, Bound::Unbounded), now);
+        LoopQuery::Devices(gateway, ids, answer) => {
+            let devices = state.fleet.measures(gateway, ids, state.clock.steady());
             _ = answer.send(devices.take(DEVICES_PER_QUERY).collect());
         }
         LoopQuery::FindGateway(name, answer) => {
             let index = state.directory.find(&name);
             let found = index.and_then(|index| Some((index, measures(state, index)?)));
             _ = answer.send(found);
-        }
-        LoopQuery::States(gateway, range, answer) => {
-            let states = state.fleet.devices_in(gateway, range);
-            _ = answer.send(states.take(DEVICES_PER_QUERY).collect());
         }
         LoopQuery::Bridge(answer) => {
             let totals = state.persistence.history().totals;
@@ -92,10 +84,7 @@ pub(crate) fn answer(
                 history_oldest_at: totals.oldest_at,
             });
         }
-        LoopQuery::Changes(answer) => {
-            let now = state.clock.steady();
-            _ = answer.send(state.page.take_changes(&mut state.fleet, now));
-        }
+        LoopQuery::Changes(answer) => _ = answer.send(state.page.take_changes(&state.fleet)),
     }
 }
 

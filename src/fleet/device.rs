@@ -308,20 +308,11 @@ impl Device {
 
     /// Its measures, with sums that never decrease.
     pub(crate) fn measures(&mut self, is_live: bool, until: Moment) -> DeviceMeasures {
-        let (connected, known) = (self.connected(), self.connection.known());
         DeviceMeasures {
-            device_id: self.id,
-            connected: connected.filter(|_| is_live),
-            status: self.connection.status().filter(|_| is_live),
-            last_status: known.map(|known| known.status),
-            since: known.map(|known| known.since),
-            since_exact: known.is_some_and(|known| known.exact),
-            managed: self.presence.is_listed(),
-            expected: self.is_expected(),
-            info: self.info,
-            details: self.details.clone(),
+            state: self.state(is_live),
+            known: self.connection.known(),
             counts: self.counts,
-            observed: self.uptime.read_monotonic(until, connected),
+            observed: self.uptime.read_monotonic(until, self.connected()),
         }
     }
 

@@ -62,10 +62,6 @@ impl DeviceTable {
         self.devices.values_mut()
     }
 
-    pub(crate) fn range(&self, ids: impl RangeBounds<DeviceId>) -> impl Iterator<Item = &Device> {
-        self.devices.range(ids).map(|(_, device)| device)
-    }
-
     pub(crate) fn range_mut(
         &mut self,
         ids: impl RangeBounds<DeviceId>,

@@ -293,18 +293,9 @@ impl Fleet {
 
     /// The states of a gateway's devices, in the order of their IDs.
     pub fn devices(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceState> {
-        self.devices_in(gateway, ..)
-    }
-
-    /// The states of those of a gateway's devices whose IDs are in `ids`, in order.
-    pub fn devices_in(
-        &self,
-        gateway: GatewayIndex,
-        ids: impl RangeBounds<DeviceId>,
-    ) -> impl Iterator<Item = DeviceState> {
         let states = self.get(gateway).map(|gateway| {
             let is_live = gateway.view().is_live;
-            gateway.devices().range(ids).map(move |device| device.state(is_live))
+            gateway.devices().iter().map(move |device| device.state(is_live))
         });
         states.into_iter().flatten()
     }

@@ -96,28 +96,12 @@ impl GatewayState {
     }
 }
 
-/// What metrics and status page show of a device.
+/// A device's state, with what is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceMeasures {
-    pub device_id: DeviceId,
-    /// `None` if it is unknown.
-    pub connected: Option<bool>,
-    /// `None` if its gateway's view is not current.
-    pub status: Option<Status>,
-    /// The last status while `connected` was known.
-    pub last_status: Option<Status>,
-    /// When the last known `connected` began.
-    pub since: Option<Moment>,
-    /// Whether that beginning was seen.
-    pub since_exact: bool,
-    /// Whether it is in the gateway's list.
-    pub managed: bool,
-    /// Whether it should be connected.
-    pub expected: bool,
-    /// Its last row in the list.
-    pub info: Option<DeviceInfo>,
-    /// Its details.
-    pub details: Option<Arc<DeviceDetails>>,
+    pub state: DeviceState,
+    /// The last known value of `connected`: the present one, if it is known.
+    pub known: Option<Known>,
     pub counts: Counts,
     pub observed: Observed,
 }

@@ -21,7 +21,7 @@ pub use connections::listen;
 pub use files::FilePaths;
 pub use host::Hosts;
 pub use query::{
-    BridgeStatus, CHANGES_MAX, ChangedMeasures, DEVICES_PER_QUERY, DeviceIdRange, LoopClient,
+    BridgeStatus, CHANGES_MAX, ChangedStates, DEVICES_PER_QUERY, DeviceIdRange, LoopClient,
     LoopQuery,
 };
 

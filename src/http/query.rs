@@ -18,7 +18,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const QUERIES_MAX: usize = 64;
 /// Devices in one answer.
 pub const DEVICES_PER_QUERY: usize = 1_000;
-/// Changed devices in one answer; more are reported as [`ChangedMeasures::TooMany`].
+/// Changed devices in one answer; more are reported as [`ChangedStates::TooMany`].
 pub const CHANGES_MAX: usize = 200;
 
 /// A question, with the channel for its answer.
@@ -28,16 +28,14 @@ pub enum LoopQuery {
     Gateway(GatewayIndex, oneshot::Sender<Option<GatewayMeasures>>),
     /// The measures of all masters.
     Masters(oneshot::Sender<Vec<MasterMeasures>>),
-    /// The measures of at most [`DEVICES_PER_QUERY`] devices of a gateway, after this one.
-    Devices(GatewayIndex, Option<DeviceId>, oneshot::Sender<Vec<DeviceMeasures>>),
+    /// At most [`DEVICES_PER_QUERY`] devices of a gateway, with IDs between these.
+    Devices(GatewayIndex, DeviceIdRange, oneshot::Sender<Vec<DeviceMeasures>>),
     /// The gateway with this name, and its measures.
     FindGateway(GatewayName, oneshot::Sender<Option<(GatewayIndex, GatewayMeasures)>>),
-    /// The states of at most [`DEVICES_PER_QUERY`] devices of a gateway, with IDs between these.
-    States(GatewayIndex, DeviceIdRange, oneshot::Sender<Vec<DeviceState>>),
     /// The bridge itself.
     Bridge(oneshot::Sender<BridgeStatus>),
     /// The devices that changed since the previous question of this kind.
-    Changes(oneshot::Sender<ChangedMeasures>),
+    Changes(oneshot::Sender<ChangedStates>),
 }
 
 /// The IDs of devices, from and to.
@@ -60,9 +58,9 @@ pub struct BridgeStatus {
 
 /// Devices that changed.
 #[derive(Clone, Debug)]
-pub enum ChangedMeasures {
+pub enum ChangedStates {
     /// These devices; those that were removed are left out.
-    Devices(Vec<(GatewayIndex, DeviceMeasures)>),
+    Devices(Vec<(GatewayIndex, DeviceState)>),
     /// More than [`CHANGES_MAX`].
     TooMany,
 }
@@ -113,9 +111,20 @@ impl LoopClient {
         Ok(gateways)
     }
 
+    /// The device of a gateway with this ID.
+    pub(crate) async fn device(
+        &self,
+        gateway: GatewayIndex,
+        id: DeviceId,
+    ) -> Result<Option<DeviceState>, NoAnswer> {
+        let ids = (Bound::Included(id), Bound::Included(id));
+        let devices = self.ask(|answer| LoopQuery::Devices(gateway, ids, answer)).await?;
+        Ok(devices.into_iter().next().map(|device| device.state))
+    }
+
     /// The devices of these gateways, in order of their IDs.
     pub(crate) const fn devices<'a>(&'a self, gateways: &'a [GatewayMeasures]) -> DeviceChunks<'a> {
-        DeviceChunks { client: self, gateways, after: None }
+        DeviceChunks { client: self, gateways, from: Bound::Unbounded }
     }
 }
 
@@ -124,8 +133,8 @@ pub(crate) struct DeviceChunks<'a> {
     client: &'a LoopClient,
     /// Those that are still to be asked for.
     gateways: &'a [GatewayMeasures],
-    /// The device after which the first gateway is continued.
-    after: Option<DeviceId>,
+    /// Where the first gateway is continued.
+    from: Bound<DeviceId>,
 }
 
 /// Devices of one gateway.
@@ -139,12 +148,13 @@ impl<'a> DeviceChunks<'a> {
     pub(crate) async fn next(&mut self) -> Result<Option<DeviceChunk<'a>>, NoAnswer> {
         let Some((gateway, rest)) = self.gateways.split_first() else { return Ok(None) };
         let index = gateway.index;
-        let query = |answer| LoopQuery::Devices(index, self.after, answer);
-        let devices = self.client.ask(query).await?;
-        if devices.len() < DEVICES_PER_QUERY {
-            (self.gateways, self.after) = (rest, None);
-        } else {
-            self.after = devices.last().map(|device| device.device_id);
+        let ids = (self.from, Bound::Unbounded);
+        let devices = self.client.ask(|answer| LoopQuery::Devices(index, ids, answer)).await?;
+        match devices.last() {
+            Some(last) if devices.len() == DEVICES_PER_QUERY => {
+                self.from = Bound::Excluded(last.state.device_id);
+            }
+            _ => (self.gateways, self.from) = (rest, Bound::Unbounded),
         }
         Ok(Some(DeviceChunk { index, gateway: &gateway.entry, devices }))
     }

@@ -2,7 +2,7 @@
 //! and `_status` are absent.
 
 use super::text::{Family, Thousandths, begin, end, label, number};
-use crate::fleet::DeviceMeasures;
+use crate::fleet::{DeviceMeasures, DeviceState};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
 
@@ -53,19 +53,19 @@ const fn device(
 static STATE: [DeviceFamily; 5] = [
     device("gauge", "gsdk_device_connected",
         "Whether the device is connected (1) or not (0); absent while that is unknown.",
-        |device| device.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
+        |device| device.state.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
     device("gauge", "gsdk_device_status",
         "The device's status as its number on the wire; absent while that is unknown.",
-        |device| device.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
+        |device| device.state.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
     device("gauge", "gsdk_device_managed",
         "Whether the device is in the gateway's list.",
-        |device| Some(Thousandths::whole(u64::from(device.managed)))),
+        |device| Some(Thousandths::whole(u64::from(device.state.managed)))),
     device("gauge", "gsdk_device_expected",
         "Whether the device should be connected: it is listed, configured, or kept by a command.",
-        |device| Some(Thousandths::whole(u64::from(device.expected)))),
+        |device| Some(Thousandths::whole(u64::from(device.state.expected)))),
     device("gauge", "gsdk_device_since_timestamp_seconds",
         "When the present or last known value of connected began, by the bridge's clock.",
-        |device| device.since.map(|since| Thousandths(since.millis()))),
+        |device| device.known.map(|known| Thousandths(known.since.millis()))),
 ];
 
 #[rustfmt::skip]
@@ -114,7 +114,7 @@ impl DeviceGroup {
         for (value, family) in values.iter_mut().zip(self.families()) {
             *value = (family.value)(device).map_or(ABSENT, |value| value.0);
         }
-        Values { device_id: device.device_id, values }
+        Values { device_id: device.state.device_id, values }
     }
 
     /// The group's series, in the order of the values.
@@ -174,7 +174,7 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
     let mut text = String::with_capacity(devices.len() * (before.len() + 2 * SAMPLE_BYTES));
     let or_empty = |value: Option<String>| value.unwrap_or_default();
-    for DeviceMeasures { device_id, info, details, .. } in devices {
+    for DeviceMeasures { state: DeviceState { device_id, info, details, .. }, .. } in devices {
         let details = details.as_deref().cloned().unwrap_or_default();
         begin(&mut text, INFO.name, &before);
         number(&mut text, u64::from(device_id.get()));

@@ -134,6 +134,6 @@ impl Bench {
 
     pub(crate) fn measures(&mut self, number: u32) -> DeviceMeasures {
         let mut all = self.fleet.measures(self.gateway, .., self.now);
-        all.find(|device| device.device_id == id(number)).unwrap()
+        all.find(|device| device.state.device_id == id(number)).unwrap()
     }
 }

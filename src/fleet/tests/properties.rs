@@ -225,10 +225,10 @@ impl World {
             self.bench.fleet.measures(self.bench.gateway, .., self.bench.now).collect();
         for measures in all {
             let seconds = measures.observed;
-            let before = self.shown.insert(measures.device_id, seconds).unwrap_or_default();
+            let before = self.shown.insert(measures.state.device_id, seconds).unwrap_or_default();
             assert!(before.connected_ms <= seconds.connected_ms, "a counter ran backwards");
             assert!(before.observed_ms <= seconds.observed_ms, "a counter ran backwards");
-            let device = self.bench.device(measures.device_id.get());
+            let device = self.bench.device(measures.state.device_id.get());
             assert_eq!(device.seq, self.chain.get(&device.device_id).map_or(0, |link| link.0));
             assert_eq!(device.status.is_some(), live);
             assert!(live || device.connected.is_none(), "never says what it cannot know");

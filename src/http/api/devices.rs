@@ -1,7 +1,6 @@
 //! The states of devices, filtered here and not in the event loop.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::super::App;
-use super::super::query::{DEVICES_PER_QUERY, LoopClient, LoopQuery};
+use super::super::query::{DeviceChunk, DeviceChunks, NoAnswer};
 use super::super::search::searchable;
 use super::answer::{ApiRequest, Rows, within_deadline};
 use super::lookup::{directory, find_gateway, no_gateway};
@@ -21,7 +20,6 @@ use super::params::{AnswerFormat, Params};
 use super::problem::{Problem, quoted};
 use crate::fleet::{DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
-use crate::metrics::GatewayMeasures;
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
 
 /// The default of the most devices of an answer.
@@ -136,9 +134,7 @@ impl DeviceFilter {
             && (self.connected.is_empty()
                 || self.connected.contains(&ConnectedFilter(state.connected)))
             && self.expected.is_none_or(|expected| expected == state.expected)
-            && (self.text.is_empty()
-                || searchable(gateway, state.device_id, state.info, state.details.as_deref())
-                    .contains(&self.text))
+            && (self.text.is_empty() || searchable(gateway, state).contains(&self.text))
     }
 }
 
@@ -155,25 +151,26 @@ pub(crate) async fn devices(
     within_deadline(async {
         let _permit = app.api.scans.acquire().await;
         let event_loop = &app.settings.event_loop;
-        let (directory, gateways) = (directory(&app).await?, event_loop.gateways().await?);
+        let (directory, mut gateways) = (directory(&app).await?, event_loop.gateways().await?);
         let index_of = |name: &GatewayName| {
             let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
             found.map(|gateway| gateway.index).ok_or_else(|| no_gateway(name.as_str()))
         };
         filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
         let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
+        let after = after.transpose()?;
+        gateways.retain(|gateway| filter.selects_gateway(&gateway.entry.name));
         let mut scan = DevicePage {
             directory: &directory,
-            gateways: &gateways,
             filter: &filter,
-            after: after.transpose()?,
+            after,
             limit,
             rows: Rows::new("devices", format, COLUMNS),
             total: 0,
             last: None,
             more: false,
         };
-        let is_complete = scan.run(event_loop).await?;
+        let is_complete = scan.run(event_loop.devices(&gateways)).await?;
         let DevicePage { rows, total, last, more, .. } = scan;
         let more = more || !is_complete;
         let next = last.filter(|_| more);
@@ -186,7 +183,6 @@ pub(crate) async fn devices(
 /// One page of the devices that a filter selects, and how many there are.
 struct DevicePage<'a> {
     directory: &'a Directory,
-    gateways: &'a [GatewayMeasures],
     filter: &'a DeviceFilter,
     /// The place after which the page begins.
     after: Option<(GatewayIndex, DeviceId)>,
@@ -201,39 +197,23 @@ struct DevicePage<'a> {
 
 impl DevicePage<'_> {
     /// Reads all devices; returns whether the time was enough.
-    async fn run(&mut self, event_loop: &LoopClient) -> Result<bool, Problem> {
+    async fn run(&mut self, mut chunks: DeviceChunks<'_>) -> Result<bool, NoAnswer> {
         let until = Instant::now() + SCAN_DEADLINE;
-        for gateway in self.gateways {
-            if !self.filter.selects_gateway(&gateway.entry.name) {
-                continue;
+        while let Some(DeviceChunk { index, gateway, devices }) = chunks.next().await? {
+            if Instant::now() > until && self.rows.count() > 0 {
+                return Ok(false);
             }
-            let mut from = Bound::Unbounded;
-            loop {
-                if Instant::now() > until && self.rows.count() > 0 {
-                    return Ok(false);
-                }
-                let range = (from, Bound::Unbounded);
-                let query = |answer| LoopQuery::States(gateway.index, range, answer);
-                let states = event_loop.ask(query).await?;
-                states.iter().for_each(|state| self.add(gateway, state));
-                match states.last() {
-                    Some(last) if states.len() == DEVICES_PER_QUERY => {
-                        from = Bound::Excluded(last.device_id);
-                    }
-                    _ => break,
-                }
-            }
+            devices.iter().for_each(|device| self.add(index, gateway, &device.state));
         }
         Ok(true)
     }
 
-    fn add(&mut self, gateway: &GatewayMeasures, state: &DeviceState) {
-        let GatewayMeasures { index, entry: gateway, .. } = gateway;
+    fn add(&mut self, index: GatewayIndex, gateway: &GatewayEntry, state: &DeviceState) {
         if !self.filter.selects(gateway, state) {
             return;
         }
         self.total += 1;
-        let is_before = self.after.is_some_and(|after| (*index, state.device_id) <= after);
+        let is_before = self.after.is_some_and(|after| (index, state.device_id) <= after);
         if is_before || self.more {
             return;
         }
@@ -268,11 +248,8 @@ pub(crate) async fn device(
             Problem::not_found("device_id", detail)
         };
         let id: DeviceId = id.parse().map_err(|_| unknown())?;
-        let range = (Bound::Included(id), Bound::Included(id));
-        let query = |answer| LoopQuery::States(index, range, answer);
-        let states = app.settings.event_loop.ask(query).await?;
-        let state = states.first().ok_or_else(unknown)?;
-        let payload = DeviceStatePayload::new(&directory, &gateway.entry, state);
+        let state = app.settings.event_loop.device(index, id).await?.ok_or_else(unknown)?;
+        let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
         let AnswerFormat::Csv(_) = format else { return Ok(request.object(&payload)) };
         let mut rows = Rows::new("devices", format, COLUMNS);
         rows.push(&payload);

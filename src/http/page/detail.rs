@@ -1,6 +1,5 @@
 //! The pages of one gateway and of one device: their state, topics and last events.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query as Parameters, State};
@@ -87,17 +86,14 @@ async fn render_device(
 ) -> Result<Markup, NoPage> {
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
     let (index, gateway) = find(app, name).await?;
-    let ids = (Bound::Included(device_id), Bound::Included(device_id));
-    let states =
-        app.settings.event_loop.ask(|answer| LoopQuery::States(index, ids, answer)).await?;
-    let state = states.first().ok_or(NoPage::Missing)?;
+    let state = app.settings.event_loop.device(index, device_id).await?.ok_or(NoPage::Missing)?;
     let topics = topics(app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
     let topics = [topics.device_state(of, device_id), all];
     let frame = frame(app, "../../", of, Some(device_id), &topics);
     let recorded = recorded(app, "../../", of, Some(device_id), range).await;
-    Ok(detail_view::device(&frame, &gateway, state, &recorded))
+    Ok(detail_view::device(&frame, &gateway, &state, &recorded))
 }
 
 async fn find(app: &App, name: &str) -> Result<(GatewayIndex, GatewayMeasures), NoPage> {

@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
+use super::devices::Condition;
 use super::history::EventRow;
 use super::parts::{day, devices_connected, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
@@ -77,12 +78,7 @@ pub(crate) fn device(
     let info = state.info;
     let device_type = info.map(|info| info.device_type);
     let name = gateway.entry.device_name(state.device_id, device_type);
-    let (class, label) = match state.connected {
-        Some(true) => ("up", "connected"),
-        _ if !state.expected => ("absent", "not expected"),
-        Some(false) => ("down", "not connected"),
-        None => ("unknown", "unknown"),
-    };
+    let condition = Condition::of(state);
     let yes_no = |yes: bool| Some(if yes { "yes" } else { "no" }.to_owned());
     let known = device_type.filter(|known| !known.is_undefined());
     let details = state.details.as_deref();
@@ -100,8 +96,8 @@ pub(crate) fn device(
         ("Expected to be connected", yes_no(state.expected)),
     ];
     let head = html! {
-        p .state .(class) {
-            span .dot {} span .word { (label) } " "
+        p .state .(condition.as_str()) {
+            span .dot {} span .word { (condition.label()) } " "
             @if let Some(at) = state.since {
                 (since(at))
                 @if !state.since_exact { span .sub { " or before" } }

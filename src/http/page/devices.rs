@@ -6,7 +6,7 @@ use serde::de::value::CowStrDeserializer;
 use serde::de::{Deserialize, Deserializer};
 
 use super::bars::{CELLS_MAX, PageRange};
-use crate::fleet::{DeviceMeasures, GatewayIndex};
+use crate::fleet::{DeviceState, GatewayIndex};
 use crate::http::query::DeviceChunk;
 use crate::http::search::searchable;
 use crate::ids::{DeviceId, GatewayName};
@@ -50,7 +50,7 @@ pub(crate) enum Condition {
 pub(crate) struct DeviceRow {
     pub(crate) gateway: GatewayName,
     pub(crate) name: String,
-    pub(crate) device: DeviceMeasures,
+    pub(crate) device: DeviceState,
 }
 
 /// One page of the devices that match a filter.
@@ -75,7 +75,7 @@ fn none_if_empty<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Condition>
 }
 
 impl Condition {
-    pub(crate) const fn of(device: &DeviceMeasures) -> Self {
+    pub(crate) const fn of(device: &DeviceState) -> Self {
         match device.connected {
             Some(true) => Self::Up,
             _ if !device.expected => Self::Absent,
@@ -111,16 +111,14 @@ impl Filter {
         ROWS_MAX.min(CELLS_MAX / self.range.cells())
     }
 
-    fn matches(&self, gateway: &GatewayEntry, device: &DeviceMeasures) -> bool {
+    fn matches(&self, gateway: &GatewayEntry, device: &DeviceState) -> bool {
         self.condition.is_none_or(|wanted| wanted == Condition::of(device))
-            && (self.text.is_empty()
-                || searchable(gateway, device.device_id, device.info, device.details.as_deref())
-                    .contains(&self.text))
+            && (self.text.is_empty() || searchable(gateway, device).contains(&self.text))
     }
 }
 
 impl DeviceRow {
-    pub(crate) fn new(gateway: &GatewayEntry, device: DeviceMeasures) -> Self {
+    pub(crate) fn new(gateway: &GatewayEntry, device: DeviceState) -> Self {
         let device_type = device.info.map(|info| info.device_type);
         let name = gateway.device_name(device.device_id, device_type).into_owned();
         Self { gateway: gateway.name.clone(), name, device }
@@ -146,7 +144,8 @@ impl<'a> Search<'a> {
     pub(crate) fn add(&mut self, chunk: DeviceChunk<'_>) {
         let DeviceChunk { index, gateway, devices } = chunk;
         let rows_max = self.filter.page.saturating_add(1).saturating_mul(self.filter.rows_max());
-        for device in devices.into_iter().filter(|it| self.filter.matches(gateway, it)) {
+        let states = devices.into_iter().map(|device| device.state);
+        for device in states.filter(|state| self.filter.matches(gateway, state)) {
             self.matching += 1;
             let condition = Condition::of(&device);
             let since = device.since.filter(|_| condition == Condition::Down);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::devices::{Condition, DeviceRow};
-use crate::fleet::GatewayIndex;
+use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::http::query::{DeviceChunk, LoopClient, NoAnswer};
 use crate::ids::{DeviceId, Moment};
 use crate::metrics::GatewayMeasures;
@@ -49,7 +49,7 @@ impl DownDevices {
     }
 
     pub(crate) fn add(&mut self, chunk: &DeviceChunk<'_>) {
-        for device in &chunk.devices {
+        for DeviceMeasures { state: device, .. } in &chunk.devices {
             if Condition::of(device) != Condition::Down {
                 continue;
             }
@@ -69,25 +69,28 @@ impl DownDevices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Counts, DeviceMeasures, Observed};
+    use crate::fleet::{Counts, DeviceState, Observed};
 
     const DAY_MS: i64 = 24 * 3_600_000;
 
     fn down_since(id: u32, since: Option<Moment>) -> DeviceMeasures {
-        DeviceMeasures {
+        let state = DeviceState {
             device_id: DeviceId::new(id).unwrap(),
             connected: Some(false),
             status: None,
-            last_status: None,
             since,
             since_exact: true,
-            managed: true,
-            expected: true,
+            last_known: None,
+            seq: 0,
             info: None,
             details: None,
-            counts: Counts::default(),
-            observed: Observed::default(),
-        }
+            managed: true,
+            expected: true,
+            kept: false,
+            updated_at: Moment::from_millis(0),
+        };
+        let (counts, observed) = (Counts::default(), Observed::default());
+        DeviceMeasures { state, known: None, counts, observed }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::App;
 use super::devices::{Condition, DeviceRow};
 use super::down::DownDevices;
 use super::{history, overview, parts, view};
-use crate::http::query::{ChangedMeasures, LoopQuery, NoAnswer};
+use crate::http::query::{ChangedStates, LoopQuery, NoAnswer};
 use crate::metrics::GatewayMeasures;
 use crate::store::history::Reader;
 
@@ -85,7 +85,7 @@ impl Updater<'_> {
             self.overview = overview;
         }
         match changes {
-            ChangedMeasures::Devices(devices) if !self.is_incomplete => {
+            ChangedStates::Devices(devices) if !self.is_incomplete => {
                 for (index, device) in devices {
                     let gateway = gateways.iter().find(|gateway| gateway.index == index);
                     let Some(gateway) = gateway else { continue };
@@ -94,9 +94,7 @@ impl Updater<'_> {
                     self.send("device", &json!({ "id": view::row_id(&row), "html": html }));
                 }
             }
-            ChangedMeasures::Devices(_) | ChangedMeasures::TooMany => {
-                self.send("reload", &Value::Null)
-            }
+            ChangedStates::Devices(_) | ChangedStates::TooMany => self.send("reload", &Value::Null),
         }
         self.is_incomplete = false;
         self.send_events(&gateways).await;
@@ -122,13 +120,13 @@ impl Updater<'_> {
     /// Reads which devices are down, where that may have changed.
     async fn read_down(
         &mut self,
-        changes: &ChangedMeasures,
+        changes: &ChangedStates,
         gateways: &[GatewayMeasures],
     ) -> Result<(), NoAnswer> {
         let count = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
         let is_changed = match changes {
-            ChangedMeasures::TooMany => true,
-            ChangedMeasures::Devices(devices) => {
+            ChangedStates::TooMany => true,
+            ChangedStates::Devices(devices) => {
                 devices.iter().any(|(_, device)| Condition::of(device) == Condition::Down)
             }
         };

@@ -194,8 +194,7 @@ pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> 
     let firmware = details.and_then(|details| details.firmware.as_deref());
     let condition = Condition::of(device);
     // While the gateway is lost: since the last known state began.
-    let shown_since =
-        device.since.filter(|_| device.connected.is_some() || device.status.is_none());
+    let shown_since = device.since.or(device.last_known.map(|last| last.since));
     html! {
         tr id=(row_id(row)) class=(condition.as_str()) {
             th scope="row" {
@@ -212,7 +211,7 @@ pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> 
                 span .word { (condition.label()) }
                 span .sub {
                     @if let Some(status) = device.status { (status) }
-                    @else if let Some(last) = device.last_status { "was " (last) }
+                    @else if let Some(last) = device.last_known { "was " (last.status) }
                     @if !device.managed { " · not in the gateway's list" }
                 }
             }
