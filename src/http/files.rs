@@ -58,20 +58,14 @@ impl Files {
         self.paths.certificate.as_ref().map(|_| self.tls.subscribe())
     }
 
-    /// Reads the files periodically, until `stop` is true.
-    pub(crate) async fn follow(mut self, mut stop: watch::Receiver<bool>) {
+    /// Reads the files periodically.
+    pub(crate) async fn follow(mut self) {
         if self.paths.token_file.is_none() && self.paths.certificate.is_none() {
             return;
         }
-        let read = async {
-            loop {
-                sleep(READ_EVERY).await;
-                self.read().await;
-            }
-        };
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = read => {}
+        loop {
+            sleep(READ_EVERY).await;
+            self.read().await;
         }
     }
 

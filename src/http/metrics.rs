@@ -46,14 +46,13 @@ pub(crate) async fn metrics(
     };
     let deadline = Instant::now() + SCRAPE_DEADLINE;
     let settings = &app.settings;
-    let gateways = match timeout_at(deadline, settings.event_loop.gateways()).await {
-        Ok(Ok(gateways)) => gateways,
-        Ok(Err(error)) => return unavailable(&error),
-        Err(_) => return unavailable(&"the event loop is too slow"),
+    let measures = async {
+        let gateways = settings.event_loop.gateways().await?;
+        Ok::<_, NoAnswer>((gateways, settings.event_loop.ask(LoopQuery::Masters).await?))
     };
-    let masters = match timeout_at(deadline, settings.event_loop.ask(LoopQuery::Masters)).await {
-        Ok(Ok(masters)) => masters,
-        Ok(Err(error)) => return unavailable(&error),
+    let (gateways, masters) = match timeout_at(deadline, measures).await {
+        Ok(Ok(measures)) => measures,
+        Ok(Err(error)) => return error.into_response(),
         Err(_) => return unavailable(&"the event loop is too slow"),
     };
     let Ok(mut first) = settings.metrics.text() else {

@@ -50,6 +50,7 @@ use tower_http::timeout::TimeoutLayer;
 use access::ListenerAccess;
 use connections::Endpoint;
 use files::Files;
+use query::NoAnswer;
 use transport::Transport;
 
 use crate::metrics::{DeviceGroup, Metrics};
@@ -138,41 +139,39 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let hosts = settings.hosts.clone();
     let api = api::Api::new(settings.zone.clone(), settings.history.clone(), stop.clone());
     let app = Arc::new(App { settings, page, api, scrapes });
-    let following = api::follow_history(Arc::clone(&app), stop.clone());
-    // Streams of updates have to end first: the server waits for all answers.
-    let updating = page::send_updates(Arc::clone(&app), updates, stop.clone());
     let metrics = listeners.metrics.map(|listener| {
         let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));
         Endpoint { listener, transport: Transport::default(), router: with_headers(router) }
     });
-    let router = with_limits(routes().with_state(app))
+    let router = with_limits(routes().with_state(Arc::clone(&app)))
         .layer(from_fn_with_state(access, access::check))
         .layer(from_fn_with_state(hosts, host::check));
     let main = Endpoint { listener: listeners.main, transport, router: with_headers(router) };
     // Clients that come at once need the tokens and the certificate.
     files.read().await;
+    let background = async {
+        tokio::join!(files.follow(), api::follow_history(&app), page::send_updates(&app, updates));
+    };
+    let mut stopped = stop.clone();
+    let until_stop = async {
+        tokio::select! {
+            // This ends the streams of updates: the server waits for all answers. Without a sender
+            // the bridge has ended.
+            _ = stopped.wait_for(|stop| *stop) => {}
+            () = background => {}
+        }
+    };
     let serve_metrics = async {
         if let Some(metrics) = metrics {
             metrics.serve(heartbeat.clone(), stop.clone()).await;
         }
     };
     let serve_main = main.serve(heartbeat.clone(), stop.clone());
-    tokio::join!(serve_main, serve_metrics, updating, following, files.follow(stop.clone()));
+    tokio::join!(serve_main, serve_metrics, until_stop);
 }
 
 fn routes() -> Router<Arc<App>> {
-    metrics_routes()
-        .route("/", get(page::page))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
-        .route("/shared.js", get(page::shared_script))
-        .route("/detail.js", get(page::detail_script))
-        .route("/gateways/{gateway}", get(page::gateway))
-        .route("/devices/{gateway}/{device_id}", get(page::device))
-        .route("/icon.svg", get(page::icon))
-        .route("/events", get(page::events))
-        .nest("/api/v1", api::routes())
-        .fallback(no_path)
+    metrics_routes().merge(page::routes()).nest("/api/v1", api::routes()).fallback(no_path)
 }
 
 fn metrics_routes() -> Router<Arc<App>> {
@@ -227,6 +226,12 @@ async fn no_path(uri: Uri) -> Response {
         return api::Problem::no_path(uri.path()).into_response();
     }
     StatusCode::NOT_FOUND.into_response()
+}
+
+impl IntoResponse for NoAnswer {
+    fn into_response(self) -> Response {
+        unavailable(&self)
+    }
 }
 
 fn unavailable(message: &impl Display) -> Response {

@@ -54,26 +54,20 @@ impl EventStreams {
     }
 }
 
-/// Looks for new events while there is a stream, until `stop` is true.
-pub(crate) async fn follow_history(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+/// Looks for new events while there is a stream.
+pub(crate) async fn follow_history(app: &App) {
     let streams = &app.api.streams;
     let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let follow = async {
-        loop {
-            ticks.tick().await;
-            if streams.newest.receiver_count() == 0 {
-                continue;
-            }
-            // While the history cannot be read, nothing is new.
-            if let Ok(id) = streams.history.newest_id().await {
-                streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
-            }
+    loop {
+        ticks.tick().await;
+        if streams.newest.receiver_count() == 0 {
+            continue;
         }
-    };
-    tokio::select! {
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = follow => {}
+        // While the history cannot be read, nothing is new.
+        if let Ok(id) = streams.history.newest_id().await {
+            streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
+        }
     }
 }
 

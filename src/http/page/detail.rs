@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::availability::AvailabilitySection;
 use super::bars::{self, PageRange, Subjects};
 use super::detail_view::{self, Frame, Recorded};
-use super::{App, history, unavailable};
+use super::{App, history};
 use crate::availability::{self, BucketSize};
 use crate::fleet::GatewayIndex;
 use crate::http::query::{LoopQuery, NoAnswer};
@@ -22,7 +22,7 @@ use crate::payload::Subject;
 use crate::topics::Topics;
 
 /// Why there is no page.
-enum NoPage {
+pub(crate) enum NoPage {
     NoAnswer(NoAnswer),
     /// There is no such gateway or device.
     Missing,
@@ -31,6 +31,18 @@ enum NoPage {
 impl From<NoAnswer> for NoPage {
     fn from(error: NoAnswer) -> Self {
         Self::NoAnswer(error)
+    }
+}
+
+impl IntoResponse for NoPage {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NoAnswer(error) => error.into_response(),
+            Self::Missing => {
+                let text = "this bridge has no such gateway or device\n";
+                (StatusCode::NOT_FOUND, text).into_response()
+            }
+        }
     }
 }
 
@@ -45,54 +57,31 @@ pub(crate) async fn gateway(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
-) -> Response {
-    respond(render_gateway(&app, &name, range).await)
+) -> Result<Markup, NoPage> {
+    let (_, gateway) = find(&app, &name).await?;
+    let topics = topics(&app).await?;
+    let of = &gateway.entry.name;
+    let all = topics.event(&Subject::Gateway(of.clone()), "+");
+    let topics = [topics.gateway_state(of), topics.gateway_info(of), all];
+    let frame = frame(&app, "../", of, None, &topics);
+    let recorded = recorded(&app, "../", of, None, range).await;
+    Ok(detail_view::gateway(&frame, &gateway, &recorded))
 }
 
 pub(crate) async fn device(
     State(app): State<Arc<App>>,
-    Path((gateway, device_id)): Path<(String, String)>,
+    Path((name, device_id)): Path<(String, String)>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
-) -> Response {
-    respond(render_device(&app, &gateway, &device_id, range).await)
-}
-
-fn respond(page: Result<Markup, NoPage>) -> Response {
-    match page {
-        Ok(page) => page.into_response(),
-        Err(NoPage::NoAnswer(error)) => unavailable(&error),
-        Err(NoPage::Missing) => {
-            (StatusCode::NOT_FOUND, "this bridge has no such gateway or device\n").into_response()
-        }
-    }
-}
-
-async fn render_gateway(app: &App, name: &str, range: Option<PageRange>) -> Result<Markup, NoPage> {
-    let (_, gateway) = find(app, name).await?;
-    let topics = topics(app).await?;
-    let of = &gateway.entry.name;
-    let all = topics.event(&Subject::Gateway(of.clone()), "+");
-    let topics = [topics.gateway_state(of), topics.gateway_info(of), all];
-    let frame = frame(app, "../", of, None, &topics);
-    let recorded = recorded(app, "../", of, None, range).await;
-    Ok(detail_view::gateway(&frame, &gateway, &recorded))
-}
-
-async fn render_device(
-    app: &App,
-    name: &str,
-    device_id: &str,
-    range: Option<PageRange>,
 ) -> Result<Markup, NoPage> {
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
-    let (index, gateway) = find(app, name).await?;
+    let (index, gateway) = find(&app, &name).await?;
     let state = app.settings.event_loop.device(index, device_id).await?.ok_or(NoPage::Missing)?;
-    let topics = topics(app).await?;
+    let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
     let topics = [topics.device_state(of, device_id), all];
-    let frame = frame(app, "../../", of, Some(device_id), &topics);
-    let recorded = recorded(app, "../../", of, Some(device_id), range).await;
+    let frame = frame(&app, "../../", of, Some(device_id), &topics);
+    let recorded = recorded(&app, "../../", of, Some(device_id), range).await;
     Ok(detail_view::device(&frame, &gateway, &state, &recorded))
 }
 

@@ -18,19 +18,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Query as Parameters, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use maud::Markup;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
-pub(crate) use detail::{device, gateway};
 pub(crate) use updates::send_updates;
 
+use super::App;
 use super::query::{LoopQuery, NoAnswer};
-use super::{App, unavailable};
 use crate::store::history::Reader;
 use bars::Subjects;
 use devices::{Filter, Search};
@@ -64,44 +66,33 @@ impl PageContext {
     }
 }
 
-pub(crate) async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("page.css"))
+/// The pages and their files.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    let script = "text/javascript; charset=utf-8";
+    Router::new()
+        .route("/", get(page))
+        .route("/gateways/{gateway}", get(detail::gateway))
+        .route("/devices/{gateway}/{device_id}", get(detail::device))
+        .route("/events", get(events))
+        .route("/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
+        .route("/page.js", asset(script, include_str!("page.js")))
+        .route("/shared.js", asset(script, include_str!("shared.js")))
+        .route("/detail.js", asset(script, include_str!("detail.js")))
+        .route("/icon.svg", asset("image/svg+xml", include_str!("icon.svg")))
 }
 
-const JAVASCRIPT: [(header::HeaderName, &str); 1] =
-    [(header::CONTENT_TYPE, "text/javascript; charset=utf-8")];
-
-pub(crate) async fn script() -> impl IntoResponse {
-    (JAVASCRIPT, include_str!("page.js"))
+fn asset(content_type: &'static str, text: &'static str) -> MethodRouter<Arc<App>> {
+    get(move || async move { ([(header::CONTENT_TYPE, content_type)], text) })
 }
 
-pub(crate) async fn shared_script() -> impl IntoResponse {
-    (JAVASCRIPT, include_str!("shared.js"))
-}
-
-pub(crate) async fn detail_script() -> impl IntoResponse {
-    (JAVASCRIPT, include_str!("detail.js"))
-}
-
-pub(crate) async fn icon() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("icon.svg"))
-}
-
-pub(crate) async fn page(
+async fn page(
     State(app): State<Arc<App>>,
     Parameters(filter): Parameters<Filter>,
-) -> Response {
-    match render(&app, &filter).await {
-        Ok(page) => page.into_response(),
-        Err(error) => unavailable(&error),
-    }
-}
-
-async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
+) -> Result<Markup, NoAnswer> {
     let event_loop = &app.settings.event_loop;
     let permit = app.page.scanning.acquire().await.map_err(|_| NoAnswer::Stopping)?;
     let gateways = event_loop.gateways().await?;
-    let (mut search, mut down) = (Search::new(filter), DownDevices::new());
+    let (mut search, mut down) = (Search::new(&filter), DownDevices::new());
     let mut chunks = event_loop.devices(&gateways);
     while let Some(chunk) = chunks.next().await? {
         down.add(&chunk);
@@ -128,7 +119,7 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
         status: &status,
         gateways: &gateways,
         down: &down,
-        filter,
+        filter: &filter,
         devices: &devices,
         bars: bars.as_deref().map_err(String::as_str),
         events: &events,
@@ -136,13 +127,11 @@ async fn render(app: &App, filter: &Filter) -> Result<maud::Markup, NoAnswer> {
     Ok(view::page(&app.settings, &shown))
 }
 
-pub(crate) async fn events(State(app): State<Arc<App>>) -> Response {
-    let Some(updates) = app.page.updates.upgrade() else {
-        return unavailable(&NoAnswer::Stopping);
-    };
+async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
+    let updates = app.page.updates.upgrade().ok_or(NoAnswer::Stopping)?;
     if updates.receiver_count() >= WATCHERS_MAX {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many browsers watch already\n")
-            .into_response();
+        let text = "too many browsers watch already\n";
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, text).into_response());
     }
     // The page then loads what has changed since it was rendered.
     let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
@@ -151,7 +140,8 @@ pub(crate) async fn events(State(app): State<Arc<App>>) -> Response {
     let events = tokio_stream::once(hello).chain(updates).map(Ok::<_, Infallible>);
     // For proxies: neither buffer nor compress.
     let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
-    (headers, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Keeps open pages up to date by server-sent events: once a second what has changed, the same for
 //! all. A browser that does not keep up is disconnected, and connects again by itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::App;
@@ -20,14 +19,10 @@ use crate::store::history::Reader;
 /// How often changes are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends updates while a browser watches, until `stop` is true; the streams end with it.
-pub(crate) async fn send_updates(
-    app: Arc<App>,
-    updates: broadcast::Sender<Event>,
-    mut stop: watch::Receiver<bool>,
-) {
+/// Sends updates while a browser watches; the streams end when this is dropped.
+pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
     let mut updater = Updater {
-        app: &app,
+        app,
         updates,
         history: Reader::new(app.settings.history.clone()),
         overview: String::new(),
@@ -39,19 +34,12 @@ pub(crate) async fn send_updates(
     };
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let send = async {
-        loop {
-            ticks.tick().await;
-            // The loop may have taken note of an answer that did not arrive.
-            if updater.updates.receiver_count() > 0 {
-                updater.is_incomplete |= updater.send_changes().await.is_err();
-            }
+    loop {
+        ticks.tick().await;
+        // The loop may have taken note of an answer that did not arrive.
+        if updater.updates.receiver_count() > 0 {
+            updater.is_incomplete |= updater.send_changes().await.is_err();
         }
-    };
-    tokio::select! {
-        // Without a sender the bridge has ended.
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = send => {}
     }
 }
 
