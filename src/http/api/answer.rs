@@ -3,21 +3,16 @@
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::time::timeout;
 
 use super::csv;
 use super::params::{AnswerFormat, Params};
-use super::problem::Problem;
 
-/// How long an answer may take.
-pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// The most bytes of an answer's rows. What follows the rows fits into the rest of 8 MiB.
 pub(crate) const ROWS_BYTES_MAX: usize = (8 << 20) - (16 << 10);
 
@@ -106,17 +101,6 @@ impl ApiRequest {
 /// A tag as it is compared.
 fn weak(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
-}
-
-/// Ends work that takes too long.
-pub(crate) async fn within_deadline(
-    work: impl Future<Output = Result<Response, Problem>>,
-) -> Result<Response, Problem> {
-    timeout(ANSWER_DEADLINE, work).await.unwrap_or_else(|_| {
-        Err(Problem::busy(
-            "there was no answer within 5 s; request less, or repeat the request later",
-        ))
-    })
 }
 
 /// The rows of a list, as text.

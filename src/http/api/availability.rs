@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::App;
-use super::answer::{ApiRequest, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows};
 use super::problem::Problem;
 use crate::availability::{
     self, After, AfterError, AvailabilityHead, AvailabilityRequest, AvailabilityRow, BucketSize,
@@ -100,17 +100,13 @@ pub(crate) async fn availability(
         is_running: true,
         now,
     };
-    within_deadline(async {
-        let read = app.api.history.read(move |path| availability::answer(path, &query));
-        let answer = read.await?;
-        let mut rows = Rows::new("availability", format, COLUMNS);
-        let fits = answer.availability.iter().take_while(|row| rows.push(row)).count();
-        let is_cut = fits < answer.availability.len();
-        let last = fits.checked_sub(1).and_then(|last| answer.availability.get(last));
-        let next = last.filter(|_| is_cut).map(AvailabilityRow::continuation).or(answer.next);
-        let rest =
-            AvailabilityRest { head: &answer.head, more: next.is_some(), next: next.clone() };
-        Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
-    })
-    .await
+    let read = app.api.history.read(move |path| availability::answer(path, &query));
+    let answer = read.await?;
+    let mut rows = Rows::new("availability", format, COLUMNS);
+    let fits = answer.availability.iter().take_while(|row| rows.push(row)).count();
+    let is_cut = fits < answer.availability.len();
+    let last = fits.checked_sub(1).and_then(|last| answer.availability.get(last));
+    let next = last.filter(|_| is_cut).map(AvailabilityRow::continuation).or(answer.next);
+    let rest = AvailabilityRest { head: &answer.head, more: next.is_some(), next: next.clone() };
+    Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::App;
 use super::super::query::{BridgeStatus, LoopQuery};
-use super::answer::{ApiRequest, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows};
 use super::lookup::{directory, find_gateway};
 use super::params::AnswerFormat;
 use super::problem::Problem;
@@ -75,22 +75,19 @@ pub(crate) async fn bridge(
     let mut params = request.params();
     params.word("format", &[("json", ())])?;
     params.finish()?;
-    within_deadline(async {
-        let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
-            app.settings.event_loop.ask(LoopQuery::Bridge).await?;
-        Ok(request.object(&BridgeAnswer {
-            info,
-            ready: health.ready,
-            degraded: health.degraded,
-            mqtt_connected,
-            time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
-            history: HistoryTotals {
-                events: history_events,
-                oldest_at: history_oldest_at.map(rfc3339),
-            },
-        }))
-    })
-    .await
+    let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
+        app.settings.event_loop.ask(LoopQuery::Bridge).await?;
+    Ok(request.object(&BridgeAnswer {
+        info,
+        ready: health.ready,
+        degraded: health.degraded,
+        mqtt_connected,
+        time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
+        history: HistoryTotals {
+            events: history_events,
+            oldest_at: history_oldest_at.map(rfc3339),
+        },
+    }))
 }
 
 pub(crate) async fn masters(
@@ -100,16 +97,13 @@ pub(crate) async fn masters(
     let mut params = request.params();
     let format = params.format(&request.headers)?;
     params.finish()?;
-    within_deadline(async {
-        let directory = directory(&app).await?;
-        let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
-        for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
-            let MasterMeasures { name, facts, gateways, gateways_online } = &master;
-            rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
-        }
-        Ok(request.list(rows, &json!({}), None))
-    })
-    .await
+    let directory = directory(&app).await?;
+    let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
+    for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
+        let MasterMeasures { name, facts, gateways, gateways_online } = &master;
+        rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
+    }
+    Ok(request.list(rows, &json!({}), None))
 }
 
 pub(crate) async fn gateways(
@@ -119,17 +113,14 @@ pub(crate) async fn gateways(
     let mut params = request.params();
     let format = params.format(&request.headers)?;
     params.finish()?;
-    within_deadline(async {
-        let directory = directory(&app).await?;
-        let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
-        for gateway in app.settings.event_loop.gateways().await? {
-            if !rows.push(&info(&directory, &gateway)) {
-                break;
-            }
+    let directory = directory(&app).await?;
+    let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
+    for gateway in app.settings.event_loop.gateways().await? {
+        if !rows.push(&info(&directory, &gateway)) {
+            break;
         }
-        Ok(request.list(rows, &json!({}), None))
-    })
-    .await
+    }
+    Ok(request.list(rows, &json!({}), None))
 }
 
 pub(crate) async fn gateway(
@@ -141,16 +132,13 @@ pub(crate) async fn gateway(
     let format = params.format(&request.headers)?;
     params.finish()?;
     let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
-    within_deadline(async {
-        let directory = directory(&app).await?;
-        let (_, gateway) = find_gateway(&app, &name).await?;
-        let info = info(&directory, &gateway);
-        let AnswerFormat::Csv(_) = format else { return Ok(request.object(&info)) };
-        let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
-        rows.push(&info);
-        Ok(request.list(rows, &json!({}), None))
-    })
-    .await
+    let directory = directory(&app).await?;
+    let (_, gateway) = find_gateway(&app, &name).await?;
+    let info = info(&directory, &gateway);
+    let AnswerFormat::Csv(_) = format else { return Ok(request.object(&info)) };
+    let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
+    rows.push(&info);
+    Ok(request.list(rows, &json!({}), None))
 }
 
 fn info<'a>(directory: &'a Directory, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {

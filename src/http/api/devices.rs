@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::super::App;
 use super::super::query::{DeviceChunk, DeviceChunks, NoAnswer};
 use super::super::search::searchable;
-use super::answer::{ApiRequest, Rows, within_deadline};
+use super::answer::{ApiRequest, Rows};
 use super::lookup::{directory, find_gateway, no_gateway};
 use super::params::{AnswerFormat, Params};
 use super::problem::{Problem, quoted};
@@ -148,36 +148,33 @@ pub(crate) async fn devices(
     let after: Vec<Cursor> = params.list("after")?;
     let format = params.format(&request.headers)?;
     params.finish()?;
-    within_deadline(async {
-        let _permit = app.api.scans.acquire().await;
-        let event_loop = &app.settings.event_loop;
-        let (directory, mut gateways) = (directory(&app).await?, event_loop.gateways().await?);
-        let index_of = |name: &GatewayName| {
-            let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
-            found.map(|gateway| gateway.index).ok_or_else(|| no_gateway(name.as_str()))
-        };
-        filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
-        let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
-        let after = after.transpose()?;
-        gateways.retain(|gateway| filter.selects_gateway(&gateway.entry.name));
-        let mut scan = DevicePage {
-            directory: &directory,
-            filter: &filter,
-            after,
-            limit,
-            rows: Rows::new("devices", format, COLUMNS),
-            total: 0,
-            last: None,
-            more: false,
-        };
-        let is_complete = scan.run(event_loop.devices(&gateways)).await?;
-        let DevicePage { rows, total, last, more, .. } = scan;
-        let more = more || !is_complete;
-        let next = last.filter(|_| more);
-        let rest = DevicesRest { total: is_complete.then_some(total), more, next: next.clone() };
-        Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
-    })
-    .await
+    let _permit = app.api.scans.acquire().await;
+    let event_loop = &app.settings.event_loop;
+    let (directory, mut gateways) = (directory(&app).await?, event_loop.gateways().await?);
+    let index_of = |name: &GatewayName| {
+        let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
+        found.map(|gateway| gateway.index).ok_or_else(|| no_gateway(name.as_str()))
+    };
+    filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
+    let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
+    let after = after.transpose()?;
+    gateways.retain(|gateway| filter.selects_gateway(&gateway.entry.name));
+    let mut scan = DevicePage {
+        directory: &directory,
+        filter: &filter,
+        after,
+        limit,
+        rows: Rows::new("devices", format, COLUMNS),
+        total: 0,
+        last: None,
+        more: false,
+    };
+    let is_complete = scan.run(event_loop.devices(&gateways)).await?;
+    let DevicePage { rows, total, last, more, .. } = scan;
+    let more = more || !is_complete;
+    let next = last.filter(|_| more);
+    let rest = DevicesRest { total: is_complete.then_some(total), more, next: next.clone() };
+    Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
 }
 
 /// One page of the devices that a filter selects, and how many there are.
@@ -236,24 +233,21 @@ pub(crate) async fn device(
     params.finish()?;
     let Path((name, id)) =
         path.map_err(|error| Problem::invalid("device_id", error.body_text()))?;
-    within_deadline(async {
-        let directory = directory(&app).await?;
-        let (index, gateway) = find_gateway(&app, &name).await?;
-        let unknown = || {
-            let id = quoted(&id);
-            let detail = format!(
-                "gateway {name} has no device {id:?}; /api/v1/devices?gateway={name} lists those \
-                 it has"
-            );
-            Problem::not_found("device_id", detail)
-        };
-        let id: DeviceId = id.parse().map_err(|_| unknown())?;
-        let state = app.settings.event_loop.device(index, id).await?.ok_or_else(unknown)?;
-        let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
-        let AnswerFormat::Csv(_) = format else { return Ok(request.object(&payload)) };
-        let mut rows = Rows::new("devices", format, COLUMNS);
-        rows.push(&payload);
-        Ok(request.list(rows, &serde_json::json!({}), None))
-    })
-    .await
+    let directory = directory(&app).await?;
+    let (index, gateway) = find_gateway(&app, &name).await?;
+    let unknown = || {
+        let id = quoted(&id);
+        let detail = format!(
+            "gateway {name} has no device {id:?}; /api/v1/devices?gateway={name} lists those \
+             it has"
+        );
+        Problem::not_found("device_id", detail)
+    };
+    let id: DeviceId = id.parse().map_err(|_| unknown())?;
+    let state = app.settings.event_loop.device(index, id).await?.ok_or_else(unknown)?;
+    let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
+    let AnswerFormat::Csv(_) = format else { return Ok(request.object(&payload)) };
+    let mut rows = Rows::new("devices", format, COLUMNS);
+    rows.push(&payload);
+    Ok(request.list(rows, &serde_json::json!({}), None))
 }

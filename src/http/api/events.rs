@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::App;
-use super::answer::{ApiRequest, ROWS_BYTES_MAX, Rows, within_deadline};
+use super::answer::{ApiRequest, ROWS_BYTES_MAX, Rows};
 use super::params::Params;
 use super::problem::Problem;
 use crate::net;
@@ -113,16 +113,13 @@ pub(crate) async fn events(
         Order::OldestFirst => "after_id",
         Order::NewestFirst => "before_id",
     };
-    within_deadline(async {
-        let page = app.api.history.query(filter).await?;
-        let mut rows = Rows::new("events", format, COLUMNS);
-        for event in &page.events {
-            // The page is smaller than an answer.
-            rows.push(event);
-        }
-        let next = page.more.then(|| (continued_by, page.next.to_string()));
-        let rest = EventsRest { more: page.more, next: page.next, gap: page.gap };
-        Ok(request.list(rows, &rest, next))
-    })
-    .await
+    let page = app.api.history.query(filter).await?;
+    let mut rows = Rows::new("events", format, COLUMNS);
+    for event in &page.events {
+        // The page is smaller than an answer.
+        rows.push(event);
+    }
+    let next = page.more.then(|| (continued_by, page.next.to_string()));
+    let rest = EventsRest { more: page.more, next: page.next, gap: page.gap };
+    Ok(request.list(rows, &rest, next))
 }

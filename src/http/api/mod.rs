@@ -14,11 +14,16 @@ mod stream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
 use jiff::tz::TimeZone;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use super::App;
 use crate::schema;
@@ -29,6 +34,8 @@ pub(crate) use problem::Problem;
 use stream::EventStreams;
 pub(crate) use stream::follow_history;
 
+/// How long an answer may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Requests at once that read all devices.
 const SCANS_MAX: usize = 2;
 
@@ -63,10 +70,18 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/events", get(events::events))
         .route("/events/stream", get(stream::stream))
         .route("/openapi.json", get(openapi))
+        .layer(from_fn(within_deadline))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
 }
 
-async fn openapi(request: ApiRequest) -> Result<axum::response::Response, Problem> {
+/// Ends a request that takes too long; a stream of events has to begin in time.
+async fn within_deadline(request: Request, next: Next) -> Result<Response, Problem> {
+    timeout(ANSWER_DEADLINE, next.run(request)).await.map_err(|_| {
+        Problem::busy("there was no answer within 5 s; request less, or repeat the request later")
+    })
+}
+
+async fn openapi(request: ApiRequest) -> Result<Response, Problem> {
     request.params().finish()?;
     Ok(request.respond("application/json", schema::open_api()))
 }

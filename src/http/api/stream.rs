@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::App;
-use super::answer::{ApiRequest, within_deadline};
+use super::answer::ApiRequest;
 use super::events::{ID_MAX, filter};
 use super::params::number;
 use super::problem::Problem;
@@ -86,29 +86,26 @@ pub(crate) async fn stream(
     let slot = Arc::clone(&streams.slots).try_acquire_owned().map_err(|_| {
         Problem::busy(format!("{STREAMS_MAX} streams are open already; close one, or read /events"))
     })?;
-    within_deadline(async {
-        if filter.after_id.is_none() {
-            filter.after_id = Some(streams.history.newest_id().await?);
-        }
-        (filter.limit, filter.max_bytes) = (PAGE_EVENTS, PAGE_BYTES);
-        let (events, queue) = mpsc::channel(QUEUE_EVENTS);
-        let feed = Feed {
-            filter,
-            history: streams.history.clone(),
-            newest: streams.newest.subscribe(),
-            stop: streams.stop.clone(),
-            events,
-            _slot: slot,
-        };
-        tokio::spawn(feed.run());
-        let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
-        let events = first.chain(ReceiverStream::new(queue)).map(Ok::<_, Infallible>);
-        // For proxies: neither buffer nor compress.
-        let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
-        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-        Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
-    })
-    .await
+    if filter.after_id.is_none() {
+        filter.after_id = Some(streams.history.newest_id().await?);
+    }
+    (filter.limit, filter.max_bytes) = (PAGE_EVENTS, PAGE_BYTES);
+    let (events, queue) = mpsc::channel(QUEUE_EVENTS);
+    let feed = Feed {
+        filter,
+        history: streams.history.clone(),
+        newest: streams.newest.subscribe(),
+        stop: streams.stop.clone(),
+        events,
+        _slot: slot,
+    };
+    tokio::spawn(feed.run());
+    let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
+    let events = first.chain(ReceiverStream::new(queue)).map(Ok::<_, Infallible>);
+    // For proxies: neither buffer nor compress.
+    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
 /// What a stream names of an event.
