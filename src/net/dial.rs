@@ -71,7 +71,7 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, DialFailure> {
 /// The TLS handshake.
 async fn secure(
     target: &DialTarget,
-    mut handshake: Handshake,
+    handshake: Handshake,
     tcp: TrackedStream<TcpStream>,
     until: Instant,
     activity: Arc<ActivityClock>,

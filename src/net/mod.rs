@@ -21,6 +21,7 @@ mod presented;
 mod remedy;
 mod target;
 mod tls;
+mod verifier;
 mod websocket;
 
 pub(crate) use activity::ActivityClock;

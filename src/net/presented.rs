@@ -1,26 +1,20 @@
 //! The certificate of a server, for comparison by a user before it is trusted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature,
-};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
-};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::crypto::ring as provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 use super::dial::connect_tcp;
 use super::error::{DialError, DialFailure};
 use super::explain::Facts;
 use super::target::DialTarget;
+use super::verifier::RecordingVerifier;
 use crate::certificate::Certificate;
 
 /// The characters of a line in a PEM file.
@@ -66,13 +60,12 @@ async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailur
     let server_name = ServerName::try_from(expected.clone())
         .map_err(|_| DialFailure::ServerName(expected.clone()))?;
     let provider = Arc::new(provider::default_provider());
-    let recorder =
-        Arc::new(CertificateRecorder { provider: provider.clone(), presented: Mutex::new(None) });
+    let verifier = Arc::new(RecordingVerifier::refusing(provider.clone()));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DialFailure::Tls(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(recorder.clone())
+        .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     let until = Instant::now() + target.deadline;
     let tcp = connect_tcp(&target.address, until, target.deadline).await?;
@@ -80,59 +73,12 @@ async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailur
     let outcome = timeout_at(until, handshake)
         .await
         .map_err(|_| DialFailure::HandshakeTimeout(target.deadline))?;
-    let presented = recorder.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (presented, outcome) {
+    match (verifier.presented(), outcome) {
         (Some(presented), _) => Ok(PresentedCertificate(presented)),
         (None, Err(error)) => {
             let facts = Facts { expected, ca: None, certificate_given: false };
             Err(facts.explain(error, None, false))
         }
         (None, Ok(_)) => Err(DialFailure::Tls("it presents no certificate".to_owned())),
-    }
-}
-
-/// Refuses every certificate, and keeps it.
-#[derive(Debug)]
-struct CertificateRecorder {
-    provider: Arc<CryptoProvider>,
-    presented: Mutex<Option<CertificateDer<'static>>>,
-}
-
-impl ServerCertVerifier for CertificateRecorder {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let presented = Some(end_entity.clone().into_owned());
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = presented;
-        Err(TlsError::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

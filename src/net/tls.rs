@@ -1,30 +1,24 @@
 //! TLS to a peer: the files that authenticate both sides, and the reasons of a failed handshake.
 //!
-//! rustls decides whether a certificate is trusted; here it is only kept for the explanation.
+//! rustls decides whether a certificate is trusted.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
-    SignatureScheme,
-};
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore, SignatureScheme};
 
 use super::error::{DialError, DialFailure, FileFailure, FileKind};
 use super::explain::Facts;
 use super::file::{expect_file, off_runtime, read};
 use super::target::{DialTarget, Tls};
+use super::verifier::RecordingVerifier;
 use crate::certificate::Certificate;
 
 /// Names a file of roots instead of the system's own store, as for OpenSSL.
@@ -54,15 +48,9 @@ impl Handshake {
             (Some(cert), Some(key)) => Some(client_key(cert, key, &provider).await?),
             _ => None,
         };
-        let roots = Arc::new(trusted.roots);
-        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .build()
+        let verifier = RecordingVerifier::new(trusted.roots, trusted.pinned, provider.clone())
             .map_err(|error| DialFailure::Tls(error.to_string()))?;
-        let verifier = Arc::new(RecordingVerifier {
-            inner,
-            pinned: trusted.pinned,
-            presented: Mutex::new(None),
-        });
+        let verifier = Arc::new(verifier);
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -89,8 +77,8 @@ impl Handshake {
     }
 
     /// The certificate that the peer presented.
-    pub(crate) fn presented(&mut self) -> Option<Certificate> {
-        self.verifier.presented.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn presented(&self) -> Option<Certificate> {
+        Certificate::read(&self.verifier.presented()?)
     }
 
     /// Whether the peer requested a client certificate. The alert about this may be overtaken by
@@ -100,7 +88,7 @@ impl Handshake {
     }
 
     /// Why the handshake failed.
-    pub(crate) fn explain(mut self, error: io::Error) -> DialFailure {
+    pub(crate) fn explain(self, error: io::Error) -> DialFailure {
         let (presented, requested) = (self.presented(), self.certificate_requested());
         self.facts.explain(error, presented, requested)
     }
@@ -224,84 +212,6 @@ async fn client_key(
         TlsError::InconsistentKeys(_) => FileFailure::key_mismatch(key).into(),
         error => unusable(format!("cannot be used with its certificate ({error})")).into(),
     })
-}
-
-/// Decides as rustls does, and keeps the certificate that was presented.
-#[derive(Debug)]
-struct RecordingVerifier {
-    inner: Arc<WebPkiServerVerifier>,
-    pinned: Vec<CertificateDer<'static>>,
-    presented: Mutex<Option<Certificate>>,
-}
-
-impl ServerCertVerifier for RecordingVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let presented = Certificate::read(end_entity);
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = presented;
-        match self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        ) {
-            Err(_) if self.pinned.iter().any(|pinned| **pinned == **end_entity) => {
-                verify_pinned(end_entity, server_name, now)
-            }
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Decides about a certificate that is trusted itself: it still has to have the name, and be valid
-/// now.
-fn verify_pinned(
-    certificate: &CertificateDer<'_>,
-    server_name: &ServerName<'_>,
-    now: UnixTime,
-) -> Result<ServerCertVerified, TlsError> {
-    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
-    let refused = |error| Err(TlsError::InvalidCertificate(error));
-    let Some(certificate) = Certificate::read(certificate) else {
-        return refused(CertificateError::BadEncoding);
-    };
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000);
-    if now > certificate.not_after.millis() {
-        return refused(CertificateError::Expired);
-    }
-    if now < certificate.not_before.millis() {
-        return refused(CertificateError::NotValidYet);
-    }
-    Ok(ServerCertVerified::assertion())
 }
 
 /// The client certificate, if there is one, and whether the peer requested it.
