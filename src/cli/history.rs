@@ -19,7 +19,7 @@ use crate::availability::{duration, local_time};
 use crate::config;
 use crate::ids::Moment;
 use crate::net;
-use crate::store::history::{EventFilter, EventGap, Order};
+use crate::store::history::{EventFilter, EventGap};
 
 /// Events that are read at once.
 const PAGE_EVENTS: usize = 1_000;
@@ -79,14 +79,12 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
         gateways: args.selected.gateways().into_iter().collect(),
         device_ids: args.selected.device_ids(),
         event_types: args.event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        after_id: None,
-        before_id: None,
         from: Some(period.from),
         to: period.to,
-        order: Order::OldestFirst,
         limit: PAGE_EVENTS,
         max_bytes: PAGE_BYTES,
         deadline: PAGE_WITHIN,
+        ..EventFilter::default()
     };
     let pages = EventPages { source, filter, follow: args.follow, is_waiting: false, gap: None };
     let zone = (!args.json).then_some(zone);

@@ -1,6 +1,5 @@
 //! The command `history`: recorded events of one gateway, or of all.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -14,7 +13,7 @@ use super::response::{Data, Outcome};
 use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
 use crate::period::Period;
-use crate::store::history::{EventFilter, FILE_NAME, Order, Reader};
+use crate::store::history::{EventFilter, FILE_NAME, Reader};
 
 /// The default of the most events in an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -25,16 +24,9 @@ const QUERY_DEADLINE: Duration = Duration::from_millis(700);
 /// The largest ID, so that it fits SQLite's signed integers.
 const ID_MAX: u64 = u64::MAX >> 1;
 
-/// Which events a request selects.
+/// Which events a request selects, of any gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    device_ids: BTreeSet<DeviceId>,
-    event_types: Vec<String>,
-    after_id: Option<u64>,
-    from: Option<Moment>,
-    to: Option<Moment>,
-    limit: usize,
-}
+pub struct HistoryQuery(EventFilter);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,7 +64,7 @@ impl HistoryQuery {
         let period = Period::parse(from.as_deref(), to.as_deref(), zone, now)
             .map_err(|error| Failure::invalid(error.to_string()))?;
         let event_types = event_types.unwrap_or_default().0;
-        Ok(Self {
+        Ok(Self(EventFilter {
             device_ids: values::some_devices(device_id, device_ids)?.unwrap_or_default(),
             event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
             after_id,
@@ -80,25 +72,15 @@ impl HistoryQuery {
             from: (from.is_some() || after_id.is_none()).then_some(period.from),
             to: period.to,
             limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT),
-        })
+            deadline: QUERY_DEADLINE,
+            ..EventFilter::default()
+        }))
     }
 
     /// The events of a gateway, or of the bridge and all gateways, in an answer of this size.
     #[must_use]
     pub fn filter(self, gateway: Option<GatewayName>, max_bytes: usize) -> EventFilter {
-        EventFilter {
-            gateways: gateway.into_iter().collect(),
-            device_ids: self.device_ids,
-            event_types: self.event_types,
-            after_id: self.after_id,
-            from: self.from,
-            to: self.to,
-            before_id: None,
-            order: Order::OldestFirst,
-            limit: self.limit,
-            max_bytes,
-            deadline: QUERY_DEADLINE,
-        }
+        EventFilter { gateways: gateway.into_iter().collect(), max_bytes, ..self.0 }
     }
 }
 

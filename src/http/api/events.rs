@@ -81,13 +81,10 @@ pub(crate) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
         device_ids: params.device_ids()?,
         event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
         after_id: params.number("after_id", 0..=ID_MAX)?,
-        before_id: None,
-        from: None,
-        to: None,
-        order: Order::OldestFirst,
         limit: LIMIT_DEFAULT,
         max_bytes: ROWS_BYTES_MAX,
         deadline: QUERY_DEADLINE,
+        ..EventFilter::default()
     })
 }
 

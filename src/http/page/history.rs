@@ -64,15 +64,11 @@ pub(crate) async fn last_events(
     let filter = EventFilter {
         gateways,
         device_ids: device_id.into_iter().collect(),
-        event_types: Vec::new(),
-        after_id: None,
-        before_id: None,
-        from: None,
-        to: None,
         order: Order::NewestFirst,
         limit: EVENTS_MAX,
         max_bytes: EVENTS_BYTES,
         deadline: QUERY_DEADLINE,
+        ..EventFilter::default()
     };
     let page = within_deadline(history.query(filter)).await?;
     Ok(page.events.iter().filter_map(|event| EventRow::read(event)).collect())

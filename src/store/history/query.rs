@@ -26,8 +26,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Steps of SQLite in a row: some 50 us.
 const STEPS_MAX: i32 = 1_000;
 
-/// Which events are requested. An empty list selects all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which events are requested; an empty list selects all. Each query sets its own limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
     /// Events of these gateways and of their devices.
     pub gateways: Vec<GatewayName>,
@@ -54,9 +54,10 @@ pub struct EventFilter {
 }
 
 /// The order of a page's events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// By growing ids.
+    #[default]
     OldestFirst,
     /// By falling ids.
     NewestFirst,

@@ -11,19 +11,8 @@ use crate::store::history::query;
 use crate::store::history::*;
 
 fn all() -> EventFilter {
-    EventFilter {
-        gateways: Vec::new(),
-        device_ids: [].into(),
-        event_types: Vec::new(),
-        after_id: None,
-        before_id: None,
-        from: None,
-        to: None,
-        order: Order::OldestFirst,
-        limit: 100,
-        max_bytes: usize::MAX,
-        deadline: Duration::from_secs(60),
-    }
+    let deadline = Duration::from_secs(60);
+    EventFilter { limit: 100, max_bytes: usize::MAX, deadline, ..EventFilter::default() }
 }
 
 fn page(fixture: &Fixture, filter: &EventFilter) -> Page {
