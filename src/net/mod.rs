@@ -1,6 +1,5 @@
 //! Connects to gateways and brokers, in the same way; also TCP and the wall clock. With the feature
-//! `model`, for our own tests only, the latter two are replaced by a network and a clock in one
-//! thread.
+//! `model`, for our own tests only, a test can replace the latter two.
 
 use std::io;
 use std::time::UNIX_EPOCH;

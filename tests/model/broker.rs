@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::mqtt::{Protocol, accepted, outgoing};
+use crate::network::{Network, Side};
 
 /// Packets that may wait for one client.
 const WAITING_MAX: usize = 100_000;
@@ -105,8 +106,8 @@ impl Broker {
     }
 
     /// Its process ends at once; no last will is published.
-    pub(crate) async fn kill(&mut self, network: &model::Network, forgets: bool) {
-        network.kill(self.address, model::Side::Server);
+    pub(crate) async fn kill(&mut self, network: &Network, forgets: bool) {
+        network.kill(self.address, Side::Server);
         self.tasks.shutdown().await;
         let mut state = self.shared.state.lock().unwrap();
         let now = self.shared.began.elapsed();

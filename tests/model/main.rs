@@ -11,6 +11,7 @@ mod broker;
 mod changes;
 mod history;
 mod mqtt;
+mod network;
 mod oracle;
 mod record;
 mod request;

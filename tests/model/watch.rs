@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::net::model::Side;
-
 use crate::broker::{Broker, Condition};
+use crate::network::Side;
 use crate::record::Impaired;
 use crate::schedule::Place;
 use crate::world::name_of;

@@ -6,7 +6,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use gsdk2mqtt::bridge;
 use gsdk2mqtt::config::{self, Config};
-use gsdk2mqtt::net::model::{Network, Side};
 use gsdk2mqtt::simulator::{Fault, GatewayTiming, Simulator, SimulatorSettings, Strictness};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -14,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::broker::Broker;
+use crate::network::{Network, Side};
 use crate::record::{Calls, Cut, End, Process, Sent, Shown, Truth, record};
 use crate::request::{ALLOWED, Owner, PAYLOAD_MAX, RATE, Request};
 use crate::schedule::{Act, Place, Schedule, Site};

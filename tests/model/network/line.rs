@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use gsdk2mqtt::net::model::Socket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -20,7 +21,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// Who dialled.
     Client,
     /// Who listened.
@@ -101,7 +102,7 @@ impl Line {
 
 /// One end of a connection of the model.
 #[derive(Debug)]
-pub struct LineEnd {
+pub(crate) struct LineEnd {
     line: Arc<Mutex<Line>>,
     side: Side,
     /// When what is under way arrives.
@@ -121,11 +122,6 @@ impl Drop for LineEnd {
 impl LineEnd {
     pub(crate) fn of(line: &Arc<Mutex<Line>>, side: Side, latency: &Latency) -> Self {
         Self { line: line.clone(), side, alarm: None, latency: latency.clone() }
-    }
-
-    /// Resets the connection.
-    pub(crate) fn reset(&self) {
-        lock(&self.line).reset = true;
     }
 
     /// `Ready` once something has arrived; with the instant of the next arrival if one is known.
@@ -223,5 +219,17 @@ impl AsyncWrite for LineEnd {
         line.half(self.side).closed = true;
         line.wake();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Socket for LineEnd {
+    fn set_nodelay(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Resets the connection.
+    fn set_zero_linger(&self) -> io::Result<()> {
+        lock(&self.line).reset = true;
+        Ok(())
     }
 }
