@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::clock::Clock;
@@ -16,8 +17,8 @@ use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{
-    BridgeEvent, BridgeEventKind, BridgeInfo, CommandEvent, Directory, GatewayEventPayload,
-    LinkFacts, Subject, to_bytes,
+    BridgeEventKind, BridgeInfo, Directory, EventPayload, GatewayEventContent, LinkFacts, Subject,
+    to_bytes,
 };
 use crate::store::{HistoryStatus, Key, StoreError};
 
@@ -172,61 +173,62 @@ impl State {
 
     pub(crate) fn gateway_event(&mut self, gateway: GatewayIndex, event: &GatewayEvent) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
-        let name = &entry.name;
+        let gateway = entry.name.clone();
         match event {
-            GatewayEvent::Reachable => tracing::info!(gateway = %name, "gateway online"),
+            GatewayEvent::Reachable => tracing::info!(%gateway, "gateway online"),
             GatewayEvent::Unreachable => {
-                tracing::warn!(gateway = %name, "gateway lost; its devices are unknown");
+                tracing::warn!(%gateway, "gateway lost; its devices are unknown");
             }
             GatewayEvent::Restored { what, count, .. } => {
-                tracing::info!(gateway = %name, what, count, "missing items provisioned");
+                tracing::info!(%gateway, what, count, "missing items provisioned");
             }
             GatewayEvent::Withdrawn { what, count, .. } => {
                 let message = "another client removed desired items";
-                tracing::warn!(gateway = %name, what, count, message);
+                tracing::warn!(%gateway, what, count, message);
             }
             GatewayEvent::Corrected { count } => {
                 let message = "an audit found changes that the stream did not report";
-                tracing::warn!(gateway = %name, count, message);
+                tracing::warn!(%gateway, count, message);
             }
             GatewayEvent::Stranger { device_id, status } => {
-                let message = "status of an unknown device";
-                tracing::debug!(gateway = %name, %device_id, %status, message);
+                tracing::debug!(%gateway, %device_id, %status, "status of an unknown device");
             }
         }
-        self.events += 1;
-        let at = self.clock.now();
-        let payload = GatewayEventPayload::new(&self.directory, entry, self.events, at, event);
-        let (subject, payload) = (Subject::Gateway(name.clone()), to_bytes(&payload));
-        self.append_event(at, subject, event.name(), payload);
+        let content = GatewayEventContent::new(&gateway, event);
+        self.append_event(self.clock.now(), gateway.as_str(), event.name(), content);
     }
 
     /// A change was requested of a gateway, or of the bridge itself.
     pub(crate) fn command_event(&mut self, owner: &str, audit: &Audit) {
-        self.events += 1;
-        let at = self.clock.now();
-        let gateway = self.directory.find_str(owner).and_then(|at| self.directory.gateway(at));
-        let subject = gateway.map(|entry| Subject::Gateway(entry.name.clone()));
-        let event = CommandEvent::new(&self.directory, owner, self.events, at, audit);
-        let (subject, payload) = (subject.unwrap_or(Subject::Bridge), to_bytes(&event));
-        self.append_event(at, subject, CommandEvent::<Audit>::NAME, payload);
+        self.append_event(self.clock.now(), owner, "command", audit);
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
-        self.events += 1;
-        let at = self.clock.now();
-        let payload = to_bytes(&BridgeEvent::new(&self.directory, self.events, at, kind));
+        let bridge = self.directory.bridge.clone();
+        let payload = self.append_event(self.clock.now(), &bridge, kind.name(), kind);
         if !matches!(kind, BridgeEventKind::MasterReachable { .. }) {
             let payload = String::from_utf8_lossy(&payload);
             tracing::warn!(event = kind.name(), %payload, "bridge event");
         }
-        self.append_event(at, Subject::Bridge, kind.name(), payload);
     }
 
-    /// Stores an event that is not of a device, to be published in order.
-    fn append_event(&mut self, at: Moment, subject: Subject, name: &'static str, payload: Bytes) {
-        self.persistence.events.append(at, subject, name, payload);
+    /// Stores an event that is not of a device, to be published in order; returns its payload.
+    fn append_event(
+        &mut self,
+        at: Moment,
+        owner: &str,
+        event_type: &'static str,
+        content: impl Serialize,
+    ) -> Bytes {
+        self.events += 1;
+        let (directory, number) = (&self.directory, self.events);
+        let gateway = directory.find_str(owner).and_then(|at| directory.gateway(at));
+        let subject = gateway.map_or(Subject::Bridge, |entry| Subject::Gateway(entry.name.clone()));
+        let event = EventPayload::new(directory, owner, number, at, event_type, content);
+        let payload = to_bytes(&event);
+        self.persistence.events.append(at, subject, event_type, payload.clone());
         self.publisher.content().states().bridge_info_changed();
+        payload
     }
 
     /// Sets a fact of a gateway's link, which is published with the gateway's info.

@@ -1,11 +1,11 @@
-//! The bridge's own info and events as JSON (docs/topics.md).
+//! The bridge's own info, and the content of its events, as JSON (docs/topics.md).
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Directory, format};
+use super::format;
 use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
@@ -44,20 +44,6 @@ pub struct OutboxInfo {
     pub pending: usize,
     /// Events dropped since the process began, because the outbox was full.
     pub dropped: u64,
-}
-
-/// `<base>/<bridge>/event/<type>`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BridgeEvent<'a> {
-    event_type: &'static str,
-    event_id: String,
-    bridge: &'a str,
-    #[serde(flatten)]
-    kind: &'a BridgeEventKind,
-    #[serde(serialize_with = "format::moment")]
-    timestamp: Moment,
-    #[serde(serialize_with = "format::moment")]
-    received_at: Moment,
 }
 
 /// A change with steps, as it is kept while it is under way.
@@ -133,26 +119,6 @@ impl BridgeEventKind {
             Self::MasterReachable { .. } => "master_reachable",
             Self::MasterUnreachable { .. } => "master_unreachable",
             Self::StoreFailed { .. } => "store_failed",
-        }
-    }
-}
-
-impl<'a> BridgeEvent<'a> {
-    /// The event, the `number`-th of the bridge in this run.
-    #[must_use]
-    pub fn new(
-        directory: &'a Directory,
-        number: u64,
-        at: Moment,
-        kind: &'a BridgeEventKind,
-    ) -> Self {
-        Self {
-            event_type: kind.name(),
-            event_id: format!("{}-{}-{number}", directory.instance_id, directory.bridge),
-            bridge: &directory.bridge,
-            kind,
-            timestamp: at,
-            received_at: at,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! A gateway's info and events as JSON (docs/topics.md).
+//! A gateway's info, and the content of its events, as JSON (docs/topics.md).
 
 use serde::Serialize;
 
 use super::{Directory, GatewayEntry, format};
 use crate::fleet::{GatewayEvent, GatewayState};
-use crate::ids::{DeviceId, Moment};
+use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// Devices named in one event.
 const DEVICE_IDS_MAX: usize = 1_000;
@@ -104,12 +104,9 @@ impl<'a> GatewayInfo<'a> {
     }
 }
 
-/// `<base>/<gw>/event/<type>`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GatewayEventPayload<'a> {
-    event_type: &'static str,
-    event_id: String,
-    bridge: &'a str,
+/// What an event of a gateway contains besides the fields of [`super::EventPayload`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct GatewayEventContent<'a> {
     gateway: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_id: Option<DeviceId>,
@@ -122,57 +119,26 @@ pub struct GatewayEventPayload<'a> {
     /// The first few of many: the event has to fit a broker's largest packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_ids: Option<Vec<DeviceId>>,
-    #[serde(serialize_with = "format::moment")]
-    timestamp: Moment,
-    #[serde(serialize_with = "format::moment")]
-    received_at: Moment,
 }
 
-impl<'a> GatewayEventPayload<'a> {
-    /// The event, the `number`-th of its gateway in this run of the bridge.
+impl<'a> GatewayEventContent<'a> {
+    /// The content of an event of this gateway.
     #[must_use]
-    pub fn new(
-        directory: &'a Directory,
-        gateway: &'a GatewayEntry,
-        number: u64,
-        at: Moment,
-        event: &GatewayEvent,
-    ) -> Self {
-        let what = match event {
-            GatewayEvent::Restored { what, .. } | GatewayEvent::Withdrawn { what, .. } => {
-                Some(*what)
-            }
-            _ => None,
-        };
-        let device_ids = match event {
-            GatewayEvent::Restored { device_ids, .. }
-            | GatewayEvent::Withdrawn { device_ids, .. } => {
-                Some(device_ids.iter().copied().take(DEVICE_IDS_MAX).collect())
-            }
-            _ => None,
-        };
-        let (device_id, status, count) = match event {
-            GatewayEvent::Reachable | GatewayEvent::Unreachable => (None, None, None),
-            GatewayEvent::Restored { count, .. } | GatewayEvent::Withdrawn { count, .. } => {
-                (None, None, Some(*count))
-            }
-            GatewayEvent::Corrected { count } => (None, None, Some(*count)),
+    pub fn new(gateway: &'a GatewayName, event: &GatewayEvent) -> Self {
+        let empty = Self { gateway: gateway.as_str(), ..Self::default() };
+        match event {
+            GatewayEvent::Reachable | GatewayEvent::Unreachable => empty,
+            GatewayEvent::Corrected { count } => Self { count: Some(*count), ..empty },
+            GatewayEvent::Restored { what, count, device_ids }
+            | GatewayEvent::Withdrawn { what, count, device_ids } => Self {
+                what: Some(*what),
+                count: Some(*count),
+                device_ids: Some(device_ids.iter().copied().take(DEVICE_IDS_MAX).collect()),
+                ..empty
+            },
             GatewayEvent::Stranger { device_id, status } => {
-                (Some(*device_id), Some(status.to_string()), None)
+                Self { device_id: Some(*device_id), status: Some(status.to_string()), ..empty }
             }
-        };
-        Self {
-            event_type: event.name(),
-            event_id: format!("{}-{}-{number}", directory.instance_id, gateway.name),
-            bridge: &directory.bridge,
-            gateway: gateway.name.as_str(),
-            device_id,
-            status,
-            what,
-            count,
-            device_ids,
-            timestamp: at,
-            received_at: at,
         }
     }
 }

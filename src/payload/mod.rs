@@ -4,8 +4,8 @@
 //! the same bytes.
 
 mod bridge;
-mod command;
 mod device;
+mod event;
 mod format;
 mod gateway;
 mod health;
@@ -20,11 +20,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use bridge::{BridgeEvent, BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
-pub use command::CommandEvent;
+pub use bridge::{BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
+pub use event::EventPayload;
 pub use format::rfc3339;
-pub use gateway::{AcceptFilterInfo, GatewayEventPayload, GatewayInfo, LastError, LinkFacts};
+pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
 pub use master::{MasterFacts, MasterInfo};
 pub use subject::Subject;

@@ -1,42 +1,40 @@
-//! The event of a change that was requested, as JSON (docs/commands.md).
+//! The events of gateways and of the bridge as JSON (docs/topics.md).
 
 use serde::Serialize;
 
 use super::{Directory, format};
 use crate::ids::Moment;
 
-/// `<base>/<owner>/event/command`, where the owner is a gateway or the bridge itself.
+/// `<base>/<owner>/event/<type>`, where the owner is a gateway or the bridge itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CommandEvent<'a, A> {
+pub struct EventPayload<'a, C> {
     event_type: &'static str,
     event_id: String,
     bridge: &'a str,
     #[serde(flatten)]
-    audit: &'a A,
+    content: C,
     #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
     #[serde(serialize_with = "format::moment")]
     received_at: Moment,
 }
 
-impl<'a, A: Serialize> CommandEvent<'a, A> {
-    /// Its name, as in topics and payloads.
-    pub const NAME: &'static str = "command";
-
-    /// The event, the `number`-th of the bridge in this run.
+impl<'a, C: Serialize> EventPayload<'a, C> {
+    /// The event, the `number`-th of the bridge and its gateways in this run.
     #[must_use]
     pub fn new(
         directory: &'a Directory,
         owner: &str,
         number: u64,
         at: Moment,
-        audit: &'a A,
+        event_type: &'static str,
+        content: C,
     ) -> Self {
         Self {
-            event_type: Self::NAME,
+            event_type,
             event_id: format!("{}-{owner}-{number}", directory.instance_id),
             bridge: &directory.bridge,
-            audit,
+            content,
             timestamp: at,
             received_at: at,
         }
