@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::de::{Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use command_name::{CommandClass, CommandName, CommandScope, UnknownCommand};
 pub use discovered_name::discovered_name;
@@ -97,7 +97,7 @@ impl FromStr for DeviceId {
 pub struct GatewayName(Arc<str>);
 
 impl Serialize for GatewayName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
@@ -230,10 +230,9 @@ impl fmt::Display for HostPort {
 }
 
 /// A moment by the bridge's clock (or a gateway's, if documented so): Unix time in milliseconds.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
+///
+/// In JSON it is text as from [`fmt::Display`], in the log a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(i64);
 
 impl Moment {
@@ -267,6 +266,33 @@ impl Moment {
     pub const fn since(self, earlier: Self) -> i64 {
         let span = self.0.saturating_sub(earlier.0);
         if span < 0 { 0 } else { span }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds: `2026-11-23T10:00:00.000Z`.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.timestamp())
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_i64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        if !source.is_human_readable() {
+            return i64::deserialize(source).map(Self);
+        }
+        let at: Timestamp = String::deserialize(source)?.parse().map_err(D::Error::custom)?;
+        Ok(Self(at.as_millisecond()))
     }
 }
 
@@ -351,5 +377,24 @@ mod tests {
         for bad in ["0", "", "-1", "+1", "4294967296", "0x10", "1.0"] {
             assert!(bad.parse::<DeviceId>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn times_have_milliseconds_always() {
+        let at = |millis| Moment::from_millis(millis).to_string();
+        assert_eq!(at(1_795_428_000_000), "2026-11-23T10:00:00.000Z");
+        assert_eq!(at(1_795_428_000_120), "2026-11-23T10:00:00.120Z");
+        assert!(at(i64::MAX).starts_with("9999-12-3"), "{}", at(i64::MAX));
+    }
+
+    #[test]
+    fn a_time_is_text_in_json_and_a_number_in_the_log() {
+        let at = Moment::from_millis(1_795_428_000_120);
+        let json = r#""2026-11-23T10:00:00.120Z""#;
+        assert_eq!(serde_json::to_string(&at).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Moment>(json).unwrap(), at);
+        let bytes = postcard::to_allocvec(&at).unwrap();
+        assert_eq!(bytes, postcard::to_allocvec(&1_795_428_000_120_i64).unwrap());
+        assert_eq!(postcard::from_bytes::<Moment>(&bytes).unwrap(), at);
     }
 }

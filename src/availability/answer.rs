@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::buckets::{Bucket, BucketSize, buckets};
 use super::figures::{Figures, Tiles};
-use super::format;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::{self, RowKey, Selection, Snapshot, Timeline};
 
@@ -62,10 +61,8 @@ pub struct AvailabilityAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AvailabilityHead {
     /// The beginning of the period.
-    #[serde(with = "format::time")]
     pub from: Moment,
     /// Its end.
-    #[serde(with = "format::time")]
     pub to: Moment,
     /// The zone of days and months.
     pub time_zone: String,
@@ -74,7 +71,6 @@ pub struct AvailabilityHead {
     /// Whether all of the period is recorded.
     pub complete: bool,
     /// Since when availability is recorded.
-    #[serde(with = "format::time_opt")]
     pub oldest_at: Option<Moment>,
 }
 
@@ -88,10 +84,8 @@ pub struct AvailabilityRow {
     /// Its name.
     pub name: String,
     /// The beginning of the bucket.
-    #[serde(with = "format::time")]
     pub start: Moment,
     /// Its end.
-    #[serde(with = "format::time")]
     pub end: Moment,
     /// The bucket's local name.
     pub label: String,
@@ -99,10 +93,8 @@ pub struct AvailabilityRow {
     #[serde(flatten)]
     pub figures: Figures,
     /// When the device was first seen, or the gateway configured.
-    #[serde(with = "format::time")]
     pub first_seen_at: Moment,
     /// When it was removed, if it is absent at the end of the period.
-    #[serde(with = "format::time_opt")]
     pub removed_at: Option<Moment>,
 }
 

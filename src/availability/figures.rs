@@ -4,27 +4,27 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use super::format;
 use crate::ids::Moment;
+use crate::payload::seconds;
 use crate::store::history::{SpanState, Timeline};
 
 /// How long what was, in milliseconds. The four times add up to the period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// How long the bucket is.
-    #[serde(rename = "period_s", with = "format::seconds")]
+    #[serde(rename = "period_s", with = "seconds")]
     pub period_ms: i64,
     /// How long it was connected.
-    #[serde(rename = "connected_s", with = "format::seconds")]
+    #[serde(rename = "connected_s", with = "seconds")]
     pub connected_ms: i64,
     /// How long it was not, although expected to be.
-    #[serde(rename = "disconnected_s", with = "format::seconds")]
+    #[serde(rename = "disconnected_s", with = "seconds")]
     pub disconnected_ms: i64,
     /// How long that is not known.
-    #[serde(rename = "unobserved_s", with = "format::seconds")]
+    #[serde(rename = "unobserved_s", with = "seconds")]
     pub unobserved_ms: i64,
     /// How long it was not expected to be connected.
-    #[serde(rename = "absent_s", with = "format::seconds")]
+    #[serde(rename = "absent_s", with = "seconds")]
     pub absent_ms: i64,
     /// Connected, of the observed time; `None` if there is none.
     pub availability: Option<f64>,
@@ -33,10 +33,9 @@ pub struct Figures {
     /// How many unbroken times of disconnection.
     pub outages: u64,
     /// The longest of them; `None` if there is none.
-    #[serde(rename = "longest_outage_s", with = "format::seconds_opt")]
+    #[serde(rename = "longest_outage_s", with = "seconds::optional")]
     pub longest_outage_ms: Option<i64>,
     /// When it began.
-    #[serde(with = "format::time_opt")]
     pub longest_outage_at: Option<Moment>,
     /// Whether it may have lasted longer: time not observed follows it.
     pub longest_outage_at_least: bool,

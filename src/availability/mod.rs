@@ -6,7 +6,6 @@
 mod answer;
 mod buckets;
 mod figures;
-mod format;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -54,7 +54,7 @@ pub(crate) struct HistoryArgs {
 #[derive(Deserialize)]
 struct PrintedEvent {
     event_type: String,
-    received_at: String,
+    received_at: Moment,
     gateway: Option<String>,
     device_id: Option<u32>,
     name: Option<String>,
@@ -186,11 +186,7 @@ fn report_gap(gap: &EventGap) {
 }
 
 fn line(event: &PrintedEvent, zone: &TimeZone) -> String {
-    let at = event.received_at.parse::<jiff::Timestamp>();
-    let at = at.map_or_else(
-        |_| event.received_at.clone(),
-        |at| local_time(Moment::from_millis(at.as_millisecond()), zone),
-    );
+    let at = local_time(event.received_at, zone);
     let mut parts = vec![at, event.gateway.clone().unwrap_or_else(|| "bridge".to_owned())];
     if let Some(id) = event.device_id {
         parts.push(id.to_string());

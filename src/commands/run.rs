@@ -13,7 +13,6 @@ use super::{filter, mode_ssl, verify};
 use crate::fleet::{Effect, Listed, Slaves, Target};
 use crate::gsdk::{Error, FoundDevice, PendingDevice};
 use crate::ids::DeviceId;
-use crate::payload::rfc3339;
 
 /// Runs a permitted command on its gateway.
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
@@ -84,7 +83,7 @@ fn pending(pending: &PendingDevice) -> Value {
         "device_id": pending.device_id,
         "type": pending.device_type.to_string(),
         "ip": pending.ip,
-        "last_try": rfc3339(pending.last_try),
+        "last_try": pending.last_try,
     })
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::format;
 use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
@@ -22,10 +21,8 @@ pub struct BridgeInfo {
     /// The commit it was built from, or `unknown`.
     pub commit: &'static str,
     /// When the process started.
-    #[serde(serialize_with = "format::moment")]
     pub started_at: Moment,
     /// Since when the broker has accepted it.
-    #[serde(serialize_with = "format::moment_opt")]
     pub connected_at: Option<Moment>,
     /// The topics' base.
     pub base_topic: String,

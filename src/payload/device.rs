@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
-use super::{Directory, GatewayEntry, format};
+use super::{Directory, GatewayEntry, format, seconds};
 use crate::fleet::{DeviceEvent, DeviceState, DeviceType, Mode, Source, Status};
 use crate::ids::{DeviceId, Moment};
 
@@ -20,7 +20,6 @@ pub struct DeviceStatePayload<'a> {
     #[serde(serialize_with = "format::status")]
     status: Option<Status>,
     status_code: Option<i32>,
-    #[serde(serialize_with = "format::moment_opt")]
     since: Option<Moment>,
     since_exact: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +41,6 @@ pub struct DeviceStatePayload<'a> {
     firmware: Option<&'a str>,
     mac: Option<&'a str>,
     area: Option<&'a str>,
-    #[serde(serialize_with = "format::moment")]
     updated_at: Moment,
 }
 
@@ -52,7 +50,6 @@ pub struct LastKnownPayload {
     connected: bool,
     #[serde(serialize_with = "format::text")]
     status: Status,
-    #[serde(serialize_with = "format::moment")]
     since: Moment,
 }
 
@@ -120,11 +117,9 @@ pub struct DeviceEventPayload<'a> {
     status_code: i32,
     #[serde(serialize_with = "format::text_opt")]
     previous: Option<Status>,
-    #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
-    #[serde(serialize_with = "format::moment")]
     received_at: Moment,
-    #[serde(serialize_with = "format::seconds_opt")]
+    #[serde(serialize_with = "seconds::optional::serialize")]
     duration_s: Option<i64>,
     #[serde(serialize_with = "format::text")]
     source: Source,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, format};
+use super::Directory;
 use crate::ids::Moment;
 
 /// `<base>/<owner>/event/<type>`, where the owner is a gateway or the bridge itself.
@@ -13,9 +13,7 @@ pub struct EventPayload<'a, C> {
     bridge: &'a str,
     #[serde(flatten)]
     content: C,
-    #[serde(serialize_with = "format::moment")]
     timestamp: Moment,
-    #[serde(serialize_with = "format::moment")]
     received_at: Moment,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, GatewayEntry, format};
+use super::{Directory, GatewayEntry};
 use crate::fleet::{GatewayEvent, GatewayState};
 use crate::ids::{DeviceId, GatewayName, Moment};
 
@@ -20,14 +20,12 @@ pub struct GatewayInfo<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway_id: Option<&'a str>,
     state: &'static str,
-    #[serde(serialize_with = "format::moment")]
     since: Moment,
     devices: usize,
     connected: usize,
     package: Option<&'a str>,
     last_error: Option<&'a LastError>,
     clock_skew_s: Option<i64>,
-    #[serde(serialize_with = "format::moment_opt")]
     certificate_expires_at: Option<Moment>,
     accept_filter: Option<AcceptFilterInfo>,
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, LastError, format};
+use super::{Directory, LastError};
 use crate::fleet::LinkState;
 use crate::ids::{GatewayName, Moment};
 
@@ -13,14 +13,11 @@ pub struct MasterInfo<'a> {
     master: &'a str,
     address: &'a str,
     state: &'static str,
-    #[serde(serialize_with = "format::moment")]
     since: Moment,
     last_error: Option<&'a LastError>,
     gateways: usize,
     gateways_online: usize,
-    #[serde(serialize_with = "format::moment_opt")]
     certificate_expires_at: Option<Moment>,
-    #[serde(serialize_with = "format::moment_opt")]
     token_expires_at: Option<Moment>,
     clock_skew_s: Option<i64>,
 }

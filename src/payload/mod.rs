@@ -10,6 +10,7 @@ mod format;
 mod gateway;
 mod health;
 mod master;
+pub(crate) mod seconds;
 mod subject;
 
 use std::borrow::Cow;
@@ -23,7 +24,6 @@ use serde::Serialize;
 pub use bridge::{BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use event::EventPayload;
-pub use format::rfc3339;
 pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
 pub use master::{MasterFacts, MasterInfo};

@@ -14,7 +14,6 @@ use crate::fleet::{DeviceType, LinkEvent, Status};
 use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
 use crate::net::wall_time;
-use crate::payload::rfc3339;
 
 /// Events that may wait for the terminal; a full queue ends the link, which is reported.
 const QUEUE_MAX: usize = 100_000;
@@ -118,7 +117,6 @@ impl Watch {
 
     fn device(&self, at: Moment, id: DeviceId, status: Status, source: &str) -> String {
         let name = self.gateway.entry.device_name(id, self.types.get(&id).copied());
-        let at = rfc3339(at);
         if self.json {
             let gateway = &self.gateway.entry.name;
             return json!({
@@ -135,7 +133,7 @@ impl Watch {
     }
 
     fn link(&self, at: Moment, event: &str, message: Option<&str>) -> String {
-        let (at, gateway) = (rfc3339(at), &self.gateway.entry.name);
+        let gateway = &self.gateway.entry.name;
         let message = message.map(|message| self.gateway.name_options(message));
         if self.json {
             let message = message.map_or(Value::Null, Value::from);

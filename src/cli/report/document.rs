@@ -7,7 +7,6 @@ use crate::availability::{
     self, AvailabilityAnswer, AvailabilityHead, AvailabilityRow, BucketSize, Figures,
 };
 use crate::ids::Moment;
-use crate::payload::rfc3339;
 
 /// The program that makes the report.
 pub(crate) const PROGRAM: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION"));
@@ -34,7 +33,7 @@ struct Json<'a> {
     period: String,
     #[serde(flatten)]
     head: &'a AvailabilityHead,
-    made_at: String,
+    made_at: Moment,
     made_by: &'static str,
     total: Figures,
     gateways: &'a [AvailabilityRow],
@@ -75,7 +74,7 @@ impl ReportDocument {
         let json = Json {
             period: self.period(),
             head: &self.head,
-            made_at: rfc3339(self.made_at),
+            made_at: self.made_at,
             made_by: PROGRAM,
             total: self.total,
             gateways: &self.gateways,

@@ -14,8 +14,9 @@ use super::answer::{ApiRequest, Rows};
 use super::lookup::{directory, find_gateway};
 use super::params::AnswerFormat;
 use super::problem::Problem;
+use crate::ids::Moment;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
-use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo, rfc3339};
+use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo};
 
 const GATEWAY_COLUMNS: &[&str] = &[
     "bridge",
@@ -65,7 +66,7 @@ struct BridgeAnswer {
 #[derive(Serialize)]
 struct HistoryTotals {
     events: u64,
-    oldest_at: Option<String>,
+    oldest_at: Option<Moment>,
 }
 
 pub(crate) async fn bridge(
@@ -83,10 +84,7 @@ pub(crate) async fn bridge(
         degraded: health.degraded,
         mqtt_connected,
         time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
-        history: HistoryTotals {
-            events: history_events,
-            oldest_at: history_oldest_at.map(rfc3339),
-        },
+        history: HistoryTotals { events: history_events, oldest_at: history_oldest_at },
     }))
 }
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -39,7 +38,7 @@ pub(crate) struct EventRow {
 #[derive(Deserialize)]
 struct RecordedEvent {
     event_type: String,
-    received_at: String,
+    received_at: Moment,
     gateway: String,
     device_id: Option<DeviceId>,
     name: Option<String>,
@@ -98,7 +97,6 @@ async fn within_deadline<T>(read: impl Future<Output = Result<T, Error>>) -> Res
 impl EventRow {
     fn read(event: &RawValue) -> Option<Self> {
         let event: RecordedEvent = serde_json::from_str(event.get()).ok()?;
-        let at: Timestamp = event.received_at.parse().ok()?;
         let unnamed = event.device_id.filter(|_| event.name.is_none());
         let count = event.count.map(|count| match event.what {
             Some(what) => format!("{count} of {what}"),
@@ -115,7 +113,7 @@ impl EventRow {
         #[expect(clippy::cast_possible_truncation, reason = "of a duration, and it saturates")]
         let duration_ms = event.duration_s.map(|seconds| (seconds * 1000.0) as i64);
         Some(Self {
-            at: Moment::from_millis(at.as_millisecond()),
+            at: event.received_at,
             gateway: event.gateway,
             device: event.name,
             event_type: event.event_type,

@@ -8,7 +8,6 @@ use crate::availability::duration;
 use crate::fleet::{GatewayState, LinkState};
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
-use crate::payload::rfc3339;
 
 /// The colour of a gateway's state.
 pub(crate) const fn gateway_class(gateway: &GatewayMeasures) -> &'static str {
@@ -84,11 +83,11 @@ fn event_row(event: &EventRow) -> Markup {
 }
 
 pub(crate) fn since(at: Moment) -> Markup {
-    html! { time .since datetime=(rfc3339(at)) { (minute(at)) } }
+    html! { time .since datetime=(at) { (minute(at)) } }
 }
 
 pub(crate) fn time(at: Moment) -> Markup {
-    html! { time datetime=(rfc3339(at)) { (minute(at)) } }
+    html! { time datetime=(at) { (minute(at)) } }
 }
 
 fn minute(at: Moment) -> String {

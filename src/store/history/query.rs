@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::payload::rfc3339;
 use crate::task;
 
 /// Blocks of a window: some 16,000 events.
@@ -82,7 +81,7 @@ pub struct Page {
 pub struct EventGap {
     /// When the oldest event that is kept was recorded; given where the range begins earlier.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub oldest_at: Option<String>,
+    pub oldest_at: Option<Moment>,
     /// Times whose events could not be written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
@@ -92,9 +91,9 @@ pub struct EventGap {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Its beginning.
-    pub from: String,
+    pub from: Moment,
     /// Its end.
-    pub to: String,
+    pub to: Moment,
 }
 
 /// The first and the last id of consecutive events.
@@ -332,7 +331,6 @@ fn gap(
     kept: &Kept,
     page: &Page,
 ) -> Result<Option<EventGap>, Error> {
-    let time = |at: i64| rfc3339(Moment::from_millis(at));
     // The newest come first: older pages follow, and `more` is false in the last one.
     let is_last = filter.order == Order::OldestFirst || !page.more;
     let oldest_at = if is_last && kept.is_exceeded_by(filter) {
@@ -341,7 +339,7 @@ fn gap(
             (),
             |row| row.get(0),
         )?;
-        oldest.or(kept.removed_until).map(time)
+        oldest.or(kept.removed_until).map(Moment::from_millis)
     } else {
         None
     };
@@ -363,7 +361,8 @@ fn gap(
         filter.to.map_or(i64::MAX, Moment::millis),
         MISSING_MAX,
     ];
-    let hole = |row: &Row<'_>| Ok(Missing { from: time(row.get(0)?), to: time(row.get(1)?) });
+    let time = |row: &Row<'_>, column: usize| row.get(column).map(Moment::from_millis);
+    let hole = |row: &Row<'_>| Ok(Missing { from: time(row, 0)?, to: time(row, 1)? });
     let missing = holes.query_map(range, hole)?.collect::<Result<Vec<_>, _>>()?;
     let is_whole = oldest_at.is_none() && missing.is_empty();
     Ok((!is_whole).then_some(EventGap { oldest_at, missing }))

@@ -222,7 +222,7 @@ fn events_removed_by_retention_are_a_gap() {
     let first = ids(&page(&fixture, &all()))[0];
     assert!(first > FIRST_ID);
     let minutes = i64::try_from(first - FIRST_ID).unwrap();
-    let oldest_at = Some(crate::payload::rfc3339(NOW.plus(minutes * 60_000)));
+    let oldest_at = Some(NOW.plus(minutes * 60_000));
     let removed = Some(EventGap { oldest_at, missing: Vec::new() });
     assert_eq!(gap(EventFilter { after_id: Some(0), ..all() }), removed);
     assert_eq!(gap(EventFilter { after_id: Some(first - 2), ..all() }), removed);
@@ -240,9 +240,7 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
     database.mark_gap(from, to, position(5)).unwrap();
     assert_eq!(database.position(), position(5));
     record(&mut database, FIRST_ID + 50, [1, 1]);
-    let missing = json!({"missing": [{
-        "from": crate::payload::rfc3339(from), "to": crate::payload::rfc3339(to),
-    }]});
+    let missing = json!({"missing": [{ "from": from, "to": to }]});
     let gap = |filter: EventFilter| serde_json::to_value(page(&fixture, &filter).gap).unwrap();
     assert_eq!(gap(all()), missing);
     assert_eq!(gap(EventFilter { limit: 2, ..all() }), Value::Null, "it is on the next page");
