@@ -5,18 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio_rustls::rustls::crypto::ring;
+use ureq::Agent;
+use ureq::http::StatusCode;
+use ureq::tls::TlsConfig;
 
 use crate::config;
 
@@ -33,13 +25,17 @@ pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     // The second listener has no TLS.
     let has_tls = http.metrics_listen.is_none() && http.cert_file.is_some();
     let address = reachable(http.metrics_listen.unwrap_or(http.listen));
-    let answer = timeout(DEADLINE, ask(address, has_tls))
-        .await
-        .with_context(|| format!("no answer from {address} within {} s", DEADLINE.as_secs()))?
-        .with_context(|| format!("cannot connect to {address}; is the bridge running?"))?;
-    match answer.split(' ').nth(1) {
-        Some("200") => Ok(()),
-        _ => bail!("the bridge at {address} is not healthy: {}", answer.trim()),
+    let scheme = if has_tls { "https" } else { "http" };
+    let url = format!("{scheme}://{address}/healthz");
+    let call = tokio::task::spawn_blocking(move || agent().get(&url).call());
+    match call.await.context("internal error")? {
+        Ok(answer) if answer.status() == StatusCode::OK => Ok(()),
+        Ok(answer) => bail!("the bridge at {address} is not healthy: {}", answer.status()),
+        Err(ureq::Error::Timeout(_)) => {
+            bail!("no answer from {address} within {} s", DEADLINE.as_secs())
+        }
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot connect to {address}; is the bridge running?")),
     }
 }
 
@@ -52,74 +48,19 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-async fn ask(address: SocketAddr, has_tls: bool) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(address).await?;
-    if !has_tls {
-        return status_line(stream, address).await;
-    }
-    let connector = TlsConnector::from(Arc::new(any_certificate()?));
-    status_line(connector.connect(address.ip().into(), stream).await?, address).await
-}
-
-async fn status_line(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    address: SocketAddr,
-) -> anyhow::Result<String> {
-    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await?;
-    Ok(line)
-}
-
 /// The certificate is made for the name that people use, not for this address, and the answer is
 /// no secret.
-fn any_certificate() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = AnyCertificate(provider.signature_verification_algorithms);
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
-}
-
-/// Accepts every certificate.
-#[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+fn agent() -> Agent {
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .disable_verification(true)
+        .build();
+    let config = Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(DEADLINE))
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .proxy(None)
+        .build();
+    config.into()
 }
