@@ -376,3 +376,31 @@ async fn the_page_of_a_thousand_doors_is_below_a_megabyte() {
     assert_eq!(page.matches("emergency exit").count(), 1_000);
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
 }
+
+/// Aim: a proxy that the environment names is not asked for this machine's loopback, which to the
+/// proxy is its own. Method: a proxy that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_on_loopback_is_read_without_the_proxy_of_the_environment() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let run = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.env("HTTP_PROXY", format!("http://127.0.0.1:{}", free_port()));
+        let output = command.args(words).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{words:?}: {stderr}");
+        stderr
+    };
+    let config = bridge.config_file();
+    let config = ["--config", config.to_str().unwrap()];
+    let url = |host: &str| format!("http://{host}:{}", bridge.http_port);
+    for source in [config, ["--url", &url("127.0.0.1")], ["--url", &url("localhost")]] {
+        for command in ["report", "history"] {
+            let stderr = run(&[&[command, "--last", "1h"], &source[..]].concat());
+            assert!(stderr.contains("reading from the bridge at"), "{source:?}: {stderr}");
+        }
+    }
+    run(&[&["health"], &config[..]].concat());
+}

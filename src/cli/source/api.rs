@@ -1,5 +1,6 @@
 //! A running bridge as a source: its JSON API.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_rustls::rustls::crypto::ring;
-use ureq::Agent;
-use ureq::http::StatusCode;
+use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy};
 
 use super::arguments::{AvailabilityQuery, SourceArgs};
 use super::unavailable::Unavailable;
@@ -70,6 +71,7 @@ impl ApiClient {
             .build();
         let config = Agent::config_builder()
             .tls_config(tls)
+            .proxy(proxy(url, args))
             .timeout_global(Some(DEADLINE))
             .max_redirects(0)
             .http_status_as_error(false)
@@ -188,6 +190,14 @@ impl ApiClient {
         };
         if status.is_server_error() { Err(Unavailable(text).into()) } else { bail!(text) }
     }
+}
+
+/// The proxy of the environment; for an address of this machine there is none.
+fn proxy(url: &str, args: &SourceArgs) -> Option<Proxy> {
+    let url: Uri = url.parse().ok()?;
+    let host = url.host()?.trim_matches(['[', ']']);
+    let is_loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if args.url.is_none() || is_loopback { None } else { Proxy::try_from_env() }
 }
 
 /// The first token of a file.
