@@ -142,12 +142,6 @@ impl Topics {
         Some((owner, rest.strip_prefix("request/").or((rest == "request").then_some(""))?))
     }
 
-    /// Whether this is the bridge's own level of the topics.
-    #[must_use]
-    pub fn is_bridge(&self, owner: &str) -> bool {
-        owner == self.bridge
-    }
-
     /// `<base>/<owner>/response/<command>`: never retained.
     #[must_use]
     pub fn response(&self, owner: &str, command: &str) -> String {

@@ -15,7 +15,7 @@ const FILES_NAMED_MAX: usize = 10;
 /// The answer of `/readyz`; `takes_requests`: whether a command is permitted.
 pub(crate) fn health(state: &State, broker: &Broker, web: &Web, takes_requests: bool) -> Health {
     let reasons = not_ready(state, broker, takes_requests);
-    let degraded = DegradedReason::ALL.into_iter().filter_map(|reason| {
+    let degraded = DegradedReason::ALL.iter().filter_map(|&reason| {
         let message = degraded(state, broker, web, reason)?;
         Some(Degraded { reason, message })
     });
@@ -24,7 +24,7 @@ pub(crate) fn health(state: &State, broker: &Broker, web: &Web, takes_requests: 
 
 /// Logs reasons that began or ended, and updates the metrics.
 pub(crate) fn show_degraded(state: &State, broker: &Broker, web: &Web) {
-    for reason in DegradedReason::ALL {
+    for &reason in DegradedReason::ALL {
         let message = degraded(state, broker, web, reason);
         if !state.metrics.set_degraded(reason, message.is_some()) {
             continue;

@@ -8,7 +8,8 @@ use tonic::Code;
 use crate::gsdk::{Error, ErrorCode};
 
 /// The code of a failure in answers, metrics and the audit log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum FailureCode {
     /// The gateway's own code, which is gRPC's in snake case, or that of its link.
     Gateway(ErrorCode),
@@ -36,16 +37,7 @@ impl FailureCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway(code) => code.as_str(),
-            Self::InvalidRequest => "invalid_request",
-            Self::UnknownCommand => "unknown_command",
-            Self::NotPermitted => "not_permitted",
-            Self::RateLimited => "rate_limited",
-            Self::TooLarge => "too_large",
-            Self::AnswerTooLarge => "answer_too_large",
-            Self::Expired => "expired",
-            Self::GatewayUnavailable => "gateway_unavailable",
-            Self::Interrupted => "interrupted",
-            Self::Timeout => "timeout",
+            other => other.into(),
         }
     }
 

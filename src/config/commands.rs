@@ -10,9 +10,13 @@ use serde::{Deserialize, Deserializer};
 use super::key_path::nearest;
 use crate::ids::CommandName;
 
+fn command_names() -> Vec<&'static str> {
+    CommandName::ALL.iter().map(|name| name.as_str()).collect()
+}
+
 /// Everything that `commands.allow` may contain: names, `group/*` and `*`.
 fn patterns() -> Vec<String> {
-    let names = CommandName::ALL.map(CommandName::as_str);
+    let names = command_names();
     let group = |name: &&str| Some(format!("{}/*", name.split_once('/')?.0));
     let groups: BTreeSet<String> = names.iter().filter_map(group).collect();
     names.into_iter().map(str::to_owned).chain(groups).chain(["*".to_owned()]).collect()
@@ -45,7 +49,7 @@ impl Allow {
     /// The permitted commands that change something; worth a warning when there are any.
     pub fn changing(&self) -> impl Iterator<Item = &'static str> {
         let changing = |name: &CommandName| name.changes() && self.permits(*name);
-        CommandName::ALL.into_iter().filter(changing).map(CommandName::as_str)
+        CommandName::ALL.iter().copied().filter(changing).map(CommandName::as_str)
     }
 }
 
@@ -57,10 +61,7 @@ impl<'de> Deserialize<'de> for Allow {
             return Ok(Self(allowed));
         };
         let remedy = nearest(unknown, &known).map_or_else(
-            || {
-                let names = CommandName::ALL.map(CommandName::as_str);
-                format!("the commands are {}", names.join(", "))
-            },
+            || format!("the commands are {}", command_names().join(", ")),
             |near| format!("did you mean {near:?}?"),
         );
         Err(D::Error::custom(format!("{unknown:?} is not a command; {remedy}")))

@@ -30,16 +30,6 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All types, in the order of docs/topics.md.
-    pub const ALL: [Self; 6] = [
-        Self::Connected,
-        Self::Disconnected,
-        Self::Connecting,
-        Self::ConnectFailed,
-        Self::Refused,
-        Self::StatusChanged,
-    ];
-
     /// The type of a change; it depends on the two statuses only.
     #[must_use]
     pub fn of(previous: Option<Status>, status: Status) -> Self {

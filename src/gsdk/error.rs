@@ -128,7 +128,8 @@ impl Error {
 }
 
 /// The stable code of an error in payloads, metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
     Dial(DialCode),
     Grpc(Code),
@@ -152,16 +153,7 @@ impl ErrorCode {
         match self {
             Self::Dial(code) => code.as_str(),
             Self::Grpc(code) => code_name(code),
-            Self::NotADeviceGateway => "not_a_device_gateway",
-            Self::NotAMasterGateway => "not_a_master_gateway",
-            Self::LoginRefused => "login_refused",
-            Self::GatewayNotConnected => "gateway_not_connected",
-            Self::GatewayNotListed => "gateway_not_listed",
-            Self::ConnectionLost => "connection_lost",
-            Self::StreamEnded => "stream_ended",
-            Self::NoSignOfLife => "no_sign_of_life",
-            Self::Overflow => "overflow",
-            Self::Internal => "internal",
+            other => other.into(),
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use strum::VariantArray;
+
 /// A command of docs/commands.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
 pub enum CommandName {
     Devices,
     Search,
@@ -52,29 +54,7 @@ struct CommandRow(&'static str, CommandClass, CommandScope, &'static str);
 
 impl CommandName {
     /// All commands, those of gateways first.
-    pub const ALL: [Self; 21] = [
-        Self::Devices,
-        Self::Search,
-        Self::Pending,
-        Self::FilterGet,
-        Self::SlavesGet,
-        Self::Connect,
-        Self::Disconnect,
-        Self::DisconnectAll,
-        Self::AsyncAdd,
-        Self::AsyncRemove,
-        Self::FilterSet,
-        Self::FilterAdd,
-        Self::FilterRemove,
-        Self::FilterAllowAll,
-        Self::ModeSet,
-        Self::SslEnable,
-        Self::SslDisable,
-        Self::SlavesSet,
-        Self::Republish,
-        Self::Forget,
-        Self::History,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     const fn row(self) -> CommandRow {
         use CommandClass::{Change, Read, Search};
@@ -184,7 +164,7 @@ impl FromStr for CommandName {
     type Err = UnknownCommand;
 
     fn from_str(text: &str) -> Result<Self, UnknownCommand> {
-        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownCommand)
+        Self::ALL.iter().copied().find(|name| name.as_str() == text).ok_or(UnknownCommand)
     }
 }
 
@@ -195,7 +175,7 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         for name in CommandName::ALL {
-            assert_eq!(name.as_str().parse(), Ok(name));
+            assert_eq!(name.as_str().parse(), Ok(*name));
         }
         assert_eq!("SSL/enable".parse::<CommandName>(), Err(UnknownCommand));
     }

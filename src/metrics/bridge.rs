@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector as _;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
-    register_histogram_vec_with_registry, register_histogram_with_registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder, register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
@@ -42,8 +42,7 @@ pub struct Metrics {
     /// The same families with other labels, which one registry does not take.
     master_rpcs: Rpcs,
     commands: IntCounterVec,
-    /// In the order of [`DegradedReason::ALL`].
-    degraded: [IntGauge; DegradedReason::ALL.len()],
+    degraded: IntGaugeVec,
     #[cfg(target_os = "linux")]
     process: ProcessMetrics,
 }
@@ -67,6 +66,9 @@ impl Metrics {
             &["reason"],
             registry
         )?;
+        for reason in DegradedReason::ALL {
+            degraded.with_label_values(&[reason.as_str()]).set(0);
+        }
         Ok(Self {
             mqtt_connected: gauge(
                 "gsdk_mqtt_connected",
@@ -108,7 +110,7 @@ impl Metrics {
             )?,
             #[cfg(target_os = "linux")]
             process: ProcessMetrics::new(&registry)?,
-            degraded: DegradedReason::ALL.map(|it| degraded.with_label_values(&[it.as_str()])),
+            degraded,
             registry,
         })
     }
@@ -166,8 +168,7 @@ impl Metrics {
 
     /// Sets whether the bridge is degraded for this reason; returns whether that has changed.
     pub fn set_degraded(&self, reason: DegradedReason, is_degraded: bool) -> bool {
-        let mut gauges = DegradedReason::ALL.into_iter().zip(&self.degraded);
-        let Some((_, gauge)) = gauges.find(|(other, _)| *other == reason) else { return false };
+        let gauge = self.degraded.with_label_values(&[reason.as_str()]);
         let before = gauge.get();
         gauge.set(i64::from(is_degraded));
         before != gauge.get()

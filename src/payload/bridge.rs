@@ -57,8 +57,9 @@ pub struct Intent {
 }
 
 /// What happened to the bridge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(untagged)]
+#[strum(serialize_all = "snake_case")]
 pub enum BridgeEventKind {
     /// A full outbox dropped its oldest events.
     EventsLost {
@@ -108,14 +109,7 @@ pub enum BridgeEventKind {
 impl BridgeEventKind {
     /// Its name, as in topics and payloads.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::EventsLost { .. } => "events_lost",
-            Self::ChainReset { .. } => "chain_reset",
-            Self::CommandInterrupted { .. } => "command_interrupted",
-            Self::MasterReachable { .. } => "master_reachable",
-            Self::MasterUnreachable { .. } => "master_unreachable",
-            Self::StoreFailed { .. } => "store_failed",
-        }
+    pub fn name(&self) -> &'static str {
+        self.into()
     }
 }

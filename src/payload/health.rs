@@ -1,10 +1,12 @@
 //! The bridge's health in `/readyz` and metrics (docs/troubleshooting.md).
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
 /// Something is wrong although the bridge is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum DegradedReason {
     /// The broker refuses events, states or infos.
     MessagesRefused,
@@ -24,28 +26,12 @@ pub enum DegradedReason {
 
 impl DegradedReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
-        Self::MessagesRefused,
-        Self::RetainedNotKept,
-        Self::DiscoveryRefused,
-        Self::StoreInMemory,
-        Self::HistoryNotWritten,
-        Self::AnotherInstance,
-        Self::FileMissing,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name in JSON and as a label.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MessagesRefused => "messages_refused",
-            Self::RetainedNotKept => "retained_not_kept",
-            Self::DiscoveryRefused => "discovery_refused",
-            Self::StoreInMemory => "store_in_memory",
-            Self::HistoryNotWritten => "history_not_written",
-            Self::AnotherInstance => "another_instance",
-            Self::FileMissing => "file_missing",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

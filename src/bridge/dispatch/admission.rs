@@ -113,7 +113,7 @@ pub(crate) fn command_name(text: &str, of_gateway: bool) -> Result<CommandName, 
     let other = if of_gateway { CommandScope::Bridge } else { CommandScope::Gateway };
     let is_known = |name: &CommandName| name.scope() != other;
     text.parse().ok().filter(is_known).ok_or_else(|| {
-        let names = CommandName::ALL.into_iter().filter(is_known);
+        let names = CommandName::ALL.iter().copied().filter(is_known);
         let names: Vec<_> = names.map(CommandName::as_str).collect();
         let message = if of_gateway {
             format!("there is no such command; there are {}", names.join(", "))

@@ -106,7 +106,7 @@ fn every_refusal_names_the_field_and_the_remedy() {
 
 #[test]
 fn every_example_is_accepted_and_every_refusal_ends_with_one() {
-    for name in Name::ALL {
+    for &name in Name::ALL {
         let (example, scope) = (name.example().as_bytes(), name.scope());
         let refused = match scope {
             CommandScope::Gateway => Command::read_request(name, example).err(),
@@ -245,7 +245,7 @@ proptest! {
     #[test]
     fn no_bytes_break_the_parser(
         payload in payloads(),
-        name in proptest::sample::select(&Name::ALL[..]),
+        name in proptest::sample::select(Name::ALL),
     ) {
         let read = Command::read_request(name, &payload);
         prop_assert_eq!(&read, &Command::read_request(name, &payload), "the same twice");

@@ -169,7 +169,8 @@ impl Answer {
 }
 
 /// The kinds of message, as the metrics count them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum MessageKind {
     Event,
     State,
@@ -180,14 +181,8 @@ pub(crate) enum MessageKind {
 
 impl MessageKind {
     /// The metric label.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::State => "state",
-            Self::Info => "info",
-            Self::Answer => "answer",
-            Self::Discovery => "discovery",
-        }
+    pub(crate) fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
