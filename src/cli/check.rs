@@ -1,15 +1,13 @@
 //! `gsdk2mqtt check`: checks the configuration and prints the origin of every value; with
 //! `--connect` it also tests gateways and broker.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use super::escape::escaped;
 use super::{EXIT_WRONG, print, print_to_stderr};
 use crate::bridge::broker_settings;
-use crate::config::{self, Loaded, Mistake};
+use crate::config::{self, Loaded, Mistake, Setting};
 use crate::doctor;
-use crate::net;
 
 /// Arguments of `gsdk2mqtt check`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,36 +42,15 @@ pub(crate) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         print(&lines.collect::<String>())?;
         findings.iter().any(|finding| finding.level == doctor::Level::Fail)
     } else {
-        let unusable = unusable_files(&loaded).await;
-        unusable.iter().for_each(|mistake| print_to_stderr(&mistake.to_string()));
-        !unusable.is_empty()
+        let unusable = doctor::unusable_files(&loaded.files()).await;
+        let failed = !unusable.is_empty();
+        for (setting, text) in unusable {
+            let Setting { key, origin, .. } = setting.clone();
+            print_to_stderr(&Mistake { origin, key, text }.to_string());
+        }
+        failed
     };
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The files that cannot be read. Each is read once, all at the same time, so that one deadline is
-/// enough for all.
-async fn unusable_files(loaded: &Loaded) -> Vec<Mistake> {
-    let files = loaded.files();
-    let mut reads = HashMap::new();
-    for file in &files {
-        let (path, is_password) = (file.path.to_owned(), file.is_password);
-        reads.entry(file.path).or_insert_with(|| {
-            tokio::spawn(async move { net::file_problem(&path, is_password).await })
-        });
-    }
-    let mut problems = HashMap::new();
-    for (path, read) in reads {
-        if let Ok(Some(problem)) = read.await {
-            problems.insert(path, problem);
-        }
-    }
-    let unusable = files.iter().filter_map(|file| {
-        let (path, problem) = (file.path.display(), problems.get(file.path)?);
-        let text = format!("the file {path} {problem}; put it there, or name the right one");
-        Some(loaded.mistake(&file.key, text))
-    });
-    unusable.collect()
 }
 
 /// Every key as a line of TOML with its origin; keys without a value as comments.

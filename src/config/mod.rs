@@ -42,7 +42,7 @@ pub use addresses::BrokerAddress;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use gateway::{AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, Reach};
-pub use loaded::{Loaded, NamedFile};
+pub use loaded::Loaded;
 pub use master::MasterConfig;
 pub use model::{
     Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
@@ -138,7 +138,7 @@ fn assemble(
     let mut warnings = environment.warnings;
     warnings.extend(crosscheck::check(&mut tree));
     let (config, settings) = tree.finish().map_err(Error::new)?;
-    Ok(Loaded { config, warnings, settings, file: source.map(|(path, _)| path) })
+    Ok(Loaded { config, warnings, settings })
 }
 
 /// Reads a base topic as `mqtt.base_topic` takes it.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use figment::Figment;
@@ -31,6 +32,8 @@ pub struct Setting {
     pub key: String,
     /// The value as TOML, `***` for a secret; `None` if there is none.
     pub value: Option<String>,
+    /// The file that it names.
+    pub file: Option<PathBuf>,
     /// Where it was set.
     pub origin: Origin,
 }
@@ -271,10 +274,13 @@ impl<'a> Tree<'a> {
         keys.sort_by(|(left, _), (right, _)| left.cmp(right));
         let setting = |(path, node): (KeyPath, _)| {
             let value = self.value(&path);
+            let names_file = path.0.last().is_some_and(|name| name.ends_with("_file"));
+            let file = value.filter(|_| names_file).and_then(Value::as_str);
             let shown = |value| if is_secret(node) { "***".to_owned() } else { shown(value) };
             Setting {
                 key: path.to_string(),
                 value: value.map(shown),
+                file: file.map(PathBuf::from),
                 origin: value.map_or(Origin::Default, |_| self.origin(&path)),
             }
         };

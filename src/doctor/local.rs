@@ -1,6 +1,7 @@
-//! Checks the state directory and the web server's address. It creates neither the directory nor
-//! its lock, which would belong to another user than the service's.
+//! Checks the state directory, and the web server's addresses and files. It creates neither the
+//! directory nor its lock, which would belong to another user than the service's.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
@@ -10,11 +11,12 @@ use std::path::Path;
 use tokio::net::TcpListener;
 
 use super::Finding;
-use crate::config::{Config, Http};
+use crate::config::{Loaded, Setting};
 use crate::net::file_problem;
 use crate::store::StateDir;
 
-pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
+pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
+    let config = &loaded.config;
     let holder = StateDir::holder(&config.state_dir);
     let mut findings = Vec::new();
     if let Some(holder) = &holder {
@@ -29,27 +31,38 @@ pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
     for (key, address) in [("http.listen", http.listen)].into_iter().chain(second) {
         findings.push(listen(key, address, holder.is_some()).await);
     }
-    findings.extend(web_files(http).await);
+    // Those of gateways and broker are read by their checks.
+    let mut files = loaded.files();
+    files.retain(|(setting, _)| setting.key.starts_with("http."));
+    for (setting, text) in unusable_files(&files).await {
+        findings.push(Finding::fail(text).about(&*setting.key));
+    }
     findings
 }
 
-/// The files of the web server that cannot be read.
-async fn web_files(http: &Http) -> Vec<Finding> {
-    let named = [
-        ("http.token_file", &http.token_file),
-        ("http.cert_file", &http.cert_file),
-        ("http.key_file", &http.key_file),
-    ];
-    let mut findings = Vec::new();
-    for (key, path) in named {
-        let Some(path) = path else { continue };
-        if let Some(problem) = file_problem(path, false).await {
-            let path = path.display();
-            let text = format!("the file {path} {problem}; put it there, or correct {key}");
-            findings.push(Finding::fail(text).about(key));
+/// The settings whose files cannot be read, with the reason and the remedy. Each file is read once,
+/// all at the same time, so that one deadline is enough for all.
+pub(crate) async fn unusable_files<'a>(
+    files: &[(&'a Setting, &'a Path)],
+) -> Vec<(&'a Setting, String)> {
+    let mut reads = HashMap::new();
+    for (setting, path) in files {
+        let (file, is_password) = (path.to_path_buf(), setting.key.ends_with("password_file"));
+        reads
+            .entry(*path)
+            .or_insert_with(|| tokio::spawn(async move { file_problem(&file, is_password).await }));
+    }
+    let mut problems = HashMap::new();
+    for (path, read) in reads {
+        if let Ok(Some(problem)) = read.await {
+            problems.insert(path, problem);
         }
     }
-    findings
+    let unusable = files.iter().filter_map(|(setting, path)| {
+        let (problem, path) = (problems.get(path)?, path.display());
+        Some((*setting, format!("the file {path} {problem}; put it there, or name the right one")))
+    });
+    unusable.collect()
 }
 
 fn state_dir(path: &Path) -> Finding {

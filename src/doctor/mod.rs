@@ -21,6 +21,7 @@ use crate::{mqtt, net};
 
 pub(crate) use broker::examine as examine_broker;
 pub(crate) use gateway::examine as examine_gateway;
+pub(crate) use local::unusable_files;
 pub(crate) use master::{Behind, examine as examine_master};
 
 /// A certificate that expires within this many days is a warning.
@@ -155,7 +156,7 @@ pub async fn examine(loaded: &Loaded, session: mqtt::SessionSettings) -> Vec<Fin
             gateways.spawn(async move { (index, gateway::examine(options).await) });
         }
     }
-    let (local, broker) = tokio::join!(local::examine(config), broker::examine(config, session));
+    let (local, broker) = tokio::join!(local::examine(loaded), broker::examine(config, session));
     let mut gateways = gateways.join_all().await;
     gateways.sort_by_key(|(index, _)| *index);
     let gateways = gateways.into_iter().flat_map(|(_, findings)| findings);
