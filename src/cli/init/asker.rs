@@ -17,6 +17,9 @@ pub(crate) enum InitStop {
     Missing { option: &'static str, has_default: bool },
     #[error("{0}")]
     WrongUsage(String),
+    /// An answer does not work; in a terminal it is prompted for again.
+    #[error("{0}; nothing was written")]
+    Refused(String),
     #[error("{0}; nothing was written")]
     Failed(String),
     #[error("cancelled; nothing was written")]
@@ -151,12 +154,14 @@ impl Asker {
         Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)
     }
 
-    /// Handles an invalid answer: in a terminal it is prompted for again, else it is an error.
-    pub(crate) fn again(self, reason: &str) -> Result<(), InitStop> {
-        if !self.has_terminal {
-            return Err(InitStop::Failed(reason.to_owned()));
+    /// Prints why an answer was refused, in a terminal; anything else remains an error.
+    pub(crate) fn again(self, stop: InitStop) -> Result<(), InitStop> {
+        match stop {
+            InitStop::Refused(reason) if self.has_terminal => {
+                print_to_stderr(&format!("{}\n", escaped(&reason)));
+                Ok(())
+            }
+            stop => Err(stop),
         }
-        print_to_stderr(&format!("{}\n", escaped(reason)));
-        Ok(())
     }
 }

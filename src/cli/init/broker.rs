@@ -46,8 +46,8 @@ pub(crate) async fn ask(
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
     let mut last = Last { url: "mqtt://localhost:1883".to_owned(), username: String::new() };
-    while let Err(reason) = attempt(asker, &mut args, &mut last, draft).await? {
-        asker.again(&reason)?;
+    while let Err(stop) = attempt(asker, &mut args, &mut last, draft).await {
+        asker.again(stop)?;
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ async fn attempt(
     args: &mut BrokerArgs,
     last: &mut Last,
     draft: &mut Draft,
-) -> Result<Result<(), String>, InitStop> {
+) -> Result<(), InitStop> {
     for name in [CA_FILE, PASSWORD_FILE] {
         draft.withdraw(name);
     }
@@ -81,10 +81,10 @@ async fn attempt(
     };
     let ca_file = match ca_file {
         None => None,
-        Some(path) => match read(&path, "the broker's CA certificate") {
-            Ok(contents) => Some(draft.put(CA_FILE, contents, FileAccess::Public)?),
-            Err(reason) => return Ok(Err(reason)),
-        },
+        Some(path) => {
+            let contents = read(&path, "the broker's CA certificate")?;
+            Some(draft.put(CA_FILE, contents, FileAccess::Public)?)
+        }
     };
     let question = Question {
         text: "User name at the broker (empty: none):",
@@ -96,10 +96,7 @@ async fn attempt(
         None => asker.text(question)?,
     };
     last.username.clone_from(&username);
-    let password = match password(asker, args, &username)? {
-        Ok(password) => password,
-        Err(reason) => return Ok(Err(reason)),
-    };
+    let password = password(asker, args, &username)?;
     let password_file = match &password {
         None => None,
         Some(password) => {
@@ -135,36 +132,32 @@ fn password(
     asker: Asker,
     args: &mut BrokerArgs,
     username: &str,
-) -> Result<Result<Option<String>, String>, InitStop> {
+) -> Result<Option<String>, InitStop> {
     if username.is_empty() {
-        return Ok(Ok(None));
+        return Ok(None);
     }
     let text = match args.mqtt_password_file.take() {
         None => asker.password("Password at the broker:", "--mqtt-password-file")?,
-        Some(file) => match read(&file, "the password") {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => text,
-                Err(_) => return Ok(Err(format!("{} is not UTF-8 text", file.display()))),
-            },
-            Err(reason) => return Ok(Err(reason)),
-        },
+        Some(file) => String::from_utf8(read(&file, "the password")?)
+            .map_err(|_| InitStop::Refused(format!("{} is not UTF-8 text", file.display())))?,
     };
     let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+    Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path)
-        .map_err(|error| format!("{} ({what}) cannot be read ({error})", path.display()))
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
+    std::fs::read(path).map_err(|error| {
+        InitStop::Refused(format!("{} ({what}) cannot be read ({error})", path.display()))
+    })
 }
 
 /// Connects as `check --connect` does: with a client ID of its own, and nothing retained remains.
-async fn examine(draft: &Draft, password: Option<String>) -> Result<Result<(), String>, InitStop> {
+async fn examine(draft: &Draft, password: Option<String>) -> Result<(), InitStop> {
     let config = draft.load()?.config;
     let mut settings = broker_settings(&config);
     settings.password = password.map(|password| Password::Value(SecretString::from(password)));
     if let Some(tls) = &mut settings.tls {
         tls.ca_file = tls.ca_file.take().map(|path| draft.trial_path(&path));
     }
-    Ok(show(&doctor::examine_broker(&config, settings).await))
+    show(&doctor::examine_broker(&config, settings).await)
 }

@@ -86,9 +86,9 @@ pub(crate) async fn ask(
         last_address: None,
     };
     let client = loop {
-        match questions.attempt(asker, &name, draft).await? {
+        match questions.attempt(asker, &name, draft).await {
             Ok(client) => break client,
-            Err(reason) => asker.again(&reason)?,
+            Err(stop) => asker.again(stop)?,
         }
     };
     name_devices(asker, &name, args.devices, &client, draft).await
@@ -115,13 +115,13 @@ struct Questions {
 }
 
 impl Questions {
-    /// Prompts, and connects to the gateway; or returns why that fails.
+    /// Prompts, and connects to the gateway.
     async fn attempt(
         &mut self,
         asker: Asker,
         name: &GatewayName,
         draft: &mut Draft,
-    ) -> Result<Result<GatewayClient, String>, InitStop> {
+    ) -> Result<GatewayClient, InitStop> {
         let question = Question {
             text: "Address of the gateway (host:port, usually port 4000):",
             option: "--gateway-address",
@@ -129,10 +129,7 @@ impl Questions {
         };
         let address = asker.read(self.address.take(), question, config::gateway_address)?;
         self.last_address = Some(address.to_string());
-        let authority = match self.authority(asker, name, &address).await? {
-            Ok(authority) => authority,
-            Err(reason) => return Ok(Err(reason)),
-        };
+        let authority = self.authority(asker, name, &address).await?;
         let ca_file = draft.put(&format!("{name}-ca.crt"), authority, FileAccess::Public)?;
         let mut server_name = self.server_name.take();
         loop {
@@ -140,11 +137,13 @@ impl Questions {
             draft.document.set_gateway(name, &shown, &ca_file, server_name.as_deref());
             let options = options(name, draft)?;
             match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
-                Ok(client) => return Ok(self.examine(options).await.map(|()| client)),
-                Err(error) => match other_name(asker, &error, server_name.as_deref())? {
-                    Some(name) => server_name = Some(name),
-                    None => return Ok(Err(error.to_string())),
-                },
+                Ok(client) => {
+                    show(&doctor::examine_gateway(options).await)?;
+                    return Ok(client);
+                }
+                Err(error) => {
+                    server_name = Some(other_name(asker, &error, server_name.as_deref())?);
+                }
             }
         }
     }
@@ -155,7 +154,7 @@ impl Questions {
         asker: Asker,
         name: &GatewayName,
         address: &HostPort,
-    ) -> Result<Result<Vec<u8>, String>, InitStop> {
+    ) -> Result<Vec<u8>, InitStop> {
         let expected = self.fingerprint.take();
         let file = match (self.ca_file.take(), &expected) {
             (Some(file), _) => Some(file),
@@ -171,26 +170,21 @@ impl Questions {
             }
         };
         match file {
-            Some(file) => Ok(read_authority(&file)),
+            Some(file) => read_authority(&file),
             None => confirmed(asker, name, address, expected.as_deref()).await,
         }
     }
-
-    async fn examine(&self, options: GatewayOptions) -> Result<(), String> {
-        let findings = doctor::examine_gateway(options).await;
-        show(&findings)
-    }
 }
 
-/// Prints findings; the failures as an error.
-pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), String> {
+/// Prints findings; the failures are an error.
+pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
     let failed = |finding: &&doctor::Finding| finding.level == Level::Fail;
     for finding in findings.iter().filter(|finding| !failed(finding)) {
         print_to_stderr(&escaped(&finding.to_string()));
     }
     let failures: Vec<_> =
         findings.iter().filter(failed).map(|finding| finding.text.as_str()).collect();
-    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+    if failures.is_empty() { Ok(()) } else { Err(InitStop::Refused(failures.join("\n"))) }
 }
 
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
@@ -205,9 +199,10 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
     Ok(options)
 }
 
-fn read_authority(file: &Path) -> Result<Vec<u8>, String> {
+fn read_authority(file: &Path) -> Result<Vec<u8>, InitStop> {
     std::fs::read(file).map_err(|error| {
-        format!("{} cannot be read ({error}); name the gateway's ca.crt", file.display())
+        let path = file.display();
+        InitStop::Refused(format!("{path} cannot be read ({error}); name the gateway's ca.crt"))
     })
 }
 
@@ -218,7 +213,7 @@ async fn confirmed(
     name: &GatewayName,
     address: &HostPort,
     expected: Option<&str>,
-) -> Result<Result<Vec<u8>, String>, InitStop> {
+) -> Result<Vec<u8>, InitStop> {
     let target = DialTarget {
         peer: Peer::Gateway(name.clone()),
         address: address.clone(),
@@ -226,19 +221,17 @@ async fn confirmed(
         websocket_path: None,
         deadline: DEADLINE,
     };
-    let presented = match net::presented_certificate(&target).await {
-        Ok(presented) => presented,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
+    let presented = net::presented_certificate(&target).await;
+    let presented = presented.map_err(|error| InitStop::Refused(error.to_string()))?;
     let fingerprint = presented.fingerprint();
     if let Some(expected) = expected {
         let digits = |text: &str| -> String {
             text.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase()
         };
         if digits(expected) == digits(&fingerprint) {
-            return Ok(Ok(presented.pem()));
+            return Ok(presented.pem());
         }
-        return Ok(Err(format!(
+        return Err(InitStop::Refused(format!(
             "{address} shows a certificate with the fingerprint {fingerprint}, not {expected}; it \
              is not trusted"
         )));
@@ -249,10 +242,11 @@ async fn confirmed(
          gateway's machine:\n  openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE"
     ));
     let question = "Are the two the same?";
-    match asker.confirm_in_person(question, "--fingerprint")? {
-        true => Ok(Ok(presented.pem())),
-        false => Ok(Err("the certificate is not trusted; name the gateway's ca.crt".to_owned())),
+    if asker.confirm_in_person(question, "--fingerprint")? {
+        return Ok(presented.pem());
     }
+    let reason = "the certificate is not trusted; name the gateway's ca.crt";
+    Err(InitStop::Refused(reason.to_owned()))
 }
 
 fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
@@ -272,17 +266,18 @@ fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
 }
 
 /// The name to expect in the certificate, after an attempt with the address failed because the
-/// certificate has other names; `None` where it failed for another reason, or a name was given.
+/// certificate has other names. Where it failed for another reason, or a name was given, the answer
+/// is refused.
 pub(crate) fn other_name(
     asker: Asker,
     error: &Error,
     given: Option<&str>,
-) -> Result<Option<String>, InitStop> {
+) -> Result<String, InitStop> {
     let names = match error {
         Error::Dial(error) if given.is_none() => error.certificate_names(),
         _ => None,
     };
-    let Some(names) = names else { return Ok(None) };
+    let names = names.ok_or_else(|| InitStop::Refused(error.to_string()))?;
     print_to_stderr(&escaped(&error.to_string()));
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let question = Question {
@@ -290,7 +285,7 @@ pub(crate) fn other_name(
         option: "--server-name",
         default: usable.map(String::as_str),
     };
-    asker.text(question).map(Some)
+    asker.text(question)
 }
 
 /// Takes the names of the options; in a terminal, prompts for those of the found devices.

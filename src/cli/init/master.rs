@@ -73,15 +73,15 @@ pub(crate) async fn ask(
             draft.put(&format!("{name}.key"), key, FileAccess::Secret)?,
         ];
         let address = address.to_string();
-        match attempt(asker, &name, &address, &files, server_name.take(), draft).await? {
+        match attempt(asker, &name, &address, &files, server_name.take(), draft).await {
             Ok(()) => return Ok(()),
-            Err(reason) => asker.again(&reason)?,
+            Err(stop) => asker.again(stop)?,
         }
         last_address = Some(address);
     }
 }
 
-/// Describes the master in the draft and tries that, or says why it does not work.
+/// Describes the master in the draft, and logs in.
 async fn attempt(
     asker: Asker,
     name: &GatewayName,
@@ -89,19 +89,16 @@ async fn attempt(
     files: &[PathBuf; 3],
     mut server_name: Option<String>,
     draft: &mut Draft,
-) -> Result<Result<(), String>, InitStop> {
+) -> Result<(), InitStop> {
     loop {
         draft.document.set_master(name, address, files, server_name.as_deref());
         let config = draft.load()?.config;
         let options = options(name, draft)?;
         match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
             Ok(_) => {
-                return Ok(show(&doctor::examine_master(options, Behind::of(&config, name)).await));
+                return show(&doctor::examine_master(options, Behind::of(&config, name)).await);
             }
-            Err(error) => match other_name(asker, &error, server_name.as_deref())? {
-                Some(name) => server_name = Some(name),
-                None => return Ok(Err(error.to_string())),
-            },
+            Err(error) => server_name = Some(other_name(asker, &error, server_name.as_deref())?),
         }
     }
 }
