@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::words;
 use crate::ids::Moment;
 
-/// How long a bucket is.
+/// How long a bucket is: the whole period, or a month, a day of 23 to 25 hours, or an hour.
 #[derive(
     Clone,
     Copy,
@@ -23,14 +23,12 @@ use crate::ids::Moment;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum BucketSize {
-    /// The whole period.
     #[default]
     Total,
-    /// A month.
     Month,
-    /// A day of 23 to 25 hours.
     Day,
-    /// An hour.
+    // Not in reports.
+    #[value(skip)]
     Hour,
 }
 

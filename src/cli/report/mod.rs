@@ -7,13 +7,14 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::period::{DefaultPeriod, Selected};
-use super::source::{AvailabilityQuery, HistorySource, SourceArgs};
+use super::source::{HistorySource, SourceArgs};
 use super::{EXIT_WRONG, print, say};
-use crate::availability::BucketSize;
+use crate::availability::{AvailabilityRequest, BucketSize};
 use crate::config;
 use crate::net;
 use document::ReportDocument;
@@ -29,7 +30,7 @@ pub(crate) struct ReportArgs {
     selected: Selected,
     /// One row for each door, or for each door and day or month
     #[arg(long, value_enum, default_value_t)]
-    bucket: ReportRows,
+    bucket: BucketSize,
     /// Only doors with a lower availability than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     below: Option<f64>,
@@ -39,14 +40,6 @@ pub(crate) struct ReportArgs {
     /// The file to write; an existing file is replaced [default: stdout]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum ReportRows {
-    #[default]
-    Total,
-    Month,
-    Day,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
@@ -70,21 +63,22 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_WRONG));
         }
     };
-    let bucket = match args.bucket {
-        ReportRows::Total => BucketSize::Total,
-        ReportRows::Month => BucketSize::Month,
-        ReportRows::Day => BucketSize::Day,
-    };
-    let query = AvailabilityQuery {
-        selected: &args.selected,
-        period,
-        zone: &zone,
-        bucket,
+    let request = AvailabilityRequest {
         of_gateways: false,
+        gateways: args.selected.gateways(),
+        device_ids: args.selected.device_ids(),
+        after: None,
+        period,
+        zone: zone.clone(),
+        bucket: args.bucket,
+        limit: usize::MAX,
+        deadline: Duration::MAX,
+        is_running: false,
+        now,
     };
-    let devices = source.availability(&query).await?;
-    let query = AvailabilityQuery { bucket: BucketSize::Total, of_gateways: true, ..query };
-    let gateways = source.availability(&query).await?;
+    let devices = source.availability(&request).await?;
+    let request = AvailabilityRequest { bucket: BucketSize::Total, of_gateways: true, ..request };
+    let gateways = source.availability(&request).await?;
     let document = ReportDocument::new(devices, gateways, zone, now, args.below);
     let text = match args.format {
         ReportFormat::Table => table::format(&document),

@@ -15,9 +15,9 @@ use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
 
-use super::arguments::{AvailabilityQuery, SourceArgs};
+use super::arguments::SourceArgs;
 use super::unavailable::Unavailable;
-use crate::availability::AvailabilityAnswer;
+use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
 use crate::net;
 use crate::period::time_zone;
 use crate::store::history::{EventFilter, Page};
@@ -95,23 +95,23 @@ impl ApiClient {
     /// When it cannot be read.
     pub(crate) async fn availability(
         &self,
-        query: &AvailabilityQuery<'_>,
+        request: &AvailabilityRequest,
     ) -> anyhow::Result<AvailabilityAnswer> {
-        let (from, to) = query.period;
+        let (from, to) = request.period;
         let mut text = Serializer::new(String::new());
-        text.append_pair("of", if query.of_gateways { "gateways" } else { "devices" })
+        text.append_pair("of", if request.of_gateways { "gateways" } else { "devices" })
             .append_pair("from", &from.millis().to_string())
             .append_pair("to", &to.millis().to_string())
-            .append_pair("bucket", &query.bucket.to_string())
+            .append_pair("bucket", &request.bucket.to_string())
             .append_pair("limit", &ROWS_MAX.to_string());
-        if let Some(zone) = query.zone.iana_name() {
+        if let Some(zone) = request.zone.iana_name() {
             text.append_pair("tz", zone);
         }
-        for gateway in query.selected.gateways() {
+        for gateway in &request.gateways {
             text.append_pair("gateway", gateway.as_str());
         }
-        if !query.of_gateways {
-            for id in query.selected.device_ids() {
+        if !request.of_gateways {
+            for id in &request.device_ids {
                 text.append_pair("device_id", &id.to_string());
             }
         }

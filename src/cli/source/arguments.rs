@@ -1,12 +1,6 @@
-//! Which bridge is queried, and for what.
+//! Which bridge is queried.
 
 use std::path::PathBuf;
-
-use jiff::tz::TimeZone;
-
-use crate::availability::BucketSize;
-use crate::cli::period::Selected;
-use crate::ids::Moment;
 
 /// Which bridge is read.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,16 +15,6 @@ pub(crate) struct SourceArgs {
     /// PEM file of the trusted authorities, instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
     pub(crate) ca_file: Option<PathBuf>,
-}
-
-/// Which availability is requested.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AvailabilityQuery<'a> {
-    pub(crate) selected: &'a Selected,
-    pub(crate) period: (Moment, Moment),
-    pub(crate) zone: &'a TimeZone,
-    pub(crate) bucket: BucketSize,
-    pub(crate) of_gateways: bool,
 }
 
 fn url(text: &str) -> Result<String, String> {

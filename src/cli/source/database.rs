@@ -3,15 +3,12 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::arguments::AvailabilityQuery;
 use super::unavailable::Unavailable;
-use crate::availability::{self, AvailabilityAnswer};
+use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest};
 use crate::config::Config;
-use crate::net;
 use crate::store::StateDir;
 use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 
@@ -62,23 +59,11 @@ impl HistoryFile {
     /// When it cannot be read, or a gateway or device is not known.
     pub(crate) async fn availability(
         &self,
-        query: &AvailabilityQuery<'_>,
+        request: &AvailabilityRequest,
     ) -> anyhow::Result<AvailabilityAnswer> {
-        let query = availability::AvailabilityRequest {
-            of_gateways: query.of_gateways,
-            gateways: query.selected.gateways(),
-            device_ids: query.selected.device_ids(),
-            after: None,
-            period: query.period,
-            zone: query.zone.clone(),
-            bucket: query.bucket,
-            limit: usize::MAX,
-            deadline: Duration::MAX,
-            is_running: self.is_running,
-            now: net::wall_time(),
-        };
+        let request = AvailabilityRequest { is_running: self.is_running, ..request.clone() };
         let path = self.path.clone();
-        let answer = tokio::task::spawn_blocking(move || availability::answer(&path, &query));
+        let answer = tokio::task::spawn_blocking(move || availability::answer(&path, &request));
         Ok(answer.await.context("internal error: reading the history panicked")??)
     }
 

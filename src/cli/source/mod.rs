@@ -11,11 +11,11 @@ use jiff::tz::TimeZone;
 
 use super::health::reachable;
 use super::print_to_stderr;
-use crate::availability::AvailabilityAnswer;
+use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
 use crate::config;
 use crate::store::history::{EventFilter, Page};
 use api::ApiClient;
-pub(crate) use arguments::{AvailabilityQuery, SourceArgs};
+pub(crate) use arguments::SourceArgs;
 use database::HistoryFile;
 pub(crate) use unavailable::Unavailable;
 
@@ -70,17 +70,17 @@ impl HistorySource {
         &self.zone
     }
 
-    /// Reads availability.
+    /// Reads availability; [`AvailabilityRequest::is_running`] is replaced by what is found.
     ///
     /// # Errors
     /// When it cannot be read, or a gateway or device is not known.
     pub(crate) async fn availability(
         &self,
-        query: &AvailabilityQuery<'_>,
+        request: &AvailabilityRequest,
     ) -> anyhow::Result<AvailabilityAnswer> {
         match &self.place {
-            SourcePlace::Bridge(client) => client.availability(query).await,
-            SourcePlace::StateDir(database) => database.availability(query).await,
+            SourcePlace::Bridge(client) => client.availability(request).await,
+            SourcePlace::StateDir(database) => database.availability(request).await,
         }
     }
 
