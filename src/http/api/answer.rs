@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::csv;
 use super::params::{AnswerFormat, Params};
+use crate::task;
 
 /// The most bytes of an answer's rows. What follows the rows fits into the rest of 8 MiB.
 pub(crate) const ROWS_BYTES_MAX: usize = (8 << 20) - (16 << 10);
@@ -150,6 +151,7 @@ impl Rows {
         }
         self.text.push_str(&row);
         self.count += 1;
+        task::give_way();
         true
     }
 }

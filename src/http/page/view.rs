@@ -14,7 +14,7 @@ use crate::availability::AvailabilityRow;
 use crate::http::HttpSettings;
 use crate::http::query::BridgeStatus;
 use crate::metrics::GatewayMeasures;
-use crate::net;
+use crate::{net, task};
 
 /// What the status page shows.
 pub(crate) struct Shown<'a> {
@@ -185,6 +185,7 @@ pub(crate) fn row_id(row: &DeviceRow) -> String {
 
 /// A row; an update has no bar, and the browser keeps that of the row before.
 pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> Markup {
+    task::give_way();
     let DeviceRow { gateway, name, device } = row;
     let info = device.info;
     let device_type = info.map(|info| info.device_type).filter(|known| !known.is_undefined());

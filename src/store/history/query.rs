@@ -8,22 +8,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, Row, Transaction, params, params_from_iter};
+use rusqlite::{Row, Transaction, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
+use super::schema::open_to_read;
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::task;
 
 /// Blocks of a window: some 16,000 events.
 const WINDOW_BLOCKS: usize = 64;
 /// The most holes that a page names.
 const MISSING_MAX: usize = 10;
-/// How long a query waits while the database is created or recovered.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Steps of SQLite in a row: some 50 us.
-const STEPS_MAX: i32 = 1_000;
 
 /// Which events are requested; an empty list selects all. Each query sets its own limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +104,7 @@ struct Kept {
 
 /// Reads one page in one snapshot of the database.
 pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
-    let mut connection = open(path)?;
+    let mut connection = open_to_read(path)?;
     let snapshot = connection.transaction()?;
     let kept = Kept::read(&snapshot)?;
     let next = match filter.order {
@@ -130,21 +126,8 @@ pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
 
 /// The ID of the newest event that was ever recorded.
 pub(crate) fn newest_id(path: &Path) -> Result<u64, Error> {
-    let connection = open(path)?;
+    let connection = open_to_read(path)?;
     Ok(connection.query_row("SELECT last_id FROM progress", (), |row| row.get(0))?)
-}
-
-/// Opens the database for reading, which gives way to events.
-pub(super) fn open(path: &Path) -> Result<Connection, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    let give_way = || {
-        task::give_way();
-        false
-    };
-    connection.progress_handler(STEPS_MAX, Some(give_way))?;
-    Ok(connection)
 }
 
 /// The ids, both included, that enclose all events of the filter's ids and time.

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::spans;
 use crate::ids::Moment;
 use crate::store::error::StoreError;
+use crate::task;
 
 /// `application_id` of the file: `GSDK` in ASCII.
 const APPLICATION_ID: i64 = 0x4753_444b;
@@ -25,6 +26,10 @@ const FORMAT_WITHOUT_SPANS: i64 = 1;
 const WAL_PAGES_MAX: i64 = 8_192;
 /// Pages held in memory, beside what a transaction writes.
 const CACHE_KIB: i64 = 4 << 10;
+/// How long reading waits while the database is created or recovered.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
+/// Steps of SQLite without giving way: some 50 us.
+const STEPS_MAX: i32 = 1_000;
 /// How long a checkpoint waits for readers.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -63,6 +68,19 @@ CREATE TABLE progress ( -- one row
   removed_until   INTEGER           -- events from before this time are missing; NULL: none are
 ) STRICT;
 ";
+
+/// Opens the database for reading, which gives way to events.
+pub(crate) fn open_to_read(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(READ_TIMEOUT)?;
+    let give_way = || {
+        task::give_way();
+        false
+    };
+    connection.progress_handler(STEPS_MAX, Some(give_way))?;
+    Ok(connection)
+}
 
 /// Opens the database; creates it where there is none, `replaced_at` where one was set aside.
 pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connection, Error> {

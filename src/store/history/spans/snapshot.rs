@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 use super::{SpanState, UnobservedReason};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::error::Error;
-use crate::store::history::query::open;
+use crate::store::history::schema::open_to_read;
 
 /// How long after the last proven instant a bridge counts as running: it writes that every 30 s.
 const RECENT_MS: i64 = 45_000;
@@ -78,7 +78,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = open(path)?;
+        let connection = open_to_read(path)?;
         connection.execute_batch("BEGIN")?;
         let format: i64 =
             connection
