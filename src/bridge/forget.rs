@@ -44,15 +44,15 @@ pub(crate) fn forget(
 
 fn forget_devices(state: &mut State, gateway: GatewayIndex, ids: &BTreeSet<DeviceId>) -> Outcome {
     let list: Vec<DeviceId> = ids.iter().copied().collect();
-    let kept = state.forget(gateway, &list);
+    let expected = state.forget(gateway, &list);
     if let Some(entry) = state.directory.gateway(gateway) {
         state.publisher.content().prioritize_clearing(entry, ids);
     }
-    let forgotten: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
+    let forgotten: Vec<_> = ids.iter().filter(|id| !expected.contains(id)).collect();
     let message = "it is in the gateway's list, in the configuration, or accepted or registered by \
                    a command; remove it there first";
     let failure = Failure::new(Code::FailedPrecondition, message);
-    let device_errors = kept.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
+    let device_errors = expected.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
     let device_errors = device_errors.collect();
     Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
 }

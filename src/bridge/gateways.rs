@@ -71,14 +71,14 @@ impl Gateways {
         self.masters.start(name, options, discovers, reports, observer, stop);
     }
 
-    /// Starts the link of the next gateway; `None` if it is behind a master that does not exist.
+    /// Starts the link of the next gateway; false if it is behind a master that does not exist.
     pub(crate) fn start(
         &mut self,
         name: GatewayName,
         target: GatewayTarget,
         observer: RpcObserver,
         declared: DesiredState,
-    ) -> Option<()> {
+    ) -> bool {
         let index = GatewayIndex(self.gateways.len());
         let link = match target {
             GatewayTarget::Direct(options) => {
@@ -86,11 +86,12 @@ impl Gateways {
                 Link::start(index, options, reports, observer, self.stop.subscribe())
             }
             GatewayTarget::Master { name: master, gateway_id, .. } => {
-                self.masters.link(&master)?.add(index, name.clone(), &gateway_id)
+                let Some(link) = self.masters.link(&master) else { return false };
+                link.add(index, name.clone(), &gateway_id)
             }
         };
         self.add(name, link, declared);
-        Some(())
+        true
     }
 
     fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) {
@@ -169,7 +170,7 @@ impl Gateways {
         self.reads_details
     }
 
-    /// Waits for reports of links or the result of a task. Cancel safe.
+    /// Waits for reports of links or of a master, or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
         tokio::select! {
             input = self.inputs.next() => input,

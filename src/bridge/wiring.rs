@@ -94,8 +94,8 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
         let observer = count_rpcs(&metrics, name, Metrics::rpc);
         let started = gateway_target(config, name, gateway)
-            .and_then(|target| gateways.start(name.clone(), target, observer, desired(gateway)));
-        if started.is_none() {
+            .is_some_and(|target| gateways.start(name.clone(), target, observer, desired(gateway)));
+        if !started {
             return Err(StartError::NoMaster(name.clone()));
         }
     }

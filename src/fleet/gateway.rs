@@ -340,6 +340,9 @@ impl Gateway {
         if self.link.is_synced() && !self.link.is_up() {
             return Some("the view is current only while the link is up");
         }
+        if self.link.is_forgotten() && self.link.is_up() {
+            return Some("a forgotten gateway has no link");
+        }
         if !self.link.is_up() && !self.unknown_devices.is_empty() {
             return Some("unknown devices are held only while the link is up");
         }

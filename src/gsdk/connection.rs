@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
@@ -15,7 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::channel::{self, KeepAlive};
-use super::encoded::{BytesCodec, EncodedCall};
+use super::encoded::{Answer, BytesCodec, EncodedCall};
 use super::error::{self, Error};
 use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
@@ -132,8 +131,8 @@ impl GrpcConnection {
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
-        let response = self.call_in_any(&EncodedCall::new(&request), deadline).await?;
-        self.decode::<R>(response)
+        let answer = self.call_in_any(&EncodedCall::new(&request), deadline).await?;
+        self.decode::<R>(answer)
     }
 
     /// Makes a call in one API version, without a token.
@@ -143,11 +142,11 @@ impl GrpcConnection {
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
-        let response = self.send(version, None, &EncodedCall::new(&request), deadline).await?;
-        self.decode::<R>(response)
+        let answer = self.send(version, None, &EncodedCall::new(&request), deadline).await?;
+        self.decode::<R>(answer)
     }
 
-    async fn call_in_any(&self, call: &EncodedCall, deadline: Duration) -> Result<Bytes, Error> {
+    async fn call_in_any(&self, call: &EncodedCall, deadline: Duration) -> Result<Answer, Error> {
         if let Some(version) = self.api_version() {
             return self.send(version, None, call, deadline).await;
         }
@@ -163,42 +162,42 @@ impl GrpcConnection {
         Err(self.not_a_device_gateway())
     }
 
-    /// Makes a call in one API version and returns the response in the form of the wire.
+    /// Makes a call in one API version.
     pub(crate) async fn send(
         &self,
         version: ApiVersion,
         token: Option<&Token>,
         call: &EncodedCall,
         deadline: Duration,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<Answer, Error> {
         let (method, started) = (call.method, Instant::now());
         let response = async {
             let mut grpc = self.ready().await?;
             let request = with_token(call.request.clone(), token);
             grpc.unary(request, version.path(call.service, method)?, BytesCodec).await
         };
-        let outcome = match timeout(deadline, response).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.error(method, status)),
-            Err(_) => {
-                let peer = self.options.peer.clone();
-                Err(Error::Deadline { peer, method, deadline })
-            }
+        let outcome = timeout(deadline, response).await;
+        let duration = started.elapsed();
+        let error = match outcome {
+            Ok(Ok(response)) => return Ok(Answer { message: response.into_inner(), duration }),
+            Ok(Err(status)) => self.error(method, status),
+            Err(_) => Error::Deadline { peer: self.options.peer.clone(), method, deadline },
         };
-        let code = match &outcome {
-            Ok(_) => Code::Ok,
-            Err(Error::Status { status, .. }) => status.code(),
-            Err(Error::Deadline { .. }) => Code::DeadlineExceeded,
-            Err(_) => Code::Unavailable,
+        let code = match &error {
+            Error::Status { status, .. } => status.code(),
+            Error::Deadline { .. } => Code::DeadlineExceeded,
+            _ => Code::Unavailable,
         };
-        self.record(method, code, Some(started.elapsed()));
-        outcome
+        self.record(method, code, Some(duration));
+        Err(error)
     }
 
-    /// The message of a response.
-    pub(crate) fn decode<R: Rpc>(&self, response: Bytes) -> Result<R::Response, Error> {
-        R::Response::decode(response)
-            .map_err(|error| self.error(R::METHOD, Status::internal(error.to_string())))
+    /// The message of an answer, with which the call is finished.
+    pub(crate) fn decode<R: Rpc>(&self, answer: Answer) -> Result<R::Response, Error> {
+        let decoded = R::Response::decode(answer.message);
+        let code = if decoded.is_ok() { Code::Ok } else { Code::Internal };
+        self.record(R::METHOD, code, Some(answer.duration));
+        decoded.map_err(|error| self.error(R::METHOD, Status::internal(error.to_string())))
     }
 
     /// Requests a stream of status changes. A gateway may respond only with the first one.

@@ -1,6 +1,8 @@
 //! Calls whose messages are bytes. What makes a call is compiled once, not for each kind of
 //! message.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -21,6 +23,13 @@ impl EncodedCall {
         let request = request.encode_to_vec().into();
         Self { service: R::SERVICE, method: R::METHOD, request }
     }
+}
+
+/// The answer to a call, its message in the form of the wire.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) message: Bytes,
+    pub(crate) duration: Duration,
 }
 
 /// Takes requests and gives responses as bytes.

@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
 use super::channel::KeepAlive;
 use super::connection::{GrpcConnection, RpcObserver};
-use super::encoded::EncodedCall;
+use super::encoded::{Answer, EncodedCall};
 use super::error::Error;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, Service};
@@ -87,11 +86,11 @@ impl MasterConnection {
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
-        let response = self.send(&EncodedCall::new(&request), deadline).await?;
-        self.connection.decode::<R>(response)
+        let answer = self.send(&EncodedCall::new(&request), deadline).await?;
+        self.connection.decode::<R>(answer)
     }
 
-    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<Bytes, Error> {
+    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<Answer, Error> {
         let (token, until) = (self.token(), Instant::now() + deadline);
         match self.connection.send(self.version, Some(&token), call, deadline).await {
             Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {

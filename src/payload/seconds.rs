@@ -19,7 +19,7 @@ fn millis(seconds: f64) -> i64 {
     (seconds * 1_000.0).round() as i64
 }
 
-/// The same, or null.
+/// Seconds, or null where there are none.
 pub(crate) mod optional {
     use serde::{Deserialize as _, Deserializer, Serializer};
 

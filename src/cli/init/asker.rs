@@ -19,7 +19,7 @@ pub(crate) enum InitStop {
     WrongUsage(String),
     /// An answer does not work; in a terminal it is prompted for again.
     #[error("{0}; nothing was written")]
-    Refused(String),
+    InvalidAnswer(String),
     #[error("{0}; nothing was written")]
     Failed(String),
     #[error("cancelled; nothing was written")]
@@ -157,7 +157,7 @@ impl Asker {
     /// Prints why an answer was refused, in a terminal; anything else remains an error.
     pub(crate) fn again(self, stop: InitStop) -> Result<(), InitStop> {
         match stop {
-            InitStop::Refused(reason) if self.has_terminal => {
+            InitStop::InvalidAnswer(reason) if self.has_terminal => {
                 print_to_stderr(&format!("{}\n", escaped(&reason)));
                 Ok(())
             }

@@ -138,8 +138,9 @@ fn password(
     }
     let text = match args.mqtt_password_file.take() {
         None => asker.password("Password at the broker:", "--mqtt-password-file")?,
-        Some(file) => String::from_utf8(read(&file, "the password")?)
-            .map_err(|_| InitStop::Refused(format!("{} is not UTF-8 text", file.display())))?,
+        Some(file) => String::from_utf8(read(&file, "the password")?).map_err(|_| {
+            InitStop::InvalidAnswer(format!("{} is not UTF-8 text", file.display()))
+        })?,
     };
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))
@@ -147,7 +148,7 @@ fn password(
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
     std::fs::read(path).map_err(|error| {
-        InitStop::Refused(format!("{} ({what}) cannot be read ({error})", path.display()))
+        InitStop::InvalidAnswer(format!("{} ({what}) cannot be read ({error})", path.display()))
     })
 }
 

@@ -184,7 +184,7 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
     }
     let failures: Vec<_> =
         findings.iter().filter(failed).map(|finding| finding.text.as_str()).collect();
-    if failures.is_empty() { Ok(()) } else { Err(InitStop::Refused(failures.join("\n"))) }
+    if failures.is_empty() { Ok(()) } else { Err(InitStop::InvalidAnswer(failures.join("\n"))) }
 }
 
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
@@ -202,7 +202,9 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
 fn read_authority(file: &Path) -> Result<Vec<u8>, InitStop> {
     std::fs::read(file).map_err(|error| {
         let path = file.display();
-        InitStop::Refused(format!("{path} cannot be read ({error}); name the gateway's ca.crt"))
+        InitStop::InvalidAnswer(format!(
+            "{path} cannot be read ({error}); name the gateway's ca.crt"
+        ))
     })
 }
 
@@ -222,7 +224,7 @@ async fn confirmed(
         deadline: DEADLINE,
     };
     let presented = net::presented_certificate(&target).await;
-    let presented = presented.map_err(|error| InitStop::Refused(error.to_string()))?;
+    let presented = presented.map_err(|error| InitStop::InvalidAnswer(error.to_string()))?;
     let fingerprint = presented.fingerprint();
     if let Some(expected) = expected {
         let digits = |text: &str| -> String {
@@ -231,7 +233,7 @@ async fn confirmed(
         if digits(expected) == digits(&fingerprint) {
             return Ok(presented.pem());
         }
-        return Err(InitStop::Refused(format!(
+        return Err(InitStop::InvalidAnswer(format!(
             "{address} shows a certificate with the fingerprint {fingerprint}, not {expected}; it \
              is not trusted"
         )));
@@ -246,7 +248,7 @@ async fn confirmed(
         return Ok(presented.pem());
     }
     let reason = "the certificate is not trusted; name the gateway's ca.crt";
-    Err(InitStop::Refused(reason.to_owned()))
+    Err(InitStop::InvalidAnswer(reason.to_owned()))
 }
 
 fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
@@ -277,7 +279,7 @@ pub(crate) fn other_name(
         Error::Dial(error) if given.is_none() => error.certificate_names(),
         _ => None,
     };
-    let names = names.ok_or_else(|| InitStop::Refused(error.to_string()))?;
+    let names = names.ok_or_else(|| InitStop::InvalidAnswer(error.to_string()))?;
     print_to_stderr(&escaped(&error.to_string()));
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let question = Question {

@@ -1,8 +1,8 @@
 // Loads the page of a gateway or device again after something has happened.
 "use strict";
 
-// Events are recorded within this time.
-const RECORDED_MS = 2000;
+// An event is recorded, and reported as such, within this time of its change.
+const RECORDED_MS = 3000;
 const root = document.body.dataset.root;
 let waiting = null;
 
@@ -16,15 +16,19 @@ async function refresh() {
 }
 
 function soon() {
-  waiting ??= setTimeout(() => {
-    waiting = null;
-    refresh();
-  }, RECORDED_MS);
+  waiting ??= setTimeout(refreshNow, RECORDED_MS);
+}
+
+function refreshNow() {
+  clearTimeout(waiting);
+  waiting = null;
+  refresh();
 }
 
 function listen() {
   const source = follow(`${root}events`, listen);
-  for (const name of ["overview", "device", "events", "reload"]) source.addEventListener(name, soon);
+  for (const name of ["overview", "device", "reload"]) source.addEventListener(name, soon);
+  source.addEventListener("events", refreshNow);
 }
 
 document.addEventListener("click", (event) => {

@@ -17,7 +17,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// The last events that a page shows.
 const EVENTS_MAX: usize = 50;
 /// The most bytes of these events.
-const EVENTS_BYTES: usize = 256 << 10;
+const EVENTS_BYTES: usize = 1 << 20;
 
 /// An event of a device or gateway.
 #[derive(Clone, Debug)]

@@ -91,13 +91,19 @@ impl Updater<'_> {
 
     /// Sends the last events, where there are newer ones.
     async fn send_events(&mut self, gateways: &[GatewayMeasures]) {
-        let newest = history::newest_id(&self.history).await.ok();
-        if newest.is_some() && newest == self.newest_event {
-            return;
-        }
-        let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
-        let events = history::last_events(&self.history, names, None).await;
-        self.newest_event = newest.filter(|_| events.is_ok());
+        let events = match history::newest_id(&self.history).await {
+            Ok(newest) if self.newest_event == Some(newest) => return,
+            Ok(newest) => {
+                let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
+                let events = history::last_events(&self.history, names, None).await;
+                self.newest_event = events.is_ok().then_some(newest);
+                events
+            }
+            Err(error) => {
+                self.newest_event = None;
+                Err(error)
+            }
+        };
         let events = parts::events(&events).into_string();
         if events != self.events {
             self.send("events", &json!(events));
