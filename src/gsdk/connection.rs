@@ -14,7 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::channel::{self, KeepAlive};
-use super::encoded::{Answer, BytesCodec, EncodedCall};
+use super::encoded::{BytesCodec, EncodedAnswer, EncodedCall};
 use super::error::{self, Error};
 use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
@@ -146,7 +146,11 @@ impl GrpcConnection {
         self.decode::<R>(answer)
     }
 
-    async fn call_in_any(&self, call: &EncodedCall, deadline: Duration) -> Result<Answer, Error> {
+    async fn call_in_any(
+        &self,
+        call: &EncodedCall,
+        deadline: Duration,
+    ) -> Result<EncodedAnswer, Error> {
         if let Some(version) = self.api_version() {
             return self.send(version, None, call, deadline).await;
         }
@@ -169,7 +173,7 @@ impl GrpcConnection {
         token: Option<&Token>,
         call: &EncodedCall,
         deadline: Duration,
-    ) -> Result<Answer, Error> {
+    ) -> Result<EncodedAnswer, Error> {
         let (method, started) = (call.method, Instant::now());
         let response = async {
             let mut grpc = self.ready().await?;
@@ -179,7 +183,9 @@ impl GrpcConnection {
         let outcome = timeout(deadline, response).await;
         let duration = started.elapsed();
         let error = match outcome {
-            Ok(Ok(response)) => return Ok(Answer { message: response.into_inner(), duration }),
+            Ok(Ok(response)) => {
+                return Ok(EncodedAnswer { message: response.into_inner(), duration });
+            }
             Ok(Err(status)) => self.error(method, status),
             Err(_) => Error::Deadline { peer: self.options.peer.clone(), method, deadline },
         };
@@ -193,7 +199,7 @@ impl GrpcConnection {
     }
 
     /// The message of an answer, with which the call is finished.
-    pub(crate) fn decode<R: Rpc>(&self, answer: Answer) -> Result<R::Response, Error> {
+    pub(crate) fn decode<R: Rpc>(&self, answer: EncodedAnswer) -> Result<R::Response, Error> {
         let decoded = R::Response::decode(answer.message);
         let code = if decoded.is_ok() { Code::Ok } else { Code::Internal };
         self.record(R::METHOD, code, Some(answer.duration));

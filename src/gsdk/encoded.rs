@@ -27,7 +27,7 @@ impl EncodedCall {
 
 /// The answer to a call, its message in the form of the wire.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct EncodedAnswer {
     pub(crate) message: Bytes,
     pub(crate) duration: Duration,
 }

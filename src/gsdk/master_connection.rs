@@ -9,7 +9,7 @@ use tonic::{Code, Streaming};
 
 use super::channel::KeepAlive;
 use super::connection::{GrpcConnection, RpcObserver};
-use super::encoded::{Answer, EncodedCall};
+use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, Service};
@@ -90,7 +90,7 @@ impl MasterConnection {
         self.connection.decode::<R>(answer)
     }
 
-    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<Answer, Error> {
+    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<EncodedAnswer, Error> {
         let (token, until) = (self.token(), Instant::now() + deadline);
         match self.connection.send(self.version, Some(&token), call, deadline).await {
             Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
