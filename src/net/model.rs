@@ -1,4 +1,4 @@
-//! Lets a test replace the network and the wall clock of a thread, and name hosts.
+//! The network and wall clock of a thread, and the addresses of host names, as a test sets them.
 //!
 //! Compiled with the feature `model` only, which no released program has. A thread without a
 //! [`Network`] uses the machine's own sockets and clock.

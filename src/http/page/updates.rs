@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::response::sse::Event;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::App;
 use super::devices::{Condition, DeviceRow};
@@ -19,40 +19,44 @@ use crate::store::history::Reader;
 /// How often changes are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends updates while a browser watches; the streams end when this is dropped.
+/// Sends updates while a browser watches; the streams end when this is dropped. Changes do not wait
+/// for the history.
 pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
-    let mut updater = Updater {
+    let changes = ChangedParts {
         app,
-        updates,
-        history: Reader::new(app.settings.history.clone()),
+        updates: updates.clone(),
         overview: String::new(),
-        newest_event: None,
-        events: String::new(),
         down: DownDevices::new(),
         down_count: 0,
         is_incomplete: true,
     };
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // The loop may have taken note of an answer that did not arrive.
-        if updater.updates.receiver_count() > 0 {
-            updater.is_incomplete |= updater.send_changes().await.is_err();
-        }
-    }
+    let events = LastEvents {
+        app,
+        updates,
+        history: Reader::new(app.settings.history.clone()),
+        newest: None,
+        shown: String::new(),
+    };
+    tokio::join!(changes.follow(), events.follow());
 }
 
-struct Updater<'a> {
+fn ticks() -> Interval {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn send(updates: &broadcast::Sender<Event>, name: &str, data: &Value) {
+    // Fails if no browser watches any more.
+    _ = updates.send(Event::default().event(name).data(data.to_string()));
+}
+
+/// The bridge, its gateways and the devices.
+struct ChangedParts<'a> {
     app: &'a App,
     updates: broadcast::Sender<Event>,
-    /// Its own, which the bars of pages do not hold up.
-    history: Reader,
     /// What the browsers have.
     overview: String,
-    events: String,
-    /// The ID of the newest event when these were read.
-    newest_event: Option<u64>,
     down: DownDevices,
     /// How many the gateways counted when these were read.
     down_count: usize,
@@ -60,7 +64,18 @@ struct Updater<'a> {
     is_incomplete: bool,
 }
 
-impl Updater<'_> {
+impl ChangedParts<'_> {
+    async fn follow(mut self) {
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            // The loop may have taken note of an answer that did not arrive.
+            if self.updates.receiver_count() > 0 {
+                self.is_incomplete |= self.send_changes().await.is_err();
+            }
+        }
+    }
+
     async fn send_changes(&mut self) -> Result<(), NoAnswer> {
         let settings = &self.app.settings;
         let changes = settings.event_loop.ask(LoopQuery::Changes).await?;
@@ -69,7 +84,7 @@ impl Updater<'_> {
         self.read_down(&changes, &gateways).await?;
         let overview = overview::overview(&status, &gateways, &self.down).into_string();
         if overview != self.overview {
-            self.send("overview", &json!(overview));
+            send(&self.updates, "overview", &json!(overview));
             self.overview = overview;
         }
         match changes {
@@ -79,36 +94,19 @@ impl Updater<'_> {
                     let Some(gateway) = gateway else { continue };
                     let row = DeviceRow::new(&gateway.entry, device);
                     let html = view::device_row(&row, None).into_string();
-                    self.send("device", &json!({ "id": view::row_id(&row), "html": html }));
+                    send(
+                        &self.updates,
+                        "device",
+                        &json!({ "id": view::row_id(&row), "html": html }),
+                    );
                 }
             }
-            ChangedStates::Devices(_) | ChangedStates::TooMany => self.send("reload", &Value::Null),
+            ChangedStates::Devices(_) | ChangedStates::TooMany => {
+                send(&self.updates, "reload", &Value::Null)
+            }
         }
         self.is_incomplete = false;
-        self.send_events(&gateways).await;
         Ok(())
-    }
-
-    /// Sends the last events, where there are newer ones.
-    async fn send_events(&mut self, gateways: &[GatewayMeasures]) {
-        let events = match history::newest_id(&self.history).await {
-            Ok(newest) if self.newest_event == Some(newest) => return,
-            Ok(newest) => {
-                let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
-                let events = history::last_events(&self.history, names, None).await;
-                self.newest_event = events.is_ok().then_some(newest);
-                events
-            }
-            Err(error) => {
-                self.newest_event = None;
-                Err(error)
-            }
-        };
-        let events = parts::events(&events).into_string();
-        if events != self.events {
-            self.send("events", &json!(events));
-            self.events = events;
-        }
     }
 
     /// Reads which devices are down, where that may have changed.
@@ -130,9 +128,50 @@ impl Updater<'_> {
         }
         Ok(())
     }
+}
 
-    fn send(&self, name: &str, data: &Value) {
-        // Fails if no browser watches any more.
-        _ = self.updates.send(Event::default().event(name).data(data.to_string()));
+/// The last events.
+struct LastEvents<'a> {
+    app: &'a App,
+    updates: broadcast::Sender<Event>,
+    /// Its own, which the bars of pages do not hold up.
+    history: Reader,
+    /// The ID of the newest event when they were read.
+    newest: Option<u64>,
+    /// What the browsers have.
+    shown: String,
+}
+
+impl LastEvents<'_> {
+    async fn follow(mut self) {
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            if self.updates.receiver_count() > 0 {
+                // Without an answer of the event loop, the next time.
+                _ = self.send_events().await;
+            }
+        }
+    }
+
+    /// Sends the last events, where there are newer ones.
+    async fn send_events(&mut self) -> Result<(), NoAnswer> {
+        let newest = history::newest_id(&self.history).await;
+        let events = match newest {
+            Ok(newest) if self.newest == Some(newest) => return Ok(()),
+            Ok(_) => {
+                let gateways = self.app.settings.event_loop.gateways().await?;
+                let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
+                history::last_events(&self.history, names, None).await
+            }
+            Err(ref error) => Err(error.clone()),
+        };
+        self.newest = newest.ok().filter(|_| events.is_ok());
+        let events = parts::events(&events).into_string();
+        if events != self.shown {
+            send(&self.updates, "events", &json!(events));
+            self.shown = events;
+        }
+        Ok(())
     }
 }
