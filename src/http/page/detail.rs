@@ -153,13 +153,16 @@ async fn recorded(
     let query = bars::query(&app.settings.zone, range, of);
     // Not the sum of the cells: an outage across midnight is one outage here.
     let total = availability::AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
-    let total = history::availability(&app.page.history, total).await;
+    let (events, cells, total) = tokio::join!(
+        history::last_events(&app.page.history, vec![gateway.clone()], device_id),
+        history::availability(&app.page.history, query),
+        history::availability(&app.page.history, total),
+    );
     let availability = AvailabilitySection {
         range,
-        cells: history::availability(&app.page.history, query).await,
+        cells,
         total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
         month_csv: this_month(app, &address, gateway, device_id, &more),
     };
-    let events = history::last_events(&app.page.history, vec![gateway.clone()], device_id);
-    Recorded { availability, events: events.await }
+    Recorded { availability, events }
 }

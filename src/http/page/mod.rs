@@ -106,15 +106,16 @@ async fn page(
         gateways: devices.rows.iter().map(|row| row.gateway.clone()).collect(),
         device_ids: devices.rows.iter().map(|row| row.device.device_id).collect(),
     };
-    let bars = match devices.rows.as_slice() {
-        [] => Ok(Vec::new()),
-        _ => {
-            let query = bars::query(&app.settings.zone, filter.range, of);
-            history::availability(&app.page.history, query).await
+    let bars = async {
+        if devices.rows.is_empty() {
+            return Ok(Vec::new());
         }
+        let query = bars::query(&app.settings.zone, filter.range, of);
+        history::availability(&app.page.history, query).await
     };
     let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
-    let events = history::last_events(&app.page.history, names, None).await;
+    let events = history::last_events(&app.page.history, names, None);
+    let (bars, events) = tokio::join!(bars, events);
     let shown = view::Shown {
         status: &status,
         gateways: &gateways,
