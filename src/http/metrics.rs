@@ -21,7 +21,7 @@ use super::{App, HttpSettings, unavailable};
 use crate::metrics::{
     DeviceGroup, GatewayMeasures, gateways_text, info_head, info_text, masters_text,
 };
-use crate::task::catch_panic;
+use crate::task::{self, catch_panic};
 
 /// Scrapes at once: Prometheus, and a second instance or a person.
 pub(crate) const SCRAPES_MAX: usize = 2;
@@ -140,6 +140,7 @@ impl SeriesWriter {
     }
 
     async fn send(&self, text: String) -> Result<(), WriteError> {
+        task::give_way();
         self.chunks.send(Ok(text)).await.map_err(|_| WriteError::ClientLeft)
     }
 }
