@@ -14,12 +14,12 @@ use tonic::Status;
 
 use super::call::{Answering, Call, CallAnswer};
 use super::device_services;
-use super::gateway::checks::first_of;
-use super::gateway::{Millis, SettingChange, SimulatedGateway};
+use super::gateway::{Millis, SimulatedGateway, checks};
 use super::interceptor::{Interceptor, Package};
 use super::master::SimulatedMaster;
 use super::master_services;
 use super::messages::{ForGateway, for_each};
+use super::site::SiteDevice;
 use super::world::World;
 use crate::proto::connect::*;
 
@@ -151,21 +151,20 @@ impl Services {
     /// The methods whose requests name no gateway, also with a master.
     fn by_device(&self, method: &str, call: Call) -> Option<Answering<'_>> {
         let package = call.package();
-        let ssl = SettingChange::Ssl(method.starts_with("Enable"));
+        let ssl = method.starts_with("Enable");
         Some(match method {
             "Disconnect" => call.answer(|r: DisconnectRequest| self.disconnect(r.device_i_ds)),
             "SetConnectionMode" => call.answer(|r: SetConnectionModeRequest| {
-                self.change(r.device_id, SettingChange::Mode(r.connection_mode))
+                self.set_mode(r.device_id, r.connection_mode)
             }),
             "SetConnectionModeMulti" => call.answer(move |r: SetConnectionModeMultiRequest| {
-                let mode = SettingChange::Mode(r.connection_mode);
-                for_each(r.device_i_ds, package, |id| self.change(id, mode))
+                for_each(r.device_i_ds, package, |id| self.set_mode(id, r.connection_mode))
             }),
             "EnableSSL" | "DisableSSL" => {
-                call.answer(move |r: EnableSslRequest| self.change(r.device_id, ssl))
+                call.answer(move |r: EnableSslRequest| self.set_ssl(r.device_id, ssl))
             }
             "EnableSSLMulti" | "DisableSSLMulti" => call.answer(move |r: EnableSslMultiRequest| {
-                for_each(r.device_i_ds, package, |id| self.change(id, ssl))
+                for_each(r.device_i_ds, package, |id| self.set_ssl(id, ssl))
             }),
             "SubscribeStatus" => {
                 call.subscribe(|r: SubscribeStatusRequest| self.world.subscribe(r.queue_size))
@@ -227,15 +226,20 @@ impl Services {
         };
         let ids: BTreeSet<u32> = ids.into_iter().collect();
         let unknown: Vec<u32> = ids.into_iter().filter(|id| !disconnected(id)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let unknown = first_of(&unknown);
-        Err(Status::not_found(format!("device {unknown} is not managed by this gateway")))
+        if unknown.is_empty() { Ok(()) } else { Err(checks::not_managed(&unknown)) }
     }
 
-    fn change(&self, id: u32, change: SettingChange) -> Result<(), Status> {
-        self.world.try_with_manager(id, |gateway, now| gateway.change(now, id, change))
+    fn set_mode(&self, id: u32, code: i32) -> Result<(), Status> {
+        let mode = checks::mode(code)?;
+        self.change(id, |device| device.mode = mode)
+    }
+
+    fn set_ssl(&self, id: u32, on: bool) -> Result<(), Status> {
+        self.change(id, |device| device.ssl = on)
+    }
+
+    fn change(&self, id: u32, edit: impl FnOnce(&mut SiteDevice)) -> Result<(), Status> {
+        self.world.try_with_manager(id, |gateway, now| gateway.change(now, id, edit))
     }
 }
 

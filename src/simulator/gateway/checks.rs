@@ -1,11 +1,17 @@
 //! Checks of client requests to a gateway, and parts of its refusals.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use tonic::Status;
 
+use super::managed::Managed;
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo};
-use crate::simulator::site::DEVICE_PORT;
+use crate::simulator::site::{DEVICE_PORT, DialMode};
+
+/// Most entries of a managed list. A real gateway is good for about 1,000; the limit protects the
+/// memory against requests without end.
+const MANAGED_MAX: usize = 200_000;
 
 /// A port as clients give it: 0 is the devices' default (the vendor's clients leave it out).
 pub(crate) fn port(port: i32) -> Result<u16, Status> {
@@ -20,6 +26,11 @@ pub(crate) fn port(port: i32) -> Result<u16, Status> {
 
 pub(crate) fn address(ip: &str) -> Result<Ipv4Addr, Status> {
     ip.parse().map_err(|_| Status::invalid_argument(format!("{ip:?} is not an IPv4 address")))
+}
+
+pub(crate) fn mode(code: i32) -> Result<DialMode, Status> {
+    let unknown = || format!("{code} is no connection mode; it is 0 or 1");
+    DialMode::from_code(code).ok_or_else(|| Status::invalid_argument(unknown()))
 }
 
 fn device_id(id: u32) -> Result<(), Status> {
@@ -46,8 +57,21 @@ pub(crate) fn accept_filter(filter: &AcceptFilter) -> Result<(), Status> {
     filter.device_i_ds.iter().try_for_each(|id| device_id(*id))
 }
 
-pub(crate) fn not_managed(id: u32) -> Status {
-    Status::not_found(format!("device {id} is not managed by this gateway"))
+/// Whether a list has room for `more` entries.
+pub(crate) fn room(list: &BTreeMap<u32, Managed>, more: usize) -> Result<(), Status> {
+    if list.len().saturating_add(more) > MANAGED_MAX {
+        let message = format!("more than {MANAGED_MAX} managed devices");
+        return Err(Status::resource_exhausted(message));
+    }
+    Ok(())
+}
+
+pub(crate) fn managed(list: &BTreeMap<u32, Managed>, id: u32) -> Result<(), Status> {
+    if list.contains_key(&id) { Ok(()) } else { Err(not_managed(&[id])) }
+}
+
+pub(crate) fn not_managed(ids: &[u32]) -> Status {
+    Status::not_found(format!("device {} is not managed by this gateway", first_of(ids)))
 }
 
 /// IDs as text, the first ten.

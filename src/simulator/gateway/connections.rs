@@ -16,15 +16,11 @@ use crate::proto::connect::{
 };
 use crate::simulator::site::SiteDevice;
 
-/// A device dials in within this long of being switched on or of its gateway's start.
-const FIRST_DIAL_MS: u64 = 1_000;
-
 /// The managed list, the subnet, and what happens between them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     rules: Rules,
     seed: u64,
-    rng: fastrand::Rng,
     subnet: Subnet,
     managed: BTreeMap<u32, Managed>,
     admission: SimulatedFilter,
@@ -37,11 +33,10 @@ impl Connections {
         Self {
             rules,
             seed,
-            rng: fastrand::Rng::with_seed(seed),
             subnet: Subnet::default(),
             managed: BTreeMap::new(),
             admission: SimulatedFilter::default(),
-            timers: Timers::default(),
+            timers: Timers::new(seed),
             reports: Reports::new(clock),
         }
     }
@@ -80,17 +75,8 @@ impl Connections {
 
     /// A managed device that is connected and answers.
     pub(crate) fn responding(&self, id: u32) -> Result<&SiteDevice, tonic::Status> {
-        if !self.managed.contains_key(&id) {
-            return Err(checks::not_managed(id));
-        }
-        if !self.subnet.is_connected(id) {
-            return Err(tonic::Status::failed_precondition(format!(
-                "device {id} is not connected"
-            )));
-        }
-        let device = self.subnet.get(id).filter(|_| self.subnet.responds(id));
-        let silent = || tonic::Status::deadline_exceeded(format!("device {id} does not answer"));
-        device.ok_or_else(silent)
+        checks::managed(&self.managed, id)?;
+        self.subnet.responding(id)
     }
 
     pub(crate) fn logs_mut(&mut self) -> &mut Logs {
@@ -148,9 +134,7 @@ impl Connections {
 
     /// How long it takes to find the device at an address.
     pub(crate) fn dial_time(&self, address: Address) -> u64 {
-        let timing = &self.rules.timing;
-        let answered = self.subnet.dial(address) != DialOutcome::NoAnswer;
-        if answered { timing.connect_ms } else { timing.connect_timeout_ms }
+        self.rules.timing.dial_ms(self.subnet.dial(address) != DialOutcome::NoAnswer)
     }
 
     /// Registers an asynchronous connection, or replaces the address of one. A connection that is
@@ -235,18 +219,17 @@ impl Connections {
 
     /// Ends the connection of a device and reports it. `false` if it has none.
     pub(crate) fn disconnect(&mut self, now: Millis, id: u32) -> bool {
-        let connected = self.subnet.is_connected(id);
-        if connected {
+        let had_one = self.disconnect_silently(now, id);
+        if had_one {
             self.set_status(now, id, Status::Disconnected.into());
-            self.disconnect_silently(now, id);
         }
-        connected
+        had_one
     }
 
-    /// Ends the connection of a device, if it has one, without a report.
-    pub(crate) fn disconnect_silently(&mut self, now: Millis, id: u32) {
+    /// Ends the connection of a device without a report. `false` if it has none.
+    pub(crate) fn disconnect_silently(&mut self, now: Millis, id: u32) -> bool {
         if !self.subnet.is_connected(id) {
-            return;
+            return false;
         }
         self.subnet.disconnect(id, self.reports.unix_seconds(now));
         self.timers.cancel(Timer::KeepAlive(id));
@@ -255,19 +238,20 @@ impl Connections {
         } else {
             self.managed.remove(&id);
         }
-        self.schedule_dial_in(now, id, self.rules.timing.dial_interval_ms);
-    }
-
-    fn schedule_dial_in(&mut self, now: Millis, id: u32, delay: u64) {
-        if self.subnet.dials_in(id) {
-            self.timers.set(Timer::DialIn(id), now + delay);
-        }
+        self.schedule_dial_in(now, id);
+        true
     }
 
     fn schedule_first_dial_in(&mut self, now: Millis, id: u32) {
-        let limit = FIRST_DIAL_MS.min(self.rules.timing.dial_interval_ms);
-        let delay = self.rng.u64(0..=limit);
-        self.schedule_dial_in(now, id, delay);
+        if self.subnet.dials_in(id) {
+            self.timers.set_within(Timer::DialIn(id), now, self.rules.timing.first_dial_ms());
+        }
+    }
+
+    fn schedule_dial_in(&mut self, now: Millis, id: u32) {
+        if self.subnet.dials_in(id) {
+            self.timers.set(Timer::DialIn(id), now + self.rules.timing.dial_interval_ms);
+        }
     }
 
     /// A device dials in: it is accepted, or refused and pending.
@@ -281,7 +265,7 @@ impl Connections {
             self.admission.set_pending(id, self.reports.unix_seconds(now));
             self.set_status(now, id, status.into());
         }
-        self.schedule_dial_in(now, id, self.rules.timing.dial_interval_ms);
+        self.schedule_dial_in(now, id);
     }
 
     /// Adds a device to the subnet. `false` if its ID or address is taken.
@@ -329,10 +313,9 @@ impl Connections {
     /// Interrupts or restores the gateway's network to its devices. Connections that the keep-alive
     /// has not ended survive a short interruption.
     pub(crate) fn set_network(&mut self, now: Millis, up: bool) {
-        if self.subnet.is_up() == up {
+        if !self.subnet.set_up(up) {
             return;
         }
-        self.subnet.set_up(up);
         for id in self.subnet.connected() {
             if !up {
                 self.schedule_keep_alive(now, id);
@@ -348,7 +331,7 @@ impl Connections {
         if limit == 0 {
             self.disconnect(now, id);
         } else if self.subnet.is_connected(id) {
-            self.timers.set(Timer::KeepAlive(id), now + self.rng.u64(0..=limit));
+            self.timers.set_within(Timer::KeepAlive(id), now, limit);
         }
     }
 

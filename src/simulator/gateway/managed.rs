@@ -74,6 +74,11 @@ impl Managed {
         Address { ip: self.ip.parse().ok(), port: self.port, ssl: self.ssl }
     }
 
+    /// Whether the list shows it as connected.
+    pub(crate) fn shows_connection(&self) -> bool {
+        matches!(Status::try_from(self.status), Ok(Status::TcpConnected | Status::TlsConnected))
+    }
+
     /// Whether the connection is dialed again after it was lost; otherwise it leaves the list.
     pub(crate) fn reconnects(&self) -> bool {
         self.origin == ManagedBy::Async

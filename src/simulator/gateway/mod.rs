@@ -28,25 +28,12 @@ use subnet::Address;
 pub use time::GatewayTiming;
 pub(crate) use time::Millis;
 
-/// Most entries of a managed list. A real gateway is good for about 1,000; the limit protects the
-/// memory against requests without end.
-const MANAGED_MAX: usize = 200_000;
-
 /// How a gateway behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) timing: GatewayTiming,
     /// Whether it reports `TRY_TO_CONNECT`, as newer gateways do.
     pub(crate) reports_tries: bool,
-}
-
-/// A change of a device's settings that a client requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SettingChange {
-    /// `SetConnectionMode`, the number as sent.
-    Mode(i32),
-    /// `EnableSSL` (true) and `DisableSSL`.
-    Ssl(bool),
 }
 
 /// A simulated device gateway.
@@ -117,14 +104,6 @@ impl SimulatedGateway {
         &mut self.connections
     }
 
-    fn check_capacity(&self, more: usize) -> Result<(), RpcStatus> {
-        if self.connections.managed().len().saturating_add(more) > MANAGED_MAX {
-            let message = format!("more than {MANAGED_MAX} managed devices");
-            return Err(RpcStatus::resource_exhausted(message));
-        }
-        Ok(())
-    }
-
     /// Starts a `Connect`.
     pub(crate) fn start_connect(
         &self,
@@ -134,7 +113,7 @@ impl SimulatedGateway {
         let info = info.ok_or_else(|| RpcStatus::invalid_argument("connectInfo is missing"))?;
         let ip = Some(checks::address(&info.ip_addr)?);
         let address = Address { ip, port: checks::port(info.port)?, ssl: info.use_ssl };
-        self.check_capacity(1)?;
+        checks::room(self.connections.managed(), 1)?;
         let until = now + self.connections.dial_time(address);
         Ok(Dialing { address, until, restarts: self.restarts })
     }
@@ -159,7 +138,7 @@ impl SimulatedGateway {
         infos: &[AsyncConnectInfo],
     ) -> Result<(), RpcStatus> {
         checks::async_connections(infos)?;
-        self.check_capacity(infos.len())?;
+        checks::room(self.connections.managed(), infos.len())?;
         let refused =
             |info: &&AsyncConnectInfo| self.refused_registrations.contains(&info.device_id);
         if let Some(info) = infos.iter().find(refused) {
@@ -201,9 +180,8 @@ impl SimulatedGateway {
 
     /// `SetSlaveDevice`: replaces the slaves of managed devices.
     pub(crate) fn set_slaves(&mut self, infos: &[SlaveDeviceInfo]) -> Result<(), RpcStatus> {
-        let managed = self.connections.managed();
-        if let Some(info) = infos.iter().find(|info| !managed.contains_key(&info.device_id)) {
-            return Err(checks::not_managed(info.device_id));
+        for info in infos {
+            checks::managed(self.connections.managed(), info.device_id)?;
         }
         for info in infos {
             if info.rs485_slave_device_i_ds.is_empty() && info.wiegand_slave_device_i_ds.is_empty()
@@ -218,9 +196,7 @@ impl SimulatedGateway {
 
     /// `Disconnect` of one device. A managed device without a connection is left as it is.
     pub(crate) fn disconnect(&mut self, now: Millis, id: u32) -> Result<(), RpcStatus> {
-        if !self.connections.managed().contains_key(&id) {
-            return Err(checks::not_managed(id));
-        }
+        checks::managed(self.connections.managed(), id)?;
         self.connections.disconnect(now, id);
         Ok(())
     }
@@ -239,19 +215,10 @@ impl SimulatedGateway {
         &mut self,
         now: Millis,
         id: u32,
-        change: SettingChange,
+        edit: impl FnOnce(&mut SiteDevice),
     ) -> Result<(), RpcStatus> {
-        let mode = match change {
-            SettingChange::Mode(code) => Some(DialMode::from_code(code).ok_or_else(|| {
-                RpcStatus::invalid_argument(format!("{code} is no connection mode; it is 0 or 1"))
-            })?),
-            SettingChange::Ssl(_) => None,
-        };
         self.connections.responding(id)?;
-        self.connections.reconfigure(now, id, |device| match change {
-            SettingChange::Mode(_) => device.mode = mode.unwrap_or(device.mode),
-            SettingChange::Ssl(ssl) => device.ssl = ssl,
-        });
+        self.connections.reconfigure(now, id, edit);
         Ok(())
     }
 
@@ -304,7 +271,7 @@ impl SimulatedGateway {
             Ok(Status::TcpConnected | Status::TlsConnected) => {
                 self.connections.connect_silently(now, id);
             }
-            Ok(_) => self.connections.disconnect_silently(now, id),
+            Ok(_) => _ = self.connections.disconnect_silently(now, id),
             Err(_) => {}
         }
         self.connections.set_listed_status(id, status);
@@ -322,11 +289,9 @@ impl SimulatedGateway {
     /// reported; `finish_storm` ends the connections of devices left disconnected. `false` if there
     /// is no such device to flip.
     pub(crate) fn flip(&mut self, now: Millis, id: u32) -> bool {
-        let Some(status) = self.connections.managed().get(&id).map(|entry| entry.status) else {
-            return false;
-        };
+        let Some(entry) = self.connections.managed().get(&id) else { return false };
         let connected = self.connections.subnet().connected_status(id);
-        if means_connected(status) {
+        if entry.shows_connection() {
             self.connections.set_status(now, id, Status::Disconnected.into());
         } else if self.connections.subnet().is_connected(id)
             || self.connections.connect_silently(now, id)
@@ -348,14 +313,8 @@ impl SimulatedGateway {
     /// After a storm: ends the connection of a device that the list does not show as connected,
     /// without a report.
     pub(crate) fn finish_storm(&mut self, now: Millis, id: u32) {
-        let status = self.connections.managed().get(&id).map(|entry| entry.status);
-        if status.is_some_and(|status| !means_connected(status)) {
+        if self.connections.managed().get(&id).is_some_and(|entry| !entry.shows_connection()) {
             self.connections.disconnect_silently(now, id);
         }
     }
-}
-
-/// Whether a status means a connection.
-const fn means_connected(status: i32) -> bool {
-    status == Status::TcpConnected as i32 || status == Status::TlsConnected as i32
 }

@@ -103,13 +103,24 @@ impl Subnet {
         !self.down
     }
 
-    pub(crate) fn set_up(&mut self, up: bool) {
-        self.down = !up;
+    /// `false` if nothing changed.
+    pub(crate) fn set_up(&mut self, up: bool) -> bool {
+        std::mem::replace(&mut self.down, !up) == up
     }
 
     /// Whether a device exists, is switched on and can be reached.
     pub(crate) fn responds(&self, id: u32) -> bool {
         self.is_up() && self.get(id).is_some_and(|device| device.powered)
+    }
+
+    /// A device that is connected and answers.
+    pub(crate) fn responding(&self, id: u32) -> Result<&SiteDevice, tonic::Status> {
+        if !self.is_connected(id) {
+            let message = format!("device {id} is not connected");
+            return Err(tonic::Status::failed_precondition(message));
+        }
+        let silent = || tonic::Status::deadline_exceeded(format!("device {id} does not answer"));
+        self.get(id).filter(|_| self.responds(id)).ok_or_else(silent)
     }
 
     /// Changes a device. `false` if it does not exist or nothing changed.

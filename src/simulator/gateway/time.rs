@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds since the simulation began.
 pub(crate) type Millis = u64;
 
+/// A device dials in within this long of being switched on or of its gateway's start.
+const FIRST_DIAL_MS: u64 = 1_000;
+
 /// How long things take at a gateway, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,6 +65,16 @@ impl GatewayTiming {
         }
     }
 
+    /// How long it takes to find out what is at an address.
+    pub(crate) fn dial_ms(&self, is_answered: bool) -> u64 {
+        if is_answered { self.connect_ms } else { self.connect_timeout_ms }
+    }
+
+    /// The longest time to a device's first try to dial in.
+    pub(crate) fn first_dial_ms(&self) -> u64 {
+        FIRST_DIAL_MS.min(self.dial_interval_ms)
+    }
+
     /// How long a device needs to answer a search: the same each time for the same seed.
     pub(crate) fn search_ms(&self, seed: u64) -> u64 {
         let longest = self.search_max_ms.max(self.search_min_ms);
@@ -81,20 +94,33 @@ pub(crate) enum Timer {
 }
 
 /// The timers of one gateway, ordered by time and then by the order in which they were set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Timers {
     queue: BTreeSet<(Millis, u64, Timer)>,
     due: HashMap<Timer, (Millis, u64)>,
     last_number: u64,
+    /// For moments that are drawn.
+    rng: fastrand::Rng,
 }
 
 impl Timers {
+    pub(crate) fn new(seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { queue: BTreeSet::new(), due: HashMap::new(), last_number: 0, rng }
+    }
+
     pub(crate) fn set(&mut self, timer: Timer, due: Millis) {
         self.cancel(timer);
         self.last_number += 1;
         let number = self.last_number;
         self.due.insert(timer, (due, number));
         self.queue.insert((due, number, timer));
+    }
+
+    /// Sets a timer to a random moment within so many milliseconds.
+    pub(crate) fn set_within(&mut self, timer: Timer, now: Millis, limit: u64) {
+        let delay = self.rng.u64(0..=limit);
+        self.set(timer, now + delay);
     }
 
     pub(crate) fn cancel(&mut self, timer: Timer) {

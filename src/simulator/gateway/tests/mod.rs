@@ -183,15 +183,12 @@ fn devices_that_dial_are_pending_until_the_filter_accepts_them() {
 #[test]
 fn a_mode_change_needs_a_connection_and_has_its_consequences() {
     let mut gateway = gateway();
-    let to_server = SettingChange::Mode(1);
+    let to_server = |device: &mut SiteDevice| device.mode = DialMode::DeviceToServer;
     assert_eq!(gateway.change(0, PLAIN, to_server).unwrap_err().code(), Code::NotFound);
     gateway.add_async(0, &[info(PLAIN, false)]).unwrap();
     assert_eq!(gateway.change(0, PLAIN, to_server).unwrap_err().code(), Code::FailedPrecondition);
     reported(&mut gateway, 1_000);
-    assert_eq!(
-        gateway.change(1_000, PLAIN, SettingChange::Mode(5)).unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    assert_eq!(checks::mode(5).unwrap_err().code(), Code::InvalidArgument);
     gateway.change(1_000, PLAIN, to_server).unwrap();
     let of = reported_of(&mut gateway, 40_000, PLAIN);
     assert_eq!(of[0], 0, "it drops its connection");
@@ -201,7 +198,7 @@ fn a_mode_change_needs_a_connection_and_has_its_consequences() {
     let filter = AcceptFilter { device_i_ds: vec![PLAIN], ..AcceptFilter::default() };
     gateway.set_filter(Some(filter)).unwrap();
     assert_eq!(reported_of(&mut gateway, 50_000, PLAIN), [1]);
-    gateway.change(50_000, PLAIN, SettingChange::Mode(0)).unwrap();
+    gateway.change(50_000, PLAIN, |device| device.mode = DialMode::ServerToDevice).unwrap();
     assert_eq!(reported_of(&mut gateway, 90_000, PLAIN), [0]);
     assert_eq!(connect(&mut gateway, 90_000, PLAIN, false), Ok(PLAIN));
 }
@@ -210,14 +207,14 @@ fn a_mode_change_needs_a_connection_and_has_its_consequences() {
 fn ssl_has_to_match_after_it_was_changed() {
     let mut gateway = gateway();
     connect(&mut gateway, 0, PLAIN, false).unwrap();
-    gateway.change(5_000, PLAIN, SettingChange::Ssl(true)).unwrap();
+    gateway.change(5_000, PLAIN, |device| device.ssl = true).unwrap();
     assert!(gateway.connections().list().is_empty());
     assert!(connect(&mut gateway, 6_000, PLAIN, false).is_err());
     connect(&mut gateway, 12_000, PLAIN, true).unwrap();
     assert_eq!(reported_of(&mut gateway, 20_000, PLAIN), [1, 0, 2]);
-    gateway.change(20_000, PLAIN, SettingChange::Ssl(true)).unwrap();
+    gateway.change(20_000, PLAIN, |device| device.ssl = true).unwrap();
     assert_eq!(reported_of(&mut gateway, 21_000, PLAIN), Vec::<i32>::new(), "no change, no drop");
-    let secure = gateway.change(21_000, SECURE, SettingChange::Ssl(false));
+    let secure = gateway.change(21_000, SECURE, |device| device.ssl = false);
     assert_eq!(secure.unwrap_err().code(), Code::NotFound);
 }
 
