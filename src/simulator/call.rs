@@ -32,26 +32,22 @@ pub(crate) struct Call {
     request: Request,
     package: Package,
     strictness: Strictness,
-    /// The error of a call that is not allowed, returned once the request is decoded.
-    denied: Option<Status>,
+    /// Else the error, returned once the request is decoded.
+    allowed: Result<(), Status>,
 }
 
 impl Call {
     pub(crate) fn new(request: Request, package: Package, strictness: Strictness) -> Self {
-        Self { request, package, strictness, denied: None }
+        Self { request, package, strictness, allowed: Ok(()) }
     }
 
     pub(crate) fn package(&self) -> Package {
         self.package
     }
 
-    /// The same call, denied if `check` refuses its token.
-    pub(crate) fn allowed_if(
-        mut self,
-        check: impl FnOnce(Option<&str>) -> Result<(), Status>,
-    ) -> Self {
-        self.denied = check(self.token().as_deref()).err();
-        self
+    /// Has the call fail if `check` refuses its token.
+    pub(crate) fn check(&mut self, check: impl FnOnce(Option<&str>) -> Result<(), Status>) {
+        self.allowed = check(self.token().as_deref());
     }
 
     /// The token in the metadata.
@@ -88,13 +84,10 @@ impl Call {
         R: Message + 'static,
         F: Future<Output = Result<R, Status>> + Send + 'a,
     {
-        let Self { request, denied, strictness, .. } = self;
+        let Self { request, allowed, strictness, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
-                let handled = match &denied {
-                    None => Ok(handler(request.into_inner())),
-                    Some(status) => Err(status.clone()),
-                };
+                let handled = allowed.clone().map(|()| handler(request.into_inner()));
                 async move { handled?.await.map(Response::new) }
             });
             as_grpc_go(
@@ -115,13 +108,10 @@ impl Call {
         T: Message + 'static,
         S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
     {
-        let Self { request, strictness, denied, .. } = self;
+        let Self { request, allowed, strictness, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
-                let subscribed = match &denied {
-                    None => subscribe(request.into_inner()),
-                    Some(status) => Err(status.clone()),
-                };
+                let subscribed = allowed.clone().and_then(|()| subscribe(request.into_inner()));
                 async move {
                     let mut stream = subscribed?;
                     let first = if strictness.lazy_headers { stream.next().await } else { None };

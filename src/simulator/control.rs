@@ -13,10 +13,10 @@ use super::gate::ConnectionGates;
 use super::gateway::SimulatedGateway;
 use super::interceptor::{CallError, Interceptor};
 use super::master::SimulatedMaster;
+use super::parameters::Storm;
 use super::queue::SubscriptionReport;
 use super::site::SiteDevice;
-use super::storm::Storm;
-use super::storm_runner::{self, NothingManaged, StormReport};
+use super::storm::{self, NothingManaged, StormReport};
 use super::world::World;
 use crate::proto::connect::{AcceptFilter, DeviceInfo, PendingDeviceInfo, SlaveDeviceInfo};
 
@@ -59,6 +59,7 @@ impl Control {
         if let Some(effect) = fault.effect() {
             return self.world.apply(effect);
         }
+        let master = self.master.as_ref();
         match fault {
             Fault::Storm(_) | Fault::Restart { .. } => {
                 let (control, fault) = (self.clone(), fault.clone());
@@ -72,18 +73,12 @@ impl Control {
             Fault::CutConnections => self.gates.cut(),
             Fault::EndStreams { code } => self.end_streams(code.0),
             Fault::GatewayLink { gateway, up, forgets } => {
-                let master = self.master.as_ref();
                 return master.is_some_and(|one| one.set_link(gateway, *up, *forgets)).into();
             }
             Fault::GatewayListed { gateway, listed } => {
-                let master = self.master.as_ref();
                 return master.is_some_and(|one| one.set_listed(gateway, *listed)).into();
             }
-            Fault::ExpireTokens => {
-                if let Some(master) = &self.master {
-                    master.forget_tokens();
-                }
-            }
+            Fault::ExpireTokens => _ = master.map(|one| one.forget_tokens()),
             fault => self.apply_to_calls(fault),
         }
         self.world.gateways_count()
@@ -147,7 +142,7 @@ impl Control {
     ///
     /// When the gateway manages no devices.
     pub async fn storm(&self, storm: Storm) -> Result<StormReport, NothingManaged> {
-        storm_runner::run(&self.world, storm).await
+        storm::run(&self.world, storm).await
     }
 
     /// Restarts the gateway: ends everything, forgets what clients set, stays away for `down`, and

@@ -2,28 +2,39 @@
 //! also with a master.
 
 use tokio_stream::StreamExt;
+use tonic::Status;
 
 use super::call::{Answering, Call};
 use super::details;
+use super::gateway::Logs;
 use super::messages::for_each;
+use super::site::SiteDevice;
 use super::world::World;
 use crate::proto::device::*;
 use crate::proto::event::*;
+
+/// Acts on a device that is connected to its gateway and answers, and on the logs of that gateway.
+fn at_device<R>(
+    world: &World,
+    id: u32,
+    act: impl FnOnce(&SiteDevice, &mut Logs) -> R,
+) -> Result<R, Status> {
+    world.try_with_manager(id, |gateway, _| {
+        let device = gateway.connections().responding(id)?.clone();
+        Ok(act(&device, gateway.connections_mut().logs_mut()))
+    })
+}
 
 /// `gsdk.device.Device`.
 pub(crate) fn device<'a>(world: &'a World, method: &str, call: Call) -> Option<Answering<'a>> {
     Some(match method {
         "GetInfo" => call.answer(|r: GetInfoRequest| {
-            world.try_with_manager(r.device_id, |gateway, _| {
-                let device = gateway.connections().responding(r.device_id)?;
-                Ok(GetInfoResponse { info: Some(details::factory_info(device)) })
-            })
+            let info = at_device(world, r.device_id, |device, _| details::factory_info(device))?;
+            Ok(GetInfoResponse { info: Some(info) })
         }),
         "GetCapabilityInfo" => call.answer(|r: GetCapabilityInfoRequest| {
-            world.try_with_manager(r.device_id, |gateway, _| {
-                let device = gateway.connections().responding(r.device_id)?;
-                Ok(GetCapabilityInfoResponse { cap_info: Some(details::capabilities(device)) })
-            })
+            let info = at_device(world, r.device_id, |device, _| details::capabilities(device))?;
+            Ok(GetCapabilityInfoResponse { cap_info: Some(info) })
         }),
         _ => return None,
     })
@@ -33,13 +44,7 @@ pub(crate) fn device<'a>(world: &'a World, method: &str, call: Call) -> Option<A
 pub(crate) fn event<'a>(world: &'a World, method: &str, call: Call) -> Option<Answering<'a>> {
     let package = call.package();
     let on = method.starts_with("Enable");
-    let monitor = move |id| {
-        world.try_with_manager(id, |gateway, _| {
-            gateway.connections().responding(id)?;
-            gateway.connections_mut().logs_mut().monitor(id, on);
-            Ok(())
-        })
-    };
+    let monitor = move |id| at_device(world, id, |_, logs| logs.monitor(id, on));
     Some(match method {
         "EnableMonitoring" | "DisableMonitoring" => {
             call.answer(move |r: EnableMonitoringRequest| monitor(r.device_id))
@@ -50,12 +55,10 @@ pub(crate) fn event<'a>(world: &'a World, method: &str, call: Call) -> Option<An
             })
         }
         "GetLog" => call.answer(|r: GetLogRequest| {
-            world.try_with_manager(r.device_id, |gateway, _| {
-                gateway.connections().responding(r.device_id)?;
-                let logs = gateway.connections_mut().logs_mut();
-                let events = logs.of(r.device_id, r.start_event_id, r.max_num_of_log);
-                Ok(GetLogResponse { events })
-            })
+            let events = at_device(world, r.device_id, |_, logs| {
+                logs.of(r.device_id, r.start_event_id, r.max_num_of_log)
+            })?;
+            Ok(GetLogResponse { events })
         }),
         "SubscribeRealtimeLog" => call.subscribe(|r: SubscribeRealtimeLogRequest| {
             let wanted = move |log: &EventLog| {

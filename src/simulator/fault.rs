@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gateway::{Millis, SimulatedGateway};
 use super::interceptor::Packages;
-use super::selector::{DeviceSelector, GrpcCode, StatusCode};
+use super::parameters::{DeviceSelector, GrpcCode, StatusCode, Storm};
 use super::site::{self, DialMode, SiteDevice};
-use super::storm::Storm;
 
 /// A fault of the simulation, or its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, strum::VariantNames)]
@@ -253,7 +252,7 @@ pub struct ScenarioStep {
 mod tests {
     use tonic::Code;
 
-    use super::super::selector::AllWord;
+    use super::super::parameters::AllWord;
     use super::*;
 
     #[test]

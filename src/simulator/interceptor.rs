@@ -82,7 +82,7 @@ pub(crate) struct CallError {
     pub(crate) times: Option<u64>,
 }
 
-/// How calls are treated; faults change it.
+/// How calls are treated, which faults change, and how many there were.
 #[derive(Debug)]
 pub(crate) struct CallRules {
     pub(crate) packages: Packages,
@@ -93,9 +93,18 @@ pub(crate) struct CallRules {
     pub(crate) strictness: Strictness,
     /// Errors by method; `*` is any.
     pub(crate) errors: BTreeMap<String, CallError>,
+    /// By method, of the services that are served.
+    calls: BTreeMap<String, u64>,
 }
 
 impl CallRules {
+    fn count(&mut self, service: &str, method: &str) {
+        let known = self.calls.len() < METHODS_MAX || self.calls.contains_key(method);
+        if known && SERVICES.contains(&service) {
+            *self.calls.entry(method.to_owned()).or_default() += 1;
+        }
+    }
+
     /// The error of a call, if one is injected.
     fn take_error(&mut self, method: &str) -> Option<Status> {
         let key = if self.errors.contains_key(method) { method } else { "*" };
@@ -109,34 +118,28 @@ impl CallRules {
     }
 }
 
+/// The rules of a running gateway.
 #[derive(Debug)]
-struct InterceptorState {
-    rules: CallRules,
-    calls: BTreeMap<String, u64>,
-}
-
-/// The rules of a running gateway, and the number of its calls.
-#[derive(Debug)]
-pub(crate) struct Interceptor(Mutex<InterceptorState>);
+pub(crate) struct Interceptor(Mutex<CallRules>);
 
 impl Interceptor {
     pub(crate) fn new(packages: Packages, strictness: Strictness) -> Arc<Self> {
         let (latency, answer_delay) = (Duration::ZERO, Duration::ZERO);
-        let errors = BTreeMap::new();
-        let rules = CallRules { packages, latency, answer_delay, strictness, errors };
-        Arc::new(Self(Mutex::new(InterceptorState { rules, calls: BTreeMap::new() })))
+        let (errors, calls) = (BTreeMap::new(), BTreeMap::new());
+        let rules = CallRules { packages, latency, answer_delay, strictness, errors, calls };
+        Arc::new(Self(Mutex::new(rules)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, InterceptorState> {
+    fn lock(&self) -> MutexGuard<'_, CallRules> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut CallRules)) {
-        change(&mut self.lock().rules);
+        change(&mut self.lock());
     }
 
     pub(crate) fn strictness(&self) -> Strictness {
-        self.lock().rules.strictness
+        self.lock().strictness
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
@@ -155,18 +158,15 @@ impl Interceptor {
         method: &str,
     ) -> Result<(), Status> {
         let (latency, error) = {
-            let mut state = self.lock();
-            let error = if state.rules.packages.serves(package) {
-                let counted = state.calls.len() < METHODS_MAX || state.calls.contains_key(method);
-                if counted && SERVICES.contains(&service) {
-                    *state.calls.entry(method.to_owned()).or_default() += 1;
-                }
-                state.rules.take_error(method)
+            let mut rules = self.lock();
+            let error = if rules.packages.serves(package) {
+                rules.count(service, method);
+                rules.take_error(method)
             } else {
                 let service = format!("{}{service}", package.prefix());
                 Some(Status::unimplemented(format!("unknown service {service}")))
             };
-            (state.rules.latency, error)
+            (rules.latency, error)
         };
         pause(latency).await;
         error.map_or(Ok(()), Err)
@@ -174,7 +174,7 @@ impl Interceptor {
 
     /// Delays an answer that is made: what happens meanwhile is not in it.
     pub(crate) async fn delay_answer(&self) {
-        let delay = self.lock().rules.answer_delay;
+        let delay = self.lock().answer_delay;
         pause(delay).await;
     }
 }

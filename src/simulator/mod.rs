@@ -30,15 +30,14 @@ mod listener;
 mod master;
 mod master_services;
 mod messages;
+mod parameters;
 mod ping_guard;
 mod queue;
 mod scenario;
-mod selector;
 mod services;
 mod settings;
 mod site;
 mod storm;
-mod storm_runner;
 mod strictness;
 mod world;
 
@@ -58,15 +57,14 @@ pub use fault::{Fault, ScenarioStep};
 pub use gateway::GatewayTiming;
 pub use interceptor::Packages;
 pub use listener::TlsError;
+pub use parameters::{AllWord, DeviceSelector, GrpcCode, Pattern, StatusCode, Storm};
 pub use queue::SubscriptionReport;
 pub use scenario::{Group, Scenario, ScenarioError};
-pub use selector::{AllWord, DeviceSelector, GrpcCode, StatusCode};
 pub use settings::{DEVICES_COUNT, MasterSettings, SimulatorSettings};
 pub use site::{
     DEVICE_PORT, DialMode, SiteDevice, address_of, kind_name, kind_of_name, mixed_devices,
 };
-pub use storm::{Pattern, Storm};
-pub use storm_runner::{NothingManaged, StormReport};
+pub use storm::{NothingManaged, StormReport};
 pub use strictness::Strictness;
 
 use crate::net;

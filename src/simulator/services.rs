@@ -64,12 +64,11 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
 }
 
 impl Services {
-    async fn dispatch(&self, service: &str, method: &str, call: Call) -> CallAnswer {
+    async fn dispatch(&self, service: &str, method: &str, mut call: Call) -> CallAnswer {
         let full_name = format!("{}{service}", call.package().prefix());
-        let call = match &self.master {
-            Some(master) if service != LOGIN => call.allowed_if(|token| master.check(token)),
-            _ => call,
-        };
+        if let Some(master) = self.master.as_ref().filter(|_| service != LOGIN) {
+            call.check(|token| master.check(token));
+        }
         let answer = match (service, &self.master) {
             ("connect.Connect", None) => self.connect(method, call),
             ("device.Device", _) => device_services::device(&self.world, method, call),

@@ -23,6 +23,7 @@ use tonic::Status as RpcStatus;
 use super::site::{DialMode, SiteDevice};
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, ConnectInfo, SlaveDeviceInfo, Status};
 pub(crate) use connections::Connections;
+pub(crate) use logs::Logs;
 pub(crate) use reports::GatewayClock;
 use subnet::Address;
 pub use time::GatewayTiming;

@@ -1,4 +1,4 @@
-//! Parameters of faults: devices, and statuses and codes by number or name.
+//! Parameters of faults: devices, storms, and statuses and codes by number or name.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,48 @@ impl DeviceSelector {
 pub enum AllWord {
     /// All devices.
     All,
+}
+
+/// Which devices a storm flips, in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pattern {
+    /// All in turn: they lose their connections one after the other, then they reconnect, and so
+    /// on.
+    #[default]
+    #[serde(rename = "building")]
+    InTurn,
+    /// One in twenty (at least one), repeatedly.
+    Flapping,
+    /// Chosen by the seed.
+    Random,
+    /// No status changes: each device's status is reported again, in turn.
+    Repeat,
+}
+
+/// Many status changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Storm {
+    /// How many changes to report.
+    pub changes: u64,
+    /// How many a second; as fast as possible if absent.
+    #[serde(default)]
+    pub per_second: Option<u32>,
+    /// Which devices.
+    #[serde(default)]
+    pub pattern: Pattern,
+    /// For the pattern `random`.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Storm {
+    /// This many changes, as fast as possible, of all devices in turn.
+    #[must_use]
+    pub const fn of(changes: u64) -> Self {
+        Self { changes, per_second: None, pattern: Pattern::InTurn, seed: 0 }
+    }
 }
 
 /// A status by number or name (`tls_connected`, `0x203`, `unknown_0x203`).
