@@ -56,8 +56,10 @@ impl Control {
     ///
     /// Outside a tokio runtime, for a restart or a storm.
     pub fn apply_fault(&self, fault: &Fault) -> usize {
-        if let Some(effect) = fault.effect() {
-            return self.world.apply(effect);
+        if let Some(affected) =
+            self.world.apply(|gateways, now, rng| fault.apply(gateways, now, rng))
+        {
+            return affected;
         }
         let master = self.master.as_ref();
         match fault {

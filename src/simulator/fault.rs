@@ -130,10 +130,6 @@ pub enum Fault {
     ExpireTokens,
 }
 
-/// What a fault does to gateways and devices, as a function that returns how many it affected.
-pub(crate) type FaultEffect<'a> =
-    Box<dyn Fn(&mut [SimulatedGateway], Millis, &mut fastrand::Rng) -> usize + Send + 'a>;
-
 impl Fault {
     /// Switches a device on or off.
     #[must_use]
@@ -155,82 +151,72 @@ impl Fault {
         Self::Fail { method, code: GrpcCode(code), message, times: None }
     }
 
-    /// The effect of a fault of gateways and devices; `None` for one of connections and calls,
-    /// which `Control` applies.
-    pub(crate) fn effect(&self) -> Option<FaultEffect<'_>> {
+    /// Applies a fault of gateways and devices; returns how many it affected. `None` for one of
+    /// connections and calls, which `Control` applies.
+    pub(crate) fn apply(
+        &self,
+        gateways: &mut [SimulatedGateway],
+        now: Millis,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
         Some(match self {
-            Self::PowerOff { devices } => {
-                on_each(devices, |gateway, now, id| gateway.connections_mut().power(now, id, false))
-            }
-            Self::PowerOn { devices } => {
-                on_each(devices, |gateway, now, id| gateway.connections_mut().power(now, id, true))
-            }
-            Self::Drop { devices } => {
-                on_each(devices, |gateway, now, id| gateway.connections_mut().disconnect(now, id))
-            }
-            Self::Silent { devices, status } => {
-                on_each(devices, |gateway, now, id| gateway.change_silently(now, id, status.0))
-            }
-            Self::Tell { devices, status } => on_each(devices, |gateway, now, id| {
+            Self::PowerOff { devices } => devices
+                .each(gateways, rng, |gateway, id| gateway.connections_mut().power(now, id, false)),
+            Self::PowerOn { devices } => devices
+                .each(gateways, rng, |gateway, id| gateway.connections_mut().power(now, id, true)),
+            Self::Drop { devices } => devices
+                .each(gateways, rng, |gateway, id| gateway.connections_mut().disconnect(now, id)),
+            Self::Silent { devices, status } => devices
+                .each(gateways, rng, |gateway, id| gateway.change_silently(now, id, status.0)),
+            Self::Tell { devices, status } => devices.each(gateways, rng, |gateway, id| {
                 gateway.connections_mut().reports_mut().status(now, id, status.0);
                 true
             }),
-            Self::Repeat { devices } => on_each(devices, SimulatedGateway::repeat_status),
-            Self::RemoveDevice { devices } => on_each(devices, |gateway, now, id| {
+            Self::Repeat { devices } => {
+                devices.each(gateways, rng, |gateway, id| gateway.repeat_status(now, id))
+            }
+            Self::RemoveDevice { devices } => devices.each(gateways, rng, |gateway, id| {
                 gateway.connections_mut().remove_device(now, id)
             }),
-            Self::Firmware { devices, version } => on_each(devices, |gateway, now, id| {
+            Self::Firmware { devices, version } => devices.each(gateways, rng, |gateway, id| {
                 let change = |device: &mut SiteDevice| device.firmware = Some(version.clone());
                 gateway.connections_mut().reconfigure(now, id, change);
                 gateway.connections().subnet().get(id).is_some()
             }),
-            Self::RefuseRegistration { devices, on } => on_each(devices, |gateway, _, id| {
-                gateway.refuse_registration(id, *on);
-                true
-            }),
-            Self::DeviceNetwork { up } => {
-                on_all(|gateway, now| gateway.connections_mut().set_network(now, *up))
+            Self::RefuseRegistration { devices, on } => {
+                devices.each(gateways, rng, |gateway, id| {
+                    gateway.refuse_registration(id, *on);
+                    true
+                })
             }
-            Self::ClockSkew { seconds } => on_all(|gateway, _| {
+            Self::DeviceNetwork { up } => {
+                each_of(gateways, |gateway| gateway.connections_mut().set_network(now, *up))
+            }
+            Self::ClockSkew { seconds } => each_of(gateways, |gateway| {
                 let skew_ms = seconds.saturating_mul(1_000);
                 gateway.connections_mut().reports_mut().set_clock_skew(skew_ms);
             }),
-            Self::Manage => on_all(SimulatedGateway::manage_all),
+            Self::Manage => each_of(gateways, |gateway| gateway.manage_all(now)),
             Self::AddDevice { id, kind, ip, ssl, mode } => {
                 let mut device = SiteDevice::new(*id, crate::proto::device::Type::Undefined, *ip);
                 (device.kind, device.ssl, device.mode) = (*kind, *ssl, *mode);
-                Box::new(move |gateways, now, _| add_device(gateways, now, &device))
+                add_device(gateways, now, device)
             }
             _ => return None,
         })
     }
 }
 
-/// An effect on each chosen device, through its gateway.
-fn on_each<'a>(
-    devices: &'a DeviceSelector,
-    act: impl Fn(&mut SimulatedGateway, Millis, u32) -> bool + Send + 'a,
-) -> FaultEffect<'a> {
-    Box::new(move |gateways, now, rng| {
-        let chosen = devices.choose(gateways, rng);
-        let affected = |(index, id): &(usize, u32)| {
-            gateways.get_mut(*index).is_some_and(|gateway| act(gateway, now, *id))
-        };
-        chosen.iter().copied().filter(affected).count()
-    })
+fn each_of(gateways: &mut [SimulatedGateway], act: impl Fn(&mut SimulatedGateway)) -> usize {
+    gateways.iter_mut().map(act).count()
 }
 
-/// An effect on every gateway.
-fn on_all<'a>(act: impl Fn(&mut SimulatedGateway, Millis) + Send + 'a) -> FaultEffect<'a> {
-    Box::new(move |gateways, now, _| gateways.iter_mut().map(|gateway| act(gateway, now)).count())
-}
-
-fn add_device(gateways: &mut [SimulatedGateway], now: Millis, device: &SiteDevice) -> usize {
+fn add_device(gateways: &mut [SimulatedGateway], now: Millis, device: SiteDevice) -> usize {
     if gateways.iter().any(|gateway| gateway.connections().has(device.id)) {
         return 0;
     }
     let first = gateways.first_mut().map(SimulatedGateway::connections_mut);
-    first.is_some_and(|connections| connections.add_device(now, device.clone())).into()
+    first.is_some_and(|connections| connections.add_device(now, device)).into()
 }
 
 /// A fault with its time.
@@ -260,7 +246,7 @@ mod tests {
         let fault: Fault = serde_json::from_str(r#"{"do":"power_off","devices":[1,2]}"#).unwrap();
         assert_eq!(fault, Fault::PowerOff { devices: DeviceSelector::Ids(vec![1, 2]) });
         let fault: Fault = serde_json::from_str(r#"{"do":"power_on"}"#).unwrap();
-        assert_eq!(fault, Fault::PowerOn { devices: DeviceSelector::All });
+        assert_eq!(fault, Fault::PowerOn { devices: DeviceSelector::default() });
         let fault: Fault =
             toml::from_str("do = \"silent\"\ndevices = { random = 3 }\nstatus = \"0x203\"")
                 .unwrap();
@@ -270,7 +256,7 @@ mod tests {
             serde_json::from_str(r#"{"do":"end_streams","code":"resource_exhausted"}"#).unwrap();
         assert_eq!(fault, Fault::EndStreams { code: GrpcCode(Code::ResourceExhausted) });
         let fault: Fault = serde_json::from_str(r#"{"do":"drop","devices":"all"}"#).unwrap();
-        assert_eq!(fault, Fault::Drop { devices: DeviceSelector::Word(AllWord::All) });
+        assert_eq!(fault, Fault::Drop { devices: DeviceSelector::All(AllWord::All) });
     }
 
     #[test]

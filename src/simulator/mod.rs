@@ -150,7 +150,6 @@ impl Simulator {
             world: world.clone(),
             master: master.clone(),
             interceptor: interceptor.clone(),
-            address: settings.gateway_address,
             order: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
         };
         let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));

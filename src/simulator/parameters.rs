@@ -9,19 +9,15 @@ use super::site;
 use crate::proto::connect::Status;
 
 /// The devices that a fault affects.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "`devices` is \"all\", a list of IDs, { random = 5 } or \
                  { type = \"bioentry_w2\" } with a type that exists"
 )]
 pub enum DeviceSelector {
-    /// Every device.
-    #[default]
-    #[serde(skip)]
-    All,
     /// `"all"`.
-    Word(AllWord),
+    All(AllWord),
     /// These.
     Ids(Vec<u32>),
     /// `{ random = 5 }`: so many, chosen by the seed.
@@ -38,6 +34,12 @@ pub enum DeviceSelector {
     },
 }
 
+impl Default for DeviceSelector {
+    fn default() -> Self {
+        Self::All(AllWord::All)
+    }
+}
+
 impl From<u32> for DeviceSelector {
     fn from(id: u32) -> Self {
         Self::Ids(vec![id])
@@ -45,14 +47,24 @@ impl From<u32> for DeviceSelector {
 }
 
 impl DeviceSelector {
+    /// Acts on each chosen device, through its gateway; returns how many it affected.
+    pub(crate) fn each(
+        &self,
+        gateways: &mut [SimulatedGateway],
+        rng: &mut fastrand::Rng,
+        act: impl Fn(&mut SimulatedGateway, u32) -> bool,
+    ) -> usize {
+        let chosen = self.choose(gateways, rng);
+        let affected = |&(index, id): &(usize, u32)| {
+            gateways.get_mut(index).is_some_and(|gateway| act(gateway, id))
+        };
+        chosen.into_iter().filter(affected).count()
+    }
+
     /// The chosen devices, each with the index of its gateway.
     ///
     /// An unknown ID belongs to the first gateway, which can still report a status of it.
-    pub(crate) fn choose(
-        &self,
-        gateways: &[SimulatedGateway],
-        rng: &mut fastrand::Rng,
-    ) -> Vec<(usize, u32)> {
+    fn choose(&self, gateways: &[SimulatedGateway], rng: &mut fastrand::Rng) -> Vec<(usize, u32)> {
         if let Self::Ids(ids) = self {
             let gateway =
                 |id| gateways.iter().position(|one| one.connections().has(id)).unwrap_or(0);

@@ -5,7 +5,6 @@
 //! of `gsdk.connect` serves both. An empty message is `()`.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,8 +35,6 @@ pub(crate) struct Services {
     pub(crate) world: Arc<World>,
     pub(crate) master: Option<Arc<SimulatedMaster>>,
     pub(crate) interceptor: Arc<Interceptor>,
-    /// The address of the gateway in its subnet.
-    pub(crate) address: Ipv4Addr,
     /// For the order of lists.
     pub(crate) order: Mutex<fastrand::Rng>,
 }
@@ -99,7 +96,7 @@ impl Services {
                 self.at_gateway(call, move |index, r: SearchDeviceRequest| async move {
                     tokio::time::sleep(Duration::from_millis(r.timeout.into())).await;
                     self.world.try_with(index, |gateway, _| {
-                        let found = gateway.connections().search(r.timeout, self.address);
+                        let found = gateway.connections().search(r.timeout);
                         Ok(SearchDeviceResponse { device_infos: self.in_any_order(found) })
                     })
                 })

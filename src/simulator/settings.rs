@@ -1,6 +1,6 @@
 //! The settings with which a simulated gateway is started.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,8 +38,6 @@ pub struct SimulatorSettings {
     /// Which package names it serves.
     pub packages: Packages,
     pub strictness: Strictness,
-    /// The gateway's own address in its subnet, where devices in mode device-to-server dial.
-    pub gateway_address: Ipv4Addr,
     /// For every random choice.
     pub seed: u64,
     /// Makes it a master gateway: mutual TLS, login, and these device gateways instead of
@@ -65,7 +63,6 @@ impl Default for SimulatorSettings {
             reports_tries: true,
             packages: Packages::Both,
             strictness: Strictness::REAL,
-            gateway_address: Ipv4Addr::new(192, 168, 0, 2),
             seed: 1,
             master: None,
             steps: Vec::new(),

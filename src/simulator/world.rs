@@ -288,9 +288,8 @@ impl WorldState {
         while let Some(entry) = self.planned.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((due, order), mut planned) = entry.remove_entry();
             self.advance_gateways(due);
-            match planned.fault.effect() {
-                Some(effect) => _ = effect(&mut self.gateways, due, &mut planned.rng),
-                None => self.due.push(planned.fault.clone()),
+            if planned.fault.apply(&mut self.gateways, due, &mut planned.rng).is_none() {
+                self.due.push(planned.fault.clone());
             }
             planned.left = planned.left.map(|left| left.saturating_sub(1));
             if let Some(every) = planned.every.filter(|_| planned.left != Some(0)) {

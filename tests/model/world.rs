@@ -273,7 +273,7 @@ impl World {
                 Fault::Heal,
                 Fault::Latency { ms: 0 },
                 Fault::LateAnswers { ms: 0 },
-                Fault::PowerOn { devices: gsdk2mqtt::simulator::DeviceSelector::All },
+                Fault::PowerOn { devices: gsdk2mqtt::simulator::DeviceSelector::default() },
             ] {
                 self.act(&Act::Gateway(at, fault)).await;
             }

@@ -1,7 +1,6 @@
 //! The connections between a gateway and its devices: made, refused, lost and made again.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use super::Rules;
 use super::admission::SimulatedFilter;
@@ -63,9 +62,9 @@ impl Connections {
     }
 
     /// The devices that answer a search within this time.
-    pub(crate) fn search(&self, timeout_ms: u32, server: Ipv4Addr) -> Vec<SearchDeviceInfo> {
+    pub(crate) fn search(&self, timeout_ms: u32) -> Vec<SearchDeviceInfo> {
         let needs_ms = |id| self.rules.timing.search_ms(self.seed ^ u64::from(id));
-        self.subnet.search(server, |id| needs_ms(id) <= u64::from(timeout_ms))
+        self.subnet.search(|id| needs_ms(id) <= u64::from(timeout_ms))
     }
 
     /// Whether there is such a device, in the subnet or in the list.

@@ -8,6 +8,9 @@ use super::logs::Logs;
 use crate::proto::connect::{SearchDeviceInfo, Status};
 use crate::simulator::site::{DialMode, SiteDevice};
 
+/// The gateway's own address, where devices in mode device-to-server dial.
+const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
+
 /// Where a gateway dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -197,12 +200,8 @@ impl Subnet {
     }
 
     /// The answers to a broadcast: devices that are switched on, connected or not, and that answer
-    /// in time. `server` is the address that devices in mode device-to-server dial.
-    pub(crate) fn search(
-        &self,
-        server: Ipv4Addr,
-        is_in_time: impl Fn(u32) -> bool,
-    ) -> Vec<SearchDeviceInfo> {
+    /// in time.
+    pub(crate) fn search(&self, is_in_time: impl Fn(u32) -> bool) -> Vec<SearchDeviceInfo> {
         let responding = self.devices().filter(|device| self.is_up() && device.powered);
         let responding = responding.filter(|device| is_in_time(device.id));
         let info = |device: &SiteDevice| SearchDeviceInfo {
@@ -214,7 +213,7 @@ impl Subnet {
             port: device.port.into(),
             use_ssl: device.ssl,
             server_addr: match device.mode {
-                DialMode::DeviceToServer => server.to_string().into(),
+                DialMode::DeviceToServer => GATEWAY_ADDRESS.to_string().into(),
                 DialMode::ServerToDevice => Vec::new(),
             },
         };

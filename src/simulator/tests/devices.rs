@@ -96,7 +96,7 @@ async fn monitored_devices_report_that_they_were_connected() {
         event_codes: Vec::new(),
     };
     let mut logs = client.subscribe_realtime_log(request).await.unwrap().into_inner();
-    control.apply_fault(&Fault::Drop { devices: DeviceSelector::All });
+    control.apply_fault(&Fault::Drop { devices: DeviceSelector::default() });
     let log = logs.next().await.unwrap().unwrap();
     assert_eq!((log.device_id, log.event_code), (ids[1], 0x3B00), "neither 0 nor 2");
     let request = GetLogRequest { device_id: ids[2], start_event_id: 2, max_num_of_log: 1 };

@@ -33,7 +33,7 @@ async fn nothing_of_a_strict_gateway_is_lost() {
     })
     .await;
     control.apply_fault(&Fault::CutConnections);
-    control.apply_fault(&Fault::Drop { devices: DeviceSelector::All });
+    control.apply_fault(&Fault::Drop { devices: DeviceSelector::default() });
     eventually("all devices are connected again", connected).await;
     eventually("the broker has what the gateway lists", || {
         let retained = retained(broker.port);
