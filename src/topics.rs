@@ -71,7 +71,7 @@ impl Topics {
     /// `<base>/<gw>/<id>/state`: retained.
     #[must_use]
     pub fn device_state(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
-        format!("{}/{gateway}/{device_id}/state", self.base)
+        [&self.base, gateway.as_str(), &device_id.to_string(), "state"].join("/")
     }
 
     /// `<base>/#`: all of ours.
@@ -156,7 +156,7 @@ impl Topics {
             Subject::Bridge => format!("{base}/{}/event/{event_type}", self.bridge),
             Subject::Gateway(gateway) => format!("{base}/{gateway}/event/{event_type}"),
             Subject::Device(gateway, device_id) => {
-                format!("{base}/{gateway}/{device_id}/event/{event_type}")
+                [base, gateway.as_str(), &device_id.to_string(), "event", event_type].join("/")
             }
         }
     }

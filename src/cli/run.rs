@@ -41,14 +41,16 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         http = %address,
         "started"
     );
-    let (stop, heartbeat, event_loop) = (super::stop_signal(), bridge.heartbeat(), bridge.client());
+    // A task of its own, because the event loop polls it in each iteration.
+    let stop = tokio::spawn(super::stop_signal());
+    let (heartbeat, event_loop) = (bridge.heartbeat(), bridge.client());
     let systemd = Arc::new(Systemd::from_environment());
     systemd.notify("READY=1");
     let watcher = Arc::clone(&systemd);
     // Not on the event loop's runtime, so that an event loop that hangs is logged.
     web.spawn(async move { watcher.watch(&heartbeat, &event_loop).await });
     let shutdown = async move {
-        stop.await;
+        _ = stop.await;
         systemd.notify("STOPPING=1");
     };
     // On a worker, like the tasks that wake it: waking the main thread costs a switch each time.

@@ -1,12 +1,12 @@
 //! The bridge's own metrics: counters, gauges and histograms in a registry. All labels are bounded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use prometheus::core::Collector as _;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder, register_histogram_vec_with_registry, register_histogram_with_registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
@@ -42,7 +42,7 @@ pub struct Metrics {
     /// The same families with other labels, which one registry does not take.
     master_rpcs: Rpcs,
     commands: IntCounterVec,
-    degraded: IntGaugeVec,
+    degraded: BTreeMap<DegradedReason, IntGauge>,
     #[cfg(target_os = "linux")]
     process: ProcessMetrics,
 }
@@ -66,9 +66,8 @@ impl Metrics {
             &["reason"],
             registry
         )?;
-        for reason in DegradedReason::ALL {
-            degraded.with_label_values(&[reason.as_str()]).set(0);
-        }
+        let degraded =
+            |&reason: &DegradedReason| (reason, degraded.with_label_values(&[reason.as_str()]));
         Ok(Self {
             mqtt_connected: gauge(
                 "gsdk_mqtt_connected",
@@ -110,7 +109,7 @@ impl Metrics {
             )?,
             #[cfg(target_os = "linux")]
             process: ProcessMetrics::new(&registry)?,
-            degraded,
+            degraded: DegradedReason::ALL.iter().map(degraded).collect(),
             registry,
         })
     }
@@ -168,7 +167,7 @@ impl Metrics {
 
     /// Sets whether the bridge is degraded for this reason; returns whether that has changed.
     pub fn set_degraded(&self, reason: DegradedReason, is_degraded: bool) -> bool {
-        let gauge = self.degraded.with_label_values(&[reason.as_str()]);
+        let Some(gauge) = self.degraded.get(&reason) else { return false };
         let before = gauge.get();
         gauge.set(i64::from(is_degraded));
         before != gauge.get()

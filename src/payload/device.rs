@@ -133,7 +133,7 @@ impl<'a> DeviceEventPayload<'a> {
         let (chain, name) = (&directory.chain, &gateway.name);
         Self {
             event_type: event.event_type.name(),
-            event_id: format!("{chain}-{name}-{device_id}-{seq}"),
+            event_id: [chain, name.as_str(), &device_id.to_string(), &seq.to_string()].join("-"),
             chain,
             seq,
             bridge: &directory.bridge,

@@ -4,7 +4,9 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantArray};
 
 /// Something is wrong although the bridge is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum DegradedReason {

@@ -130,7 +130,9 @@ impl GatewayEntry {
         let entry = self.devices.get(&device_id);
         match (entry.and_then(|entry| entry.name.as_deref()), device_type) {
             (Some(name), _) => name.into(),
-            (None, Some(known)) => format!("{} {device_id}", known.product_name()).into(),
+            (None, Some(known)) => {
+                [&*known.product_name(), &device_id.to_string()].join(" ").into()
+            }
             (None, None) => format!("Device {device_id}").into(),
         }
     }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::ids::Moment;
 
-/// The least time between two infos on one topic, in milliseconds.
+/// The least time between two infos on one topic, and between two looks whether it has changed, in
+/// milliseconds: a look costs as much as the gateway has devices.
 const INFO_INTERVAL_MS: i64 = 10_000;
 
 /// An info: published on change, not too often, and not twice the same.
@@ -12,7 +13,9 @@ const INFO_INTERVAL_MS: i64 = 10_000;
 pub(crate) struct Info {
     /// When it may be published, if it has changed.
     due_at: Option<Moment>,
-    published: Option<(Moment, Bytes)>,
+    published: Option<Bytes>,
+    /// When it was compared with what was published last.
+    compared_at: Moment,
 }
 
 impl Info {
@@ -25,9 +28,10 @@ impl Info {
     }
 
     pub(crate) fn changed(&mut self) {
-        let published = self.published.as_ref();
-        let due_at = published.map_or(Moment::default(), |(at, _)| at.plus(INFO_INTERVAL_MS));
-        self.due_at.get_or_insert(due_at);
+        self.due_at.get_or_insert(match self.published {
+            Some(_) => self.compared_at.plus(INFO_INTERVAL_MS),
+            None => Moment::default(),
+        });
     }
 
     pub(crate) fn changed_at_once(&mut self) {
@@ -36,16 +40,16 @@ impl Info {
 
     /// Publishes it again even if it is unchanged.
     pub(crate) fn again(&mut self) {
-        *self = Self { due_at: Some(Moment::default()), published: None };
+        *self = Self { due_at: Some(Moment::default()), ..Self::default() };
     }
 
     /// The payload, unless it is what was published last.
     pub(crate) fn take(&mut self, now: Moment, payload: Bytes) -> Option<Bytes> {
-        self.due_at = None;
-        if self.published.as_ref().is_some_and(|(_, published)| *published == payload) {
+        (self.due_at, self.compared_at) = (None, now);
+        if self.published.as_ref() == Some(&payload) {
             return None;
         }
-        self.published = Some((now, payload.clone()));
+        self.published = Some(payload.clone());
         Some(payload)
     }
 }

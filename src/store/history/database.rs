@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 
 use super::block::Block;
@@ -246,7 +247,8 @@ impl HistoryBatch<'_> {
                 delivered,
                 dropped,
                 lost,
-                String::from_utf8_lossy(&event.payload).as_ref(),
+                // JSON, so it is valid UTF-8.
+                ToSqlOutput::Borrowed(ValueRef::Text(&event.payload)),
             ])?;
             state.record(transaction, event)?;
         }

@@ -36,6 +36,8 @@ fn infos_are_published_at_most_every_ten_seconds_and_not_twice_the_same() {
     assert_eq!(setup.published(), Vec::<String>::new(), "nothing has changed in it");
     setup.links[0].package = Some("connect".to_owned());
     setup.publisher.content().states().info_changed(GatewayIndex(0));
+    assert_eq!(setup.published(), Vec::<String>::new(), "it was compared just now");
+    setup.now = setup.now.plus(10_000);
     assert_eq!(setup.published(), ["gsdk/lobby/info ..."]);
     setup.links[0].package = Some("gsdk.connect".to_owned());
     setup.publisher.content().states().info_changed(GatewayIndex(0));
