@@ -13,6 +13,7 @@ mod span_writer;
 mod start;
 mod state_dir;
 mod tail;
+mod waiting;
 
 pub use error::StoreError;
 pub use event::Event;

@@ -15,7 +15,12 @@ use bytes::Bytes;
 
 use super::event::Event;
 use super::log::{Key, LogBatch, Record, encode};
+use super::waiting::{Compressor, Waiting};
 use crate::payload::Subject;
+
+/// Bytes of payload that may wait before more are compressed: more than what a busy broker has not
+/// acknowledged yet.
+const PLAIN_BYTES_MAX: usize = 1 << 20;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +35,9 @@ pub(crate) struct OutboxLimits {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limits: OutboxLimits,
-    /// By ID, so the oldest is the first; with the number of events of its subject lost before it.
-    events: BTreeMap<u64, (Event, u64)>,
+    /// By ID, so the oldest is the first.
+    events: BTreeMap<u64, Box<Waiting>>,
+    compressor: Compressor,
     queues: HashMap<Subject, SubjectQueue>,
     /// The first events of subjects with none in flight.
     ready: BTreeSet<u64>,
@@ -58,6 +64,7 @@ impl Outbox {
         Self {
             limits,
             events: BTreeMap::new(),
+            compressor: Compressor::default(),
             queues: HashMap::new(),
             ready: BTreeSet::new(),
             held: BTreeSet::new(),
@@ -96,8 +103,13 @@ impl Outbox {
         }
         queue.ids.push_back(event.id);
         let lost = std::mem::take(&mut queue.lost);
-        self.bytes += event.payload.len();
-        self.events.insert(event.id, (event, lost));
+        let (id, len) = (event.id, event.payload.len());
+        let mut waiting = Box::new(Waiting::new(event, lost));
+        if self.bytes > PLAIN_BYTES_MAX {
+            self.compressor.compress(&mut waiting);
+        }
+        self.bytes += len;
+        self.events.insert(id, waiting);
         lost
     }
 
@@ -106,8 +118,8 @@ impl Outbox {
         match key {
             Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
             Key::LostBefore(id) => {
-                if let Some((_, before)) = self.events.get_mut(id) {
-                    *before = lost;
+                if let Some(waiting) = self.events.get_mut(id) {
+                    waiting.lost = lost;
                 }
             }
             _ => {}
@@ -116,18 +128,20 @@ impl Outbox {
 
     /// The oldest event that may be sent, with the number of those lost before it; it is in flight
     /// from now on. One that may not be sent is checked again after [`Outbox::release`].
-    pub(crate) fn next(&mut self, may_be_sent: impl Fn(&Subject) -> bool) -> Option<(&Event, u64)> {
+    pub(crate) fn next(
+        &mut self,
+        may_be_sent: impl Fn(&Subject) -> bool,
+    ) -> Option<(Cow<'_, Event>, u64)> {
         let id = loop {
             let id = self.ready.pop_first()?;
-            let (event, _) = self.events.get(&id)?;
-            if may_be_sent(&event.subject) {
+            if may_be_sent(&self.events.get(&id)?.head().subject) {
                 break id;
             }
             self.held.insert(id);
         };
-        let (event, lost) = self.events.get(&id)?;
-        self.queues.get_mut(&event.subject)?.in_flight = true;
-        Some((event, *lost))
+        let waiting = self.events.get(&id)?;
+        self.queues.get_mut(&waiting.head().subject)?.in_flight = true;
+        Some((waiting.event(), waiting.lost))
     }
 
     /// Events that could not be sent are checked again.
@@ -148,7 +162,7 @@ impl Outbox {
             None if queue.lost == 0 => _ = self.queues.remove(subject),
             None => {}
         }
-        self.finish(id, true)?.0.read_at
+        self.finish(id, true)?.head().read_at
     }
 
     /// The subject's event in flight will never be delivered: it is dropped, and counts as lost.
@@ -179,9 +193,9 @@ impl Outbox {
 
     /// Replaces the payload of an event that was not sent yet, if it still waits.
     pub(crate) fn rewrite(&mut self, id: u64, payload: Bytes) {
-        if let Some((event, _)) = self.events.get_mut(&id) {
-            self.bytes = self.bytes - event.payload.len() + payload.len();
-            event.payload = payload;
+        if let Some(waiting) = self.events.get_mut(&id) {
+            self.bytes = self.bytes - waiting.payload_len() + payload.len();
+            waiting.rewrite(payload);
         }
     }
 
@@ -222,8 +236,8 @@ impl Outbox {
 
     /// Everything that waits, for a log that begins.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let events = self.events.values().map(|(event, _)| Record::Event(Cow::Borrowed(event)));
-        let before = self.events.iter().map(|(id, (_, lost))| (Key::LostBefore(*id), *lost));
+        let events = self.events.values().map(|waiting| Record::Event(waiting.event()));
+        let before = self.events.iter().map(|(id, waiting)| (Key::LostBefore(*id), waiting.lost));
         let since = self.queues.iter();
         let since = since.map(|(subject, queue)| (Key::Lost(subject.clone()), queue.lost));
         let lost = before.chain(since).filter(|(_, lost)| *lost > 0);
@@ -231,12 +245,12 @@ impl Outbox {
     }
 
     fn drop_oldest(&mut self) -> Option<Subject> {
-        let at_rest = |(id, (event, _)): (&u64, &(Event, u64))| {
-            let queue = self.queues.get(&event.subject)?;
+        let subject = self.events.values().find_map(|waiting| {
+            let Event { id, subject, .. } = waiting.head();
+            let queue = self.queues.get(subject)?;
             let in_flight = queue.in_flight && queue.ids.front() == Some(id);
-            (!in_flight).then(|| event.subject.clone())
-        };
-        let subject = self.events.iter().find_map(at_rest)?;
+            (!in_flight).then(|| subject.clone())
+        })?;
         self.drop_first_of(&subject)?;
         Some(subject)
     }
@@ -252,9 +266,9 @@ impl Outbox {
         if !queue.in_flight {
             self.ready.extend(next);
         }
-        let (_, lost) = self.finish(id, false)?;
+        let lost = self.finish(id, false)?.lost;
         let (key, carried) = match next {
-            Some(next) => (Key::LostBefore(next), &mut self.events.get_mut(&next)?.1),
+            Some(next) => (Key::LostBefore(next), &mut self.events.get_mut(&next)?.lost),
             None => (Key::Lost(subject.clone()), &mut self.queues.get_mut(subject)?.lost),
         };
         *carried += lost + 1;
@@ -263,14 +277,14 @@ impl Outbox {
         Some(())
     }
 
-    /// Removes an event that was delivered, or will never be, and the number of those lost before.
-    fn finish(&mut self, id: u64, delivered: bool) -> Option<(Event, u64)> {
-        let (event, lost) = self.events.remove(&id)?;
-        self.bytes -= event.payload.len();
+    /// Removes an event that was delivered, or will never be.
+    fn finish(&mut self, id: u64, delivered: bool) -> Option<Box<Waiting>> {
+        let waiting = self.events.remove(&id)?;
+        self.bytes -= waiting.payload_len();
         self.changes.add(&Record::Done { id, delivered });
-        if lost > 0 {
+        if waiting.lost > 0 {
             self.changes.remove(Key::LostBefore(id));
         }
-        Some((event, lost))
+        Some(waiting)
     }
 }

@@ -253,7 +253,7 @@ impl Content {
         };
         let (event, lost) = outbox.next(may_be_sent)?;
         let topic = self.topics.event(&event.subject, &event.event_type);
-        Some(Outgoing::event(event, lost, topic))
+        Some(Outgoing::event(&event, lost, topic))
     }
 
     /// Queues the refused messages that are due to be sent again.

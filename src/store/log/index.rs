@@ -9,8 +9,10 @@ use super::record::{Item, Key, Live, LogBatch, RecordChange, hash_of, records};
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     segments: BTreeMap<u64, Usage>,
-    /// Each live record, with its segment.
-    live: HashMap<Item, (u64, Live)>,
+    /// Each live record with its segment: of events by ID, which are many while the broker is away,
+    /// and of values.
+    events: BTreeMap<u64, (u64, Live)>,
+    values: HashMap<Key, (u64, Live)>,
     next_id: u64,
 }
 
@@ -35,21 +37,34 @@ impl Index {
             if let Item::Event(id) = item {
                 self.skip_ids(id + 1);
             }
-            let before = match live {
-                Some(live) => {
-                    let usage = self.segments.entry(segment).or_default();
-                    usage.live_bytes += live.len;
-                    usage.live_records += 1;
-                    self.live.insert(item, (segment, live))
-                }
-                None => self.live.remove(&item),
-            };
-            if let Some((segment, dead)) = before
+            if let Some(live) = live {
+                let usage = self.segments.entry(segment).or_default();
+                usage.live_bytes += live.len;
+                usage.live_records += 1;
+            }
+            if let Some((segment, dead)) = self.set(item, live.map(|live| (segment, live)))
                 && let Some(usage) = self.segments.get_mut(&segment)
             {
                 usage.live_bytes -= dead.len;
                 usage.live_records -= 1;
             }
+        }
+    }
+
+    /// Sets or removes the live record about an item; returns the one before.
+    fn set(&mut self, item: Item, live: Option<(u64, Live)>) -> Option<(u64, Live)> {
+        match (item, live) {
+            (Item::Event(id), Some(live)) => self.events.insert(id, live),
+            (Item::Event(id), None) => self.events.remove(&id),
+            (Item::Value(key), Some(live)) => self.values.insert(key, live),
+            (Item::Value(key), None) => self.values.remove(&key),
+        }
+    }
+
+    fn get(&self, item: &Item) -> Option<&(u64, Live)> {
+        match item {
+            Item::Event(id) => self.events.get(id),
+            Item::Value(key) => self.values.get(key),
         }
     }
 
@@ -60,7 +75,7 @@ impl Index {
         for (_, batch) in frames(content).skip(1) {
             for (record, len) in records(batch)? {
                 let item = record.change(len).item;
-                if self.live.get(&item).is_some_and(|(lies_in, _)| *lies_in == segment) {
+                if self.get(&item).is_some_and(|(lies_in, _)| *lies_in == segment) {
                     // Of several about one item the last is live.
                     living.insert(item, record);
                 }
@@ -73,8 +88,7 @@ impl Index {
 
     /// Whether a key has this value already.
     pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
-        let live = self.live.get(&Item::Value(key.clone()));
-        live.is_some_and(|(_, live)| live.hash == hash_of(value))
+        self.values.get(key).is_some_and(|(_, live)| live.hash == hash_of(value))
     }
 
     /// No event has had this ID or a higher one.

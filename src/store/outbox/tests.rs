@@ -51,6 +51,38 @@ fn one_event_of_a_subject_is_in_flight_at_a_time() {
 }
 
 #[test]
+fn payloads_are_compressed_while_many_wait_and_are_sent_as_they_were() {
+    let mut outbox = outbox(usize::MAX);
+    let json = |number: u64| {
+        let number = number * 7_919;
+        format!(r#"{{"name":"BioStation A2 {number}","status":"tls_connected","seq":{number}}}"#)
+    };
+    let payloads: Vec<Bytes> = (0..30_000).map(|number| json(number).into()).collect();
+    let len: usize = payloads.iter().map(Bytes::len).sum();
+    for (device, payload) in (1..).zip(&payloads) {
+        outbox.append(Event { payload: payload.clone(), ..event(device, 1) });
+    }
+    assert_eq!(outbox.bytes(), len);
+    let held: usize = outbox.events.values().map(|waiting| waiting.head().payload.len()).sum();
+    assert!(held < PLAIN_BYTES_MAX + len / 2, "{held} of {len}");
+    let stored: Vec<Bytes> = outbox
+        .records()
+        .filter_map(|record| match record {
+            Record::Event(event) => Some(event.payload.clone()),
+            _ => None,
+        })
+        .collect();
+    assert!(stored == payloads, "a new log gets them as they were");
+    for payload in &payloads {
+        let (event, _) = outbox.next(|_| true).unwrap();
+        assert_eq!(event.payload, payload);
+        let subject = event.subject.clone();
+        outbox.acknowledge(&subject).unwrap();
+    }
+    assert_eq!((outbox.bytes(), outbox.is_empty()), (0, true));
+}
+
+#[test]
 fn an_event_that_may_not_be_sent_is_checked_once_and_again_after_its_release() {
     let mut outbox = outbox(10);
     for device in 1..=5 {
