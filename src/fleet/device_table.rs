@@ -23,6 +23,8 @@ pub(crate) struct DeviceTable {
     kept: BTreeSet<DeviceId>,
     /// Up to when absence has been counted on this link; `None` before its first list.
     absence_counted_to: Option<Moment>,
+    /// After how long an absent device is forgotten.
+    forget_after_ms: Option<i64>,
 }
 
 /// How many devices are connected, and how many are not although they should be.
@@ -35,13 +37,14 @@ pub(crate) struct ConnectionTotals {
 }
 
 impl DeviceTable {
-    pub(crate) fn new(now: Moment, declared: &[DeviceId]) -> Self {
+    pub(crate) fn new(now: Moment, declared: &[DeviceId], forget_after_ms: Option<i64>) -> Self {
         let devices = declared.iter().map(|&id| (id, Device::new(id, now, true, false)));
         Self {
             devices: devices.collect(),
             tombstones: BTreeMap::new(),
             kept: BTreeSet::new(),
             absence_counted_to: None,
+            forget_after_ms,
         }
     }
 
@@ -137,7 +140,8 @@ impl DeviceTable {
 
     /// Adds the time since the last list of this link to the absence of devices that are not
     /// expected. Returns those for which it has to be stored.
-    pub(crate) fn count_absence(&mut self, until: Moment, forget_after_ms: i64) -> Vec<DeviceId> {
+    pub(crate) fn count_absence(&mut self, until: Moment) -> Vec<DeviceId> {
+        let Some(forget_after_ms) = self.forget_after_ms else { return Vec::new() };
         let Some(from) = self.absence_counted_to.replace(until) else { return Vec::new() };
         let passed_ms = until.since(from);
         let store_every_ms = (forget_after_ms / STORES_MIN).clamp(1, STORE_ABSENCE_EVERY_MS);
@@ -154,9 +158,10 @@ impl DeviceTable {
         self.absence_counted_to = None;
     }
 
-    /// The devices that are not expected and have been absent for this long.
-    pub(crate) fn absent_for(&self, ms: i64) -> Vec<DeviceId> {
-        let is_gone = |device: &&Device| !device.is_expected() && device.absent_ms() >= ms;
+    /// The devices that are not expected and have been absent for so long that they are forgotten.
+    pub(crate) fn absent_too_long(&self) -> Vec<DeviceId> {
+        let Some(after_ms) = self.forget_after_ms else { return Vec::new() };
+        let is_gone = |device: &&Device| !device.is_expected() && device.absent_ms() >= after_ms;
         self.iter().filter(is_gone).map(Device::id).collect()
     }
 

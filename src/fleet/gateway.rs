@@ -9,7 +9,7 @@ use super::device_table::{ConnectionTotals, DeviceTable};
 use super::event::{GatewayEvent, GatewayIndex, StatusReport};
 use super::io::Output;
 use super::link::{LinkTracker, ViewContext};
-use super::list_check::{ListContext, SECOND_LOOK_MS};
+use super::list_check::ListContext;
 use super::list_schedule::ListSchedule;
 use super::listed::Listed;
 use super::settings::GatewaySettings;
@@ -21,7 +21,6 @@ use crate::ids::{DeviceId, Moment};
 #[derive(Debug)]
 pub(crate) struct Gateway {
     index: GatewayIndex,
-    settings: GatewaySettings,
     devices: DeviceTable,
     unknown_devices: UnknownDevices,
     link: LinkTracker,
@@ -43,11 +42,10 @@ impl Gateway {
     ) -> Self {
         Self {
             index,
-            settings,
-            devices: DeviceTable::new(now, declared),
+            devices: DeviceTable::new(now, declared, settings.forget_after_ms),
             unknown_devices: UnknownDevices::default(),
             link: LinkTracker::new(now, settings.unknown_after_ms),
-            lists: ListSchedule::new(),
+            lists: ListSchedule::new(settings.audit_interval_ms),
             stream_seq: 0,
             counts: GatewayCounts::default(),
             skew: Skew::default(),
@@ -165,18 +163,14 @@ impl Gateway {
         if is_first {
             self.mark_online(now, out);
         }
-        if let Some(after_ms) = self.settings.forget_after_ms {
-            let ids = self.devices.absent_for(after_ms);
-            self.forget(&ids, out);
-        }
+        self.forget(&self.devices.absent_too_long(), out);
         if corrected > 0 {
             self.counts.corrections += corrected;
             let event = GatewayEvent::Corrected { count: corrected };
             out.push(Output::GatewayEvent(self.index, event));
         }
         let is_suspect = self.devices.iter().any(Device::is_suspect);
-        let wait_ms = if is_suspect { SECOND_LOOK_MS } else { self.settings.audit_interval_ms };
-        self.lists.finish(now, self.wall_time(now), wait_ms);
+        self.lists.finish(now, self.wall_time(now), is_suspect);
         self.request_list_if_due(now, out);
     }
 
@@ -280,8 +274,7 @@ impl Gateway {
     }
 
     fn count_absence(&mut self, until: Moment, out: &mut Vec<Output>) {
-        let Some(after_ms) = self.settings.forget_after_ms else { return };
-        for device_id in self.devices.count_absence(until, after_ms) {
+        for device_id in self.devices.count_absence(until) {
             out.push(Output::StoreState { gateway: self.index, device_id });
         }
     }
@@ -328,7 +321,7 @@ impl Gateway {
             unknown,
             clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.wall_offset_ms),
             last_list_at: self.lists.last_list_at(),
-            audit_interval_ms: self.settings.audit_interval_ms,
+            audit_interval_ms: self.lists.audit_interval_ms(),
         }
     }
 

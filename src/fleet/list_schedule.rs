@@ -1,6 +1,7 @@
 //! When a gateway's device list is read: on a new link, at the audit interval, on request, and soon
 //! after a difference or a failure.
 
+use super::list_check::SECOND_LOOK_MS;
 use crate::ids::Moment;
 
 /// The least time between two requests, in milliseconds: dialing devices that the gateway does not
@@ -11,6 +12,7 @@ const RETRY_MS: i64 = 2_000;
 
 #[derive(Debug)]
 pub(crate) struct ListSchedule {
+    audit_interval_ms: i64,
     state: ListState,
     /// A list was requested before the next audit is due.
     is_wanted: bool,
@@ -36,8 +38,9 @@ enum ListState {
 }
 
 impl ListSchedule {
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(audit_interval_ms: i64) -> Self {
         Self {
+            audit_interval_ms,
             state: ListState::NoLink,
             is_wanted: false,
             last_request: None,
@@ -89,10 +92,15 @@ impl ListSchedule {
         Some((self.number, requested_seq))
     }
 
-    /// The list was compared; the next one is due after `wait_ms`.
-    pub(crate) const fn finish(&mut self, now: Moment, wall_time: Moment, wait_ms: i64) {
+    /// The list was compared; the next one is due soon if a difference needs it, else as an audit.
+    pub(crate) const fn finish(&mut self, now: Moment, wall_time: Moment, is_suspect: bool) {
+        let wait_ms = if is_suspect { SECOND_LOOK_MS } else { self.audit_interval_ms };
         self.last_list_at = Some(wall_time);
         self.state = ListState::Waiting { due: now.plus(wait_ms) };
+    }
+
+    pub(crate) const fn audit_interval_ms(&self) -> i64 {
+        self.audit_interval_ms
     }
 
     pub(crate) const fn last_list_at(&self) -> Option<Moment> {

@@ -1,7 +1,7 @@
 //! One query of the history: a page of events, and the gaps in its range.
 //!
-//! Events are read in windows of consecutive blocks, so that a query with few matching events stops
-//! at the deadline and the next page continues from there.
+//! Events are read in windows of consecutive ids, so that a query with few matching events stops at
+//! the deadline and the next page continues from there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,8 +16,8 @@ use super::error::Error;
 use super::schema::open_to_read;
 use crate::ids::{DeviceId, GatewayName, Moment};
 
-/// Blocks of a window: some 16,000 events.
-const WINDOW_BLOCKS: usize = 64;
+/// Ids of a window.
+const WINDOW_IDS: u64 = 16_384;
 /// The most holes that a page names.
 const MISSING_MAX: usize = 10;
 
@@ -92,7 +92,7 @@ pub struct Missing {
     pub to: Moment,
 }
 
-/// The first and the last id of consecutive events.
+/// The first and the last id of a range.
 type EventIdRange = (u64, u64);
 
 /// What retention has removed, and the newest event.
@@ -149,43 +149,17 @@ fn id_range(
     Ok(first.map(|first| first.max(after_id.saturating_add(1))).zip(last))
 }
 
-/// The next window of a range of ids, and what is left of the range after it.
-fn window(
+/// The first event of a range, or its last where the newest come first: ids are not without gaps.
+fn first_in(
     snapshot: &Transaction<'_>,
     order: Order,
-    (first_id, last_id): EventIdRange,
-) -> Result<(EventIdRange, EventIdRange), Error> {
-    Ok(match order {
-        Order::OldestFirst => {
-            let end = window_end(snapshot, first_id, last_id)?;
-            ((first_id, end), (end.saturating_add(1), last_id))
-        }
-        Order::NewestFirst => {
-            let begin = window_begin(snapshot, first_id, last_id)?;
-            ((begin, last_id), (first_id, begin.saturating_sub(1)))
-        }
-    })
-}
-
-/// The last id of the window of blocks that begins with this id.
-fn window_end(snapshot: &Transaction<'_>, first_id: u64, last_id: u64) -> Result<u64, Error> {
-    let mut query = snapshot.prepare_cached(
-        "SELECT min(last_id) FROM (SELECT last_id FROM blocks WHERE first_id > ?1
-         ORDER BY first_id LIMIT 1 OFFSET ?2)",
-    )?;
-    let end: Option<u64> = query.query_row(params![first_id, WINDOW_BLOCKS], |row| row.get(0))?;
-    Ok(end.unwrap_or(last_id).min(last_id))
-}
-
-/// The first id of the window of blocks that ends with this id.
-fn window_begin(snapshot: &Transaction<'_>, first_id: u64, last_id: u64) -> Result<u64, Error> {
-    let mut query = snapshot.prepare_cached(
-        "SELECT max(first_id) FROM (SELECT first_id FROM blocks WHERE first_id <= ?1
-         ORDER BY first_id DESC LIMIT 1 OFFSET ?2)",
-    )?;
-    let parameters = params![last_id, WINDOW_BLOCKS - 1];
-    let begin: Option<u64> = query.query_row(parameters, |row| row.get(0))?;
-    Ok(begin.unwrap_or(first_id).max(first_id))
+    range: EventIdRange,
+) -> Result<Option<u64>, Error> {
+    let sql = match order {
+        Order::OldestFirst => "SELECT min(id) FROM events WHERE id BETWEEN ?1 AND ?2",
+        Order::NewestFirst => "SELECT max(id) FROM events WHERE id BETWEEN ?1 AND ?2",
+    };
+    Ok(snapshot.prepare_cached(sql)?.query_row(<[u64; 2]>::from(range), |row| row.get(0))?)
 }
 
 impl Kept {
@@ -222,8 +196,11 @@ impl Page {
         let (started, mut bytes) = (Instant::now(), 0);
         let (sql, values) = select(filter);
         let mut statement = snapshot.prepare(&sql)?;
-        while range.0 <= range.1 {
-            let (window, rest) = window(snapshot, filter.order, range)?;
+        while let Some(at) = first_in(snapshot, filter.order, range)? {
+            let window = match filter.order {
+                Order::OldestFirst => (at, range.1.min(at.saturating_add(WINDOW_IDS - 1))),
+                Order::NewestFirst => (range.0.max(at.saturating_sub(WINDOW_IDS - 1)), at),
+            };
             let ids = [window.0, window.1].map(|id| Value::Integer(id.cast_signed()));
             let mut rows = statement.query(params_from_iter(ids.iter().chain(&values)))?;
             while let Some(row) = rows.next()? {
@@ -237,12 +214,12 @@ impl Page {
                 self.events.push(event);
                 self.next = id;
             }
+            let (read_to, rest) = match filter.order {
+                Order::OldestFirst => (window.1, (window.1.saturating_add(1), range.1)),
+                Order::NewestFirst => (window.0, (range.0, window.0.saturating_sub(1))),
+            };
             if rest.0 <= rest.1 && started.elapsed() > filter.deadline {
-                self.more = true;
-                self.next = match filter.order {
-                    Order::OldestFirst => window.1,
-                    Order::NewestFirst => window.0,
-                };
+                (self.more, self.next) = (true, read_to);
                 return Ok(());
             }
             range = rest;

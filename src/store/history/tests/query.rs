@@ -106,7 +106,7 @@ fn pages_give_each_event_once_whatever_limits_them() {
 fn the_newest_can_be_first_and_pages_end_at_their_limit() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    // More than a window of blocks.
+    // More than a window.
     let count = 20_000;
     record(&mut database, FIRST_ID, std::iter::repeat_n(1, count));
     let last = FIRST_ID + count as u64 - 1;
