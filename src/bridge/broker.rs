@@ -65,10 +65,8 @@ impl Broker {
         match event {
             _ if self.session.is_given_up() => {}
             SessionEvent::Connected(connected) => self.connected(state, now, connected),
-            SessionEvent::Acked { generation, acks } => {
-                self.session.acknowledged(state, generation, &acks);
-            }
-            SessionEvent::Subscribed { filters, refused, .. } => {
+            SessionEvent::Acked(acks) => self.session.acknowledged(state, &acks),
+            SessionEvent::Subscribed { filters, refused } => {
                 self.subscribed(state, now, &filters, &refused);
             }
             SessionEvent::Message(message) => return self.message(state, now, message),

@@ -12,8 +12,8 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Ack, BrokerConnection, Connected, Generation, MessageKind, Refusal, Rejected,
-    RetainHandling, Session, SessionEvent,
+    self, Ack, BrokerConnection, Connected, MessageKind, Refusal, Rejected, RetainHandling,
+    Session, SessionEvent,
 };
 
 /// Events handled in one iteration.
@@ -199,11 +199,9 @@ impl BrokerSession {
         }
     }
 
-    /// The broker has answered messages of a connection.
-    pub(crate) fn acknowledged(&mut self, state: &mut State, of: Generation, acks: &[Ack]) {
-        if self.connection.as_ref().is_some_and(|connection| connection.generation() == of) {
-            acks.iter().for_each(|ack| self.answered(state, ack.token, ack.result));
-        }
+    /// The broker has answered messages. Those of a connection that was given up are unknown.
+    pub(crate) fn acknowledged(&mut self, state: &mut State, acks: &[Ack]) {
+        acks.iter().for_each(|ack| self.answered(state, ack.token, ack.result));
     }
 
     /// The broker has answered a message, or is known to refuse it.

@@ -95,7 +95,7 @@ impl Probe {
             .publish(token, publish)
             .map_err(|error| ProbeError::NoAnswer(error.to_string()))?;
         let result = |event| match event {
-            SessionEvent::Acked { acks, .. } => {
+            SessionEvent::Acked(acks) => {
                 acks.iter().find(|ack| ack.token == token).map(|ack| ack.result)
             }
             _ => None,

@@ -10,7 +10,6 @@ pub use refusal::Refusal;
 pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{
-    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Generation, Message, Password, Protocol,
-    Publish, PublishError, RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings,
-    Will,
+    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Password, Protocol, Publish,
+    PublishError, RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings, Will,
 };

@@ -82,7 +82,7 @@ async fn connected(session: &mut Session) -> Connected {
 
 async fn acked(session: &mut Session, token: u64) -> Result<(), &'static str> {
     wait_for(session, "acknowledged", |event| match event {
-        SessionEvent::Acked { acks, .. } => acks
+        SessionEvent::Acked(acks) => acks
             .into_iter()
             .find(|ack| ack.token == token)
             .map(|ack| ack.result.map_err(gsdk2mqtt::mqtt::Refusal::as_str)),
@@ -179,7 +179,7 @@ async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published()
     let mut acks = 0;
     patiently("the session ends", async {
         while let Some(event) = session.next().await {
-            if let SessionEvent::Acked { acks: some, .. } = event {
+            if let SessionEvent::Acked(some) = event {
                 acks += some.len();
             }
         }

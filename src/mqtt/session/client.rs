@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::codec;
 use super::connection::{
-    Ack, BrokerConnection, Connected, ConnectionCommand, Generation, Message, SessionEvent,
+    Ack, BrokerConnection, Connected, ConnectionCommand, Message, SessionEvent,
 };
 use super::fault::{BrokenConnection, BrokerProblem, FaultContext, SessionFault};
 use super::in_flight::{InFlight, Subscribed};
@@ -36,7 +36,6 @@ const COMMANDS_TAKEN_MAX: usize = 1_000;
 /// The session's side of a connection.
 #[derive(Debug)]
 pub(crate) struct SessionLink {
-    pub(crate) generation: Generation,
     pub(crate) events: mpsc::Sender<SessionEvent>,
     /// Set when a DISCONNECT is requested.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -200,9 +199,9 @@ impl<'a> SessionClient<'a> {
         tracing::info!(broker, client_id, window, "connected to the broker");
         self.connected_at = Some(Instant::now());
         self.window.add_permits(window.into());
-        let (generation, stopping) = (self.link.generation, Arc::clone(&self.link.stopping));
+        let stopping = Arc::clone(&self.link.stopping);
         let (connection, commands) =
-            BrokerConnection::new(generation, granted, Arc::clone(&self.window), stopping);
+            BrokerConnection::new(granted, Arc::clone(&self.window), stopping);
         let connected = Connected {
             connection,
             window,
@@ -301,14 +300,13 @@ impl<'a> SessionClient<'a> {
 
     /// Hands what was received to the bridge, each kind of answer in one event.
     async fn deliver(&self, received: Received) -> Result<(), SessionEnd> {
-        let generation = self.link.generation;
         let Received { subscribed, acks, messages } = received;
         for Subscribed { filters, refused } in subscribed {
-            self.send(SessionEvent::Subscribed { generation, filters, refused }).await?;
+            self.send(SessionEvent::Subscribed { filters, refused }).await?;
         }
         if !acks.is_empty() {
             self.window.add_permits(acks.len());
-            self.send(SessionEvent::Acked { generation, acks }).await?;
+            self.send(SessionEvent::Acked(acks)).await?;
         }
         for message in messages {
             self.send(SessionEvent::Message(message)).await?;
@@ -429,7 +427,6 @@ mod tests {
         let context = FaultContext::new(&settings, target, false);
         let (events, mut received) = mpsc::channel(10);
         let link = SessionLink {
-            generation: Generation::default(),
             events,
             stopping: Arc::default(),
             certificate: None,

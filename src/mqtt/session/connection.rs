@@ -1,7 +1,6 @@
 //! The interface between the bridge and a session: messages to publish, subscriptions, and the
 //! session's events. Nothing here waits, and queued messages are lost with their connection.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,16 +18,6 @@ use crate::mqtt::refusal::Refusal;
 pub const FILTERS_PER_PACKET: usize = 8;
 /// Subscriptions that may wait beside the publishes of a window.
 const SUBSCRIPTIONS_MAX: usize = 64;
-
-/// The number of a connection within its session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation(pub(crate) u64);
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// An upper bound of a packet's bytes beside topic, payload and properties: header and lengths.
 const PACKET_OVERHEAD: usize = 16;
@@ -123,7 +112,6 @@ pub(crate) enum ConnectionCommand {
 /// One connection to the broker.
 #[derive(Debug)]
 pub struct BrokerConnection {
-    generation: Generation,
     commands: mpsc::Sender<ConnectionCommand>,
     granted: Granted,
     /// Publishes that may be sent before another one is acknowledged.
@@ -134,19 +122,12 @@ pub struct BrokerConnection {
 impl BrokerConnection {
     /// A connection, and the commands that it gets.
     pub(crate) fn new(
-        generation: Generation,
         granted: Granted,
         window: Arc<Semaphore>,
         stopping: Arc<AtomicBool>,
     ) -> (Self, mpsc::Receiver<ConnectionCommand>) {
         let (commands, receiver) = mpsc::channel(usize::from(granted.window) + SUBSCRIPTIONS_MAX);
-        (Self { generation, commands, granted, window, stopping }, receiver)
-    }
-
-    /// Which connection of the session this is.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.generation
+        (Self { commands, granted, window, stopping }, receiver)
     }
 
     /// How many publishes may be in flight.
@@ -255,25 +236,21 @@ pub struct Ack {
     pub result: Result<(), Refusal>,
 }
 
-/// What a session reports.
+/// What a session reports. Everything of a connection comes after its `Connected` and before its
+/// `Disconnected`.
 #[derive(Debug)]
 pub enum SessionEvent {
     Connected(Connected),
     /// The broker's answers to publishes, in the order in which it gave them.
-    Acked {
-        generation: Generation,
-        acks: Vec<Ack>,
-    },
+    Acked(Vec<Ack>),
     /// The broker's answer to a subscription.
     Subscribed {
-        generation: Generation,
         filters: Vec<String>,
         refused: Vec<(String, Refusal)>,
     },
     Message(Message),
     /// The connection has ended, and with it everything that was not acknowledged.
     Disconnected {
-        generation: Generation,
         reason: String,
         /// Whether another client uses the same client ID.
         taken_over: bool,

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 pub use connection::{
-    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Generation, Message, Publish,
-    PublishError, RetainHandling, SessionEvent,
+    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Publish, PublishError,
+    RetainHandling, SessionEvent,
 };
 pub use settings::{Password, Protocol, SessionLimits, SessionSettings, Will};
 
@@ -76,7 +76,6 @@ async fn run_caught(settings: SessionSettings, events: mpsc::Sender<SessionEvent
         tracing::error!(panic, "internal error: the broker session panicked; please report this");
         let retry_in = settings.retry.first;
         let disconnected = SessionEvent::Disconnected {
-            generation: Generation::default(),
             reason: format!("internal error: the broker session panicked: {panic}"),
             taken_over: false,
             closed_by_broker: false,
@@ -94,9 +93,8 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
     let mut backoff = Backoff::new(settings.retry);
     let mut failures = BrokerFailureLog::default();
     let mut closed_soon = ClosedSoon::default();
-    for number in 1.. {
-        let generation = Generation(number);
-        let attempt = attempt(&settings, generation, &events, &stopping).await;
+    loop {
+        let attempt = attempt(&settings, &events, &stopping).await;
         let Ended { fault, lasted, is_unacknowledged } = attempt.unwrap_or_else(Ended::failed);
         let Some(fault) = fault.filter(|_| !stopping.load(Ordering::Relaxed)) else { return };
         let fault = closed_soon.explain(fault, lasted, is_unacknowledged, &settings);
@@ -106,13 +104,7 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
             failures.disconnected(&reason, retry_in, lasted >= settings.retry.stable);
             let taken_over = fault.is_takeover();
             let closed_by_broker = fault.is_closed_by_broker();
-            SessionEvent::Disconnected {
-                generation,
-                reason,
-                taken_over,
-                closed_by_broker,
-                retry_in,
-            }
+            SessionEvent::Disconnected { reason, taken_over, closed_by_broker, retry_in }
         } else {
             let attempts = failures.failed(&reason, retry_in);
             let file_missing = fault.is_file_missing();
@@ -128,7 +120,6 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
 /// Opens a connection, but not without the password that is configured, and runs it to its end.
 async fn attempt(
     settings: &SessionSettings,
-    generation: Generation,
     events: &mpsc::Sender<SessionEvent>,
     stopping: &Arc<AtomicBool>,
 ) -> Result<Ended, SessionFault> {
@@ -152,6 +143,6 @@ async fn attempt(
     let context = FaultContext::new(settings, target, dialed.certificate_requested);
     let (events, stopping) = (events.clone(), Arc::clone(stopping));
     let (certificate, activity) = (dialed.certificate, dialed.activity);
-    let link = SessionLink { generation, events, stopping, certificate, activity };
+    let link = SessionLink { events, stopping, certificate, activity };
     Ok(SessionClient::new(dialed.stream, &context, link).run(password.as_ref()).await)
 }

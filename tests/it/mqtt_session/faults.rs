@@ -199,7 +199,7 @@ async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
     let mut answers = Vec::new();
     while answers.len() < 3 {
         let some = wait_for(&mut session, "answers", |event| match event {
-            SessionEvent::Acked { acks, .. } => Some(acks),
+            SessionEvent::Acked(acks) => Some(acks),
             _ => None,
         });
         answers.extend(some.await);

@@ -88,8 +88,8 @@ async fn kill_under_load(protocol: Protocol) {
                 patiently("the subscriber is back", back).await.unwrap();
                 connection = Some(connected.connection);
             }
-            SessionEvent::Acked { generation, acks } => {
-                assert_eq!(Some(generation), connection.as_ref().map(BrokerConnection::generation));
+            SessionEvent::Acked(acks) => {
+                assert!(connection.is_some());
                 acks.iter().for_each(|ack| {
                     ack.result.expect("mosquitto refuses nothing");
                     outbox.acked(ack.token);

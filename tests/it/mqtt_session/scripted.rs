@@ -15,7 +15,7 @@ use crate::harness::{eventually, patiently, simulator};
 /// What the broker said to the publish with this token: `Err` has the code of a refusal.
 async fn answer(session: &mut Session, token: u64) -> Result<(), u8> {
     wait_for(session, "an answer to the publish", |event| match event {
-        SessionEvent::Acked { acks, .. } => acks
+        SessionEvent::Acked(acks) => acks
             .into_iter()
             .find(|ack| ack.token == token)
             .map(|ack| ack.result.map_err(Refusal::code)),
@@ -90,7 +90,7 @@ async fn a_single_message_without_acknowledgement_is_detected() {
                 _ = connection.publish(token, publish("t/a", "x"));
                 loop {
                     match session.next().await {
-                        Some(SessionEvent::Acked { acks, .. }) => {
+                        Some(SessionEvent::Acked(acks)) => {
                             assert!(acks.iter().all(|ack| ack.token == token), "{acks:?}");
                             break;
                         }
