@@ -7,19 +7,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::confirmations::{OwnState, RequestSubscription};
+use super::discovered::GatewayChange;
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
-use super::home_assistant::HomeAssistantWatch;
-use super::retained::{ForgetScan, StaleTopics};
-use super::scan::{Progress, Scan};
+use super::retained::{ForgetScan, Scan, StaleTopics};
 use super::session::{BrokerSession, Filters};
 use super::state::State;
 use crate::commands::{Failure, FailureCode, Outcome};
 use crate::config::Config;
 use crate::ids::GatewayName;
 use crate::mqtt::{
-    self, BrokerConnection, Connected, Message, Refusal, RetainHandling, SessionEvent,
+    self, BrokerConnection, Connected, InfoOf, Message, Refusal, RetainHandling, SessionEvent,
 };
+
+/// The payload with which Home Assistant announces its start.
+const BIRTH: &[u8] = b"online";
+/// The longest delay before discovery is published again: not all bridges at one moment.
+const JITTER_MS: u64 = 5_000;
 
 /// The broker, and those that read its messages.
 #[derive(Debug)]
@@ -31,7 +35,10 @@ pub(crate) struct Broker {
     pub(crate) requests: RequestSubscription,
     scan: Scan,
     pub(crate) stale_topics: StaleTopics,
-    home_assistant: HomeAssistantWatch,
+    /// The topic of Home Assistant's state, if discovery is published.
+    home_assistant_topic: Option<String>,
+    /// When Home Assistant's start is followed by discovery.
+    discovery_at: Option<Instant>,
     forget: Option<ForgetScan>,
     /// How often everything is published again.
     republish_every: Option<Duration>,
@@ -45,14 +52,18 @@ impl Broker {
         instance_id: String,
     ) -> Self {
         let republish_every = config.mqtt.republish_interval;
+        let home_assistant = &config.home_assistant;
         Self {
             session: BrokerSession::start(settings, config.mqtt.max_answer_bytes),
             duplicates: DuplicateDetector::new(instance_id),
             own_state: OwnState::default(),
-            requests: RequestSubscription::default(),
+            requests: RequestSubscription::new(!config.commands.allow.is_empty()),
             scan: Scan::default(),
             stale_topics: StaleTopics::default(),
-            home_assistant: HomeAssistantWatch::new(&config.home_assistant),
+            home_assistant_topic: home_assistant
+                .enabled
+                .then(|| home_assistant.status_topic.clone()),
+            discovery_at: None,
             forget: None,
             republish_every,
             republish_at: republish_every.map(|every| Instant::now() + every),
@@ -62,6 +73,7 @@ impl Broker {
     /// Applies an event of the session. Returns a message that may be a request.
     pub(crate) fn handle(&mut self, state: &mut State, event: SessionEvent) -> Option<Message> {
         let now = Instant::now();
+        self.end_check(state, now);
         match event {
             _ if self.session.is_given_up() => {}
             SessionEvent::Connected(connected) => self.connected(state, now, connected),
@@ -96,14 +108,13 @@ impl Broker {
         if self.stale_topics.is_wanted() {
             filters.extend(many(topics.retained_filters()));
         }
-        if self.home_assistant.wants_scan() {
+        if state.publisher.content().discovery().wants_scan() {
             filters.extend(many([state.publisher.discovery().filter()]));
         }
         let names = filters.iter().map(|(filter, _)| filter.clone()).collect();
-        self.scan.start_session(now, names);
+        self.scan = Scan::Subscribing(names);
         self.session.subscribe(filters);
-        let status = self.home_assistant.connected();
-        let status = status.map(|topic| (topic.to_owned(), RetainHandling::DoNotSend));
+        let status = self.home_assistant_topic.clone().map(|it| (it, RetainHandling::DoNotSend));
         self.session.subscribe(status.into_iter().collect());
     }
 
@@ -115,7 +126,7 @@ impl Broker {
         closed_by_broker: bool,
     ) -> Option<BrokerConnection> {
         self.own_state = OwnState::default();
-        self.requests = RequestSubscription::default();
+        self.requests.reset();
         self.scan = Scan::default();
         self.forget = None;
         self.session.disconnected(state, reason, closed_by_broker)
@@ -128,14 +139,21 @@ impl Broker {
         filters: &[String],
         refused: &[(String, Refusal)],
     ) {
-        let info = state.publisher.topics().bridge_info();
-        let info_refused = refused.iter().any(|(filter, _)| *filter == info);
-        let progress = self.scan.subscribed(now, filters, info_refused);
-        self.scan_progressed(state, progress);
+        if self.scan.subscribed(filters) {
+            let info = state.publisher.topics().bridge_info();
+            let is_refused = refused.iter().any(|(filter, _)| *filter == info);
+            self.duplicates.subscribed(now, is_refused);
+            if is_refused {
+                // The end of the scan could not be detected.
+                self.scan = Scan::Idle;
+            } else {
+                state.publisher.content().infos().again(InfoOf::Bridge);
+            }
+        }
         self.requests.acknowledged(now, filters, refused);
         let discovery = state.publisher.discovery().filter();
         for (filter, reason) in refused {
-            if *filter == discovery && !self.home_assistant.is_enabled() {
+            if *filter == discovery && self.home_assistant_topic.is_none() {
                 tracing::debug!(filter, %reason, "subscription refused by the broker");
             } else {
                 tracing::warn!(filter, %reason, "subscription refused by the broker");
@@ -158,10 +176,12 @@ impl Broker {
         } else {
             let State { publisher, directory, .. } = state;
             self.stale_topics.received(&message, publisher.topics(), directory);
-            self.home_assistant.received(now, &message);
             let Message { topic, payload, retain, .. } = &message;
-            if *retain && publisher.content().discovery_mut().found(directory, topic, payload) {
-                self.home_assistant.stale_found();
+            if *retain {
+                publisher.content().discovery_mut().found(directory, topic, payload);
+            } else if Some(topic) == self.home_assistant_topic.as_ref() && payload == BIRTH {
+                let jitter = Duration::from_millis(fastrand::u64(0..JITTER_MS));
+                self.discovery_at.get_or_insert(now + jitter);
             }
             if let Some(forget) = &mut self.forget {
                 forget.received(&message, publisher);
@@ -172,18 +192,17 @@ impl Broker {
     }
 
     fn info_received(&mut self, state: &mut State, now: Instant, message: &Message) {
-        let (retained, checking) = (message.retain, state.publisher.is_checking());
-        match self.duplicates.received(now, retained, &message.payload, checking) {
-            InfoAction::Own if !retained => {
-                let needs_check = self.duplicates.needs_check();
-                let own = state.publisher.topics().own();
-                let progress = self.scan.own_info_received(now, needs_check, &own);
-                self.scan_progressed(state, progress);
+        match self.duplicates.received(now, message.retain, &message.payload) {
+            InfoAction::Own => {
+                if let Some(filters) = self.scan.own_info_received() {
+                    self.duplicates.retained_read(now);
+                    self.retained_read(state, filters);
+                }
             }
-            InfoAction::Own | InfoAction::Ignore => {}
+            InfoAction::Ignore => {}
             InfoAction::Answer => {
                 tracing::error!("another bridge with the same name has connected; answering it");
-                state.publisher.content().states().bridge_info_again();
+                state.publisher.content().infos().again(InfoOf::Bridge);
             }
             InfoAction::StepBack => {
                 let Some(reason) = self.duplicates.fault(now) else { return };
@@ -198,41 +217,39 @@ impl Broker {
         }
     }
 
-    /// The scan of what the broker retains has come further.
-    fn scan_progressed(&mut self, state: &mut State, progress: Progress) {
-        let Progress { publish_info, unsubscribe, check_passed, is_read } = progress;
-        if publish_info {
-            state.publisher.content().states().bridge_info_again();
+    /// Everything that matches these filters and is retained has been read.
+    fn retained_read(&mut self, state: &mut State, mut filters: Vec<String>) {
+        let own = state.publisher.topics().own();
+        filters.retain(|filter| !own.contains(filter));
+        self.session.unsubscribe(filters);
+        self.stale_topics.read();
+        state.publisher.content().discovery_mut().retained_read();
+        if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
+            let reply = forget.finish(state);
+            self.session.reply(state, &reply);
         }
-        self.session.unsubscribe(unsubscribe);
-        if check_passed {
-            self.duplicates.passed();
+    }
+
+    /// Publishes everything, once it is known that no other instance of this bridge is connected.
+    fn end_check(&mut self, state: &mut State, now: Instant) {
+        if self.duplicates.take_passed(now) {
             state.publisher.start_full_publish(&state.fleet);
-        }
-        if is_read {
-            self.stale_topics.read();
-            state.publisher.content().discovery_mut().retained_read();
-            self.home_assistant.read();
-            if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
-                let reply = forget.finish(state);
-                self.session.reply(state, &reply);
-            }
         }
     }
 
     /// Starts another scan, if one is needed.
-    fn scan_again(&mut self, state: &State) {
-        if !self.scan.is_idle() {
+    fn scan_again(&mut self, state: &mut State) {
+        if !self.scan.is_idle() || state.publisher.is_checking() {
             return;
         }
-        let filters = if self.home_assistant.take_scan_again(state.publisher.discovery_is_idle()) {
+        let filters = if state.publisher.take_discovery_scan() {
             vec![state.publisher.discovery().filter()]
         } else if let Some(forget) = self.forget.as_mut().filter(|it| !it.is_started()) {
             forget.start(&state.publisher)
         } else {
             return;
         };
-        self.scan.start(filters.clone());
+        self.scan = Scan::Subscribing(filters.clone());
         self.session.subscribe(many(filters).collect());
     }
 
@@ -255,9 +272,9 @@ impl Broker {
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
-        let progress = self.scan.wake(now);
-        self.scan_progressed(state, progress);
-        if self.home_assistant.wake(now) {
+        self.end_check(state, now);
+        if self.discovery_at.take_if(|at| *at <= now).is_some() {
+            tracing::info!("Home Assistant has started: publishing discovery and states again");
             state.publisher.content().discovery_mut().home_assistant_started(&state.fleet);
         }
         if let Some(forget) = self.forget.take_if(|it| it.deadline() <= now) {
@@ -282,25 +299,28 @@ impl Broker {
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
         let (own_state, requests) = (self.own_state.due(), self.requests.due());
-        let (scan, home_assistant) = (self.scan.due(), self.home_assistant.due());
         let forget = self.forget.as_ref().map(ForgetScan::deadline);
         let session = [self.session.due(), self.duplicates.due(), own_state, requests];
-        let retained = [scan, home_assistant, forget, self.republish_at];
-        session.into_iter().chain(retained).flatten().min()
+        let others = [self.discovery_at, forget, self.republish_at];
+        session.into_iter().chain(others).flatten().min()
     }
 
-    /// Subscribes to the requests of one more gateway; where the bridge is not online yet, its
-    /// filter is among those of all.
-    pub(crate) fn subscribe_requests_of(&mut self, state: &State, filter: String) {
-        if state.publisher.is_online() {
-            self.requests.add(filter);
+    /// Accepts requests to a gateway from now on, or no more.
+    pub(crate) fn gateway_changed(&mut self, state: &State, change: GatewayChange) {
+        let filter = |name| vec![state.publisher.topics().request_filter(name)];
+        match change {
+            GatewayChange::Added(name) if state.publisher.is_online() => {
+                self.requests.add(filter(&name));
+            }
+            // Its filter will be among those of all.
+            GatewayChange::Added(_) => {}
+            GatewayChange::Forgotten(name) => self.session.unsubscribe(filter(&name)),
         }
     }
 
-    /// Subscribes to the requests, once `online` is published; `takes_requests`: if any command is
-    /// permitted.
-    pub(crate) fn subscribe_requests(&mut self, state: &mut State, takes_requests: bool) {
-        if state.publisher.take_requests_wanted() && takes_requests {
+    /// Subscribes to the requests, once `online` is published.
+    pub(crate) fn subscribe_requests(&mut self, state: &mut State) {
+        if state.publisher.take_requests_wanted() {
             let owners = state.directory.gateways.values().map(|entry| &entry.name);
             self.requests.start(&state.publisher.topics().request_filters(owners));
         }

@@ -15,6 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// The subscription to requests: a few filters a packet, one packet after another.
 #[derive(Debug, Default)]
 pub(crate) struct RequestSubscription {
+    /// Whether any command is permitted; otherwise nothing is subscribed to.
+    is_wanted: bool,
     /// Packets not sent yet.
     waiting: VecDeque<Vec<String>>,
     /// The packet whose acknowledgement is awaited.
@@ -25,15 +27,26 @@ pub(crate) struct RequestSubscription {
 }
 
 impl RequestSubscription {
-    /// Starts with these filters.
-    pub(crate) fn start(&mut self, filters: &[String]) {
-        let waiting = filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec).collect();
-        *self = Self { waiting, ..Self::default() };
+    pub(crate) fn new(is_wanted: bool) -> Self {
+        Self { is_wanted, ..Self::default() }
     }
 
-    /// Adds the filter of one more gateway.
-    pub(crate) fn add(&mut self, filter: String) {
-        self.waiting.push_back(vec![filter]);
+    /// Nothing is subscribed to on a new connection.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.is_wanted);
+    }
+
+    /// Starts with these filters.
+    pub(crate) fn start(&mut self, filters: &[String]) {
+        self.reset();
+        filters.chunks(FILTERS_PER_PACKET).for_each(|filters| self.add(filters.to_vec()));
+    }
+
+    /// Adds the filters of one more packet.
+    pub(crate) fn add(&mut self, filters: Vec<String>) {
+        if self.is_wanted {
+            self.waiting.push_back(filters);
+        }
     }
 
     /// The filters of the next packet, unless an acknowledgement is awaited.
@@ -77,9 +90,10 @@ impl RequestSubscription {
         self.retry_at
     }
 
-    /// Why requests may not arrive; `None` once the broker has accepted all filters.
+    /// Why requests may not arrive; `None` once the broker has accepted all filters, or if none are
+    /// wanted.
     pub(crate) fn fault(&self) -> Option<String> {
-        if self.is_complete {
+        if self.is_complete || !self.is_wanted {
             return None;
         }
         let Some((filter, refusal)) = self.refused.first() else {
@@ -146,7 +160,7 @@ mod tests {
 
     #[test]
     fn many_gateways_are_subscribed_in_packets_of_eight_one_after_another() {
-        let (mut subscription, all, now) = (RequestSubscription::default(), filters(20), now());
+        let (mut subscription, all, now) = (RequestSubscription::new(true), filters(20), now());
         subscription.start(&all);
         let mut sent = Vec::new();
         while let Some(packet) = subscription.next_packet() {

@@ -15,6 +15,7 @@ use super::state::State;
 use crate::config::{Config, GatewayConfig, Reach};
 use crate::fleet::GatewayIndex;
 use crate::ids::{DeviceId, GatewayName, discovered_name};
+use crate::mqtt::InfoOf;
 use crate::payload::{GatewayEntry, LinkFacts, MasterRef};
 use crate::store::{Key, LogContent, decode, encode};
 
@@ -213,7 +214,7 @@ impl DiscoveredGateways {
         let content = state.publisher.content();
         content.gateway_forgotten(gateway, &entry, outbox);
         if let Some(master) = &entry.master {
-            content.states().master_changed(&master.name, false);
+            content.infos().changed(InfoOf::Master(master.name.clone()));
         }
         if at_once {
             content.prioritize_clearing(&entry, &ids);

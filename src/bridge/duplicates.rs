@@ -8,6 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+/// The deadline for the bridge's own `info`. A broker whose access list forbids that does not keep
+/// the bridge from publishing.
+const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
+/// The time another instance has to answer this one's `info`.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// A session that lasted this long is settled: the process is established, stale topics may be
 /// cleared.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
@@ -39,7 +44,7 @@ struct InfoIdentity {
 /// What to do about an `info` on the bridge's own topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InfoAction {
-    /// It is this instance's own.
+    /// It is this instance's own, published on this session.
     Own,
     /// Nothing: its publisher may be gone.
     Ignore,
@@ -72,6 +77,9 @@ pub(crate) struct DuplicateDetector {
 #[derive(Debug, Default)]
 struct SessionFindings {
     connected_at: Option<Instant>,
+    /// When the check for another instance ends. Until then nothing but the own `info` is
+    /// published.
+    check_until: Option<Instant>,
     is_settled: bool,
     is_other_retained: bool,
     /// The instances answered lately, and when.
@@ -94,24 +102,46 @@ impl DuplicateDetector {
 
     /// A session begins.
     pub(crate) fn connected(&mut self, now: Instant) {
-        self.session = SessionFindings { connected_at: Some(now), ..SessionFindings::default() };
+        self.session = SessionFindings {
+            connected_at: Some(now),
+            check_until: Some(now + OWN_INFO_WAIT),
+            ..SessionFindings::default()
+        };
     }
 
-    /// An `info` was received, `retained` from before or live; `checking`: nothing but this
-    /// instance's own `info` has been published on this session.
-    pub(crate) fn received(
-        &mut self,
-        now: Instant,
-        retained: bool,
-        info: &[u8],
-        checking: bool,
-    ) -> InfoAction {
+    /// The subscription to `info` is acknowledged, or refused: then neither the own one nor that of
+    /// another instance will be received.
+    pub(crate) fn subscribed(&mut self, now: Instant, is_refused: bool) {
+        self.end_check_at(if is_refused { now } else { now + OWN_INFO_WAIT });
+    }
+
+    /// The own `info` was received, and before it everything that is retained.
+    pub(crate) fn retained_read(&mut self, now: Instant) {
+        let may_be_answered = !self.is_checked || self.session.is_other_retained;
+        self.end_check_at(if may_be_answered { now + ANSWER_WAIT } else { now });
+    }
+
+    fn end_check_at(&mut self, at: Instant) {
+        if let Some(until) = &mut self.session.check_until {
+            *until = at;
+        }
+    }
+
+    /// Whether the check has ended just now, without another instance.
+    pub(crate) fn take_passed(&mut self, now: Instant) -> bool {
+        let passed = self.session.check_until.take_if(|until| *until <= now).is_some();
+        self.is_checked |= passed;
+        passed
+    }
+
+    /// An `info` was received, `retained` from before or live.
+    pub(crate) fn received(&mut self, now: Instant, retained: bool, info: &[u8]) -> InfoAction {
         let Ok(InfoIdentity { instance_id }) = serde_json::from_slice(info) else {
             return InfoAction::Ignore;
         };
         if instance_id == self.instance_id {
             self.is_published = true;
-            return InfoAction::Own;
+            return if retained { InfoAction::Ignore } else { InfoAction::Own };
         }
         if retained {
             self.session.is_other_retained = true;
@@ -128,7 +158,7 @@ impl DuplicateDetector {
             return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
         }
         self.detected(now, instance_id.clone());
-        if checking {
+        if self.session.check_until.is_some() {
             return InfoAction::StepBack;
         }
         let answered = &mut self.session.answered;
@@ -149,16 +179,6 @@ impl DuplicateDetector {
         if self.takeovers >= TAKEOVERS_MAX {
             self.is_established = false;
         }
-    }
-
-    /// All retained messages have been read. Returns whether another instance is to be waited for.
-    pub(crate) const fn needs_check(&self) -> bool {
-        !self.is_checked || self.session.is_other_retained
-    }
-
-    /// No other instance has answered.
-    pub(crate) const fn passed(&mut self) {
-        self.is_checked = true;
     }
 
     /// The session has ended, `taken_over` by another client with the same client ID. Returns how
@@ -189,7 +209,7 @@ impl DuplicateDetector {
 
     /// Whether the session has settled just now.
     pub(crate) fn settle(&mut self, now: Instant) -> bool {
-        let due = self.due().is_some_and(|due| due <= now);
+        let due = self.settled_at().is_some_and(|at| at <= now);
         if due {
             self.session.is_settled = true;
             self.is_established = true;
@@ -198,8 +218,12 @@ impl DuplicateDetector {
         due
     }
 
-    /// When the session settles, if it has not.
+    /// When the check ends, or the session settles.
     pub(crate) fn due(&self) -> Option<Instant> {
+        self.session.check_until.into_iter().chain(self.settled_at()).min()
+    }
+
+    fn settled_at(&self) -> Option<Instant> {
         let connected_at = self.session.connected_at.filter(|_| !self.session.is_settled)?;
         Some(connected_at + SETTLED_AFTER)
     }
@@ -228,12 +252,21 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// Connects, and publishes `info` once the subscription is acknowledged.
+    fn connect(detector: &mut DuplicateDetector, now: Instant) {
+        detector.connected(now);
+        detector.subscribed(now, false);
+        assert_eq!(detector.received(now, false, &info("us")), InfoAction::Own);
+        detector.retained_read(now);
+    }
+
     /// Connects, passes the check and stays until the session has settled.
     fn established(now: &mut Instant) -> DuplicateDetector {
         let mut detector = DuplicateDetector::new("us".to_owned());
-        detector.connected(*now);
-        assert_eq!(detector.received(*now, false, &info("us"), true), InfoAction::Own);
-        detector.passed();
+        connect(&mut detector, *now);
+        assert!(!detector.take_passed(*now));
+        assert_eq!(detector.due(), Some(*now + ANSWER_WAIT));
+        assert!(detector.take_passed(*now + ANSWER_WAIT));
         *now += SETTLED_AFTER;
         assert!(detector.settle(*now));
         detector
@@ -244,12 +277,25 @@ mod tests {
         let now = Instant::now();
         let mut detector = DuplicateDetector::new("us".to_owned());
         detector.connected(now);
-        assert!(detector.needs_check());
-        assert_eq!(detector.received(now, true, &info("x"), true), InfoAction::Ignore);
+        assert_eq!(detector.received(now, true, &info("x")), InfoAction::Ignore);
         assert_eq!(detector.fault(now), None, "what is retained may be of a bridge that is gone");
-        assert_eq!(detector.received(now, false, &info("x"), true), InfoAction::StepBack);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::StepBack);
         assert!(detector.fault(now).is_some());
-        assert_eq!(detector.received(now, false, b"not JSON", true), InfoAction::Ignore);
+        assert_eq!(detector.received(now, false, b"not JSON"), InfoAction::Ignore);
+    }
+
+    #[test]
+    fn without_the_own_info_the_check_ends() {
+        let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
+        detector.connected(now);
+        detector.subscribed(now, true);
+        assert!(detector.take_passed(now), "it will never be received");
+        detector.connected(now);
+        detector.subscribed(now + secs(1), false);
+        assert!(!detector.take_passed(now + OWN_INFO_WAIT));
+        assert!(detector.take_passed(now + secs(1) + OWN_INFO_WAIT));
+        detector.retained_read(now + secs(5));
+        assert_eq!(detector.due(), Some(now + SETTLED_AFTER), "it may come later");
     }
 
     #[test]
@@ -265,12 +311,12 @@ mod tests {
     fn a_bridge_that_is_online_answers_remains_and_does_not_flood() {
         let mut now = Instant::now();
         let mut detector = established(&mut now);
-        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
-        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Ignore);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
         // Each of several newcomers has to be answered.
-        assert_eq!(detector.received(now, false, &info("y"), false), InfoAction::Answer);
+        assert_eq!(detector.received(now, false, &info("y")), InfoAction::Answer);
         now += ANSWER_INTERVAL;
-        assert_eq!(detector.received(now, false, &info("x"), false), InfoAction::Answer);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
         assert!(detector.fault(now + secs(60)).is_some());
         assert_eq!(detector.fault(now + PRESENT_FOR), None);
     }
@@ -288,8 +334,9 @@ mod tests {
             // The other one tries twice in a row, then waits.
             assert_eq!(detector.disconnected(now, true), None, "it had settled");
             detector.connected(now);
-            assert_eq!(detector.received(now, true, &info("x"), true), InfoAction::Ignore);
-            assert!(detector.needs_check(), "another's info is retained");
+            assert_eq!(detector.received(now, true, &info("x")), InfoAction::Ignore);
+            detector.retained_read(now);
+            assert!(!detector.take_passed(now), "another's info is retained");
             assert_eq!(detector.disconnected(now + secs(1), true), None, "it is established");
             detector.connected(now + secs(2));
             now += secs(2) + SETTLED_AFTER;
@@ -314,8 +361,8 @@ mod tests {
         let mut newcomer = DuplicateDetector::new("us".to_owned());
         let actions = [1, 2, 3].map(|_| {
             newcomer.connected(now);
-            let action = newcomer.received(now, true, &info("x"), true);
-            newcomer.received(now, false, &info("us"), true);
+            let action = newcomer.received(now, true, &info("x"));
+            newcomer.received(now, false, &info("us"));
             assert_eq!(newcomer.disconnected(now, false), None);
             action
         });

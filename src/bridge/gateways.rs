@@ -36,7 +36,6 @@ pub(crate) struct Gateways {
 #[derive(Debug)]
 struct LinkedGateway {
     link: Link,
-    access: GatewayAccess,
     provisioner: Provisioner,
     details: Option<DetailsReader>,
 }
@@ -100,7 +99,7 @@ impl Gateways {
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
         let reader = || DetailsReader::new(index, access.clone(), self.inputs.details());
         let details = self.reads_details.then(reader);
-        self.gateways.push(LinkedGateway { link, access, provisioner, details });
+        self.gateways.push(LinkedGateway { link, provisioner, details });
     }
 
     /// Takes those gateways that a master lists and that are not known yet, and forgets those that
@@ -280,14 +279,6 @@ impl Gateways {
             let moved = masters::moved_devices(state, gateway);
             state.forget(gateway, &moved);
         }
-    }
-
-    /// What the commands of a gateway need.
-    pub(crate) fn for_commands(
-        &self,
-        gateway: GatewayIndex,
-    ) -> Option<(&GatewayAccess, &Provisioner)> {
-        self.gateways.get(gateway.0).map(|gateway| (&gateway.access, &gateway.provisioner))
     }
 
     /// What is provisioned at a gateway.

@@ -12,9 +12,9 @@ use crate::payload::{Degraded, DegradedReason, Health};
 /// Missing files that `/readyz` names at once.
 const FILES_NAMED_MAX: usize = 10;
 
-/// The answer of `/readyz`; `takes_requests`: whether a command is permitted.
-pub(crate) fn health(state: &State, broker: &Broker, web: &Web, takes_requests: bool) -> Health {
-    let reasons = not_ready(state, broker, takes_requests);
+/// The answer of `/readyz`.
+pub(crate) fn health(state: &State, broker: &Broker, web: &Web) -> Health {
+    let reasons = not_ready(state, broker);
     let degraded = DegradedReason::ALL.iter().filter_map(|&reason| {
         let message = degraded(state, broker, web, reason)?;
         Some(Degraded { reason, message })
@@ -74,7 +74,7 @@ fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
 }
 
 /// Why the bridge is not ready; empty when it is.
-fn not_ready(state: &State, broker: &Broker, takes_requests: bool) -> Vec<String> {
+fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(fault) = broker.session.fault() {
         reasons.push(format!("the broker is not connected: {fault}"));
@@ -87,9 +87,7 @@ fn not_ready(state: &State, broker: &Broker, takes_requests: bool) -> Vec<String
                 state.publisher.topics().bridge_state()
             ));
         }
-        if takes_requests {
-            reasons.extend(broker.requests.fault());
-        }
+        reasons.extend(broker.requests.fault());
     }
     for (gateway, entry) in &state.directory.gateways {
         if !state.fleet.gateway_is_decided(*gateway) {

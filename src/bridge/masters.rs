@@ -12,6 +12,7 @@ use crate::gsdk::{
     GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
 };
 use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::mqtt::InfoOf;
 use crate::payload::{BridgeEventKind, LastError, MasterFacts};
 
 /// A master's reports that may wait. A full queue ends its link.
@@ -172,8 +173,12 @@ fn set_facts(
     let Some(facts) = state.directory.masters.get_mut(name) else { return };
     let before = facts.clone();
     set(facts);
-    if *facts != before || at_once {
-        state.publisher.content().states().master_changed(name, at_once);
+    let (is_news, of) = (*facts != before, InfoOf::Master(name.clone()));
+    let infos = state.publisher.content().infos();
+    if at_once {
+        infos.changed_at_once(of);
+    } else if is_news {
+        infos.changed(of);
     }
 }
 

@@ -17,7 +17,6 @@ mod forget;
 mod gateway_inputs;
 mod gateways;
 mod health;
-mod home_assistant;
 mod masters;
 mod observations;
 mod persistence;
@@ -26,7 +25,6 @@ mod provision_tasks;
 mod provisioner;
 mod restore;
 mod retained;
-mod scan;
 mod session;
 mod settings;
 mod state;
@@ -50,16 +48,13 @@ use crate::payload::to_bytes;
 use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
-use discovered::GatewayChange;
 use dispatch::{
-    BridgeRequest, CommandDispatcher, DispatchView, Finished, Requested, RequestedGateway,
-    TaskMessage,
+    BridgeRequest, CommandDispatcher, DispatchView, Finished, RequestedGateway, TaskMessage,
 };
 use forget::forget;
 use gateway_inputs::GatewayInput;
 use gateways::Gateways;
 use health::{health, show_degraded};
-use provisioner::Provisioner;
 use state::State;
 use web::Web;
 
@@ -137,21 +132,6 @@ impl Bridge {
         self.gateways.apply(&mut self.state, input);
     }
 
-    /// Accepts requests to a gateway from now on, or no more.
-    fn gateway_changed(&mut self, change: GatewayChange) {
-        let topics = self.state.publisher.topics();
-        match change {
-            GatewayChange::Added(name) if self.dispatcher.takes_requests() => {
-                let filter = topics.request_filter(&name);
-                self.broker.subscribe_requests_of(&self.state, filter);
-            }
-            GatewayChange::Added(_) => {}
-            GatewayChange::Forgotten(name) => {
-                self.broker.session.unsubscribe(vec![topics.request_filter(&name)]);
-            }
-        }
-    }
-
     /// When the next iteration is due although no input arrives.
     fn due(&self) -> Instant {
         let due = [self.state.due(), self.gateways.due(), self.broker.due()];
@@ -165,7 +145,7 @@ impl Bridge {
         self.gateways.wake(&mut self.state, now);
         self.broker.wake(&mut self.state, now);
         for change in self.gateways.take_changes() {
-            self.gateway_changed(change);
+            self.broker.gateway_changed(&self.state, change);
         }
         for gateway in self.state.list_requests.drain(..) {
             self.gateways.list_now(gateway);
@@ -173,7 +153,7 @@ impl Bridge {
         self.state.persist();
         self.dispatcher.persisted();
         self.broker.session.publish(&mut self.state);
-        self.broker.subscribe_requests(&mut self.state, self.dispatcher.takes_requests());
+        self.broker.subscribe_requests(&mut self.state);
         show_degraded(&self.state, &self.broker, &self.web);
     }
 
@@ -187,7 +167,7 @@ impl Bridge {
             !bridge.dispatcher.is_running() && (is_drained || !bridge.broker.session.is_connected())
         })
         .await;
-        self.state.publisher.shut_down();
+        self.state.publisher.shut_down(&self.state.fleet);
         self.state.persist();
         self.broker.session.publish(&mut self.state);
         self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.state.publisher.is_shut_down()).await;
@@ -217,8 +197,7 @@ impl Bridge {
     }
 
     fn answer_query(&mut self, query: LoopQuery) {
-        let takes_requests = self.dispatcher.takes_requests();
-        let health = |state: &State| health(state, &self.broker, &self.web, takes_requests);
+        let health = |state: &State| health(state, &self.broker, &self.web);
         let mqtt_connected = self.broker.session.is_connected();
         web::answer(query, &mut self.state, mqtt_connected, health);
     }
@@ -228,22 +207,17 @@ impl Bridge {
         let (topics, prefix) = (self.state.publisher.topics(), self.dispatcher.response_prefix());
         let Some(request) = mqtt::ReceivedRequest::of(topics, prefix, &message) else { return };
         let gateway = self.state.directory.find_str(&request.requester.owner);
+        let Self { state, gateways, dispatcher, .. } = self;
         let view = DispatchView {
-            gateway: gateway.and_then(|at| requested_gateway(&self.state, &self.gateways, at)),
-            now: self.state.clock.now(),
-            answer_size_max: self.broker.session.answer_limit(&self.state).size_max(),
+            gateway: gateway.and_then(|at| requested_gateway(state, gateways, at)),
+            now: state.clock.now(),
+            answer_size_max: self.broker.session.answer_limit(state).size_max(),
         };
-        let requested = self.dispatcher.request(&request, view);
+        let request = dispatcher.request(&request, view);
         self.send_replies();
-        match requested {
-            Requested::Nothing => {}
-            Requested::Change(gateway) => self.command_started(gateway),
-            Requested::Bridge(request) => self.bridge_request(*request),
+        if let Some(request) = request {
+            self.bridge_request(request);
         }
-    }
-
-    fn command_started(&mut self, gateway: GatewayIndex) {
-        self.gateways.provisioner(gateway).map(Provisioner::command_started);
     }
 
     /// Handles what the task of a command reports.
@@ -287,9 +261,7 @@ impl Bridge {
                 state.request_list(gateway);
             }
         }
-        if dispatcher.finished(finished, requested_gateway(state, gateways, gateway)) {
-            self.command_started(gateway);
-        }
+        dispatcher.finished(finished, requested_gateway(state, gateways, gateway));
     }
 
     /// Runs a command of the bridge itself.
@@ -323,12 +295,12 @@ impl Bridge {
     }
 }
 
-/// What the dispatcher reads of a gateway, also of one that was forgotten meanwhile.
+/// What the dispatcher needs of a gateway, also of one that was forgotten meanwhile.
 fn requested_gateway<'a>(
     state: &'a State,
-    gateways: &'a Gateways,
+    gateways: &'a mut Gateways,
     index: GatewayIndex,
 ) -> Option<RequestedGateway<'a>> {
-    let (access, provisioner) = gateways.for_commands(index)?;
-    Some(RequestedGateway { index, access, facts: state.facts.get(index.0), provisioner })
+    let provisioner = gateways.provisioner(index)?;
+    Some(RequestedGateway { index, facts: state.facts.get(index.0), provisioner })
 }

@@ -9,8 +9,9 @@ use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, provision};
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, Slaves};
-use crate::gsdk::{Error, GatewayClient, StoredItems};
+use crate::gsdk::{Error, StoredItems};
 use crate::ids::{CommandClass, DeviceId};
+use crate::task::catch_panic;
 
 /// The result of a task.
 #[derive(Debug)]
@@ -59,9 +60,8 @@ impl ProvisionTasks {
         self.link += 1;
     }
 
-    /// The client, while there is a link.
-    pub(crate) fn client(&self) -> Option<GatewayClient> {
-        self.access.client()
+    pub(crate) const fn access(&self) -> &GatewayAccess {
+        &self.access
     }
 
     /// The result, unless it is of an earlier link.
@@ -71,21 +71,21 @@ impl ProvisionTasks {
 
     /// Starts a step, if there are a link and a slot for it; returns whether it has started.
     pub(crate) fn start_step(&self, step: DesiredState) -> bool {
-        let Some(client) = self.client() else { return false };
+        let Some(client) = self.access.client() else { return false };
         let Ok(slot) = self.access.acquire(CommandClass::Change, None) else { return false };
         self.spawn(async move {
-            let provisioned = tokio::spawn(provision(step, client, slot)).await;
-            let provisioned = provisioned.unwrap_or_else(|_| {
-                tracing::error!("internal error: a provisioning task panicked; please report this");
+            let provisioned = catch_panic(provision(step, client, slot)).await;
+            Some(TaskDone::Step(provisioned.unwrap_or_else(|panic| {
+                let message = "internal error: a provisioning task panicked; please report this";
+                tracing::error!(panic, message);
                 Provisioned::default()
-            });
-            Some(TaskDone::Step(provisioned))
+            })))
         });
         true
     }
 
     pub(crate) fn read_slaves(&self) {
-        let Some(client) = self.client() else { return };
+        let Some(client) = self.access.client() else { return };
         self.spawn(async move {
             // Slaves that cannot be read are no failure of the link.
             client.slaves().await.ok().map(TaskDone::Slaves)

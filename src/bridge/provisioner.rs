@@ -94,6 +94,11 @@ impl Provisioner {
         }
     }
 
+    /// The access to the gateway, for its commands.
+    pub(crate) const fn access(&self) -> &GatewayAccess {
+        self.tasks.access()
+    }
+
     pub(crate) const fn gateway_name(&self) -> &GatewayName {
         &self.name
     }
@@ -150,7 +155,7 @@ impl Provisioner {
     /// What is desired behind a master is what the master has to store: it gives that to the
     /// gateway again whenever that reconnects.
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
-        if let Some(stored) = self.tasks.client().and_then(|client| client.stored()) {
+        if let Some(stored) = self.access().client().and_then(|client| client.stored()) {
             match self.desired.is_empty() {
                 true => self.stored_read(state, &StoredAtMaster::default()),
                 false => self.tasks.read_stored(stored),
@@ -178,7 +183,7 @@ impl Provisioner {
 
     /// Compares with the accept filter of a gateway without a master.
     pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
-        if self.tasks.client().is_some_and(|client| client.stored().is_none()) {
+        if self.access().client().is_some_and(|client| client.stored().is_none()) {
             let withdrawn = self.desired.filter_read(filter);
             self.withdrawn(state, withdrawn);
         }

@@ -1,5 +1,5 @@
-//! Clears retained topics of devices that are not in the store, and of a gateway that the command
-//! `forget` names.
+//! Reads what the broker retains. Clears topics of devices that are not in the store, and of a
+//! gateway that the command `forget` names.
 //!
 //! Only devices of configured gateways are searched for. Retained topics of other gateways may
 //! belong to another bridge: they are cleared if this store has published them, or by `forget`.
@@ -25,6 +25,47 @@ use crate::topics::{Owner, Topics};
 const FOUND_MAX: usize = 100_000;
 /// The time the broker has to send what it retains of a gateway.
 const SCAN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The scan of retained messages. It has read everything when the bridge's own `info` is received,
+/// which is published once the subscription is acknowledged: retained messages precede live ones.
+#[derive(Debug, Default)]
+pub(crate) enum Scan {
+    #[default]
+    Idle,
+    /// The subscription to these filters is sent.
+    Subscribing(Vec<String>),
+    /// It is acknowledged.
+    Reading(Vec<String>),
+}
+
+impl Scan {
+    /// Whether another scan may start.
+    pub(crate) const fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle)
+    }
+
+    /// The broker has acknowledged a subscription; returns whether it was that of the scan.
+    pub(crate) fn subscribed(&mut self, acknowledged: &[String]) -> bool {
+        match self {
+            Self::Subscribing(filters) if filters == acknowledged => {
+                *self = Self::Reading(std::mem::take(filters));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The bridge's own `info` was received. Returns the filters of the scan, if it ends with that.
+    pub(crate) fn own_info_received(&mut self) -> Option<Vec<String>> {
+        match std::mem::take(self) {
+            Self::Reading(filters) => Some(filters),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
 
 /// The part of a retained payload that names the bridge that published it.
 #[derive(Debug, Deserialize)]

@@ -12,7 +12,7 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Ack, BrokerConnection, Connected, MessageKind, Refusal, Rejected, RetainHandling,
+    self, Ack, BrokerConnection, Connected, InfoOf, MessageKind, Refusal, Rejected, RetainHandling,
     Session, SessionEvent,
 };
 
@@ -78,12 +78,13 @@ impl BrokerSession {
         state.metrics.mqtt_connections.inc();
         state.metrics.mqtt_connected.set(1);
         state.info.connected_at = Some(state.clock.now());
-        state.publisher.connected(usize::from(connected.window), &state.fleet);
-        let announced = connected.announced_packet_size();
+        let connection = connected.connection;
+        state.publisher.connected(usize::from(connection.window()), &state.fleet);
+        let announced = connection.announced_packet_size();
         self.announced = announced.and_then(|size| usize::try_from(size).ok());
         self.file_missing = None;
-        self.retain_unavailable = !connected.retain_available;
-        self.connection = Some(connected.connection);
+        self.retain_unavailable = !connection.retain_available();
+        self.connection = Some(connection);
     }
 
     /// The connection has ended, or is given up: then it is returned.
@@ -217,7 +218,7 @@ impl BrokerSession {
             state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
         }
         if acknowledged.kind == MessageKind::Event {
-            state.publisher.content().states().bridge_info_changed();
+            state.publisher.content().infos().changed(InfoOf::Bridge);
         }
     }
 
@@ -237,7 +238,7 @@ impl BrokerSession {
         if let Some(subject) = lost {
             let loss = UnreportedLoss { count: 1, refused: true };
             state.persistence.events.add_loss(subject, loss);
-            state.publisher.content().states().bridge_info_changed();
+            state.publisher.content().infos().changed(InfoOf::Bridge);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::desired::DesiredState;
 use crate::fleet::{DeviceDetails, Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
-use crate::mqtt::Publisher;
+use crate::mqtt::{InfoOf, Publisher};
 use crate::payload::{
     BridgeEventKind, BridgeInfo, Directory, EventPayload, GatewayEventContent, LinkFacts, Subject,
     to_bytes,
@@ -58,18 +58,22 @@ impl State {
         }
     }
 
+    /// Changes the core, and applies its outputs.
+    fn change<R>(&mut self, change: impl FnOnce(&mut Fleet, Moment, &mut Vec<Output>) -> R) -> R {
+        let mut outputs = Vec::new();
+        let result = change(&mut self.fleet, self.clock.steady(), &mut outputs);
+        self.apply(outputs);
+        result
+    }
+
     /// Applies an event of a gateway's link to the core.
     pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
-        let mut outputs = Vec::new();
-        self.fleet.step(self.clock.steady(), gateway, event, &mut outputs);
-        self.apply(outputs);
+        self.change(|fleet, now, out| fleet.step(now, gateway, event, out));
     }
 
     /// Requests a gateway's list: something was changed at it.
     pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
-        let mut outputs = Vec::new();
-        self.fleet.request_list(self.clock.steady(), gateway, &mut outputs);
-        self.apply(outputs);
+        self.change(|fleet, now, out| fleet.request_list(now, gateway, out));
     }
 
     /// Sets the details of a device.
@@ -79,9 +83,7 @@ impl State {
         device_id: DeviceId,
         details: DeviceDetails,
     ) {
-        let mut outputs = Vec::new();
-        self.fleet.set_details(self.clock.steady(), gateway, device_id, details, &mut outputs);
-        self.apply(outputs);
+        self.change(|fleet, now, out| fleet.set_details(now, gateway, device_id, details, out));
     }
 
     /// Stores what commands made at a gateway, and marks its devices as kept.
@@ -89,25 +91,19 @@ impl State {
         let Some(entry) = self.directory.gateway(gateway) else { return };
         let value = (!commanded.is_empty()).then(|| to_bytes(commanded));
         self.persistence.set(Key::Desired(entry.name.clone()), value.as_deref());
-        let (kept, mut outputs) = (commanded.kept().collect(), Vec::new());
-        self.fleet.set_kept(self.clock.steady(), gateway, kept, &mut outputs);
-        self.apply(outputs);
+        let kept = commanded.kept().collect();
+        self.change(|fleet, now, out| fleet.set_kept(now, gateway, kept, out));
     }
 
     /// Forgets devices of a gateway that are not expected; returns those that are.
     pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &[DeviceId]) -> Vec<DeviceId> {
-        let mut outputs = Vec::new();
-        let expected = self.fleet.forget(gateway, ids, &mut outputs);
-        self.apply(outputs);
-        expected
+        self.change(|fleet, _, out| fleet.forget(gateway, ids, out))
     }
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self, now: Instant) {
         self.follow_wall_clock();
-        let mut outputs = Vec::new();
-        self.fleet.wake(self.clock.steady(), &mut outputs);
-        self.apply(outputs);
+        self.change(|fleet, now, out| fleet.wake(now, out));
         // A full outbox would drop another event for the report, so it waits for the broker.
         if self.publisher.is_connected()
             && let Some(kind) = self.persistence.events.report(now)
@@ -150,7 +146,8 @@ impl State {
                     self.publisher.content().gateway_changed(gateway);
                     let entry = self.directory.gateway(gateway);
                     if let Some(master) = entry.and_then(|entry| entry.master.as_ref()) {
-                        self.publisher.content().states().master_changed(&master.name, false);
+                        let of = InfoOf::Master(master.name.clone());
+                        self.publisher.content().infos().changed(of);
                     }
                 }
                 Output::Forgotten { gateway, device_id } => {
@@ -227,7 +224,7 @@ impl State {
         let event = EventPayload::new(directory, owner, number, at, event_type, content);
         let payload = to_bytes(&event);
         self.persistence.events.append(at, subject, event_type, payload.clone());
-        self.publisher.content().states().bridge_info_changed();
+        self.publisher.content().infos().changed(InfoOf::Bridge);
         payload
     }
 
@@ -242,18 +239,16 @@ impl State {
             return;
         }
         if before == urgent(facts) {
-            self.publisher.content().states().info_changed(gateway);
+            self.publisher.content().infos().changed(InfoOf::Gateway(gateway));
         } else {
-            self.publisher.content().states().info_changed_at_once(gateway);
+            self.publisher.content().infos().changed_at_once(InfoOf::Gateway(gateway));
         }
     }
 
     /// Forgets all devices of a gateway, and stores that; returns them.
     pub(crate) fn forget_devices(&mut self, gateway: GatewayIndex) -> BTreeSet<DeviceId> {
         let ids = self.fleet.device_ids(gateway).collect();
-        let mut outputs = Vec::new();
-        self.fleet.forget_gateway(gateway, &mut outputs);
-        self.apply(outputs);
+        self.change(|fleet, _, out| fleet.forget_gateway(gateway, out));
         self.persistence.add_touched(&self.fleet, &self.directory);
         ids
     }
@@ -261,7 +256,7 @@ impl State {
     pub(crate) fn set_chain(&mut self, chain: String) {
         self.info.chain.clone_from(&chain);
         self.directory.chain = chain;
-        self.publisher.content().states().bridge_info_changed();
+        self.publisher.content().infos().changed(InfoOf::Bridge);
     }
 
     /// Writes what this iteration has changed; nothing of it may be published before.

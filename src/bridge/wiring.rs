@@ -116,7 +116,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         directory,
         info,
         persistence,
-        publisher: Publisher::new(topics(config), gateway_count, discovery(config), enabled),
+        publisher: Publisher::new(topics(config), discovery(config), enabled),
         page: StatusPage::default(),
         metrics,
         events: 0,

@@ -8,7 +8,7 @@ use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
 use crate::config::Config;
 use crate::mqtt::session::spawn;
-use crate::mqtt::{Connected, FILTERS_PER_PACKET, Protocol, SessionSettings};
+use crate::mqtt::{BrokerConnection, FILTERS_PER_PACKET, Protocol, SessionSettings};
 use crate::topics::Topics;
 
 /// Smaller packets cannot hold the list of a gateway with some hundred devices.
@@ -31,18 +31,15 @@ pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> V
         Ok(connected) => connected,
         Err(reason) => return vec![Finding::fail(format!("broker: {reason}")).about("mqtt.url")],
     };
-    let version = match protocol {
-        Protocol::V5 => "5",
-        Protocol::V311 => "3.1.1",
-    };
+    let version = protocol.as_str();
     let mut findings =
         vec![Finding::ok(format!("broker {broker}: accepts the connection (MQTT {version})"))];
     findings.extend(connected.certificate.as_ref().map(|certificate| {
         let remedy = "give the broker a new certificate before it expires";
         super::certificate("broker", certificate, remedy).about("mqtt.url")
     }));
-    findings.extend(granted(&connected, protocol));
-    let retain_available = connected.retain_available;
+    findings.extend(granted(&connected.connection, protocol));
+    let retain_available = connected.connection.retain_available();
     let mut probe = Probe::new(session, connected.connection);
     findings.extend(subscriptions(config, &topics, &mut probe).await);
     findings.extend(publishing(config, &topics, protocol, &mut probe).await);
@@ -54,14 +51,14 @@ pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> V
     findings
 }
 
-fn granted(connected: &Connected, protocol: Protocol) -> Vec<Finding> {
-    let retain = (!connected.retain_available).then(|| {
+fn granted(connection: &BrokerConnection, protocol: Protocol) -> Vec<Finding> {
+    let retain = (!connection.retain_available()).then(|| {
         Finding::fail(
             "broker: keeps no retained messages, so that clients see no states; allow them in the \
              broker's configuration (mosquitto: retain_available true)",
         )
     });
-    let packet = match (connected.announced_packet_size(), protocol) {
+    let packet = match (connection.announced_packet_size(), protocol) {
         (None, Protocol::V5) => Finding::ok("broker: announces no limit to the size of a packet"),
         (None, Protocol::V311) => Finding::note(
             "broker: MQTT 3.1.1 has no packet limit to announce; answers to requests are \

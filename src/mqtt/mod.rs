@@ -5,7 +5,7 @@ mod refusal;
 mod request;
 pub mod session;
 
-pub(crate) use publish::{Answer, MessageKind, Publisher, Rejected, View};
+pub(crate) use publish::{Answer, InfoOf, MessageKind, Publisher, Rejected, View};
 pub use refusal::Refusal;
 pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReceivedRequest, Requester};

@@ -37,10 +37,6 @@ impl Admission {
         Self { settings, is_v311, rates: BTreeMap::new() }
     }
 
-    pub(crate) fn permits_any(&self) -> bool {
-        !self.settings.allow.is_empty()
-    }
-
     pub(crate) fn response_prefix(&self) -> &str {
         &self.settings.response_prefix
     }

@@ -10,7 +10,6 @@ mod task;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::access::GatewayAccess;
 use super::provisioner::Provisioner;
 use crate::commands::{
     BridgeCommand, Command, Failure, RefusedRequest, ReplayKey, Slot, transaction_of,
@@ -32,8 +31,7 @@ pub(crate) use task::{Finished, TaskMessage};
 /// Messages of tasks that wait for the loop. When full, the tasks wait, not the loop.
 const MESSAGES_MAX: usize = 1_024;
 
-/// What the dispatcher reads of the loop's other parts.
-#[derive(Clone, Copy)]
+/// What the dispatcher needs of the loop's other parts.
 pub(crate) struct DispatchView<'a> {
     /// `None`: the request is not to a gateway of this bridge.
     pub(crate) gateway: Option<RequestedGateway<'a>>,
@@ -43,22 +41,10 @@ pub(crate) struct DispatchView<'a> {
 }
 
 /// The gateway that a request is to.
-#[derive(Clone, Copy)]
 pub(crate) struct RequestedGateway<'a> {
     pub(crate) index: GatewayIndex,
-    pub(crate) access: &'a GatewayAccess,
     pub(crate) facts: Option<&'a LinkFacts>,
-    pub(crate) provisioner: &'a Provisioner,
-}
-
-/// What the loop has to do for a request, beside sending the replies.
-#[derive(Debug)]
-pub(crate) enum Requested {
-    Nothing,
-    /// A change has started at this gateway.
-    Change(GatewayIndex),
-    /// The loop runs this.
-    Bridge(Box<BridgeRequest>),
+    pub(crate) provisioner: &'a mut Provisioner,
 }
 
 /// Receives requests and the messages of their tasks.
@@ -96,11 +82,6 @@ impl CommandDispatcher {
         self.messages.recv().await
     }
 
-    /// Whether any command is permitted: only then requests are subscribed to.
-    pub(crate) fn takes_requests(&self) -> bool {
-        self.admission.permits_any()
-    }
-
     pub(crate) fn response_prefix(&self) -> &str {
         self.admission.response_prefix()
     }
@@ -133,27 +114,27 @@ impl CommandDispatcher {
         self.replies.take()
     }
 
-    /// Starts the command of a request, or replies why not.
+    /// Starts the command of a request, or replies why not. Returns a request that the loop runs.
     pub(crate) fn request(
         &mut self,
         request: &mqtt::ReceivedRequest,
         view: DispatchView<'_>,
-    ) -> Requested {
+    ) -> Option<BridgeRequest> {
         let owner = &request.requester.owner;
         if view.gateway.is_none() && *owner != self.bridge {
             // Not subscribed to; another bridge may have this gateway.
-            return Requested::Nothing;
+            return None;
         }
         if self.admission.clears_retained(request) {
             let command = &request.command;
             tracing::debug!(gateway = owner, command, "empty message ignored: not a request");
-            return Requested::Nothing;
+            return None;
         }
+        let gateway = view.gateway.as_ref().map(|gateway| gateway.index);
         self.accept(request, view).unwrap_or_else(|refused| {
             let mqtt::ReceivedRequest { command, payload, requester, .. } = request;
-            let gateway = view.gateway.map(|gateway| gateway.index);
             self.replies.refuse(gateway, command, refused, requester.clone(), payload);
-            Requested::Nothing
+            None
         })
     }
 
@@ -161,65 +142,63 @@ impl CommandDispatcher {
         &mut self,
         request: &mqtt::ReceivedRequest,
         view: DispatchView<'_>,
-    ) -> Result<Requested, RefusedRequest> {
-        self.admission.admit(request, view.gateway.map(|gateway| gateway.index))?;
+    ) -> Result<Option<BridgeRequest>, RefusedRequest> {
+        self.admission.admit(request, view.gateway.as_ref().map(|gateway| gateway.index))?;
         let refused =
             |failure| RefusedRequest { transaction: transaction_of(&request.payload), failure };
         let name = command_name(&request.command, view.gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
         if name == CommandName::History {
-            let of = view.gateway.map(|gateway| gateway.provisioner.gateway_name().clone());
+            let of =
+                view.gateway.as_ref().map(|gateway| gateway.provisioner.gateway_name().clone());
             let query = self.history.read(request, of, view.now, view.answer_size_max)?;
             tokio::spawn(query.run(self.tasks.clone()));
             self.running += 1;
-            return Ok(Requested::Nothing);
+            return Ok(None);
         }
         let (requester, payload) = (request.requester.clone(), request.payload.clone());
         let Some(gateway) = view.gateway else {
             let request = BridgeCommand::read_request(name, &payload)?;
-            return Ok(Requested::Bridge(Box::new(BridgeRequest { request, requester })));
+            return Ok(Some(BridgeRequest { request, requester }));
         };
         let request = Command::read_request(name, &payload)?;
         if let Err(failure) = gateway.provisioner.check(&request.command) {
             return Err(RefusedRequest { transaction: request.transaction, failure });
         }
-        let index = gateway.index;
-        let started = StartedCommand { gateway: index, request, payload, requester };
-        let is_change = self.start(started, gateway);
-        Ok(if is_change { Requested::Change(index) } else { Requested::Nothing })
+        let started = StartedCommand { gateway: gateway.index, request, payload, requester };
+        self.start(started, gateway);
+        Ok(None)
     }
 
     /// Starts a command, unless the request is a repeat: that needs neither a link nor a slot.
-    /// Returns whether a change has started.
-    fn start(&mut self, started: StartedCommand, gateway: RequestedGateway<'_>) -> bool {
+    fn start(&mut self, started: StartedCommand, gateway: RequestedGateway<'_>) {
         let key = ReplayKey::new(gateway.index, &started.request, &started.payload);
-        let Some(started) = self.replies.repeat(key.as_ref(), started) else { return false };
+        let Some(started) = self.replies.repeat(key.as_ref(), started) else { return };
         let name = started.request.name;
-        match self.acquire(gateway, name, key) {
+        match self.acquire(&gateway, name, key) {
             Ok(slot) => {
-                let access = gateway.access.clone();
+                let access = gateway.provisioner.access().clone();
                 tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
                 self.running += 1;
-                name.changes()
+                if name.changes() {
+                    gateway.provisioner.command_started();
+                }
             }
-            Err(failure) => {
-                self.replies.refuse_command(started, failure);
-                false
-            }
+            Err(failure) => self.replies.refuse_command(started, failure),
         }
     }
 
     /// Acquires a slot and an entry in the replay cache.
     fn acquire(
         &mut self,
-        gateway: RequestedGateway<'_>,
+        gateway: &RequestedGateway<'_>,
         name: CommandName,
         key: Option<ReplayKey>,
     ) -> Result<Slot, Failure> {
         if *self.tasks.stop.borrow() {
             return Err(stopping());
         }
-        let slot = gateway.access.acquire(name.class(), gateway.facts)?;
+        let slot = gateway.provisioner.access().acquire(name.class(), gateway.facts)?;
         key.map_or(Ok(()), |key| self.replies.insert(key))?;
         Ok(slot)
     }
@@ -230,23 +209,20 @@ impl CommandDispatcher {
         self.replies.push(reply);
     }
 
-    /// A command has ended: replies to its request and to the repeats that wait for it. Returns
-    /// whether a repeat has started in its place, and is a change.
-    pub(crate) fn finished(
-        &mut self,
-        finished: Finished,
-        gateway: Option<RequestedGateway<'_>>,
-    ) -> bool {
+    /// A command has ended: replies to its request and to the repeats that wait for it, or starts
+    /// one of them in its place.
+    pub(crate) fn finished(&mut self, finished: Finished, gateway: Option<RequestedGateway<'_>>) {
         self.running = self.running.saturating_sub(1);
         if finished.is_interrupted() && finished.is_change() {
             let owner = &finished.started.requester.owner;
             tracing::warn!(gateway = owner, "change interrupted by a stop; check its devices");
         }
-        let mut change_started = false;
-        for repeat in self.replies.ended(finished) {
-            change_started |= gateway.is_some_and(|gateway| self.start(repeat, gateway));
+        let repeats = self.replies.ended(finished);
+        let Some(RequestedGateway { index, facts, provisioner }) = gateway else { return };
+        for repeat in repeats {
+            let provisioner = &mut *provisioner;
+            self.start(repeat, RequestedGateway { index, facts, provisioner });
         }
-        change_started
     }
 }
 
@@ -299,7 +275,7 @@ mod tests {
             topic: &str,
             payload: &str,
             retain: bool,
-        ) -> (Requested, Vec<&'static str>) {
+        ) -> (Option<BridgeRequest>, Vec<&'static str>) {
             let message = Message {
                 topic: format!("gsdk/{topic}"),
                 payload: Bytes::copy_from_slice(payload.as_bytes()),
@@ -334,7 +310,7 @@ mod tests {
             ("annex/request/devices", "{}", false, &[]),
         ] {
             let (requested, replies) = Fixture::new().send(topic, payload, retain);
-            assert!(matches!(requested, Requested::Nothing), "{topic}: {requested:?}");
+            assert!(requested.is_none(), "{topic}: {requested:?}");
             assert_eq!(replies, results, "{topic} {payload}");
         }
     }
@@ -345,20 +321,19 @@ mod tests {
         let send = |fixture: &mut Fixture| fixture.send("bridge/request/republish", "{}", false);
         for _ in 0..3 {
             let (requested, replies) = send(&mut fixture);
-            let Requested::Bridge(bridge) = requested else { panic!("{requested:?}") };
-            assert_eq!(bridge.request.command, BridgeCommand::Republish);
+            assert_eq!(requested.unwrap().request.command, BridgeCommand::Republish);
             assert!(replies.is_empty(), "the loop answers");
         }
         assert_eq!(send(&mut fixture).1, ["rate_limited"]);
         fixture.now += Duration::from_secs(1);
-        assert!(matches!(send(&mut fixture).0, Requested::Bridge(..)));
+        assert!(send(&mut fixture).0.is_some());
     }
 
     #[tokio::test]
     async fn a_task_answers_history_and_the_dispatcher_is_then_idle() {
         let mut fixture = Fixture::new();
         let (requested, replies) = fixture.send("bridge/request/history", "{}", false);
-        assert!(matches!(requested, Requested::Nothing) && replies.is_empty());
+        assert!(requested.is_none() && replies.is_empty());
         assert!(fixture.dispatcher.is_running());
         match fixture.dispatcher.next().await {
             Some(TaskMessage::History(reply)) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Code;
 
@@ -18,6 +17,7 @@ use crate::commands::{
 use crate::fleet::GatewayIndex;
 use crate::mqtt::Requester;
 use crate::payload::Intent;
+use crate::task::catch_panic;
 
 /// How long a running command may still take once the bridge stops. The loop waits twice as long,
 /// so that the answer is sent.
@@ -226,13 +226,11 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
 /// Runs a command in a task of its own: a panic fails only this command, and a command whose future
 /// is dropped is aborted.
 async fn run_caught(command: Command, calls: Calls) -> Outcome {
-    let mut task = JoinSet::new();
-    task.spawn(async move { run_on(&command, &calls).await });
-    if let Some(Ok(outcome)) = task.join_next().await {
-        return outcome;
-    }
-    let message = "internal error: the command task panicked; its outcome is unknown, please \
-                   report this";
-    let data = Data::Value(Value::Null);
-    Outcome { data, ..Outcome::failed(Failure::new(Code::Internal, message)) }
+    let run = catch_panic(async move { run_on(&command, &calls).await });
+    run.await.unwrap_or_else(|_| {
+        let message = "internal error: the command task panicked; its outcome is unknown, please \
+                       report this";
+        let data = Data::Value(Value::Null);
+        Outcome { data, ..Outcome::failed(Failure::new(Code::Internal, message)) }
+    })
 }

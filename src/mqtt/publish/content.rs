@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::answers::{AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
+use super::info::{InfoOf, Infos};
 use super::message::{Answer, MessageId, Outgoing, Rejected, Sent, View};
 use super::refusals::Refusals;
 use super::states::States;
@@ -37,9 +38,9 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn new(topics: Topics, gateways: usize, discovery: DiscoveryPublisher) -> Self {
+    pub(crate) fn new(topics: Topics, discovery: DiscoveryPublisher) -> Self {
         Self {
-            states: States::new(topics.clone(), gateways),
+            states: States::new(topics.clone()),
             clearing: Clearing::new(topics.clone()),
             topics,
             discovery,
@@ -55,6 +56,10 @@ impl Content {
 
     pub(crate) const fn states(&mut self) -> &mut States {
         &mut self.states
+    }
+
+    pub(crate) const fn infos(&mut self) -> &mut Infos {
+        self.states.infos()
     }
 
     pub(crate) const fn clearing(&mut self) -> &mut Clearing {
@@ -103,7 +108,7 @@ impl Content {
 
     /// A gateway was discovered or recalled.
     pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
-        self.states.gateway_added(gateway);
+        self.infos().changed(InfoOf::Bridge);
         self.discovery.gateway_added(gateway);
     }
 
@@ -116,7 +121,7 @@ impl Content {
     ) {
         self.states.gateway_forgotten(gateway);
         self.refusals.remove(&MessageId::GatewayState(gateway));
-        self.refusals.remove(&MessageId::GatewayInfo(gateway));
+        self.refusals.remove(&MessageId::Info(InfoOf::Gateway(gateway)));
         self.discovery.gateway_forgotten(gateway, entry);
         self.gateway_removed(&entry.name, [], outbox);
     }
@@ -187,7 +192,7 @@ impl Content {
 
     /// When a message is due although nothing changes.
     pub(crate) fn wake_at(&self, is_checking: bool, is_online: bool) -> Option<Moment> {
-        let info = self.states.info_due_at(!is_checking);
+        let info = self.states.info_due_at(is_checking);
         let discovery = if is_online { self.discovery.wake_at() } else { None };
         [info, self.refusals.wake_at(), discovery].into_iter().flatten().min()
     }
@@ -209,7 +214,7 @@ impl Content {
             .or_else(|| refusals.next_empty())
             .or_else(|| clearing.next(view, outbox))
             .or_else(|| if holds_states { None } else { states.next_online(view) })
-            .or_else(|| states.next_info(now, view))
+            .or_else(|| states.next_info(now, view, false))
             .or_else(|| if is_online { discovery.next(now, view) } else { None })
             .or_else(|| self.next_in_cycle(outbox, view, is_online))
     }
@@ -328,10 +333,8 @@ impl Content {
             MessageId::Event(subject) => _ = outbox.put_back(&subject),
             MessageId::DeviceState(gateway, id) => self.states.device_again(gateway, id),
             MessageId::GatewayState(gateway) => self.gateway_changed(gateway),
-            MessageId::GatewayInfo(gateway) => self.states.info_again(gateway),
+            MessageId::Info(of) => self.infos().again(of),
             MessageId::BridgeState => self.states.bridge_state_again(),
-            MessageId::BridgeInfo => self.states.bridge_info_again(),
-            MessageId::MasterInfo(master) => self.states.master_again(master),
             MessageId::Clear(topic) => self.clearing.queue().retry(topic),
             MessageId::Empty(of) => self.refusals.empty_again(*of),
             MessageId::Answer(_) => {}

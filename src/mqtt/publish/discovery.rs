@@ -5,10 +5,11 @@
 //! request requires it.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
 use super::clearing::ClearQueue;
+use super::discovery_scan::DiscoveryScan;
 use super::message::{MessageId, Outgoing, View};
 use super::pacing::Pacing;
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
@@ -16,8 +17,6 @@ use crate::homeassistant::{Described, Discovery, Shape};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::{Directory, GatewayEntry};
 
-/// The longest wait for what the broker retains, in milliseconds; then everything is published.
-const RETAINED_WAIT_MS: i64 = 10_000;
 /// From the last message after a restart of Home Assistant to the states, in milliseconds: Home
 /// Assistant subscribes half a second after it has read a topic. Only a broker that retains nothing
 /// makes this matter.
@@ -31,28 +30,18 @@ pub(crate) struct DiscoveryPublisher {
     is_enabled: bool,
     /// Hashes of the payloads at the broker; `None`: it is published again in any case.
     retained: HashMap<Described, Option<u64>>,
-    scan: ScanState,
+    scan: DiscoveryScan,
     shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
     /// Those that the broker does not retain first (`false`), so that details of one device do not
     /// delay the appearance of another; then parents first, as subjects are ordered.
     due: BTreeSet<(bool, Described)>,
     removals: ClearQueue,
-    /// Topics found by the scans of this connection, and removed.
-    stale: HashSet<String>,
     /// Gateways that are not configured any more.
     removed_gateways: BTreeSet<GatewayName>,
     /// Devices may no longer exist whose discovery is retained.
     check_devices: bool,
     pacing: Pacing,
     states: StatesAfterBirth,
-}
-
-/// Whether it is known what the broker retains.
-#[derive(Debug)]
-enum ScanState {
-    Unread,
-    WaitingUntil(Moment),
-    Read,
 }
 
 /// All states are published again after the discovery that follows Home Assistant's birth.
@@ -70,11 +59,10 @@ impl DiscoveryPublisher {
             discovery,
             is_enabled,
             retained: HashMap::new(),
-            scan: ScanState::Unread,
+            scan: DiscoveryScan::default(),
             shapes: HashMap::new(),
             due: BTreeSet::new(),
             removals: ClearQueue::default(),
-            stale: HashSet::new(),
             removed_gateways: BTreeSet::new(),
             check_devices: false,
             pacing: Pacing::default(),
@@ -85,7 +73,8 @@ impl DiscoveryPublisher {
     /// A new connection: what the broker retains is read again.
     pub(crate) fn connected(&mut self, fleet: &Fleet) {
         let removed_gateways = std::mem::take(&mut self.removed_gateways);
-        *self = Self { removed_gateways, ..Self::new(self.discovery.clone(), self.is_enabled) };
+        let (scan, new) = (self.scan.again(), Self::new(self.discovery.clone(), self.is_enabled));
+        *self = Self { removed_gateways, scan, ..new };
         self.all_due(fleet);
     }
 
@@ -215,16 +204,27 @@ impl DiscoveryPublisher {
             }
             Some(_) | None => {}
         }
-        let is_new = self.stale.insert(topic.to_owned());
+        let is_new = self.scan.found(topic);
         if is_new {
             self.removals.push(topic.to_owned());
         }
         is_new
     }
 
+    /// Whether a scan has to read what the broker retains: where discovery is disabled, until none
+    /// is left.
+    pub(crate) const fn wants_scan(&self) -> bool {
+        self.is_enabled || !self.scan.is_clean()
+    }
+
+    /// Whether another scan is to be made now; true once.
+    pub(crate) fn take_scan_again(&mut self) -> bool {
+        self.is_idle() && self.scan.take_wanted_again()
+    }
+
     /// All that the broker retains has been read.
-    pub(crate) const fn retained_read(&mut self) {
-        self.scan = ScanState::Read;
+    pub(crate) fn retained_read(&mut self) {
+        self.scan.finish();
         self.check_devices = true;
     }
 
@@ -235,17 +235,14 @@ impl DiscoveryPublisher {
 
     /// Whether what the broker retains is known, and nothing is left to be removed.
     pub(crate) fn is_removed(&self) -> bool {
-        matches!(self.scan, ScanState::Read) && self.removals.is_empty() && self.pacing.is_idle()
+        self.scan.is_read() && self.removals.is_empty() && self.pacing.is_idle()
     }
 
     /// When there is something to do although nothing has changed.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         let waits = !self.due.is_empty() || self.removals.is_ready();
-        let ready_at = match self.scan {
-            ScanState::Unread => None,
-            ScanState::WaitingUntil(until) => Some(until),
-            ScanState::Read => self.pacing.next_at(),
-        };
+        let is_read = self.scan.is_read();
+        let ready_at = if is_read { self.pacing.next_at() } else { self.scan.waits_until() };
         let next = ready_at.filter(|_| waits);
         match self.states {
             StatesAfterBirth::At(at) => next.into_iter().chain([at]).min(),
@@ -255,13 +252,9 @@ impl DiscoveryPublisher {
 
     /// The next message of a bridge that is online.
     pub(crate) fn next(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        match self.scan {
-            ScanState::Unread => self.scan = ScanState::WaitingUntil(now.plus(RETAINED_WAIT_MS)),
-            ScanState::WaitingUntil(until) if until <= now => self.retained_read(),
-            ScanState::WaitingUntil(_) | ScanState::Read => {}
-        }
+        self.check_devices |= self.scan.wait(now);
         let may_send = self.pacing.next_at().is_some_and(|at| at <= now);
-        if !matches!(self.scan, ScanState::Read) || !may_send {
+        if !self.scan.is_read() || !may_send {
             return None;
         }
         if std::mem::take(&mut self.check_devices) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing, Sent};
 
 /// A message in flight at this many disconnects is a suspect, which is sent alone.
@@ -146,7 +147,7 @@ impl Isolation {
 
 /// Answers are not sent twice, and nothing works without the bridge's own state and info.
 fn can_be_suspect(id: &MessageId) -> bool {
-    !matches!(id, MessageId::Answer(_) | MessageId::BridgeState | MessageId::BridgeInfo)
+    !matches!(id, MessageId::Answer(_) | MessageId::BridgeState | MessageId::Info(InfoOf::Bridge))
 }
 
 #[cfg(test)]
@@ -178,7 +179,7 @@ mod tests {
 
     /// How a message is sent on a new connection that acknowledges everything else.
     fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
-        isolation.answered(&MessageId::BridgeInfo);
+        isolation.answered(&MessageId::Info(InfoOf::Bridge));
         match admit(isolation, id, len, 0) {
             SendDecision::Send(_) => "sent",
             SendDecision::SetAside(_) => "set aside",

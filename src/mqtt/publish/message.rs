@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::info::InfoOf;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::DeviceId;
 use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
@@ -21,10 +22,8 @@ pub(crate) enum MessageId {
     Event(Subject),
     DeviceState(GatewayIndex, DeviceId),
     GatewayState(GatewayIndex),
-    GatewayInfo(GatewayIndex),
+    Info(InfoOf),
     BridgeState,
-    BridgeInfo,
-    MasterInfo(GatewayName),
     /// An empty message for the topic of something that no longer exists.
     Clear(String),
     /// An empty message on the topic of this one, which is refused: the retained value is outdated.
@@ -39,7 +38,7 @@ impl MessageId {
     pub(crate) const fn kind(&self) -> MessageKind {
         match self {
             Self::Event(_) => MessageKind::Event,
-            Self::GatewayInfo(_) | Self::BridgeInfo | Self::MasterInfo(_) => MessageKind::Info,
+            Self::Info(_) => MessageKind::Info,
             Self::DeviceState(..)
             | Self::GatewayState(_)
             | Self::BridgeState

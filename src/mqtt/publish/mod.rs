@@ -7,6 +7,7 @@ mod answers;
 mod clearing;
 mod content;
 mod discovery;
+mod discovery_scan;
 mod info;
 mod isolation;
 mod message;
@@ -17,5 +18,6 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use info::InfoOf;
 pub(crate) use message::{Answer, MessageKind, Rejected, View};
 pub(crate) use publisher::Publisher;

@@ -55,12 +55,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Without `publishes_discovery`, what the broker retains of discovery is removed.
-    pub(crate) fn new(
-        topics: Topics,
-        gateways: usize,
-        discovery: Discovery,
-        publishes_discovery: bool,
-    ) -> Self {
+    pub(crate) fn new(topics: Topics, discovery: Discovery, publishes_discovery: bool) -> Self {
         let discovery = DiscoveryPublisher::new(discovery, publishes_discovery);
         Self {
             phase: Phase::Disconnected,
@@ -68,7 +63,7 @@ impl Publisher {
             in_flight: BTreeMap::new(),
             next_token: 0,
             isolation: Isolation::default(),
-            content: Content::new(topics, gateways, discovery),
+            content: Content::new(topics, discovery),
         }
     }
 
@@ -129,10 +124,10 @@ impl Publisher {
     /// A clean stop: from now on only `offline` is published, of the gateways and of the bridge.
     /// Where another instance may be online it is of the bridge alone: that instance publishes its
     /// `online` again, but not its gateways'.
-    pub(crate) fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self, fleet: &Fleet) {
         if self.is_connected() {
             let with_gateways = !self.is_checking();
-            self.content.states().shut_down(with_gateways);
+            self.content.states().shut_down(fleet.gateways().filter(|_| with_gateways));
             self.phase = Phase::ShuttingDown;
         }
     }
@@ -212,9 +207,9 @@ impl Publisher {
         self.content.refusals().topics(discovery)
     }
 
-    /// Whether nothing of discovery waits to be sent, nor is in flight.
-    pub(crate) fn discovery_is_idle(&self) -> bool {
-        self.is_online() && self.content.discovery().is_idle()
+    /// Whether another scan of retained discovery is to be made now; true once.
+    pub(crate) fn take_discovery_scan(&mut self) -> bool {
+        self.is_online() && self.content.discovery_mut().take_scan_again()
     }
 
     /// When [`Publisher::next`] has a message although nothing changes.
@@ -274,7 +269,7 @@ impl Publisher {
     fn select(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
         match self.phase {
             Phase::Disconnected => return None,
-            Phase::CheckingDuplicates => return self.content.states().next_bridge_info(now, view),
+            Phase::CheckingDuplicates => return self.content.states().next_info(now, view, true),
             Phase::ShuttingDown => return self.content.states().next_of_shutdown(view),
             Phase::FullPublish { .. } => {
                 if self.full_publish_is_complete(view.fleet) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing};
 use crate::ids::Moment;
 use crate::mqtt::refusal::Rejection;
@@ -64,7 +65,9 @@ impl Refusals {
         // An outdated value would be read as the current one. Where nothing is retained, none is.
         let is_outdated = matches!(
             id,
-            MessageId::DeviceState(..) | MessageId::GatewayState(_) | MessageId::GatewayInfo(_)
+            MessageId::DeviceState(..)
+                | MessageId::GatewayState(_)
+                | MessageId::Info(InfoOf::Gateway(_))
         ) && !rejection.is_retain_not_supported();
         if is_outdated && !std::mem::replace(&mut refused.is_emptied, true) {
             self.to_empty.push_back(id.clone());

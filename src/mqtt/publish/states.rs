@@ -3,12 +3,14 @@
 //! Values are read when a message is sent, so the latest wins. A gateway's `online` follows the
 //! device states that changed before it, and its info follows its state.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use super::info::Info;
+use bytes::Bytes;
+
+use super::info::{InfoOf, Infos};
 use super::message::{MessageId, Outgoing, View};
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceStatePayload, GatewayInfo, MasterInfo, to_bytes};
 use crate::topics::Topics;
 
@@ -19,53 +21,48 @@ pub(crate) struct States {
     devices: ChangedDevices,
     /// Gateways whose state is to be published, once the device states up to this position are.
     gateways: BTreeMap<GatewayIndex, u64>,
-    /// By gateway.
-    infos: Vec<Info>,
-    /// The gateways whose infos have changed, by when they may be published.
-    due_infos: BTreeSet<(Moment, GatewayIndex)>,
+    infos: Infos,
     bridge_state: Option<&'static str>,
-    bridge_info: Info,
-    /// By master.
-    master_infos: BTreeMap<GatewayName, Info>,
     is_shut_down: bool,
 }
 
 impl States {
-    pub(crate) fn new(topics: Topics, gateways: usize) -> Self {
+    pub(crate) fn new(topics: Topics) -> Self {
         Self {
             topics,
             devices: ChangedDevices::default(),
             gateways: BTreeMap::new(),
-            infos: vec![Info::default(); gateways],
-            due_infos: BTreeSet::new(),
+            infos: Infos::default(),
             bridge_state: None,
-            bridge_info: Info::default(),
-            master_infos: BTreeMap::new(),
             is_shut_down: false,
         }
     }
 
-    /// A gateway was discovered, with the next index, or recalled.
-    pub(crate) fn gateway_added(&mut self, gateway: GatewayIndex) {
-        self.infos.resize(self.infos.len().max(gateway.0 + 1), Info::default());
-        self.bridge_info_changed();
+    pub(crate) const fn infos(&mut self) -> &mut Infos {
+        &mut self.infos
     }
 
     /// A gateway is forgotten: nothing of it is published any more.
     pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex) {
         self.gateways.remove(&gateway);
-        self.change_info(gateway, |info| *info = Info::default());
-        self.bridge_info_changed();
+        self.infos.remove(&InfoOf::Gateway(gateway));
+        self.infos.changed(InfoOf::Bridge);
     }
 
     /// Nothing of the bridge itself is published yet on this connection.
     pub(crate) fn reset_bridge(&mut self) {
         (self.bridge_state, self.is_shut_down) = (None, false);
-        self.bridge_info = Info::default();
+        self.infos.remove(&InfoOf::Bridge);
     }
 
     /// Publishes everything again, but not the bridge's state.
     pub(crate) fn all_changed(&mut self, fleet: &Fleet) {
+        self.start_full_publish(fleet);
+        self.infos.again(InfoOf::Bridge);
+    }
+
+    /// As [`States::all_changed`], but the bridge's info only if it is not published yet.
+    pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
         for gateway in fleet.gateways() {
             if fleet.gateway_is_decided(gateway) {
                 for device_id in fleet.device_ids(gateway) {
@@ -73,24 +70,17 @@ impl States {
                 }
             }
             self.gateway_changed(gateway);
-            self.info_again(gateway);
+            self.infos.again(InfoOf::Gateway(gateway));
         }
-        self.bridge_info.again();
-        self.master_infos.values_mut().for_each(Info::again);
-    }
-
-    /// As [`States::all_changed`], but the bridge's info only if it is not published yet.
-    pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
-        let bridge_info = self.bridge_info.clone();
-        self.all_changed(fleet);
-        if bridge_info.is_published() {
-            self.bridge_info = bridge_info;
+        self.infos.masters_again();
+        if !self.infos.is_published(&InfoOf::Bridge) {
+            self.infos.again(InfoOf::Bridge);
         }
     }
 
     pub(crate) fn device_changed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         self.devices.insert((gateway, device_id));
-        self.info_changed(gateway);
+        self.infos.changed(InfoOf::Gateway(gateway));
     }
 
     /// Publishes a device's state again that was refused.
@@ -100,57 +90,12 @@ impl States {
 
     pub(crate) fn device_removed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         self.devices.members.remove(&(gateway, device_id));
-        self.info_changed(gateway);
+        self.infos.changed(InfoOf::Gateway(gateway));
     }
 
     pub(crate) fn gateway_changed(&mut self, gateway: GatewayIndex) {
         self.gateways.insert(gateway, self.position());
-        self.info_changed_at_once(gateway);
-    }
-
-    pub(crate) fn info_changed(&mut self, gateway: GatewayIndex) {
-        self.change_info(gateway, Info::changed);
-    }
-
-    /// A field that does not wait for the interval has changed in a gateway's info.
-    pub(crate) fn info_changed_at_once(&mut self, gateway: GatewayIndex) {
-        self.change_info(gateway, Info::changed_at_once);
-    }
-
-    /// Publishes a gateway's info again even if it is unchanged.
-    pub(crate) fn info_again(&mut self, gateway: GatewayIndex) {
-        self.change_info(gateway, Info::again);
-    }
-
-    fn change_info(&mut self, gateway: GatewayIndex, change: impl FnOnce(&mut Info)) {
-        let Some(info) = self.infos.get_mut(gateway.0) else { return };
-        let before = info.due_at();
-        change(info);
-        if info.due_at() != before {
-            before.map(|at| self.due_infos.remove(&(at, gateway)));
-            self.due_infos.extend(info.due_at().map(|at| (at, gateway)));
-        }
-    }
-
-    pub(crate) fn bridge_info_changed(&mut self) {
-        self.bridge_info.changed();
-    }
-
-    /// Publishes the bridge's info again even if it is unchanged.
-    pub(crate) fn bridge_info_again(&mut self) {
-        self.bridge_info.again();
-    }
-
-    /// The info of a master has changed, in a field that does not wait for the interval if
-    /// `at_once`.
-    pub(crate) fn master_changed(&mut self, master: &GatewayName, at_once: bool) {
-        let info = self.master_infos.entry(master.clone()).or_default();
-        if at_once { info.changed_at_once() } else { info.changed() }
-    }
-
-    /// Publishes a master's info again even if it is unchanged.
-    pub(crate) fn master_again(&mut self, master: GatewayName) {
-        self.master_infos.entry(master).or_default().again();
+        self.infos.changed_at_once(InfoOf::Gateway(gateway));
     }
 
     pub(crate) const fn set_online(&mut self) {
@@ -166,10 +111,9 @@ impl States {
         self.bridge_state.is_none()
     }
 
-    /// From now on `offline` is published for all gateways, or for none.
-    pub(crate) fn shut_down(&mut self, with_gateways: bool) {
-        let gateways = (0..self.infos.len()).filter(|_| with_gateways);
-        self.gateways = gateways.map(|at| (GatewayIndex(at), 0)).collect();
+    /// From now on `offline` is published, of these gateways and of the bridge.
+    pub(crate) fn shut_down(&mut self, gateways: impl Iterator<Item = GatewayIndex>) {
+        self.gateways = gateways.map(|gateway| (gateway, 0)).collect();
         self.bridge_state = Some("offline");
         self.is_shut_down = true;
     }
@@ -189,13 +133,19 @@ impl States {
         self.gateways.contains_key(&gateway)
     }
 
-    /// When the next info may be published: of the bridge, and of gateways if `with_gateways`.
-    pub(crate) fn info_due_at(&self, with_gateways: bool) -> Option<Moment> {
-        let mut gateways = self.due_infos.iter().filter(|_| with_gateways);
-        let next = gateways.find(|(_, gateway)| !self.gateway_waits(*gateway));
-        let masters = self.master_infos.values().filter(|_| with_gateways);
-        let masters = masters.filter_map(Info::due_at);
-        next.map(|(at, _)| *at).into_iter().chain(masters).chain(self.bridge_info.due_at()).min()
+    /// When the next info may be published; `is_checking`: of the bridge only.
+    pub(crate) fn info_due_at(&self, is_checking: bool) -> Option<Moment> {
+        let next = self.infos.due().find(|(_, of)| self.may_publish(of, is_checking));
+        next.map(|(at, _)| *at)
+    }
+
+    /// A gateway's info waits for its state, so that they never contradict.
+    fn may_publish(&self, of: &InfoOf, is_checking: bool) -> bool {
+        match of {
+            InfoOf::Gateway(gateway) => !is_checking && !self.gateway_waits(*gateway),
+            InfoOf::Master(_) => !is_checking,
+            InfoOf::Bridge => true,
+        }
     }
 
     /// `offline` of a gateway, before anything else.
@@ -240,47 +190,46 @@ impl States {
         Some(Outgoing::text(MessageId::BridgeState, self.topics.bridge_state(), state))
     }
 
-    /// An info of a gateway or of the bridge. It waits for the gateway's state, so that they never
-    /// contradict.
-    pub(crate) fn next_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
+    /// The next info; `is_checking`: of the bridge only.
+    pub(crate) fn next_info(
+        &mut self,
+        now: Moment,
+        view: &View,
+        is_checking: bool,
+    ) -> Option<Outgoing> {
         loop {
-            let mut due = self.due_infos.iter().take_while(|(at, _)| *at <= now);
-            let next = due.find(|(_, gateway)| !self.gateway_waits(*gateway)).copied();
-            let Some((at, gateway)) = next else {
-                let master = self.next_master_info(now, view);
-                return master.or_else(|| self.next_bridge_info(now, view));
+            let is_next = |(_, of): &&(Moment, InfoOf)| self.may_publish(of, is_checking);
+            let (_, of) = self.infos.due().take_while(|(at, _)| *at <= now).find(is_next)?.clone();
+            let Some((topic, payload)) = self.info(&of, view) else {
+                self.infos.remove(&of);
+                continue;
             };
-            self.due_infos.remove(&(at, gateway));
-            let entry = view.directory.gateway(gateway)?;
-            let (state, link) = (view.fleet.gateway(gateway)?, view.links.get(gateway.0)?);
-            let info = to_bytes(&GatewayInfo::new(view.directory, entry, &state, link));
-            if let Some(payload) = self.infos.get_mut(gateway.0)?.take(now, info) {
-                let topic = self.topics.gateway_info(&entry.name);
-                return Some(Outgoing::json(MessageId::GatewayInfo(gateway), topic, payload));
+            if let Some(payload) = self.infos.take(now, &of, payload) {
+                return Some(Outgoing::json(MessageId::Info(of), topic, payload));
             }
         }
     }
 
-    fn next_master_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        let mut masters = self.master_infos.iter_mut();
-        masters.find_map(|(name, info)| {
-            info.due_at().filter(|at| *at <= now)?;
-            let directory = view.directory;
-            let facts = directory.masters.get(name)?;
-            let gateways = directory.behind(name).count();
-            let is_online = |(gateway, _): &_| view.fleet.gateway_is_live(*gateway);
-            let online = directory.behind(name).filter(is_online).count();
-            let payload = MasterInfo::new(directory, name, facts, gateways, online);
-            let payload = info.take(now, to_bytes(&payload))?;
-            let (id, topic) = (MessageId::MasterInfo(name.clone()), self.topics.master_info(name));
-            Some(Outgoing::json(id, topic, payload))
+    /// The topic and the payload of an info; `None` for a gateway that is forgotten.
+    fn info(&self, of: &InfoOf, view: &View) -> Option<(String, Bytes)> {
+        let View { fleet, directory, links, bridge } = view;
+        Some(match of {
+            InfoOf::Gateway(gateway) => {
+                let entry = directory.gateway(*gateway)?;
+                let (state, link) = (fleet.gateway(*gateway)?, links.get(gateway.0)?);
+                let info = GatewayInfo::new(directory, entry, &state, link);
+                (self.topics.gateway_info(&entry.name), to_bytes(&info))
+            }
+            InfoOf::Master(name) => {
+                let facts = directory.masters.get(name)?;
+                let gateways = directory.behind(name).count();
+                let is_online = |(gateway, _): &_| fleet.gateway_is_live(*gateway);
+                let online = directory.behind(name).filter(is_online).count();
+                let info = MasterInfo::new(directory, name, facts, gateways, online);
+                (self.topics.master_info(name), to_bytes(&info))
+            }
+            InfoOf::Bridge => (self.topics.bridge_info(), to_bytes(bridge)),
         })
-    }
-
-    pub(crate) fn next_bridge_info(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        self.bridge_info.due_at().filter(|at| *at <= now)?;
-        let payload = self.bridge_info.take(now, to_bytes(view.bridge))?;
-        Some(Outgoing::json(MessageId::BridgeInfo, self.topics.bridge_info(), payload))
     }
 
     /// The state of the device that has waited longest; `sent` is called with it.

@@ -202,13 +202,7 @@ impl<'a> SessionClient<'a> {
         let stopping = Arc::clone(&self.link.stopping);
         let (connection, commands) =
             BrokerConnection::new(granted, Arc::clone(&self.window), stopping);
-        let connected = Connected {
-            connection,
-            window,
-            packet_size_max: granted.packet_size_max,
-            retain_available: granted.retain_available,
-            certificate: self.link.certificate.take(),
-        };
+        let connected = Connected { connection, certificate: self.link.certificate.take() };
         self.send(SessionEvent::Connected(connected)).await?;
         Ok(commands)
     }

@@ -136,6 +136,18 @@ impl BrokerConnection {
         self.granted.window
     }
 
+    /// Whether the broker keeps retained messages.
+    #[must_use]
+    pub fn retain_available(&self) -> bool {
+        self.granted.retain_available
+    }
+
+    /// The broker's limit to packets, in bytes; `None` if it has announced none below MQTT's own.
+    #[must_use]
+    pub fn announced_packet_size(&self) -> Option<u32> {
+        Some(self.granted.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
+    }
+
     /// Gives a message to the broker; the answer is [`SessionEvent::Acked`] with this token.
     ///
     /// # Errors
@@ -205,26 +217,12 @@ pub struct Message {
     pub received: Instant,
 }
 
-/// A new connection, and what the broker grants on it.
+/// A new connection.
 #[derive(Debug)]
 pub struct Connected {
     pub connection: BrokerConnection,
-    /// How many publishes may be in flight.
-    pub window: u16,
-    /// The largest packet that the broker accepts, in bytes.
-    pub packet_size_max: u32,
-    /// Whether the broker keeps retained messages.
-    pub retain_available: bool,
     /// The broker's certificate, with TLS.
     pub certificate: Option<Certificate>,
-}
-
-impl Connected {
-    /// The broker's limit to packets, in bytes; `None` if it has announced none below MQTT's own.
-    #[must_use]
-    pub fn announced_packet_size(&self) -> Option<u32> {
-        Some(self.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
-    }
 }
 
 /// The broker's answer to a publish.

@@ -32,15 +32,15 @@ fn infos_are_published_at_most_every_ten_seconds_and_not_twice_the_same() {
     let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
     setup.now = setup.now.plus(60_000);
     setup.published();
-    setup.publisher.content().states().info_changed(GatewayIndex(0));
+    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new(), "nothing has changed in it");
     setup.links[0].package = Some("connect".to_owned());
-    setup.publisher.content().states().info_changed(GatewayIndex(0));
+    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new(), "it was compared just now");
     setup.now = setup.now.plus(10_000);
     assert_eq!(setup.published(), ["gsdk/lobby/info ..."]);
     setup.links[0].package = Some("gsdk.connect".to_owned());
-    setup.publisher.content().states().info_changed(GatewayIndex(0));
+    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new());
     assert_eq!(setup.publisher.wake_at(), Some(setup.now.plus(10_000)));
 }
