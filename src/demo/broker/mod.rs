@@ -1,7 +1,6 @@
 //! The demo's MQTT broker: in memory, for MQTT 3.1.1 and 5, without login (decision record 6).
 
 mod connection;
-mod packets;
 mod state;
 #[cfg(test)]
 mod tests;

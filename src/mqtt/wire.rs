@@ -1,6 +1,8 @@
 //! Reads and writes packets of MQTT 3.1.1 and 5 with the codec of the MQTT library. The packets of
 //! version 5 stand for both; what version 3.1.1 does not have is omitted on the wire.
 
+use std::fmt::Display;
+
 use bytes::BytesMut;
 use rumqttc_v4::mqttbytes::{Error as Error311, v4};
 use rumqttc_v5::mqttbytes::Error as Error5;
@@ -10,56 +12,43 @@ use rumqttc_v5::mqttbytes::v5::{
     UnsubAck, Unsubscribe,
 };
 
-/// The largest packet that the broker accepts, announced to MQTT 5 clients.
-pub(crate) const PACKET_SIZE_MAX_BYTES: u32 = 16 * 1024 * 1024;
+use super::session::Protocol;
 
-/// The version of the protocol, which a client chooses with CONNECT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientVersion {
-    V311,
-    V5,
-}
-
-impl ClientVersion {
-    /// The version of a connection whose first bytes these are; `None` while CONNECT is incomplete.
-    pub(crate) fn detect(bytes: &BytesMut) -> Result<Option<Self>, String> {
-        match Packet::read(&mut bytes.clone(), Some(PACKET_SIZE_MAX_BYTES)) {
-            Ok(_) => Ok(Some(Self::V5)),
-            Err(Error5::InvalidProtocolLevel(4)) => Ok(Some(Self::V311)),
+/// Takes the next packet; `None` while it is incomplete.
+pub(crate) fn read(
+    protocol: Protocol,
+    bytes: &mut BytesMut,
+    size_max: u32,
+) -> Result<Option<Packet>, String> {
+    match protocol {
+        Protocol::V5 => match Packet::read(bytes, Some(size_max)) {
+            Ok(packet) => Ok(Some(packet)),
             Err(Error5::InsufficientBytes(_)) => Ok(None),
             Err(error) => Err(error.to_string()),
-        }
+        },
+        Protocol::V311 => match v4::Packet::read(bytes, size_max as usize) {
+            Ok(packet) => from_v311(packet).map(Some),
+            Err(Error311::InsufficientBytes(_)) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        },
     }
+}
 
-    /// Takes the next packet; `None` while it is incomplete.
-    pub(crate) fn read(self, bytes: &mut BytesMut) -> Result<Option<Packet>, String> {
-        match self {
-            Self::V5 => match Packet::read(bytes, Some(PACKET_SIZE_MAX_BYTES)) {
-                Ok(packet) => Ok(Some(packet)),
-                Err(Error5::InsufficientBytes(_)) => Ok(None),
-                Err(error) => Err(error.to_string()),
-            },
-            Self::V311 => match v4::Packet::read(bytes, PACKET_SIZE_MAX_BYTES as usize) {
-                Ok(packet) => from_v311(packet).map(Some),
-                Err(Error311::InsufficientBytes(_)) => Ok(None),
-                Err(error) => Err(error.to_string()),
-            },
-        }
+/// Adds a packet, if it is not larger than `size_max`.
+pub(crate) fn write(
+    protocol: Protocol,
+    packet: Packet,
+    size_max: Option<u32>,
+    out: &mut BytesMut,
+) -> Result<(), String> {
+    fn written(result: Result<usize, impl Display>) -> Result<(), String> {
+        result.map(drop).map_err(|error| error.to_string())
     }
-
-    /// Adds a packet, unless it is larger than the client accepts: MQTT 5 has it omitted.
-    pub(crate) fn write(self, packet: Packet, max: Option<u32>, out: &mut BytesMut) {
-        let result = match self {
-            Self::V5 => packet.write(out, max).map(drop).map_err(|error| error.to_string()),
-            Self::V311 => match to_v311(packet) {
-                Some(packet) => {
-                    packet.write(out, usize::MAX).map(drop).map_err(|error| error.to_string())
-                }
-                None => Ok(()),
-            },
-        };
-        if let Err(error) = result {
-            tracing::debug!(error, "the demo's broker omits a packet");
+    match protocol {
+        Protocol::V5 => written(packet.write(out, size_max)),
+        Protocol::V311 => {
+            let size_max = size_max.map_or(usize::MAX, |size| size as usize);
+            to_v311(packet).map_or(Ok(()), |packet| written(packet.write(out, size_max)))
         }
     }
 }
@@ -103,13 +92,32 @@ fn from_v311(packet: v4::Packet) -> Result<Packet, String> {
         v4::Packet::Disconnect => {
             Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection))
         }
-        other => return Err(format!("a client sent {:?}", other.packet_type())),
+        other => return Err(format!("an unexpected {:?}", other.packet_type())),
     })
 }
 
 /// `None` for a packet that MQTT 3.1.1 does not have.
 fn to_v311(packet: Packet) -> Option<v4::Packet> {
     Some(match packet {
+        Packet::Connect(Connect { keep_alive, client_id, clean_start, .. }, will, auth) => {
+            let last_will = will.map(|will| v4::LastWill {
+                topic: String::from_utf8_lossy(&will.topic).into_owned(),
+                message: will.message,
+                qos: will.qos,
+                retain: will.retain,
+            });
+            let auth = match auth {
+                ConnectAuth::UsernamePassword { username, password } => {
+                    v4::ConnectAuth::UsernamePassword { username, password }
+                }
+                ConnectAuth::Username { username } => v4::ConnectAuth::Username { username },
+                // MQTT 3.1.1 has no password without a user name.
+                ConnectAuth::Password { .. } | ConnectAuth::None => v4::ConnectAuth::None,
+            };
+            let clean_session = clean_start;
+            let connect = v4::Connect { keep_alive, client_id, clean_session, last_will, auth };
+            v4::Packet::Connect(connect)
+        }
         Packet::ConnAck(ConnAck { session_present, .. }) => {
             v4::Packet::ConnAck(v4::ConnAck::new(v4::ConnectReturnCode::Success, session_present))
         }
@@ -119,6 +127,11 @@ fn to_v311(packet: Packet) -> Option<v4::Packet> {
         Packet::PubAck(it) => v4::Packet::PubAck(v4::PubAck::new(it.pkid)),
         Packet::PubRec(it) => v4::Packet::PubRec(v4::PubRec::new(it.pkid)),
         Packet::PubComp(it) => v4::Packet::PubComp(v4::PubComp::new(it.pkid)),
+        Packet::Subscribe(Subscribe { pkid, filters, .. }) => {
+            let filter = |it: SubscribeFilter| v4::SubscribeFilter::new(it.path, it.qos);
+            let filters = filters.into_iter().map(filter).collect();
+            v4::Packet::Subscribe(v4::Subscribe { pkid, filters })
+        }
         Packet::SubAck(SubAck { pkid, return_codes, .. }) => {
             let code = |code| match code {
                 SubscribeReasonCode::Success(qos) => v4::SubscribeReasonCode::Success(qos),
@@ -126,6 +139,9 @@ fn to_v311(packet: Packet) -> Option<v4::Packet> {
             };
             let codes = return_codes.into_iter().map(code).collect();
             v4::Packet::SubAck(v4::SubAck::new(pkid, codes))
+        }
+        Packet::Unsubscribe(Unsubscribe { pkid, filters: topics, .. }) => {
+            v4::Packet::Unsubscribe(v4::Unsubscribe { pkid, topics })
         }
         Packet::UnsubAck(UnsubAck { pkid, .. }) => v4::Packet::UnsubAck(v4::UnsubAck::new(pkid)),
         Packet::PingResp => v4::Packet::PingResp,
