@@ -52,7 +52,8 @@ impl Broker {
         instance_id: String,
     ) -> Self {
         let republish_every = config.mqtt.republish_interval;
-        let home_assistant = &config.home_assistant;
+        let home_assistant_topic = Some(config.home_assistant.status_topic.clone());
+        let home_assistant_topic = home_assistant_topic.filter(|_| config.home_assistant.enabled);
         Self {
             session: BrokerSession::start(settings, config.mqtt.max_answer_bytes),
             duplicates: DuplicateDetector::new(instance_id),
@@ -60,9 +61,7 @@ impl Broker {
             requests: RequestSubscription::new(!config.commands.allow.is_empty()),
             scan: Scan::default(),
             stale_topics: StaleTopics::default(),
-            home_assistant_topic: home_assistant
-                .enabled
-                .then(|| home_assistant.status_topic.clone()),
+            home_assistant_topic,
             discovery_at: None,
             forget: None,
             republish_every,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, ReadHalf, split};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::codec;
@@ -72,8 +72,6 @@ pub(crate) struct SessionClient<'a> {
     incoming: BytesMut,
     writer: PacketWriter,
     in_flight: InFlight,
-    /// Permits to publish, shared with the [`BrokerConnection`].
-    window: Arc<Semaphore>,
     connected_at: Option<Instant>,
 }
 
@@ -99,7 +97,6 @@ impl<'a> SessionClient<'a> {
             incoming: BytesMut::new(),
             writer: PacketWriter::new(half),
             in_flight: InFlight::default(),
-            window: Arc::new(Semaphore::new(0)),
             connected_at: None,
         }
     }
@@ -198,10 +195,8 @@ impl<'a> SessionClient<'a> {
         let (broker, client_id, window) = (settings.url(), &settings.client_id, granted.window);
         tracing::info!(broker, client_id, window, "connected to the broker");
         self.connected_at = Some(Instant::now());
-        self.window.add_permits(window.into());
-        let stopping = Arc::clone(&self.link.stopping);
         let (connection, commands) =
-            BrokerConnection::new(granted, Arc::clone(&self.window), stopping);
+            BrokerConnection::new(granted, Arc::clone(&self.link.stopping));
         let connected = Connected { connection, certificate: self.link.certificate.take() };
         self.send(SessionEvent::Connected(connected)).await?;
         Ok(commands)
@@ -299,7 +294,6 @@ impl<'a> SessionClient<'a> {
             self.send(SessionEvent::Subscribed { filters, refused }).await?;
         }
         if !acks.is_empty() {
-            self.window.add_permits(acks.len());
             self.send(SessionEvent::Acked(acks)).await?;
         }
         for message in messages {

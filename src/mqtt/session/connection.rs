@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::packet::{Granted, PACKET_SIZE_MAX};
@@ -59,8 +59,8 @@ pub enum PublishError {
     /// Its end is among the session's events.
     #[error("the connection to the broker has ended")]
     Closed,
-    /// More publishes are in flight than the broker allows.
-    #[error("more publishes are in flight than the broker's receive maximum of {window}")]
+    /// More publishes wait than the broker allows in flight.
+    #[error("more publishes wait than the broker's receive maximum of {window}")]
     Full { window: u16 },
     /// The broker would end the connection over it.
     #[error("the message has {size} bytes, and the broker takes at most {size_max}")]
@@ -114,8 +114,6 @@ pub(crate) enum ConnectionCommand {
 pub struct BrokerConnection {
     commands: mpsc::Sender<ConnectionCommand>,
     granted: Granted,
-    /// Publishes that may be sent before another one is acknowledged.
-    window: Arc<Semaphore>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -123,14 +121,13 @@ impl BrokerConnection {
     /// A connection, and the commands that it gets.
     pub(crate) fn new(
         granted: Granted,
-        window: Arc<Semaphore>,
         stopping: Arc<AtomicBool>,
     ) -> (Self, mpsc::Receiver<ConnectionCommand>) {
         let (commands, receiver) = mpsc::channel(usize::from(granted.window) + SUBSCRIPTIONS_MAX);
-        (Self { commands, granted, window, stopping }, receiver)
+        (Self { commands, granted, stopping }, receiver)
     }
 
-    /// How many publishes may be in flight.
+    /// How many publishes may be in flight: the caller does not exceed it.
     #[must_use]
     pub fn window(&self) -> u16 {
         self.granted.window
@@ -163,15 +160,11 @@ impl BrokerConnection {
         if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
             return Err(PublishError::InvalidTopic);
         }
-        let full = PublishError::Full { window: self.granted.window };
-        let Ok(permit) = self.window.try_acquire() else { return Err(full) };
-        match self.commands.try_send(ConnectionCommand::Publish { token, publish }) {
-            // It is given back when the publish is acknowledged.
-            Ok(()) => permit.forget(),
-            Err(TrySendError::Full(_)) => return Err(full),
-            Err(TrySendError::Closed(_)) => return Err(PublishError::Closed),
-        }
-        Ok(())
+        let given = self.commands.try_send(ConnectionCommand::Publish { token, publish });
+        given.map_err(|error| match error {
+            TrySendError::Full(_) => PublishError::Full { window: self.granted.window },
+            TrySendError::Closed(_) => PublishError::Closed,
+        })
     }
 
     /// Subscribes to all of these in one packet; our own messages come too. The answer is
