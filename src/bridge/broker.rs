@@ -319,7 +319,7 @@ impl Broker {
 
     /// Subscribes to the requests, once `online` is published.
     pub(crate) fn subscribe_requests(&mut self, state: &mut State) {
-        if state.publisher.take_requests_wanted() {
+        if state.publisher.is_online() && !self.requests.is_started() {
             let owners = state.directory.gateways.values().map(|entry| &entry.name);
             self.requests.start(&state.publisher.topics().request_filters(owners));
         }

@@ -17,6 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct RequestSubscription {
     /// Whether any command is permitted; otherwise nothing is subscribed to.
     is_wanted: bool,
+    is_started: bool,
     /// Packets not sent yet.
     waiting: VecDeque<Vec<String>>,
     /// The packet whose acknowledgement is awaited.
@@ -36,9 +37,14 @@ impl RequestSubscription {
         *self = Self::new(self.is_wanted);
     }
 
+    /// Whether it has started on this connection.
+    pub(crate) const fn is_started(&self) -> bool {
+        self.is_started
+    }
+
     /// Starts with these filters.
     pub(crate) fn start(&mut self, filters: &[String]) {
-        self.reset();
+        *self = Self { is_started: true, ..Self::new(self.is_wanted) };
         filters.chunks(FILTERS_PER_PACKET).for_each(|filters| self.add(filters.to_vec()));
     }
 

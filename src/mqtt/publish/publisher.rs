@@ -32,10 +32,7 @@ enum Phase {
         /// The token after the last message, once that is sent.
         end: Option<u64>,
     },
-    Online {
-        /// The requests are to be subscribed.
-        requests_wanted: bool,
-    },
+    Online,
     /// Only `offline`: of the gateways, then of the bridge.
     ShuttingDown,
 }
@@ -151,7 +148,7 @@ impl Publisher {
     }
 
     pub(crate) const fn is_online(&self) -> bool {
-        matches!(self.phase, Phase::Online { .. })
+        matches!(self.phase, Phase::Online)
     }
 
     pub(crate) const fn is_connected(&self) -> bool {
@@ -192,14 +189,6 @@ impl Publisher {
     /// The size of answers from which on the broker closes the connection, if it has shown one.
     pub(crate) fn answers_close_from(&self) -> Option<usize> {
         self.content.answers().closes_from()
-    }
-
-    /// Whether the requests are to be subscribed: true once after each `online`.
-    pub(crate) const fn take_requests_wanted(&mut self) -> bool {
-        match &mut self.phase {
-            Phase::Online { requests_wanted } => std::mem::replace(requests_wanted, false),
-            _ => false,
-        }
     }
 
     /// The topics that the broker refuses, of discovery or of everything else, and why.
@@ -273,11 +262,11 @@ impl Publisher {
             Phase::ShuttingDown => return self.content.states().next_of_shutdown(view),
             Phase::FullPublish { .. } => {
                 if self.full_publish_is_complete(view.fleet) {
-                    self.phase = Phase::Online { requests_wanted: true };
+                    self.phase = Phase::Online;
                     self.content.states().set_online();
                 }
             }
-            Phase::Online { .. } => {
+            Phase::Online => {
                 if self.content.discovery_mut().take_states_due(now) {
                     self.all_changed(view.fleet);
                 }

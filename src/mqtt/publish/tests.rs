@@ -244,7 +244,7 @@ fn online_follows_the_full_state_and_waits_for_the_gateway() {
         "gsdk/lobby/event/reachable ...",
     ];
     assert_eq!(messages, topics);
-    assert!(setup.publisher.take_requests_wanted());
+    assert!(setup.publisher.is_online());
 }
 
 #[test]
