@@ -90,7 +90,7 @@ impl Broker {
                     self.session.give_up(now + wait);
                 }
             }
-            SessionEvent::Unreachable { reason, file_missing, .. } => {
+            SessionEvent::Unreachable { reason, file_missing } => {
                 self.session.unreachable(reason, file_missing);
             }
         }

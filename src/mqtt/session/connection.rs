@@ -254,8 +254,5 @@ pub enum SessionEvent {
         reason: String,
         /// Whether a file that the configuration names is missing or cannot be read.
         file_missing: bool,
-        /// Failed attempts since the last connection.
-        attempts: u32,
-        retry_in: Duration,
     },
 }

@@ -85,8 +85,8 @@ impl BrokerFailureLog {
         }
     }
 
-    /// An attempt has failed; returns how many have since the last connection.
-    pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) -> u32 {
+    /// An attempt has failed.
+    pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) {
         self.attempts = self.attempts.saturating_add(1);
         let attempts = self.attempts;
         let (_, is_due) = self.connect.count(reason);
@@ -95,7 +95,6 @@ impl BrokerFailureLog {
         } else {
             debug!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
         }
-        attempts
     }
 }
 

@@ -106,9 +106,8 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
             let closed_by_broker = fault.is_closed_by_broker();
             SessionEvent::Disconnected { reason, taken_over, closed_by_broker, retry_in }
         } else {
-            let attempts = failures.failed(&reason, retry_in);
-            let file_missing = fault.is_file_missing();
-            SessionEvent::Unreachable { reason, file_missing, attempts, retry_in }
+            failures.failed(&reason, retry_in);
+            SessionEvent::Unreachable { reason, file_missing: fault.is_file_missing() }
         };
         if events.send(event).await.is_err() {
             return;
