@@ -90,14 +90,15 @@ impl BehindMaster {
         self.reports.try_send(LinkReport::AttemptFailed(error))
     }
 
-    /// The link to the master is down, or an attempt failed; false if the receiver is gone.
-    pub(crate) async fn master_lost(&self, error: &LinkError, last_activity: Instant) -> bool {
-        if self.client.send_replace(None).is_none() {
-            return self.reports.send(LinkReport::AttemptFailed(error.clone())).await;
-        }
-        let down = LinkEvent::LinkDown { last_activity: last_activity.into_std() };
-        self.reports.send(LinkReport::Disconnected(error.clone())).await
-            && self.reports.send(down).await
+    /// The link to the master is down, or an attempt failed (no `last_activity`); false if the
+    /// receiver is gone.
+    pub(crate) async fn master_lost(
+        &self,
+        error: &LinkError,
+        last_activity: Option<Instant>,
+    ) -> bool {
+        let was_up = self.client.send_replace(None).is_some();
+        self.reports.link_ended(error, last_activity.filter(|_| was_up)).await
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::KeepAlive;
-use super::connection::{GrpcConnection, RpcObserver};
+use super::connection::{Connector, GrpcConnection, RpcObserver};
 use super::convert;
 use super::error::Error;
 use super::master_connection::MasterConnection;
@@ -43,17 +42,11 @@ pub struct GatewayClient {
 impl GatewayClient {
     /// Connects to a gateway for some calls, without a [`Link`](super::Link).
     pub async fn dial(options: &GatewayOptions, observer: RpcObserver) -> Result<Self, Error> {
-        Self::open(options, KeepAlive::Pings, ApiVersion::V1_5, observer).await
+        Self::open(&Connector::new(options.clone(), observer)).await
     }
 
-    pub(crate) async fn open(
-        options: &GatewayOptions,
-        keep_alive: KeepAlive,
-        expected_version: ApiVersion,
-        observer: RpcObserver,
-    ) -> Result<Self, Error> {
-        let connection =
-            GrpcConnection::open(options, keep_alive, expected_version, observer).await?;
+    pub(crate) async fn open(connector: &Connector) -> Result<Self, Error> {
+        let connection = GrpcConnection::open(connector).await?;
         Ok(Self { route: CallRoute::Direct(Arc::new(connection)), deadline: None })
     }
 

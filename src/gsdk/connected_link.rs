@@ -8,13 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::channel::KeepAlive;
 use super::client::GatewayClient;
+use super::connection::GrpcConnection;
 use super::convert;
 use super::disconnect::Disconnect;
 use super::error::Error;
 use super::error::LinkError;
 use super::list_requests::ListRequests;
 use super::reports::{LinkReport, ReportSink};
-use super::rpc::{ApiVersion, SUBSCRIBE_STATUS};
+use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
 use crate::fleet::{AcceptFilter, LinkEvent, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
@@ -49,9 +50,9 @@ impl<'a> ConnectedLink<'a> {
     }
 
     /// Reads until the link ends.
-    pub(crate) async fn run(mut self, version: ApiVersion, keep_alive: KeepAlive) -> Disconnect {
+    pub(crate) async fn run(mut self) -> Disconnect {
         let connection = self.client.connection();
-        let keep_alive = keep_alive_by_calls(self.client, version, keep_alive);
+        let keep_alive = keep_alive_by_calls(connection);
         let end = tokio::select! {
             end = self.read() => end,
             disconnect = keep_alive => Err(disconnect),
@@ -143,15 +144,10 @@ impl<'a> ConnectedLink<'a> {
 }
 
 /// Probes an idle gateway that rejects HTTP/2 pings; ends when it does not answer.
-async fn keep_alive_by_calls(
-    client: &GatewayClient,
-    version: ApiVersion,
-    keep_alive: KeepAlive,
-) -> Disconnect {
-    if keep_alive == KeepAlive::Pings {
+async fn keep_alive_by_calls(connection: &GrpcConnection) -> Disconnect {
+    if connection.keep_alive() == KeepAlive::Pings {
         return std::future::pending().await;
     }
-    let connection = client.connection();
     let timing = connection.options().timing;
     loop {
         let idle = connection.activity().idle_for();
@@ -160,7 +156,7 @@ async fn keep_alive_by_calls(
             continue;
         }
         let timeout = timing.keep_alive_timeout;
-        match connection.call_as(version, GetAcceptFilterRequest {}, timeout).await {
+        match connection.call(GetAcceptFilterRequest {}, timeout).await {
             // Any answer shows that the gateway is alive, even an error.
             Ok(_) | Err(Error::Status { .. }) => {}
             Err(Error::Deadline { .. }) => {

@@ -42,14 +42,28 @@ pub struct RpcRecord {
 /// Receives each finished call, on the caller's task: it must not block.
 pub type RpcObserver = Arc<dyn Fn(&RpcRecord) + Send + Sync>;
 
+/// How connections to a gateway are opened.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    pub(crate) options: GatewayOptions,
+    pub(crate) observer: RpcObserver,
+    pub(crate) keep_alive: KeepAlive,
+    /// Tried first.
+    pub(crate) api_version: ApiVersion,
+}
+
+impl Connector {
+    /// To a gateway that is not known yet.
+    pub(crate) fn new(options: GatewayOptions, observer: RpcObserver) -> Self {
+        Self { options, observer, keep_alive: KeepAlive::Pings, api_version: ApiVersion::V1_5 }
+    }
+}
+
 /// A connection. Its calls fail with [`Error::Broken`] once it has ended; it is never reopened.
 pub(crate) struct GrpcConnection {
-    options: GatewayOptions,
+    connector: Connector,
     grpc: Grpc<Channel>,
-    /// Tried first while no version is confirmed.
-    expected_version: ApiVersion,
     confirmed_version: OnceLock<ApiVersion>,
-    observer: RpcObserver,
     certificate: Option<Certificate>,
     /// Whether the gateway requested a client certificate.
     certificate_requested: bool,
@@ -60,30 +74,24 @@ pub(crate) struct GrpcConnection {
 
 impl fmt::Debug for GrpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.options.peer).finish_non_exhaustive()
+        f.debug_struct("Connection").field("peer", &self.options().peer).finish_non_exhaustive()
     }
 }
 
 impl GrpcConnection {
-    pub(crate) async fn open(
-        options: &GatewayOptions,
-        keep_alive: KeepAlive,
-        expected_version: ApiVersion,
-        observer: RpcObserver,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn open(connector: &Connector) -> Result<Self, Error> {
+        let options = &connector.options;
         let dialed = net::dial(&options.target()).await?;
         let Dialed { stream, certificate, certificate_requested, activity } = dialed;
-        let opened = channel::open(stream, options, keep_alive).await.map_err(|error| {
+        let opened = channel::open(stream, options, connector.keep_alive).await.map_err(|error| {
             let (peer, status) = (options.peer.clone(), Status::from_error(Box::new(error)));
             Error::Broken { peer, method: "HTTP/2", status }
         });
         let (channel, pings_rejected) = opened?;
         Ok(Self {
-            options: options.clone(),
+            connector: connector.clone(),
             grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX),
-            expected_version,
             confirmed_version: OnceLock::new(),
-            observer,
             certificate,
             certificate_requested,
             activity,
@@ -93,7 +101,11 @@ impl GrpcConnection {
     }
 
     pub(crate) fn options(&self) -> &GatewayOptions {
-        &self.options
+        &self.connector.options
+    }
+
+    pub(crate) fn keep_alive(&self) -> KeepAlive {
+        self.connector.keep_alive
     }
 
     /// Whether the gateway has ended it because of our HTTP/2 pings.
@@ -122,7 +134,8 @@ impl GrpcConnection {
 
     /// The API versions to try while none is confirmed, in order.
     pub(crate) fn candidate_versions(&self) -> [ApiVersion; 2] {
-        [self.expected_version, self.expected_version.other()]
+        let expected = self.connector.api_version;
+        [expected, expected.other()]
     }
 
     /// Makes a call. While the API version is not confirmed, UNIMPLEMENTED makes it try the other.
@@ -187,7 +200,7 @@ impl GrpcConnection {
                 return Ok(EncodedAnswer { message: response.into_inner(), duration });
             }
             Ok(Err(status)) => self.error(method, status),
-            Err(_) => Error::Deadline { peer: self.options.peer.clone(), method, deadline },
+            Err(_) => Error::Deadline { peer: self.options().peer.clone(), method, deadline },
         };
         let code = match &error {
             Error::Status { status, .. } => status.code(),
@@ -232,12 +245,12 @@ impl GrpcConnection {
     }
 
     pub(crate) fn record(&self, method: &'static str, code: Code, duration: Option<Duration>) {
-        (self.observer)(&RpcRecord { method, code, duration });
+        (self.connector.observer)(&RpcRecord { method, code, duration });
     }
 
     /// The error for a call's status.
     pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
-        let (peer, address) = (self.options.peer.clone(), self.options.address.clone());
+        let GatewayOptions { peer, address, .. } = self.options().clone();
         let broken = error::is_transport(&status);
         // The gateway names the reason, or requested a certificate and closed before any answer.
         let unanswered = broken && self.api_version().is_none();
@@ -261,14 +274,14 @@ impl GrpcConnection {
     }
 
     pub(crate) fn not_a_device_gateway(&self) -> Error {
-        let GatewayOptions { peer, address, .. } = &self.options;
-        Error::NotADeviceGateway { peer: peer.clone(), address: address.clone() }
+        let GatewayOptions { peer, address, .. } = self.options().clone();
+        Error::NotADeviceGateway { peer, address }
     }
 
     /// Logs, once a connection, that a gateway sent rows whose device ID is 0.
     pub(crate) fn warn_about_id_0(&self, method: &'static str, count: usize) {
         if !self.warned_about_id_0.swap(true, Ordering::Relaxed) {
-            let gateway = self.options.peer.name();
+            let gateway = self.options().peer.name();
             tracing::warn!(gateway, method, count, "gateway sent devices with ID 0; ignored");
         }
     }

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use super::channel::KeepAlive;
 use super::client::GatewayClient;
-use super::connection::RpcObserver;
+use super::connection::{Connector, RpcObserver};
 use super::error::Error;
 use super::master_connection::MasterConnection;
 use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
-use super::rpc::ApiVersion;
 use crate::certificate::Certificate;
 
 /// A connection to a master that is logged in.
@@ -30,8 +28,7 @@ pub struct ListedGateway {
 impl MasterClient {
     /// Connects and logs in.
     pub async fn dial(options: &GatewayOptions, observer: RpcObserver) -> Result<Self, Error> {
-        let (pings, version) = (KeepAlive::Pings, ApiVersion::V1_5);
-        let master = MasterConnection::open(options, pings, version, observer).await?;
+        let master = MasterConnection::open(&Connector::new(options.clone(), observer)).await?;
         Ok(Self { master: Arc::new(master) })
     }
 

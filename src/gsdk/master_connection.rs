@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
-use super::channel::KeepAlive;
-use super::connection::{GrpcConnection, RpcObserver};
+use super::connection::{Connector, GrpcConnection};
 use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
 use super::options::GatewayOptions;
@@ -38,15 +37,9 @@ impl fmt::Debug for MasterConnection {
 
 impl MasterConnection {
     /// Connects and logs in.
-    pub(crate) async fn open(
-        options: &GatewayOptions,
-        keep_alive: KeepAlive,
-        expected_version: ApiVersion,
-        observer: RpcObserver,
-    ) -> Result<Self, Error> {
-        let certificate = net::client_certificate(&options.target()).await?;
-        let connection =
-            GrpcConnection::open(options, keep_alive, expected_version, observer).await?;
+    pub(crate) async fn open(connector: &Connector) -> Result<Self, Error> {
+        let certificate = net::client_certificate(&connector.options.target()).await?;
+        let connection = GrpcConnection::open(connector).await?;
         for version in connection.candidate_versions() {
             match log_in(&connection, version, &certificate).await {
                 Err(error) if error.grpc_code() == Some(Code::Unimplemented) => {}
@@ -63,8 +56,8 @@ impl MasterConnection {
                 }
             }
         }
-        let GatewayOptions { peer, address, .. } = options;
-        Err(Error::NotAMasterGateway { peer: peer.clone(), address: address.clone() })
+        let GatewayOptions { peer, address, .. } = connector.options.clone();
+        Err(Error::NotAMasterGateway { peer, address })
     }
 
     pub(crate) const fn connection(&self) -> &Arc<GrpcConnection> {

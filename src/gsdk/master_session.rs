@@ -76,21 +76,21 @@ impl MasterSession {
     }
 
     /// Reads until the link ends.
-    pub(crate) async fn run(mut self, keep_alive: KeepAlive) -> Disconnect {
-        match self.read(keep_alive).await {
+    pub(crate) async fn run(mut self) -> Disconnect {
+        match self.read().await {
             Ok(never) => match never {},
             Err(disconnect) => disconnect,
         }
     }
 
-    async fn read(&mut self, keep_alive: KeepAlive) -> Result<Infallible, Disconnect> {
+    async fn read(&mut self) -> Result<Infallible, Disconnect> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         let mut gateways = Vec::new();
         loop {
             self.start_lists()?;
             let check = self.check.due();
             let renewal = self.renewal.due();
-            let probe = self.probe_due(keep_alive);
+            let probe = self.probe_due();
             tokio::select! {
                 end = self.streams.devices.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
@@ -233,11 +233,11 @@ impl MasterSession {
     }
 
     /// When a light call replaces a ping, for a master that rejects HTTP/2 pings.
-    fn probe_due(&self, keep_alive: KeepAlive) -> Option<Instant> {
+    fn probe_due(&self) -> Option<Instant> {
         let connection = self.master.connection();
         let due =
             connection.activity().last_activity() + connection.options().timing.keep_alive_interval;
-        (keep_alive == KeepAlive::Calls && self.calls.is_empty()).then_some(due)
+        (connection.keep_alive() == KeepAlive::Calls && self.calls.is_empty()).then_some(due)
     }
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {

@@ -29,6 +29,7 @@ mod reports;
 mod rpc;
 mod stored;
 mod subscription;
+mod supervisor;
 mod target;
 mod token;
 mod types;

@@ -1,6 +1,7 @@
 //! Reports of a gateway's task, in order, and their queue.
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::disconnect::Disconnect;
 use super::error::LinkError;
@@ -64,6 +65,20 @@ impl ReportSink {
     /// was dropped.
     pub(crate) async fn send(&self, report: impl Into<LinkReport>) -> bool {
         self.queue.send((self.gateway, report.into())).await.is_ok()
+    }
+
+    /// The link is down, or an attempt failed (no `last_activity`); false if the receiver was
+    /// dropped.
+    pub(crate) async fn link_ended(
+        &self,
+        error: &LinkError,
+        last_activity: Option<Instant>,
+    ) -> bool {
+        let Some(last_activity) = last_activity.map(Instant::into_std) else {
+            return self.send(LinkReport::AttemptFailed(error.clone())).await;
+        };
+        self.send(LinkReport::Disconnected(error.clone())).await
+            && self.send(LinkEvent::LinkDown { last_activity }).await
     }
 }
 

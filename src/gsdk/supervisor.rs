@@ -1,0 +1,132 @@
+//! The task of a link, to a gateway or to a master: connects, and connects again after a delay,
+//! until it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::channel::KeepAlive;
+use super::connection::{Connector, GrpcConnection};
+use super::disconnect::Disconnect;
+use super::error::{ErrorCode, LinkError};
+use super::failure_log::LinkFailureLog;
+use crate::net::{Backoff, Peer};
+use crate::task::catch_panic;
+
+/// What a link to a gateway and one to a master do differently. Clones are the same link.
+pub(crate) trait Supervised: Clone + Send + Sync + 'static {
+    /// Connects and reads until the link ends.
+    fn attempt(&self, state: &mut AttemptState) -> impl Future<Output = Disconnect> + Send;
+
+    /// Reports that the link is down, or that an attempt failed (no `last_activity`); false if the
+    /// receiver is gone.
+    fn ended(
+        &self,
+        error: &LinkError,
+        last_activity: Option<Instant>,
+    ) -> impl Future<Output = bool> + Send;
+}
+
+/// What attempts leave to the next one.
+#[derive(Clone)]
+pub(crate) struct AttemptState {
+    /// With what was learned about the other side.
+    pub(crate) connector: Connector,
+    failures: LinkFailureLog,
+    /// Since when the link is up, and its connection; shared by clones.
+    up: watch::Sender<Option<(Instant, Arc<GrpcConnection>)>>,
+}
+
+impl AttemptState {
+    /// The link is up, with the services of `package`.
+    pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
+        self.up.send_replace(Some((Instant::now(), connection.clone())));
+        let failures = self.failures.connected();
+        let (gateway, master, noun) = log_names(&self.connector.options.peer);
+        tracing::info!(gateway, master, package, failures, "connected to the {noun}");
+    }
+
+    /// The link has ended: when something last came, and how long it was up, if it was.
+    fn take_uptime(&self) -> Option<(Instant, Duration)> {
+        let (since, connection) = self.up.send_replace(None)?;
+        let last_activity = connection.activity().last_activity();
+        Some((last_activity, last_activity.saturating_duration_since(since)))
+    }
+}
+
+/// The other side in log lines: the gateway or the master, and which of both it is.
+fn log_names(peer: &Peer) -> (Option<&str>, Option<&str>, &'static str) {
+    match peer {
+        Peer::Master(name) => (None, Some(name.as_str()), "master"),
+        peer => (Some(peer.name()), None, "gateway"),
+    }
+}
+
+/// Starts the task. It ends when `stop` becomes true, or when its sender or the receiver of the
+/// reports is gone.
+pub(crate) fn start(
+    link: impl Supervised,
+    connector: Connector,
+    mut stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let (failures, up) = (LinkFailureLog::default(), watch::Sender::new(None));
+    let state = AttemptState { connector, failures, up };
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = supervise(link, state) => {}
+        }
+    })
+}
+
+/// Runs until the receiver of the reports is gone. A panic ends the link, not the task, and what
+/// was learned is learned again.
+async fn supervise(link: impl Supervised, state: AttemptState) {
+    let options = &state.connector.options;
+    let (gateway, master, noun) = log_names(&options.peer);
+    loop {
+        let Err(panic) = catch_panic(run(link.clone(), state.clone())).await else { return };
+        tracing::error!(gateway, master, panic, "internal error: {noun} task panicked; restarting");
+        let message = format!(
+            "{}: internal error: its task panicked and was restarted; please report this: {panic}",
+            options.peer
+        );
+        let error = LinkError::new(ErrorCode::Internal, message);
+        // Nothing was observed after the last byte, even if the panic came later.
+        let last_activity = state.take_uptime().map(|(last_activity, _)| last_activity);
+        if !link.ended(&error, last_activity).await {
+            return;
+        }
+        sleep(options.timing.retry.first).await;
+    }
+}
+
+async fn run(link: impl Supervised, mut state: AttemptState) {
+    let mut backoff = Backoff::new(state.connector.options.timing.retry);
+    loop {
+        let disconnect = link.attempt(&mut state).await;
+        let (last_activity, lasted) = state.take_uptime().unzip();
+        let error = disconnect.error();
+        let (gateway, master, noun) = log_names(&state.connector.options.peer);
+        let retry_at_once =
+            disconnect.pings_rejected() && state.connector.keep_alive == KeepAlive::Pings;
+        if retry_at_once {
+            state.connector.keep_alive = KeepAlive::Calls;
+            tracing::info!(gateway, master, "{noun} rejects HTTP/2 pings; keep-alive by calls");
+        } else if state.failures.is_new(error) {
+            let code = error.code.as_str();
+            let what = if lasted.is_some() { "disconnected from" } else { "cannot connect to" };
+            tracing::warn!(gateway, master, code, %error, "{what} the {noun}; retrying");
+        }
+        if !link.ended(error, last_activity).await {
+            return;
+        }
+        if !retry_at_once {
+            sleep(backoff.next(disconnect.is_absence(lasted), lasted)).await;
+        }
+    }
+}
