@@ -10,7 +10,7 @@ use super::disconnect::Disconnect;
 use super::error::{ErrorCode, LinkError};
 use super::list_requests::ListRequests;
 use super::master_connection::MasterConnection;
-use super::reports::{LinkReport, ReportSink};
+use super::reports::{GatewaySink, LinkReport};
 use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::net::Peer;
 
@@ -20,13 +20,13 @@ pub(crate) struct BehindMaster {
     index: GatewayIndex,
     /// Its ID at the master.
     id: Arc<str>,
-    reports: ReportSink,
+    reports: GatewaySink,
     /// The client, while its link is up.
     client: watch::Sender<Option<GatewayClient>>,
 }
 
 impl BehindMaster {
-    pub(crate) fn new(index: GatewayIndex, id: Arc<str>, reports: ReportSink) -> Self {
+    pub(crate) fn new(index: GatewayIndex, id: Arc<str>, reports: GatewaySink) -> Self {
         Self { index, id, reports, client: watch::Sender::new(None) }
     }
 
@@ -38,7 +38,7 @@ impl BehindMaster {
         &self.id
     }
 
-    pub(crate) const fn reports(&self) -> &ReportSink {
+    pub(crate) const fn reports(&self) -> &GatewaySink {
         &self.reports
     }
 

@@ -4,17 +4,16 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::channel::KeepAlive;
 use super::client::GatewayClient;
-use super::connection::GrpcConnection;
 use super::convert;
 use super::disconnect::Disconnect;
 use super::error::Error;
 use super::error::LinkError;
+use super::keep_alive;
 use super::list_requests::ListRequests;
-use super::reports::{LinkReport, ReportSink};
+use super::reports::{GatewaySink, LinkReport};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
 use crate::fleet::{AcceptFilter, LinkEvent, Listed};
@@ -31,7 +30,7 @@ async fn response<T>(call: &mut Option<PendingCall<T>>) -> Result<T, Error> {
 }
 
 pub(crate) struct ConnectedLink<'a> {
-    reports: &'a ReportSink,
+    reports: &'a GatewaySink,
     list_requests: &'a ListRequests,
     client: &'a GatewayClient,
     subscription: Subscription,
@@ -41,7 +40,7 @@ pub(crate) struct ConnectedLink<'a> {
 
 impl<'a> ConnectedLink<'a> {
     pub(crate) fn new(
-        reports: &'a ReportSink,
+        reports: &'a GatewaySink,
         list_requests: &'a ListRequests,
         client: &'a GatewayClient,
         subscription: Subscription,
@@ -52,10 +51,10 @@ impl<'a> ConnectedLink<'a> {
     /// Reads until the link ends.
     pub(crate) async fn run(mut self) -> Disconnect {
         let connection = self.client.connection();
-        let keep_alive = keep_alive_by_calls(connection);
+        let probe = |deadline| connection.call(GetAcceptFilterRequest {}, deadline);
         let end = tokio::select! {
             end = self.read() => end,
-            disconnect = keep_alive => Err(disconnect),
+            disconnect = keep_alive::by_calls(connection, probe) => Err(disconnect),
         };
         end.map_or_else(|disconnect| disconnect, |end| Disconnect::from_stream_end(connection, end))
     }
@@ -140,31 +139,5 @@ impl<'a> ConnectedLink<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Probes an idle gateway that rejects HTTP/2 pings; ends when it does not answer.
-async fn keep_alive_by_calls(connection: &GrpcConnection) -> Disconnect {
-    if connection.keep_alive() == KeepAlive::Pings {
-        return std::future::pending().await;
-    }
-    let timing = connection.options().timing;
-    loop {
-        let idle = connection.activity().idle_for();
-        if idle < timing.keep_alive_interval {
-            sleep(timing.keep_alive_interval - idle).await;
-            continue;
-        }
-        let timeout = timing.keep_alive_timeout;
-        match connection.call(GetAcceptFilterRequest {}, timeout).await {
-            // Any answer shows that the gateway is alive, even an error.
-            Ok(_) | Err(Error::Status { .. }) => {}
-            Err(Error::Deadline { .. }) => {
-                if connection.activity().idle_for() >= timeout {
-                    return Disconnect::from_timeout(connection);
-                }
-            }
-            Err(error) => return Disconnect::from_call(connection, error),
-        }
     }
 }

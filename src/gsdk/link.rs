@@ -14,7 +14,7 @@ use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::list_requests::ListRequests;
 use super::options::GatewayOptions;
-use super::reports::{LinkReport, LinkReportSender, ReportSink};
+use super::reports::{GatewaySink, LinkReport, LinkReportSender};
 use super::subscription::Subscription;
 use super::supervisor::{self, AttemptState, Supervised};
 use crate::fleet::{GatewayIndex, LinkEvent};
@@ -44,7 +44,7 @@ impl Link {
         let (client_sender, client) = watch::channel(None);
         let task = GatewayTask {
             gateway,
-            reports: ReportSink::new(gateway, options.peer.clone(), reports),
+            reports: GatewaySink::new(gateway, options.peer.clone(), reports),
             list_requests: list_requests.clone(),
             client: client_sender,
         };
@@ -88,7 +88,7 @@ impl Link {
 #[derive(Clone)]
 struct GatewayTask {
     gateway: GatewayIndex,
-    reports: ReportSink,
+    reports: GatewaySink,
     list_requests: Arc<ListRequests>,
     client: watch::Sender<Option<GatewayClient>>,
 }

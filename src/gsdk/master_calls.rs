@@ -11,7 +11,7 @@ use super::master_connection::MasterConnection;
 use super::master_streams::read_gateways;
 use super::places::Reading;
 use crate::fleet::{AcceptFilter, Listed};
-use crate::proto::gateway::{GatewayInfo, GetListRequest};
+use crate::proto::gateway::GatewayInfo;
 
 /// The result of a call. A list belongs to the link of its gateway with this number.
 pub(crate) enum CallResult {
@@ -20,7 +20,6 @@ pub(crate) enum CallResult {
     /// With the number of gateway statuses read when it was requested.
     Gateways(u64, Result<Vec<GatewayInfo>, Error>),
     Renewed(Result<(), Error>),
-    Probed(Result<(), Error>),
 }
 
 pub(crate) struct MasterCalls {
@@ -31,10 +30,6 @@ pub(crate) struct MasterCalls {
 impl MasterCalls {
     pub(crate) fn new(master: Arc<MasterConnection>) -> Self {
         Self { master, running: JoinSet::new() }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.running.is_empty()
     }
 
     /// The result of the next call that ends; `None` if none runs. A panic of a call continues
@@ -71,15 +66,6 @@ impl MasterCalls {
         self.running.spawn(async move {
             let token = master.token();
             CallResult::Renewed(master.replace(&token).await)
-        });
-    }
-
-    /// A light call in place of a ping.
-    pub(crate) fn probe(&mut self) {
-        let master = self.master.clone();
-        let timeout = master.connection().options().timing.keep_alive_timeout;
-        self.running.spawn(async move {
-            CallResult::Probed(master.call(GetListRequest {}, timeout).await.map(drop))
         });
     }
 }

@@ -14,11 +14,10 @@ use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::link::Link;
 use super::master_connection::MasterConnection;
-use super::master_reports::{MasterReport, MasterReportSender, MasterSink};
 use super::master_session::MasterSession;
 use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
-use super::reports::{LinkReportSender, ReportSink};
+use super::reports::{GatewaySink, LinkReportSender, MasterReport, MasterReportSender, MasterSink};
 use super::supervisor::{self, AttemptState, Supervised};
 use crate::fleet::GatewayIndex;
 use crate::ids::GatewayName;
@@ -45,8 +44,10 @@ impl MasterLink {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let behind = Arc::new(GatewaysBehind::default());
-        let task =
-            MasterTask { behind: behind.clone(), reports: MasterSink::new(name, master_reports) };
+        let task = MasterTask {
+            behind: behind.clone(),
+            reports: MasterSink::new(name, options.peer.clone(), master_reports),
+        };
         let task = supervisor::start(task, Connector::new(options, observer), stop);
         Self { behind, reports, task }
     }
@@ -54,7 +55,7 @@ impl MasterLink {
     /// Adds a gateway behind the master; returns its link.
     #[must_use]
     pub fn add(&self, index: GatewayIndex, name: GatewayName, gateway_id: &str) -> Link {
-        let sink = ReportSink::new(index, Peer::Gateway(name), self.reports.clone());
+        let sink = GatewaySink::new(index, Peer::Gateway(name), self.reports.clone());
         let gateway = BehindMaster::new(index, gateway_id.into(), sink);
         let link = Link::behind_master(&gateway, self.behind.list_requests.clone());
         self.behind.add(gateway);

@@ -8,24 +8,23 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::behind_master::GatewaysBehind;
-use super::channel::KeepAlive;
 use super::convert;
 use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
+use super::keep_alive;
 use super::master_calls::{CallResult, MasterCalls};
 use super::master_connection::MasterConnection;
-use super::master_reports::{MasterReport, MasterSink};
 use super::master_streams::MasterStreams;
 use super::master_timers::{Check, Renewal};
 use super::places::Places;
-use super::reports::LinkReport;
+use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
 use crate::fleet::{LinkEvent, Listed};
 use crate::ids::DeviceId;
 use crate::proto::connect::StatusChange;
-use crate::proto::gateway::{self, GatewayInfo};
+use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
 
 pub(crate) struct MasterSession {
     master: Arc<MasterConnection>,
@@ -77,9 +76,11 @@ impl MasterSession {
 
     /// Reads until the link ends.
     pub(crate) async fn run(mut self) -> Disconnect {
-        match self.read().await {
-            Ok(never) => match never {},
-            Err(disconnect) => disconnect,
+        let master = self.master.clone();
+        let probe = |deadline| master.call(GetListRequest {}, deadline);
+        tokio::select! {
+            Err(disconnect) = self.read() => disconnect,
+            disconnect = keep_alive::by_calls(master.connection(), probe) => disconnect,
         }
     }
 
@@ -90,7 +91,6 @@ impl MasterSession {
             self.start_lists()?;
             let check = self.check.due();
             let renewal = self.renewal.due();
-            let probe = self.probe_due();
             tokio::select! {
                 end = self.streams.devices.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
@@ -118,7 +118,6 @@ impl MasterSession {
                 () = self.behind.added() => self.add_gateways()?,
                 () = until(check) => self.start_check(),
                 () = until(renewal) => self.start_renewal(),
-                () = until(probe) => self.calls.probe(),
             }
         }
     }
@@ -232,14 +231,6 @@ impl MasterSession {
         self.calls.renew_token();
     }
 
-    /// When a light call replaces a ping, for a master that rejects HTTP/2 pings.
-    fn probe_due(&self) -> Option<Instant> {
-        let connection = self.master.connection();
-        let due =
-            connection.activity().last_activity() + connection.options().timing.keep_alive_interval;
-        (connection.keep_alive() == KeepAlive::Calls && self.calls.is_empty()).then_some(due)
-    }
-
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
         let failed = match answer {
             CallResult::List(at, link, list) => self.list_read(at, link, list)?,
@@ -264,12 +255,6 @@ impl MasterSession {
                 self.renewal.end(renewed.is_ok().then(|| self.master.token()).as_ref());
                 renewed.err()
             }
-            CallResult::Probed(Err(Error::Deadline { deadline, .. }))
-                if self.master.connection().activity().idle_for() >= deadline =>
-            {
-                return Err(Disconnect::from_timeout(self.master.connection()));
-            }
-            CallResult::Probed(probed) => probed.err(),
         };
         self.report_token()?;
         match failed {

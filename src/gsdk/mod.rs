@@ -13,13 +13,13 @@ mod encoded;
 mod error;
 mod failure_log;
 mod goaway;
+mod keep_alive;
 mod link;
 mod list_requests;
 mod master_calls;
 mod master_client;
 mod master_connection;
 mod master_link;
-mod master_reports;
 mod master_session;
 mod master_streams;
 mod master_timers;
@@ -40,11 +40,10 @@ pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
 pub use master_client::{ListedGateway, MasterClient};
 pub use master_link::MasterLink;
-pub use master_reports::{MasterReport, MasterReportSender};
 pub use options::{
     GatewayOptions, LinkTiming, MASTER_PORT_DEFAULT, PORT_DEFAULT, QUEUE_SIZE_DEFAULT,
 };
-pub use reports::{LinkReport, LinkReportSender};
+pub use reports::{LinkReport, LinkReportSender, MasterReport, MasterReportSender};
 pub use rpc::ApiVersion;
 pub use stored::StoredItems;
 pub use target::GatewayTarget;

@@ -1,4 +1,4 @@
-//! Reports of a gateway's task, in order, and their queue.
+//! What the tasks of gateways and masters report, in order, and their queues.
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -6,9 +6,10 @@ use tokio::time::Instant;
 use super::disconnect::Disconnect;
 use super::error::LinkError;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
-use crate::ids::Moment;
+use crate::ids::{GatewayName, Moment};
 use crate::net::Peer;
 
+/// A report about a gateway.
 #[derive(Clone, Debug)]
 pub enum LinkReport {
     /// An event for the core.
@@ -34,21 +35,44 @@ impl From<LinkEvent> for LinkReport {
     }
 }
 
+/// A report about a master, apart from those about its gateways.
+#[derive(Clone, Debug)]
+pub enum MasterReport {
+    /// The link is up.
+    Up { certificate_expires_at: Option<Moment> },
+    /// When the present token expires, by the master's clock.
+    Token { expires_at: Option<Moment> },
+    /// The IDs of the gateways that the master lists.
+    Gateways(Vec<String>),
+    /// A time by the master's clock, in Unix seconds, and when it was received.
+    Clock { timestamp_s: u32, received: std::time::Instant },
+    /// An attempt to connect failed.
+    AttemptFailed(LinkError),
+    /// The link is down; follows each `Up` exactly once.
+    Down { error: LinkError, last_activity: std::time::Instant },
+}
+
 /// The queue of all gateways' reports.
 pub type LinkReportSender = mpsc::Sender<(GatewayIndex, LinkReport)>;
 
-/// One gateway's end of the queue.
+/// The queue of all masters' reports.
+pub type MasterReportSender = mpsc::Sender<(GatewayName, MasterReport)>;
+
+/// One gateway's or master's end of a queue.
 #[derive(Clone, Debug)]
-pub(crate) struct ReportSink {
-    gateway: GatewayIndex,
+pub(crate) struct ReportSink<Id, Report> {
+    id: Id,
     /// Whose link it is in messages.
     peer: Peer,
-    queue: LinkReportSender,
+    queue: mpsc::Sender<(Id, Report)>,
 }
 
-impl ReportSink {
-    pub(crate) const fn new(gateway: GatewayIndex, peer: Peer, queue: LinkReportSender) -> Self {
-        Self { gateway, peer, queue }
+pub(crate) type GatewaySink = ReportSink<GatewayIndex, LinkReport>;
+pub(crate) type MasterSink = ReportSink<GatewayName, MasterReport>;
+
+impl<Id: Clone, Report> ReportSink<Id, Report> {
+    pub(crate) const fn new(id: Id, peer: Peer, queue: mpsc::Sender<(Id, Report)>) -> Self {
+        Self { id, peer, queue }
     }
 
     pub(crate) const fn peer(&self) -> &Peer {
@@ -56,17 +80,19 @@ impl ReportSink {
     }
 
     /// Reports of a link that is up. Never waits: a full queue ends the link.
-    pub(crate) fn try_send(&self, report: impl Into<LinkReport>) -> Result<(), Disconnect> {
-        let sent = self.queue.try_send((self.gateway, report.into()));
+    pub(crate) fn try_send(&self, report: impl Into<Report>) -> Result<(), Disconnect> {
+        let sent = self.queue.try_send((self.id.clone(), report.into()));
         sent.map_err(|_| Disconnect::from_overflow(&self.peer))
     }
 
     /// Reports while no link is up. Waits while the queue is full; returns false if the receiver
     /// was dropped.
-    pub(crate) async fn send(&self, report: impl Into<LinkReport>) -> bool {
-        self.queue.send((self.gateway, report.into())).await.is_ok()
+    pub(crate) async fn send(&self, report: impl Into<Report>) -> bool {
+        self.queue.send((self.id.clone(), report.into())).await.is_ok()
     }
+}
 
+impl GatewaySink {
     /// The link is down, or an attempt failed (no `last_activity`); false if the receiver was
     /// dropped.
     pub(crate) async fn link_ended(
