@@ -98,7 +98,7 @@ pub(crate) fn failed(options: &GatewayOptions, error: &Error) -> Finding {
             "; permit this machine in the gateway's configuration"
         }
         Error::Status { .. } => "; see the gateway's log",
-        Error::Deadline { .. } | Error::Broken { .. } => {
+        error if error.outcome_unknown() => {
             "; it is overloaded, restarting or hanging: check its log, and restart it if need be"
         }
         _ => "",

@@ -21,7 +21,7 @@ use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
 use super::token::Token;
 use crate::certificate::Certificate;
-use crate::net::{self, ActivityClock, Dialed, Peer};
+use crate::net::{self, ActivityClock, Dialed};
 
 /// The largest message accepted: a gateway's own default limit.
 const MESSAGE_LEN_MAX: usize = 75_497_472;
@@ -250,27 +250,18 @@ impl GrpcConnection {
 
     /// The error for a call's status.
     pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
-        let GatewayOptions { peer, address, .. } = self.options().clone();
-        let broken = error::is_transport(&status);
-        // The gateway names the reason, or requested a certificate and closed before any answer.
-        let unanswered = broken && self.api_version().is_none();
-        match &peer {
-            Peer::Master(_) => {
-                if let Some(cause) = error::certificate_alert(&status).filter(|_| unanswered) {
-                    return Error::ClientCertificateRefused { peer, address, cause };
-                }
-            }
-            _ if error::is_certificate_required(&status)
-                || self.certificate_requested && unanswered =>
-            {
-                return Error::ClientCertificateRequired { peer, address };
-            }
-            _ => {}
+        let peer = self.options().peer.clone();
+        if !error::is_transport(&status) {
+            return Error::Status { peer, method, status };
         }
-        match broken {
-            true => Error::Broken { peer, method, status },
-            false => Error::Status { peer, method, status },
+        // tonic keeps a TLS alert only as text.
+        let (target, text) = (self.options().target(), error::root_cause(&status));
+        if self.api_version().is_none()
+            && let Some(error) = net::late_refusal(&target, self.certificate_requested, &text)
+        {
+            return Error::Dial(error);
         }
+        Error::Broken { peer, method, status }
     }
 
     pub(crate) fn not_a_device_gateway(&self) -> Error {

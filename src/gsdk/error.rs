@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use super::options::PORT_DEFAULT;
 use crate::ids::HostPort;
-use crate::net::{CERTIFICATE_ALERTS, DialCode, DialError, MASTER_PORT, Peer};
+use crate::net::{DialCode, DialError, MASTER_PORT, Peer};
 
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
 /// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams
@@ -52,22 +52,6 @@ pub enum Error {
         peer.address_key()
     )]
     NotAMasterGateway { peer: Peer, address: HostPort },
-    /// The TLS handshake succeeded, and then the gateway required a client certificate (TLS 1.3).
-    #[error(
-        "{peer}: {address} requires a client certificate, as a master gateway does (port \
-         {MASTER_PORT}); set {} to a device gateway (port {PORT_DEFAULT}), or describe the master \
-         gateway under [masters.NAME]",
-        peer.address_key()
-    )]
-    ClientCertificateRequired { peer: Peer, address: HostPort },
-    /// The TLS handshake succeeded, and then the master refused the client certificate (TLS 1.3).
-    #[error(
-        "{peer}: {address} refused the client certificate ({cause}); put one there that its \
-         authority signed and that has not expired: {} and {}",
-        peer.key("cert_file"),
-        peer.key("key_file")
-    )]
-    ClientCertificateRefused { peer: Peer, address: HostPort, cause: String },
     /// The master does not accept the tenant's certificate.
     #[error(
         "{peer} refused the login: {}: {}; put the certificate of a tenant of this master into \
@@ -89,12 +73,6 @@ impl Error {
             Self::Broken { .. } => ErrorCode::Grpc(Code::Unavailable),
             Self::NotADeviceGateway { .. } => ErrorCode::NotADeviceGateway,
             Self::NotAMasterGateway { .. } => ErrorCode::NotAMasterGateway,
-            Self::ClientCertificateRequired { .. } => {
-                ErrorCode::Dial(DialCode::ClientCertificateRequired)
-            }
-            Self::ClientCertificateRefused { .. } => {
-                ErrorCode::Dial(DialCode::ClientCertificateRefused)
-            }
             Self::LoginRefused { .. } => ErrorCode::LoginRefused,
         }
     }
@@ -116,13 +94,7 @@ impl Error {
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_absence(),
-            Self::Broken { .. } | Self::Deadline { .. } => true,
-            Self::Status { .. }
-            | Self::NotADeviceGateway { .. }
-            | Self::NotAMasterGateway { .. }
-            | Self::ClientCertificateRequired { .. }
-            | Self::ClientCertificateRefused { .. }
-            | Self::LoginRefused { .. } => false,
+            error => error.outcome_unknown(),
         }
     }
 }
@@ -210,22 +182,6 @@ pub(crate) fn is_too_many_pings(status: &Status) -> bool {
     is_transport(status) && status.code() == Code::ResourceExhausted
         || matches(status.message())
         || sources(status).any(|error| matches(&error.to_string()))
-}
-
-/// Whether the gateway closed the connection because it requires a client certificate. tonic keeps
-/// the TLS alert only as text, so this looks for the alert's name.
-pub(crate) fn is_certificate_required(status: &Status) -> bool {
-    let cause = root_cause(status);
-    is_transport(status)
-        && CERTIFICATE_ALERTS.iter().any(|alert| cause.ends_with(&format!("alert: {alert:?}")))
-}
-
-/// The alert with which a master closed the connection because of our client certificate, with TLS
-/// 1.3 after the handshake. tonic keeps it only as text.
-pub(crate) fn certificate_alert(status: &Status) -> Option<String> {
-    let cause = root_cause(status);
-    let (_, alert) = cause.split_once("received fatal alert: ").filter(|_| is_transport(status))?;
-    Some(format!("alert {alert}"))
 }
 
 /// The innermost cause of a broken connection.

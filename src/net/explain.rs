@@ -10,7 +10,7 @@ use super::target::DialTarget;
 use crate::certificate::Certificate;
 
 /// The alerts of a peer that misses a client certificate; Go servers send the second with TLS 1.2.
-pub(crate) const CERTIFICATE_ALERTS: [AlertDescription; 2] =
+const CERTIFICATE_ALERTS: [AlertDescription; 2] =
     [AlertDescription::CertificateRequired, AlertDescription::BadCertificate];
 
 /// The alerts of a peer that refuses the client certificate it got.
@@ -102,14 +102,25 @@ impl Facts {
 }
 
 fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> DialFailure {
+    if alert == AlertDescription::NoApplicationProtocol {
+        return DialFailure::NoCommonProtocol;
+    }
+    of_client_certificate(alert, requested, certificate_given)
+        .unwrap_or_else(|| DialFailure::NoCommonTls(TlsError::AlertReceived(alert).to_string()))
+}
+
+/// What an alert says about the client certificate; `None` where it is about something else.
+fn of_client_certificate(
+    alert: AlertDescription,
+    requested: bool,
+    certificate_given: bool,
+) -> Option<DialFailure> {
     let of_client = CERTIFICATE_ALERTS.contains(&alert)
         || requested && (REFUSAL_ALERTS.contains(&alert) || certificate_given);
-    match alert {
-        AlertDescription::NoApplicationProtocol => DialFailure::NoCommonProtocol,
-        _ if of_client && certificate_given => DialFailure::ClientCertificateRefused(alert),
-        _ if of_client => DialFailure::ClientCertificateWanted,
-        _ => DialFailure::NoCommonTls(TlsError::AlertReceived(alert).to_string()),
-    }
+    of_client.then_some(match certificate_given {
+        true => DialFailure::ClientCertificateRefused(alert),
+        false => DialFailure::ClientCertificateWanted,
+    })
 }
 
 /// The TLS library's own error, where one is inside.
@@ -134,6 +145,18 @@ pub(crate) fn late_failure(
     error: &io::Error,
 ) -> Option<DialFailure> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
-    let given = target.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some());
-    Some(of_alert(*alert, requested, given))
+    Some(of_alert(*alert, requested, target.has_client_certificate()))
+}
+
+/// Whether a connection that broke before any answer was ended because of the client certificate,
+/// where only the text of the error is left.
+pub(crate) fn late_refusal(target: &DialTarget, requested: bool, text: &str) -> Option<DialError> {
+    let given = target.has_client_certificate();
+    let is_in_text = |alert: &AlertDescription| text.ends_with(&format!("alert: {alert:?}"));
+    let failure = (0..=u8::MAX)
+        .map(AlertDescription::from)
+        .find(is_in_text)
+        .and_then(|alert| of_client_certificate(alert, requested, given))
+        .or((requested && !given).then_some(DialFailure::ClientCertificateWanted))?;
+    Some(DialError::new(target, failure))
 }

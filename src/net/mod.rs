@@ -28,7 +28,7 @@ pub(crate) use backoff::Backoff;
 pub use backoff::BackoffPolicy;
 pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::{DialCode, DialError, is_file_missing};
-pub(crate) use explain::{CERTIFICATE_ALERTS, late_alert};
+pub(crate) use explain::{late_alert, late_refusal};
 pub(crate) use file::{file_problem, read as read_file, read_secret};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};

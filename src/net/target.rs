@@ -74,6 +74,12 @@ pub(crate) struct DialTarget {
     pub(crate) deadline: Duration,
 }
 
+impl DialTarget {
+    pub(crate) fn has_client_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some())
+    }
+}
+
 /// The files of a TLS connection.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
