@@ -2,71 +2,35 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
 use super::client::GatewayClient;
 use super::disconnect::Disconnect;
 use super::error::{ErrorCode, LinkError};
+use super::link_output::LinkOutput;
 use super::list_requests::ListRequests;
 use super::master_connection::MasterConnection;
-use super::reports::{GatewaySink, LinkReport};
-use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::net::Peer;
 
 /// One gateway behind a master. Clones are the same gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct BehindMaster {
-    index: GatewayIndex,
     /// Its ID at the master.
-    id: Arc<str>,
-    reports: GatewaySink,
-    /// The client, while its link is up.
-    client: watch::Sender<Option<GatewayClient>>,
+    pub(crate) id: Arc<str>,
+    pub(crate) output: LinkOutput,
 }
 
 impl BehindMaster {
-    pub(crate) fn new(index: GatewayIndex, id: Arc<str>, reports: GatewaySink) -> Self {
-        Self { index, id, reports, client: watch::Sender::new(None) }
-    }
-
-    pub(crate) const fn index(&self) -> GatewayIndex {
-        self.index
-    }
-
-    pub(crate) const fn id(&self) -> &Arc<str> {
-        &self.id
-    }
-
-    pub(crate) const fn reports(&self) -> &GatewaySink {
-        &self.reports
-    }
-
-    pub(crate) fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
-        self.client.subscribe()
-    }
-
-    pub(crate) fn client(&self) -> Option<GatewayClient> {
-        self.client.borrow().clone()
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        self.client.borrow().is_some()
-    }
-
     /// Its link is up.
     pub(crate) fn up(&self, master: &Arc<MasterConnection>) -> Result<(), Disconnect> {
         let client = GatewayClient::through(master.clone(), self.id.clone());
-        self.client.send_replace(Some(client));
-        let package = master.version().master_package();
-        self.reports.try_send(LinkReport::Connected { package, certificate_expires_at: None })?;
-        self.reports.try_send(LinkEvent::LinkUp)
+        self.output.up(client, master.version().master_package(), None)
     }
 
     /// The master has no connection to it, or does not list it.
     pub(crate) fn absent(&self, is_listed: bool, master: &Peer) -> Result<(), Disconnect> {
-        let (peer, id) = (self.reports.peer(), &self.id);
-        let error = match is_listed {
+        let (peer, id) = (self.output.reports.peer(), &self.id);
+        self.output.absent(match is_listed {
             true => LinkError::new(
                 ErrorCode::GatewayNotConnected,
                 format!(
@@ -81,24 +45,7 @@ impl BehindMaster {
                      gateway_id, or add the gateway at the master"
                 ),
             ),
-        };
-        if self.client.send_replace(None).is_some() {
-            self.reports.try_send(LinkReport::Disconnected(error))?;
-            let last_activity = Instant::now().into_std();
-            return self.reports.try_send(LinkEvent::LinkDown { last_activity });
-        }
-        self.reports.try_send(LinkReport::AttemptFailed(error))
-    }
-
-    /// The link to the master is down, or an attempt failed (no `last_activity`); false if the
-    /// receiver is gone.
-    pub(crate) async fn master_lost(
-        &self,
-        error: &LinkError,
-        last_activity: Option<Instant>,
-    ) -> bool {
-        let was_up = self.client.send_replace(None).is_some();
-        self.reports.link_ended(error, last_activity.filter(|_| was_up)).await
+        })
     }
 }
 

@@ -6,18 +6,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::behind_master::BehindMaster;
 use super::client::GatewayClient;
 use super::connected_link::ConnectedLink;
 use super::connection::{Connector, RpcObserver};
 use super::disconnect::Disconnect;
 use super::error::LinkError;
+use super::link_output::LinkOutput;
 use super::list_requests::ListRequests;
 use super::options::GatewayOptions;
-use super::reports::{GatewaySink, LinkReport, LinkReportSender};
+use super::reports::LinkReportSender;
 use super::subscription::Subscription;
 use super::supervisor::{self, AttemptState, Supervised};
-use crate::fleet::{GatewayIndex, LinkEvent};
+use crate::fleet::GatewayIndex;
 
 /// A handle to a gateway's link.
 #[derive(Debug)]
@@ -40,22 +40,16 @@ impl Link {
         observer: RpcObserver,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let list_requests = Arc::<ListRequests>::default();
-        let (client_sender, client) = watch::channel(None);
-        let task = GatewayTask {
-            gateway,
-            reports: GatewaySink::new(gateway, options.peer.clone(), reports),
-            list_requests: list_requests.clone(),
-            client: client_sender,
-        };
-        let task = supervisor::start(task, Connector::new(options, observer), stop);
-        Self { gateway, list_requests, client, task: Some(task) }
+        let output = LinkOutput::new(gateway, options.peer.clone(), reports);
+        let mut link = Self::served_by_master(&output, Arc::default());
+        let task = GatewayTask { output, list_requests: link.list_requests.clone() };
+        link.task = Some(supervisor::start(task, Connector::new(options, observer), stop));
+        link
     }
 
-    /// The link of a gateway behind a master.
-    pub(crate) fn behind_master(gateway: &BehindMaster, requests: Arc<ListRequests>) -> Self {
-        let (index, client) = (gateway.index(), gateway.clients());
-        Self { gateway: index, list_requests: requests, client, task: None }
+    /// The link of a gateway behind a master, whose task has this output.
+    pub(crate) fn served_by_master(output: &LinkOutput, list_requests: Arc<ListRequests>) -> Self {
+        Self { gateway: output.gateway, list_requests, client: output.clients(), task: None }
     }
 
     /// Requests the device list. Requests made while one is running lead to one more list. While
@@ -87,17 +81,15 @@ impl Link {
 /// The task of a link to a gateway at its own address.
 #[derive(Clone)]
 struct GatewayTask {
-    gateway: GatewayIndex,
-    reports: GatewaySink,
+    output: LinkOutput,
     list_requests: Arc<ListRequests>,
-    client: watch::Sender<Option<GatewayClient>>,
 }
 
 impl Supervised for GatewayTask {
     async fn attempt(&self, state: &mut AttemptState) -> Disconnect {
         match self.connect(state).await {
             Ok((client, subscription)) => {
-                let (reports, list_requests) = (&self.reports, &self.list_requests);
+                let (reports, list_requests) = (&self.output.reports, &self.list_requests);
                 ConnectedLink::new(reports, list_requests, &client, subscription).run().await
             }
             Err(disconnect) => disconnect,
@@ -105,8 +97,7 @@ impl Supervised for GatewayTask {
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
-        self.client.send_replace(None);
-        self.reports.link_ended(error, last_activity).await
+        self.output.ended(error.clone(), last_activity).await
     }
 }
 
@@ -118,13 +109,10 @@ impl GatewayTask {
         let client = GatewayClient::open(&state.connector).await?;
         let (subscription, api_version) = Subscription::establish(client.connection()).await?;
         state.connector.api_version = api_version;
-        self.list_requests.discard(self.gateway);
-        self.client.send_replace(Some(client.clone()));
+        self.list_requests.discard(self.output.gateway);
         let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
         let package = api_version.package();
-        let connected = LinkReport::Connected { package, certificate_expires_at };
-        self.reports.try_send(connected)?;
-        self.reports.try_send(LinkEvent::LinkUp)?;
+        self.output.up(client.clone(), package, certificate_expires_at)?;
         state.connected(client.connection(), package);
         Ok((client, subscription))
     }

@@ -8,7 +8,6 @@ use tokio::task::{JoinError, JoinSet};
 use super::client::GatewayClient;
 use super::error::Error;
 use super::master_connection::MasterConnection;
-use super::master_streams::read_gateways;
 use super::places::Reading;
 use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::gateway::GatewayInfo;
@@ -57,8 +56,7 @@ impl MasterCalls {
     /// read.
     pub(crate) fn read_gateways(&mut self, changes: u64) {
         let master = self.master.clone();
-        self.running
-            .spawn(async move { CallResult::Gateways(changes, read_gateways(&master).await) });
+        self.running.spawn(async move { CallResult::Gateways(changes, master.gateways().await) });
     }
 
     pub(crate) fn renew_token(&mut self) {

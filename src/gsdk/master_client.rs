@@ -6,7 +6,6 @@ use super::client::GatewayClient;
 use super::connection::{Connector, RpcObserver};
 use super::error::Error;
 use super::master_connection::MasterConnection;
-use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
 use crate::certificate::Certificate;
 
@@ -40,7 +39,7 @@ impl MasterClient {
 
     /// The gateways of the tenant.
     pub async fn gateways(&self) -> Result<Vec<ListedGateway>, Error> {
-        let infos = read_gateways(&self.master).await?.into_iter();
+        let infos = self.master.gateways().await?.into_iter();
         let gateway = infos.map(|info| ListedGateway {
             id: info.gateway_id,
             is_connected: info.is_connected,
@@ -53,7 +52,7 @@ impl MasterClient {
     pub async fn try_streams(&self) -> Result<(), Error> {
         let connection = self.master.connection();
         let grace = connection.options().timing.subscribe_grace;
-        let mut streams = MasterStreams::request(&self.master);
+        let mut streams = self.master.subscribe();
         match tokio::time::timeout(grace, streams.responses()).await {
             Ok(Err(status)) => Err(connection.error(super::rpc::SUBSCRIBE_STATUS, status)),
             // Some servers respond only with the first change.

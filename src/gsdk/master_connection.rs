@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status};
 
 use super::connection::{Connector, GrpcConnection};
 use super::encoded::{EncodedAnswer, EncodedCall};
@@ -15,8 +15,9 @@ use super::rpc::{ApiVersion, Rpc, Service};
 use super::subscription::Subscription;
 use super::token::Token;
 use crate::net;
+use crate::proto::connect_master;
+use crate::proto::gateway::{self, GatewayInfo, GetListRequest, GetRequest};
 use crate::proto::login::LoginRequest;
-use crate::proto::{connect_master, gateway};
 
 /// A connection that is logged in. It ends like any connection, and is never reopened.
 pub(crate) struct MasterConnection {
@@ -105,31 +106,49 @@ impl MasterConnection {
         Ok(())
     }
 
-    /// Subscribes to the status changes of the devices of all gateways.
-    pub(crate) fn subscribe_devices(&self) -> Subscription {
-        let queue_size = self.connection.options().queue_size;
-        let request = connect_master::SubscribeStatusRequest { queue_size };
-        Subscription::new(self.connection.clone(), self.subscribe(Service::ConnectMaster, request))
+    /// All its gateways: two calls.
+    pub(crate) async fn gateways(&self) -> Result<Vec<GatewayInfo>, Error> {
+        let ids = self.call(GetListRequest {}, GetListRequest::DEADLINE).await?.gateway_i_ds;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = GetRequest { gateway_i_ds: ids };
+        Ok(self.call(request, GetRequest::DEADLINE).await?.gateway_infos)
     }
 
-    /// Subscribes to the status changes of the gateways.
-    pub(crate) fn subscribe_gateways(&self) -> Subscription<gateway::StatusChange> {
+    /// Requests both streams.
+    pub(crate) fn subscribe(&self) -> MasterStreams {
         let queue_size = self.connection.options().queue_size;
-        let request = gateway::SubscribeStatusRequest { queue_size };
-        Subscription::new(self.connection.clone(), self.subscribe(Service::Gateway, request))
+        let devices = connect_master::SubscribeStatusRequest { queue_size };
+        let gateways = gateway::SubscribeStatusRequest { queue_size };
+        MasterStreams {
+            devices: self.subscription(Service::ConnectMaster, devices),
+            gateways: self.subscription(Service::Gateway, gateways),
+        }
     }
 
-    fn subscribe<Q, M>(
-        &self,
-        service: Service,
-        request: Q,
-    ) -> impl Future<Output = Result<Streaming<M>, tonic::Status>> + Send + use<Q, M>
+    fn subscription<Q, M>(&self, service: Service, request: Q) -> Subscription<M>
     where
         Q: prost::Message + 'static,
         M: prost::Message + Default + 'static,
     {
         let (connection, token) = (self.connection.clone(), self.token());
-        connection.subscribe(self.version, service, Some(token), request)
+        let response = connection.clone().subscribe(self.version, service, Some(token), request);
+        Subscription::new(connection, response)
+    }
+}
+
+/// The status changes of the devices of all gateways, and those of the gateways.
+pub(crate) struct MasterStreams {
+    pub(crate) devices: Subscription,
+    pub(crate) gateways: Subscription<gateway::StatusChange>,
+}
+
+impl MasterStreams {
+    /// Waits for the responses to both.
+    pub(crate) async fn responses(&mut self) -> Result<(), Status> {
+        let Self { devices, gateways } = self;
+        tokio::try_join!(devices.response(), gateways.response()).map(drop)
     }
 }
 
@@ -145,7 +164,7 @@ async fn log_in(
             let token = Token::new(&response.jwt_token, Instant::now(), net::wall_time());
             token.ok_or_else(|| {
                 let message = "the token that the master gave cannot be sent in a header";
-                connection.error(LoginRequest::METHOD, tonic::Status::internal(message))
+                connection.error(LoginRequest::METHOD, Status::internal(message))
             })
         }
         Err(Error::Status { status, .. }) if is_refusal(status.code()) => {

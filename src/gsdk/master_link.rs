@@ -13,11 +13,11 @@ use super::connection::{Connector, RpcObserver};
 use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::link::Link;
+use super::link_output::LinkOutput;
 use super::master_connection::MasterConnection;
 use super::master_session::MasterSession;
-use super::master_streams::{MasterStreams, read_gateways};
 use super::options::GatewayOptions;
-use super::reports::{GatewaySink, LinkReportSender, MasterReport, MasterReportSender, MasterSink};
+use super::reports::{LinkReportSender, MasterReport, MasterReportSender, MasterSink};
 use super::supervisor::{self, AttemptState, Supervised};
 use crate::fleet::GatewayIndex;
 use crate::ids::GatewayName;
@@ -55,10 +55,9 @@ impl MasterLink {
     /// Adds a gateway behind the master; returns its link.
     #[must_use]
     pub fn add(&self, index: GatewayIndex, name: GatewayName, gateway_id: &str) -> Link {
-        let sink = GatewaySink::new(index, Peer::Gateway(name), self.reports.clone());
-        let gateway = BehindMaster::new(index, gateway_id.into(), sink);
-        let link = Link::behind_master(&gateway, self.behind.list_requests.clone());
-        self.behind.add(gateway);
+        let output = LinkOutput::new(index, Peer::Gateway(name), self.reports.clone());
+        let link = Link::served_by_master(&output, self.behind.list_requests.clone());
+        self.behind.add(BehindMaster { id: gateway_id.into(), output });
         link
     }
 
@@ -85,7 +84,7 @@ impl Supervised for MasterTask {
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
         for gateway in self.behind.after(0) {
-            if !gateway.master_lost(error, last_activity).await {
+            if !gateway.output.ended(error.clone(), last_activity).await {
                 return false;
             }
         }
@@ -103,11 +102,11 @@ impl MasterTask {
     async fn connect(&self, state: &mut AttemptState) -> Result<MasterSession, Disconnect> {
         let master = Arc::new(MasterConnection::open(&state.connector).await?);
         state.connector.api_version = master.version();
-        let mut streams = MasterStreams::request(&master);
+        let mut streams = master.subscribe();
         let gateways = {
             let mut responses = pin!(streams.responses());
             let grace = state.connector.options.timing.subscribe_grace;
-            let mut reading = pin!(read_gateways(&master));
+            let mut reading = pin!(master.gateways());
             match timeout(grace, &mut responses).await {
                 Ok(Ok(())) => reading.await?,
                 Ok(Err(status)) => {

@@ -14,8 +14,7 @@ use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
 use super::keep_alive;
 use super::master_calls::{CallResult, MasterCalls};
-use super::master_connection::MasterConnection;
-use super::master_streams::MasterStreams;
+use super::master_connection::{MasterConnection, MasterStreams};
 use super::master_timers::{Check, Renewal};
 use super::places::Places;
 use super::reports::{LinkReport, MasterReport, MasterSink};
@@ -198,7 +197,7 @@ impl MasterSession {
     /// Takes over gateways that were added.
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
         for gateway in self.behind.after(self.places.len()) {
-            let id = gateway.id().clone();
+            let id = gateway.id.clone();
             let connected = self.connected.get(id.as_ref()).copied();
             let at = self.places.add(gateway);
             self.routes.add_gateway(id, at);
@@ -237,7 +236,7 @@ impl MasterSession {
             CallResult::Filter(at, link, filter) => {
                 // A filter that cannot be read is no failure of the link.
                 if let (Some(gateway), Ok(filter)) = (self.places.current(at, link), filter) {
-                    gateway.reports().try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
+                    gateway.output.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                 }
                 None
             }
@@ -286,15 +285,15 @@ impl MasterSession {
                     // A device has moved: the other list is to agree.
                     self.places.want_list(other);
                 }
-                gateway.reports().try_send(LinkEvent::List(rows))?;
-                if let Some(client) = gateway.client() {
+                gateway.output.reports.try_send(LinkEvent::List(rows))?;
+                if let Some(client) = gateway.output.client() {
                     self.calls.read_filter(at, link, client);
                 }
                 Ok(None)
             }
             Err(error) => {
-                gateway.reports().try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
-                gateway.reports().try_send(LinkEvent::ListFailed)?;
+                gateway.output.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
+                gateway.output.reports.try_send(LinkEvent::ListFailed)?;
                 // The master may have lost the gateway without reporting it.
                 self.check.want(true);
                 Ok(Some(error))

@@ -21,8 +21,6 @@ struct Place {
     /// Counts the gateway's links: a list of an earlier one is ignored.
     link: u64,
     list: ListReading,
-    /// Whether the list has to be read again after the running read.
-    list_again: bool,
     /// How many statuses of gateways had been read at the last one of this gateway.
     changed: u64,
 }
@@ -32,6 +30,8 @@ enum ListReading {
     Idle,
     Waiting,
     Reading,
+    /// Being read, and to be read again afterwards.
+    Outdated,
 }
 
 /// A list that is to be read: the place of its gateway, and the number of the gateway's link.
@@ -68,27 +68,26 @@ impl Places {
             is_listed: None,
             link: 0,
             list: ListReading::Idle,
-            list_again: false,
             changed: 0,
         });
         self.places.len() - 1
     }
 
     pub(crate) fn id(&self, at: usize) -> Option<Arc<str>> {
-        self.places.get(at).map(|place| place.gateway.id().clone())
+        self.places.get(at).map(|place| place.gateway.id.clone())
     }
 
     /// The gateway, if its link is still the one of this number.
     pub(crate) fn current(&self, at: usize, link: u64) -> Option<&BehindMaster> {
         let place = self.places.get(at).filter(|place| place.link == link)?;
-        Some(&place.gateway).filter(|gateway| gateway.is_up())
+        Some(&place.gateway).filter(|gateway| gateway.output.is_up())
     }
 
     /// Reports the status of a device. A gateway whose link is down gets none: its next list shows
     /// what is true.
     pub(crate) fn report(&self, at: usize, event: LinkEvent) -> Result<(), Disconnect> {
-        match self.places.get(at).filter(|place| place.gateway.is_up()) {
-            Some(place) => place.gateway.reports().try_send(event),
+        match self.places.get(at).filter(|place| place.gateway.output.is_up()) {
+            Some(place) => place.gateway.output.reports.try_send(event),
             None => Ok(()),
         }
     }
@@ -109,15 +108,15 @@ impl Places {
         let gateway = &place.gateway;
         let was_listed = place.is_listed.replace(is_listed);
         if was_listed != Some(is_listed) {
-            gateway.reports().try_send(LinkReport::Listed(is_listed))?;
+            gateway.output.reports.try_send(LinkReport::Listed(is_listed))?;
         }
-        if is_connected == gateway.is_up() && was_listed == Some(is_listed) {
+        if is_connected == gateway.output.is_up() && was_listed == Some(is_listed) {
             return Ok(());
         }
-        (place.list, place.list_again) = (ListReading::Idle, false);
+        place.list = ListReading::Idle;
         place.link += 1;
         if is_connected {
-            self.list_requests.discard(gateway.index());
+            self.list_requests.discard(gateway.output.gateway);
             return gateway.up(&self.master);
         }
         gateway.absent(is_listed, &self.master.connection().options().peer)
@@ -125,7 +124,8 @@ impl Places {
 
     pub(crate) fn want_lists(&mut self, requested: &BTreeSet<GatewayIndex>) {
         for at in 0..self.places.len() {
-            if self.places.get(at).is_some_and(|it| requested.contains(&it.gateway.index())) {
+            if self.places.get(at).is_some_and(|it| requested.contains(&it.gateway.output.gateway))
+            {
                 self.want_list(at);
             }
         }
@@ -133,7 +133,8 @@ impl Places {
 
     /// Requests a list; again if it is being read.
     pub(crate) fn want_list(&mut self, at: usize) {
-        let Some(place) = self.places.get_mut(at).filter(|place| place.gateway.is_up()) else {
+        let Some(place) = self.places.get_mut(at).filter(|place| place.gateway.output.is_up())
+        else {
             return;
         };
         match place.list {
@@ -141,8 +142,8 @@ impl Places {
                 place.list = ListReading::Waiting;
                 self.waiting.push_back(at);
             }
-            ListReading::Waiting => {}
-            ListReading::Reading => place.list_again = true,
+            ListReading::Waiting | ListReading::Outdated => {}
+            ListReading::Reading => place.list = ListReading::Outdated,
         }
     }
 
@@ -152,9 +153,9 @@ impl Places {
             let Some(at) = self.waiting.pop_front() else { break };
             let place = self.places.get_mut(at).filter(|place| place.list == ListReading::Waiting);
             let Some(place) = place else { continue };
-            let Some(client) = place.gateway.client() else { continue };
+            let Some(client) = place.gateway.output.client() else { continue };
             place.list = ListReading::Reading;
-            place.gateway.reports().try_send(LinkEvent::ListRequested)?;
+            place.gateway.output.reports.try_send(LinkEvent::ListRequested)?;
             self.reading += 1;
             return Ok(Some(Reading { at, link: place.link, client }));
         }
@@ -166,8 +167,7 @@ impl Places {
         self.reading = self.reading.saturating_sub(1);
         let gateway = self.current(at, link)?.clone();
         let place = self.places.get_mut(at)?;
-        place.list = ListReading::Idle;
-        if std::mem::take(&mut place.list_again) {
+        if std::mem::replace(&mut place.list, ListReading::Idle) == ListReading::Outdated {
             self.want_list(at);
         }
         Some(gateway)

@@ -1,7 +1,6 @@
 //! What the tasks of gateways and masters report, in order, and their queues.
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::disconnect::Disconnect;
 use super::error::LinkError;
@@ -89,22 +88,6 @@ impl<Id: Clone, Report> ReportSink<Id, Report> {
     /// was dropped.
     pub(crate) async fn send(&self, report: impl Into<Report>) -> bool {
         self.queue.send((self.id.clone(), report.into())).await.is_ok()
-    }
-}
-
-impl GatewaySink {
-    /// The link is down, or an attempt failed (no `last_activity`); false if the receiver was
-    /// dropped.
-    pub(crate) async fn link_ended(
-        &self,
-        error: &LinkError,
-        last_activity: Option<Instant>,
-    ) -> bool {
-        let Some(last_activity) = last_activity.map(Instant::into_std) else {
-            return self.send(LinkReport::AttemptFailed(error.clone())).await;
-        };
-        self.send(LinkReport::Disconnected(error.clone())).await
-            && self.send(LinkEvent::LinkDown { last_activity }).await
     }
 }
 
