@@ -8,9 +8,8 @@ use super::connection::GrpcConnection;
 use super::error::{
     Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause,
 };
-use super::options::{MASTER_PORT_DEFAULT, PORT_DEFAULT};
 use super::rpc::SUBSCRIBE_STATUS;
-use crate::net::Peer;
+use crate::net::{GATEWAY_PORT, MASTER_PORT, Peer};
 
 /// A gateway that stops closes its streams in order; one that does so within this time after the
 /// link came up is misbehaving.
@@ -99,8 +98,8 @@ impl Disconnect {
             Some(_) => String::new(),
             None => {
                 let port = match options.peer {
-                    Peer::Master(_) => MASTER_PORT_DEFAULT,
-                    _ => PORT_DEFAULT,
+                    Peer::Master(_) => MASTER_PORT,
+                    _ => GATEWAY_PORT,
                 };
                 format!(
                     " before any answer; check that it is the gateway's gRPC port (usually {port})"

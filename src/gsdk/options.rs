@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use crate::ids::HostPort;
-use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, MASTER_PORT, Peer, Tls, TlsFiles};
+use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, Peer, Tls, TlsFiles};
 
 /// The port of a device gateway's gRPC service, if an address names none.
 pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
-
-/// The port of a master gateway, likewise.
-pub const MASTER_PORT_DEFAULT: u16 = MASTER_PORT;
 
 /// The default size of the gateway's queue of status changes.
 pub const QUEUE_SIZE_DEFAULT: i32 = 65_536;

@@ -10,15 +10,6 @@ use tonic::Status;
 
 use super::strictness::Strictness;
 
-/// The services whose calls are counted.
-const SERVICES: [&str; 6] = [
-    "connect.Connect",
-    "connect_master.ConnectMaster",
-    "device.Device",
-    "event.Event",
-    "gateway.Gateway",
-    "login.Login",
-];
 /// Most methods that are counted: clients can make up names, which may not fill the memory.
 const METHODS_MAX: usize = 64;
 
@@ -93,14 +84,13 @@ pub(crate) struct CallRules {
     pub(crate) strictness: Strictness,
     /// Errors by method; `*` is any.
     pub(crate) errors: BTreeMap<String, CallError>,
-    /// By method, of the services that are served.
+    /// By method.
     calls: BTreeMap<String, u64>,
 }
 
 impl CallRules {
-    fn count(&mut self, service: &str, method: &str) {
-        let known = self.calls.len() < METHODS_MAX || self.calls.contains_key(method);
-        if known && SERVICES.contains(&service) {
+    fn count(&mut self, method: &str) {
+        if self.calls.len() < METHODS_MAX || self.calls.contains_key(method) {
             *self.calls.entry(method.to_owned()).or_default() += 1;
         }
     }
@@ -160,7 +150,7 @@ impl Interceptor {
         let (latency, error) = {
             let mut rules = self.lock();
             let error = if rules.packages.serves(package) {
-                rules.count(service, method);
+                rules.count(method);
                 rules.take_error(method)
             } else {
                 let service = format!("{}{service}", package.prefix());
