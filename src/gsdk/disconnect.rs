@@ -106,7 +106,7 @@ impl Disconnect {
                 )
             }
         };
-        let pings_rejected = connection.pings_rejected() || is_too_many_pings(status);
+        let pings_rejected = connection.pings_rejected();
         let cause = if pings_rejected { TOO_MANY_PINGS.to_owned() } else { root_cause(status) };
         let (peer, address) = (&options.peer, &options.address);
         let message = format!("{peer}: the connection to {address} broke ({cause}){hint}");

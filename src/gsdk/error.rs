@@ -172,16 +172,9 @@ pub(crate) fn is_transport(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// Whether the gateway closed the connection because of our HTTP/2 pings.
+/// Whether the gateway ended a stream because of our HTTP/2 pings.
 pub(crate) fn is_too_many_pings(status: &Status) -> bool {
-    let matches = |text: &str| {
-        let text = text.to_ascii_lowercase().replace('_', " ");
-        text.contains(TOO_MANY_PINGS)
-    };
-    // tonic's code for a GOAWAY with ENHANCE_YOUR_CALM.
-    is_transport(status) && status.code() == Code::ResourceExhausted
-        || matches(status.message())
-        || sources(status).any(|error| matches(&error.to_string()))
+    status.message().to_ascii_lowercase().replace('_', " ").contains(TOO_MANY_PINGS)
 }
 
 /// The innermost cause of a broken connection.
