@@ -22,6 +22,8 @@ use super::world::World;
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, SlaveDeviceInfo};
 use crate::proto::gateway::{GatewayInfo, Status as GatewayStatus, StatusChange};
 
+/// The tenant to which the device gateways belong.
+pub(crate) const TENANT: &str = "tenant1";
 /// The tenant with all permissions.
 pub(crate) const ADMINISTRATOR: &str = "administrator";
 
@@ -48,7 +50,6 @@ struct MasterState {
 /// The master's own state.
 pub(crate) struct SimulatedMaster {
     world: Arc<World>,
-    tenant: String,
     token_lifetime: Duration,
     state: Mutex<MasterState>,
 }
@@ -57,8 +58,7 @@ impl SimulatedMaster {
     pub(crate) fn new(world: Arc<World>, settings: &MasterSettings) -> Arc<Self> {
         let stored = vec![StoredForGateway::default(); world.gateways_count()];
         let state = Mutex::new(MasterState { stored, ..MasterState::default() });
-        let (tenant, token_lifetime) = (settings.tenant.clone(), settings.token_lifetime);
-        Arc::new(Self { world, tenant, token_lifetime, state })
+        Arc::new(Self { world, token_lifetime: settings.token_lifetime, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, MasterState> {
@@ -67,7 +67,7 @@ impl SimulatedMaster {
 
     /// A new token for a tenant.
     pub(crate) fn login(&self, tenant: &str) -> Result<String, Status> {
-        if tenant != self.tenant && tenant != ADMINISTRATOR {
+        if tenant != TENANT && tenant != ADMINISTRATOR {
             return Err(Status::permission_denied(format!("there is no tenant {tenant:?}")));
         }
         let token = token(tenant, self.world.unix_seconds(), self.token_lifetime);

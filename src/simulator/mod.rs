@@ -252,8 +252,10 @@ impl Clients {
         authority: &Authority,
         settings: &SimulatorSettings,
     ) -> Result<Option<Self>, CertificateError> {
-        let Some(master) = &settings.master else { return Ok(None) };
-        let tenant = authority.tenant(&master.tenant)?;
+        if settings.master.is_none() {
+            return Ok(None);
+        }
+        let tenant = authority.tenant(master::TENANT)?;
         let administrator = authority.tenant(master::ADMINISTRATOR)?;
         if let Some(folder) = &settings.certificates_dir {
             tenant.write(folder, "tenant")?;

@@ -1,12 +1,11 @@
 //! Subscriptions to status changes: queues that are bounded and discard when full, as those of a
 //! real gateway do. Filling a queue never blocks and never affects another one.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -33,13 +32,22 @@ pub struct SubscriptionReport {
 /// The open subscriptions of one kind.
 #[derive(Debug)]
 pub(crate) struct Subscriptions<T> {
-    queues: Vec<Arc<Mutex<SubscriberQueue<T>>>>,
+    open: Vec<Subscriber<T>>,
     opened: u64,
+}
+
+/// The filling end of a subscription.
+#[derive(Debug)]
+struct Subscriber<T> {
+    queue: mpsc::Sender<T>,
+    end: oneshot::Sender<Result<(), Status>>,
+    /// Without what the queue itself shows.
+    report: SubscriptionReport,
 }
 
 impl<T> Default for Subscriptions<T> {
     fn default() -> Self {
-        Self { queues: Vec::new(), opened: 0 }
+        Self { open: Vec::new(), opened: 0 }
     }
 }
 
@@ -57,95 +65,66 @@ impl<T: Clone> Subscriptions<T> {
         };
         let report =
             SubscriptionReport { id: self.opened, queue_size, ..SubscriptionReport::default() };
-        let capacity = size.clamp(1, QUEUE_SIZE_MAX);
-        let queue =
-            SubscriberQueue { capacity, items: VecDeque::new(), report, end: None, waker: None };
-        let queue = Arc::new(Mutex::new(queue));
-        self.queues.push(queue.clone());
-        Ok(SubscriberStream(queue))
+        let (queue, items) = mpsc::channel(size.clamp(1, QUEUE_SIZE_MAX));
+        let (end, ended) = oneshot::channel();
+        self.open.push(Subscriber { queue, end, report });
+        Ok(SubscriberStream { items, ended: Some(ended) })
     }
 
     /// Offers changes to every subscription, and drops those whose reader is gone.
     pub(crate) fn offer(&mut self, changes: &[T]) {
         self.remove_unread();
-        self.queues.iter().for_each(|queue| lock(queue).offer(changes));
+        for subscriber in &mut self.open {
+            let is_full = |change: &&T| subscriber.queue.try_send((*change).clone()).is_err();
+            let discarded = changes.iter().filter(is_full).count();
+            subscriber.report.offered += changes.len() as u64;
+            subscriber.report.discarded += discarded as u64;
+        }
     }
 
     /// Removes the subscriptions whose reader is gone.
     fn remove_unread(&mut self) {
-        self.queues.retain(|queue| Arc::strong_count(queue) > 1);
+        self.open.retain(|subscriber| !subscriber.queue.is_closed());
     }
 
     /// Ends every subscription now with `outcome`, and drops what is queued.
     pub(crate) fn end(&mut self, outcome: &Result<(), Status>) {
-        for queue in self.queues.drain(..) {
-            let mut queue = lock(&queue);
-            queue.end = Some(outcome.clone());
-            queue.items.clear();
-            queue.wake();
+        for subscriber in self.open.drain(..) {
+            // Fails when its reader is gone.
+            let _ = subscriber.end.send(outcome.clone());
         }
     }
 
     pub(crate) fn reports(&mut self) -> Vec<SubscriptionReport> {
         self.remove_unread();
-        self.queues.iter().map(|queue| lock(queue).report()).collect()
-    }
-}
-
-#[derive(Debug)]
-struct SubscriberQueue<T> {
-    capacity: usize,
-    items: VecDeque<T>,
-    report: SubscriptionReport,
-    end: Option<Result<(), Status>>,
-    waker: Option<Waker>,
-}
-
-fn lock<T>(queue: &Mutex<SubscriberQueue<T>>) -> MutexGuard<'_, SubscriberQueue<T>> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<T: Clone> SubscriberQueue<T> {
-    /// Adds changes and discards those that do not fit.
-    fn offer(&mut self, changes: &[T]) {
-        let free = self.capacity.saturating_sub(self.items.len()).min(changes.len());
-        self.items.extend(changes.iter().take(free).cloned());
-        self.report.offered += changes.len() as u64;
-        self.report.discarded += (changes.len() - free) as u64;
-        if free > 0 {
-            self.wake();
-        }
-    }
-
-    fn wake(&mut self) {
-        self.waker.take().into_iter().for_each(Waker::wake);
-    }
-
-    fn report(&self) -> SubscriptionReport {
-        SubscriptionReport { queued: self.items.len() as u64, ..self.report }
+        let report = |Subscriber { queue, report, .. }: &Subscriber<T>| {
+            let queued = (queue.max_capacity() - queue.capacity()) as u64;
+            let taken = report.offered - report.discarded - queued;
+            SubscriptionReport { queued, taken, ..*report }
+        };
+        self.open.iter().map(report).collect()
     }
 }
 
 /// The reading end: the stream of one client. Dropping it ends the subscription.
 #[derive(Debug)]
-pub(crate) struct SubscriberStream<T>(Arc<Mutex<SubscriberQueue<T>>>);
+pub(crate) struct SubscriberStream<T> {
+    items: mpsc::Receiver<T>,
+    /// `None` after the end.
+    ended: Option<oneshot::Receiver<Result<(), Status>>>,
+}
 
-impl<T: Clone> Stream for SubscriberStream<T> {
+impl<T> Stream for SubscriberStream<T> {
     type Item = Result<T, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut queue = lock(&self.0);
-        if let Some(outcome) = &mut queue.end {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(ended) = &mut self.ended else { return Poll::Ready(None) };
+        if let Poll::Ready(outcome) = Pin::new(ended).poll(cx) {
+            self.ended = None;
             // The error is the last item.
-            let outcome = std::mem::replace(outcome, Ok(()));
-            return Poll::Ready(outcome.err().map(Err));
+            return Poll::Ready(outcome.ok().and_then(Result::err).map(Err));
         }
-        if let Some(item) = queue.items.pop_front() {
-            queue.report.taken += 1;
-            return Poll::Ready(Some(Ok(item)));
-        }
-        queue.waker = Some(cx.waker().clone());
-        Poll::Pending
+        self.items.poll_recv(cx).map(|item| item.map(Ok))
     }
 }
 

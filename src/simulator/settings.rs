@@ -103,17 +103,11 @@ pub struct MasterSettings {
     /// The device gateways: IDs, and the devices in their subnets. IDs of devices are unique in
     /// the whole simulation.
     pub gateways: Vec<(String, Vec<SiteDevice>)>,
-    /// The ID of the device gateways' tenant.
-    pub tenant: String,
     pub token_lifetime: Duration,
 }
 
 impl Default for MasterSettings {
     fn default() -> Self {
-        Self {
-            gateways: Vec::new(),
-            tenant: "tenant1".to_owned(),
-            token_lifetime: Duration::from_secs(60 * 60),
-        }
+        Self { gateways: Vec::new(), token_lifetime: Duration::from_secs(60 * 60) }
     }
 }
