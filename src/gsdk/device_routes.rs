@@ -22,10 +22,8 @@ const HELD_MAX: usize = 8_192;
 pub(crate) enum StatusRoute {
     /// To the gateway at this place.
     Gateway(usize),
-    /// To none: its gateway is not one of ours.
+    /// To none: its gateway is not one of ours, or no gateway had the device a short time ago.
     Elsewhere,
-    /// To none: no gateway had the device a short time ago.
-    Stranger,
     /// To be held: it is not known whose the device is.
     Unknown,
 }
@@ -63,7 +61,7 @@ impl DeviceRoutes {
             return self.place(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway);
         }
         match self.strangers.get(&device_id) {
-            Some(until) if *until > now => StatusRoute::Stranger,
+            Some(until) if *until > now => StatusRoute::Elsewhere,
             Some(_) => {
                 self.strangers.remove(&device_id);
                 StatusRoute::Unknown
@@ -116,7 +114,7 @@ impl DeviceRoutes {
                         self.strangers.insert(device_id, now + STRANGER_FOR);
                     }
                 }
-                StatusRoute::Elsewhere | StatusRoute::Stranger => {}
+                StatusRoute::Elsewhere => {}
             }
         }
         self.held_len = self.held.values().map(|(_, statuses)| statuses.len()).sum();
@@ -204,7 +202,7 @@ mod tests {
         let (found, strangers) = routes.reported(gateways, now);
         assert_eq!((found, strangers), (vec![(1, held)], 1));
         assert_eq!(routes.route(id(2), now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), now), StatusRoute::Stranger);
+        assert_eq!(routes.route(id(3), now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(3), now + STRANGER_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
     }

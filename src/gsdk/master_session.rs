@@ -140,7 +140,7 @@ impl MasterSession {
             match self.routes.route(device_id, now) {
                 StatusRoute::Gateway(place) => self.places.report(place, event)?,
                 StatusRoute::Unknown => self.check.want(self.routes.hold(device_id, event)),
-                StatusRoute::Elsewhere | StatusRoute::Stranger => {}
+                StatusRoute::Elsewhere => {}
             }
         }
         Ok(())

@@ -198,8 +198,8 @@ impl Fault {
             }),
             Self::Manage => each_of(gateways, |gateway| gateway.manage_all(now)),
             Self::AddDevice { id, kind, ip, ssl, mode } => {
-                let mut device = SiteDevice::new(*id, crate::proto::device::Type::Undefined, *ip);
-                (device.kind, device.ssl, device.mode) = (*kind, *ssl, *mode);
+                let (ssl, mode) = (*ssl, *mode);
+                let device = SiteDevice { ssl, mode, ..SiteDevice::new(*id, *kind, *ip) };
                 add_device(gateways, now, device)
             }
             _ => return None,

@@ -184,9 +184,8 @@ impl Scenario {
                     || address_of(gateway, place),
                     |first| Ipv4Addr::from(u32::from(first).wrapping_add(number)),
                 );
-                let base = SiteDevice::new(id, crate::proto::device::Type::Undefined, ip);
                 let Group { kind, mode, ssl, powered, .. } = *group;
-                devices.push(SiteDevice { kind, mode, ssl, powered, ..base });
+                devices.push(SiteDevice { mode, ssl, powered, ..SiteDevice::new(id, kind, ip) });
             }
         }
         devices

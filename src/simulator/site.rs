@@ -82,7 +82,7 @@ pub struct SiteDevice {
 impl SiteDevice {
     /// A plain device that waits to be dialed on port 51211, switched on.
     #[must_use]
-    pub fn new(id: u32, kind: Type, ip: Ipv4Addr) -> Self {
+    pub fn new(id: u32, kind: impl Into<i32>, ip: Ipv4Addr) -> Self {
         Self {
             id,
             kind: kind.into(),
@@ -94,20 +94,6 @@ impl SiteDevice {
             powered: true,
             firmware: None,
         }
-    }
-
-    /// The same device with SSL enabled.
-    #[must_use]
-    pub fn with_ssl(mut self) -> Self {
-        self.ssl = true;
-        self
-    }
-
-    /// The same device, dialing the gateway.
-    #[must_use]
-    pub fn dialing(mut self) -> Self {
-        self.mode = DialMode::DeviceToServer;
-        self
     }
 }
 

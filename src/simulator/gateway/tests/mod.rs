@@ -23,12 +23,15 @@ fn gateway() -> SimulatedGateway {
 }
 
 fn gateway_with(rules: Rules) -> SimulatedGateway {
-    let device = |id| SiteDevice::new(id, Type::BioentryW2, ip(id));
+    let device = |id, mode, ssl| {
+        let device = SiteDevice::new(id, Type::BioentryW2, ip(id));
+        SiteDevice { mode, ssl, ..device }
+    };
     let devices = vec![
-        device(PLAIN),
-        device(SECURE).with_ssl(),
-        device(DIALLER).dialing(),
-        device(SECURE_DIALLER).with_ssl().dialing(),
+        device(PLAIN, DialMode::ServerToDevice, false),
+        device(SECURE, DialMode::ServerToDevice, true),
+        device(DIALLER, DialMode::DeviceToServer, false),
+        device(SECURE_DIALLER, DialMode::DeviceToServer, true),
     ];
     let clock = GatewayClock { start_unix_ms: 1_600_000_000_000, skew_ms: 0 };
     SimulatedGateway::new("gateway", rules, devices, clock, 7)
