@@ -55,8 +55,11 @@ impl LinkOutput {
 
     /// The link is down, or an attempt failed, while the connection to its master stands.
     pub(crate) fn absent(&self, error: LinkError) -> Result<(), Disconnect> {
-        let reports = self.end(error, Instant::now());
-        reports.into_iter().try_for_each(|report| self.reports.try_send(report))
+        let client = self.client();
+        let mut reports = self.end(error, Instant::now()).into_iter();
+        let reported = reports.try_for_each(|report| self.reports.try_send(report));
+        // With a full queue the connection to the master ends, and with it this link.
+        reported.inspect_err(|_| _ = self.client.send_replace(client))
     }
 
     /// The link is down, or an attempt failed (no `last_activity`); false if the receiver of the
