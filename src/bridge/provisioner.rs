@@ -14,9 +14,7 @@ use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, may_concern_single};
 use super::provision_tasks::{ProvisionTasks, StoredAtMaster, TaskDone, TaskResult};
 use super::state::State;
-use crate::commands::{
-    Command, Failure, FailureCode, Warning, declared_by_configuration, kept_by_configuration,
-};
+use crate::commands::{Command, Failure, FailureCode, Warning};
 use crate::desired::{BatchPlanner, ChangeResult, DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
 use crate::ids::{DeviceId, GatewayName};
@@ -114,7 +112,7 @@ impl Provisioner {
             _ => false,
         };
         let undone = command.device_ids().into_iter().find(is_undone);
-        undone.map_or(Ok(()), |id| Err(declared_by_configuration(&self.name, id)))
+        undone.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(&self.name, id)))
     }
 
     /// A command that changes something has started.
@@ -132,7 +130,8 @@ impl Provisioner {
         if changed {
             state.set_desired(self.index, self.desired.commanded());
         }
-        let warning = |item: DesiredItem| kept_by_configuration(&self.name, item.device_id());
+        let warning =
+            |item: DesiredItem| Warning::kept_by_configuration(&self.name, item.device_id());
         kept.into_iter().map(warning).collect()
     }
 

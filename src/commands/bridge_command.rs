@@ -20,10 +20,6 @@ pub enum BridgeCommand {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RepublishFields {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ForgetFields {
     gateway: GatewayName,
     device_id: Option<DeviceId>,
@@ -44,7 +40,7 @@ impl BridgeCommand {
 
     fn read(name: CommandName, fields: Fields) -> Result<Self, Failure> {
         match name {
-            CommandName::Republish => fields.read().map(|RepublishFields {}| Self::Republish),
+            CommandName::Republish => fields.none().map(|()| Self::Republish),
             CommandName::Forget => {
                 let ForgetFields { gateway, device_id, device_ids } = fields.read()?;
                 let device_ids = values::some_devices(device_id, device_ids)?;

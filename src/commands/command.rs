@@ -58,10 +58,6 @@ pub enum Command {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoFields {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct SearchFields {
     #[serde(default, deserialize_with = "values::search_wait")]
     wait_s: Option<Duration>,
@@ -173,7 +169,7 @@ impl Command {
             let DevicesFields { device_id, device_ids } = fields.read()?;
             values::devices(device_id, device_ids)
         };
-        let bare = |fields: Fields, command| fields.read().map(|NoFields {}| command);
+        let bare = |fields: Fields, command| fields.none().map(|()| command);
         match name {
             CommandName::Devices => bare(fields, Self::Devices),
             CommandName::Pending => bare(fields, Self::Pending),

@@ -2,12 +2,19 @@
 //! retained states.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+use tonic::Code;
 
 use crate::fleet::{DeviceDetails, DeviceState, Listed};
+use crate::gsdk::GatewayClient;
 use crate::ids::{DeviceId, Moment};
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+
+/// How long details are read; devices that have not answered by then are shown without.
+const DETAILS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The rows of a list as states; `known` is the core's state of a device. Where they differ, the
 /// list is newer.
@@ -54,6 +61,31 @@ pub fn device_rows(
         })
     };
     rows.iter().map(row).collect()
+}
+
+/// Reads model, firmware and MAC address of the connected devices, one after the other, for a short
+/// time.
+pub async fn read_details(
+    client: &GatewayClient,
+    rows: &[Listed],
+    deadline: Option<Instant>,
+) -> BTreeMap<DeviceId, DeviceDetails> {
+    let mut details = BTreeMap::new();
+    let until = Instant::now() + DETAILS_DEADLINE;
+    let until = deadline.map_or(until, |deadline| deadline.min(until));
+    let ask = async {
+        let connected = rows.iter().filter(|row| row.status.connected() == Some(true));
+        for row in connected {
+            match client.device_details(row.device_id).await {
+                Ok(answer) => _ = details.insert(row.device_id, answer),
+                Err(error) if error.grpc_code() == Some(Code::Unimplemented) => return,
+                Err(_) => {}
+            }
+        }
+    };
+    // What is known by then is shown.
+    _ = timeout_at(until, ask).await;
+    details
 }
 
 fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceState {

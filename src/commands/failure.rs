@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use tonic::Code;
 
 use crate::gsdk::{Error, ErrorCode};
+use crate::ids::{DeviceId, GatewayName};
 
 /// The code of a failure in answers, metrics and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
@@ -87,6 +88,16 @@ impl Failure {
     #[must_use]
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(FailureCode::InvalidRequest, message)
+    }
+
+    /// A command would undo what the configuration declares of a device.
+    #[must_use]
+    pub fn declared_by_configuration(gateway: &GatewayName, id: DeviceId) -> Self {
+        Self::invalid(format!(
+            "the configuration declares how device {id} is connected; change \
+             gateways.{gateway}.devices.{id}.connect there (\"observe\" leaves it to commands) \
+             and restart the bridge"
+        ))
     }
 }
 

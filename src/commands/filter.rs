@@ -1,8 +1,6 @@
 //! Changes of the accept filter: read, change, set, read back. A gateway can only replace the whole
 //! filter, so another client can overwrite a change in between; then the change is repeated.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 use tonic::Code;
 
@@ -10,33 +8,24 @@ use super::calls::Calls;
 use super::failure::Failure;
 use super::response::Outcome;
 use crate::fleet::{AcceptFilter, Effect};
-use crate::ids::DeviceId;
 
 /// How often a change is made that another client undoes.
 const ATTEMPTS_MAX: usize = 3;
 
-pub(crate) async fn set(calls: &Calls, filter: &AcceptFilter) -> Result<Outcome, Failure> {
-    let now = edit(calls, |now| now.clone_from(filter)).await?;
-    Ok(outcome(&now, Effect::Filter(filter.clone())))
+/// Makes the change that an effect describes.
+pub(crate) async fn change(calls: &Calls, effect: Effect) -> Result<Outcome, Failure> {
+    let filter = edit(calls, &effect).await?;
+    Ok(Outcome::done(json(&filter)).with_effect(effect))
 }
 
-pub(crate) async fn add(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
-    let now = edit(calls, |now| now.device_ids.extend(ids)).await?;
-    Ok(outcome(&now, Effect::Accepted(ids.clone())))
-}
-
-pub(crate) async fn remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
-    let now = edit(calls, |now| now.device_ids.retain(|id| !ids.contains(id))).await?;
-    Ok(outcome(&now, Effect::Unaccepted(ids.clone())))
-}
-
-pub(crate) async fn allow_all(calls: &Calls, enabled: bool) -> Result<Outcome, Failure> {
-    let now = edit(calls, |now| now.allow_all = enabled).await?;
-    Ok(outcome(&now, Effect::AllowAll(enabled)))
-}
-
-fn outcome(filter: &AcceptFilter, effect: Effect) -> Outcome {
-    Outcome::done(json(filter)).with_effect(effect)
+fn apply(effect: &Effect, filter: &mut AcceptFilter) {
+    match effect {
+        Effect::Filter(wanted) => filter.clone_from(wanted),
+        Effect::Accepted(ids) => filter.device_ids.extend(ids),
+        Effect::Unaccepted(ids) => filter.device_ids.retain(|id| !ids.contains(id)),
+        Effect::AllowAll(enabled) => filter.allow_all = *enabled,
+        Effect::Registered(_) | Effect::Unregistered(_) | Effect::Slaves(_) => {}
+    }
 }
 
 pub(crate) fn json(filter: &AcceptFilter) -> Value {
@@ -57,13 +46,10 @@ enum FilterPlace {
 }
 
 /// Makes a change, also of what a master stores, and returns the gateway's filter after it.
-pub(crate) async fn edit(
-    calls: &Calls,
-    change: impl Fn(&mut AcceptFilter),
-) -> Result<AcceptFilter, Failure> {
-    let filter = edit_at(calls, FilterPlace::Gateway, &change).await?;
+pub(crate) async fn edit(calls: &Calls, effect: &Effect) -> Result<AcceptFilter, Failure> {
+    let filter = edit_at(calls, FilterPlace::Gateway, effect).await?;
     if calls.client()?.stored().is_some() {
-        edit_at(calls, FilterPlace::Master, &change).await?;
+        edit_at(calls, FilterPlace::Master, effect).await?;
     }
     Ok(filter)
 }
@@ -87,12 +73,12 @@ async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Resu
 async fn edit_at(
     calls: &Calls,
     place: FilterPlace,
-    change: &impl Fn(&mut AcceptFilter),
+    effect: &Effect,
 ) -> Result<AcceptFilter, Failure> {
     let mut filter = read(calls, place).await?;
     for attempt in 0..=ATTEMPTS_MAX {
         let mut changed = filter.clone();
-        change(&mut changed);
+        apply(effect, &mut changed);
         if changed == filter {
             return Ok(filter);
         }

@@ -61,10 +61,11 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     if registered.is_empty() {
         return;
     }
-    let removed = async { Ok(runner.calls().client()?.async_remove(&registered).await?) }.await;
-    if removed.is_ok() {
-        runner.add_effect(Effect::Unregistered(registered.clone()));
-    }
+    let removed = async {
+        runner.calls().client()?.async_remove(&registered).await?;
+        Ok(Some(Effect::Unregistered(registered.clone())))
+    };
+    let removed = removed.await;
     let state = "It dials the gateway and is connected; only its registration may be left, which \
                  async/remove removes";
     runner.finish_step(StepName::AsyncRemoved, &registered, removed, state);
@@ -79,11 +80,9 @@ async fn add_to_filter(runner: &mut StepRunner<'_>, ids: BTreeSet<DeviceId>) {
     if ids.is_empty() {
         return;
     }
-    let added = filter::edit(runner.calls(), |now| now.device_ids.extend(&ids)).await;
-    if added.is_ok() {
-        runner.add_effect(Effect::Accepted(ids.clone()));
-    }
-    runner.finish_step(StepName::FilterAdded, &ids, added.map(drop), NOT_CHANGED);
+    let effect = Effect::Accepted(ids.clone());
+    let added = filter::edit(runner.calls(), &effect).await.map(|_| Some(effect));
+    runner.finish_step(StepName::FilterAdded, &ids, added, NOT_CHANGED);
 }
 
 /// The gateway will dial the devices: check their addresses first, change the filter last.
@@ -105,14 +104,11 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
     if ids.is_empty() {
         return;
     }
-    let removed =
-        filter::edit(runner.calls(), |now| now.device_ids.retain(|id| !ids.contains(id))).await;
+    let effect = Effect::Unaccepted(ids.clone());
+    let removed = filter::edit(runner.calls(), &effect).await.map(|_| Some(effect));
     let state = "It is connected; only its ID may be left in the accept filter, which \
                  accept_filter/remove removes";
-    if removed.is_ok() {
-        runner.add_effect(Effect::Unaccepted(ids.clone()));
-    }
-    runner.finish_step(StepName::FilterRemoved, &ids, removed.map(drop), state);
+    runner.finish_step(StepName::FilterRemoved, &ids, removed, state);
 }
 
 /// A device that the gateway has to dial afterwards needs an address.
@@ -200,16 +196,16 @@ async fn register(runner: &mut StepRunner<'_>, ssl: impl Fn(&Listed) -> Option<b
     if targets.is_empty() {
         return;
     }
-    let added = async { Ok(runner.calls().client()?.async_add(&targets).await?) }.await;
-    if added.is_ok() {
-        runner.add_effect(Effect::Registered(targets.clone()));
-    }
-    for (id, Target { ip, port, ssl }) in targets {
+    let added: Result<(), Failure> =
+        async { Ok(runner.calls().client()?.async_add(&targets).await?) }.await;
+    for (id, target) in targets {
+        let Target { ip, port, ssl } = target;
+        let added = added.clone().map(|()| Some(Effect::Registered(vec![(id, target)])));
         let state = format!(
             "It was changed, and the gateway does not dial it: give {{\"device_id\":{id},\
              \"ip\":\"{ip}\",\"port\":{port},\"ssl\":{ssl}}} to async/add"
         );
-        runner.finish_step(StepName::AsyncAdded, &[id].into(), added.clone(), &state);
+        runner.finish_step(StepName::AsyncAdded, &[id].into(), added, &state);
     }
 }
 

@@ -53,6 +53,7 @@ impl Reconnector {
                         "SSL was changed at the device, and it is not connected: give \
                          {{\"ip\":\"{ip}\",\"port\":{port},\"ssl\":{ssl}}} to connect"
                     );
+                    let result = result.map(|()| None);
                     runner.finish_step(StepName::Connected, &[id].into(), result, &state);
                 }
                 // The panic is handled as one of the command.

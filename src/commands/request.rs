@@ -1,17 +1,20 @@
 //! Parses requests. Every client that can publish to the broker can send any bytes, so each refusal
 //! names the field and the expected value.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use super::transaction::Transaction;
 use super::values;
 use crate::ids::CommandName;
 
+/// The longest transaction, in bytes.
+const TRANSACTION_LEN_MAX: usize = 256;
 /// The most characters of a refusal that quotes the request.
 const QUOTE_LEN_MAX: usize = 200;
 
@@ -82,6 +85,14 @@ impl Fields {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
+    /// Checks that there are none.
+    pub(crate) fn none(self) -> Result<(), Failure> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct NoFields {}
+        self.read().map(|NoFields {}| ())
+    }
+
     /// The fields as `T`.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let example = self.name.example();
@@ -124,6 +135,59 @@ fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
         Err(error) => Err(Failure::invalid(format!(
             "the request cannot be read as JSON: {error}; send an object, as in {{\"wait_s\":5}}"
         ))),
+    }
+}
+
+/// The `transaction` of a request: text or a number, returned exactly as sent. A number is kept as
+/// text, because as a number it would lose digits beyond the 17th.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Transaction(Box<RawValue>);
+
+impl Transaction {
+    /// Takes the transaction from the fields of this payload.
+    pub(crate) fn take(
+        fields: &mut Map<String, Value>,
+        payload: &[u8],
+    ) -> Result<Option<Self>, Failure> {
+        let value = fields.remove("transaction").filter(|value| !value.is_null());
+        let Some(value) = value else { return Ok(None) };
+        let transaction = match &value {
+            Value::String(_) | Value::Number(_) => Self::verbatim(payload, &value),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        let transaction = transaction.ok_or_else(|| {
+            Failure::invalid("transaction is neither text nor a number; send one of these")
+        })?;
+        let len = value.as_str().map_or(transaction.0.get().len(), str::len);
+        if len > TRANSACTION_LEN_MAX {
+            return Err(Failure::invalid(format!(
+                "transaction is longer than {TRANSACTION_LEN_MAX} bytes; choose a shorter one"
+            )));
+        }
+        Ok(Some(transaction))
+    }
+
+    fn verbatim(payload: &[u8], value: &Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Named {
+            transaction: Box<RawValue>,
+        }
+        // Fails where the key occurs twice; then the last value counts.
+        let found = serde_json::from_slice(payload).ok().map(|named: Named| named.transaction);
+        found.or_else(|| RawValue::from_string(value.to_string()).ok()).map(Self)
+    }
+}
+
+impl PartialEq for Transaction {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get())
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, FailureCode};
-use super::transaction::Transaction;
+use super::request::Transaction;
 use crate::fleet::{Effect, Listed};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, GatewayName};
 
 /// `result` of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +67,23 @@ pub struct Warning {
     pub device_id: Option<DeviceId>,
     pub code: WarningCode,
     pub message: String,
+}
+
+impl Warning {
+    /// A command removed what the configuration declares: an accepted device, or (`None`) all of
+    /// them.
+    #[must_use]
+    pub fn kept_by_configuration(gateway: &GatewayName, device_id: Option<DeviceId>) -> Self {
+        let (what, key) = match device_id {
+            Some(id) => ("this device", format!("devices.{id}.connect")),
+            None => ("every device", "accept_filter.allow_all".to_owned()),
+        };
+        let message = format!(
+            "the configuration declares {what} as accepted, and the bridge adds it again at the \
+             next link to the gateway; change gateways.{gateway}.{key} there too"
+        );
+        Self { device_id, code: WarningCode::KeptByConfiguration, message }
+    }
 }
 
 /// `data` of an answer.

@@ -44,10 +44,10 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
         Command::DisconnectAll => disconnect_all(calls).await,
         Command::AsyncAdd(devices) => async_add(calls, devices).await,
         Command::AsyncRemove(ids) => async_remove(calls, ids).await,
-        Command::FilterSet(wanted) => filter::set(calls, wanted).await,
-        Command::FilterAdd(ids) => filter::add(calls, ids).await,
-        Command::FilterRemove(ids) => filter::remove(calls, ids).await,
-        Command::FilterAllowAll(enabled) => filter::allow_all(calls, *enabled).await,
+        Command::FilterSet(wanted) => filter::change(calls, Effect::Filter(wanted.clone())).await,
+        Command::FilterAdd(ids) => filter::change(calls, Effect::Accepted(ids.clone())).await,
+        Command::FilterRemove(ids) => filter::change(calls, Effect::Unaccepted(ids.clone())).await,
+        Command::FilterAllowAll(enabled) => filter::change(calls, Effect::AllowAll(*enabled)).await,
         Command::ModeSet { device_ids, mode, apply } => {
             mode_ssl::set_mode(calls, device_ids, *mode, *apply).await
         }

@@ -35,9 +35,20 @@ pub(crate) enum StepResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct CommandStep {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) device_id: Option<DeviceId>,
-    pub(crate) step: StepName,
-    pub(crate) result: StepResult,
+    device_id: Option<DeviceId>,
+    step: StepName,
+    result: StepResult,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) message: Option<String>,
+    message: Option<String>,
+}
+
+impl CommandStep {
+    pub(crate) const fn new(
+        device_id: Option<DeviceId>,
+        step: StepName,
+        result: StepResult,
+        message: Option<String>,
+    ) -> Self {
+        Self { device_id, step, result, message }
+    }
 }

@@ -93,13 +93,8 @@ impl<'a> StepRunner<'a> {
 
     /// A step was done on these devices.
     pub(crate) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
-        let done = |&id: &DeviceId| CommandStep {
-            device_id: Some(id),
-            step,
-            result: StepResult::Ok,
-            message: None,
-        };
-        self.steps.extend(ids.iter().filter(|id| self.devices.contains_key(id)).map(done));
+        let ids = ids.iter().filter(|id| self.devices.contains_key(id));
+        self.steps.extend(ids.map(|&id| CommandStep::new(Some(id), step, StepResult::Ok, None)));
         self.calls.report(&self.steps);
     }
 
@@ -109,32 +104,27 @@ impl<'a> StepRunner<'a> {
             return;
         }
         let message = format!("{}. {state}", failure.message);
-        self.steps.push(CommandStep {
-            device_id: Some(id),
-            step,
-            result: StepResult::Error,
-            message: Some(message.clone()),
-        });
+        let (result, text) = (StepResult::Error, Some(message.clone()));
+        self.steps.push(CommandStep::new(Some(id), step, result, text));
         self.calls.report(&self.steps);
         self.errors.push(DeviceFailure::new(id, Failure::new(failure.code, message)));
     }
 
-    /// A step ended alike on these devices.
+    /// A step ended alike on these devices, with its effect if it has one.
     pub(crate) fn finish_step(
         &mut self,
         step: StepName,
         ids: &BTreeSet<DeviceId>,
-        result: Result<(), Failure>,
+        result: Result<Option<Effect>, Failure>,
         state: &str,
     ) {
         match result {
-            Ok(()) => self.done(step, ids),
+            Ok(effect) => {
+                self.effects.extend(effect);
+                self.done(step, ids);
+            }
             Err(failure) => ids.iter().for_each(|&id| self.fail(step, id, &failure, state)),
         }
-    }
-
-    pub(crate) fn add_effect(&mut self, effect: Effect) {
-        self.effects.push(effect);
     }
 
     /// Reads the list until each of these devices is connected as it should be, or until `end`;

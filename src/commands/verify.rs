@@ -139,12 +139,10 @@ fn list<'a>(ids: impl IntoIterator<Item = &'a DeviceId>) -> String {
 }
 
 fn verified(device_id: Option<DeviceId>, message: impl Into<String>) -> CommandStep {
-    let (step, result) = (StepName::Verified, StepResult::Ok);
-    CommandStep { device_id, step, result, message: Some(message.into()) }
+    CommandStep::new(device_id, StepName::Verified, StepResult::Ok, Some(message.into()))
 }
 
 fn read_failed(device_id: Option<DeviceId>, error: &Error) -> CommandStep {
-    let (step, result) = (StepName::Verified, StepResult::Error);
     let message = Some(format!("its state could not be read: {error}"));
-    CommandStep { device_id, step, result, message }
+    CommandStep::new(device_id, StepName::Verified, StepResult::Error, message)
 }

@@ -1,32 +1,15 @@
-//! The limits on a gateway's commands: how many of a class run and how many wait. A command beyond
-//! them is refused at once, so that no queue grows while a gateway hangs.
+//! The limits on a gateway's commands: how many of a class run and how many wait, and the rate of
+//! requests. A command beyond them is refused at once, so that no queue grows while a gateway
+//! hangs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::failure::{Failure, FailureCode};
 use crate::ids::CommandClass;
-
-/// The limits of one class.
-struct ClassLimits {
-    running_max: usize,
-    /// Running and waiting.
-    slots_max: usize,
-    plural: &'static str,
-}
-
-const fn limits(class: CommandClass) -> ClassLimits {
-    let (running_max, slots_max, plural) = match class {
-        // A gateway takes one change at a time.
-        CommandClass::Change => (1, 32, "changes"),
-        CommandClass::Read => (8, 32, "commands without change"),
-        // More searches of one subnet at once would find no more. One that waits behind many
-        // others is answered when its requester has given up.
-        CommandClass::Search => (2, 6, "searches"),
-    };
-    ClassLimits { running_max, slots_max, plural }
-}
 
 /// The slots for one gateway's commands. All clones share them.
 #[derive(Clone, Debug)]
@@ -36,10 +19,13 @@ pub struct CommandSlots {
     searches: ClassSlots,
 }
 
+/// The slots of one class.
 #[derive(Clone, Debug)]
 struct ClassSlots {
-    slots: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+    slots_max: usize,
+    plural: &'static str,
 }
 
 /// A command's place among those that run or wait.
@@ -56,41 +42,50 @@ pub struct Permit {
     _running: Option<OwnedSemaphorePermit>,
 }
 
+impl ClassSlots {
+    /// `slots_max`: running and waiting.
+    fn new(running_max: usize, slots_max: usize, plural: &'static str) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { running: semaphore(running_max), slots: semaphore(slots_max), slots_max, plural }
+    }
+}
+
 impl Default for CommandSlots {
     fn default() -> Self {
-        let queue = |class| {
-            let ClassLimits { running_max, slots_max, .. } = limits(class);
-            let slots = Arc::new(Semaphore::new(slots_max));
-            ClassSlots { slots, running: Arc::new(Semaphore::new(running_max)) }
-        };
         Self {
-            changes: queue(CommandClass::Change),
-            reads: queue(CommandClass::Read),
-            searches: queue(CommandClass::Search),
+            // A gateway takes one change at a time.
+            changes: ClassSlots::new(1, 32, "changes"),
+            reads: ClassSlots::new(8, 32, "commands without change"),
+            // More searches of one subnet at once would find no more. One that waits behind many
+            // others is answered when its requester has given up.
+            searches: ClassSlots::new(2, 6, "searches"),
         }
     }
 }
 
 impl CommandSlots {
+    fn class(&self, class: CommandClass) -> &ClassSlots {
+        match class {
+            CommandClass::Change => &self.changes,
+            CommandClass::Read => &self.reads,
+            CommandClass::Search => &self.searches,
+        }
+    }
+
     /// Takes a slot for a command.
     ///
     /// # Errors
     /// When all slots of the class are taken.
     pub fn acquire(&self, class: CommandClass) -> Result<Slot, Failure> {
-        let queue = match class {
-            CommandClass::Change => &self.changes,
-            CommandClass::Read => &self.reads,
-            CommandClass::Search => &self.searches,
-        };
-        let slot = queue.slots.clone().try_acquire_owned().map_err(|_| {
-            let ClassLimits { slots_max, plural, .. } = limits(class);
+        let ClassSlots { running, slots, slots_max, plural } = self.class(class);
+        let slot = slots.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
                 "{slots_max} {plural} of this gateway run or wait already; send the request again \
                  after one is answered"
             );
             Failure::new(FailureCode::RateLimited, message)
         })?;
-        Ok(Slot { running: queue.running.clone(), slot })
+        Ok(Slot { running: running.clone(), slot })
     }
 }
 
@@ -100,6 +95,36 @@ impl Slot {
         // The semaphores are never closed; if one were, the command would run beside the others.
         let running = self.running.acquire_owned().await.ok();
         Permit { _slot: self.slot, _running: running }
+    }
+}
+
+/// Allows `count` requests in `per`, all at once if need be.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    count: f64,
+    per: Duration,
+    tokens: f64,
+    updated: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(count: u32, per: Duration, now: Instant) -> Self {
+        Self { count: f64::from(count), per, tokens: f64::from(count), updated: now }
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.updated = now;
+        let refilled = self.tokens + elapsed * self.count / self.per.as_secs_f64();
+        self.tokens = refilled.min(self.count);
+        let is_taken = self.tokens >= 1.0;
+        if is_taken {
+            self.tokens -= 1.0;
+        }
+        is_taken
     }
 }
 
@@ -126,8 +151,8 @@ mod tests {
     async fn no_class_takes_the_slots_of_another() {
         for full in CLASSES {
             let slots = CommandSlots::default();
-            let taken: Vec<_> =
-                (0..limits(full).slots_max).map(|_| slots.acquire(full).unwrap()).collect();
+            let count = slots.class(full).slots_max;
+            let taken: Vec<_> = (0..count).map(|_| slots.acquire(full).unwrap()).collect();
             for class in CLASSES {
                 let refused = slots.acquire(class).err().map(|failure| failure.code);
                 assert_eq!(refused, (class == full).then_some(FailureCode::RateLimited));
@@ -135,6 +160,16 @@ mod tests {
             drop(taken);
             assert!(slots.acquire(full).is_ok());
         }
+    }
+
+    #[test]
+    fn a_bucket_allows_its_rate_and_no_more() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(20, Duration::from_secs(1), now);
+        let taken = (0..10_000).filter(|_| bucket.take(now)).count();
+        assert_eq!(taken, 20);
+        assert!(bucket.take(now + Duration::from_millis(51)));
+        assert!(!bucket.take(now + Duration::from_millis(52)));
     }
 
     /// The output of a future that is ready.
