@@ -19,6 +19,8 @@ pub use discovered_name::discovered_name;
 
 /// The letters of random IDs.
 const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// How alike a word and a known one are at least for the known one to be suggested, of 1.
+const SIMILARITY_MIN: f64 = 0.6;
 /// The longest name of a gateway, in bytes.
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;
 
@@ -144,6 +146,18 @@ pub fn is_snake_word(text: &str) -> bool {
     let alnum = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.split('_').all(|word| !word.is_empty() && word.bytes().all(alnum))
+}
+
+/// The candidate that is most like a word in any case, if they are alike enough for a typing error.
+#[must_use]
+pub fn nearest<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>) -> Option<S> {
+    let word = word.to_lowercase();
+    let scored = candidates.into_iter().map(|candidate| {
+        let lower = candidate.as_ref().to_lowercase();
+        (strsim::normalized_damerau_levenshtein(&word, &lower), candidate)
+    });
+    let (score, best) = scored.max_by(|(left, _), (right, _)| left.total_cmp(right))?;
+    (score >= SIMILARITY_MIN).then_some(best)
 }
 
 impl FromStr for GatewayName {

@@ -4,14 +4,12 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-use crate::ids::Moment;
+use crate::ids::{Moment, nearest};
 
 /// How long a period without `from` lasts.
 const LENGTH_DEFAULT_MS: i64 = 24 * 3_600_000;
 /// The most of a wrong text that is quoted, in characters.
 const QUOTE_MAX: usize = 40;
-/// How alike the name of a zone must be to be suggested, of 1.
-const SIMILARITY_MIN: f64 = 0.6;
 
 /// A half-open range of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +62,8 @@ pub fn time_zone(name: &str) -> Result<TimeZone, ZoneError> {
     TimeZone::get(name).map_err(|_| {
         let name: String = name.chars().take(QUOTE_MAX).collect();
         let names = jiff::tz::db().available().map(|known| known.to_string());
-        let scored = names.map(|known| {
-            let (given, lower) = (name.to_lowercase(), known.to_lowercase());
-            (strsim::normalized_damerau_levenshtein(&given, &lower), known)
-        });
-        let near = scored.max_by(|(left, _), (right, _)| left.total_cmp(right));
-        let near = near.filter(|(score, _)| *score >= SIMILARITY_MIN);
-        let near = near.map_or(String::new(), |(_, near)| format!("; did you mean {near:?}?"));
+        let near = nearest(&name, names);
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
         ZoneError { name, near }
     })
 }

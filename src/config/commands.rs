@@ -7,8 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::key_path::nearest;
-use crate::ids::CommandName;
+use crate::ids::{CommandName, nearest};
 
 fn command_names() -> Vec<&'static str> {
     CommandName::ALL.iter().map(|name| name.as_str()).collect()

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
+
 use super::addresses;
 use super::error::Origin;
-use super::key_path::{KeyPath, nearest};
+use super::schema::KeyPath;
 use super::tree::Tree;
 use super::values;
-use crate::ids::{DeviceId, HostPort};
+use crate::ids::{DeviceId, HostPort, nearest};
 
 /// Reports every contradiction, and returns what is odd but permitted.
 pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
@@ -19,8 +21,7 @@ pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
     check_topics(tree, &mqtt);
     check_gateways(tree);
     let mut warnings: Vec<String> = check_web_server(tree).into_iter().collect();
-    let tls =
-        tree.read(&mqtt.child("url"), |it| addresses::broker(it).ok()).is_none_or(|url| url.tls);
+    let tls = tree.read(&mqtt.child("url"), addresses::broker).is_none_or(|url| url.tls);
     let files = ["ca_file", "cert_file", "key_file"];
     let has_alpn = tree.origin(&mqtt.child("alpn")) != Origin::Default;
     if !tls && (has_alpn || files.iter().any(|file| tree.is_set(&mqtt.child(file)))) {
@@ -37,12 +38,12 @@ fn check_web_server(tree: &mut Tree<'_>) -> Option<String> {
     let (cert, key) = (http.child("cert_file"), http.child("key_file"));
     check_pairs(tree, [(&cert, &key), (&key, &cert)]);
     let (listen, metrics) = (http.child("listen"), http.child("metrics_listen"));
-    let address = tree.read(&listen, |it| addresses::listen(it).ok())?;
-    let second = tree.read(&metrics, |it| addresses::listen(it).ok());
+    let address = tree.read(&listen, addresses::listen)?;
+    let second = tree.read(&metrics, addresses::listen);
     if second == Some(address) && address.port() != 0 {
         tree.wrong(&metrics, format!("is the address of {listen} too; give it another port"));
     }
-    let anonymous = tree.read(&http.child("anonymous_from"), |it| addresses::networks(it).ok())?;
+    let anonymous = tree.read(&http.child("anonymous_from"), addresses::networks)?;
     let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
     let is_unreadable = !address.ip().is_loopback()
         && anonymous.iter().all(is_local)
@@ -81,10 +82,10 @@ fn check_credentials(tree: &mut Tree<'_>, mqtt: &KeyPath) {
 fn check_topics(tree: &mut Tree<'_>, mqtt: &KeyPath) {
     let home = KeyPath::default().child("home_assistant");
     let (base_key, prefix_key) = (mqtt.child("base_topic"), home.child("discovery_prefix"));
-    let base = tree.read(&base_key, |it| values::topic(it).ok());
-    let prefix = tree.read(&prefix_key, |it| values::topic(it).ok());
+    let base = tree.read(&base_key, values::topic);
+    let prefix = tree.read(&prefix_key, values::topic);
     check_response_prefix(tree, [base.as_deref(), prefix.as_deref()].into_iter().flatten());
-    let enabled = tree.read(&home.child("enabled"), |it| it.deserialize().ok()) == Some(true);
+    let enabled = tree.read(&home.child("enabled"), bool::deserialize) == Some(true);
     let (Some(base), true) = (base, enabled) else { return };
     let id_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
     if !base.chars().all(id_char) {
@@ -110,7 +111,7 @@ fn check_topics(tree: &mut Tree<'_>, mqtt: &KeyPath) {
 /// could make the bridge forge its own states and requests.
 fn check_response_prefix<'a>(tree: &mut Tree<'_>, reserved: impl Iterator<Item = &'a str>) {
     let key = KeyPath::default().child("commands").child("response_prefix");
-    let Some(response) = tree.read(&key, |it| values::response_prefix(it).ok()) else { return };
+    let Some(response) = tree.read(&key, values::response_prefix) else { return };
     if tree.origin(&key) == Origin::Default {
         return;
     }
@@ -140,7 +141,7 @@ fn check_gateways(tree: &mut Tree<'_>) {
     let mut behind = Unique::default();
     for gateway in names.iter().map(|name| gateways.child(name)) {
         let key = gateway.child("address");
-        let address: Option<HostPort> = tree.read(&key, |it| addresses::gateway_address(it).ok());
+        let address: Option<HostPort> = tree.read(&key, addresses::gateway_address);
         if let Some(first) = address.and_then(|address| addresses.insert(address, &key, tree)) {
             tree.wrong(&key, format!("is also {first}; configure each gateway once"));
         }
@@ -160,7 +161,7 @@ fn check_reach(
     behind: &mut Unique<(String, String)>,
 ) {
     let (master, id) = (gateway.child("master"), gateway.child("gateway_id"));
-    let is_table = tree.read(gateway, |it| it.as_dict().map(drop)).is_some();
+    let is_table = !tree.names(gateway).is_empty();
     if !tree.is_set(&master) {
         if tree.is_set(&id) {
             tree.wrong(&id, format!("is set without {master}; set both or neither"));
@@ -184,7 +185,7 @@ fn check_reach(
             tree.wrong(&key, text);
         }
     }
-    let text = |key: &KeyPath, tree: &Tree<'_>| tree.read(key, |it| it.as_str().map(str::to_owned));
+    let text = |key: &KeyPath, tree: &Tree<'_>| tree.read(key, String::deserialize);
     let (name, gateway_id) = (text(&master, tree), text(&id, tree));
     if !tree.is_set(&id) {
         tree.wrong(&id, "is missing; set the gateway's ID at the master");
@@ -217,7 +218,7 @@ fn check_master(
         tree.wrong(master, text);
     }
     let discover = master.child("discover");
-    let discovers = tree.read(&discover, |it| it.deserialize::<bool>().ok());
+    let discovers = tree.read(&discover, bool::deserialize);
     if discovers == Some(false) && !behind.0.keys().any(|(of, _)| of == name) {
         let text = format!(
             "is false, and no gateway names this master; remove it, or add a table \
@@ -238,7 +239,7 @@ fn check_devices(tree: &mut Tree<'_>, devices: &KeyPath, dialled: &mut Unique<De
             tree.wrong(&device, format!("is the same device as {first}; keep one of them"));
         }
         let (connect, ip) = (device.child("connect"), device.child("ip"));
-        let Some(mode) = tree.read(&connect, |it| it.deserialize::<String>().ok()) else {
+        let Some(mode) = tree.read(&connect, String::deserialize) else {
             continue;
         };
         if !mode.eq_ignore_ascii_case("async") {
@@ -260,8 +261,8 @@ fn check_devices(tree: &mut Tree<'_>, devices: &KeyPath, dialled: &mut Unique<De
             let text = format!("is \"async\", and so is {first}; only one gateway can dial it");
             tree.wrong(&connect, text);
         }
-        let port = tree.read(&device.child("port"), |it| it.deserialize::<u16>().ok());
-        let address = tree.read(&ip, |it| addresses::device_ip(it).ok()).flatten();
+        let port = tree.read(&device.child("port"), u16::deserialize);
+        let address = tree.read(&ip, addresses::device_ip).flatten();
         let address = address.map(|ip| (ip, port.unwrap_or(addresses::DEVICE_PORT)));
         if let Some(first) = address.and_then(|address| addresses.insert(address, &ip, tree)) {
             tree.wrong(&ip, format!("is also the address of {first}; give each device its own"));

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use figment::error::{Actual, Kind};
 
-use super::key_path::KeyPath;
-use super::schema::{Schema, choices, is_table};
+use super::schema::{KeyPath, Schema, choices, is_table};
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! The tables of a gateway and its devices; see `model`.
+//! The tables of master gateways, gateways and their devices; see `model`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,6 +12,38 @@ use serde::{Deserialize, Deserializer};
 use super::addresses::{self, DEVICE_PORT};
 use super::values::{self, DAY, HOUR};
 use crate::ids::{DeviceId, GatewayName, HostPort};
+
+/// One master gateway: the device gateways of a tenant on one connection.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MasterConfig {
+    /// Address of the master gateway; the default port is 4010. The connection always uses TLS.
+    #[serde(deserialize_with = "addresses::master_address")]
+    #[schemars(with = "String", title = "host:port")]
+    pub address: HostPort,
+    /// Authority that signed the master's certificate: the `ca.crt` of the master gateway.
+    #[schemars(title = "path")]
+    pub ca_file: PathBuf,
+    /// Certificate of the tenant, PEM, for the TLS handshake and the login.
+    #[schemars(title = "path")]
+    pub cert_file: PathBuf,
+    /// Private key of `cert_file`, PEM.
+    #[schemars(title = "path")]
+    pub key_file: PathBuf,
+    /// Name in the certificate, if it differs from the host.
+    #[serde(deserialize_with = "addresses::server_name")]
+    #[schemars(extend("x-default" = "the host of `address`"))]
+    pub server_name: String,
+    /// Number of changes, of all device gateways together, that the master gateway queues for the
+    /// bridge before it discards some.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
+    pub queue_size: i32,
+    /// Whether the bridge adds all device gateways of the tenant, including those without a table
+    /// `gateways.NAME`.
+    #[schemars(extend("x-default" = "true if no `gateways.NAME` names this master"))]
+    pub discover: bool,
+}
 
 /// One gateway.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,7 +100,6 @@ pub(crate) struct GatewayTable {
     address: Option<HostPort>,
     /// Authority that signed the gateway's certificate: the `ca.crt` that the gateway made when it
     /// was installed; or the gateway's certificate itself.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path", extend("x-default" = "required without `master`"))]
     ca_file: Option<PathBuf>,
     /// Name in the certificate, if it differs from the host.
@@ -81,7 +112,6 @@ pub(crate) struct GatewayTable {
     #[schemars(with = "Option<String>")]
     master: Option<GatewayName>,
     /// ID of the gateway at the master; needs `master`.
-    #[serde(default, deserialize_with = "values::text")]
     gateway_id: Option<String>,
     /// Number of changes that the gateway queues for the bridge before it discards some.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]

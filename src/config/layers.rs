@@ -12,8 +12,8 @@ use serde::Deserialize as _;
 use toml::de::{DeTable, Deserializer};
 
 use super::error::{Mistake, Origin};
-use super::key_path::{KeyPath, nearest};
-use super::schema::{Schema, is_secret, is_table};
+use super::schema::{KeyPath, Schema, is_secret, is_table};
+use crate::ids::nearest;
 
 /// The prefix of the environment's variables.
 const PREFIX: &str = "GSDK2MQTT_";

@@ -22,10 +22,7 @@ mod commands;
 mod crosscheck;
 mod error;
 mod gateway;
-mod key_path;
 mod layers;
-mod loaded;
-mod master;
 mod model;
 mod schema;
 mod tree;
@@ -41,9 +38,9 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 pub use addresses::BrokerAddress;
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
-pub use gateway::{AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, Reach};
-pub use loaded::Loaded;
-pub use master::MasterConfig;
+pub use gateway::{
+    AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, MasterConfig, Reach,
+};
 pub use model::{
     Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
     Mqtt, MqttVersion, OutboxConfig, Sync,
@@ -72,6 +69,30 @@ pub struct ConfigArgs {
     /// Set one key, with precedence over file and environment, such as --set mqtt.url=mqtt://broker
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
+}
+
+/// A configuration with what is to be reported about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration, checked.
+    pub config: Config,
+    /// What is odd but no mistake; for the log.
+    pub warnings: Vec<String>,
+    /// Every key with its value and origin, secrets hidden.
+    pub settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Every file that the bridge reads while it runs, with the setting that names it.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&Setting, &Path)> {
+        let has_tls = self.config.mqtt.broker.tls;
+        let is_used = |key: &str| {
+            has_tls || !matches!(key, "mqtt.ca_file" | "mqtt.cert_file" | "mqtt.key_file")
+        };
+        let settings = self.settings.iter().filter(|setting| is_used(&setting.key));
+        settings.filter_map(|setting| Some((setting, setting.file.as_deref()?))).collect()
+    }
 }
 
 /// Loads the configuration: the defaults, over them the file, `variables`, and `args`.

@@ -17,8 +17,7 @@ use serde::Deserialize;
 
 use super::addresses::{self, BrokerAddress};
 use super::commands::Allow;
-use super::gateway::{GatewayConfig, GatewayTable};
-use super::master::MasterConfig;
+use super::gateway::{GatewayConfig, GatewayTable, MasterConfig};
 use super::values::{self, DAY, KIB, MIB, Rate, TIB};
 use crate::ids::GatewayName;
 
@@ -29,7 +28,6 @@ use crate::ids::GatewayName;
 pub struct Config {
     /// Directory of the chains, the last states and the waiting events; one process at a time.
     /// Under systemd the default is `$STATE_DIRECTORY`.
-    #[serde(deserialize_with = "values::path")]
     #[schemars(title = "path", extend("default" = "/var/lib/gsdk2mqtt"))]
     pub state_dir: PathBuf,
     /// The bridge's topic level: `bridge`, or `bridge_<x>` if several bridges share a broker and a
@@ -93,26 +91,20 @@ pub struct Mqtt {
     #[schemars(with = "String", extend("default" = "mqtt://localhost:1883"))]
     pub broker: BrokerAddress,
     /// User name at the broker.
-    #[serde(default, deserialize_with = "values::text")]
     pub username: Option<String>,
     /// Password at the broker; needs `mqtt.username`.
-    #[serde(default, deserialize_with = "values::secret")]
     #[schemars(with = "Option<String>", title = "secret", extend("writeOnly" = true))]
     pub password: Option<SecretString>,
     /// File with the password; needs `mqtt.username`.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub password_file: Option<PathBuf>,
     /// PEM file of the trusted authorities, instead of the system's.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub ca_file: Option<PathBuf>,
     /// The bridge's client certificate, PEM; needs `mqtt.key_file`.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub cert_file: Option<PathBuf>,
     /// Private key of the client certificate, PEM; needs `mqtt.cert_file`.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub key_file: Option<PathBuf>,
     /// Protocols that the TLS handshake offers (ALPN), for brokers that require one, such as `mqtt`
@@ -129,7 +121,6 @@ pub struct Mqtt {
     pub protocol: MqttVersion,
     /// MQTT client ID (with `_` for `/` in the base topic); two clients with the same ID disconnect
     /// each other.
-    #[serde(deserialize_with = "values::text")]
     #[schemars(extend("x-default" = "gsdk2mqtt_<base_topic>_<bridge_name>"))]
     pub client_id: String,
     /// Maximum size of a response to a request if the broker announces no packet limit (with MQTT
@@ -183,16 +174,13 @@ pub struct Http {
     /// File with the tokens for clients on other machines, one a line, for Bearer or as password of
     /// Basic authentication (see [security.md](security.md)); without it they get 401. It is read
     /// again when it changes.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub token_file: Option<PathBuf>,
     /// Certificate chain, PEM, with which `http.listen` serves HTTPS; needs `http.key_file`. It is
     /// read again when it changes.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub cert_file: Option<PathBuf>,
     /// Private key of the certificate, PEM; needs `http.cert_file`.
-    #[serde(default, deserialize_with = "values::path")]
     #[schemars(title = "path")]
     pub key_file: Option<PathBuf>,
 }

@@ -1,13 +1,46 @@
 //! The JSON Schema that the types of `model` describe, and what loading reads from it: the keys,
 //! their defaults and types, and the key nearest to an unknown one.
 
+use std::fmt;
+
 use figment::value::{Dict, Value};
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
 use serde_json::Value as Json;
 
-use super::key_path::{KeyPath, nearest};
 use super::model::Config;
+use crate::ids::nearest;
+
+/// Where a key or a table is: its names from the outside in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyPath(pub(crate) Vec<String>);
+
+impl KeyPath {
+    pub(crate) fn child(&self, name: &str) -> Self {
+        let mut names = self.0.clone();
+        names.push(name.to_owned());
+        Self(names)
+    }
+
+    pub(crate) fn parent(&self) -> Option<Self> {
+        self.0.split_last().map(|(_, table)| Self(table.to_vec()))
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        for (index, name) in self.0.iter().enumerate() {
+            let dot = if index == 0 { "" } else { "." };
+            if !name.is_empty() && name.chars().all(bare) {
+                write!(f, "{dot}{name}")?;
+            } else {
+                write!(f, "{dot}{name:?}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The JSON Schema of the configuration file, for editors.
 #[must_use]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use super::key_path::KeyPath;
+use super::schema::KeyPath;
 use super::*;
 
 /// What every configuration needs, so that a test can be about one thing.

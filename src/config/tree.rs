@@ -14,14 +14,12 @@ use serde_json::Value as Json;
 
 use super::addresses;
 use super::error::{Mistake, Origin, explain};
-use super::gateway::{AcceptFilterConfig, DeviceConfig, GatewayTable};
-use super::key_path::KeyPath;
+use super::gateway::{AcceptFilterConfig, DeviceConfig, GatewayTable, MasterConfig};
 use super::layers::{FILE, Layer, ParsedFile};
-use super::master::MasterConfig;
 use super::model::{
     Commands, Config, HistoryConfig, HomeAssistant, Http, MetricsConfig, Mqtt, OutboxConfig,
 };
-use super::schema::{Schema, child, is_secret, is_table};
+use super::schema::{KeyPath, Schema, child, is_secret, is_table};
 use super::values;
 use crate::ids::{DeviceId, GatewayName, HostPort};
 
@@ -71,9 +69,9 @@ impl<'a> Tree<'a> {
     fn complete_derived(&mut self) {
         let top = KeyPath::default();
         let (mqtt, commands) = (top.child("mqtt"), top.child("commands"));
-        let base = self.read(&mqtt.child("base_topic"), |it| values::topic(it).ok());
+        let base = self.read(&mqtt.child("base_topic"), values::topic);
         let base = base.unwrap_or_else(|| "gsdk".to_owned());
-        let bridge = self.read(&top.child("bridge_name"), |it| values::bridge_name(it).ok());
+        let bridge = self.read(&top.child("bridge_name"), values::bridge_name);
         let bridge = bridge.unwrap_or_else(|| "bridge".to_owned());
         // With a `/`, mosquitto would refuse every access list that has a pattern.
         let client_id = format!("gsdk2mqtt_{}_{bridge}", base.replace('/', "_"));
@@ -84,7 +82,7 @@ impl<'a> Tree<'a> {
         for gateway in self.names(&gateways).iter().map(|name| gateways.child(name)) {
             let master = gateway.child("master");
             if self.is_set(&master) {
-                with_gateways.extend(self.read(&master, |it| it.as_str().map(str::to_owned)));
+                with_gateways.extend(self.read(&master, String::deserialize));
             } else {
                 self.set_server_name(&gateway);
             }
@@ -98,7 +96,7 @@ impl<'a> Tree<'a> {
 
     /// Sets the default of a gateway's or master's `server_name`: the host of its address.
     fn set_server_name(&mut self, table: &KeyPath) {
-        let address = self.read(&table.child("address"), |it| addresses::gateway_address(it).ok());
+        let address = self.read(&table.child("address"), addresses::gateway_address);
         // A wrong address is a mistake of its own, so that this value is not used.
         let host = address.map_or_else(|| "localhost".to_owned(), |it: HostPort| it.host);
         self.set_default(table, "server_name", host);
@@ -123,12 +121,12 @@ impl<'a> Tree<'a> {
     }
 
     /// The value of a key, if it is there and right.
-    pub(crate) fn read<T>(
-        &self,
+    pub(crate) fn read<'v, T>(
+        &'v self,
         path: &KeyPath,
-        read: impl FnOnce(&Value) -> Option<T>,
+        read: impl FnOnce(&'v Value) -> figment::error::Result<T>,
     ) -> Option<T> {
-        self.value(path).and_then(read)
+        read(self.value(path)?).ok()
     }
 
     /// The names below a table.
@@ -229,6 +227,12 @@ impl<'a> Tree<'a> {
             self.report(&self.key_of(path, &error.path), &error.kind);
             if !remove(&mut table, &error.path) {
                 break;
+            }
+        }
+        // What the types accept.
+        for (name, value) in table.as_dict().into_iter().flatten() {
+            if let Some(problem) = value.as_str().and_then(values::unusable_text) {
+                self.wrong(&path.child(name), problem);
             }
         }
         for name in missing {

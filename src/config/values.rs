@@ -5,12 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
-use secrecy::SecretString;
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
@@ -37,37 +35,13 @@ pub(crate) fn parsed<'de, D: Deserializer<'de>, T>(
     parse(&String::deserialize(source)?).map_err(D::Error::custom)
 }
 
-/// A text that is not empty and that MQTT can carry.
-pub(crate) fn text<'de, D, T>(source: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: From<String>,
-{
-    parsed(source, |text| {
-        if text.is_empty() {
-            return Err("is empty; set a value or remove the key".to_owned());
-        }
-        if text.contains('\0') || text.len() > usize::from(u16::MAX) {
-            return Err("contains NUL or is longer than 65535 bytes".to_owned());
-        }
-        Ok(text.to_owned().into())
-    })
-}
-
-pub(crate) fn path<'de, D, T>(source: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: From<PathBuf>,
-{
-    let path: String = text(source)?;
-    Ok(PathBuf::from(path).into())
-}
-
-pub(crate) fn secret<'de, D: Deserializer<'de>>(
-    source: D,
-) -> Result<Option<SecretString>, D::Error> {
-    let secret: String = text(source)?;
-    Ok(Some(secret.into()))
+/// What is wrong with a text of which nothing is required but that MQTT can carry it.
+pub(crate) fn unusable_text(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        return Some("is empty; set a value or remove the key");
+    }
+    let is_long = text.len() > usize::from(u16::MAX);
+    (is_long || text.contains('\0')).then_some("contains NUL or is longer than 65535 bytes")
 }
 
 /// A name for people.
