@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
@@ -23,10 +22,6 @@ use super::tokens::Tokens;
 const LOG_EVERY: Duration = Duration::from_secs(60);
 /// The authentication schemes. Browsers show a password prompt only if Basic comes first.
 const ANY_LOGIN: &str = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
-
-/// The address of a connection's other end, as an extension of its requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// The rules of one listener.
 #[derive(Clone, Debug)]
@@ -98,7 +93,7 @@ impl ListenerAccess {
 /// Lets requests pass that are permitted.
 pub(crate) async fn check(
     State(access): State<ListenerAccess>,
-    Extension(PeerAddress(peer)): Extension<PeerAddress>,
+    ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request,
     next: Next,
 ) -> Response {

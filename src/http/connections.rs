@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::Layer;
 
-use super::access::PeerAddress;
 use super::excess::ExcessConnections;
 use super::socket::Truncated;
 use super::transport::Transport;
@@ -122,7 +122,7 @@ impl AcceptedConnection {
             .header_read_timeout(HEAD_DEADLINE)
             .max_buf_size(HTTP_BUFFER_BYTES);
         let service = Extension(truncated).layer(self.router);
-        let service = TowerToHyperService::new(Extension(PeerAddress(self.peer)).layer(service));
+        let service = TowerToHyperService::new(Extension(ConnectInfo(self.peer)).layer(service));
         let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
         if let Err(error) = self.watcher.watch(connection).await {
             log_end(&error);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::socket::Truncated;
@@ -29,17 +29,15 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nret
 #[derive(Debug)]
 pub(crate) struct ExcessConnections {
     heartbeat: Heartbeat,
-    tasks: JoinSet<()>,
-    oldest_first: VecDeque<AbortHandle>,
+    oldest_first: VecDeque<JoinHandle<()>>,
 }
 
 impl ExcessConnections {
     pub(crate) fn new(heartbeat: Heartbeat) -> Self {
-        Self { heartbeat, tasks: JoinSet::new(), oldest_first: VecDeque::new() }
+        Self { heartbeat, oldest_first: VecDeque::new() }
     }
 
     pub(crate) fn answer(&mut self, socket: TcpStream, transport: Transport) {
-        while self.tasks.try_join_next().is_some() {}
         self.oldest_first.retain(|task| !task.is_finished());
         if self.oldest_first.len() >= EXCESS_MAX
             && let Some(oldest) = self.oldest_first.pop_front()
@@ -47,11 +45,13 @@ impl ExcessConnections {
             oldest.abort();
         }
         let answer = answer(socket, transport, self.heartbeat.clone());
-        self.oldest_first.push_back(self.tasks.spawn(answer));
+        self.oldest_first.push_back(tokio::spawn(answer));
     }
 
-    pub(crate) async fn finish(mut self) {
-        while self.tasks.join_next().await.is_some() {}
+    pub(crate) async fn finish(self) {
+        for task in self.oldest_first {
+            _ = task.await;
+        }
     }
 }
 

@@ -11,7 +11,6 @@ mod host;
 mod metrics;
 mod page;
 mod query;
-mod search;
 mod socket;
 mod tokens;
 mod transport;
@@ -137,7 +136,7 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let (page, updates) = page::PageContext::new(settings.history.clone());
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = settings.hosts.clone();
-    let api = api::Api::new(settings.zone.clone(), settings.history.clone(), stop.clone());
+    let api = api::Api::new(settings.history.clone(), stop.clone());
     let app = Arc::new(App { settings, page, api, scrapes });
     let metrics = listeners.metrics.map(|listener| {
         let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));

@@ -111,6 +111,17 @@ impl LoopClient {
         Ok(gateways)
     }
 
+    /// The gateway with this name.
+    pub(crate) async fn gateway(
+        &self,
+        name: &str,
+    ) -> Result<Option<(GatewayIndex, GatewayMeasures)>, NoAnswer> {
+        match name.parse() {
+            Ok(name) => self.ask(|answer| LoopQuery::FindGateway(name, answer)).await,
+            Err(_) => Ok(None),
+        }
+    }
+
     /// The device of a gateway with this ID.
     pub(crate) async fn device(
         &self,

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::csv;
 use super::params::{AnswerFormat, Params};
+use super::problem::Problem;
 use crate::task;
 
 /// The most bytes of an answer's rows. What follows the rows fits into the rest of 8 MiB.
@@ -39,6 +40,23 @@ pub(crate) type Next = Option<(&'static str, String)>;
 impl ApiRequest {
     pub(crate) fn params(&self) -> Params {
         Params::parse(Some(&self.query))
+    }
+
+    /// The form of the answer, where the request may have no other parameters.
+    pub(crate) fn format(&self) -> Result<AnswerFormat, Problem> {
+        let mut params = self.params();
+        let format = params.format(&self.headers)?;
+        params.finish()?;
+        Ok(format)
+    }
+
+    /// An answer with one row, which is no list in JSON.
+    pub(crate) fn row(&self, mut rows: Rows, row: &impl Serialize) -> Response {
+        if rows.format == AnswerFormat::Json {
+            return self.object(row);
+        }
+        rows.push(row);
+        self.list(rows, &(), None)
     }
 
     /// An answer that is no list.
@@ -110,22 +128,17 @@ pub(crate) struct Rows {
     /// The list's field, and the name of its file.
     name: &'static str,
     format: AnswerFormat,
-    columns: &'static [&'static str],
+    /// Separated by spaces.
+    columns: &'static str,
     text: String,
     count: usize,
 }
 
 impl Rows {
-    pub(crate) fn new(
-        name: &'static str,
-        format: AnswerFormat,
-        columns: &'static [&'static str],
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, format: AnswerFormat, columns: &'static str) -> Self {
         let text = match format {
             AnswerFormat::Json => String::new(),
-            AnswerFormat::Csv(separator) => {
-                csv::BYTE_ORDER_MARK.to_owned() + &csv::head(columns, separator)
-            }
+            AnswerFormat::Csv(separator) => csv::head(columns, separator),
         };
         Self { name, format, columns, text, count: 0 }
     }
@@ -184,7 +197,7 @@ mod tests {
 
     #[test]
     fn csv_names_its_next_page() {
-        let rows = || Rows::new("events", AnswerFormat::Csv(','), &["id"]);
+        let rows = || Rows::new("events", AnswerFormat::Csv(','), "id");
         let next = Some(("after_id", "7".to_owned()));
         let request = request("format=csv&after_id=5&gateway=a%2Cb", "");
         let response = request.list(rows(), &json!({}), next);
@@ -196,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_json_whatever_follows_its_rows() {
         for rest in [json!({}), json!({"more": false}), json!({"gap": {"oldest_at": "x"}})] {
-            let mut rows = Rows::new("events", AnswerFormat::Json, &[]);
+            let mut rows = Rows::new("events", AnswerFormat::Json, "");
             rows.push(&json!({"id": 7}));
             rows.push(&json!({"id": 8}));
             let body = request("", "").list(rows, &rest, None).into_body();
@@ -209,7 +222,7 @@ mod tests {
 
     #[test]
     fn rows_end_at_the_size_of_an_answer() {
-        let mut rows = Rows::new("events", AnswerFormat::Json, &[]);
+        let mut rows = Rows::new("events", AnswerFormat::Json, "");
         assert!(rows.push(&"x".repeat(ROWS_BYTES_MAX)), "one is never too large");
         assert!(!rows.push(&1));
         assert_eq!(rows.count(), 1);

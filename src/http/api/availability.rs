@@ -22,27 +22,10 @@ const LIMIT_DEFAULT: usize = 1_000;
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The columns of CSV.
-pub(crate) const COLUMNS: &[&str] = &[
-    "gateway",
-    "device_id",
-    "name",
-    "start",
-    "end",
-    "label",
-    "period_s",
-    "connected_s",
-    "disconnected_s",
-    "unobserved_s",
-    "absent_s",
-    "availability",
-    "observed",
-    "outages",
-    "longest_outage_s",
-    "longest_outage_at",
-    "longest_outage_at_least",
-    "first_seen_at",
-    "removed_at",
-];
+pub(crate) const COLUMNS: &str = "\
+    gateway device_id name start end label period_s connected_s disconnected_s unobserved_s \
+    absent_s availability observed outages longest_outage_s longest_outage_at \
+    longest_outage_at_least first_seen_at removed_at";
 
 const BUCKETS: [(&str, BucketSize); 4] = [
     ("total", BucketSize::Total),
@@ -77,9 +60,9 @@ pub(crate) async fn availability(
     let of = params.word("of", &[("devices", false), ("gateways", true)])?;
     let gateways = params.gateways()?.into_iter().collect();
     let device_ids = params.device_ids()?;
-    let zone = params.zone(&app.api.zone)?;
+    let zone = params.zone(&app.settings.zone)?;
     let now = net::wall_time();
-    let period = params.range(&zone, now)?.period;
+    let period = params.period(&zone, now)?;
     let bucket = params.word("bucket", &BUCKETS)?.unwrap_or_default();
     let after = params.one("after")?.map(|text| text.parse()).transpose();
     let after: Option<After> =

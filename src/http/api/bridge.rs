@@ -9,47 +9,20 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::App;
-use super::super::query::{BridgeStatus, LoopQuery};
+use super::super::query::{BridgeStatus, LoopQuery, NoAnswer};
 use super::answer::{ApiRequest, Rows};
-use super::lookup::{directory, find_gateway};
-use super::params::AnswerFormat;
 use super::problem::Problem;
 use crate::ids::Moment;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo};
 
-const GATEWAY_COLUMNS: &[&str] = &[
-    "bridge",
-    "gateway",
-    "address",
-    "state",
-    "since",
-    "devices",
-    "connected",
-    "package",
-    "last_error.code",
-    "last_error.message",
-    "clock_skew_s",
-    "certificate_expires_at",
-    "accept_filter.allow_all",
-    "accept_filter.device_count",
-    "master",
-    "gateway_id",
-];
-const MASTER_COLUMNS: &[&str] = &[
-    "bridge",
-    "master",
-    "address",
-    "state",
-    "since",
-    "last_error.code",
-    "last_error.message",
-    "gateways",
-    "gateways_online",
-    "certificate_expires_at",
-    "token_expires_at",
-    "clock_skew_s",
-];
+const GATEWAY_COLUMNS: &str = "\
+    bridge gateway address state since devices connected package last_error.code \
+    last_error.message clock_skew_s certificate_expires_at accept_filter.allow_all \
+    accept_filter.device_count master gateway_id";
+const MASTER_COLUMNS: &str = "\
+    bridge master address state since last_error.code last_error.message gateways gateways_online \
+    certificate_expires_at token_expires_at clock_skew_s";
 
 /// The bridge's info and health.
 #[derive(Serialize)]
@@ -83,7 +56,7 @@ pub(crate) async fn bridge(
         ready: health.ready,
         degraded: health.degraded,
         mqtt_connected,
-        time_zone: app.api.zone.iana_name().unwrap_or("UTC").to_owned(),
+        time_zone: app.settings.zone.iana_name().unwrap_or("UTC").to_owned(),
         history: HistoryTotals { events: history_events, oldest_at: history_oldest_at },
     }))
 }
@@ -92,9 +65,7 @@ pub(crate) async fn masters(
     State(app): State<Arc<App>>,
     request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = request.params();
-    let format = params.format(&request.headers)?;
-    params.finish()?;
+    let format = request.format()?;
     let directory = directory(&app).await?;
     let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
     for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
@@ -108,9 +79,7 @@ pub(crate) async fn gateways(
     State(app): State<Arc<App>>,
     request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = request.params();
-    let format = params.format(&request.headers)?;
-    params.finish()?;
+    let format = request.format()?;
     let directory = directory(&app).await?;
     let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
     for gateway in app.settings.event_loop.gateways().await? {
@@ -126,17 +95,21 @@ pub(crate) async fn gateway(
     path: Result<Path<String>, PathRejection>,
     request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = request.params();
-    let format = params.format(&request.headers)?;
-    params.finish()?;
+    let format = request.format()?;
     let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
     let directory = directory(&app).await?;
-    let (_, gateway) = find_gateway(&app, &name).await?;
-    let info = info(&directory, &gateway);
-    let AnswerFormat::Csv(_) = format else { return Ok(request.object(&info)) };
-    let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
-    rows.push(&info);
-    Ok(request.list(rows, &json!({}), None))
+    let gateway = app.settings.event_loop.gateway(&name).await?;
+    let (_, gateway) = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
+    let rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
+    Ok(request.row(rows, &info(&directory, &gateway)))
+}
+
+/// The names that payloads have of the bridge.
+pub(crate) async fn directory(app: &App) -> Result<Directory, NoAnswer> {
+    let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
+    let BridgeInfo { bridge, instance_id, chain, .. } = info;
+    let (masters, removed_masters, gateways) = Default::default();
+    Ok(Directory { bridge, instance_id, chain, masters, removed_masters, gateways })
 }
 
 fn info<'a>(directory: &'a Directory, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {

@@ -4,32 +4,20 @@
 use serde_json::Value;
 
 /// What a file begins with, so that Excel reads it as UTF-8.
-pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The line that names the columns.
-pub(crate) fn head(columns: &[&str], separator: char) -> String {
-    line(columns.iter().map(|column| (*column).to_owned()), separator)
+/// The beginning of a file: the line that names the columns, which are separated by spaces here.
+pub(crate) fn head(columns: &str, separator: char) -> String {
+    format!("{BYTE_ORDER_MARK}{}\r\n", columns.replace(' ', &separator.to_string()))
 }
 
 /// The line of one row. A column is a field, or one inside another: `last_error.code`.
-pub(crate) fn row(columns: &[&str], row: &Value, separator: char) -> String {
-    let cells = columns.iter().map(|column| {
+pub(crate) fn row(columns: &str, row: &Value, separator: char) -> String {
+    let cells = columns.split(' ').map(|column| {
         let value = column.split('.').try_fold(row, |value, field| value.get(field));
         cell(value.unwrap_or(&Value::Null), separator)
     });
-    line(cells, separator)
-}
-
-fn line(cells: impl Iterator<Item = String>, separator: char) -> String {
-    let mut line = String::new();
-    for (index, cell) in cells.enumerate() {
-        if index > 0 {
-            line.push(separator);
-        }
-        line.push_str(&cell);
-    }
-    line.push_str("\r\n");
-    line
+    cells.collect::<Vec<_>>().join(&separator.to_string()) + "\r\n"
 }
 
 fn cell(value: &Value, separator: char) -> String {
@@ -61,21 +49,21 @@ mod tests {
 
     #[test]
     fn cells_are_escaped_and_formulas_are_texts() {
-        let columns = ["name", "count", "up", "at", "error.code", "ids", "absent"];
+        let columns = "name count up at error.code ids absent";
         let value = json!({
             "name": "=1+2;\"x\"", "count": -3, "up": true, "at": null,
             "error": {"code": "a,b"}, "ids": [7, 8],
         });
-        assert_eq!(head(&columns, ';'), "name;count;up;at;error.code;ids;absent\r\n");
+        assert_eq!(head(columns, ';'), "\u{feff}name;count;up;at;error.code;ids;absent\r\n");
         let expected = "\"'=1+2;\"\"x\"\"\";-3;true;;a,b;[7,8];\r\n";
-        assert_eq!(row(&columns, &value, ';'), expected);
+        assert_eq!(row(columns, &value, ';'), expected);
         let expected = "\"'=1+2;\"\"x\"\"\",-3,true,,\"a,b\",\"[7,8]\",\r\n";
-        assert_eq!(row(&columns, &value, ','), expected);
+        assert_eq!(row(columns, &value, ','), expected);
         for (text, expected) in
             [("+49", "'+49\r\n"), ("-x", "'-x\r\n"), ("@a", "'@a\r\n"), ("a=b", "a=b\r\n")]
         {
-            assert_eq!(row(&["name"], &json!({ "name": text }), ','), expected);
+            assert_eq!(row("name", &json!({ "name": text }), ','), expected);
         }
-        assert_eq!(row(&["name"], &json!({ "name": "a\nb" }), ','), "\"a\nb\"\r\n");
+        assert_eq!(row("name", &json!({ "name": "a\nb" }), ','), "\"a\nb\"\r\n");
     }
 }

@@ -8,15 +8,14 @@ use std::time::Duration;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::App;
 use super::super::query::{DeviceChunk, DeviceChunks, NoAnswer};
-use super::super::search::searchable;
 use super::answer::{ApiRequest, Rows};
-use super::lookup::{directory, find_gateway, no_gateway};
-use super::params::{AnswerFormat, Params};
+use super::bridge::directory;
+use super::params::Params;
 use super::problem::{Problem, quoted};
 use crate::fleet::{DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
@@ -27,36 +26,14 @@ const LIMIT_DEFAULT: usize = 1_000;
 /// How long devices are read. The rest of the answer's time is for what waits before.
 const SCAN_DEADLINE: Duration = Duration::from_millis(3_500);
 
-const COLUMNS: &[&str] = &[
-    "bridge",
-    "gateway",
-    "device_id",
-    "name",
-    "connected",
-    "status",
-    "status_code",
-    "since",
-    "since_exact",
-    "last_known.connected",
-    "last_known.status",
-    "last_known.since",
-    "chain",
-    "seq",
-    "type",
-    "ip",
-    "port",
-    "mode",
-    "ssl",
-    "auto_reconnect",
-    "managed",
-    "expected",
-    "kept",
-    "model",
-    "firmware",
-    "mac",
-    "area",
-    "updated_at",
-];
+const COLUMNS: &str = "\
+    bridge gateway device_id name connected status status_code since since_exact \
+    last_known.connected last_known.status last_known.since chain seq type ip port mode ssl \
+    auto_reconnect managed expected kept model firmware mac area updated_at";
+
+/// What the parameter `connected` may be.
+const CONNECTED: [(&str, Option<bool>); 3] =
+    [("true", Some(true)), ("false", Some(false)), ("unknown", None)];
 
 /// What a request selects. An empty list selects all.
 struct DeviceFilter {
@@ -64,40 +41,15 @@ struct DeviceFilter {
     device_ids: BTreeSet<DeviceId>,
     /// In lower case.
     text: String,
-    connected: Vec<ConnectedFilter>,
+    connected: Vec<Option<bool>>,
     expected: Option<bool>,
 }
-
-/// A value of the parameter `connected`.
-#[derive(PartialEq, Eq)]
-struct ConnectedFilter(Option<bool>);
 
 /// The last device of the page before.
 #[derive(Clone, Debug)]
 struct Cursor {
     gateway: GatewayName,
     device_id: DeviceId,
-}
-
-#[derive(Serialize)]
-struct DevicesRest {
-    /// `None`: the time was not enough to count.
-    total: Option<usize>,
-    more: bool,
-    next: Option<String>,
-}
-
-impl FromStr for ConnectedFilter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "true" => Ok(Self(Some(true))),
-            "false" => Ok(Self(Some(false))),
-            "unknown" => Ok(Self(None)),
-            _ => Err(format!("{:?} is none of true, false and unknown", quoted(text))),
-        }
-    }
 }
 
 impl FromStr for Cursor {
@@ -120,7 +72,7 @@ impl DeviceFilter {
             gateways: params.gateways()?,
             device_ids: params.device_ids()?,
             text: params.one("q")?.unwrap_or_default().trim().to_lowercase(),
-            connected: params.list("connected")?,
+            connected: params.words("connected", &CONNECTED)?,
             expected: params.word("expected", &[("true", true), ("false", false)])?,
         })
     }
@@ -131,11 +83,31 @@ impl DeviceFilter {
 
     fn selects(&self, gateway: &GatewayEntry, state: &DeviceState) -> bool {
         (self.device_ids.is_empty() || self.device_ids.contains(&state.device_id))
-            && (self.connected.is_empty()
-                || self.connected.contains(&ConnectedFilter(state.connected)))
+            && (self.connected.is_empty() || self.connected.contains(&state.connected))
             && self.expected.is_none_or(|expected| expected == state.expected)
             && (self.text.is_empty() || searchable(gateway, state).contains(&self.text))
     }
+}
+
+/// The text of a device in which searches look: name, ID, gateway, type, address and details, in
+/// lower case.
+pub(crate) fn searchable(gateway: &GatewayEntry, state: &DeviceState) -> String {
+    let DeviceState { device_id, info, details, .. } = state;
+    let device_type = info.map(|info| info.device_type);
+    let name = gateway.device_name(*device_id, device_type);
+    let mut text = format!("{name}\n{device_id}\n{}", gateway.name);
+    if let Some(known) = device_type {
+        text += &format!("\n{known} {}", known.product_name());
+    }
+    if let Some(ip) = info.and_then(|info| info.ip) {
+        text += &format!("\n{ip}");
+    }
+    let details =
+        details.as_deref().map(|details| [&details.model, &details.firmware, &details.mac]);
+    for detail in details.into_iter().flatten().flatten() {
+        text += &format!("\n{detail}");
+    }
+    text.to_lowercase()
 }
 
 pub(crate) async fn devices(
@@ -153,7 +125,7 @@ pub(crate) async fn devices(
     let (directory, mut gateways) = (directory(&app).await?, event_loop.gateways().await?);
     let index_of = |name: &GatewayName| {
         let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
-        found.map(|gateway| gateway.index).ok_or_else(|| no_gateway(name.as_str()))
+        found.map(|gateway| gateway.index).ok_or_else(|| Problem::no_gateway(name.as_str()))
     };
     filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
     let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
@@ -173,7 +145,8 @@ pub(crate) async fn devices(
     let DevicePage { rows, total, last, more, .. } = scan;
     let more = more || !is_complete;
     let next = last.filter(|_| more);
-    let rest = DevicesRest { total: is_complete.then_some(total), more, next: next.clone() };
+    // Without a total the time was not enough to count.
+    let rest = json!({ "total": is_complete.then_some(total), "more": more, "next": next });
     Ok(request.list(rows, &rest, next.map(|next| ("after", next))))
 }
 
@@ -228,13 +201,13 @@ pub(crate) async fn device(
     path: Result<Path<(String, String)>, PathRejection>,
     request: ApiRequest,
 ) -> Result<Response, Problem> {
-    let mut params = request.params();
-    let format = params.format(&request.headers)?;
-    params.finish()?;
+    let format = request.format()?;
     let Path((name, id)) =
         path.map_err(|error| Problem::invalid("device_id", error.body_text()))?;
     let directory = directory(&app).await?;
-    let (index, gateway) = find_gateway(&app, &name).await?;
+    let event_loop = &app.settings.event_loop;
+    let gateway = event_loop.gateway(&name).await?;
+    let (index, gateway) = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
     let unknown = || {
         let id = quoted(&id);
         let detail = format!(
@@ -244,10 +217,7 @@ pub(crate) async fn device(
         Problem::not_found("device_id", detail)
     };
     let id: DeviceId = id.parse().map_err(|_| unknown())?;
-    let state = app.settings.event_loop.device(index, id).await?.ok_or_else(unknown)?;
+    let state = event_loop.device(index, id).await?.ok_or_else(unknown)?;
     let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
-    let AnswerFormat::Csv(_) = format else { return Ok(request.object(&payload)) };
-    let mut rows = Rows::new("devices", format, COLUMNS);
-    rows.push(&payload);
-    Ok(request.list(rows, &serde_json::json!({}), None))
+    Ok(request.row(Rows::new("devices", format, COLUMNS), &payload))
 }

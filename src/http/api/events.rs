@@ -21,43 +21,10 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(3);
 /// The largest ID, so that it fits SQLite's signed integers.
 pub(crate) const ID_MAX: u64 = u64::MAX >> 1;
 
-const COLUMNS: &[&str] = &[
-    "id",
-    "delivered",
-    "dropped",
-    "event_type",
-    "event_id",
-    "timestamp",
-    "received_at",
-    "bridge",
-    "gateway",
-    "device_id",
-    "name",
-    "type",
-    "connected",
-    "status",
-    "status_code",
-    "previous",
-    "duration_s",
-    "source",
-    "chain",
-    "seq",
-    "lost",
-    "what",
-    "count",
-    "devices",
-    "device_ids",
-    "reason",
-    "from",
-    "to",
-    "command",
-    "requested_by",
-    "transaction",
-    "result",
-    "code",
-    "ip",
-    "steps",
-];
+const COLUMNS: &str = "\
+    id delivered dropped event_type event_id timestamp received_at bridge gateway device_id name \
+    type connected status status_code previous duration_s source chain seq lost what count \
+    devices device_ids reason from to command requested_by transaction result code ip steps";
 
 #[derive(Serialize)]
 struct EventsRest {
@@ -94,13 +61,14 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     let mut params = request.params();
     let mut filter = filter(&mut params)?;
-    let zone = params.zone(&app.api.zone)?;
-    let range = params.range(&zone, net::wall_time())?;
+    let zone = params.zone(&app.settings.zone)?;
+    let has_from = params.has("from");
+    let period = params.period(&zone, net::wall_time())?;
     filter.before_id = params.number("before_id", 0..=ID_MAX)?;
     // A client that continues after or before an event misses none, however long ago it was.
     let continues = filter.after_id.is_some() || filter.before_id.is_some();
-    filter.from = (range.has_from || !continues).then_some(range.period.from);
-    filter.to = range.period.to;
+    filter.from = (has_from || !continues).then_some(period.from);
+    filter.to = period.to;
     let orders = [("asc", Order::OldestFirst), ("desc", Order::NewestFirst)];
     filter.order = params.word("order", &orders)?.unwrap_or(Order::OldestFirst);
     filter.limit = params.limit(LIMIT_DEFAULT)?;

@@ -7,7 +7,6 @@ mod bridge;
 pub(crate) mod csv;
 mod devices;
 mod events;
-mod lookup;
 mod params;
 mod problem;
 mod stream;
@@ -21,7 +20,6 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
-use jiff::tz::TimeZone;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -30,6 +28,7 @@ use crate::schema;
 use crate::store::history::Reader;
 use answer::ApiRequest;
 pub(crate) use availability::COLUMNS as AVAILABILITY_COLUMNS;
+pub(crate) use devices::searchable;
 pub(crate) use problem::Problem;
 use stream::EventStreams;
 pub(crate) use stream::follow_history;
@@ -42,8 +41,6 @@ const SCANS_MAX: usize = 2;
 /// What the requests to the API share.
 #[derive(Debug)]
 pub(crate) struct Api {
-    /// The zone of local dates.
-    zone: TimeZone,
     history: Reader,
     /// One permit for each request that reads all devices.
     scans: Semaphore,
@@ -52,9 +49,9 @@ pub(crate) struct Api {
 
 impl Api {
     /// Streams end when `stop` is true.
-    pub(crate) fn new(zone: TimeZone, history: PathBuf, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(history: PathBuf, stop: watch::Receiver<bool>) -> Self {
         let streams = EventStreams::new(Reader::new(history.clone()), stop);
-        Self { zone, history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
+        Self { history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
     }
 }
 

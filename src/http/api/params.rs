@@ -33,19 +33,15 @@ pub(crate) enum AnswerFormat {
     Csv(char),
 }
 
-/// A period as given.
-#[derive(Clone, Debug)]
-pub(crate) struct Range {
-    /// Its beginning, which has a default.
-    pub(crate) period: Period,
-    /// Whether the beginning was given.
-    pub(crate) has_from: bool,
-}
-
 impl Params {
     pub(crate) fn parse(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         Self { pairs: pairs.into_owned().collect(), known: Vec::new() }
+    }
+
+    /// Whether a parameter that is not read yet is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(key, value)| key == name && !value.is_empty())
     }
 
     fn values(&mut self, name: &'static str) -> Vec<String> {
@@ -115,13 +111,17 @@ impl Params {
         name: &'static str,
         words: &[(&str, T)],
     ) -> Result<Option<T>, Problem> {
-        let Some(text) = self.one(name)? else { return Ok(None) };
-        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text));
-        found.map(|(_, value)| Some(*value)).ok_or_else(|| {
-            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let detail = format!("{name} is {:?}; use {}", quoted(&text), words.join(" or "));
-            Problem::invalid(name, detail)
-        })
+        self.one(name)?.map(|text| one_of(name, &text, words)).transpose()
+    }
+
+    /// A filter of these words, in any case.
+    pub(crate) fn words<T: Copy>(
+        &mut self,
+        name: &'static str,
+        words: &[(&str, T)],
+    ) -> Result<Vec<T>, Problem> {
+        let texts: Vec<String> = self.list(name)?;
+        texts.iter().map(|text| one_of(name, text, words)).collect()
     }
 
     /// The zone of days, by default this one.
@@ -131,17 +131,15 @@ impl Params {
     }
 
     /// `from` and `to`; dates and months are those of `zone`.
-    pub(crate) fn range(&mut self, zone: &TimeZone, now: Moment) -> Result<Range, Problem> {
+    pub(crate) fn period(&mut self, zone: &TimeZone, now: Moment) -> Result<Period, Problem> {
         let (from, to) = (self.one("from")?, self.one("to")?);
-        let period = Period::parse(from.as_deref(), to.as_deref(), zone, now);
-        let period = period.map_err(|error| {
+        Period::parse(from.as_deref(), to.as_deref(), zone, now).map_err(|error| {
             let parameter = match error {
                 PeriodError::Form { key, .. } => key,
                 PeriodError::EndsBeforeItBegins { .. } => "to",
             };
             Problem::invalid(parameter, error.to_string())
-        })?;
-        Ok(Range { period, has_from: from.is_some() })
+        })
     }
 
     /// `format` and `sep`, else what the client accepts.
@@ -170,6 +168,15 @@ impl Params {
         let detail = format!("there is no parameter {:?}; {known}", quoted(name));
         Err(Problem::unknown(name, detail))
     }
+}
+
+fn one_of<T: Copy>(name: &str, text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let detail = format!("{name} is {:?}; use {}", quoted(text), words.join(" or "));
+        Problem::invalid(name, detail)
+    })
 }
 
 /// A whole number in a range.
@@ -258,12 +265,12 @@ mod tests {
         let range = |query: &str| {
             let mut params = Params::parse(Some(query));
             let zone = params.zone(&TimeZone::UTC)?;
-            params.range(&zone, now)
+            params.period(&zone, now)
         };
         let berlin = range("from=2026-11-30&tz=Europe/Berlin").unwrap();
-        assert_eq!(berlin.period.from.millis() % 86_400_000, 23 * 3_600_000);
+        assert_eq!(berlin.from.millis() % 86_400_000, 23 * 3_600_000);
         let plus = range("from=2026-11-30T08:00:00+01:00").unwrap();
-        assert_eq!(plus.period.from.millis() % 86_400_000, 7 * 3_600_000);
+        assert_eq!(plus.from.millis() % 86_400_000, 7 * 3_600_000);
         assert!(problem(range("tz=Europe/Berln")).contains("Europe/Berlin"));
         assert!(problem(range("from=soon")).contains("parameter: Some(\"from\")"));
         assert!(problem(range("from=1h&to=2h")).contains("ends before it begins"));

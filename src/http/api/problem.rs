@@ -2,7 +2,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde_json::json;
+
+use super::super::query::NoAnswer;
 
 /// When a client may try again, in seconds.
 const RETRY_AFTER_S: &str = "5";
@@ -16,16 +18,6 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     parameter: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    detail: &'a str,
-    code: &'static str,
-    parameter: Option<&'a str>,
 }
 
 impl Problem {
@@ -50,6 +42,14 @@ impl Problem {
     /// There is no such gateway or device.
     pub(crate) fn not_found(parameter: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail).about(parameter)
+    }
+
+    /// The bridge has no such gateway.
+    pub(crate) fn no_gateway(name: &str) -> Self {
+        let name = quoted(name);
+        let detail =
+            format!("this bridge has no gateway {name:?}; /api/v1/gateways lists those it has");
+        Self::not_found("gateway", detail)
     }
 
     /// There is no such path.
@@ -81,6 +81,12 @@ impl Problem {
     }
 }
 
+impl From<NoAnswer> for Problem {
+    fn from(error: NoAnswer) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
 /// A part of the request, short enough for an answer.
 pub(crate) fn quoted(text: &str) -> String {
     text.chars().take(QUOTED_MAX).collect()
@@ -88,18 +94,16 @@ pub(crate) fn quoted(text: &str) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or_default(),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: self.code,
-            parameter: self.parameter.as_deref(),
-        };
-        // It always serializes.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "parameter": self.parameter,
+        });
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.status, content_type, body).into_response();
+        let mut response = (self.status, content_type, body.to_string()).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let retry_after = HeaderValue::from_static(RETRY_AFTER_S);
             response.headers_mut().insert(header::RETRY_AFTER, retry_after);

@@ -10,13 +10,11 @@ use serde::Deserialize;
 
 use super::availability::AvailabilitySection;
 use super::bars::{self, PageRange, Subjects};
-use super::detail_view::{self, Frame, Recorded};
+use super::detail_view::{self, Frame};
 use super::{App, history};
-use crate::availability::{self, BucketSize};
-use crate::fleet::GatewayIndex;
+use crate::availability::{AvailabilityRequest, BucketSize};
 use crate::http::query::{LoopQuery, NoAnswer};
 use crate::ids::{DeviceId, GatewayName};
-use crate::metrics::GatewayMeasures;
 use crate::net;
 use crate::payload::Subject;
 use crate::topics::Topics;
@@ -58,14 +56,13 @@ pub(crate) async fn gateway(
     Path(name): Path<String>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
 ) -> Result<Markup, NoPage> {
-    let (_, gateway) = find(&app, &name).await?;
+    let (_, gateway) = app.settings.event_loop.gateway(&name).await?.ok_or(NoPage::Missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Gateway(of.clone()), "+");
-    let topics = [topics.gateway_state(of), topics.gateway_info(of), all];
-    let frame = frame(&app, "../", of, None, &topics);
-    let recorded = recorded(&app, "../", of, None, range).await;
-    Ok(detail_view::gateway(&frame, &gateway, &recorded))
+    let topics = vec![topics.gateway_state(of), topics.gateway_info(of), all];
+    let frame = frame(&app, "../", of, None, topics, range).await;
+    Ok(detail_view::gateway(&frame, &gateway))
 }
 
 pub(crate) async fn device(
@@ -74,44 +71,20 @@ pub(crate) async fn device(
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
 ) -> Result<Markup, NoPage> {
     let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
-    let (index, gateway) = find(&app, &name).await?;
-    let state = app.settings.event_loop.device(index, device_id).await?.ok_or(NoPage::Missing)?;
+    let event_loop = &app.settings.event_loop;
+    let (index, gateway) = event_loop.gateway(&name).await?.ok_or(NoPage::Missing)?;
+    let state = event_loop.device(index, device_id).await?.ok_or(NoPage::Missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
-    let topics = [topics.device_state(of, device_id), all];
-    let frame = frame(&app, "../../", of, Some(device_id), &topics);
-    let recorded = recorded(&app, "../../", of, Some(device_id), range).await;
-    Ok(detail_view::device(&frame, &gateway, &state, &recorded))
-}
-
-async fn find(app: &App, name: &str) -> Result<(GatewayIndex, GatewayMeasures), NoPage> {
-    let name: GatewayName = name.parse().map_err(|_| NoPage::Missing)?;
-    let query = |answer| LoopQuery::FindGateway(name, answer);
-    app.settings.event_loop.ask(query).await?.ok_or(NoPage::Missing)
+    let topics = vec![topics.device_state(of, device_id), all];
+    let frame = frame(&app, "../../", of, Some(device_id), topics, range).await;
+    Ok(detail_view::device(&frame, &gateway, &state))
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
     let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
     Ok(Topics::new(info.base_topic, info.bridge))
-}
-
-fn frame<'a>(
-    app: &'a App,
-    root: &'static str,
-    gateway: &GatewayName,
-    device_id: Option<DeviceId>,
-    topics: &'a [String],
-) -> Frame<'a> {
-    let events_csv = this_month(app, &format!("{root}api/v1/events?"), gateway, device_id, &[]);
-    Frame {
-        bridge: &app.settings.bridge,
-        zone: &app.settings.zone,
-        root,
-        now: net::wall_time(),
-        topics,
-        events_csv,
-    }
 }
 
 /// The address of this month as CSV.
@@ -133,18 +106,16 @@ fn this_month(
     address.extend_pairs(more).append_pair("format", "csv").finish()
 }
 
-/// What the history has of a gateway or device.
-async fn recorded(
-    app: &App,
-    root: &str,
+/// The page of a gateway or device, with what the history has of it.
+async fn frame<'a>(
+    app: &'a App,
+    root: &'static str,
     gateway: &GatewayName,
     device_id: Option<DeviceId>,
+    topics: Vec<String>,
     range: Option<PageRange>,
-) -> Recorded {
+) -> Frame<'a> {
     let range = range.unwrap_or(PageRange::Days30);
-    let of = if device_id.is_some() { "devices" } else { "gateways" };
-    let more = [("of", of), ("bucket", "day")];
-    let address = format!("{root}api/v1/availability?");
     let of = Subjects {
         of_gateways: device_id.is_none(),
         gateways: [gateway.clone()].into(),
@@ -152,17 +123,30 @@ async fn recorded(
     };
     let query = bars::query(&app.settings.zone, range, of);
     // Not the sum of the cells: an outage across midnight is one outage here.
-    let total = availability::AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
+    let total = AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
     let (events, cells, total) = tokio::join!(
         history::last_events(&app.page.history, vec![gateway.clone()], device_id),
         history::availability(&app.page.history, query),
         history::availability(&app.page.history, total),
     );
-    let availability = AvailabilitySection {
-        range,
-        cells,
-        total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
-        month_csv: this_month(app, &address, gateway, device_id, &more),
+    let of = if device_id.is_some() { "devices" } else { "gateways" };
+    let month = |list: &str, more: &[(&str, &str)]| {
+        let address = format!("{root}api/v1/{list}?");
+        this_month(app, &address, gateway, device_id, more)
     };
-    Recorded { availability, events }
+    Frame {
+        bridge: &app.settings.bridge,
+        zone: &app.settings.zone,
+        root,
+        now: net::wall_time(),
+        topics,
+        availability: AvailabilitySection {
+            range,
+            cells,
+            total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
+            month_csv: month("availability", &[("of", of), ("bucket", "day")]),
+        },
+        events,
+        events_csv: month("events", &[]),
+    }
 }

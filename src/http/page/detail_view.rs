@@ -1,13 +1,13 @@
 //! Renders the pages of one gateway and of one device.
 
 use jiff::tz::TimeZone;
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
 use super::devices::Condition;
-use super::history::EventRow;
-use super::parts::{day, devices_connected, events, gateway_class, since, time};
+use super::history::RecordedEvent;
+use super::parts::{day, devices_connected, document, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
@@ -20,22 +20,18 @@ pub(crate) struct Frame<'a> {
     /// The way from the page to the status page.
     pub(crate) root: &'static str,
     pub(crate) now: Moment,
-    pub(crate) topics: &'a [String],
+    pub(crate) topics: Vec<String>,
+    pub(crate) availability: AvailabilitySection,
+    /// The last events, or why they cannot be read.
+    pub(crate) events: Result<Vec<RecordedEvent>, String>,
     /// The address of this month's events as CSV.
     pub(crate) events_csv: String,
-}
-
-/// What the history has.
-pub(crate) struct Recorded {
-    pub(crate) availability: AvailabilitySection,
-    /// Or why they cannot be read.
-    pub(crate) events: Result<Vec<EventRow>, String>,
 }
 
 /// A line of a list of facts; without a value there is none.
 type Fact = (&'static str, Option<String>);
 
-pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &Recorded) -> Markup {
+pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures) -> Markup {
     let (state, facts) = (&gateway.state, &gateway.facts);
     let name = gateway.entry.name.as_str();
     let skew = state.clock_skew_ms.map(|skew| format!("{} s", (skew + 500).div_euclid(1000)));
@@ -66,15 +62,10 @@ pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures, recorded: &R
         (facts_list(&lines))
         p { a href={ (frame.root) "?q=" (name) } { "Its devices" } }
     };
-    page(frame, &format!("Gateway {name}"), &head, recorded)
+    page(frame, &format!("Gateway {name}"), &head)
 }
 
-pub(crate) fn device(
-    frame: &Frame<'_>,
-    gateway: &GatewayMeasures,
-    state: &DeviceState,
-    recorded: &Recorded,
-) -> Markup {
+pub(crate) fn device(frame: &Frame<'_>, gateway: &GatewayMeasures, state: &DeviceState) -> Markup {
     let info = state.info;
     let device_type = info.map(|info| info.device_type);
     let name = gateway.entry.device_name(state.device_id, device_type);
@@ -119,7 +110,7 @@ pub(crate) fn device(
             a href={ (frame.root) "gateways/" (gateway.entry.name) } { (gateway.entry.name) }
         }
     };
-    page(frame, &name, &head, recorded)
+    page(frame, &name, &head)
 }
 
 fn facts_list(facts: &[Fact]) -> Markup {
@@ -132,42 +123,30 @@ fn facts_list(facts: &[Fact]) -> Markup {
     }
 }
 
-fn page(frame: &Frame<'_>, title: &str, head: &Markup, recorded: &Recorded) -> Markup {
-    let Frame { bridge, zone, root, now, topics, events_csv } = frame;
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " – " (bridge) }
-                link rel="icon" href={ (root) "icon.svg" };
-                link rel="stylesheet" href={ (root) "page.css" };
-                script src={ (root) "shared.js" } defer {}
-                script src={ (root) "detail.js" } defer {}
+fn page(frame: &Frame<'_>, title: &str, head: &Markup) -> Markup {
+    let Frame { bridge, zone, root, now, .. } = frame;
+    let body = html! {
+        body data-root=(root) {
+            nav { a href=(root) { "← " (bridge) } }
+            header {
+                h1 { (title) }
+                p #live role="status" { "as of " (time(*now)) }
             }
-            body data-root=(root) {
-                nav { a href=(root) { "← " (bridge) } }
-                header {
-                    h1 { (title) }
-                    p #live role="status" { "as of " (time(*now)) }
+            main {
+                section .detail { (head) }
+                (availability(&frame.availability, zone))
+                section {
+                    h2 { "Last events" }
+                    (events(&frame.events))
+                    p .sub .links { a href=(frame.events_csv) { "This month's events as CSV" } }
                 }
-                main {
-                    section .detail { (head) }
-                    (availability(&recorded.availability, zone))
-                    section {
-                        h2 { "Last events" }
-                        (events(&recorded.events))
-                        p .sub .links { a href=(events_csv) { "This month's events as CSV" } }
-                    }
-                    section {
-                        h2 { "MQTT topics" }
-                        ul .topics { @for topic in *topics { li { code { (topic) } } } }
-                    }
+                section {
+                    h2 { "MQTT topics" }
+                    ul .topics { @for topic in &frame.topics { li { code { (topic) } } } }
                 }
-                (pattern())
             }
+            (pattern())
         }
-    }
+    };
+    document(root, &format!("{title} – {bridge}"), "detail.js", &body)
 }

@@ -7,8 +7,8 @@ use serde::de::{Deserialize, Deserializer};
 
 use super::bars::{CELLS_MAX, PageRange};
 use crate::fleet::{DeviceState, GatewayIndex};
+use crate::http::api::searchable;
 use crate::http::query::DeviceChunk;
-use crate::http::search::searchable;
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
 

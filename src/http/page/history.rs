@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::availability::{self, AvailabilityRequest, AvailabilityRow};
 use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::seconds::optional;
 use crate::store::history::{Error, EventFilter, FILE_NAME, Order, Reader};
 
 /// How long a query takes at most, and how long a page waits for all its queries, which run
@@ -20,32 +20,20 @@ const EVENTS_MAX: usize = 50;
 /// The most bytes of these events.
 const EVENTS_BYTES: usize = 1 << 20;
 
-/// An event of a device or gateway.
-#[derive(Clone, Debug)]
-pub(crate) struct EventRow {
-    /// When the bridge received it.
-    pub(crate) at: Moment,
-    pub(crate) gateway: String,
-    /// The device's name; `None` for an event of the gateway.
-    pub(crate) device: Option<String>,
+/// What is shown of an event of a device or gateway.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RecordedEvent {
     pub(crate) event_type: String,
-    /// The statuses before and after, or what the gateway's event is about.
-    pub(crate) detail: String,
-    /// How long the previous state had lasted.
-    pub(crate) duration_ms: Option<i64>,
-}
-
-/// What is shown of a recorded event.
-#[derive(Deserialize)]
-struct RecordedEvent {
-    event_type: String,
-    received_at: Moment,
-    gateway: String,
+    pub(crate) received_at: Moment,
+    pub(crate) gateway: String,
     device_id: Option<DeviceId>,
-    name: Option<String>,
+    /// The device's; `None` for an event of the gateway.
+    pub(crate) name: Option<String>,
     status: Option<String>,
     previous: Option<String>,
-    duration_s: Option<f64>,
+    /// How long the previous state had lasted.
+    #[serde(default, rename = "duration_s", deserialize_with = "optional::deserialize")]
+    pub(crate) duration_ms: Option<i64>,
     what: Option<String>,
     count: Option<u64>,
     command: Option<String>,
@@ -57,7 +45,7 @@ pub(crate) async fn last_events(
     history: &Reader,
     gateways: Vec<GatewayName>,
     device_id: Option<DeviceId>,
-) -> Result<Vec<EventRow>, String> {
+) -> Result<Vec<RecordedEvent>, String> {
     if gateways.is_empty() {
         return Ok(Vec::new());
     }
@@ -71,7 +59,7 @@ pub(crate) async fn last_events(
         ..EventFilter::default()
     };
     let page = within_deadline(history.query(filter)).await?;
-    Ok(page.events.iter().filter_map(|event| EventRow::read(event)).collect())
+    Ok(page.events.iter().filter_map(|event| serde_json::from_str(event.get()).ok()).collect())
 }
 
 /// The ID of the newest event.
@@ -95,32 +83,23 @@ async fn within_deadline<T>(read: impl Future<Output = Result<T, Error>>) -> Res
     }
 }
 
-impl EventRow {
-    fn read(event: &RawValue) -> Option<Self> {
-        let event: RecordedEvent = serde_json::from_str(event.get()).ok()?;
-        let unnamed = event.device_id.filter(|_| event.name.is_none());
-        let count = event.count.map(|count| match event.what {
+impl RecordedEvent {
+    /// The statuses before and after, or what the gateway's event is about.
+    pub(crate) fn detail(&self) -> String {
+        let unnamed = self.device_id.filter(|_| self.name.is_none());
+        let count = self.count.map(|count| match &self.what {
             Some(what) => format!("{count} of {what}"),
             None => format!("{count} differences found"),
         });
         let parts = [
             unnamed.map(|device_id| format!("device {device_id}:")),
-            event.previous.map(|previous| format!("{previous} →")),
-            event.status,
+            self.previous.as_ref().map(|previous| format!("{previous} →")),
+            self.status.clone(),
             count,
-            event.command,
-            event.result,
+            self.command.clone(),
+            self.result.clone(),
         ];
-        #[expect(clippy::cast_possible_truncation, reason = "of a duration, and it saturates")]
-        let duration_ms = event.duration_s.map(|seconds| (seconds * 1000.0) as i64);
-        Some(Self {
-            at: event.received_at,
-            gateway: event.gateway,
-            device: event.name,
-            event_type: event.event_type,
-            detail: parts.into_iter().flatten().collect::<Vec<_>>().join(" "),
-            duration_ms,
-        })
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -154,14 +133,12 @@ mod tests {
             let event = format!(
                 r#"{{"gateway":"lobby","received_at":"2026-11-23T11:00:00.120Z",{recorded}}}"#
             );
-            let row = EventRow::read(&RawValue::from_string(event).unwrap()).unwrap();
-            assert_eq!((row.device.as_deref(), row.detail.as_str()), (device, detail));
-            assert_eq!(row.at.millis() % 1_000, 120);
-            assert_eq!(row.duration_ms, device.map(|_| 1_500));
+            let event: RecordedEvent = serde_json::from_str(&event).unwrap();
+            assert_eq!((event.name.as_deref(), event.detail().as_str()), (device, detail));
+            assert_eq!(event.received_at.millis() % 1_000, 120);
+            assert_eq!(event.duration_ms, device.map(|_| 1_500));
         }
         let of_the_bridge = r#"{"event_type":"chain_reset","received_at":"2026-11-23T11:00:00Z"}"#;
-        assert!(
-            EventRow::read(&RawValue::from_string(of_the_bridge.to_owned()).unwrap()).is_none()
-        );
+        assert!(serde_json::from_str::<RecordedEvent>(of_the_bridge).is_err());
     }
 }

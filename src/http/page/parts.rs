@@ -1,13 +1,33 @@
 //! Parts that several pages have: times, durations, lists of events.
 
 use jiff::tz::TimeZone;
-use maud::{Markup, html};
+use maud::{DOCTYPE, Markup, html};
 
-use super::history::EventRow;
+use super::history::RecordedEvent;
 use crate::availability::duration;
 use crate::fleet::{GatewayState, LinkState};
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
+
+/// A page with its files; `root` is the way from it to the status page.
+pub(crate) fn document(root: &str, title: &str, script: &str, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                link rel="icon" href={ (root) "icon.svg" };
+                link rel="stylesheet" href={ (root) "page.css" };
+                script src={ (root) "shared.js" } defer {}
+                script src={ (root) (script) } defer {}
+            }
+            (body)
+        }
+    }
+}
 
 /// The colour of a gateway's state.
 pub(crate) const fn gateway_class(gateway: &GatewayMeasures) -> &'static str {
@@ -44,7 +64,7 @@ pub(crate) fn legend(zone: &TimeZone) -> Markup {
 }
 
 /// The last events, or why they cannot be read.
-pub(crate) fn events(events: &Result<Vec<EventRow>, String>) -> Markup {
+pub(crate) fn events(events: &Result<Vec<RecordedEvent>, String>) -> Markup {
     html! {
         @match events.as_deref() {
             Ok([]) => p .sub { "None." },
@@ -54,7 +74,7 @@ pub(crate) fn events(events: &Result<Vec<EventRow>, String>) -> Markup {
     }
 }
 
-fn event_row(event: &EventRow) -> Markup {
+fn event_row(event: &RecordedEvent) -> Markup {
     let class = match event.event_type.as_str() {
         "connected" | "reachable" | "restored" => "up",
         "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
@@ -62,17 +82,17 @@ fn event_row(event: &EventRow) -> Markup {
     };
     html! {
         li .(class) {
-            (time(event.at))
+            (time(event.received_at))
             span .dot {}
             div {
                 b {
-                    @if let Some(name) = &event.device { (name) }
+                    @if let Some(name) = &event.name { (name) }
                     @else { "Gateway " (event.gateway) }
                 }
                 " " span .word { (event.event_type.replace('_', " ")) }
                 span .sub {
-                    @if event.device.is_some() { (event.gateway) " · " }
-                    (event.detail)
+                    @if event.name.is_some() { (event.gateway) " · " }
+                    (event.detail())
                     @if let Some(duration_ms) = event.duration_ms.filter(|ms| *ms > 0) {
                         " · after " (duration(duration_ms))
                     }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use super::bars::{PageRange, bar, pattern};
 use super::devices::{Condition, DeviceList, DeviceRow, Filter};
 use super::down::DownDevices;
-use super::history::EventRow;
+use super::history::RecordedEvent;
 use super::overview::overview;
-use super::parts::{events, legend, since, time};
+use super::parts::{document, events, legend, since, time};
 use crate::availability::AvailabilityRow;
 use crate::http::HttpSettings;
 use crate::http::query::BridgeStatus;
@@ -26,49 +26,36 @@ pub(crate) struct Shown<'a> {
     /// The bars of the devices, or why there are none.
     pub(crate) bars: Result<&'a [AvailabilityRow], &'a str>,
     /// The last events, or why they cannot be read.
-    pub(crate) events: &'a Result<Vec<EventRow>, String>,
+    pub(crate) events: &'a Result<Vec<RecordedEvent>, String>,
 }
 
 pub(crate) fn page(settings: &HttpSettings, shown: &Shown<'_>) -> Markup {
     let Shown { status, gateways, down: doors, filter, .. } = shown;
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title {
-                    @if down > 0 { "(" (down) ") " }
-                    (settings.bridge) " – gsdk2mqtt"
-                }
-                link rel="icon" href="icon.svg";
-                link rel="stylesheet" href="page.css";
-                script src="shared.js" defer {}
-                script src="page.js" defer {}
+    let count = if down > 0 { format!("({down}) ") } else { String::new() };
+    let title = format!("{count}{} – gsdk2mqtt", settings.bridge);
+    let body = html! {
+        body {
+            header {
+                h1 { (settings.bridge) }
+                p #live role="status" { "as of " (time(net::wall_time())) }
             }
-            body {
-                header {
-                    h1 { (settings.bridge) }
-                    p #live role="status" { "as of " (time(net::wall_time())) }
+            main {
+                div #overview { (overview(status, gateways, doors)) }
+                section {
+                    (form(filter))
+                    div #list { (list(shown)) }
                 }
-                main {
-                    div #overview { (overview(status, gateways, doors)) }
-                    section {
-                        (form(filter))
-                        div #list { (list(shown)) }
-                    }
-                    section {
-                        h2 { "Last events" }
-                        div #events { (events(shown.events)) }
-                    }
+                section {
+                    h2 { "Last events" }
+                    div #events { (events(shown.events)) }
                 }
-                footer { (footer(settings)) }
-                (pattern())
             }
+            footer { (footer(settings)) }
+            (pattern())
         }
-    }
+    };
+    document("", &title, "page.js", &body)
 }
 
 fn footer(settings: &HttpSettings) -> Markup {
