@@ -51,9 +51,7 @@ pub struct AvailabilityAnswer {
     pub head: AvailabilityHead,
     /// The rows, by gateway, device and time.
     pub availability: Vec<AvailabilityRow>,
-    /// Whether more rows follow.
-    pub more: bool,
-    /// The `after` of the next page.
+    /// The `after` of the next page, where more rows follow.
     pub next: Option<String>,
 }
 
@@ -281,7 +279,7 @@ impl Pages<'_> {
     fn finish(self) -> AvailabilityAnswer {
         let Self { head, rows: availability, more, .. } = self;
         let next = availability.last().filter(|_| more).map(AvailabilityRow::continuation);
-        AvailabilityAnswer { head, availability, more, next }
+        AvailabilityAnswer { head, availability, next }
     }
 }
 

@@ -36,7 +36,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         started = Demo::start(args.listen) => started?,
         () = &mut stop => return Ok(()),
     };
-    print(&greeting(&demo));
+    // A closed pipe does not stop the demo: other clients may use it.
+    _ = super::print(&greeting(&demo));
     let timeout = async {
         match args.runs_for {
             Some(time) => tokio::time::sleep(time).await,
@@ -111,7 +112,9 @@ async fn show_events(mut settings: mqtt::SessionSettings) {
                     tracing::warn!(%error, "cannot subscribe to the events");
                 }
             }
-            SessionEvent::Message(message) => print(&line(&message).unwrap_or_default()),
+            SessionEvent::Message(message) => {
+                _ = super::print(&line(&message).unwrap_or_default());
+            }
             _ => {}
         }
     }
@@ -134,10 +137,4 @@ fn line(message: &Message) -> Option<String> {
     let duration = duration.map(|seconds| format!(" after {seconds:.1} s")).unwrap_or_default();
     let change = format!("{} -> {}{duration}", text("previous"), text("status"));
     Some(format!("{time}  {gateway:<6} {name:<12} {event_type:<15} {change}\n"))
-}
-
-fn print(text: &str) {
-    use std::io::Write;
-    // A closed pipe does not stop the demo: other clients may use it.
-    _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_rustls::rustls::crypto::ring;
-use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::TlsConfig;
+use ureq::{Agent, Proxy};
 
 use crate::config;
 
@@ -27,7 +27,14 @@ pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let address = reachable(http.metrics_listen.unwrap_or(http.listen));
     let scheme = if has_tls { "https" } else { "http" };
     let url = format!("{scheme}://{address}/healthz");
-    let call = tokio::task::spawn_blocking(move || agent().get(&url).call());
+    // The certificate is made for the name that people use, not for this address, and the answer
+    // is no secret.
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .disable_verification(true)
+        .build();
+    let call = move || agent(tls, None, DEADLINE).get(&url).call();
+    let call = tokio::task::spawn_blocking(call);
     match call.await.context("internal error")? {
         Ok(answer) if answer.status() == StatusCode::OK => Ok(()),
         Ok(answer) => bail!("the bridge at {address} is not healthy: {}", answer.status()),
@@ -48,19 +55,14 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The certificate is made for the name that people use, not for this address, and the answer is
-/// no secret.
-fn agent() -> Agent {
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-        .disable_verification(true)
-        .build();
+/// An HTTP client whose calls return every answer as it is.
+pub(crate) fn agent(tls: TlsConfig, proxy: Option<Proxy>, deadline: Duration) -> Agent {
     let config = Agent::config_builder()
         .tls_config(tls)
-        .timeout_global(Some(DEADLINE))
+        .proxy(proxy)
+        .timeout_global(Some(deadline))
         .max_redirects(0)
         .http_status_as_error(false)
-        .proxy(None)
         .build();
     config.into()
 }

@@ -1,10 +1,7 @@
 //! `gsdk2mqtt history`: prints recorded events, and with `--follow` new ones.
 
-use std::io::{self, ErrorKind, Write as _};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,11 +11,12 @@ use super::escape::{escaped, escaped_in_json};
 use super::period::{DefaultPeriod, Selected};
 use super::signals::stop_signal;
 use super::source::{HistorySource, SourceArgs, Unavailable};
-use super::{EXIT_WRONG, say};
+use super::{print, say};
 use crate::availability::{duration, local_time};
 use crate::config;
 use crate::ids::Moment;
 use crate::net;
+use crate::payload::seconds::optional;
 use crate::store::history::{EventFilter, EventGap};
 
 /// Events that are read at once.
@@ -60,21 +58,15 @@ struct PrintedEvent {
     name: Option<String>,
     previous: Option<String>,
     status: Option<String>,
-    duration_s: Option<f64>,
+    #[serde(default, rename = "duration_s", deserialize_with = "optional::deserialize")]
+    duration_ms: Option<i64>,
 }
 
 /// Prints events, the oldest first.
-pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
-    let source = HistorySource::open(&args.source, &args.config).await?;
-    let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
-    let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time());
-    let period = match period {
-        Ok(period) => period,
-        Err(error) => {
-            say(&error);
-            return Ok(ExitCode::from(EXIT_WRONG));
-        }
-    };
+pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<()> {
+    let (source, zone) = HistorySource::open(&args.source, &args.config).await?;
+    let zone = args.selected.time_zone.clone().unwrap_or(zone);
+    let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time())?;
     let filter = EventFilter {
         gateways: args.selected.gateways().into_iter().collect(),
         device_ids: args.selected.device_ids(),
@@ -88,15 +80,13 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
     };
     let pages = EventPages { source, filter, follow: args.follow, is_waiting: false, gap: None };
     let zone = (!args.json).then_some(zone);
-    if args.follow {
-        tokio::select! {
-            done = print_events(pages, zone.as_ref()) => done?,
-            () = stop_signal() => {}
-        }
-    } else {
-        print_events(pages, zone.as_ref()).await?;
+    if !args.follow {
+        return print_events(pages, zone.as_ref()).await;
     }
-    Ok(ExitCode::SUCCESS)
+    tokio::select! {
+        done = print_events(pages, zone.as_ref()) => done,
+        () = stop_signal() => Ok(()),
+    }
 }
 
 /// Reads page by page.
@@ -156,11 +146,8 @@ async fn print_events(mut pages: EventPages, zone: Option<&TimeZone>) -> anyhow:
             };
             lines += &format!("{text}\n");
         }
-        let mut out = io::stdout();
-        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-            // Its reader has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written.context("cannot write the events to stdout")?,
+        if !print(&lines)? {
+            return Ok(());
         }
         match (more, pages.follow) {
             (true, _) => {}
@@ -197,9 +184,8 @@ fn line(event: &PrintedEvent, zone: &TimeZone) -> String {
         let previous = event.previous.as_ref().map(|previous| format!("{previous} -> "));
         parts.push(format!("{}{status}", previous.unwrap_or_default()));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "no event lasts that long")]
-    if let Some(seconds) = event.duration_s {
-        parts.push(format!("after {}", duration((seconds * 1_000.0) as i64)));
+    if let Some(duration_ms) = event.duration_ms {
+        parts.push(format!("after {}", duration(duration_ms)));
     }
     escaped(&parts.join("  "))
 }

@@ -9,8 +9,6 @@ mod health;
 mod history;
 mod init;
 mod log;
-#[cfg(not(feature = "demo"))]
-mod not_built_in;
 mod notify;
 mod pages;
 mod period;
@@ -53,7 +51,7 @@ enum CliCommand {
     Demo(demo::DemoArgs),
     #[cfg(not(feature = "demo"))]
     #[command(hide = true)]
-    Demo(not_built_in::IgnoredArgs),
+    Demo(IgnoredArgs),
     /// Create a configuration: prompt for the settings and test each answer at once
     Init(Box<init::InitArgs>),
     /// Check the configuration and show where each value comes from
@@ -69,7 +67,7 @@ enum CliCommand {
     Simulate(simulate::SimulateArgs),
     #[cfg(not(feature = "simulator"))]
     #[command(hide = true)]
-    Simulate(not_built_in::IgnoredArgs),
+    Simulate(IgnoredArgs),
     /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
     Schema(schema::SchemaArgs),
     /// Check the health of a running bridge
@@ -80,8 +78,22 @@ enum CliCommand {
     Man(pages::ManArgs),
 }
 
+/// Accepts whatever the real command accepts, so that the explanation is printed in every case.
+#[cfg(not(feature = "demo"))]
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+struct IgnoredArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _args: Vec<std::ffi::OsString>,
+}
+
 /// Exit code for a wrong configuration; clap uses the same for wrong usage.
 const EXIT_WRONG: u8 = 2;
+
+/// A mistake in the arguments that clap does not find.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongUsage(String);
 
 /// The program. Its runtime is here and not in `main.rs`: an `async fn` is compiled where it is
 /// first run, and `main.rs` is compiled after the library, not in parallel with it.
@@ -117,7 +129,7 @@ impl Cli {
         let outcome = Box::pin(self.command.run()).await;
         match outcome {
             Ok(code) => code,
-            Err(error) if error.is::<config::Error>() => {
+            Err(error) if error.is::<config::Error>() || error.is::<WrongUsage>() => {
                 log.say(&format!("gsdk2mqtt: {error}"));
                 ExitCode::from(EXIT_WRONG)
             }
@@ -136,16 +148,16 @@ impl CliCommand {
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(args).await?,
             #[cfg(not(feature = "demo"))]
-            Self::Demo(_) => return Ok(not_built_in::explain("demo")),
-            Self::Init(args) => return init::run(*args).await,
+            Self::Demo(_) => return Err(not_built_in("demo")),
+            Self::Init(args) => init::run(*args).await?,
             Self::Check(args) => return check::run(&args).await,
-            Self::Report(args) => return report::run(args).await,
-            Self::History(args) => return history::run(args).await,
+            Self::Report(args) => report::run(args).await?,
+            Self::History(args) => history::run(args).await?,
             Self::Ctl(args) => return ctl::run(args).await,
             #[cfg(feature = "simulator")]
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,
             #[cfg(not(feature = "simulator"))]
-            Self::Simulate(_) => return Ok(not_built_in::explain("simulate")),
+            Self::Simulate(_) => return Err(not_built_in("simulate")),
             Self::Schema(args) => schema::run(&args)?,
             Self::Health(args) => health::run(&args).await?,
             Self::Completions(args) => pages::completions(&args)?,
@@ -155,13 +167,24 @@ impl CliCommand {
     }
 }
 
-/// Prints a result, or a part of it. It is not an error if its reader has closed the pipe, as
-/// `head` does: the exit code remains.
-fn print(text: &str) -> anyhow::Result<()> {
+/// The error of a command in a build without it, with how to get a build that has it.
+#[cfg(not(feature = "demo"))]
+fn not_built_in(command: &str) -> anyhow::Error {
+    let text = format!(
+        "`{command}` is not built into this program. Get it from a release archive, by \
+         `cargo install --path . --locked` in a clone of the source, or as the container image of \
+         the target `try` (docker build -f deploy/container/Containerfile --target try .)"
+    );
+    WrongUsage(text).into()
+}
+
+/// Prints a result, or a part of it, and returns whether more may follow. It is not an error if its
+/// reader has closed the pipe, as `head` does: the exit code remains.
+fn print(text: &str) -> anyhow::Result<bool> {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write the result to stdout"),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        result => result.context("cannot write the result to stdout").map(|()| true),
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) struct ManArgs {
 pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), NAME, &mut script);
-    super::print(&String::from_utf8(script)?)
+    super::print(&String::from_utf8(script)?)?;
+    Ok(())
 }
 
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
@@ -52,5 +53,6 @@ pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
     }
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page)?;
-    super::print(&String::from_utf8(page)?)
+    super::print(&String::from_utf8(page)?)?;
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan as _, ZonedDateTime};
 
+use super::WrongUsage;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::period::{Period, time_zone};
 
@@ -54,7 +55,7 @@ impl Selected {
         default: DefaultPeriod,
         zone: &TimeZone,
         now: Moment,
-    ) -> Result<Period, String> {
+    ) -> Result<Period, WrongUsage> {
         let (from, to) = match (&self.month, &self.last, &self.from, &self.to, default) {
             (Some(month), ..) => (Some(month.clone()), Some(month.clone())),
             (None, None, None, None, DefaultPeriod::LastMonth) => {
@@ -65,9 +66,10 @@ impl Selected {
             (None, None, from, to, _) => (from.clone(), to.clone()),
         };
         let period = Period::parse(from.as_deref(), to.as_deref(), zone, now);
-        let period = period.map_err(|error| error.to_string())?;
+        let period = period.map_err(|error| WrongUsage(error.to_string()))?;
         if period.from >= period.to.unwrap_or(now).min(now) {
-            return Err("the period is in the future or empty; choose an earlier one".to_owned());
+            let text = "the period is in the future or empty; choose an earlier one";
+            return Err(WrongUsage(text.to_owned()));
         }
         Ok(period)
     }
@@ -109,7 +111,8 @@ mod tests {
         let zone = arguments.selected.time_zone.clone().unwrap_or(TimeZone::UTC);
         // 2026-12-01T00:30 in Berlin.
         let now = Moment::from_millis(1_796_081_400_000);
-        let period = arguments.selected.period(DefaultPeriod::LastMonth, &zone, now)?;
+        let period = arguments.selected.period(DefaultPeriod::LastMonth, &zone, now);
+        let period = period.map_err(|error| error.to_string())?;
         let text = |at: Moment| at.timestamp().to_string();
         Ok((text(period.from), period.to.map_or_else(String::new, text)))
     }

@@ -28,5 +28,6 @@ pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     } else {
         schema::async_api(&args.base_topic, &args.bridge_name)
     };
-    super::print(&text)
+    super::print(&text)?;
+    Ok(())
 }

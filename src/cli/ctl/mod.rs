@@ -2,7 +2,6 @@
 //! `commands` checks and runs in the same way as requests over MQTT.
 
 mod arguments;
-mod details;
 mod progress;
 mod table;
 mod terminal;
@@ -25,7 +24,7 @@ use crate::cli::escape::escaped;
 
 use crate::commands::{
     Calls, Command, Failure, FailureCode, Outcome, Request, Response, ResultKind, device_rows,
-    run as run_on,
+    read_details, run as run_on,
 };
 use crate::config::{self, Config};
 use crate::gsdk::{
@@ -90,10 +89,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             print_json(&Response::new(name, gateway, None, outcome, started.elapsed()))?;
             return Ok(ExitCode::from(super::EXIT_WRONG));
         }
-        Err(error) => {
-            super::say(&format!("{error:#}"));
-            return Ok(ExitCode::from(super::EXIT_WRONG));
-        }
+        Err(error) => return Err(super::WrongUsage(format!("{error:#}")).into()),
     };
     let Some((name, mut fields)) = request else {
         return watch::run(gateway, args.json).await;
@@ -150,7 +146,7 @@ async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
             let calls = Calls::new(client.clone(), deadline);
             let mut outcome = run_on(&request.command, &calls).await;
             let rows = outcome.listed.as_deref().unwrap_or_default();
-            let details = details::read(&client, rows, deadline).await;
+            let details = read_details(&client, rows, deadline).await;
             outcome.render_devices(|rows| device_rows(&gateway.entry, rows, &details));
             outcome.warn_not_remembered("`ctl` does not restore it");
             outcome
@@ -282,17 +278,17 @@ fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     Ok((!confirmed).then(|| Failure::new(Code::Cancelled, "nothing was done")))
 }
 
-fn print_json(answer: &Response) -> anyhow::Result<()> {
+fn print_json(answer: &Response) -> anyhow::Result<bool> {
     super::print(&format!("{}\n", serde_json::to_string(answer)?))
 }
 
 /// Prints data to stdout, then errors to stderr, even if stdout is closed.
 fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<()> {
     if json {
-        return print_json(answer);
+        return print_json(answer).map(drop);
     }
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
-    let mut shown = Ok(());
+    let mut shown = Ok(true);
     // A command that failed as a whole has no data, but may have steps.
     if answer.result != ResultKind::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
@@ -320,5 +316,5 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
     if let Some(error) = answer.error.as_ref().filter(|_| answer.device_errors.is_empty()) {
         super::say(&escaped(&error.to_string()));
     }
-    shown
+    shown.map(drop)
 }

@@ -1,7 +1,6 @@
 //! `gsdk2mqtt ctl watch`: prints every status of the gateway's stream, including repeats.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::ChosenGateway;
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
+use crate::cli::print;
 use crate::fleet::{DeviceType, LinkEvent, Status};
 use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
@@ -44,13 +44,9 @@ pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<Ex
             Some((_, event)) = events.recv() => event,
         };
         let is_usage_error = watch.is_usage_error(&event);
-        let lines = watch.lines(event, &link);
-        let mut out = std::io::stdout().lock();
-        let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-        match written.and_then(|()| out.flush()) {
-            // Its reader has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-            written => written?,
+        let lines = watch.lines(event, &link).into_iter().map(|line| line + "\n");
+        if !print(&lines.collect::<String>())? {
+            return Ok(ExitCode::SUCCESS);
         }
         if is_usage_error {
             return Ok(ExitCode::from(crate::cli::EXIT_WRONG));

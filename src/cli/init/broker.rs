@@ -1,13 +1,12 @@
 //! The prompts for the broker: URL and login.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 
 use super::asker::{Asker, InitStop, Question};
-use super::document::BrokerKeys;
 use super::draft::Draft;
-use super::files::FileAccess;
+use super::files::{self, FileAccess};
 use super::gateway::show;
 use crate::bridge::broker_settings;
 use crate::config::{self, BrokerAddress};
@@ -45,24 +44,19 @@ pub(crate) async fn ask(
     mut args: BrokerArgs,
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
-    let mut last = Last { url: "mqtt://localhost:1883".to_owned(), username: String::new() };
+    let mut last = ("mqtt://localhost:1883".to_owned(), String::new());
     while let Err(stop) = attempt(asker, &mut args, &mut last, draft).await {
         asker.again(stop)?;
     }
     Ok(())
 }
 
-/// The answers of the attempt before, which are the defaults of the next.
-struct Last {
-    url: String,
-    username: String,
-}
-
-/// Each option counts for the first attempt.
+/// Each option counts for the first attempt; the last URL and user name are the defaults of the
+/// next.
 async fn attempt(
     asker: Asker,
     args: &mut BrokerArgs,
-    last: &mut Last,
+    (last_url, last_username): &mut (String, String),
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
     for name in [CA_FILE, PASSWORD_FILE] {
@@ -71,10 +65,10 @@ async fn attempt(
     let question = Question {
         text: "URL of the MQTT broker:",
         option: "--mqtt-url",
-        default: Some(&last.url),
+        default: Some(last_url.as_str()),
     };
     let broker: BrokerAddress = asker.read(args.mqtt_url.take(), question, config::broker)?;
-    last.url = broker.to_string();
+    *last_url = broker.to_string();
     let ca_file = match broker.tls {
         true => ca_file(asker, args.mqtt_ca_file.take())?,
         false => None,
@@ -82,20 +76,20 @@ async fn attempt(
     let ca_file = match ca_file {
         None => None,
         Some(path) => {
-            let contents = read(&path, "the broker's CA certificate")?;
+            let contents = files::read(&path, "the broker's CA certificate")?;
             Some(draft.put(CA_FILE, contents, FileAccess::Public)?)
         }
     };
     let question = Question {
         text: "User name at the broker (empty: none):",
         option: "--mqtt-username",
-        default: Some(&last.username),
+        default: Some(last_username.as_str()),
     };
     let username = match args.mqtt_username.take() {
         Some(username) => username,
         None => asker.text(question)?,
     };
-    last.username.clone_from(&username);
+    last_username.clone_from(&username);
     let password = password(asker, args, &username)?;
     let password_file = match &password {
         None => None,
@@ -104,13 +98,13 @@ async fn attempt(
             Some(draft.put(PASSWORD_FILE, contents, FileAccess::Secret)?)
         }
     };
-    draft.document.set_broker(&BrokerKeys {
-        url: &last.url,
-        username: Some(username.as_str()).filter(|username| !username.is_empty()),
-        password_file: password_file.as_deref(),
-        ca_file: ca_file.as_deref(),
-        protocol: args.mqtt_protocol.as_deref(),
-    });
+    draft.document.set_broker(&[
+        ("url", Some(last_url.as_str())),
+        ("username", Some(username.as_str()).filter(|username| !username.is_empty())),
+        ("password_file", password_file.as_deref()),
+        ("ca_file", ca_file.as_deref()),
+        ("protocol", args.mqtt_protocol.as_deref()),
+    ]);
     examine(draft, password).await
 }
 
@@ -138,7 +132,7 @@ fn password(
     }
     let text = match args.mqtt_password_file.take() {
         None => asker.password("Password at the broker:", "--mqtt-password-file")?,
-        Some(file) => String::from_utf8(read(&file, "the password")?).map_err(|_| {
+        Some(file) => String::from_utf8(files::read(&file, "the password")?).map_err(|_| {
             InitStop::InvalidAnswer(format!("{} is not UTF-8 text", file.display()))
         })?,
     };
@@ -146,19 +140,13 @@ fn password(
     Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
-    std::fs::read(path).map_err(|error| {
-        InitStop::InvalidAnswer(format!("{} ({what}) cannot be read ({error})", path.display()))
-    })
-}
-
 /// Connects as `check --connect` does: with a client ID of its own, and nothing retained remains.
 async fn examine(draft: &Draft, password: Option<String>) -> Result<(), InitStop> {
     let config = draft.load()?.config;
     let mut settings = broker_settings(&config);
     settings.password = password.map(|password| Password::Value(SecretString::from(password)));
-    if let Some(tls) = &mut settings.tls {
-        tls.ca_file = tls.ca_file.take().map(|path| draft.trial_path(&path));
+    if let Some(files) = &mut settings.tls {
+        draft.use_trial(files);
     }
     show(&doctor::examine_broker(&config, settings).await)
 }

@@ -1,8 +1,8 @@
 //! The configuration as a TOML document whose comments and order are preserved.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use toml_edit::{DocumentMut, InlineTable, Item, Table, TomlError, value};
+use toml_edit::{DocumentMut, InlineTable, Table, TomlError, value};
 
 use crate::config::{self, Loaded};
 use crate::ids::{DeviceId, GatewayName};
@@ -15,15 +15,8 @@ const HEAD: &str = "\
 [mqtt]
 ";
 
-/// The broker, as the answers describe it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BrokerKeys<'a> {
-    pub(crate) url: &'a str,
-    pub(crate) username: Option<&'a str>,
-    pub(crate) password_file: Option<&'a Path>,
-    pub(crate) ca_file: Option<&'a Path>,
-    pub(crate) protocol: Option<&'a str>,
-}
+/// The keys of a table; those without a value are left out.
+pub(crate) type Keys<'a> = &'a [(&'a str, Option<&'a str>)];
 
 /// A configuration file.
 #[derive(Clone, Debug)]
@@ -53,48 +46,15 @@ impl ConfigDocument {
         has("gateways").or_else(|| has("masters")).is_some()
     }
 
-    /// Describes a gateway; an earlier description is replaced.
-    pub(crate) fn set_gateway(
-        &mut self,
-        name: &GatewayName,
-        address: &str,
-        ca_file: &Path,
-        server_name: Option<&str>,
-    ) {
-        let mut table = Table::new();
-        table["address"] = value(address);
-        table["ca_file"] = text_of(ca_file);
-        if let Some(server_name) = server_name {
-            table["server_name"] = value(server_name);
-        }
-        self.set("gateways", name, table);
-    }
-
-    /// Describes a master by its address, the authority, and the tenant's certificate and key.
-    pub(crate) fn set_master(
-        &mut self,
-        name: &GatewayName,
-        address: &str,
-        files: &[PathBuf; 3],
-        server_name: Option<&str>,
-    ) {
-        let mut table = Table::new();
-        table["address"] = value(address);
-        for (key, file) in ["ca_file", "cert_file", "key_file"].into_iter().zip(files) {
-            table[key] = text_of(file);
-        }
-        if let Some(server_name) = server_name {
-            table["server_name"] = value(server_name);
-        }
-        self.set("masters", name, table);
-    }
-
-    fn set(&mut self, tables: &str, name: &GatewayName, table: Table) {
+    /// Describes a gateway or master (`tables`); an earlier description is replaced.
+    pub(crate) fn set(&mut self, tables: &str, name: &GatewayName, keys: Keys<'_>) {
         let tables = self.0.entry(tables).or_insert_with(|| {
             let mut tables = Table::new();
             tables.set_implicit(true);
             tables.into()
         });
+        let mut table = Table::new();
+        fill(&mut table, keys);
         tables[name.as_str()] = table.into();
     }
 
@@ -108,22 +68,10 @@ impl ConfigDocument {
         gateway["devices"][id.to_string().as_str()] = value(device);
     }
 
-    pub(crate) fn set_broker(&mut self, broker: &BrokerKeys<'_>) {
-        let mqtt = &mut self.0["mqtt"];
-        mqtt["url"] = value(broker.url);
-        let keys = [
-            ("username", broker.username.map(value)),
-            ("password_file", broker.password_file.map(text_of)),
-            ("ca_file", broker.ca_file.map(text_of)),
-            ("protocol", broker.protocol.map(value)),
-        ];
-        for (key, item) in keys {
-            match item {
-                Some(item) => mqtt[key] = item,
-                None => {
-                    mqtt.as_table_like_mut().map(|table| table.remove(key));
-                }
-            }
+    pub(crate) fn set_broker(&mut self, keys: Keys<'_>) {
+        if let Some(mqtt) = self.0["mqtt"].as_table_mut() {
+            mqtt.clear();
+            fill(mqtt, keys);
         }
     }
 
@@ -134,8 +82,12 @@ impl ConfigDocument {
     }
 }
 
-fn text_of(path: &Path) -> Item {
-    value(path.display().to_string())
+fn fill(table: &mut Table, keys: Keys<'_>) {
+    for (key, text) in keys {
+        if let Some(text) = text {
+            table[*key] = value(*text);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -148,8 +100,13 @@ mod tests {
         let before = "# ours\n[mqtt] # the broker\nurl = \"mqtt://h\"\n\n[gateways.lobby]\n\
                       address = \"gw:4000\" # first\nca_file = \"a\"\n[http]\n# not yet\n";
         let mut document = ConfigDocument::parse(before).unwrap();
-        let (annex, path) = ("annex".parse().unwrap(), Path::new("/etc/annex-ca.crt"));
-        document.set_gateway(&annex, "10.0.0.1:4000", path, Some("gateway.local"));
+        let annex = "annex".parse().unwrap();
+        let keys = [
+            ("address", Some("10.0.0.1:4000")),
+            ("ca_file", Some("/etc/annex-ca.crt")),
+            ("server_name", Some("gateway.local")),
+        ];
+        document.set("gateways", &annex, &keys);
         document.name_device(&annex, DeviceId::new(7).unwrap(), "Back \"door\"");
         let after = document.text();
         for line in before.lines() {

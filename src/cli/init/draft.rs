@@ -8,6 +8,7 @@ use super::asker::InitStop;
 use super::document::ConfigDocument;
 use super::files::{FileAccess, NewFile};
 use crate::config::Loaded;
+use crate::net::TlsFiles;
 
 /// What will be written.
 #[derive(Debug)]
@@ -27,19 +28,20 @@ impl Draft {
         Ok(Self { document, path, files: Vec::new(), trial })
     }
 
-    /// Adds a file beside the configuration, or replaces it.
+    /// Adds a file beside the configuration, or replaces it; returns its path.
     pub(crate) fn put(
         &mut self,
         name: &str,
         contents: Vec<u8>,
         access: FileAccess,
-    ) -> Result<PathBuf, InitStop> {
+    ) -> Result<String, InitStop> {
         std::fs::write(self.trial.path().join(name), &contents)
             .map_err(|error| InitStop::Failed(format!("a temporary file: {error}")))?;
         self.withdraw(name);
         let path = self.folder().join(name);
-        self.files.push(NewFile { path: path.clone(), contents, access });
-        Ok(path)
+        let shown = path.display().to_string();
+        self.files.push(NewFile { path, contents, access });
+        Ok(shown)
     }
 
     /// Takes back a file of an answer before.
@@ -53,12 +55,14 @@ impl Draft {
         self.document.load(&self.path).map_err(|error| InitStop::WrongUsage(error.to_string()))
     }
 
-    /// Where the contents of a file are until it is written.
-    pub(crate) fn trial_path(&self, path: &Path) -> PathBuf {
-        let is_new = self.files.iter().any(|file| file.path == path);
-        match path.file_name().filter(|_| is_new) {
-            Some(name) => self.trial.path().join(name),
-            None => path.to_owned(),
+    /// Replaces the files that are still to be written by those for the time being.
+    pub(crate) fn use_trial(&self, files: &mut TlsFiles) {
+        let paths = [&mut files.ca_file, &mut files.cert_file, &mut files.key_file];
+        for path in paths.into_iter().flatten() {
+            let is_new = self.files.iter().any(|file| file.path == *path);
+            if let Some(name) = path.file_name().filter(|_| is_new) {
+                *path = self.trial.path().join(name);
+            }
         }
     }
 

@@ -67,6 +67,14 @@ impl Account {
     }
 }
 
+/// Reads a file that an answer names.
+pub(crate) fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
+    fs::read(path).map_err(|error| {
+        let path = path.display();
+        InitStop::InvalidAnswer(format!("{path} ({what}) cannot be read ({error})"))
+    })
+}
+
 /// Makes sure that files can be written into this folder, which is made if need be.
 pub(crate) fn prepare(folder: &Path) -> Result<(), InitStop> {
     let tried = fs::create_dir_all(folder).and_then(|()| NamedTempFile::new_in(folder));

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::asker::{Asker, InitStop, Question};
 use super::draft::Draft;
-use super::files::FileAccess;
+use super::files::{self, FileAccess};
 use crate::bridge::gateway_target;
 use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) struct GatewayArgs {
     /// The gateway's name in topics, such as lobby
     #[arg(long, value_name = "NAME")]
-    gateway_name: Option<GatewayName>,
+    gateway_name: Option<String>,
     /// The gateway's address
     #[arg(long, value_name = "HOST:PORT")]
     gateway_address: Option<String>,
@@ -63,30 +63,18 @@ fn device(text: &str) -> Result<(DeviceId, String), String> {
 /// Prompts for a gateway until it answers, and describes it in the draft.
 pub(crate) async fn ask(
     asker: Asker,
-    args: GatewayArgs,
+    mut args: GatewayArgs,
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
-    let GatewayArgs { gateway_name, gateway_address, ca_file, fingerprint, .. } = args;
-    let name = match gateway_name {
-        Some(name) => unused(&name.to_string(), draft).map_err(InitStop::WrongUsage)?,
-        None => {
-            let question = Question {
-                text: "Name of the gateway in topics:",
-                option: "--gateway-name",
-                default: Some("lobby"),
-            };
-            asker.read(None, question, |text| unused(text, draft))?
-        }
+    let question = Question {
+        text: "Name of the gateway in topics:",
+        option: "--gateway-name",
+        default: Some("lobby"),
     };
-    let mut questions = Questions {
-        address: gateway_address,
-        ca_file,
-        fingerprint,
-        server_name: args.server_name,
-        last_address: None,
-    };
+    let name = asker.read(args.gateway_name.take(), question, |text| unused(text, draft))?;
+    let mut last_address = None;
     let client = loop {
-        match questions.attempt(asker, &name, draft).await {
+        match attempt(asker, &mut args, &mut last_address, &name, draft).await {
             Ok(client) => break client,
             Err(stop) => asker.again(stop)?,
         }
@@ -105,74 +93,66 @@ pub(crate) fn unused(text: &str, draft: &Draft) -> Result<GatewayName, String> {
     }
 }
 
-/// The values of the options, each for the first attempt only.
-struct Questions {
-    address: Option<String>,
-    ca_file: Option<PathBuf>,
-    fingerprint: Option<String>,
-    server_name: Option<String>,
-    last_address: Option<String>,
-}
-
-impl Questions {
-    /// Prompts, and connects to the gateway.
-    async fn attempt(
-        &mut self,
-        asker: Asker,
-        name: &GatewayName,
-        draft: &mut Draft,
-    ) -> Result<GatewayClient, InitStop> {
-        let question = Question {
-            text: "Address of the gateway (host:port, usually port 4000):",
-            option: "--gateway-address",
-            default: self.last_address.as_deref(),
-        };
-        let address = asker.read(self.address.take(), question, config::gateway_address)?;
-        self.last_address = Some(address.to_string());
-        let authority = self.authority(asker, name, &address).await?;
-        let ca_file = draft.put(&format!("{name}-ca.crt"), authority, FileAccess::Public)?;
-        let mut server_name = self.server_name.take();
-        loop {
-            let shown = address.to_string();
-            draft.document.set_gateway(name, &shown, &ca_file, server_name.as_deref());
-            let options = options(name, draft)?;
-            match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
-                Ok(client) => {
-                    show(&doctor::examine_gateway(options).await)?;
-                    return Ok(client);
-                }
-                Err(error) => {
-                    server_name = Some(other_name(asker, &error, server_name.as_deref())?);
-                }
+/// Prompts, and connects to the gateway. Each option counts for the first attempt.
+async fn attempt(
+    asker: Asker,
+    args: &mut GatewayArgs,
+    last_address: &mut Option<String>,
+    name: &GatewayName,
+    draft: &mut Draft,
+) -> Result<GatewayClient, InitStop> {
+    let question = Question {
+        text: "Address of the gateway (host:port, usually port 4000):",
+        option: "--gateway-address",
+        default: last_address.as_deref(),
+    };
+    let address = asker.read(args.gateway_address.take(), question, config::gateway_address)?;
+    let shown = last_address.insert(address.to_string());
+    let authority = authority(asker, args, name, &address).await?;
+    let ca_file = draft.put(&format!("{name}-ca.crt"), authority, FileAccess::Public)?;
+    let mut server_name = args.server_name.take();
+    loop {
+        let keys = [
+            ("address", Some(shown.as_str())),
+            ("ca_file", Some(ca_file.as_str())),
+            ("server_name", server_name.as_deref()),
+        ];
+        draft.document.set("gateways", name, &keys);
+        let options = options(name, draft)?;
+        match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
+            Ok(client) => {
+                show(&doctor::examine_gateway(options).await)?;
+                return Ok(client);
             }
+            Err(error) => server_name = Some(other_name(asker, &error, server_name.as_deref())?),
         }
     }
+}
 
-    /// The certificate to trust, in PEM form.
-    async fn authority(
-        &mut self,
-        asker: Asker,
-        name: &GatewayName,
-        address: &HostPort,
-    ) -> Result<Vec<u8>, InitStop> {
-        let expected = self.fingerprint.take();
-        let file = match (self.ca_file.take(), &expected) {
-            (Some(file), _) => Some(file),
-            (None, Some(_)) => None,
-            (None, None) if !asker.has_terminal => {
-                let option = "--ca-file (or --fingerprint)";
-                return Err(InitStop::Missing { option, has_default: false });
-            }
-            (None, None) => {
-                let prompt = inquire::Text::new("Its ca.crt (empty: look at its certificate):");
-                let path = prompt.prompt()?.trim().to_owned();
-                (!path.is_empty()).then(|| PathBuf::from(path))
-            }
-        };
-        match file {
-            Some(file) => read_authority(&file),
-            None => confirmed(asker, name, address, expected.as_deref()).await,
+/// The certificate to trust, in PEM form.
+async fn authority(
+    asker: Asker,
+    args: &mut GatewayArgs,
+    name: &GatewayName,
+    address: &HostPort,
+) -> Result<Vec<u8>, InitStop> {
+    let expected = args.fingerprint.take();
+    let file = match (args.ca_file.take(), &expected) {
+        (Some(file), _) => Some(file),
+        (None, Some(_)) => None,
+        (None, None) if !asker.has_terminal => {
+            let option = "--ca-file (or --fingerprint)";
+            return Err(InitStop::Missing { option, has_default: false });
         }
+        (None, None) => {
+            let prompt = inquire::Text::new("Its ca.crt (empty: look at its certificate):");
+            let path = prompt.prompt()?.trim().to_owned();
+            (!path.is_empty()).then(|| PathBuf::from(path))
+        }
+    };
+    match file {
+        Some(file) => files::read(&file, "the gateway's ca.crt"),
+        None => confirmed(asker, name, address, expected.as_deref()).await,
     }
 }
 
@@ -187,25 +167,17 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
     if failures.is_empty() { Ok(()) } else { Err(InitStop::InvalidAnswer(failures.join("\n"))) }
 }
 
+/// How the gateway of the draft is reached, with the files for the time being.
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
-    let loaded = draft.load()?;
-    let gateway = loaded.config.gateways.get(name);
-    let gateway = gateway.ok_or_else(|| InitStop::Failed(format!("no table of gateway {name}")))?;
-    let Some(GatewayTarget::Direct(mut options)) = gateway_target(&loaded.config, name, gateway)
-    else {
-        return Err(InitStop::Failed(format!("gateway {name} is behind a master")));
-    };
-    options.files.ca_file = options.files.ca_file.map(|path| draft.trial_path(&path));
-    Ok(options)
-}
-
-fn read_authority(file: &Path) -> Result<Vec<u8>, InitStop> {
-    std::fs::read(file).map_err(|error| {
-        let path = file.display();
-        InitStop::InvalidAnswer(format!(
-            "{path} cannot be read ({error}); name the gateway's ca.crt"
-        ))
-    })
+    let config = draft.load()?.config;
+    let gateway = config.gateways.get(name);
+    match gateway.and_then(|gateway| gateway_target(&config, name, gateway)) {
+        Some(GatewayTarget::Direct(mut options)) => {
+            draft.use_trial(&mut options.files);
+            Ok(options)
+        }
+        _ => Err(InitStop::Failed(format!("no table of gateway {name}"))),
+    }
 }
 
 /// Shows the certificate that a gateway presents, which is trusted only once its fingerprint is

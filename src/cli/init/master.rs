@@ -86,12 +86,20 @@ async fn attempt(
     asker: Asker,
     name: &GatewayName,
     address: &str,
-    files: &[PathBuf; 3],
+    files: &[String; 3],
     mut server_name: Option<String>,
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
     loop {
-        draft.document.set_master(name, address, files, server_name.as_deref());
+        let [ca_file, cert_file, key_file] = files.each_ref().map(|file| Some(file.as_str()));
+        let keys = [
+            ("address", Some(address)),
+            ("ca_file", ca_file),
+            ("cert_file", cert_file),
+            ("key_file", key_file),
+            ("server_name", server_name.as_deref()),
+        ];
+        draft.document.set("masters", name, &keys);
         let config = draft.load()?.config;
         let options = options(name, draft)?;
         match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
@@ -103,16 +111,13 @@ async fn attempt(
     }
 }
 
-/// How the master of the draft is reached, with the files where they are for the time being.
+/// How the master of the draft is reached, with the files for the time being.
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let master = config.masters.get(name);
     let master = master.ok_or_else(|| InitStop::Failed(format!("no table of master {name}")))?;
     let mut options = master_options(name, master);
-    let files = &mut options.files;
-    for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
-        *path = path.as_deref().map(|path| draft.trial_path(path));
-    }
+    draft.use_trial(&mut options.files);
     Ok(options)
 }
 

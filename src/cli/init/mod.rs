@@ -10,12 +10,10 @@ mod gateway;
 mod master;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
 
-use super::escape::escaped;
-use super::{EXIT_WRONG, print, print_to_stderr, say};
+use super::{WrongUsage, print, print_to_stderr};
 use crate::config;
 use asker::{Asker, InitStop};
 use broker::BrokerArgs;
@@ -60,19 +58,16 @@ pub(crate) struct InitArgs {
     home_assistant: Option<bool>,
 }
 
-pub(crate) async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: InitArgs) -> anyhow::Result<()> {
     let (output, is_new) = (args.output.clone(), !args.add_gateway);
-    match make(args).await {
-        Ok(Some(text)) => print(&text)?,
-        Ok(None) if is_new => print(&next_steps(&output))?,
-        Ok(None) => print("restart the bridge to use it: systemctl restart gsdk2mqtt\n")?,
-        Err(stop) => {
-            say(&escaped(&stop.to_string()));
-            let code = if stop.is_wrong_usage() { EXIT_WRONG } else { 1 };
-            return Ok(ExitCode::from(code));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let text = match make(args).await {
+        Ok(Some(text)) => text,
+        Ok(None) if is_new => next_steps(&output),
+        Ok(None) => "restart the bridge to use it: systemctl restart gsdk2mqtt\n".to_owned(),
+        Err(stop) if stop.is_wrong_usage() => return Err(WrongUsage(stop.to_string()).into()),
+        Err(stop) => return Err(stop.into()),
+    };
+    print(&text).map(drop)
 }
 
 /// Makes the configuration and writes it; with `--dry-run` returns it.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::availability::{
     self, AvailabilityAnswer, AvailabilityHead, AvailabilityRow, BucketSize, Figures,
 };
+use crate::http::{AVAILABILITY_COLUMNS, csv};
 use crate::ids::Moment;
 
 /// The program that makes the report.
@@ -81,6 +82,17 @@ impl ReportDocument {
             availability: &self.rows,
         };
         Ok(serde_json::to_string_pretty(&json)? + "\n")
+    }
+
+    /// The columns of the API's `availability`.
+    pub(crate) fn csv(&self) -> String {
+        let mut text = csv::head(AVAILABILITY_COLUMNS, ',');
+        for row in &self.rows {
+            // A row always serializes.
+            let row = serde_json::to_value(row).unwrap_or_default();
+            text += &csv::row(AVAILABILITY_COLUMNS, &row, ',');
+        }
+        text
     }
 
     fn period(&self) -> String {

@@ -1,19 +1,17 @@
 //! `gsdk2mqtt report`: the availability of the doors, for users and spreadsheets.
 
-mod csv;
 mod document;
 mod html;
 mod table;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::period::{DefaultPeriod, Selected};
+use super::print;
 use super::source::{HistorySource, SourceArgs};
-use super::{EXIT_WRONG, print, say};
 use crate::availability::{AvailabilityRequest, BucketSize};
 use crate::config;
 use crate::net;
@@ -52,23 +50,17 @@ enum ReportFormat {
 }
 
 /// Reads the figures and writes the report.
-pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
-    let source = HistorySource::open(&args.source, &args.config).await?;
-    let zone = args.selected.time_zone.clone().unwrap_or_else(|| source.zone().clone());
+pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
+    let (source, zone) = HistorySource::open(&args.source, &args.config).await?;
+    let zone = args.selected.time_zone.clone().unwrap_or(zone);
     let now = net::wall_time();
-    let period = match args.selected.period(DefaultPeriod::LastMonth, &zone, now) {
-        Ok(period) => (period.from, period.to.unwrap_or(now)),
-        Err(error) => {
-            say(&error);
-            return Ok(ExitCode::from(EXIT_WRONG));
-        }
-    };
+    let period = args.selected.period(DefaultPeriod::LastMonth, &zone, now)?;
     let request = AvailabilityRequest {
         of_gateways: false,
         gateways: args.selected.gateways(),
         device_ids: args.selected.device_ids(),
         after: None,
-        period,
+        period: (period.from, period.to.unwrap_or(now)),
         zone: zone.clone(),
         bucket: args.bucket,
         limit: usize::MAX,
@@ -82,16 +74,16 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let document = ReportDocument::new(devices, gateways, zone, now, args.below);
     let text = match args.format {
         ReportFormat::Table => table::format(&document),
-        ReportFormat::Csv => csv::format(&document),
+        ReportFormat::Csv => document.csv(),
         ReportFormat::Json => document.json()?,
         ReportFormat::Html => html::format(&document),
     };
     match &args.output {
-        None => print(&text)?,
-        Some(path) => std::fs::write(path, text)
-            .with_context(|| format!("cannot write {}", path.display()))?,
+        None => print(&text).map(drop),
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn percent(text: &str) -> Result<f64, String> {

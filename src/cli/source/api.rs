@@ -1,7 +1,7 @@
 //! A running bridge as a source: its JSON API.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
 
-use super::arguments::SourceArgs;
-use super::unavailable::Unavailable;
 use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
+use crate::cli::health::agent;
+use crate::ids::Moment;
 use crate::net;
 use crate::period::time_zone;
 use crate::store::history::{EventFilter, Page};
@@ -28,6 +28,26 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// The most rows of an answer.
 const ROWS_MAX: usize = 10_000;
+
+/// Which bridge is read.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SourceArgs {
+    /// The bridge's web server, such as https://bridge.lan:9925 [default: http.listen of the
+    /// configuration, else its state_dir]
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub(crate) url: Option<String>,
+    /// The file with a token for the web server
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the trusted authorities, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca_file: Option<PathBuf>,
+}
+
+/// The source does not answer now; it may later.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unavailable(pub(crate) String);
 
 /// A bridge, with the data that a query needs.
 #[derive(Clone, Debug)]
@@ -69,15 +89,8 @@ impl ApiClient {
             .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
             .root_certs(RootCerts::Specific(Arc::new(roots)))
             .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .proxy(proxy(url, args))
-            .timeout_global(Some(DEADLINE))
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .build();
-        let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { agent: config.into(), url, authorization })
+        let agent = agent(tls, proxy(url, args), DEADLINE);
+        Ok(Self { agent, url: url.trim_end_matches('/').to_owned(), authorization })
     }
 
     /// Its zone of dates, which also shows that it answers.
@@ -85,7 +98,7 @@ impl ApiClient {
     /// # Errors
     /// When there is no bridge, or it does not answer.
     pub(crate) async fn zone(&self) -> anyhow::Result<TimeZone> {
-        let bridge: BridgeZone = self.get("bridge", String::new()).await?;
+        let bridge: BridgeZone = self.get("bridge", &[]).await?;
         Ok(time_zone(&bridge.time_zone)?)
     }
 
@@ -98,31 +111,25 @@ impl ApiClient {
         request: &AvailabilityRequest,
     ) -> anyhow::Result<AvailabilityAnswer> {
         let (from, to) = request.period;
-        let mut text = Serializer::new(String::new());
-        text.append_pair("of", if request.of_gateways { "gateways" } else { "devices" })
-            .append_pair("from", &from.millis().to_string())
-            .append_pair("to", &to.millis().to_string())
-            .append_pair("bucket", &request.bucket.to_string())
-            .append_pair("limit", &ROWS_MAX.to_string());
-        if let Some(zone) = request.zone.iana_name() {
-            text.append_pair("tz", zone);
-        }
-        for gateway in &request.gateways {
-            text.append_pair("gateway", gateway.as_str());
-        }
+        let of = if request.of_gateways { "gateways" } else { "devices" };
+        let mut parameters = vec![
+            ("of", of.to_owned()),
+            ("from", from.millis().to_string()),
+            ("to", to.millis().to_string()),
+            ("bucket", request.bucket.to_string()),
+            ("limit", ROWS_MAX.to_string()),
+        ];
+        parameters.extend(each("tz", request.zone.iana_name()));
+        parameters.extend(each("gateway", &request.gateways));
         if !request.of_gateways {
-            for id in &request.device_ids {
-                text.append_pair("device_id", &id.to_string());
-            }
+            parameters.extend(each("device_id", &request.device_ids));
         }
-        let query = text.finish();
-        let mut answer: AvailabilityAnswer = self.get("availability", query.clone()).await?;
-        while let (true, Some(next)) = (answer.more, answer.next.take()) {
-            let mut page = Serializer::new(query.clone());
-            page.append_pair("after", &next);
-            let page: AvailabilityAnswer = self.get("availability", page.finish()).await?;
+        let mut answer: AvailabilityAnswer = self.get("availability", &parameters).await?;
+        while let Some(next) = answer.next.take() {
+            let parameters = [&parameters[..], &[("after", next)]].concat();
+            let page: AvailabilityAnswer = self.get("availability", &parameters).await?;
             answer.availability.extend(page.availability);
-            (answer.more, answer.next) = (page.more, page.next);
+            answer.next = page.next;
         }
         Ok(answer)
     }
@@ -132,33 +139,22 @@ impl ApiClient {
     /// # Errors
     /// When it cannot be read.
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
-        let mut query = Serializer::new(String::new());
-        query.append_pair("limit", &filter.limit.to_string());
-        for (name, at) in [("from", filter.from), ("to", filter.to)] {
-            if let Some(at) = at {
-                query.append_pair(name, &at.millis().to_string());
-            }
-        }
-        if let Some(id) = filter.after_id {
-            query.append_pair("after_id", &id.to_string());
-        }
-        for gateway in &filter.gateways {
-            query.append_pair("gateway", gateway.as_str());
-        }
-        for id in &filter.device_ids {
-            query.append_pair("device_id", &id.to_string());
-        }
-        for name in &filter.event_types {
-            query.append_pair("event_type", name);
-        }
-        self.get("events", query.finish()).await
+        let mut parameters = vec![("limit", filter.limit.to_string())];
+        parameters.extend(each("from", filter.from.map(Moment::millis)));
+        parameters.extend(each("to", filter.to.map(Moment::millis)));
+        parameters.extend(each("after_id", filter.after_id));
+        parameters.extend(each("gateway", &filter.gateways));
+        parameters.extend(each("device_id", &filter.device_ids));
+        parameters.extend(each("event_type", &filter.event_types));
+        self.get("events", &parameters).await
     }
 
-    async fn get<T>(&self, path: &str, query: String) -> anyhow::Result<T>
+    async fn get<T>(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<T>
     where
         T: DeserializeOwned + Send + 'static,
     {
         let Self { agent, url, authorization } = self.clone();
+        let query = Serializer::new(String::new()).extend_pairs(parameters).finish();
         let address = format!("{url}/api/v1/{path}?{query}");
         let call = move || {
             let mut request = agent.get(&address);
@@ -190,6 +186,24 @@ impl ApiClient {
         };
         if status.is_server_error() { Err(Unavailable(text).into()) } else { bail!(text) }
     }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['?', '#', '@', ' ']) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write an address as in https://bridge.lan:9925".to_owned()),
+    }
+}
+
+/// A parameter once for each of these values.
+fn each<T: ToString>(
+    name: &'static str,
+    values: impl IntoIterator<Item = T>,
+) -> impl Iterator<Item = (&'static str, String)> {
+    values.into_iter().map(move |value| (name, value.to_string()))
 }
 
 /// The proxy of the environment; for an address of this machine there is none.

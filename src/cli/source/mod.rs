@@ -2,72 +2,65 @@
 //! `state_dir`.
 
 mod api;
-mod arguments;
-mod database;
-mod unavailable;
 
-use anyhow::Context;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
 use jiff::tz::TimeZone;
 
 use super::health::reachable;
-use super::print_to_stderr;
-use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
-use crate::config;
-use crate::store::history::{EventFilter, Page};
+use super::say;
+use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest};
+use crate::config::{self, Config};
+use crate::store::StateDir;
+use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 use api::ApiClient;
-pub(crate) use arguments::SourceArgs;
-use database::HistoryFile;
-pub(crate) use unavailable::Unavailable;
+pub(crate) use api::{SourceArgs, Unavailable};
 
 /// Where the past is read.
 #[derive(Debug)]
-pub(crate) struct HistorySource {
-    place: SourcePlace,
-    zone: TimeZone,
-}
-
-#[derive(Debug)]
-enum SourcePlace {
+pub(crate) enum HistorySource {
     Bridge(ApiClient),
-    StateDir(HistoryFile),
+    /// The database, and whether the bridge that writes it runs.
+    Database {
+        path: PathBuf,
+        is_running: bool,
+    },
 }
 
 impl HistorySource {
-    /// Finds the bridge, and prints the source to stderr.
+    /// Finds the source, prints it to stderr, and returns it with its zone of dates.
     ///
     /// # Errors
     /// When the configuration is wrong, or there is neither a bridge nor a history.
     pub(crate) async fn open(
         args: &SourceArgs,
         config: &config::ConfigArgs,
-    ) -> anyhow::Result<Self> {
-        if let Some(url) = &args.url {
-            let client = ApiClient::new(url, args).await?;
-            let zone = client.zone().await?;
-            print_to_stderr(&format!("gsdk2mqtt: reading from the bridge at {url}"));
-            return Ok(Self { place: SourcePlace::Bridge(client), zone });
-        }
-        let config = config::load(config, std::env::vars_os())?.config;
-        let zone = config.time_zone.clone();
-        // With a certificate it is for another name than that of the loopback.
-        let scheme = if config.http.cert_file.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", reachable(config.http.listen));
-        let client = ApiClient::new(&url, args).await?;
-        let error = match client.zone().await {
-            Ok(_) => {
-                print_to_stderr(&format!("gsdk2mqtt: reading from the bridge at {url}"));
-                return Ok(Self { place: SourcePlace::Bridge(client), zone });
+    ) -> anyhow::Result<(Self, TimeZone)> {
+        let (url, config) = match &args.url {
+            Some(url) => (url.clone(), None),
+            None => {
+                let config = config::load(config, std::env::vars_os())?.config;
+                // With a certificate it is for another name than that of the loopback.
+                let scheme = if config.http.cert_file.is_some() { "https" } else { "http" };
+                (format!("{scheme}://{}", reachable(config.http.listen)), Some(config))
             }
-            Err(error) => error,
         };
-        let database = HistoryFile::open(&config).with_context(|| format!("{error:#}"))?;
-        print_to_stderr(&format!("gsdk2mqtt: reading {database} ({error:#})"));
-        Ok(Self { place: SourcePlace::StateDir(database), zone })
-    }
-
-    /// The zone of dates where none is given.
-    pub(crate) const fn zone(&self) -> &TimeZone {
-        &self.zone
+        let client = ApiClient::new(&url, args).await?;
+        match (client.zone().await, config) {
+            (Ok(zone), config) => {
+                say(&format!("reading from the bridge at {url}"));
+                Ok((Self::Bridge(client), config.map_or(zone, |config| config.time_zone)))
+            }
+            (Err(error), None) => Err(error),
+            (Err(error), Some(config)) => {
+                let path = database(&config).with_context(|| format!("{error:#}"))?;
+                say(&format!("reading {} ({error:#})", path.display()));
+                let is_running = StateDir::holder(&config.state_dir).is_some();
+                Ok((Self::Database { path, is_running }, config.time_zone))
+            }
+        }
     }
 
     /// Reads availability; [`AvailabilityRequest::is_running`] is replaced by what is found.
@@ -78,9 +71,15 @@ impl HistorySource {
         &self,
         request: &AvailabilityRequest,
     ) -> anyhow::Result<AvailabilityAnswer> {
-        match &self.place {
-            SourcePlace::Bridge(client) => client.availability(request).await,
-            SourcePlace::StateDir(database) => database.availability(request).await,
+        match self {
+            Self::Bridge(client) => client.availability(request).await,
+            Self::Database { path, is_running } => {
+                let request = AvailabilityRequest { is_running: *is_running, ..request.clone() };
+                let path = path.clone();
+                let read = move || availability::answer(&path, &request);
+                let answer = tokio::task::spawn_blocking(read).await;
+                Ok(answer.context("internal error: reading the history panicked")??)
+            }
         }
     }
 
@@ -89,9 +88,31 @@ impl HistorySource {
     /// # Errors
     /// When they cannot be read; [`Unavailable`] if another attempt may succeed.
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
-        match &self.place {
-            SourcePlace::Bridge(client) => client.events(filter).await,
-            SourcePlace::StateDir(database) => database.events(filter).await,
+        match self {
+            Self::Bridge(client) => client.events(filter).await,
+            Self::Database { path, .. } => {
+                let page = Reader::new(path.clone()).query(filter.clone()).await;
+                Ok(page.map_err(|error| Unavailable(error.with_cause()))?)
+            }
         }
+    }
+}
+
+/// The database of this configuration, which can be read whether the bridge runs or not.
+fn database(config: &Config) -> anyhow::Result<PathBuf> {
+    let path = config.state_dir.join(FILE_NAME);
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            "{} is not there: run this on the bridge's machine with its configuration, once the \
+             bridge has run",
+            path.display()
+        ),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "cannot read {}; run this as the user of the service, as with sudo -u gsdk2mqtt",
+                path.display()
+            )
+        }),
     }
 }
