@@ -14,12 +14,12 @@ const DICTIONARY_USES: u32 = 1_000;
 
 /// An event that waits for the broker.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     /// With its payload compressed, if it is.
     event: Event,
     compressed: Option<Compressed>,
     /// Events of its subject that were lost before it.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
 }
 
 /// What restores a compressed payload.
@@ -31,13 +31,13 @@ struct Compressed {
 }
 
 impl Waiting {
-    pub(super) const fn new(event: Event, lost: u64) -> Self {
+    pub(crate) const fn new(event: Event, lost: u64) -> Self {
         Self { event, compressed: None, lost }
     }
 
     /// The event with its payload.
     #[expect(clippy::expect_used, reason = "the bytes are those that `compress` has made")]
-    pub(super) fn event(&self) -> Cow<'_, Event> {
+    pub(crate) fn event(&self) -> Cow<'_, Event> {
         let Some(Compressed { dictionary, len }) = &self.compressed else {
             return Cow::Borrowed(&self.event);
         };
@@ -47,30 +47,30 @@ impl Waiting {
     }
 
     /// The event, whose payload may be compressed.
-    pub(super) const fn head(&self) -> &Event {
+    pub(crate) const fn head(&self) -> &Event {
         &self.event
     }
 
     /// Replaces the payload.
-    pub(super) fn rewrite(&mut self, payload: Bytes) {
+    pub(crate) fn rewrite(&mut self, payload: Bytes) {
         (self.event.payload, self.compressed) = (payload, None);
     }
 
     /// The length of the payload, in bytes.
-    pub(super) fn payload_len(&self) -> usize {
+    pub(crate) fn payload_len(&self) -> usize {
         self.compressed.as_ref().map_or(self.event.payload.len(), |compressed| compressed.len)
     }
 }
 
 /// Compresses payloads.
 #[derive(Debug, Default)]
-pub(super) struct Compressor {
+pub(crate) struct Compressor {
     dictionary: Option<Arc<[u8]>>,
     uses: u32,
 }
 
 impl Compressor {
-    pub(super) fn compress(&mut self, waiting: &mut Waiting) {
+    pub(crate) fn compress(&mut self, waiting: &mut Waiting) {
         let payload = &waiting.event.payload;
         if self.uses == 0 {
             (self.dictionary, self.uses) = (Some(payload.as_ref().into()), DICTIONARY_USES);

@@ -10,7 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,13 +44,15 @@ pub(crate) struct EventStreams {
     history: Reader,
     /// The ID of the newest event.
     newest: watch::Sender<u64>,
+    /// Notified when there is another stream.
+    opened: Notify,
     stop: watch::Receiver<bool>,
 }
 
 impl EventStreams {
     pub(crate) fn new(history: Reader, stop: watch::Receiver<bool>) -> Self {
         let slots = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { slots, history, newest: watch::Sender::new(0), stop }
+        Self { slots, history, newest: watch::Sender::new(0), opened: Notify::new(), stop }
     }
 }
 
@@ -60,13 +62,13 @@ pub(crate) async fn follow_history(app: &App) {
     let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        if streams.newest.receiver_count() == 0 {
-            continue;
-        }
-        // While the history cannot be read, nothing is new.
-        if let Ok(id) = streams.history.newest_id().await {
-            streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
+        streams.opened.notified().await;
+        while streams.newest.receiver_count() > 0 {
+            ticks.tick().await;
+            // While the history cannot be read, nothing is new.
+            if let Ok(id) = streams.history.newest_id().await {
+                streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
+            }
         }
     }
 }
@@ -99,6 +101,7 @@ pub(crate) async fn stream(
         events,
         _slot: slot,
     };
+    streams.opened.notify_one();
     tokio::spawn(feed.run());
     let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
     let events = first.chain(ReceiverStream::new(queue)).map(Ok::<_, Infallible>);

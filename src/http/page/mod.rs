@@ -25,7 +25,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use maud::Markup;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -52,6 +52,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct PageContext {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
+    /// Notified when another browser watches.
+    watched: Notify,
     /// Its own, which requests to the API do not hold up.
     history: Reader,
     /// Pages read all devices one at a time.
@@ -62,7 +64,8 @@ impl PageContext {
     pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let (history, scanning) = (Reader::new(history), Semaphore::new(1));
-        (Self { updates: updates.downgrade(), history, scanning }, updates)
+        let (watched, weak) = (Notify::new(), updates.downgrade());
+        (Self { updates: weak, watched, history, scanning }, updates)
     }
 }
 
@@ -138,6 +141,7 @@ async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
     let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
     // A browser that is too slow misses an update, which ends its stream.
     let updates = BroadcastStream::new(updates.subscribe()).map_while(Result::ok);
+    app.page.watched.notify_one();
     let events = tokio_stream::once(hello).chain(updates).map(Ok::<_, Infallible>);
     // For proxies: neither buffer nor compress.
     let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];

@@ -20,9 +20,9 @@ use crate::store::history::Reader;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends updates while a browser watches; the streams end when this is dropped. Changes do not wait
-/// for the history.
+/// for the history. Nothing wakes the program while no browser watches.
 pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
-    let changes = ChangedParts {
+    let mut changes = ChangedParts {
         app,
         updates: updates.clone(),
         overview: String::new(),
@@ -30,14 +30,17 @@ pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
         down_count: 0,
         is_incomplete: true,
     };
-    let events = LastEvents {
+    let mut events = LastEvents {
         app,
         updates,
         history: Reader::new(app.settings.history.clone()),
         newest: None,
         shown: String::new(),
     };
-    tokio::join!(changes.follow(), events.follow());
+    loop {
+        app.page.watched.notified().await;
+        tokio::join!(changes.follow(), events.follow());
+    }
 }
 
 fn ticks() -> Interval {
@@ -65,14 +68,12 @@ struct ChangedParts<'a> {
 }
 
 impl ChangedParts<'_> {
-    async fn follow(mut self) {
+    async fn follow(&mut self) {
         let mut ticks = ticks();
-        loop {
+        while self.updates.receiver_count() > 0 {
             ticks.tick().await;
             // The loop may have taken note of an answer that did not arrive.
-            if self.updates.receiver_count() > 0 {
-                self.is_incomplete |= self.send_changes().await.is_err();
-            }
+            self.is_incomplete |= self.send_changes().await.is_err();
         }
     }
 
@@ -143,14 +144,12 @@ struct LastEvents<'a> {
 }
 
 impl LastEvents<'_> {
-    async fn follow(mut self) {
+    async fn follow(&mut self) {
         let mut ticks = ticks();
-        loop {
+        while self.updates.receiver_count() > 0 {
             ticks.tick().await;
-            if self.updates.receiver_count() > 0 {
-                // Without an answer of the event loop, the next time.
-                _ = self.send_events().await;
-            }
+            // Without an answer of the event loop, the next time.
+            _ = self.send_events().await;
         }
     }
 
