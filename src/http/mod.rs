@@ -25,6 +25,7 @@ pub use query::{
 };
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use ipnet::IpNet;
@@ -41,6 +43,7 @@ use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
+use tokio_stream::{Stream, StreamExt as _};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -59,6 +62,10 @@ use crate::task::Heartbeat;
 /// How long an answer may take to begin. Longer than the event loop may take to answer one
 /// question, so that its error is reported first.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+/// When a client connects again after it has lost its stream of events.
+const RECONNECT_AFTER: Duration = Duration::from_secs(3);
+/// How often a comment is sent where nothing happens, so that both sides notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Nothing from elsewhere is loaded, and only a page of the same origin may frame the status page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
      img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
@@ -225,6 +232,14 @@ async fn no_path(uri: Uri) -> Response {
         return api::Problem::no_path(uri.path()).into_response();
     }
     StatusCode::NOT_FOUND.into_response()
+}
+
+/// An answer of server-sent events.
+fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    // For proxies: neither buffer nor compress.
+    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
+    let events = Sse::new(events.map(Ok::<_, Infallible>));
+    (headers, events.keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
 }
 
 impl IntoResponse for NoAnswer {

@@ -1,13 +1,12 @@
 //! Recorded events as server-sent events. Each stream reads the history at the pace of its client,
 //! so that a slow one delays nothing.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use axum::response::sse::Event;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -15,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::App;
+use super::super::{App, RECONNECT_AFTER, event_stream};
 use super::answer::ApiRequest;
 use super::events::{ID_MAX, filter};
 use super::params::number;
@@ -31,10 +30,6 @@ const PAGE_EVENTS: usize = 100;
 const PAGE_BYTES: usize = 64 << 10;
 /// Events that wait for the socket.
 const QUEUE_EVENTS: usize = 16;
-/// How often a comment is sent where nothing happens.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// When a client connects again after it has lost its stream.
-const RECONNECT_AFTER: Duration = Duration::from_secs(3);
 
 /// What the streams share.
 #[derive(Debug)]
@@ -104,11 +99,7 @@ pub(crate) async fn stream(
     streams.opened.notify_one();
     tokio::spawn(feed.run());
     let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
-    let events = first.chain(ReceiverStream::new(queue)).map(Ok::<_, Infallible>);
-    // For proxies: neither buffer nor compress.
-    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
+    Ok(event_stream(first.chain(ReceiverStream::new(queue))))
 }
 
 /// What a stream names of an event.

@@ -12,7 +12,7 @@ use super::history::QUERY_DEADLINE;
 use crate::availability::{
     AvailabilityRequest, AvailabilityRow, BucketSize, Figures, duration, percent,
 };
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::Moment;
 use crate::net;
 
 /// Cells on one page.
@@ -81,23 +81,14 @@ impl PageRange {
     }
 }
 
-/// Whose availability is read.
-#[derive(Debug, Default)]
-pub(crate) struct Subjects {
-    pub(crate) of_gateways: bool,
-    pub(crate) gateways: BTreeSet<GatewayName>,
-    /// Empty: all of these gateways.
-    pub(crate) device_ids: BTreeSet<DeviceId>,
-}
-
-/// Asks for the cells of a range.
-pub(crate) fn query(zone: &TimeZone, range: PageRange, of: Subjects) -> AvailabilityRequest {
+/// Asks for the cells of a range, of all devices.
+pub(crate) fn query(zone: &TimeZone, range: PageRange) -> AvailabilityRequest {
     let now = net::wall_time();
     let from = range.begins(&now.timestamp().to_zoned_datetime(zone.clone())).unwrap_or(now);
     AvailabilityRequest {
-        of_gateways: of.of_gateways,
-        gateways: of.gateways,
-        device_ids: of.device_ids,
+        of_gateways: false,
+        gateways: BTreeSet::new(),
+        device_ids: BTreeSet::new(),
         after: None,
         period: (from, now),
         zone: zone.clone(),

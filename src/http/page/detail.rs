@@ -9,7 +9,7 @@ use maud::Markup;
 use serde::Deserialize;
 
 use super::availability::AvailabilitySection;
-use super::bars::{self, PageRange, Subjects};
+use super::bars::{self, PageRange};
 use super::detail_view::{self, Frame};
 use super::{App, history};
 use crate::availability::{AvailabilityRequest, BucketSize};
@@ -116,12 +116,12 @@ async fn frame<'a>(
     range: Option<PageRange>,
 ) -> Frame<'a> {
     let range = range.unwrap_or(PageRange::Days30);
-    let of = Subjects {
+    let query = AvailabilityRequest {
         of_gateways: device_id.is_none(),
         gateways: [gateway.clone()].into(),
         device_ids: device_id.into_iter().collect(),
+        ..bars::query(&app.settings.zone, range)
     };
-    let query = bars::query(&app.settings.zone, range, of);
     // Not the sum of the cells: an outage across midnight is one outage here.
     let total = AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
     let (events, cells, total) = tokio::join!(

@@ -13,15 +13,13 @@ mod parts;
 mod updates;
 mod view;
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query as Parameters, State};
 use axum::http::{StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use maud::Markup;
@@ -31,10 +29,10 @@ use tokio_stream::wrappers::BroadcastStream;
 
 pub(crate) use updates::send_updates;
 
-use super::App;
 use super::query::{LoopQuery, NoAnswer};
+use super::{App, RECONNECT_AFTER, event_stream};
+use crate::availability::AvailabilityRequest;
 use crate::store::history::Reader;
-use bars::Subjects;
 use devices::{Filter, Search};
 use down::DownDevices;
 
@@ -42,10 +40,6 @@ use down::DownDevices;
 const WATCHERS_MAX: usize = 32;
 /// Updates that may wait for the slowest browser: those of several seconds.
 const UPDATES_MAX: usize = 1_024;
-/// When a browser connects again after it has lost its stream.
-const RECONNECT_AFTER: Duration = Duration::from_secs(3);
-/// How often a comment is sent where nothing changes, so that both sides notice a dead connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What the requests for the page share.
 #[derive(Debug)]
@@ -104,17 +98,16 @@ async fn page(
     drop(permit);
     let status = event_loop.ask(LoopQuery::Bridge).await?;
     let devices = search.finish();
-    let of = Subjects {
-        of_gateways: false,
+    let query = AvailabilityRequest {
         gateways: devices.rows.iter().map(|row| row.gateway.clone()).collect(),
         device_ids: devices.rows.iter().map(|row| row.device.device_id).collect(),
+        ..bars::query(&app.settings.zone, filter.range)
     };
     let bars = async {
-        if devices.rows.is_empty() {
-            return Ok(Vec::new());
+        match devices.rows.as_slice() {
+            [] => Ok(Vec::new()),
+            _ => history::availability(&app.page.history, query).await,
         }
-        let query = bars::query(&app.settings.zone, filter.range, of);
-        history::availability(&app.page.history, query).await
     };
     let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
     let events = history::last_events(&app.page.history, names, None);
@@ -142,11 +135,7 @@ async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
     // A browser that is too slow misses an update, which ends its stream.
     let updates = BroadcastStream::new(updates.subscribe()).map_while(Result::ok);
     app.page.watched.notify_one();
-    let events = tokio_stream::once(hello).chain(updates).map(Ok::<_, Infallible>);
-    // For proxies: neither buffer nor compress.
-    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok((headers, Sse::new(events).keep_alive(keep_alive)).into_response())
+    Ok(event_stream(tokio_stream::once(hello).chain(updates)))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ async fn bars_are_of_the_chosen_period_and_survive_a_restart() {
     bridge.is_ready().await;
     gateway.control().apply_fault(&Fault::Drop { devices: id.into() });
     let door = format!("/devices/lobby/{id}?range=24h");
-    // Its end is recorded too: of an outage that goes on a kill may leave nothing observed.
+    // Its end is recorded too: a kill during an outage may leave nothing of it observed.
     page_with(&bridge, &door, "→ tcp_connected · after ").await;
     let page = page_with(&bridge, &door, "; 1 outage, the longest ").await;
     assert!(page.contains("<h2 id=\"availability\">Availability, last 24 hours"), "{page}");
