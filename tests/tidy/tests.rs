@@ -21,7 +21,7 @@ fn heads_are_asked_for() {
 
 #[test]
 fn sizes_count_to_the_tests() {
-    let code = "a\n".repeat(365);
+    let code = "a\n".repeat(350);
     let tests = format!("{code}#[cfg(test)]\nmod tests {{\n{code}}}\n");
     assert_eq!(rules(check_size, "src/a/b.rs", &tests), nothing());
     let elsewhere = format!("#[cfg(test)]\nmod tests;\n{code}");
