@@ -12,10 +12,12 @@ mod floor;
 mod harness;
 mod limits;
 mod masters;
+mod neighbours;
 mod process;
 mod readers;
 mod rounds;
 mod scale;
+mod small;
 mod source;
 mod tables;
 
@@ -92,7 +94,15 @@ async fn measure(words: &[&str]) {
     if wanted("readers") {
         readers::readers(&sizes).await.print(write);
     }
+    if wanted("neighbours") {
+        neighbours::neighbours(&sizes).await.print(write);
+    }
     if wanted("idle") {
         scale::idle().await.print(write);
+    }
+    if let Ok(groups) = std::env::var("BENCH_CGROUP")
+        && wanted("small")
+    {
+        small::small(&sizes, &groups).await.print(write);
     }
 }

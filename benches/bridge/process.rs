@@ -36,6 +36,13 @@ impl Process {
         fs::write(format!("/proc/{}/clear_refs", self.0), "5").unwrap();
     }
 
+    /// What it has written to disks so far, in MB.
+    pub(crate) fn written_mb(self) -> f64 {
+        let io = self.read("io");
+        let line = io.lines().find(|line| line.starts_with("write_bytes:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1e6
+    }
+
     fn status_kib(self, field: &str) -> f64 {
         let status = self.read("status");
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();

@@ -72,7 +72,6 @@ impl Broker {
     /// Applies an event of the session. Returns a message that may be a request.
     pub(crate) fn handle(&mut self, state: &mut State, event: SessionEvent) -> Option<Message> {
         let now = Instant::now();
-        self.end_check(state, now);
         match event {
             _ if self.session.is_given_up() => {}
             SessionEvent::Connected(connected) => self.connected(state, now, connected),
@@ -142,6 +141,7 @@ impl Broker {
             let info = state.publisher.topics().bridge_info();
             let is_refused = refused.iter().any(|(filter, _)| *filter == info);
             self.duplicates.subscribed(now, is_refused);
+            self.end_check(state, now);
             if is_refused {
                 // The end of the scan could not be detected.
                 self.scan = Scan::Idle;
@@ -195,6 +195,7 @@ impl Broker {
             InfoAction::Own => {
                 if let Some(filters) = self.scan.own_info_received() {
                     self.duplicates.retained_read(now);
+                    self.end_check(state, now);
                     self.retained_read(state, filters);
                 }
             }

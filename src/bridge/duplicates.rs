@@ -284,6 +284,17 @@ mod tests {
         assert_eq!(detector.received(now, false, b"not JSON"), InfoAction::Ignore);
     }
 
+    /// The event loop reads it late, after a stall.
+    #[test]
+    fn an_answer_that_came_in_time_and_is_read_later_makes_it_step_back() {
+        let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
+        detector.connected(now);
+        assert_eq!(detector.received(now, false, &info("us")), InfoAction::Own);
+        detector.retained_read(now);
+        let later = now + ANSWER_WAIT * 2;
+        assert_eq!(detector.received(later, false, &info("x")), InfoAction::StepBack);
+    }
+
     #[test]
     fn without_the_own_info_the_check_ends() {
         let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());

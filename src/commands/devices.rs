@@ -1,5 +1,5 @@
 //! The response to `devices`: the gateway's list, read at that moment, in the format of the
-//! retained states.
+//! retained states; for `ctl`, which knows no state, with details read from the devices.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

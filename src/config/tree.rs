@@ -229,7 +229,7 @@ impl<'a> Tree<'a> {
                 break;
             }
         }
-        // What the types accept.
+        // Texts that their types accept may still be empty, or too long for MQTT.
         for (name, value) in table.as_dict().into_iter().flatten() {
             if let Some(problem) = value.as_str().and_then(values::unusable_text) {
                 self.wrong(&path.child(name), problem);

@@ -94,7 +94,7 @@ impl Error {
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_absence(),
-            error => error.outcome_unknown(),
+            error => matches!(error, Self::Broken { .. } | Self::Deadline { .. }),
         }
     }
 }

@@ -112,8 +112,8 @@ impl GatewayTask {
         self.list_requests.discard(self.output.gateway);
         let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
         let package = api_version.package();
-        self.output.up(client.clone(), package, certificate_expires_at)?;
         state.connected(client.connection(), package);
+        self.output.up(client.clone(), package, certificate_expires_at)?;
         Ok((client, subscription))
     }
 }

@@ -62,8 +62,7 @@ impl LinkOutput {
         reported.inspect_err(|_| _ = self.client.send_replace(client))
     }
 
-    /// The link is down, or an attempt failed (no `last_activity`); false if the receiver of the
-    /// reports is gone.
+    /// The link is down, or an attempt failed; false if the receiver of the reports is gone.
     pub(crate) async fn ended(&self, error: LinkError, last_activity: Option<Instant>) -> bool {
         let last_activity = last_activity.unwrap_or_else(Instant::now);
         for report in self.end(error, last_activity) {

@@ -8,8 +8,8 @@ use crate::payload::GatewayEntry;
 
 /// The most families of a group.
 const FAMILIES_MAX: usize = 5;
-/// The usual bytes of a sample besides its gateway's name.
-const SAMPLE_BYTES: usize = 70;
+/// The usual bytes of a sample after its name and its gateway.
+const SAMPLE_BYTES: usize = 40;
 
 /// Groups of device series, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,13 +139,14 @@ impl Column {
     /// The samples of these devices of a gateway.
     #[must_use]
     pub fn text(&self, gateway: &GatewayName, values: &[Values]) -> String {
-        let before = before_id(gateway);
+        let mut before = String::new();
+        begin(&mut before, self.family.name, &before_id(gateway));
         let mut text = String::with_capacity(values.len() * (before.len() + SAMPLE_BYTES));
         for Values { device_id, values } in values {
             let Some(value) = values.get(self.at).filter(|value| **value != ABSENT) else {
                 continue;
             };
-            begin(&mut text, self.family.name, &before);
+            text.push_str(&before);
             number(&mut text, u64::from(device_id.get()));
             text.push('"');
             end(&mut text, Thousandths(*value));
@@ -172,7 +173,7 @@ pub fn info_head() -> String {
 #[must_use]
 pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
-    let mut text = String::with_capacity(devices.len() * (before.len() + 2 * SAMPLE_BYTES));
+    let mut text = String::with_capacity(devices.len() * (before.len() + 4 * SAMPLE_BYTES));
     let or_empty = |value: Option<String>| value.unwrap_or_default();
     for DeviceMeasures { state: DeviceState { device_id, info, details, .. }, .. } in devices {
         let details = details.as_deref().cloned().unwrap_or_default();

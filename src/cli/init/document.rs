@@ -68,6 +68,7 @@ impl ConfigDocument {
         gateway["devices"][id.to_string().as_str()] = value(device);
     }
 
+    /// Sets the broker of a new document.
     pub(crate) fn set_broker(&mut self, keys: Keys<'_>) {
         if let Some(mqtt) = self.0["mqtt"].as_table_mut() {
             mqtt.clear();

@@ -16,7 +16,7 @@ pub(crate) struct Draft {
     pub(crate) document: ConfigDocument,
     path: PathBuf,
     files: Vec<NewFile>,
-    /// The same files for the time being, to try the connections with.
+    /// Temporary copies of these files, to try the connections with.
     trial: TempDir,
 }
 
@@ -55,7 +55,7 @@ impl Draft {
         self.document.load(&self.path).map_err(|error| InitStop::WrongUsage(error.to_string()))
     }
 
-    /// Replaces the files that are still to be written by those for the time being.
+    /// Replaces the paths of files that are not written yet by those of their temporary copies.
     pub(crate) fn use_trial(&self, files: &mut TlsFiles) {
         let paths = [&mut files.ca_file, &mut files.cert_file, &mut files.key_file];
         for path in paths.into_iter().flatten() {

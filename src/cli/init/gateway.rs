@@ -167,7 +167,7 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
     if failures.is_empty() { Ok(()) } else { Err(InitStop::InvalidAnswer(failures.join("\n"))) }
 }
 
-/// How the gateway of the draft is reached, with the files for the time being.
+/// How the gateway of the draft is reached, with the temporary copies of its files.
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let gateway = config.gateways.get(name);

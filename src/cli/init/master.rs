@@ -111,7 +111,7 @@ async fn attempt(
     }
 }
 
-/// How the master of the draft is reached, with the files for the time being.
+/// How the master of the draft is reached, with the temporary copies of its files.
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let master = config.masters.get(name);

@@ -124,10 +124,13 @@ async fn frame<'a>(
     };
     // Not the sum of the cells: an outage across midnight is one outage here.
     let total = AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
-    let (events, cells, total) = tokio::join!(
+    let availability = async {
+        let cells = history::availability(&app.page.history, query).await;
+        (cells, history::availability(&app.page.history, total).await)
+    };
+    let (events, (cells, total)) = tokio::join!(
         history::last_events(&app.page.history, vec![gateway.clone()], device_id),
-        history::availability(&app.page.history, query),
-        history::availability(&app.page.history, total),
+        availability,
     );
     let of = if device_id.is_some() { "devices" } else { "gateways" };
     let month = |list: &str, more: &[(&str, &str)]| {

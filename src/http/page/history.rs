@@ -11,8 +11,8 @@ use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::seconds::optional;
 use crate::store::history::{Error, EventFilter, FILE_NAME, Order, Reader};
 
-/// How long a query takes at most, and how long a page waits for all its queries, which run
-/// together.
+/// How long a query takes at most, and how long a page waits for it. Events and availability are
+/// read together.
 pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// The last events that a page shows.

@@ -23,7 +23,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use maud::Markup;
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -46,8 +46,8 @@ const UPDATES_MAX: usize = 1_024;
 pub(crate) struct PageContext {
     /// Gone once the server stops.
     updates: broadcast::WeakSender<Event>,
-    /// Notified when another browser watches.
-    watched: Notify,
+    /// Changes when another browser watches.
+    watched: watch::Sender<()>,
     /// Its own, which requests to the API do not hold up.
     history: Reader,
     /// Pages read all devices one at a time.
@@ -58,7 +58,7 @@ impl PageContext {
     pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<Event>) {
         let (updates, _) = broadcast::channel(UPDATES_MAX);
         let (history, scanning) = (Reader::new(history), Semaphore::new(1));
-        let (watched, weak) = (Notify::new(), updates.downgrade());
+        let (watched, weak) = (watch::Sender::new(()), updates.downgrade());
         (Self { updates: weak, watched, history, scanning }, updates)
     }
 }
@@ -134,7 +134,7 @@ async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
     let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
     // A browser that is too slow misses an update, which ends its stream.
     let updates = BroadcastStream::new(updates.subscribe()).map_while(Result::ok);
-    app.page.watched.notify_one();
+    app.page.watched.send_replace(());
     Ok(event_stream(tokio_stream::once(hello).chain(updates)))
 }
 

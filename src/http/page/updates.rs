@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Sends updates while a browser watches; the streams end when this is dropped. Changes do not wait
 /// for the history. Nothing wakes the program while no browser watches.
 pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
-    let mut changes = ChangedParts {
+    let changes = ChangedParts {
         app,
         updates: updates.clone(),
         overview: String::new(),
@@ -30,17 +30,14 @@ pub(crate) async fn send_updates(app: &App, updates: broadcast::Sender<Event>) {
         down_count: 0,
         is_incomplete: true,
     };
-    let mut events = LastEvents {
+    let events = LastEvents {
         app,
         updates,
         history: Reader::new(app.settings.history.clone()),
         newest: None,
         shown: String::new(),
     };
-    loop {
-        app.page.watched.notified().await;
-        tokio::join!(changes.follow(), events.follow());
-    }
+    tokio::join!(changes.follow(), events.follow());
 }
 
 fn ticks() -> Interval {
@@ -68,12 +65,14 @@ struct ChangedParts<'a> {
 }
 
 impl ChangedParts<'_> {
-    async fn follow(&mut self) {
-        let mut ticks = ticks();
-        while self.updates.receiver_count() > 0 {
-            ticks.tick().await;
-            // The loop may have taken note of an answer that did not arrive.
-            self.is_incomplete |= self.send_changes().await.is_err();
+    async fn follow(mut self) {
+        let (mut watched, mut ticks) = (self.app.page.watched.subscribe(), ticks());
+        while watched.changed().await.is_ok() {
+            while self.updates.receiver_count() > 0 {
+                ticks.tick().await;
+                // The loop may have taken note of an answer that did not arrive.
+                self.is_incomplete |= self.send_changes().await.is_err();
+            }
         }
     }
 
@@ -144,12 +143,14 @@ struct LastEvents<'a> {
 }
 
 impl LastEvents<'_> {
-    async fn follow(&mut self) {
-        let mut ticks = ticks();
-        while self.updates.receiver_count() > 0 {
-            ticks.tick().await;
-            // Without an answer of the event loop, the next time.
-            _ = self.send_events().await;
+    async fn follow(mut self) {
+        let (mut watched, mut ticks) = (self.app.page.watched.subscribe(), ticks());
+        while watched.changed().await.is_ok() {
+            while self.updates.receiver_count() > 0 {
+                ticks.tick().await;
+                // Without an answer of the event loop, the next time.
+                _ = self.send_events().await;
+            }
         }
     }
 

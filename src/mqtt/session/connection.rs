@@ -59,8 +59,8 @@ pub enum PublishError {
     /// Its end is among the session's events.
     #[error("the connection to the broker has ended")]
     Closed,
-    /// More publishes wait than the broker allows in flight.
-    #[error("more publishes wait than the broker's receive maximum of {window}")]
+    /// More wait to be written than the broker allows in flight.
+    #[error("the connection's queue is full; the broker allows {window} messages in flight")]
     Full { window: u16 },
     /// The broker would end the connection over it.
     #[error("the message has {size} bytes, and the broker takes at most {size_max}")]
