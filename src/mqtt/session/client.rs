@@ -30,6 +30,8 @@ use crate::net::{ActivityClock, Stream};
 const TLS_ALERT: u8 = 0x15;
 /// Bytes read from the socket at once.
 const READ_SIZE: usize = 16 * 1024;
+/// How long the broker may take to close the connection after DISCONNECT.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(250);
 /// Commands written at once.
 const COMMANDS_TAKEN_MAX: usize = 1_000;
 
@@ -127,7 +129,7 @@ impl<'a> SessionClient<'a> {
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
             if stop_at.is_some_and(|at| self.in_flight.is_empty() || at <= Instant::now()) {
-                self.writer.disconnect().await;
+                self.close().await;
                 return Err(None);
             }
             self.incoming.reserve(READ_SIZE);
@@ -156,6 +158,20 @@ impl<'a> SessionClient<'a> {
                 }
             }
         }
+    }
+
+    /// Sends DISCONNECT, and waits until the broker closes the connection. To close it first would
+    /// reset it where something is unread, and a broker that notices this while it sends, before it
+    /// has read DISCONNECT, publishes the last will.
+    async fn close(&mut self) {
+        self.writer.disconnect().await;
+        let read_to_end = async {
+            while !matches!(self.reader.read_buf(&mut self.incoming).await, Ok(0) | Err(_)) {
+                self.incoming.clear();
+            }
+        };
+        // It need not close it.
+        _ = timeout(CLOSE_DEADLINE, read_to_end).await;
     }
 
     /// Sends CONNECT, and waits for the CONNACK.
@@ -332,7 +348,8 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::mqtt::session::{Protocol, Publish, SessionLimits, SessionSettings, Will};
@@ -386,11 +403,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_disconnect_is_read_although_a_write_fails_before() {
-        let keep_alive = Duration::from_secs(30);
+    fn settings() -> SessionSettings {
         let (topic, payload) = ("t/state".to_owned(), bytes::Bytes::new());
-        let settings = SessionSettings {
+        SessionSettings {
             host: "broker.lan".to_owned(),
             port: 1883,
             tls: None,
@@ -401,35 +416,70 @@ mod tests {
             password: None,
             protocol: Protocol::V5,
             will: Will { topic, payload, retain: true },
-            keep_alive,
+            keep_alive: Duration::from_secs(30),
             limits: SessionLimits::default(),
             retry: BackoffPolicy::default(),
-        };
-        let target = DialTarget {
+        }
+    }
+
+    fn target(settings: &SessionSettings) -> DialTarget {
+        DialTarget {
             peer: Peer::Broker { url: settings.url() },
             address: settings.address(),
             tls: None,
             websocket_path: None,
-            deadline: keep_alive,
+            deadline: settings.keep_alive,
+        }
+    }
+
+    fn link() -> (SessionLink, mpsc::Receiver<SessionEvent>) {
+        let (events, received) = mpsc::channel(10);
+        let activity = ActivityClock::start();
+        (SessionLink { events, stopping: Arc::default(), certificate: None, activity }, received)
+    }
+
+    async fn connected(events: &mut mpsc::Receiver<SessionEvent>) -> BrokerConnection {
+        let Some(SessionEvent::Connected(connected)) = events.recv().await else { panic!() };
+        connected.connection
+    }
+
+    /// The broker sends something after DISCONNECT: with a reset it would publish the last will.
+    #[tokio::test]
+    async fn the_broker_closes_the_connection_first() {
+        let settings = settings();
+        let context = FaultContext::new(&settings, target(&settings), false);
+        let (link, mut events) = link();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let client = SessionClient::new(Box::new(socket), &context, link);
+        let broker = async {
+            let (mut socket, mut bytes) = (listener.accept().await.unwrap().0, Vec::new());
+            socket.write_all(b"\x20\x03\x00\x00\x00").await.unwrap();
+            socket.read_to_end(&mut bytes).await.unwrap();
+            assert!(bytes.ends_with(codec::DISCONNECT), "{bytes:?}");
+            for _ in 0..2 {
+                socket.write_all(b"\xd0\x00").await.unwrap();
+                tokio::task::yield_now().await;
+            }
         };
-        let context = FaultContext::new(&settings, target, false);
-        let (events, mut received) = mpsc::channel(10);
-        let link = SessionLink {
-            events,
-            stopping: Arc::default(),
-            certificate: None,
-            activity: ActivityClock::start(),
-        };
+        let leave = async { connected(&mut events).await.disconnect() };
+        let (ended, ..) = tokio::join!(client.run(None), leave, broker);
+        assert!(ended.fault.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_disconnect_is_read_although_a_write_fails_before() {
+        let settings = settings();
+        let context = FaultContext::new(&settings, target(&settings), false);
+        let (link, mut events) = link();
         let output: [&[u8]; 2] = [b"\x20\x03\x00\x00\x00", b"\xe0\x01\x89"];
         let broker = ClosingBroker { output: output.into(), writes: 0, reader: None };
         let client = SessionClient::new(Box::new(broker), &context, link);
         let publish = async {
-            let Some(SessionEvent::Connected(mut connected)) = received.recv().await else {
-                panic!()
-            };
+            let mut connection = connected(&mut events).await;
             let publish = Publish { topic: "t/a".to_owned(), ..Publish::default() };
-            connected.connection.publish(1, publish).unwrap();
-            connected
+            connection.publish(1, publish).unwrap();
+            connection
         };
         let (ended, _connected) = tokio::join!(client.run(None), publish);
         let fault = ended.fault.unwrap();
