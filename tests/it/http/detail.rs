@@ -21,11 +21,11 @@ async fn each_gateway_and_device_has_a_page() {
     assert!(list.contains("href=\"gateways/lobby\""), "{list}");
 
     gateway.control().apply_fault(&Fault::Drop { devices: ids[0].into() });
-    let page = patiently("the event is on the device's page", async {
+    let page = patiently("the events of its reconnection are on the device's page", async {
         loop {
             let (head, page) = ask(&bridge, "GET", &path).await;
             assert!(head.starts_with("http/1.0 200"), "{head}");
-            if page.contains("disconnected") && page.contains("class=\"state up\"") {
+            if page.contains("→ tcp_connected · after ") && page.contains("class=\"state up\"") {
                 return page;
             }
             tokio::time::sleep(LOOK_EVERY).await;
