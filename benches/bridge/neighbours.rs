@@ -9,7 +9,7 @@ use crate::source::{bridge, delays_ms, gateways, send, until};
 use crate::tables::{Row, Table};
 
 /// Changes a second of the quiet gateway.
-const RATE: u64 = 100;
+const RATE: u64 = 500;
 /// Seconds for which it is watched: about as long as the burst takes.
 const SECONDS: u64 = 4;
 
@@ -20,8 +20,8 @@ pub(crate) async fn neighbours(sizes: &Sizes) -> Table {
     let arrived = subscribe(broker.port);
     let _subject = bridge(broker.port, &simulators, "", &arrived).await;
     // An even number for each device: the first change of a run differs from the last one.
-    let burst = sizes.burst.next_multiple_of(2 * sizes.devices as u64);
-    let quiet = RATE * SECONDS;
+    let whole = |changes: u64| changes.next_multiple_of(2 * sizes.devices as u64);
+    let (burst, quiet) = (whole(sizes.burst), whole(RATE * SECONDS));
     let mut runs = [Vec::new(), Vec::new()];
     let controls = [simulators[0].control(), simulators[1].control()];
     for _ in 0..sizes.rounds {
