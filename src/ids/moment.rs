@@ -74,8 +74,7 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
-/// Converts between instants and moments by a clock that is never set, whatever happens to the wall
-/// clock.
+/// Converts between instants and moments by a clock that is never set, even if the wall clock is.
 #[derive(Clone, Copy, Debug)]
 pub struct SteadyClock {
     start: Instant,

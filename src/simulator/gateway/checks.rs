@@ -57,8 +57,8 @@ pub(crate) fn accept_filter(filter: &AcceptFilter) -> Result<(), Status> {
     filter.device_i_ds.iter().try_for_each(|id| device_id(*id))
 }
 
-/// Whether a list has room for `more` entries.
-pub(crate) fn room(list: &BTreeMap<u32, Managed>, more: usize) -> Result<(), Status> {
+/// Refuses `more` entries where the list would exceed its limit.
+pub(crate) fn check_capacity(list: &BTreeMap<u32, Managed>, more: usize) -> Result<(), Status> {
     if list.len().saturating_add(more) > MANAGED_MAX {
         let message = format!("more than {MANAGED_MAX} managed devices");
         return Err(Status::resource_exhausted(message));

@@ -114,7 +114,7 @@ impl SimulatedGateway {
         let info = info.ok_or_else(|| RpcStatus::invalid_argument("connectInfo is missing"))?;
         let ip = Some(checks::address(&info.ip_addr)?);
         let address = Address { ip, port: checks::port(info.port)?, ssl: info.use_ssl };
-        checks::room(self.connections.managed(), 1)?;
+        checks::check_capacity(self.connections.managed(), 1)?;
         let until = now + self.connections.dial_time(address);
         Ok(Dialing { address, until, restarts: self.restarts })
     }
@@ -139,7 +139,7 @@ impl SimulatedGateway {
         infos: &[AsyncConnectInfo],
     ) -> Result<(), RpcStatus> {
         checks::async_connections(infos)?;
-        checks::room(self.connections.managed(), infos.len())?;
+        checks::check_capacity(self.connections.managed(), infos.len())?;
         let refused =
             |info: &&AsyncConnectInfo| self.refused_registrations.contains(&info.device_id);
         if let Some(info) = infos.iter().find(refused) {
