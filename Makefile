@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .NOTPARALLEL:
-.PHONY: chart help tools fmt mixin proto lint lint-deploy test test-brokers test-compose test-demo-clients test-archive test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
+.PHONY: bench-peers chart help tools fmt mixin proto lint lint-deploy test test-brokers test-compose test-demo-clients test-archive test-failover test-homeassistant test-image test-nodered test-openapi test-package test-page test-root test-schema test-simulator-node nightly demo bench advisories msrv archive deb rpm image images sbom release-notes
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everyone's path.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
@@ -36,6 +36,7 @@ help:
 	@echo "make test-package  the Debian and the RPM package in a fresh Debian (needs root, debootstrap, systemd-container, lintian, rpm)"
 	@echo "make demo        broker, simulated gateway and bridge in one process"
 	@echo "make bench       measures everything and rewrites docs/performance.md (half an hour)"
+	@echo "make bench-peers measures simple bridges in Node.js and Python beside it (needs npm)"
 	@echo "make advisories  compares the dependencies with the RustSec database (needs the network)"
 	@echo "make image       the service's container image for this machine (needs docker; IMAGE names it)"
 	@echo "make images      the same for amd64, arm64 and armv7, in target/packages (needs docker with buildx)"
@@ -180,6 +181,12 @@ demo:
 bench: tools
 	cargo bench --locked --bench core -- --write
 	cargo bench --locked --bench bridge -- --write
+
+# No part of `make bench`: it needs npm.
+bench-peers: tools
+	npm install --silent --no-audit --no-fund --prefix target/tools/peers \
+		@grpc/grpc-js@^1.14 @grpc/proto-loader@^0.8 mqtt@^5.16
+	cargo bench --locked --bench bridge -- peers --write
 
 advisories: tools
 	cargo deny --locked check advisories

@@ -13,6 +13,7 @@ mod harness;
 mod limits;
 mod masters;
 mod neighbours;
+mod peers;
 mod process;
 mod readers;
 mod rounds;
@@ -99,6 +100,10 @@ async fn measure(words: &[&str]) {
     }
     if wanted("idle") {
         scale::idle().await.print(write);
+    }
+    // They need what `make bench-peers` installs.
+    if has("peers") {
+        peers::peers(&sizes).await.print(write);
     }
     if let Ok(groups) = std::env::var("BENCH_CGROUP")
         && wanted("small")

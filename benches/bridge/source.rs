@@ -28,22 +28,22 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What passes the changes on.
 pub(crate) enum Subject {
     Bridge(Box<Bridge>),
-    /// And the folder of its root certificate.
-    Floor(Child, #[expect(dead_code, reason = "held until the child ends")] TempDir),
+    /// The floor or a peer, and the folder of the root certificate.
+    Pipe(Child, #[expect(dead_code, reason = "held until the child ends")] TempDir),
 }
 
 impl Subject {
     pub(crate) fn process(&self) -> Process {
         match self {
             Self::Bridge(bridge) => Process(bridge.pid()),
-            Self::Floor(child, _) => Process(child.id()),
+            Self::Pipe(child, _) => Process(child.id()),
         }
     }
 }
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        if let Self::Floor(child, _) = self {
+        if let Self::Pipe(child, _) = self {
             // The bridge does this by itself.
             let _ = child.kill();
             let _ = child.wait();
@@ -111,11 +111,17 @@ pub(crate) async fn started(
 
 /// The floor on this gateway, reading.
 pub(crate) fn floor(mqtt_port: u16, gateway: &Simulator) -> Subject {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg("floor");
+    pipe(command, mqtt_port, gateway)
+}
+
+/// A program that takes a gateway, its root certificate and a broker, reading.
+pub(crate) fn pipe(mut command: Command, mqtt_port: u16, gateway: &Simulator) -> Subject {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.crt");
     std::fs::write(&ca_file, gateway.ca_pem()).unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .arg("floor")
+    let mut child = command
         .arg(gateway.address().to_string())
         .arg(&ca_file)
         .arg(mqtt_port.to_string())
@@ -125,7 +131,7 @@ pub(crate) fn floor(mqtt_port: u16, gateway: &Simulator) -> Subject {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    Subject::Floor(child, dir)
+    Subject::Pipe(child, dir)
 }
 
 /// Polls until the condition holds.

@@ -1,6 +1,8 @@
 //! The devices' series as text, family by family. While a state is unknown, `gsdk_device_connected`
 //! and `_status` are absent.
 
+use std::fmt::{Display, Write};
+
 use super::text::{Family, Thousandths, begin, end, label, number};
 use crate::fleet::{DeviceMeasures, DeviceState};
 use crate::ids::{DeviceId, GatewayName};
@@ -174,28 +176,34 @@ pub fn info_head() -> String {
 pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
     let mut text = String::with_capacity(devices.len() * (before.len() + 4 * SAMPLE_BYTES));
-    let or_empty = |value: Option<String>| value.unwrap_or_default();
     for DeviceMeasures { state: DeviceState { device_id, info, details, .. }, .. } in devices {
-        let details = details.as_deref().cloned().unwrap_or_default();
         begin(&mut text, INFO.name, &before);
         number(&mut text, u64::from(device_id.get()));
-        text.push('"');
+        let name = gateway.device_name(*device_id, info.map(|info| info.device_type));
+        text.push_str("\",");
+        label(&mut text, "name", &name);
+        plain(&mut text, "device_type", info.map(|info| info.device_type));
+        plain(&mut text, "ip", info.and_then(|info| info.ip));
+        plain(&mut text, "mode", info.map(|info| info.mode));
+        plain(&mut text, "ssl", info.map(|info| info.ssl));
+        let details = details.as_deref();
         for (name, value) in [
-            (
-                "name",
-                gateway.device_name(*device_id, info.map(|info| info.device_type)).into_owned(),
-            ),
-            ("device_type", or_empty(info.map(|info| info.device_type.to_string()))),
-            ("ip", or_empty(info.and_then(|info| info.ip).map(|ip| ip.to_string()))),
-            ("mode", or_empty(info.map(|info| info.mode.to_string()))),
-            ("ssl", or_empty(info.map(|info| info.ssl.to_string()))),
-            ("model", or_empty(details.model)),
-            ("firmware", or_empty(details.firmware)),
+            ("model", details.and_then(|details| details.model.as_deref())),
+            ("firmware", details.and_then(|details| details.firmware.as_deref())),
         ] {
             text.push(',');
-            label(&mut text, name, &value);
+            label(&mut text, name, value.unwrap_or_default());
         }
         end(&mut text, Thousandths::whole(1));
     }
     text
+}
+
+/// A label whose value has nothing to escape; empty if there is none.
+fn plain(text: &mut String, name: &str, value: Option<impl Display>) {
+    // Writing to a String cannot fail.
+    _ = match value {
+        Some(value) => write!(text, ",{name}=\"{value}\""),
+        None => write!(text, ",{name}=\"\""),
+    };
 }

@@ -17,6 +17,16 @@ pub enum Subject {
     Device(GatewayName, DeviceId),
 }
 
+impl Subject {
+    /// The gateway, if it is about one or its device.
+    pub const fn gateway(&self) -> Option<&GatewayName> {
+        match self {
+            Self::Bridge => None,
+            Self::Gateway(gateway) | Self::Device(gateway, _) => Some(gateway),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

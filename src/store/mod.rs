@@ -8,6 +8,7 @@ pub mod history;
 mod history_writer;
 mod log;
 mod outbox;
+mod ready;
 mod recorder;
 mod span_writer;
 mod start;

@@ -1,8 +1,9 @@
 //! The outbox: events from their recording until the broker has acknowledged them.
 //!
-//! It keeps the order of each subject: at most one event of a subject is in flight. It is bounded:
-//! when it is full, the oldest event is dropped, and the next event of its subject contains the
-//! number of lost ones. Changes are added to a batch, which has to be written to the log.
+//! It keeps the order of each subject: at most one event of a subject is in flight. Gateways take
+//! turns. It is bounded: when it is full, the oldest event is dropped, and the next event of its
+//! subject contains the number of lost ones. Changes are added to a batch, which has to be written
+//! to the log.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 use super::event::Event;
 use super::log::{Key, LogBatch, Record, encode};
+use super::ready::ReadyEvents;
 use super::waiting::{Compressor, Waiting};
 use crate::payload::Subject;
 
@@ -40,7 +42,7 @@ pub(crate) struct Outbox {
     compressor: Compressor,
     queues: HashMap<Subject, SubjectQueue>,
     /// The first events of subjects with none in flight.
-    ready: BTreeSet<u64>,
+    ready: ReadyEvents,
     /// Those of them that may not be sent yet; checked again by [`Outbox::release`].
     held: BTreeSet<u64>,
     bytes: usize,
@@ -66,7 +68,7 @@ impl Outbox {
             events: BTreeMap::new(),
             compressor: Compressor::default(),
             queues: HashMap::new(),
-            ready: BTreeSet::new(),
+            ready: ReadyEvents::default(),
             held: BTreeSet::new(),
             bytes: 0,
             dropped: 0,
@@ -99,7 +101,7 @@ impl Outbox {
     pub(crate) fn insert(&mut self, event: Event) -> u64 {
         let queue = self.queues.entry(event.subject.clone()).or_default();
         if queue.ids.is_empty() {
-            self.ready.insert(event.id);
+            self.ready.insert(&event.subject, event.id);
         }
         queue.ids.push_back(event.id);
         let lost = std::mem::take(&mut queue.lost);
@@ -126,14 +128,14 @@ impl Outbox {
         }
     }
 
-    /// The oldest event that may be sent, with the number of those lost before it; it is in flight
+    /// The next event that may be sent, with the number of those lost before it; it is in flight
     /// from now on. One that may not be sent is checked again after [`Outbox::release`].
     pub(crate) fn next(
         &mut self,
         may_be_sent: impl Fn(&Subject) -> bool,
     ) -> Option<(Cow<'_, Event>, u64)> {
         let id = loop {
-            let id = self.ready.pop_first()?;
+            let id = self.ready.pop()?;
             if may_be_sent(&self.events.get(&id)?.head().subject) {
                 break id;
             }
@@ -146,7 +148,11 @@ impl Outbox {
 
     /// Events that could not be sent are checked again.
     pub(crate) fn release(&mut self) {
-        self.ready.append(&mut self.held);
+        for id in std::mem::take(&mut self.held) {
+            if let Some(waiting) = self.events.get(&id) {
+                self.ready.insert(&waiting.head().subject, id);
+            }
+        }
     }
 
     /// The broker has acknowledged the subject's event in flight; returns when it was read, if this
@@ -158,7 +164,7 @@ impl Outbox {
         }
         let id = queue.ids.pop_front()?;
         match queue.ids.front() {
-            Some(&next) => _ = self.ready.insert(next),
+            Some(&next) => self.ready.insert(subject, next),
             None if queue.lost == 0 => _ = self.queues.remove(subject),
             None => {}
         }
@@ -175,8 +181,8 @@ impl Outbox {
     pub(crate) fn put_back(&mut self, subject: &Subject) -> bool {
         let Some(queue) = self.queues.get_mut(subject) else { return false };
         let was_in_flight = std::mem::take(&mut queue.in_flight);
-        if was_in_flight {
-            self.ready.extend(queue.ids.front());
+        if was_in_flight && let Some(&id) = queue.ids.front() {
+            self.ready.insert(subject, id);
         }
         was_in_flight
     }
@@ -184,9 +190,11 @@ impl Outbox {
     /// The connection has ended: nothing is in flight.
     pub(crate) fn put_all_back(&mut self) {
         self.release();
-        for queue in self.queues.values_mut() {
-            if std::mem::take(&mut queue.in_flight) {
-                self.ready.extend(queue.ids.front());
+        for (subject, queue) in &mut self.queues {
+            if std::mem::take(&mut queue.in_flight)
+                && let Some(&id) = queue.ids.front()
+            {
+                self.ready.insert(subject, id);
             }
         }
     }
@@ -261,10 +269,12 @@ impl Outbox {
         let at = usize::from(queue.in_flight);
         let id = queue.ids.remove(at)?;
         let next = queue.ids.get(at).copied();
-        self.ready.remove(&id);
+        self.ready.remove(subject, id);
         self.held.remove(&id);
-        if !queue.in_flight {
-            self.ready.extend(next);
+        if !queue.in_flight
+            && let Some(next) = next
+        {
+            self.ready.insert(subject, next);
         }
         let lost = self.finish(id, false)?.lost;
         let (key, carried) = match next {

@@ -8,8 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::{DeviceId, Moment};
 
+const GARAGE: u32 = 1_000_000;
+
+/// The device of the gateway `lobby`, or, from `GARAGE` on, of `garage`.
 fn subject(device: u32) -> Subject {
-    Subject::Device("lobby".parse().unwrap(), DeviceId::new(device).unwrap())
+    let gateway = if device < GARAGE { "lobby" } else { "garage" };
+    Subject::Device(gateway.parse().unwrap(), DeviceId::new(device).unwrap())
 }
 
 /// An event whose payload is its number within its subject.
@@ -140,7 +144,23 @@ fn a_full_outbox_remains_small_and_fast_while_the_broker_is_down() {
         }
     }
     assert_eq!(outbox.len(), 10);
-    assert!(outbox.ready.len() <= 20 && outbox.queues.len() <= 20);
+    assert!(outbox.queues.len() <= 20);
+    assert_eq!(std::iter::from_fn(|| sent(&mut outbox)).count(), 10);
+}
+
+#[test]
+fn gateways_take_turns_and_each_sends_its_oldest() {
+    let mut outbox = outbox(10);
+    for device in [1, 2, 3, GARAGE, 4, GARAGE + 1] {
+        outbox.append(event(device, 1));
+    }
+    let bridge = Event { subject: Subject::Bridge, ..event(5, 1) };
+    outbox.append(bridge);
+    let order: Vec<Subject> =
+        std::iter::from_fn(|| sent(&mut outbox)).map(|(subject, ..)| subject).collect();
+    let [one, two, three, four] = [1, 2, 3, 4].map(subject);
+    let [garage, other] = [GARAGE, GARAGE + 1].map(subject);
+    assert_eq!(order, [garage, one, Subject::Bridge, other, two, three, four]);
 }
 
 #[derive(Clone, Debug)]
@@ -152,12 +172,16 @@ enum Op {
     PutAllBack,
 }
 
+fn device() -> impl Strategy<Value = u32> {
+    prop_oneof![1..4u32, GARAGE..GARAGE + 2]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => (1..5u32).prop_map(Op::Append),
+        4 => device().prop_map(Op::Append),
         4 => Just(Op::Send),
-        3 => (1..5u32).prop_map(Op::Acknowledge),
-        1 => (1..5u32).prop_map(Op::PutBack),
+        3 => device().prop_map(Op::Acknowledge),
+        1 => device().prop_map(Op::PutBack),
         1 => Just(Op::PutAllBack),
     ]
 }
